@@ -1,0 +1,4 @@
+from patchwheel.cli import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,85 @@
+"""Every failure that a user can cause, one class for each exit code."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+
+class PatchwheelError(Exception):
+    """What is wrong, where, what was expected and what to do next.
+
+    `where` is a file, or `file:line`; `tail` holds the last lines of a log and `log` its path.
+    """
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        where: Path | str | None = None,
+        expected: str | None = None,
+        hint: str | None = None,
+        tail: Sequence[str] = (),
+        log: Path | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.where = where
+        self.expected = expected
+        self.hint = hint
+        self.tail = tuple(tail)
+        self.log = log
+
+    def __str__(self) -> str:
+        lines = [f"{self.where}: {self.message}" if self.where else self.message]
+        if self.expected:
+            lines.append(f"  expected: {self.expected}")
+        if self.tail:
+            lines.append("  last lines of the log:")
+            lines.extend(f"    {line}" for line in self.tail)
+        if self.log:
+            lines.append(f"  log: {self.log}")
+        if self.hint:
+            lines.append(f"  next: {self.hint}")
+        return "\n".join(lines)
+
+
+class ManifestError(PatchwheelError):
+    """forks.toml, forks.lock or the command line is wrong."""
+
+    exit_code = 2
+
+
+class PatchError(PatchwheelError):
+    """A patch or a series is malformed, unsafe, or does not apply."""
+
+    exit_code = 3
+
+
+class InputError(PatchwheelError):
+    """Something that comes from outside is missing or has other bytes than pinned."""
+
+    exit_code = 4
+
+
+class BuildError(PatchwheelError):
+    """A build step failed."""
+
+    exit_code = 5
+
+
+class CheckError(PatchwheelError):
+    """A result was made, and is not what it must be."""
+
+    exit_code = 6
+
+
+class MachineError(PatchwheelError):
+    """The machine lacks something: a compiler, a sandbox, disk, permission."""
+
+    exit_code = 7

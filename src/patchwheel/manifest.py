@@ -1,0 +1,367 @@
+"""forks.toml as frozen records. Unknown keys, wrong types and impossible values never get past here."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Never
+
+from patchwheel.errors import ManifestError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+SCHEMA = 1
+NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+LABEL = re.compile(r"[a-z][a-z0-9]*(\.[a-z0-9]+)*")
+VERSION = re.compile(r"[0-9]+(\.[0-9]+)*((a|b|rc)[0-9]+)?(\.(post|dev)[0-9]+)*")
+COMMIT = re.compile(r"[0-9a-f]{40}")
+SHA256 = re.compile(r"[0-9a-f]{64}")
+PYTHON = re.compile(r"3\.[0-9]+")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sdist:
+    filename: str
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpstreamWheel:
+    """The published wheel that a graft may take outputs from.
+
+    `only_in_base` and `only_in_build` are globs of wheel paths in which it may differ from the pin's own build.
+    """
+
+    distribution: str
+    only_in_base: tuple[str, ...] = ()
+    only_in_build: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fork:
+    """An upstream project, pinned, with the folder of our series.
+
+    `build_requires` replaces or adds to the project's own build requirements, by name;
+    `system` names programs that a compile needs beyond a C and a C++ compiler.
+    """
+
+    name: str
+    version: str
+    patches: Path
+    git: str | None = None
+    tag: str | None = None
+    commit: str | None = None
+    sdist: Sdist | None = None
+    upstream_wheel: UpstreamWheel | None = None
+    config_settings: Mapping[str, str | tuple[str, ...]] = field(
+        default_factory=lambda: MappingProxyType({})
+    )
+    env: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    build_requires: tuple[str, ...] = ()
+    system: tuple[str, ...] = ()
+
+    @property
+    def distribution(self) -> str:
+        """The name that our wheel carries."""
+        return self.upstream_wheel.distribution if self.upstream_wheel else self.name
+
+    @property
+    def pin(self) -> dict[str, str | None]:
+        """What names the upstream state, for keys: the commit may become known later without changing it."""
+        return {
+            "version": self.version,
+            "git": self.git if not self.sdist else None,
+            "commit": self.commit if not self.sdist else None,
+            "sdist": self.sdist.sha256 if self.sdist else None,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnvironmentSpec:
+    label: str
+    python: tuple[str, ...]
+    requires: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    path: Path
+    environment: EnvironmentSpec
+    forks: Mapping[str, Fork]
+
+    @property
+    def root(self) -> Path:
+        return self.path.parent
+
+    @property
+    def lock_path(self) -> Path:
+        return self.path.with_suffix(".lock")
+
+    def select(self, names: Sequence[str]) -> list[Fork]:
+        """Return the named forks in the manifest's order, all of them for no name."""
+        for name in names:
+            if name not in self.forks:
+                raise ManifestError(
+                    f"no fork is called {name!r}{_near(name, list(self.forks))}",
+                    where=self.path,
+                    expected=f"one of {', '.join(self.forks)}",
+                )
+        return [f for n, f in self.forks.items() if not names or n in names]
+
+
+def load_manifest(path: Path) -> Manifest:
+    """Read forks.toml; the error names the file, the key and, where it can be found, the line."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as err:
+        raise ManifestError(
+            "there is no such manifest",
+            where=path,
+            hint="run patchwheel where forks.toml is, or name it with --manifest",
+        ) from err
+    except (OSError, UnicodeDecodeError) as err:
+        raise ManifestError(f"cannot be read: {err}", where=path) from err
+    try:
+        data = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as err:
+        raise ManifestError(f"is not valid TOML: {err}", where=path) from err
+    return _Reader(path.absolute(), text).manifest(data)
+
+
+class _Reader:
+    """Narrows the raw TOML; nothing behind it sees a dict."""
+
+    def __init__(self, path: Path, text: str) -> None:
+        self.path = path
+        self.text = text
+
+    def manifest(self, data: dict[str, object]) -> Manifest:
+        self.known(data, (), ("schema", "environment", "forks"))
+        if data.get("schema") != SCHEMA:
+            self.fail(
+                ("schema",),
+                f"is {data.get('schema')!r}",
+                f"schema = {SCHEMA}, the only one that this patchwheel reads",
+            )
+        forks = self.table(data, (), "forks", required=True)
+        if not forks:
+            self.fail(("forks",), "is empty", "at least one [forks.NAME] table")
+        return Manifest(
+            path=self.path,
+            environment=self.environment(
+                self.table(data, (), "environment", required=True)
+            ),
+            forks=MappingProxyType(
+                {n: self.fork(n, self.table(forks, ("forks",), n)) for n in forks}
+            ),
+        )
+
+    def environment(self, table: dict[str, object]) -> EnvironmentSpec:
+        at = ("environment",)
+        self.known(table, at, ("label", "python", "requires"))
+        python = self.strings(table, at, "python")
+        if not python:
+            self.fail((*at, "python"), "is empty", 'a list such as ["3.12"]')
+        for tag in python:
+            self.match(tag, (*at, "python"), PYTHON, "a Python such as 3.12")
+        return EnvironmentSpec(
+            label=self.match(
+                self.string(table, at, "label"),
+                (*at, "label"),
+                LABEL,
+                "lower-case letters and digits, dots between them, such as arrayapi",
+            ),
+            python=python,
+            requires=self.strings(table, at, "requires"),
+        )
+
+    def fork(self, name: str, table: dict[str, object]) -> Fork:
+        at = ("forks", name)
+        keys = (
+            *("git", "tag", "commit", "version", "sdist", "upstream-wheel"),
+            *("config-settings", "env", "build-requires", "system"),
+        )
+        self.known(table, at, keys)
+        self.match(
+            name, at, NAME, "a normalised distribution name such as scikit-learn"
+        )
+        commit = self.optional(table, at, "commit")
+        if commit is not None:
+            self.match(commit, (*at, "commit"), COMMIT, "all 40 hexadecimal digits")
+        fork = Fork(
+            name=name,
+            version=self.match(
+                self.string(table, at, "version"),
+                (*at, "version"),
+                VERSION,
+                "a PEP 440 version without a local part",
+            ),
+            patches=self.path.parent / "patches" / name,
+            git=self.optional(table, at, "git"),
+            tag=self.optional(table, at, "tag"),
+            commit=commit,
+            sdist=self.sdist(table, at),
+            upstream_wheel=self.upstream_wheel(name, table, at),
+            config_settings=self.settings(table, at),
+            env=self.mapping(table, at, "env"),
+            build_requires=self.strings(table, at, "build-requires"),
+            system=self.strings(table, at, "system"),
+        )
+        if not fork.sdist and not (fork.git and fork.commit):
+            self.fail(at, "pins no source", "an `sdist`, or `git` with a full `commit`")
+        return fork
+
+    def sdist(self, table: dict[str, object], at: tuple[str, ...]) -> Sdist | None:
+        if "sdist" not in table:
+            return None
+        at = (*at, "sdist")
+        sdist = self.table(table, at[:-1], "sdist")
+        self.known(sdist, at, ("filename", "sha256"))
+        filename = self.string(sdist, at, "filename")
+        if "/" in filename or not filename.endswith(".tar.gz"):
+            self.fail((*at, "filename"), f"is {filename!r}", "NAME-VERSION.tar.gz")
+        sha256 = self.string(sdist, at, "sha256")
+        self.match(sha256, (*at, "sha256"), SHA256, "64 hexadecimal digits")
+        return Sdist(filename=filename, sha256=sha256)
+
+    def upstream_wheel(
+        self, name: str, table: dict[str, object], at: tuple[str, ...]
+    ) -> UpstreamWheel | None:
+        """No key means a wheel of the fork's own name; `upstream-wheel = false` means that there is none."""
+        value = table.get("upstream-wheel")
+        if value is False:
+            return None
+        if value is None:
+            return UpstreamWheel(distribution=name)
+        wheel = self.table(table, at, "upstream-wheel")
+        at = (*at, "upstream-wheel")
+        self.known(wheel, at, ("distribution", "only-in-base", "only-in-build"))
+        return UpstreamWheel(
+            distribution=self.optional(wheel, at, "distribution") or name,
+            only_in_base=self.strings(wheel, at, "only-in-base"),
+            only_in_build=self.strings(wheel, at, "only-in-build"),
+        )
+
+    def settings(
+        self, table: dict[str, object], at: tuple[str, ...]
+    ) -> Mapping[str, str | tuple[str, ...]]:
+        found: dict[str, str | tuple[str, ...]] = {}
+        raw = self.table(table, at, "config-settings")
+        for key, value in raw.items():
+            if isinstance(value, str):
+                found[key] = value
+            else:
+                found[key] = self.strings(raw, (*at, "config-settings"), key)
+        return MappingProxyType(found)
+
+    def mapping(
+        self, table: dict[str, object], at: tuple[str, ...], key: str
+    ) -> Mapping[str, str]:
+        raw = self.table(table, at, key)
+        return MappingProxyType(
+            {k: self.string(raw, (*at, key), k) for k in raw}
+        )
+
+    def known(
+        self, table: dict[str, object], at: tuple[str, ...], keys: Sequence[str]
+    ) -> None:
+        for key in table:
+            if key not in keys:
+                self.fail(
+                    (*at, key),
+                    f"is not a key here{_near(key, keys)}",
+                    f"one of {', '.join(keys)}",
+                )
+
+    def table(
+        self,
+        table: dict[str, object],
+        at: tuple[str, ...],
+        key: str,
+        *,
+        required: bool = False,
+    ) -> dict[str, object]:
+        value = table.get(key)
+        if value is None and not required:
+            return {}
+        if not isinstance(value, dict):
+            self.fail((*at, key), "is missing" if value is None else "is no table")
+        return value
+
+    def string(
+        self,
+        table: dict[str, object],
+        at: tuple[str, ...],
+        key: str,
+    ) -> str:
+        value = table.get(key)
+        if not isinstance(value, str) or not value:
+            self.fail(
+                (*at, key),
+                "is missing" if value is None else f"is {value!r}",
+                "a string that is not empty",
+            )
+        return value
+
+    def optional(
+        self, table: dict[str, object], at: tuple[str, ...], key: str
+    ) -> str | None:
+        return self.string(table, at, key) if key in table else None
+
+    def strings(
+        self, table: dict[str, object], at: tuple[str, ...], key: str
+    ) -> tuple[str, ...]:
+        value = table.get(key, [])
+        if not isinstance(value, list) or not all(isinstance(v, str) for v in value):
+            self.fail((*at, key), f"is {value!r}", "a list of strings")
+        return tuple(value)
+
+    def match(
+        self, value: str, at: tuple[str, ...], pattern: re.Pattern[str], expected: str
+    ) -> str:
+        if not pattern.fullmatch(value):
+            self.fail(at, f"is {value!r}", expected)
+        return value
+
+    def fail(
+        self, at: tuple[str, ...], problem: str, expected: str | None = None
+    ) -> Never:
+        line = line_of(self.text, at)
+        raise ManifestError(
+            f"{'.'.join(at)} {problem}",
+            where=f"{self.path}:{line}" if line else self.path,
+            expected=expected,
+            hint="correct the manifest; its keys are described in docs/reference/manifest.md",
+        )
+
+
+def line_of(text: str, at: Sequence[str]) -> int | None:
+    """Find the line of a key path in TOML text, the deepest part of it that can be seen."""
+    table: tuple[str, ...] = ()
+    best: tuple[int, int] | None = None
+    for number, line in enumerate(text.splitlines(), 1):
+        if head := re.match(r"\s*\[([^\[\]]+)\]\s*(#.*)?$", line):
+            table = tuple(p.strip().strip("\"'") for p in head[1].split("."))
+            seen = table
+        elif key := re.match(r"\s*([A-Za-z0-9_\"'.-]+)\s*=", line):
+            name = key[1].strip("\"'")
+            seen = (*table, name)
+            # An inline table shows its keys on the same line.
+            if tuple(at[: len(seen)]) == seen and len(at) > len(seen):
+                seen = (*seen, at[len(seen)]) if at[len(seen)] in line else seen
+        else:
+            continue
+        depth = len(seen)
+        if tuple(at[:depth]) == seen and (best is None or depth > best[0]):
+            best = (depth, number)
+    return best[1] if best else None
+
+
+def _near(word: str, words: Sequence[str]) -> str:
+    close = difflib.get_close_matches(word, words, n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""

@@ -1,0 +1,250 @@
+"""The one importer of GitPython: git with an isolated configuration, on bare repositories and on work trees."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from patchwheel.errors import MachineError, PatchwheelError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+EMPTY_TREE = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"
+# A user's configuration changes diffs, hooks run code, attributes change bytes: none of them may count.
+ISOLATED = {
+    "GIT_CONFIG_GLOBAL": os.devnull,
+    "GIT_CONFIG_NOSYSTEM": "1",
+    "GIT_ATTR_NOSYSTEM": "1",
+    "GIT_TERMINAL_PROMPT": "0",
+    "GIT_EDITOR": "false",
+    "GIT_OPTIONAL_LOCKS": "0",
+    "LC_ALL": "C.UTF-8",
+    "TZ": "UTC",
+}
+# What a user may set for reaching a remote; every other GIT_* variable is dropped.
+TRANSPORT = re.compile(
+    r"GIT_(SSL_.*|SSH|SSH_COMMAND|ASKPASS|PROXY_.*|ALLOW_PROTOCOL|CEILING_DIRECTORIES)"
+)
+SETTINGS = (
+    *("-c", f"core.hooksPath={os.devnull}", "-c", "core.autocrlf=false"),
+    *("-c", "gc.auto=0", "-c", "maintenance.auto=false", "-c", "core.quotePath=true"),
+    *("-c", "commit.gpgSign=false", "-c", "core.fsync=committed,loose-object"),
+)
+
+
+class GitError(PatchwheelError):
+    """git ended with an unexpected status; `stderr` holds what it said. Stages translate it."""
+
+    def __init__(self, words: Sequence[str], status: int, stderr: str) -> None:
+        super().__init__(
+            f"git {' '.join(words)[:200]}: status {status}",
+            tail=stderr.splitlines()[-10:],
+        )
+        self.status = status
+        self.stderr = stderr
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Blob:
+    """An entry of a tree: mode 100644, 100755, 120000 (link) or 160000 (submodule)."""
+
+    mode: str
+    oid: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """A path in which two trees differ; status is A, D, M or T."""
+
+    path: str
+    status: str
+    old: Blob
+    new: Blob
+
+
+class Repository:
+    """git on `git_dir`; with `work_tree` also on the files in it. Paths are bytes decoded with surrogateescape."""
+
+    def __init__(self, git_dir: Path, work_tree: Path | None = None) -> None:
+        self.git_dir = git_dir
+        self.work_tree = work_tree
+
+    @classmethod
+    def bare(cls, git_dir: Path) -> Repository:
+        """Open the bare repository, made if it is not there, in which no attribute changes a byte."""
+        repo = cls(git_dir)
+        if not (git_dir / "info" / "attributes").exists():
+            git_dir.mkdir(parents=True, exist_ok=True)
+            repo.git("init", "-q", "--bare", "--template=", str(git_dir))
+            attributes = git_dir / "info" / "attributes"
+            attributes.parent.mkdir(exist_ok=True)
+            attributes.write_text(
+                "* -text -eol -ident -filter -working-tree-encoding -whitespace -export-subst\n"
+            )
+        return repo
+
+    def git(
+        self,
+        *words: str,
+        stdin: bytes = b"",
+        env: Mapping[str, str] | None = None,
+        ok: Sequence[int] = (0,),
+    ) -> bytes:
+        """Run git and return its standard output; raises GitError, or MachineError when git is not there."""
+        import git
+
+        place = ["--git-dir", str(self.git_dir)]
+        if self.work_tree:
+            place += ["--work-tree", str(self.work_tree)]
+        cwd = self.work_tree or self.git_dir
+        with tempfile.TemporaryFile() as stream:
+            stream.write(stdin)
+            stream.seek(0)
+            try:
+                status, out, err = git.Git(str(cwd)).execute(
+                    ["git", *SETTINGS, *place, *words],
+                    istream=stream,
+                    with_extended_output=True,
+                    with_exceptions=False,
+                    stdout_as_string=False,
+                    strip_newline_in_stdout=False,
+                    env={**ISOLATED, **(env or {})},
+                )
+            except git.GitCommandNotFound as missing:
+                raise MachineError(
+                    "git cannot be started", hint="install git 2.35 or newer"
+                ) from missing
+        if status not in ok:
+            raise GitError(words, int(status or 0), _text(err))
+        return out
+
+    def text(self, *words: str, env: Mapping[str, str] | None = None) -> str:
+        return _text(self.git(*words, env=env)).strip()
+
+    def has(self, oid: str) -> bool:
+        try:
+            self.git("cat-file", "-e", oid)
+        except GitError:
+            return False
+        return True
+
+    def tree_of(self, revision: str) -> str:
+        return self.text("rev-parse", "--verify", f"{revision}^{{tree}}")
+
+    def import_files(self, files: Iterable[tuple[str, str, bytes]]) -> str:
+        """Write (path, mode, content) triples as one pack and return the id of their tree."""
+        with tempfile.TemporaryFile() as stream:
+            stream.write(b"feature done\ncommit refs/patchwheel/import\n")
+            stream.write(b"committer patchwheel <patchwheel> 0 +0000\ndata 0\n")
+            stream.write(b"deleteall\n")
+            for path, mode, content in files:
+                stream.write(b"M %s inline %s\n" % (mode.encode(), _quoted(path)))
+                stream.write(b"data %d\n" % len(content))
+                stream.write(content + b"\n")
+            stream.write(b"done\n")
+            stream.seek(0)
+            self.git("fast-import", "--quiet", "--force", stdin=stream.read())
+        return self.tree_of("refs/patchwheel/import")
+
+    def files(self, tree: str) -> dict[str, Blob]:
+        """List a tree recursively, links and submodules included."""
+        found = {}
+        for row in self.git("ls-tree", "-r", "-z", "--full-tree", tree).split(b"\0"):
+            if row:
+                head, path = row.split(b"\t", 1)
+                mode, _, oid = head.decode().split()
+                found[_text(path)] = Blob(mode=mode, oid=oid)
+        return found
+
+    def read(self, oids: Sequence[str]) -> dict[str, bytes]:
+        """Return the content of blobs, all in one process."""
+        wanted = list(dict.fromkeys(oids))
+        if not wanted:
+            return {}
+        out = self.git("cat-file", "--batch", stdin="\n".join(wanted).encode() + b"\n")
+        found, at = {}, 0
+        for oid in wanted:
+            end = out.index(b"\n", at)
+            header = out[at:end].split()
+            if header[-1] == b"missing":
+                raise GitError(("cat-file", oid), 128, f"object {oid} is missing")
+            size = int(header[2])
+            found[oid] = out[end + 1 : end + 1 + size]
+            at = end + 1 + size + 1
+        return found
+
+    def changes(self, old: str, new: str) -> list[Change]:
+        """Return the paths in which two trees differ; a rename is a removal and an addition."""
+        if old == new:
+            return []
+        out = self.git("diff-tree", "-r", "-z", "--no-renames", old, new)
+        rows = out.split(b"\0")[:-1]
+        found = []
+        for head, path in zip(rows[::2], rows[1::2], strict=True):
+            old_mode, new_mode, old_oid, new_oid, status = head.decode()[1:].split()
+            found.append(
+                Change(
+                    path=_text(path),
+                    status=status[0],
+                    old=Blob(mode=old_mode, oid=old_oid),
+                    new=Blob(mode=new_mode, oid=new_oid),
+                )
+            )
+        return found
+
+    def apply(self, tree: str, patches: Sequence[Path]) -> str:
+        """Apply patch files in order to a tree, all or nothing, without fuzz; return the new tree's id."""
+        if not patches:
+            return tree
+        with self.index(tree) as env:
+            names = [str(path.absolute()) for path in patches]
+            self.git("apply", "--cached", "--whitespace=nowarn", *names, env=env)
+            return _text(self.git("write-tree", env=env)).strip()
+
+    def checkout(self, tree: str, folder: Path) -> None:
+        """Write the files of a tree, byte for byte, into an empty folder."""
+        folder.mkdir(parents=True, exist_ok=True)
+        with self.index(tree) as env:
+            Repository(self.git_dir, folder).git("checkout-index", "-a", "-q", env=env)
+
+    def commit(
+        self, tree: str, message: str, *parents: str, epoch: int, name: str, mail: str
+    ) -> str:
+        who = {"NAME": name, "EMAIL": mail, "DATE": f"{epoch} +0000"}
+        env = {
+            f"GIT_{r}_{k}": v for r in ("AUTHOR", "COMMITTER") for k, v in who.items()
+        }
+        above = [word for parent in parents for word in ("-p", parent)]
+        out = self.git("commit-tree", tree, *above, stdin=message.encode(), env=env)
+        return _text(out).strip()
+
+    @contextlib.contextmanager
+    def index(self, tree: str) -> Iterator[dict[str, str]]:
+        """Give the environment of a temporary index that holds `tree`."""
+        with tempfile.TemporaryDirectory() as folder:
+            env = {"GIT_INDEX_FILE": str(Path(folder) / "index")}
+            self.git("read-tree", tree, env=env)
+            yield env
+
+
+def scrub_environment() -> None:
+    """Drop the GIT_* variables of a hook or a CI job, which would point git at another repository."""
+    for name in [n for n in os.environ if n.startswith("GIT_")]:
+        if not TRANSPORT.fullmatch(name):
+            del os.environ[name]
+
+
+def _text(value: bytes | str) -> str:
+    return value if isinstance(value, str) else value.decode(errors="surrogateescape")
+
+
+def _quoted(path: str) -> bytes:
+    raw = path.encode(errors="surrogateescape")
+    escaped = raw.replace(b"\\", b"\\\\").replace(b'"', b'\\"').replace(b"\n", b"\\n")
+    return b'"' + escaped + b'"'
