@@ -8,7 +8,7 @@ import re
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO, cast
 
 from patchwheel.errors import MachineError, PatchwheelError
 
@@ -92,7 +92,7 @@ class Repository:
     def git(
         self,
         *words: str,
-        stdin: bytes = b"",
+        stdin: bytes | BinaryIO = b"",
         env: Mapping[str, str] | None = None,
         ok: Sequence[int] = (0,),
     ) -> bytes:
@@ -103,8 +103,12 @@ class Repository:
         if self.work_tree:
             place += ["--work-tree", str(self.work_tree)]
         cwd = self.work_tree or self.git_dir
-        with tempfile.TemporaryFile() as stream:
-            stream.write(stdin)
+        with contextlib.ExitStack() as stack:
+            if isinstance(stdin, bytes):
+                stream = cast("BinaryIO", stack.enter_context(tempfile.TemporaryFile()))
+                stream.write(stdin)
+            else:
+                stream = stdin
             stream.seek(0)
             try:
                 status, out, err = git.Git(str(cwd)).execute(
@@ -139,18 +143,25 @@ class Repository:
 
     def import_files(self, files: Iterable[tuple[str, str, bytes]]) -> str:
         """Write (path, mode, content) triples as one pack and return the id of their tree."""
-        with tempfile.TemporaryFile() as stream:
-            stream.write(b"feature done\ncommit refs/patchwheel/import\n")
+        # A ref of its own: another process may import at the same time.
+        ref = f"refs/patchwheel/imports/{os.urandom(8).hex()}"
+        with tempfile.TemporaryFile(dir=self.git_dir) as stream:
+            stream.write(b"feature done\ncommit %s\nmark :1\n" % ref.encode())
             stream.write(b"committer patchwheel <patchwheel> 0 +0000\ndata 0\n")
             stream.write(b"deleteall\n")
             for path, mode, content in files:
                 stream.write(b"M %s inline %s\n" % (mode.encode(), _quoted(path)))
                 stream.write(b"data %d\n" % len(content))
                 stream.write(content + b"\n")
-            stream.write(b"done\n")
-            stream.seek(0)
-            self.git("fast-import", "--quiet", "--force", stdin=stream.read())
-        return self.tree_of("refs/patchwheel/import")
+            stream.write(b"get-mark :1\ndone\n")
+            # A tenth more disk than with the best compression, and half of the time.
+            out = self.git(
+                *("-c", "core.compression=1", "fast-import", "--quiet", "--force"),
+                *("--depth=0", "--cat-blob-fd=1"),
+                stdin=cast("BinaryIO", stream),
+            )
+        self.git("update-ref", "-d", ref)
+        return self.tree_of(_text(out).strip())
 
     def files(self, tree: str) -> dict[str, Blob]:
         """List a tree recursively, links and submodules included."""
@@ -216,7 +227,7 @@ class Repository:
     def commit(
         self, tree: str, message: str, *parents: str, epoch: int, name: str, mail: str
     ) -> str:
-        who = {"NAME": name, "EMAIL": mail, "DATE": f"{epoch} +0000"}
+        who = {"NAME": name, "EMAIL": mail, "DATE": f"@{epoch} +0000"}
         env = {
             f"GIT_{r}_{k}": v for r in ("AUTHOR", "COMMITTER") for k, v in who.items()
         }

@@ -1,0 +1,155 @@
+"""The strict reader of sdists: nothing is written, nothing is linked, nothing is unbounded."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import re
+import tarfile
+import zlib
+from typing import TYPE_CHECKING, Never
+
+from patchwheel.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+MAX_ENTRIES = 200_000
+MAX_BYTES = 4 << 30
+# Real sdists unpack to 1.3 to 7 times their size; below the floor a high ratio harms nobody.
+MAX_RATIO = 50
+FLOOR = 64 << 20
+CONTROL = re.compile(r"[\x00-\x1f\x7f\\]")
+
+
+class Sdist:
+    """The files of an sdist below its one top folder, as (path, git mode, content).
+
+    Iterate once; afterwards `epoch` is the newest time stamp in it. InputError says which entry is refused.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.epoch = 0
+        self.top: str | None = None
+        self.files: set[str] = set()
+        self.folders: set[str] = set()
+
+    def __iter__(self) -> Iterator[tuple[str, str, bytes]]:
+        try:
+            with self.path.open("rb") as raw, gzip.GzipFile(fileobj=raw) as unpacked:
+                stream = _Bounded(unpacked, self.path)
+                with tarfile.open(fileobj=stream, mode="r:") as archive:
+                    for member in archive:
+                        yield from self._entry(archive, member)
+                stream.drain()
+        except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as err:
+            raise InputError(
+                f"is damaged: {err}", where=self.path, expected="a whole .tar.gz"
+            ) from err
+        if not self.files:
+            self._refuse("", "holds no files")
+
+    def _entry(
+        self, archive: tarfile.TarFile, member: tarfile.TarInfo
+    ) -> Iterator[tuple[str, str, bytes]]:
+        path = self._checked(member)
+        self.epoch = max(self.epoch, int(member.mtime))
+        if member.isdir():
+            return
+        stream = archive.extractfile(member)
+        data = stream.read() if stream else b""
+        if len(data) != member.size:
+            self._refuse(path, "is cut short")
+        yield path, "100755" if member.mode & 0o100 else "100644", data
+
+    def _checked(self, member: tarfile.TarInfo) -> str:
+        """Return the entry's path below the top folder, or refuse it."""
+        name = member.name
+        if not (member.isdir() or member.isreg()) or member.issparse():
+            kind = "a link" if member.islnk() or member.issym() else "no regular file"
+            self._refuse(name, f"is {kind}")
+        parts = name.removesuffix("/").split("/")
+        if CONTROL.search(name) or {"", ".", ".."} & set(parts):
+            self._refuse(name, "is no plain relative path")
+        if ".git" in {part.lower() for part in parts}:
+            self._refuse(name, "would be git's own")
+        if self.top is None:
+            self.top = parts[0]
+        if parts[0] != self.top or (len(parts) == 1 and not member.isdir()):
+            self._refuse(name, f"is outside the top folder {self.top!r}")
+        path = "/".join(parts[1:])
+        above = ["/".join(parts[1:n]) for n in range(2, len(parts))]
+        if path in self.files or not self.files.isdisjoint(above):
+            self._refuse(name, "comes twice, or lies below a file")
+        self.folders.update(above)
+        if member.isdir():
+            self.folders.add(path)
+        elif path in self.folders:
+            self._refuse(name, "is a file where a folder is")
+        else:
+            self.files.add(path)
+        if len(self.files) + len(self.folders) > MAX_ENTRIES:
+            self._refuse("", f"has more than {MAX_ENTRIES} entries")
+        return path
+
+    def _refuse(self, name: str, why: str) -> Never:
+        raise InputError(
+            f"{name!r} {why}" if name else why,
+            where=self.path,
+            expected="an sdist of regular files and folders below one folder",
+            hint="pin the fork by git commit instead, if the file is what upstream published",
+        )
+
+
+def read_sdist(path: Path) -> Sdist:
+    return Sdist(path)
+
+
+class _Bounded(io.RawIOBase):
+    """A stream that goes forward only and ends with InputError where the archive grows out of proportion."""
+
+    def __init__(self, stream: gzip.GzipFile, path: Path) -> None:
+        self.stream = stream
+        self.path = path
+        self.at = 0
+        self.limit = min(MAX_BYTES, max(FLOOR, MAX_RATIO * path.stat().st_size))
+
+    def read(self, size: int = -1) -> bytes:
+        if size < 0 or self.at + size > self.limit:
+            # An honest archive never asks for so much: what was announced is refused before it is unpacked.
+            self._too_large()
+        data = self.stream.read(size)
+        self.at += len(data)
+        return data
+
+    def tell(self) -> int:
+        return self.at
+
+    def seek(self, position: int, whence: int = 0) -> int:
+        if whence != io.SEEK_SET or position < self.at:
+            raise tarfile.ReadError("its entries are out of order")
+        while self.at < position:
+            if not self.read(min(position - self.at, 1 << 20)):
+                break
+        return self.at
+
+    def drain(self) -> None:
+        """Read to the end, for gzip's checksum; only padding may follow the archive."""
+        while self.at < self.limit:
+            data = self.stream.read(min(1 << 16, self.limit - self.at))
+            self.at += len(data)
+            if not data:
+                return
+            if data.strip(b"\0"):
+                raise tarfile.ReadError(f"something else follows at byte {self.at}")
+        self._too_large()
+
+    def _too_large(self) -> Never:
+        raise InputError(
+            f"unpacks to more than {self.limit >> 20} MiB",
+            where=self.path,
+            expected=f"at most {MAX_RATIO} times its own size",
+            hint="nothing was written; look at the archive before trusting it",
+        )

@@ -1,0 +1,205 @@
+"""The git route to a pin: a full commit of upstream's repository, submodules as plain files."""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import re
+from typing import TYPE_CHECKING, Never
+
+from patchwheel.digest import digest
+from patchwheel.errors import InputError
+from patchwheel.repo import GitError
+from patchwheel.web import redacted
+
+if TYPE_CHECKING:
+    from patchwheel.manifest import Fork
+    from patchwheel.repo import Repository
+    from patchwheel.report import Report
+
+# A zip file, and so a wheel, cannot hold an earlier time.
+EARLIEST = 315_532_800
+REMOTE = re.compile(r"(https|ssh|file)://.|/|\./|\.\./|[\w.-]+@[\w.-]+:")
+# Small packs are kept whole too: unpacked, an interrupted fetch would leave a commit without its files.
+SETTINGS = (
+    *("-c", "fetch.unpackLimit=1"),
+    *("-c", "http.lowSpeedLimit=1", "-c", "http.lowSpeedTime=60"),
+)
+LOCAL = re.compile(r"file://|/|\./|\.\./")
+
+
+class Remote:
+    """Upstream's repository and those of its submodules, fetched into one bare repository."""
+
+    def __init__(
+        self, fork: Fork, repo: Repository, report: Report, *, offline: bool
+    ) -> None:
+        if fork.git is None:
+            refuse(fork, "the pin names no repository", hint="add `git` to the fork")
+        self.fork = fork
+        self.url = fork.git
+        self.repo = repo
+        self.report = report
+        self.offline = offline
+
+    def fetch(self) -> dict[str, object]:
+        """Return the commit, its time, and the tree of its files with those of the submodules."""
+        commit = self.commit()
+        self.get(self.url, commit, what="the pinned commit")
+        epoch = int(self.repo.text("show", "-s", "--format=%ct", commit))
+        return {
+            "commit": commit,
+            "epoch": max(EARLIEST, epoch),
+            "tree": self.spliced(commit, self.url, at=""),
+        }
+
+    def commit(self) -> str:
+        """Return the pinned commit, or that of the tag; unless offline, the two must be one."""
+        fork = self.fork
+        if fork.tag is None or (self.offline and fork.commit):
+            if fork.commit is None:
+                refuse(fork, "the pin names neither tag nor commit")
+            return fork.commit
+        if self.offline:
+            self.unreachable(f"the commit of tag {fork.tag} is not known offline")
+        name = f"refs/tags/{fork.tag}"
+        out = self.run(self.url, "ls-remote", "--", self.url, name, f"{name}^{{}}")
+        found = {ref: oid for oid, ref in map(str.split, out.splitlines())}
+        # An annotated tag is listed twice: itself, and the commit that it names.
+        tagged = found.get(f"{name}^{{}}") or found.get(name)
+        if tagged is None:
+            refuse(fork, f"{redacted(self.url)} has no tag {fork.tag}")
+        if fork.commit not in {None, tagged}:
+            refuse(
+                fork,
+                f"tag {fork.tag} of {redacted(self.url)} is commit {tagged}",
+                expected=f"commit {fork.commit}, which is pinned",
+                hint="upstream moved the tag, or the pin is wrong: find out which before changing it",
+            )
+        return tagged
+
+    def get(self, url: str, commit: str, *, what: str) -> None:
+        """Have the commit and its files in the repository."""
+        if self.repo.has(f"{commit}^{{tree}}"):
+            return
+        shown = redacted(url)
+        if self.offline:
+            self.unreachable(f"{what} {commit} of {shown} is not in the store")
+        self.report.say(f"{self.fork.name}: fetching {commit[:12]} from {shown}")
+        flags = ("fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--force")
+        try:
+            self.run(url, *flags, "--depth=1", "--", url, commit)
+        except InputError:
+            # A server may refuse to send a commit by name: then everything it has is the only way.
+            everything = f"+refs/*:refs/patchwheel/remote/{digest(url)[:12]}/*"
+            self.run(url, *flags, "--", url, everything)
+        if not self.repo.has(f"{commit}^{{tree}}"):
+            refuse(
+                self.fork,
+                f"{shown} has no commit {commit}, {what}",
+                hint="correct the manifest if it is misspelt there; a pin to the sdist does without it",
+            )
+
+    def spliced(self, commit: str, url: str, *, at: str) -> str:
+        """Return the commit's tree with the files of each submodule in the submodule's place."""
+        tree = self.repo.tree_of(commit)
+        files = self.repo.files(tree)
+        links = {
+            path: blob.oid for path, blob in files.items() if blob.mode == "120000"
+        }
+        self.check_links(links, at)
+        modules = {path: b.oid for path, b in files.items() if b.mode == "160000"}
+        if not modules:
+            return tree
+        if ".gitmodules" not in files:
+            self.no_address(at + min(modules))
+        urls = self.addresses(files[".gitmodules"].oid)
+        with self.repo.index(tree) as env:
+            for path, oid in sorted(modules.items()):
+                if path not in urls:
+                    self.no_address(at + path)
+                address = joined(url, urls[path])
+                if LOCAL.match(address) and not LOCAL.match(url):
+                    refuse(
+                        self.fork, f"submodule {at + path} is at a path of this machine"
+                    )
+                self.get(address, oid, what=f"submodule {at + path}")
+                below = self.spliced(oid, address, at=f"{at}{path}/")
+                gone = f"0 {'0' * 40}\t{path}\0".encode(errors="surrogateescape")
+                self.repo.git("update-index", "-z", "--index-info", stdin=gone, env=env)
+                self.repo.git("read-tree", "-i", f"--prefix={path}/", below, env=env)
+            return self.repo.text("write-tree", env=env)
+
+    def addresses(self, oid: str) -> dict[str, str]:
+        out = self.repo.git(
+            "config",
+            f"--blob={oid}",
+            "-z",
+            "--get-regexp",
+            r"^submodule\..*\.(path|url)$",
+        )
+        rows = [os.fsdecode(row).split("\n", 1) for row in out.split(b"\0") if row]
+        said = {row[0]: row[-1] for row in rows}
+        return {
+            value: said.get(f"{key.removesuffix('.path')}.url", "")
+            for key, value in said.items()
+            if key.endswith(".path")
+        }
+
+    def check_links(self, links: dict[str, str], at: str) -> None:
+        targets = self.repo.read(list(links.values()))
+        for path, oid in links.items():
+            target = os.fsdecode(targets[oid])
+            end = posixpath.normpath(
+                posixpath.join(at, posixpath.dirname(path), target)
+            )
+            if end.startswith(("/", "../")) or end in {"..", ".git"}:
+                refuse(
+                    self.fork, f"link {at + path} leads out of the tree, to {target}"
+                )
+
+    def run(self, url: str, *words: str) -> str:
+        """Run a git command that talks to a remote, over no other transport than the three we know."""
+        if not REMOTE.match(url):
+            refuse(
+                self.fork,
+                f"{redacted(url)} is no address that patchwheel fetches from",
+                expected="https://, ssh:// or file://",
+            )
+        allowed = os.environ.get("GIT_ALLOW_PROTOCOL", "file:https:ssh")
+        try:
+            return self.repo.text(
+                *SETTINGS, *words, env={"GIT_ALLOW_PROTOCOL": allowed}
+            )
+        except GitError as err:
+            said = redacted(err.stderr).splitlines()
+            raise InputError(
+                f"{self.fork.name}: git cannot fetch from {redacted(url)}",
+                tail=said[-10:],
+                hint="check the address, the network and the access rights",
+            ) from err
+
+    def no_address(self, path: str) -> Never:
+        refuse(self.fork, f"submodule {path} has no url in .gitmodules")
+
+    def unreachable(self, why: str) -> Never:
+        refuse(self.fork, why, hint="run once without --offline")
+
+
+def joined(url: str, relative: str) -> str:
+    """Return a submodule's address: relative ones start from the address of the repository above."""
+    if not relative.startswith(("./", "../")):
+        return relative
+    base = url.rstrip("/")
+    while relative.startswith(("./", "../")):
+        step, _, relative = relative.partition("/")
+        if step == "..":
+            cut = max(base.rfind("/"), base.rfind(":"))
+            base = base[: cut + 1].rstrip("/") if base[cut] == "/" else base[: cut + 1]
+    return base + relative if base.endswith(":") else f"{base}/{relative}"
+
+
+def refuse(
+    fork: Fork, why: str, *, expected: str | None = None, hint: str | None = None
+) -> Never:
+    raise InputError(f"{fork.name}: {why}", expected=expected, hint=hint)

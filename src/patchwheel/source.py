@@ -1,0 +1,163 @@
+"""A pin as a git tree in the store: from the sdist, or from upstream's repository with its submodules."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from patchwheel.digest import digest
+from patchwheel.errors import InputError, MachineError
+from patchwheel.remote import EARLIEST, Remote, refuse
+from patchwheel.repo import GitError, Repository
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from patchwheel.index import IndexConfig
+    from patchwheel.manifest import Fork
+    from patchwheel.report import Report
+    from patchwheel.store import Store
+
+Origin: TypeAlias = Literal["sdist", "git"]
+
+FULL_DISK = ("No space left on device", "Disk quota exceeded")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """`tree` is in the bare repository `git_dir`; `epoch` is the time for whatever is made from it.
+
+    `commit` is known when the tree comes from git.
+    """
+
+    fork: Fork
+    git_dir: Path
+    tree: str
+    epoch: int
+    origin: Origin
+    commit: str | None = None
+
+
+def fetch(
+    fork: Fork,
+    *,
+    store: Store,
+    index: Callable[[], IndexConfig],
+    report: Report,
+    offline: bool = False,
+    origin: Origin | None = None,
+) -> Source:
+    """Return the fork's pin; when it was fetched before, nothing is opened or run.
+
+    Raises InputError when what is pinned cannot be had or is not what is there.
+    """
+    origin = origin or ("sdist" if fork.sdist else "git")
+    git_dir = git_folder(store, fork)
+    # A pin with an sdist leaves the commit out, but a tree from git depends on it.
+    where = [fork.git, fork.tag, fork.commit] if origin == "git" else None
+    key = digest(fork.pin, origin, where)
+    known = _known(store, git_dir, key)
+    if known is None:
+        sdist = None
+        if origin == "sdist":
+            sdist = _sdist(fork, store, index, report, offline=offline)
+        with _using(fork, store):
+            # Another process may have fetched it while we waited.
+            known = _known(store, git_dir, key)
+            if known is None:
+                repo = Repository.bare(git_dir)
+                if sdist:
+                    known = _from_sdist(repo, sdist)
+                else:
+                    known = Remote(fork, repo, report, offline=offline).fetch()
+                _keep(repo, key, known, f"{fork.name}: {origin}")
+                store.remember("source", key, known)
+    commit = known.get("commit")
+    return Source(
+        fork=fork,
+        git_dir=git_dir,
+        tree=str(known["tree"]),
+        epoch=int(str(known["epoch"])),
+        origin=origin,
+        commit=str(commit) if commit else None,
+    )
+
+
+def resolve_commit(fork: Fork, *, store: Store, report: Report) -> str:
+    """Return the pinned commit, asking the remote for that of the tag; a tag that points elsewhere is an error."""
+    with _using(fork, store):
+        repo = Repository.bare(git_folder(store, fork))
+        return Remote(fork, repo, report, offline=False).commit()
+
+
+def git_folder(store: Store, fork: Fork) -> Path:
+    return store.root / "git" / f"{fork.name}.git"
+
+
+def _sdist(
+    fork: Fork,
+    store: Store,
+    index: Callable[[], IndexConfig],
+    report: Report,
+    *,
+    offline: bool,
+) -> Path:
+    from patchwheel.download import download
+
+    if fork.sdist is None:
+        refuse(fork, "the pin names no sdist", hint="add `sdist` to the fork")
+    return download(
+        fork.name,
+        fork.sdist.filename,
+        fork.sdist.sha256,
+        store=store,
+        index=index,
+        report=report,
+        offline=offline,
+    )
+
+
+def _from_sdist(repo: Repository, path: Path) -> dict[str, object]:
+    from patchwheel.extract import read_sdist
+
+    files = read_sdist(path)
+    tree = repo.import_files(files)
+    return {"tree": tree, "epoch": max(EARLIEST, files.epoch)}
+
+
+def _known(store: Store, git_dir: Path, key: str) -> dict[str, object] | None:
+    # The ref lies in the repository that holds the tree: they can only be lost together.
+    return store.memo("source", key) if (git_dir / _ref(key)).exists() else None
+
+
+def _keep(repo: Repository, key: str, known: dict[str, object], message: str) -> None:
+    """Point a ref at the tree: it says that the tree is whole, and keeps git from dropping it."""
+    commit = repo.commit(
+        str(known["tree"]), message, epoch=0, name="patchwheel", mail="patchwheel"
+    )
+    repo.git("update-ref", _ref(key), commit)
+
+
+def _ref(key: str) -> str:
+    return f"refs/patchwheel/source/{key}"
+
+
+@contextlib.contextmanager
+def _using(fork: Fork, store: Store) -> Iterator[None]:
+    """Hold the fork's repository; a full disk is the machine's fault, anything else git's own words."""
+    with store.lock(f"git-{fork.name}"), store.scratch():
+        try:
+            yield
+        except GitError as err:
+            if any(word in err.stderr for word in FULL_DISK):
+                raise MachineError(
+                    "the disk is full", where=store.root, tail=err.tail
+                ) from err
+            raise InputError(
+                f"{fork.name}: git cannot use its repository: {err.message}",
+                where=git_folder(store, fork),
+                tail=err.tail,
+                hint="remove that folder: it is fetched again",
+            ) from err

@@ -1,0 +1,211 @@
+from __future__ import annotations
+
+import os
+import stat
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+from support import git, make_patch, make_upstream, write
+
+from patchwheel.errors import MachineError
+from patchwheel.repo import EMPTY_TREE, Blob, GitError, Repository, scrub_environment
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+ODD = 'a "quoted" \\ näme\twith\nall.txt'
+NOT_UTF8 = b"caf\xe9.txt".decode(errors="surrogateescape")
+FILES = [
+    ("plain.txt", "100644", b"one\ntwo\nthree\n"),
+    ("bin/run", "100755", b"#!/bin/sh\n"),
+    ("empty", "100644", b""),
+    (ODD, "100644", b"odd\n"),
+    (NOT_UTF8, "100644", b"latin\n"),
+    ("-dash/x", "100644", b"\r\nno newline at end"),
+    ("data.bin", "100644", bytes(range(256)) * 40),
+]
+
+
+@pytest.fixture
+def repo(tmp_path: Path) -> Repository:
+    return Repository.bare(tmp_path / "bare.git")
+
+
+def test_imported_files_come_back_byte_for_byte(repo: Repository) -> None:
+    tree = repo.import_files(FILES)
+    found = repo.files(tree)
+    assert {p: b.mode for p, b in found.items()} == {p: m for p, m, _ in FILES}
+    data = repo.read([blob.oid for blob in found.values()])
+    assert {p: data[b.oid] for p, b in found.items()} == {p: d for p, _, d in FILES}
+
+
+def test_a_tree_depends_on_nothing_but_its_files(
+    repo: Repository, tmp_path: Path
+) -> None:
+    tree = repo.import_files(FILES)
+    assert Repository.bare(tmp_path / "other.git").import_files(FILES[::-1]) == tree
+    plain = [f for f in FILES if f[0] != NOT_UTF8]
+    write(tmp_path / "real", {path: data for path, _, data in plain})
+    (tmp_path / "real" / "bin" / "run").chmod(0o755)
+    commit = make_upstream(tmp_path / "real", {})
+    assert repo.import_files(plain) == git(
+        tmp_path / "real", "rev-parse", f"{commit}^{{tree}}"
+    )
+
+
+def test_no_files_are_the_empty_tree(repo: Repository) -> None:
+    assert repo.import_files([]) == EMPTY_TREE
+    assert repo.files(EMPTY_TREE) == {}
+
+
+def test_a_second_import_keeps_nothing_of_the_first(repo: Repository) -> None:
+    repo.import_files(FILES)
+    assert list(repo.files(repo.import_files(FILES[:1]))) == ["plain.txt"]
+
+
+def test_imports_at_the_same_time_each_get_their_own_tree(repo: Repository) -> None:
+    trees: dict[int, str] = {}
+
+    def work(number: int) -> None:
+        trees[number] = repo.import_files([("n", "100644", b"%d" % number)])
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for number, tree in trees.items():
+        oid = repo.files(tree)["n"].oid
+        assert repo.read([oid])[oid] == b"%d" % number
+    assert len(trees) == 4
+
+
+def test_an_import_that_fails_leaves_no_ref(repo: Repository) -> None:
+    with pytest.raises(GitError):
+        repo.import_files([("a", "100644", b""), ("b", "999999", b"")])
+    repo.import_files(FILES)
+    assert repo.git("for-each-ref") == b""
+
+
+def test_attributes_in_the_tree_change_no_byte(
+    repo: Repository, tmp_path: Path
+) -> None:
+    files = [
+        (".gitattributes", "100644", b"* text eol=crlf ident\n"),
+        ("a.txt", "100644", b"$Id$\nline\r\n"),
+    ]
+    repo.checkout(repo.import_files(files), tmp_path / "out")
+    assert (tmp_path / "out" / "a.txt").read_bytes() == b"$Id$\nline\r\n"
+
+
+def test_checkout_writes_bytes_and_modes(repo: Repository, tmp_path: Path) -> None:
+    out = tmp_path / "deep" / "out"
+    repo.checkout(repo.import_files(FILES), out)
+    for path, mode, data in FILES:
+        file = out / path
+        assert file.read_bytes() == data
+        assert bool(file.stat().st_mode & stat.S_IXUSR) == (mode == "100755")
+    assert len([p for p in out.rglob("*") if p.is_file()]) == len(FILES)
+
+
+def test_read_names_a_missing_object(repo: Repository) -> None:
+    with pytest.raises(GitError, match="cat-file") as caught:
+        repo.read(["0" * 39 + "1"])
+    assert "is missing" in caught.value.stderr
+    assert repo.read([]) == {}
+
+
+def test_has_and_tree_of(repo: Repository) -> None:
+    tree = repo.import_files(FILES)
+    assert repo.has(tree)
+    assert not repo.has("1" * 40)
+    with pytest.raises(GitError):
+        repo.tree_of("refs/heads/none")
+
+
+def test_changes_list_each_path_with_both_sides(repo: Repository) -> None:
+    old = repo.import_files(FILES)
+    edited = [("plain.txt", "100755", b"one\ntwo\n"), *FILES[2:]]
+    edited.append(("added", "100644", b"new"))
+    new = repo.import_files(edited)
+    changes = {c.path: c for c in repo.changes(old, new)}
+    assert {p: c.status for p, c in changes.items()} == {
+        "plain.txt": "M",
+        "bin/run": "D",
+        "added": "A",
+    }
+    assert changes["plain.txt"].old.mode == "100644"
+    assert changes["plain.txt"].new == repo.files(new)["plain.txt"]
+    assert changes["bin/run"].new == Blob(mode="000000", oid="0" * 40)
+    assert repo.changes(old, old) == []
+
+
+def test_odd_names_survive_changes(repo: Repository) -> None:
+    old = repo.import_files(FILES)
+    kept = [f for f in FILES if f[0] not in {ODD, NOT_UTF8}]
+    changes = repo.changes(old, repo.import_files(kept))
+    assert {c.path for c in changes} == {ODD, NOT_UTF8}
+
+
+def test_patches_apply_in_order_or_not_at_all(repo: Repository, tmp_path: Path) -> None:
+    upstream = tmp_path / "upstream"
+    make_upstream(upstream, {"plain.txt": FILES[0][2], "bin/run": FILES[1][2]})
+    first, second = tmp_path / "1.patch", tmp_path / "2.patch"
+    first.write_bytes(make_patch(upstream, {"plain.txt": "one\n2\nthree\n"}))
+    second.write_bytes(make_patch(upstream, {"plain.txt": "one\n2\n3\n", "new": "x\n"}))
+    tree = repo.import_files(FILES)
+    files = repo.files(repo.apply(tree, [first, second]))
+    data = repo.read([files["plain.txt"].oid, files["new"].oid])
+    assert list(data.values()) == [b"one\n2\n3\n", b"x\n"]
+    with pytest.raises(GitError) as caught:
+        repo.apply(tree, [second])
+    assert "plain.txt" in caught.value.stderr
+    assert repo.apply(tree, []) == tree
+
+
+def test_a_commit_says_who_and_when(repo: Repository) -> None:
+    tree = repo.import_files(FILES)
+    who = {"name": "A", "mail": "a@example.org"}
+    first = repo.commit(tree, "subject\n\nbody\n", epoch=0, **who)
+    second = repo.commit(tree, "next", first, epoch=1_700_000_000, **who)
+    show = repo.text("show", "-s", "--format=%an <%ae> %at %ct %P", second)
+    assert show == f"A <a@example.org> 1700000000 1700000000 {first}"
+    assert repo.text("show", "-s", "--format=%ct", first) == "0"
+
+
+def test_the_users_configuration_and_hooks_do_not_count(
+    repo: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tmp_path / "gitconfig"
+    config.write_text("[diff]\n\tnoprefix = true\n[core]\n\tabbrev = 4\n")
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(config))
+    assert repo.git("config", "--get", "diff.noprefix", ok=(1,)) == b""
+
+
+def test_a_failure_carries_what_git_said(repo: Repository) -> None:
+    with pytest.raises(GitError) as caught:
+        repo.git("rev-parse", "--verify", "none")
+    assert caught.value.status == 128
+    assert "fatal" in caught.value.stderr
+    assert "rev-parse" in str(caught.value)
+
+
+def test_git_missing_is_the_machines_fault(
+    repo: Repository, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(MachineError, match="git cannot be started"):
+        repo.git("version")
+
+
+def test_scrubbing_keeps_only_the_way_to_a_remote(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("GIT_DIR", "GIT_INDEX_FILE", "GIT_CONFIG_COUNT", "GIT_SSL_CAINFO"):
+        monkeypatch.setenv(name, "x")
+    scrub_environment()
+    assert [n for n in os.environ if n.startswith("GIT_")] == [
+        "GIT_ALLOW_PROTOCOL",
+        "GIT_SSL_CAINFO",
+    ]
