@@ -1,0 +1,281 @@
+"""The diff part of a patch file as records. Content stays bytes; every line must be accounted for."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Never
+
+from patchwheel.errors import PatchError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+HUNK = re.compile(rb"@@ -(\d+)(?:,(\d+))? \+(\d+)(?:,(\d+))? @@(?: .*)?\n")
+INDEX = re.compile(rb"index ([0-9a-f]{7,64})\.\.([0-9a-f]{7,64})(?: (\d{6}))?\n")
+EXTENDED = re.compile(
+    rb"(old mode|new mode|deleted file mode|new file mode|copy from|copy to|rename from|rename to"
+    rb"|similarity index|dissimilarity index) (.+)\n"
+)
+STRAY = re.compile(rb"[ +\\-]|@@ |diff |Index: ")
+MBOX = re.compile(rb"From [0-9a-f]{7,64} ")
+ESCAPE = re.compile(rb'\\([0-7]{3}|[abtnvfr"\\])')
+ESCAPED = dict(zip(b'abtnvfr"\\', b'\a\b\t\n\v\f\r"\\', strict=True))
+EXPORT_HINT = "commit the change in `patchwheel dev {fork}` and let `patchwheel export {fork}` write the file"
+CRLF_HINT = "write it with LF line ends; `patches/**/*.patch -text` in .gitattributes keeps git from changing them"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hunk:
+    """`line` is where it starts in the patch file; `rows` keep their marker and their line end."""
+
+    line: int
+    old_start: int
+    new_start: int
+    rows: tuple[bytes, ...]
+
+    @property
+    def before(self) -> list[bytes]:
+        return [row[1:] for row in self.rows if row[:1] != b"+"]
+
+    @property
+    def after(self) -> list[bytes]:
+        return [row[1:] for row in self.rows if row[:1] != b"-"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileDiff:
+    """The change of one file: `old` is None for a new file, `new` for a removed one.
+
+    Modes are there where the patch names them, `ids` are the blobs of its index line.
+    Paths are bytes decoded with surrogateescape.
+    """
+
+    line: int
+    old: str | None
+    new: str | None
+    old_mode: str | None
+    new_mode: str | None
+    ids: tuple[str, str] | None
+    copy: bool
+    binary: bool
+    hunks: tuple[Hunk, ...]
+
+    @property
+    def path(self) -> str:
+        return self.new or self.old or ""
+
+
+class Cursor:
+    """A place in a patch file."""
+
+    def __init__(self, path: Path, data: bytes) -> None:
+        # Not splitlines: a lone CR is content.
+        parts = data.split(b"\n")
+        last = [parts[-1]] if parts[-1] else []
+        self.lines = [part + b"\n" for part in parts[:-1]] + last
+        self.path = path
+        self.at = 0
+
+    def fail(
+        self,
+        message: str,
+        *,
+        line: int | None = None,
+        expected: str | None = None,
+        hint: str = EXPORT_HINT,
+    ) -> Never:
+        if line is None:
+            line = max(min(self.at + 1, len(self.lines)), 1)
+        raise PatchError(
+            message,
+            where=f"{self.path}:{line}",
+            expected=expected,
+            hint=hint.replace("{fork}", self.path.parent.name),
+        )
+
+    def raw(self) -> bytes:
+        return self.lines[self.at] if self.at < len(self.lines) else b""
+
+    def peek(self) -> bytes:
+        """Return the next line, empty at the end; outside of hunks no line may end with CRLF."""
+        line = self.raw()
+        if line.endswith(b"\r\n"):
+            self.fail("the patch file has CRLF line ends (autocrlf?)", hint=CRLF_HINT)
+        return line
+
+
+def read_diffs(cursor: Cursor) -> Iterator[FileDiff]:
+    """Read from the first `diff --git` line to the end of the file."""
+    while cursor.peek().startswith(b"diff --git "):
+        yield _file(cursor)
+    while line := cursor.peek():
+        if MBOX.match(line):
+            cursor.fail("a second mail starts here", expected="one patch per file")
+        if line != b"-- \n" and STRAY.match(line):
+            cursor.fail(
+                "this line belongs to no hunk",
+                expected="as many lines as the `@@` line above says",
+            )
+        cursor.at += 1
+
+
+def _file(cursor: Cursor) -> FileDiff:
+    start, head = cursor.at + 1, cursor.peek()[len(b"diff --git ") :].rstrip(b"\n")
+    cursor.at += 1
+    says, index = _extended(cursor)
+    old, new = _names(cursor, head, says)
+    old_mode = says.get(b"old mode") or says.get(b"deleted file mode")
+    new_mode = says.get(b"new mode") or says.get(b"new file mode")
+    binary = _binary(cursor, index)
+    present = (
+        None if b"new file mode" in says else old,
+        None if b"deleted file mode" in says else new,
+    )
+    hunks = () if binary else tuple(_hunks(cursor, *present))
+    if old == new and not (hunks or binary) and old_mode == new_mode:
+        cursor.fail(f"the diff of {old} changes nothing", line=start)
+    return FileDiff(
+        line=start,
+        old=present[0],
+        new=present[1],
+        old_mode=(old_mode or (index[3] if index else None) or b"").decode() or None,
+        new_mode=(new_mode or b"").decode() or None,
+        ids=(index[1].decode(), index[2].decode()) if index else None,
+        copy=b"copy from" in says,
+        binary=binary,
+        hunks=hunks,
+    )
+
+
+def _extended(cursor: Cursor) -> tuple[dict[bytes, bytes], re.Match[bytes] | None]:
+    says, index = {}, None
+    while True:
+        line = cursor.peek()
+        if found := EXTENDED.fullmatch(line):
+            says[found[1]] = found[2]
+        elif found := INDEX.fullmatch(line):
+            index = found
+        else:
+            return says, index
+        cursor.at += 1
+
+
+def _names(cursor: Cursor, head: bytes, says: dict[bytes, bytes]) -> tuple[str, str]:
+    """Return both paths, from the rename lines or the `diff --git` line."""
+    for kind in (b"rename", b"copy"):
+        if kind + b" from" in says and kind + b" to" in says:
+            old, new = says[kind + b" from"], says[kind + b" to"]
+            return _text(_unquoted(old)), _text(_unquoted(new))
+    quoted = re.fullmatch(rb'("(?:[^"\\]|\\.)*"|\S+) ("(?:[^"\\]|\\.)*"|\S+)', head)
+    if quoted and b'"' in head:
+        old, new = _unquoted(quoted[1]), _unquoted(quoted[2])
+    else:
+        # A path may hold spaces: both halves are equally long.
+        half = len(head) // 2
+        old, new = head[:half], head[half + 1 :]
+    if old[:2] != b"a/" or new[:2] != b"b/" or old[2:] != new[2:]:
+        cursor.fail(
+            "cannot read the paths of this diff",
+            line=cursor.lines.index(b"diff --git " + head + b"\n") + 1,
+            expected="diff --git a/PATH b/PATH",
+        )
+    return _text(old[2:]), _text(new[2:])
+
+
+def _binary(cursor: Cursor, index: re.Match[bytes] | None) -> bool:
+    line = cursor.peek()
+    if line.startswith(b"Binary files "):
+        cursor.fail(
+            "the binary change carries no data",
+            expected="a patch made with `git format-patch --binary --full-index`",
+        )
+    if line != b"GIT binary patch\n":
+        return False
+    if index is None or len(index[1]) < 40 or len(index[2]) < 40:  # noqa: PLR2004
+        cursor.fail("a binary change needs an index line with full ids")
+    cursor.at += 1
+    for _ in range(2):
+        if not re.fullmatch(rb"(literal|delta) \d+\n", cursor.peek()):
+            cursor.fail(
+                "truncated binary change", expected="literal SIZE or delta SIZE"
+            )
+        while cursor.peek() not in {b"\n", b""}:
+            cursor.at += 1
+        cursor.at += 1
+    return True
+
+
+def _hunks(cursor: Cursor, old: str | None, new: str | None) -> Iterator[Hunk]:
+    if not cursor.peek().startswith(b"--- "):
+        return
+    for marker, prefix, path in ((b"--- ", b"a/", old), (b"+++ ", b"b/", new)):
+        line = cursor.peek()
+        wanted = prefix + _raw(path) if path is not None else b"/dev/null"
+        # git ends a path that holds a space with a tab.
+        if not line.startswith(marker) or (
+            _unquoted(line[4:].rstrip(b"\n").removesuffix(b"\t")) != wanted
+        ):
+            cursor.fail(
+                f"the {marker.decode()}line names another path than the `diff --git` line",
+                expected=marker.decode() + _text(wanted),
+            )
+        cursor.at += 1
+    if not cursor.peek().startswith(b"@@ "):
+        cursor.fail(
+            "truncated: no hunk follows", expected="@@ -LINE,COUNT +LINE,COUNT @@"
+        )
+    while cursor.raw().startswith(b"@@ "):
+        yield _hunk(cursor)
+
+
+def _hunk(cursor: Cursor) -> Hunk:
+    start = cursor.at + 1
+    head = HUNK.fullmatch(cursor.peek())
+    if not head:
+        cursor.fail("not a hunk", expected="@@ -LINE,COUNT +LINE,COUNT @@")
+    cursor.at += 1
+    old, new = int(head[2] or 1), int(head[4] or 1)
+    rows: list[bytes] = []
+    while old > 0 or new > 0 or cursor.raw().startswith(b"\\"):
+        # Some mailers strip the blank of an empty context line.
+        line = b" \n" if cursor.raw() == b"\n" else cursor.raw()
+        mark = line[:1]
+        if mark == b"\\" and rows:
+            rows[-1] = rows[-1].removesuffix(b"\n")
+        elif mark and mark in b" +-" and line.endswith(b"\n"):
+            rows.append(line)
+            old -= mark != b"+"
+            new -= mark != b"-"
+        else:
+            cursor.fail(
+                f"the hunk of line {start} is truncated, or its counts are wrong"
+            )
+        cursor.at += 1
+        if old < 0 or new < 0:
+            cursor.fail(f"the counts of the hunk of line {start} are wrong", line=start)
+    if all(row[:1] == b" " for row in rows):
+        cursor.fail("the hunk changes nothing", line=start)
+    return Hunk(
+        line=start, old_start=int(head[1]), new_start=int(head[3]), rows=tuple(rows)
+    )
+
+
+def _unquoted(name: bytes) -> bytes:
+    if not (name.startswith(b'"') and name.endswith(b'"') and len(name) > 1):
+        return name
+
+    def plain(found: re.Match[bytes]) -> bytes:
+        code = found[1]
+        return bytes([int(code, 8) & 255 if len(code) > 1 else ESCAPED[code[0]]])
+
+    return ESCAPE.sub(plain, name[1:-1])
+
+
+def _text(name: bytes) -> str:
+    return name.decode(errors="surrogateescape")
+
+
+def _raw(name: str) -> bytes:
+    return name.encode(errors="surrogateescape")

@@ -1,0 +1,211 @@
+"""A patch file: the header and message of its mail, and the diffs."""
+
+from __future__ import annotations
+
+import email.header
+import email.utils
+import re
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from patchwheel.patchdiff import EXPORT_HINT, MBOX, Cursor, FileDiff, read_diffs
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+    from typing import Never
+
+STAT = re.compile(
+    rb"\s*(|\S.* \|\s+(\d+ ?[+-]*|Bin.*)|\d+ files? changed.*|(create|delete) mode \d+ .*"
+    rb"|(rename|copy) .* \(\d+%\)|mode change \d+ => \d+.*)\s*"
+)
+TRAILER = re.compile(r"([A-Za-z0-9]+(?:-[A-Za-z0-9]+)*): *(.*)")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mail:
+    """`when` is git's raw date; `message` is a commit's: the subject, an empty line and the body."""
+
+    author: str
+    address: str
+    when: str
+    subject: str
+    message: str
+    trailers: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Patch:
+    """A patch file; without slots, since its parts are parsed when they are first asked for."""
+
+    name: str
+    path: Path
+    sha256: str
+    data: bytes = field(repr=False)
+
+    @property
+    def fork(self) -> str:
+        return self.path.parent.name
+
+    @cached_property
+    def mail(self) -> Mail:
+        return self._parsed[0]
+
+    @cached_property
+    def diffs(self) -> tuple[FileDiff, ...]:
+        return self._parsed[1]
+
+    @cached_property
+    def _parsed(self) -> tuple[Mail, tuple[FileDiff, ...]]:
+        cursor = Cursor(self.path, self.data)
+        return _mail(cursor), tuple(read_diffs(cursor))
+
+    def trailer(self, key: str) -> list[str]:
+        return [v for k, v in self.mail.trailers if k.lower() == key.lower()]
+
+    def fail(
+        self,
+        message: str,
+        *,
+        line: int = 1,
+        expected: str | None = None,
+        hint: str = EXPORT_HINT,
+    ) -> Never:
+        Cursor(self.path, b"").fail(message, line=line, expected=expected, hint=hint)
+
+
+def _mail(cursor: Cursor) -> Mail:
+    if not any(line.strip() for line in cursor.lines):
+        cursor.fail("the patch is empty")
+    head = _headers(cursor)
+    for key in ("from", "date", "subject"):
+        if not head.get(key):
+            cursor.fail(
+                f"the mail has no {key.title()}: header",
+                line=1,
+                expected="a patch in git's mail format",
+            )
+    encoding = head.get("content-transfer-encoding", "8bit").lower()
+    if encoding not in {"7bit", "8bit", "binary"} or "multipart" in head.get(
+        "content-type", ""
+    ):
+        cursor.fail("the mail is encoded", line=1, expected="plain text, 8bit")
+    author, address = email.utils.parseaddr(head["from"])
+    if not address or not author or set(author + address) & set("<>\n"):
+        cursor.fail(
+            f"cannot read an author from {head['from']!r}",
+            line=1,
+            expected="From: Name <address>",
+        )
+    subject = re.sub(r"^\[PATCH[^\]]*\] *", "", head["subject"])
+    body = "\n".join(_body(cursor)).strip("\n")
+    return Mail(
+        author=author,
+        address=address,
+        when=_date(cursor, head["date"]),
+        subject=subject,
+        message=f"{subject}\n\n{body}\n" if body else f"{subject}\n",
+        trailers=tuple(_trailers(body)),
+    )
+
+
+def _headers(cursor: Cursor) -> dict[str, str]:
+    found: dict[str, str] = {}
+    key = ""
+    if cursor.peek().startswith(b"From "):
+        cursor.at += 1
+    while line := _text(cursor):
+        name, colon, value = line.partition(":")
+        if line[0] in " \t" and key:
+            found[key] += " " + line.strip()
+        elif colon and re.fullmatch(r"[A-Za-z0-9-]+", name):
+            key = name.lower()
+            found[key] = value.strip()
+        else:
+            cursor.fail(
+                "this is no mail header", expected="a patch in git's mail format"
+            )
+        cursor.at += 1
+    cursor.at += 1
+    decode = email.header.decode_header
+    return {k: str(email.header.make_header(decode(v))) for k, v in found.items()}
+
+
+def _text(cursor: Cursor) -> str:
+    try:
+        return cursor.peek().decode().rstrip("\n")
+    except UnicodeDecodeError:
+        cursor.fail(
+            "the mail is not UTF-8",
+            hint="convert the header and the message, not the diff, to UTF-8",
+        )
+
+
+def _date(cursor: Cursor, value: str) -> str:
+    date = email.utils.parsedate_tz(value)
+    if date is None:
+        cursor.fail(f"cannot read the date {value!r}", line=1)
+    east = (date[9] or 0) // 60
+    sign = "-" if east < 0 else "+"
+    return (
+        f"{email.utils.mktime_tz(date)} {sign}{abs(east) // 60:02}{abs(east) % 60:02}"
+    )
+
+
+def _body(cursor: Cursor) -> Iterator[str]:
+    while line := cursor.peek():
+        if line.startswith(b"diff --git "):
+            return
+        if line.rstrip() == b"---":
+            cursor.at += 1
+            _skip_statistics(cursor)
+            return
+        _check_line(cursor, line)
+        # mboxrd: a line `From …` of the message was given one more `>`.
+        yield re.sub(r"^>(>*From )", r"\1", _text(cursor))
+        cursor.at += 1
+    cursor.fail("the patch holds no diff")
+
+
+def _check_line(cursor: Cursor, line: bytes) -> None:
+    if MBOX.match(line):
+        cursor.fail("a second mail starts here", expected="one patch per file")
+    following = b"".join(cursor.lines[cursor.at + 1 : cursor.at + 2])
+    if line.startswith(b"--- ") and following.startswith(b"+++ "):
+        cursor.fail("this is no git diff", expected="diff --git a/PATH b/PATH")
+    if re.match(rb"Binary files .* differ$", line):
+        cursor.fail("this is no git diff, and it carries no data")
+    if re.match(rb"diff -|Index: |--- \S|@@ -\d", line):
+        cursor.fail(
+            "git takes this line of the message for a diff",
+            hint="indent the line, or word it otherwise",
+        )
+
+
+def _skip_statistics(cursor: Cursor) -> None:
+    while (line := cursor.peek()) and not line.startswith(b"diff --git "):
+        _check_line(cursor, line)
+        if not STAT.fullmatch(line):
+            cursor.fail(
+                "text after `---` gets lost",
+                hint="move it above the `---`, or indent the `---`",
+            )
+        cursor.at += 1
+    if not line:
+        cursor.fail("the patch holds no diff")
+
+
+def _trailers(body: str) -> Iterator[tuple[str, str]]:
+    """Read the last paragraph, if it consists of trailers."""
+    lines = body.rpartition("\n\n")[2].split("\n")
+    found: list[tuple[str, str]] = []
+    for line in lines:
+        if trailer := TRAILER.fullmatch(line):
+            found.append((trailer[1], trailer[2].strip()))
+        elif line[:1] in {" ", "\t"} and found:
+            key, value = found.pop()
+            found.append((key, f"{value} {line.strip()}".strip()))
+        elif not line.startswith("(cherry picked from commit "):
+            return
+    yield from found

@@ -1,0 +1,107 @@
+"""A source tree and a series to a patched tree: in memory, all or nothing, checked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Never
+
+from patchwheel.digest import digest
+from patchwheel.errors import MachineError, PatchError
+from patchwheel.replay import Replay
+from patchwheel.repo import GitError, Repository
+from patchwheel.series import check_patch
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from patchwheel.replay import Content
+    from patchwheel.repo import Blob
+    from patchwheel.series import Patch, Series
+    from patchwheel.source import Source
+    from patchwheel.store import Store
+
+REF = "refs/patchwheel/trees"
+REMOVED = "000000"
+FULL_DISK = ("No space left on device", "Disk quota exceeded")
+REPORT = "this should not happen: please report it with the patch"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PatchedTree:
+    """`tree` is in the source's git dir; `dev` marks the files of an open work tree, edits included."""
+
+    source: Source
+    tree: str
+    series: Series
+    dev: bool = False
+
+
+def apply_series(source: Source, series: Series, *, store: Store) -> PatchedTree:
+    """Apply a series; raises PatchError naming patch, file, hunk and nearest match, and then changes nothing."""
+    key = digest(source.tree, [patch.sha256 for patch in series.patches])
+    known = store.memo("tree", key)
+    tree = str(known["tree"]) if known else ""
+    # The ref keeps the tree from git's pruning, and is gone with a repository that was made anew.
+    if not tree or not (source.git_dir / REF / tree).exists():
+        tree = _applied(source, series.patches)
+        Repository(source.git_dir).git("update-ref", f"{REF}/{tree}", tree)
+        store.remember("tree", key, {"tree": tree})
+    return PatchedTree(source=source, tree=tree, series=series)
+
+
+def replay(source: Source, patches: Sequence[Patch]) -> Replay:
+    repo = Repository(source.git_dir)
+    return Replay(repo.files(source.tree), repo.read, patches)
+
+
+def _applied(source: Source, patches: Sequence[Patch]) -> str:
+    for patch in patches:
+        check_patch(patch)
+    repo = Repository(source.git_dir)
+    try:
+        tree = repo.apply(source.tree, [patch.path for patch in patches])
+    except GitError as err:
+        if any(words in err.stderr for words in FULL_DISK):
+            raise MachineError("the disk is full", where=source.git_dir) from err
+        _explain(source, patches, err)
+    follow = replay(source, patches)
+    for patch in patches:
+        follow.apply(patch)
+    _check(repo, source.tree, tree, follow)
+    return tree
+
+
+def _check(repo: Repository, old: str, new: str, follow: Replay) -> None:
+    """Compare git's tree with ours: every path that a patch names has to be as the patch says."""
+    expected = follow.changed()
+    found = {c.path: c.new for c in repo.changes(old, new)}
+    for path in sorted(expected.keys() | found.keys()):
+        if path not in expected or not _agree(expected[path], found.get(path)):
+            raise PatchError(f"{path} did not become what the series says", hint=REPORT)
+
+
+def _agree(wanted: Content | None, found: Blob | None) -> bool:
+    if found is None:
+        return False
+    if wanted is None:
+        return found.mode == REMOVED
+    # Of a binary file that a later patch changes again only git knows the bytes.
+    return wanted.mode == found.mode and wanted.oid in {found.oid, ""}
+
+
+def _explain(source: Source, patches: Sequence[Patch], err: GitError) -> Never:
+    """Raise the error that names what did not apply."""
+    follow = replay(source, patches)
+    for patch in patches:
+        follow.apply(patch)
+    # Ours found nothing: let git say which patch it refuses.
+    repo = Repository(source.git_dir)
+    for count, patch in enumerate(patches, 1):
+        try:
+            repo.apply(source.tree, [p.path for p in patches[:count]])
+        except GitError as refusal:
+            raise PatchError(
+                f"{patch.name} does not apply: {refusal.stderr.strip()}",
+                where=patch.path,
+            ) from refusal
+    raise PatchError(f"the series does not apply: {err.stderr}", hint=REPORT) from err

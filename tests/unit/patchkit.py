@@ -1,0 +1,123 @@
+"""Small sources and series for the tests of the patch modules."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from patchwheel.manifest import Fork
+from patchwheel.repo import Repository
+from patchwheel.series import Patch, Series, load_series
+from patchwheel.source import Source
+from patchwheel.store import Store
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+# A file is its content, or its mode and its content.
+Files = dict[str, "bytes | tuple[str, bytes]"]
+
+HEAD = b"From 0000000000000000000000000000000000000000 Mon Sep 17 00:00:00 2001\n"
+ONE = b"""diff --git a/a.txt b/a.txt
+--- a/a.txt
++++ b/a.txt
+@@ -1,3 +1,3 @@
+ one
+-two
++TWO
+ three
+"""
+
+
+def mail(
+    diff: bytes,
+    *,
+    subject: str = "ENH: change something",
+    body: str = "Why it is carried.",
+    trailers: Sequence[str] = ("Upstream-Status: Pending",),
+    author: str = "Zoe Example <z@example.org>",
+    date: str = "Tue, 1 Mar 2022 12:00:00 +0100",
+) -> bytes:
+    header = f"From: {author}\nDate: {date}\nSubject: [PATCH] {subject}\n\n"
+    message = "\n\n".join([*([body] if body else []), "\n".join(trailers)])
+    return HEAD + header.encode() + message.strip("\n").encode() + b"\n\n" + diff
+
+
+def patch(data: bytes, name: str = "0010-change.patch") -> Patch:
+    return Patch(
+        name=name,
+        path=Path("patches/demo") / name,
+        sha256=hashlib.sha256(data).hexdigest(),
+        data=data,
+    )
+
+
+def numbered(first: int, last: int, **changed: str) -> bytes:
+    """Return lines `line N`; `l7="x"` makes the seventh another."""
+    lines = [changed.get(f"l{n}", f"line {n}") for n in range(first, last + 1)]
+    return "".join(f"{line}\n" for line in lines).encode()
+
+
+class Kit:
+    """A store, a repository and a project below one temporary folder."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.store = Store(root / "store")
+        self.repo = Repository.bare(root / "store" / "git" / "demo.git")
+        self.folder = root / "project" / "patches" / "demo"
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.work = root / "project" / "work" / "demo"
+
+    def tree(self, files: Mapping[str, bytes | tuple[str, bytes]]) -> str:
+        rows = [
+            (path, *(value if isinstance(value, tuple) else ("100644", value)))
+            for path, value in files.items()
+        ]
+        return self.repo.import_files(rows)
+
+    def source(self, files: Mapping[str, bytes | tuple[str, bytes]]) -> Source:
+        fork = Fork(name="demo", version="1.0", patches=self.folder)
+        return Source(
+            fork=fork,
+            git_dir=self.repo.git_dir,
+            tree=self.tree(files),
+            epoch=1_700_000_000,
+            origin="sdist",
+        )
+
+    def diff(
+        self,
+        old: Mapping[str, bytes | tuple[str, bytes]],
+        new: Mapping[str, bytes | tuple[str, bytes]],
+        *options: str,
+    ) -> bytes:
+        flags = ("-r", "-p", "--binary", "--full-index", "-M", *options)
+        return self.repo.git("diff-tree", *flags, self.tree(old), self.tree(new))
+
+    def series(self, *patches: bytes, extra: str = "") -> Series:
+        """Write patches as 0010-p.patch, 0020-p.patch, …"""
+        names = [f"{n * 10:04}-p.patch" for n in range(1, len(patches) + 1)]
+        for name, data in zip(names, patches, strict=True):
+            (self.folder / name).write_bytes(data)
+        text = extra + "".join(f"{name}\n" for name in names)
+        (self.folder / "series").write_text(text)
+        return load_series(self.folder)
+
+    def steps(
+        self, *states: Mapping[str, bytes | tuple[str, bytes]]
+    ) -> tuple[Source, Series]:
+        """Return the first state as source, and a patch for each step to the next."""
+        pairs = itertools.pairwise(states)
+        patches = [
+            mail(self.diff(old, new), subject=f"ENH: step {number}")
+            for number, (old, new) in enumerate(pairs, 1)
+        ]
+        return self.source(states[0]), self.series(*patches)
+
+    def content(self, tree: str) -> dict[str, bytes]:
+        files = self.repo.files(tree)
+        blobs = self.repo.read([blob.oid for blob in files.values()])
+        return {path: blobs[blob.oid] for path, blob in files.items()}
