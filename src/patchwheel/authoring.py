@@ -1,0 +1,252 @@
+"""The work tree of a fork: an ordinary git repository with a commit for each patch, for a person to work in."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from patchwheel.digest import digest
+from patchwheel.disk import rmtree, write_atomically
+from patchwheel.errors import PatchError
+from patchwheel.repo import GitError, Repository
+from patchwheel.series import load_series
+from patchwheel.tree import REPORT, PatchedTree, apply_series
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from patchwheel.series import Patch
+    from patchwheel.source import Source
+    from patchwheel.store import Store
+
+BRANCH = "patchwheel"
+BASE = "refs/patchwheel/base"
+EXPORTED = "refs/patchwheel/exported"
+DEV = "refs/patchwheel/dev"
+STATE = "patchwheel.json"
+WHO = "patchwheel <patchwheel>"
+FETCH = ("fetch", "-q", "--no-tags", "--no-write-fetch-head", "--force")
+# Attributes of the project must not change a byte between the source tree and the files.
+ATTRIBUTES = "* -text -eol -ident -filter -working-tree-encoding\n"
+UNFINISHED = {
+    "rebase-merge": "rebase",
+    "rebase-apply": "rebase or am",
+    "MERGE_HEAD": "merge",
+    "CHERRY_PICK_HEAD": "cherry-pick",
+    "REVERT_HEAD": "revert",
+    "sequencer": "cherry-pick or revert",
+    "BISECT_LOG": "bisect",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """`resumed` says that the folder was there already, with what is in it untouched."""
+
+    folder: Path
+    patches: int
+    resumed: bool = False
+
+
+class WorkTree:
+    """An open work tree and what it was opened with: `tree` is the pin's, `series` holds names and sha256."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.repo = Repository(folder / ".git", folder)
+        try:
+            state = json.loads((folder / ".git" / STATE).read_text())
+            self.tree, self.series = str(state["tree"]), list(state["series"])
+        except (OSError, ValueError, KeyError, TypeError) as err:
+            raise PatchError(
+                "this is not a work tree that `patchwheel dev` opened",
+                where=folder,
+                hint=f"move it away: mv {folder} {folder}.old, then `patchwheel dev {folder.name}`",
+            ) from err
+
+    @property
+    def name(self) -> str:
+        """What the work tree's refs are called in the store."""
+        return f"refs/patchwheel/work/{digest(str(self.folder.absolute()))[:16]}"
+
+    def record(self, source: Source, series: Sequence[Sequence[str]]) -> None:
+        record(self.folder, source, series)
+
+    def check_pin(self, source: Source) -> None:
+        if self.tree != source.tree:
+            raise PatchError(
+                "this work tree was opened for another pin than the manifest's",
+                where=self.folder,
+                hint="put the old pin back and `patchwheel export` first, or move the folder away",
+            )
+
+    def unfinished(self) -> str | None:
+        """Say what git was told to do here and has not ended."""
+        for name, what in UNFINISHED.items():
+            if (self.folder / ".git" / name).exists():
+                return f"a {what} is not finished"
+        return None
+
+    def edits(self) -> str | None:
+        """Say which files differ from the last commit, new ones included."""
+        out = self.repo.git("status", "--porcelain", "-z", "--no-renames")
+        rows = [row.decode(errors="replace") for row in out.split(b"\0") if row]
+        more = f" and {len(rows) - 5} more" if len(rows) > 5 else ""  # noqa: PLR2004
+        listed = ", ".join(row[3:] for row in rows[:5]) + more
+        return f"there are changes without a commit: {listed}" if rows else None
+
+
+def open_work(
+    tree: PatchedTree, folder: Path, *, store: Store, detach: bool = False
+) -> Work:
+    """Open a work tree in `folder`, or, to `detach`, write the patched sources there without git.
+
+    A work tree that is there is kept: with the same pin and series as it is, with others brought up to
+    them. Raises PatchError when that would cost something that was not exported.
+    """
+    count = len(tree.series.patches)
+    with store.lock(f"work-{digest(str(folder.absolute()))[:16]}"):
+        if folder.exists() and any(folder.iterdir()):
+            if detach:
+                raise PatchError(
+                    "the folder is not empty",
+                    where=folder,
+                    hint="name another one, or remove it",
+                )
+            return _reopen(tree, folder, count)
+        new = folder.with_name(f".{folder.name}.new")
+        if new.exists():
+            rmtree(new)
+        if detach:
+            new.parent.mkdir(parents=True, exist_ok=True)
+            Repository(tree.source.git_dir).checkout(tree.tree, new)
+        else:
+            _create(tree, new)
+        new.rename(folder)
+    return Work(folder=folder, patches=count)
+
+
+def work_tree_source(folder: Path, source: Source, *, store: Store) -> PatchedTree:
+    """Return the files of the open work tree as a tree in the store, uncommitted and new ones included.
+
+    Without a work tree it is the series that counts.
+    """
+    series = load_series(source.fork.patches)
+    if not folder.exists():
+        return apply_series(source, series, store=store)
+    work = WorkTree(folder)
+    work.check_pin(source)
+    if work.repo.git("ls-files", "--unmerged"):
+        raise PatchError(
+            "there are conflicts to resolve",
+            where=folder,
+            hint=f"git -C {folder} status",
+        )
+    with tempfile.TemporaryDirectory() as scratch:
+        # A copy of the index knows which files were not touched, and spares hashing them.
+        index = Path(scratch) / "index"
+        shutil.copyfile(folder / ".git" / "index", index)
+        env = {"GIT_INDEX_FILE": str(index)}
+        work.repo.git("add", "--all", env=env)
+        tree = work.repo.text("write-tree", env=env)
+    repo = Repository(source.git_dir)
+    if not repo.has(tree):
+        commit = write_commit(work.repo, tree, author=f"{WHO} 0 +0000", message="dev\n")
+        work.repo.git("update-ref", DEV, commit)
+        repo.git(*FETCH, str(work.repo.git_dir), f"{DEV}:{work.name}/dev")
+    for change in repo.changes(source.tree, tree):
+        if change.new.mode == "160000":
+            raise PatchError(
+                "a git repository lies in the work tree; its files cannot be built",
+                where=folder / change.path,
+                hint="move it out of the work tree",
+            )
+    return PatchedTree(source=source, tree=tree, series=series, dev=True)
+
+
+def record(folder: Path, source: Source, series: Sequence[Sequence[str]]) -> None:
+    """Write down the pin and the patches that the work tree's refs stand for."""
+    state = {"tree": source.tree, "series": [list(pair) for pair in series]}
+    write_atomically(folder / ".git" / STATE, json.dumps(state, indent=1).encode())
+
+
+def write_commit(
+    repo: Repository, tree: str, *, author: str, message: str, parent: str | None = None
+) -> str:
+    """Write a commit whose id depends on nothing else; unlike commit-tree, this keeps every character of a name."""
+    date = " ".join(author.rsplit(" ", 2)[1:])
+    lines = [f"tree {tree}", *([f"parent {parent}"] if parent else [])]
+    lines += [f"author {author}", f"committer {WHO} {date}", "", message]
+    words = ("hash-object", "-t", "commit", "-w", "--stdin")
+    return repo.git(*words, stdin="\n".join(lines).encode()).decode().strip()
+
+
+def _reopen(tree: PatchedTree, folder: Path, count: int) -> Work:
+    work = WorkTree(folder)
+    if (work.tree, work.series) == (tree.source.tree, tree.series.digests):
+        return Work(folder=folder, patches=count, resumed=True)
+    problem = work.unfinished() or work.edits()
+    if work.repo.text("rev-parse", "HEAD") != work.repo.text("rev-parse", EXPORTED):
+        problem = problem or "it has commits that were not exported"
+    if problem:
+        raise PatchError(
+            f"the work tree is of another pin or series, and {problem}",
+            where=folder,
+            hint=f"`patchwheel export {tree.series.fork}`, or move it away: mv {folder} {folder}.old",
+        )
+    tip = _import(tree, work.repo)
+    try:
+        words = ("checkout", "-q", "--no-overwrite-ignore", "--no-track")
+        work.repo.git(*words, "-B", BRANCH, tip)
+    except GitError as err:
+        raise PatchError(
+            f"git cannot check out the series: {err.stderr.strip()}", where=folder
+        ) from err
+    work.record(tree.source, tree.series.digests)
+    return Work(folder=folder, patches=count)
+
+
+def _create(tree: PatchedTree, folder: Path) -> None:
+    folder.mkdir(parents=True)
+    repo = Repository(folder / ".git", folder)
+    repo.git("init", "-q", "--template=", f"--initial-branch={BRANCH}")
+    (folder / ".git" / "info").mkdir()
+    (folder / ".git" / "info" / "attributes").write_text(ATTRIBUTES)
+    repo.git("config", "core.autocrlf", "false")
+    tip = _import(tree, repo)
+    repo.git("reset", "-q", "--hard", tip)
+    record(folder, tree.source, tree.series.digests)
+
+
+def _import(tree: PatchedTree, repo: Repository) -> str:
+    """Copy the pin and a commit for each patch into a work tree's repository."""
+    source, store = tree.source, Repository(tree.source.git_dir)
+    base = write_commit(
+        store,
+        source.tree,
+        author=f"{WHO} {source.epoch} +0000",
+        message=f"{source.fork.name} {source.fork.version}\n",
+    )
+    tip, files = base, source.tree
+    for patch in tree.series.patches:
+        files = store.apply(files, [patch.path])
+        tip = _commit(store, patch, files, tip)
+    if files != tree.tree:
+        raise PatchError(
+            f"the commits end with the tree {files}", expected=tree.tree, hint=REPORT
+        )
+    refs = f"refs/patchwheel/open/{tip}"
+    store.git("update-ref", f"{refs}/base", base)
+    store.git("update-ref", f"{refs}/exported", tip)
+    repo.git(*FETCH, str(source.git_dir), f"{refs}/*:refs/patchwheel/*")
+    return tip
+
+
+def _commit(repo: Repository, patch: Patch, tree: str, parent: str) -> str:
+    mail = patch.mail
+    author = f"{mail.author} <{mail.address}> {mail.when}"
+    return write_commit(repo, tree, author=author, message=mail.message, parent=parent)

@@ -1,0 +1,248 @@
+"""The commits of a work tree back to a series: byte-stable, lazy, atomic, checked."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Never
+
+from patchwheel import folderswap
+from patchwheel.authoring import BASE, EXPORTED, FETCH, WorkTree
+from patchwheel.errors import PatchError
+from patchwheel.replay import MisfitError
+from patchwheel.repo import GitError, Repository
+from patchwheel.series import SERIES, check_patch, load_series, read_patch
+from patchwheel.serieswriter import name_patches, write_series
+from patchwheel.tree import REPORT, apply_series, replay
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from patchwheel.patchfile import Mail
+    from patchwheel.replay import Replay
+    from patchwheel.series import Patch, Series
+    from patchwheel.source import Source
+    from patchwheel.store import Store
+
+# Every setting that could change a byte of the output is given, or isolated away by `repo`.
+FORMAT = (
+    *("format-patch", "--zero-commit", "--no-signature", "--no-stat", "--full-index"),
+    *("-N", "--no-thread", "--no-attach", "--no-to", "--no-cc", "--no-add-header"),
+    *("--no-encode-email-headers", "--find-renames=50%", "--binary", "-U3"),
+    *("--diff-algorithm=myers", "--inter-hunk-context=0", "--no-ext-diff"),
+    *("--no-textconv", "--submodule=short", "--pretty=mboxrd", "--numbered-files"),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportResult:
+    """What was written, or with `check` what would be; `changed` may also mean an order only."""
+
+    written: tuple[str, ...]
+    kept: tuple[str, ...]
+    removed: tuple[str, ...]
+    changed: bool
+    range_diff: str
+
+
+def export(
+    folder: Path, source: Source, *, store: Store, check: bool = False
+) -> ExportResult:
+    """Write the commits of the work tree in `folder` to the fork's series, all or nothing.
+
+    Raises PatchError for a work tree that is not ready (edits, a merge, a rebase that is not
+    finished), for a commit that makes no good patch, and for a series that changed meanwhile.
+    """
+    target = source.fork.patches
+    with store.lock(f"export-{source.fork.name}"), store.scratch() as scratch:
+        place = scratch / source.fork.name if check else folderswap.fresh(target)
+        series = load_series(target)
+        work = WorkTree(folder)
+        work.check_pin(source)
+        if problem := work.unfinished() or work.edits():
+            raise PatchError(problem, where=folder, hint=f"git -C {folder} status")
+        job = _Job(work, source, series)
+        patches = job.patches(scratch)
+        old = {patch.name: patch.sha256 for patch in series.patches}
+        new = {patch.name: patch.sha256 for patch in patches}
+        changed = list(old.items()) != list(new.items())
+        if changed:
+            job.check_fresh()
+            write_series(place, series, patches)
+            made = apply_series(source, load_series(place), store=store)
+            if made.tree != job.tree:
+                raise PatchError(
+                    f"the exported series gives the tree {made.tree}",
+                    expected=job.tree,
+                    hint=REPORT,
+                )
+            if not check:
+                folderswap.swap(target)
+        if not check:
+            work.repo.git("update-ref", EXPORTED, job.tip)
+            work.record(source, list(new.items()))
+        return ExportResult(
+            written=tuple(n for n in new if old.get(n) != new[n]),
+            kept=tuple(n for n in new if old.get(n) == new[n]),
+            removed=tuple(n for n in old if n not in new),
+            changed=changed,
+            range_diff=job.range_diff(),
+        )
+
+
+class _Job:
+    """The commits between the pin and HEAD, copied to the store's repository, where no setting of a user's counts."""
+
+    def __init__(self, work: WorkTree, source: Source, series: Series) -> None:
+        self.work, self.source, self.series = work, source, series
+        self.repo = Repository(source.git_dir)
+        names = {"HEAD": "tip", BASE: "base", EXPORTED: "exported"}
+        refspecs = [f"{ref}:{work.name}/{name}" for ref, name in names.items()]
+        try:
+            self.repo.git(*FETCH, str(work.repo.git_dir), *refspecs)
+        except GitError as err:
+            self.fail(
+                f"git cannot read its commits: {err.stderr.strip()}", "git status"
+            )
+        self.base, self.exported, self.tip = (
+            self.repo.text("rev-parse", f"{work.name}/{name}")
+            for name in ("base", "exported", "tip")
+        )
+        self.commits = self.check_commits()
+        self.tree = self.repo.tree_of(self.tip)
+
+    def check_commits(self) -> list[str]:
+        words = ("merge-base", "--all", self.base, self.tip)
+        if self.repo.git(*words, ok=(0, 1)).decode().strip() != self.base:
+            self.fail(
+                "HEAD is not based on the pin", "git rebase --onto refs/patchwheel/base"
+            )
+        words = ("log", "--reverse", "--topo-order", "--format=%H %T %P")
+        rows = self.repo.text(*words, f"{self.base}..{self.tip}").splitlines()
+        before, commits = self.repo.tree_of(self.base), []
+        for commit, tree, *parents in map(str.split, rows):
+            if len(parents) != 1:
+                self.fail(
+                    f"commit {commit[:12]} is a merge",
+                    "git rebase refs/patchwheel/base",
+                )
+            if tree == before:
+                self.fail(
+                    f"commit {commit[:12]} changes nothing",
+                    "git rebase -i refs/patchwheel/base",
+                )
+            before = tree
+            commits.append(commit)
+        return commits
+
+    def fail(self, problem: str, command: str) -> Never:
+        hint = f"git -C {self.work.folder} {command.removeprefix('git ')}"
+        raise PatchError(problem, where=self.work.folder, hint=hint)
+
+    def check_fresh(self) -> None:
+        """Refuse to write over a series that is not the one that the commits come from."""
+        if self.work.series != self.series.digests:
+            raise PatchError(
+                "the series on disk is not the one that the work tree was opened with",
+                where=self.series.folder / SERIES,
+                hint=f"put it back, or open the new one elsewhere: mv {self.work.folder} "
+                f"{self.work.folder}.old, `patchwheel dev {self.series.fork}`, then cherry-pick",
+            )
+
+    def patches(self, scratch: Path) -> list[Patch]:
+        """Return the series' new patches, old files kept where they say the same."""
+        out = scratch / "patches"
+        self.repo.git(*FORMAT, "-o", str(out), f"{self.base}..{self.tip}")
+        fresh = [
+            read_patch(
+                self.series.folder / f"commit {c[:12]}", (out / str(n)).read_bytes()
+            )
+            for n, c in enumerate(self.commits, 1)
+        ]
+        for patch in fresh:
+            self.check(patch)
+        old = self.identify(fresh)
+        names = name_patches(fresh, old)
+        follow = replay(self.source, [*fresh, *self.series.patches])
+        found = []
+        for patch, was, name in zip(fresh, old, names, strict=True):
+            renamed = read_patch(self.series.folder / name, patch.data)
+            found.append(_lazily(follow, renamed, was))
+        return found
+
+    def check(self, patch: Patch) -> None:
+        """Lint a commit as the patch that it becomes."""
+        try:
+            check_patch(patch)
+            if re.match(r"(fixup|squash|amend)! ", patch.mail.subject):
+                patch.fail(f"{patch.mail.subject!r} is not squashed")
+        except PatchError as err:
+            raise PatchError(
+                f"{patch.name}: {err.message}",
+                where=self.work.folder,
+                expected=err.expected,
+                hint=f"git -C {self.work.folder} rebase -i --autosquash {BASE}",
+            ) from err
+
+    def identify(self, fresh: Sequence[Patch]) -> list[Patch | None]:
+        """Find for each commit the patch that it was: by its id, its subject, or its diff."""
+        exported = self.repo.text(
+            "rev-list", "--reverse", f"{self.base}..{self.exported}"
+        ).split()
+        names = [name for name, _ in self.work.series]
+        at = {
+            c: n
+            for c, n in zip(exported, names, strict=False)
+            if len(exported) == len(names)
+        }
+        left = {patch.name: patch for patch in self.series.patches}
+        found: dict[int, Patch] = {}
+        for test in (
+            lambda n, patch: at.get(self.commits[n]) == patch.name,
+            lambda n, patch: fresh[n].mail.subject == patch.mail.subject,
+            lambda n, patch: _essence(fresh[n])[1] == _essence(patch)[1],
+        ):
+            for number in range(len(fresh)):
+                if number in found:
+                    continue
+                for patch in left.values():
+                    if test(number, patch):
+                        found[number] = left.pop(patch.name)
+                        break
+        return [found.get(number) for number in range(len(fresh))]
+
+    def range_diff(self) -> str:
+        if self.exported == self.tip:
+            return ""
+        ranges = (f"{self.base}..{self.exported}", f"{self.base}..{self.tip}")
+        return self.repo.git("range-diff", "--no-color", *ranges).decode(
+            errors="replace"
+        )
+
+
+def _lazily(follow: Replay, fresh: Patch, old: Patch | None) -> Patch:
+    """Apply a patch to `follow`; return the old file if only places and ids moved and it does the same."""
+    before = copy.copy(follow)
+    before.state = dict(follow.state)
+    follow.apply(fresh)
+    if old is None or _essence(old) != _essence(fresh):
+        return fresh
+    with contextlib.suppress(MisfitError):
+        landings = before.apply(old)
+        sure = all(hunk.unique or hunk.offset == 0 for hunk in landings)
+        if sure and before.state == follow.state:
+            return old
+    return fresh
+
+
+def _essence(patch: Patch) -> tuple[Mail, list[object]]:
+    """Return what a patch says, without ids, line numbers and the names of functions."""
+    changes: list[object] = []
+    for diff in patch.diffs:
+        result = diff.ids[1] if diff.binary and diff.ids else None
+        rows = [hunk.rows for hunk in diff.hunks]
+        changes.append((diff.old, diff.new, diff.new_mode, diff.copy, result, rows))
+    return patch.mail, changes
