@@ -19,3 +19,10 @@ def digest(*parts: object) -> str:
 def file_sha256(path: Path) -> str:
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def blob_id(data: bytes) -> str:
+    """Return the id that git gives to a file's content."""
+    return hashlib.sha1(
+        b"blob %d\0%s" % (len(data), data), usedforsecurity=False
+    ).hexdigest()

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import errno
 import os
+import re
+import selectors
 import shlex
+import shutil
 import signal
 import subprocess
 from typing import TYPE_CHECKING
@@ -52,7 +56,7 @@ class CommandError(PatchwheelError):
     ) -> None:
         ending = f"signal {-status}" if status < 0 else f"status {status}"
         super().__init__(
-            f"{shlex.join(argv)[:400]}: ended with {ending}", tail=tail, log=log
+            f"{_shown(argv)[:400]}: ended with {ending}", tail=tail, log=log
         )
         self.status = status
 
@@ -97,38 +101,36 @@ def logged(
 ) -> None:
     """Run a long command, append both its streams to `log`, and hand each line to `on_line`.
 
-    The whole process group is killed when this function is left early, Ctrl-C included.
+    What is left of the process group is killed when this function is left, Ctrl-C included.
     Raises CommandError with the last lines and the path of the log.
     """
     words = [os.fspath(word) for word in argv]
     log.parent.mkdir(parents=True, exist_ok=True)
     tail: collections.deque[str] = collections.deque(maxlen=TAIL)
-    with log.open("ab") as sink, _starting(words):
-        sink.write(f"$ {shlex.join(words)}\n".encode())
-        process = subprocess.Popen(
-            words,
-            cwd=cwd,
-            env=dict(env),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            umask=umask,
-        )
-        assert process.stdout is not None  # noqa: S101  (PIPE was asked for)
+    with log.open("ab") as sink:
+        sink.write(f"$ {_shown(words)}\n".encode())
+        with _starting(words):
+            process = subprocess.Popen(
+                [*_leash(words, env), *words],
+                cwd=cwd,
+                env=dict(env),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                umask=umask,
+            )
         try:
-            for raw in process.stdout:
-                sink.write(raw)
+            for raw in _lines(process):
+                sink.write(raw + b"\n")
                 line = raw.decode(errors="replace").rstrip()
                 tail.append(line)
                 if on_line:
                     on_line(line)
-            status = process.wait()
-        except BaseException:
-            _kill_group(process)
-            raise
+            # Not reaped yet: until then its id names its group, and no other.
+            os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
         finally:
-            process.stdout.close()
+            status = _end(process)
     if status != 0:
         raise CommandError(words, status, list(tail), log)
 
@@ -155,7 +157,49 @@ def _starting(words: Sequence[str]) -> Iterator[None]:
         ) from err
 
 
-def _kill_group(process: subprocess.Popen[bytes]) -> None:
+def _leash(words: Sequence[str], env: Mapping[str, str]) -> list[str]:
+    """Return a prefix that has the kernel end the command when we are killed in a way that nothing can catch."""
+    if not shutil.which(words[0], path=env.get("PATH")):
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), words[0])
+    setpriv = shutil.which("setpriv")
+    return [setpriv, "--pdeathsig", "KILL", "--"] if setpriv else []
+
+
+def _lines(process: subprocess.Popen[bytes]) -> Iterator[bytes]:
+    """Yield lines until the process ends: something that it left behind may hold its pipe open for ever."""
+    assert process.stdout is not None  # noqa: S101  (PIPE was asked for)
+    pipe, pending = process.stdout.fileno(), b""
+    with selectors.DefaultSelector() as selector:
+        selector.register(pipe, selectors.EVENT_READ)
+        while True:
+            if not selector.select(timeout=0.2):
+                if _ended(process):
+                    break
+                continue
+            chunk = os.read(pipe, 1 << 16)
+            if not chunk:
+                break
+            *lines, pending = (pending + chunk).split(b"\n")
+            yield from lines
+    if pending:
+        yield pending
+
+
+def _ended(process: subprocess.Popen[bytes]) -> bool:
+    options = os.WEXITED | os.WNOWAIT | os.WNOHANG
+    return os.waitid(os.P_PID, process.pid, options) is not None
+
+
+def _end(process: subprocess.Popen[bytes]) -> int:
+    """Kill what is left of the group and return the status of its leader."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    status = process.wait()
+    if process.stdout:
+        process.stdout.close()
+    return status
+
+
+def _shown(words: Sequence[str]) -> str:
+    """Return the command as a shell reads it, less the credentials in its URLs."""
+    return re.sub(r"(?<=://)[^/@\s']+@", "", shlex.join(words))

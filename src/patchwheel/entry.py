@@ -1,0 +1,75 @@
+"""One entry of the store: what is recorded of it, and whether it still is that."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from patchwheel.digest import file_sha256
+from patchwheel.disk import files
+
+MANIFEST = "entry.json"
+# A venv is used in place and its interpreter writes into it; it is remade from hashed wheels, not verified.
+UNHASHED = frozenset({"environments", "build-envs"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    kind: str
+    key: str
+    path: Path
+
+    def broken(self) -> str | None:
+        """Say how the entry differs from what was published, or None."""
+        try:
+            found = json.loads((self.path / MANIFEST).read_text())
+            if found["entry"] != f"{self.kind}/{self.key}":
+                return f"is {found['entry']}, moved here"
+            if self.kind in UNHASHED:
+                python = self.path / "bin" / "python"
+                gone = python.is_symlink() and not python.exists()
+                return f"its interpreter {python.readlink()} is gone" if gone else None
+            return self._differs(found["files"])
+        except OSError as err:
+            return f"{err.filename} cannot be read: {err.strerror}"
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return f"{MANIFEST} is damaged"
+
+    def _differs(self, listed: dict[str, list[object]]) -> str | None:
+        found = dict(files(self.path))
+        found.pop(MANIFEST)
+        if extra := sorted(found.keys() - listed.keys()):
+            return f"{extra[0]} was added"
+        for name, (size, sha256) in listed.items():
+            if name not in found:
+                return f"{name} is missing"
+            if found[name] != size or file_sha256(self.path / name) != sha256:
+                return f"{name} has other bytes than when it was stored"
+        return None
+
+
+def record(kind: str, key: str, content: dict[str, tuple[int, str]]) -> bytes:
+    """Return the text of entry.json."""
+    found = {"entry": f"{kind}/{key}", "files": content}
+    return json.dumps(found, sort_keys=True, indent=0).encode()
+
+
+def listed(entry: Path) -> dict[str, tuple[int, str]]:
+    """Return the files of an entry with size and sha256, as they were when it was stored."""
+    found = json.loads((entry / MANIFEST).read_text())["files"]
+    return {name: (size, sha256) for name, (size, sha256) in found.items()}
+
+
+def last_use(path: Path) -> float:
+    marker = path / MANIFEST
+    return marker.stat().st_mtime if marker.exists() else path.stat().st_mtime
+
+
+def linked(environment: Path) -> bool:
+    """Say whether a link recorded in the environment's `links` file still points to it."""
+    try:
+        links = (environment / "links").read_text().splitlines()
+    except OSError:
+        return False
+    return any(Path(link).resolve() == environment.resolve() for link in links)

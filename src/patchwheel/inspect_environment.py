@@ -1,0 +1,88 @@
+"""Runs inside a composed environment, without anything of ours: compares what is there with what should be."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import io
+import json
+import re
+import sys
+import traceback
+from importlib import metadata
+from pathlib import Path
+
+
+def normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def name_of(distribution: metadata.Distribution) -> str:
+    # A broken installation leaves folders without METADATA.
+    return normal(distribution.metadata["Name"] or "a distribution without a name")
+
+
+def modules(distribution: metadata.Distribution) -> list[str]:
+    """Return the importable names at the top of a distribution."""
+    found = set()
+    for file in distribution.files or ():
+        top = file.parts[0]
+        if len(file.parts) > 1 and file.parts[1] == "__init__.py":
+            found.add(top)
+        elif len(file.parts) == 1 and file.suffix in {".py", ".so"}:
+            found.add(top.partition(".")[0])
+    return sorted(name for name in found if name.isidentifier())
+
+
+def versions(installed: list[tuple[str, str]], expected: dict[str, str]) -> list[str]:
+    problems = []
+    found: dict[str, str] = {}
+    for name, version in installed:
+        if name in found:
+            problems.append(f"{name} is there twice: {found[name]} and {version}")
+        found[name] = version
+    for name, version in sorted(expected.items()):
+        if name not in found:
+            problems.append(f"{name} {version} is missing")
+        elif found[name] != version:
+            problems.append(f"{name} is {found[name]}, expected {version}")
+    extra = sorted(found.keys() - expected.keys())
+    problems += [f"{name} {found[name]} does not belong here" for name in extra]
+    return problems
+
+
+def imports(names: list[str]) -> list[str]:
+    problems = []
+    for name in names:
+        try:
+            module = importlib.import_module(name)
+            if name == "cupy":
+                with contextlib.redirect_stdout(io.StringIO()):
+                    module.show_config()
+        except BaseException:  # noqa: BLE001  (whatever an import raises is a finding)
+            last = traceback.format_exc().splitlines()[-1]
+            problems.append(f"{name} cannot be imported: {last}")
+    return problems
+
+
+def inspect(expected: dict[str, str], forks: list[str]) -> list[str]:
+    everything = list(metadata.distributions())
+    installed = [(name_of(d), d.version) for d in everything]
+    problems = versions(installed, expected)
+    owned = {
+        name: name_of(d)
+        for d in everything
+        if name_of(d) in forks
+        for name in modules(d)
+    }
+    for other in everything:
+        owner = name_of(other)
+        shared = [n for n in modules(other) if owned.get(n, owner) != owner]
+        problems += [f"{owner} overwrites {n}, which is {owned[n]}'s" for n in shared]
+    return problems + imports(list(owned))
+
+
+if __name__ == "__main__":
+    question = json.loads(Path(sys.argv[1]).read_text())
+    found = inspect(question["expected"], question["forks"])
+    Path(sys.argv[2]).write_text(json.dumps(found))

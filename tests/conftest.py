@@ -1,0 +1,126 @@
+"""The hermetic seal: no test sees the user's home, git configuration, indexes or store, and none writes there."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import hypothesis
+import pytest
+import support
+
+from patchwheel import store as store_module
+from patchwheel.interpreter import Interpreter, find_interpreter
+from patchwheel.store import Store, default_root
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+REAL_HOME = Path.home()
+REAL_STORE = default_root()
+# Downloads are content-addressed there and safe for many processes; fetching them for each test is not worth it.
+UV_CACHE = os.environ.get("UV_CACHE_DIR") or str(
+    Path(os.environ.get("XDG_CACHE_HOME") or REAL_HOME / ".cache") / "uv"
+)
+DROPPED = (
+    *("GIT_", "PIP_", "UV_", "PATCHWHEEL_", "XDG_", "MESON", "NINJA", "PYTHON"),
+    *("CFLAGS", "CXXFLAGS", "LDFLAGS", "CUPY_", "NPY_", "SCIPY_"),
+)
+# A network test needs what the user set for reaching an index.
+REACHING = ("PIP_", "UV_", "GIT_SSL_")
+SEALED = {
+    "GIT_CONFIG_GLOBAL": os.devnull,
+    "GIT_CONFIG_NOSYSTEM": "1",
+    "GIT_ATTR_NOSYSTEM": "1",
+    "GIT_EDITOR": "false",
+    "GIT_TERMINAL_PROMPT": "0",
+    "GIT_ALLOW_PROTOCOL": "file",
+    "GIT_AUTHOR_NAME": "A U Thor",
+    "GIT_AUTHOR_EMAIL": "author@example.org",
+    "GIT_AUTHOR_DATE": "1700000000 +0000",
+    "GIT_COMMITTER_NAME": "C O Mitter",
+    "GIT_COMMITTER_EMAIL": "committer@example.org",
+    "GIT_COMMITTER_DATE": "1700000000 +0000",
+    "UV_CACHE_DIR": UV_CACHE,
+    "LC_ALL": "C.UTF-8",
+    "TZ": "UTC",
+    "COLUMNS": "100",
+}
+
+
+# Hypothesis leaves nothing in the working directory, finds the same every time, and a busy machine is no failure.
+hypothesis.settings.register_profile(
+    "sealed", database=None, deadline=None, derandomize=True
+)
+hypothesis.settings.load_profile("sealed")
+hypothesis.configuration.set_hypothesis_home_dir(
+    Path(tempfile.gettempdir()) / f"hypothesis-{os.getuid()}"
+)
+
+
+@pytest.fixture(autouse=True)
+def _seal(
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    home = tmp_path_factory.mktemp("home")
+    network = request.node.get_closest_marker("network") is not None
+    for name in list(os.environ):
+        if name.startswith(DROPPED) and not (network and name.startswith(REACHING)):
+            monkeypatch.delenv(name)
+    for name in ("VIRTUAL_ENV", "NO_COLOR", "FORCE_COLOR", "CI", "GITHUB_ACTIONS"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in SEALED.items():
+        monkeypatch.setenv(name, value)
+    if network:
+        _keep_index_files(monkeypatch)
+    else:
+        monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("PATCHWHEEL_STORE", str(home / "store"))
+
+
+def _keep_index_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    files = {
+        "PIP_CONFIG_FILE": REAL_HOME / ".config" / "pip" / "pip.conf",
+        "UV_CONFIG_FILE": REAL_HOME / ".config" / "uv" / "uv.toml",
+    }
+    for name, path in files.items():
+        if name not in os.environ and path.is_file():
+            monkeypatch.setenv(name, str(path))
+
+
+@pytest.fixture(autouse=True)
+def _store_tripwire(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test that opens the user's own store fails; in a child process the sealed HOME sees to it."""
+    real_init = store_module.Store.__init__
+
+    def init(
+        self: Store, root: Path, *, say: Callable[[str], None] = lambda _line: None
+    ) -> None:
+        if root.absolute() == REAL_STORE.absolute():
+            pytest.fail(f"this test opened the user's own store at {root}")
+        real_init(self, root, say=say)
+
+    monkeypatch.setattr(store_module.Store, "__init__", init)
+
+
+@pytest.fixture
+def report() -> support.Recorder:
+    return support.Recorder()
+
+
+@pytest.fixture
+def store(tmp_path: Path, report: support.Recorder) -> Store:
+    return Store(tmp_path / "store", say=report.say)
+
+
+@pytest.fixture(scope="session")
+def interpreter() -> Interpreter:
+    """A real Python to make environments with: ours, which is always there."""
+    python = f"{sys.version_info.major}.{sys.version_info.minor}"
+    return find_interpreter(python, explicit=sys.executable, report=support.Recorder())
