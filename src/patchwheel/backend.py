@@ -1,0 +1,291 @@
+"""Calls a project's PEP 517 backend in a room: with a fixed environment, and every path the same on every machine."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from patchwheel import cuda, run, toolchain
+from patchwheel.buildenv import build_system, site_packages
+from patchwheel.errors import BuildError, ManifestError
+from patchwheel.lock import RELOCK
+from patchwheel.sandbox import Wanted, detect, open_room
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from pyproject_hooks import BuildBackendHookCaller
+
+    from patchwheel.buildenv import BuildSystem
+    from patchwheel.interpreter import Interpreter
+    from patchwheel.manifest import Fork
+    from patchwheel.report import Report
+    from patchwheel.sandbox import Room
+    from patchwheel.store import Store
+    from patchwheel.toolchain import Tool
+
+# Peak of the heaviest template instantiations; more jobs than memory allows end in the OOM killer.
+MEMORY_PER_JOB = 1_500_000_000
+NINJA = re.compile(r"\[(\d+)/(\d+)\] ")
+BUILDING = re.compile(r"building '([\w.]+)' extension")
+CUDA = "cuda"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workplace:
+    """A room with a build environment, and what its steps are started with.
+
+    Put the sources into `source` (a folder of the host) first.
+    """
+
+    fork: Fork
+    room: Room
+    python: Path
+    variables: Mapping[str, str]
+    tools: Mapping[str, Tool]
+    jobs: int
+    log: Path
+    report: Report
+
+    @property
+    def source(self) -> Path:
+        return self.room.work / "src"
+
+    def system(self) -> BuildSystem:
+        return build_system(self.source)
+
+    def step(self, argv: Sequence[str | Path], *, cwd: Path | None = None) -> None:
+        """Run one command in the room, the sources by default; its output goes to the log and to the progress."""
+        with self._translated(f"{Path(argv[0]).name} failed"):
+            self._run(argv, cwd=cwd or self.source)
+
+    def dynamic_requirements(self) -> list[str]:
+        """Ask the backend what else it needs to build a wheel; that runs the project's code, in the room."""
+        with self._translated("the build requirements cannot be asked for"):
+            answer = self._hooks().get_requires_for_build_wheel(self.settings())
+        return [str(line) for line in answer]
+
+    def build_wheel(self) -> Path:
+        """Build the wheel and return its path on the host."""
+        out = str(self.room.inside / "out")
+        with self._translated("the build failed"):
+            name = self._hooks().build_wheel(out, self.settings())
+        wheel = self.room.work / "out" / Path(name).name
+        if not wheel.is_file():
+            raise BuildError(
+                f"{self.fork.name}: the backend says that it built {name}, which is not there",
+                log=self.log,
+            )
+        return wheel
+
+    def settings(self) -> dict[str, str | list[str]]:
+        """Return the config settings: the manifest's, and for meson-python where and how parallel to build."""
+        found: dict[str, str | list[str]] = {
+            key: self.expanded(value)
+            if isinstance(value, str)
+            else [self.expanded(v) for v in value]
+            for key, value in self.fork.config_settings.items()
+        }
+        if self.system().is_meson:
+            # Without it every build has a random folder, which ends up in what it makes.
+            found.setdefault("build-dir", str(self.room.inside / "meson"))
+            found.setdefault("compile-args", f"-j{self.jobs}")
+        return found
+
+    def expanded(self, value: str) -> str:
+        return value.replace("{jobs}", str(self.jobs))
+
+    def _hooks(self) -> BuildBackendHookCaller:
+        from pyproject_hooks import BuildBackendHookCaller
+
+        system = self.system()
+        # It computes with these paths and never opens them: they are the room's.
+        return BuildBackendHookCaller(
+            str(self.room.inside / "src"),
+            system.backend,
+            list(system.backend_path),
+            runner=self._hook,
+            python_executable=str(self.python),
+        )
+
+    def _hook(
+        self,
+        cmd: Sequence[str],
+        cwd: str | None = None,  # noqa: ARG002  (always the sources)
+        extra_environ: Mapping[str, str] | None = None,
+    ) -> None:
+        script, exchange = Path(cmd[1]), Path(cmd[3])
+        copy = self.room.work / script.name
+        copy.write_bytes(script.read_bytes())
+        words = [cmd[0], str(self.room.see(copy)), *cmd[2:]]
+        env = {**self.variables, **(extra_environ or {})}
+        self._run(words, cwd=self.source, env=env, write=[exchange])
+
+    def _run(
+        self,
+        argv: Sequence[str | Path],
+        *,
+        cwd: Path,
+        env: Mapping[str, str] | None = None,
+        write: Sequence[Path] = (),
+    ) -> None:
+        progress = Progress(self.fork.name, self.report)
+        try:
+            self.room.run(
+                argv,
+                cwd=cwd,
+                env=env or self.variables,
+                log=self.log,
+                on_line=progress,
+                write=write,
+            )
+        finally:
+            progress.end()
+
+    @contextlib.contextmanager
+    def _translated(self, what: str) -> Iterator[None]:
+        from pyproject_hooks import BackendUnavailable
+
+        try:
+            yield
+        except BackendUnavailable as err:
+            raise ManifestError(
+                f"{self.fork.name}: the build environment has no backend {self.system().backend}",
+                tail=str(err).splitlines()[-5:],
+                hint=RELOCK,
+            ) from err
+        except run.CommandError as err:
+            raise BuildError(
+                f"{self.fork.name}: {what}",
+                tail=err.tail,
+                log=err.log,
+                hint="correct what the log points to; `patchwheel doctor` checks the machine",
+            ) from err
+
+
+class Progress:
+    """Turns the lines of ninja, or of setuptools, into progress."""
+
+    def __init__(self, name: str, report: Report) -> None:
+        self.what = f"compiling {name}"
+        self.report = report
+        self.done = 0
+
+    def __call__(self, line: str) -> None:
+        total = None
+        if match := NINJA.match(line):
+            self.done, total = int(match[1]), int(match[2])
+        elif BUILDING.match(line):
+            self.done += 1
+        else:
+            return
+        self.report.progress(self.what, self.done, total)
+
+    def end(self) -> None:
+        if self.done:
+            self.report.progress(self.what, self.done, self.done)
+
+
+@contextlib.contextmanager
+def open_workplace(
+    fork: Fork,
+    environment: Path,
+    *,
+    interpreter: Interpreter,
+    epoch: int,
+    store: Store,
+    report: Report,
+    sandbox: Wanted,
+    jobs: int | None,
+    step: str,
+) -> Iterator[Workplace]:
+    """Give an empty workplace with a build environment; raises MachineError when a compiler is missing."""
+    tools = toolchain.identify(compilers(fork), store=store)
+    toolkit = None
+    if CUDA in fork.system:
+        toolkit = cuda.complete_toolkit(site_packages(environment))
+    read = [interpreter.path.parent.parent]
+    read += [tool.program.resolve().parent.parent for tool in tools.values()]
+    if toolkit and not toolkit.is_relative_to(environment):
+        read.append(toolkit)
+    level = detect(sandbox)
+    with open_room(
+        fork.name, sandbox=level, store=store, env=environment, read=read
+    ) as room:
+        inside = room.see(environment)
+        workers = worker_count(jobs)
+        variables = _variables(room, tools, epoch)
+        if toolkit:
+            seen = room.see(toolkit)
+            for key, value in cuda.variables(seen).items():
+                variables[key] = f"{variables.get(key, '')} {value}".strip()
+            variables["PATH"] = f"{seen}/bin:{variables['PATH']}"
+        for key, value in fork.env.items():
+            variables[key] = value.replace("{jobs}", str(workers))
+        yield Workplace(
+            fork=fork,
+            room=room,
+            python=inside / "bin" / "python",
+            variables=variables,
+            tools=tools,
+            jobs=workers,
+            log=store.log(fork.name, step),
+            report=report,
+        )
+
+
+def compilers(fork: Fork) -> list[str]:
+    return [*toolchain.ALWAYS, *(name for name in fork.system if name != CUDA)]
+
+
+def worker_count(jobs: int | None) -> int:
+    """Return how many compilers may run: the asked-for number, else by cores and free memory."""
+    if jobs:
+        return jobs
+    cores = len(os.sched_getaffinity(0))
+    return max(1, min(cores, free_memory() // MEMORY_PER_JOB))
+
+
+def free_memory() -> int:
+    text = Path("/proc/meminfo").read_text()
+    match = re.search(r"MemAvailable:\s+(\d+) kB", text)
+    assert match  # noqa: S101  (in every Linux since 3.14)
+    return int(match[1]) * 1024
+
+
+def _variables(room: Room, tools: Mapping[str, Tool], epoch: int) -> dict[str, str]:
+    env = room.env_inside
+    assert room.env is not None  # noqa: S101  (a workplace always has one)
+    folders = [str(tool.program.parent) for tool in tools.values()]
+    packages = sorted(room.env.glob("**/pkgconfig"))
+    found = {
+        "PATH": ":".join(dict.fromkeys([f"{env}/bin", *folders, "/usr/bin", "/bin"])),
+        "HOME": str(room.inside / "home"),
+        "TMPDIR": str(room.inside / "tmp"),
+        "LC_ALL": "C.UTF-8",
+        "TZ": "UTC",
+        "PYTHONHASHSEED": "0",
+        "PYTHONNOUSERSITE": "1",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "SOURCE_DATE_EPOCH": str(epoch),
+        # A tree below somebody's checkout must not be taken for a part of it.
+        "GIT_CEILING_DIRECTORIES": str(room.inside),
+        "GIT_CONFIG_GLOBAL": os.devnull,
+        "GIT_CONFIG_NOSYSTEM": "1",
+        # Libraries of the environment, such as OpenBLAS, and not the machine's, unless there is no other.
+        "PKG_CONFIG_PATH": ":".join(str(room.see(path)) for path in packages),
+    }
+    for name, variable in toolchain.VARIABLES.items():
+        if name in tools:
+            # Said explicitly, so that meson does not put a ccache that it finds in front.
+            found[variable] = " ".join(tools[name].words)
+    # Some Pythons ask for debug information in what they build, and that is full of paths.
+    flags = ["-g0"]
+    if room.sandbox.level != "bwrap":
+        flags.append(f"-ffile-prefix-map={room.inside}=/build")
+    found |= dict.fromkeys(("CFLAGS", "CXXFLAGS", "FFLAGS"), " ".join(flags))
+    return found

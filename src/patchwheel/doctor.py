@@ -1,0 +1,164 @@
+"""What this machine lacks, for each fork, and the command that gets it."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from patchwheel import cuda, run, toolchain
+from patchwheel.backend import (
+    CUDA,
+    MEMORY_PER_JOB,
+    compilers,
+    free_memory,
+    worker_count,
+)
+from patchwheel.errors import PatchwheelError
+from patchwheel.interpreter import find_interpreter
+from patchwheel.report import Quiet
+from patchwheel.sandbox import detect
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from patchwheel.lock import Lock
+    from patchwheel.manifest import Fork, Manifest
+
+OLDEST_GIT = (2, 35)
+# Sources, environments and wheels of four forks; SciPy's build folder and CUDA's wheels are the large ones.
+DISK_GRAFT = 2_000_000_000
+DISK_COMPILE = 10_000_000_000
+# Where a distribution forbids user namespaces to programs that it does not know.
+APPARMOR = Path("/proc/sys/kernel/apparmor_restrict_unprivileged_userns")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One thing that was looked at; `fork` is None where it concerns all, `fix` is empty where there is nothing to do.
+
+    `needed` says whether a plain build fails without it; else only a compile does, or something is weaker.
+    """
+
+    fork: str | None
+    what: str
+    ok: bool
+    detail: str
+    fix: str = ""
+    needed: bool = False
+
+
+def diagnose(manifest: Manifest, lock: Lock | None, *, store: Path) -> list[Finding]:
+    """Look at everything that a build of these forks may need; never raises for what is missing."""
+    found = [_git(), *_pythons(manifest), _sandbox(), _disk(store), _memory()]
+    for fork in manifest.forks.values():
+        found += _fork(fork, lock)
+    return found
+
+
+def _finding(
+    what: str,
+    detail: str,
+    fix: str = "",
+    *,
+    fork: str | None = None,
+    needed: bool = False,
+) -> Finding:
+    return Finding(
+        fork=fork, what=what, ok=not fix, detail=detail, fix=fix, needed=needed
+    )
+
+
+def _git() -> Finding:
+    fix = toolchain.install_command(["git"])
+    try:
+        out = run.capture(["git", "--version"], cwd=Path("/"), env=run.base_env())
+    except PatchwheelError:
+        return _finding("git", "not found", fix, needed=True)
+    text = out.decode().strip()
+    if tuple(int(n) for n in re.findall(r"\d+", text)[:2]) >= OLDEST_GIT:
+        return _finding("git", text, needed=True)
+    oldest = ".".join(map(str, OLDEST_GIT))
+    return _finding("git", f"{text}, and {oldest} is needed", fix, needed=True)
+
+
+def _pythons(manifest: Manifest) -> Iterator[Finding]:
+    for wanted in manifest.environment.python:
+        try:
+            python = find_interpreter(wanted, report=Quiet())
+        except PatchwheelError as err:
+            fix = err.hint or "see the message"
+            yield _finding(f"Python {wanted}", err.message, fix, needed=True)
+        else:
+            detail = f"{python.version} at {python.path}"
+            yield _finding(f"Python {wanted}", detail, needed=True)
+
+
+def _sandbox() -> Finding:
+    level = detect("auto").level
+    if level == "bwrap":
+        return _finding("sandbox", "bubblewrap: no network, no writes elsewhere")
+    weaker = "only the network is cut" if level == "unshare" else "compiles run as you"
+    if shutil.which("bwrap") is None:
+        fix = toolchain.install_command(["bwrap"])
+    elif APPARMOR.exists() and APPARMOR.read_text().strip() == "1":
+        fix = f"sudo sysctl {'.'.join(APPARMOR.parts[3:])}=0"
+    else:
+        fix = "allow unprivileged user namespaces; a container needs --security-opt seccomp=unconfined"
+    return _finding("sandbox", f"no bubblewrap: {weaker}", fix)
+
+
+def _disk(store: Path) -> Finding:
+    place = next(path for path in (store, *store.parents) if path.exists())
+    free = shutil.disk_usage(place).free
+    detail = f"{free / 1e9:.1f} GB free at {place}"
+    if free >= DISK_COMPILE:
+        return _finding("disk", detail)
+    return _finding(
+        "disk",
+        f"{detail}; a graft takes up to {DISK_GRAFT / 1e9:.0f}, a compile of all {DISK_COMPILE / 1e9:.0f}",
+        "patchwheel cache prune, or set PATCHWHEEL_STORE to a folder on a larger disk",
+        needed=free < DISK_GRAFT,
+    )
+
+
+def _memory() -> Finding:
+    cores, jobs, free = len(os.sched_getaffinity(0)), worker_count(None), free_memory()
+    return _finding(
+        "memory",
+        f"{free / 1e9:.1f} GB free: {jobs} of {cores} cores will compile at once",
+        "" if free >= MEMORY_PER_JOB else "close something, or compile with -j 1",
+    )
+
+
+def _fork(fork: Fork, lock: Lock | None) -> Iterator[Finding]:
+    for name in compilers(fork):
+        if found := toolchain.find(name):
+            yield _finding(name, str(found[1]), fork=fork.name)
+        else:
+            fix = toolchain.install_command([name])
+            detail = "not found; a graft does without it"
+            yield _finding(name, detail, fix, fork=fork.name)
+    if CUDA in fork.system:
+        yield _cuda(fork, lock)
+
+
+def _cuda(fork: Fork, lock: Lock | None) -> Finding:
+    builds = lock.forks[fork.name].builds if lock and fork.name in lock.forks else {}
+    locked = [d.name for build in builds.values() for d in build.build_requires]
+    if cuda.COMPILER in locked:
+        detail = "from the CUDA wheels in forks.lock"
+        return _finding("CUDA toolkit", detail, fork=fork.name)
+    toolkit = cuda.system_toolkit()
+    lacks = cuda.lacking(toolkit) if toolkit else ["everything"]
+    if not lacks:
+        return _finding("CUDA toolkit", str(toolkit), fork=fork.name)
+    return _finding(
+        "CUDA toolkit",
+        f"{toolkit or 'no toolkit'} lacks {', '.join(lacks)}",
+        "add cuda-toolkit to build-requires in forks.toml and run `patchwheel lock`",
+        fork=fork.name,
+    )

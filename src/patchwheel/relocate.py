@@ -1,0 +1,78 @@
+"""Makes a freshly built wheel independent of the machine that built it, and checks that it is."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from patchwheel import cuda, run
+from patchwheel.errors import BuildError, CheckError
+from patchwheel.sandbox import INSIDE
+from patchwheel.wheelfile import read_wheel
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from patchwheel.backend import Workplace
+
+ELF = b"\x7fELF"
+
+
+def relocate(wheel: Path, workplace: Workplace) -> Path:
+    """Bundle the libraries that the wheel needs and other machines lack, and give it the lowest true platform tag.
+
+    The libraries of CUDA and of its driver stay out: they are the user's. Returns the new wheel, on the host.
+    """
+    if wheel.name.endswith("-any.whl"):
+        return wheel
+    room = workplace.room
+    target = room.work / "repaired"
+    words: list[str | Path] = [workplace.python, "-m", "auditwheel", "repair"]
+    words += [word for name in cuda.LIBRARIES for word in ("--exclude", name)]
+    workplace.step([*words, "--wheel-dir", room.see(target), room.see(wheel)])
+    found = sorted(target.glob("*.whl"))
+    if len(found) != 1:
+        raise BuildError(
+            f"auditwheel made {len(found)} wheels of {wheel.name}", log=workplace.log
+        )
+    return found[0]
+
+
+def check_relocated(wheel: Path, *, machine: Iterable[Path], patchelf: Path) -> None:
+    """Raise CheckError when a library of the wheel names a place of this machine.
+
+    No run path but one relative to $ORIGIN, and no byte string that is one of the `machine`'s paths. /build, where
+    every build of ours takes place, may stand in a message (an assertion's file name): it says nothing about a
+    machine. In a run path it may not.
+    """
+    needles = [str(path).encode() for path in machine if len(path.parts) > 1]
+    with tempfile.TemporaryDirectory() as name:
+        file = Path(name) / "library.so"
+        for entry in read_wheel(wheel).entries.values():
+            content = entry.content()
+            if not content.startswith(ELF):
+                continue
+            for needle in needles:
+                if needle in content:
+                    _refuse(wheel, entry.name, needle.decode())
+            file.write_bytes(content)
+            for place in _run_path(file, patchelf):
+                if not place.startswith("$ORIGIN"):
+                    _refuse(wheel, entry.name, f"the run path {place}")
+
+
+def _run_path(file: Path, patchelf: Path) -> list[str]:
+    out = run.capture(
+        [patchelf, "--print-rpath", file], cwd=file.parent, env=run.base_env()
+    )
+    return [place for place in out.decode().strip().split(":") if place]
+
+
+def _refuse(wheel: Path, name: str, what: str) -> None:
+    raise CheckError(
+        f"{name} holds {what}",
+        where=wheel.name,
+        expected=f"no path of this machine ({INSIDE} in messages excepted)",
+        hint="find what puts it there; a compiler's -ffile-prefix-map or the project's own switch takes it out",
+    )

@@ -1,0 +1,229 @@
+"""Where build steps run: no network, no host writes, no secrets, killed with us.
+
+Three levels, recorded in every wheel. `bwrap` holds all four promises; `unshare` only cuts the network; `none`
+promises nothing. `required` never falls back from the first.
+
+How two users and two builds at once are kept apart. Under bwrap each build has a fresh folder of its own below the
+store and sees it as /build, in mount and process namespaces of its own: any number run side by side, and all see
+the same paths, whoever runs them. Without bwrap the folder is a fixed one below the store, named by user and fork,
+emptied before use and held under a lock: a second build of the same fork waits, another user has another folder.
+
+The environment of a step is exactly the one handed in. Nothing is inherited, so there is no secret to leak.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from patchwheel import run
+from patchwheel.errors import MachineError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from patchwheel.store import Store
+
+Level = Literal["bwrap", "unshare", "none"]
+Wanted = Literal["auto", "required", "none"]
+
+INSIDE = Path("/build")
+SYSTEM_LINKS = ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
+# `cc` is a link through /etc/alternatives; the loader and auditwheel find libraries through ld.so.*
+SYSTEM_FILES = (
+    *("/etc/alternatives", "/etc/ld.so.cache", "/etc/ld.so.conf"),
+    "/etc/ld.so.conf.d",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sandbox:
+    level: Level
+    program: Path | None = None
+
+    def wrap(
+        self, argv: Sequence[str | Path], *, cwd: Path, mounts: Sequence[Mount] = ()
+    ) -> list[str]:
+        """Return the command that runs `argv` contained; only bwrap heeds `mounts` and `cwd`.
+
+        Start it with the environment that the step may see.
+        """
+        words = [os.fspath(word) for word in argv]
+        match self.level:
+            case "bwrap":
+                return [*self._bwrap(), *_mounted(mounts), "--chdir", str(cwd), *words]
+            case "unshare":
+                user = ["--map-current-user"] if os.getuid() else []
+                return [str(self.program), "--net", *user, "--", *words]
+            case "none":
+                return words
+
+    def _bwrap(self) -> list[str]:
+        words = [str(self.program), "--unshare-all", "--unshare-user"]
+        words += ["--die-with-parent", "--new-session", "--hostname", "localhost"]
+        words += ["--uid", "1000", "--gid", "1000", "--cap-drop", "ALL"]
+        words += ["--ro-bind", "/usr", "/usr"]
+        for name in SYSTEM_LINKS:
+            if Path(name).is_symlink():
+                words += ["--symlink", str(Path(name).readlink()), name]
+            elif Path(name).exists():
+                words += ["--ro-bind", name, name]
+        for name in SYSTEM_FILES:
+            words += ["--ro-bind-try", name, name]
+        return [*words, "--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp"]  # noqa: S108
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mount:
+    """A folder of the host that a step sees at `inside`."""
+
+    host: Path
+    inside: Path
+    write: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Room:
+    """One build's place: `work` on the host is `inside` for its steps; a virtual environment is at `env_inside`."""
+
+    sandbox: Sandbox
+    work: Path
+    inside: Path
+    env: Path | None
+    env_inside: Path | None
+    read: tuple[Path, ...] = field(default=())
+
+    def see(self, host: Path) -> Path:
+        """Return the path at which steps see a path of the host."""
+        for outer, inner in ((self.env, self.env_inside), (self.work, self.inside)):
+            if outer and inner and host.is_relative_to(outer):
+                return inner / host.relative_to(outer)
+        return host
+
+    def run(
+        self,
+        argv: Sequence[str | Path],
+        *,
+        cwd: Path,
+        env: Mapping[str, str],
+        log: Path,
+        on_line: Callable[[str], None] | None = None,
+        write: Sequence[Path] = (),
+    ) -> None:
+        """Run a step in `cwd`, a folder below `work`; raises run.CommandError."""
+        mounts = [Mount(host=self.work, inside=self.inside, write=True)]
+        if self.env and self.env_inside:
+            mounts.append(Mount(host=self.env, inside=self.env_inside))
+        mounts += [Mount(host=path, inside=path) for path in self.read]
+        mounts += [Mount(host=path, inside=path, write=True) for path in write]
+        words = self.sandbox.wrap(argv, cwd=self.see(cwd), mounts=mounts)
+        run.logged(words, cwd=cwd, env=env, log=log, on_line=on_line)
+
+
+def detect(wanted: Wanted = "auto") -> Sandbox:
+    """Return the strongest sandbox that works here; for `required` anything less than bwrap is a MachineError."""
+    if wanted == "none":
+        return Sandbox(level="none")
+    found = _strongest()
+    if wanted == "required" and found.level != "bwrap":
+        raise MachineError(
+            "the sandbox is required, and bubblewrap does not work here",
+            expected="a `bwrap` that may make user namespaces",
+            hint="`patchwheel doctor` says how to install or to allow it",
+        )
+    return found
+
+
+@contextlib.contextmanager
+def open_room(
+    name: str,
+    *,
+    sandbox: Sandbox,
+    store: Store,
+    env: Path | None = None,
+    read: Sequence[Path] = (),
+) -> Iterator[Room]:
+    """Give an empty room for one build of `name`; it is removed on leaving.
+
+    `read` are further folders that steps may read, at their own paths.
+    """
+    contained = sandbox.level == "bwrap"
+    with contextlib.ExitStack() as stack:
+        if contained:
+            work = stack.enter_context(store.scratch())
+        else:
+            stack.enter_context(store.lock(f"{name}-{os.getuid()}"))
+            work = store.root / "tmp" / f"build-{os.getuid()}-{name}"
+            stack.enter_context(_emptied(work))
+        for folder in ("src", "out", "home", "tmp", "env"):
+            (work / folder).mkdir()
+        inside = INSIDE if contained else work
+        yield Room(
+            sandbox=sandbox,
+            work=work,
+            inside=inside,
+            env=env,
+            env_inside=inside / "env" if contained and env else env,
+            read=tuple(_safe(path) for path in read),
+        )
+
+
+@functools.cache
+def _strongest() -> Sandbox:
+    if found := shutil.which("bwrap"):
+        sandbox = Sandbox(level="bwrap", program=Path(found).resolve())
+        if _works(sandbox):
+            return sandbox
+    if found := shutil.which("unshare"):
+        sandbox = Sandbox(level="unshare", program=Path(found).resolve())
+        if _works(sandbox):
+            return sandbox
+    return Sandbox(level="none")
+
+
+def _works(sandbox: Sandbox) -> bool:
+    words = sandbox.wrap(["/usr/bin/env", "true"], cwd=Path("/"))
+    try:
+        run.capture(words, cwd=Path("/"), env={"PATH": os.defpath})
+    except (run.CommandError, MachineError):
+        return False
+    return True
+
+
+def _mounted(mounts: Sequence[Mount]) -> list[str]:
+    words: list[str] = []
+    seen: list[Path] = [Path("/usr")]
+    for mount in mounts:
+        # A folder inside one that is already there at its own path needs no mount.
+        if mount.host == mount.inside and not mount.write:
+            if any(mount.host.is_relative_to(path) for path in seen):
+                continue
+            seen.append(mount.host)
+        words += ["--bind" if mount.write else "--ro-bind"]
+        words += [str(mount.host), str(mount.inside)]
+    return [*words, "--remount-ro", "/"]
+
+
+def _safe(path: Path) -> Path:
+    if Path.home().is_relative_to(path):
+        raise MachineError(
+            f"{path} would show the whole home folder to a build",
+            expected="compilers and Python in a folder of their own",
+            hint="move that installation, or use the system's",
+        )
+    return path
+
+
+@contextlib.contextmanager
+def _emptied(folder: Path) -> Iterator[None]:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    try:
+        yield
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

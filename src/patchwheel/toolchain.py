@@ -1,0 +1,203 @@
+"""Which compilers, linker and CUDA compiler a build uses: found once, identified by what they really consist of.
+
+`gcc` is only a driver: the version it prints can stay while cc1plus changes beneath it. So a tool's identity is its
+version and the sha256 of every program and library that it brings into a build, remembered by path, size, time and
+inode. Asking again costs a few calls of stat.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from patchwheel import run
+from patchwheel.digest import digest, file_sha256
+from patchwheel.errors import MachineError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from patchwheel.store import Store
+
+OS_RELEASE = Path("/etc/os-release")
+ALWAYS = ("gcc", "g++")
+# The variable by which a user names another program, and by which builds are told.
+VARIABLES = {"gcc": "CC", "g++": "CXX", "gfortran": "FC"}
+# What each compiler brings along: the passes behind the driver, and the libraries that it links into results.
+PASSES = {
+    "gcc": ("cc1", "as", "ld", "collect2", "lto1"),
+    "g++": ("cc1plus",),
+    "gfortran": ("f951",),
+}
+LIBRARIES = {
+    "gcc": ("libc.so.6", "libgcc_s.so.1", "libgomp.so", "crti.o"),
+    "g++": ("libstdc++.so",),
+    "gfortran": ("libgfortran.so", "libquadmath.so"),
+}
+# What is read or run beside the program: setuptools takes compiler flags from the interpreter's own build.
+BESIDE = {
+    "nvcc": ("bin/*", "nvvm/bin/*"),
+    "python": (
+        *("lib/python3*/_sysconfigdata*.py", "include/python3*/pyconfig.h"),
+        "include/python3*/patchlevel.h",
+    ),
+}
+# Debian's and Red Hat's package of each program; another program is its own package.
+PACKAGES = {
+    "apt": {"gcc": "gcc libc6-dev", "g++": "g++", "bwrap": "bubblewrap"},
+    "dnf": {"gcc": "gcc", "g++": "gcc-c++", "gfortran": "gcc-gfortran"},
+}
+PACKAGES["dnf"] |= {"bwrap": "bubblewrap", "pkg-config": "pkgconf-pkg-config"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tool:
+    """A program of the toolchain; `words` start it and may hold a launcher or flags."""
+
+    name: str
+    words: tuple[str, ...]
+    program: Path
+    version: str
+    identity: str
+
+
+def find(name: str, path: str | None = None) -> tuple[tuple[str, ...], Path] | None:
+    """Return the words that start a tool and its program, the user's CC, CXX or FC included; None if it is missing."""
+    words = tuple(shlex.split(os.environ.get(VARIABLES.get(name, ""), "")) or [name])
+    programs = [shutil.which(word, path=path) for word in words]
+    if programs[0] is None:
+        return None
+    found = [program for program in programs if program]
+    return words, Path(found[-1])
+
+
+def missing(names: Iterable[str]) -> list[str]:
+    return [name for name in names if find(name) is None]
+
+
+def identify(names: Iterable[str], *, store: Store) -> dict[str, Tool]:
+    """Return the named tools; raises one MachineError for all that are missing."""
+    wanted = list(dict.fromkeys(names))
+    if absent := missing(wanted):
+        raise MachineError(
+            f"cannot compile: {' and '.join(absent)} {'is' if len(absent) == 1 else 'are'} not installed",
+            hint=f"{install_command(absent)}; `patchwheel doctor` shows everything that is missing",
+        )
+    return {name: _found(name, store=store) for name in wanted}
+
+
+def install_command(names: Sequence[str]) -> str:
+    """Return the command that installs programs on this distribution."""
+    manager = _manager()
+    known = PACKAGES.get(manager, {})
+    packages = " ".join(known.get(name, name) for name in names)
+    if manager == "apt":
+        return f"sudo apt-get install {packages}"
+    if manager == "dnf":
+        return f"sudo dnf install {packages}"
+    return f"install {packages} with your distribution's package manager"
+
+
+def key(tools: Mapping[str, Tool]) -> str:
+    return digest({name: tool.identity for name, tool in tools.items()})
+
+
+def identify_program(
+    name: str, words: Sequence[str], program: Path, *, store: Store
+) -> Tool:
+    """Return a tool whose place is known."""
+    # gcc takes these from PATH where it has none of its own.
+    helpers = [shutil.which(helper) for helper in ("as", "ld")]
+    memo_key = digest(name, list(words), _facts(program.resolve()), helpers)
+    memo = store.memo("tools", memo_key)
+    if memo is None or not _still_true(memo["files"]):
+        memo = {"version": _version(words), "files": _contents(name, words, program)}
+        store.remember("tools", memo_key, memo)
+    files = memo["files"]
+    assert isinstance(files, dict)  # noqa: S101  (written above)
+    hashes = {path: sha256 for path, (_, sha256) in files.items()}
+    return Tool(
+        name=name,
+        words=tuple(words),
+        program=program,
+        version=str(memo["version"]),
+        # Where the files lie does not matter, what they are called and hold does.
+        identity=digest(
+            [Path(word).name for word in words],
+            memo["version"],
+            sorted((Path(p).name, h) for p, h in hashes.items()),
+        ),
+    )
+
+
+def _found(name: str, *, store: Store) -> Tool:
+    found = find(name)
+    assert found is not None  # noqa: S101  (`identify` has looked)
+    return identify_program(name, *found, store=store)
+
+
+def _contents(
+    name: str, words: Sequence[str], program: Path
+) -> dict[str, list[object]]:
+    paths = {program.resolve()}
+    asked = [f"-print-prog-name={part}" for part in PASSES.get(name, ())]
+    asked += [f"-print-file-name={part}" for part in LIBRARIES.get(name, ())]
+    for option in asked:
+        answer = Path(_ask([*words, option]))
+        if not answer.is_absolute() and (other := shutil.which(str(answer))):
+            answer = Path(other)
+        if answer.is_absolute() and answer.exists():
+            paths.add(answer.resolve())
+    prefix = program.resolve().parent.parent
+    for pattern in BESIDE.get(name, ()):
+        paths |= {path for path in prefix.glob(pattern) if path.is_file()}
+    return {str(path): [_facts(path), file_sha256(path)] for path in sorted(paths)}
+
+
+def _version(words: Sequence[str]) -> str:
+    lines = [line for line in _ask([*words, "--version"]).splitlines() if line.strip()]
+    return next(
+        (line for line in lines if "release" in line), lines[0] if lines else "unknown"
+    )
+
+
+def _ask(words: Sequence[str]) -> str:
+    try:
+        out = run.capture(words, cwd=Path("/"), env=run.base_env())
+    except run.CommandError as err:
+        raise MachineError(
+            f"{words[0]} is there but does not work",
+            tail=err.tail,
+            hint="install it again, or point CC, CXX or FC to another",
+        ) from err
+    return out.decode(errors="replace").strip()
+
+
+def _facts(path: Path) -> list[object]:
+    info = path.stat()
+    return [str(path), info.st_size, info.st_mtime_ns, info.st_ino]
+
+
+def _still_true(files: object) -> bool:
+    if not isinstance(files, dict):
+        return False
+    try:
+        return all(_facts(Path(path)) == facts for path, (facts, _) in files.items())
+    except OSError:
+        return False
+
+
+def _manager() -> str:
+    try:
+        text = OS_RELEASE.read_text()
+    except OSError:
+        return ""
+    if "debian" in text or "ubuntu" in text:
+        return "apt"
+    if any(word in text for word in ("fedora", "rhel", "centos")):
+        return "dnf"
+    return ""

@@ -1,0 +1,2 @@
+cdef inline double scaled(double value) noexcept nogil:
+    return 2.0 * value
