@@ -1,0 +1,60 @@
+"""Carries out a graft: the files that the plan names are remade from the patched tree, all others are the base's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from patchwheel import metadata
+from patchwheel.errors import InputError
+from patchwheel.plan import METADATA, old_tree, read_projects
+from patchwheel.repo import Repository
+from patchwheel.wheelfile import make_entry, output_names, read_wheel, zip_date
+
+if TYPE_CHECKING:
+    from patchwheel.plan import Base, Plan
+    from patchwheel.wheelfile import Entry, WheelFile
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draft:
+    """The content of a wheel that is not labelled yet: what it was made from, and its files without RECORD."""
+
+    made_from: WheelFile
+    entries: dict[str, Entry]
+
+
+def graft(plan: Plan, base: Base) -> Draft:
+    """Return the base's files with the plan's outputs remade.
+
+    Raises InputError when the base has other bytes than pinned, or when a file in it is not the one of its pin.
+    """
+    wheel = read_wheel(base.path, sha256=base.sha256)
+    repo = Repository(plan.tree.source.git_dir)
+    changes = repo.changes(old_tree(plan.tree, base), plan.tree.tree)
+    changed = {c.path: c for c in changes if c.path in {o.source for o in plan.outputs}}
+    contents = repo.read([b.oid for c in changed.values() for b in (c.old, c.new)])
+    date = zip_date(plan.tree.source.epoch)
+    entries = dict(wheel.entries)
+    outputs = output_names(entries, wheel.name)
+    for output in plan.outputs:
+        change = changed[output.source]
+        if output.path == METADATA:
+            name = f"{wheel.dist_info}/{METADATA}"
+            projects = [p["project"] for p in read_projects(repo, change)]
+            data = metadata.set_dependencies(wheel.metadata(METADATA), *projects)
+            mode = entries[name].mode
+        else:
+            name = outputs[output.path]
+            if entries[name].checked() != contents[change.old.oid]:
+                raise InputError(
+                    f"{name} in it is not the {output.source} of its pin",
+                    where=base.path,
+                    hint="run `patchwheel lock` and review the difference",
+                )
+            data = contents[change.new.oid]
+            mode = entries[name].mode
+            if change.old.mode != change.new.mode:
+                mode = int(change.new.mode, 8) & 0o777
+        entries[name] = make_entry(name, data, mode=mode, date=date)
+    return Draft(made_from=wheel, entries=entries)

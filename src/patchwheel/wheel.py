@@ -1,0 +1,278 @@
+"""Carries a plan out and finishes the wheel: labelled, with a record of how it was made, checked, in the store."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict, dataclass, replace
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
+
+from patchwheel import metadata
+from patchwheel.digest import blob_id
+from patchwheel.entry import listed
+from patchwheel.errors import CheckError
+from patchwheel.graft import Draft, graft
+from patchwheel.repo import Repository
+from patchwheel.wheelfile import (
+    UNRECORDED,
+    check_record,
+    make_entry,
+    output_names,
+    read_wheel,
+    write_wheel,
+    zip_date,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+    from patchwheel.index import IndexConfig
+    from patchwheel.interpreter import Interpreter
+    from patchwheel.lock import ForkBuild
+    from patchwheel.metadata import WheelName
+    from patchwheel.plan import Plan
+    from patchwheel.report import Report
+    from patchwheel.sandbox import Wanted
+    from patchwheel.store import Store
+    from patchwheel.wheelfile import WheelFile
+
+KIND = "wheels"
+RECORD_SCHEMA = 1
+# What a build decides to make follows from these; a series that changes one may change the list of outputs.
+DECIDING = (
+    *("meson.build", "meson.options", "meson_options.txt", "pyproject.toml"),
+    *("setup.py", "setup.cfg", "MANIFEST.in"),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wheel:
+    """A finished wheel in the store; `seconds` is how long it took when it was made."""
+
+    fork: str
+    path: Path
+    sha256: str
+    version: str
+    node_key: str
+    plan: Plan
+    seconds: float
+    cached: bool
+
+    def to_json(self) -> dict[str, object]:
+        return {
+            "fork": self.fork,
+            "path": str(self.path),
+            "sha256": self.sha256,
+            "version": self.version,
+            "seconds": self.seconds,
+            "cached": self.cached,
+            "plan": self.plan.to_json(),
+        }
+
+
+def make_wheel(
+    plan: Plan,
+    *,
+    build: ForkBuild,
+    interpreter: Callable[[], Interpreter],
+    store: Store,
+    index: Callable[[], IndexConfig],
+    report: Report,
+    jobs: int | None = None,
+    sandbox: Wanted = "auto",
+    offline: bool = False,
+    needs: Sequence[Wheel] = (),
+) -> Wheel:
+    """Return the plan's wheel from the store, made if it is not there; one that is there is not read."""
+    key = plan.node_key
+
+    def make(folder: Path) -> None:
+        start = time.monotonic()
+        record: Mapping[str, object] = {}
+        if plan.base:
+            draft = graft(plan, plan.base)
+        else:
+            from patchwheel.compile import compile_wheel
+
+            with store.scratch() as out:
+                made = compile_wheel(
+                    plan,
+                    build,
+                    interpreter=interpreter(),
+                    store=store,
+                    index=index,
+                    report=report,
+                    jobs=jobs,
+                    sandbox=sandbox,
+                    needs=needs,
+                    out=out,
+                    offline=offline,
+                )
+                record = made.record
+                draft = unpack(made.wheel)
+        wheel = finish(draft, plan, folder, record)
+        check_wheel(wheel, plan, build, draft)
+        seconds = round(time.monotonic() - start, 2)
+        (folder / "made.json").write_text(json.dumps({"seconds": seconds}))
+
+    found = store.find(KIND, key)
+    path = found or store.get(KIND, key, make)
+    files = listed(path)
+    name = next(name for name in files if name.endswith(".whl"))
+    return Wheel(
+        fork=plan.fork.name,
+        path=path / name,
+        sha256=files[name][1],
+        version=plan.version,
+        node_key=key,
+        plan=plan,
+        seconds=json.loads((path / "made.json").read_text())["seconds"],
+        cached=found is not None,
+    )
+
+
+def unpack(path: Path) -> Draft:
+    """Take a finished wheel as a draft, each file compared with RECORD."""
+    wheel = read_wheel(path)
+    check_record(wheel)
+    return Draft(made_from=wheel, entries=dict(wheel.entries))
+
+
+def finish(
+    draft: Draft, plan: Plan, folder: Path, compiled: Mapping[str, object]
+) -> Path:
+    """Write the labelled wheel, with `patchwheel.json` in its dist-info folder, and return its path."""
+    old = draft.made_from.name
+    new = replace(old, version=plan.version)
+    info = f"{new.stem}.dist-info"
+    # A wheel that was labelled before, as a base built here, has a record of its own.
+    dropped = {
+        f"{draft.made_from.dist_info}/{n}" for n in (*UNRECORDED, "patchwheel.json")
+    }
+    date = zip_date(plan.tree.source.epoch)
+    entries = []
+    for entry in draft.entries.values():
+        if entry.name in dropped:
+            continue
+        top, slash, rest = entry.name.partition("/")
+        if slash and top == draft.made_from.dist_info:
+            data = entry.checked()
+            edited = _edit(rest, data, old, new)
+            name = f"{info}/{rest}"
+            fresh = make_entry(name, edited, mode=entry.mode, date=date)
+            entries.append(replace(entry, name=name) if data == edited else fresh)
+        elif slash and top == f"{old.stem}.data":
+            entries.append(replace(entry, name=f"{new.stem}.data/{rest}"))
+        else:
+            entries.append(entry)
+    text = json.dumps(describe(plan, compiled), indent=1, sort_keys=True) + "\n"
+    name = f"{info}/patchwheel.json"
+    entries.append(make_entry(name, text.encode(), mode=0o644, date=date))
+    path = folder / new.filename
+    write_wheel(path, info, entries)
+    return path
+
+
+def describe(plan: Plan, compiled: Mapping[str, object]) -> dict[str, object]:
+    """Return what `patchwheel.json` says: everything that the wheel was made from, and nothing of this machine."""
+    fork, base = plan.fork, plan.base
+    return {
+        "schema": RECORD_SCHEMA,
+        "fork": fork.name,
+        "version": plan.version,
+        "route": plan.route,
+        "pin": {
+            "version": fork.version,
+            "git": fork.git,
+            "tag": fork.tag,
+            "commit": fork.commit,
+            "sdist": fork.sdist and asdict(fork.sdist),
+        },
+        "trees": {"source": plan.tree.source.tree, "patched": plan.tree.tree},
+        "patches": [
+            {
+                "name": patch.name,
+                "sha256": patch.sha256,
+                "subject": patch.mail.subject,
+                "upstream-status": ", ".join(patch.trailer("Upstream-Status")),
+            }
+            for patch in plan.tree.series.patches
+        ],
+        "base": base
+        and {"kind": base.kind, "filename": base.path.name, "sha256": base.sha256},
+        "remade": [asdict(output) for output in plan.outputs],
+        "taken": plan.taken,
+        "why": list(plan.why),
+        "compiled": dict(compiled),
+        "key": dict(plan.key_parts),
+    }
+
+
+def check_wheel(path: Path, plan: Plan, build: ForkBuild, draft: Draft) -> None:
+    """Raise CheckError or InputError unless the wheel is sound, names itself rightly and holds what it must."""
+    wheel = read_wheel(path)
+    trusted = draft.made_from if plan.base else None
+    check_record(wheel, trusted=trusted)
+    text = wheel.metadata("METADATA")
+    found = (
+        metadata.normal(metadata.field(text, "Name")[0]),
+        metadata.field(text, "Version"),
+        wheel.dist_info,
+        set(metadata.field(wheel.metadata("WHEEL"), "Tag")),
+    )
+    expected = (
+        metadata.normal(plan.fork.distribution),
+        [plan.version],
+        f"{wheel.name.stem}.dist-info",
+        set(wheel.name.expanded_tags),
+    )
+    if found != expected:
+        raise CheckError(
+            f"the wheel calls itself {found}", where=path.name, expected=str(expected)
+        )
+    _check_outputs(wheel, plan, build)
+
+
+def _check_outputs(wheel: WheelFile, plan: Plan, build: ForkBuild) -> None:
+    """Compare with the survey: every output is there; a compile copied what is only copied."""
+    survey = build.survey
+    repo = Repository(plan.tree.source.git_dir)
+    changes = repo.changes(plan.tree.source.tree, plan.tree.tree)
+    if not plan.base and any(change.path.endswith(DECIDING) for change in changes):
+        return
+    gone = {change.path for change in changes if change.status == "D"}
+    due = {w: s for w, s in survey.verbatim.items() if s not in gone}
+    present = output_names(wheel.entries, wheel.name)
+    upstream = plan.fork.upstream_wheel
+    globs = upstream.only_in_build if plan.base and upstream else ()
+    lost = sorted((due.keys() | set(survey.built)) - present.keys())
+    if lost := [n for n in lost if not any(fnmatchcase(n, g) for g in globs)]:
+        more = f" and {len(lost) - 1} more" if len(lost) > 1 else ""
+        raise CheckError(
+            f"the wheel lacks {lost[0]}{more}",
+            where=wheel.path.name,
+            expected="every output that was recorded in forks.lock",
+            hint="`patchwheel doctor` says what a compile lacks",
+        )
+    blobs = {} if plan.base else repo.files(plan.tree.tree)
+    for name, source in due.items() if blobs else ():
+        if blob_id(wheel.entries[present[name]].content()) != blobs[source].oid:
+            raise CheckError(
+                f"{name} is not the {source} that it is a copy of",
+                where=wheel.path.name,
+                hint="run `patchwheel lock`: the build works differently now",
+            )
+
+
+def _edit(name: str, data: bytes, old: WheelName, new: WheelName) -> bytes:
+    if name == "METADATA":
+        if metadata.field(data, "Version") != [old.version]:
+            raise CheckError("METADATA has another version than the file name")
+        return metadata.set_field(data, ["Version"], [("Version", new.version)])
+    if name == "WHEEL":
+        return metadata.set_tags(data, new.expanded_tags)
+    if name.startswith("sboms/"):
+        return metadata.set_subject(data, old, new)
+    return data
