@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Never
 
-from patchwheel.errors import ManifestError
-from patchwheel.store import write_atomically
+from patchwheel.disk import write_atomically
+from patchwheel.errors import MachineError, ManifestError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -68,7 +68,10 @@ class ForkBuild:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ForkLock:
+    """What is locked of one fork; `settings` digests what its manifest says about building it."""
+
     pin: Mapping[str, str | None]
+    settings: str
     tree: str
     commit: str | None
     patches: Mapping[str, str]
@@ -77,11 +80,11 @@ class ForkLock:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EnvironmentLock:
-    """The distributions beside the forks; `gpu` are those that `--gpu` adds."""
+    """The distributions beside the forks; `groups` are what is added on demand: `gpu`, `test`."""
 
     inputs: str
     packages: tuple[Distribution, ...]
-    gpu: tuple[Distribution, ...]
+    groups: Mapping[str, tuple[Distribution, ...]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +109,8 @@ class Lock:
             self._stale(fork.name, "has no entry")
         if dict(entry.pin) != fork.pin:
             self._stale(fork.name, "is for another pin than the manifest's")
+        if entry.settings != build_settings(fork):
+            self._stale(fork.name, "is for other build settings than the manifest's")
         return entry
 
     def environment(self, manifest: Manifest, python: str) -> EnvironmentLock:
@@ -125,7 +130,24 @@ def environment_inputs(manifest: Manifest) -> str:
     from patchwheel.digest import digest
 
     forks = {f.distribution: f.version for f in manifest.forks.values()}
-    return digest(list(manifest.environment.requires), forks)
+    spec = manifest.environment
+    return digest(list(spec.requires), list(spec.test_requires), forks)
+
+
+def build_settings(fork: Fork) -> str:
+    """Digest what decides what a build of the pin needs, reads and makes."""
+    from patchwheel.digest import digest
+
+    settings = {
+        k: v if isinstance(v, str) else list(v) for k, v in fork.config_settings.items()
+    }
+    return digest(
+        settings,
+        dict(fork.env),
+        list(fork.build_requires),
+        list(fork.system),
+        fork.upstream_wheel and fork.upstream_wheel.distribution,
+    )
 
 
 def load_lock(path: Path) -> Lock:
@@ -134,6 +156,8 @@ def load_lock(path: Path) -> Lock:
         data = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as err:
         raise ManifestError("there is no lock", where=path, hint=RELOCK) from err
+    except OSError as err:
+        raise ManifestError(f"cannot be read: {err.strerror}", where=path) from err
     except ValueError as err:
         raise ManifestError(
             f"is not valid JSON: {err}", where=path, hint=RELOCK
@@ -161,26 +185,35 @@ def save_lock(lock: Lock) -> None:
             k: {
                 "inputs": e.inputs,
                 "packages": _distributions_out(e.packages),
-                "gpu": _distributions_out(e.gpu),
+                "groups": {
+                    name: _distributions_out(group)
+                    for name, group in sorted(e.groups.items())
+                },
             }
             for k, e in sorted(lock.environments.items())
         },
         "forks": {k: _fork_out(f) for k, f in sorted(lock.forks.items())},
     }
-    write_atomically(lock.path, (_pretty(data) + "\n").encode())
+    try:
+        write_atomically(lock.path, (_pretty(data) + "\n").encode())
+    except OSError as err:
+        raise MachineError(
+            f"the lock cannot be written: {err.strerror}", where=lock.path
+        ) from err
 
 
 def _environment(data: dict[str, Any]) -> EnvironmentLock:
     return EnvironmentLock(
         inputs=str(data["inputs"]),
         packages=_distributions(data["packages"]),
-        gpu=_distributions(data["gpu"]),
+        groups={name: _distributions(g) for name, g in data["groups"].items()},
     )
 
 
 def _fork(data: dict[str, Any]) -> ForkLock:
     return ForkLock(
         pin=data["pin"],
+        settings=data["settings"],
         tree=data["tree"],
         commit=data["commit"],
         patches=data["patches"],
@@ -210,6 +243,7 @@ def _build(data: dict[str, Any]) -> ForkBuild:
 def _fork_out(fork: ForkLock) -> dict[str, object]:
     return {
         "pin": dict(fork.pin),
+        "settings": fork.settings,
         "tree": fork.tree,
         "commit": fork.commit,
         "patches": dict(fork.patches),

@@ -86,6 +86,7 @@ class EnvironmentSpec:
     label: str
     python: tuple[str, ...]
     requires: tuple[str, ...] = ()
+    test_requires: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,7 +143,7 @@ class _Reader:
 
     def manifest(self, data: dict[str, object]) -> Manifest:
         self.known(data, (), ("schema", "environment", "forks"))
-        if data.get("schema") != SCHEMA:
+        if data.get("schema") != SCHEMA or data["schema"] is True:
             self.fail(
                 ("schema",),
                 f"is {data.get('schema')!r}",
@@ -151,19 +152,29 @@ class _Reader:
         forks = self.table(data, (), "forks", required=True)
         if not forks:
             self.fail(("forks",), "is empty", "at least one [forks.NAME] table")
+        environment = self.table(data, (), "environment", required=True)
+        found = {n: self.fork(n, self.table(forks, ("forks",), n)) for n in forks}
+        self.distinct(found)
         return Manifest(
             path=self.path,
-            environment=self.environment(
-                self.table(data, (), "environment", required=True)
-            ),
-            forks=MappingProxyType(
-                {n: self.fork(n, self.table(forks, ("forks",), n)) for n in forks}
-            ),
+            environment=self.environment(environment),
+            forks=MappingProxyType(found),
         )
+
+    def distinct(self, forks: Mapping[str, Fork]) -> None:
+        names: dict[str, str] = {}
+        for fork in forks.values():
+            other = names.setdefault(fork.distribution, fork.name)
+            if other != fork.name:
+                self.fail(
+                    ("forks", fork.name),
+                    f"carries the name {fork.distribution!r}, as {other} does",
+                    "another name for each wheel of the environment",
+                )
 
     def environment(self, table: dict[str, object]) -> EnvironmentSpec:
         at = ("environment",)
-        self.known(table, at, ("label", "python", "requires"))
+        self.known(table, at, ("label", "python", "requires", "test-requires"))
         python = self.strings(table, at, "python")
         if not python:
             self.fail((*at, "python"), "is empty", 'a list such as ["3.12"]')
@@ -178,6 +189,7 @@ class _Reader:
             ),
             python=python,
             requires=self.strings(table, at, "requires"),
+            test_requires=self.strings(table, at, "test-requires"),
         )
 
     def fork(self, name: str, table: dict[str, object]) -> Fork:
@@ -263,9 +275,7 @@ class _Reader:
         self, table: dict[str, object], at: tuple[str, ...], key: str
     ) -> Mapping[str, str]:
         raw = self.table(table, at, key)
-        return MappingProxyType(
-            {k: self.string(raw, (*at, key), k) for k in raw}
-        )
+        return MappingProxyType({k: self.string(raw, (*at, key), k) for k in raw})
 
     def known(
         self, table: dict[str, object], at: tuple[str, ...], keys: Sequence[str]
@@ -343,23 +353,25 @@ class _Reader:
 def line_of(text: str, at: Sequence[str]) -> int | None:
     """Find the line of a key path in TOML text, the deepest part of it that can be seen."""
     table: tuple[str, ...] = ()
-    best: tuple[int, int] | None = None
+    best, found = 0, None
     for number, line in enumerate(text.splitlines(), 1):
         if head := re.match(r"\s*\[([^\[\]]+)\]\s*(#.*)?$", line):
-            table = tuple(p.strip().strip("\"'") for p in head[1].split("."))
-            seen = table
+            seen = table = _parts(head[1])
         elif key := re.match(r"\s*([A-Za-z0-9_\"'.-]+)\s*=", line):
-            name = key[1].strip("\"'")
-            seen = (*table, name)
+            seen = (*table, *_parts(key[1]))
             # An inline table shows its keys on the same line.
-            if tuple(at[: len(seen)]) == seen and len(at) > len(seen):
-                seen = (*seen, at[len(seen)]) if at[len(seen)] in line else seen
+            inside = at[len(seen) : len(seen) + 1]
+            seen = (*seen, *(part for part in inside if part in line))
         else:
             continue
-        depth = len(seen)
-        if tuple(at[:depth]) == seen and (best is None or depth > best[0]):
-            best = (depth, number)
-    return best[1] if best else None
+        depth = min(len(seen), len(at))
+        if depth > best and tuple(at[:depth]) == seen[:depth]:
+            best, found = depth, number
+    return found
+
+
+def _parts(key: str) -> tuple[str, ...]:
+    return tuple(part.strip().strip("\"'") for part in key.split("."))
 
 
 def _near(word: str, words: Sequence[str]) -> str:

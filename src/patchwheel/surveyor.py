@@ -1,0 +1,176 @@
+"""Runs inside a build environment: asks the backend what it would put into a wheel, and watches what it reads.
+
+It imports nothing of ours. For meson-python the project is configured and its generators are run, for setuptools
+the extension modules stay empty: nothing is compiled. Another backend simply builds the wheel, and every file of it
+counts as built. Imported as `sitecustomize` it watches its process.
+"""
+
+# It watches paths as the strings that are opened, and backends show no more than this.
+# ruff: noqa: PTH100, PTH101, PTH103, PTH113, PTH118, PTH119, PTH120, PTH123, SLF001
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import json
+import os
+import shlex
+import subprocess  # noqa: TID251
+import sys
+import zipfile
+from typing import Any
+
+LOG = "PATCHWHEEL_SURVEY_LOG"
+ROOT = "PATCHWHEEL_SURVEY_ROOT"
+# A transpiler's product is not needed to see what generators read, and costs minutes.
+TRANSPILERS = ("cython", "cython3", "pythran")
+STUB = """#!/bin/sh
+while [ $# -gt 0 ]; do
+  case "$1" in
+    -o|--output-file) shift; : > "$1";;
+    -o?*) : > "${1#-o}";;
+    --output-file=*) : > "${1#*=}";;
+  esac
+  shift
+done
+"""
+# True while setuptools copies what it ships: that is no reading.
+shipping = False
+
+
+def watch(log: str, root: str) -> None:
+    """Note every file below the source root that this process opens."""
+    sink = os.open(log, os.O_WRONLY | os.O_APPEND)
+    seen = set()
+
+    def hook(event: str, args: tuple[Any, ...]) -> None:
+        if event != "open" or not isinstance(args[0], (str, bytes)):
+            return
+        path = os.path.realpath(os.fsdecode(args[0]))
+        if not path.startswith(root) or path in seen or (shipping and _copying()):
+            return
+        # Every backend opens it for itself, and what that decides is known; a script of the project is another matter.
+        if path != f"{root}pyproject.toml" or sys.argv[0].startswith(root):
+            seen.add(path)
+            os.write(sink, os.fsencode(path) + b"\0")
+
+    sys.addaudithook(hook)
+
+
+def _copying() -> bool:
+    frame = sys._getframe(2)
+    names: list[str] = []
+    while frame.f_back and len(names) < len("copying"):
+        names.append(os.path.basename(frame.f_code.co_filename))
+        frame = frame.f_back
+    return "file_util.py" in names
+
+
+def survey_meson(
+    settings: dict[str, Any], out: str
+) -> tuple[dict[str, str], list[str]]:
+    """Return meson-python's outputs with what each is made from, and the inputs of all of ninja's commands."""
+    mesonpy: Any = importlib.import_module("mesonpy")
+    found = {}
+
+    def install(_self: object, _wheel: object, origin: Any, name: Any, *_: Any) -> None:  # noqa: ANN401
+        found[name.as_posix()] = os.fspath(origin)
+
+    mesonpy.Project.build = lambda _self: None
+    mesonpy._is_native = lambda _path: False
+    mesonpy._WheelBuilder._install_path = install
+    mesonpy.build_wheel(out, settings)
+    build = settings["build-dir"]
+    ninja = [os.environ.get("NINJA", "ninja"), "-C", build]
+    rows = json.loads(subprocess.check_output([*ninja, "-t", "compdb"]))
+    commands = [(row["output"], shlex.split(row["command"])) for row in rows]
+    _run_generators(ninja, commands, build)
+    inputs = subprocess.check_output([*ninja, "-t", "inputs", "all"], text=True)
+    read = {word for _, words in commands for word in words} | {*inputs.splitlines()}
+    with open(f"{build}/meson-info/intro-buildsystem_files.json") as stream:
+        read |= set(json.load(stream))
+    return found, [os.path.normpath(os.path.join(build, path)) for path in read]
+
+
+def _run_generators(
+    ninja: list[str], commands: list[tuple[str, list[str]]], build: str
+) -> None:
+    """Run the commands that are scripts of the project, so that what they read is seen."""
+    stubs = os.path.join(os.path.dirname(os.environ[LOG]), "stubs")
+    os.makedirs(stubs)
+    for name in TRANSPILERS:
+        path = os.path.join(stubs, name)
+        with open(path, "w") as stream:
+            stream.write(STUB)
+        os.chmod(path, 0o700)
+    scripts = [
+        output
+        for output, words in commands
+        for path in (os.path.normpath(os.path.join(build, w)) for w in words[:2])
+        if path.startswith(os.environ[ROOT]) and os.path.isfile(path)
+    ]
+    if scripts:
+        env = {**os.environ, "PATH": f"{stubs}:{os.environ['PATH']}"}
+        # One may want what only a real build makes and fail: what it had read by then was seen.
+        subprocess.run(
+            [*ninja, "-k", "0", *dict.fromkeys(scripts)], env=env, check=False
+        )
+
+
+def survey_other(
+    backend: str, settings: dict[str, Any], out: str
+) -> tuple[dict[str, str], list[str]]:
+    """Return the outputs with what setuptools copies them from, and the sources of its extension modules."""
+    sources: dict[str, str] = {}
+    read: list[str] = []
+    if importlib.util.find_spec("setuptools"):
+        _follow_setuptools(sources, read)
+    module, _, attribute = backend.partition(":")
+    hooks: Any = importlib.import_module(module)
+    hooks = getattr(hooks, attribute) if attribute else hooks
+    with zipfile.ZipFile(os.path.join(out, hooks.build_wheel(out, settings))) as wheel:
+        found = {name: sources.get(name, "") for name in wheel.namelist()}
+    return found, [os.path.abspath(path) for path in read]
+
+
+def _follow_setuptools(sources: dict[str, str], read: list[str]) -> None:
+    watcher: Any = importlib.import_module("sitecustomize")
+    distribution: Any = importlib.import_module("setuptools.dist").Distribution
+    real = distribution.run_command
+
+    def run_command(self: Any, name: str) -> None:  # noqa: ANN401
+        command = self.get_command_obj(name)
+        command.ensure_finalized()
+        if name in {"build_ext", "build_clib"} and not self.have_run.get(name):
+            self.have_run[name] = True
+            for extension in getattr(command, "extensions", None) or ():
+                read.extend([*extension.sources, *extension.depends])
+            for path in command.get_outputs() if name == "build_ext" else ():
+                os.makedirs(os.path.dirname(path), exist_ok=True)
+                with open(path, "wb"):
+                    pass
+        watcher.shipping = name == "build_py" or watcher.shipping
+        real(self, name)
+        if name == "build_py":
+            watcher.shipping = False
+            for path, source in command.get_output_mapping().items():
+                output = os.path.relpath(path, command.build_lib)
+                sources[output] = os.path.abspath(source)
+
+    distribution.run_command = run_command
+
+
+def main() -> None:
+    backend, out, settings = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
+    if backend.startswith("mesonpy"):
+        outputs, read = survey_meson(settings, out)
+    else:
+        outputs, read = survey_other(backend, settings, out)
+    with open(os.path.join(out, "survey.json"), "w") as stream:
+        json.dump({"outputs": outputs, "read": read}, stream)
+
+
+if __name__ == "__main__":
+    main()
+elif __name__ == "sitecustomize":
+    watch(os.environ[LOG], os.environ[ROOT])

@@ -1,0 +1,99 @@
+"""The wheel that upstream published for a pin: which file on the index it is, and what it offers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from patchwheel.download import download
+from patchwheel.errors import InputError
+from patchwheel.index import project_files
+from patchwheel.metadata import field
+from patchwheel.wheelfile import read_wheel
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from pathlib import Path
+
+    from patchwheel.index import IndexConfig
+    from patchwheel.interpreter import Interpreter
+    from patchwheel.manifest import Fork
+    from patchwheel.report import Report
+    from patchwheel.simple import IndexFile
+    from patchwheel.store import Store
+
+# First what runs on every machine that we support, then what needs a newer glibc.
+GLIBC = (*range(28, 4, -1), *range(29, 60))
+LEGACY = {17: "manylinux2014", 12: "manylinux2010", 5: "manylinux1"}
+
+
+def fetch_wheel(
+    fork: Fork,
+    interpreter: Interpreter,
+    *,
+    store: Store,
+    index: Callable[[], IndexConfig],
+    report: Report,
+    offline: bool,
+) -> tuple[Path, str] | None:
+    """Return upstream's wheel for this Python and its sha256, or None when there is none.
+
+    Raises InputError when the index does not say what the file's bytes are.
+    """
+    if fork.upstream_wheel is None:
+        return None
+    files = project_files(index(), fork.distribution)
+    found = choose_wheel(files, fork.version, interpreter)
+    if found is None:
+        report.say(
+            f"{fork.name}: upstream has no wheel of {fork.version} for {interpreter.tag}: every change compiles"
+        )
+        return None
+    if found.sha256 is None:
+        raise InputError(
+            f"the index gives no sha256 for {found.filename}",
+            expected="an index that names the sha256 of its files",
+        )
+    path = download(
+        fork.distribution,
+        found.filename,
+        found.sha256,
+        store=store,
+        index=index,
+        report=report,
+        offline=offline,
+    )
+    return path, found.sha256
+
+
+def extras(wheel: Path) -> list[str]:
+    """Return the extras that a wheel's METADATA provides."""
+    return field(read_wheel(wheel).metadata("METADATA"), "Provides-Extra")
+
+
+def choose_wheel(
+    files: Iterable[IndexFile], version: str, interpreter: Interpreter
+) -> IndexFile | None:
+    """Return the wheel of a version that fits the Python on Linux x86-64, the most specific of several."""
+    from packaging.tags import compatible_tags, cpython_tags
+    from packaging.utils import InvalidWheelFilename, parse_wheel_filename
+    from packaging.version import Version
+
+    major, minor = map(int, interpreter.python.split("."))
+    platforms = []
+    for glibc in GLIBC:
+        platforms += [f"manylinux_2_{glibc}_x86_64"]
+        platforms += [f"{LEGACY[glibc]}_x86_64"] if glibc in LEGACY else []
+    tags = [
+        *cpython_tags((major, minor), platforms=platforms),
+        *compatible_tags((major, minor), interpreter.tag, platforms),
+    ]
+    rank = {tag: number for number, tag in enumerate(tags)}
+    found = []
+    for file in files:
+        try:
+            _, of, _, fits = parse_wheel_filename(file.filename)
+        except InvalidWheelFilename:
+            continue
+        if of == Version(version) and (known := [rank[t] for t in fits if t in rank]):
+            found.append((file.yanked, min(known), file.filename, file))
+    return min(found, key=lambda row: row[:3])[3] if found else None
