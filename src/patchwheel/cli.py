@@ -1,0 +1,423 @@
+"""The command line: parse, call the pipeline, print. Results on standard output, the rest on standard error."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from patchwheel import __version__, render
+from patchwheel.console import CONSOLE
+from patchwheel.errors import (
+    BuildError,
+    CheckError,
+    MachineError,
+    PatchError,
+    PatchwheelError,
+)
+from patchwheel.pipeline import LINK, Options, Pipeline
+from patchwheel.store import Store, default_root
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from patchwheel.manifest import Fork
+
+F = TypeVar("F", bound="Callable[..., Any]")
+
+
+def option(*names: str, **settings: Any) -> Callable[[F], F]:  # noqa: ANN401
+    """Make an option that can also be given as PATCHWHEEL_NAME."""
+    name = max(names, key=len).lstrip("-").replace("-", "_").upper()
+    return click.option(*names, envvar=f"PATCHWHEEL_{name}", **settings)
+
+
+def pipeline_options(function: F) -> F:
+    """Add the options that every stage understands; the command gets a Pipeline as its first argument."""
+
+    @option(
+        "--manifest",
+        type=click.Path(path_type=Path),
+        default=Path("forks.toml"),
+        show_default=True,
+        help="The manifest.",
+    )
+    @option("--python", help="Python version of the wheels, or an interpreter.")
+    @option("--offline", is_flag=True, help="Use only what the store holds.")
+    @option("-j", "--jobs", type=click.IntRange(1), help="Jobs of a compile.")
+    @option(
+        "--sandbox",
+        type=click.Choice(["auto", "required", "none"]),
+        default="auto",
+        show_default=True,
+        help="Isolation of builds.",
+    )
+    @option("-v", "--verbose", is_flag=True, help="Say more.")
+    @functools.wraps(function)
+    def command(
+        *,
+        manifest: Path,
+        python: str | None,
+        offline: bool,
+        jobs: int | None,
+        sandbox: str,
+        verbose: bool,
+        **rest: Any,  # noqa: ANN401
+    ) -> Any:  # noqa: ANN401
+        options = Options(
+            manifest=manifest,
+            store=default_root(),
+            python=python,
+            offline=offline,
+            jobs=jobs,
+            sandbox=sandbox,  # type: ignore[arg-type]
+            verbose=verbose,
+        )
+        return function(Pipeline(options, CONSOLE), **rest)
+
+    return command  # type: ignore[return-value]
+
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+forks_argument = click.argument("forks", nargs=-1, metavar="[FORK]...")
+
+
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
+@click.version_option(__version__)
+def cli() -> None:
+    """Keep patched forks of compiled Python libraries alive.
+
+    Exit codes: 0 ok, 1 internal, 2 usage or manifest, 3 patch, 4 input, 5 build, 6 a check failed, 7 the machine.
+    """
+
+
+@cli.command()
+@forks_argument
+@option(
+    "--from-source", is_flag=True, help="Compile, taking nothing from upstream's wheel."
+)
+@click.option(
+    "--dev", is_flag=True, help="Build the open work tree, uncommitted edits included."
+)
+@option(
+    "-k",
+    "--keep-going",
+    is_flag=True,
+    help="Go on with the other forks after a failure.",
+)
+@click.option("-n", "--dry-run", is_flag=True, help="Show the plan instead.")
+@json_option
+@pipeline_options
+def build(
+    pipeline: Pipeline,
+    forks: Sequence[str],
+    *,
+    from_source: bool,
+    dev: bool,
+    keep_going: bool,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Make the patched wheels, into dist/."""
+    selected = pipeline.manifest.select(forks)
+    if dry_run:
+        show_plans(
+            pipeline, selected, from_source=from_source, dev=dev, as_json=as_json
+        )
+        return
+    wheels, failures = pipeline.build(
+        selected, from_source=from_source, dev=dev, keep_going=keep_going
+    )
+    CONSOLE.close()
+    if any(not wheel.cached for wheel in wheels):
+        render.wheels(wheels)
+    for wheel in wheels:
+        if not as_json:
+            click.echo(pipeline.manifest.root / "dist" / wheel.path.name)
+    if as_json:
+        print_json([wheel.to_json() for wheel in wheels])
+    for failure in failures:
+        click.echo(f"error: {failure.fork}: {failure.error}", err=True)
+    if failures:
+        raise BuildError(f"{len(failures)} of {len(selected)} forks failed")
+
+
+@cli.command()
+@forks_argument
+@option("--from-source", is_flag=True, help="Plan a compile.")
+@click.option("--dev", is_flag=True, help="Plan for the open work tree.")
+@json_option
+@pipeline_options
+def plan(
+    pipeline: Pipeline,
+    forks: Sequence[str],
+    *,
+    from_source: bool,
+    dev: bool,
+    as_json: bool,
+) -> None:
+    """Show what a build would remake, and why."""
+    selected = pipeline.manifest.select(forks)
+    show_plans(pipeline, selected, from_source=from_source, dev=dev, as_json=as_json)
+
+
+@cli.command()
+@click.argument("path", required=False, type=click.Path(path_type=Path))
+@option("--gpu", is_flag=True, help="Add the CUDA runtime libraries.")
+@option("--from-source", is_flag=True, help="Use wheels that are compiled throughout.")
+@click.option("--dev", is_flag=True, help="Use the open work trees.")
+@click.option(
+    "--check", is_flag=True, help="Check the environment again, even an existing one."
+)
+@json_option
+@pipeline_options
+def env(
+    pipeline: Pipeline,
+    path: Path | None,
+    *,
+    gpu: bool,
+    from_source: bool,
+    dev: bool,
+    check: bool,
+    as_json: bool,
+) -> None:
+    """Compose one environment from all the wheels; PATH becomes a link to it (default: .venv-forks)."""
+    from patchwheel.environment import check_environment
+
+    wheels, _ = pipeline.build(
+        list(pipeline.manifest.forks.values()), from_source=from_source, dev=dev
+    )
+    link = (path or pipeline.manifest.root / LINK).absolute()
+    made = pipeline.environment(wheels, link=link, groups=("gpu",) if gpu else ())
+    # One that was just composed was checked before the link was flipped.
+    if check and made.cached:
+        check_environment(made, manifest=pipeline.manifest, report=CONSOLE)
+    CONSOLE.close()
+    if as_json:
+        print_json(made.to_json())
+    else:
+        click.echo(link)
+
+
+@cli.command()
+@forks_argument
+@click.option("--force", is_flag=True, help="Survey unchanged pins again too.")
+@pipeline_options
+def lock(pipeline: Pipeline, forks: Sequence[str], *, force: bool) -> None:
+    """Resolve and pin what is not ours, into forks.lock."""
+    pipeline.write_lock(forks, force=force)
+    CONSOLE.close()
+    click.echo(pipeline.manifest.lock_path)
+
+
+@cli.command()
+@forks_argument
+@json_option
+@pipeline_options
+def status(pipeline: Pipeline, forks: Sequence[str], *, as_json: bool) -> None:
+    """Show pins, patches and what is newer upstream. Exits with 3 when a patch does not apply."""
+    found = [pipeline.status(fork) for fork in pipeline.manifest.select(forks)]
+    CONSOLE.close()
+    if as_json:
+        print_json([fork.to_json() for fork in found])
+    else:
+        render.status(found)
+    broken = [fork for fork in found if not fork.ok]
+    if broken:
+        names = ", ".join(fork.fork for fork in broken)
+        raise PatchError(
+            f"the series does not apply: {names}",
+            hint="`patchwheel dev FORK` once it does; the table says where",
+        )
+
+
+@cli.command(context_settings={"ignore_unknown_options": True})
+@click.argument("fork")
+@click.option(
+    "--dev", is_flag=True, help="Use the open work trees, uncommitted edits included."
+)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[-- ARGS]...")
+@pipeline_options
+def test(pipeline: Pipeline, fork: str, arguments: Sequence[str], *, dev: bool) -> None:
+    """Run upstream's tests of what FORK's series changes; ARGS go to pytest."""
+    [selected] = pipeline.manifest.select([fork])
+    pipeline.test(selected, arguments, dev=dev)
+
+
+@cli.command()
+@click.argument("fork")
+@click.option(
+    "--detach", is_flag=True, help="Only write the patched sources, without git."
+)
+@pipeline_options
+def dev(pipeline: Pipeline, fork: str, *, detach: bool) -> None:
+    """Open a work tree of FORK in work/FORK, with one commit per patch."""
+    [selected] = pipeline.manifest.select([fork])
+    work = pipeline.open_work(selected, detach=detach)
+    if not detach:
+        CONSOLE.say(
+            f"{work.patches} patches, one commit each{' (as it was left)' if work.resumed else ''}; "
+            f"edit and commit, then `patchwheel test {fork} --dev` and `patchwheel export {fork}`"
+        )
+    click.echo(work.folder)
+
+
+@cli.command()
+@click.argument("fork")
+@click.option(
+    "--check",
+    is_flag=True,
+    help="Write nothing; fail if an export would change something.",
+)
+@json_option
+@pipeline_options
+def export(pipeline: Pipeline, fork: str, *, check: bool, as_json: bool) -> None:
+    """Write the commits of FORK's work tree back to patches/FORK; patches that mean the same keep their bytes."""
+    [selected] = pipeline.manifest.select([fork])
+    result = pipeline.export(selected, check=check)
+    if as_json:
+        print_json(dataclasses.asdict(result))
+    else:
+        render.export(fork, result, check=check)
+    if check and result.changed:
+        raise CheckError(
+            f"{fork}: the series is not what an export gives",
+            where=selected.patches,
+            hint=f"patchwheel dev {fork} && patchwheel export {fork}",
+        )
+
+
+@cli.command()
+@click.argument("fork")
+@click.option(
+    "--pin",
+    is_flag=True,
+    required=True,
+    help="Compare the commit's tree with the sdist.",
+)
+@json_option
+@pipeline_options
+def verify(pipeline: Pipeline, fork: str, *, pin: bool, as_json: bool) -> None:  # noqa: ARG001  (--pin is the one question so far)
+    """Compare FORK's git tree with its sdist, file by file."""
+    from patchwheel.verify import check_pin
+
+    [selected] = pipeline.manifest.select([fork])
+    report = check_pin(
+        selected,
+        store=pipeline.store,
+        index=lambda: pipeline.index,
+        report=CONSOLE,
+        offline=pipeline.options.offline,
+    )
+    CONSOLE.close()
+    if as_json:
+        print_json(dataclasses.asdict(report))
+    else:
+        render.pin(report)
+
+
+@cli.command()
+@json_option
+@pipeline_options
+def doctor(pipeline: Pipeline, *, as_json: bool) -> None:
+    """Show what this machine lacks, for each fork, and the command that gets it."""
+    from patchwheel.doctor import diagnose
+
+    known = pipeline.lock if pipeline.manifest.lock_path.exists() else None
+    findings = diagnose(pipeline.manifest, known, store=pipeline.store.root)
+    if as_json:
+        print_json([dataclasses.asdict(finding) for finding in findings])
+    else:
+        render.findings(findings)
+    if any(finding.needed and not finding.ok for finding in findings):
+        raise MachineError(
+            "a build needs what is missing", hint="run the commands in the table"
+        )
+
+
+@cli.group()
+def cache() -> None:
+    """Show, check and shrink the store."""
+
+
+@cache.command("dir")
+def cache_dir() -> None:
+    """Print the store's folder."""
+    click.echo(default_root())
+
+
+@cache.command("verify")
+@json_option
+def cache_verify(*, as_json: bool) -> None:
+    """Hash everything in the store; what is broken is removed, and made again when it is needed."""
+    store = Store(default_root())
+    broken = {f"{e.kind}/{e.key}": why for e in store.entries() if (why := e.broken())}
+    for name in broken:
+        store.remove(*name.split("/"))
+    if as_json:
+        print_json(broken)
+    for name, why in broken.items():
+        click.echo(f"{name}: {why}; removed", err=True)
+    if broken:
+        raise CheckError(
+            f"{len(broken)} entries of the store were broken", where=store.root
+        )
+
+
+@cache.command("prune")
+@click.option(
+    "--older-than", default=30.0, show_default=True, help="Days since the last use."
+)
+def cache_prune(older_than: float) -> None:
+    """Remove what was not used for a while; environments that a link points to stay."""
+    count, freed = Store(default_root()).prune(older_than_days=older_than)
+    click.echo(f"removed {count} entries, {freed / 1e6:,.0f} MB", err=True)
+
+
+def show_plans(
+    pipeline: Pipeline,
+    forks: Sequence[Fork],
+    *,
+    from_source: bool,
+    dev: bool,
+    as_json: bool,
+) -> None:
+    plans = [pipeline.plan(fork, from_source=from_source, dev=dev)[0] for fork in forks]
+    CONSOLE.close()
+    if as_json:
+        print_json([plan.to_json() for plan in plans])
+    else:
+        render.plans(plans)
+
+
+def print_json(value: object) -> None:
+    click.echo(json.dumps(value, indent=1))
+
+
+def main() -> None:
+    """Run the command line; the one place that turns errors into exit codes."""
+    from patchwheel.repo import scrub_environment
+
+    scrub_environment()
+    try:
+        cli.main(standalone_mode=False)
+    except PatchwheelError as err:
+        CONSOLE.close()
+        click.echo(f"error: {err}", err=True)
+        sys.exit(err.exit_code)
+    except click.ClickException as err:
+        err.show()
+        sys.exit(2)
+    except (KeyboardInterrupt, click.Abort):
+        CONSOLE.close()
+        click.echo(
+            "interrupted; nothing is half-written, the same command goes on", err=True
+        )
+        sys.exit(130)

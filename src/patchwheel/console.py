@@ -1,0 +1,99 @@
+"""How stages' reports and results look: progress bars on a terminal, plain lines elsewhere, tables of results."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from rich.progress import Progress, TaskID
+
+PLAIN_INTERVAL = 15.0
+
+
+class Console:
+    """A Report on standard error. rich is imported when the first bar or table is drawn: a no-op needs neither."""
+
+    def __init__(self) -> None:
+        self._bars: Progress | None = None
+        self._tasks: dict[str, TaskID] = {}
+        self._shown: dict[str, float] = {}
+        self.terminal = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+
+    def say(self, line: str) -> None:
+        if self._bars:
+            self._bars.console.print(line, markup=False, highlight=False)
+        else:
+            print(line, file=sys.stderr, flush=True)
+
+    def progress(self, what: str, done: int, total: int | None) -> None:
+        if self.terminal:
+            self._bar(what, done, total)
+        else:
+            self._line(what, done, total)
+
+    def close(self) -> None:
+        if self._bars:
+            self._bars.stop()
+            self._bars = None
+            self._tasks.clear()
+
+    def table(
+        self, headings: Sequence[str], rows: Iterable[Sequence[str]], *, title: str = ""
+    ) -> None:
+        """Draw a table on standard error; without a terminal it is as wide as its content."""
+        from rich import box
+        from rich.console import Console as Rich
+        from rich.table import Table
+
+        self.close()
+        drawn = Table(
+            *headings, title=title or None, box=box.SIMPLE_HEAD, title_justify="left"
+        )
+        for row in rows:
+            drawn.add_row(*row)
+        width = None if self.terminal else 200
+        Rich(stderr=True, width=width, markup=False).print(drawn)
+
+    def _bar(self, what: str, done: int, total: int | None) -> None:
+        from rich.console import Console as Rich
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeElapsedColumn,
+        )
+
+        if self._bars is None:
+            self._bars = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeElapsedColumn(),
+                console=Rich(stderr=True),
+                transient=True,
+            )
+            self._bars.start()
+        if what not in self._tasks:
+            self._tasks[what] = self._bars.add_task(what, total=total)
+        self._bars.update(self._tasks[what], completed=done, total=total)
+        if total is not None and done >= total:
+            self._bars.remove_task(self._tasks.pop(what))
+
+    def _line(self, what: str, done: int, total: int | None) -> None:
+        now = time.monotonic()
+        ended = total is not None and done >= total
+        first = self._shown.setdefault(what, now)
+        if ended or now - first >= PLAIN_INTERVAL:
+            self._shown[what] = now
+            self.say(f"{what}: {done}/{total}" if total else f"{what}: {done}")
+        if ended:
+            del self._shown[what]
+
+
+CONSOLE = Console()

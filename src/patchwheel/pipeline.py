@@ -1,0 +1,364 @@
+"""The stages composed: manifest -> source -> tree -> plan -> wheel -> environment."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import shutil
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from patchwheel.errors import ManifestError, PatchwheelError
+from patchwheel.lock import load_lock
+from patchwheel.manifest import load_manifest
+from patchwheel.plan import Base, make_plan
+from patchwheel.series import load_series
+from patchwheel.source import fetch
+from patchwheel.store import Store
+from patchwheel.tree import apply_series
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from patchwheel.authoring import Work
+    from patchwheel.environment import Environment
+    from patchwheel.export import ExportResult
+    from patchwheel.index import IndexConfig
+    from patchwheel.interpreter import Interpreter
+    from patchwheel.lock import ForkBuild, Lock
+    from patchwheel.manifest import Fork, Manifest
+    from patchwheel.plan import Plan
+    from patchwheel.report import Report
+    from patchwheel.source import Source
+    from patchwheel.status import ForkStatus
+    from patchwheel.tree import PatchedTree
+    from patchwheel.wheel import Wheel
+
+LINK = ".venv-forks"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What the command line decides; `python` is a version such as 3.12 or the path of an interpreter."""
+
+    manifest: Path
+    store: Path
+    python: str | None = None
+    offline: bool = False
+    jobs: int | None = None
+    sandbox: Literal["auto", "required", "none"] = "auto"
+    verbose: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """A fork whose wheel could not be made, for --keep-going."""
+
+    fork: str
+    error: PatchwheelError
+
+
+class Pipeline:
+    """One run over one manifest; each answer is computed once, when it is first asked for."""
+
+    def __init__(self, options: Options, report: Report) -> None:
+        self.options = options
+        self.report = report
+        self.manifest: Manifest = load_manifest(options.manifest)
+        self.store = Store(options.store, say=report.say)
+
+    @functools.cached_property
+    def lock(self) -> Lock:
+        return load_lock(self.manifest.lock_path)
+
+    @functools.cached_property
+    def index(self) -> IndexConfig:
+        from patchwheel.index import load_index_config
+
+        return load_index_config(self.manifest.root)
+
+    @functools.cached_property
+    def python(self) -> str:
+        """The Python that the wheels are for, such as 3.12."""
+        wanted = self.options.python
+        supported = self.manifest.environment.python
+        if wanted is None:
+            return supported[0]
+        version = wanted if wanted[0].isdigit() else self.interpreter.python
+        if version not in supported:
+            raise ManifestError(
+                f"Python {version} is not one that the manifest builds for",
+                where=self.manifest.path,
+                expected=f"one of {', '.join(supported)}",
+            )
+        return version
+
+    @functools.cached_property
+    def interpreter(self) -> Interpreter:
+        from patchwheel.interpreter import find_interpreter
+
+        wanted = self.options.python or ""
+        explicit = wanted if wanted and not wanted[0].isdigit() else None
+        version = (
+            wanted if wanted and not explicit else self.manifest.environment.python[0]
+        )
+        return find_interpreter(version, explicit=explicit, report=self.report)
+
+    def write_lock(self, names: Sequence[str], *, force: bool) -> Lock:
+        """Resolve and pin what is not ours; this is the one place where anything is resolved."""
+        from patchwheel.interpreter import find_interpreter
+        from patchwheel.locking import write_lock
+
+        old = None
+        # One that is not there, or damaged by a merge, is written anew.
+        with contextlib.suppress(ManifestError):
+            old = self.lock
+        return write_lock(
+            self.manifest,
+            old,
+            forks=self.manifest.select(names) if names else (),
+            interpreter=functools.cache(
+                lambda wanted: find_interpreter(wanted, report=self.report)
+            ),
+            store=self.store,
+            index=lambda: self.index,
+            report=self.report,
+            offline=self.options.offline,
+            sandbox=self.options.sandbox,
+            force=force,
+        )
+
+    def source(self, fork: Fork) -> Source:
+        """Return the fork's pin as a git tree; it must be the tree that was locked."""
+        source = fetch(
+            fork,
+            store=self.store,
+            index=lambda: self.index,
+            report=self.report,
+            offline=self.options.offline,
+        )
+        locked = self.lock.tree(fork)
+        if source.tree != locked:
+            raise ManifestError(
+                f"{fork.name}: the source tree is {source.tree}",
+                where=self.lock.path,
+                expected=f"{locked}, which was locked for this pin",
+                hint="run `patchwheel lock` if the pin is right",
+            )
+        return source
+
+    def tree(self, fork: Fork, *, dev: bool = False) -> PatchedTree:
+        source = self.source(fork)
+        if dev:
+            from patchwheel.authoring import work_tree_source
+
+            return work_tree_source(self.work_folder(fork), source, store=self.store)
+        return apply_series(source, load_series(fork.patches), store=self.store)
+
+    def work_folder(self, fork: Fork) -> Path:
+        return self.manifest.root / "work" / fork.name
+
+    def locked(self, fork: Fork) -> ForkBuild:
+        return self.lock.fork(fork, self.python)
+
+    def base(self, fork: Fork) -> Base | None:
+        """Return upstream's wheel, fetched if it is not in the store."""
+        wheel = self.locked(fork).base
+        if wheel is None or fork.upstream_wheel is None:
+            return None
+        found = self.store.find("files", wheel.sha256)
+        if found:
+            path = found / wheel.filename
+        else:
+            from patchwheel.download import download
+
+            path = download(
+                fork.upstream_wheel.distribution,
+                wheel.filename,
+                wheel.sha256,
+                store=self.store,
+                index=lambda: self.index,
+                report=self.report,
+                offline=self.options.offline,
+            )
+        return Base(kind="upstream", path=path, sha256=wheel.sha256)
+
+    def plan(
+        self,
+        fork: Fork,
+        *,
+        from_source: bool = False,
+        dev: bool = False,
+        made: dict[str, Wheel] | None = None,
+    ) -> tuple[Plan, list[Wheel]]:
+        """Return the plan, and the wheels of other forks that it compiles against, made if need be."""
+        build = self.locked(fork)
+        made = {} if made is None else made
+        needs: list[Wheel] = []
+
+        def compile_parts() -> dict[str, str]:
+            from patchwheel.compile import compile_parts as parts
+
+            for name in build.needs:
+                need = self.manifest.forks[name]
+                needs.append(self.wheel(need, made, from_source=from_source, dev=dev))
+            return parts(
+                fork,
+                build,
+                self.interpreter,
+                needs=needs,
+                store=self.store,
+                sandbox=self.options.sandbox,
+                epoch=tree.source.epoch,
+            )
+
+        tree = self.tree(fork, dev=dev)
+        plan = make_plan(
+            tree,
+            build,
+            base=self.base(fork),
+            from_source=from_source,
+            compile_parts=compile_parts,
+            store=self.store,
+            label=self.manifest.environment.label,
+        )
+        return plan, needs
+
+    def wheel(
+        self,
+        fork: Fork,
+        made: dict[str, Wheel],
+        *,
+        from_source: bool = False,
+        dev: bool = False,
+    ) -> Wheel:
+        """Make one wheel, unless it is in `made` or in the store."""
+        from patchwheel.wheel import make_wheel
+
+        if fork.name in made:
+            return made[fork.name]
+        plan, needs = self.plan(fork, from_source=from_source, dev=dev, made=made)
+        made[fork.name] = make_wheel(
+            plan,
+            build=self.locked(fork),
+            interpreter=lambda: self.interpreter,
+            store=self.store,
+            index=lambda: self.index,
+            report=self.report,
+            jobs=self.options.jobs,
+            sandbox=self.options.sandbox,
+            offline=self.options.offline,
+            needs=needs,
+        )
+        return made[fork.name]
+
+    def build(
+        self,
+        forks: Sequence[Fork],
+        *,
+        from_source: bool = False,
+        dev: bool = False,
+        keep_going: bool = False,
+    ) -> tuple[list[Wheel], list[Failure]]:
+        """Make the wheels of `forks` and copy them into dist/ beside the manifest."""
+        made: dict[str, Wheel] = {}
+        failures: list[Failure] = []
+        for fork in forks:
+            try:
+                self.wheel(fork, made, from_source=from_source, dev=dev)
+            except PatchwheelError as err:
+                if not keep_going:
+                    raise
+                failures.append(Failure(fork=fork.name, error=err))
+        wheels = [made[f.name] for f in forks if f.name in made]
+        self.publish(wheels)
+        return wheels, failures
+
+    def publish(self, wheels: Sequence[Wheel]) -> None:
+        """Copy wheels into dist/, and remove what older builds of the same distribution left there."""
+        dist = self.manifest.root / "dist"
+        dist.mkdir(exist_ok=True)
+        for wheel in wheels:
+            target = dist / wheel.path.name
+            if not (target.exists() and same_size(target, wheel.path)):
+                temporary = dist / f".{target.name}.part"
+                shutil.copyfile(wheel.path, temporary)
+                temporary.replace(target)
+            for old in self.published(self.manifest.forks[wheel.fork]):
+                if old != target:
+                    old.unlink()
+
+    def status(self, fork: Fork) -> ForkStatus:
+        from patchwheel.index import latest_version
+        from patchwheel.status import fork_status
+
+        def newest() -> str | None:
+            if self.options.offline:
+                return None
+            return latest_version(self.index, fork.name)
+
+        return fork_status(
+            self.source(fork),
+            load_series(fork.patches),
+            store=self.store,
+            commit=self.lock.forks[fork.name].commit,
+            wheel=next((p.name.split("-")[1] for p in self.published(fork)), None),
+            newest=newest,
+        )
+
+    def published(self, fork: Fork) -> list[Path]:
+        """Return the fork's wheels that lie in dist/."""
+        name = fork.distribution.replace("-", "_")
+        label = self.manifest.environment.label
+        return sorted((self.manifest.root / "dist").glob(f"{name}-*+{label}.*.whl"))
+
+    def test(self, fork: Fork, arguments: Sequence[str], *, dev: bool = False) -> None:
+        """Run upstream's tests of what the series changes, in an environment of all the wheels."""
+        from patchwheel.upstream_tests import run_tests
+
+        wheels, _ = self.build(list(self.manifest.forks.values()), dev=dev)
+        environment = self.environment(wheels, link=None, groups=("test",))
+        tree = self.tree(fork, dev=dev)
+        survey = self.locked(fork).survey
+        run_tests(tree, survey, environment, arguments, store=self.store)
+
+    def open_work(self, fork: Fork, *, detach: bool) -> Work:
+        from patchwheel.authoring import open_work
+
+        folder = self.work_folder(fork)
+        return open_work(self.tree(fork), folder, store=self.store, detach=detach)
+
+    def export(self, fork: Fork, *, check: bool) -> ExportResult:
+        """Write the open work tree's commits back; with `check` and no work tree, the series is opened for it."""
+        from patchwheel.authoring import open_work
+        from patchwheel.export import export
+
+        folder, source = self.work_folder(fork), self.source(fork)
+        if folder.exists() or not check:
+            return export(folder, source, store=self.store, check=check)
+        with self.store.scratch() as scratch:
+            open_work(self.tree(fork), scratch / fork.name, store=self.store)
+            return export(scratch / fork.name, source, store=self.store, check=True)
+
+    def environment(
+        self, wheels: Sequence[Wheel], *, link: Path | None, groups: Sequence[str] = ()
+    ) -> Environment:
+        from patchwheel.environment import compose
+
+        return compose(
+            self.manifest,
+            self.lock.environment(self.manifest, self.python),
+            wheels,
+            interpreter=self.interpreter,
+            store=self.store,
+            index=lambda: self.index,
+            report=self.report,
+            offline=self.options.offline,
+            link=link,
+            groups=groups,
+        )
+
+
+def same_size(one: Path, other: Path) -> bool:
+    return one.stat().st_size == other.stat().st_size

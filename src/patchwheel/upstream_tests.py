@@ -1,0 +1,94 @@
+"""Upstream's own tests of what a series changes, run in a composed environment."""
+
+from __future__ import annotations
+
+import os
+import posixpath
+from typing import TYPE_CHECKING
+
+from patchwheel import run
+from patchwheel.errors import CheckError
+from patchwheel.repo import Repository
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from patchwheel.environment import Environment
+    from patchwheel.lock import Survey
+    from patchwheel.store import Store
+    from patchwheel.tree import PatchedTree
+
+NO_TESTS = 5  # pytest's exit status when it collected nothing
+
+
+def select_tests(tree: PatchedTree) -> list[str]:
+    """Return the test files that the series touches, and those named after the modules that it touches.
+
+    Upstream's layouts: `a/tests/test_b.py` for `a/_b.py`, or `tests/a/test_b.py` beside or above the package.
+    """
+    repo = Repository(tree.source.git_dir)
+    present = repo.files(tree.tree)
+    found = []
+    for change in repo.changes(tree.source.tree, tree.tree):
+        folder, name = posixpath.split(change.path)
+        stem, extension = posixpath.splitext(name)
+        if extension == ".py" and name.startswith("test_"):
+            found.append(change.path)
+        elif extension in {".py", ".pyx"}:
+            wanted = {f"test_{stem}.py", f"test_{stem.lstrip('_')}.py"}
+            inner = folder.removeprefix("src/")
+            for place in (f"{folder}/tests", f"tests/{inner}", f"tests/{inner}_tests"):
+                found += [f"{place}/{n}" for n in sorted(wanted)]
+    return [path for path in dict.fromkeys(found) if path in present]
+
+
+def run_tests(
+    tree: PatchedTree,
+    survey: Survey,
+    environment: Environment,
+    arguments: Sequence[str],
+    *,
+    store: Store,
+) -> None:
+    """Run pytest on the selected files: those that ship where they are installed, others from the patched tree.
+
+    Upstream's pytest configuration is left out, as it may ask for plug-ins. Raises CheckError when a test fails.
+    """
+    files = select_tests(tree)
+    if not files:
+        raise CheckError(
+            f"{tree.source.fork.name}: upstream has no tests of what the series changes",
+            hint="touch a test file in the series, or run pytest in the environment",
+        )
+    installed = {source: path for path, source in survey.verbatim.items()}
+    site = next((environment.path / "lib").glob("python3.*")) / "site-packages"
+    with store.scratch() as folder:
+        (folder / "pytest.ini").write_text("[pytest]\n")
+        if not installed.keys() >= set(files):
+            Repository(tree.source.git_dir).checkout(tree.tree, folder / "tree")
+        paths = [
+            site / installed[f] if f in installed else folder / "tree" / f
+            for f in files
+        ]
+        command: list[str | Path] = [
+            *(environment.python, "-m", "pytest", "-c", folder / "pytest.ini"),
+            *("--rootdir", folder, "-p", "no:cacheprovider", "--import-mode=importlib"),
+            *paths,
+            *arguments,
+        ]
+        status = run.interactive(command, cwd=folder, env=_env(folder))
+    if status:
+        what = "no test was selected" if status == NO_TESTS else "upstream's tests fail"
+        raise CheckError(f"{tree.source.fork.name}: {what}", where=", ".join(files))
+
+
+def _env(home: Path) -> dict[str, str]:
+    """Keep the user's environment, but for what would let Python find other code."""
+    env = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
+    return {
+        **env,
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "MPLBACKEND": "agg",
+        "HOME": str(home),
+    }

@@ -1,0 +1,456 @@
+"""A small real project through the command line, from pin to environment: real git, real compilers, real uv."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+import zipfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+import support
+
+from patchwheel.wheelfile import read_wheel, write_wheel
+
+PACKAGE = Path(__file__).parent.parent / "packages" / "tinyext"
+PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
+VERSION = "1.2.0"
+PATCH = "0010-greet.patch"
+
+pytestmark = [
+    pytest.mark.network,
+    pytest.mark.compiled,
+    pytest.mark.xdist_group("project"),
+]
+
+
+@dataclass(frozen=True)
+class Project:
+    """A folder with a manifest and a series, and where its store is."""
+
+    root: Path
+    store: Path
+    shelf: Path
+
+    def run(self, *words: str, status: int = 0, **env: str) -> str:
+        """Run patchwheel here and return what it printed for machines; for people: `errors`."""
+        done = self.start(*words, **env)
+        out, err = done.communicate(timeout=500)
+        assert done.returncode == status, err
+        return out if status == 0 else err
+
+    def start(self, *words: str, **env: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "patchwheel", *words],
+            cwd=self.root,
+            env={
+                **os.environ,
+                "PATCHWHEEL_STORE": str(self.store),
+                "PATCHWHEEL_PYTHON": "",
+                **self.index,
+                **env,
+            },
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    @property
+    def index(self) -> dict[str, str]:
+        """The shelf stands before the user's index: as an index where it has one, else as a plain folder."""
+        simple = self.shelf / "simple"
+        if simple.exists():
+            return {"UV_INDEX": simple.as_uri()}
+        return {"UV_FIND_LINKS": str(self.shelf)}
+
+    def build(self, *words: str) -> Path:
+        [line] = self.run("build", *words).splitlines()
+        return Path(line)
+
+    @property
+    def patches(self) -> Path:
+        return self.root / "patches" / "tinyext"
+
+
+@pytest.fixture(scope="module")
+def upstream(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """tinyext as a repository whose data folder is a submodule, tagged."""
+    folder = tmp_path_factory.mktemp("upstream")
+    data = PACKAGE / "src/tinyext/data/weights.txt"
+    support.make_upstream(folder / "data", {"weights.txt": data.read_bytes()})
+    files: dict[str, str | bytes | None] = {
+        str(path.relative_to(PACKAGE)): path.read_bytes()
+        for path in PACKAGE.rglob("*")
+        if path.is_file() and path != data
+    }
+    files["README.md"] = "# tinyext\n"
+    support.make_upstream(folder / "tinyext", files)
+    support.git(
+        folder / "tinyext",
+        *("-c", "protocol.file.allow=always", "submodule", "--quiet", "add"),
+        *(f"file://{folder}/data", "src/tinyext/data"),
+    )
+    support.make_upstream(folder / "tinyext", {}, tag=f"v{VERSION}")
+    return folder / "tinyext"
+
+
+@pytest.fixture(scope="module")
+def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("shelf")
+
+
+@pytest.fixture(scope="module")
+def stores(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("stores")
+
+
+@pytest.fixture(scope="module")
+def sdist(upstream: Path, shelf: Path) -> Path:
+    """The sdist of the tag: the repository's files, submodule included, and a PKG-INFO."""
+    files: dict[str, str | bytes] = {}
+    for name in support.git(upstream, "ls-files", "--recurse-submodules").splitlines():
+        if name != ".gitmodules":
+            files[name] = (upstream / name).read_bytes()
+    return support.make_sdist(shelf, "tinyext", VERSION, files)
+
+
+def change(upstream: Path, path: str, old: str, new: str, subject: str) -> bytes:
+    """Return a patch against the tag."""
+    support.git(upstream, "checkout", "-q", f"v{VERSION}")
+    text = (upstream / path).read_text()
+    assert old in text
+    why = "Carried for the tests.\n\nUpstream-Status: Inappropriate [a test]\n"
+    return support.make_patch(
+        upstream, {path: text.replace(old, new)}, subject=subject, body=why
+    )
+
+
+def make_project(root: Path, table: str, patches: dict[str, bytes], store: Path, shelf: Path) -> Project:
+    support.make_manifest(root, {"tinyext": table}, python=PYTHON)
+    support.make_series(root / "patches" / "tinyext", patches)
+    return Project(root=root, store=store, shelf=shelf)
+
+
+@pytest.fixture(scope="module")
+def greeting(upstream: Path) -> bytes:
+    return change(
+        upstream,
+        "src/tinyext/__init__.py",
+        (upstream / "src/tinyext/__init__.py").read_text(),
+        (upstream / "src/tinyext/__init__.py").read_text() + '\nGREETING = "hello"\n',
+        "Greet",
+    )
+
+
+def sdist_table(sdist: Path, extra: str = "upstream-wheel = false") -> str:
+    return (
+        f'version = "{VERSION}"\n{extra}\n'
+        f'sdist = {{ filename = "{sdist.name}", sha256 = "{support.sha256(sdist)}" }}\n'
+    )
+
+
+@pytest.fixture(scope="module")
+def project(
+    tmp_path_factory: pytest.TempPathFactory,
+    sdist: Path,
+    greeting: bytes,
+    stores: Path,
+    shelf: Path,
+) -> Project:
+    """A project that compiles, locked."""
+    root = tmp_path_factory.mktemp("project")
+    made = make_project(root, sdist_table(sdist), {PATCH: greeting}, stores / "one", shelf)
+    made.run("lock")
+    return made
+
+
+@pytest.fixture(scope="module")
+def compiled(project: Project) -> Path:
+    return project.build()
+
+
+def content(wheel: Path) -> dict[str, bytes]:
+    """Return a wheel's files save label and record: names without the version, METADATA without it."""
+    with zipfile.ZipFile(wheel) as archive:
+        found = {name: archive.read(name) for name in archive.namelist()}
+    kept = {}
+    for name, data in found.items():
+        if name.endswith(("/RECORD", "/patchwheel.json")):
+            continue
+        kept[re.sub(r"^tinyext-[^/]*\.dist-info", "INFO", name)] = re.sub(
+            rb"(?m)^Version: .*$", b"", data
+        )
+    return kept
+
+
+def publish(wheel: Path, shelf: Path) -> Path:
+    """Put a wheel of ours on the shelf as upstream would have published it: no label, no record of ours."""
+    found = read_wheel(wheel)
+    version = found.name.version
+    name = replace(found.name, version=VERSION)
+    info = f"tinyext-{VERSION}.dist-info"
+    entries = []
+    for entry in found.entries.values():
+        if entry.name.endswith(("/RECORD", "/patchwheel.json")):
+            continue
+        if entry.name.endswith(".dist-info/METADATA"):
+            from patchwheel.wheelfile import make_entry
+
+            data = entry.content().replace(f"Version: {version}".encode(), f"Version: {VERSION}".encode())
+            entry = make_entry(entry.name, data, mode=entry.mode, date=entry.date)  # noqa: PLW2901
+        entries.append(replace(entry, name=entry.name.replace(found.dist_info, info)))
+    path = shelf / f"{name.stem}-{name.tags}.whl"
+    write_wheel(path, info, entries)
+    return path
+
+
+def record(wheel: Path) -> dict[str, object]:
+    with zipfile.ZipFile(wheel) as archive:
+        name = next(n for n in archive.namelist() if n.endswith("/patchwheel.json"))
+        answer = json.loads(archive.read(name))
+    assert isinstance(answer, dict)
+    return answer
+
+
+def test_a_pin_through_git_and_through_an_sdist_give_the_same_content(
+    upstream: Path,
+    compiled: Path,
+    greeting: bytes,
+    stores: Path,
+    shelf: Path,
+    tmp_path: Path,
+) -> None:
+    commit = support.git(upstream, "rev-parse", f"v{VERSION}")
+    table = (
+        f'version = "{VERSION}"\nupstream-wheel = false\n'
+        f'git = "file://{upstream}"\ntag = "v{VERSION}"\ncommit = "{commit}"\n'
+    )
+    through_git = make_project(tmp_path / "git", table, {PATCH: greeting}, stores / "one", shelf)
+    through_git.run("lock")
+    wheel = through_git.build()
+    assert wheel.name != compiled.name
+    assert content(wheel) == content(compiled)
+    assert record(wheel)["pin"] != record(compiled)["pin"]
+
+
+def test_a_wheel_built_again_in_other_folders_is_bit_identical(
+    project: Project, compiled: Path, stores: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(project.root, tmp_path / "elsewhere", ignore=shutil.ignore_patterns("dist"))
+    other = replace(project, root=tmp_path / "elsewhere", store=stores / "two")
+    wheel = other.build()
+    assert wheel.name == compiled.name
+    assert wheel.read_bytes() == compiled.read_bytes()
+
+
+def test_the_environment_holds_the_labelled_wheel_and_the_patch_works(
+    project: Project, compiled: Path
+) -> None:
+    answer = json.loads(project.run("env", "--json"))
+    python = project.root / ".venv-forks" / "bin" / "python"
+    assert Path(answer["link"]) == project.root / ".venv-forks"
+    code = (
+        "import tinyext, importlib.metadata as m; from tinyext import _fast, _pairs; "
+        "print(tinyext.GREETING, m.version('tinyext'))"
+    )
+    out = subprocess.run([python, "-c", code], capture_output=True, text=True, check=True)
+    greeting, version = out.stdout.split()
+    assert greeting == "hello"
+    assert version == compiled.name.split("-")[1]
+    assert re.fullmatch(rf"{re.escape(VERSION)}\+arrayapi\.h[0-9a-f]{{8}}", version)
+
+
+@pytest.fixture(scope="module")
+def grafting(
+    tmp_path_factory: pytest.TempPathFactory,
+    sdist: Path,
+    greeting: bytes,
+    stores: Path,
+    shelf: Path,
+    project: Project,
+) -> Project:
+    """A project whose upstream published a wheel; it was locked without a series, then got one."""
+    plain = replace(project, root=tmp_path_factory.mktemp("plain"))
+    shutil.copytree(project.root, plain.root, dirs_exist_ok=True, ignore=shutil.ignore_patterns("dist", ".venv-forks"))
+    (plain.patches / PATCH).unlink()
+    (plain.patches / "series").write_text("")
+    published = publish(plain.build(), shelf)
+    support.make_index(shelf / "simple", sdist, published)
+    root = tmp_path_factory.mktemp("grafting")
+    made = make_project(root, sdist_table(sdist, ""), {PATCH: greeting}, stores / "one", shelf)
+    made.run("lock")
+    return made
+
+
+def test_a_python_patch_is_grafted_and_the_rest_is_upstreams(
+    grafting: Project, shelf: Path, compiled: Path
+) -> None:
+    [plan] = json.loads(grafting.run("plan", "--json"))
+    assert plan["route"] == "graft"
+    [output] = plan["outputs"]
+    assert (output["path"], output["why"]) == ("tinyext/__init__.py", PATCH)
+    wheel = grafting.build()
+    assert wheel.name.split("-")[1].endswith(".graft")
+    published = next(shelf.glob("tinyext-*.whl"))
+    ours, theirs = content(wheel), content(published)
+    assert {n for n in ours if ours[n] != theirs[n]} == {"tinyext/__init__.py"}
+    # What a graft makes is what a compile of the same tree makes.
+    assert ours == content(compiled)
+    made = record(wheel)
+    assert made["base"]["sha256"] == support.sha256(published)  # type: ignore[index]
+
+
+def test_nothing_changed_means_nothing_is_made_and_a_renamed_patch_is_a_hit(
+    grafting: Project,
+) -> None:
+    wheel = grafting.build()
+    before = wheel.stat()
+    [again] = json.loads(grafting.run("build", "--json"))
+    assert again["cached"]
+    assert wheel.stat().st_mtime_ns == before.st_mtime_ns
+    (grafting.patches / PATCH).rename(grafting.patches / "0500-renamed.patch")
+    (grafting.patches / "series").write_text("0500-renamed.patch\n")
+    try:
+        [renamed] = json.loads(grafting.run("build", "--json"))
+    finally:
+        (grafting.patches / "0500-renamed.patch").rename(grafting.patches / PATCH)
+        (grafting.patches / "series").write_text(f"{PATCH}\n")
+    assert renamed["cached"]
+    assert renamed["sha256"] == again["sha256"]
+
+
+@pytest.mark.parametrize(
+    ("path", "old", "new", "reason"),
+    [
+        ("src/tinyext/_fast.pyx", "\n", "\n# patched\n", "_fast.pyx"),
+        ("src/tinyext/scale.pxd", "\n", "\n# patched\n", "scale.pxd"),
+        ("src/tinyext/pairs.cpp", "\n", "\n// patched\n", "pairs.cpp"),
+        ("src/tinyext/pure.py", "\n", "\n# patched\n", "pure.py"),
+        ("src/tinyext/generate.py", "\n", "\n# patched\n", "generate.py"),
+        ("src/tinyext/meson.build", "\n", "\n# patched\n", "meson.build"),
+    ],
+)
+def test_what_the_build_reads_makes_it_a_compile(
+    grafting: Project, upstream: Path, tmp_path: Path, path: str, old: str, new: str, reason: str
+) -> None:
+    shutil.copytree(grafting.root, tmp_path / "p", ignore=shutil.ignore_patterns("dist", ".venv-forks"))
+    other = replace(grafting, root=tmp_path / "p")
+    support.make_series(other.patches, {PATCH: change(upstream, path, old, new, "Touch")})
+    [plan] = json.loads(other.run("plan", "--json"))
+    assert plan["route"] == "compile"
+    assert any(reason in why and PATCH in why for why in plan["why"])
+
+
+def test_a_readme_changes_nothing(grafting: Project, upstream: Path, tmp_path: Path) -> None:
+    shutil.copytree(grafting.root, tmp_path / "p", ignore=shutil.ignore_patterns("dist", ".venv-forks"))
+    other = replace(grafting, root=tmp_path / "p")
+    touched = change(upstream, "README.md", "tinyext", "tiny extension", "Reword")
+    support.make_series(other.patches, {PATCH: touched})
+    [plan] = json.loads(other.run("plan", "--json"))
+    assert (plan["route"], plan["outputs"]) == ("graft", [])
+
+
+def test_dev_edit_build_export_round_trip(grafting: Project, tmp_path: Path) -> None:
+    shutil.copytree(grafting.root, tmp_path / "p", ignore=shutil.ignore_patterns("dist", ".venv-forks"))
+    other = replace(grafting, root=tmp_path / "p")
+    before = (other.patches / PATCH).read_bytes()
+    other.run("dev", "tinyext")
+    work = other.root / "work" / "tinyext"
+    assert support.git(work, "log", "--format=%s", "-1") == "Greet"
+    other.run("export", "tinyext")
+    module = work / "src/tinyext/__init__.py"
+    module.write_text(module.read_text().replace('"hello"', '"good day"'))
+    [built] = json.loads(other.run("build", "--dev", "--json"))
+    with zipfile.ZipFile(built["path"]) as archive:
+        assert b"good day" in archive.read("tinyext/__init__.py")
+    assert "__init__.py" in other.run("export", "tinyext", "--check", status=3)
+    support.git(work, "commit", "-q", "-a", "--amend", "--no-edit")
+    other.run("export", "tinyext", "--check", status=6)
+    other.run("export", "tinyext")
+    after = (other.patches / PATCH).read_bytes()
+    assert after != before
+    assert b"good day" in after
+    assert other.run("export", "tinyext", "--check") == ""
+    assert json.loads(other.run("build", "--json"))[0]["cached"]
+
+
+def test_killed_at_any_instant_the_next_run_makes_the_same_wheel(
+    grafting: Project, stores: Path, tmp_path: Path
+) -> None:
+    expected = grafting.build().read_bytes()
+    shutil.copytree(grafting.root, tmp_path / "p", ignore=shutil.ignore_patterns("dist", ".venv-forks"))
+    other = replace(grafting, root=tmp_path / "p", store=tmp_path / "store")
+    for step in range(12):
+        victim = other.start("build")
+        time.sleep(0.1 + 0.1 * step)
+        os.killpg(victim.pid, signal.SIGKILL if step % 2 else signal.SIGINT)
+        victim.communicate()
+    assert other.build().read_bytes() == expected
+    assert other.run("cache", "verify") == ""
+
+
+def test_two_runs_at_once_make_each_thing_once(grafting: Project, tmp_path: Path) -> None:
+    shutil.copytree(grafting.root, tmp_path / "p", ignore=shutil.ignore_patterns("dist", ".venv-forks"))
+    other = replace(grafting, root=tmp_path / "p", store=tmp_path / "store")
+    both = [other.start("build", "--json") for _ in range(2)]
+    answers = []
+    for one in both:
+        out, err = one.communicate(timeout=300)
+        assert one.returncode == 0, err
+        answers += json.loads(out)
+    assert answers[0]["sha256"] == answers[1]["sha256"]
+    assert len({row["seconds"] for row in answers}) == 1
+    assert len(list((other.store / "wheels").iterdir())) == 1
+
+
+def test_offline_a_warm_store_is_enough_and_a_cold_one_is_a_clear_error(
+    grafting: Project, tmp_path: Path
+) -> None:
+    grafting.build()
+    grafting.run("build", "--offline")
+    cold = replace(grafting, store=tmp_path / "store")
+    message = cold.run("build", "--offline", status=4)
+    assert "offline" in message
+
+
+def test_a_failing_build_shows_its_last_lines_and_its_log(
+    project: Project, upstream: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(project.root, tmp_path / "p", ignore=shutil.ignore_patterns("dist", ".venv-forks"))
+    other = replace(project, root=tmp_path / "p")
+    broken = change(upstream, "src/tinyext/pairs.cpp", "{", "{ this is no C++;", "Break")
+    support.make_series(other.patches, {PATCH: broken})
+    message = other.run("build", status=5)
+    assert "this is no C++" in message or "error:" in message
+    log = re.search(r"log: (.*)", message)
+    assert log
+    assert Path(log[1]).exists()
+    assert not list(other.root.glob("dist/*"))
+
+
+def test_a_truncated_sdist_is_refused(
+    project: Project, sdist: Path, tmp_path: Path
+) -> None:
+    shelf = tmp_path / "shelf"
+    shelf.mkdir()
+    (shelf / sdist.name).write_bytes(sdist.read_bytes()[:-100])
+    other = replace(project, store=tmp_path / "store", shelf=shelf)
+    message = other.run("build", status=4)
+    assert support.sha256(sdist) in message
+    assert not list((tmp_path / "store").glob("files/*"))
+
+
+def test_sdist_members(sdist: Path) -> None:
+    """The fixture is what it says: the submodule's file is in the sdist."""
+    with tarfile.open(fileobj=io.BytesIO(sdist.read_bytes())) as archive:
+        assert f"tinyext-{VERSION}/src/tinyext/data/weights.txt" in archive.getnames()
