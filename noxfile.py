@@ -1,0 +1,108 @@
+"""Sessions of patchwheel: `nox -l` lists them; everything they do is a command of the package."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2025.5"
+nox.options.default_venv_backend = "uv|virtualenv"
+nox.options.reuse_venv = "yes"
+nox.options.sessions = ["lint", "types", "tests"]
+
+PROJECT = nox.project.load_toml("pyproject.toml")
+FORKS = tomllib.loads(Path("forks.toml").read_text())["forks"]
+
+
+def install(session: nox.Session, *groups: str) -> None:
+    """Install patchwheel, editable, with dependency groups."""
+    session.install("-e", ".", *nox.project.dependency_groups(PROJECT, *groups))
+
+
+@nox.session
+def build(session: nox.Session) -> None:
+    """The main job: four patched wheels in dist/, one environment at .venv-forks."""
+    install(session)
+    session.run("patchwheel", "build", *session.posargs)
+    session.run("patchwheel", "env", "--check")
+
+
+@nox.session
+def env(session: nox.Session) -> None:
+    """Compose the environment: nox -s env -- [PATH] [--gpu] [--check]."""
+    install(session)
+    session.run("patchwheel", "env", *session.posargs)
+
+
+@nox.session
+def status(session: nox.Session) -> None:
+    """Show pins, patches and what is newer upstream."""
+    install(session)
+    session.run("patchwheel", "status", *session.posargs)
+
+
+@nox.session(name="export-check")
+def export_check(session: nox.Session) -> None:
+    """Check that the series in patches/ are what an export of the open work trees gives."""
+    install(session)
+    for fork in session.posargs or FORKS:
+        session.run("patchwheel", "export", fork, "--check")
+
+
+@nox.session(name="test-forks")
+def test_forks(session: nox.Session) -> None:
+    """Run upstream's tests of the patched modules: nox -s test-forks -- [FORK...]."""
+    install(session)
+    for fork in session.posargs or FORKS:
+        session.run("patchwheel", "test", fork)
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Run the whole test suite, with coverage."""
+    install(session, "test")
+    session.run("coverage", "erase")
+    arguments = session.posargs or ["-n", "2", "--dist", "loadgroup", "-m", "not heavy"]
+    session.run("coverage", "run", "-m", "pytest", *arguments)
+    session.run("coverage", "combine", "--quiet")
+    session.run("coverage", "report")
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style, imports between layers, and the shell scripts' syntax."""
+    install(session, "lint")
+    session.run("ruff", "format", "--check")
+    session.run("ruff", "check")
+    session.run("lint-imports")
+    session.run("sh", "-n", "scripts/nox", external=True)
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Check types."""
+    install(session, "lint", "test")
+    session.install("nox")
+    session.run("mypy")
+
+
+@nox.session(default=False)
+def bench(session: nox.Session) -> None:
+    """Measure against what a user would otherwise do; prints ratios of CPU seconds."""
+    install(session)
+    session.run("python", "scripts/bench.py", *session.posargs)
+
+
+def _build_one(fork: str) -> None:
+    @nox.session(name=f"build-{fork}")
+    def build_one(session: nox.Session) -> None:
+        install(session)
+        session.run("patchwheel", "build", fork, *session.posargs)
+
+    build_one.__doc__ = f"Build the patched wheel of {fork}."
+
+
+for name in FORKS:
+    _build_one(name)
