@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from patchwheel import metadata
+from patchwheel.errors import InputError
+from patchwheel.metadata import (
+    field,
+    labelled,
+    parse_filename,
+    set_dependencies,
+    set_field,
+    set_subject,
+    set_tags,
+)
+
+NAME = "demo_x-1.0-1b-cp312-cp312-manylinux_2_27_x86_64.manylinux_2_28_x86_64.whl"
+TEXT = b"""Metadata-Version: 2.1
+Name: demo-x
+Version: 1.0
+License: first line
+        second: line
+
+        Version: 9
+Requires-Dist: numpy>=2
+Requires-Dist: Foo.Bar (>=1)
+Requires-Python: >=3.9
+
+Version: not a field
+""".replace(b"\n\n        Version", b"\n        Version")
+PROJECT = {"requires-python": ">=3.9", "dependencies": ["numpy >= 2", "foo_bar>=1"]}
+
+
+def test_file_names() -> None:
+    name = parse_filename(NAME, where="here")
+    assert (name.name, name.version, name.build) == ("demo_x", "1.0", "1b")
+    assert name.filename == NAME
+    assert name.expanded_tags == [
+        "cp312-cp312-manylinux_2_27_x86_64",
+        "cp312-cp312-manylinux_2_28_x86_64",
+    ]
+    with pytest.raises(InputError, match="no wheel's file name"):
+        parse_filename("demo.whl", where="here")
+
+
+def test_the_label_is_a_valid_local_version_and_stays_in_the_file_name() -> None:
+    version = labelled("1.18.1", "array.api", "1a2b3c4d" + "0" * 56, graft=True)
+    assert version == "1.18.1+array.api.h1a2b3c4d.graft"
+    assert labelled("1.0", "x", "ab" * 32, graft=False) == "1.0+x.habababab"
+    name = replace(parse_filename(NAME, where=""), version=version)
+    assert name.public == "1.18.1"
+    from packaging.utils import parse_wheel_filename
+
+    distribution, parsed, *_ = parse_wheel_filename(name.filename)
+    assert (distribution, str(parsed)) == ("demo-x", version)
+
+
+def test_fields_end_at_the_first_empty_line_and_keep_their_continuations() -> None:
+    assert field(TEXT, "version") == ["1.0"]
+    edited = set_field(TEXT, ["Version"], [("Version", "1.0+x")])
+    assert edited == TEXT.replace(b"\nVersion: 1.0\n", b"\nVersion: 1.0+x\n")
+    assert set_field(b"Name: x\n", ["Tag"], [("Tag", "a")]) == b"Name: x\nTag: a\n"
+
+
+def test_tags_that_agree_are_left_alone() -> None:
+    wheel = b"Wheel-Version: 1.0\nTag: b-b-b\nTag: a-a-a\n\n"
+    assert set_tags(wheel, ["a-a-a", "b-b-b"]) == wheel
+    assert field(set_tags(wheel, ["c-c-c"]), "Tag") == ["c-c-c"]
+
+
+def test_dependencies_follow_the_project() -> None:
+    new = {**PROJECT, "dependencies": ["numpy>=2.1"], "requires-python": ">=3.10"}
+    extras = {"My.Plot": ["a", "b; os_name=='nt'"]}
+    text = set_dependencies(TEXT, PROJECT, {**new, "optional-dependencies": extras})
+    assert field(text, "Requires-Dist") == [
+        "numpy>=2.1",
+        'a; extra == "my-plot"',
+        'b; os_name == "nt" and extra == "my-plot"',
+    ]
+    assert field(text, "Provides-Extra") == ["my-plot"]
+    assert field(text, "Requires-Python") == [">=3.10"]
+    assert text.endswith(b"\n\nVersion: not a field\n")
+
+
+def test_dependencies_that_the_base_does_not_have() -> None:
+    with pytest.raises(InputError, match="other requirements"):
+        set_dependencies(TEXT, {**PROJECT, "dependencies": ["numpy>=3"]}, PROJECT)
+
+
+def sbom(**subject: object) -> bytes:
+    ref = "pkg:pypi/demo_x@1.0?file_name=" + NAME
+    component = {"name": "demo_x", "version": "1.0", "bom-ref": ref, "purl": ref}
+    return json.dumps(
+        {
+            "metadata": {"component": {**component, **subject}},
+            "components": [component, {"name": "libz", "version": "1.0"}],
+            "dependencies": [{"ref": ref, "dependsOn": ["libz"]}, 7],
+        }
+    ).encode()
+
+
+def test_an_sbom_gets_the_new_subject() -> None:
+    old = parse_filename(NAME, where="")
+    new = replace(old, version="1.0+x.h1")
+    data = json.loads(set_subject(sbom(), old, new))
+    subject = data["metadata"]["component"]
+    assert subject["version"] == "1.0+x.h1"
+    assert subject["purl"].startswith(
+        "pkg:pypi/demo_x@1.0%2Bx.h1?file_name=demo_x-1.0%2Bx.h1-1b-cp312"
+    )
+    assert data["components"][0] == subject
+    assert data["components"][1]["version"] == "1.0"
+    assert data["dependencies"][0]["ref"] == subject["bom-ref"]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        *(b"not json", b"{}", b"[]", b'{"metadata": {"component": null}}'),
+        *(sbom(name="libz"), sbom(version="2.0")),
+    ],
+)
+def test_what_is_about_something_else_is_left_alone(data: bytes) -> None:
+    old = parse_filename(NAME, where="")
+    assert set_subject(data, old, replace(old, version="1.0+x")) == data
+
+
+def test_a_subject_without_purl_and_reference() -> None:
+    old = parse_filename(NAME, where="")
+    data = b'{"metadata": {"component": {"name": "demo-x", "version": "1.0"}}}'
+    new = json.loads(set_subject(data, old, replace(old, version="1.0+x")))
+    assert new["metadata"]["component"] == {"name": "demo-x", "version": "1.0+x"}
+
+
+def test_names_are_normalised() -> None:
+    assert metadata.normal("Foo__Bar.baz") == "foo-bar-baz"

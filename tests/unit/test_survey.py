@@ -1,0 +1,459 @@
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import support
+
+from patchwheel import surveyor, uv
+from patchwheel.buildenv import build_environment, static_build_requirements
+from patchwheel.errors import BuildError, InputError
+from patchwheel.index import load_index_config
+from patchwheel.manifest import Fork, UpstreamWheel
+from patchwheel.repo import Repository
+from patchwheel.source import Source
+from patchwheel.survey import made_with, survey_pin
+from patchwheel.wheelfile import read_wheel
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from patchwheel.interpreter import Interpreter
+    from patchwheel.store import Store
+    from patchwheel.survey import Surveyed
+
+TINYEXT = Path(__file__).parents[1] / "packages" / "tinyext"
+# What meson-python shows of itself, without meson: files that are copied, and one that ninja makes.
+MESONPY = """\
+import json, os, pathlib
+
+class Project:
+    def build(self):
+        raise SystemExit("this would compile")
+
+class _WheelBuilder:
+    def _install_path(self, wheel, origin, destination, *more):
+        raise SystemExit("this would read what is not built")
+
+def build_wheel(out, settings):
+    Project().build()
+    build = pathlib.Path(settings["build-dir"])
+    (build / "meson-info").mkdir(parents=True)
+    read = [os.path.abspath("meson.build")]
+    (build / "meson-info" / "intro-buildsystem_files.json").write_text(json.dumps(read))
+    open("pyproject.toml").close()
+    open("README.md").close()
+    for name in ("a.py", "both.py"):
+        destination = pathlib.PurePath("pw_demo", name)
+        _WheelBuilder()._install_path(None, os.path.abspath(name), destination, 1, 2)
+    _WheelBuilder()._install_path(None, build / "x.so", pathlib.PurePath("pw_demo/x.so"))
+    return "pw_demo-1.0-py3-none-any.whl"
+"""
+NINJA = """\
+#!/usr/bin/env python3
+import json, os, runpy, subprocess, sys
+build, words = sys.argv[2], sys.argv[3:]
+source = os.environ["PATCHWHEEL_SURVEY_ROOT"]
+python = os.path.join(os.path.dirname(os.path.abspath(__file__)), "python")
+command = [python, source + "gen.py", source + "both.py"]
+if words == ["-t", "compdb"]:
+    rows = [{"output": "x.c", "command": " ".join(command)}, {"output": "x.so", "command": "gcc x.c"}]
+    print(json.dumps(rows))
+elif words == ["-t", "inputs", "all"]:
+    print("x.c"); print(os.path.relpath(source + "fast.h", build))
+elif words == ["-k", "0", "x.c"]:
+    sys.exit(subprocess.call(command, cwd=build))
+else:
+    sys.exit(f"unexpected {words}")
+"""
+FILES = {
+    "pyproject.toml": '[build-system]\nbuild-backend = "mesonpy"\nrequires = []\n',
+    "meson.build": "project('pw-demo')\n",
+    "README.md": "demo\n",
+    "a.py": "a = 1\n",
+    "both.py": "table = 1\n",
+    "fast.h": "#define X\n",
+    "helper.py": "import json\n",
+    "data/more.txt": "1\n",
+    "unused.py": "",
+    "gen.py": "import subprocess, sys, helper\nopen(sys.argv[1]).close()\n"
+    "open(helper.__file__.replace('helper.py', 'data/more.txt')).close()\n"
+    "subprocess.run(['cython', '-o', 'x.c'], check=True)\nassert open('x.c').read() == ''\n",
+}
+FORK = Fork(
+    name="pw-demo",
+    version="1.0",
+    patches=Path("/nowhere"),
+    upstream_wheel=UpstreamWheel(distribution="pw-demo"),
+)
+
+
+def source_of(folder: Path, files: Mapping[str, str | bytes], fork: Fork) -> Source:
+    repo = Repository.bare(folder / "git")
+    rows = (
+        (n, "100644", t.encode() if isinstance(t, str) else t) for n, t in files.items()
+    )
+    return Source(
+        fork=fork,
+        git_dir=repo.git_dir,
+        tree=repo.import_files(rows),
+        epoch=support.EPOCH,
+        origin="sdist",
+    )
+
+
+class Bench:
+    """Surveys projects with the stand-in for meson-python."""
+
+    def __init__(self, folder: Path, store: Store, interpreter: Interpreter) -> None:
+        self.folder, self.store, self.interpreter = folder, store, interpreter
+        self.env = folder / "env"
+        uv.make_venv(self.env, interpreter, log=folder / "venv.log")
+        packages = next(self.env.glob("lib/python3*/site-packages"))
+        support.write(packages, {"mesonpy.py": MESONPY})
+        support.write(self.env, {"bin/ninja": NINJA})
+        (self.env / "bin" / "ninja").chmod(0o755)
+
+    def survey(
+        self, files: Mapping[str, str], base: Mapping[str, str] | Path | None = None
+    ) -> Surveyed:
+        if base is not None and not isinstance(base, Path):
+            base = support.make_wheel(self.folder / "base", "pw-demo", "1.0", base)
+        return survey_pin(
+            source_of(self.folder, files, FORK),
+            self.env,
+            base=base,
+            interpreter=self.interpreter,
+            store=self.store,
+            report=support.Recorder(),
+            sandbox="none",
+        )
+
+
+@pytest.fixture
+def bench(tmp_path: Path, store: Store, interpreter: Interpreter) -> Bench:
+    return Bench(tmp_path, store, interpreter)
+
+
+def test_a_survey_finds_outputs_and_everything_that_is_read(bench: Bench) -> None:
+    found = bench.survey(FILES)
+    assert found.gap is None
+    assert found.survey.verbatim == {
+        "pw_demo/a.py": "a.py",
+        "pw_demo/both.py": "both.py",
+    }
+    assert found.survey.built == ("pw_demo/x.so",)
+    # gen.py says none of helper.py and data/more.txt to ninja.
+    assert found.survey.reads == {
+        *("meson.build", "README.md", "both.py", "fast.h"),
+        *("gen.py", "helper.py", "data/more.txt"),
+    }
+
+
+def test_a_script_that_reads_pyproject_is_seen(bench: Bench) -> None:
+    more = "open(sys.argv[1].replace('both.py', 'pyproject.toml')).close()\n"
+    found = bench.survey({**FILES, "gen.py": FILES["gen.py"] + more})
+    assert "pyproject.toml" in found.survey.reads
+
+
+def test_the_base_is_compared(bench: Bench) -> None:
+    base = {"pw_demo/a.py": "a = 1\n", "pw_demo/both.py": "published otherwise\n"}
+    base |= {"pw_demo/x.so": "_cython_3_2_9\0 (NumPy 1.25)", "pw_demo.libs/a.so": ""}
+    found = bench.survey(FILES, base)
+    assert found.gap is None
+    assert found.survey.verbatim == {"pw_demo/a.py": "a.py"}
+    assert found.survey.built == ("pw_demo/both.py", "pw_demo/x.so")
+    assert found.made_with == {"cython": "3.2.9", "numpy-target": "1.25"}
+    other = bench.survey(FILES, {**base, "pw_demo/extra.py": ""})
+    assert other.gap == "it has pw_demo/extra.py"
+
+
+def test_a_base_whose_record_lies(bench: Bench) -> None:
+    wheel = support.make_wheel(bench.folder / "lie", "pw-demo", "1.0", {"a.py": "one"})
+    with zipfile.ZipFile(wheel) as archive:
+        files = {n: archive.read(n) for n in archive.namelist()}
+    with zipfile.ZipFile(wheel, "w") as archive:
+        for name, data in files.items():
+            archive.writestr(name, b"two" if name == "a.py" else data)
+    with pytest.raises(InputError, match="other bytes than RECORD"):
+        bench.survey(FILES, wheel)
+
+
+def test_a_project_that_cannot_be_configured(bench: Bench) -> None:
+    files = {n: t for n, t in FILES.items() if n != "README.md"}
+    with pytest.raises(BuildError, match="pw-demo: python failed") as caught:
+        bench.survey(files)
+    assert "README.md" in str(caught.value)
+
+
+def test_a_backend_without_files(bench: Bench) -> None:
+    packages = next(bench.env.glob("lib/python3*/site-packages"))
+    text = MESONPY.replace("    for name in", "    return ''\n    for name in")
+    support.write(packages, {"mesonpy.py": text})
+    with pytest.raises(BuildError, match="names no files"):
+        bench.survey(FILES)
+
+
+def test_another_backend_builds_and_nothing_of_it_is_a_copy(bench: Bench) -> None:
+    backend = (
+        "import shutil\ndef build_wheel(out, settings):\n    open('a.py').close()\n"
+    )
+    backend += "    return shutil.copy('ready.whl', out + '/' + NAME)[len(out) + 1:]\n"
+    wheel = support.make_wheel(bench.folder / "w", "pw-demo", "1.0", {"a.py": ""})
+    backend = f"NAME = {wheel.name!r}\n" + backend
+    text = '[build-system]\nbuild-backend = "own"\nbackend-path = ["tools"]\nrequires = []\n'
+    files = {"pyproject.toml": text, "tools/own.py": backend, "a.py": ""}
+    source = source_of(bench.folder, {**files, "ready.whl": wheel.read_bytes()}, FORK)
+    found = survey_pin(
+        source,
+        bench.env,
+        base=None,
+        interpreter=bench.interpreter,
+        store=bench.store,
+        report=support.Recorder(),
+        sandbox="none",
+    )
+    assert found.survey.verbatim == {}
+    assert found.survey.built == ("a.py",)
+    assert found.survey.reads == {"a.py", "ready.whl", "tools/own.py"}
+
+
+def test_libraries_reveal_their_makers(tmp_path: Path) -> None:
+    files = {
+        "x/a.so": "_cython_3_2_9\0_cython_3_2_9\0",
+        "x/b.so": "_cython_3_2_9\0release 13.2, V13.2.51\0",
+        "x/c.so": "_cython_3_1_0a1\0",
+        "x/d.py": "_cython_1_1_1\0",
+        "x.libs/libopenblas-1.so.0": "OpenBLAS 0.3.31.dev",
+        "x.libs/libother.so": "nothing",
+    }
+    wheel = read_wheel(support.make_wheel(tmp_path, "x", "1.0", files))
+    assert made_with(wheel) == {
+        "cython": "3.2.9",
+        "cuda": "13.2",
+        "openblas": "0.3.31",
+        "blas": "libopenblas-1.so.0",
+    }
+
+
+def run_as(name: str, code: str, env: Mapping[str, str]) -> str:
+    text = f"import runpy\nfound = runpy.run_path({surveyor.__file__!r}, run_name={name!r})\n"
+    done = subprocess.run(
+        [sys.executable, "-c", text + code],
+        env={**os.environ, **env},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_it_watches_a_process(tmp_path: Path) -> None:
+    root, log = tmp_path / "root", tmp_path / "log"
+    support.write(
+        root, {"a.txt": "", "b.txt": "", "pyproject.toml": "", "file_util.py": ""}
+    )
+    log.touch()
+    code = f"""
+import os
+root = {str(root)!r}
+for _ in range(2):
+    open(root + "/a.txt").close()
+open(os.open(root + "/pyproject.toml", os.O_RDONLY)).close()
+open({str(tmp_path / "outside")!r}, "w").close()
+exec(compile("def copy(path): open(path).close()", root + "/file_util.py", "exec"))
+found["watch"].__globals__["shipping"] = True
+copy(root + "/b.txt")
+"""
+    env = {surveyor.LOG: str(log), surveyor.ROOT: f"{root}/"}
+    run_as("sitecustomize", code, env)
+    assert log.read_text().split("\0") == [str(root / "a.txt"), ""]
+
+
+def test_meson_python_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, build = tmp_path / "src", tmp_path / "build"
+    support.write(source, {n: t for n, t in FILES.items() if n != "gen.py"})
+    support.write(source, {"gen.py": "import sys\nopen(sys.argv[1]).close()\n"})
+    ninja = tmp_path / "bin" / "ninja"
+    support.write(tmp_path, {"bin/ninja": NINJA})
+    ninja.chmod(0o755)
+    (ninja.parent / "python").symlink_to(sys.executable)
+    module = ModuleType("mesonpy")
+    exec(MESONPY, module.__dict__)
+    monkeypatch.setitem(sys.modules, "mesonpy", module)
+    monkeypatch.chdir(source)
+    monkeypatch.setenv("NINJA", str(ninja))
+    monkeypatch.setenv(surveyor.ROOT, f"{source}/")
+    monkeypatch.setenv(surveyor.LOG, str(tmp_path / "log"))
+    settings = json.dumps({"build-dir": str(build)})
+    monkeypatch.setattr(sys, "argv", ["x", "mesonpy", str(tmp_path), settings])
+    surveyor.main()
+    answer = json.loads((tmp_path / "survey.json").read_text())
+    assert answer["outputs"]["pw_demo/a.py"] == str(source / "a.py")
+    assert str(source / "fast.h") in answer["read"]
+    assert str(source / "meson.build") in answer["read"]
+    stub = tmp_path / "stubs" / "cython"
+    for words in (["-o", "1.c"], ["-o2.c"], ["--output-file=3.c", "x.pyx"]):
+        subprocess.run([stub, *words], cwd=tmp_path, check=True)
+    assert {p.name for p in tmp_path.glob("*.c")} == {"1.c", "2.c", "3.c"}
+
+
+class Command:
+    """A command of setuptools."""
+
+    def __init__(self, name: str, build_lib: str) -> None:
+        self.name, self.build_lib, self.ran = name, build_lib, False
+        extension = SimpleNamespace(sources=["src/x.pyx"], depends=["src/x.h"])
+        self.extensions = [extension] if name == "build_ext" else None
+
+    def ensure_finalized(self) -> None:
+        pass
+
+    def get_outputs(self) -> list[str]:
+        return [f"{self.build_lib}/pw/x.so"]
+
+    def get_output_mapping(self) -> dict[str, str]:
+        return {f"{self.build_lib}/pw/a.py": "src/a.py"}
+
+
+def test_setuptools_is_followed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lib = tmp_path / "lib"
+    seen: list[tuple[str, bool]] = []
+
+    class Distribution:
+        def __init__(self) -> None:
+            self.have_run: dict[str, bool] = {}
+
+        def get_command_obj(self, name: str) -> Command:
+            return Command(name, str(lib))
+
+        def run_command(self, name: str) -> None:
+            seen.append((name, watcher.shipping))
+
+    def build_wheel(out: str, settings: Any) -> str:  # noqa: ANN401
+        for name in ("build_py", "build_clib", "build_ext"):
+            Distribution().run_command(name)
+        with zipfile.ZipFile(f"{out}/pw.whl", "w") as archive:
+            archive.writestr("pw/a.py", "")
+            archive.write(lib / "pw" / "x.so", "pw/x.so")
+        return "pw.whl"
+
+    watcher: Any = ModuleType("sitecustomize")
+    watcher.shipping = False
+    modules: dict[str, dict[str, object]] = {
+        "setuptools.dist": {"Distribution": Distribution},
+        "pw_backend": {"legacy": SimpleNamespace(build_wheel=build_wheel)},
+    }
+    for name, values in modules.items():
+        module = ModuleType(name)
+        module.__dict__.update(values)
+        monkeypatch.setitem(sys.modules, name, module)
+    monkeypatch.setitem(sys.modules, "sitecustomize", watcher)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _name: True)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["x", "pw_backend:legacy", str(tmp_path), "{}"])
+    surveyor.main()
+    answer = json.loads((tmp_path / "survey.json").read_text())
+    assert answer["outputs"] == {"pw/a.py": str(tmp_path / "src/a.py"), "pw/x.so": ""}
+    assert answer["read"] == [str(tmp_path / "src/x.pyx"), str(tmp_path / "src/x.h")]
+    assert seen[0] == ("build_py", True)
+    assert not watcher.shipping
+
+
+def real_environment(
+    tree: Path, fork: Fork, interpreter: Interpreter, store: Store
+) -> Path:
+    index = load_index_config(tree)
+    report = support.Recorder()
+    requires = uv.resolve(
+        static_build_requirements(tree, fork),
+        interpreter=interpreter,
+        index=index,
+        offline=False,
+        log=tree.parent / "resolve.log",
+        report=report,
+    )
+    return build_environment(
+        requires,
+        [],
+        interpreter=interpreter,
+        store=store,
+        index=lambda: index,
+        report=report,
+        offline=False,
+    )
+
+
+def survey_really(
+    folder: Path,
+    files: Mapping[str, str | bytes],
+    interpreter: Interpreter,
+    store: Store,
+) -> Surveyed:
+    support.write(folder / "tree", files)
+    source = source_of(folder, files, FORK)
+    return survey_pin(
+        source,
+        real_environment(folder / "tree", FORK, interpreter, store),
+        base=None,
+        interpreter=interpreter,
+        store=store,
+        report=support.Recorder(),
+    )
+
+
+@pytest.mark.network
+def test_a_real_meson_project(
+    tmp_path: Path, interpreter: Interpreter, store: Store
+) -> None:
+    files = {
+        str(path.relative_to(TINYEXT)): path.read_bytes()
+        for path in TINYEXT.rglob("*")
+        if path.is_file()
+    }
+    survey = survey_really(tmp_path, files, interpreter, store).survey
+    shipped = ("__init__.py", "pure.py", "scale.pxd", "data/weights.txt")
+    assert survey.verbatim == {f"tinyext/{n}": f"src/tinyext/{n}" for n in shipped}
+    assert "tinyext/units.py" in survey.built
+    assert [name.partition(".")[0] for name in survey.built] == [
+        *("tinyext/_fast", "tinyext/_pairs", "tinyext/units"),
+    ]
+    assert {"src/tinyext/pure.py", "src/tinyext/generate.py"} <= survey.reads
+    assert "src/tinyext/__init__.py" not in survey.reads
+
+
+@pytest.mark.network
+def test_a_real_setuptools_project(
+    tmp_path: Path, interpreter: Interpreter, store: Store
+) -> None:
+    files = {
+        "pyproject.toml": '[build-system]\nrequires = ["setuptools"]\nbuild-backend = "setuptools.build_meta"\n'
+        '[project]\nname = "pw-demo"\nversion = "1.0"\nreadme = "README.md"\n',
+        "README.md": "demo\n",
+        "setup.py": "import sys\nfrom setuptools import Extension, setup\n"
+        "numbers = open('numbers.txt').read()\n"
+        "setup(packages=['pw'], package_data={'pw': ['x.json']}, ext_modules=[Extension('pw.fast', ['pw/fast.c'])])\n",
+        "numbers.txt": "1\n",
+        "pw/__init__.py": "",
+        "pw/x.json": "{}",
+        "pw/fast.c": "this does not compile",
+        "tests/test_pw.py": "",
+    }
+    survey = survey_really(tmp_path, files, interpreter, store).survey
+    # setuptools itself ships the sources of extension modules that lie in a package.
+    shipped = ("pw/__init__.py", "pw/fast.c", "pw/x.json")
+    assert survey.verbatim == {n: n for n in shipped}
+    (built,) = survey.built
+    assert built.startswith("pw/fast.")
+    assert survey.reads == {"README.md", "numbers.txt", "setup.py", "pw/fast.c"}
