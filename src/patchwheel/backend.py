@@ -28,11 +28,11 @@ if TYPE_CHECKING:
     from patchwheel.store import Store
     from patchwheel.toolchain import Tool
 
-# Peak of the heaviest template instantiations; more jobs than memory allows end in the OOM killer.
-MEMORY_PER_JOB = 1_500_000_000
 NINJA = re.compile(r"\[(\d+)/(\d+)\] ")
 BUILDING = re.compile(r"building '([\w.]+)' extension")
 CUDA = "cuda"
+# Those of CPython's own release builds.
+OPTIMISED = "-fno-strict-overflow -DNDEBUG -O3 -g0"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,8 +122,21 @@ class Workplace:
         copy = self.room.work / script.name
         copy.write_bytes(script.read_bytes())
         words = [cmd[0], str(self.room.see(copy)), *cmd[2:]]
-        env = {**self.variables, **(extra_environ or {})}
+        env = {**self.variables, **self._flags(), **(extra_environ or {})}
         self._run(words, cwd=self.source, env=env, write=[exchange])
+
+    def _flags(self) -> dict[str, str]:
+        """Return the compiler flags for backends that take them from the interpreter's own build.
+
+        That build's run paths and debug information lead into this machine; meson has flags of its own.
+        """
+        if self.system().is_meson:
+            return {}
+        flags = {"LDSHARED": f"{self.variables['CC']} -shared"}
+        flags["LDCXXSHARED"] = f"{self.variables['CXX']} -shared"
+        for name in ("CFLAGS", "CXXFLAGS"):
+            flags[name] = f"{OPTIMISED} {self.variables.get(name, '')}".strip()
+        return flags
 
     def _run(
         self,
@@ -217,7 +230,7 @@ def open_workplace(
         fork.name, sandbox=level, store=store, env=environment, read=read
     ) as room:
         inside = room.see(environment)
-        workers = worker_count(jobs)
+        workers = toolchain.worker_count(jobs)
         variables = _variables(room, tools, epoch)
         if toolkit:
             seen = room.see(toolkit)
@@ -240,21 +253,6 @@ def open_workplace(
 
 def compilers(fork: Fork) -> list[str]:
     return [*toolchain.ALWAYS, *(name for name in fork.system if name != CUDA)]
-
-
-def worker_count(jobs: int | None) -> int:
-    """Return how many compilers may run: the asked-for number, else by cores and free memory."""
-    if jobs:
-        return jobs
-    cores = len(os.sched_getaffinity(0))
-    return max(1, min(cores, free_memory() // MEMORY_PER_JOB))
-
-
-def free_memory() -> int:
-    text = Path("/proc/meminfo").read_text()
-    match = re.search(r"MemAvailable:\s+(\d+) kB", text)
-    assert match  # noqa: S101  (in every Linux since 3.14)
-    return int(match[1]) * 1024
 
 
 def _variables(room: Room, tools: Mapping[str, Tool], epoch: int) -> dict[str, str]:
@@ -283,9 +281,7 @@ def _variables(room: Room, tools: Mapping[str, Tool], epoch: int) -> dict[str, s
         if name in tools:
             # Said explicitly, so that meson does not put a ccache that it finds in front.
             found[variable] = " ".join(tools[name].words)
-    # Some Pythons ask for debug information in what they build, and that is full of paths.
-    flags = ["-g0"]
     if room.sandbox.level != "bwrap":
-        flags.append(f"-ffile-prefix-map={room.inside}=/build")
-    found |= dict.fromkeys(("CFLAGS", "CXXFLAGS", "FFLAGS"), " ".join(flags))
+        mapped = f"-ffile-prefix-map={room.inside}=/build"
+        found |= dict.fromkeys(("CFLAGS", "CXXFLAGS", "FFLAGS"), mapped)
     return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -406,6 +407,8 @@ def main() -> None:
     from patchwheel.repo import scrub_environment
 
     scrub_environment()
+    # A CI job that is cancelled gets this signal: end as for Ctrl-C, children included.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         cli.main(standalone_mode=False)
     except PatchwheelError as err:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from patchwheel import cuda, toolchain
+from patchwheel.archive import names
 from patchwheel.backend import CUDA, compilers, open_workplace
 from patchwheel.buildenv import (
     build_environment,
@@ -24,7 +25,7 @@ from patchwheel.lock import build_settings
 from patchwheel.relocate import check_relocated, relocate
 from patchwheel.repo import Repository
 from patchwheel.sandbox import Wanted, detect
-from patchwheel.wheelfile import names, read_wheel
+from patchwheel.wheelfile import read_wheel
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -97,13 +98,12 @@ def compile_wheel(
     needs: Sequence[Wheel],
     out: Path,
     offline: bool,
-    source_folder: Path | None = None,
 ) -> Compiled:
-    """Build the plan's tree, or the files of `source_folder`, into a relocated wheel in `out`."""
+    """Build the plan's tree into a relocated wheel in `out`."""
     fork = plan.tree.source.fork
     tools = _tools(fork, build, interpreter, store)
     # What the lock names and we make ourselves comes from us.
-    ours = {name_of(need.fork) for need in needs}
+    ours = {name_of(need.path.name.partition("-")[0]): need.version for need in needs}
     locked = [d for d in build.build_requires if name_of(d.name) not in ours]
     environment = build_environment(
         locked,
@@ -125,11 +125,10 @@ def compile_wheel(
         jobs=jobs,
         step="compile",
     ) as workplace:
-        _fill(workplace.source, plan, source_folder)
+        Repository(plan.tree.source.git_dir).checkout(plan.tree.tree, workplace.source)
         rename_project(workplace.source, fork)
         have = {name_of(d.name): d.version for d in locked}
-        have |= {name_of(need.fork): need.version.partition("+")[0] for need in needs}
-        _check_requirements(workplace, have, interpreter)
+        _check_requirements(workplace, have | ours, interpreter)
         wheel = relocate(workplace.build_wheel(), workplace)
         check_relocated(
             wheel,
@@ -186,16 +185,6 @@ def _tools(
             "nvcc", [str(nvcc)], nvcc, store=store
         )
     return tools
-
-
-def _fill(source: Path, plan: Plan, folder: Path | None) -> None:
-    if folder is None:
-        Repository(plan.tree.source.git_dir).checkout(plan.tree.tree, source)
-    else:
-        ignore = shutil.ignore_patterns(".git")
-        shutil.copytree(
-            folder, source, symlinks=True, ignore=ignore, dirs_exist_ok=True
-        )
 
 
 def _check_requirements(

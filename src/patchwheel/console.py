@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 PLAIN_INTERVAL = 15.0
+STEPS = 50_000
 
 
 class Console:
@@ -91,9 +92,16 @@ class Console:
         first = self._shown.setdefault(what, now)
         if ended or now - first >= PLAIN_INTERVAL:
             self._shown[what] = now
-            self.say(f"{what}: {done}/{total}" if total else f"{what}: {done}")
+            self.say(f"{what}: {_amount(done, total)}")
         if ended:
             del self._shown[what]
+
+
+def _amount(done: int, total: int | None) -> str:
+    # Steps of a build are thousands at most; what counts further are bytes.
+    scale, unit = (1e6, " MB") if (total or done) > STEPS else (1, "")
+    rows = [f"{number / scale:,.0f}" for number in (done, total) if number is not None]
+    return "/".join(rows) + unit
 
 
 CONSOLE = Console()

@@ -10,17 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from patchwheel import cuda, run, toolchain
-from patchwheel.backend import (
-    CUDA,
-    MEMORY_PER_JOB,
-    compilers,
-    free_memory,
-    worker_count,
-)
+from patchwheel.backend import CUDA, compilers
 from patchwheel.errors import PatchwheelError
 from patchwheel.interpreter import find_interpreter
 from patchwheel.report import Quiet
 from patchwheel.sandbox import detect
+from patchwheel.toolchain import MEMORY_PER_JOB, free_memory, worker_count
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

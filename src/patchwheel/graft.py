@@ -6,14 +6,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from patchwheel import metadata
+from patchwheel.archive import make_entry, zip_date
 from patchwheel.errors import InputError
 from patchwheel.plan import METADATA, old_tree, read_projects
 from patchwheel.repo import Repository
-from patchwheel.wheelfile import make_entry, output_names, read_wheel, zip_date
+from patchwheel.wheelfile import output_names, read_wheel
 
 if TYPE_CHECKING:
+    from patchwheel.archive import Entry
     from patchwheel.plan import Base, Plan
-    from patchwheel.wheelfile import Entry, WheelFile
+    from patchwheel.wheelfile import WheelFile
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

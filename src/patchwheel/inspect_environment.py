@@ -17,9 +17,14 @@ def normal(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def name_of(distribution: metadata.Distribution) -> str:
+def header(distribution: metadata.Distribution, name: str) -> str:
     # A broken installation leaves folders without METADATA.
-    return normal(distribution.metadata["Name"] or "a distribution without a name")
+    found = distribution.metadata
+    return found[name] if name in found else f"(no {name})"  # noqa: SIM401  (its type has no `get`)
+
+
+def name_of(distribution: metadata.Distribution) -> str:
+    return normal(header(distribution, "Name"))
 
 
 def modules(distribution: metadata.Distribution) -> list[str]:
@@ -67,7 +72,7 @@ def imports(names: list[str]) -> list[str]:
 
 def inspect(expected: dict[str, str], forks: list[str]) -> list[str]:
     everything = list(metadata.distributions())
-    installed = [(name_of(d), d.version) for d in everything]
+    installed = [(name_of(d), header(d, "Version")) for d in everything]
     problems = versions(installed, expected)
     owned = {
         name: name_of(d)

@@ -30,7 +30,7 @@ from patchwheel.repo import Repository
 from patchwheel.series import load_series
 from patchwheel.source import fetch
 from patchwheel.survey import made_with, survey_pin
-from patchwheel.upstream import extras, fetch_wheel
+from patchwheel.upstream import fetch_wheel, requirements
 from patchwheel.wheelfile import read_wheel
 
 if TYPE_CHECKING:
@@ -220,8 +220,8 @@ class Locker:
         for fork in self.manifest.forks.values():
             base = forks[fork.name].builds[python].base
             wanted += self.dependencies(fork, base)
-            if base and GPU_EXTRA in extras(self.wheel(fork, base)):
-                gpu.append(f"{fork.distribution}[{GPU_EXTRA}]=={fork.version}")
+            if base and (adds := requirements(self.wheel(fork, base), GPU_EXTRA)):
+                gpu += adds
                 # The release that the wheel was made with: drivers that run it need not run a later one.
                 if cuda := base.made_with.get("cuda"):
                     bounds.append(f"{CUDA_TOOLKIT}=={cuda}.*")
@@ -261,9 +261,9 @@ class Locker:
         return tuple(d for d in found if d.name not in left_out)
 
     def dependencies(self, fork: Fork, base: BaseWheel | None) -> list[str]:
-        """Return requirements that bring what a fork depends on: upstream's wheel says it, or its project table."""
+        """Return what a fork depends on: upstream's wheel says it, or its project table."""
         if base:
-            return [f"{fork.distribution}=={fork.version}"]
+            return requirements(self.wheel(fork, base))
         source = fetch(
             fork, store=self.store, index=self.index, report=self.report, offline=True
         )

@@ -217,7 +217,7 @@ class Pipeline:
         plan = make_plan(
             tree,
             build,
-            base=self.base(fork),
+            base=None if from_source else self.base(fork),
             from_source=from_source,
             compile_parts=compile_parts,
             store=self.store,

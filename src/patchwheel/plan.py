@@ -9,11 +9,12 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Literal
 
 from patchwheel import metadata
+from patchwheel.archive import ZLIB, names
 from patchwheel.digest import digest
 from patchwheel.errors import InputError
 from patchwheel.repo import Repository
 from patchwheel.rules import Verdict, arrange, judge
-from patchwheel.wheelfile import ZLIB, names, output_names, read_wheel
+from patchwheel.wheelfile import output_names, read_wheel
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping

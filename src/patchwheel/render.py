@@ -88,7 +88,9 @@ def _origin(plan: Plan) -> str:
 
 def plans(found: Sequence[Plan]) -> None:
     for plan in found:
-        CONSOLE.say(f"{plan.fork.name} {plan.version}: {plan.cost}, from {_origin(plan)}")
+        CONSOLE.say(
+            f"{plan.fork.name} {plan.version}: {plan.cost}, from {_origin(plan)}"
+        )
         rows = [(o.action, o.path, o.source, o.why) for o in plan.outputs]
         if rows:
             CONSOLE.table(("", "output", "made from", "because of"), rows[:SHOWN])

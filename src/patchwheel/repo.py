@@ -37,6 +37,10 @@ SETTINGS = (
     *("-c", "commit.gpgSign=false", "-c", "core.fsync=committed,loose-object"),
 )
 
+# For objects that are not kept in this form.
+UNSYNCED = ("-c", "core.fsync=none", "-c", "core.looseCompression=0")
+MANY_PACKS = 50
+
 
 class GitError(PatchwheelError):
     """git ended with an unexpected status; `stderr` holds what it said. Stages translate it."""
@@ -213,10 +217,32 @@ class Repository:
         """Apply patch files in order to a tree, all or nothing, without fuzz; return the new tree's id."""
         if not patches:
             return tree
-        with self.index(tree) as env:
-            names = [str(path.absolute()) for path in patches]
-            self.git("apply", "--cached", "--whitespace=nowarn", *names, env=env)
-            return _text(self.git("write-tree", env=env)).strip()
+        names = [str(path.absolute()) for path in patches]
+        # Half of the work and nearly all of the waiting would be loose objects, most of them of steps between.
+        with self.index(tree) as index, _memory() as folder:
+            objects = str((self.git_dir / "objects").absolute())
+            env = {
+                **index,
+                "GIT_OBJECT_DIRECTORY": folder,
+                "GIT_ALTERNATE_OBJECT_DIRECTORIES": objects,
+            }
+            words = (*UNSYNCED, "apply", "--cached", "--whitespace=nowarn", *names)
+            self.git(*words, env=env)
+            new = self.text(*UNSYNCED, "write-tree", env=env)
+            self._take(new, tree, folder)
+        return new
+
+    def _take(self, new: str, old: str, objects: str) -> None:
+        """Copy what `new` has more than `old` from a folder of objects, as one pack."""
+        packs = (self.git_dir / "objects" / "pack").absolute()
+        words = ("pack-objects", "-q", "--revs", "--non-empty", "--window=0")
+        self.git(
+            *("-c", "core.compression=1", *words, str(packs / "pack")),
+            stdin=f"{new}\n^{old}\n".encode(),
+            env={"GIT_ALTERNATE_OBJECT_DIRECTORIES": objects},
+        )
+        if sum(1 for _ in packs.glob("*.pack")) > MANY_PACKS:
+            self.git("repack", "-q", "-d", "--geometric=2")
 
     def checkout(self, tree: str, folder: Path) -> None:
         """Write the files of a tree, byte for byte, into an empty folder."""
@@ -242,6 +268,15 @@ class Repository:
             env = {"GIT_INDEX_FILE": str(Path(folder) / "index")}
             self.git("read-tree", tree, env=env)
             yield env
+
+
+@contextlib.contextmanager
+def _memory() -> Iterator[str]:
+    """Give a temporary folder, in memory where there is a place for it."""
+    shared = "/dev/shm"  # noqa: S108  (a private folder is made in it)
+    place = shared if os.access(shared, os.W_OK) else None
+    with tempfile.TemporaryDirectory(dir=place) as folder:
+        yield folder
 
 
 def scrub_environment() -> None:

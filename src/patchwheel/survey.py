@@ -75,18 +75,17 @@ def survey_pin(
     ) as workplace:
         Repository(source.git_dir).checkout(source.tree, workplace.source)
         found, opened = _observe(workplace)
-        root = f"{workplace.room.see(workplace.source)}/"
+    plain = {path for path, blob in files.items() if blob.mode.startswith("100")}
     outputs = {
-        name: path.removeprefix(root) if path.startswith(root) else ""
+        name: path
         for name, path in found.items()
         if ".dist-info/" not in name and not name.endswith("/")
     }
-    verbatim = {n: s for n, s in outputs.items() if s in files}
-    reads = {path.removeprefix(root) for path in opened if path.startswith(root)}
+    verbatim = {n: s for n, s in outputs.items() if s in plain}
     survey = Survey(
         verbatim=verbatim,
         built=tuple(sorted(outputs.keys() - verbatim.keys())),
-        reads=frozenset(reads & files.keys()),
+        reads=frozenset(opened & files.keys()),
     )
     if base is None:
         return Surveyed(survey=survey, made_with={}, gap=None)
@@ -135,7 +134,7 @@ def _observe(workplace: Workplace) -> tuple[dict[str, str], set[str]]:
     variables = {
         "PYTHONPATH": ":".join(map(str, places)),
         "PATCHWHEEL_SURVEY_LOG": str(room.see(log)),
-        "PATCHWHEEL_SURVEY_ROOT": f"{inside}/",
+        "PATCHWHEEL_SURVEY_ROOT": str(inside),
     }
     watched = replace(workplace, variables={**workplace.variables, **variables})
     out = work / "out"

@@ -41,6 +41,7 @@ shipping = False
 def watch(log: str, root: str) -> None:
     """Note every file below the source root that this process opens."""
     sink = os.open(log, os.O_WRONLY | os.O_APPEND)
+    root = os.path.join(os.path.realpath(root), "")
     seen = set()
 
     def hook(event: str, args: tuple[Any, ...]) -> None:
@@ -52,7 +53,7 @@ def watch(log: str, root: str) -> None:
         # Every backend opens it for itself, and what that decides is known; a script of the project is another matter.
         if path != f"{root}pyproject.toml" or sys.argv[0].startswith(root):
             seen.add(path)
-            os.write(sink, os.fsencode(path) + b"\0")
+            os.write(sink, os.fsencode(path.removeprefix(root)) + b"\0")
 
     sys.addaudithook(hook)
 
@@ -89,7 +90,7 @@ def survey_meson(
     read = {word for _, words in commands for word in words} | {*inputs.splitlines()}
     with open(f"{build}/meson-info/intro-buildsystem_files.json") as stream:
         read |= set(json.load(stream))
-    return found, [os.path.normpath(os.path.join(build, path)) for path in read]
+    return found, [os.path.join(build, path) for path in read]
 
 
 def _run_generators(
@@ -106,8 +107,8 @@ def _run_generators(
     scripts = [
         output
         for output, words in commands
-        for path in (os.path.normpath(os.path.join(build, w)) for w in words[:2])
-        if path.startswith(os.environ[ROOT]) and os.path.isfile(path)
+        for path in (os.path.join(build, word) for word in words[:2])
+        if _inside(path) and os.path.isfile(path)
     ]
     if scripts:
         env = {**os.environ, "PATH": f"{stubs}:{os.environ['PATH']}"}
@@ -129,8 +130,8 @@ def survey_other(
     hooks: Any = importlib.import_module(module)
     hooks = getattr(hooks, attribute) if attribute else hooks
     with zipfile.ZipFile(os.path.join(out, hooks.build_wheel(out, settings))) as wheel:
-        found = {name: sources.get(name, "") for name in wheel.namelist()}
-    return found, [os.path.abspath(path) for path in read]
+        found = {name: sources.get(name, out) for name in wheel.namelist()}
+    return found, read
 
 
 def _follow_setuptools(sources: dict[str, str], read: list[str]) -> None:
@@ -166,8 +167,19 @@ def main() -> None:
         outputs, read = survey_meson(settings, out)
     else:
         outputs, read = survey_other(backend, settings, out)
+    sources = {name: _inside(path) for name, path in outputs.items()}
+    answer = {"outputs": sources, "read": [_inside(path) for path in read]}
     with open(os.path.join(out, "survey.json"), "w") as stream:
-        json.dump({"outputs": outputs, "read": read}, stream)
+        json.dump(answer, stream)
+
+
+def _inside(path: str) -> str:
+    """Return a path relative to the source root, or nothing when it is elsewhere."""
+    root, path = (
+        os.path.join(os.path.realpath(os.environ[ROOT]), ""),
+        os.path.realpath(path),
+    )
+    return path.removeprefix(root) if path.startswith(root) else ""
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ inode. Asking again costs a few calls of stat.
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import shutil
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from patchwheel.store import Store
 
 OS_RELEASE = Path("/etc/os-release")
+# Peak of the heaviest template instantiations; more jobs than memory allows end in the OOM killer.
+MEMORY_PER_JOB = 1_500_000_000
 ALWAYS = ("gcc", "g++")
 # The variable by which a user names another program, and by which builds are told.
 VARIABLES = {"gcc": "CC", "g++": "CXX", "gfortran": "FC"}
@@ -38,7 +41,7 @@ LIBRARIES = {
     "g++": ("libstdc++.so",),
     "gfortran": ("libgfortran.so", "libquadmath.so"),
 }
-# What is read or run beside the program: setuptools takes compiler flags from the interpreter's own build.
+# What is read or run beside the program: backends take settings from the interpreter's own build.
 BESIDE = {
     "nvcc": ("bin/*", "nvvm/bin/*"),
     "python": (
@@ -132,6 +135,21 @@ def identify_program(
             sorted((Path(p).name, h) for p, h in hashes.items()),
         ),
     )
+
+
+def worker_count(jobs: int | None) -> int:
+    """Return how many compilers may run: the asked-for number, else by cores and free memory."""
+    if jobs:
+        return jobs
+    cores = len(os.sched_getaffinity(0))
+    return max(1, min(cores, free_memory() // MEMORY_PER_JOB))
+
+
+def free_memory() -> int:
+    text = Path("/proc/meminfo").read_text()
+    match = re.search(r"MemAvailable:\s+(\d+) kB", text)
+    assert match  # noqa: S101  (in every Linux since 3.14)
+    return int(match[1]) * 1024
 
 
 def _found(name: str, *, store: Store) -> Tool:

@@ -65,9 +65,22 @@ def fetch_wheel(
     return path, found.sha256
 
 
-def extras(wheel: Path) -> list[str]:
-    """Return the extras that a wheel's METADATA provides."""
-    return field(read_wheel(wheel).metadata("METADATA"), "Provides-Extra")
+def requirements(wheel: Path, extra: str | None = None) -> list[str]:
+    """Return what a wheel requires of itself, or what one of its extras adds."""
+    from packaging.requirements import Requirement
+
+    found = []
+    for line in field(read_wheel(wheel).metadata("METADATA"), "Requires-Dist"):
+        requirement = Requirement(line)
+        conditional = "extra ==" in str(requirement.marker or "")
+        if extra is None and not conditional:
+            found.append(line)
+        elif extra and conditional and requirement.marker:
+            plain = requirement.marker.evaluate({"extra": ""})
+            if requirement.marker.evaluate({"extra": extra}) and not plain:
+                requirement.marker = None
+                found.append(str(requirement))
+    return found
 
 
 def choose_wheel(

@@ -9,6 +9,7 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from patchwheel import metadata
+from patchwheel.archive import make_entry, zip_date
 from patchwheel.digest import blob_id
 from patchwheel.entry import listed
 from patchwheel.errors import CheckError
@@ -17,11 +18,9 @@ from patchwheel.repo import Repository
 from patchwheel.wheelfile import (
     UNRECORDED,
     check_record,
-    make_entry,
     output_names,
     read_wheel,
     write_wheel,
-    zip_date,
 )
 
 if TYPE_CHECKING:

@@ -135,7 +135,9 @@ def change(upstream: Path, path: str, old: str, new: str, subject: str) -> bytes
     )
 
 
-def make_project(root: Path, table: str, patches: dict[str, bytes], store: Path, shelf: Path) -> Project:
+def make_project(
+    root: Path, table: str, patches: dict[str, bytes], store: Path, shelf: Path
+) -> Project:
     support.make_manifest(root, {"tinyext": table}, python=PYTHON)
     support.make_series(root / "patches" / "tinyext", patches)
     return Project(root=root, store=store, shelf=shelf)
@@ -169,7 +171,9 @@ def project(
 ) -> Project:
     """A project that compiles, locked."""
     root = tmp_path_factory.mktemp("project")
-    made = make_project(root, sdist_table(sdist), {PATCH: greeting}, stores / "one", shelf)
+    made = make_project(
+        root, sdist_table(sdist), {PATCH: greeting}, stores / "one", shelf
+    )
     made.run("lock")
     return made
 
@@ -204,9 +208,11 @@ def publish(wheel: Path, shelf: Path) -> Path:
         if entry.name.endswith(("/RECORD", "/patchwheel.json")):
             continue
         if entry.name.endswith(".dist-info/METADATA"):
-            from patchwheel.wheelfile import make_entry
+            from patchwheel.archive import make_entry
 
-            data = entry.content().replace(f"Version: {version}".encode(), f"Version: {VERSION}".encode())
+            data = entry.content().replace(
+                f"Version: {version}".encode(), f"Version: {VERSION}".encode()
+            )
             entry = make_entry(entry.name, data, mode=entry.mode, date=entry.date)  # noqa: PLW2901
         entries.append(replace(entry, name=entry.name.replace(found.dist_info, info)))
     path = shelf / f"{name.stem}-{name.tags}.whl"
@@ -235,7 +241,9 @@ def test_a_pin_through_git_and_through_an_sdist_give_the_same_content(
         f'version = "{VERSION}"\nupstream-wheel = false\n'
         f'git = "file://{upstream}"\ntag = "v{VERSION}"\ncommit = "{commit}"\n'
     )
-    through_git = make_project(tmp_path / "git", table, {PATCH: greeting}, stores / "one", shelf)
+    through_git = make_project(
+        tmp_path / "git", table, {PATCH: greeting}, stores / "one", shelf
+    )
     through_git.run("lock")
     wheel = through_git.build()
     assert wheel.name != compiled.name
@@ -246,7 +254,9 @@ def test_a_pin_through_git_and_through_an_sdist_give_the_same_content(
 def test_a_wheel_built_again_in_other_folders_is_bit_identical(
     project: Project, compiled: Path, stores: Path, tmp_path: Path
 ) -> None:
-    shutil.copytree(project.root, tmp_path / "elsewhere", ignore=shutil.ignore_patterns("dist"))
+    shutil.copytree(
+        project.root, tmp_path / "elsewhere", ignore=shutil.ignore_patterns("dist")
+    )
     other = replace(project, root=tmp_path / "elsewhere", store=stores / "two")
     wheel = other.build()
     assert wheel.name == compiled.name
@@ -263,7 +273,9 @@ def test_the_environment_holds_the_labelled_wheel_and_the_patch_works(
         "import tinyext, importlib.metadata as m; from tinyext import _fast, _pairs; "
         "print(tinyext.GREETING, m.version('tinyext'))"
     )
-    out = subprocess.run([python, "-c", code], capture_output=True, text=True, check=True)
+    out = subprocess.run(
+        [python, "-c", code], capture_output=True, text=True, check=True
+    )
     greeting, version = out.stdout.split()
     assert greeting == "hello"
     assert version == compiled.name.split("-")[1]
@@ -281,13 +293,20 @@ def grafting(
 ) -> Project:
     """A project whose upstream published a wheel; it was locked without a series, then got one."""
     plain = replace(project, root=tmp_path_factory.mktemp("plain"))
-    shutil.copytree(project.root, plain.root, dirs_exist_ok=True, ignore=shutil.ignore_patterns("dist", ".venv-forks"))
+    shutil.copytree(
+        project.root,
+        plain.root,
+        dirs_exist_ok=True,
+        ignore=shutil.ignore_patterns("dist", ".venv-forks"),
+    )
     (plain.patches / PATCH).unlink()
     (plain.patches / "series").write_text("")
     published = publish(plain.build(), shelf)
     support.make_index(shelf / "simple", sdist, published)
     root = tmp_path_factory.mktemp("grafting")
-    made = make_project(root, sdist_table(sdist, ""), {PATCH: greeting}, stores / "one", shelf)
+    made = make_project(
+        root, sdist_table(sdist, ""), {PATCH: greeting}, stores / "one", shelf
+    )
     made.run("lock")
     return made
 
@@ -341,18 +360,36 @@ def test_nothing_changed_means_nothing_is_made_and_a_renamed_patch_is_a_hit(
     ],
 )
 def test_what_the_build_reads_makes_it_a_compile(
-    grafting: Project, upstream: Path, tmp_path: Path, path: str, old: str, new: str, reason: str
+    grafting: Project,
+    upstream: Path,
+    tmp_path: Path,
+    path: str,
+    old: str,
+    new: str,
+    reason: str,
 ) -> None:
-    shutil.copytree(grafting.root, tmp_path / "p", ignore=shutil.ignore_patterns("dist", ".venv-forks"))
+    shutil.copytree(
+        grafting.root,
+        tmp_path / "p",
+        ignore=shutil.ignore_patterns("dist", ".venv-forks"),
+    )
     other = replace(grafting, root=tmp_path / "p")
-    support.make_series(other.patches, {PATCH: change(upstream, path, old, new, "Touch")})
+    support.make_series(
+        other.patches, {PATCH: change(upstream, path, old, new, "Touch")}
+    )
     [plan] = json.loads(other.run("plan", "--json"))
     assert plan["route"] == "compile"
     assert any(reason in why and PATCH in why for why in plan["why"])
 
 
-def test_a_readme_changes_nothing(grafting: Project, upstream: Path, tmp_path: Path) -> None:
-    shutil.copytree(grafting.root, tmp_path / "p", ignore=shutil.ignore_patterns("dist", ".venv-forks"))
+def test_a_readme_changes_nothing(
+    grafting: Project, upstream: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(
+        grafting.root,
+        tmp_path / "p",
+        ignore=shutil.ignore_patterns("dist", ".venv-forks"),
+    )
     other = replace(grafting, root=tmp_path / "p")
     touched = change(upstream, "README.md", "tinyext", "tiny extension", "Reword")
     support.make_series(other.patches, {PATCH: touched})
@@ -361,7 +398,11 @@ def test_a_readme_changes_nothing(grafting: Project, upstream: Path, tmp_path: P
 
 
 def test_dev_edit_build_export_round_trip(grafting: Project, tmp_path: Path) -> None:
-    shutil.copytree(grafting.root, tmp_path / "p", ignore=shutil.ignore_patterns("dist", ".venv-forks"))
+    shutil.copytree(
+        grafting.root,
+        tmp_path / "p",
+        ignore=shutil.ignore_patterns("dist", ".venv-forks"),
+    )
     other = replace(grafting, root=tmp_path / "p")
     before = (other.patches / PATCH).read_bytes()
     other.run("dev", "tinyext")
@@ -388,7 +429,11 @@ def test_killed_at_any_instant_the_next_run_makes_the_same_wheel(
     grafting: Project, stores: Path, tmp_path: Path
 ) -> None:
     expected = grafting.build().read_bytes()
-    shutil.copytree(grafting.root, tmp_path / "p", ignore=shutil.ignore_patterns("dist", ".venv-forks"))
+    shutil.copytree(
+        grafting.root,
+        tmp_path / "p",
+        ignore=shutil.ignore_patterns("dist", ".venv-forks"),
+    )
     other = replace(grafting, root=tmp_path / "p", store=tmp_path / "store")
     for step in range(12):
         victim = other.start("build")
@@ -399,8 +444,14 @@ def test_killed_at_any_instant_the_next_run_makes_the_same_wheel(
     assert other.run("cache", "verify") == ""
 
 
-def test_two_runs_at_once_make_each_thing_once(grafting: Project, tmp_path: Path) -> None:
-    shutil.copytree(grafting.root, tmp_path / "p", ignore=shutil.ignore_patterns("dist", ".venv-forks"))
+def test_two_runs_at_once_make_each_thing_once(
+    grafting: Project, tmp_path: Path
+) -> None:
+    shutil.copytree(
+        grafting.root,
+        tmp_path / "p",
+        ignore=shutil.ignore_patterns("dist", ".venv-forks"),
+    )
     other = replace(grafting, root=tmp_path / "p", store=tmp_path / "store")
     both = [other.start("build", "--json") for _ in range(2)]
     answers = []
@@ -426,9 +477,15 @@ def test_offline_a_warm_store_is_enough_and_a_cold_one_is_a_clear_error(
 def test_a_failing_build_shows_its_last_lines_and_its_log(
     project: Project, upstream: Path, tmp_path: Path
 ) -> None:
-    shutil.copytree(project.root, tmp_path / "p", ignore=shutil.ignore_patterns("dist", ".venv-forks"))
+    shutil.copytree(
+        project.root,
+        tmp_path / "p",
+        ignore=shutil.ignore_patterns("dist", ".venv-forks"),
+    )
     other = replace(project, root=tmp_path / "p")
-    broken = change(upstream, "src/tinyext/pairs.cpp", "{", "{ this is no C++;", "Break")
+    broken = change(
+        upstream, "src/tinyext/pairs.cpp", "{", "{ this is no C++;", "Break"
+    )
     support.make_series(other.patches, {PATCH: broken})
     message = other.run("build", status=5)
     assert "this is no C++" in message or "error:" in message

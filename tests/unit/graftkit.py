@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Never
 
 import support
 
@@ -182,7 +182,7 @@ class Bench:
         )
 
     def make(self, plan: Plan, store: Store | None = None) -> Wheel:
-        def unused() -> support.Never:
+        def unused() -> Never:
             raise AssertionError
 
         return make_wheel(

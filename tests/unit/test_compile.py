@@ -9,8 +9,8 @@ from zipfile import ZipFile
 import pytest
 import support
 
-from patchwheel import run, sandbox, toolchain, uv
-from patchwheel.backend import Workplace, open_workplace, worker_count
+from patchwheel import cuda, run, sandbox, toolchain, uv
+from patchwheel.backend import OPTIMISED, Workplace, open_workplace
 from patchwheel.buildenv import build_environment, static_build_requirements
 from patchwheel.compile import (
     compile_parts,
@@ -209,7 +209,7 @@ def test_a_build_sees_a_fixed_environment_at_a_fixed_place(
     for wanted in (
         *("('SOURCE_DATE_EPOCH', '1700000000')", "('TZ', 'UTC')", "('JOBS', '1')"),
         *("('HOME', '/build/home')", "('PYTHONHASHSEED', '0')", "('CC', 'gcc')"),
-        *("{'a': '-j1', 'b': ['c']}", "/build/src"),
+        *("{'a': '-j1', 'b': ['c']}", "/build/src", f"('CFLAGS', '{OPTIMISED}')"),
     ):
         assert wanted in text
     assert "hunter2" not in text
@@ -225,18 +225,10 @@ def test_a_build_without_a_sandbox_has_the_same_variables(bench: Bench) -> None:
     bench.sandbox = "none"
     done = bench.compile({})
     text = made_in(done)
-    assert "-ffile-prefix-map=" in text
+    assert f"{OPTIMISED} -ffile-prefix-map=" in text
+    assert "('LDSHARED', 'gcc -shared')" in text
     assert "('PYTHONHASHSEED', '0')" in text
     assert done.record["sandbox"] == "none"
-
-
-def test_the_files_of_a_work_tree_can_be_compiled(bench: Bench, tmp_path: Path) -> None:
-    folder = tmp_path / "work"
-    files = {"pyproject.toml": PYPROJECT, "tools/small.py": BACKEND, ".git/x": ""}
-    support.write(folder, {**files, "act.py": "print('from the work tree')"})
-    support.write(folder, {"requires.txt": ""})
-    bench.compile({"act.py": "raise SystemExit(1)"}, source_folder=folder)
-    assert "from the work tree" in log_of(bench)
 
 
 def test_a_failing_build_shows_its_last_lines_and_its_log(bench: Bench) -> None:
@@ -318,6 +310,27 @@ def test_a_backend_that_is_not_there_is_named(bench: Bench) -> None:
 def test_a_wheel_that_was_not_made_is_an_error(bench: Bench) -> None:
     with pytest.raises(BuildError, match=r"says that it built other\.whl"):
         bench.compile({"act.py": "answer = 'other.whl'"})
+
+
+def test_the_systems_cuda_is_seen_and_counted(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    toolkit = tmp_path / "cuda"
+    support.write(toolkit, {"bin/nvcc": "#!/bin/sh\necho release 13.2, V13.2.86\n"})
+    (toolkit / "bin" / "nvcc").chmod(0o755)
+    monkeypatch.setenv("CUDA_HOME", str(toolkit))
+    monkeypatch.setattr(cuda, "lacking", lambda _toolkit: [])
+    bench.fork = replace(FORK, system=("cuda",), env={"CFLAGS": "-O1"})
+    act = "import os; print(os.listdir(os.environ['CUDA_PATH']))"
+    done = bench.compile({"act.py": act})
+    text = made_in(done)
+    assert f"('CUDA_PATH', '{toolkit}')" in text
+    assert f"('PATH', '{toolkit}/bin:" in text
+    assert "-O1')" in text
+    assert "['bin']" in log_of(bench)
+    tools = done.record["toolchain"]
+    assert isinstance(tools, dict)
+    assert tools["nvcc"]["version"] == "release 13.2, V13.2.86"
 
 
 def test_the_lock_can_ask_for_all_requirements(bench: Bench) -> None:
@@ -426,16 +439,6 @@ def test_a_path_of_the_machine_is_found_in_a_library(tmp_path: Path) -> None:
         check(b"\x7fELF", "$ORIGIN:/build/env/lib")
 
 
-def test_jobs_follow_cores_and_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    from patchwheel import backend
-
-    assert worker_count(7) == 7
-    monkeypatch.setattr(backend, "free_memory", lambda: 1)
-    assert worker_count(None) == 1
-    monkeypatch.setattr(backend, "free_memory", lambda: 10**15)
-    assert worker_count(None) >= 1
-
-
 @pytest.mark.compiled
 @pytest.mark.network
 def test_a_real_package_has_the_same_bytes_at_any_place_and_level(
@@ -452,6 +455,11 @@ def test_a_real_package_has_the_same_bytes_at_any_place_and_level(
         log=tmp_path / "resolve.log",
         report=support.Recorder(),
     )
+    files = {
+        str(path.relative_to(tree)): path.read_text()
+        for path in tree.rglob("*")
+        if path.is_file()
+    }
     levels: tuple[Wanted, ...] = ("auto", "none")
     wheels = []
     for level in levels:
@@ -463,7 +471,7 @@ def test_a_real_package_has_the_same_bytes_at_any_place_and_level(
             sandbox=level,
         )
         bench.index, bench.requires = index, requires
-        wheels.append(bench.compile({}, source_folder=tree, jobs=2).wheel)
+        wheels.append(bench.compile(files, jobs=2).wheel)
         assert any(what == "compiling tinyext" for what, _, _ in bench.report.steps)
     assert wheels[0].name == wheels[1].name
     assert "manylinux_2_" in wheels[0].name

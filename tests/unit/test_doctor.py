@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 import support
 
-from patchwheel import backend, cuda, doctor, run, sandbox, toolchain
+from patchwheel import cuda, doctor, run, sandbox, toolchain
 from patchwheel.doctor import Finding, diagnose
 from patchwheel.errors import MachineError
 from patchwheel.lock import (
@@ -55,7 +55,7 @@ def _machine(
     monkeypatch.setattr(doctor, "find_interpreter", lambda *_a, **_k: python)
     monkeypatch.setattr(doctor, "detect", lambda _wanted: Sandbox(level="bwrap"))
     monkeypatch.setattr(doctor, "free_memory", lambda: 16 * 10**9)
-    monkeypatch.setattr(backend, "free_memory", lambda: 16 * 10**9)
+    monkeypatch.setattr(toolchain, "free_memory", lambda: 16 * 10**9)
     usage = SimpleNamespace(free=50 * 10**9)
     monkeypatch.setattr(shutil, "disk_usage", lambda _place: usage)
     monkeypatch.setattr(toolchain, "_manager", lambda: "apt")

@@ -371,7 +371,7 @@ def test_the_inspection_finds_the_same_without_a_process(
         "pw-other 2.0 does not belong here",
         "pw-other overwrites pwfine, which is pw-fork's",
         "pwbad cannot be imported: ZeroDivisionError: division by zero",
-        "a-distribution-without-a-name",
+        "(no name) (no Version) does not belong here",
     ):
         assert said in problems
     assert "cupy cannot be imported" not in problems

@@ -7,12 +7,13 @@ import pytest
 import support
 from graftkit import PYPROJECT, Bench
 
+from patchwheel.archive import zip_date
 from patchwheel.errors import InputError
 from patchwheel.graft import graft
 from patchwheel.metadata import field
 from patchwheel.plan import Base
 from patchwheel.repo import Repository
-from patchwheel.wheelfile import read_wheel, zip_date
+from patchwheel.wheelfile import read_wheel
 
 if TYPE_CHECKING:
     from pathlib import Path

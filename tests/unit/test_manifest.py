@@ -11,7 +11,8 @@ from support import dedent, write
 
 from patchwheel import manifest as manifest_module
 from patchwheel.errors import ManifestError
-from patchwheel.manifest import line_of, load_manifest
+from patchwheel.manifest import load_manifest
+from patchwheel.tomlreader import line_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

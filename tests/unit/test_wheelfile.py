@@ -12,17 +12,10 @@ from typing import TYPE_CHECKING
 import pytest
 import support
 
-from patchwheel import wheelfile
+from patchwheel import archive as archive_module
+from patchwheel.archive import make_entry, names, zip_date
 from patchwheel.errors import InputError
-from patchwheel.wheelfile import (
-    check_record,
-    make_entry,
-    names,
-    output_names,
-    read_wheel,
-    write_wheel,
-    zip_date,
-)
+from patchwheel.wheelfile import check_record, output_names, read_wheel, write_wheel
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -273,7 +266,7 @@ def test_a_folder_with_content(wheel: Path) -> None:
 def test_too_large_for_a_plain_zip(
     wheel: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(wheelfile, "LIMIT", 100)
+    monkeypatch.setattr(archive_module, "LIMIT", 100)
     with pytest.raises(InputError, match="larger than a zip"):
         write_wheel(wheel, INFO, read_wheel(wheel).entries.values())
 

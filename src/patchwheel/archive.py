@@ -1,0 +1,243 @@
+"""Zip files: read strictly, and written so that what did not change keeps its packed bytes."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+import stat
+import struct
+import time
+import zipfile
+import zlib
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Never
+
+from patchwheel.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+Date = tuple[int, int, int, int, int, int]
+
+ZLIB = zlib.ZLIB_RUNTIME_VERSION
+LEVEL = 6
+# Not ZIP64: no wheel of ours has 65,535 entries or 4 GiB, and a reader that never meets one is simpler.
+LIMIT = 0xFFFFFFFF
+COUNT = 0xFFFF
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """A file of a wheel as it is in the archive: `packed` is its content under `method`, `sha256` RECORD's word."""
+
+    name: str
+    method: int
+    crc: int
+    size: int
+    packed: bytes = field(repr=False)
+    mode: int
+    date: Date
+    sha256: str = ""
+    origin: str = field(default="", compare=False)
+
+    def content(self) -> bytes:
+        """Return the file's bytes; raises InputError when they are not what the wheel says."""
+        if self.method == zipfile.ZIP_STORED:
+            data = self.packed
+        else:
+            unpacker = zlib.decompressobj(-zlib.MAX_WBITS)
+            try:
+                # One byte of room more than it says, so that a file that says too little is caught early.
+                data = unpacker.decompress(self.packed, self.size + 1)
+            except zlib.error as err:
+                where = f"{self.origin}: {self.name}"
+                raise InputError(f"cannot be unpacked: {err}", where=where) from err
+        if len(data) != self.size or zlib.crc32(data) != self.crc:
+            raise InputError(
+                "has other bytes than its checksum", where=f"{self.origin}: {self.name}"
+            )
+        return data
+
+    def checked(self) -> bytes:
+        """Return the file's bytes after comparing them with RECORD."""
+        data = self.content()
+        if record_hash(data) != self.sha256:
+            raise InputError(
+                "has other bytes than RECORD says", where=f"{self.origin}: {self.name}"
+            )
+        return data
+
+
+def names(path: Path) -> list[str]:
+    """List the files of an archive from its central directory, nothing else read."""
+    with _archive(path) as archive:
+        return [i.filename for i in archive.infolist() if not i.is_dir()]
+
+
+def read_archive(path: Path) -> dict[str, Entry]:
+    """Return the files of an archive in its order; raises InputError when anything in it is unsound."""
+    with _archive(path) as archive:
+        infos = archive.infolist()
+        if archive.comment:
+            refuse(path, "has a comment after its directory")
+    seen = set()
+    for info in infos:
+        _check_entry(path, info)
+        if (name := info.filename.removesuffix("/")) in seen:
+            refuse(path, f"{name} is in it twice")
+        seen.add(name)
+    spans = _spans(path, infos, path.read_bytes())
+    return {
+        info.filename: Entry(
+            name=info.filename,
+            method=info.compress_type,
+            crc=info.CRC,
+            size=info.file_size,
+            packed=spans[info.filename],
+            mode=info.external_attr >> 16 & 0o777 or 0o644,
+            date=info.date_time,
+            origin=path.name,
+        )
+        for info in infos
+        if not info.is_dir()
+    }
+
+
+def write_archive(path: Path, entries: Sequence[Entry]) -> None:
+    """Write entries in their order."""
+    size = sum(len(e.packed) + 2 * len(e.name) + 100 for e in entries)
+    if size > LIMIT or len(entries) >= COUNT:
+        raise InputError(
+            "the wheel would be larger than a zip without ZIP64 may be",
+            where=path.name,
+            expected="less than 4 GiB and 65,535 files",
+        )
+    directory, at = [], 0
+    with path.open("wb") as stream:
+        for entry in entries:
+            name = entry.name.encode()
+            year, month, day, hour, minute, second = entry.date
+            common = struct.pack(
+                "<HHHHHLLLHH",
+                20,
+                0 if entry.name.isascii() else 0x800,
+                entry.method,
+                hour << 11 | minute << 5 | second // 2,
+                (year - 1980) << 9 | month << 5 | day,
+                entry.crc,
+                len(entry.packed),
+                entry.size,
+                len(name),
+                0,
+            )
+            attributes = (stat.S_IFREG | entry.mode) << 16
+            tail = struct.pack("<HHHLL", 0, 0, 0, attributes, at)
+            # Made by "Unix, version 2.0", as zipfile and every wheel builder says.
+            directory.append(b"PK\1\2\x14\3" + common + tail + name)
+            at += stream.write(b"PK\3\4" + common + name)
+            at += stream.write(entry.packed)
+        listing = b"".join(directory)
+        stream.write(listing)
+        count = len(entries)
+        stream.write(
+            struct.pack(
+                "<4sHHHHLLH", b"PK\5\6", 0, 0, count, count, len(listing), at, 0
+            )
+        )
+
+
+def make_entry(
+    name: str,
+    content: bytes,
+    *,
+    mode: int,
+    date: Date,
+) -> Entry:
+    packer = zlib.compressobj(LEVEL, zlib.DEFLATED, -zlib.MAX_WBITS)
+    return Entry(
+        name=name,
+        method=zipfile.ZIP_DEFLATED,
+        crc=zlib.crc32(content),
+        size=len(content),
+        packed=packer.compress(content) + packer.flush(),
+        mode=mode,
+        date=date,
+        sha256=record_hash(content),
+    )
+
+
+def zip_date(epoch: int) -> Date:
+    """Return a date as a zip holds it: from 1980 on, in steps of two seconds."""
+    moment = time.gmtime(min(max(epoch, 315532800), 4354819198))
+    return (*moment[:5], moment[5] // 2 * 2)
+
+
+def record_hash(content: bytes) -> str:
+    raw = hashlib.sha256(content).digest()
+    return "sha256=" + base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
+
+
+def refuse(where: Path | str, problem: str) -> Never:
+    raise InputError(
+        f"is no sound wheel: {problem}",
+        where=where,
+        hint="fetch or build it again; a wheel of this kind is not used",
+    )
+
+
+def _archive(path: Path) -> zipfile.ZipFile:
+    try:
+        return zipfile.ZipFile(path)
+    except FileNotFoundError as err:
+        raise InputError("there is no such wheel", where=path) from err
+    except (zipfile.BadZipFile, NotImplementedError, UnicodeDecodeError) as err:
+        raise InputError(
+            f"is no sound wheel: {err}", where=path, hint="fetch or build it again"
+        ) from err
+
+
+def _check_entry(path: Path, info: zipfile.ZipInfo) -> None:
+    name = info.filename
+    parts = name.removesuffix("/").split("/")
+    if (
+        name != info.orig_filename
+        or any(part in {"", ".", ".."} for part in parts)
+        or re.search(r"[\\\x00-\x1f\x7f]|^[A-Za-z]:", name)
+    ):
+        refuse(path, f"{info.orig_filename!r} is no safe name")
+    kind = stat.S_IFMT(info.external_attr >> 16)
+    if kind not in {0, stat.S_IFDIR if info.is_dir() else stat.S_IFREG}:
+        refuse(path, f"{name} is neither a file nor a folder")
+    if info.flag_bits & ~0x080E:
+        refuse(path, f"{name} is encrypted or patched data")
+    if info.compress_type not in {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
+        refuse(path, f"{name} is packed with method {info.compress_type}")
+    if info.is_dir() and info.file_size:
+        refuse(path, f"{name} is a folder with content")
+
+
+def _spans(
+    path: Path, infos: Sequence[zipfile.ZipInfo], data: bytes
+) -> dict[str, bytes]:
+    """Find each entry's packed bytes; entries that overlap, or whose two headers disagree, are refused."""
+    found, end = {}, 0
+    for info in sorted(infos, key=lambda i: i.header_offset):
+        at = info.header_offset
+        if at < end or data[at : at + 4] != b"PK\3\4":
+            refuse(path, f"{info.filename} overlaps with what stands before it")
+        flags, method = struct.unpack_from("<HH", data, at + 6)
+        name_size, extra_size = struct.unpack_from("<HH", data, at + 26)
+        raw = data[at + 30 : at + 30 + name_size]
+        encoding = "utf-8" if flags & 0x800 else "cp437"
+        if raw.decode(encoding, "replace") != info.filename:
+            refuse(path, f"{info.filename} has another name in its own header")
+        if method != info.compress_type:
+            refuse(path, f"{info.filename} has another method in its own header")
+        start = at + 30 + name_size + extra_size
+        end = start + info.compress_size
+        if end > len(data):
+            refuse(path, f"{info.filename} reaches beyond the end")
+        found[info.filename] = data[start:end]
+    return found

@@ -1,0 +1,88 @@
+"""What the documents say is there is there."""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from pathlib import Path
+
+import click
+import pytest
+
+from patchwheel.cli import cli
+
+ROOT = Path(__file__).parent.parent.parent
+DOCUMENTS = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
+TEXTS = {path.relative_to(ROOT).as_posix(): path.read_text() for path in DOCUMENTS}
+
+
+def sessions() -> set[str]:
+    text = (ROOT / "noxfile.py").read_text()
+    named = set(re.findall(r'nox\.session\(name="([a-z-]+)"', text))
+    plain = set(
+        re.findall(r"@nox\.session(?:\(default=False\))?\ndef ([a-z_]+)\(", text)
+    )
+    forks = tomllib.loads((ROOT / "forks.toml").read_text())["forks"]
+    return named | plain | {f"build-{fork}" for fork in forks}
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_every_session_that_a_document_names_exists(name: str) -> None:
+    for words in re.findall(r"nox -s ((?:[a-z-]+ ?)+)", TEXTS[name]):
+        wanted = words.split(" -- ")[0].split()
+        missing = {w for w in wanted if w != "--"} - sessions()
+        assert not missing, missing
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_every_command_and_option_that_a_document_names_exists(name: str) -> None:
+    for command, rest in re.findall(
+        r"(?:^    |`)patchwheel ([a-z]+)([^`\n#]*)", TEXTS[name], re.MULTILINE
+    ):
+        found = cli.commands.get(command)
+        assert found is not None, command
+        known = {o for p in found.params if isinstance(p, click.Option) for o in p.opts}
+        for option in re.findall(r"(?<!\S)--[a-z][a-z-]*", rest.partition(" -- ")[0]):
+            assert option in known, f"{command} {option}"
+
+
+def test_the_readme_names_all_commands() -> None:
+    named = set(re.findall(r"`patchwheel ([a-z]+)", TEXTS["README.md"]))
+    assert named >= set(cli.commands)
+
+
+def test_links_between_documents_lead_somewhere() -> None:
+    for name, text in TEXTS.items():
+        for target in re.findall(r"\]\(([^)#:]+)\)", text):
+            assert ((ROOT / name).parent / target).exists(), f"{name}: {target}"
+
+
+def test_the_manifest_reference_has_exactly_the_keys_of_the_schema() -> None:
+    schema = json.loads((ROOT / "src/patchwheel/forks.schema.json").read_text())
+    environment = schema["properties"]["environment"]["properties"]
+    fork = next(iter(schema["$defs"].values())) if "$defs" in schema else None
+    tables = schema["properties"]["forks"]
+    fork = tables.get("additionalProperties") or next(
+        iter(tables["patternProperties"].values())
+    )
+    if "$ref" in fork:
+        fork = schema["$defs"][fork["$ref"].rpartition("/")[2]]
+    text = TEXTS["docs/reference/manifest.md"]
+    named = {
+        key
+        for row in re.findall(r"^\| (`[^|]*) \|", text, re.MULTILINE)
+        for key in re.findall(r"`([a-z-]+)`", row)
+    }
+    assert named == set(environment) | set(fork["properties"])
+
+
+def test_what_ci_runs_are_the_commands_of_the_readme() -> None:
+    run = (ROOT / ".ci" / "run").read_text()
+    for command in ("./scripts/nox -s tests", "./scripts/nox -s build"):
+        assert f"    {command}\n" in TEXTS["README.md"]
+        assert f"\n{command}\n" in run
