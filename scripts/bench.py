@@ -1,7 +1,7 @@
 """Measure patchwheel against what a user would otherwise do, in one run; figures are CPU seconds of whole processes.
 
-Everything is fetched before it is measured. Compiler caches are kept out of the baselines (CC=gcc, CXX=g++), which compile
-scikit-image: about ten minutes each on one core. `--quick` leaves the two compiles out.
+Everything that patchwheel needs is fetched before it is measured. Compiler caches are kept out of the baselines (CC=gcc,
+CXX=g++), which compile scikit-image: about ten CPU minutes each. `--quick` leaves these two out.
 """
 
 from __future__ import annotations
@@ -17,11 +17,27 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from patchwheel.index import load_index_config
+from patchwheel.interpreter import find_interpreter
+from patchwheel.manifest import load_manifest
+from patchwheel.report import Quiet
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 ROOT = Path(__file__).resolve().parent.parent
 FORK = "scikit-image"
+APPLY = """
+import sys
+from pathlib import Path
+from patchwheel.repo import Repository
+repo = Repository(Path(sys.argv[1]))
+repo.apply(repo.tree_of(sys.argv[2]), [Path(p) for p in sys.argv[3:]])
+"""
+PLAIN = {"CC": "gcc", "CXX": "g++", "CCACHE_DISABLE": "1"}
 
 
 def cpu(argv: list[str], *, cwd: Path, env: dict[str, str] | None = None) -> float:
@@ -54,20 +70,19 @@ def project_copy(folder: Path) -> Path:
     return folder
 
 
+def series(fork: str) -> list[Path]:
+    lines = (ROOT / "patches" / fork / "series").read_text().splitlines()
+    return [ROOT / "patches" / fork / n for n in lines if n and not n.startswith("#")]
+
+
 def edit_one_line(project: Path, fork: str, mark: int) -> None:
     """Append a comment to one added line of Python code in the fork's first patch."""
-    name = next(
-        line
-        for line in (project / "patches" / fork / "series").read_text().splitlines()
-        if line and not line.startswith("#")
-    )
-    patch = project / "patches" / fork / name
+    patch = project / "patches" / fork / series(fork)[0].name
     text = re.sub(r"  # bench \d+$", "", patch.read_text(), flags=re.MULTILINE)
-    edited, count = re.subn(
-        r"^(\+ +return \w[\w.()]*)$", rf"\1  # bench {mark}", text, count=1, flags=re.MULTILINE
-    )
+    line = re.compile(r"^(\+ +return \w[\w.()]*)$", re.MULTILINE)
+    edited, count = line.subn(rf"\1  # bench {mark}", text, count=1)
     if not count:
-        raise SystemExit(f"{name} has no line that the benchmark can edit")
+        raise SystemExit(f"{patch.name} has no line that the benchmark can edit")
     patch.write_text(edited)
 
 
@@ -90,126 +105,97 @@ def python_only(fork: str, runs: int) -> list[float]:
         return found
 
 
-def patched_sources(folder: Path) -> Path:
-    """Write the patched tree of FORK, as `patchwheel dev --detach` gives it."""
-    project = project_copy(folder)
-    cpu(["patchwheel", "dev", FORK, "--detach"], cwd=project)
-    return project / "work" / FORK
+def python_with_pip(folder: Path) -> str:
+    wanted = load_manifest(ROOT / "forks.toml").environment.python[0]
+    python = find_interpreter(wanted, report=Quiet()).path
+    cpu(["uv", "venv", "--seed", "-p", str(python), str(folder)], cwd=ROOT)
+    return str(folder / "bin" / "python")
 
 
 def pip_wheel() -> float:
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        sources = patched_sources(folder)
-        venv = folder / "venv"
-        cpu([sys.executable, "-m", "uv", "venv", "--seed", "-p", interpreter(), str(venv)], cwd=folder)
-        command = [str(venv / "bin/python"), "-m", "pip", "wheel", "--no-deps", "-w", "out", str(sources)]
-        return cpu(command, cwd=folder, env=plain_compilers())
+        project = project_copy(Path(name))
+        cpu(["patchwheel", "dev", FORK, "--detach"], cwd=project)
+        python = python_with_pip(project / "venv")
+        sources = str(project / "work" / FORK)
+        command = [python, "-m", "pip", "wheel", "--no-deps", "-w", "out", sources]
+        return cpu(command, cwd=project, env=PLAIN)
 
 
-def fromager() -> tuple[float, float]:
-    """Return the cost of a build with the same patch, and of asking again when nothing changed."""
+def fromager() -> float:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        venv = folder / "venv"
-        cpu([sys.executable, "-m", "uv", "venv", "--seed", "-p", interpreter(), str(venv)], cwd=folder)
-        cpu([str(venv / "bin/python"), "-m", "pip", "install", "-q", "fromager"], cwd=folder)
-        version = manifest()["forks"][FORK]["version"]
-        overrides = folder / "overrides" / "patches" / f"{FORK.replace('-', '_')}-{version}"
-        overrides.mkdir(parents=True)
-        for patch in (ROOT / "patches" / FORK).glob("*.patch"):
-            shutil.copy(patch, overrides)
-        env = {**plain_compilers(), "PATH": f"{venv / 'bin'}:{os.environ['PATH']}"}
-        index = index_url()
-        command = ["fromager", "-j2", "build", "--wheel-server-url", index, FORK, version, index]
-        build = cpu(command, cwd=folder, env=env)
-        again = cpu(command, cwd=folder, env=env) if "--twice" in sys.argv else float("nan")
-        return build, again
+        python = python_with_pip(folder / "venv")
+        cpu([python, "-m", "pip", "install", "-q", "fromager"], cwd=folder)
+        version = load_manifest(ROOT / "forks.toml").forks[FORK].version
+        overrides = f"overrides/patches/{FORK.replace('-', '_')}-{version}"
+        (folder / overrides).mkdir(parents=True)
+        for patch in series(FORK):
+            shutil.copy(patch, folder / overrides)
+        index = load_index_config(ROOT).urls[0]
+        command = ["fromager", "-j2", "build", "--wheel-server-url", index]
+        path = f"{folder / 'venv' / 'bin'}:{os.environ['PATH']}"
+        return cpu(
+            [*command, FORK, version, index], cwd=folder, env={**PLAIN, "PATH": path}
+        )
 
 
 def series_application(runs: int) -> tuple[list[float], list[float]]:
-    """Return the cost of our application and of `git am`, both from a tree in a repository to the patched tree."""
+    """Return the cost of our application and of `git am`, both from a commit in a repository."""
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        project = project_copy(folder / "project" if (folder / "project").mkdir() is None else folder)
+        project = project_copy(Path(name))
         cpu(["patchwheel", "dev", FORK], cwd=project)
         work = project / "work" / FORK
-        patches = [str(p) for p in sorted((ROOT / "patches" / FORK).glob("*.patch"))]
-        base = subprocess.run(
-            ["git", "rev-parse", "refs/patchwheel/base"],
-            cwd=work, capture_output=True, text=True, check=True,
-        ).stdout.strip()
-        apply = (
-            "import sys; from pathlib import Path; from patchwheel.repo import Repository; "
-            "r = Repository(Path(sys.argv[1])); r.apply(r.tree_of(sys.argv[2]), [Path(p) for p in sys.argv[3:]])"
-        )
-        ours = repeated(
-            runs, lambda: cpu([sys.executable, "-c", apply, str(work / ".git"), base, *patches], cwd=work)
-        )
-        who = {f"GIT_COMMITTER_{k}": "bench" for k in ("NAME", "EMAIL")}
+        patches = [str(path) for path in series(FORK)]
+        base = "refs/patchwheel/base"
+        apply = [sys.executable, "-c", APPLY, str(work / ".git"), base, *patches]
+        who = {"GIT_COMMITTER_NAME": "bench", "GIT_COMMITTER_EMAIL": "bench@localhost"}
 
         def am() -> float:
-            shutil.rmtree(folder / "am", ignore_errors=True)
-            cost = cpu(["git", "clone", "-q", "-n", str(work), str(folder / "am")], cwd=folder)
-            cost += cpu(["git", "checkout", "-q", "--detach", base], cwd=folder / "am")
-            return cost + cpu(["git", "am", "-q", *patches], cwd=folder / "am", env=who)
+            copy = project / "am"
+            shutil.rmtree(copy, ignore_errors=True)
+            return (
+                cpu(
+                    ["git", "clone", "-q", "--mirror", str(work), str(copy / ".git")],
+                    cwd=project,
+                )
+                + cpu(["git", "config", "core.bare", "false"], cwd=copy)
+                + cpu(["git", "checkout", "-q", "-f", "--detach", base], cwd=copy)
+                + cpu(["git", "am", "-q", *patches], cwd=copy, env=who)
+            )
 
+        ours = repeated(runs, lambda: cpu(apply, cwd=work))
         return ours, repeated(runs, am)
-
-
-def manifest() -> dict[str, dict[str, dict[str, str]]]:
-    import tomllib
-
-    return tomllib.loads((ROOT / "forks.toml").read_text())
-
-
-def interpreter() -> str:
-    from patchwheel.interpreter import find_interpreter
-    from patchwheel.report import Quiet
-
-    return str(find_interpreter(tomllib_python(), report=Quiet()).path)
-
-
-def tomllib_python() -> str:
-    return str(manifest()["environment"]["python"][0])
-
-
-def index_url() -> str:
-    from patchwheel.index import load_index_config
-
-    return load_index_config(ROOT).urls[0]
-
-
-def plain_compilers() -> dict[str, str]:
-    return {"CC": "gcc", "CXX": "g++", "CCACHE_DISABLE": "1"}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="leave out the baselines that compile")
+    parser.add_argument("--quick", action="store_true", help="leave out what compiles")
     parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--json", type=Path, help="also write the figures to this file")
+    parser.add_argument("--json", type=Path, help="also write the figures there")
     options = parser.parse_args()
-
     figures: dict[str, float] = {}
 
     def note(what: str, values: list[float]) -> None:
-        figures[what] = statistics.median(values)
-        print(f"{what:58} {min(values):9.2f} {figures[what]:9.2f} {max(values):9.2f}", flush=True)
+        figures[what] = round(statistics.median(values), 3)
+        row = f"{min(values):9.2f} {figures[what]:9.2f} {max(values):9.2f}"
+        print(f"{what:60} {row}", flush=True)
 
-    print(f"{'CPU seconds':58} {'min':>9} {'median':>9} {'max':>9}")
+    print(f"{'CPU seconds':60} {'min':>9} {'median':>9} {'max':>9}")
     note("patchwheel build, nothing changed, all forks", no_op(options.runs))
-    note(f"patchwheel build, one Python line changed, {FORK}", python_only(FORK, options.runs))
-    note("patchwheel build, one Python line changed, scipy", python_only("scipy", options.runs))
+    changed = f"patchwheel build, one Python line changed, {FORK}"
+    note(changed, python_only(FORK, options.runs))
+    note(changed.replace(FORK, "scipy"), python_only("scipy", options.runs))
     ours, am = series_application(options.runs)
-    note(f"series of {FORK}: patchwheel, tree to tree", ours)
-    note(f"series of {FORK}: clone, checkout, git am", am)
+    note(f"series of {FORK} to a tree, patchwheel", ours)
+    note(f"series of {FORK} to commits, clone and git am", am)
     if not options.quick:
-        note(f"pip wheel of the patched sources, {FORK}", [pip_wheel()])
-        note(f"fromager build with the same patches, {FORK}", [fromager()[0]])
-        change = figures[f"patchwheel build, one Python line changed, {FORK}"]
-        for peer in ("pip wheel of the patched sources", "fromager build with the same patches"):
-            print(f"one changed line costs {figures[f'{peer}, {FORK}'] / change:,.0f} times less than {peer}")
+        for peer, measure in (
+            (f"pip wheel of the patched sources, {FORK}", pip_wheel),
+            (f"fromager build with the same patches, {FORK}", fromager),
+        ):
+            note(peer, [measure()])
+            print(f"  {figures[peer] / figures[changed]:,.0f} times one changed line")
     if options.json:
         options.json.write_text(json.dumps(figures, indent=1) + "\n")
 

@@ -219,27 +219,28 @@ class Repository:
             return tree
         names = [str(path.absolute()) for path in patches]
         # Half of the work and nearly all of the waiting would be loose objects, most of them of steps between.
-        with self.index(tree) as index, _memory() as folder:
-            objects = str((self.git_dir / "objects").absolute())
+        with self.index(tree) as index:
+            aside = Path(index["GIT_INDEX_FILE"]).with_name("objects")
+            aside.mkdir()
             env = {
                 **index,
-                "GIT_OBJECT_DIRECTORY": folder,
-                "GIT_ALTERNATE_OBJECT_DIRECTORIES": objects,
+                "GIT_OBJECT_DIRECTORY": str(aside),
+                "GIT_ALTERNATE_OBJECT_DIRECTORIES": f"{self.git_dir.absolute()}/objects",
             }
             words = (*UNSYNCED, "apply", "--cached", "--whitespace=nowarn", *names)
             self.git(*words, env=env)
             new = self.text(*UNSYNCED, "write-tree", env=env)
-            self._take(new, tree, folder)
+            self._take(new, tree, aside)
         return new
 
-    def _take(self, new: str, old: str, objects: str) -> None:
+    def _take(self, new: str, old: str, objects: Path) -> None:
         """Copy what `new` has more than `old` from a folder of objects, as one pack."""
         packs = (self.git_dir / "objects" / "pack").absolute()
         words = ("pack-objects", "-q", "--revs", "--non-empty", "--window=0")
         self.git(
             *("-c", "core.compression=1", *words, str(packs / "pack")),
             stdin=f"{new}\n^{old}\n".encode(),
-            env={"GIT_ALTERNATE_OBJECT_DIRECTORIES": objects},
+            env={"GIT_ALTERNATE_OBJECT_DIRECTORIES": str(objects)},
         )
         if sum(1 for _ in packs.glob("*.pack")) > MANY_PACKS:
             self.git("repack", "-q", "-d", "--geometric=2")
@@ -268,15 +269,6 @@ class Repository:
             env = {"GIT_INDEX_FILE": str(Path(folder) / "index")}
             self.git("read-tree", tree, env=env)
             yield env
-
-
-@contextlib.contextmanager
-def _memory() -> Iterator[str]:
-    """Give a temporary folder, in memory where there is a place for it."""
-    shared = "/dev/shm"  # noqa: S108  (a private folder is made in it)
-    place = shared if os.access(shared, os.W_OK) else None
-    with tempfile.TemporaryDirectory(dir=place) as folder:
-        yield folder
 
 
 def scrub_environment() -> None:
