@@ -6,7 +6,7 @@ import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from patchwheel import cuda, toolchain
 from patchwheel.archive import names
@@ -39,11 +39,23 @@ if TYPE_CHECKING:
     from patchwheel.report import Report
     from patchwheel.store import Store
     from patchwheel.toolchain import Tool
-    from patchwheel.wheel import Wheel
 
 # Raised whenever the same inputs would make other bytes than before.
 RECIPE = 1
 INTERFACE = (".pxd", ".pxi", ".h", ".hh", ".hpp", ".hxx", ".a")
+
+
+class Built(Protocol):
+    """A wheel of ours that another fork compiles against."""
+
+    @property
+    def fork(self) -> str: ...
+    @property
+    def path(self) -> Path: ...
+    @property
+    def version(self) -> str: ...
+    @property
+    def sha256(self) -> str: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +69,7 @@ def compile_parts(
     build: ForkBuild,
     interpreter: Interpreter,
     *,
-    needs: Sequence[Wheel] = (),
+    needs: Sequence[Built] = (),
     store: Store,
     sandbox: Wanted = "auto",
     epoch: int | None = None,
@@ -95,7 +107,7 @@ def compile_wheel(
     report: Report,
     jobs: int | None,
     sandbox: Wanted,
-    needs: Sequence[Wheel],
+    needs: Sequence[Built],
     out: Path,
     offline: bool,
 ) -> Compiled:
@@ -199,7 +211,7 @@ def _check_requirements(
 def _record(
     workplace: Workplace,
     build: ForkBuild,
-    needs: Sequence[Wheel],
+    needs: Sequence[Built],
     tools: Mapping[str, Tool],
 ) -> dict[str, object]:
     return {
