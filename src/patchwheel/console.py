@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 import time
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,7 @@ class Console:
         self._bars: Progress | None = None
         self._tasks: dict[str, TaskID] = {}
         self._shown: dict[str, float] = {}
+        self._lock = threading.Lock()
         self.terminal = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
 
     def say(self, line: str) -> None:
@@ -32,10 +34,11 @@ class Console:
             print(line, file=sys.stderr, flush=True)
 
     def progress(self, what: str, done: int, total: int | None) -> None:
-        if self.terminal:
-            self._bar(what, done, total)
-        else:
-            self._line(what, done, total)
+        with self._lock:
+            if self.terminal:
+                self._bar(what, done, total)
+            else:
+                self._line(what, done, total)
 
     def close(self) -> None:
         if self._bars:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import shutil
+import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from patchwheel.wheel import Wheel
 
 LINK = ".venv-forks"
+SEVERAL = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -225,6 +227,32 @@ class Pipeline:
         )
         return plan, needs
 
+    def prefetch(self, forks: Sequence[Fork], *, from_source: bool) -> None:
+        """Fetch what several forks lack at the same time; what fails here is met again, and said, in its turn."""
+
+        def fetch_one(fork: Fork) -> None:
+            with contextlib.suppress(PatchwheelError):
+                self.source(fork)
+                if not from_source:
+                    self.base(fork)
+
+        cold = [
+            f for f in forks if f.sdist and not self.store.find("files", f.sdist.sha256)
+        ]
+        if len(cold) < SEVERAL or self.options.offline:
+            return
+        # Computed before the threads start, so that it is computed once.
+        _ = self.index, self.lock
+        # Daemons: Ctrl-C ends the run at once, and what they were writing has a temporary name.
+        threads = [
+            threading.Thread(target=fetch_one, args=[fork], daemon=True)
+            for fork in cold
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
     def wheel(
         self,
         fork: Fork,
@@ -264,6 +292,7 @@ class Pipeline:
         """Make the wheels of `forks` and copy them into dist/ beside the manifest."""
         made: dict[str, Wheel] = {}
         failures: list[Failure] = []
+        self.prefetch(forks, from_source=from_source)
         for fork in forks:
             try:
                 self.wheel(fork, made, from_source=from_source, dev=dev)

@@ -121,6 +121,20 @@ def test_a_tree_that_was_lost_with_its_repository_is_made_again(kit: Kit) -> Non
     assert kit.repo.has(first.tree)
 
 
+def test_many_trees_do_not_pile_up_packs(
+    kit: Kit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("patchwheel.repo.MANY_PACKS", 3)
+    trees = []
+    for number in range(8):
+        source, series = kit.steps(
+            {"a": LINES}, {"a": numbered(1, 30, l9=f"x{number}")}
+        )
+        trees.append(apply_series(source, series, store=kit.store).tree)
+    assert all("a" in kit.content(tree) for tree in trees)
+    assert len(list((kit.repo.git_dir / "objects" / "pack").glob("*.pack"))) <= 4
+
+
 def test_renamed_and_renumbered_patches_are_the_same_tree(kit: Kit) -> None:
     source, series = kit.steps({"a": LINES}, {"a": numbered(1, 30, l9="x")})
     first = apply_series(source, series, store=kit.store)
