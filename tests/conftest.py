@@ -32,7 +32,6 @@ DROPPED = (
 # A network test needs what the user set for reaching an index.
 REACHING = ("PIP_", "UV_", "GIT_SSL_")
 SEALED = {
-    "GIT_CONFIG_GLOBAL": os.devnull,
     "GIT_CONFIG_NOSYSTEM": "1",
     "GIT_ATTR_NOSYSTEM": "1",
     "GIT_EDITOR": "false",
@@ -80,6 +79,9 @@ def _seal(
         _keep_index_files(monkeypatch)
     else:
         monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    # A file, not /dev/null: as root, `git config --global` would replace that by a plain file.
+    (home / "gitconfig").touch()
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(home / "gitconfig"))
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("PATCHWHEEL_STORE", str(home / "store"))
 

@@ -230,6 +230,7 @@ def status(pipeline: Pipeline, forks: Sequence[str], *, as_json: bool) -> None:
         print_json([fork.to_json() for fork in found])
     else:
         render.status(found)
+    pipeline.check_requires()
     broken = [fork for fork in found if not fork.ok]
     if broken:
         names = ", ".join(fork.fork for fork in broken)
@@ -241,15 +242,23 @@ def status(pipeline: Pipeline, forks: Sequence[str], *, as_json: bool) -> None:
 
 @cli.command(context_settings={"ignore_unknown_options": True})
 @click.argument("fork")
+@option("--from-source", is_flag=True, help="Test wheels that are compiled throughout.")
 @click.option(
     "--dev", is_flag=True, help="Use the open work trees, uncommitted edits included."
 )
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[-- ARGS]...")
 @pipeline_options
-def test(pipeline: Pipeline, fork: str, arguments: Sequence[str], *, dev: bool) -> None:
+def test(
+    pipeline: Pipeline,
+    fork: str,
+    arguments: Sequence[str],
+    *,
+    from_source: bool,
+    dev: bool,
+) -> None:
     """Run upstream's tests of what FORK's series changes; ARGS go to pytest."""
     [selected] = pipeline.manifest.select([fork])
-    pipeline.test(selected, arguments, dev=dev)
+    pipeline.test(selected, arguments, from_source=from_source, dev=dev)
 
 
 @cli.command()
@@ -283,6 +292,7 @@ def export(pipeline: Pipeline, fork: str, *, check: bool, as_json: bool) -> None
     """Write the commits of FORK's work tree back to patches/FORK; patches that mean the same keep their bytes."""
     [selected] = pipeline.manifest.select([fork])
     result = pipeline.export(selected, check=check)
+    pipeline.check_requires()
     if as_json:
         print_json(dataclasses.asdict(result))
     else:

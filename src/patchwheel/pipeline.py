@@ -336,17 +336,32 @@ class Pipeline:
             newest=newest,
         )
 
+    def check_requires(self) -> None:
+        """Check that what patches require of other patches, across all the forks, is in their series."""
+        from patchwheel.lint import check_requires
+
+        forks = self.manifest.forks.values()
+        check_requires({f.name: load_series(f.patches).patches for f in forks})
+
     def published(self, fork: Fork) -> list[Path]:
         """Return the fork's wheels that lie in dist/."""
         name = fork.distribution.replace("-", "_")
         label = self.manifest.environment.label
         return sorted((self.manifest.root / "dist").glob(f"{name}-*+{label}.*.whl"))
 
-    def test(self, fork: Fork, arguments: Sequence[str], *, dev: bool = False) -> None:
+    def test(
+        self,
+        fork: Fork,
+        arguments: Sequence[str],
+        *,
+        from_source: bool = False,
+        dev: bool = False,
+    ) -> None:
         """Run upstream's tests of what the series changes, in an environment of all the wheels."""
         from patchwheel.upstream_tests import run_tests
 
-        wheels, _ = self.build(list(self.manifest.forks.values()), dev=dev)
+        forks = list(self.manifest.forks.values())
+        wheels, _ = self.build(forks, from_source=from_source, dev=dev)
         environment = self.environment(wheels, link=None, groups=("test",))
         tree = self.tree(fork, dev=dev)
         survey = self.locked(fork).survey

@@ -34,10 +34,11 @@ Wanted = Literal["auto", "required", "none"]
 
 INSIDE = Path("/build")
 SYSTEM_LINKS = ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
-# `cc` is a link through /etc/alternatives; the loader and auditwheel find libraries through ld.so.*
+# `cc` is a link through /etc/alternatives; the loader and auditwheel find libraries through ld.so.*, and auditwheel
+# asks the package manager where a library that it bundles comes from.
 SYSTEM_FILES = (
-    *("/etc/alternatives", "/etc/ld.so.cache", "/etc/ld.so.conf"),
-    "/etc/ld.so.conf.d",
+    *("/etc/alternatives", "/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d"),
+    *("/etc/os-release", "/var/lib/dpkg", "/var/lib/rpm"),
 )
 
 
