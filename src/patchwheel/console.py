@@ -103,7 +103,12 @@ class Console:
 def _amount(done: int, total: int | None) -> str:
     # Steps of a build are thousands at most; what counts further are bytes.
     scale, unit = (1e6, " MB") if (total or done) > STEPS else (1, "")
-    rows = [f"{number / scale:,.0f}" for number in (done, total) if number is not None]
+    digits = 1 if unit else 0
+    rows = [
+        f"{number / scale:,.{digits}f}"
+        for number in (done, total)
+        if number is not None
+    ]
     return "/".join(rows) + unit
 
 

@@ -217,10 +217,10 @@ class _Job:
     def range_diff(self) -> str:
         if self.exported == self.tip:
             return ""
-        ranges = (f"{self.base}..{self.exported}", f"{self.base}..{self.tip}")
-        return self.repo.git("range-diff", "--no-color", *ranges).decode(
-            errors="replace"
-        )
+        # Three revisions, not two ranges: git refuses an empty range, which is a series' first patch or last removal.
+        ends = (self.base, self.exported, self.tip)
+        out = self.repo.git("range-diff", "--no-color", *ends)
+        return out.decode(errors="replace")
 
 
 def _lazily(follow: Replay, fresh: Patch, old: Patch | None) -> Patch:

@@ -105,7 +105,7 @@ def export(fork: str, result: ExportResult, *, check: bool) -> None:
     for what, names in (("written", result.written), ("removed", result.removed)):
         for name in names:
             CONSOLE.say(f"{verb}{what}: {name}")
-    CONSOLE.say(f"{fork}: {len(result.kept)} patches keep their bytes")
+    CONSOLE.say(f"{fork}: {len(result.kept)} of the series' patches keep their bytes")
     if result.range_diff:
         CONSOLE.say(result.range_diff)
 

@@ -160,6 +160,22 @@ def test_a_patch_that_came_in_another_form_keeps_its_bytes(kit: Kit) -> None:
     assert session.export().written == ("0010-p.patch",)
 
 
+def test_a_series_gets_its_first_patch_and_loses_its_last(kit: Kit) -> None:
+    tree = apply_series(kit.source({"a": LINES}), kit.series(), store=kit.store)
+    session = Session(kit, tree)
+    session.write("a", numbered(1, 40, l5="one"))
+    session.commit("Change a")
+    result = session.export()
+    assert result.written == ("0010-change-a.patch",)
+    assert "Change a" in result.range_diff
+    session.check_round_trip()
+    session.git("reset", "-q", "--hard", "HEAD^")
+    result = session.export()
+    assert result.removed == ("0010-change-a.patch",)
+    assert "Change a" in result.range_diff
+    assert session.names == []
+
+
 def test_a_new_commit_becomes_a_file_with_a_number_and_a_name(session: Session) -> None:
     session.write("new/b", b"\xff")
     session.commit("ENH: [x] Été / " + "long " * 20)
