@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from patchwheel.toolchain import Tool
 
 NINJA = re.compile(r"\[(\d+)/(\d+)\] ")
-BUILDING = re.compile(r"building '([\w.]+)' extension")
+# Behind the prefix of a logger in newer setuptools.
+BUILDING = re.compile(r"\bbuilding '[\w.]+' extension")
 CUDA = "cuda"
 # Those of CPython's own release builds.
 OPTIMISED = "-fno-strict-overflow -DNDEBUG -O3 -g0"
@@ -181,19 +182,20 @@ class Workplace:
 
 
 class Progress:
-    """Turns the lines of ninja, or of setuptools, into progress."""
+    """Turns the lines of ninja, or of Cython and setuptools, into progress."""
 
     def __init__(self, name: str, report: Report) -> None:
         self.what = f"compiling {name}"
         self.report = report
-        self.done = 0
+        self.done = self.built = 0
 
     def __call__(self, line: str) -> None:
         total = None
         if match := NINJA.match(line):
             self.done, total = int(match[1]), int(match[2])
-        elif BUILDING.match(line):
-            self.done += 1
+        elif BUILDING.search(line):
+            # Cython, which counts as ninja does, went before.
+            self.done = self.built = self.built + 1
         else:
             return
         self.report.progress(self.what, self.done, total)

@@ -347,12 +347,12 @@ def test_a_step_that_fails_names_its_program(bench: Bench) -> None:
 
 
 def test_progress_is_read_from_ninja_and_from_setuptools(bench: Bench) -> None:
-    act = "print('[3/7] Compiling')\nprint(\"building 'a.b' extension\")"
+    act = "print('[3/7] Compiling')\nprint(\"INFO:root:building 'a.b' extension\")"
     bench.compile({"act.py": act})
     assert bench.report.steps == [
         ("compiling pw-small", 3, 7),
-        ("compiling pw-small", 4, None),
-        ("compiling pw-small", 4, 4),
+        ("compiling pw-small", 1, None),
+        ("compiling pw-small", 1, 1),
     ]
 
 
