@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import shutil
 from typing import TYPE_CHECKING
@@ -51,6 +50,8 @@ def recover(folder: Path) -> None:
 
 def exchange(one: Path, other: Path) -> bool:
     """Swap two paths atomically; False where the system cannot."""
+    import ctypes
+
     renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
     if renameat2 is None:
         return False

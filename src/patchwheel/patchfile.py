@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import email.header
-import email.utils
 import re
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -91,7 +89,9 @@ def _mail(cursor: Cursor) -> Mail:
         "content-type", ""
     ):
         cursor.fail("the mail is encoded", line=1, expected="plain text, 8bit")
-    author, address = email.utils.parseaddr(head["from"])
+    from email.utils import parseaddr
+
+    author, address = parseaddr(head["from"])
     if not address or not author or set(author + address) & set("<>\n"):
         cursor.fail(
             f"cannot read an author from {head['from']!r}",
@@ -128,8 +128,9 @@ def _headers(cursor: Cursor) -> dict[str, str]:
             )
         cursor.at += 1
     cursor.at += 1
-    decode = email.header.decode_header
-    return {k: str(email.header.make_header(decode(v))) for k, v in found.items()}
+    from email.header import decode_header, make_header
+
+    return {k: str(make_header(decode_header(v))) for k, v in found.items()}
 
 
 def _text(cursor: Cursor) -> str:
@@ -143,14 +144,14 @@ def _text(cursor: Cursor) -> str:
 
 
 def _date(cursor: Cursor, value: str) -> str:
-    date = email.utils.parsedate_tz(value)
+    from email.utils import mktime_tz, parsedate_tz
+
+    date = parsedate_tz(value)
     if date is None:
         cursor.fail(f"cannot read the date {value!r}", line=1)
     east = (date[9] or 0) // 60
     sign = "-" if east < 0 else "+"
-    return (
-        f"{email.utils.mktime_tz(date)} {sign}{abs(east) // 60:02}{abs(east) % 60:02}"
-    )
+    return f"{mktime_tz(date)} {sign}{abs(east) // 60:02}{abs(east) % 60:02}"
 
 
 def _body(cursor: Cursor) -> Iterator[str]:

@@ -16,8 +16,6 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import filelock
-
 from patchwheel.digest import file_sha256
 from patchwheel.disk import files, fsync, rmtree, write_atomically
 from patchwheel.entry import MANIFEST, UNHASHED, Entry, last_use, linked, record
@@ -116,6 +114,8 @@ class Store:
     def lock(self, name: str) -> Iterator[None]:
         """Hold the lock `name`; a process that was killed holds nothing."""
         self.ensure()
+        import filelock
+
         lock = filelock.FileLock(self.root / "locks" / f"{name[:120]}.lock")
         try:
             with self._usable():
