@@ -75,11 +75,14 @@ def compile_parts(
     epoch: int | None = None,
 ) -> dict[str, str]:
     """Return the parts of the node key that a compile depends on; a few calls of stat when asked again."""
+    # A wheel from a weaker sandbox must never answer for one from a stronger.
+    flags: list[object] = [RECIPE, build_settings(fork), epoch, detect(sandbox).level]
+    if CUDA in fork.system:
+        flags.append(cuda.LAYOUT)
     return {
         "env": env_key(build.build_requires, interpreter.tag),
         "toolchain": toolchain.key(_tools(fork, build, interpreter, store)),
-        # A wheel from a weaker sandbox must never answer for one from a stronger.
-        "flags": digest(RECIPE, build_settings(fork), epoch, detect(sandbox).level),
+        "flags": digest(*flags),
         "interface": digest([interface(need.path, store) for need in needs]),
     }
 

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 # The distribution with nvcc; where it is locked, the toolkit is made of wheels.
 COMPILER = "nvidia-cuda-nvcc"
+# Raised whenever `variables` or `assemble` would lead to other bytes than before.
+LAYOUT = 2
 SYSTEM = ("/usr/local/cuda", "/opt/cuda")
 HEADERS = (
     *("cuda.h", "cuda_runtime.h", "cuda_profiler_api.h", "nvrtc.h"),
@@ -98,14 +100,12 @@ def complete_toolkit(site_packages: Path | None = None) -> Path:
 
 def variables(toolkit: Path) -> dict[str, str]:
     """Return the environment variables that point a build to a toolkit; `toolkit` is the path that the build sees."""
-    # CUB, Thrust and libcu++ are in a folder of their own since CUDA 13.
-    include = f"-I{toolkit}/include/cccl"
     return {
         "CUDA_PATH": str(toolkit),
         "CUDA_HOME": str(toolkit),
         "NVCC": str(toolkit / "bin" / "nvcc"),
-        "CFLAGS": include,
-        "CXXFLAGS": include,
+        # CUB, Thrust and libcu++, searched after every -I: a project that brings its own must get its own.
+        "CPLUS_INCLUDE_PATH": f"{toolkit}/include/cccl",
         "LDFLAGS": f"-L{toolkit}/lib64 -L{toolkit}/lib64/stubs",
         # nvcc names temporary files by process id, which ends up in objects unless told otherwise.
         "NVCC_APPEND_FLAGS": "--objdir-as-tempdir",

@@ -90,5 +90,7 @@ def test_variables_point_to_the_toolkit(tmp_path: Path) -> None:
     tree = tmp_path
     found = cuda.variables(tree)
     assert found["CUDA_PATH"] == str(tree)
-    assert found["CFLAGS"] == found["CXXFLAGS"] == f"-I{tree}/include/cccl"
+    # Never by -I, which would come before the CCCL that a project brings.
+    assert found["CPLUS_INCLUDE_PATH"] == f"{tree}/include/cccl"
+    assert not found.keys() & {"CFLAGS", "CXXFLAGS", "CPPFLAGS"}
     assert f"-L{tree}/lib64/stubs" in found["LDFLAGS"]
