@@ -127,8 +127,18 @@ def write(folder: Path, files: Mapping[str, str | bytes | None]) -> None:
 
 
 def git(folder: Path, *words: str, stdin: bytes = b"") -> str:
+    # Fixtures of a module run before the seal of a test, which has an identity too.
+    who = {"NAME": "A U Thor", "EMAIL": "author@example.org"}
+    names = {
+        f"GIT_{role}_{k}": v for role in ("AUTHOR", "COMMITTER") for k, v in who.items()
+    }
     done = subprocess.run(
-        ["git", *words], cwd=folder, input=stdin, capture_output=True, check=False
+        ["git", *words],
+        cwd=folder,
+        input=stdin,
+        env={**names, **os.environ},
+        capture_output=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr.decode(errors="replace")
     return done.stdout.decode(errors="surrogateescape").strip()
