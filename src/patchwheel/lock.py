@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from patchwheel.manifest import Fork, Manifest
 
-SCHEMA = 1
+SCHEMA = 2
 RELOCK = "run `patchwheel lock`, review the difference and commit it"
 
 
@@ -48,12 +48,16 @@ class Survey:
     """What configuring the pin once showed.
 
     `verbatim` maps wheel paths to the source files that they are copies of, `built` lists the other outputs,
-    `reads` the source files that the build reads.
+    `reads` the source files that the build reads; `opened` are those of them that a script of the project opened
+    beside the files that its command names, by script.
     """
 
     verbatim: Mapping[str, str]
     built: tuple[str, ...]
     reads: frozenset[str]
+    opened: Mapping[str, frozenset[str]] = field(
+        default_factory=lambda: MappingProxyType({})
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -236,6 +240,7 @@ def _build(data: dict[str, Any]) -> ForkBuild:
             verbatim=_unfold_map(data["verbatim"], data["moved"], data["source-root"]),
             built=tuple(_unfold(data["built"])),
             reads=frozenset(_unfold(data["reads"])),
+            opened={s: frozenset(found) for s, found in data["opened"].items()},
         ),
     )
 
@@ -269,6 +274,7 @@ def _build_out(build: ForkBuild) -> dict[str, object]:
         "moved": dict(sorted(moved.items())),
         "built": _fold(build.survey.built),
         "reads": _fold(build.survey.reads),
+        "opened": {s: sorted(f) for s, f in sorted(build.survey.opened.items()) if f},
     }
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from patchwheel import uv
 from patchwheel.backend import open_workplace
 from patchwheel.buildenv import (
+    Shop,
     build_environment,
     merged,
     name_of,
@@ -125,15 +126,8 @@ class Locker:
         path, sha256 = base or (None, "")
         revealed = made_with(read_wheel(path)) if path else {}
         requires, environment = self.build_environment(source, interpreter, revealed)
-        surveyed = survey_pin(
-            source,
-            environment,
-            base=path,
-            interpreter=interpreter,
-            store=self.store,
-            report=self.report,
-            sandbox=self.sandbox,
-        )
+        shop = self.shop(interpreter)
+        surveyed = survey_pin(source, environment, shop, base=path)
         if surveyed.gap:
             self.report.say(f"{fork.name}: no graft while this stands: {surveyed.gap}")
         names = {d.name for d in requires}
@@ -160,16 +154,9 @@ class Locker:
                 (folder / name).write_bytes(self.read(source, name))
             wanted = static_build_requirements(folder, fork)
         requires, environment = self.made(fork, wanted, interpreter, revealed)
+        shop = self.shop(interpreter)
         with open_workplace(
-            fork,
-            environment,
-            interpreter=interpreter,
-            epoch=source.epoch,
-            store=self.store,
-            report=self.report,
-            sandbox=self.sandbox,
-            jobs=None,
-            step="requirements",
+            fork, environment, shop, epoch=source.epoch, step="requirements"
         ) as workplace:
             repo.checkout(source.tree, workplace.source)
             asked = requirements_for(workplace)
@@ -198,16 +185,17 @@ class Locker:
             log=self.store.log(fork.name, "resolve"),
             report=self.report,
         )
-        environment = build_environment(
-            requires,
-            (),
-            interpreter=interpreter,
+        return requires, build_environment(requires, (), self.shop(interpreter))
+
+    def shop(self, interpreter: Interpreter) -> Shop:
+        return Shop(
+            find_interpreter=lambda: interpreter,
+            find_index=self.index,
             store=self.store,
-            index=self.index,
             report=self.report,
+            sandbox=self.sandbox,
             offline=self.offline,
         )
-        return requires, environment
 
     def environment(
         self, python: str, forks: Mapping[str, ForkLock]

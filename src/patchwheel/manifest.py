@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    Settings = Mapping[str, str | tuple[str, ...]]
+
 SCHEMA = 1
 NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 LABEL = re.compile(r"[a-z][a-z0-9]*(\.[a-z0-9]+)*")
@@ -47,7 +49,8 @@ class Fork:
     """An upstream project, pinned, with the folder of our series.
 
     `build_requires` replaces or adds to the project's own build requirements, by name;
-    `system` names programs that a compile needs beyond a C and a C++ compiler.
+    `system` names programs that a compile needs beyond a C and a C++ compiler; `lacking` gives the config settings
+    with which a graft does without one of them.
     """
 
     name: str
@@ -58,12 +61,13 @@ class Fork:
     commit: str | None = None
     sdist: Sdist | None = None
     upstream_wheel: UpstreamWheel | None = None
-    config_settings: Mapping[str, str | tuple[str, ...]] = field(
-        default_factory=lambda: MappingProxyType({})
-    )
+    config_settings: Settings = field(default_factory=lambda: MappingProxyType({}))
     env: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     build_requires: tuple[str, ...] = ()
     system: tuple[str, ...] = ()
+    lacking: Mapping[str, Settings] = field(
+        default_factory=lambda: MappingProxyType({})
+    )
 
     @property
     def distribution(self) -> str:
@@ -190,7 +194,7 @@ class _Reader(TomlReader):
         at = ("forks", name)
         keys = (
             *("git", "tag", "commit", "version", "sdist", "upstream-wheel"),
-            *("config-settings", "env", "build-requires", "system"),
+            *("config-settings", "env", "build-requires", "system", "lacking"),
         )
         self.known(table, at, keys)
         self.match(
@@ -213,10 +217,11 @@ class _Reader(TomlReader):
             commit=commit,
             sdist=self.sdist(table, at),
             upstream_wheel=self.upstream_wheel(name, table, at),
-            config_settings=self.settings(table, at),
+            config_settings=self.settings(table, at, "config-settings"),
             env=self.mapping(table, at, "env"),
             build_requires=self.strings(table, at, "build-requires"),
             system=self.strings(table, at, "system"),
+            lacking=self.lacking(table, at),
         )
         if not fork.sdist and not (fork.git and fork.commit):
             self.fail(at, "pins no source", "an `sdist`, or `git` with a full `commit`")
@@ -253,14 +258,24 @@ class _Reader(TomlReader):
             only_in_build=self.strings(wheel, at, "only-in-build"),
         )
 
-    def settings(
+    def lacking(
         self, table: dict[str, object], at: tuple[str, ...]
-    ) -> Mapping[str, str | tuple[str, ...]]:
+    ) -> Mapping[str, Settings]:
+        raw = self.table(table, at, "lacking")
+        at = (*at, "lacking")
+        for tool in raw:
+            if tool not in self.strings(table, at[:-1], "system"):
+                self.fail((*at, tool), "is not listed", "a tool that `system` names")
+        return MappingProxyType({t: self.settings(raw, at, t) for t in raw})
+
+    def settings(
+        self, table: dict[str, object], at: tuple[str, ...], key: str
+    ) -> Settings:
         found: dict[str, str | tuple[str, ...]] = {}
-        raw = self.table(table, at, "config-settings")
-        for key, value in raw.items():
+        raw = self.table(table, at, key)
+        for name, value in raw.items():
             if isinstance(value, str):
-                found[key] = value
+                found[name] = value
             else:
-                found[key] = self.strings(raw, (*at, "config-settings"), key)
+                found[name] = self.strings(raw, (*at, key), name)
         return MappingProxyType(found)

@@ -6,10 +6,10 @@ import contextlib
 import functools
 import shutil
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
-from patchwheel.errors import ManifestError, PatchwheelError
+from patchwheel.errors import ManifestError, PatchwheelError, UnfitError
 from patchwheel.lock import load_lock
 from patchwheel.manifest import load_manifest
 from patchwheel.plan import Base, make_plan
@@ -19,10 +19,11 @@ from patchwheel.store import Store
 from patchwheel.tree import apply_series
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Collection, Sequence
     from pathlib import Path
 
     from patchwheel.authoring import Work
+    from patchwheel.buildenv import Shop
     from patchwheel.environment import Environment
     from patchwheel.export import ExportResult
     from patchwheel.index import IndexConfig
@@ -30,9 +31,12 @@ if TYPE_CHECKING:
     from patchwheel.lock import ForkBuild, Lock
     from patchwheel.manifest import Fork, Manifest
     from patchwheel.plan import Plan
+    from patchwheel.prove import Proof
+    from patchwheel.repo import Change
     from patchwheel.report import Report
     from patchwheel.source import Source
     from patchwheel.status import ForkStatus
+    from patchwheel.trace import Traced
     from patchwheel.tree import PatchedTree
     from patchwheel.wheel import Wheel
 
@@ -59,6 +63,51 @@ class Failure:
 
     fork: str
     error: PatchwheelError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tooling:
+    """The means of a plan: what is needed to compile is made, found and looked at only when it is asked for."""
+
+    tree: PatchedTree
+    build: ForkBuild
+    shop: Shop
+    need: Callable[[], list[Wheel]]
+
+    def parts(self, *, graft: bool) -> dict[str, str]:
+        from patchwheel.compile import compile_parts
+        from patchwheel.configure import lean
+
+        source = self.tree.source
+        fork = lean(source.fork) if graft else source.fork
+        return compile_parts(
+            fork, self.build, self.shop, needs=self.need(), epoch=source.epoch
+        )
+
+    def trace(
+        self,
+        changes: Sequence[Change],
+        trees: tuple[str, str],
+        present: Collection[str],
+    ) -> Traced | None:
+        from patchwheel.compile import locked_environment
+        from patchwheel.configure import can_follow, lean
+        from patchwheel.trace import trace
+
+        source = self.tree.source
+        if not can_follow(source):
+            return None
+        environment, _ = locked_environment(self.build, self.need(), self.shop)
+        return trace(
+            source,
+            lean(source.fork),
+            self.build.survey,
+            changes,
+            trees,
+            present=present,
+            environment=environment,
+            shop=self.shop,
+        )
 
 
 class Pipeline:
@@ -193,27 +242,21 @@ class Pipeline:
         from_source: bool = False,
         dev: bool = False,
         made: dict[str, Wheel] | None = None,
+        refused: str | None = None,
     ) -> tuple[Plan, list[Wheel]]:
         """Return the plan, and the wheels of other forks that it compiles against, made if need be."""
         build = self.locked(fork)
         made = {} if made is None else made
         needs: list[Wheel] = []
 
-        def compile_parts() -> dict[str, str]:
-            from patchwheel.compile import compile_parts as parts
-
-            for name in build.needs:
-                need = self.manifest.forks[name]
-                needs.append(self.wheel(need, made, from_source=from_source, dev=dev))
-            return parts(
-                fork,
-                build,
-                self.interpreter,
-                needs=needs,
-                store=self.store,
-                sandbox=self.options.sandbox,
-                epoch=tree.source.epoch,
-            )
+        def need() -> list[Wheel]:
+            if len(needs) < len(build.needs):
+                for name in build.needs:
+                    other = self.manifest.forks[name]
+                    needs.append(
+                        self.wheel(other, made, from_source=from_source, dev=dev)
+                    )
+            return needs
 
         tree = self.tree(fork, dev=dev)
         plan = make_plan(
@@ -221,9 +264,10 @@ class Pipeline:
             build,
             base=None if from_source else self.base(fork),
             from_source=from_source,
-            compile_parts=compile_parts,
+            means=Tooling(tree=tree, build=build, shop=self.shop, need=need),
             store=self.store,
             label=self.manifest.environment.label,
+            refused=refused,
         )
         return plan, needs
 
@@ -266,20 +310,30 @@ class Pipeline:
 
         if fork.name in made:
             return made[fork.name]
+        build, shop = self.locked(fork), self.shop
         plan, needs = self.plan(fork, from_source=from_source, dev=dev, made=made)
-        made[fork.name] = make_wheel(
-            plan,
-            build=self.locked(fork),
-            interpreter=lambda: self.interpreter,
+        try:
+            wheel = make_wheel(plan, build, shop, needs=needs)
+        except UnfitError as err:
+            self.report.say(f"{fork.name}: no graft, a compile: {err.message}")
+            plan, needs = self.plan(fork, dev=dev, made=made, refused=err.message)
+            wheel = make_wheel(plan, build, shop, needs=needs)
+        made[fork.name] = wheel
+        return wheel
+
+    @property
+    def shop(self) -> Shop:
+        from patchwheel.buildenv import Shop
+
+        return Shop(
+            find_interpreter=lambda: self.interpreter,
+            find_index=lambda: self.index,
             store=self.store,
-            index=lambda: self.index,
             report=self.report,
             jobs=self.options.jobs,
             sandbox=self.options.sandbox,
             offline=self.options.offline,
-            needs=needs,
         )
-        return made[fork.name]
 
     def build(
         self,
@@ -366,6 +420,42 @@ class Pipeline:
         tree = self.tree(fork, dev=dev)
         survey = self.locked(fork).survey
         run_tests(tree, survey, environment, arguments, store=self.store)
+
+    def prove(self, fork: Fork, *, dev: bool = False) -> Proof:
+        """Compare the fork's graft with compiles of its tree and, on upstream's base, of the pin."""
+        from patchwheel.prove import prove
+        from patchwheel.wheel import make_wheel
+
+        def compiled(tree: PatchedTree) -> Wheel:
+            build = self.locked(fork)
+            plan = make_plan(
+                tree,
+                build,
+                base=None,
+                from_source=True,
+                means=Tooling(
+                    tree=tree, build=build, shop=self.shop, need=lambda: needs
+                ),
+                store=self.store,
+                label=self.manifest.environment.label,
+            )
+            return make_wheel(plan, build, self.shop, needs=needs)
+
+        made: dict[str, Wheel] = {}
+        tree = self.tree(fork, dev=dev)
+        graft = self.wheel(fork, made, dev=dev)
+        # Against the same wheels as the graft: another SciPy would make another scikit-learn.
+        needs = [
+            self.wheel(self.manifest.forks[n], made, dev=dev)
+            for n in self.locked(fork).needs
+        ]
+        pin = replace(
+            tree,
+            tree=tree.source.tree,
+            series=replace(tree.series, patches=()),
+            dev=False,
+        )
+        return prove(graft, compiled(tree), lambda: compiled(pin))
 
     def open_work(self, fork: Fork, *, detach: bool) -> Work:
         from patchwheel.authoring import open_work

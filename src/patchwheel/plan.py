@@ -6,7 +6,7 @@ import json
 import tomllib
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from patchwheel import metadata
 from patchwheel.archive import ZLIB, names
@@ -17,17 +17,18 @@ from patchwheel.rules import Verdict, arrange, judge
 from patchwheel.wheelfile import output_names, read_wheel
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
     from pathlib import Path
 
     from patchwheel.lock import ForkBuild, Survey
     from patchwheel.manifest import Fork
     from patchwheel.repo import Change
     from patchwheel.store import Store
+    from patchwheel.trace import Effect, Traced
     from patchwheel.tree import PatchedTree
 
 # Raised whenever the same inputs would give other bytes: it is part of every key.
-RECIPE = "1"
+RECIPE = "2"
 PYPROJECT = "pyproject.toml"
 METADATA = "METADATA"
 
@@ -41,12 +42,31 @@ class Base:
     sha256: str
 
 
+class Means(Protocol):
+    """What planning may ask for when a change reaches what is built."""
+
+    def parts(self, *, graft: bool) -> Mapping[str, str]:
+        """Return the parts of the node key that are the tools'."""
+
+    def trace(
+        self,
+        changes: Sequence[Change],
+        trees: tuple[str, str],
+        present: Collection[str],
+    ) -> Traced | None:
+        """Follow changes through the build; None when this kind of build cannot be followed."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Output:
-    """A file of the wheel that is not just taken; `path` is METADATA for an edit of the wheel's metadata."""
+    """A file of the wheel that is not just taken; `path` is METADATA for an edit of the wheel's metadata.
+
+    It is remade from (or added with) the file `source` of the patched tree, built as `source` of the build folder,
+    or removed.
+    """
 
     path: str
-    action: Literal["remake"]
+    action: Literal["remake", "add", "build", "remove"]
     source: str
     why: str
 
@@ -56,7 +76,7 @@ class Plan:
     """How a wheel comes to be.
 
     `outputs` are the files that a graft remakes, `taken` counts its others; `why` says what made it a compile,
-    or which changes make no difference.
+    or which changes make no difference. `configured` is the tree whose configuration builds what is built.
     """
 
     tree: PatchedTree
@@ -66,6 +86,7 @@ class Plan:
     outputs: tuple[Output, ...]
     taken: int
     why: tuple[str, ...]
+    configured: str | None = None
     key_parts: Mapping[str, str]
 
     @property
@@ -87,7 +108,15 @@ class Plan:
     def cost(self) -> str:
         if self.route == "compile":
             return "a compile: minutes to half an hour"
-        return f"a graft: about a second, {len(self.outputs)} of {len(self.outputs) + self.taken} files remade"
+        count = f"{len(self.outputs)} of {len(self.outputs) + self.taken} files remade"
+        built = len(self.built)
+        return (
+            f"a graft: {f'{built} compiled, ' if built else 'about a second, '}{count}"
+        )
+
+    @property
+    def built(self) -> tuple[Output, ...]:
+        return tuple(output for output in self.outputs if output.action == "build")
 
     def to_json(self) -> dict[str, object]:
         return {
@@ -117,11 +146,12 @@ def make_plan(
     *,
     base: Base | None,
     from_source: bool,
-    compile_parts: Callable[[], Mapping[str, str]],
+    means: Means,
     store: Store,
     label: str,
+    refused: str | None = None,
 ) -> Plan:
-    """Decide between a graft and a compile, and what a graft remakes.
+    """Decide between a graft and a compile, and what a graft remakes; `refused` says why a graft could not be made.
 
     The decision is remembered in the store: made again for the same inputs, no wheel and no tree is opened.
     """
@@ -136,8 +166,13 @@ def make_plan(
         fork.version,
     )
     memo = store.memo("plan", key)
-    if memo is None:
-        memo = _decide(tree, survey, base, from_source=from_source)
+    # What was found by configuring holds for the tools that it was configured with.
+    if memo and memo["under"] not in {"", digest(means.parts(graft=True))}:
+        memo = None
+    if refused:
+        memo = _compile([refused])
+    if memo is None or refused:
+        memo = memo or _decide(tree, survey, base, means, from_source=from_source)
         store.remember("plan", key, memo)
     outputs = tuple(Output(**row) for row in memo["outputs"])  # type: ignore[attr-defined]
     graft = memo["route"] == "graft" and base is not None
@@ -149,9 +184,9 @@ def make_plan(
         "zlib": ZLIB,
     }
     if graft:
-        parts["remade"] = digest([[o.path, o.source] for o in outputs])
-    else:
-        parts |= compile_parts()
+        parts["remade"] = digest([[o.path, o.action, o.source] for o in outputs])
+    if not graft or memo["under"]:
+        parts |= means.parts(graft=graft)
     return Plan(
         tree=tree,
         route="graft" if graft else "compile",
@@ -160,6 +195,7 @@ def make_plan(
         outputs=outputs,
         taken=int(memo["taken"]),  # type: ignore[call-overload]
         why=tuple(memo["why"]),  # type: ignore[arg-type]
+        configured=memo["configured"] or None,  # type: ignore[arg-type]
         key_parts=parts,
     )
 
@@ -183,7 +219,12 @@ def read_projects(repo: Repository, change: Change) -> list[dict[str, Any]]:
 
 
 def _decide(
-    tree: PatchedTree, survey: Survey, base: Base | None, *, from_source: bool
+    tree: PatchedTree,
+    survey: Survey,
+    base: Base | None,
+    means: Means,
+    *,
+    from_source: bool,
 ) -> dict[str, object]:
     if from_source or base is None:
         asked = "asked for from source" if from_source else "there is no base wheel"
@@ -193,9 +234,39 @@ def _decide(
     if gap := find_gap(present, survey, tree.source.fork):
         return _compile([f"{base.path.name} is not the pin's own build: {gap}"])
     repo = Repository(tree.source.git_dir)
+    old = old_tree(tree, base)
+    changes = repo.changes(old, tree.tree)
+    sorted_out = _sort_out(changes, repo, tree, survey, base)
+    outputs, notes = sorted_out["remake"], sorted_out["nothing"]
+    if reasons := sorted_out["compile"]:
+        return _compile(reasons)
+    found = {"configured": "", "under": ""}
+    if follow := sorted_out["trace"]:
+        traced = means.trace(changes, (old, tree.tree), present)
+        if traced is None or traced.unknown:
+            return _compile([*(traced.unknown if traced else ()), *follow])
+        notes += traced.idle
+        edits = [row for row in outputs if row["path"] == METADATA]
+        outputs = [*map(_row(_culprits(tree)), traced.effects), *edits]
+        under = digest(means.parts(graft=True))
+        found = {"configured": traced.configured, "under": under}
+    kept = len(present) - sum(o["path"] in present for o in outputs)
+    return {"route": "graft", "outputs": outputs, "taken": kept, "why": notes, **found}
+
+
+def _sort_out(
+    changes: Iterable[Change],
+    repo: Repository,
+    tree: PatchedTree,
+    survey: Survey,
+    base: Base,
+) -> dict[str, list[Any]]:
+    """Judge each change by itself: rows of outputs for `remake`, else lines that say why, by effect."""
     facts, culprit = arrange(survey), _culprits(tree)
-    outputs, notes, reasons = [], [], []
-    for change in repo.changes(old_tree(tree, base), tree.tree):
+    found: dict[str, list[Any]] = {
+        effect: [] for effect in ("compile", "trace", "remake", "nothing")
+    }
+    for change in changes:
         by = culprit(change.path)
         plain = change.path not in survey.reads and change.path not in facts.ships
         if change.path == PYPROJECT and plain:
@@ -203,22 +274,30 @@ def _decide(
         else:
             verdict = judge(change, facts)
         line = f"{change.path}: {verdict.why} ({by})"
-        if verdict.effect == "compile":
-            reasons.append(line)
-        elif verdict.effect == "nothing":
-            notes.append(f"{line}; nothing is remade for it")
-        for path in facts.ships.get(change.path, [METADATA]):
-            if verdict.effect == "remake":
+        if verdict.effect == "remake":
+            for path in facts.ships.get(change.path, [METADATA]):
                 row = {"path": path, "source": change.path, "why": by}
-                outputs.append({**row, "action": "remake"})
-    if reasons:
-        return _compile(reasons)
-    taken = len(present) - sum(o["path"] != METADATA for o in outputs)
-    return {"route": "graft", "outputs": outputs, "taken": taken, "why": notes}
+                found["remake"].append({**row, "action": "remake"})
+        elif verdict.effect == "nothing":
+            found["nothing"].append(f"{line}; nothing is remade for it")
+        else:
+            found[verdict.effect].append(line)
+    return found
+
+
+def _row(culprit: Callable[[str], str]) -> Callable[[Effect], dict[str, str]]:
+    def row(effect: Effect) -> dict[str, str]:
+        by = dict.fromkeys(culprit(path) if "." in path else path for path in effect.by)
+        why = ", ".join(by)
+        named = {"path": effect.path, "action": effect.action, "source": effect.source}
+        return {**named, "why": why}
+
+    return row
 
 
 def _compile(reasons: list[str]) -> dict[str, object]:
-    return {"route": "compile", "outputs": [], "taken": 0, "why": reasons}
+    nothing = {"outputs": [], "taken": 0, "configured": "", "under": ""}
+    return {"route": "compile", "why": reasons, **nothing}
 
 
 def find_gap(present: Iterable[str], survey: Survey, fork: Fork) -> str | None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from patchwheel import cuda, run
+from patchwheel.elf import MAGIC
 from patchwheel.errors import BuildError, CheckError
 from patchwheel.sandbox import INSIDE
 from patchwheel.wheelfile import read_wheel
@@ -15,8 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from patchwheel.backend import Workplace
-
-ELF = b"\x7fELF"
 
 
 def relocate(wheel: Path, workplace: Workplace) -> Path:
@@ -51,7 +50,7 @@ def check_relocated(wheel: Path, *, machine: Iterable[Path], patchelf: Path) -> 
         file = Path(name) / "library.so"
         for entry in read_wheel(wheel).entries.values():
             content = entry.content()
-            if not content.startswith(ELF):
+            if not content.startswith(MAGIC):
                 continue
             for needle in needles:
                 if needle in content:

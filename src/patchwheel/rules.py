@@ -39,7 +39,9 @@ EXPLAINED = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    effect: Literal["compile", "remake", "nothing"]
+    """`trace`: which built outputs it reaches can be found out by following it through the build."""
+
+    effect: Literal["compile", "trace", "remake", "nothing"]
     why: str
 
 
@@ -72,12 +74,12 @@ def judge(change: Change, facts: Facts) -> Verdict:
         return _compile("it is a link or a submodule")
     if path in facts.reads:
         both = ", and it ships too" if path in facts.ships else ""
-        return _compile(f"the build reads it{both}")
+        return _built(path, f"the build reads it{both}")
     if CODE.fullmatch(path):
-        return _compile("it is code or a template that outputs may be made from")
+        return _trace("it is code or a template that outputs may be made from")
     if path in facts.ships:
         if change.status == "D":
-            return _compile("it ships, and was removed")
+            return _trace("it ships, and was removed")
         return Verdict(effect="remake", why="it ships as it is in the source")
     return _judge_unshipped(change, facts)
 
@@ -85,17 +87,28 @@ def judge(change: Change, facts: Facts) -> Verdict:
 def _judge_unshipped(change: Change, facts: Facts) -> Verdict:
     path = change.path
     if PYTHON.fullmatch(path) and _folder(path) in facts.running:
-        return _compile("it stands beside Python files that the build runs")
+        return _trace("it stands beside Python files that the build runs")
     if LEGAL.fullmatch(path):
         return _compile("licence files may become part of the wheel's metadata")
     if change.status != "M" and (
         path.partition("/")[0] in facts.shipping or path.endswith("__init__.py")
     ):
-        return _compile("it was added or removed where files ship")
+        return _trace("it was added or removed where files ship")
     for what, pattern in EXPLAINED.items():
         if pattern.fullmatch(path):
             return Verdict(effect="nothing", why=f"it is {what}")
     return _compile("no rule says what it reaches")
+
+
+def _built(path: str, why: str) -> Verdict:
+    """Judge what the build reads: what is neither code nor Python may become a part of the wheel's metadata."""
+    return (
+        _trace(why) if CODE.fullmatch(path) or PYTHON.fullmatch(path) else _compile(why)
+    )
+
+
+def _trace(why: str) -> Verdict:
+    return Verdict(effect="trace", why=why)
 
 
 def _compile(why: str) -> Verdict:

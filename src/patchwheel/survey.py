@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from patchwheel.backend import open_workplace
+from patchwheel.configure import observe
 from patchwheel.digest import blob_id
-from patchwheel.errors import BuildError
 from patchwheel.lock import Survey
 from patchwheel.plan import find_gap
 from patchwheel.repo import Repository
@@ -20,15 +19,10 @@ from patchwheel.wheelfile import check_record, output_names, read_wheel
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from patchwheel.backend import Workplace
-    from patchwheel.interpreter import Interpreter
-    from patchwheel.report import Report
-    from patchwheel.sandbox import Wanted
+    from patchwheel.buildenv import Shop
     from patchwheel.source import Source
-    from patchwheel.store import Store
     from patchwheel.wheelfile import WheelFile
 
-SURVEYOR = Path(__file__).with_name("surveyor.py")
 CYTHON = re.compile(rb"_cython_(\d+_\d+_\w+)\b")
 # What a compiled module says when the NumPy that it meets is older than the one that it was compiled for.
 NUMPY = re.compile(rb"\(NumPy (\d[\d.]*)\)")
@@ -48,44 +42,35 @@ class Surveyed:
 def survey_pin(
     source: Source,
     environment: Path,
+    shop: Shop,
     *,
     base: Path | None,
-    interpreter: Interpreter,
-    store: Store,
-    report: Report,
-    sandbox: Wanted = "auto",
 ) -> Surveyed:
     """Configure the pin in its build environment and compare it with the base, every byte of which is checked.
 
     Raises BuildError when the project cannot be configured, InputError when the base is no sound wheel.
     """
     fork = source.fork
-    report.say(f"configuring {fork.name} to see what it builds and reads")
+    shop.report.say(f"configuring {fork.name} to see what it builds and reads")
     files = Repository(source.git_dir).files(source.tree)
     with open_workplace(
-        fork,
-        environment,
-        interpreter=interpreter,
-        epoch=source.epoch,
-        store=store,
-        report=report,
-        sandbox=sandbox,
-        jobs=None,
-        step="survey",
+        fork, environment, shop, epoch=source.epoch, step="survey"
     ) as workplace:
         Repository(source.git_dir).checkout(source.tree, workplace.source)
-        found, opened = _observe(workplace)
+        found = observe(workplace, generate=True)
     plain = {path for path, blob in files.items() if blob.mode.startswith("100")}
     outputs = {
         name: path
-        for name, path in found.items()
+        for name, path in found.outputs.items()
         if ".dist-info/" not in name and not name.endswith("/")
     }
     verbatim = {n: s for n, s in outputs.items() if s in plain}
+    opened = {p for paths in found.opened.values() for p in paths} & files.keys()
     survey = Survey(
         verbatim=verbatim,
         built=tuple(sorted(outputs.keys() - verbatim.keys())),
-        reads=frozenset(opened & files.keys()),
+        reads=found.reads & files.keys() | opened,
+        opened={s: paths & files.keys() for s, paths in found.opened.items()},
     )
     if base is None:
         return Surveyed(survey=survey, made_with={}, gap=None)
@@ -119,42 +104,6 @@ def made_with(wheel: WheelFile) -> dict[str, str]:
     return {what: seen.most_common(1)[0][0] for what, seen in found.items() if seen}
 
 
-def _observe(workplace: Workplace) -> tuple[dict[str, str], set[str]]:
-    """Run the surveyor in the room; return its outputs with what they are made from, and all files that were read."""
-    room, work = workplace.room, workplace.room.work
-    text = SURVEYOR.read_text(encoding="utf-8")
-    trace = work / "trace"
-    trace.mkdir()
-    log = trace / "log"
-    log.touch()
-    for path in (work / "surveyor.py", trace / "sitecustomize.py"):
-        path.write_text(text, encoding="utf-8")
-    system, inside = workplace.system(), room.see(workplace.source)
-    places = [room.see(trace), *(inside / path for path in system.backend_path)]
-    variables = {
-        "PYTHONPATH": ":".join(map(str, places)),
-        "PATCHWHEEL_SURVEY_LOG": str(room.see(log)),
-        "PATCHWHEEL_SURVEY_ROOT": str(inside),
-    }
-    watched = replace(workplace, variables={**workplace.variables, **variables})
-    out = work / "out"
-    watched.step(
-        [
-            *(workplace.python, room.see(work / "surveyor.py")),
-            *(system.backend, room.see(out)),
-            json.dumps(workplace.settings()),
-        ]
-    )
-    answer = json.loads((out / "survey.json").read_text(encoding="utf-8"))
-    if not answer["outputs"]:
-        raise BuildError(
-            f"{workplace.fork.name}: its backend names no files for the wheel",
-            log=workplace.log,
-        )
-    opened = log.read_bytes().decode(errors="surrogateescape").split("\0")
-    return answer["outputs"], {*opened, *answer["read"]}
-
-
 def _compared(survey: Survey, wheel: WheelFile, blobs: Mapping[str, str]) -> Survey:
     """Keep as verbatim only what is the same in the base; a source that someone changed on the way counts as read."""
     present = output_names(wheel.entries, wheel.name)
@@ -168,4 +117,5 @@ def _compared(survey: Survey, wheel: WheelFile, blobs: Mapping[str, str]) -> Sur
         verbatim={n: s for n, s in survey.verbatim.items() if n not in odd},
         built=tuple(sorted({*survey.built, *odd})),
         reads=survey.reads | {survey.verbatim[name] for name in odd},
+        opened=survey.opened,
     )

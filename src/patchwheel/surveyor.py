@@ -1,6 +1,7 @@
 """Runs inside a build environment: asks the backend what it would put into a wheel, and watches what it reads.
 
-It imports nothing of ours. For meson-python the project is configured and its generators are run, for setuptools
+Its arguments: the backend, a folder for the answer, the config settings as JSON, and `generate` or `configure`: only
+the first runs the project's generators. It imports nothing of ours. For meson-python the project is configured and its generators are run, for setuptools
 the extension modules stay empty: nothing is compiled. Another backend simply builds the wheel, and every file of it
 counts as built. Imported as `sitecustomize` it watches its process.
 """
@@ -39,10 +40,16 @@ shipping = False
 
 
 def watch(log: str, root: str) -> None:
-    """Note every file below the source root that this process opens."""
+    """Note every file below the source root that this process opens, after the script of the project that it runs."""
     sink = os.open(log, os.O_WRONLY | os.O_APPEND)
     root = os.path.join(os.path.realpath(root), "")
-    seen = set()
+    words = [os.path.realpath(word) for word in sys.orig_argv[1:]]
+    # What a script was given is in its command, where everybody can see it.
+    seen = {word for word in words if os.path.isfile(word)}
+    script = next((word for word in words if word in seen), "")
+    inside = script.removeprefix(root) if script.startswith(root) else ""
+    if not inside:
+        seen.clear()
 
     def hook(event: str, args: tuple[Any, ...]) -> None:
         if event != "open" or not isinstance(args[0], (str, bytes)):
@@ -53,7 +60,8 @@ def watch(log: str, root: str) -> None:
         # Every backend opens it for itself, and what that decides is known; a script of the project is another matter.
         if path != f"{root}pyproject.toml" or sys.argv[0].startswith(root):
             seen.add(path)
-            os.write(sink, os.fsencode(path.removeprefix(root)) + b"\0")
+            row = f"{inside}\n{path.removeprefix(root)}\0"
+            os.write(sink, os.fsencode(row))
 
     sys.addaudithook(hook)
 
@@ -68,9 +76,9 @@ def _copying() -> bool:
 
 
 def survey_meson(
-    settings: dict[str, Any], out: str
+    settings: dict[str, Any], out: str, *, generate: bool
 ) -> tuple[dict[str, str], list[str]]:
-    """Return meson-python's outputs with what each is made from, and the inputs of all of ninja's commands."""
+    """Return meson-python's outputs with what each is made from, and the files that decide or feed the build."""
     mesonpy: Any = importlib.import_module("mesonpy")
     found = {}
 
@@ -82,15 +90,21 @@ def survey_meson(
     mesonpy._WheelBuilder._install_path = install
     mesonpy.build_wheel(out, settings)
     build = settings["build-dir"]
+    with open(f"{build}/meson-info/intro-buildsystem_files.json") as stream:
+        read = set(json.load(stream))
+    if generate:
+        read |= _generate(build)
+    return found, [os.path.join(build, path) for path in read]
+
+
+def _generate(build: str) -> set[str]:
+    """Run the generators and return the inputs of all of ninja's commands."""
     ninja = [os.environ.get("NINJA", "ninja"), "-C", build]
     rows = json.loads(subprocess.check_output([*ninja, "-t", "compdb"]))
     commands = [(row["output"], shlex.split(row["command"])) for row in rows]
     _run_generators(ninja, commands, build)
     inputs = subprocess.check_output([*ninja, "-t", "inputs", "all"], text=True)
-    read = {word for _, words in commands for word in words} | {*inputs.splitlines()}
-    with open(f"{build}/meson-info/intro-buildsystem_files.json") as stream:
-        read |= set(json.load(stream))
-    return found, [os.path.join(build, path) for path in read]
+    return {word for _, words in commands for word in words} | {*inputs.splitlines()}
 
 
 def _run_generators(
@@ -162,23 +176,26 @@ def _follow_setuptools(sources: dict[str, str], read: list[str]) -> None:
 
 
 def main() -> None:
-    backend, out, settings = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
+    backend, out, settings, mode = *sys.argv[1:3], json.loads(sys.argv[3]), sys.argv[4]
     if backend.startswith("mesonpy"):
-        outputs, read = survey_meson(settings, out)
+        outputs, read = survey_meson(settings, out, generate=mode == "generate")
     else:
         outputs, read = survey_other(backend, settings, out)
-    sources = {name: _inside(path) for name, path in outputs.items()}
-    answer = {"outputs": sources, "read": [_inside(path) for path in read]}
+    build = os.path.join(os.path.realpath(settings.get("build-dir", out)), "")
+    origins = {}
+    for name, path in outputs.items():
+        whole = os.path.realpath(path)
+        made = "//" + whole.removeprefix(build) if whole.startswith(build) else "//"
+        origins[name] = _inside(path) or made
+    answer = {"outputs": origins, "read": [_inside(path) for path in read]}
     with open(os.path.join(out, "survey.json"), "w") as stream:
         json.dump(answer, stream)
 
 
 def _inside(path: str) -> str:
     """Return a path relative to the source root, or nothing when it is elsewhere."""
-    root, path = (
-        os.path.join(os.path.realpath(os.environ[ROOT]), ""),
-        os.path.realpath(path),
-    )
+    root = os.path.join(os.path.realpath(os.environ[ROOT]), "")
+    path = os.path.realpath(path)
     return path.removeprefix(root) if path.startswith(root) else ""
 
 

@@ -24,17 +24,13 @@ from patchwheel.wheelfile import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from patchwheel.index import IndexConfig
-    from patchwheel.interpreter import Interpreter
+    from patchwheel.buildenv import Shop
     from patchwheel.lock import ForkBuild
     from patchwheel.metadata import WheelName
     from patchwheel.plan import Plan
-    from patchwheel.report import Report
-    from patchwheel.sandbox import Wanted
-    from patchwheel.store import Store
     from patchwheel.wheelfile import WheelFile
 
 KIND = "wheels"
@@ -72,43 +68,27 @@ class Wheel:
 
 
 def make_wheel(
-    plan: Plan,
-    *,
-    build: ForkBuild,
-    interpreter: Callable[[], Interpreter],
-    store: Store,
-    index: Callable[[], IndexConfig],
-    report: Report,
-    jobs: int | None = None,
-    sandbox: Wanted = "auto",
-    offline: bool = False,
-    needs: Sequence[Wheel] = (),
+    plan: Plan, build: ForkBuild, shop: Shop, *, needs: Sequence[Wheel] = ()
 ) -> Wheel:
     """Return the plan's wheel from the store, made if it is not there; one that is there is not read."""
-    key = plan.node_key
+    key, store = plan.node_key, shop.store
 
     def make(folder: Path) -> None:
         start = time.monotonic()
         record: Mapping[str, object] = {}
         if plan.base:
-            draft = graft(plan, plan.base)
+            remade = None
+            if plan.built:
+                from patchwheel.remake import remake
+
+                remade = remake(plan, plan.base, build, shop, needs=needs)
+                record = remade.record
+            draft = graft(plan, plan.base, remade)
         else:
             from patchwheel.compile import compile_wheel
 
             with store.scratch() as out:
-                made = compile_wheel(
-                    plan,
-                    build,
-                    interpreter=interpreter(),
-                    store=store,
-                    index=index,
-                    report=report,
-                    jobs=jobs,
-                    sandbox=sandbox,
-                    needs=needs,
-                    out=out,
-                    offline=offline,
-                )
+                made = compile_wheel(plan, build, shop, needs=needs, out=out)
                 record = made.record
                 draft = unpack(made.wheel)
         wheel = finish(draft, plan, folder, record)
@@ -136,7 +116,7 @@ def unpack(path: Path) -> Draft:
     """Take a finished wheel as a draft, each file compared with RECORD."""
     wheel = read_wheel(path)
     check_record(wheel)
-    return Draft(made_from=wheel, entries=dict(wheel.entries))
+    return Draft(made_from=wheel, entries=dict(wheel.entries), tags=wheel.name.tags)
 
 
 def finish(
@@ -144,7 +124,7 @@ def finish(
 ) -> Path:
     """Write the labelled wheel, with `patchwheel.json` in its dist-info folder, and return its path."""
     old = draft.made_from.name
-    new = replace(old, version=plan.version)
+    new = replace(old, version=plan.version, tags=draft.tags)
     info = f"{new.stem}.dist-info"
     # A wheel that was labelled before, as a base built here, has a record of its own.
     dropped = {
@@ -242,11 +222,12 @@ def _check_outputs(wheel: WheelFile, plan: Plan, build: ForkBuild) -> None:
     if not plan.base and any(change.path.endswith(DECIDING) for change in changes):
         return
     gone = {change.path for change in changes if change.status == "D"}
+    removed = {o.path for o in plan.outputs if o.action == "remove"}
     due = {w: s for w, s in survey.verbatim.items() if s not in gone}
     present = output_names(wheel.entries, wheel.name)
     upstream = plan.fork.upstream_wheel
     globs = upstream.only_in_build if plan.base and upstream else ()
-    lost = sorted((due.keys() | set(survey.built)) - present.keys())
+    lost = sorted((due.keys() | set(survey.built)) - present.keys() - removed)
     if lost := [n for n in lost if not any(fnmatchcase(n, g) for g in globs)]:
         more = f" and {len(lost) - 1} more" if len(lost) > 1 else ""
         raise CheckError(

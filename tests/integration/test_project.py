@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import sysconfig
 import tarfile
 import time
 import zipfile
@@ -25,6 +26,7 @@ PACKAGE = Path(__file__).parent.parent / "packages" / "tinyext"
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 VERSION = "1.2.0"
 PATCH = "0010-greet.patch"
+SUFFIX = sysconfig.get_config_var("EXT_SUFFIX")
 
 pytestmark = [
     pytest.mark.network,
@@ -348,38 +350,92 @@ def test_nothing_changed_means_nothing_is_made_and_a_renamed_patch_is_a_hit(
     assert renamed["sha256"] == again["sha256"]
 
 
+FAST, PAIRS = (f"tinyext/{name}{SUFFIX}" for name in ("_fast", "_pairs"))
+UNITS = "tinyext/units.py"
+
+
+def another(grafting: Project, folder: Path, patch: bytes) -> Project:
+    """Copy a project, with another series of one patch; the store is the same."""
+    ignored = shutil.ignore_patterns("dist", ".venv-forks", "work")
+    shutil.copytree(grafting.root, folder, ignore=ignored)
+    other = replace(grafting, root=folder)
+    support.make_series(other.patches, {PATCH: patch})
+    return other
+
+
 @pytest.mark.parametrize(
-    ("path", "old", "new", "reason"),
+    ("path", "old", "new", "outputs"),
     [
-        ("src/tinyext/_fast.pyx", "\n", "\n# patched\n", "_fast.pyx"),
-        ("src/tinyext/scale.pxd", "\n", "\n# patched\n", "scale.pxd"),
-        ("src/tinyext/pairs.cpp", "\n", "\n// patched\n", "pairs.cpp"),
-        ("src/tinyext/pure.py", "\n", "\n# patched\n", "pure.py"),
-        ("src/tinyext/generate.py", "\n", "\n# patched\n", "generate.py"),
-        ("src/tinyext/meson.build", "\n", "\n# patched\n", "meson.build"),
+        ("src/tinyext/_fast.pyx", "\n", "\n# patched\n", {FAST: "build"}),
+        (
+            "src/tinyext/scale.pxd",
+            "\n",
+            "\n# patched\n",
+            {FAST: "build", "tinyext/scale.pxd": "remake"},
+        ),
+        ("src/tinyext/pairs.cpp", "\n", "\n// patched\n", {PAIRS: "build"}),
+        (
+            "src/tinyext/pure.py",
+            "\n",
+            "\n# patched\n",
+            {UNITS: "build", "tinyext/pure.py": "remake"},
+        ),
+        ("src/tinyext/generate.py", "\n", "\n# patched\n", {UNITS: "build"}),
+        ("src/tinyext/meson.build", "\n", "\n# patched\n", {}),
+        (
+            "src/tinyext/meson.build",
+            "optimization=1",
+            "optimization=2",
+            {PAIRS: "build"},
+        ),
+        ("src/tinyext/meson.build", "'pure.py', ", "", {"tinyext/pure.py": "remove"}),
     ],
 )
-def test_what_the_build_reads_makes_it_a_compile(
+def test_only_what_a_change_reaches_is_remade(
     grafting: Project,
     upstream: Path,
     tmp_path: Path,
     path: str,
     old: str,
     new: str,
-    reason: str,
+    outputs: dict[str, str],
 ) -> None:
-    shutil.copytree(
-        grafting.root,
-        tmp_path / "p",
-        ignore=shutil.ignore_patterns("dist", ".venv-forks"),
-    )
-    other = replace(grafting, root=tmp_path / "p")
-    support.make_series(
-        other.patches, {PATCH: change(upstream, path, old, new, "Touch")}
-    )
-    [plan] = json.loads(other.run("plan", "--json"))
-    assert plan["route"] == "compile"
-    assert any(reason in why and PATCH in why for why in plan["why"])
+    patch = change(upstream, path, old, new, "Touch")
+    [plan] = json.loads(another(grafting, tmp_path / "p", patch).run("plan", "--json"))
+    assert plan["route"] == "graft", plan["why"]
+    assert {o["path"]: o["action"] for o in plan["outputs"]} == outputs
+    assert all(PATCH in output["why"] for output in plan["outputs"])
+
+
+def test_a_graft_of_built_outputs_is_what_a_compile_makes_and_a_corrupted_plan_is_found(
+    grafting: Project, upstream: Path, tmp_path: Path
+) -> None:
+    old, new = "return ", "return 0.5 + "
+    patch = change(upstream, "src/tinyext/_fast.pyx", old, new, "Add a half")
+    other = another(grafting, tmp_path / "p", patch)
+    wheel = other.build()
+    made = record(wheel)
+    assert [row["path"] for row in made["remade"]] == [FAST]  # type: ignore[attr-defined]
+    proof = json.loads(other.run("verify", "tinyext", "--from-source", "--json"))
+    assert proof["differences"] == []
+    assert proof["needless"] == []
+    assert proof["equal"] > 1
+    python = tmp_path / "env"
+    other.run("env", str(python))
+    script = "import tinyext; print(tinyext.total([1.0, 2.0]))"
+    out = subprocess.check_output([python / "bin" / "python", "-c", script], text=True)
+    assert float(out) != 6.0
+    # The plan loses its one output, as if following the change had missed it.
+    [memo] = [
+        path
+        for path in (other.store / "memo" / "plan").iterdir()
+        if FAST in path.read_text()
+        and path.stat().st_mtime > wheel.stat().st_mtime - 60
+    ][-1:]
+    data = json.loads(memo.read_text())
+    memo.write_text(json.dumps({**data, "outputs": []}))
+    message = other.run("verify", "tinyext", "--from-source", status=6)
+    assert FAST in message
 
 
 def test_a_readme_changes_nothing(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Never
 
 import support
 
+from patchwheel.buildenv import Shop
 from patchwheel.lock import ForkBuild, Survey
 from patchwheel.manifest import Fork, UpstreamWheel
 from patchwheel.plan import Base, make_plan
@@ -82,6 +83,16 @@ SURVEY = Survey(
         {"meson.build", "tools/gen.py", "src/pw_demo/both.py", "src/pw_demo/_fast.pyx"}
     ),
 )
+
+
+class Untraced:
+    """Means of a project whose build cannot be followed: what reaches its code is a compile."""
+
+    def parts(self, *, graft: bool) -> dict[str, str]:
+        return {"toolchain": "gcc", "lean": str(graft)}
+
+    def trace(self, *_: object) -> None:
+        return None
 
 
 @dataclass
@@ -176,7 +187,7 @@ class Bench:
             self.build,
             base=base or self.base,
             from_source=from_source,
-            compile_parts=lambda: {"toolchain": "gcc"},
+            means=Untraced(),
             store=self.store,
             label=self.label,
         )
@@ -187,9 +198,11 @@ class Bench:
 
         return make_wheel(
             plan,
-            build=self.build,
-            interpreter=unused,
-            store=store or self.store,
-            index=unused,
-            report=support.Recorder(),
+            self.build,
+            Shop(
+                find_interpreter=unused,
+                find_index=unused,
+                store=store or self.store,
+                report=support.Recorder(),
+            ),
         )

@@ -9,6 +9,7 @@ import support
 
 from patchwheel import buildenv
 from patchwheel.buildenv import (
+    Shop,
     build_environment,
     build_system,
     check_satisfied,
@@ -126,11 +127,12 @@ class Shelf:
         return build_environment(
             requirements,
             wheels,
-            interpreter=self.interpreter,
-            store=self.store,
-            index=lambda: IndexConfig(urls=(self.url,), find_links=()),
-            report=self.report,
-            offline=False,
+            Shop(
+                find_interpreter=lambda: self.interpreter,
+                find_index=lambda: IndexConfig(urls=(self.url,), find_links=()),
+                store=self.store,
+                report=self.report,
+            ),
         )
 
 

@@ -84,7 +84,7 @@ def test_a_python_that_the_manifest_does_not_build_for_is_refused(
 ) -> None:
     support.make_manifest(tmp_path, {"demo": SDIST})
     (tmp_path / "forks.lock").write_text(
-        '{"schema": 1, "environment": {}, "forks": {}}'
+        '{"schema": 2, "environment": {}, "forks": {}}'
     )
     done = patchwheel(tmp_path, "plan", PATCHWHEEL_PYTHON="3.10")
     assert done.returncode == 2

@@ -10,13 +10,12 @@ import pytest
 import support
 
 from patchwheel import cuda, run, sandbox, toolchain, uv
-from patchwheel.backend import OPTIMISED, Workplace, open_workplace
-from patchwheel.buildenv import build_environment, static_build_requirements
+from patchwheel.backend import OPTIMISED, Workplace, open_workplace, rename_project
+from patchwheel.buildenv import Shop, build_environment, static_build_requirements
 from patchwheel.compile import (
     compile_parts,
     compile_wheel,
     interface,
-    rename_project,
     requirements_for,
 )
 from patchwheel.errors import BuildError, CheckError, MachineError, ManifestError
@@ -132,49 +131,39 @@ class Bench:
         return cast("Plan", SimpleNamespace(tree=patched, fork=self.fork))
 
     def compile(self, files: Mapping[str, str], **given: object) -> Compiled:
-        settings: dict[str, object] = {
-            "interpreter": self.interpreter,
-            "store": self.store,
-            "index": lambda: self.index,
-            "report": self.report,
-            "jobs": 1,
-            "sandbox": self.sandbox,
-            "needs": self.needs,
-            "out": self.folder / "out",
-            "offline": False,
-        }
-        return compile_wheel(self.plan(files), self.build, **(settings | given))  # type: ignore[arg-type]
+        settings: dict[str, object] = {"needs": self.needs, "out": self.folder / "out"}
+        options = {k: given.pop(k) for k in list(given) if k in Shop.__slots__}
+        shop = replace(self.shop, **options)  # type: ignore[arg-type]
+        return compile_wheel(self.plan(files), self.build, shop, **(settings | given))  # type: ignore[arg-type]
+
+    @property
+    def shop(self) -> Shop:
+        return Shop(
+            find_interpreter=lambda: self.interpreter,
+            find_index=lambda: self.index,
+            store=self.store,
+            report=self.report,
+            jobs=1,
+            sandbox=self.sandbox,
+        )
 
     def parts(self, **given: object) -> dict[str, str]:
         settings: dict[str, object] = {
             "fork": self.fork,
             "build": self.build,
-            "interpreter": self.interpreter,
-            "store": self.store,
+            "shop": self.shop,
             "epoch": 1,
         }
+        if "sandbox" in given:
+            given["shop"] = replace(
+                self.shop, sandbox=cast("Wanted", given.pop("sandbox"))
+            )
         return compile_parts(**(settings | given))  # type: ignore[arg-type]
 
     def workplace(self) -> AbstractContextManager[Workplace]:
-        environment = build_environment(
-            self.build.build_requires,
-            (),
-            interpreter=self.interpreter,
-            store=self.store,
-            index=lambda: self.index,
-            report=self.report,
-            offline=False,
-        )
+        environment = build_environment(self.build.build_requires, (), self.shop)
         return open_workplace(
-            self.fork,
-            environment,
-            interpreter=self.interpreter,
-            epoch=support.EPOCH,
-            store=self.store,
-            report=self.report,
-            sandbox=self.sandbox,
-            jobs=1,
-            step="ask",
+            self.fork, environment, self.shop, epoch=support.EPOCH, step="ask"
         )
 
 

@@ -176,10 +176,10 @@ def test_the_environment_is_for_the_manifests_requirements(
         ("<<<<<<< ours", "is not valid JSON"),
         ("[]", "is of another schema"),
         ('{"schema": 99}', "is of another schema"),
-        ('{"schema": 1}', "lacks or misplaces 'environment'"),
-        ('{"schema": 1, "environment": {}, "forks": []}', "lacks or misplaces"),
-        ('{"schema": 1, "environment": {"3.12": 1}, "forks": {}}', "lacks or misplaces"),
-        ('{"schema": 1, "environment": {}, "forks": {"a": {"pin": {}, "tree": "", "commit": null, "patches": {}, "builds": {"3.12": {"base": {}}}}}}', "lacks or misplaces"),
+        ('{"schema": 2}', "lacks or misplaces 'environment'"),
+        ('{"schema": 2, "environment": {}, "forks": []}', "lacks or misplaces"),
+        ('{"schema": 2, "environment": {"3.12": 1}, "forks": {}}', "lacks or misplaces"),
+        ('{"schema": 2, "environment": {}, "forks": {"a": {"pin": {}, "tree": "", "commit": null, "patches": {}, "builds": {"3.12": {"base": {}}}}}}', "lacks or misplaces"),
     ],
 )  # fmt: skip
 def test_a_damaged_lock_is_one_error_that_says_how_to_get_another(

@@ -30,6 +30,7 @@ from patchwheel.upstream import choose_wheel
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from patchwheel.buildenv import Shop
     from patchwheel.interpreter import Interpreter
     from patchwheel.source import Source
 
@@ -134,7 +135,7 @@ class Site:
         )
 
     def survey(
-        self, source: Source, environment: Path, *, base: Path | None, **_: object
+        self, source: Source, environment: Path, _shop: Shop, *, base: Path | None
     ) -> Surveyed:
         assert (environment / "bin" / "python").exists()
         self.surveyed.append(source.fork.name)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import support
-from graftkit import BUILT, FILES, PYPROJECT, SURVEY, Bench
+from graftkit import BUILT, FILES, PYPROJECT, SURVEY, Bench, Untraced
 
 from patchwheel import plan as plan_module
 from patchwheel.errors import InputError
@@ -67,7 +67,7 @@ def test_from_source_and_without_a_base(bench: Bench) -> None:
         bench.build,
         base=None,
         from_source=False,
-        compile_parts=dict,
+        means=Untraced(),
         store=bench.store,
         label="x",
     )

@@ -14,9 +14,9 @@ import pytest
 import support
 
 from patchwheel import surveyor, uv
-from patchwheel.buildenv import build_environment, static_build_requirements
+from patchwheel.buildenv import Shop, build_environment, static_build_requirements
 from patchwheel.errors import BuildError, InputError
-from patchwheel.index import load_index_config
+from patchwheel.index import IndexConfig, load_index_config
 from patchwheel.manifest import Fork, UpstreamWheel
 from patchwheel.repo import Repository
 from patchwheel.source import Source
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from patchwheel.interpreter import Interpreter
+    from patchwheel.sandbox import Wanted
     from patchwheel.store import Store
     from patchwheel.survey import Surveyed
 
@@ -128,14 +129,12 @@ class Bench:
         if base is not None and not isinstance(base, Path):
             base = support.make_wheel(self.folder / "base", "pw-demo", "1.0", base)
         return survey_pin(
-            source_of(self.folder, files, FORK),
-            self.env,
-            base=base,
-            interpreter=self.interpreter,
-            store=self.store,
-            report=support.Recorder(),
-            sandbox="none",
+            source_of(self.folder, files, FORK), self.env, self.shop, base=base
         )
+
+    @property
+    def shop(self) -> Shop:
+        return shop(self.interpreter, self.store, sandbox="none")
 
 
 @pytest.fixture
@@ -212,15 +211,7 @@ def test_another_backend_builds_and_nothing_of_it_is_a_copy(bench: Bench) -> Non
     text = '[build-system]\nbuild-backend = "own"\nbackend-path = ["tools"]\nrequires = []\n'
     files = {"pyproject.toml": text, "tools/own.py": backend, "a.py": ""}
     source = source_of(bench.folder, {**files, "ready.whl": wheel.read_bytes()}, FORK)
-    found = survey_pin(
-        source,
-        bench.env,
-        base=None,
-        interpreter=bench.interpreter,
-        store=bench.store,
-        report=support.Recorder(),
-        sandbox="none",
-    )
+    found = survey_pin(source, bench.env, bench.shop, base=None)
     assert found.survey.verbatim == {}
     assert found.survey.built == ("a.py",)
     assert found.survey.reads == {"a.py", "ready.whl", "tools/own.py"}
@@ -276,7 +267,23 @@ copy(root + "/b.txt")
 """
     env = {surveyor.LOG: str(log), surveyor.ROOT: str(root)}
     run_as("sitecustomize", code, env)
-    assert log.read_text().split("\0") == ["a.txt", ""]
+    assert log.read_text().split("\0") == ["\na.txt", ""]
+
+
+def test_what_a_script_of_the_project_opens_is_noted_beside_its_name(
+    tmp_path: Path,
+) -> None:
+    root, log = tmp_path / "root", tmp_path / "log"
+    code = "import sys, os\nfor name in ('given', 'found'): open(os.path.dirname(sys.argv[1]) + '/' + name).close()\n"
+    support.write(root, {"tools/gen.py": code, "tools/given": "", "tools/found": ""})
+    trace = tmp_path / "trace"
+    source = Path(surveyor.__file__).read_text()
+    support.write(trace, {"sitecustomize.py": source})
+    log.touch()
+    env = {surveyor.LOG: str(log), surveyor.ROOT: str(root), "PYTHONPATH": str(trace)}
+    words = [sys.executable, "tools/gen.py", "tools/given"]
+    subprocess.run(words, cwd=root, env={**os.environ, **env}, check=True)
+    assert log.read_text() == "tools/gen.py\ntools/found\0"
 
 
 def test_meson_python_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -295,11 +302,12 @@ def test_meson_python_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv(surveyor.ROOT, str(source))
     monkeypatch.setenv(surveyor.LOG, str(tmp_path / "log"))
     settings = json.dumps({"build-dir": str(build)})
-    monkeypatch.setattr(sys, "argv", ["x", "mesonpy", str(tmp_path), settings])
+    words = ["x", "mesonpy", str(tmp_path), settings, "generate"]
+    monkeypatch.setattr(sys, "argv", words)
     surveyor.main()
     answer = json.loads((tmp_path / "survey.json").read_text())
     assert answer["outputs"]["pw_demo/a.py"] == "a.py"
-    assert answer["outputs"]["pw_demo/x.so"] == ""
+    assert answer["outputs"]["pw_demo/x.so"] == "//x.so"
     assert {"fast.h", "meson.build"} <= set(answer["read"])
     stub = tmp_path / "stubs" / "cython"
     for words in (["-o", "1.c"], ["-o2.c"], ["--output-file=3.c", "x.pyx"]):
@@ -363,10 +371,11 @@ def test_setuptools_is_followed(
     monkeypatch.setattr(importlib.util, "find_spec", lambda _name: True)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv(surveyor.ROOT, str(tmp_path))
-    monkeypatch.setattr(sys, "argv", ["x", "pw_backend:legacy", str(tmp_path), "{}"])
+    words = ["x", "pw_backend:legacy", str(tmp_path), "{}", "generate"]
+    monkeypatch.setattr(sys, "argv", words)
     surveyor.main()
     answer = json.loads((tmp_path / "survey.json").read_text())
-    assert answer["outputs"] == {"pw/a.py": "src/a.py", "pw/x.so": ""}
+    assert answer["outputs"] == {"pw/a.py": "src/a.py", "pw/x.so": "//"}
     assert answer["read"] == ["src/x.pyx", "src/x.h"]
     assert seen[0] == ("build_py", True)
     assert not watcher.shipping
@@ -385,14 +394,22 @@ def real_environment(
         log=tree.parent / "resolve.log",
         report=report,
     )
-    return build_environment(
-        requires,
-        [],
-        interpreter=interpreter,
+    return build_environment(requires, [], shop(interpreter, store, index=index))
+
+
+def shop(
+    interpreter: Interpreter,
+    store: Store,
+    *,
+    index: IndexConfig | None = None,
+    sandbox: Wanted = "auto",
+) -> Shop:
+    return Shop(
+        find_interpreter=lambda: interpreter,
+        find_index=lambda: index or IndexConfig(urls=(), find_links=()),
         store=store,
-        index=lambda: index,
-        report=report,
-        offline=False,
+        report=support.Recorder(),
+        sandbox=sandbox,
     )
 
 
@@ -407,10 +424,8 @@ def survey_really(
     return survey_pin(
         source,
         real_environment(folder / "tree", FORK, interpreter, store),
+        shop(interpreter, store),
         base=None,
-        interpreter=interpreter,
-        store=store,
-        report=support.Recorder(),
     )
 
 

@@ -13,6 +13,7 @@ from graftkit import BUILT, FILES, SURVEY, TAG, Bench
 
 from patchwheel import compile as compile_module
 from patchwheel import wheel as wheel_module
+from patchwheel.buildenv import Shop
 from patchwheel.errors import CheckError, InputError
 from patchwheel.plan import Base
 from patchwheel.store import Store
@@ -150,11 +151,13 @@ def make(bench: Bench, *patches: Mapping[str, str | None]) -> Path:
     plan = bench.plan(*patches, from_source=True)
     return wheel_module.make_wheel(
         plan,
-        build=bench.build,
-        interpreter=cast("Any", SimpleNamespace),
-        store=bench.store,
-        index=cast("Any", SimpleNamespace),
-        report=support.Recorder(),
+        bench.build,
+        Shop(
+            find_interpreter=cast("Any", SimpleNamespace),
+            find_index=cast("Any", SimpleNamespace),
+            store=bench.store,
+            report=support.Recorder(),
+        ),
     ).path
 
 

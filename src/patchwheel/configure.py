@@ -1,0 +1,199 @@
+"""Configures a tree: which files its wheel will hold, what they are made from, and what deciding that reads.
+
+A configured meson build folder is kept in the store: the next change of a source file builds in a copy of it.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+from patchwheel import toolchain
+from patchwheel.backend import compilers, open_workplace, rename_project
+from patchwheel.buildenv import parse_build_system
+from patchwheel.digest import digest, file_sha256
+from patchwheel.errors import BuildError
+from patchwheel.lock import build_settings
+from patchwheel.ninjafile import parse_ninja
+from patchwheel.reach import MADE, located
+from patchwheel.repo import Repository
+from patchwheel.sandbox import detect
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from patchwheel.backend import Workplace
+    from patchwheel.buildenv import Shop
+    from patchwheel.manifest import Fork
+    from patchwheel.ninjafile import Edge
+    from patchwheel.source import Source
+
+KIND = "configured"
+# Raised whenever the same inputs would be configured in another way, or written down in one.
+LAYOUT = 1
+SURVEYOR = Path(__file__).with_name("surveyor.py")
+# What Meson writes for itself and for tools; no step of a build reads it.
+OWN = (
+    "meson-info/",
+    "meson-logs/",
+    "meson-private/",
+    "build.ninja",
+    "compile_commands.json",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observed:
+    """`outputs` maps the wheel's files to source files, or marked to files of the build folder.
+
+    `reads` are source files that decide what is made; `opened` those that the project's own scripts opened,
+    by script, beside what their commands name.
+    """
+
+    outputs: Mapping[str, str]
+    reads: frozenset[str]
+    opened: Mapping[str, frozenset[str]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Configured:
+    """A configured tree in the store; `made` are the files that configuring made, with their sha256."""
+
+    path: Path
+    observed: Observed
+    edges: tuple[Edge, ...]
+    made: Mapping[str, str]
+
+    def text(self, path: str) -> str:
+        """Return the text of a file of the build folder."""
+        file = self.path / "meson" / path.removeprefix(MADE)
+        return file.read_text(encoding="utf-8", errors="replace")
+
+
+def observe(workplace: Workplace, *, generate: bool) -> Observed:
+    """Run the surveyor in the room, which holds the sources.
+
+    Raises BuildError when the project cannot be configured.
+    """
+    room, work = workplace.room, workplace.room.work
+    text = SURVEYOR.read_text(encoding="utf-8")
+    trace = work / "trace"
+    trace.mkdir()
+    log = trace / "log"
+    log.touch()
+    for file in (work / "surveyor.py", trace / "sitecustomize.py"):
+        file.write_text(text, encoding="utf-8")
+    system, inside = workplace.system(), room.see(workplace.source)
+    places = [room.see(trace), *(inside / path for path in system.backend_path)]
+    variables = {
+        "PYTHONPATH": ":".join(map(str, places)),
+        "PATCHWHEEL_SURVEY_LOG": str(room.see(log)),
+        "PATCHWHEEL_SURVEY_ROOT": str(inside),
+    }
+    watched = replace(workplace, variables={**workplace.variables, **variables})
+    out = work / "out"
+    watched.step(
+        [
+            *(workplace.python, room.see(work / "surveyor.py")),
+            *(system.backend, room.see(out)),
+            *(
+                json.dumps(workplace.settings()),
+                "generate" if generate else "configure",
+            ),
+        ]
+    )
+    answer = json.loads((out / "survey.json").read_text(encoding="utf-8"))
+    if not answer["outputs"]:
+        raise BuildError(
+            f"{workplace.fork.name}: its backend names no files for the wheel",
+            log=workplace.log,
+        )
+    opened: dict[str, set[str]] = {}
+    for row in log.read_bytes().decode(errors="surrogateescape").split("\0")[:-1]:
+        script, _, path = row.partition("\n")
+        opened.setdefault(script, set()).add(path)
+    return Observed(
+        outputs=answer["outputs"],
+        reads=frozenset({*answer["read"], *opened.get("", ())}),
+        opened={s: frozenset(paths) for s, paths in opened.items() if s},
+    )
+
+
+def can_follow(source: Source) -> bool:
+    """Say whether a project's build can be followed from its sources to its outputs: that of meson-python can."""
+    repo = Repository(source.git_dir)
+    blob = repo.files(source.tree).get("pyproject.toml")
+    content = repo.read([blob.oid])[blob.oid] if blob else b""
+    return parse_build_system(content.decode()).is_meson
+
+
+def lean(fork: Fork) -> Fork:
+    """Return the fork as a graft builds it here: without the tools that it can do without and this machine lacks."""
+    gone = [tool for tool in toolchain.missing(compilers(fork)) if tool in fork.lacking]
+    settings = dict(fork.config_settings)
+    for tool in gone:
+        for key, value in fork.lacking[tool].items():
+            old, new = settings.get(key, ()), value
+            lists = [(v,) if isinstance(v, str) else v for v in (old, new)]
+            settings[key] = (*lists[0], *lists[1])
+    system = tuple(tool for tool in fork.system if tool not in gone)
+    return replace(fork, config_settings=settings, system=system)
+
+
+def configure(
+    tree: str, source: Source, fork: Fork, environment: Path, shop: Shop
+) -> Configured:
+    """Return a tree of a fork configured in its build environment, from the store if it is there.
+
+    Raises BuildError when it cannot be configured.
+    """
+    tools = toolchain.identify(compilers(fork), store=shop.store)
+    parts = [tree, environment.name, toolchain.key(tools), build_settings(fork)]
+    key = digest(LAYOUT, *parts, source.epoch, detect(shop.sandbox).level)
+
+    def make(folder: Path) -> None:
+        shop.report.say(f"configuring {fork.name} to see what its changes reach")
+        with open_workplace(
+            fork, environment, shop, epoch=source.epoch, step="configure"
+        ) as workplace:
+            Repository(source.git_dir).checkout(tree, workplace.source)
+            rename_project(workplace.source, fork)
+            observed = observe(workplace, generate=False)
+            build = workplace.room.work / "meson"
+            if build.is_dir():
+                shutil.copytree(build, folder / "meson", symlinks=True)
+            inside = PurePosixPath(workplace.room.inside)
+        data = {
+            "inside": str(inside),
+            "outputs": dict(observed.outputs),
+            "reads": sorted(observed.reads),
+            "opened": {s: sorted(paths) for s, paths in observed.opened.items()},
+        }
+        (folder / "configured.json").write_text(json.dumps(data))
+
+    path = shop.store.get(KIND, key, make)
+    return _load(path)
+
+
+def _load(path: Path) -> Configured:
+    data = json.loads((path / "configured.json").read_text())
+    inside, build = PurePosixPath(data["inside"]), path / "meson"
+    edges = parse_ninja((build / "build.ninja").read_text(encoding="utf-8"))
+    names = {
+        f.relative_to(build).as_posix(): f for f in build.rglob("*") if f.is_file()
+    }
+    return Configured(
+        path=path,
+        observed=Observed(
+            outputs=data["outputs"],
+            reads=frozenset(data["reads"]),
+            opened={s: frozenset(paths) for s, paths in data["opened"].items()},
+        ),
+        edges=tuple(located(e, inside / "meson", inside / "src") for e in edges),
+        made={
+            MADE + n: file_sha256(f) for n, f in names.items() if not n.startswith(OWN)
+        },
+    )

@@ -1,0 +1,49 @@
+"""What a shared library asks of the place where it is loaded, read with pyelftools."""
+
+from __future__ import annotations
+
+import io
+import re
+from dataclasses import dataclass
+from typing import Any
+
+MAGIC = b"\x7fELF"
+VERSION = re.compile(r"(.*)_(\d+(?:\.\d+)*)")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Library:
+    """`run_path` is DT_RUNPATH's or DT_RPATH's text, `versions` are symbol versions such as GLIBC_2.17."""
+
+    needed: tuple[str, ...]
+    run_path: str
+    uses_rpath: bool
+    versions: frozenset[str]
+
+
+def read_library(content: bytes) -> Library:
+    from elftools.elf.dynamic import DynamicSection
+    from elftools.elf.elffile import ELFFile
+    from elftools.elf.gnuversions import GNUVerNeedSection
+
+    needed: list[str] = []
+    paths: dict[str, str] = {}
+    versions: set[str] = set()
+    file: Any = ELFFile(io.BytesIO(content))
+    for section in file.iter_sections():
+        if isinstance(section, DynamicSection):
+            for tag in section.iter_tags():
+                name = tag.entry.d_tag.removeprefix("DT_").lower()
+                if name == "needed":
+                    needed.append(tag.needed)  # type: ignore[attr-defined]
+                elif name in {"rpath", "runpath"}:
+                    paths[name] = getattr(tag, name)
+        elif isinstance(section, GNUVerNeedSection):
+            for _, wanted in section.iter_versions():
+                versions.update(version.name for version in wanted)
+    return Library(
+        needed=tuple(needed),
+        run_path=paths.get("runpath") or paths.get("rpath", ""),
+        uses_rpath="runpath" not in paths and "rpath" in paths,
+        versions=frozenset(versions),
+    )

@@ -1,0 +1,95 @@
+"""What the text of a source file mentions by name: includes, cimports, imports. It over-approximates.
+
+A build graph knows these only once something was compiled. A mention is the end of a path, such as `_shared/fast.pxd`;
+`*` stands for what a template fills in. `^` before it: it begins in a folder above the file that mentions it.
+"""
+
+from __future__ import annotations
+
+import re
+
+# Raised whenever a text would be found to mention something else.
+LAYOUT = 1
+C_FAMILY = re.compile(
+    r".*\.(c|cc|cpp|cxx|h|hh|hpp|hxx|inc|inl|ipp|tcc|cu|cuh|cl|in|src|tp|tmpl|template|pyx|pxd|pxi)",
+    re.IGNORECASE,
+)
+CYTHON = re.compile(r".*\.(pyx|pxd|pxi)(\.\w+)?|.*\.(tp|in|src|tmpl|template)")
+PYTHON = re.compile(r".*\.py")
+FORTRAN = re.compile(r".*\.(f|for|f77|f90|f95|f03|f08|pyf)(\.\w+)?", re.IGNORECASE)
+
+INCLUDE = re.compile(
+    r'^[ \t]*#[ \t]*(?:include|include_next|embed|import)[ \t]*[<"]([^>"\n]+)[>"]',
+    re.MULTILINE,
+)
+# The name of a header as a macro, for `#include MACRO`.
+DEFINED = re.compile(
+    r'^[ \t]*#[ \t]*define[ \t]+\w+[ \t]+[<"]([\w./+-]+\.\w+)[>"]', re.MULTILINE
+)
+EXTERN = re.compile(r"""\bextern\s+from\s+(?:u|b)?["']<?([^"'>]+)>?["']""")
+PXI = re.compile(
+    r"""^[ \t]*include\s+["']([^"'\n]+)["']""", re.MULTILINE | re.IGNORECASE
+)
+FROM = re.compile(r"\bfrom\s+([\w.{}]+)\s+c?import\s*(\([^)]*\)|[^\n]*)")
+IMPORT = re.compile(r"^[ \t]*c?import\s+([\w. ,{}]+)", re.MULTILINE)
+FROM_C = re.compile(r"\bfrom\s+([\w.{}]+)\s+cimport\s*(\([^)]*\)|[^\n]*)")
+IMPORT_C = re.compile(r"^[ \t]*cimport\s+([\w. ,{}]+)", re.MULTILINE)
+LITERAL = re.compile(r"""["']([\w./-]*\w\.\w+)["']""")
+HOLE = re.compile(r"\{\{.*?\}\}|@\w+@|\$\{\w+\}")
+NAME = re.compile(r"[\w*]+")
+
+
+def speaks(path: str) -> bool:
+    """Say whether a file of this name may mention others."""
+    return any(p.fullmatch(path) for p in (C_FAMILY, CYTHON, PYTHON, FORTRAN))
+
+
+def mentions(path: str, text: str) -> set[str]:
+    """Return the ends of the paths that a source file may make its reader read."""
+    text = HOLE.sub("*", text)
+    found: set[str] = set()
+    if C_FAMILY.fullmatch(path):
+        found.update(INCLUDE.findall(text), DEFINED.findall(text))
+    if CYTHON.fullmatch(path):
+        found.update(EXTERN.findall(text), PXI.findall(text))
+        found |= _modules(text, FROM_C, IMPORT_C, (".pxd",))
+    if FORTRAN.fullmatch(path):
+        found.update(PXI.findall(text))
+    if PYTHON.fullmatch(path):
+        found.update(LITERAL.findall(text))
+        # In Cython's pure Python mode an import may be a cimport.
+        suffixes = (".py", ".pxd") if "cython" in text else (".py",)
+        found |= {f"^{end}" for end in _modules(text, FROM, IMPORT, suffixes)}
+    return {end for name in found if (end := _end(name))}
+
+
+def _modules(
+    text: str,
+    origin: re.Pattern[str],
+    plain: re.Pattern[str],
+    suffixes: tuple[str, ...],
+) -> set[str]:
+    dotted: set[str] = set()
+    for module, names in origin.findall(text):
+        dotted.add(module)
+        dotted |= {f"{module}.{name}" for name in _names(names)}
+    for names in plain.findall(text):
+        dotted |= {part.split(" as ")[0].strip() for part in names.split(",")}
+    found = set()
+    for name in dotted:
+        parts = [part for part in name.split(".") if part]
+        for count in range(1, len(parts) + 1):
+            place = "/".join(parts[:count])
+            found |= {f"{place}/__init__{suffix}" for suffix in suffixes}
+        found |= {"/".join(parts) + suffix for suffix in suffixes if parts}
+    return found
+
+
+def _names(text: str) -> list[str]:
+    words = re.sub(r"#[^\n]*|[()\\]", " ", text).split(",")
+    return [found[0] for word in words if (found := NAME.match(word.strip()))]
+
+
+def _end(name: str) -> str:
+    parts = [part for part in name.strip().split("/") if part not in {"", ".", ".."}]
+    return "/".join(parts)

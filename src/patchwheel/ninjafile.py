@@ -1,0 +1,86 @@
+"""Reads build.ninja: which files each build edge makes, from what, and with which command.
+
+The format is that of the ninja manual, https://ninja-build.org/manual.html#ref_ninja_file, as far as generators such
+as Meson write it: no includes, no subninja, no variables in paths.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from patchwheel.errors import BuildError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+SEPARATOR = re.compile(r"(?<!\$)(\s+|:|\|\|?)")
+ESCAPED = re.compile(r"\$([ :$])")
+# What is said while a step runs, and where its dependency file goes, makes no difference to what it makes.
+IGNORED = frozenset({"DESC", "description", "DEPFILE", "DEPFILE_UNQUOTED", "depfile"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Edge:
+    """One step of a build; `named` are files that only the command names. What must merely be there first is left out."""
+
+    outputs: tuple[str, ...]
+    inputs: tuple[str, ...]
+    command: str
+    named: tuple[str, ...] = ()
+
+
+def parse_ninja(text: str) -> list[Edge]:
+    """Return the edges that run a command; raises BuildError for what is no build.ninja."""
+    rules: dict[str, Mapping[str, str]] = {}
+    found = []
+    lines = iter(_blocks(text))
+    for head, variables in lines:
+        word, _, rest = head.partition(" ")
+        if word == "rule":
+            rules[rest.strip()] = variables
+        elif word == "build":
+            outputs, rule, inputs = _split(rest)
+            if rule != "phony":
+                parts = {**rules.get(rule, {}), **variables}
+                kept = {k: v for k, v in parts.items() if k not in IGNORED}
+                edge = Edge(
+                    outputs=outputs,
+                    inputs=inputs,
+                    command=" ".join(f"{k}={v}" for k, v in sorted(kept.items())),
+                )
+                found.append(edge)
+    if not found:
+        raise BuildError("build.ninja names no build step")
+    return found
+
+
+def _blocks(text: str) -> Iterator[tuple[str, Mapping[str, str]]]:
+    """Give each unindented line with the variables that are indented below it."""
+    head, variables = "", {}
+    for line in text.replace("$\n", "").splitlines():
+        if line.startswith(" "):
+            name, _, value = line.strip().partition(" = ")
+            variables[name] = value
+        elif line and not line.startswith("#"):
+            if head:
+                yield head, variables
+            head, variables = line, {}
+    if head:
+        yield head, variables
+
+
+def _split(rest: str) -> tuple[tuple[str, ...], str, tuple[str, ...]]:
+    """Take `out | out: rule in | implicit || order-only` apart; implicit ones count as the others."""
+    parts: list[list[str]] = [[], [], []]
+    at = 0
+    for word in SEPARATOR.split(rest):
+        if word == ":" and at == 0:
+            at = 1
+        elif word == "||":
+            at = 2
+        elif word.strip() and word != "|":
+            parts[at].append(ESCAPED.sub(r"\1", word))
+    outputs, (rule, *inputs), _ = parts
+    return tuple(outputs), rule, tuple(inputs)

@@ -1,0 +1,182 @@
+"""Which files an output may be made from, by a build's steps and by what its sources mention; it over-approximates."""
+
+from __future__ import annotations
+
+import fnmatch
+import posixpath
+import re
+from dataclasses import dataclass, replace
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
+
+from patchwheel.digest import digest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+
+    from patchwheel.ninjafile import Edge
+
+# Before the path of a file in the build folder; without it a path is that of a source file.
+MADE = "//"
+MARKERS = ("__init__.py", "__init__.pyx", "__init__.pxd")
+CYTHON = re.compile(r".*\.(pyx|pxd)")
+# These read the files that they are given; any other command may read all of a folder that it is given.
+READS_FILES = re.compile(
+    r".*(_COMPILER|_LINKER|cython|pythran|gcc|g\+\+|-ar |--internal copy).*", re.DOTALL
+)
+COPY = "--internal copy"
+SPLIT = re.compile(r"""(?:\$ |[\s=,:@'"])+""")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reach:
+    """What an output may depend on: its steps, files by content, and package markers by existence.
+
+    `steps` digests the commands and their inputs; Cython only looks whether a package marker is there.
+    """
+
+    steps: str
+    contents: frozenset[str]
+    exists: frozenset[str]
+
+
+class Graph:
+    """The steps of a build over the files that are there before it; `mentions` tells what one mentions.
+
+    `opened` are the files that a script of the project is known to open. Where a module is `settled`, all that it
+    imports is among them.
+    """
+
+    def __init__(
+        self,
+        edges: Iterable[Edge],
+        files: Iterable[str],
+        mentions: Callable[[str], Iterable[str]],
+        *,
+        opened: Mapping[str, frozenset[str]],
+        settled: frozenset[str],
+    ) -> None:
+        self.files = frozenset(files)
+        self._mentions = mentions
+        self._opened = opened
+        self._settled = settled
+        self._makes = {path: edge for edge in edges for path in edge.outputs}
+        self._by_name: dict[str, list[str]] = {}
+        for path in (*self.files, *self._makes):
+            self._by_name.setdefault(_name(path), []).append(path)
+        self._resolved: dict[str, list[str]] = {}
+        self._followed: dict[str, tuple[str, ...]] = {}
+
+    def reach(self, output: str) -> Reach:
+        seen: set[str] = set()
+        exists: set[str] = set()
+        steps: set[tuple[str, tuple[str, ...]]] = set()
+        todo = [output]
+        while todo:
+            path = todo.pop()
+            if path in seen:
+                continue
+            seen.add(path)
+            if edge := self._makes.get(path):
+                steps.add((edge.command, edge.inputs))
+                cython = any(CYTHON.fullmatch(name) for name in edge.inputs)
+                for name in (*edge.inputs, *self._named(edge)):
+                    marker = _name(name) in MARKERS
+                    if marker and (cython or name not in edge.named):
+                        exists.add(name.removeprefix(MADE))
+                    elif name.endswith(".py") and COPY in edge.command:
+                        # What it imports matters to who runs it, not to who copies it.
+                        seen.add(name)
+                    else:
+                        todo.append(name)
+            if path not in self._followed:
+                self._followed[path] = tuple(self._follow(path))
+            todo += self._followed[path]
+            if CYTHON.fullmatch(path):
+                exists |= self._markers(path)
+        return Reach(
+            steps=digest(sorted(steps)),
+            contents=frozenset(seen & self.files),
+            exists=frozenset(exists),
+        )
+
+    def resolve(self, end: str) -> list[str]:
+        if end not in self._resolved:
+            self._resolved[end] = self._resolve(end)
+        return self._resolved[end]
+
+    def _resolve(self, end: str) -> list[str]:
+        """Return every file that the end of a path may mean; `*` in it means anything."""
+        name = _name(end)
+        if "*" not in end:
+            found = self._by_name.get(name, [])
+            return [path for path in found if f"/{path}".endswith(f"/{end}")]
+        names = fnmatch.filter(self._by_name, name)
+        found = [path for one in names for path in self._by_name[one]]
+        return [path for path in found if fnmatch.fnmatchcase(f"/{path}", f"*/{end}")]
+
+    def _follow(self, path: str) -> Iterator[str]:
+        yield from (p for p in self._opened.get(path, ()) if p in self.files)
+        if path in self.files and path not in self._settled:
+            for end in self._mentions(path):
+                if not end.startswith("^"):
+                    yield from self.resolve(end)
+                    continue
+                for found in self.resolve(end[1:]):
+                    if path.startswith(found[: 1 - len(end)]):
+                        yield found
+        if CYTHON.fullmatch(path):
+            # A declaration file is read without being mentioned, and so is that of each package around.
+            plain = path.removeprefix(MADE)
+            near = [plain.rpartition(".")[0] + ".pxd"]
+            near += [
+                f"{folder}/__init__.pxd" for folder in PurePosixPath(plain).parents
+            ]
+            for one in near:
+                yield from (p for p in (one, MADE + one) if self._is(p))
+
+    def _markers(self, path: str) -> set[str]:
+        folders = PurePosixPath(path.removeprefix(MADE)).parents
+        names = {f"{folder}/{marker}" for folder in folders for marker in MARKERS}
+        return {name for name in names if self._is(name)}
+
+    def _named(self, edge: Edge) -> Iterator[str]:
+        """Give the files that a command names without declaring them."""
+        one_file = READS_FILES.fullmatch(edge.command)
+        for word in edge.named:
+            if self._is(word):
+                yield word
+            elif not one_file and not word.startswith(MADE):
+                yield from (path for path in self.files if path.startswith(f"{word}/"))
+
+    def _is(self, path: str) -> bool:
+        return path in self.files or path in self._makes
+
+
+def located(edge: Edge, build: PurePosixPath, source: PurePosixPath) -> Edge:
+    """Give an edge's files, and those that its command names, as paths in the source tree or the build folder.
+
+    Files elsewhere, of the build environment or the machine, are left out.
+    """
+
+    def place(paths: Iterable[str]) -> tuple[str, ...]:
+        found = []
+        for path in paths:
+            whole = posixpath.normpath(build / path)
+            if whole.startswith(f"{source}/"):
+                found.append(whole.removeprefix(f"{source}/"))
+            elif whole.startswith(f"{build}/"):
+                found.append(MADE + whole.removeprefix(f"{build}/"))
+        return tuple(found)
+
+    parts = {part for part in SPLIT.split(edge.command) if "/" in part}
+    return replace(
+        edge,
+        outputs=place(edge.outputs),
+        inputs=place(edge.inputs),
+        named=place(sorted(parts)),
+    )
+
+
+def _name(path: str) -> str:
+    return path.rpartition("/")[2]

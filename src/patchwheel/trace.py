@@ -1,0 +1,252 @@
+"""Follows changes through a project's build: which outputs they reach, what they add, what they take away."""
+
+from __future__ import annotations
+
+import json
+import posixpath
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from patchwheel.configure import configure
+from patchwheel.digest import digest
+from patchwheel.mentions import LAYOUT, mentions, speaks
+from patchwheel.reach import MADE, Graph
+from patchwheel.repo import Repository
+from patchwheel.rules import CODE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+    from pathlib import Path
+
+    from patchwheel.buildenv import Shop
+    from patchwheel.configure import Configured
+    from patchwheel.lock import Survey
+    from patchwheel.manifest import Fork
+    from patchwheel.reach import Reach
+    from patchwheel.repo import Blob, Change
+    from patchwheel.source import Source
+    from patchwheel.store import Store
+
+
+# Named as the cause where commands or the list of outputs differ; plan shows the patches of the other changes.
+DEFINITION = "the build's definition"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Effect:
+    """What becomes of one output: `source` is what it is copied or, marked, built from; `by` are the changed files."""
+
+    path: str
+    action: str
+    source: str
+    by: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Traced:
+    """`configured` is the tree whose configuration serves the build; `unknown` says what cannot be attributed."""
+
+    effects: tuple[Effect, ...]
+    configured: str
+    unknown: tuple[str, ...]
+    idle: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Side:
+    """A tree with its configuration: the one before the changes, or the one after."""
+
+    files: Mapping[str, Blob]
+    configured: Configured
+    graph: Graph
+    reached: dict[str, Reach]
+
+    def reach(self, origin: str) -> Reach:
+        if origin not in self.reached:
+            self.reached[origin] = self.graph.reach(origin)
+        return self.reached[origin]
+
+
+def trace(
+    source: Source,
+    fork: Fork,
+    survey: Survey,
+    changes: Sequence[Change],
+    trees: tuple[str, str],
+    *,
+    present: Collection[str],
+    environment: Path,
+    shop: Shop,
+) -> Traced:
+    """Follow the changes between two trees to the outputs of a base that has the files `present`."""
+    repo = Repository(source.git_dir)
+    changed = frozenset(change.path for change in changes)
+    pin = repo.files(source.tree)
+    # What a script of the pin imports is known, so what its modules mention need not be followed.
+    seen = {p for found in survey.opened.values() for p in found if p.endswith(".py")}
+    settled = frozenset(seen | survey.opened.keys())
+
+    def side(tree: str, configured: Configured) -> Side:
+        files = repo.files(tree)
+        plain = {p: b.oid for p, b in files.items() if b.mode.startswith("100")}
+        differs = {p for p, oid in plain.items() if p not in pin or pin[p].oid != oid}
+        graph = Graph(
+            configured.edges,
+            [*plain, *configured.made],
+            _mentions(repo, plain, configured, shop.store, source.tree),
+            opened=survey.opened,
+            settled=settled - differs,
+        )
+        return Side(files=files, configured=configured, graph=graph, reached={})
+
+    first = configure(trees[0], source, fork, environment, shop)
+    again = any(c.status != "M" or c.path in first.observed.reads for c in changes)
+    second = configure(trees[1], source, fork, environment, shop) if again else first
+    new = side(trees[1], second)
+    old = side(trees[0], first) if again else new
+    effects = [
+        effect
+        for path in sorted({*first.observed.outputs, *second.observed.outputs})
+        if ".dist-info/" not in path
+        and (effect := _effect(path, old, new, changed, present))
+    ]
+    unknown = [
+        *_version(first, second),
+        *_unruled(first, new, changed, present, survey),
+    ]
+    reached = {p for s in (old, new) for r in s.reached.values() for p in r.contents}
+    known = {s for c in (first, second) for s in c.observed.outputs.values()}
+    known |= reached | first.observed.reads | second.observed.reads
+    idle = []
+    for path in sorted(changed - known):
+        read = path in survey.reads or any(path in f for f in survey.opened.values())
+        if read:
+            unknown.append(f"{path}: the build reads it, and nothing says what for")
+        elif CODE.fullmatch(path):
+            idle.append(f"{path}: nothing that is built mentions it")
+    return Traced(
+        effects=tuple(effects),
+        configured=trees[1] if again else trees[0],
+        unknown=tuple(unknown),
+        idle=tuple(idle),
+    )
+
+
+def _effect(
+    path: str, old: Side, new: Side, changed: frozenset[str], present: Collection[str]
+) -> Effect | None:
+    before = old.configured.observed.outputs.get(path)
+    after = new.configured.observed.outputs.get(path)
+    if after is None:
+        why = tuple(sorted(changed & {before or "", *_reads(old, new)}))
+        gone = path in present
+        return Effect(path=path, action="remove", source="", by=why) if gone else None
+    if before is not None and path not in present:
+        return None  # the base leaves it out on purpose, see only-in-build
+    if not after.startswith(MADE):
+        if before == after and after not in changed:
+            return None
+        if before == after:
+            return Effect(path=path, action="remake", source=after, by=(after,))
+        why = tuple(sorted(changed & {after, *_reads(old, new)}))
+        return Effect(path=path, action="add", source=after, by=why)
+    by = _touched(before, after, old, new, changed)
+    return Effect(path=path, action="build", source=after, by=by) if by else None
+
+
+def _touched(
+    before: str | None, after: str, old: Side, new: Side, changed: frozenset[str]
+) -> tuple[str, ...]:
+    """Return what makes a built output differ, or nothing."""
+    reads = _reads(old, new)
+    if before is None:
+        return tuple(sorted(changed & reads)) or (DEFINITION,)
+    one, two = old.reach(before), new.reach(after)
+    by = sorted((one.contents | two.contents) & changed)
+    by += sorted(one.exists ^ two.exists)
+    made = (old.configured.made, new.configured.made)
+    configured = {p for p in one.contents | two.contents if p.startswith(MADE)}
+    if one.steps != two.steps or any(
+        made[0].get(p) != made[1].get(p) for p in configured
+    ):
+        by += sorted(changed & reads) or [DEFINITION]
+    return tuple(by)
+
+
+def _reads(old: Side, new: Side) -> frozenset[str]:
+    return old.configured.observed.reads | new.configured.observed.reads
+
+
+def _version(first: Configured, second: Configured) -> list[str]:
+    """METADATA is the base's: what Meson tells of the project must be the same."""
+    found = []
+    for configured in (first, second):
+        info = json.loads(configured.text("meson-info/intro-projectinfo.json"))
+        found.append((info["version"], info.get("license")))
+    return [] if found[0] == found[1] else ["the project's version or licence changed"]
+
+
+def _unruled(
+    first: Configured,
+    new: Side,
+    changed: frozenset[str],
+    present: Collection[str],
+    survey: Survey,
+) -> list[str]:
+    """Name the base's outputs that this configuration has no rule for and that a change may reach, by name."""
+    found = []
+    folders = {
+        posixpath.dirname(w): posixpath.dirname(s) for w, s in survey.verbatim.items()
+    }
+    ours = first.observed.outputs.keys() | new.configured.observed.outputs.keys()
+    for path in sorted(set(present) - ours - survey.verbatim.keys()):
+        if path.partition("/")[0].endswith(".libs"):
+            continue
+        folder, stem = posixpath.split(path)
+        place = folders.get(folder, folder)
+        stem = stem.partition(".")[0]
+        own = f"{place}/{stem}.pyx"
+        seeds = (
+            [own]
+            if own in new.files
+            else [p for p in new.files if p.startswith(f"{place}/")]
+        )
+        reached = {p for seed in seeds for p in new.reach(seed).contents}
+        if hit := sorted(reached & changed):
+            found.append(f"{hit[0]}: it may reach {path}, which cannot be built here")
+    return found
+
+
+def _mentions(
+    repo: Repository,
+    oids: Mapping[str, str],
+    configured: Configured,
+    store: Store,
+    pin: str,
+) -> Callable[[str], Iterable[str]]:
+    """Tell what files mention; for the pin's code it is remembered, since reading all of it takes seconds."""
+
+    def key(path: str) -> str:
+        return oids[path] + posixpath.splitext(path)[1]
+
+    memo: dict[str, Any] = store.memo("mentions", digest(LAYOUT, pin)) or {}
+    fresh = not memo
+    unread = [p for p in oids if speaks(p) and p[-3:] != ".py" and key(p) not in memo]
+    contents = repo.read([oids[path] for path in unread])
+    for path in unread:
+        text = contents[oids[path]].decode(errors="replace")
+        memo[key(path)] = sorted(mentions(path, text))
+    if fresh:
+        store.remember("mentions", digest(LAYOUT, pin), memo)
+
+    def tell(path: str) -> Iterable[str]:
+        if not speaks(path):
+            return ()
+        if path.startswith(MADE):
+            return mentions(path, configured.text(path))
+        if key(path) not in memo:
+            [content] = repo.read([oids[path]]).values()
+            memo[key(path)] = mentions(path, content.decode(errors="replace"))
+        return memo[key(path)]  # type: ignore[no-any-return]
+
+    return tell

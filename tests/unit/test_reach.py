@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from patchwheel.mentions import mentions
+from patchwheel.ninjafile import Edge
+from patchwheel.reach import Graph
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+SO = "//pw/fast.so"
+FILES = {
+    "pw/__init__.py": "import pw.other\n",
+    "pw/other.py": "",
+    "pw/fast.pyx": "from .near cimport one\ncdef extern from 'deep/fast.h': pass\n",
+    "pw/fast.pxd": "from pw.far cimport two\n",
+    "pw/near.pxd": "include 'part.pxi'\n",
+    "pw/part.pxi": "",
+    "pw/far.pxd": "",
+    "pw/unrelated.pxd": "",
+    "inc/deep/fast.h": '#include "made.h"\n#define MORE "more.h"\n#include MORE\n',
+    "inc/more.h": "",
+    "other/made.h.in": "",
+    "tools/gen.py": "import helper\nopen('table.txt')\n",
+    "tools/helper.py": "",
+    "tools/table.txt": "",
+    "far/helper.py": "",
+    "data/one.txt": "",
+    "data/deep/two.txt": "",
+}
+EDGES = (
+    Edge(
+        outputs=("//pw/fast.c",),
+        inputs=("pw/fast.pyx", "//pw/__init__.py"),
+        command="cython pw/fast.pyx",
+    ),
+    Edge(outputs=("//pw/fast.o",), inputs=("//pw/fast.c",), command="c_COMPILER"),
+    Edge(outputs=(SO,), inputs=("//pw/fast.o",), command="c_LINKER"),
+    Edge(
+        outputs=("//pw/__init__.py",),
+        inputs=("pw/__init__.py",),
+        command="meson --internal copy",
+    ),
+    Edge(
+        outputs=("//made.h",),
+        inputs=("other/made.h.in",),
+        command="python tools/gen.py data",
+        named=("tools/gen.py", "data"),
+    ),
+)
+
+
+def graph(
+    files: Mapping[str, str] = FILES,
+    opened: Mapping[str, frozenset[str]] | None = None,
+    settled: frozenset[str] = frozenset(),
+) -> Graph:
+    return Graph(
+        EDGES,
+        files,
+        lambda path: mentions(path, files[path]),
+        opened=opened or {},
+        settled=settled,
+    )
+
+
+def test_everything_that_a_module_may_be_made_from_is_reached() -> None:
+    found = graph().reach(SO)
+    assert found.contents == FILES.keys() - {
+        "pw/__init__.py",
+        "pw/other.py",
+        "pw/unrelated.pxd",
+        "far/helper.py",
+    }
+
+
+def test_a_package_marker_counts_by_existence() -> None:
+    found = graph().reach(SO)
+    assert "pw/__init__.py" not in found.contents
+    assert "pw/__init__.py" in found.exists
+    assert graph({**FILES, "pw/__init__.pyx": ""}).reach(SO).exists > found.exists
+
+
+def test_a_new_header_that_is_found_first_is_reached() -> None:
+    found = graph({**FILES, "other/deep/fast.h": ""}).reach(SO)
+    assert {"other/deep/fast.h", "inc/deep/fast.h"} <= found.contents
+
+
+def test_what_a_script_is_known_to_open_replaces_what_it_mentions() -> None:
+    opened = {"tools/gen.py": frozenset({"tools/helper.py", "far/helper.py"})}
+    settled = frozenset({"tools/gen.py", "tools/helper.py", "far/helper.py"})
+    found = graph(opened=opened, settled=settled).reach(SO).contents
+    assert {"tools/helper.py", "far/helper.py"} <= found
+    assert "tools/table.txt" not in found
+    # A script that was changed may open something else: then both count.
+    found = graph(opened=opened).reach(SO).contents
+    assert {"tools/table.txt", "far/helper.py"} <= found
+
+
+def test_steps_tell_commands_and_their_inputs_apart() -> None:
+    steps = graph().reach(SO).steps
+    assert steps == graph({**FILES, "new.txt": ""}).reach(SO).steps
+    other = Graph(
+        [*EDGES[:2], Edge(outputs=(SO,), inputs=("//pw/fast.o",), command="other")],
+        FILES,
+        lambda _path: (),
+        opened={},
+        settled=frozenset(),
+    )
+    assert other.reach(SO).steps != steps
+
+
+@pytest.mark.parametrize(
+    ("path", "text", "found"),
+    [
+        ("a.c", '# include <sys/a.h>\n#include "../b.h"\n', {"sys/a.h", "b.h"}),
+        ("a.cu", '#  define X "x.cuh"\n', {"x.cuh"}),
+        ("a.pyx", "cdef extern from '<a.h>':\n", {"a.h"}),
+        ("a.pyx", 'cdef extern from *:\n    """\n    #include "v.h"\n    """', {"v.h"}),
+        (
+            "a.pyx",
+            "cimport x.y as z, w",
+            {
+                "x/__init__.pxd",
+                "x/y/__init__.pxd",
+                "x/y.pxd",
+                "w.pxd",
+                "w/__init__.pxd",
+            },
+        ),
+        (
+            "a.pxd",
+            "from . cimport (one,  # why\n    two as t)",
+            {"one.pxd", "two.pxd", "one/__init__.pxd", "two/__init__.pxd"},
+        ),
+        ("a.pyx.tp", "include 'x_{{name}}.pxi'", {"x_*.pxi"}),
+        ("a.f90", "      INCLUDE 'common.inc'\n", {"common.inc"}),
+        ("a.py", "import b\n", {"^b.py", "^b/__init__.py"}),
+        ("a.py", "open('t/x.json')\n", {"t/x.json"}),
+        ("a.txt", '#include "b.h"\nimport b\n', set()),
+    ],
+)
+def test_mentions(path: str, text: str, found: set[str]) -> None:
+    assert mentions(path, text) == found
