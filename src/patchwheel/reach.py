@@ -158,15 +158,16 @@ def located(edge: Edge, build: PurePosixPath, source: PurePosixPath) -> Edge:
 
     Files elsewhere, of the build environment or the machine, are left out.
     """
+    root = str(build)
 
     def place(paths: Iterable[str]) -> tuple[str, ...]:
         found = []
         for path in paths:
-            whole = posixpath.normpath(build / path)
+            whole = posixpath.normpath(posixpath.join(root, path))
             if whole.startswith(f"{source}/"):
                 found.append(whole.removeprefix(f"{source}/"))
-            elif whole.startswith(f"{build}/"):
-                found.append(MADE + whole.removeprefix(f"{build}/"))
+            elif whole.startswith(f"{root}/"):
+                found.append(MADE + whole.removeprefix(f"{root}/"))
         return tuple(found)
 
     parts = {part for part in SPLIT.split(edge.command) if "/" in part}

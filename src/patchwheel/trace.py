@@ -209,7 +209,9 @@ def _unruled(
         seeds = (
             [own]
             if own in new.files
-            else [p for p in new.files if p.startswith(f"{place}/")]
+            else [
+                p for p in new.files if p.startswith(f"{place}/") and CODE.fullmatch(p)
+            ]
         )
         reached = {p for seed in seeds for p in new.reach(seed).contents}
         if hit := sorted(reached & changed):

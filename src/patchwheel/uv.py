@@ -78,8 +78,11 @@ def install(
     report: Report,
     require_hashes: bool = True,
     no_deps: bool = True,
+    bytecode: bool = False,
 ) -> None:
     """Install into the environment of `python`; without an index only files that are named by URL.
+
+    With `bytecode` it is compiled at once: needed where the environment can be written only now.
 
     Only wheels: building an sdist would run its code, with whatever it resolves.
     Raises InputError with what uv said: a hash differs, something is not to be had.
@@ -88,6 +91,7 @@ def install(
     flags += ["--require-hashes"] if require_hashes else ["--no-verify-hashes"]
     flags += ["--no-deps"] if no_deps else []
     flags += ["--offline"] if offline else []
+    flags += ["--compile-bytecode"] if bytecode else []
     with tempfile.TemporaryDirectory() as folder:
         file = _write(Path(folder) / "requirements.txt", requirements)
         try:
