@@ -7,8 +7,10 @@ import functools
 import shutil
 import threading
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+from patchwheel.digest import digest
+from patchwheel.entry import listed
 from patchwheel.errors import ManifestError, PatchwheelError, UnfitError
 from patchwheel.lock import load_lock
 from patchwheel.manifest import load_manifest
@@ -42,6 +44,8 @@ if TYPE_CHECKING:
 
 LINK = ".venv-forks"
 SEVERAL = 2
+# As many of a fork's own compiles are considered as a base for its next change.
+BASES = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -259,17 +263,50 @@ class Pipeline:
             return needs
 
         tree = self.tree(fork, dev=dev)
-        plan = make_plan(
-            tree,
-            build,
-            base=None if from_source else self.base(fork),
-            from_source=from_source,
-            means=Tooling(tree=tree, build=build, shop=self.shop, need=need),
-            store=self.store,
-            label=self.manifest.environment.label,
-            refused=refused,
+        tooling = Tooling(tree=tree, build=build, shop=self.shop, need=need)
+
+        def on(base: Base | None) -> Plan:
+            return make_plan(
+                tree,
+                build,
+                base=base,
+                from_source=from_source,
+                means=tooling,
+                store=self.store,
+                label=self.manifest.environment.label,
+                refused=refused,
+            )
+
+        plan = on(None if from_source else self.base(fork))
+        if from_source or refused or (plan.route == "graft" and not plan.built):
+            return plan, needs
+        others = [on(base) for base in self.built_bases(fork, tooling)]
+        return min([plan, *others], key=lambda p: p.burden), needs
+
+    def built_bases(self, fork: Fork, tooling: Tooling) -> list[Base]:
+        """Return the newest wheels of the fork's pin that were compiled here, with the tools that there are now."""
+        memo: dict[str, Any] = (
+            self.store.memo("bases", digest(fork.pin, self.python)) or {}
         )
-        return plan, needs
+        parts = digest(tooling.parts(graft=True)) if memo else ""
+        found = []
+        for key in memo.get(parts, [])[:BASES]:
+            folder = self.store.find("wheels", key)
+            for path in folder.glob("*.whl") if folder else ():
+                sha256 = listed(path.parent)[path.name][1]
+                found.append(Base(kind="built", path=path, sha256=sha256))
+        return found
+
+    def remember_base(self, wheel: Wheel) -> None:
+        """Note a compiled wheel as a base for the next change."""
+        fork = self.manifest.forks[wheel.fork]
+        key = digest(fork.pin, self.python)
+        memo: dict[str, Any] = self.store.memo("bases", key) or {}
+        names = ("env", "toolchain", "flags", "interface")
+        parts = digest({name: wheel.plan.key_parts[name] for name in names})
+        older = [k for k in memo.get(parts, []) if k != wheel.node_key]
+        memo[parts] = [wheel.node_key, *older][:BASES]
+        self.store.remember("bases", key, memo)
 
     def prefetch(self, forks: Sequence[Fork], *, from_source: bool) -> None:
         """Fetch what several forks lack at the same time; what fails here is met again, and said, in its turn."""
@@ -318,6 +355,8 @@ class Pipeline:
             self.report.say(f"{fork.name}: no graft, a compile: {err.message}")
             plan, needs = self.plan(fork, dev=dev, made=made, refused=err.message)
             wheel = make_wheel(plan, build, shop, needs=needs)
+        if plan.route == "compile" and not wheel.cached:
+            self.remember_base(wheel)
         made[fork.name] = wheel
         return wheel
 

@@ -115,6 +115,11 @@ class Plan:
         )
 
     @property
+    def burden(self) -> tuple[bool, int]:
+        """What orders plans by their cost: a compile, then how much is compiled."""
+        return self.route == "compile", len(self.built)
+
+    @property
     def built(self) -> tuple[Output, ...]:
         return tuple(output for output in self.outputs if output.action == "build")
 
@@ -231,7 +236,8 @@ def _decide(
         return _compile([asked])
     name = metadata.parse_filename(base.path.name, where=base.path)
     present = output_names(names(base.path), name)
-    if gap := find_gap(present, survey, tree.source.fork):
+    gap = find_gap(present, survey, tree.source.fork)
+    if gap and base.kind == "upstream":
         return _compile([f"{base.path.name} is not the pin's own build: {gap}"])
     repo = Repository(tree.source.git_dir)
     old = old_tree(tree, base)

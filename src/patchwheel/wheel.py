@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from patchwheel import metadata
-from patchwheel.archive import make_entry, zip_date
+from patchwheel.archive import make_entry, names, zip_date
 from patchwheel.digest import blob_id
 from patchwheel.entry import listed
 from patchwheel.errors import CheckError
@@ -227,7 +227,12 @@ def _check_outputs(wheel: WheelFile, plan: Plan, build: ForkBuild) -> None:
     present = output_names(wheel.entries, wheel.name)
     upstream = plan.fork.upstream_wheel
     globs = upstream.only_in_build if plan.base and upstream else ()
-    lost = sorted((due.keys() | set(survey.built)) - present.keys() - removed)
+    expected = due.keys() | set(survey.built)
+    if plan.base and plan.base.kind == "built":
+        # Its own series may have taken some away.
+        base = metadata.parse_filename(plan.base.path.name, where=plan.base.path)
+        expected &= output_names(names(plan.base.path), base).keys()
+    lost = sorted(expected - present.keys() - removed)
     if lost := [n for n in lost if not any(fnmatchcase(n, g) for g in globs)]:
         more = f" and {len(lost) - 1} more" if len(lost) > 1 else ""
         raise CheckError(

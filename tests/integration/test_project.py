@@ -438,6 +438,22 @@ def test_a_graft_of_built_outputs_is_what_a_compile_makes_and_a_corrupted_plan_i
     assert FAST in message
 
 
+def test_a_compile_is_the_base_of_the_next_change(
+    grafting: Project, upstream: Path, tmp_path: Path
+) -> None:
+    one = change(upstream, "src/tinyext/_fast.pyx", "\n", "\n# one\n", "One")
+    two = change(upstream, "src/tinyext/pairs.cpp", "\n", "\n// two\n", "Two")
+    other = another(grafting, tmp_path / "p", one)
+    compiled = other.build("--from-source")
+    support.make_series(other.patches, {PATCH: one, "0020-two.patch": two})
+    [plan] = json.loads(other.run("plan", "--json"))
+    assert plan["base"]["kind"] == "built"
+    assert plan["base"]["filename"] == compiled.name
+    assert [o["path"] for o in plan["outputs"]] == [PAIRS]
+    proof = json.loads(other.run("verify", "tinyext", "--from-source", "--json"))
+    assert (proof["differences"], proof["taken"]) == ([], 0)
+
+
 def test_a_readme_changes_nothing(
     grafting: Project, upstream: Path, tmp_path: Path
 ) -> None:
