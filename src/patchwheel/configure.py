@@ -20,6 +20,7 @@ from patchwheel.lock import build_settings
 from patchwheel.ninjafile import parse_ninja
 from patchwheel.reach import MADE, located
 from patchwheel.repo import Repository
+from patchwheel.report import Quiet
 from patchwheel.sandbox import detect
 
 if TYPE_CHECKING:
@@ -93,7 +94,10 @@ def observe(workplace: Workplace, *, generate: bool) -> Observed:
         "PATCHWHEEL_SURVEY_LOG": str(room.see(log)),
         "PATCHWHEEL_SURVEY_ROOT": str(inside),
     }
-    watched = replace(workplace, variables={**workplace.variables, **variables})
+    # The backend counts the files that it would pack: nothing that is worth showing as progress.
+    watched = replace(
+        workplace, report=Quiet(), variables={**workplace.variables, **variables}
+    )
     out = work / "out"
     watched.step(
         [

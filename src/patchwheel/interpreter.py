@@ -6,9 +6,9 @@ import json
 import os
 import re
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from patchwheel import run
 from patchwheel.errors import MachineError
@@ -96,6 +96,29 @@ def probe(candidate: Path) -> Interpreter | None:
         tag=f"cp{major}{minor}",
         python=f"{major}.{minor}",
     )
+
+
+def interpreter_hints() -> list[str]:
+    """Return what in the environment decides which interpreter is found."""
+    names = sorted(n for n in os.environ if n in {"PATH", "HOME"} or n[:6] == "PYENV_")
+    return [sys.executable, *(f"{name}={os.environ[name]}" for name in names)]
+
+
+def noted(found: Interpreter) -> dict[str, object]:
+    """Write an interpreter down, with what tells whether its file is still the same."""
+    info = found.path.stat()
+    fields = {**asdict(found), "path": str(found.path)}
+    return {"found": fields, "file": [info.st_size, info.st_mtime_ns, info.st_ino]}
+
+
+def recall(note: dict[str, object] | None) -> Interpreter | None:
+    """Return the interpreter of a note; None when its file is gone or another."""
+    try:
+        fields: Any = note["found"]  # type: ignore[index]
+        found = Interpreter(**{**fields, "path": Path(fields["path"])})
+        return found if noted(found) == note else None
+    except (TypeError, KeyError, OSError):
+        return None
 
 
 def uv_bin() -> Path:

@@ -151,14 +151,25 @@ class Pipeline:
 
     @functools.cached_property
     def interpreter(self) -> Interpreter:
-        from patchwheel.interpreter import find_interpreter
+        from patchwheel.interpreter import (
+            find_interpreter,
+            interpreter_hints,
+            noted,
+            recall,
+        )
 
         wanted = self.options.python or ""
         explicit = wanted if wanted and not wanted[0].isdigit() else None
         version = (
             wanted if wanted and not explicit else self.manifest.environment.python[0]
         )
-        return find_interpreter(version, explicit=explicit, report=self.report)
+        # Starting every candidate takes a quarter of a second; what was found stays true while its file is the same.
+        key = digest(version, explicit, interpreter_hints())
+        if found := recall(self.store.memo("interpreter", key)):
+            return found
+        found = find_interpreter(version, explicit=explicit, report=self.report)
+        self.store.remember("interpreter", key, noted(found))
+        return found
 
     def write_lock(self, names: Sequence[str], *, force: bool) -> Lock:
         """Resolve and pin what is not ours; this is the one place where anything is resolved."""

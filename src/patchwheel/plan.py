@@ -172,7 +172,12 @@ def make_plan(
     )
     memo = store.memo("plan", key)
     # What was found by configuring holds for the tools that it was configured with.
-    if memo and memo["under"] not in {"", digest(means.parts(graft=True))}:
+    lean: Mapping[str, str] = {}
+    if (
+        memo
+        and memo["under"]
+        and memo["under"] != digest(lean := means.parts(graft=True))
+    ):
         memo = None
     if refused:
         memo = _compile([refused])
@@ -191,7 +196,7 @@ def make_plan(
     if graft:
         parts["remade"] = digest([[o.path, o.action, o.source] for o in outputs])
     if not graft or memo["under"]:
-        parts |= means.parts(graft=graft)
+        parts |= (graft and lean) or means.parts(graft=graft)
     return Plan(
         tree=tree,
         route="graft" if graft else "compile",

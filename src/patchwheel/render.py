@@ -30,13 +30,18 @@ def wheels(made: Sequence[Wheel]) -> None:
                 wheel.fork,
                 wheel.version,
                 "reused" if wheel.cached else plan.route,
-                str(len(plan.outputs)) if graft else "all",
+                _remade(plan) if graft else "all",
                 str(plan.taken) if graft else "0",
                 _origin(plan),
                 f"{wheel.seconds:.1f}",
             )
         )
     CONSOLE.table(("fork", "wheel", "made by", "remade", "taken", "from", "s"), rows)
+
+
+def _remade(plan: Plan) -> str:
+    compiled = f" ({len(plan.built)} built)" if plan.built else ""
+    return f"{len(plan.outputs)}{compiled}"
 
 
 def status(found: Sequence[ForkStatus]) -> None:
@@ -91,7 +96,9 @@ def plans(found: Sequence[Plan]) -> None:
         CONSOLE.say(
             f"{plan.fork.name} {plan.version}: {plan.cost}, from {_origin(plan)}"
         )
-        rows = [(o.action, o.path, o.source, o.why) for o in plan.outputs]
+        rows = [
+            (o.action, o.path, o.source.removeprefix("//"), o.why) for o in plan.outputs
+        ]
         if rows:
             CONSOLE.table(("", "output", "made from", "because of"), rows[:SHOWN])
         if len(rows) > SHOWN:

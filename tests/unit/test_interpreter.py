@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,7 +9,14 @@ import pytest
 
 from patchwheel import interpreter
 from patchwheel.errors import MachineError
-from patchwheel.interpreter import Interpreter, find_interpreter, probe
+from patchwheel.interpreter import (
+    Interpreter,
+    find_interpreter,
+    interpreter_hints,
+    noted,
+    probe,
+    recall,
+)
 
 if TYPE_CHECKING:
     from support import Recorder
@@ -218,3 +226,25 @@ def test_a_missing_uv_program_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("uv.find_uv_bin", none)
     with pytest.raises(MachineError, match="uv"):
         interpreter.uv_bin()
+
+
+def test_a_note_holds_while_the_file_is_the_same(tmp_path: Path) -> None:
+    file = tmp_path / "python"
+    file.write_text("one")
+    found = Interpreter(path=file, version="3.77.1", tag="cp377", python="3.77")
+    note = json.loads(json.dumps(noted(found)))
+    assert recall(note) == found
+    file.write_text("other")
+    assert recall(note) is None
+    file.unlink()
+    assert recall(note) is None
+    assert recall(None) is None
+    assert recall({"found": {}, "file": []}) is None
+
+
+def test_what_decides_the_search_is_in_the_hints(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    before = interpreter_hints()
+    monkeypatch.setenv("PYENV_VERSION", "3.77")
+    assert interpreter_hints() != before
