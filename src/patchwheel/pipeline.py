@@ -289,7 +289,9 @@ class Pipeline:
             )
 
         plan = on(None if from_source else self.base(fork))
-        if from_source or refused or (plan.route == "graft" and not plan.built):
+        quick = plan.route == "graft" and not plan.built
+        made_before = self.store.find("wheels", plan.node_key)
+        if from_source or refused or quick or made_before:
             return plan, needs
         others = [on(base) for base in self.built_bases(fork, tooling)]
         return min([plan, *others], key=lambda p: p.burden), needs
