@@ -91,6 +91,14 @@ def test_a_python_that_the_manifest_does_not_build_for_is_refused(
     assert "3.10" in done.stderr
 
 
+@pytest.mark.parametrize("words", [[], ["--pin", "--from-source"]])
+def test_verify_is_asked_one_question(tmp_path: Path, words: list[str]) -> None:
+    support.make_manifest(tmp_path, {"demo": SDIST})
+    done = patchwheel(tmp_path, "verify", "demo", *words)
+    assert done.returncode == 2
+    assert "one of --pin and --from-source" in done.stderr
+
+
 def test_an_unwritable_store_is_the_machines_fault(tmp_path: Path) -> None:
     support.make_manifest(tmp_path, {"demo": SDIST})
     (tmp_path / "file").write_text("in the way")

@@ -43,6 +43,7 @@ config-settings = {{ setup-args = ["-Da=b"], editable = "no" }}
 env = {{ CFLAGS = "-O1" }}
 build-requires = ["cython==3.2.4"]
 system = ["gfortran"]
+lacking = {{ gfortran = {{ setup-args = ["-Dfortran=false"] }} }}
 
 [forks.tiny-ext.upstream-wheel]
 distribution = "tiny-other"
@@ -75,6 +76,7 @@ def test_every_key_arrives(tmp_path: Path) -> None:
     assert tiny.patches == tmp_path / "patches" / "tiny-ext"
     assert tiny.config_settings == {"setup-args": ("-Da=b",), "editable": "no"}
     assert tiny.env == {"CFLAGS": "-O1"}
+    assert tiny.lacking == {"gfortran": {"setup-args": ("-Dfortran=false",)}}
     assert tiny.upstream_wheel
     assert tiny.upstream_wheel.only_in_build == ("tiny/v2/*",)
     assert found.root == tmp_path
@@ -168,6 +170,11 @@ GOOD = f'version = "1"\n{PIN}'
         (fork(f"{GOOD}env = {{ A = 1 }}"), 11, "forks.tiny.env.A is 1"),
         (fork(f"{GOOD}config-settings = {{ a = [1] }}"), 11, "forks.tiny.config-settings.a is [1]"),
         (fork(f'{GOOD}system = "gfortran"'), 11, "forks.tiny.system is 'gfortran'"),
+        (
+            fork(f"{GOOD}lacking = {{ nvcc = {{}} }}"),
+            11,
+            "forks.tiny.lacking.nvcc is not listed",
+        ),
         (fork(f"{GOOD}upstream-wheel = true"), 11, "forks.tiny.upstream-wheel is no table"),
         (fork(GOOD).replace('"arrayapi"', '"Array_API"'), 4, "environment.label is 'Array_API'"),
         (fork(GOOD).replace('["3.12"]', '"3.12"'), 5, "environment.python is '3.12'"),

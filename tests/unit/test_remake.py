@@ -1,0 +1,95 @@
+"""What makes a graft of built outputs impossible, and what then happens."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+import support
+from graftkit import Bench, Untraced
+
+from patchwheel import plan as plan_module
+from patchwheel import remake
+from patchwheel import wheel as wheel_module
+from patchwheel.elf import MAGIC
+from patchwheel.errors import BuildError, UnfitError
+from patchwheel.pipeline import Pipeline
+from patchwheel.plan import Base
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from patchwheel.manifest import Fork
+    from patchwheel.plan import Plan
+    from patchwheel.store import Store
+
+A = "src/pw_demo/a.py"
+
+
+def test_a_file_that_the_build_did_not_make_is_named(tmp_path: Path) -> None:
+    fork = SimpleNamespace(name="pw-demo")
+    workplace = cast("Any", SimpleNamespace(fork=fork, log=tmp_path / "log"))
+    with pytest.raises(BuildError, match=r"pw-demo: its build did not make pw/x\.so"):
+        remake._read(workplace, tmp_path, "//pw/x.so")
+
+
+def test_a_library_fits_only_a_wheel_for_linux(tmp_path: Path) -> None:
+    path = support.make_wheel(tmp_path, "pw-demo", "1.0", {"pw/a.py": ""})
+    base = Base(kind="upstream", path=path, sha256=support.sha256(path))
+    assert remake._fitted({"pw/made.py": b"x"}, base, tmp_path)[1] == ("any",)
+    with pytest.raises(UnfitError, match="is for any, not for a Linux"):
+        remake._fitted({"pw/x.so": MAGIC}, base, tmp_path)
+
+
+def test_a_refused_graft_stays_a_compile(tmp_path: Path, store: Store) -> None:
+    bench = Bench(tmp_path, store)
+    tree = bench.patched({A: "one = 2\n"})
+
+    def plan(refused: str | None = None) -> Plan:
+        return plan_module.make_plan(
+            tree,
+            bench.build,
+            base=bench.base,
+            from_source=False,
+            means=Untraced(),
+            store=store,
+            label="x",
+            refused=refused,
+        )
+
+    assert plan().route == "graft"
+    refused = plan("x.so needs liby.so")
+    assert (refused.route, refused.why) == ("compile", ("x.so needs liby.so",))
+    assert plan() == refused
+
+
+def test_what_does_not_fit_is_compiled_and_says_why(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[str | None] = []
+    report = support.Recorder()
+
+    class Stub(Pipeline):
+        shop = cast("Any", None)
+
+        def __init__(self) -> None:
+            self.report = report
+
+        def locked(self, _fork: Fork) -> Any:  # noqa: ANN401
+            return None
+
+        def plan(self, *_: object, refused: str | None = None, **__: object) -> Any:  # noqa: ANN401
+            asked.append(refused)
+            return SimpleNamespace(route="compile" if refused else "graft"), []
+
+    def make_wheel(plan: Plan, *_: object, **__: object) -> object:
+        if plan.route == "graft":
+            raise UnfitError("x.so needs liby.so")
+        return SimpleNamespace(plan=plan, cached=True)
+
+    monkeypatch.setattr(wheel_module, "make_wheel", make_wheel)
+    stub, fork = Stub(), cast("Any", SimpleNamespace(name="pw-demo"))
+    assert stub.wheel(fork, {}).plan.route == "compile"
+    assert asked == [None, "x.so needs liby.so"]
+    assert report.lines == ["pw-demo: no graft, a compile: x.so needs liby.so"]

@@ -1,0 +1,197 @@
+"""Changes followed to outputs, over a build that is written down by hand."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+
+from patchwheel import trace as trace_module
+from patchwheel.configure import Configured, Observed
+from patchwheel.lock import Survey
+from patchwheel.ninjafile import Edge
+from patchwheel.repo import Repository
+from patchwheel.trace import Traced, trace
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from patchwheel.store import Store
+
+SO, OTHER = "pw/fast.so", "pw/other.so"
+FILES = {
+    "meson.build": "1",
+    "pw/__init__.py": "",
+    "pw/a.py": "",
+    "pw/fast.pyx": "cimport pw.near\n",
+    "pw/near.pxd": "",
+    "pw/other.c": "",
+    "pw/unused.h": "",
+    "pw/odr/deep.f": "      include 'sizes.inc'\n",
+    "pw/odr/sizes.inc": "",
+    "tools/gen.py": "",
+    "tools/secret.json": "",
+}
+OUTPUTS = {
+    "pw/__init__.py": "pw/__init__.py",
+    "pw/a.py": "pw/a.py",
+    SO: "//pw/fast.so",
+    OTHER: "//pw/other.so",
+    "pw/config.py": "//pw/config.py",
+}
+EDGES = (
+    Edge(outputs=("//pw/fast.so",), inputs=("pw/fast.pyx",), command="cython"),
+    Edge(outputs=("//pw/other.so",), inputs=("pw/other.c",), command="c_COMPILER"),
+)
+SURVEY = Survey(
+    verbatim={"pw/a.py": "pw/a.py", "pw/odr/__init__.py": "pw/odr/__init__.py"},
+    built=(SO, OTHER, "pw/odr/deep.so"),
+    reads=frozenset({"meson.build", "pw/fast.pyx", "tools/secret.json"}),
+)
+
+
+@dataclass
+class Bench:
+    folder: Path
+    store: Store
+    monkeypatch: pytest.MonkeyPatch
+    configured: dict[str, dict[str, Any]] = field(default_factory=dict)
+    asked: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.repo = Repository.bare(self.folder / "git")
+        self.pin = self.tree(FILES)
+        self.monkeypatch.setattr(trace_module, "configure", self.configure)
+
+    def tree(self, files: Mapping[str, str]) -> str:
+        return self.repo.import_files(
+            (name, "100644", text.encode()) for name, text in sorted(files.items())
+        )
+
+    def configure(self, tree: str, *_: object) -> Configured:
+        self.asked.append(tree)
+        given = self.configured.get(tree, {})
+        path = self.folder / tree
+        info = path / "meson" / "meson-info" / "intro-projectinfo.json"
+        info.parent.mkdir(parents=True, exist_ok=True)
+        (path / "meson" / "pw").mkdir(exist_ok=True)
+        (path / "meson" / "pw" / "config.py").write_text("import a\n")
+        info.write_text(json.dumps({"version": given.get("version", "1")}))
+        return Configured(
+            path=path,
+            observed=Observed(
+                outputs=given.get("outputs", OUTPUTS),
+                reads=frozenset({"meson.build"}),
+                opened={},
+            ),
+            edges=given.get("edges", EDGES),
+            made=given.get("made", {"//pw/config.py": "same"}),
+        )
+
+    def trace(
+        self,
+        changes: Mapping[str, str | None],
+        *,
+        also: tuple[str, ...] = (),
+        **given: Any,  # noqa: ANN401
+    ) -> Traced:
+        files = {k: v for k, v in {**FILES, **changes}.items() if v is not None}
+        new = self.tree(files)
+        self.configured[new] = given
+        source = SimpleNamespace(git_dir=self.repo.git_dir, tree=self.pin, fork=None)
+        return trace(
+            cast("Any", source),
+            cast("Any", None),
+            SURVEY,
+            self.repo.changes(self.pin, new),
+            (self.pin, new),
+            present=[*OUTPUTS, *also],
+            environment=Path(),
+            shop=cast("Any", SimpleNamespace(store=self.store)),
+        )
+
+
+@pytest.fixture
+def bench(tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    return Bench(tmp_path, store, monkeypatch)
+
+
+def effects(found: Traced) -> dict[str, str]:
+    assert found.unknown == ()
+    return {effect.path: effect.action for effect in found.effects}
+
+
+def test_a_changed_source_needs_no_second_configuration(bench: Bench) -> None:
+    found = bench.trace({"pw/near.pxd": "cdef int x\n"})
+    assert effects(found) == {SO: "build"}
+    assert found.effects[0].by == ("pw/near.pxd",)
+    assert found.configured == bench.pin
+    assert bench.asked == [bench.pin]
+
+
+def test_what_nothing_mentions_reaches_nothing(bench: Bench) -> None:
+    found = bench.trace({"pw/unused.h": "int x;\n"})
+    assert effects(found) == {}
+    assert found.idle == ("pw/unused.h: nothing that is built mentions it",)
+
+
+def test_files_come_and_go_with_the_builds_definition(bench: Bench) -> None:
+    outputs = {**OUTPUTS, "pw/new.py": "pw/new.py"}
+    del outputs["pw/a.py"]
+    changes = {"meson.build": "2", "pw/new.py": "x", "pw/a.py": None}
+    found = bench.trace(changes, outputs=outputs)
+    assert effects(found) == {"pw/a.py": "remove", "pw/new.py": "add"}
+    assert all("meson.build" in effect.by for effect in found.effects)
+    assert found.configured != bench.pin
+
+
+@pytest.mark.parametrize(
+    ("given", "path"),
+    [
+        (
+            {
+                "edges": (
+                    EDGES[0],
+                    Edge(outputs=EDGES[1].outputs, inputs=(), command="x"),
+                )
+            },
+            OTHER,
+        ),
+        ({"made": {"//pw/config.py": "other"}}, "pw/config.py"),
+        ({"outputs": {**OUTPUTS, "pw/more.so": "//pw/other.so"}}, "pw/more.so"),
+    ],
+)
+def test_another_definition_builds_what_it_makes_otherwise(
+    bench: Bench, given: dict[str, Any], path: str
+) -> None:
+    assert effects(bench.trace({"meson.build": "2"}, **given)) == {path: "build"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "given", "why"),
+    [
+        ({"meson.build": "2"}, {"version": "2"}, "the project's version or licence"),
+        ({"tools/secret.json": "2"}, {}, "tools/secret.json: the build reads it"),
+        (
+            {"pw/odr/sizes.inc": "2"},
+            {},
+            "pw/odr/sizes.inc: it may reach pw/odr/deep.so",
+        ),
+    ],
+)
+def test_what_cannot_be_attributed_is_said(
+    bench: Bench, changes: dict[str, str], given: dict[str, Any], why: str
+) -> None:
+    found = bench.trace(changes, also=("pw/odr/deep.so", "pw.libs/x.so"), **given)
+    assert len(found.unknown) == 1
+    assert found.unknown[0].startswith(why)
+
+
+def test_what_the_base_leaves_out_is_not_built(bench: Bench) -> None:
+    outputs = {**OUTPUTS, "pw/extra.so": "//pw/fast.so"}
+    bench.configured[bench.pin] = {"outputs": outputs}
+    assert effects(bench.trace({"pw/fast.pyx": "1\n"})) == {SO: "build"}
