@@ -44,7 +44,10 @@ class Effect:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Traced:
-    """`configured` is the tree whose configuration serves the build; `unknown` says what cannot be attributed."""
+    """What changes reach; `configured` is the tree whose configuration serves the build.
+
+    `unknown` says what cannot be attributed to outputs, `idle` what reaches none.
+    """
 
     effects: tuple[Effect, ...]
     configured: str
