@@ -7,6 +7,7 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from patchwheel import cuda, run, toolchain
@@ -121,8 +122,7 @@ class Workplace:
         copy = self.room.work / script.name
         copy.write_bytes(script.read_bytes())
         words = [cmd[0], str(self.room.see(copy)), *cmd[2:]]
-        env = {**self.variables, **self._flags(), **(extra_environ or {})}
-        self._run(words, cwd=self.source, env=env, write=[exchange])
+        self._run(words, cwd=self.source, env=extra_environ or {}, write=[exchange])
 
     def _flags(self) -> dict[str, str]:
         """Return the compiler flags for backends that take them from the interpreter's own build.
@@ -142,7 +142,7 @@ class Workplace:
         argv: Sequence[str | Path],
         *,
         cwd: Path,
-        env: Mapping[str, str] | None = None,
+        env: Mapping[str, str] = MappingProxyType({}),
         write: Sequence[Path] = (),
     ) -> None:
         progress = Progress(self.fork.name, self.report)
@@ -150,7 +150,7 @@ class Workplace:
             self.room.run(
                 argv,
                 cwd=cwd,
-                env=env or self.variables,
+                env={**self.variables, **self._flags(), **env},
                 log=self.log,
                 on_line=progress,
                 write=write,

@@ -67,7 +67,15 @@ class BuildSystem:
 
     @property
     def is_meson(self) -> bool:
-        return self.backend.partition(".")[0].partition(":")[0] == "mesonpy"
+        return self._module == "mesonpy"
+
+    @property
+    def is_setuptools(self) -> bool:
+        return self._module == "setuptools"
+
+    @property
+    def _module(self) -> str:
+        return self.backend.partition(".")[0].partition(":")[0]
 
 
 def build_system(tree: Path) -> BuildSystem:

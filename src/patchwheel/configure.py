@@ -9,7 +9,7 @@ import json
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from patchwheel import toolchain
 from patchwheel.backend import compilers, open_workplace, rename_project
@@ -17,24 +17,23 @@ from patchwheel.buildenv import parse_build_system
 from patchwheel.digest import digest, file_sha256
 from patchwheel.errors import BuildError
 from patchwheel.lock import build_settings
-from patchwheel.ninjafile import parse_ninja
+from patchwheel.ninjafile import Edge, parse_ninja
 from patchwheel.reach import MADE, located
 from patchwheel.repo import Repository
 from patchwheel.report import Quiet
 from patchwheel.sandbox import detect
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from patchwheel.backend import Workplace
     from patchwheel.buildenv import Shop
     from patchwheel.manifest import Fork
-    from patchwheel.ninjafile import Edge
     from patchwheel.source import Source
 
 KIND = "configured"
 # Raised whenever the same inputs would be configured in another way, or written down in one.
-LAYOUT = 1
+LAYOUT = 2
 SURVEYOR = Path(__file__).with_name("surveyor.py")
 # What Meson writes for itself and for tools; no step of a build reads it.
 OWN = (
@@ -51,22 +50,30 @@ class Observed:
     """`outputs` maps the wheel's files to source files, or marked to files of the build folder.
 
     `reads` are source files that decide what is made; `opened` those that the project's own scripts opened,
-    by script, beside what their commands name.
+    by script, beside what their commands name. `steps` are the extension modules of setuptools, where it builds.
     """
 
     outputs: Mapping[str, str]
     reads: frozenset[str]
     opened: Mapping[str, frozenset[str]]
+    steps: Sequence[Mapping[str, Any]] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Configured:
-    """A configured tree in the store; `made` are the files that configuring made, with their sha256."""
+    """A configured tree in the store; `made` are the files that configuring made, with their sha256.
+
+    With setuptools the edges are described, and the project's own Python carries them out: it is `scripted`.
+    """
 
     path: Path
     observed: Observed
     edges: tuple[Edge, ...]
     made: Mapping[str, str]
+
+    @property
+    def scripted(self) -> bool:
+        return self.observed.steps is not None
 
     def text(self, path: str) -> str:
         """Return the text of a file of the build folder."""
@@ -123,15 +130,17 @@ def observe(workplace: Workplace, *, generate: bool) -> Observed:
         outputs=answer["outputs"],
         reads=frozenset({*answer["read"], *opened.get("", ())}),
         opened={s: frozenset(paths) for s, paths in opened.items() if s},
+        steps=answer["steps"],
     )
 
 
 def can_follow(source: Source) -> bool:
-    """Say whether a project's build can be followed from its sources to its outputs: that of meson-python can."""
+    """Say whether a project's build can be followed to its outputs: that of meson-python and setuptools can."""
     repo = Repository(source.git_dir)
     blob = repo.files(source.tree).get("pyproject.toml")
     content = repo.read([blob.oid])[blob.oid] if blob else b""
-    return parse_build_system(content.decode()).is_meson
+    system = parse_build_system(content.decode())
+    return system.is_meson or system.is_setuptools
 
 
 def lean(fork: Fork) -> Fork:
@@ -175,6 +184,7 @@ def configure(
             "outputs": dict(observed.outputs),
             "reads": sorted(observed.reads),
             "opened": {s: sorted(paths) for s, paths in observed.opened.items()},
+            "steps": observed.steps,
         }
         (folder / "configured.json").write_text(json.dumps(data))
 
@@ -185,7 +195,11 @@ def configure(
 def _load(path: Path) -> Configured:
     data = json.loads((path / "configured.json").read_text())
     inside, build = PurePosixPath(data["inside"]), path / "meson"
-    edges = parse_ninja((build / "build.ninja").read_text(encoding="utf-8"))
+    steps, text = data["steps"], build / "build.ninja"
+    edges = [_edge(step) for step in steps or ()]
+    if text.exists():
+        read = parse_ninja(text.read_text(encoding="utf-8"))
+        edges = [located(edge, inside / "meson", inside / "src") for edge in read]
     names = {
         f.relative_to(build).as_posix(): f for f in build.rglob("*") if f.is_file()
     }
@@ -195,9 +209,20 @@ def _load(path: Path) -> Configured:
             outputs=data["outputs"],
             reads=frozenset(data["reads"]),
             opened={s: frozenset(paths) for s, paths in data["opened"].items()},
+            steps=steps,
         ),
-        edges=tuple(located(e, inside / "meson", inside / "src") for e in edges),
+        edges=tuple(edges),
         made={
             MADE + n: file_sha256(f) for n, f in names.items() if not n.startswith(OWN)
         },
+    )
+
+
+def _edge(step: Mapping[str, Any]) -> Edge:
+    """Take an extension module as a step; a static library of the project has no output in the wheel."""
+    return Edge(
+        outputs=(MADE + step["output"],) if "output" in step else (),
+        inputs=tuple(step["inputs"]),
+        command=step.get("command", ""),
+        macros=frozenset((name, value) for name, value in step.get("macros", ())),
     )

@@ -36,7 +36,8 @@ def graft(plan: Plan, base: Base, remade: Remade | None = None) -> Draft:
     wheel = read_wheel(base.path, sha256=base.sha256)
     repo = Repository(plan.tree.source.git_dir)
     changes = repo.changes(old_tree(plan.tree, base), plan.tree.tree)
-    changed = {c.path: c for c in changes if c.path in {o.source for o in plan.outputs}}
+    remakes = {o.source for o in plan.outputs if o.action == "remake"}
+    changed = {c.path: c for c in changes if c.path in remakes}
     files = repo.files(plan.tree.tree) if plan.configured else {}
     contents = repo.read([b.oid for c in changed.values() for b in (c.old, c.new)])
     date = zip_date(plan.tree.source.epoch)

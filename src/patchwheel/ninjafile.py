@@ -23,12 +23,16 @@ IGNORED = frozenset({"DESC", "description", "DEPFILE", "DEPFILE_UNQUOTED", "depf
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Edge:
-    """One step of a build; `named` are files that only the command names. What must merely be there first is left out."""
+    """One step of a build; `named` are files that only the command names. What must merely be there first is left out.
+
+    `macros` are those that matter only where a text uses them; other builds have all of theirs in the command.
+    """
 
     outputs: tuple[str, ...]
     inputs: tuple[str, ...]
     command: str
     named: tuple[str, ...] = ()
+    macros: frozenset[tuple[str, str]] = frozenset()
 
 
 def parse_ninja(text: str) -> list[Edge]:

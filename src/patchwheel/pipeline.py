@@ -288,13 +288,16 @@ class Pipeline:
                 refused=refused,
             )
 
-        plan = on(None if from_source else self.base(fork))
+        upstream = None if from_source else self.base(fork)
+        plan = on(upstream)
         quick = plan.route == "graft" and not plan.built
         made_before = self.store.find("wheels", plan.node_key)
         if from_source or refused or quick or made_before:
             return plan, needs
         others = [on(base) for base in self.built_bases(fork, tooling)]
-        return min([plan, *others], key=lambda p: p.burden), needs
+        # What made it a compile says more than that there is no base.
+        every = [plan, *others] if upstream else [*others, plan]
+        return min(every, key=lambda p: p.burden), needs
 
     def built_bases(self, fork: Fork, tooling: Tooling) -> list[Base]:
         """Return the newest wheels of the fork's pin that were compiled here, with the tools that there are now."""

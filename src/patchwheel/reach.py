@@ -32,10 +32,11 @@ SPLIT = re.compile(r"""(?:\$ |[\s=,:@'"])+""")
 class Reach:
     """What an output may depend on: its steps, files by content, and package markers by existence.
 
-    `steps` digests the commands and their inputs; Cython only looks whether a package marker is there.
+    `steps` digests the commands and their inputs, the macros apart; Cython only looks whether a package marker is there.
     """
 
     steps: str
+    macros: frozenset[tuple[str, str]]
     contents: frozenset[str]
     exists: frozenset[str]
 
@@ -71,6 +72,7 @@ class Graph:
         seen: set[str] = set()
         exists: set[str] = set()
         steps: set[tuple[str, tuple[str, ...]]] = set()
+        macros: set[tuple[str, str]] = set()
         todo = [output]
         while todo:
             path = todo.pop()
@@ -79,6 +81,7 @@ class Graph:
             seen.add(path)
             if edge := self._makes.get(path):
                 steps.add((edge.command, edge.inputs))
+                macros |= edge.macros
                 cython = any(CYTHON.fullmatch(name) for name in edge.inputs)
                 for name in (*edge.inputs, *self._named(edge)):
                     marker = _name(name) in MARKERS
@@ -96,6 +99,7 @@ class Graph:
                 exists |= self._markers(path)
         return Reach(
             steps=digest(sorted(steps)),
+            macros=frozenset(macros),
             contents=frozenset(seen & self.files),
             exists=frozenset(exists),
         )

@@ -1,10 +1,12 @@
-"""Builds the few outputs of a graft that a change reaches, in a copy of a configured build folder."""
+"""Builds the few outputs of a graft that a change reaches, by ninja or by the project's setup.py."""
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from patchwheel.archive import record_hash
@@ -21,14 +23,15 @@ from patchwheel.wheelfile import output_names, read_wheel
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
     from patchwheel.backend import Workplace
     from patchwheel.buildenv import Shop
     from patchwheel.compile import Built
+    from patchwheel.configure import Configured
     from patchwheel.lock import ForkBuild
     from patchwheel.plan import Base, Plan
 
+EXTENSIONS = Path(__file__).with_name("extensions.py")
 PLATFORM = re.compile(r"[a-z]*linux(?:\d+|(?:_\d+){2})?_(.+)")
 
 
@@ -58,13 +61,10 @@ def remake(
     ) as workplace:
         Repository(source.git_dir).checkout(plan.tree.tree, workplace.source)
         rename_project(workplace.source, fork)
-        # After the sources: older than them, ninja would configure it again.
-        folder = workplace.room.work / "meson"
-        shutil.copytree(
-            configured.path / "meson", folder, symlinks=True, copy_function=shutil.copy
-        )
         steps = {path for edge in configured.edges for path in edge.outputs}
-        _run_ninja(workplace, [o.source for o in plan.built if o.source in steps])
+        made = [o.source for o in plan.built if o.source in steps]
+        run_steps = _run_setuptools if configured.scripted else _run_ninja
+        folder = run_steps(workplace, configured, made)
         raw = {o.path: _read(workplace, folder, o.source) for o in plan.built}
         record = build_record(workplace, build, needs, tools_of(fork, build, shop))
     digests = {path: record_hash(data) for path, data in raw.items()}
@@ -74,12 +74,42 @@ def remake(
     )
 
 
-def _run_ninja(workplace: Workplace, made: Sequence[str]) -> None:
+def _run_ninja(
+    workplace: Workplace, configured: Configured, made: Sequence[str]
+) -> Path:
+    """Build in a copy of the configured folder, and return it."""
+    # After the sources: older than them, ninja would configure it again.
+    folder = workplace.room.work / "meson"
+    shutil.copytree(
+        configured.path / "meson", folder, symlinks=True, copy_function=shutil.copy
+    )
     if made:
         ninja = workplace.python.parent / "ninja"
-        inside = workplace.room.see(workplace.room.work / "meson")
+        inside = workplace.room.see(folder)
         targets = [path.removeprefix(MADE) for path in made]
         workplace.step([ninja, "-C", inside, f"-j{workplace.jobs}", *targets])
+    return folder
+
+
+def _run_setuptools(
+    workplace: Workplace, _configured: Configured, made: Sequence[str]
+) -> Path:
+    """Let the project's own code build the named extension modules, and return their folder."""
+    room, system = workplace.room, workplace.system()
+    script, folder = room.work / EXTENSIONS.name, room.work / "modules"
+    script.write_bytes(EXTENSIONS.read_bytes())
+    folder.mkdir()
+    inside = room.see(workplace.source)
+    path = ":".join(str(inside / place) for place in system.backend_path)
+    wanted = [path.removeprefix(MADE) for path in made]
+    step = replace(workplace, variables={**workplace.variables, "PYTHONPATH": path})
+    step.step(
+        [
+            *(workplace.python, room.see(script), system.backend, room.see(folder)),
+            *(json.dumps(workplace.settings()), json.dumps(wanted)),
+        ]
+    )
+    return folder
 
 
 def _read(workplace: Workplace, folder: Path, source: str) -> bytes:

@@ -1,8 +1,8 @@
 """Runs inside a build environment: asks the backend what it would put into a wheel, and watches what it reads.
 
 Its arguments: the backend, a folder for the answer, the config settings as JSON, and `generate` or `configure`: only
-the first runs the project's generators. It imports nothing of ours. For meson-python the project is configured and its generators are run, for setuptools
-the extension modules stay empty: nothing is compiled. Another backend simply builds the wheel, and every file of it
+the first runs the project's generators. It imports nothing of ours. For meson-python the project is configured and its
+generators are run, for setuptools the extension modules stay empty: nothing is compiled. Another backend simply builds the wheel, and every file of it
 counts as built. Imported as `sitecustomize` it watches its process.
 """
 
@@ -134,21 +134,23 @@ def _run_generators(
 
 def survey_other(
     backend: str, settings: dict[str, Any], out: str
-) -> tuple[dict[str, str], list[str]]:
-    """Return the outputs with what setuptools copies them from, and the sources of its extension modules."""
+) -> tuple[dict[str, str], list[dict[str, Any]]]:
+    """Return the outputs with what setuptools copies them from, and its extension modules."""
     sources: dict[str, str] = {}
-    read: list[str] = []
+    steps: list[dict[str, Any]] = []
     if importlib.util.find_spec("setuptools"):
-        _follow_setuptools(sources, read)
+        _follow_setuptools(sources, steps, out)
     module, _, attribute = backend.partition(":")
     hooks: Any = importlib.import_module(module)
     hooks = getattr(hooks, attribute) if attribute else hooks
     with zipfile.ZipFile(os.path.join(out, hooks.build_wheel(out, settings))) as wheel:
         found = {name: sources.get(name, out) for name in wheel.namelist()}
-    return found, read
+    return found, steps
 
 
-def _follow_setuptools(sources: dict[str, str], read: list[str]) -> None:
+def _follow_setuptools(
+    sources: dict[str, str], steps: list[dict[str, Any]], out: str
+) -> None:
     watcher: Any = importlib.import_module("sitecustomize")
     distribution: Any = importlib.import_module("setuptools.dist").Distribution
     real = distribution.run_command
@@ -158,8 +160,14 @@ def _follow_setuptools(sources: dict[str, str], read: list[str]) -> None:
         command.ensure_finalized()
         if name in {"build_ext", "build_clib"} and not self.have_run.get(name):
             self.have_run[name] = True
+            if name == "build_clib":
+                for _, library in command.libraries or ():
+                    steps.append({"inputs": list(map(os.fspath, library["sources"]))})
             for extension in getattr(command, "extensions", None) or ():
-                read.extend([*extension.sources, *extension.depends])
+                path = command.get_ext_fullpath(extension.name)
+                output = os.path.relpath(path, command.build_lib)
+                steps.append({"output": output, **_describe(extension)})
+                sources[output] = os.path.join(out, output)
             for path in command.get_outputs() if name == "build_ext" else ():
                 os.makedirs(os.path.dirname(path), exist_ok=True)
                 with open(path, "wb"):
@@ -175,19 +183,41 @@ def _follow_setuptools(sources: dict[str, str], read: list[str]) -> None:
     distribution.run_command = run_command
 
 
+def _describe(extension: Any) -> dict[str, Any]:  # noqa: ANN401
+    """Return what an extension module is made from, the macros apart: not every file uses them."""
+    known = {k: v for k, v in vars(extension).items() if not k.startswith("_")}
+    inputs = [*map(os.fspath, known.pop("sources")), *known.pop("depends", ())]
+    macros = [[name, value or ""] for name, value in known.pop("define_macros", ())]
+    command = json.dumps(known, sort_keys=True, default=str)
+    return {"inputs": inputs, "macros": macros, "command": command}
+
+
 def main() -> None:
     backend, out, settings, mode = *sys.argv[1:3], json.loads(sys.argv[3]), sys.argv[4]
+    read: list[str] = []
+    steps: list[dict[str, Any]] | None = None
     if backend.startswith("mesonpy"):
         outputs, read = survey_meson(settings, out, generate=mode == "generate")
     else:
-        outputs, read = survey_other(backend, settings, out)
+        outputs, steps = survey_other(backend, settings, out)
     build = os.path.join(os.path.realpath(settings.get("build-dir", out)), "")
     origins = {}
     for name, path in outputs.items():
         whole = os.path.realpath(path)
-        made = "//" + whole.removeprefix(build) if whole.startswith(build) else "//"
-        origins[name] = _inside(path) or made
-    answer = {"outputs": origins, "read": [_inside(path) for path in read]}
+        if whole.startswith(build):
+            origins[name] = "//" + whole.removeprefix(build)
+        else:
+            origins[name] = _inside(path) or "//"
+    for step in steps or ():
+        # One that is not there is made on the way, nobody knows from what.
+        step["inputs"] = [_inside(path) or path for path in step["inputs"]]
+        if mode == "generate":
+            read.extend(step["inputs"])
+    answer = {
+        "outputs": origins,
+        "read": [_inside(path) for path in read],
+        "steps": steps,
+    }
     with open(os.path.join(out, "survey.json"), "w") as stream:
         json.dump(answer, stream)
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import posixpath
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from patchwheel.store import Store
 
 
+HEADER = re.compile(r".*\.(h|hh|hpp|hxx|cuh|inc|inl|ipp|tcc)", re.IGNORECASE)
 # Named as the cause where commands or the list of outputs differ; plan shows the patches of the other changes.
 DEFINITION = "the build's definition"
 
@@ -62,6 +65,7 @@ class Side:
     files: Mapping[str, Blob]
     configured: Configured
     graph: Graph
+    users: Callable[[str], frozenset[str]]
     reached: dict[str, Reach]
 
     def reach(self, origin: str) -> Reach:
@@ -100,7 +104,13 @@ def trace(
             opened=survey.opened,
             settled=settled - differs,
         )
-        return Side(files=files, configured=configured, graph=graph, reached={})
+        return Side(
+            files=files,
+            configured=configured,
+            graph=graph,
+            users=functools.cache(lambda name: _users(repo, plain, name)),
+            reached={},
+        )
 
     first = configure(trees[0], source, fork, environment, shop)
     again = any(c.status != "M" or c.path in first.observed.reads for c in changes)
@@ -113,13 +123,15 @@ def trace(
         if ".dist-info/" not in path
         and (effect := _effect(path, old, new, changed, present))
     ]
-    unknown = [
-        *_version(first, second),
-        *_unruled(first, new, changed, present, survey),
-    ]
+    unknown = [*_unruled(first, new, changed, present, survey)]
+    if first.scripted or second.scripted:
+        unknown += _unscripted(old, new, changed)
+    else:
+        unknown += _version(first, second)
     reached = {p for s in (old, new) for r in s.reached.values() for p in r.contents}
     known = {s for c in (first, second) for s in c.observed.outputs.values()}
     known |= reached | first.observed.reads | second.observed.reads
+    known |= {line.partition(":")[0] for line in unknown}
     idle = []
     for path in sorted(changed - known):
         read = path in survey.reads or any(path in f for f in survey.opened.values())
@@ -167,6 +179,11 @@ def _touched(
     one, two = old.reach(before), new.reach(after)
     by = sorted((one.contents | two.contents) & changed)
     by += sorted(one.exists ^ two.exists)
+    for name in {name for name, _ in one.macros ^ two.macros}:
+        users = new.users(name)
+        # One that no text of the project uses is meant for somebody else's headers.
+        if not users or users & (one.contents | two.contents):
+            by += sorted(changed & reads) or [DEFINITION]
     made = (old.configured.made, new.configured.made)
     configured = {p for p in one.contents | two.contents if p.startswith(MADE)}
     if one.steps != two.steps or any(
@@ -178,6 +195,36 @@ def _touched(
 
 def _reads(old: Side, new: Side) -> frozenset[str]:
     return old.configured.observed.reads | new.configured.observed.reads
+
+
+def _users(repo: Repository, oids: Mapping[str, str], word: str) -> frozenset[str]:
+    """Return the sources and headers whose text has a word."""
+    paths = [p for p in oids if speaks(p) and not p.endswith(".py")]
+    contents = repo.read([oids[path] for path in paths])
+    pattern = re.compile(rb"\b" + re.escape(word.encode()) + rb"\b")
+    return frozenset(p for p in paths if pattern.search(contents[oids[p]]))
+
+
+def _unscripted(old: Side, new: Side, changed: frozenset[str]) -> list[str]:
+    """Name what cannot be attributed where Python code of the project carries the steps out."""
+    found = []
+    for side in (old, new):
+        for edge in side.configured.edges:
+            if not edge.outputs:
+                found.append(f"{edge.inputs[0]}: it is a part of a static library")
+            made = [path for path in edge.inputs if path not in side.files]
+            found += [f"{path}: it is made on the way" for path in made]
+        for path, source in side.configured.observed.outputs.items():
+            if source == MADE and ".dist-info/" not in path:
+                found.append(f"{path}: nothing says what it is made from")
+        # What it reads of a header shows in macros; what else it reads may decide anything, its own modules above all.
+        reads = {p for p in _reads(old, new) if not HEADER.fullmatch(p)}
+        code = [path for path in reads if path.endswith(".py") and path in side.files]
+        run = {p for c in code for p in side.reach(c).contents if p.endswith(".py")}
+        found += [
+            f"{p}: the build's own code reads it" for p in changed & {*reads, *run}
+        ]
+    return sorted(set(found))
 
 
 def _version(first: Configured, second: Configured) -> list[str]:

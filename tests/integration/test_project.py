@@ -9,22 +9,20 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import sysconfig
 import tarfile
 import time
 import zipfile
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import support
+from projectkit import VERSION, Project, make_project, sdist_table
 
 from patchwheel.wheelfile import read_wheel, write_wheel
 
 PACKAGE = Path(__file__).parent.parent / "packages" / "tinyext"
-PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
-VERSION = "1.2.0"
 PATCH = "0010-greet.patch"
 SUFFIX = sysconfig.get_config_var("EXT_SUFFIX")
 
@@ -33,55 +31,6 @@ pytestmark = [
     pytest.mark.compiled,
     pytest.mark.xdist_group("project"),
 ]
-
-
-@dataclass(frozen=True)
-class Project:
-    """A folder with a manifest and a series, and where its store is."""
-
-    root: Path
-    store: Path
-    shelf: Path
-
-    def run(self, *words: str, status: int = 0, **env: str) -> str:
-        """Run patchwheel here and return what it printed for machines; for people: `errors`."""
-        done = self.start(*words, **env)
-        out, err = done.communicate(timeout=500)
-        assert done.returncode == status, err
-        return out if status == 0 else err
-
-    def start(self, *words: str, **env: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [sys.executable, "-m", "patchwheel", *words],
-            cwd=self.root,
-            env={
-                **os.environ,
-                "PATCHWHEEL_STORE": str(self.store),
-                "PATCHWHEEL_PYTHON": "",
-                **self.index,
-                **env,
-            },
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-
-    @property
-    def index(self) -> dict[str, str]:
-        """The shelf stands before the user's index: as an index where it has one, else as a plain folder."""
-        simple = self.shelf / "simple"
-        if simple.exists():
-            return {"UV_INDEX": simple.as_uri()}
-        return {"UV_FIND_LINKS": str(self.shelf)}
-
-    def build(self, *words: str) -> Path:
-        [line] = self.run("build", *words).splitlines()
-        return Path(line)
-
-    @property
-    def patches(self) -> Path:
-        return self.root / "patches" / "tinyext"
 
 
 @pytest.fixture(scope="module")
@@ -137,14 +86,6 @@ def change(upstream: Path, path: str, old: str, new: str, subject: str) -> bytes
     )
 
 
-def make_project(
-    root: Path, table: str, patches: dict[str, bytes], store: Path, shelf: Path
-) -> Project:
-    support.make_manifest(root, {"tinyext": table}, python=PYTHON)
-    support.make_series(root / "patches" / "tinyext", patches)
-    return Project(root=root, store=store, shelf=shelf)
-
-
 @pytest.fixture(scope="module")
 def greeting(upstream: Path) -> bytes:
     return change(
@@ -153,13 +94,6 @@ def greeting(upstream: Path) -> bytes:
         (upstream / "src/tinyext/__init__.py").read_text(),
         (upstream / "src/tinyext/__init__.py").read_text() + '\nGREETING = "hello"\n',
         "Greet",
-    )
-
-
-def sdist_table(sdist: Path, extra: str = "upstream-wheel = false") -> str:
-    return (
-        f'version = "{VERSION}"\n{extra}\n'
-        f'sdist = {{ filename = "{sdist.name}", sha256 = "{support.sha256(sdist)}" }}\n'
     )
 
 
@@ -356,9 +290,7 @@ UNITS = "tinyext/units.py"
 
 def another(grafting: Project, folder: Path, patch: bytes) -> Project:
     """Copy a project, with another series of one patch; the store is the same."""
-    ignored = shutil.ignore_patterns("dist", ".venv-forks", "work")
-    shutil.copytree(grafting.root, folder, ignore=ignored)
-    other = replace(grafting, root=folder)
+    other = grafting.copied(folder)
     support.make_series(other.patches, {PATCH: patch})
     return other
 
@@ -458,12 +390,7 @@ def test_a_compile_is_the_base_of_the_next_change(
 def test_a_readme_changes_nothing(
     grafting: Project, upstream: Path, tmp_path: Path
 ) -> None:
-    shutil.copytree(
-        grafting.root,
-        tmp_path / "p",
-        ignore=shutil.ignore_patterns("dist", ".venv-forks"),
-    )
-    other = replace(grafting, root=tmp_path / "p")
+    other = grafting.copied(tmp_path / "p")
     touched = change(upstream, "README.md", "tinyext", "tiny extension", "Reword")
     support.make_series(other.patches, {PATCH: touched})
     [plan] = json.loads(other.run("plan", "--json"))
@@ -471,12 +398,7 @@ def test_a_readme_changes_nothing(
 
 
 def test_dev_edit_build_export_round_trip(grafting: Project, tmp_path: Path) -> None:
-    shutil.copytree(
-        grafting.root,
-        tmp_path / "p",
-        ignore=shutil.ignore_patterns("dist", ".venv-forks"),
-    )
-    other = replace(grafting, root=tmp_path / "p")
+    other = grafting.copied(tmp_path / "p")
     before = (other.patches / PATCH).read_bytes()
     other.run("dev", "tinyext")
     work = other.root / "work" / "tinyext"
@@ -502,12 +424,7 @@ def test_killed_at_any_instant_the_next_run_makes_the_same_wheel(
     grafting: Project, stores: Path, tmp_path: Path
 ) -> None:
     expected = grafting.build().read_bytes()
-    shutil.copytree(
-        grafting.root,
-        tmp_path / "p",
-        ignore=shutil.ignore_patterns("dist", ".venv-forks"),
-    )
-    other = replace(grafting, root=tmp_path / "p", store=tmp_path / "store")
+    other = replace(grafting.copied(tmp_path / "p"), store=tmp_path / "store")
     for step in range(12):
         victim = other.start("build")
         time.sleep(0.1 + 0.1 * step)
@@ -520,12 +437,7 @@ def test_killed_at_any_instant_the_next_run_makes_the_same_wheel(
 def test_two_runs_at_once_make_each_thing_once(
     grafting: Project, tmp_path: Path
 ) -> None:
-    shutil.copytree(
-        grafting.root,
-        tmp_path / "p",
-        ignore=shutil.ignore_patterns("dist", ".venv-forks"),
-    )
-    other = replace(grafting, root=tmp_path / "p", store=tmp_path / "store")
+    other = replace(grafting.copied(tmp_path / "p"), store=tmp_path / "store")
     both = [other.start("build", "--json") for _ in range(2)]
     answers = []
     for one in both:
@@ -550,12 +462,7 @@ def test_offline_a_warm_store_is_enough_and_a_cold_one_is_a_clear_error(
 def test_a_failing_build_shows_its_last_lines_and_its_log(
     project: Project, upstream: Path, tmp_path: Path
 ) -> None:
-    shutil.copytree(
-        project.root,
-        tmp_path / "p",
-        ignore=shutil.ignore_patterns("dist", ".venv-forks"),
-    )
-    other = replace(project, root=tmp_path / "p")
+    other = project.copied(tmp_path / "p")
     broken = change(
         upstream, "src/tinyext/pairs.cpp", "{", "{ this is no C++;", "Break"
     )

@@ -320,14 +320,24 @@ class Command:
 
     def __init__(self, name: str, build_lib: str) -> None:
         self.name, self.build_lib, self.ran = name, build_lib, False
-        extension = SimpleNamespace(sources=["src/x.pyx"], depends=["src/x.h"])
+        extension = SimpleNamespace(
+            name="pw.x",
+            sources=["src/x.pyx"],
+            depends=["src/x.h"],
+            define_macros=[("KEY", "1"), ("FLAG", None)],
+            libraries=["m"],
+        )
         self.extensions = [extension] if name == "build_ext" else None
+        self.libraries = [("low", {"sources": ["src/low.c"]})]
 
     def ensure_finalized(self) -> None:
         pass
 
     def get_outputs(self) -> list[str]:
         return [f"{self.build_lib}/pw/x.so"]
+
+    def get_ext_fullpath(self, _name: str) -> str:
+        return f"{self.build_lib}/pw/x.so"
 
     def get_output_mapping(self) -> dict[str, str]:
         return {f"{self.build_lib}/pw/a.py": "src/a.py"}
@@ -371,12 +381,19 @@ def test_setuptools_is_followed(
     monkeypatch.setattr(importlib.util, "find_spec", lambda _name: True)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv(surveyor.ROOT, str(tmp_path))
-    words = ["x", "pw_backend:legacy", str(tmp_path), "{}", "generate"]
+    out = tmp_path / "out"
+    out.mkdir()
+    words = ["x", "pw_backend:legacy", str(out), "{}", "generate"]
     monkeypatch.setattr(sys, "argv", words)
     surveyor.main()
-    answer = json.loads((tmp_path / "survey.json").read_text())
-    assert answer["outputs"] == {"pw/a.py": "src/a.py", "pw/x.so": "//"}
-    assert answer["read"] == ["src/x.pyx", "src/x.h"]
+    answer = json.loads((out / "survey.json").read_text())
+    assert answer["outputs"] == {"pw/a.py": "src/a.py", "pw/x.so": "//pw/x.so"}
+    assert answer["read"] == ["src/low.c", "src/x.pyx", "src/x.h"]
+    library, extension = answer["steps"]
+    assert library == {"inputs": ["src/low.c"]}
+    assert extension["inputs"] == ["src/x.pyx", "src/x.h"]
+    assert extension["macros"] == [["KEY", "1"], ["FLAG", ""]]
+    assert json.loads(extension["command"]) == {"libraries": ["m"], "name": "pw.x"}
     assert seen[0] == ("build_py", True)
     assert not watcher.shipping
 

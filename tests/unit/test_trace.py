@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
@@ -85,8 +85,9 @@ class Bench:
             path=path,
             observed=Observed(
                 outputs=given.get("outputs", OUTPUTS),
-                reads=frozenset({"meson.build"}),
+                reads=frozenset(given.get("reads", {"meson.build"})),
                 opened={},
+                steps=given.get("steps"),
             ),
             edges=given.get("edges", EDGES),
             made=given.get("made", {"//pw/config.py": "same"}),
@@ -109,7 +110,7 @@ class Bench:
             SURVEY,
             self.repo.changes(self.pin, new),
             (self.pin, new),
-            present=[*OUTPUTS, *also],
+            present=[*given.get("present", OUTPUTS), *also],
             environment=Path(),
             shop=cast("Any", SimpleNamespace(store=self.store)),
         )
@@ -195,3 +196,78 @@ def test_what_the_base_leaves_out_is_not_built(bench: Bench) -> None:
     outputs = {**OUTPUTS, "pw/extra.so": "//pw/fast.so"}
     bench.configured[bench.pin] = {"outputs": outputs}
     assert effects(bench.trace({"pw/fast.pyx": "1\n"})) == {SO: "build"}
+
+
+FAST = Edge(
+    outputs=("//pw/fast.so",), inputs=("pw/fast.pyx",), command="", macros=frozenset()
+)
+SCRIPTED: dict[str, Any] = {
+    "present": ("pw/a.py", SO),
+    "steps": (),
+    "edges": (FAST,),
+    "outputs": {"pw/a.py": "pw/a.py", SO: "//pw/fast.so"},
+    "reads": {"tools/gen.py", "pw/unused.h"},
+}
+
+
+def scripted(bench: Bench, changes: dict[str, str], **given: Any) -> Traced:  # noqa: ANN401
+    bench.configured[bench.pin] = {**SCRIPTED, **given}
+    return bench.trace(changes, **{**SCRIPTED, **given})
+
+
+@pytest.mark.parametrize(
+    ("changes", "given", "why"),
+    [
+        ({"tools/gen.py": "1"}, {}, "tools/gen.py: the build's own code reads it"),
+        (
+            {"pw/near.pxd": "1"},
+            {"edges": (FAST, replace(FAST, outputs=(), inputs=("low.c",)))},
+            "low.c: it is a part of a static library",
+        ),
+        (
+            {"pw/near.pxd": "1"},
+            {"edges": (replace(FAST, inputs=("pw/fast.c",)),)},
+            "pw/fast.c: it is made on the way",
+        ),
+        (
+            {"pw/near.pxd": "1"},
+            {"outputs": {**SCRIPTED["outputs"], "pw/made.json": "//"}},
+            "pw/made.json: nothing says what it is made from",
+        ),
+    ],
+)
+def test_what_a_projects_own_code_hides_is_said(
+    bench: Bench, changes: dict[str, str], given: dict[str, Any], why: str
+) -> None:
+    assert why in scripted(bench, changes, **given).unknown
+
+
+def test_a_module_that_the_builds_code_imports_is_its_code(bench: Bench) -> None:
+    files = {**FILES, "tools/gen.py": "import helper\n", "tools/helper.py": "1"}
+    bench.pin = bench.tree(files)
+    found = scripted(bench, {**files, "tools/helper.py": "2"})
+    assert found.unknown == ("tools/helper.py: the build's own code reads it",)
+
+
+@pytest.mark.parametrize(
+    ("macro", "text", "expected"),
+    [
+        ("PW_KEY", {"pw/fast.pyx": "cimport pw.near\nPW_KEY\n"}, {SO: "build"}),
+        ("PW_KEY", {"pw/other.c": "PW_KEY\n"}, {}),
+        # Nobody in the project uses it: it is for the headers of somebody else.
+        ("NPY_API", {}, {SO: "build"}),
+    ],
+)
+def test_a_macro_counts_where_a_text_uses_it(
+    bench: Bench, macro: str, text: dict[str, str], expected: dict[str, str]
+) -> None:
+    files = {**FILES, **text}
+    bench.pin = bench.tree(files)
+    bench.configured[bench.pin] = {
+        **SCRIPTED,
+        "edges": (replace(FAST, macros=frozenset({(macro, "1")})),),
+    }
+    changes = {**files, "pw/unused.h": "int y;\n"}
+    edges = (replace(FAST, macros=frozenset({(macro, "2")})),)
+    found = bench.trace(changes, **{**SCRIPTED, "edges": edges})
+    assert effects(found) == expected

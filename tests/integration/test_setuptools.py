@@ -1,0 +1,152 @@
+"""A small real setuptools project, whose own code runs Cython: which of its extension modules a change reaches."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sysconfig
+from pathlib import Path
+
+import pytest
+import support
+from projectkit import VERSION, Project, make_project, sdist_table
+
+PACKAGE = Path(__file__).parent.parent / "packages" / "tinyset"
+PATCH = "0010-change.patch"
+SUFFIX = sysconfig.get_config_var("EXT_SUFFIX")
+KEYED, PLAIN = (f"tinyset/{name}{SUFFIX}" for name in ("_keyed", "_plain"))
+FILES = {
+    str(path.relative_to(PACKAGE)): path.read_bytes()
+    for path in sorted(PACKAGE.rglob("*"))
+    if path.is_file()
+}
+
+pytestmark = [
+    pytest.mark.network,
+    pytest.mark.compiled,
+    pytest.mark.xdist_group("setuptools"),
+]
+
+
+@pytest.fixture(scope="module")
+def upstream(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("upstream") / "tinyset"
+    support.make_upstream(folder, FILES, tag=f"v{VERSION}")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A project whose pin was compiled: the base of what follows."""
+    folder = tmp_path_factory.mktemp("setuptools")
+    shelf = folder / "shelf"
+    shelf.mkdir()
+    sdist = support.make_sdist(shelf, "tinyset", VERSION, FILES)
+    table = sdist_table(sdist)
+    made = make_project(
+        folder / "project", table, {}, folder / "store", shelf, fork="tinyset"
+    )
+    made.run("lock")
+    made.build()
+    return made
+
+
+def patched(
+    project: Project, upstream: Path, root: Path, path: str, old: str, new: str
+) -> Project:
+    other = project.copied(root)
+    support.git(upstream, "checkout", "-q", f"v{VERSION}")
+    file = upstream / path
+    text = file.read_text() if file.exists() else ""
+    assert old in text
+    why = "Carried for the tests.\n\nUpstream-Status: Inappropriate [a test]\n"
+    patch = support.make_patch(
+        upstream, {path: text.replace(old, new, 1)}, subject="Change", body=why
+    )
+    support.make_series(other.patches, {PATCH: patch})
+    return other
+
+
+@pytest.mark.parametrize(
+    ("path", "old", "new", "outputs"),
+    [
+        # setuptools ships the sources of extension modules that lie in a package.
+        (
+            "tinyset/_plain.pyx",
+            "0.0",
+            "1.0",
+            {PLAIN: "build", "tinyset/_plain.pyx": 1},
+        ),
+        (
+            "tinyset/sum.c",
+            "one + two",
+            "one - two",
+            {PLAIN: "build", "tinyset/sum.c": 1},
+        ),
+        ("tinyset/near.pxd", "\n", "\n\n", {PLAIN: "build", "tinyset/near.pxd": 1}),
+        # The key is over all headers, and only one module's text uses it.
+        (
+            "tinyset/include/other.h",
+            "1",
+            "2",
+            {KEYED: "build", "tinyset/include/other.h": 1},
+        ),
+        (
+            "tinyset/include/sum.h",
+            ";",
+            " ;",
+            {KEYED: "build", PLAIN: "build", "tinyset/include/sum.h": 1},
+        ),
+        ("tinyset/__init__.py", "Sums", "Totals", {"tinyset/__init__.py": 1}),
+        ("tinyset/extra.py", "", "MORE = 1\n", {"tinyset/extra.py": 1}),
+    ],
+)
+def test_only_what_a_change_reaches_is_built(
+    project: Project,
+    upstream: Path,
+    tmp_path: Path,
+    path: str,
+    old: str,
+    new: str,
+    outputs: dict[str, object],
+) -> None:
+    other = patched(project, upstream, tmp_path / "p", path, old, new)
+    [plan] = json.loads(other.run("plan", "--json"))
+    assert plan["route"] == "graft", plan["why"]
+    assert {o["path"] for o in plan["outputs"]} == outputs.keys()
+    built = {o["path"] for o in plan["outputs"] if o["action"] == "build"}
+    assert built == {p for p, action in outputs.items() if action == "build"}
+
+
+@pytest.mark.parametrize(
+    ("path", "old", "new"),
+    [
+        ("setup.py", "\n", "\n\n"),
+        ("install/builder.py", "language_level=3", "language_level=2"),
+    ],
+)
+def test_a_change_of_the_builds_own_code_is_a_compile(
+    project: Project, upstream: Path, tmp_path: Path, path: str, old: str, new: str
+) -> None:
+    other = patched(project, upstream, tmp_path / "p", path, old, new)
+    [plan] = json.loads(other.run("plan", "--json"))
+    assert plan["route"] == "compile"
+    assert f"{path}: the build's own code reads it" in plan["why"]
+
+
+def test_the_graft_is_what_a_compile_makes(
+    project: Project, upstream: Path, tmp_path: Path
+) -> None:
+    other = patched(
+        project, upstream, tmp_path / "p", "tinyset/include/other.h", "1", "2"
+    )
+    proof = json.loads(other.run("verify", "tinyset", "--from-source", "--json"))
+    assert (proof["differences"], proof["needless"]) == ([], [])
+    python = tmp_path / "env" / "bin" / "python"
+    other.run("env", str(tmp_path / "env"))
+    script = "import tinyset; print(tinyset.KEY, tinyset.total([1, 2]))"
+    key, total = subprocess.check_output([python, "-c", script], text=True).split()
+    assert float(total) == 3.0
+    project.run("env", str(tmp_path / "old"))
+    python = tmp_path / "old" / "bin" / "python"
+    assert subprocess.check_output([python, "-c", script], text=True).split()[0] != key

@@ -1,0 +1,22 @@
+import os
+import sys
+
+from setuptools import Extension, setup
+
+sys.path.append(os.path.join(os.path.dirname(os.path.abspath(__file__)), "install"))
+import builder
+
+macros = [("TINY_KEY", builder.key_of("tinyset/include"))]
+settings = {"define_macros": macros, "include_dirs": ["tinyset/include"]}
+setup(
+    packages=["tinyset"],
+    package_data={"tinyset": ["include/*.h", "*.pxd"]},
+    ext_modules=[
+        Extension("tinyset._keyed", ["tinyset/_keyed.pyx"], **settings),
+        Extension(
+            "tinyset._plain", ["tinyset/_plain.pyx", "tinyset/sum.c"], **settings
+        ),
+    ],
+    cmdclass={"build_ext": builder.BuildExt},
+    zip_safe=False,
+)

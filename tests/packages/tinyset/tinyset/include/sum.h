@@ -1,0 +1,1 @@
+double tiny_sum(double, double);

@@ -1,0 +1,2 @@
+cdef extern from "sum.h":
+    double tiny_sum(double, double)
