@@ -20,6 +20,11 @@ if TYPE_CHECKING:
 BUNDLED = re.compile(r"(.+)-[0-9a-f]{8}(\.so.*)")
 
 
+# A compiled module names the Cython that made it, and the NumPy that it was compiled for when it meets an older one.
+CYTHON = re.compile(rb"_cython_(\d+_\d+_\w+)\b")
+NUMPY = re.compile(rb"\(NumPy (\d[\d.]*)\)")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policies:
     """auditwheel's policies of one architecture.
@@ -59,6 +64,27 @@ def load_policies(site_packages: Path, machine: str) -> Policies:
     }
     libraries = {name for row in rows for name in row["lib_whitelist"]}
     return Policies(tags=tags, libraries=frozenset(libraries))
+
+
+def check_makers(name: str, content: bytes, made_with: Mapping[str, str]) -> None:
+    """Raise UnfitError for a module that another Cython made than the base's, or that asks for a newer NumPy."""
+    cython = {v.decode().replace("_", ".") for v in CYTHON.findall(content)}
+    wanted = made_with.get("cython")
+    if wanted and cython - {wanted}:
+        found = ", ".join(sorted(cython))
+        raise UnfitError(f"{name} was made by Cython {found}, and its base by {wanted}")
+    numpy = max(map(_version, NUMPY.findall(content)), default=())
+    if "numpy-target" in made_with and numpy > _version(
+        made_with["numpy-target"].encode()
+    ):
+        found = ".".join(map(str, numpy))
+        raise UnfitError(
+            f"{name} asks for NumPy {found}, and its base for {made_with['numpy-target']}"
+        )
+
+
+def _version(text: bytes) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(b".") if part)
 
 
 def refit(

@@ -17,7 +17,7 @@ from patchwheel.configure import configure, lean
 from patchwheel.elf import MAGIC
 from patchwheel.errors import BuildError, UnfitError
 from patchwheel.reach import MADE
-from patchwheel.refit import load_policies, platform_tags, refit
+from patchwheel.refit import check_makers, load_policies, platform_tags, refit
 from patchwheel.repo import Repository
 from patchwheel.wheelfile import output_names, read_wheel
 
@@ -68,6 +68,9 @@ def remake(
         raw = {o.path: _read(workplace, folder, o.source) for o in plan.built}
         record = build_record(workplace, build, needs, tools_of(fork, build, shop))
     digests = {path: record_hash(data) for path, data in raw.items()}
+    if base.kind == "upstream" and build.base:
+        for path, data in raw.items():
+            check_makers(path, data, build.base.made_with)
     contents, platforms = _fitted(raw, base, environment)
     return Remade(
         contents=contents, platforms=platforms, record={**record, "built": digests}

