@@ -58,9 +58,18 @@ class Workplace:
     def system(self) -> BuildSystem:
         return build_system(self.source)
 
-    def step(self, argv: Sequence[str | Path], *, cwd: Path | None = None) -> None:
-        """Run one command in the room, the sources by default; its output goes to the log and to the progress."""
-        with self._translated(f"{Path(argv[0]).name} failed"):
+    def step(
+        self,
+        argv: Sequence[str | Path],
+        *,
+        cwd: Path | None = None,
+        what: str | None = None,
+    ) -> None:
+        """Run one command in the room, the sources by default; its output goes to the log and to the progress.
+
+        Raises BuildError that says `what` went wrong when it fails.
+        """
+        with self._translated(what or f"{Path(argv[0]).name} failed"):
             self._run(argv, cwd=cwd or self.source)
 
     def dynamic_requirements(self) -> list[str]:

@@ -114,7 +114,8 @@ def observe(workplace: Workplace, *, generate: bool) -> Observed:
                 json.dumps(workplace.settings()),
                 "generate" if generate else "configure",
             ),
-        ]
+        ],
+        what="the project cannot be configured",
     )
     answer = json.loads((out / "survey.json").read_text(encoding="utf-8"))
     if not answer["outputs"]:

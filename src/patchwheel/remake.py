@@ -110,7 +110,8 @@ def _run_setuptools(
         [
             *(workplace.python, room.see(script), system.backend, room.see(folder)),
             *(json.dumps(workplace.settings()), json.dumps(wanted)),
-        ]
+        ],
+        what="the extension modules cannot be built",
     )
     return folder
 

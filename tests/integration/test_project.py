@@ -286,6 +286,7 @@ def test_nothing_changed_means_nothing_is_made_and_a_renamed_patch_is_a_hit(
 
 FAST, PAIRS = (f"tinyext/{name}{SUFFIX}" for name in ("_fast", "_pairs"))
 UNITS = "tinyext/units.py"
+TARGET = "py.extension_module('_fast', '_fast.pyx', install: true, subdir: 'tinyext')\n"
 
 
 def another(grafting: Project, folder: Path, patch: bytes) -> Project:
@@ -321,6 +322,7 @@ def another(grafting: Project, folder: Path, patch: bytes) -> Project:
             {PAIRS: "build"},
         ),
         ("src/tinyext/meson.build", "'pure.py', ", "", {"tinyext/pure.py": "remove"}),
+        ("src/tinyext/meson.build", TARGET, "", {FAST: "remove"}),
     ],
 )
 def test_only_what_a_change_reaches_is_remade(
@@ -369,6 +371,47 @@ def test_a_graft_of_built_outputs_is_what_a_compile_makes_and_a_corrupted_plan_i
         memo.write_text(json.dumps({**json.loads(memo.read_text()), "outputs": []}))
     message = other.run("verify", "tinyext", "--from-source", status=6)
     assert FAST in message
+
+
+@pytest.mark.parametrize(
+    ("path", "old", "new", "said"),
+    [
+        ("src/tinyext/meson.build", "py.extension", "py.extensoin", "meson.build:15"),
+        ("src/tinyext/_fast.pyx", "cdef double", "cdef doubel", "_fast.pyx:6"),
+    ],
+)
+def test_a_graft_that_cannot_be_built_is_an_error_and_leaves_nothing(
+    grafting: Project,
+    upstream: Path,
+    tmp_path: Path,
+    path: str,
+    old: str,
+    new: str,
+    said: str,
+) -> None:
+    other = another(grafting, tmp_path / "p", change(upstream, path, old, new, "Break"))
+    message = other.run("build", status=5)
+    assert said in message
+    log = re.search(r"log: (.*)", message)
+    assert log
+    assert said in Path(log[1]).read_text()
+    assert not list(other.root.glob("dist/*"))
+
+
+def test_a_configured_tree_that_was_damaged_is_made_again(
+    grafting: Project, upstream: Path, tmp_path: Path
+) -> None:
+    patch = change(upstream, "src/tinyext/pairs.cpp", "\n", "\n// 3\n", "Touch")
+    other = another(grafting, tmp_path / "p", patch)
+    other = replace(other, store=tmp_path / "store")
+    [plan] = json.loads(other.run("plan", "--json"))
+    for file in (other.store / "configured").glob("*/meson/build.ninja"):
+        file.write_text(file.read_text()[:-2000])
+    shutil.rmtree(other.store / "memo" / "plan")
+    done = other.start("plan", "--json")
+    out, err = done.communicate(timeout=300)
+    assert json.loads(out)[0]["outputs"] == plan["outputs"]
+    assert "build.ninja has other bytes than when it was stored" in err
 
 
 def test_a_compile_is_the_base_of_the_next_change(
