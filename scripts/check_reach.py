@@ -338,13 +338,11 @@ def mutate(path: str, text: str, mark: str) -> str:
         return f"{text}\n\ndef {mark}():\n    return 1\n"
     if inner == "pxd":
         return f"{text}\n\ncdef enum:\n    {mark.upper()} = 1\n"
-    if inner in {"c", "cpp"}:
-        return f"{text}\nint {mark}(void);\nint {mark}(void) {{ return 1; }}\n"
-    if inner in {"h", "hpp"}:
+    if inner in {"c", "cpp", "h", "hpp"}:
+        # Guarded, since even sources are included more than once.
         used = f"static int __attribute__((used)) {mark}(void) {{ return 1; }}"
-        return (
-            f"{text}\n#ifndef {mark.upper()}\n#define {mark.upper()}\n{used}\n#endif\n"
-        )
+        guarded = f"#ifndef {mark.upper()}\n#define {mark.upper()}\n{used}\n#endif"
+        return f"{text}\n{guarded}\n"
     if inner == "build":
         return mutate_definition(text)
     return f"{text}\n"

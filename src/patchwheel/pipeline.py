@@ -43,7 +43,6 @@ if TYPE_CHECKING:
     from patchwheel.wheel import Wheel
 
 LINK = ".venv-forks"
-SEVERAL = 2
 # As many of a fork's own compiles are considered as a base for its next change.
 BASES = 3
 
@@ -324,32 +323,6 @@ class Pipeline:
         memo[parts] = [wheel.node_key, *older][:BASES]
         self.store.remember("bases", key, memo)
 
-    def prefetch(self, forks: Sequence[Fork], *, from_source: bool) -> None:
-        """Fetch what several forks lack at the same time; what fails here is met again, and said, in its turn."""
-
-        def fetch_one(fork: Fork) -> None:
-            with contextlib.suppress(PatchwheelError):
-                self.source(fork)
-                if not from_source:
-                    self.base(fork)
-
-        cold = [
-            f for f in forks if f.sdist and not self.store.find("files", f.sdist.sha256)
-        ]
-        if len(cold) < SEVERAL or self.options.offline:
-            return
-        # Computed before the threads start, so that it is computed once.
-        _ = self.index, self.lock
-        # Daemons: Ctrl-C ends the run at once, and what they were writing has a temporary name.
-        threads = [
-            threading.Thread(target=fetch_one, args=[fork], daemon=True)
-            for fork in cold
-        ]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-
     def wheel(
         self,
         fork: Fork,
@@ -400,15 +373,41 @@ class Pipeline:
     ) -> tuple[list[Wheel], list[Failure]]:
         """Make the wheels of `forks` and copy them into dist/ beside the manifest."""
         made: dict[str, Wheel] = {}
-        failures: list[Failure] = []
-        self.prefetch(forks, from_source=from_source)
-        for fork in forks:
+        errors: dict[str, BaseException] = {}
+
+        def make(fork: Fork) -> None:
             try:
                 self.wheel(fork, made, from_source=from_source, dev=dev)
-            except PatchwheelError as err:
-                if not keep_going:
-                    raise
-                failures.append(Failure(fork=fork.name, error=err))
+            except BaseException as err:  # noqa: BLE001  (raised again by who waits)
+                errors[fork.name] = err
+
+        def check(fork: Fork) -> None:
+            error = errors.get(fork.name)
+            if error and not (keep_going and isinstance(error, PatchwheelError)):
+                raise error
+
+        if from_source or len(forks) == 1:
+            for fork in forks:
+                make(fork)
+                check(fork)
+        else:
+            # A graft downloads, configures and compiles a file or two: together they keep a machine busy.
+            _ = self.index, self.lock, self.interpreter
+            # Daemons: Ctrl-C ends the run at once, and what they were writing has a temporary name.
+            threads = [
+                threading.Thread(target=make, args=[fork], daemon=True)
+                for fork in forks
+            ]
+            for thread in threads:
+                thread.start()
+            for thread, fork in zip(threads, forks, strict=True):
+                thread.join()
+                check(fork)
+        failures = [
+            Failure(fork=fork.name, error=error)
+            for fork in forks
+            if isinstance(error := errors.get(fork.name), PatchwheelError)
+        ]
         wheels = [made[f.name] for f in forks if f.name in made]
         self.publish(wheels)
         return wheels, failures
