@@ -72,7 +72,7 @@ esac
 CUPY = (
     *("-3", "-X", "c_api_binop_methods=True"),
     *("-E", "CUPY_CUFFT_STATIC=False,CUPY_USE_CUDA_PYTHON=False"),
-    *("-E", "CUPY_CUDA_VERSION=13020,CUPY_HIP_VERSION=0"),
+    *("-E", "CUPY_CUDA_VERSION=13020,CUPY_HIP_VERSION=0,CUPY_CYTHON_VERSION=3.2.4"),
 )
 CALL = re.compile(r"(\d+) +(\w+)\((.*)\) += (\d+)(?:<(.*)>)?$")
 RESUMED = re.compile(r"(\d+) +<\.\.\. (\w+) resumed>.*= (\d+)(?:<(.*)>)?$")

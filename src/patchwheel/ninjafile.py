@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 SEPARATOR = re.compile(r"(?<!\$)(\s+|:|\|\|?)")
 ESCAPED = re.compile(r"\$([ :$])")
+# Enough for `python tool.py` and `meson --internal copy`.
+WORDS = 3
 # What is said while a step runs, and where its dependency file goes, makes no difference to what it makes.
 IGNORED = frozenset({"DESC", "description", "DEPFILE", "DEPFILE_UNQUOTED", "depfile"})
 
@@ -25,13 +27,15 @@ IGNORED = frozenset({"DESC", "description", "DEPFILE", "DEPFILE_UNQUOTED", "depf
 class Edge:
     """One step of a build; `named` are files that only the command names. What must merely be there first is left out.
 
-    `macros` are those that matter only where a text uses them; other builds have all of theirs in the command.
+    `program` is what the command starts, without folders, with its next words. `macros` are those that matter only where
+    a text uses them; other builds have all of theirs in the command.
     """
 
     outputs: tuple[str, ...]
     inputs: tuple[str, ...]
     command: str
     named: tuple[str, ...] = ()
+    program: str = ""
     macros: frozenset[tuple[str, str]] = frozenset()
 
 
@@ -53,11 +57,16 @@ def parse_ninja(text: str) -> list[Edge]:
                     outputs=outputs,
                     inputs=inputs,
                     command=" ".join(f"{k}={v}" for k, v in sorted(kept.items())),
+                    program=_program(parts.get("COMMAND") or parts.get("command", "")),
                 )
                 found.append(edge)
     if not found:
         raise BuildError("build.ninja names no build step")
     return found
+
+
+def _program(command: str) -> str:
+    return " ".join(word.rpartition("/")[2] for word in command.split()[:WORDS])
 
 
 def _blocks(text: str) -> Iterator[tuple[str, Mapping[str, str]]]:

@@ -20,11 +20,12 @@ if TYPE_CHECKING:
 MADE = "//"
 MARKERS = ("__init__.py", "__init__.pyx", "__init__.pxd")
 CYTHON = re.compile(r".*\.(pyx|pxd)")
-# These read the files that they are given; any other command may read all of a folder that it is given.
+COPY = "meson --internal copy"
+# These read the files that they are given; any other program may read all of a folder that it is given.
 READS_FILES = re.compile(
-    r".*(_COMPILER|_LINKER|cython|pythran|gcc|g\+\+|-ar |--internal copy).*", re.DOTALL
+    r"(rm -f|(ccache )?([\w.]+-)*(gcc|g\+\+|cc|c\+\+|clang|clang\+\+|gfortran|ar)(-[\d.]+)?"
+    rf"|(python[\d.]* )?(cython\w*|pythran)(\.py)?|{COPY})( .*)?"
 )
-COPY = "--internal copy"
 SPLIT = re.compile(r"""(?:\$ |[\s=,:@'"])+""")
 
 
@@ -87,7 +88,7 @@ class Graph:
                     marker = _name(name) in MARKERS
                     if marker and (cython or name not in edge.named):
                         exists.add(name.removeprefix(MADE))
-                    elif name.endswith(".py") and COPY in edge.command:
+                    elif name.endswith(".py") and edge.program == COPY:
                         # What it imports matters to who runs it, not to who copies it.
                         seen.add(name)
                     else:
@@ -146,7 +147,7 @@ class Graph:
 
     def _named(self, edge: Edge) -> Iterator[str]:
         """Give the files that a command names without declaring them."""
-        one_file = READS_FILES.fullmatch(edge.command)
+        one_file = READS_FILES.fullmatch(edge.program)
         for word in edge.named:
             if self._is(word):
                 yield word

@@ -123,7 +123,14 @@ def trace(
         if ".dist-info/" not in path
         and (effect := _effect(path, old, new, changed, present))
     ]
-    unknown = [*_unruled(first, new, changed, present, survey)]
+    unknown = [
+        *_unruled(first, new, changed, present, survey),
+        *(
+            f"{e.source}: {e.path} in the base is not the same"
+            for e in effects
+            if e.action == "remake" and e.path in survey.built
+        ),
+    ]
     if first.scripted or second.scripted:
         unknown += _unscripted(old, new, changed)
     else:

@@ -34,6 +34,7 @@ def test_edges_have_their_files_and_their_whole_command() -> None:
     assert edge.inputs == ("../src/a b.c", "../src/more.c", "header.h")
     assert "-I../src/inc" in edge.command
     assert "gcc $ARGS" in edge.command
+    assert edge.program == "gcc $ARGS -MF"
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 
 from patchwheel.mentions import mentions
 from patchwheel.ninjafile import Edge
-from patchwheel.reach import Graph
+from patchwheel.reach import READS_FILES, Graph
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -43,11 +43,13 @@ EDGES = (
         outputs=("//pw/__init__.py",),
         inputs=("pw/__init__.py",),
         command="meson --internal copy",
+        program="meson --internal copy",
     ),
     Edge(
         outputs=("//made.h",),
         inputs=("other/made.h.in",),
-        command="python tools/gen.py data",
+        command="python tools/gen.py data --for cython",
+        program="python gen.py data",
         named=("tools/gen.py", "data"),
     ),
 )
@@ -145,3 +147,25 @@ def test_steps_tell_commands_and_their_inputs_apart() -> None:
 )
 def test_mentions(path: str, text: str, found: set[str]) -> None:
     assert mentions(path, text) == found
+
+
+@pytest.mark.parametrize(
+    ("program", "reads"),
+    [
+        ("gcc $ARGS -MD", True),
+        ("ccache x86_64-linux-gnu-g++-12 $ARGS", True),
+        ("rm -f $out", True),
+        ("gcc-ar $LINK_ARGS $out", True),
+        ("cython -3 x.pyx", True),
+        ("python3.12 cythoner.py x.pyx", True),
+        ("pythran -E x.py", True),
+        ("meson --internal copy", True),
+        ("meson --internal exe", False),
+        ("python gen.py cython", False),
+        ("gen-gcc-table out", False),
+    ],
+)
+def test_compilers_read_files_and_any_other_program_may_read_folders(
+    program: str, *, reads: bool
+) -> None:
+    assert bool(READS_FILES.fullmatch(program)) == reads

@@ -27,6 +27,7 @@ FILES = {
     "meson.build": "1",
     "pw/__init__.py": "",
     "pw/a.py": "",
+    "pw/b.py": "",
     "pw/fast.pyx": "cimport pw.near\n",
     "pw/near.pxd": "",
     "pw/other.c": "",
@@ -39,6 +40,7 @@ FILES = {
 OUTPUTS = {
     "pw/__init__.py": "pw/__init__.py",
     "pw/a.py": "pw/a.py",
+    "pw/b.py": "pw/b.py",
     SO: "//pw/fast.so",
     OTHER: "//pw/other.so",
     "pw/config.py": "//pw/config.py",
@@ -49,7 +51,7 @@ EDGES = (
 )
 SURVEY = Survey(
     verbatim={"pw/a.py": "pw/a.py", "pw/odr/__init__.py": "pw/odr/__init__.py"},
-    built=(SO, OTHER, "pw/odr/deep.so"),
+    built=(SO, OTHER, "pw/odr/deep.so", "pw/b.py"),
     reads=frozenset({"meson.build", "pw/fast.pyx", "tools/secret.json"}),
 )
 
@@ -181,6 +183,11 @@ def test_another_definition_builds_what_it_makes_otherwise(
             {"pw/odr/sizes.inc": "2"},
             {},
             "pw/odr/sizes.inc: it may reach pw/odr/deep.so",
+        ),
+        (
+            {"pw/b.py": "2"},
+            {},
+            "pw/b.py: pw/b.py in the base is not the same",
         ),
     ],
 )

@@ -1,0 +1,164 @@
+"""Measure what one changed line of compiled code costs, from the saved file to the installed wheel, in CPU seconds.
+
+Each file is edited in an open work tree, `patchwheel build FORK --dev` makes the wheel on upstream's as its base, and uv
+installs it; the build environment and the configured pin are there before. Then the edit must show in the installed
+module, upstream's tests of it must pass, and at most one OpenBLAS may be loaded. Compiler caches are kept out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import NamedTuple
+
+from bench import PLAIN, cpu, project_copy, python_with_pip
+
+LINES = {
+    ".pyx": "\n\ndef _bench_{0}():\n    return {0}\n",
+    ".py": "\n\n# pythran export _bench_{0}(int)\ndef _bench_{0}(x):\n    return x + {0}\n",
+    ".pxd": "\n\ncdef inline int _bench_{0}() noexcept nogil:\n    return {0}\n",
+    ".c": '\nstatic const char bench_{0}[] __attribute__((used)) = "_bench_{0}";\n',
+}
+CHECK = """
+import importlib, re, sys
+from pathlib import Path
+module = importlib.import_module(sys.argv[1])
+if sys.argv[2] not in dir(module) and sys.argv[2].encode() not in Path(module.__file__).read_bytes():
+    sys.exit(f"{module.__file__} is without {sys.argv[2]}")
+maps = Path("/proc/self/maps").read_text()
+print(len(set(re.findall(r"/\\S*openblas\\S*", maps))), "OpenBLAS loaded")
+"""
+
+
+class Edit(NamedTuple):
+    """A file and the module that must show its change; `tests` are upstream's, `built` are how many outputs it reaches."""
+
+    fork: str
+    path: str
+    module: str
+    tests: tuple[str, ...]
+    built: int = 1
+
+
+EDITS = (
+    Edit(
+        "scipy",
+        "scipy/sparse/csgraph/_traversal.pyx",
+        "scipy.sparse.csgraph._traversal",
+        ("scipy.sparse.csgraph.tests.test_connected_components",),
+    ),
+    Edit(
+        "scipy",
+        "scipy/interpolate/_rbfinterp_pythran.py",
+        "scipy.interpolate._rbfinterp_pythran",
+        ("scipy.interpolate.tests.test_rbfinterp",),
+    ),
+    Edit(
+        "scipy",
+        "scipy/linalg/_matfuncsmodule.c",
+        "scipy.linalg._internal_matfuncs",
+        ("scipy.linalg.tests.test_matfuncs",),
+    ),
+    Edit(
+        "scipy",
+        "scipy/ndimage/src/ni_filters.c",
+        "scipy.ndimage._nd_image",
+        ("scipy.ndimage.tests.test_filters",),
+    ),
+    Edit("cupy", "cupy/_core/core.pyx", "cupy._core.core", ()),
+    Edit(
+        "scikit-image",
+        "src/skimage/_shared/interpolation.pxd",
+        "skimage.transform._warps_cy",
+        ("tests/skimage/transform/test_warps.py",),
+        built=8,
+    ),
+)
+
+
+def measure(edit: Edit, project: Path, python: str, runs: int) -> list[float]:
+    file = project / "work" / edit.fork / edit.path
+    plain = file.read_text()
+    build = ["patchwheel", "build", edit.fork, "--dev"]
+    found, wheel = [], project
+    try:
+        # The first makes what stays: the build environment and the configured pin.
+        for mark in range(runs + 1):
+            text = LINES[file.suffix].format(f"{os.getpid()}{mark}")
+            file.write_text(file.read_text() + text)
+            cost = cpu(build, cwd=project, env=PLAIN)
+            [wheel] = (project / "dist").glob(f"{edit.fork.replace('-', '_')}*.whl")
+            install = ["uv", "pip", "install", "-q", "-p", python, "--no-deps"]
+            found.append(cost + cpu([*install, str(wheel)], cwd=project))
+        check(edit, wheel, python, project, f"_bench_{os.getpid()}{runs}")
+    finally:
+        file.write_text(plain)
+    return found[1:]
+
+
+def check(edit: Edit, wheel: Path, python: str, project: Path, mark: str) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        name = next(n for n in archive.namelist() if n.endswith("/patchwheel.json"))
+        record = json.loads(archive.read(name))
+    built = [row["path"] for row in record["remade"] if row["action"] == "build"]
+    print(f"{edit.path}:", *built)
+    if record["base"]["kind"] != "upstream" or len(built) != edit.built:
+        raise SystemExit(f"{wheel.name} is not what was to be measured")
+    if not edit.path.endswith(".pxd"):
+        subprocess.run([python, "-c", CHECK, edit.module, mark], cwd="/", check=True)
+    if edit.tests:
+        own = [str(project / "work" / edit.fork / t) for t in edit.tests if "/" in t]
+        words = ["-p", "no:cacheprovider", "--import-mode=importlib", "-q"]
+        chosen = own or ["--pyargs", *edit.tests]
+        (project / "pytest.ini").write_text("[pytest]\n")
+        command = [python, "-m", "pytest", "-c", str(project / "pytest.ini"), *words]
+        subprocess.run([*command, *chosen], cwd=project, check=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("words", nargs="*", help="only files with one of these in it")
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--json", type=Path, help="also write the figures there")
+    options = parser.parse_args()
+    # Within bubblewrap the seconds of a build are not counted for its parent.
+    os.environ["PATCHWHEEL_SANDBOX"] = "none"
+    chosen = [
+        edit
+        for edit in EDITS
+        if not options.words or any(word in edit.path for word in options.words)
+    ]
+    figures = {}
+    with tempfile.TemporaryDirectory() as folder:
+        project = project_copy(Path(folder))
+        for series in (project / "patches").glob("*/series"):
+            # One line is to be measured, not what else the series changes.
+            shutil.rmtree(series.parent)
+            series.parent.mkdir()
+            series.write_text("")
+        cpu(["patchwheel", "build"], cwd=project)
+        python = python_with_pip(project / "venv")
+        wheels = [str(path) for path in (project / "dist").glob("*.whl")]
+        tests = ["pytest", "hypothesis", "pooch", "array-api-strict"]
+        install = ["uv", "pip", "install", "-q", "-p", python, *wheels, *tests]
+        cpu(install, cwd=project)
+        for fork in dict.fromkeys(edit.fork for edit in chosen):
+            cpu(["patchwheel", "dev", fork], cwd=project)
+        for edit in chosen:
+            figures[edit.path] = measure(edit, project, python, options.runs)
+    for path, values in figures.items():
+        middle = statistics.median(values)
+        print(f"{path:50} {min(values):8.2f} {middle:8.2f} {max(values):8.2f}")
+    if options.json:
+        options.json.write_text(json.dumps(figures, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
