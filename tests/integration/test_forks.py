@@ -15,34 +15,40 @@ import support
 from patchwheel.wheelfile import read_wheel
 
 ROOT = Path(__file__).parents[2]
-FORKS = {"scipy", "scikit-learn", "scikit-image", "cupy"}
+# CuPy's series has compiled code: its build environment holds 2 GB of CUDA, and 20,000 lines of C++ are compiled twice.
+FORKS = (
+    "scipy",
+    "scikit-learn",
+    "scikit-image",
+    pytest.param("cupy", marks=pytest.mark.heavy),
+)
 
 pytestmark = [pytest.mark.network, pytest.mark.xdist_group("forks")]
 
 
-def build(root: Path, store: Path, **variables: str) -> dict[str, Path]:
-    """Build every fork from a copy of the project; by distribution, the wheels that lie in its dist folder."""
+def build(root: Path, fork: str, store: Path, **variables: str) -> Path:
+    """Build a fork from a copy of the project and return the wheel in its dist folder."""
     root.mkdir()
     for name in ("forks.toml", "forks.lock"):
         shutil.copy(ROOT / name, root)
     shutil.copytree(ROOT / "patches", root / "patches")
     subprocess.run(
-        [sys.executable, "-m", "patchwheel", "build"],
+        [sys.executable, "-m", "patchwheel", "build", fork],
         cwd=root,
         env={**os.environ, "PATCHWHEEL_STORE": str(store), **variables},
         check=True,
         timeout=500,
     )
-    return {p.name.partition("-")[0]: p for p in (root / "dist").glob("*.whl")}
+    [wheel] = (root / "dist").glob("*.whl")
+    return wheel
 
 
-def test_grafts_of_all_forks_are_bit_identical_in_other_folders_and_circumstances(
-    tmp_path: Path,
+@pytest.mark.parametrize("fork", FORKS)
+def test_a_graft_is_bit_identical_in_other_folders_and_circumstances(
+    fork: str, tmp_path: Path
 ) -> None:
-    first = build(tmp_path / "one", tmp_path / "store", PYTHONHASHSEED="1")
-    assert len(first) == len(FORKS)
-    for wheel in first.values():
-        assert ".graft-" in wheel.name
+    first = build(tmp_path / "one", fork, tmp_path / "store", PYTHONHASHSEED="1")
+    assert ".graft-" in first.name
     # Downloads are pinned by hash; only they are shared, so all else is made again.
     other = tmp_path / "elsewhere" / "store"
     shutil.copytree(
@@ -52,6 +58,7 @@ def test_grafts_of_all_forks_are_bit_identical_in_other_folders_and_circumstance
     try:
         second = build(
             tmp_path / "elsewhere" / "another",
+            fork,
             other,
             PYTHONHASHSEED="2",
             TZ="Pacific/Kiritimati",
@@ -59,8 +66,6 @@ def test_grafts_of_all_forks_are_bit_identical_in_other_folders_and_circumstance
         )
     finally:
         os.umask(umask)
-    sums = {name: support.sha256(path) for name, path in first.items()}
-    assert {name: support.sha256(path) for name, path in second.items()} == sums
-    for name, wheel in second.items():
-        record = json.loads(read_wheel(wheel).metadata("patchwheel.json"))
-        assert record["route"] == "graft", name
+    assert support.sha256(first) == support.sha256(second)
+    record = json.loads(read_wheel(second).metadata("patchwheel.json"))
+    assert record["route"] == "graft"

@@ -113,7 +113,9 @@ def test_the_platform_tag_is_the_bases_or_the_lowest_true_one(tmp_path: Path) ->
     assert "GLIBC_9" in read_library(newer).versions
 
     def tags(made: bytes, base: bytes, policies: Policies = EVERYWHERE) -> object:
-        return platform_tags((OLD,), [made], [base], policies=policies)
+        return platform_tags(
+            (OLD,), [made], lambda: read_library(base).versions, policies=policies
+        )
 
     assert tags(plain, plain) == (OLD,)
     assert tags(newer, newer) == (OLD,)

@@ -34,12 +34,12 @@ def test_a_file_that_the_build_did_not_make_is_named(tmp_path: Path) -> None:
         remake._read(workplace, tmp_path, "//pw/x.so")
 
 
-def test_a_library_fits_only_a_wheel_for_linux(tmp_path: Path) -> None:
+def test_a_library_fits_only_a_wheel_for_linux(tmp_path: Path, store: Store) -> None:
     path = support.make_wheel(tmp_path, "pw-demo", "1.0", {"pw/a.py": ""})
     base = Base(kind="upstream", path=path, sha256=support.sha256(path))
-    assert remake._fitted({"pw/made.py": b"x"}, base, tmp_path)[1] == ("any",)
+    assert remake._fitted({"pw/made.py": b"x"}, base, tmp_path, store)[1] == ("any",)
     with pytest.raises(UnfitError, match="is for any, not for a Linux"):
-        remake._fitted({"pw/x.so": MAGIC}, base, tmp_path)
+        remake._fitted({"pw/x.so": MAGIC}, base, tmp_path, store)
 
 
 def test_a_refused_graft_stays_a_compile(tmp_path: Path, store: Store) -> None:
