@@ -49,15 +49,16 @@ STRACE = (
     *("strace", "-f", "--seccomp-bpf", "-qq", "-y", "-z", "-s", "1000000"),
     *("-e", "trace=open,openat,execve,clone,clone3,fork,vfork", "-e", "signal=none"),
 )
-# Stands for gcc and g++: preprocesses what it shall compile, and opens what it shall link.
+# Stands for gcc, g++ and gfortran: preprocesses what it shall compile, and opens what it shall link. Fortran, of which
+# there is little, is compiled: its includes are not the preprocessor's.
 COMPILER = """#!/bin/sh
 name=${0##*/}; real=$(PATH=${PATH#*:} command -v "$name"); out=; next=; compile=
 for word; do
   [ -z "$next" ] || { out=$word; next=; continue; }
   case $word in -o) next=1;; -c) compile=1;; esac
 done
-case $compile$out in
-  1*.o)
+case $name$compile$out in
+  gcc1*.o | g++1*.o)
     for word; do
       shift
       [ -z "$next" ] || { next=; continue; }
@@ -120,7 +121,7 @@ class Opened:
 
 def fake_compilers(folder: Path) -> Path:
     folder.mkdir()
-    for name in ("gcc", "g++"):
+    for name in ("gcc", "g++", "gfortran"):
         path = folder / name
         path.write_text(COMPILER)
         path.chmod(0o755)

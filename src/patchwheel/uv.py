@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 import tomllib
 from pathlib import Path
@@ -34,6 +35,8 @@ __all__ = [
 
 # The oldest glibc that NumPy and SciPy still publish wheels for.
 PLATFORM = "x86_64-manylinux_2_28"
+DOWNLOADING = re.compile(r"Downloading (\S+) \(([\d.]+)(B|KiB|MiB|GiB)\)")
+UNITS = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 FULL_DISK = ("No space left on device", "Disk quota exceeded")
 
 
@@ -206,16 +209,19 @@ def _write(path: Path, lines: Sequence[str]) -> Path:
 
 
 def _downloads(report: Report) -> Callable[[str], None]:
-    """Turn uv's lines about large files into progress."""
-    started = done = 0
+    """Turn uv's lines about large files into progress, in bytes: `Downloading NAME (SIZE)`, ` Downloaded NAME`."""
+    sizes: dict[str, int] = {}
+    done = 0
 
     def see(line: str) -> None:
-        nonlocal started, done
-        word = line.split(maxsplit=1)[:1]
-        started += word == ["Downloading"]
-        done += word == ["Downloaded"]
-        if word in (["Downloading"], ["Downloaded"]):
-            report.progress("downloading distributions", done, started)
+        nonlocal done
+        if match := DOWNLOADING.fullmatch(line):
+            sizes[match[1]] = int(float(match[2]) * UNITS[match[3]])
+        elif line.startswith(" Downloaded "):
+            done += sizes.get(line.split()[1], 0)
+        else:
+            return
+        report.progress("downloading distributions", done, sum(sizes.values()))
 
     return see
 

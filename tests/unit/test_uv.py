@@ -189,15 +189,16 @@ def test_downloads_become_progress(
 ) -> None:
     fake = tmp_path / "uv"
     fake.write_text(
-        "#!/bin/sh\necho 'Downloading a (3MiB)'; echo 'Downloading b (9MiB)'\n"
+        "#!/bin/sh\necho 'Downloading a (3MiB)'; echo 'Downloading b (1.5KiB)'\n"
         "echo ' Downloaded a'; echo; echo ' Downloaded b'\n"
     )
     fake.chmod(0o755)
     monkeypatch.setattr(uv, "uv_bin", lambda: fake)
     report = Recorder()
     install(python, [], report=report)
-    assert [(done, total) for _, done, total in report.steps] == [
-        *((0, 1), (0, 2), (1, 2), (2, 2)),
+    total = (3 << 20) + 1536
+    assert [(done, whole) for _, done, whole in report.steps] == [
+        *((0, 3 << 20), (0, total), (3 << 20, total), (total, total)),
     ]
 
 
