@@ -65,7 +65,8 @@ case $name$compile$out in
       [ "$word" != -o ] && set -- "$@" "$word" || next=1
     done
     "$real" "$@" -E -o /dev/null || exit; : > "$out";;
-  *.so) for word; do word=${word##*[,=]}; [ -f "$word" ] && : < "$word"; done; : > "$out";;
+  *.so) set -- "$@" $(for word; do case $word in @*) cat "${word#@}";; esac; done)
+    for word; do word=${word##*[,=]}; [ -f "$word" ] && : < "$word"; done; : > "$out";;
   *) exec "$real" "$@";;
 esac
 """
@@ -77,7 +78,8 @@ CUPY = (
 )
 CALL = re.compile(r"(\d+) +(\w+)\((.*)\) += (\d+)(?:<(.*)>)?$")
 RESUMED = re.compile(r"(\d+) +<\.\.\. (\w+) resumed>.*= (\d+)(?:<(.*)>)?$")
-SHELL = re.compile(r'"(?:/bin/)?sh", \["(?:/bin/)?sh", "-c", "(.*)"\], ')
+# The call may be cut in two by what another process does meanwhile.
+SHELL = re.compile(r'(\d+) +execve\("(?:/bin/)?sh", \["(?:/bin/)?sh", "-c", "(.*)"\], ')
 
 
 @dataclass
@@ -93,6 +95,9 @@ class Opened:
         found = cls()
         with log.open(encoding="utf-8", errors="surrogateescape") as lines:
             for line in lines:
+                if shell := SHELL.match(line):
+                    command = codecs.escape_decode(shell[2].encode())[0].decode()
+                    found.commands.setdefault(shell[1], command)
                 match = CALL.match(line) or RESUMED.match(line)
                 if not match:
                     continue
@@ -100,9 +105,6 @@ class Opened:
                 result, path = match.groups()[-2:]
                 if call in {"clone", "clone3", "fork", "vfork"}:
                     found.parents[result] = process
-                elif call == "execve" and (shell := SHELL.search(line)):
-                    command = codecs.escape_decode(shell[1].encode())[0].decode()
-                    found.commands.setdefault(process, command)
                 elif path and call in {"open", "openat"} and "O_DIRECTORY" not in line:
                     found.files[process].add(path)
         return found
@@ -130,10 +132,7 @@ def fake_compilers(folder: Path) -> Path:
 
 def traced(workplace: Workplace, words: Sequence[str | Path], *, cwd: Path) -> Opened:
     log = workplace.room.work / "strace"
-    fakes = workplace.room.work / "fakes"
-    path = f"{fakes}:{workplace.variables['PATH']}"
-    step = replace(workplace, variables={**workplace.variables, "PATH": path})
-    step.step([*STRACE, "-o", log, *words], cwd=cwd)
+    workplace.step([*STRACE, "-o", log, *words], cwd=cwd)
     return Opened.read(log)
 
 
@@ -151,8 +150,11 @@ def truth_of_meson(
         subprocess.check_output([ninja, "-C", folder, "-t", "compdb"], text=True)
     )
     known = {row["command"]: row["output"] for row in rows}
+    fakes = fake_compilers(room.work / "fakes")
+    path = f"{fakes}:{workplace.variables['PATH']}"
+    faked = replace(workplace, variables={**workplace.variables, "PATH": path})
     words: list[str | Path] = [ninja, "-k", "0", f"-j{workplace.jobs}"]
-    opened = traced(workplace, words, cwd=folder).by_command(known)
+    opened = traced(faked, words, cwd=folder).by_command(known)
     same = {path: edge.outputs for edge in configured.edges for path in edge.outputs}
     steps: dict[str, set[str]] = {}
     for output, files in opened.items():
@@ -263,7 +265,6 @@ class Subject:
         ) as workplace:
             Repository(source.git_dir).checkout(source.tree, workplace.source)
             rename_project(workplace.source, self.fork)
-            fake_compilers(workplace.room.work / "fakes")
             run = truth_of_setuptools if configured.scripted else truth_of_meson
             return run(workplace, configured)
 

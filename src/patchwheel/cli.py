@@ -220,11 +220,41 @@ def lock(pipeline: Pipeline, forks: Sequence[str], *, force: bool) -> None:
 
 @cli.command()
 @forks_argument
+@click.option(
+    "--against",
+    metavar="REF",
+    multiple=True,
+    help="Follow the series to a tag, branch, commit or release; may be repeated.",
+)
+@click.option(
+    "--changes", is_flag=True, help="With --against: only what was not so last time."
+)
+@click.option(
+    "--html",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="With --against: also write the table there.",
+)
 @json_option
 @pipeline_options
-def status(pipeline: Pipeline, forks: Sequence[str], *, as_json: bool) -> None:
-    """Show pins, patches and what is newer upstream. Exits with 3 when a patch does not apply."""
-    found = [pipeline.status(fork) for fork in pipeline.manifest.select(forks)]
+def status(
+    pipeline: Pipeline,
+    forks: Sequence[str],
+    *,
+    against: Sequence[str],
+    changes: bool,
+    html: Path | None,
+    as_json: bool,
+) -> None:
+    """Show pins, patches and what is newer upstream. Exits with 3 when a patch does not apply to its pin."""
+    selected = pipeline.manifest.select(forks)
+    if against:
+        show_forecasts(
+            pipeline, selected, against, changes=changes, html=html, as_json=as_json
+        )
+        return
+    if changes or html:
+        raise click.UsageError("--changes and --html go with --against")
+    found = [pipeline.status(fork) for fork in selected]
     CONSOLE.close()
     if as_json:
         print_json([fork.to_json() for fork in found])
@@ -238,6 +268,32 @@ def status(pipeline: Pipeline, forks: Sequence[str], *, as_json: bool) -> None:
             f"the series does not apply: {names}",
             hint="`patchwheel dev FORK` once it does; the table says where",
         )
+
+
+def show_forecasts(
+    pipeline: Pipeline,
+    forks: Sequence[Fork],
+    refs: Sequence[str],
+    *,
+    changes: bool,
+    html: Path | None,
+    as_json: bool,
+) -> None:
+    """Tell what each series meets at each ref; what was found is remembered for --changes."""
+    found = {fork.name: pipeline.forecasts(fork, refs) for fork in forks}
+    known = {f.name: pipeline.remember_forecasts(f, found[f.name]) for f in forks}
+    CONSOLE.close()
+    if html:
+        html.write_text(render.forecast_page(forks, found), encoding="utf-8")
+    if changes:
+        found = {
+            name: [ref.without(known[name].get(ref.ref, ())) for ref in rows]
+            for name, rows in found.items()
+        }
+    if as_json:
+        print_json({n: [ref.to_json() for ref in rows] for n, rows in found.items()})
+    else:
+        render.forecasts(found)
 
 
 @cli.command(context_settings={"ignore_unknown_options": True})

@@ -16,6 +16,7 @@ from urllib.request import url2pathname
 from patchwheel import run
 from patchwheel.errors import InputError
 from patchwheel.interpreter import uv_bin
+from patchwheel.manifest import Sdist
 from patchwheel.simple import IndexFile, from_html, from_json
 from patchwheel.web import (
     TIMEOUT,
@@ -108,6 +109,25 @@ def find_file(config: IndexConfig, project: str, filename: str) -> IndexFile:
         where=", ".join(places) or "no index is configured",
         expected=f"one of {', '.join(near)}" if near else f"an index that {knows}",
         hint="correct the file name in the manifest or the lock, or the index settings of uv or pip",
+    )
+
+
+def find_sdist(config: IndexConfig, project: str, version: str) -> Sdist:
+    """Return the sdist of a release; raises InputError when no index has one with a sha256."""
+    from packaging.utils import InvalidSdistFilename, parse_sdist_filename
+    from packaging.version import InvalidVersion, Version
+
+    known = []
+    for file in project_files(config, project):
+        with contextlib.suppress(InvalidSdistFilename, InvalidVersion):
+            found = parse_sdist_filename(file.filename)[1]
+            if file.sha256 and found == Version(version):
+                return Sdist(filename=file.filename, sha256=file.sha256)
+            known.append(found)
+    newest = ", ".join(map(str, sorted(known)[-3:]))
+    raise InputError(
+        f"{project}: there is no tag, branch, commit or release {version}",
+        expected=f"a release such as {newest}" if newest else None,
     )
 
 

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from patchwheel.digest import digest
 from patchwheel.entry import listed
-from patchwheel.errors import ManifestError, PatchwheelError, UnfitError
+from patchwheel.errors import InputError, ManifestError, PatchwheelError, UnfitError
 from patchwheel.lock import load_lock
 from patchwheel.manifest import load_manifest
 from patchwheel.plan import Base, make_plan
-from patchwheel.series import load_series
+from patchwheel.series import check_patch, load_series
 from patchwheel.source import fetch
 from patchwheel.store import Store
 from patchwheel.tree import apply_series
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from patchwheel.buildenv import Shop
     from patchwheel.environment import Environment
     from patchwheel.export import ExportResult
+    from patchwheel.forecast import Forecast
     from patchwheel.index import IndexConfig
     from patchwheel.interpreter import Interpreter
     from patchwheel.lock import ForkBuild, Lock
@@ -442,6 +443,70 @@ class Pipeline:
             commit=self.lock.forks[fork.name].commit,
             wheel=next((p.name.split("-")[1] for p in self.published(fork)), None),
             newest=newest,
+        )
+
+    def forecasts(self, fork: Fork, refs: Sequence[str]) -> list[Forecast]:
+        """Follow the fork's series to tags, branches, commits and releases of upstream's.
+
+        Where upstream's repository cannot be reached, releases are read from their sdists, and no commit is named.
+        """
+        from patchwheel.forecast import Forecast, Span, forecast, plain, tried
+        from patchwheel.history import History
+        from patchwheel.repo import Repository
+
+        patches = load_series(fork.patches).patches
+        for patch in patches:
+            check_patch(patch)
+        history, base = None, ""
+        try:
+            history = History(
+                fork, self.store, self.report, offline=self.options.offline
+            )
+            history.update()
+            base = history.base()
+        except InputError as err:
+            self.report.say(f"{err.message}; only releases can be looked at")
+        found = []
+        for ref in refs:
+            if history and base and (tip := history.resolve(ref)):
+                span = Span(ref=ref, base=base, tip=tip)
+                found.append(forecast(history.repo, patches, span, have=history.have))
+                continue
+            released = self.released(fork, ref)
+            repo = Repository(released.git_dir)
+            verdicts = tried(repo.files(released.tree), repo.read, patches)
+            outlooks = map(plain, (p.name for p in patches), verdicts)
+            found.append(
+                Forecast(ref=ref, commit=None, commits=0, patches=tuple(outlooks))
+            )
+        return found
+
+    def remember_forecasts(
+        self, fork: Fork, found: Sequence[Forecast]
+    ) -> dict[str, Any]:
+        """Note forecasts by ref and return what was noted the last time."""
+        key = digest(str(self.manifest.path), fork.name)
+        known: dict[str, Any] = self.store.memo("forecasts", key) or {}
+        new: dict[str, object] = {row.ref: row.to_json()["patches"] for row in found}
+        self.store.remember("forecasts", key, {**known, **new})
+        return known
+
+    def released(self, fork: Fork, version: str) -> Source:
+        """Return another release of a fork's upstream, from its sdist."""
+        from patchwheel.index import find_sdist
+
+        if version == fork.version:
+            return self.source(fork)
+        sdist = find_sdist(self.index, fork.name, version)
+        pin = replace(
+            fork, version=version, git=None, tag=None, commit=None, sdist=sdist
+        )
+        return fetch(
+            pin,
+            store=self.store,
+            index=lambda: self.index,
+            report=self.report,
+            offline=self.options.offline,
         )
 
     def check_requires(self) -> None:

@@ -158,7 +158,7 @@ class Remote:
                     self.fork, f"link {at + path} leads out of the tree, to {target}"
                 )
 
-    def run(self, url: str, *words: str) -> str:
+    def run(self, url: str, *words: str, stdin: bytes = b"") -> str:
         """Run a git command that talks to a remote, over no other transport than the three we know."""
         if not REMOTE.match(url):
             refuse(
@@ -168,9 +168,9 @@ class Remote:
             )
         allowed = os.environ.get("GIT_ALLOW_PROTOCOL", "file:https:ssh")
         try:
-            return self.repo.text(
-                *SETTINGS, *words, env={"GIT_ALLOW_PROTOCOL": allowed}
-            )
+            return self.repo.git(
+                *SETTINGS, *words, stdin=stdin, env={"GIT_ALLOW_PROTOCOL": allowed}
+            ).decode(errors="replace")
         except GitError as err:
             said = redacted(err.stderr).splitlines()
             raise InputError(

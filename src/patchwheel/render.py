@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from html import escape
 from typing import TYPE_CHECKING
 
 from patchwheel.console import CONSOLE
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from patchwheel.doctor import Finding
     from patchwheel.export import ExportResult
+    from patchwheel.forecast import Forecast, Outlook
+    from patchwheel.manifest import Fork
     from patchwheel.plan import Plan
     from patchwheel.status import ForkStatus, PatchStatus
     from patchwheel.verify import PinReport
@@ -82,6 +85,71 @@ def _applies(patch: PatchStatus) -> str:
     if patch.problem:
         return f"{patch.state}: {patch.problem} ({patch.where})"
     return patch.state
+
+
+def forecasts(found: Mapping[str, Sequence[Forecast]]) -> None:
+    rows = [
+        (f"{name}/{outlook.name}", forecast.ref, outlook.state, *_reason(outlook))
+        for name, each in found.items()
+        for forecast in each
+        for outlook in forecast.patches
+    ]
+    CONSOLE.table(("patch", "at", "is", "since", "because"), rows)
+
+
+def _reason(outlook: Outlook) -> tuple[str, str]:
+    since = ""
+    if commit := outlook.commit:
+        since = (
+            f"{commit.oid[:12]} {commit.when[:10]} {commit.author}: {commit.subject}"
+        )
+    why = [*outlook.evidence, *filter(None, [outlook.problem])]
+    if outlook.state == "offset":
+        why.append(f"{outlook.offset:+} lines")
+    if outlook.moved:
+        why.append(f"the file went to {outlook.moved}")
+    return since, "; ".join(why)
+
+
+PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>What the patches meet upstream</title>
+<style>
+body {{ font: 15px/1.4 system-ui, sans-serif; margin: 2em; }}
+table {{ border-collapse: collapse; margin-bottom: 2em; }}
+th, td {{ border: 1px solid #bbb; padding: .3em .6em; text-align: left; vertical-align: top; }}
+td small {{ color: #444; display: block; max-width: 34em; }}
+.clean, .offset {{ background: #dff2df; }} .conflict {{ background: #f8dcdc; }}
+.landed {{ background: #dce8f8; }} .reverted, .unknown {{ background: #f8f0d0; }}
+</style></head><body>
+<h1>What the patches meet upstream</h1>
+{tables}</body></html>
+"""
+
+
+def forecast_page(
+    forks: Sequence[Fork], found: Mapping[str, Sequence[Forecast]]
+) -> str:
+    """Draw patch by release, the commit that matters in each cell."""
+    return PAGE.format(tables="".join(_table(f, found[f.name]) for f in forks))
+
+
+def _table(fork: Fork, found: Sequence[Forecast]) -> str:
+    heads = "".join(f"<th>{escape(forecast.ref)}</th>" for forecast in found)
+    rows = ""
+    for cells in zip(*(forecast.patches for forecast in found), strict=True):
+        drawn = "".join(_cell(fork, outlook) for outlook in cells)
+        rows += f"<tr><th>{escape(cells[0].name)}</th>{drawn}</tr>\n"
+    title = escape(f"{fork.name} {fork.version}")
+    return f"<h2>{title}</h2>\n<table><tr><th>patch</th>{heads}</tr>\n{rows}</table>\n"
+
+
+def _cell(fork: Fork, outlook: Outlook) -> str:
+    since, why = map(escape, _reason(outlook))
+    if outlook.commit and (fork.git or "").startswith("https://"):
+        address = escape(f"{fork.git}/commit/{outlook.commit.oid}")
+        since = f'<a href="{address}">{since}</a>'
+    notes = "".join(f"<small>{text}</small>" for text in (since, why) if text)
+    return f'<td class="{outlook.state}">{outlook.state}{notes}</td>'
 
 
 def _origin(plan: Plan) -> str:

@@ -114,11 +114,12 @@ def _patches(source: Source, series: Series) -> tuple[PatchStatus, ...]:
             )
     follow = replay(source, sound)
     for patch in sound:
-        found[patch.name] = _patch(follow, patch)
+        found[patch.name] = try_patch(follow, patch)
     return tuple(found[patch.name] for patch in series.patches)
 
 
-def _patch(follow: Replay, patch: Patch) -> PatchStatus:
+def try_patch(follow: Replay, patch: Patch) -> PatchStatus:
+    """Apply a patch to what is followed, if it applies, and tell how it did."""
     state: State = "clean"
     offset, problem, where = 0, None, None
     try:

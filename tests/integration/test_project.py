@@ -187,6 +187,41 @@ def test_a_pin_through_git_and_through_an_sdist_give_the_same_content(
     assert record(wheel)["pin"] != record(compiled)["pin"]
 
 
+def test_a_series_is_followed_to_branches_and_to_releases(
+    upstream: Path,
+    project: Project,
+    greeting: bytes,
+    stores: Path,
+    shelf: Path,
+    tmp_path: Path,
+) -> None:
+    commit = support.git(upstream, "rev-parse", f"v{VERSION}")
+    init = "src/tinyext/__init__.py"
+    support.git(upstream, "checkout", "-q", "-B", "next", f"v{VERSION}")
+    stopped = support.make_upstream(upstream, {init: '"""Another."""\n'})
+    table = f'version = "{VERSION}"\nupstream-wheel = false\n'
+    table += f'git = "file://{upstream}"\ntag = "v{VERSION}"\ncommit = "{commit}"\n'
+    root = tmp_path / "p"
+    other = make_project(root, table, {PATCH: greeting}, stores / "one", shelf)
+    words = ("status", "tinyext", "--against", "next", "--against", VERSION)
+    page = tmp_path / "page.html"
+    told = json.loads(other.run(*words, "--json", "--html", str(page)))["tinyext"]
+    [[conflict], [clean]] = [ref["patches"] for ref in told]
+    assert (conflict["state"], conflict["commit"]["oid"]) == ("conflict", stopped)
+    assert clean["state"] == "clean"
+    assert stopped[:12] in page.read_text()
+    again = json.loads(other.run(*words, "--json", "--changes"))["tinyext"]
+    assert [ref["patches"] for ref in again] == [[], []]
+    # Without a repository the release is read from its sdist.
+    released = ("status", "tinyext", "--against", VERSION, "--json")
+    [told] = json.loads(project.run(*released))["tinyext"]
+    assert (told["commit"], told["patches"][0]["state"]) == (None, "clean")
+    message = project.run("status", "tinyext", "--against", "9.9", status=4)
+    assert "there is no tag, branch, commit or release 9.9" in message
+    message = project.run("status", "tinyext", "--changes", status=2)
+    assert "go with --against" in message
+
+
 def test_a_wheel_built_again_in_other_folders_is_bit_identical(
     project: Project, compiled: Path, stores: Path, tmp_path: Path
 ) -> None:

@@ -1,0 +1,307 @@
+"""What a series meets in upstream's later history: which commit stops a patch, and which took it.
+
+Only the commits that touch the patched paths matter, one in twenty to fifty. At each of them the series is tried in
+memory, so nothing is bisected and nothing checked out. Commits are those of the first parents: a merged pull request
+counts as one.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Literal
+
+from patchwheel.replay import Replay
+from patchwheel.repo import Blob
+from patchwheel.status import FINE, try_patch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+    from patchwheel.repo import Repository
+    from patchwheel.series import Patch
+    from patchwheel.status import PatchStatus
+
+SUBMODULE = "160000"
+GONE = "0" * 40
+FIELDS = "%H%x1f%an%x1f%aI%x1f%s"
+REQUEST = re.compile(r"\(#(\d+)\)|^Merge pull request #(\d+)")
+ASKED = re.compile(r"/(?:pull|merge_requests)/(\d+)")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Commit:
+    """A commit of upstream's; `when` is the author's date in ISO 8601."""
+
+    oid: str
+    author: str
+    when: str
+    subject: str
+
+    @property
+    def request(self) -> str | None:
+        """The number of the pull request that it came from, where its subject tells."""
+        found = REQUEST.search(self.subject)
+        return next(filter(None, found.groups())) if found else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outlook:
+    """What becomes of one patch at a ref; `commit` stopped it, took it, or reverted it.
+
+    Without one, a conflict is as old as the branch of the pin. `moved` is where the file went that it changes.
+    """
+
+    name: str
+    state: Literal["clean", "offset", "conflict", "landed", "reverted", "unknown"]
+    offset: int = 0
+    problem: str | None = None
+    where: str | None = None
+    commit: Commit | None = None
+    evidence: tuple[str, ...] = ()
+    moved: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Forecast:
+    """`commits` were looked at of all those up to the ref; a ref that was read from an sdist has none."""
+
+    ref: str
+    commit: str | None
+    commits: int
+    patches: tuple[Outlook, ...]
+
+    def to_json(self) -> dict[str, object]:
+        return asdict(self)
+
+    def without(self, known: Iterable[object]) -> Forecast:
+        """Return what is not among the outlooks `known`, which are as in JSON."""
+        old = list(known)
+        new = tuple(
+            o for o in self.patches if json.loads(json.dumps(asdict(o))) not in old
+        )
+        return replace(self, patches=new)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Span:
+    """From the pin's commit `base` to the commit `tip` that `ref` names."""
+
+    ref: str
+    base: str
+    tip: str
+
+
+def forecast(
+    repo: Repository,
+    patches: Sequence[Patch],
+    span: Span,
+    *,
+    have: Callable[[Iterable[str]], None],
+) -> Forecast:
+    """Follow a series through upstream's history; `have` gets blobs that are not there yet."""
+    ref, base, tip = span.ref, span.base, span.tip
+    start = repo.text("merge-base", base, tip)
+    paths = sorted({p for patch in patches for p in _paths(patch)})
+    changes = list(_history(repo, start, tip, paths))
+    files = {p: b for p, b in _files(repo, start, paths).items() if b.mode != SUBMODULE}
+    oids = {b.oid for b in files.values()}
+    oids |= {b.oid for _, new in changes for b in new.values() if b.oid != GONE}
+    have(oids)
+    contents = repo.read(sorted(oids))
+
+    def read(wanted: Sequence[str]) -> Mapping[str, bytes]:
+        return {oid: contents[oid] for oid in wanted if oid in contents}
+
+    steps = [tried(files, read, patches)]
+    for _, new in changes:
+        files = {**files, **new}
+        files = {p: b for p, b in files.items() if b.oid != GONE}
+        steps.append(tried(files, read, patches))
+    # Once more with all files around, for what the messages say.
+    around = repo.files(repo.tree_of(tip))
+    last = tried(around, read, patches)
+    inside = {p for p, blob in around.items() if blob.mode == SUBMODULE}
+    log = list(_log(repo, start, tip)) if patches else []
+    commits = [commit for commit, _ in changes]
+    found = []
+    for number, patch in enumerate(patches):
+        history = [step[number] for step in steps]
+        module = next((m for m in inside if _within(patch, m)), None)
+        if module:
+            problem = f"it changes files of the submodule {module}, whose history is not followed"
+            found.append(Outlook(name=patch.name, state="unknown", problem=problem))
+        else:
+            seen = _Seen(patch=patch, history=history, last=last[number])
+            found.append(_judge(repo, seen, commits, log))
+    return Forecast(ref=ref, commit=tip, commits=len(changes), patches=tuple(found))
+
+
+def tried(
+    files: Mapping[str, Blob],
+    read: Callable[[Sequence[str]], Mapping[str, bytes]],
+    patches: Sequence[Patch],
+) -> list[PatchStatus]:
+    """Try a series on files; what does not apply is left out for the patches after it."""
+    follow = Replay(files, read, patches)
+    return [try_patch(follow, patch) for patch in patches]
+
+
+def plain(name: str, status: PatchStatus) -> Outlook:
+    """Return what is known of a patch where there are files and no history."""
+    if status.state == "landed":
+        evidence = ("its changes are there",)
+        return Outlook(name=name, state="landed", evidence=evidence)
+    if status.state in FINE:
+        fine: Literal["clean", "offset"] = "offset" if status.offset else "clean"
+        return Outlook(name=name, state=fine, offset=status.offset)
+    return Outlook(
+        name=name, state="conflict", problem=status.problem, where=status.where
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Seen:
+    """A patch with its states: before the first commit and after each, and with all files at the end."""
+
+    patch: Patch
+    history: Sequence[PatchStatus]
+    last: PatchStatus
+
+
+def _judge(
+    repo: Repository, seen: _Seen, commits: Sequence[Commit], log: Sequence[Commit]
+) -> Outlook:
+    """Tell from the states before and after each commit which commit matters."""
+    patch, history, last = seen.patch, seen.history, seen.last
+    outlook = plain(patch.name, last)
+    landed = [at for at, step in enumerate(history) if step.state == "landed"]
+    merged = _merged(patch, log)
+    if landed:
+        # The last time that it landed: before, it may have been reverted.
+        first = next(
+            at for at in landed if all(n in landed for n in range(at, landed[-1]))
+        )
+        took = commits[first - 1] if first else None
+        evidence = [
+            f"its changes are there since {took.oid[:12]}"
+            if took
+            else "its changes are there"
+        ]
+        if merged:
+            evidence.append(f"pull request {merged.request} was merged")
+        if last.state in FINE:
+            undone = commits[landed[-1]]
+            evidence.append(f"it applies again since {undone.oid[:12]}")
+            return _with(outlook, "reverted", undone, evidence)
+        return _with(outlook, "landed", took, evidence)
+    if merged and last.state not in FINE:
+        evidence = [f"pull request {merged.request}, its Upstream-Status, was merged"]
+        if back := _reverted(merged, log):
+            evidence.append(f"and reverted by {back.oid[:12]}")
+            return _with(outlook, "reverted", back, evidence)
+        return _with(outlook, "landed", merged, evidence)
+    if outlook.state == "conflict":
+        good = [at for at, step in enumerate(history) if step.state in FINE]
+        # The change after the last state in which it applied.
+        after = good[-1] if good else None
+        stopped = commits[after] if after is not None and after < len(commits) else None
+        moved = _moved(repo, patch, stopped) if stopped else None
+        return _with(outlook, "conflict", stopped, (), moved)
+    return outlook
+
+
+def _with(
+    outlook: Outlook,
+    state: Literal["conflict", "landed", "reverted"],
+    commit: Commit | None,
+    evidence: Iterable[str],
+    moved: str | None = None,
+) -> Outlook:
+    return Outlook(
+        name=outlook.name,
+        state=state,
+        offset=outlook.offset,
+        problem=outlook.problem if state == "conflict" else None,
+        where=outlook.where if state == "conflict" else None,
+        commit=commit,
+        evidence=tuple(evidence),
+        moved=moved,
+    )
+
+
+def _merged(patch: Patch, log: Sequence[Commit]) -> Commit | None:
+    """Return the commit that merged the pull request which a patch's Upstream-Status names."""
+    asked = {
+        n for line in patch.trailer("Upstream-Status") for n in ASKED.findall(line)
+    }
+    return next((commit for commit in log if commit.request in asked), None)
+
+
+def _reverted(merged: Commit, log: Sequence[Commit]) -> Commit | None:
+    title = merged.subject.partition(" (#")[0]
+    return next((c for c in log if c.subject.startswith(f'Revert "{title}')), None)
+
+
+def _moved(repo: Repository, patch: Patch, commit: Commit) -> str | None:
+    """Return where the commit moved a file that the patch changes."""
+    words = ("diff-tree", "-r", "-z", "-M", "--diff-filter=R", "--name-status")
+    out = repo.git(*words, f"{commit.oid}^", commit.oid).decode(
+        errors="surrogateescape"
+    )
+    rows = out.split("\0")[:-1]
+    old = {diff.old for diff in patch.diffs}
+    return next(
+        (new for was, new in zip(rows[1::3], rows[2::3], strict=True) if was in old),
+        None,
+    )
+
+
+def _history(
+    repo: Repository, start: str, tip: str, paths: Sequence[str]
+) -> Iterator[tuple[Commit, dict[str, Blob]]]:
+    """Give, oldest first, the commits that touch the paths, with what they made of them."""
+    words = (
+        "log",
+        "--first-parent",
+        "-m",
+        "--raw",
+        "-z",
+        "--no-abbrev",
+        "--no-renames",
+    )
+    flags = ("--reverse", f"--format=%x1e{FIELDS}%x1e")
+    out = repo.git(*words, *flags, f"{start}..{tip}", "--", *paths)
+    parts = out.decode(errors="surrogateescape").split("\x1e")[1:]
+    for head, rows in zip(parts[::2], parts[1::2], strict=True):
+        words_of = [word for word in re.split(r"[\0\n]", rows) if word]
+        found = {}
+        for raw, path in zip(words_of[::2], words_of[1::2], strict=True):
+            _, mode, _, oid, _ = raw.split()
+            found[path] = Blob(mode=mode, oid=oid)
+        yield _commit(head), found
+
+
+def _log(repo: Repository, start: str, tip: str) -> Iterator[Commit]:
+    words = ("log", "--first-parent", "-z", f"--format={FIELDS}")
+    out = repo.git(*words, f"{start}..{tip}").decode(errors="surrogateescape")
+    return map(_commit, filter(None, out.split("\0")))
+
+
+def _commit(text: str) -> Commit:
+    oid, author, when, subject = text.strip("\0\n").split("\x1f")
+    return Commit(oid=oid, author=author, when=when, subject=subject)
+
+
+def _files(repo: Repository, commit: str, paths: Sequence[str]) -> dict[str, Blob]:
+    files = repo.files(repo.tree_of(commit))
+    return {path: files[path] for path in paths if path in files}
+
+
+def _paths(patch: Patch) -> set[str]:
+    return {path for diff in patch.diffs for path in (diff.old, diff.new) if path}
+
+
+def _within(patch: Patch, module: str) -> bool:
+    return any(path.startswith(f"{module}/") for path in _paths(patch))

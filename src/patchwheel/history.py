@@ -1,0 +1,81 @@
+"""Upstream's commits: a repository of their own in the store, without the files that nobody asked for."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from patchwheel.remote import Remote, refuse
+from patchwheel.repo import GitError, Repository
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from patchwheel.manifest import Fork
+    from patchwheel.report import Report
+    from patchwheel.store import Store
+
+# Files are fetched when they are wanted, many at once; from some servers, and from folders, all of them come.
+FETCH = ("fetch", "--quiet", "--no-write-fetch-head", "--filter=blob:none")
+REFS = ("+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*")
+
+
+class History:
+    """The branches and tags of a fork's upstream, as they were when they were last asked for."""
+
+    def __init__(
+        self, fork: Fork, store: Store, report: Report, *, offline: bool
+    ) -> None:
+        self.fork = fork
+        self.offline = offline
+        self.report = report
+        # Apart from the sources: a repository with holes asks the network for what it lacks.
+        self.repo = Repository.bare(store.root / "git" / f"{fork.name}-upstream.git")
+        self.remote = Remote(fork, self.repo, report, offline=offline)
+
+    def update(self) -> None:
+        """Fetch what is new; raises InputError when the remote cannot be reached, or offline when nothing is there."""
+        if self.offline:
+            if not self.repo.text("for-each-ref", "--count=1", "refs/heads"):
+                refuse(
+                    self.fork,
+                    "upstream's history is not in the store",
+                    hint="run once without --offline",
+                )
+            return
+        url = self.remote.url
+        self.report.say(f"{self.fork.name}: fetching upstream's history")
+        self.repo.git("config", "remote.upstream.url", url)
+        self.remote.run(url, *FETCH, "--prune", "upstream", *REFS)
+
+    def resolve(self, ref: str) -> str | None:
+        """Return the commit of a tag, a branch, a version or a commit id; None when there is none."""
+        names = [f"refs/tags/{ref}", f"refs/tags/v{ref}", f"refs/heads/{ref}"]
+        if re.fullmatch(r"[0-9a-f]{7,40}", ref):
+            names.append(ref)
+        for name in names:
+            try:
+                return self.repo.text("rev-parse", "--verify", f"{name}^{{commit}}")
+            except GitError:
+                continue
+        return None
+
+    def base(self) -> str:
+        """Return the pin's commit; raises InputError when it is not in the history."""
+        wanted = self.fork.commit or self.fork.tag or self.fork.version
+        commit = self.resolve(wanted)
+        if commit is None:
+            refuse(
+                self.fork,
+                f"upstream's history has no {wanted}, the pin",
+                hint="correct tag or commit in the manifest",
+            )
+        return commit
+
+    def have(self, oids: Iterable[str]) -> None:
+        """Fetch the files that are not there yet, all in one request: git would ask for one at a time."""
+        words = ("config", "--default", "", "--get", "remote.upstream.promisor")
+        if self.repo.text(*words) == "true" and not self.offline:
+            lines = "".join(f"{oid}\n" for oid in sorted(oids)).encode()
+            flags = (*FETCH, "--no-tags", "--stdin", "upstream")
+            self.remote.run(self.remote.url, *flags, stdin=lines)

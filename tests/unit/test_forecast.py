@@ -1,0 +1,298 @@
+"""Which commit of upstream's stops a patch, which took it: on real histories, small ones."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import support
+from patchkit import mail, numbered, patch
+
+from patchwheel import render
+from patchwheel.errors import InputError
+from patchwheel.forecast import Forecast, Outlook, Span, forecast, plain, tried
+from patchwheel.history import History
+from patchwheel.manifest import Fork
+from patchwheel.repo import Blob, Repository
+from patchwheel.status import PatchStatus
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from patchwheel.store import Store
+
+LINES = numbered(1, 60)
+SUBMITTED = ("Upstream-Status: Submitted [https://example.org/p/pull/7]",)
+
+
+@dataclass
+class Upstream:
+    """A repository with commits; `base` is the pin's."""
+
+    folder: Path
+
+    def __post_init__(self) -> None:
+        self.base = support.make_upstream(
+            self.folder, {"a.txt": LINES, "b.txt": LINES, "c.txt": "c\n"}, tag="v1"
+        )
+        self.repo = Repository(self.folder / ".git")
+
+    def commit(self, subject: str = "Change", **files: bytes | None) -> str:
+        changes = {f"{name}.txt": data for name, data in files.items()}
+        support.write(self.folder, changes)
+        support.git(self.folder, "add", "-A")
+        support.git(self.folder, "commit", "-q", "-m", subject)
+        return support.git(self.folder, "rev-parse", "HEAD")
+
+    def diff(self, new: bytes, name: str = "a.txt") -> bytes:
+        """Return a diff from the pin to another content of a file."""
+        blob = support.git(self.folder, "hash-object", "-w", "--stdin", stdin=new)
+        old = support.git(self.folder, "rev-parse", f"{self.base}:{name}")
+        text = support.git_bytes(self.folder, "diff", "--full-index", old, blob)
+        body = text.partition(b"\n@@ ")[2]
+        head = f"diff --git a/{name} b/{name}\n--- a/{name}\n+++ b/{name}\n@@ "
+        return head.encode() + body
+
+    def outlook(self, data: bytes, tip: str = "HEAD") -> Outlook:
+        [found] = self.forecast(data, tip=tip).patches
+        return found
+
+    def forecast(self, *data: bytes, tip: str = "HEAD") -> Forecast:
+        patches = [patch(d, f"{n:04}.patch") for n, d in enumerate(data, 10)]
+        span = Span(ref=tip, base=self.base, tip=self.repo.text("rev-parse", tip))
+        return forecast(self.repo, patches, span, have=lambda _oids: None)
+
+
+@pytest.fixture
+def upstream(tmp_path: Path) -> Upstream:
+    return Upstream(tmp_path / "upstream")
+
+
+def with_line(number: int, text: str = "ours") -> bytes:
+    return numbered(1, 60, **{f"l{number}": text})
+
+
+def test_what_upstream_leaves_alone_stays_as_it_is(upstream: Upstream) -> None:
+    upstream.commit(c=b"other\n")
+    upstream.commit(a=b"one\ntwo\n" + LINES)
+    found = upstream.forecast(mail(upstream.diff(with_line(30))))
+    assert found.commits == 1
+    assert found.commit == upstream.repo.text("rev-parse", "HEAD")
+    [outlook] = found.patches
+    assert (outlook.state, outlook.offset, outlook.commit) == ("offset", 2, None)
+    upstream.commit(a=LINES)
+    assert upstream.outlook(mail(upstream.diff(with_line(30)))).state == "clean"
+
+
+def test_the_commit_that_stops_a_patch_is_named(upstream: Upstream) -> None:
+    upstream.commit(a=with_line(2))
+    stopped = upstream.commit("Rework line 30 (#12)", a=with_line(30, "theirs"))
+    upstream.commit(a=numbered(1, 60, l30="theirs", l50="later"))
+    outlook = upstream.outlook(mail(upstream.diff(with_line(30))))
+    assert outlook.state == "conflict"
+    assert outlook.commit
+    assert (outlook.commit.oid, outlook.commit.request) == (stopped, "12")
+    assert outlook.commit.author == "A U Thor"
+    assert outlook.where
+    assert "hunk 1 does not match a.txt" in str(outlook.problem)
+
+
+def test_a_conflict_that_went_away_again_is_none(upstream: Upstream) -> None:
+    upstream.commit(a=with_line(30, "theirs"))
+    upstream.commit(a=LINES)
+    assert upstream.outlook(mail(upstream.diff(with_line(30)))).state == "clean"
+
+
+def test_a_patch_that_landed_is_found_also_when_its_lines_changed_later(
+    upstream: Upstream,
+) -> None:
+    took = upstream.commit("Take it", a=with_line(30))
+    upstream.commit(a=numbered(1, 60, l30="ours, reworded"))
+    outlook = upstream.outlook(mail(upstream.diff(with_line(30))))
+    assert outlook.state == "landed"
+    assert outlook.commit
+    assert outlook.commit.oid == took
+    assert outlook.evidence == (f"its changes are there since {took[:12]}",)
+
+
+def test_a_patch_that_landed_and_was_reverted_is_kept(upstream: Upstream) -> None:
+    upstream.commit("Take it", a=with_line(30))
+    undone = upstream.commit('Revert "Take it"', a=LINES)
+    outlook = upstream.outlook(mail(upstream.diff(with_line(30))))
+    assert outlook.state == "reverted"
+    assert outlook.commit
+    assert outlook.commit.oid == undone
+    assert outlook.evidence[-1] == f"it applies again since {undone[:12]}"
+
+
+def test_a_patch_that_landed_twice_counts_from_the_second_time(
+    upstream: Upstream,
+) -> None:
+    upstream.commit("Take it", a=with_line(30))
+    upstream.commit('Revert "Take it"', a=LINES)
+    took = upstream.commit("Take it again", a=with_line(30))
+    outlook = upstream.outlook(mail(upstream.diff(with_line(30))))
+    assert (outlook.state, outlook.commit and outlook.commit.oid) == ("landed", took)
+
+
+@pytest.mark.parametrize("subject", ["ENH: it (#7)", "Merge pull request #7 from x/y"])
+def test_a_pull_request_that_was_merged_in_another_form_has_landed(
+    upstream: Upstream, subject: str
+) -> None:
+    took = upstream.commit(subject, a=with_line(30, "ours, as reviewed"))
+    data = mail(upstream.diff(with_line(30)), trailers=SUBMITTED)
+    outlook = upstream.outlook(data)
+    assert (outlook.state, outlook.commit and outlook.commit.oid) == ("landed", took)
+    assert outlook.evidence == ("pull request 7, its Upstream-Status, was merged",)
+    # The same change by somebody else is a conflict.
+    assert upstream.outlook(mail(upstream.diff(with_line(30)))).state == "conflict"
+    title = subject.partition(" (#")[0]
+    back = upstream.commit(f'Revert "{title}"', a=with_line(30, "neither"))
+    outlook = upstream.outlook(data)
+    assert (outlook.state, outlook.commit and outlook.commit.oid) == ("reverted", back)
+
+
+def test_where_a_file_went_is_told(upstream: Upstream) -> None:
+    upstream.commit("Move a", a=None, moved=LINES)
+    outlook = upstream.outlook(mail(upstream.diff(with_line(30))))
+    assert (outlook.state, outlook.moved) == ("conflict", "moved.txt")
+
+
+def test_patches_build_on_those_before_and_do_without_those_that_fail(
+    upstream: Upstream,
+) -> None:
+    first = mail(upstream.diff(with_line(30)))
+    second = mail(upstream.diff(with_line(10), "b.txt"), subject="ENH: b")
+    upstream.commit(a=with_line(30, "theirs"))
+    states = [o.state for o in upstream.forecast(first, second).patches]
+    assert states == ["conflict", "clean"]
+
+
+def test_history_is_that_of_the_first_parents_since_the_branches_parted(
+    upstream: Upstream,
+) -> None:
+    # The pin is on a release branch that has a commit of its own.
+    support.git(upstream.folder, "checkout", "-q", "-b", "release")
+    upstream.base = upstream.commit(b=with_line(3))
+    support.git(upstream.folder, "checkout", "-q", "-b", "topic", "main")
+    upstream.commit("Rework", a=with_line(30, "theirs"))
+    support.git(upstream.folder, "checkout", "-q", "main")
+    support.git(
+        upstream.folder,
+        "merge",
+        "-q",
+        "--no-ff",
+        "-m",
+        "Merge pull request #9 from t",
+        "topic",
+    )
+    outlook = upstream.outlook(mail(upstream.diff(with_line(30))), tip="main")
+    assert outlook.commit
+    assert outlook.commit.request == "9"
+    # What the release branch has and the tip never had is nobody's doing.
+    data = mail(upstream.diff(numbered(1, 60, l3="ours", l4="x"), "b.txt"))
+    outlook = upstream.outlook(data, tip="main")
+    assert (outlook.state, outlook.commit) == ("conflict", None)
+
+
+def test_files_of_a_submodule_are_not_followed(upstream: Upstream) -> None:
+    link = f"160000,{upstream.base},sub"
+    support.git(upstream.folder, "update-index", "--add", "--cacheinfo", link)
+    support.git(upstream.folder, "commit", "-q", "-m", "Add a submodule")
+    data = mail(upstream.diff(with_line(30)).replace(b"a.txt", b"sub/a.txt"))
+    outlook = upstream.outlook(data)
+    assert outlook.state == "unknown"
+    assert "submodule sub" in str(outlook.problem)
+
+
+def test_an_empty_series_has_nothing_to_fear(upstream: Upstream) -> None:
+    upstream.commit(a=b"")
+    assert upstream.forecast().patches == ()
+
+
+def _reader(content: bytes) -> Callable[[Sequence[str]], dict[str, bytes]]:
+    return lambda _oids: {"1": content}
+
+
+def test_without_a_history_there_are_states_and_no_commits() -> None:
+    blob = Blob(mode="100644", oid="1")
+    ours = patch(
+        b"From: A <a@example.org>\nDate: Tue, 1 Mar 2022 12:00:00 +0000\nSubject: x\n\n"
+        b"Upstream-Status: Pending\n\ndiff --git a/a b/a\n--- a/a\n+++ b/a\n@@ -1 +1 @@\n-old\n+new\n"
+    )
+    for content, state in (
+        (b"old\n", "clean"),
+        (b"new\n", "landed"),
+        (b"x\n", "conflict"),
+    ):
+        [status] = tried({"a": blob}, _reader(content), [ours])
+        assert plain("p", status).state == state
+    shifted = PatchStatus(name="p", state="offset", offset=3)
+    assert plain("p", shifted).offset == 3
+
+
+def fork(folder: Path, **more: Any) -> Fork:  # noqa: ANN401
+    fields = {"name": "demo", "git": f"file://{folder}", "tag": "v1", "version": "1"}
+    return Fork(patches=folder / "patches", **{**fields, **more})
+
+
+def history(fork: Fork, store: Store, *, offline: bool = False) -> History:
+    return History(fork, store, support.Recorder(), offline=offline)
+
+
+def test_refs_are_tags_versions_branches_and_commits(
+    upstream: Upstream, store: Store
+) -> None:
+    later = upstream.commit(a=b"x\n")
+    found = history(fork(upstream.folder), store)
+    found.update()
+    assert found.base() == upstream.base
+    for ref, commit in (("1", upstream.base), ("v1", upstream.base), ("main", later)):
+        assert found.resolve(ref) == commit
+    assert found.resolve(later[:10]) == later
+    assert found.resolve("nothing") is None
+    again = history(fork(upstream.folder), store, offline=True)
+    again.update()
+    assert again.resolve("main") == later
+
+
+def test_a_history_that_is_not_there_is_said(upstream: Upstream, store: Store) -> None:
+    with pytest.raises(InputError, match="upstream's history is not in the store"):
+        history(fork(upstream.folder), store, offline=True).update()
+    with pytest.raises(InputError, match="git cannot fetch from file:///nowhere"):
+        history(fork(upstream.folder, git="file:///nowhere"), store).update()
+    found = history(fork(upstream.folder, tag="v9"), store)
+    found.update()
+    with pytest.raises(InputError, match="upstream's history has no v9, the pin"):
+        found.base()
+
+
+def test_files_are_fetched_together_where_the_remote_can_leave_them_out(
+    upstream: Upstream, store: Store
+) -> None:
+    support.git(upstream.folder, "config", "uploadpack.allowFilter", "true")
+    support.git(upstream.folder, "config", "uploadpack.allowAnySHA1InWant", "true")
+    upstream.commit(a=with_line(30, "theirs"))
+    found = history(fork(upstream.folder), store)
+    found.update()
+    lazy = ["rev-list", "--objects", "--all", "--missing=print"]
+    missing = {r[1:] for r in found.repo.text(*lazy).splitlines() if r[0] == "?"}
+    assert len(missing) > 2
+    found.have(missing)
+    assert not [r for r in found.repo.text(*lazy).splitlines() if r[0] == "?"]
+
+
+def test_results_are_compared_drawn_and_linked(upstream: Upstream) -> None:
+    stopped = upstream.commit("Rework <b>", a=with_line(30, "theirs"))
+    found = upstream.forecast(mail(upstream.diff(with_line(30))))
+    known = json.loads(json.dumps(found.to_json()))["patches"]
+    assert found.without(known).patches == ()
+    assert found.without([]).patches == found.patches
+    one = fork(upstream.folder, git="https://example.org/p")
+    page = render.forecast_page([one], {"demo": [found]})
+    assert f'<a href="https://example.org/p/commit/{stopped}">' in page
+    assert "Rework &lt;b&gt;" in page
+    assert '<td class="conflict">' in page
