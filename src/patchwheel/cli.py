@@ -337,6 +337,61 @@ def dev(pipeline: Pipeline, fork: str, *, detach: bool) -> None:
 
 @cli.command()
 @click.argument("fork")
+@click.option("--onto", metavar="REF", help="A release, tag, branch or commit.")
+@click.option("--dry-run", is_flag=True, help="Only show what would conflict.")
+@click.option(
+    "--continue", "how", flag_value="continue", help="Go on: all is resolved."
+)
+@click.option("--skip", "how", flag_value="skip", help="Drop the patch that stopped.")
+@click.option("--abort", "how", flag_value="abort", help="Put everything back.")
+@json_option
+@pipeline_options
+def rebase(
+    pipeline: Pipeline,
+    fork: str,
+    *,
+    onto: str | None,
+    dry_run: bool,
+    how: str | None,
+    as_json: bool,
+) -> None:
+    """Move FORK's series to another pin. Pin, lock and series change together, when all of it is done."""
+    if (onto is None) == (how is None) or (dry_run and how):
+        raise click.UsageError("say --onto REF, or one of --continue, --skip, --abort")
+    [selected] = pipeline.manifest.select([fork])
+    if onto and dry_run:
+        merged = pipeline.preview_rebase(selected, onto)
+        CONSOLE.close()
+        if as_json:
+            print_json([patch.to_json() for patch in merged])
+        else:
+            render.preview(merged)
+        if stuck := [patch.name for patch in merged if patch.state == "conflict"]:
+            raise PatchError(
+                f"{len(stuck)} of {len(merged)} patches of {fork} conflict: {', '.join(stuck)}",
+                hint=f"`patchwheel rebase {fork} --onto {onto}` stops at each, to resolve it",
+            )
+        return
+    if onto:
+        result = pipeline.start_rebase(selected, onto)
+    else:
+        done = pipeline.proceed_rebase(selected, str(how))
+        if done is None:
+            CONSOLE.say(f"{fork}: the rebase is undone; pin and series never changed")
+            return
+        result = done
+    CONSOLE.close()
+    if as_json:
+        print_json(dataclasses.asdict(result))
+    else:
+        render.export(fork, result, check=False)
+        CONSOLE.say(
+            f"pin, lock and series of {fork} are changed; `patchwheel test {fork}`, then commit them"
+        )
+
+
+@cli.command()
+@click.argument("fork")
 @click.option(
     "--check",
     is_flag=True,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from patchwheel.remote import Remote, refuse
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 
     from patchwheel.manifest import Fork
     from patchwheel.report import Report
+    from patchwheel.source import Source
     from patchwheel.store import Store
 
 # Files are fetched when they are wanted, many at once; from some servers, and from folders, all of them come.
@@ -44,9 +46,29 @@ class History:
                 )
             return
         url = self.remote.url
+        self.borrow(url)
         self.report.say(f"{self.fork.name}: fetching upstream's history")
         self.repo.git("config", "remote.upstream.url", url)
         self.remote.run(url, *FETCH, "--prune", "upstream", *REFS)
+
+    def borrow(self, url: str) -> None:
+        """Use the objects of a repository on this machine where they lie, instead of copying them."""
+        folder = Path(url.removeprefix("file://"))
+        for objects in (folder / ".git" / "objects", folder / "objects"):
+            if objects.is_dir():
+                place = self.repo.git_dir / "objects" / "info" / "alternates"
+                place.parent.mkdir(exist_ok=True)
+                place.write_text(f"{objects.absolute()}\n")
+
+    def take(self, source: Source) -> None:
+        """Have the files of a pin here too."""
+        kept = Repository(source.git_dir)
+        who = {"name": "patchwheel", "mail": "patchwheel"}
+        commit = kept.commit(source.tree, "pin", epoch=0, **who)
+        ref = f"refs/patchwheel/pins/{commit}"
+        kept.git("update-ref", ref, commit)
+        flags = ("fetch", "-q", "--no-tags", "--no-write-fetch-head", "--force")
+        self.repo.git(*flags, str(source.git_dir), f"{ref}:{ref}")
 
     def resolve(self, ref: str) -> str | None:
         """Return the commit of a tag, a branch, a version or a commit id; None when there is none."""

@@ -9,13 +9,17 @@ from __future__ import annotations
 import re
 
 # Raised whenever a text would be found to mention something else.
-LAYOUT = 1
+LAYOUT = 2
 C_FAMILY = re.compile(
     r".*\.(c|cc|cpp|cxx|h|hh|hpp|hxx|inc|inl|ipp|tcc|cu|cuh|cl|in|src|tp|tmpl|template|pyx|pxd|pxi)",
     re.IGNORECASE,
 )
 CYTHON = re.compile(r".*\.(pyx|pxd|pxi)(\.\w+)?|.*\.(tp|in|src|tmpl|template)")
 PYTHON = re.compile(r".*\.py")
+# What tables tell a generator to include, SciPy's functions.json for one.
+DATA = re.compile(r".*\.(json|toml|yaml|yml|txt|cfg|ini|csv)", re.IGNORECASE)
+# Of these there are many, and few that a build reads.
+RARE = re.compile(rf"{PYTHON.pattern}|{DATA.pattern}", re.IGNORECASE)
 FORTRAN = re.compile(r".*\.(f|for|f77|f90|f95|f03|f08|pyf)(\.\w+)?", re.IGNORECASE)
 
 INCLUDE = re.compile(
@@ -34,14 +38,17 @@ FROM = re.compile(r"\bfrom\s+([\w.{}]+)\s+c?import\s*(\([^)]*\)|[^\n]*)")
 IMPORT = re.compile(r"^[ \t]*c?import\s+([\w. ,{}]+)", re.MULTILINE)
 FROM_C = re.compile(r"\bfrom\s+([\w.{}]+)\s+cimport\s*(\([^)]*\)|[^\n]*)")
 IMPORT_C = re.compile(r"^[ \t]*cimport\s+([\w. ,{}]+)", re.MULTILINE)
-LITERAL = re.compile(r"""["']([\w./-]*\w\.\w+)["']""")
+LITERAL = re.compile(r"""["']([\w./-]*\w\.\w+)\+*["']""")
+SOURCE = re.compile(
+    r"[\w./-]*\w\.(?:pyx|pxd|pxi|py|h|hh|hpp|hxx|inc|c|cc|cpp|cxx|cu|cuh|f|f90|pyf)\b"
+)
 HOLE = re.compile(r"\{\{.*?\}\}|@\w+@|\$\{\w+\}")
 NAME = re.compile(r"[\w*]+")
 
 
 def speaks(path: str) -> bool:
     """Say whether a file of this name may mention others."""
-    return any(p.fullmatch(path) for p in (C_FAMILY, CYTHON, PYTHON, FORTRAN))
+    return any(p.fullmatch(path) for p in (C_FAMILY, CYTHON, PYTHON, FORTRAN, DATA))
 
 
 def mentions(path: str, text: str) -> set[str]:
@@ -55,6 +62,8 @@ def mentions(path: str, text: str) -> set[str]:
         found |= _modules(text, FROM_C, IMPORT_C, (".pxd",))
     if FORTRAN.fullmatch(path):
         found.update(PXI.findall(text))
+    if DATA.fullmatch(path):
+        found.update(SOURCE.findall(text))
     if PYTHON.fullmatch(path):
         found.update(LITERAL.findall(text))
         # In Cython's pure Python mode an import may be a cimport.

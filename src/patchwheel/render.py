@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 from patchwheel.console import CONSOLE
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from patchwheel.doctor import Finding
     from patchwheel.export import ExportResult
     from patchwheel.forecast import Forecast, Outlook
     from patchwheel.manifest import Fork
     from patchwheel.plan import Plan
+    from patchwheel.preview import Merged
     from patchwheel.status import ForkStatus, PatchStatus
     from patchwheel.verify import PinReport
     from patchwheel.wheel import Wheel
@@ -173,6 +174,37 @@ def plans(found: Sequence[Plan]) -> None:
             CONSOLE.say(f"  and {len(rows) - SHOWN} more; --json has them all")
         for why in plan.why:
             CONSOLE.say(f"  {why}")
+
+
+def preview(merged: Sequence[Merged]) -> None:
+    rows = [
+        (
+            patch.name,
+            patch.state,
+            "; ".join(f"{c.path}: {c.why}" for c in patch.conflicts),
+            ", ".join(f"{old} is now {new}" for old, new in patch.moved.items()),
+        )
+        for patch in merged
+    ]
+    CONSOLE.table(("patch", "merges", "conflicts", "moved"), rows)
+    for patch in merged:
+        for conflict in patch.conflicts:
+            CONSOLE.say(f"--- {patch.name}: {conflict.path}: {conflict.why}")
+            for part in _marked(conflict.text):
+                CONSOLE.say(part)
+
+
+def _marked(text: str) -> Iterator[str]:
+    """Give the parts of a file between conflict markers, each with its first line's number."""
+    inside: list[str] = []
+    for number, line in enumerate(text.splitlines(), 1):
+        if line.startswith("<<<<<<< "):
+            inside = [f"@@ line {number}"]
+        if inside:
+            inside.append(line)
+        if line.startswith(">>>>>>> "):
+            yield "\n".join(inside)
+            inside = []
 
 
 def export(fork: str, result: ExportResult, *, check: bool) -> None:

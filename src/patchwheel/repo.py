@@ -245,6 +245,20 @@ class Repository:
         if sum(1 for _ in packs.glob("*.pack")) > MANY_PACKS:
             self.git("repack", "-q", "-d", "--geometric=2")
 
+    def merge_file(
+        self, ours: bytes, base: bytes, theirs: bytes, *, labels: Sequence[str]
+    ) -> tuple[int, bytes]:
+        """Merge two contents of a file; return the number of conflicts, and the result with markers (zdiff3)."""
+        with tempfile.TemporaryDirectory() as folder:
+            files = [Path(folder) / name for name in ("ours", "base", "theirs")]
+            for file, content in zip(files, (ours, base, theirs), strict=True):
+                file.write_bytes(content)
+            names = [word for label in labels for word in ("-L", label)]
+            words = ("merge-file", "-p", "--zdiff3", *names, *map(str, files))
+            # Its exit status is the number of conflicts; what cannot be merged ends with 255.
+            out = self.git(*words, ok=range(128))
+        return len(re.findall(rb"(?m)^<<<<<<< ", out)), out
+
     def checkout(self, tree: str, folder: Path) -> None:
         """Write the files of a tree, byte for byte, into an empty folder."""
         folder.mkdir(parents=True, exist_ok=True)

@@ -238,9 +238,9 @@ def default_root() -> Path:
     """Return PATCHWHEEL_STORE, or the user's cache folder for patchwheel."""
     if place := os.environ.get("PATCHWHEEL_STORE"):
         return Path(place).absolute()
-    import platformdirs
-
-    return platformdirs.user_cache_path("patchwheel")
+    # As the XDG Base Directory Specification has it: a path that is not absolute is ignored.
+    cache = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    return (cache if cache.is_absolute() else Path.home() / ".cache") / "patchwheel"
 
 
 def _existing(path: Path) -> Path:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from patchwheel.configure import configure
 from patchwheel.digest import digest
-from patchwheel.mentions import LAYOUT, mentions, speaks
+from patchwheel.mentions import LAYOUT, RARE, mentions, speaks
 from patchwheel.reach import MADE, Graph
 from patchwheel.repo import Repository
 from patchwheel.rules import CODE
@@ -206,7 +206,7 @@ def _reads(old: Side, new: Side) -> frozenset[str]:
 
 def _users(repo: Repository, oids: Mapping[str, str], word: str) -> frozenset[str]:
     """Return the sources and headers whose text has a word."""
-    paths = [p for p in oids if speaks(p) and not p.endswith(".py")]
+    paths = [p for p in oids if speaks(p) and not RARE.fullmatch(p)]
     contents = repo.read([oids[path] for path in paths])
     pattern = re.compile(rb"\b" + re.escape(word.encode()) + rb"\b")
     return frozenset(p for p in paths if pattern.search(contents[oids[p]]))
@@ -290,7 +290,9 @@ def _mentions(
 
     memo: dict[str, Any] = store.memo("mentions", digest(LAYOUT, pin)) or {}
     fresh = not memo
-    unread = [p for p in oids if speaks(p) and p[-3:] != ".py" and key(p) not in memo]
+    unread = [
+        p for p in oids if speaks(p) and not RARE.fullmatch(p) and key(p) not in memo
+    ]
     contents = repo.read([oids[path] for path in unread])
     for path in unread:
         text = contents[oids[path]].decode(errors="replace")

@@ -143,6 +143,12 @@ def test_steps_tell_commands_and_their_inputs_apart() -> None:
         ("a.py", "import b\n", {"^b.py", "^b/__init__.py"}),
         ("a.py", "open('t/x.json')\n", {"t/x.json"}),
         ("a.txt", '#include "b.h"\nimport b\n', set()),
+        (
+            "functions.json",
+            '{"_cosine.h": {"f": "dd"}, "special.h++": {}, "version": "1.2"}',
+            {"_cosine.h", "special.h"},
+        ),
+        ("gen.py", "write('deep/special.h++')", {"deep/special.h"}),
     ],
 )
 def test_mentions(path: str, text: str, found: set[str]) -> None:

@@ -1,0 +1,164 @@
+"""A rebase without touching anything: each patch merged three-way onto other files, every conflict told at once.
+
+A patch that conflicts is left out for those after it, so that each conflict is the patch's own. The merge is git's
+(`git merge-file`), from what the patch makes of its own pin, as in a rebase.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Literal
+
+from patchwheel.matching import blob_id
+from patchwheel.replay import Content, Replay
+from patchwheel.status import try_patch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from patchwheel.repo import Repository
+    from patchwheel.series import Patch
+
+Files = dict[str, Content | None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conflict:
+    """`text` has markers, the original between them (zdiff3); it is empty where there is nothing to merge."""
+
+    path: str
+    why: str
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Merged:
+    """`merged`: git merged it, at other places than it says; `landed`: nothing is left of it to apply.
+
+    `moved` are the files that it changes where they went.
+    """
+
+    name: str
+    state: Literal["clean", "offset", "merged", "conflict", "landed"]
+    conflicts: tuple[Conflict, ...] = ()
+    moved: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+
+    def to_json(self) -> dict[str, object]:
+        return {**asdict(self), "moved": dict(self.moved)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ends:
+    """The trees that a series moves between, and what conflict markers call them."""
+
+    old: str
+    new: str
+    old_label: str
+    new_label: str
+
+
+def preview(
+    repo: Repository,
+    patches: Sequence[Patch],
+    ends: Ends,
+    *,
+    have: Callable[[Iterable[str]], None] = lambda _oids: None,
+) -> tuple[Merged, ...]:
+    """Merge a series that applies to the old tree onto the new one, both in `repo`; `have` gets files not there yet."""
+    old = Replay(repo.files(ends.old), repo.read, patches)
+    files, moved = repo.files(ends.new), _moves(repo, ends, patches)
+    named = {p for patch in patches for d in patch.diffs for p in (d.old, d.new) if p}
+    have(files[p].oid for p in named | {*moved.values()} if p in files)
+    new = Replay(files, repo.read, patches)
+    for path in moved.values():
+        blob = new.files[path]
+        data = repo.read([blob.oid])[blob.oid]
+        new.state[path] = Content(mode=blob.mode, data=data, oid=blob.oid)
+    found = []
+    for patch in patches:
+        before = dict(old.state)
+        old.apply(patch)
+        status = try_patch(new, patch)
+        if status.state in {"clean", "offset", "landed"}:
+            found.append(Merged(name=patch.name, state=status.state))
+        else:
+            found.append(_merge(repo, patch, (before, old.state, new), (ends, moved)))
+    return tuple(found)
+
+
+def _merge(
+    repo: Repository,
+    patch: Patch,
+    files: tuple[Files, Files, Replay],
+    names: tuple[Ends, Mapping[str, str]],
+) -> Merged:
+    before, after, new = files
+    ends, moved = names
+    result: Files = {}
+    conflicts = []
+    went = {}
+    paths = dict.fromkeys(p for diff in patch.diffs for p in (diff.old, diff.new) if p)
+    for path in paths:
+        base, theirs = before.get(path), after.get(path)
+        place = moved.get(path, path)
+        if place != path:
+            went[path] = place
+        ours = new.get(place)
+        if _same(base, theirs) or _same(ours, theirs):
+            continue
+        if _same(base, ours):
+            result[place] = theirs
+            continue
+        if why := _unmergeable(base, ours, theirs):
+            conflicts.append(Conflict(path=place, why=why))
+            continue
+        labels = (ends.new_label, ends.old_label, patch.name)
+        sides = [side.data or b"" for side in (ours, base, theirs) if side]
+        count, data = repo.merge_file(*sides, labels=labels)
+        if count:
+            text = data.decode(errors="replace")
+            why = f"{count} conflict{'s' if count > 1 else ''}"
+            conflicts.append(Conflict(path=place, why=why, text=text))
+        elif theirs and data != sides[0]:
+            result[place] = Content(mode=theirs.mode, data=data, oid=blob_id(data))
+    state: Literal["merged", "conflict", "landed"] = "merged" if result else "landed"
+    if conflicts:
+        state = "conflict"
+    else:
+        new.state.update(result)
+    return Merged(name=patch.name, state=state, conflicts=tuple(conflicts), moved=went)
+
+
+def _same(one: Content | None, other: Content | None) -> bool:
+    if one is None or other is None:
+        return one is other
+    return (one.mode, one.oid) == (other.mode, other.oid)
+
+
+def _unmergeable(
+    base: Content | None, ours: Content | None, theirs: Content | None
+) -> str | None:
+    if ours is None:
+        return "upstream removed it"
+    if base is None:
+        return "upstream added it too, with other content"
+    if theirs is None:
+        return "the patch removes it, and upstream changed it"
+    if any(side.data is None for side in (base, ours, theirs)):
+        return "it is binary, and both sides changed it"
+    return None
+
+
+def _moves(repo: Repository, ends: Ends, patches: Sequence[Patch]) -> dict[str, str]:
+    """Return where files that the patches change are in the new tree, by git's detection of renames."""
+    named = {diff.old for patch in patches for diff in patch.diffs if diff.old}
+    files = repo.files(ends.new)
+    gone = {path for path in named & repo.files(ends.old).keys() if path not in files}
+    if not gone:
+        return {}
+    words = ("diff-tree", "-r", "-z", "-M", "-l0", "--diff-filter=R", "--name-status")
+    rows = repo.git(*words, ends.old, ends.new).decode(errors="surrogateescape")
+    parts = rows.split("\0")[:-1]
+    pairs = zip(parts[1::3], parts[2::3], strict=True)
+    return {old: new for old, new in pairs if old in gone}

@@ -1,0 +1,201 @@
+"""Moves a series to another pin: an ordinary `git rebase` in the work tree, three-way from the recorded pin.
+
+Pin, lock and series change together at the end, see `journal`.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from patchwheel.authoring import (
+    BASE,
+    BRANCH,
+    EXPORTED,
+    FETCH,
+    WHO,
+    WorkTree,
+    open_work,
+    write_commit,
+)
+from patchwheel.disk import write_atomically
+from patchwheel.errors import PatchError
+from patchwheel.repo import GitError, Repository
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from patchwheel.manifest import Fork
+    from patchwheel.source import Source
+    from patchwheel.store import Store
+    from patchwheel.tree import PatchedTree
+
+ONTO = "refs/patchwheel/onto"
+STATE = "patchwheel-rebase.json"
+# In patches/FORK, if a project wants to share what was resolved once.
+RERERE = "rr-cache"
+SETTINGS = (
+    *("-c", "merge.conflictStyle=zdiff3", "-c", "rerere.enabled=true"),
+    *("-c", "rerere.autoUpdate=true", "-c", "core.commentChar=auto"),
+    *("-c", "user.name=patchwheel", "-c", "user.email=patchwheel@localhost"),
+)
+# Nothing is left out because its like is upstream: it may have been reverted there. What becomes empty is asked about.
+REBASE = ("rebase", "--merge", "--reapply-cherry-picks", "--empty=ask", "--no-stat")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Begun:
+    """A rebase that goes on: `pin` is what the manifest will say, by key."""
+
+    folder: Path
+    tree: str
+    pin: dict[str, Any]
+
+
+def start(tree: PatchedTree, onto: Source, folder: Path, *, store: Store) -> None:
+    """Begin to move the commits of the fork's work tree, opened if need be, onto another source.
+
+    Raises PatchError for a work tree that is not as it was exported, and at the first conflict.
+    """
+    open_work(tree, folder, store=store)
+    work = WorkTree(folder)
+    problem = work.unfinished() or work.edits()
+    if work.repo.text("rev-parse", "HEAD") != work.repo.text("rev-parse", EXPORTED):
+        problem = problem or "it has commits that were not exported"
+    if problem:
+        raise PatchError(
+            f"the work tree cannot be rebased: {problem}",
+            where=folder,
+            hint=f"`patchwheel export {folder.name}` or discard them, then rebase",
+        )
+    kept = Repository(onto.git_dir)
+    label = label_of(onto.fork)
+    author = f"{WHO} {onto.epoch} +0000"
+    commit = write_commit(kept, onto.tree, author=author, message=f"{label}\n")
+    kept.git("update-ref", f"refs/patchwheel/onto/{commit}", commit)
+    source = f"refs/patchwheel/onto/{commit}:{ONTO}"
+    work.repo.git(*FETCH, str(onto.git_dir), source)
+    shared = tree.source.fork.patches / RERERE
+    own = folder / ".git" / RERERE
+    if shared.is_dir() and not own.exists():
+        own.symlink_to(shared.absolute())
+    state = {"tree": onto.tree, "pin": pin_of(onto.fork)}
+    write_atomically(folder / ".git" / STATE, json.dumps(state, indent=1).encode())
+    _git(work, "--onto", ONTO, BASE, BRANCH)
+
+
+def proceed(folder: Path, how: str) -> None:
+    """Go on after a conflict was resolved (`continue`) or its patch dropped (`skip`); raises PatchError at the next one."""
+    work = WorkTree(folder)
+    begun(folder)
+    if work.unfinished():
+        _git(work, f"--{how}")
+    elif how == "skip":
+        raise PatchError("there is no patch to skip", where=folder)
+
+
+def abort(folder: Path) -> None:
+    """Put the work tree back as it was before the rebase."""
+    work = WorkTree(folder)
+    begun(folder)
+    if work.unfinished():
+        work.repo.git("rebase", "--abort")
+    else:
+        work.repo.git("checkout", "-q", "-B", BRANCH, EXPORTED)
+    (folder / ".git" / STATE).unlink()
+
+
+def begun(folder: Path) -> Begun:
+    """Return the rebase that is going on; raises PatchError when there is none."""
+    try:
+        data = json.loads((folder / ".git" / STATE).read_text())
+    except OSError as err:
+        raise PatchError(
+            f"no rebase of {folder.name} is going on",
+            where=folder,
+            hint=f"`patchwheel rebase {folder.name} --onto REF`",
+        ) from err
+    return Begun(folder=folder, tree=data["tree"], pin=data["pin"])
+
+
+def is_begun(folder: Path) -> bool:
+    return (folder / ".git" / STATE).exists()
+
+
+def settle(folder: Path, onto: Source) -> None:
+    """Let the work tree stand on its new pin: what is exported now are patches against that."""
+    work = WorkTree(folder)
+    work.repo.git("update-ref", BASE, ONTO)
+    work.record(onto, work.series)
+
+
+def close(folder: Path) -> None:
+    (folder / ".git" / STATE).unlink(missing_ok=True)
+
+
+def label_of(fork: Fork) -> str:
+    """Return what conflict markers call a pin."""
+    return f"upstream {fork.tag or fork.version}"
+
+
+def pin_of(fork: Fork) -> dict[str, Any]:
+    """Return the keys of a fork's table that a rebase changes; None removes one."""
+    sdist = fork.sdist and {
+        "filename": fork.sdist.filename,
+        "sha256": fork.sdist.sha256,
+    }
+    return {
+        "version": fork.version,
+        "tag": fork.tag,
+        "commit": fork.commit,
+        "sdist": sdist,
+    }
+
+
+def with_pin(text: str, name: str, pin: dict[str, Any]) -> str:
+    """Return the text of a manifest with another pin of a fork; comments and order stay."""
+    import tomlkit
+
+    document = tomlkit.parse(text)
+    table: Any = document["forks"][name]
+    for key, value in pin.items():
+        if value is None:
+            table.pop(key, None)
+        elif isinstance(value, dict):
+            inline = tomlkit.inline_table()
+            inline.update(value)
+            table[key] = inline
+        else:
+            table[key] = value
+    return str(tomlkit.dumps(document))
+
+
+def _git(work: WorkTree, *words: str) -> None:
+    """Run git's rebase; where it stops, say why and what to do."""
+    name, folder = work.folder.name, work.folder
+    try:
+        work.repo.git(*SETTINGS, *_words(words), env={"GIT_EDITOR": "true"})
+    except GitError as err:
+        if not work.unfinished():
+            raise PatchError(
+                f"git cannot rebase: {err.stderr.strip()}", where=folder
+            ) from err
+        patch = work.repo.text("log", "-1", "--format=%s", "REBASE_HEAD")
+        files = work.repo.text("diff", "--name-only", "--diff-filter=U").splitlines()
+        if not files:
+            raise PatchError(
+                f"nothing is left of {patch!r}: upstream has it",
+                where=folder,
+                hint=f"`patchwheel rebase {name} --skip` drops the patch, --abort puts everything back",
+            ) from err
+        raise PatchError(
+            f"{patch!r} conflicts in {', '.join(files)}",
+            where=folder,
+            expected="the conflicts resolved between the markers and added: git add FILE",
+            hint=f"then `patchwheel rebase {name} --continue`; --skip drops the patch, --abort puts everything back",
+        ) from err
+
+
+def _words(words: tuple[str, ...]) -> tuple[str, ...]:
+    return (*REBASE, *words) if words[0] == "--onto" else ("rebase", *words)

@@ -1,0 +1,402 @@
+"""A series on its way to another pin: merged in memory, rebased in a work tree, put in place all at once."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import support
+from patchkit import Files, Kit, mail, numbered
+
+from patchwheel import journal, rebase
+from patchwheel.authoring import EXPORTED, WorkTree
+from patchwheel.errors import ManifestError, PatchError
+from patchwheel.export import export
+from patchwheel.manifest import Sdist
+from patchwheel.preview import Ends, Merged, preview
+from patchwheel.tree import apply_series
+
+if TYPE_CHECKING:
+    from patchwheel.export import ExportResult
+    from patchwheel.source import Source
+
+LINES = numbered(1, 60)
+
+
+def with_line(number: int, text: str = "ours") -> bytes:
+    return numbered(1, 60, **{f"l{number}": text})
+
+
+@pytest.fixture
+def kit(tmp_path: Path) -> Kit:
+    return Kit(tmp_path)
+
+
+class Move:
+    """A series of patches to a pin with the files a and b, and another pin to move it to."""
+
+    def __init__(self, kit: Kit, new: Files, *patches: bytes) -> None:
+        self.kit = kit
+        self.base: Files = {"a": LINES, "b": LINES}
+        series = kit.series(*(patches or self.patches()))
+        self.tree = apply_series(kit.source(self.base), series, store=kit.store)
+        onto = kit.source(new)
+        fork = replace(
+            onto.fork, version="2.0", sdist=Sdist(filename="d-2.0.tar.gz", sha256="0")
+        )
+        self.onto: Source = replace(onto, fork=fork)
+
+    def patches(self) -> list[bytes]:
+        first = self.kit.diff({"a": LINES}, {"a": with_line(30)})
+        second = self.kit.diff({"b": LINES}, {"b": with_line(10)})
+        return [mail(first, subject="ENH: a"), mail(second, subject="ENH: b")]
+
+    def preview(self) -> tuple[Merged, ...]:
+        ends = Ends(
+            old=self.tree.source.tree,
+            new=self.onto.tree,
+            old_label="upstream 1.0",
+            new_label="upstream 2.0",
+        )
+        return preview(self.kit.repo, self.tree.series.patches, ends)
+
+    def start(self) -> None:
+        rebase.start(self.tree, self.onto, self.kit.work, store=self.kit.store)
+
+    def finish(self) -> ExportResult:
+        rebase.settle(self.kit.work, self.onto)
+        result = export(self.kit.work, self.onto, store=self.kit.store)
+        rebase.close(self.kit.work)
+        return result
+
+    def files(self) -> dict[str, bytes]:
+        names = self.git("ls-files").splitlines()
+        return {name: (self.kit.work / name).read_bytes() for name in names}
+
+    def git(self, *words: str) -> str:
+        return support.git(self.kit.work, *words)
+
+
+def test_what_upstream_changed_elsewhere_is_merged_in_memory(kit: Kit) -> None:
+    move = Move(kit, {"a": b"new\n" + LINES, "b": numbered(1, 60, l8="theirs")})
+    one, two = move.preview()
+    assert (one.state, two.state) == ("offset", "merged")
+
+
+def test_all_conflicts_are_told_at_once_with_labelled_markers(kit: Kit) -> None:
+    move = Move(kit, {"a": with_line(30, "theirs"), "b": with_line(10, "theirs")})
+    one, two = move.preview()
+    assert (one.state, two.state) == ("conflict", "conflict")
+    [conflict] = one.conflicts
+    assert (conflict.path, conflict.why) == ("a", "1 conflict")
+    marked = conflict.text.splitlines()[29:36]
+    assert marked == [
+        "<<<<<<< upstream 2.0",
+        "theirs",
+        "||||||| upstream 1.0",
+        "line 30",
+        "=======",
+        "ours",
+        ">>>>>>> 0010-p.patch",
+    ]
+    assert json.loads(json.dumps(one.to_json()))["name"] == "0010-p.patch"
+
+
+def test_a_file_that_moved_is_followed(kit: Kit) -> None:
+    move = Move(kit, {"c/a": b"new\n" + LINES, "b": LINES})
+    one, two = move.preview()
+    assert (one.state, dict(one.moved)) == ("merged", {"a": "c/a"})
+    assert two.state == "clean"
+
+
+@pytest.mark.parametrize(
+    ("new", "state", "why"),
+    [
+        ({"b": LINES}, "conflict", "upstream removed it"),
+        ({"a": with_line(30), "b": LINES}, "landed", None),
+        ({"a": numbered(1, 60, l30="ours", l33="x"), "b": LINES}, "landed", None),
+    ],
+)
+def test_what_is_gone_and_what_landed(
+    kit: Kit, new: Files, state: str, why: str | None
+) -> None:
+    one, _ = Move(kit, new).preview()
+    assert one.state == state
+    assert [c.why for c in one.conflicts] == ([why] if why else [])
+
+
+@pytest.mark.parametrize(
+    ("old", "ours", "new", "why"),
+    [
+        ({}, {"n": b"1\n"}, {"n": b"2\n"}, "upstream added it too"),
+        ({"n": b"1\n"}, {}, {"n": b"2\n"}, "the patch removes it, and upstream"),
+        ({"n": b"\0\1"}, {"n": b"\0\2"}, {"n": b"\0\3"}, "it is binary"),
+    ],
+)
+def test_what_cannot_be_merged_is_said(
+    kit: Kit, old: Files, ours: Files, new: Files, why: str
+) -> None:
+    keep: Files = {"k": b"k\n"}
+    patch = mail(kit.diff({**keep, **old}, {**keep, **ours}))
+    series = kit.series(patch)
+    ends = Ends(
+        old=kit.tree({**keep, **old}),
+        new=kit.tree({**keep, **new}),
+        old_label="old",
+        new_label="new",
+    )
+    [merged] = preview(kit.repo, series.patches, ends)
+    assert merged.state == "conflict"
+    assert merged.conflicts[0].why.startswith(why)
+
+
+def test_a_series_moves_and_patches_that_only_shifted_keep_their_bytes(
+    kit: Kit,
+) -> None:
+    move = Move(kit, {"a": b"new\n" + LINES, "b": numbered(1, 60, l8="theirs")})
+    before = (kit.folder / "0010-p.patch").read_bytes()
+    move.start()
+    assert rebase.begun(kit.work).pin == {
+        "version": "2.0",
+        "tag": None,
+        "commit": None,
+        "sdist": {"filename": "d-2.0.tar.gz", "sha256": "0"},
+    }
+    result = move.finish()
+    assert (result.kept, result.written) == (("0010-p.patch",), ("0020-p.patch",))
+    assert (kit.folder / "0010-p.patch").read_bytes() == before
+    assert not rebase.is_begun(kit.work)
+    expected = {
+        "a": b"new\n" + with_line(30),
+        "b": numbered(1, 60, l8="theirs", l10="ours"),
+    }
+    assert move.files() == expected
+    again = apply_series(
+        move.onto, kit.series(*(p.data for p in WorkPatches(kit))), store=kit.store
+    )
+    assert kit.content(again.tree) == expected
+
+
+def WorkPatches(kit: Kit) -> list[PatchFile]:  # noqa: N802
+    return [PatchFile(path) for path in sorted(kit.folder.glob("*.patch"))]
+
+
+class PatchFile:
+    def __init__(self, path: Path) -> None:
+        self.data = path.read_bytes()
+
+
+def test_it_stops_at_a_conflict_and_goes_on(kit: Kit) -> None:
+    move = Move(kit, {"a": with_line(30, "theirs"), "b": LINES})
+    with pytest.raises(PatchError, match="'ENH: a' conflicts in a") as caught:
+        move.start()
+    assert "--continue" in str(caught.value.hint)
+    text = (kit.work / "a").read_text()
+    assert "<<<<<<< " in text
+    assert "||||||| " in text
+    with pytest.raises(PatchError, match="conflicts in a"):
+        rebase.proceed(kit.work, "continue")
+    (kit.work / "a").write_bytes(with_line(30, "both"))
+    move.git("add", "a")
+    rebase.proceed(kit.work, "continue")
+    move.finish()
+    assert move.files() == {"a": with_line(30, "both"), "b": with_line(10)}
+    assert move.git("log", "--format=%s", "-2").splitlines() == ["ENH: b", "ENH: a"]
+    assert move.git("log", "--format=%an <%ae>", "-1") == "Zoe Example <z@example.org>"
+
+
+def test_a_patch_can_be_dropped_on_the_way(kit: Kit) -> None:
+    move = Move(kit, {"a": with_line(30, "theirs"), "b": LINES})
+    with pytest.raises(PatchError, match="conflicts"):
+        move.start()
+    rebase.proceed(kit.work, "skip")
+    result = move.finish()
+    assert result.removed == ("0010-p.patch",)
+    assert move.files() == {"a": with_line(30, "theirs"), "b": with_line(10)}
+    with pytest.raises(PatchError, match="no rebase of demo is going on"):
+        rebase.proceed(kit.work, "skip")
+
+
+def test_a_patch_that_upstream_has_is_asked_about_and_never_dropped_unasked(
+    kit: Kit,
+) -> None:
+    move = Move(kit, {"a": with_line(30), "b": LINES})
+    with pytest.raises(PatchError, match="nothing is left of 'ENH: a'") as caught:
+        move.start()
+    assert "--skip" in str(caught.value.hint)
+    rebase.proceed(kit.work, "skip")
+    assert move.finish().removed == ("0010-p.patch",)
+
+
+def test_abort_puts_everything_back(kit: Kit) -> None:
+    move = Move(kit, {"a": with_line(30, "theirs"), "b": LINES})
+    with pytest.raises(PatchError, match="conflicts"):
+        move.start()
+    rebase.abort(kit.work)
+    assert move.git("rev-parse", "HEAD") == move.git("rev-parse", EXPORTED)
+    assert WorkTree(kit.work).unfinished() is None
+    assert move.files() == {"a": with_line(30), "b": with_line(10)}
+    # Also when git is through, and only pin and series were to follow.
+    move = Move(kit, {"a": LINES, "b": b"x\n" + LINES})
+    move.start()
+    rebase.abort(kit.work)
+    assert move.files() == {"a": with_line(30), "b": with_line(10)}
+
+
+@pytest.mark.parametrize(
+    ("edit", "why"),
+    [
+        ("echo more >> a", "there are changes without a commit: a"),
+        ("echo more >> a; git commit -qam more", "commits that were not exported"),
+    ],
+)
+def test_work_that_was_not_exported_is_never_rebased_away(
+    kit: Kit, edit: str, why: str
+) -> None:
+    move = Move(kit, {"a": LINES, "b": LINES})
+    move.start()
+    rebase.abort(kit.work)
+    subprocess.run(["sh", "-c", edit], cwd=kit.work, check=True)
+    with pytest.raises(PatchError, match=why):
+        move.start()
+    assert not rebase.is_begun(kit.work)
+
+
+def test_resolutions_are_shared_through_the_folder_of_the_patches(kit: Kit) -> None:
+    (kit.folder / "rr-cache").mkdir()
+    move = Move(kit, {"a": with_line(30, "theirs"), "b": LINES})
+    with pytest.raises(PatchError, match="conflicts"):
+        move.start()
+    (kit.work / "a").write_bytes(with_line(30, "both"))
+    move.git("add", "a")
+    rebase.proceed(kit.work, "continue")
+    assert list((kit.folder / "rr-cache").glob("*/postimage"))
+
+
+MANIFEST = """# ours
+schema = 1
+
+[forks.demo]
+version = "1.0"  # the pin
+tag = "v1.0"
+sdist = { filename = "d-1.0.tar.gz", sha256 = "1" }
+"""
+
+
+def test_the_manifest_keeps_what_it_says_beside_the_pin() -> None:
+    sdist = {"filename": "d-2.0.tar.gz", "sha256": "2"}
+    pin = {"version": "2.0", "tag": None, "commit": "c" * 40, "sdist": sdist}
+    text = rebase.with_pin(MANIFEST, "demo", pin)
+    assert text.startswith("# ours\nschema = 1\n")
+    assert 'version = "2.0" # the pin' in text.replace("  #", " #")
+    assert "tag =" not in text
+    assert 'sdist = {filename = "d-2.0.tar.gz", sha256 = "2"}' in text
+    assert f'commit = "{"c" * 40}"' in text
+
+
+def project(root: Path) -> Path:
+    support.write(
+        root,
+        {
+            "forks.toml": "old pin",
+            "forks.lock": "old lock",
+            "patches/demo/series": "old series",
+            "patches/other/series": "other",
+        },
+    )
+    staged = journal.stage(root, root / "forks.toml", root / "forks.lock", "demo")
+    support.write(
+        staged,
+        {
+            "forks.toml": "new pin",
+            "forks.lock": "new lock",
+            "patches/demo/series": "new series",
+            "patches/demo/0010.patch": "new",
+        },
+    )
+    return staged
+
+
+def content(root: Path) -> dict[str, str]:
+    files = (path for path in root.rglob("*") if path.is_file())
+    return {str(p.relative_to(root)): p.read_text() for p in files}
+
+
+NEW = {
+    "forks.toml": "new pin",
+    "forks.lock": "new lock",
+    "patches/demo/series": "new series",
+    "patches/demo/0010.patch": "new",
+    "patches/other/series": "other",
+}
+
+
+class Cut(BaseException):
+    """A kill."""
+
+
+def test_pin_lock_and_series_change_together_wherever_it_is_cut_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ("forks.lock", "forks.toml")
+    steps = 0
+    for limit in range(100):
+        root = tmp_path / str(limit)
+        staged = project(root)
+        done = 0
+
+        def counted(real: object, *words: object) -> object:
+            nonlocal done
+            if done == limit:  # noqa: B023
+                raise Cut
+            done += 1
+            return real(*words)  # type: ignore[operator]
+
+        with monkeypatch.context() as patched:
+            for owner, name in (
+                (Path, "rename"),
+                (Path, "replace"),
+                (Path, "unlink"),
+                (os, "replace"),
+            ):
+                real = getattr(owner, name)
+                patched.setattr(
+                    owner, name, lambda *w, real=real, **_k: counted(real, *w)
+                )
+            try:
+                journal.commit(root, staged, names, "demo")
+                steps = done
+            except Cut:
+                pass
+        begun = (root / journal.JOURNAL).exists()
+        journal.recover(root)
+        now = {k: v for k, v in content(root).items() if not k.startswith(".rebase-")}
+        if begun or steps:
+            assert now == NEW
+        else:
+            assert now["forks.toml"] == "old pin"
+            assert now["patches/demo/series"] == "old series"
+        if steps:
+            break
+    assert steps > 4
+
+
+def test_a_journal_that_nobody_can_read_stops_everything(tmp_path: Path) -> None:
+    journal.recover(tmp_path)
+    (tmp_path / journal.JOURNAL).write_text("{")
+    with pytest.raises(ManifestError, match="the journal of a rebase cannot be read"):
+        journal.recover(tmp_path)
+
+
+def test_an_old_stage_is_no_obstacle(tmp_path: Path) -> None:
+    project(tmp_path)
+    staged = journal.stage(
+        tmp_path, tmp_path / "forks.toml", tmp_path / "nothing.lock", "demo"
+    )
+    assert (staged / "forks.toml").read_text() == "old pin"
+    assert not (staged / "patches/demo/0010.patch").exists()
