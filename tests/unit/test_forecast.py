@@ -271,8 +271,10 @@ def test_a_history_that_is_not_there_is_said(upstream: Upstream, store: Store) -
 
 
 def test_files_are_fetched_together_where_the_remote_can_leave_them_out(
-    upstream: Upstream, store: Store
+    upstream: Upstream, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # As from another machine.
+    monkeypatch.setattr(History, "borrow", lambda *_: None)
     support.git(upstream.folder, "config", "uploadpack.allowFilter", "true")
     support.git(upstream.folder, "config", "uploadpack.allowAnySHA1InWant", "true")
     upstream.commit(a=with_line(30, "theirs"))
@@ -283,6 +285,16 @@ def test_files_are_fetched_together_where_the_remote_can_leave_them_out(
     assert len(missing) > 2
     found.have(missing)
     assert not [r for r in found.repo.text(*lazy).splitlines() if r[0] == "?"]
+
+
+def test_a_repository_on_this_machine_is_not_copied(
+    upstream: Upstream, store: Store
+) -> None:
+    found = history(fork(upstream.folder), store)
+    found.update()
+    assert found.resolve("main") == upstream.base
+    packs = found.repo.git_dir / "objects" / "pack"
+    assert not list(packs.glob("*.pack"))
 
 
 def test_results_are_compared_drawn_and_linked(upstream: Upstream) -> None:

@@ -142,7 +142,8 @@ def test_steps_tell_commands_and_their_inputs_apart() -> None:
         ("a.f90", "      INCLUDE 'common.inc'\n", {"common.inc"}),
         ("a.py", "import b\n", {"^b.py", "^b/__init__.py"}),
         ("a.py", "open('t/x.json')\n", {"t/x.json"}),
-        ("a.txt", '#include "b.h"\nimport b\n', set()),
+        ("a.txt", '#include "b.h"\nimport b\n', {"b.h"}),
+        ("a.bin", '#include "b.h"\nimport b\n', set()),
         (
             "functions.json",
             '{"_cosine.h": {"f": "dd"}, "special.h++": {}, "version": "1.2"}',
