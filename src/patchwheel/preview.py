@@ -6,8 +6,7 @@ A patch that conflicts is left out for those after it, so that each conflict is 
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
-from types import MappingProxyType
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Literal
 
 from patchwheel.matching import blob_id
@@ -36,16 +35,16 @@ class Conflict:
 class Merged:
     """`merged`: git merged it, at other places than it says; `landed`: nothing is left of it to apply.
 
-    `moved` are the files that it changes where they went.
+    `moved` are the files that it changes and where they went.
     """
 
     name: str
     state: Literal["clean", "offset", "merged", "conflict", "landed"]
     conflicts: tuple[Conflict, ...] = ()
-    moved: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    moved: tuple[tuple[str, str], ...] = ()
 
     def to_json(self) -> dict[str, object]:
-        return {**asdict(self), "moved": dict(self.moved)}
+        return asdict(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,7 +126,12 @@ def _merge(
         state = "conflict"
     else:
         new.state.update(result)
-    return Merged(name=patch.name, state=state, conflicts=tuple(conflicts), moved=went)
+    return Merged(
+        name=patch.name,
+        state=state,
+        conflicts=tuple(conflicts),
+        moved=tuple(went.items()),
+    )
 
 
 def _same(one: Content | None, other: Content | None) -> bool:

@@ -87,8 +87,8 @@ def start(tree: PatchedTree, onto: Source, folder: Path, *, store: Store) -> Non
 
 def proceed(folder: Path, how: str) -> None:
     """Go on after a conflict was resolved (`continue`) or its patch dropped (`skip`); raises PatchError at the next one."""
-    work = WorkTree(folder)
     begun(folder)
+    work = WorkTree(folder)
     if work.unfinished():
         _git(work, f"--{how}")
     elif how == "skip":
@@ -97,8 +97,8 @@ def proceed(folder: Path, how: str) -> None:
 
 def abort(folder: Path) -> None:
     """Put the work tree back as it was before the rebase."""
-    work = WorkTree(folder)
     begun(folder)
+    work = WorkTree(folder)
     if work.unfinished():
         work.repo.git("rebase", "--abort")
     else:

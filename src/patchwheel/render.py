@@ -182,7 +182,7 @@ def preview(merged: Sequence[Merged]) -> None:
             patch.name,
             patch.state,
             "; ".join(f"{c.path}: {c.why}" for c in patch.conflicts),
-            ", ".join(f"{old} is now {new}" for old, new in patch.moved.items()),
+            ", ".join(f"{old} is now {new}" for old, new in patch.moved),
         )
         for patch in merged
     ]

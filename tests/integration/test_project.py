@@ -498,6 +498,43 @@ def test_dev_edit_build_export_round_trip(grafting: Project, tmp_path: Path) -> 
     assert json.loads(other.run("build", "--json"))[0]["cached"]
 
 
+def test_a_series_is_rebased_onto_the_next_release(
+    project: Project, sdist: Path, upstream: Path, tmp_path: Path
+) -> None:
+    shelf = tmp_path / "shelf"
+    support.git(upstream, "checkout", "-q", f"v{VERSION}")
+    names = support.git(upstream, "ls-files", "--recurse-submodules").splitlines()
+    files: dict[str, str | bytes] = {
+        name: (upstream / name).read_bytes() for name in names if name != ".gitmodules"
+    }
+    init, build = "src/tinyext/__init__.py", "meson.build"
+    files[init] = b"# Of the next release.\n" + bytes(files[init])  # type: ignore[arg-type]
+    files[build] = bytes(files[build]).replace(b"1.2.0", b"1.3.0")  # type: ignore[arg-type]
+    next_one = support.make_sdist(shelf, "tinyext", "1.3.0", files)
+    support.make_index(shelf / "simple", sdist, next_one)
+    other = replace(project.copied(tmp_path / "p"), shelf=shelf)
+    before = (other.patches / PATCH).read_bytes()
+    old = (other.root / "forks.toml").read_text()
+    words = ("rebase", "tinyext", "--onto", "1.3.0")
+    [told] = json.loads(other.run(*words, "--dry-run", "--json"))
+    assert told["state"] == "offset"
+    assert (other.root / "forks.toml").read_text() == old
+    assert "--continue" in other.run("rebase", "tinyext", status=2)
+    assert "no rebase" in other.run("rebase", "tinyext", "--continue", status=3)
+    result = json.loads(other.run(*words, "--json"))
+    assert (result["kept"], result["written"]) == ([PATCH], [])
+    assert (other.patches / PATCH).read_bytes() == before
+    assert 'version = "1.3.0"' in (other.root / "forks.toml").read_text()
+    assert not list(other.root.glob(".rebase-*"))
+    wheel = other.build()
+    assert wheel.name.startswith("tinyext-1.3.0+arrayapi")
+    with zipfile.ZipFile(wheel) as archive:
+        text = archive.read("tinyext/__init__.py")
+    assert text.startswith(b"# Of the next release.\n")
+    assert b"hello" in text
+    other.run("export", "tinyext", "--check")
+
+
 def test_killed_at_any_instant_the_next_run_makes_the_same_wheel(
     grafting: Project, stores: Path, tmp_path: Path
 ) -> None:
