@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 
 # Raised whenever a text would be found to mention something else.
-LAYOUT = 2
+LAYOUT = 4
 C_FAMILY = re.compile(
     r".*\.(c|cc|cpp|cxx|h|hh|hpp|hxx|inc|inl|ipp|tcc|cu|cuh|cl|in|src|tp|tmpl|template|pyx|pxd|pxi)",
     re.IGNORECASE,
@@ -18,8 +18,10 @@ CYTHON = re.compile(r".*\.(pyx|pxd|pxi)(\.\w+)?|.*\.(tp|in|src|tmpl|template)")
 PYTHON = re.compile(r".*\.py")
 # What tables tell a generator to include, SciPy's functions.json for one.
 DATA = re.compile(r".*\.(json|toml|yaml|yml|txt|cfg|ini|csv)", re.IGNORECASE)
+# The headers of a C++ library have no ending.
+BARE = re.compile(r"(.*/)?[^./]+")
 # Of these there are many, and few that a build reads.
-RARE = re.compile(rf"{PYTHON.pattern}|{DATA.pattern}", re.IGNORECASE)
+RARE = re.compile(rf"{PYTHON.pattern}|{DATA.pattern}|{BARE.pattern}", re.IGNORECASE)
 FORTRAN = re.compile(r".*\.(f|for|f77|f90|f95|f03|f08|pyf)(\.\w+)?", re.IGNORECASE)
 
 INCLUDE = re.compile(
@@ -30,6 +32,7 @@ INCLUDE = re.compile(
 DEFINED = re.compile(
     r'^[ \t]*#[ \t]*define[ \t]+\w+[ \t]+[<"]([\w./+-]+\.\w+)[>"]', re.MULTILINE
 )
+MACRO = re.compile(r"(?<![\w.-])_*[A-Z][A-Z0-9_]*(?=/)")
 EXTERN = re.compile(r"""\bextern\s+from\s+(?:u|b)?["']<?([^"'>]+)>?["']""")
 PXI = re.compile(
     r"""^[ \t]*include\s+["']([^"'\n]+)["']""", re.MULTILINE | re.IGNORECASE
@@ -48,15 +51,17 @@ NAME = re.compile(r"[\w*]+")
 
 def speaks(path: str) -> bool:
     """Say whether a file of this name may mention others."""
-    return any(p.fullmatch(path) for p in (C_FAMILY, CYTHON, PYTHON, FORTRAN, DATA))
+    return any(p.fullmatch(path) for p in (C_FAMILY, CYTHON, FORTRAN, RARE))
 
 
 def mentions(path: str, text: str) -> set[str]:
     """Return the ends of the paths that a source file may make its reader read."""
     text = HOLE.sub("*", text)
     found: set[str] = set()
-    if C_FAMILY.fullmatch(path):
-        found.update(INCLUDE.findall(text), DEFINED.findall(text))
+    if C_FAMILY.fullmatch(path) or BARE.fullmatch(path):
+        for name in (*INCLUDE.findall(text), *DEFINED.findall(text)):
+            # A macro may stand for folders: <SYSTEM_ROOT/detail/copy.h>.
+            found.add(MACRO.sub("*", name))
     if CYTHON.fullmatch(path):
         found.update(EXTERN.findall(text), PXI.findall(text))
         found |= _modules(text, FROM_C, IMPORT_C, (".pxd",))

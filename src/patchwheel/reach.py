@@ -46,7 +46,7 @@ class Graph:
     """The steps of a build over the files that are there before it; `mentions` tells what one mentions.
 
     `opened` are the files that a script of the project is known to open. Where a module is `settled`, all that it
-    imports is among them.
+    imports is among them. `exits` tells what headers from elsewhere, by a mention of them, include in turn.
     """
 
     def __init__(
@@ -57,11 +57,13 @@ class Graph:
         *,
         opened: Mapping[str, frozenset[str]],
         settled: frozenset[str],
+        exits: Callable[[str], Iterable[str]] = lambda _end: (),
     ) -> None:
         self.files = frozenset(files)
         self._mentions = mentions
         self._opened = opened
         self._settled = settled
+        self._exits = exits
         self._makes = {path: edge for edge in edges for path in edge.outputs}
         self._by_name: dict[str, list[str]] = {}
         for path in (*self.files, *self._makes):
@@ -126,6 +128,8 @@ class Graph:
             for end in self._mentions(path):
                 if not end.startswith("^"):
                     yield from self.resolve(end)
+                    for name in self._exits(end):
+                        yield from self.resolve(name)
                     continue
                 for found in self.resolve(end[1:]):
                     if path.startswith(found[: 1 - len(end)]):

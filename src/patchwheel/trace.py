@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from patchwheel.configure import configure
 from patchwheel.digest import digest
 from patchwheel.mentions import LAYOUT, RARE, mentions, speaks
+from patchwheel.outside import Outside
 from patchwheel.reach import MADE, Graph
 from patchwheel.repo import Repository
 from patchwheel.rules import CODE
@@ -93,6 +94,8 @@ def trace(
     seen = {p for found in survey.opened.values() for p in found if p.endswith(".py")}
     settled = frozenset(seen | survey.opened.keys())
 
+    outside = Outside(environment, shop.store)
+
     def side(tree: str, configured: Configured) -> Side:
         files = repo.files(tree)
         plain = {p: b.oid for p, b in files.items() if b.mode.startswith("100")}
@@ -103,6 +106,7 @@ def trace(
             _mentions(repo, plain, configured, shop.store, source.tree),
             opened=survey.opened,
             settled=settled - differs,
+            exits=outside.exits,
         )
         return Side(
             files=files,

@@ -143,6 +143,12 @@ def test_steps_tell_commands_and_their_inputs_apart() -> None:
         ("a.py", "import b\n", {"^b.py", "^b/__init__.py"}),
         ("a.py", "open('t/x.json')\n", {"t/x.json"}),
         ("a.txt", '#include "b.h"\nimport b\n', {"b.h"}),
+        (
+            "a.h",
+            "#define SORT <__SYSTEM_ROOT/detail/sort.h>\n#include <Eigen/Core.h>\n",
+            {"*/detail/sort.h", "Eigen/Core.h"},
+        ),
+        ("cuda/std/span", "#include <cuda/x.h>\n", {"cuda/x.h"}),
         ("a.bin", '#include "b.h"\nimport b\n', set()),
         (
             "functions.json",
