@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from patchwheel.store import Store
 
-HEADERS = {
+HEADERS: dict[str, str | bytes | None] = {
     "nvidia/include/groups.h": '#include <cuda/atomic>\n#include "near.h"\n',
     "nvidia/include/near.h": "#include <vector>\n#include <deep/x.h>\n",
     "nvidia/include/deep/x.h": '#include "far/y.h"\n#include "../groups.h"\n',
@@ -25,7 +25,7 @@ HEADERS = {
 @pytest.fixture
 def environment(tmp_path: Path) -> Path:
     site = tmp_path / "env" / "lib" / "python3.12" / "site-packages"
-    support.write(site, HEADERS)  # type: ignore[arg-type]
+    support.write(site, HEADERS)
     return tmp_path / "env"
 
 

@@ -66,6 +66,8 @@ class Bench:
 
     def __post_init__(self) -> None:
         self.repo = Repository.bare(self.folder / "git")
+        self.environment = self.folder / "environment"
+        (self.environment / "lib" / "python3.12" / "site-packages").mkdir(parents=True)
         self.pin = self.tree(FILES)
         self.monkeypatch.setattr(trace_module, "configure", self.configure)
 
@@ -113,7 +115,7 @@ class Bench:
             self.repo.changes(self.pin, new),
             (self.pin, new),
             present=[*given.get("present", OUTPUTS), *also],
-            environment=Path(),
+            environment=self.environment,
             shop=cast("Any", SimpleNamespace(store=self.store)),
         )
 
