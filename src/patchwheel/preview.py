@@ -157,12 +157,12 @@ def _unmergeable(
 def _moves(repo: Repository, ends: Ends, patches: Sequence[Patch]) -> dict[str, str]:
     """Return where files that the patches change are in the new tree, by git's detection of renames."""
     named = {diff.old for patch in patches for diff in patch.diffs if diff.old}
-    files = repo.files(ends.new)
-    gone = {path for path in named & repo.files(ends.old).keys() if path not in files}
-    if not gone:
+    old, new = repo.files(ends.old), repo.files(ends.new)
+    if all(old.get(path) == new.get(path) for path in named):
         return {}
-    words = ("diff-tree", "-r", "-z", "-M", "-l0", "--diff-filter=R", "--name-status")
-    rows = repo.git(*words, ends.old, ends.new).decode(errors="surrogateescape")
-    parts = rows.split("\0")[:-1]
+    # Broken up: a file may have moved and left a small one that imports it.
+    words = ("diff-tree", "-r", "-z", "-B", "-M", "-l0", "--diff-filter=R")
+    rows = repo.git(*words, "--name-status", ends.old, ends.new)
+    parts = rows.decode(errors="surrogateescape").split("\0")[:-1]
     pairs = zip(parts[1::3], parts[2::3], strict=True)
-    return {old: new for old, new in pairs if old in gone}
+    return {was: now for was, now in pairs if was in named}
