@@ -38,9 +38,16 @@ def env(session: nox.Session) -> None:
 
 @nox.session
 def status(session: nox.Session) -> None:
-    """Show pins, patches and what is newer upstream."""
+    """Show pins, patches and what is newer upstream: nox -s status -- [FORK] [--against REF]."""
     install(session)
     session.run("patchwheel", "status", *session.posargs)
+
+
+@nox.session
+def rebase(session: nox.Session) -> None:
+    """Move a series to another release: nox -s rebase -- FORK --onto VERSION [--dry-run]."""
+    install(session)
+    session.run("patchwheel", "rebase", *session.posargs)
 
 
 @nox.session(name="export-check")

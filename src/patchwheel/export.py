@@ -217,8 +217,14 @@ class _Job:
     def range_diff(self) -> str:
         if self.exported == self.tip:
             return ""
+        # The pin is a commit without parents; after a rebase it is not the one that was exported last.
+        root = self.repo.text("rev-list", "--max-parents=0", self.exported)
         # Three revisions, not two ranges: git refuses an empty range, which is a series' first patch or last removal.
-        ends = (self.base, self.exported, self.tip)
+        ends: tuple[str, ...] = (self.base, self.exported, self.tip)
+        if root != self.base:
+            if root == self.exported or self.base == self.tip:
+                return ""
+            ends = (f"{root}..{self.exported}", f"{self.base}..{self.tip}")
         out = self.repo.git("range-diff", "--no-color", *ends)
         return out.decode(errors="replace")
 

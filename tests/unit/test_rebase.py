@@ -169,6 +169,8 @@ def test_a_series_moves_and_patches_that_only_shifted_keep_their_bytes(
     }
     result = move.finish()
     assert (result.kept, result.written) == (("0010-p.patch",), ("0020-p.patch",))
+    first, second = [r for r in result.range_diff.splitlines() if "ENH" in r]
+    assert ("=" in first, "!" in second) == (True, True)
     assert (kit.folder / "0010-p.patch").read_bytes() == before
     assert not rebase.is_begun(kit.work)
     expected = {
