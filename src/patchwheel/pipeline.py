@@ -604,18 +604,25 @@ class Pipeline:
 
         root, folder = self.manifest.root, self.work_folder(fork)
         going = rebase.begun(folder)
+        # Tried before, and cut off: it can be done again.
+        rebase.unsettle(folder)
         staged = journal.stage(
             root, self.manifest.path, self.manifest.lock_path, fork.name
         )
-        manifest = staged / self.manifest.path.name
-        text = rebase.with_pin(manifest.read_text("utf-8"), fork.name, going.pin)
-        manifest.write_text(text, encoding="utf-8")
-        other = Pipeline(replace(self.options, manifest=manifest), self.report)
-        moved = other.manifest.forks[fork.name]
-        onto = other._fetched(moved, "sdist" if moved.sdist else "git")
-        rebase.settle(folder, onto)
-        result = export(folder, onto, store=self.store)
-        other.write_lock([fork.name], force=False)
+        try:
+            manifest = staged / self.manifest.path.name
+            text = rebase.with_pin(manifest.read_text("utf-8"), fork.name, going.pin)
+            manifest.write_text(text, encoding="utf-8")
+            other = Pipeline(replace(self.options, manifest=manifest), self.report)
+            moved = other.manifest.forks[fork.name]
+            onto = other._fetched(moved, "sdist" if moved.sdist else "git")
+            rebase.settle(folder, onto)
+            result = export(folder, onto, store=self.store)
+            other.write_lock([fork.name], force=False)
+        except BaseException:
+            rebase.unsettle(folder)
+            shutil.rmtree(staged, ignore_errors=True)
+            raise
         names = [self.manifest.lock_path.name, self.manifest.path.name]
         journal.commit(root, staged, names, fork.name)
         rebase.close(folder)

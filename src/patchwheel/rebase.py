@@ -19,6 +19,7 @@ from patchwheel.authoring import (
     open_work,
     write_commit,
 )
+from patchwheel.authoring import STATE as WORK
 from patchwheel.disk import write_atomically
 from patchwheel.errors import PatchError
 from patchwheel.repo import GitError, Repository
@@ -80,7 +81,9 @@ def start(tree: PatchedTree, onto: Source, folder: Path, *, store: Store) -> Non
     own = folder / ".git" / RERERE
     if shared.is_dir() and not own.exists():
         own.symlink_to(shared.absolute())
-    state = {"tree": onto.tree, "pin": pin_of(onto.fork)}
+    refs = {ref: work.repo.text("rev-parse", ref) for ref in (BASE, EXPORTED)}
+    before = {"refs": refs, "tree": work.tree, "series": work.series}
+    state = {"tree": onto.tree, "pin": pin_of(onto.fork), "before": before}
     write_atomically(folder / ".git" / STATE, json.dumps(state, indent=1).encode())
     _git(work, "--onto", ONTO, BASE, BRANCH)
 
@@ -101,9 +104,9 @@ def abort(folder: Path) -> None:
     work = WorkTree(folder)
     if work.unfinished():
         work.repo.git("rebase", "--abort")
-    else:
-        work.repo.git("checkout", "-q", "-B", BRANCH, EXPORTED)
-    (folder / ".git" / STATE).unlink()
+    unsettle(folder)
+    work.repo.git("checkout", "-q", "-B", BRANCH, EXPORTED)
+    close(folder)
 
 
 def begun(folder: Path) -> Begun:
@@ -128,6 +131,16 @@ def settle(folder: Path, onto: Source) -> None:
     work = WorkTree(folder)
     work.repo.git("update-ref", BASE, ONTO)
     work.record(onto, work.series)
+
+
+def unsettle(folder: Path) -> None:
+    """Undo `settle` and what an export recorded after it, so that both can be done again."""
+    before = json.loads((folder / ".git" / STATE).read_text())["before"]
+    repo = WorkTree(folder).repo
+    for ref, oid in before["refs"].items():
+        repo.git("update-ref", ref, oid)
+    state = {"tree": before["tree"], "series": before["series"]}
+    write_atomically(folder / ".git" / WORK, json.dumps(state, indent=1).encode())
 
 
 def close(folder: Path) -> None:

@@ -69,10 +69,13 @@ class Move:
         rebase.start(self.tree, self.onto, self.kit.work, store=self.kit.store)
 
     def finish(self) -> ExportResult:
-        rebase.settle(self.kit.work, self.onto)
-        result = export(self.kit.work, self.onto, store=self.kit.store)
+        result = self.settle()
         rebase.close(self.kit.work)
         return result
+
+    def settle(self) -> ExportResult:
+        rebase.settle(self.kit.work, self.onto)
+        return export(self.kit.work, self.onto, store=self.kit.store)
 
     def files(self) -> dict[str, bytes]:
         names = self.git("ls-files").splitlines()
@@ -248,6 +251,25 @@ def test_abort_puts_everything_back(kit: Kit) -> None:
     move.start()
     rebase.abort(kit.work)
     assert move.files() == {"a": with_line(30), "b": with_line(10)}
+
+
+def test_what_failed_at_the_end_can_be_done_again_or_undone(kit: Kit) -> None:
+    new: Files = {"a": numbered(1, 60, l28="theirs"), "b": LINES}
+    move = Move(kit, new)
+    old = {path.name: path.read_bytes() for path in kit.folder.iterdir()}
+    move.start()
+    result = move.settle()
+    assert result.written == ("0010-p.patch",)
+    # The lock could not be written: the series on disk is the old one.
+    support.write(kit.folder, dict(old))
+    rebase.unsettle(kit.work)
+    assert move.settle().written == ("0010-p.patch",)
+    support.write(kit.folder, dict(old))
+    rebase.abort(kit.work)
+    assert move.files() == {"a": with_line(30), "b": with_line(10)}
+    work = WorkTree(kit.work)
+    assert work.tree == move.tree.source.tree
+    assert not export(kit.work, move.tree.source, store=kit.store).changed
 
 
 @pytest.mark.parametrize(
