@@ -133,13 +133,20 @@ class Pipeline:
         recover(options.manifest.absolute().parent)
         self.manifest: Manifest = load_manifest(options.manifest)
         self.store = Store(options.store, say=report.say)
+        self._once = threading.RLock()
 
     @functools.cached_property
     def lock(self) -> Lock:
         return load_lock(self.manifest.lock_path)
 
-    @functools.cached_property
+    @property
     def index(self) -> IndexConfig:
+        # Forks are made at the same time, and a no-op wants neither this nor the interpreter.
+        with self._once:
+            return self._index
+
+    @functools.cached_property
+    def _index(self) -> IndexConfig:
         from patchwheel.index import load_index_config
 
         return load_index_config(self.manifest.root)
@@ -160,8 +167,13 @@ class Pipeline:
             )
         return version
 
-    @functools.cached_property
+    @property
     def interpreter(self) -> Interpreter:
+        with self._once:
+            return self._interpreter
+
+    @functools.cached_property
+    def _interpreter(self) -> Interpreter:
         from patchwheel.interpreter import (
             find_interpreter,
             interpreter_hints,
@@ -404,7 +416,7 @@ class Pipeline:
                 check(fork)
         else:
             # A graft downloads, configures and compiles a file or two: together they keep a machine busy.
-            _ = self.index, self.lock, self.interpreter
+            _ = self.lock
             # Daemons: Ctrl-C ends the run at once, and what they were writing has a temporary name.
             threads = [
                 threading.Thread(target=make, args=[fork], daemon=True)

@@ -8,7 +8,6 @@ import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
 from patchwheel import run
 from patchwheel.errors import InputError, MachineError
@@ -189,6 +188,8 @@ def _there(place: str) -> bool:
     parts = urlsplit(place)
     if parts.scheme in {"http", "https"}:
         return True
+    from urllib.request import url2pathname
+
     path = url2pathname(parts.path) if parts.scheme == "file" else place
     return Path(path).exists()
 
