@@ -33,7 +33,8 @@ module = importlib.import_module(sys.argv[1])
 if sys.argv[2] not in dir(module) and sys.argv[2].encode() not in Path(module.__file__).read_bytes():
     sys.exit(f"{module.__file__} is without {sys.argv[2]}")
 maps = Path("/proc/self/maps").read_text()
-print(len(set(re.findall(r"/\\S*openblas\\S*", maps))), "OpenBLAS loaded")
+found = sorted(set(re.findall(r"/(\\S*?/)?(\\w+\\.libs/\\S*openblas\\S*)", maps)))
+print("loaded:", *(name for _, name in found))
 """
 
 
