@@ -42,8 +42,9 @@ IMPORT = re.compile(r"^[ \t]*c?import\s+([\w. ,{}]+)", re.MULTILINE)
 FROM_C = re.compile(r"\bfrom\s+([\w.{}]+)\s+cimport\s*(\([^)]*\)|[^\n]*)")
 IMPORT_C = re.compile(r"^[ \t]*cimport\s+([\w. ,{}]+)", re.MULTILINE)
 LITERAL = re.compile(r"""["']([\w./-]*\w\.\w+)\+*["']""")
+# It begins where a word does: tables of numbers are long.
 SOURCE = re.compile(
-    r"[\w./-]*\w\.(?:pyx|pxd|pxi|py|h|hh|hpp|hxx|inc|c|cc|cpp|cxx|cu|cuh|f|f90|pyf)\b"
+    r"(?<![\w./-])[\w./-]*\w\.(?:pyx|pxd|pxi|py|h|hh|hpp|hxx|inc|c|cc|cpp|cxx|cu|cuh|f|f90|pyf)\b"
 )
 HOLE = re.compile(r"\{\{.*?\}\}|@\w+@|\$\{\w+\}")
 NAME = re.compile(r"[\w*]+")
