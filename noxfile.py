@@ -95,6 +95,21 @@ def types(session: nox.Session) -> None:
     session.run("mypy")
 
 
+def in_forks(session: nox.Session, script: str, *, gpu: bool = False) -> None:
+    """Build the forks, compose their environment, and run a script in it."""
+    install(session)
+    session.run("patchwheel", "build")
+    session.run("patchwheel", "env", *(["--gpu"] if gpu else []))
+    python = Path(".venv-forks/bin/python").absolute()
+    session.run(str(python), f"scripts/{script}", *session.posargs, external=True)
+
+
+@nox.session
+def demo(session: nox.Session) -> None:
+    """Segment the coins: nox -s demo -- --xp numpy --scale 0.2 --labels cluster_qr."""
+    in_forks(session, "demo.py", gpu="cupy" in session.posargs)
+
+
 @nox.session(default=False)
 def bench(session: nox.Session) -> None:
     """Measure against what a user would otherwise do; prints ratios of CPU seconds."""

@@ -147,16 +147,16 @@ def main() -> None:
         cpu(["patchwheel", "build"], cwd=project)
         python = python_with_pip(project / "venv")
         wheels = [str(path) for path in (project / "dist").glob("*.whl")]
-        tests = ["pytest", "hypothesis", "pooch", "array-api-strict"]
+        tests = ["pytest", "pytest-pretty", "hypothesis", "pooch", "array-api-strict"]
         install = ["uv", "pip", "install", "-q", "-p", python, *wheels, *tests]
         cpu(install, cwd=project)
         for fork in dict.fromkeys(edit.fork for edit in chosen):
             cpu(["patchwheel", "dev", fork], cwd=project)
         for edit in chosen:
-            figures[edit.path] = measure(edit, project, python, options.runs)
-    for path, values in figures.items():
-        middle = statistics.median(values)
-        print(f"{path:50} {min(values):8.2f} {middle:8.2f} {max(values):8.2f}")
+            values = measure(edit, project, python, options.runs)
+            figures[edit.path] = values
+            row = f"{min(values):8.2f} {statistics.median(values):8.2f} {max(values):8.2f}"
+            print(f"{edit.path:50} {row}", flush=True)
     if options.json:
         options.json.write_text(json.dumps(figures, indent=1) + "\n")
 
