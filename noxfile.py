@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tomllib
 from pathlib import Path
 
@@ -95,19 +96,44 @@ def types(session: nox.Session) -> None:
     session.run("mypy")
 
 
-def in_forks(session: nox.Session, script: str, *, gpu: bool = False) -> None:
+def in_forks(
+    session: nox.Session, script: str, *arguments: str, gpu: bool = False
+) -> None:
     """Build the forks, compose their environment, and run a script in it."""
     install(session)
     session.run("patchwheel", "build")
     session.run("patchwheel", "env", *(["--gpu"] if gpu else []))
     python = Path(".venv-forks/bin/python").absolute()
-    session.run(str(python), f"scripts/{script}", *session.posargs, external=True)
+    command = [str(python), f"scripts/{script}", *arguments, *session.posargs]
+    session.run(*command, external=True)
 
 
 @nox.session
 def demo(session: nox.Session) -> None:
     """Segment the coins: nox -s demo -- --xp numpy --scale 0.2 --labels cluster_qr."""
     in_forks(session, "demo.py", gpu="cupy" in session.posargs)
+
+
+def unpatched(session: nox.Session) -> Path:
+    """Compose the environment of the same releases without a patch, by the same route; return its Python."""
+    folder = Path(session.create_tmp()) / "unpatched"
+    for fork in FORKS:
+        (folder / "patches" / fork).mkdir(parents=True, exist_ok=True)
+        (folder / "patches" / fork / "series").write_text("")
+    for name in ("forks.toml", "forks.lock"):
+        shutil.copy(name, folder)
+    with session.chdir(folder):
+        session.run("patchwheel", "build")
+        session.run("patchwheel", "env")
+    return folder.absolute() / ".venv-forks" / "bin" / "python"
+
+
+@nox.session(name="bench-demo", default=False)
+def bench_demo(session: nox.Session) -> None:
+    """Measure the demo beside unpatched releases: nox -s bench-demo -- [--json F] [--plot F]."""
+    install(session)
+    plain = unpatched(session)
+    in_forks(session, "bench_demo.py", "--unpatched", str(plain))
 
 
 @nox.session(default=False)

