@@ -128,6 +128,17 @@ def unpatched(session: nox.Session) -> Path:
     return folder.absolute() / ".venv-forks" / "bin" / "python"
 
 
+@nox.session
+def notebook(session: nox.Session) -> None:
+    """Execute docs/demo.ipynb, or open it: nox -s notebook -- lab."""
+    install(session)
+    session.run("patchwheel", "build")
+    session.run("patchwheel", "env")
+    beside = str(Path(session.create_tmp()).absolute() / "jupyter")
+    words = ["--lab" if word == "lab" else word for word in session.posargs]
+    session.run("python", "scripts/notebook.py", "--beside", beside, *words)
+
+
 @nox.session(name="bench-demo", default=False)
 def bench_demo(session: nox.Session) -> None:
     """Measure the demo beside unpatched releases: nox -s bench-demo -- [--json F] [--plot F]."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import hypothesis
 import pytest
@@ -126,3 +127,25 @@ def interpreter() -> Interpreter:
     """A real Python to make environments with: ours, which is always there."""
     python = f"{sys.version_info.major}.{sys.version_info.minor}"
     return find_interpreter(python, explicit=sys.executable, report=support.Recorder())
+
+
+class Stack(NamedTuple):
+    """The four forks as the main job makes them: a copy of the project, its store and the environment."""
+
+    project: Path
+    store: Path
+    environment: Path
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Stack:
+    root = tmp_path_factory.mktemp("stack")
+    made = Stack(root / "project", root / "store", root / "project" / ".venv-forks")
+    support.copy_project(made.project)
+    # It is made before the seal of the first test that asks for it.
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("PATCHWHEEL_")}
+    env = {**kept, "PATCHWHEEL_STORE": str(made.store), "UV_CACHE_DIR": UV_CACHE}
+    for words in (["build"], ["env"]):
+        command = [sys.executable, "-m", "patchwheel", *words]
+        subprocess.run(command, cwd=made.project, env=env, check=True, timeout=580)
+    return made

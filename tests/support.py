@@ -6,18 +6,20 @@ import base64
 import hashlib
 import io
 import os
+import shutil
 import subprocess
 import tarfile
 import textwrap
 import zipfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Never
 
 import pytest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
+ROOT = Path(__file__).parent.parent
 EPOCH = 1_700_000_000
 
 
@@ -45,6 +47,14 @@ def lacking(reason: str) -> Never:
 def sha256(data: bytes | Path) -> str:
     content = data if isinstance(data, bytes) else data.read_bytes()
     return hashlib.sha256(content).hexdigest()
+
+
+def copy_project(folder: Path) -> None:
+    """Copy what a build of the project's own forks reads, so that nothing is made in the checkout."""
+    folder.mkdir(parents=True)
+    for name in ("forks.toml", "forks.lock"):
+        shutil.copy(ROOT / name, folder)
+    shutil.copytree(ROOT / "patches", folder / "patches")
 
 
 def dedent(text: str) -> str:

@@ -161,7 +161,7 @@ def test_an_environment_is_made_once_and_can_be_seen_elsewhere(
     # Its processes take temporary names from their commands.
     (tmp_path / "tmp").mkdir()
     code = "import tempfile; print(tempfile.mktemp())"
-    command = [elsewhere / "bin" / "python", "-c", code]
+    command = [str(elsewhere / "bin" / "python"), "-c", code]
     env = {"TMPDIR": str(tmp_path / "tmp")}
     assert len({subprocess.check_output(command, env=env) for _ in range(2)}) == 1
 
