@@ -10,10 +10,12 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
+from patchwheel.preview import Ends, merge
 from patchwheel.replay import Replay
-from patchwheel.repo import Blob
+from patchwheel.repo import Blob, GitError
 from patchwheel.status import FINE, try_patch
 
 if TYPE_CHECKING:
@@ -114,11 +116,12 @@ def forecast(
     def read(wanted: Sequence[str]) -> Mapping[str, bytes]:
         return {oid: contents[oid] for oid in wanted if oid in contents}
 
-    steps = [tried(files, read, patches)]
+    states = [files]
     for _, new in changes:
         files = {**files, **new}
         files = {p: b for p, b in files.items() if b.oid != GONE}
-        steps.append(tried(files, read, patches))
+        states.append(files)
+    steps = [tried(files, read, patches) for files in states]
     # Once more with all files around, for what the messages say.
     around = repo.files(repo.tree_of(tip))
     last = tried(around, read, patches)
@@ -126,6 +129,19 @@ def forecast(
     log = list(_log(repo, start, tip)) if patches else []
     commits = [commit for commit, _ in changes]
     found = []
+
+    def emptied(number: int, at: int) -> bool:
+        """Say whether a three-way merge of a patch onto the state after `at` leaves nothing of it."""
+        old, new = (Replay(states[n], read, patches) for n in (at, at + 1))
+        for earlier in patches[:number]:
+            try_patch(old, earlier)
+            try_patch(new, earlier)
+        before = dict(old.state)
+        old.apply(patches[number])
+        ends = Ends(old="", new="", old_label="", new_label="")
+        sides = (before, old.state, new)
+        return merge(repo, patches[number], sides, (ends, {})).state == "landed"
+
     for number, patch in enumerate(patches):
         history = [step[number] for step in steps]
         module = next((m for m in inside if _within(patch, m)), None)
@@ -133,7 +149,12 @@ def forecast(
             problem = f"it changes files of the submodule {module}, whose history is not followed"
             found.append(Outlook(name=patch.name, state="unknown", problem=problem))
         else:
-            seen = _Seen(patch=patch, history=history, last=last[number])
+            seen = _Seen(
+                patch=patch,
+                history=history,
+                last=last[number],
+                emptied=partial(emptied, number),
+            )
             found.append(_judge(repo, seen, commits, log))
     return Forecast(ref=ref, commit=tip, commits=len(changes), patches=tuple(found))
 
@@ -163,11 +184,15 @@ def plain(name: str, status: PatchStatus) -> Outlook:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Seen:
-    """A patch with its states: before the first commit and after each, and with all files at the end."""
+    """A patch with its states: before the first commit and after each, and with all files at the end.
+
+    `emptied` says of the state before a commit whether that commit leaves nothing of the patch to merge.
+    """
 
     patch: Patch
     history: Sequence[PatchStatus]
     last: PatchStatus
+    emptied: Callable[[int], bool]
 
 
 def _judge(
@@ -189,6 +214,8 @@ def _judge(
             if took
             else "its changes are there"
         ]
+        if took and _same_patch(repo, patch, took):
+            evidence.append("with the patch-id of the patch")
         if merged:
             evidence.append(f"pull request {merged.request} was merged")
         if last.state in FINE:
@@ -202,14 +229,22 @@ def _judge(
             evidence.append(f"and reverted by {back.oid[:12]}")
             return _with(outlook, "reverted", back, evidence)
         return _with(outlook, "landed", merged, evidence)
-    if outlook.state == "conflict":
-        good = [at for at, step in enumerate(history) if step.state in FINE]
-        # The change after the last state in which it applied.
-        after = good[-1] if good else None
-        stopped = commits[after] if after is not None and after < len(commits) else None
-        moved = _moved(repo, patch, stopped) if stopped else None
-        return _with(outlook, "conflict", stopped, (), moved)
-    return outlook
+    return _stopped(repo, seen, outlook, commits)
+
+
+def _stopped(
+    repo: Repository, seen: _Seen, outlook: Outlook, commits: Sequence[Commit]
+) -> Outlook:
+    """Name the commit after the last state in which the patch applied, and whether that took it."""
+    good = [at for at, step in enumerate(seen.history) if step.state in FINE]
+    if outlook.state != "conflict" or not good or good[-1] == len(commits):
+        return outlook
+    commit = commits[good[-1]]
+    if seen.emptied(good[-1]):
+        evidence = [f"a merge onto {commit.oid[:12]} leaves nothing of it"]
+        return _with(outlook, "landed", commit, evidence)
+    moved = _moved(repo, seen.patch, commit)
+    return _with(outlook, "conflict", commit, (), moved)
 
 
 def _with(
@@ -237,6 +272,19 @@ def _merged(patch: Patch, log: Sequence[Commit]) -> Commit | None:
         n for line in patch.trailer("Upstream-Status") for n in ASKED.findall(line)
     }
     return next((commit for commit in log if commit.request in asked), None)
+
+
+def _same_patch(repo: Repository, patch: Patch, commit: Commit) -> bool:
+    """Compare by `git patch-id`, which leaves out line numbers and white space."""
+    try:
+        change = repo.git("diff-tree", "-p", f"{commit.oid}^", commit.oid)
+    except GitError:  # other files of the commit are not here, and cannot be had now
+        return False
+    ids = [
+        repo.git("patch-id", "--stable", stdin=data).split(b" ")[0]
+        for data in (change, patch.data)
+    ]
+    return ids[0] == ids[1]
 
 
 def _reverted(merged: Commit, log: Sequence[Commit]) -> Commit | None:

@@ -82,16 +82,17 @@ def preview(
         if status.state in {"clean", "offset", "landed"}:
             found.append(Merged(name=patch.name, state=status.state))
         else:
-            found.append(_merge(repo, patch, (before, old.state, new), (ends, moved)))
+            found.append(merge(repo, patch, (before, old.state, new), (ends, moved)))
     return tuple(found)
 
 
-def _merge(
+def merge(
     repo: Repository,
     patch: Patch,
     files: tuple[Files, Files, Replay],
     names: tuple[Ends, Mapping[str, str]],
 ) -> Merged:
+    """Merge one patch, given the files before and after it at home, onto the new ones, which take the result."""
     before, after, new = files
     ends, moved = names
     result: Files = {}

@@ -115,7 +115,30 @@ def test_a_patch_that_landed_is_found_also_when_its_lines_changed_later(
     assert outlook.state == "landed"
     assert outlook.commit
     assert outlook.commit.oid == took
-    assert outlook.evidence == (f"its changes are there since {took[:12]}",)
+    assert outlook.evidence == (
+        f"its changes are there since {took[:12]}",
+        "with the patch-id of the patch",
+    )
+
+
+def test_a_patch_that_landed_beside_other_changes_leaves_nothing_to_merge(
+    upstream: Upstream,
+) -> None:
+    ours = numbered(1, 60, l30="ours", l40="ours too")
+    data = mail(upstream.diff(ours))
+    # In one commit, a line of the patch's context has another form: nothing matches, and nothing is left to do.
+    squashed = numbered(1, 60, l30="ours", l32="theirs", l40="ours too")
+    took = upstream.commit("Squash", a=squashed)
+    outlook = upstream.outlook(data)
+    assert (outlook.state, outlook.commit and outlook.commit.oid) == ("landed", took)
+    assert outlook.evidence == (f"a merge onto {took[:12]} leaves nothing of it",)
+
+
+def test_a_patch_that_landed_in_part_is_a_conflict(upstream: Upstream) -> None:
+    data = mail(upstream.diff(numbered(1, 60, l30="ours", l40="ours too")))
+    took = upstream.commit("Half", a=numbered(1, 60, l30="ours", l32="theirs"))
+    outlook = upstream.outlook(data)
+    assert (outlook.state, outlook.commit and outlook.commit.oid) == ("conflict", took)
 
 
 def test_a_patch_that_landed_and_was_reverted_is_kept(upstream: Upstream) -> None:
