@@ -204,10 +204,9 @@ def _judge(
     landed = [at for at, step in enumerate(history) if step.state == "landed"]
     merged = _merged(patch, log)
     if landed:
-        # The last time that it landed: before, it may have been reverted.
-        first = next(
-            at for at in landed if all(n in landed for n in range(at, landed[-1]))
-        )
+        # Since it last applied: before, it may have landed too, and been reverted.
+        fine = [n for n in range(landed[-1]) if history[n].state in FINE]
+        first = next(at for at in landed if at > max(fine, default=-1))
         took = commits[first - 1] if first else None
         evidence = [
             f"its changes are there since {took.oid[:12]}"

@@ -111,6 +111,8 @@ def test_a_patch_that_landed_is_found_also_when_its_lines_changed_later(
 ) -> None:
     took = upstream.commit("Take it", a=with_line(30))
     upstream.commit(a=numbered(1, 60, l30="ours, reworded"))
+    upstream.commit("Word it as it was", a=with_line(30))
+    upstream.commit(a=numbered(1, 60, l30="ours, and more"))
     outlook = upstream.outlook(mail(upstream.diff(with_line(30))))
     assert outlook.state == "landed"
     assert outlook.commit
