@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from patchwheel import __version__, render
+from patchwheel import __version__, render, upkeep
 from patchwheel.console import CONSOLE
 from patchwheel.errors import (
     BuildError,
@@ -280,8 +280,10 @@ def show_forecasts(
     as_json: bool,
 ) -> None:
     """Tell what each series meets at each ref; what was found is remembered for --changes."""
-    found = {fork.name: pipeline.forecasts(fork, refs) for fork in forks}
-    known = {f.name: pipeline.remember_forecasts(f, found[f.name]) for f in forks}
+    found = {fork.name: upkeep.forecasts(pipeline, fork, refs) for fork in forks}
+    known = {
+        f.name: upkeep.remember_forecasts(pipeline, f, found[f.name]) for f in forks
+    }
     CONSOLE.close()
     if html:
         html.write_text(render.forecast_page(forks, found), encoding="utf-8")
@@ -360,7 +362,7 @@ def rebase(
         raise click.UsageError("say --onto REF, or one of --continue, --skip, --abort")
     [selected] = pipeline.manifest.select([fork])
     if onto and dry_run:
-        merged = pipeline.preview_rebase(selected, onto)
+        merged = upkeep.preview_rebase(pipeline, selected, onto)
         CONSOLE.close()
         if as_json:
             print_json([patch.to_json() for patch in merged])
@@ -373,9 +375,9 @@ def rebase(
             )
         return
     if onto:
-        result = pipeline.start_rebase(selected, onto)
+        result = upkeep.start_rebase(pipeline, selected, onto)
     else:
-        done = pipeline.proceed_rebase(selected, str(how))
+        done = upkeep.proceed_rebase(pipeline, selected, str(how))
         if done is None:
             CONSOLE.say(f"{fork}: the rebase is undone; pin and series never changed")
             return

@@ -12,9 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from patchwheel.digest import digest
 from patchwheel.entry import listed
 from patchwheel.errors import (
-    InputError,
     ManifestError,
-    PatchError,
     PatchwheelError,
     UnfitError,
 )
@@ -22,27 +20,24 @@ from patchwheel.journal import recover
 from patchwheel.lock import load_lock
 from patchwheel.manifest import load_manifest
 from patchwheel.plan import Base, make_plan
-from patchwheel.series import check_patch, load_series
+from patchwheel.series import load_series
 from patchwheel.source import fetch
 from patchwheel.store import Store
 from patchwheel.tree import apply_series
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Sequence
+    from collections.abc import Callable, Collection, Sequence
     from pathlib import Path
 
     from patchwheel.authoring import Work
     from patchwheel.buildenv import Shop
     from patchwheel.environment import Environment
     from patchwheel.export import ExportResult
-    from patchwheel.forecast import Forecast
-    from patchwheel.history import History
     from patchwheel.index import IndexConfig
     from patchwheel.interpreter import Interpreter
     from patchwheel.lock import ForkBuild, Lock
     from patchwheel.manifest import Fork, Manifest
     from patchwheel.plan import Plan
-    from patchwheel.preview import Merged
     from patchwheel.prove import Proof
     from patchwheel.repo import Change
     from patchwheel.report import Report
@@ -468,90 +463,8 @@ class Pipeline:
             newest=newest,
         )
 
-    def forecasts(self, fork: Fork, refs: Sequence[str]) -> list[Forecast]:
-        """Follow the fork's series to tags, branches, commits and releases of upstream's.
-
-        Where upstream's repository cannot be reached, releases are read from their sdists, and no commit is named.
-        """
-        from patchwheel.forecast import Forecast, Span, forecast, plain, tried
-        from patchwheel.repo import Repository
-
-        patches = load_series(fork.patches).patches
-        for patch in patches:
-            check_patch(patch)
-        history = self.history(fork)
-        base = history.base() if history else ""
-        found = []
-        for ref in refs:
-            if history and (tip := history.resolve(ref)):
-                span = Span(ref=ref, base=base, tip=tip)
-                found.append(forecast(history.repo, patches, span, have=history.have))
-                continue
-            released = self.released(fork, ref)
-            repo = Repository(released.git_dir)
-            verdicts = tried(repo.files(released.tree), repo.read, patches)
-            outlooks = map(plain, (p.name for p in patches), verdicts)
-            found.append(
-                Forecast(ref=ref, commit=None, commits=0, patches=tuple(outlooks))
-            )
-        return found
-
-    def remember_forecasts(
-        self, fork: Fork, found: Sequence[Forecast]
-    ) -> dict[str, Any]:
-        """Note forecasts by ref and return what was noted the last time."""
-        key = digest(str(self.manifest.path), fork.name)
-        known: dict[str, Any] = self.store.memo("forecasts", key) or {}
-        new: dict[str, object] = {row.ref: row.to_json()["patches"] for row in found}
-        self.store.remember("forecasts", key, {**known, **new})
-        return known
-
-    def released(self, fork: Fork, version: str) -> Source:
-        """Return another release of a fork's upstream, from its sdist."""
-        from patchwheel.index import find_sdist
-
-        if version == fork.version:
-            return self.source(fork)
-        sdist = find_sdist(self.index, fork.name, version)
-        pin = replace(
-            fork, version=version, git=None, tag=None, commit=None, sdist=sdist
-        )
-        return self._fetched(pin, "sdist")
-
-    def history(self, fork: Fork) -> History | None:
-        """Return upstream's commits as they are now, or None, and why, where its repository cannot be reached."""
-        from patchwheel.history import History
-
-        try:
-            history = History(
-                fork, self.store, self.report, offline=self.options.offline
-            )
-            history.update()
-        except InputError as err:
-            self.report.say(f"{err.message}; only releases can be had")
-            return None
-        return history
-
-    def onto(self, fork: Fork, ref: str) -> Source:
-        """Return a tag, branch or commit of upstream's, or a release, as a source with the pin that it would have.
-
-        A release is its sdist, with the tag named like the one of today's pin, where the repository has it.
-        """
-        history = self.history(fork)
-        commit = history.resolve(ref) if history else None
-        version = ref.removeprefix("v")
-        tag = (fork.tag or "").replace(fork.version, version) or None
-        try:
-            released = self.released(fork, version)
-        except InputError:
-            if commit is None:
-                raise
-            pin = replace(fork, version=version, tag=None, commit=commit, sdist=None)
-            return self._fetched(pin, "git")
-        named = replace(released.fork, git=fork.git, tag=tag, commit=commit)
-        return replace(released, fork=named)
-
-    def _fetched(self, pin: Fork, origin: Literal["sdist", "git"]) -> Source:
+    def fetched(self, pin: Fork, origin: Literal["sdist", "git"]) -> Source:
+        """Return another pin's source, from its sdist or from git alone."""
         return fetch(
             pin,
             store=self.store,
@@ -560,85 +473,6 @@ class Pipeline:
             offline=self.options.offline,
             origin=origin,
         )
-
-    def preview_rebase(self, fork: Fork, ref: str) -> tuple[Merged, ...]:
-        """Merge the fork's series onto another state of upstream's, in memory."""
-        from patchwheel.preview import Ends, preview
-        from patchwheel.rebase import label_of
-        from patchwheel.repo import Repository
-
-        def merged(repo: Repository, new: str) -> tuple[Merged, ...]:
-            ends = Ends(
-                old=tree.source.tree,
-                new=new,
-                old_label=label_of(fork),
-                new_label=f"upstream {ref}",
-            )
-            return preview(repo, tree.series.patches, ends, have=have)
-
-        tree, history = self.tree(fork), self.history(fork)
-        have: Callable[[Iterable[str]], None] = lambda _oids: None  # noqa: E731
-        if history and (commit := history.resolve(ref)):
-            history.take(tree.source)
-            have = history.have
-            return merged(history.repo, history.repo.tree_of(commit))
-        released = self.released(fork, ref)
-        return merged(Repository(released.git_dir), released.tree)
-
-    def start_rebase(self, fork: Fork, ref: str) -> ExportResult:
-        from patchwheel import rebase
-
-        folder = self.work_folder(fork)
-        if rebase.is_begun(folder):
-            raise PatchError(
-                f"a rebase of {fork.name} is going on",
-                where=folder,
-                hint=f"`patchwheel rebase {fork.name} --continue`, --skip or --abort",
-            )
-        onto = self.onto(fork, ref)
-        rebase.start(self.tree(fork), onto, folder, store=self.store)
-        return self.finish_rebase(fork)
-
-    def proceed_rebase(self, fork: Fork, how: str) -> ExportResult | None:
-        from patchwheel import rebase
-
-        folder = self.work_folder(fork)
-        if how == "abort":
-            rebase.abort(folder)
-            return None
-        rebase.proceed(folder, how)
-        return self.finish_rebase(fork)
-
-    def finish_rebase(self, fork: Fork) -> ExportResult:
-        """Make pin, lock and series of the rebased work tree beside the project, then put them in place together."""
-        from patchwheel import journal, rebase
-        from patchwheel.export import export
-
-        root, folder = self.manifest.root, self.work_folder(fork)
-        going = rebase.begun(folder)
-        # Tried before, and cut off: it can be done again.
-        rebase.unsettle(folder)
-        staged = journal.stage(
-            root, self.manifest.path, self.manifest.lock_path, fork.name
-        )
-        try:
-            manifest = staged / self.manifest.path.name
-            text = rebase.with_pin(manifest.read_text("utf-8"), fork.name, going.pin)
-            manifest.write_text(text, encoding="utf-8")
-            other = Pipeline(replace(self.options, manifest=manifest), self.report)
-            moved = other.manifest.forks[fork.name]
-            onto = other._fetched(moved, "sdist" if moved.sdist else "git")
-            rebase.settle(folder, onto)
-            result = export(folder, onto, store=self.store)
-            other.write_lock([fork.name], force=False)
-        except BaseException:
-            rebase.unsettle(folder)
-            shutil.rmtree(staged, ignore_errors=True)
-            raise
-        names = [self.manifest.lock_path.name, self.manifest.path.name]
-        journal.commit(root, staged, names, fork.name)
-        rebase.close(folder)
-        return result
 
     def check_requires(self) -> None:
         """Check that what patches require of other patches, across all the forks, is in their series."""

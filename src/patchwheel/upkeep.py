@@ -1,0 +1,190 @@
+"""What a maintainer of a series asks of upstream's history: forecasts, and moving the series to another pin."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from patchwheel.digest import digest
+from patchwheel.errors import InputError, PatchError
+from patchwheel.pipeline import Pipeline
+from patchwheel.series import check_patch, load_series
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from patchwheel.export import ExportResult
+    from patchwheel.forecast import Forecast
+    from patchwheel.history import History
+    from patchwheel.manifest import Fork
+    from patchwheel.preview import Merged
+    from patchwheel.repo import Repository
+    from patchwheel.source import Source
+
+
+def forecasts(pipeline: Pipeline, fork: Fork, refs: Sequence[str]) -> list[Forecast]:
+    """Follow the fork's series to tags, branches, commits and releases of upstream's.
+
+    Where upstream's repository cannot be reached, releases are read from their sdists, and no commit is named.
+    """
+    from patchwheel.forecast import Forecast, Span, forecast, plain, tried
+    from patchwheel.repo import Repository
+
+    patches = load_series(fork.patches).patches
+    for patch in patches:
+        check_patch(patch)
+    history = upstream_history(pipeline, fork)
+    base = history.base() if history else ""
+    found = []
+    for ref in refs:
+        if history and (tip := history.resolve(ref)):
+            span = Span(ref=ref, base=base, tip=tip)
+            found.append(forecast(history.repo, patches, span, have=history.have))
+            continue
+        released = release(pipeline, fork, ref)
+        repo = Repository(released.git_dir)
+        verdicts = tried(repo.files(released.tree), repo.read, patches)
+        outlooks = map(plain, (p.name for p in patches), verdicts)
+        found.append(Forecast(ref=ref, commit=None, commits=0, patches=tuple(outlooks)))
+    return found
+
+
+def remember_forecasts(
+    pipeline: Pipeline, fork: Fork, found: Sequence[Forecast]
+) -> dict[str, Any]:
+    """Note forecasts by ref and return what was noted the last time."""
+    key = digest(str(pipeline.manifest.path), fork.name)
+    known: dict[str, Any] = pipeline.store.memo("forecasts", key) or {}
+    new: dict[str, object] = {row.ref: row.to_json()["patches"] for row in found}
+    pipeline.store.remember("forecasts", key, {**known, **new})
+    return known
+
+
+def release(pipeline: Pipeline, fork: Fork, version: str) -> Source:
+    """Return another release of a fork's upstream, from its sdist."""
+    from patchwheel.index import find_sdist
+
+    if version == fork.version:
+        return pipeline.source(fork)
+    sdist = find_sdist(pipeline.index, fork.name, version)
+    pin = replace(fork, version=version, git=None, tag=None, commit=None, sdist=sdist)
+    return pipeline.fetched(pin, "sdist")
+
+
+def upstream_history(pipeline: Pipeline, fork: Fork) -> History | None:
+    """Return upstream's commits as they are now, or None, and why, where its repository cannot be reached."""
+    from patchwheel.history import History
+
+    try:
+        history = History(
+            fork, pipeline.store, pipeline.report, offline=pipeline.options.offline
+        )
+        history.update()
+    except InputError as err:
+        pipeline.report.say(f"{err.message}; only releases can be had")
+        return None
+    return history
+
+
+def target(pipeline: Pipeline, fork: Fork, ref: str) -> Source:
+    """Return a tag, branch or commit of upstream's, or a release, as a source with the pin that it would have.
+
+    A release is its sdist, with the tag named like the one of today's pin, where the repository has it.
+    """
+    history = upstream_history(pipeline, fork)
+    commit = history.resolve(ref) if history else None
+    version = ref.removeprefix("v")
+    tag = (fork.tag or "").replace(fork.version, version) or None
+    try:
+        released = release(pipeline, fork, version)
+    except InputError:
+        if commit is None:
+            raise
+        pin = replace(fork, version=version, tag=None, commit=commit, sdist=None)
+        return pipeline.fetched(pin, "git")
+    named = replace(released.fork, git=fork.git, tag=tag, commit=commit)
+    return replace(released, fork=named)
+
+
+def preview_rebase(pipeline: Pipeline, fork: Fork, ref: str) -> tuple[Merged, ...]:
+    """Merge the fork's series onto another state of upstream's, in memory."""
+    from patchwheel.preview import Ends, preview
+    from patchwheel.rebase import label_of
+    from patchwheel.repo import Repository
+
+    def merged(repo: Repository, new: str) -> tuple[Merged, ...]:
+        ends = Ends(
+            old=tree.source.tree,
+            new=new,
+            old_label=label_of(fork),
+            new_label=f"upstream {ref}",
+        )
+        return preview(repo, tree.series.patches, ends, have=have)
+
+    tree, history = pipeline.tree(fork), upstream_history(pipeline, fork)
+    have: Callable[[Iterable[str]], None] = lambda _oids: None  # noqa: E731
+    if history and (commit := history.resolve(ref)):
+        history.take(tree.source)
+        have = history.have
+        return merged(history.repo, history.repo.tree_of(commit))
+    released = release(pipeline, fork, ref)
+    return merged(Repository(released.git_dir), released.tree)
+
+
+def start_rebase(pipeline: Pipeline, fork: Fork, ref: str) -> ExportResult:
+    from patchwheel import rebase
+
+    folder = pipeline.work_folder(fork)
+    if rebase.is_begun(folder):
+        raise PatchError(
+            f"a rebase of {fork.name} is going on",
+            where=folder,
+            hint=f"`patchwheel rebase {fork.name} --continue`, --skip or --abort",
+        )
+    onto = target(pipeline, fork, ref)
+    rebase.start(pipeline.tree(fork), onto, folder, store=pipeline.store)
+    return finish_rebase(pipeline, fork)
+
+
+def proceed_rebase(pipeline: Pipeline, fork: Fork, how: str) -> ExportResult | None:
+    from patchwheel import rebase
+
+    folder = pipeline.work_folder(fork)
+    if how == "abort":
+        rebase.abort(folder)
+        return None
+    rebase.proceed(folder, how)
+    return finish_rebase(pipeline, fork)
+
+
+def finish_rebase(pipeline: Pipeline, fork: Fork) -> ExportResult:
+    """Make pin, lock and series of the rebased work tree beside the project, then put them in place together."""
+    from patchwheel import journal, rebase
+    from patchwheel.export import export
+
+    root, folder = pipeline.manifest.root, pipeline.work_folder(fork)
+    going = rebase.begun(folder)
+    # Tried before, and cut off: it can be done again.
+    rebase.unsettle(folder)
+    staged = journal.stage(
+        root, pipeline.manifest.path, pipeline.manifest.lock_path, fork.name
+    )
+    try:
+        manifest = staged / pipeline.manifest.path.name
+        text = rebase.with_pin(manifest.read_text("utf-8"), fork.name, going.pin)
+        manifest.write_text(text, encoding="utf-8")
+        other = Pipeline(replace(pipeline.options, manifest=manifest), pipeline.report)
+        moved = other.manifest.forks[fork.name]
+        onto = other.fetched(moved, "sdist" if moved.sdist else "git")
+        rebase.settle(folder, onto)
+        result = export(folder, onto, store=pipeline.store)
+        other.write_lock([fork.name], force=False)
+    except BaseException:
+        rebase.unsettle(folder)
+        shutil.rmtree(staged, ignore_errors=True)
+        raise
+    names = [pipeline.manifest.lock_path.name, pipeline.manifest.path.name]
+    journal.commit(root, staged, names, fork.name)
+    rebase.close(folder)
+    return result
