@@ -99,6 +99,14 @@ class WorkTree:
         listed = ", ".join(row[3:] for row in rows[:5]) + more
         return f"there are changes without a commit: {listed}" if rows else None
 
+    def unexported(self) -> str | None:
+        """Say what would be lost if the work tree were put to another state."""
+        if problem := self.unfinished() or self.edits():
+            return problem
+        if self.repo.text("rev-parse", "HEAD") != self.repo.text("rev-parse", EXPORTED):
+            return "it has commits that were not exported"
+        return None
+
 
 def open_work(
     tree: PatchedTree, folder: Path, *, store: Store, detach: bool = False
@@ -189,10 +197,7 @@ def _reopen(tree: PatchedTree, folder: Path, count: int) -> Work:
     work = WorkTree(folder)
     if (work.tree, work.series) == (tree.source.tree, tree.series.digests):
         return Work(folder=folder, patches=count, resumed=True)
-    problem = work.unfinished() or work.edits()
-    if work.repo.text("rev-parse", "HEAD") != work.repo.text("rev-parse", EXPORTED):
-        problem = problem or "it has commits that were not exported"
-    if problem:
+    if problem := work.unexported():
         raise PatchError(
             f"the work tree is of another pin or series, and {problem}",
             where=folder,

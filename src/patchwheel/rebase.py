@@ -61,10 +61,7 @@ def start(tree: PatchedTree, onto: Source, folder: Path, *, store: Store) -> Non
     """
     open_work(tree, folder, store=store)
     work = WorkTree(folder)
-    problem = work.unfinished() or work.edits()
-    if work.repo.text("rev-parse", "HEAD") != work.repo.text("rev-parse", EXPORTED):
-        problem = problem or "it has commits that were not exported"
-    if problem:
+    if problem := work.unexported():
         raise PatchError(
             f"the work tree cannot be rebased: {problem}",
             where=folder,
