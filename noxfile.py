@@ -139,6 +139,17 @@ def notebook(session: nox.Session) -> None:
     session.run("python", "scripts/notebook.py", "--beside", beside, *words)
 
 
+@nox.session(name="check-forks", default=False)
+def check_forks(session: nox.Session) -> None:
+    """Check results against unpatched releases: nox -s check-forks -- [--xp torch] [--tests]."""
+    install(session)
+    session.run("patchwheel", "build")
+    session.run("patchwheel", "env", *(["--gpu"] if "cupy" in session.posargs else []))
+    plain = unpatched(session).parents[2]
+    command = ["scripts/check_forks.py", "--unpatched", str(plain), *session.posargs]
+    session.run("python", *command)
+
+
 @nox.session(name="bench-demo", default=False)
 def bench_demo(session: nox.Session) -> None:
     """Measure the demo beside unpatched releases: nox -s bench-demo -- [--json F] [--plot F]."""

@@ -11,7 +11,7 @@ from patchwheel.errors import CheckError
 from patchwheel.repo import Repository
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from patchwheel.environment import Environment
@@ -51,22 +51,43 @@ def run_tests(
     *,
     store: Store,
 ) -> None:
-    """Run pytest on the selected files: those that ship where they are installed, others from the patched tree.
-
-    Upstream's pytest configuration is left out, as it may ask for plug-ins. Raises CheckError when a test fails.
-    """
+    """Run pytest on the selected files. Raises CheckError when a test fails."""
     files = select_tests(tree)
     if not files:
         raise CheckError(
             f"{tree.source.fork.name}: upstream has no tests of what the series changes",
             hint="touch a test file in the series, or run pytest in the environment",
         )
+    status = run_files(tree, survey, environment, files, arguments, store=store)
+    if status:
+        what = "no test was selected" if status == NO_TESTS else "upstream's tests fail"
+        raise CheckError(f"{tree.source.fork.name}: {what}", where=", ".join(files))
+
+
+def run_files(
+    tree: PatchedTree,
+    survey: Survey,
+    environment: Environment,
+    files: Sequence[str],
+    arguments: Sequence[str],
+    *,
+    store: Store,
+    variables: Mapping[str, str] | None = None,
+) -> int:
+    """Run pytest on the tree's files of these names, and return its exit status.
+
+    Those that ship are run where they are installed, others from the patched tree. Upstream's pytest configuration is
+    left out, as it may ask for plug-ins.
+    """
+    repo = Repository(tree.source.git_dir)
+    present = repo.files(tree.tree)
+    files = [f for f in files if f in present]
     installed = {source: path for path, source in survey.verbatim.items()}
     site = next((environment.path / "lib").glob("python3.*")) / "site-packages"
     with store.scratch() as folder:
         (folder / "pytest.ini").write_text("[pytest]\n")
         if not installed.keys() >= set(files):
-            Repository(tree.source.git_dir).checkout(tree.tree, folder / "tree")
+            repo.checkout(tree.tree, folder / "tree")
         paths = [
             site / installed[f] if f in installed else folder / "tree" / f
             for f in files
@@ -77,10 +98,8 @@ def run_tests(
             *paths,
             *arguments,
         ]
-        status = run.interactive(command, cwd=folder, env=_env(folder))
-    if status:
-        what = "no test was selected" if status == NO_TESTS else "upstream's tests fail"
-        raise CheckError(f"{tree.source.fork.name}: {what}", where=", ".join(files))
+        env = {**_env(folder), **(variables or {})}
+        return run.interactive(command, cwd=folder, env=env)
 
 
 def _env(home: Path) -> dict[str, str]:

@@ -1,0 +1,365 @@
+"""Check the patched forks: NumPy's results bit for bit those of unpatched releases, others in the type of their input.
+
+`nox -s check-forks -- [--fork F] [--xp torch] [--tests] [--json FILE] [--table FILE]` makes the two environments. The
+cases are those of fork_cases.py; array-api-strict is always a column. Exit status 6 when a check failed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+from xml.etree import ElementTree as ET
+
+from patchwheel.console import CONSOLE
+from patchwheel.errors import CheckError, MachineError, ManifestError, PatchwheelError
+from patchwheel.pipeline import LINK, Options, Pipeline
+from patchwheel.store import default_root
+from patchwheel.upstream_tests import run_files, select_tests
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+ROOT = Path(__file__).parents[1]
+HEADINGS = {
+    "numpy": "NumPy",
+    "strict": "strict, CPU",
+    "strict-device1": "strict, device1",
+    "torch": "torch, CPU",
+    "jax": "JAX",
+    "dask": "Dask",
+    "cupy": "CuPy",
+}
+ALWAYS = ("strict", "strict-device1")
+MODES = {"plain": {}, "SCIPY_ARRAY_API=1": {"SCIPY_ARRAY_API": "1"}}
+BEGIN, END = "<!-- written by check-forks: begin -->", "<!-- end -->"
+# The better outcome of a test first; one that is gone is the worst.
+RANKS = ("passed", "skipped", "failed", "gone")
+
+
+class Failure(NamedTuple):
+    where: str
+    function: str
+    case: str
+    patches: str
+    why: str
+
+    def __str__(self) -> str:
+        case = f" ({self.case})" if self.case else ""
+        patches = f" [{self.patches}]" if self.patches else ""
+        return f"{self.where}: {self.function}{case}{patches}: {self.why}"
+
+
+def run_cases(
+    options: argparse.Namespace, python: Path, column: str, *, api: bool, coins: bool
+) -> dict[str, Any]:
+    """Run the cases of one column in the environment of a Python."""
+    dropped = ("SCIPY_ARRAY_API", "PYTHON")
+    env = {k: v for k, v in os.environ.items() if not k.startswith(dropped)}
+    # Sums in the same order in every run.
+    env |= {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+    env |= {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": str(ROOT / "scripts")}
+    env |= {"SCIPY_ARRAY_API": "1"} if api else {}
+    with tempfile.TemporaryDirectory() as folder:
+        output = Path(folder) / "found.json"
+        command = [str(python), str(options.cases), "--column", column]
+        command += ["--output", str(output)]
+        command += [f"--coins={options.coins:g}"] if coins else []
+        command += [word for fork in options.fork for word in ("--fork", fork)]
+        done = subprocess.run(
+            command, env=env, capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            raise CheckError(f"the cases of {column} stop:\n{done.stderr[-3000:]}")
+        found: dict[str, Any] = json.loads(output.read_text())
+    if "unusable" in found:
+        raise MachineError(
+            f"{column} cannot be used by {python}: {found['unusable']}",
+            hint=f"name an environment with the library and the wheels of dist/: --python {column}=PATH",
+        )
+    return found
+
+
+def fails(where: str, row: dict[str, Any]) -> Failure:
+    patches = ", ".join(row["patches"])
+    return Failure(where, row["function"], row["case"], patches, row["why"])
+
+
+def check_numpy(
+    options: argparse.Namespace, patched: Path, unpatched: Path
+) -> tuple[dict[str, Any], list[Failure]]:
+    """Compare the results on NumPy with those of the unpatched releases; return those of the patched."""
+    failures, found = [], {}
+    for mode, api in (("plain", False), ("SCIPY_ARRAY_API=1", True)):
+        CONSOLE.say(f"NumPy, {mode}")
+        found, before = (
+            run_cases(options, python, "numpy", api=api, coins=api and new)
+            for python, new in ((patched, True), (unpatched, False))
+        )
+        old = {(row["function"], row["case"]): row for row in before["cases"]}
+        for row in found["cases"]:
+            other = old.get((row["function"], row["case"]))
+            if other and row["why"] != other["why"]:
+                row["why"] = f"{row['why']:.300}, unpatched: {other['why']:.300}"
+                row["verdict"] = "fails"
+            if row["verdict"] == "fails":
+                failures.append(fails(f"NumPy, {mode}", row))
+    return found, failures
+
+
+def check_named(
+    options: argparse.Namespace, cases: Sequence[dict[str, Any]]
+) -> list[Failure]:
+    """Check that each patch has a case, and that cases name patches that are there."""
+    named = {patch for row in cases for patch in row["patches"]}
+    present = set()
+    for path in (options.patched / "patches").glob("*/series"):
+        for line in path.read_text().splitlines():
+            if line and not line.startswith("#"):
+                present.add(f"{path.parent.name}/{line.partition('-')[0]}")
+    if options.fork:
+        present = {p for p in present if p.partition("/")[0] in options.fork}
+        named &= present
+    return [
+        Failure("cases", patch, "", "", "the patch has no case")
+        for patch in sorted(present - named)
+    ]
+
+
+def cell(rows: Sequence[dict[str, Any]], column: str) -> str:
+    """Say in a few words how the cases of one function went."""
+    count = Counter(row["verdict"] for row in rows)
+    count["yes"] += count.pop("same", 0)
+    refused = sorted({r["why"].partition(":")[0] for r in rows if r["verdict"] == "no"})
+    no = f"no ({', '.join(refused)})"
+    if count["fails"]:
+        silent = any("numpy." in r["why"] or "scipy." in r["why"] for r in rows)
+        what = "converts to NumPy" if silent and column != "numpy" else "fails"
+        return f"**{what}: {count['fails']} of {len(rows)}**"
+    if not count["yes"]:
+        return no if count["no"] else "-"
+    if count["no"]:
+        return f"{count['yes']} of {len(rows)}, else {no}"
+    return "as unpatched" if column == "numpy" else "yes"
+
+
+def record(known: dict[str, Any], found: dict[str, Any]) -> None:
+    """Put what one column gave in the place of what an earlier run gave."""
+    functions: dict[str, list[dict[str, Any]]] = {}
+    for row in found["cases"]:
+        functions.setdefault(row["function"], []).append(row)
+    known[found["column"]] = {
+        "versions": found["versions"],
+        "functions": {f: cell(rows, found["column"]) for f, rows in functions.items()},
+    }
+
+
+def lines_of(known: dict[str, Any]) -> Iterator[str]:
+    """Yield the table of the documentation, and below it the versions of each column."""
+    functions = next(iter(known.values()))["functions"]
+    yield f"| function | {' | '.join(HEADINGS.values())} |"
+    yield f"| --- |{' --- |' * len(HEADINGS)}"
+    for function in functions:
+        cells = [
+            known[c]["functions"].get(function, "not run") if c in known else "not run"
+            for c in HEADINGS
+        ]
+        yield f"| `{function.replace(', ', '`, ', 1)}{'' if ', ' in function else '`'} | {' | '.join(cells)} |"
+    yield ""
+    for column, heading in HEADINGS.items():
+        said = known.get(column, {}).get("versions", {})
+        versions = ", ".join(f"{k} {v}" for k, v in said.items())
+        yield f"* {heading}: {versions or 'not run'}"
+
+
+def write_table(path: Path, known: dict[str, Any]) -> None:
+    text = path.read_text()
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not (begin and end):
+        raise ManifestError(f"{path} has no lines {BEGIN!r} and {END!r}")
+    inner = "\n".join(lines_of(known))
+    path.write_text(f"{before}{BEGIN}\n\n{inner}\n\n{END}{after}")
+    path.with_suffix(".json").write_text(json.dumps(known, indent=1) + "\n")
+
+
+def outcomes(report: Path) -> dict[str, str]:
+    """Return the outcome of each test in a file that pytest wrote, by names that are the same in both environments."""
+    found: dict[str, str] = {}
+    for test in ET.parse(report).iter("testcase"):
+        module = re.sub(r".*\.(site-packages|tree)\.", "", test.get("classname", ""))
+        kinds = {child.tag for child in test}
+        bad = "failed" if kinds & {"failure", "error"} else "passed"
+        found[f"{module}.{test.get('name')}"] = "skipped" if "skipped" in kinds else bad
+    return found
+
+
+def upstream_tests(
+    options: argparse.Namespace, names: Sequence[str]
+) -> tuple[dict[str, Any], list[Failure]]:
+    """Run upstream's tests of what each series touches, in both environments; a worse outcome is a failure."""
+    store = default_root()
+    ours, theirs = (
+        Pipeline(Options(manifest=folder / "forks.toml", store=store), CONSOLE)
+        for folder in (options.patched, options.unpatched)
+    )
+    counts: dict[str, Any] = {}
+    failures = []
+    for name in names:
+        files = select_tests(ours.tree(ours.manifest.forks[name]))
+        for mode, variables in MODES.items():
+            found = []
+            for which, pipeline in (("patched", ours), ("unpatched", theirs)):
+                CONSOLE.say(f"upstream's tests of {name}, {mode}, {which}")
+                results = run_upstream(pipeline, name, files, variables)
+                counts[f"{name}, {mode}, {which}"] = Counter(results.values())
+                found.append(results)
+            new, old = found
+            for test in sorted(new.keys() | old.keys()):
+                now = new.get(test, "gone")
+                # A test that is new has to pass, or be skipped.
+                was = old.get(test, "skipped")
+                if RANKS.index(now) > RANKS.index(was):
+                    failures.append(
+                        Failure(
+                            f"tests of {name}, {mode}",
+                            test,
+                            "",
+                            "",
+                            f"{now}, unpatched: {was}",
+                        )
+                    )
+    return counts, failures
+
+
+def run_upstream(
+    pipeline: Pipeline, name: str, files: Sequence[str], variables: dict[str, str]
+) -> dict[str, str]:
+    manifest = pipeline.manifest
+    wheels, _ = pipeline.build(list(manifest.forks.values()))
+    fork = manifest.forks[name]
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder) / "report.xml"
+        run_files(
+            pipeline.tree(fork),
+            pipeline.locked(fork).survey,
+            pipeline.environment(wheels, link=None, groups=("test",)),
+            files,
+            ["-q", "--tb=no", "-rN", f"--junitxml={report}"],
+            store=pipeline.store,
+            variables=variables,
+        )
+        return outcomes(report)
+
+
+def show_tests(counts: dict[str, Any]) -> None:
+    rows = [
+        [what, *(str(count[rank]) for rank in RANKS[:3])]
+        for what, count in counts.items()
+    ]
+    CONSOLE.table(["upstream's tests", "passed", "skipped", "failed"], rows)
+
+
+def check(options: argparse.Namespace) -> tuple[dict[str, Any], list[Failure]]:
+    """Run what was asked for; return what goes to --json, and the failures."""
+    path = options.table and options.table.with_suffix(".json")
+    known = json.loads(path.read_text()) if path and path.exists() else {}
+    pythons = dict(pair.partition("=")[::2] for pair in options.python)
+    patched, unpatched = (
+        folder.absolute() / LINK / "bin" / "python"
+        for folder in (options.patched, options.unpatched)
+    )
+    numpy, failures = check_numpy(options, patched, unpatched)
+    failures += check_named(options, numpy["cases"])
+    columns = [numpy]
+    for name in dict.fromkeys((*ALWAYS, *options.xp)):
+        CONSOLE.say(HEADINGS[name])
+        python = Path(pythons.get(name, patched)).absolute()
+        found = run_cases(options, python, name, api=True, coins=True)
+        for fork, made in numpy["versions"].items():
+            if found["versions"].get(fork) != made:
+                raise ManifestError(
+                    f"--python {name}=…: {fork} there is {found['versions'].get(fork)}, in the environment {made}",
+                    hint="install the wheels of dist/ there",
+                )
+        bad = [row for row in found["cases"] if row["verdict"] == "fails"]
+        failures += [fails(HEADINGS[name], row) for row in bad]
+        columns.append(found)
+    for found in columns:
+        record(known, found)
+    # The order of the cases, also of functions that are new.
+    shown = {c: known[c] for c in HEADINGS if c in known}
+    head = ["function", *(HEADINGS[f["column"]] for f in columns)]
+    CONSOLE.table(
+        head,
+        [
+            [f, *(shown[c["column"]]["functions"].get(f, "-") for c in columns)]
+            for f in shown["numpy"]["functions"]
+        ],
+    )
+    facts: dict[str, Any] = {"columns": columns}
+    if options.tests:
+        forks = options.fork or [
+            path.parent.name
+            for path in sorted((options.patched / "patches").glob("*/series"))
+            # CuPy's own tests need a GPU.
+            if path.parent.name != "cupy" or "cupy" in options.xp
+        ]
+        facts["tests"], worse = upstream_tests(options, forks)
+        failures += worse
+        show_tests(facts["tests"])
+    if options.table:
+        write_table(options.table, shown)
+    return facts | {"failures": [f._asdict() for f in failures]}, failures
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="check-forks", description=__doc__)
+    parser.add_argument(
+        "--fork", action="append", default=[], help="only this one; repeatable"
+    )
+    parser.add_argument(
+        "--xp", action="append", default=[], choices=HEADINGS, help="repeatable"
+    )
+    parser.add_argument(
+        "--python",
+        action="append",
+        default=[],
+        metavar="XP=PATH",
+        help="Python of an environment with that library and the wheels of dist/",
+    )
+    parser.add_argument("--coins", type=float, default=0.2, help="0 to leave them out")
+    parser.add_argument("--tests", action="store_true", help="also upstream's tests")
+    parser.add_argument("--json", type=Path, help="also write all of it there")
+    parser.add_argument("--table", type=Path, help="docs/reference/array-api.md")
+    parser.add_argument("--patched", type=Path, default=ROOT, help=argparse.SUPPRESS)
+    parser.add_argument("--unpatched", type=Path, required=True, metavar="FOLDER")
+    parser.add_argument(
+        "--cases", type=Path, default=ROOT / "scripts/fork_cases.py", metavar="FILE"
+    )
+    options = parser.parse_args()
+    if options.table and options.fork:
+        parser.error("--table needs the cases of all forks, without --fork")
+    try:
+        facts, failures = check(options)
+        if options.json:
+            options.json.write_text(json.dumps(facts, indent=1) + "\n")
+        for failure in failures:
+            print(failure)
+        if failures:
+            raise CheckError(f"{len(failures)} checks failed")
+    except PatchwheelError as error:
+        print(f"check-forks: {error}", file=sys.stderr)
+        raise SystemExit(error.exit_code) from error
+    print(f"all is well: {sum(len(c['cases']) for c in facts['columns'])} cases")
+
+
+if __name__ == "__main__":
+    main()
