@@ -179,19 +179,14 @@ def graph(n: int = 24, dtype: str = "float64", density: float = 0.3) -> np.ndarr
 # scikit-image
 
 
-@case("skimage.util.img_as_float", "scikit-image/0010", dtype=DTYPES, shape=SHAPES)
-def _(a: Column, dtype: str, shape: tuple[int, ...]) -> Any:
-    return util.img_as_float(a(image(dtype, shape)))
+def _convert(a: Column, name: str, dtype: str, shape: tuple[int, ...]) -> Any:
+    return getattr(util, name)(a(image(dtype, shape)))
 
 
-@case("skimage.util.img_as_float32", "scikit-image/0010", dtype=DTYPES, shape=SHAPES)
-def _(a: Column, dtype: str, shape: tuple[int, ...]) -> Any:
-    return util.img_as_float32(a(image(dtype, shape)))
-
-
-@case("skimage.util.img_as_float64", "scikit-image/0010", dtype=DTYPES, shape=SHAPES)
-def _(a: Column, dtype: str, shape: tuple[int, ...]) -> Any:
-    return util.img_as_float64(a(image(dtype, shape)))
+for _name in ("img_as_float", "img_as_float32", "img_as_float64"):
+    case(f"skimage.util.{_name}", "scikit-image/0010", dtype=DTYPES, shape=SHAPES)(
+        functools.partial(_convert, name=_name)
+    )
 
 
 @case(
