@@ -38,6 +38,8 @@ HEADINGS = {
     "cupy": "CuPy",
 }
 ALWAYS = ("strict", "strict-device1")
+# Sums in the same order in every run, and no threads that spin where others want the processor.
+ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 MODES = {"plain": {}, "SCIPY_ARRAY_API=1": {"SCIPY_ARRAY_API": "1"}}
 BEGIN, END = "<!-- written by check-forks: begin -->", "<!-- end -->"
 # The better outcome of a test first; one that is gone is the worst.
@@ -63,8 +65,7 @@ def run_cases(
     """Run the cases of one column in the environment of a Python."""
     dropped = ("SCIPY_ARRAY_API", "PYTHON")
     env = {k: v for k, v in os.environ.items() if not k.startswith(dropped)}
-    # Sums in the same order in every run.
-    env |= {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+    env |= ONE_THREAD
     env |= {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": str(ROOT / "scripts")}
     env |= {"SCIPY_ARRAY_API": "1"} if api else {}
     with tempfile.TemporaryDirectory() as folder:
@@ -256,7 +257,7 @@ def run_upstream(
             files,
             ["-q", "--tb=no", "-rN", f"--junitxml={report}"],
             store=pipeline.store,
-            variables=variables,
+            variables=ONE_THREAD | variables,
         )
         return outcomes(report)
 
