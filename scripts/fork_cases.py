@@ -741,7 +741,7 @@ def verdict(case: Case, a: Column) -> tuple[str, str]:
 def refusal(
     case: Case, a: Column, error: Exception, reference: Exception | None
 ) -> tuple[str, str]:
-    said = f"{type(error).__name__}: {error!s:.200}"
+    said = " ".join(f"{type(error).__name__}: {error!s:.200}".split())
     if reference is not None and isinstance(error, type(reference)):
         return "same", said
     # Where no patch is involved, what upstream raises is only recorded.
