@@ -136,16 +136,24 @@ class Stack(NamedTuple):
     store: Path
     environment: Path
 
+    def run(self, *words: str, folder: Path | None = None) -> None:
+        """Run patchwheel there, or in another folder with the same store."""
+        # Also before the seal of a test that asks for it first.
+        kept = {k: v for k, v in os.environ.items() if not k.startswith("PATCHWHEEL_")}
+        subprocess.run(
+            [sys.executable, "-m", "patchwheel", *words],
+            cwd=folder or self.project,
+            env={**kept, "PATCHWHEEL_STORE": str(self.store), "UV_CACHE_DIR": UV_CACHE},
+            check=True,
+            timeout=580,
+        )
+
 
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Stack:
     root = tmp_path_factory.mktemp("stack")
     made = Stack(root / "project", root / "store", root / "project" / ".venv-forks")
     support.copy_project(made.project)
-    # It is made before the seal of the first test that asks for it.
-    kept = {k: v for k, v in os.environ.items() if not k.startswith("PATCHWHEEL_")}
-    env = {**kept, "PATCHWHEEL_STORE": str(made.store), "UV_CACHE_DIR": UV_CACHE}
-    for words in (["build"], ["env"]):
-        command = [sys.executable, "-m", "patchwheel", *words]
-        subprocess.run(command, cwd=made.project, env=env, check=True, timeout=580)
+    made.run("build")
+    made.run("env")
     return made

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import functools
 import json
-import os
 import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+import support
+
+if TYPE_CHECKING:
+    from conftest import Stack
 
 ROOT = Path(__file__).parents[2]
 
@@ -38,36 +41,24 @@ f.main()
 """
 
 
-@functools.cache
-def projects(base: Path) -> tuple[Path, Path]:
-    """Compose a patched and an unpatched environment; CuPy's patches are left out, which take long to compile."""
-    forks = [path.parent for path in sorted((ROOT / "patches").glob("*/series"))]
-    for name in ("patched", "unpatched"):
-        (base / name).mkdir(parents=True)
-        for file in ("forks.toml", "forks.lock"):
-            shutil.copy(ROOT / file, base / name)
-        for fork in forks:
-            folder = base / name / "patches" / fork.name
-            if name == "patched" and fork.name != "cupy":
-                shutil.copytree(fork, folder)
-            else:
-                folder.mkdir(parents=True)
-                (folder / "series").touch()
-        for command in ("build", "env"):
-            subprocess.run(
-                [sys.executable, "-m", "patchwheel", command],
-                cwd=base / name,
-                env={**os.environ, "PATCHWHEEL_STORE": str(base / "store")},
-                check=True,
-                timeout=500,
-            )
-    return base / "patched", base / "unpatched"
+@pytest.fixture(scope="module")
+def projects(stack: Stack) -> tuple[Path, Path]:
+    """The patched project and an unpatched one, with their environments."""
+    unpatched = stack.project.parent / "unpatched"
+    support.copy_project(unpatched)
+    for series in (unpatched / "patches").glob("*/series"):
+        shutil.rmtree(series.parent)
+        series.parent.mkdir()
+        series.touch()
+    stack.run("build", folder=unpatched)
+    stack.run("env", folder=unpatched)
+    return stack.project, unpatched
 
 
 def check(
-    factory: pytest.TempPathFactory, *arguments: str
+    projects: tuple[Path, Path], *arguments: str
 ) -> subprocess.CompletedProcess[str]:
-    patched, unpatched = projects(factory.getbasetemp() / "check-forks")
+    patched, unpatched = projects
     command = [sys.executable, str(ROOT / "scripts" / "check_forks.py")]
     command += ["--patched", str(patched), "--unpatched", str(unpatched), *arguments]
     return subprocess.run(
@@ -75,13 +66,11 @@ def check(
     )
 
 
-def test_the_forks_pass(
-    tmp_path_factory: pytest.TempPathFactory, tmp_path: Path
-) -> None:
+def test_the_forks_pass(projects: tuple[Path, Path], tmp_path: Path) -> None:
     table = tmp_path / "array-api.md"
     document = (ROOT / "docs" / "reference" / "array-api.md").read_text()
     table.write_text(document)
-    done = check(tmp_path_factory, "--coins=0.1", "--table", str(table))
+    done = check(projects, "--coins=0.1", "--table", str(table))
     assert done.returncode == 0, done.stdout + done.stderr
     rows = re.findall(r"^\| `.*", table.read_text(), re.MULTILINE)
     recorded = re.findall(r"^\| `.*", document, re.MULTILINE)
@@ -118,11 +107,11 @@ def test_the_forks_pass(
     ],
 )
 def test_what_is_wrong_is_found_and_named(
-    tmp_path_factory: pytest.TempPathFactory, tmp_path: Path, change: str, said: str
+    projects: tuple[Path, Path], tmp_path: Path, change: str, said: str
 ) -> None:
     cases = tmp_path / "broken.py"
     cases.write_text(BROKEN.replace("{change}", change))
     coins = "0.1" if "embed" in change else "0"
-    done = check(tmp_path_factory, "--cases", str(cases), "--coins", coins)
+    done = check(projects, "--cases", str(cases), "--coins", coins)
     assert done.returncode == 6
     assert re.search(said, done.stdout), done.stdout
