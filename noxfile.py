@@ -85,7 +85,8 @@ def lint(session: nox.Session) -> None:
     session.run("ruff", "format", "--check")
     session.run("ruff", "check")
     session.run("lint-imports")
-    session.run("sh", "-n", "scripts/nox", external=True)
+    for script in ("nox", "gpu_run.sh"):
+        session.run("sh", "-n", f"scripts/{script}", external=True)
 
 
 @nox.session
@@ -156,6 +157,38 @@ def bench_demo(session: nox.Session) -> None:
     install(session)
     plain = unpatched(session)
     in_forks(session, "bench_demo.py", "--unpatched", str(plain))
+
+
+def install_cupti(session: nox.Session) -> None:
+    """Install what counts copies: the oldest of CUDA 13, as the machine's driver may be as old."""
+    session.install("--no-deps", "nvidia-cuda-cupti==13.0.*")
+
+
+@nox.session(name="gpu-check", default=False)
+def gpu_check(session: nox.Session) -> None:
+    """Check the forks on a GPU: nox -s gpu-check -- [--xp cupy] [--parts demo,eigen] [--scales 0.1,0.2] [--out DIR]."""
+    install(session)
+    install_cupti(session)
+    folder = Path(session.create_tmp(), "gpu-check").absolute()
+    gpu = (
+        [] if "--xp" in session.posargs and "cupy" not in session.posargs else ["--gpu"]
+    )
+    session.run("python", "scripts/gpu_bundle.py", "--local", str(folder), *gpu)
+    [cupti] = Path(session.virtualenv.location).glob("lib/*/site-packages/nvidia/*/lib")
+    session.run(
+        *(str(folder / "venv/bin/python"), "scripts/gpu_check.py"),
+        *("--tests", str(folder), *session.posargs),
+        env={"CUPTI_FOLDER": str(cupti.absolute())},
+        external=True,
+    )
+
+
+@nox.session(name="gpu-bundle", default=False)
+def gpu_bundle(session: nox.Session) -> None:
+    """Pack what gpu-check needs on a machine without an index: nox -s gpu-bundle -- [--output FILE]."""
+    install(session)
+    install_cupti(session)
+    session.run("python", "scripts/gpu_bundle.py", *session.posargs)
 
 
 @nox.session(default=False)

@@ -17,21 +17,27 @@ if TYPE_CHECKING:
     from traffic import Traffic
 
 
-def picture(path: Path, image: Any, labels: Any, title: str) -> None:
+def draw(axes: Any, image: Any, labels: Any, title: str) -> None:
     """Draw the contour of each region over the image; both are NumPy arrays of one shape."""
-    import matplotlib as mpl
-
-    mpl.use("agg")
     import matplotlib.pyplot as plt
 
     count = int(labels.max()) + 1
-    figure, axes = plt.subplots(figsize=(6, 5), layout="constrained")
     axes.imshow(image, cmap="gray")
     for region in range(count):
         color = plt.get_cmap("nipy_spectral")(region / count)
         axes.contour(labels == region, levels=[0.5], colors=[color], linewidths=1)
     axes.set_axis_off()
     axes.set_title(title, fontsize=10)
+
+
+def picture(path: Path, image: Any, labels: Any, title: str) -> None:
+    import matplotlib as mpl
+
+    mpl.use("agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(6, 5), layout="constrained")
+    draw(axes, image, labels, title)
     figure.savefig(path, dpi=120)
     plt.close(figure)
 

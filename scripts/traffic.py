@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from coins import Backend
 
@@ -38,16 +38,20 @@ BUFFER = 8 << 20
 MEMCPY = struct.Struct("=IBxxxQ")
 REQUESTED = CFUNCTYPE(None, POINTER(c_uint64), POINTER(c_size_t), POINTER(c_size_t))
 COMPLETED = CFUNCTYPE(None, c_void_p, c_uint32, c_uint64, c_size_t, c_size_t)
+# CUPTI may hold buffers, and call what is registered, until the process ends.
+BUFFERS: dict[int, Any] = {}
+REGISTERED: list[Any] = []
 NAMES = ("libcupti.so.13", "libcupti.so", "libcupti.so.12")
 PLACES = ("/usr/local/cuda/extras/CUPTI/lib64", "/usr/local/cuda/lib64")
 
 
 @dataclass(slots=True)
 class Traffic:
-    """Bytes copied so far, and the largest single copy to the host."""
+    """Bytes copied so far, the copies to the host, and the largest single one; `dropped` records were lost."""
 
     to_device: int = 0
     to_host: int = 0
+    copies_to_host: int = 0
     largest_to_host: int = 0
     dropped: int = 0
 
@@ -56,6 +60,7 @@ class Traffic:
             self.to_device += size
         elif copy_kind == TO_HOST:
             self.to_host += size
+            self.copies_to_host += 1
             self.largest_to_host = max(self.largest_to_host, size)
 
 
@@ -94,15 +99,21 @@ def count_traffic(backend: Backend) -> Iterator[Traffic | None]:
 
 @contextmanager
 def recording(
-    cupti: ctypes.CDLL, traffic: Traffic, synchronize: Callable[[], None]
+    cupti: ctypes.CDLL,
+    traffic: Traffic,
+    synchronize: Callable[[], None],
+    also: Mapping[int, Callable[[int], None]] | None = None,
 ) -> Iterator[None]:
-    """Let CUPTI record copies into buffers of ours, and add them up as they come back."""
-    buffers: dict[int, Any] = {}
+    """Let CUPTI record copies into buffers of ours, and add them up as they come back.
+
+    `also` takes the addresses of records of other kinds.
+    """
+    others = also or {}
 
     def requested(place: Any, size: Any, most: Any) -> None:
         buffer = (c_uint64 * (BUFFER // 8))()  # records are aligned to 8 bytes
         address = ctypes.addressof(buffer)
-        buffers[address] = buffer
+        BUFFERS[address] = buffer
         place[0], size[0], most[0] = address, BUFFER, 0
 
     def completed(
@@ -114,24 +125,30 @@ def recording(
             kind, copy_kind, size = MEMCPY.unpack(string_at(record, MEMCPY.size))
             if kind == KIND_MEMCPY:
                 traffic.add(copy_kind, size)
+            if record.value and kind in others:
+                others[kind](record.value)
         lost = c_size_t()
         cupti.cuptiActivityGetNumDroppedRecords(
             c_void_p(context), c_uint32(stream), byref(lost)
         )
         traffic.dropped += lost.value
-        del buffers[address]
+        del BUFFERS[address]
 
     def call(name: str, *arguments: Any) -> None:
         if status := getattr(cupti, name)(*arguments):
             raise OSError(f"{name} failed with CUPTI error {status}")
 
-    # Kept in variables: CUPTI calls them from C after this statement.
-    on_request, on_completion = REQUESTED(requested), COMPLETED(completed)
-    call("cuptiActivityRegisterCallbacks", on_request, on_completion)
-    call("cuptiActivityEnable", c_uint32(KIND_MEMCPY))
+    callbacks = REQUESTED(requested), COMPLETED(completed)
+    REGISTERED.append(callbacks)
+    call("cuptiActivityRegisterCallbacks", *callbacks)
+    enabled = []
     try:
+        for kind in {KIND_MEMCPY, *others}:
+            call("cuptiActivityEnable", c_uint32(kind))
+            enabled.append(kind)
         yield
     finally:
         synchronize()
         call("cuptiActivityFlushAll", c_uint32(1))
-        call("cuptiActivityDisable", c_uint32(KIND_MEMCPY))
+        for kind in enabled:
+            call("cuptiActivityDisable", c_uint32(kind))
