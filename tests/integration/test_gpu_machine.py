@@ -29,8 +29,8 @@ pytestmark = [
 
 def test_the_bundle_checks_numpy_and_misses_the_gpu(tmp_path: Path) -> None:
     bundle, venv = tmp_path / "bundle.tar.gz", tmp_path / "venv"
-    script = [sys.executable, ROOT / "scripts" / "gpu_bundle.py"]
-    subprocess.run([*script, *FORKS, "--output", bundle], cwd=ROOT, check=True)
+    script = [sys.executable, str(ROOT / "scripts" / "gpu_bundle.py")]
+    subprocess.run([*script, *FORKS, "--output", str(bundle)], cwd=ROOT, check=True)
     assert bundle.stat().st_size <= 64 << 20
     python = str(find_interpreter("3.12", report=support.Recorder()).path)
     uv = [sys.executable, "-m", "uv"]
