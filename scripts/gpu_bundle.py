@@ -52,6 +52,8 @@ SOURCES = {".pyx", ".pxd", ".h", ".hpp", ".hh", ".c", ".cpp", ".tp", ".build"}
 PICTURES = {".png", ".jpg", ".npz", ".npy", ".tif", ".gif", ".xml"}
 # The demo's picture, and those of the touched tests of scikit-image.
 USED = {"coins.png", "astronaut.png", "camera.png"}
+# In a dist-info folder this tells of the installation here, with its paths.
+INSTALLATION = {"RECORD", "INSTALLER", "REQUESTED", "direct_url.json", "uv_cache.json"}
 FROM_TESTS = re.compile(r"^from ([\w.]+\.tests)(\.\w+)? import (\w+)", re.MULTILINE)
 
 
@@ -95,6 +97,8 @@ def needed(name: str, kept: Collection[str]) -> bool:
     path = PurePosixPath(name)
     if name in kept or name.endswith("tests/__init__.py"):
         return True
+    if path.parts[0].endswith(".dist-info"):
+        return path.name not in INSTALLATION
     outside = path.parts[0] == ".." or "__pycache__" in path.parts
     if outside or "tests" in path.parts or path.suffix in SOURCES:
         return False
@@ -126,7 +130,11 @@ def remade(site: Path, distribution: str) -> tuple[dict[str, bytes], list[str]]:
     record = json.loads(dist.read_text("patchwheel.json") or "")
     paths = {row["path"]: row["action"] for row in record["remade"]}
     present = [path for path in paths if (site / path).is_file()]
-    info = [str(p) for p in dist.files or () if p.parent.name.endswith(".dist-info")]
+    info = [
+        str(p)
+        for p in dist.files or ()
+        if p.parts[0].endswith(".dist-info") and needed(str(p), ())
+    ]
     files = {path: (site / path).read_bytes() for path in [*present, *info]}
     return files, sorted(paths.keys() - files.keys())
 

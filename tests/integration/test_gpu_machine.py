@@ -29,8 +29,13 @@ pytestmark = [
 
 def test_the_bundle_checks_numpy_and_misses_the_gpu(tmp_path: Path) -> None:
     bundle, venv = tmp_path / "bundle.tar.gz", tmp_path / "venv"
+    root = tmp_path / "project"
+    root.mkdir()
+    for name in ("forks.toml", "forks.lock"):
+        shutil.copy(ROOT / name, root)
+    shutil.copytree(ROOT / "patches", root / "patches")
     script = [sys.executable, str(ROOT / "scripts" / "gpu_bundle.py")]
-    subprocess.run([*script, *FORKS, "--output", str(bundle)], cwd=ROOT, check=True)
+    subprocess.run([*script, *FORKS, "--output", str(bundle)], cwd=root, check=True)
     assert bundle.stat().st_size <= 64 << 20
     python = str(find_interpreter("3.12", report=support.Recorder()).path)
     uv = [sys.executable, "-m", "uv"]
