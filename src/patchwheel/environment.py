@@ -71,8 +71,8 @@ def compose(
 ) -> Environment:
     """Return the environment of these wheels and locked distributions, and let `link` point to it.
 
-    A new one is checked first, so that the link never points to a set that does not work.
-    Raises MachineError when something else is at the link's place.
+    It is checked first, so that the link never points to a set that does not work, and told in its pylock.toml.
+    Without a link it is for tests, which check more. Raises MachineError when something else is at the link's place.
     """
     if link:
         _check_link(link)
@@ -89,13 +89,22 @@ def compose(
         log = store.log(KIND, key)
         report.say(f"composing an environment of {len(lines)} distributions")
         python = uv.make_venv(folder, interpreter, log=log)
-        places = index()
-        uv.install(python, lines, log=log, index=places, offline=offline, report=report)
+        uv.install(
+            python, lines, log=log, index=index(), offline=offline, report=report
+        )
+
+    def verified() -> None:
+        check_environment(environment, manifest=manifest, report=report)
         text = uv.pylock(
-            lines, interpreter=interpreter, index=places, offline=offline, log=log
+            lines,
+            interpreter=interpreter,
+            index=index(),
+            offline=offline,
+            log=store.log(KIND, key),
         )
         _check_pylock(text, packages, wheels)
-        (folder / "pylock.toml").write_text(text)
+        (path / "pylock.toml").write_text(text)
+        (path / "checked").touch()
 
     cached = store.find(KIND, key) is not None
     path = store.get_in_place(KIND, key, make)
@@ -107,10 +116,9 @@ def compose(
         packages=tuple(packages),
         cached=cached,
     )
-    if not (path / "checked").exists():
-        check_environment(environment, manifest=manifest, report=report)
-        (path / "checked").touch()
     if link:
+        if not (path / "checked").exists():
+            verified()
         _flip(link, path)
     return environment
 
