@@ -205,6 +205,6 @@ def weigh(backend: Backend, graph: Any, image: Any) -> Any:
     # In a dense graph, edges without a gradient and pairs without an edge are both zeros.
     everywhere = xp.ones(image.shape, dtype=xp.bool, device=backend.device)
     edges = grid_to_graph(*image.shape, mask=everywhere, return_as=np.ndarray) != 0
-    spread = xp.std(graph[edges])
+    spread = xp.std(graph[edges], correction=0)  # torch's default is another
     affinities = xp.exp(-BETA * graph / spread) + EPS
     return xp.where(edges, affinities, xp.zeros_like(affinities))

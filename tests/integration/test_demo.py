@@ -69,7 +69,7 @@ for way in sys.argv[2:]:
 
 
 def test_strict_arrays_give_the_labels_of_numpy(stack: Stack) -> None:
-    ways = ("cluster_qr", "discretize")
+    ways = ("cluster_qr", "kmeans", "discretize")
     python(stack, "-c", COMPARE, str(SCRIPTS), *ways, SCIPY_ARRAY_API="1")
 
 
