@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Never
 from patchwheel import folderswap
 from patchwheel.authoring import BASE, EXPORTED, FETCH, WorkTree
 from patchwheel.errors import PatchError
+from patchwheel.lint import warnings
 from patchwheel.replay import MisfitError
 from patchwheel.repo import GitError, Repository
 from patchwheel.series import SERIES, check_patch, load_series, read_patch
@@ -46,6 +47,7 @@ class ExportResult:
     removed: tuple[str, ...]
     changed: bool
     range_diff: str
+    warnings: tuple[str, ...]
 
 
 def export(
@@ -90,6 +92,7 @@ def export(
             removed=tuple(n for n in old if n not in new),
             changed=changed,
             range_diff=job.range_diff(),
+            warnings=job.warnings,
         )
 
 
@@ -113,6 +116,7 @@ class _Job:
         )
         self.commits = self.check_commits()
         self.tree = self.repo.tree_of(self.tip)
+        self.warnings: tuple[str, ...] = ()
 
     def check_commits(self) -> list[str]:
         words = ("merge-base", "--all", self.base, self.tip)
@@ -171,6 +175,7 @@ class _Job:
         for patch, was, name in zip(fresh, old, names, strict=True):
             renamed = read_patch(self.series.folder / name, patch.data)
             found.append(_lazily(follow, renamed, was))
+        self.warnings = tuple(warnings(found, follow.files))
         return found
 
     def check(self, patch: Patch) -> None:

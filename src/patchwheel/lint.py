@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from patchwheel.errors import PatchError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from patchwheel.patchdiff import FileDiff
     from patchwheel.patchfile import Patch
@@ -26,6 +26,7 @@ STATUSES = {
     "Inappropriate": (r"\[.+\]", "Inappropriate [reason]"),
 }
 REQUIRES = re.compile(r"([a-z0-9]+(?:-[a-z0-9]+)*)/([A-Za-z0-9][A-Za-z0-9._+-]*)")
+LARGE = 100_000
 # Code points that HFS+ ignores in names: `.g\u200cit` is `.git` there.
 IGNORED = re.compile("[\u200c-\u200f\u202a-\u202e\u2060-\u206f\ufeff]")
 
@@ -57,6 +58,40 @@ def check_patch(patch: Patch) -> None:
                 line=_line(patch, "Requires"),
                 expected="Requires: FORK/PATCH",
             )
+
+
+def warnings(patches: Sequence[Patch], files: Iterable[str]) -> Iterator[str]:
+    """Tell what is allowed, and hardly meant, in sound patches to the source tree with `files`."""
+    numbers: dict[str, str] = {}
+    known = {path.casefold(): path for path in files}
+    for patch in patches:
+        where = f"{patch.fork}/{patch.name}"
+        number = re.match(r"\d+", patch.name)
+        other = numbers.setdefault(number[0], patch.name) if number else patch.name
+        if other != patch.name:
+            yield f"{where}: has the number of {other}; only the series orders them"
+        if re.search(r"(?m)^---\s*$", patch.mail.message):
+            yield f"{where}: `git am` drops what its message says after the line `---`"
+        if any(diff.binary for diff in patch.diffs) and len(patch.data) > LARGE:
+            yield f"{where}: {len(patch.data):,} bytes, with a binary file in them"
+        for line, odd in _odd_diffs(patch, known):
+            yield f"{where}:{line}: {odd}"
+
+
+def _odd_diffs(patch: Patch, known: dict[str, str]) -> Iterator[tuple[int, str]]:
+    """`known` holds the files so far, by their names where case does not count."""
+    for old in {d.old for d in patch.diffs if d.old and d.old != d.new and not d.copy}:
+        known.pop(old.casefold(), None)
+    for diff in patch.diffs:
+        path = diff.path
+        if path == ".gitmodules":
+            yield diff.line, f"{path}: submodules are plain files of the source tree"
+        if diff.old and diff.old_mode and diff.new_mode:
+            yield diff.line, f"the mode of {path} becomes {diff.new_mode}"
+        new = diff.new not in {None, diff.old}
+        twin = known.setdefault(path.casefold(), path) if new else path
+        if twin != path:
+            yield diff.line, f"{path} and {twin} are one file where case does not count"
 
 
 def path_problem(path: str) -> str | None:

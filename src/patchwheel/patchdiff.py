@@ -23,6 +23,7 @@ MBOX = re.compile(rb"From [0-9a-f]{7,64} ")
 ESCAPE = re.compile(rb'\\([0-7]{3}|[abtnvfr"\\])')
 ESCAPED = dict(zip(b'abtnvfr"\\', b'\a\b\t\n\v\f\r"\\', strict=True))
 EXPORT_HINT = "commit the change in `patchwheel dev {fork}` and let `patchwheel export {fork}` write the file"
+SPLIT_HINT = "let `git am` make a commit of each in `patchwheel dev {fork}`, then `patchwheel export {fork}`"
 CRLF_HINT = "write it with LF line ends; `patches/**/*.patch -text` in .gitattributes keeps git from changing them"
 
 
@@ -112,7 +113,11 @@ def read_diffs(cursor: Cursor) -> Iterator[FileDiff]:
         yield _file(cursor)
     while line := cursor.peek():
         if MBOX.match(line):
-            cursor.fail("a second mail starts here", expected="one patch per file")
+            cursor.fail(
+                "a second mail starts here",
+                expected="one patch per file",
+                hint=SPLIT_HINT,
+            )
         if line != b"-- \n" and STRAY.match(line):
             cursor.fail(
                 "this line belongs to no hunk",

@@ -7,7 +7,14 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from patchwheel.patchdiff import EXPORT_HINT, MBOX, Cursor, FileDiff, read_diffs
+from patchwheel.patchdiff import (
+    EXPORT_HINT,
+    MBOX,
+    SPLIT_HINT,
+    Cursor,
+    FileDiff,
+    read_diffs,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,6 +25,7 @@ STAT = re.compile(
     rb"\s*(|\S.* \|\s+(\d+ ?[+-]*|Bin.*)|\d+ files? changed.*|(create|delete) mode \d+ .*"
     rb"|(rename|copy) .* \(\d+%\)|mode change \d+ => \d+.*)\s*"
 )
+PLAIN_HINT = "`git apply` takes it in `patchwheel dev {fork}`; commit it there and `patchwheel export {fork}`"
 TRAILER = re.compile(r"([A-Za-z0-9]+(?:-[A-Za-z0-9]+)*): *(.*)")
 
 
@@ -139,7 +147,8 @@ def _text(cursor: Cursor) -> str:
     except UnicodeDecodeError:
         cursor.fail(
             "the mail is not UTF-8",
-            hint="convert the header and the message, not the diff, to UTF-8",
+            hint="if it is Latin-1, `git am` in `patchwheel dev {fork}` reads it; else convert the header and the "
+            "message, not the diff, to UTF-8",
         )
 
 
@@ -158,9 +167,8 @@ def _body(cursor: Cursor) -> Iterator[str]:
     while line := cursor.peek():
         if line.startswith(b"diff --git "):
             return
-        if line.rstrip() == b"---":
-            cursor.at += 1
-            _skip_statistics(cursor)
+        if line.rstrip() == b"---" and (diffs := _after_statistics(cursor)):
+            cursor.at = diffs
             return
         _check_line(cursor, line)
         # mboxrd: a line `From …` of the message was given one more `>`.
@@ -171,10 +179,14 @@ def _body(cursor: Cursor) -> Iterator[str]:
 
 def _check_line(cursor: Cursor, line: bytes) -> None:
     if MBOX.match(line):
-        cursor.fail("a second mail starts here", expected="one patch per file")
+        cursor.fail(
+            "a second mail starts here", expected="one patch per file", hint=SPLIT_HINT
+        )
     following = b"".join(cursor.lines[cursor.at + 1 : cursor.at + 2])
     if line.startswith(b"--- ") and following.startswith(b"+++ "):
-        cursor.fail("this is no git diff", expected="diff --git a/PATH b/PATH")
+        cursor.fail(
+            "this is no git diff", expected="diff --git a/PATH b/PATH", hint=PLAIN_HINT
+        )
     if re.match(rb"Binary files .* differ$", line):
         cursor.fail("this is no git diff, and it carries no data")
     if re.match(rb"diff -|Index: |--- \S|@@ -\d", line):
@@ -184,17 +196,14 @@ def _check_line(cursor: Cursor, line: bytes) -> None:
         )
 
 
-def _skip_statistics(cursor: Cursor) -> None:
-    while (line := cursor.peek()) and not line.startswith(b"diff --git "):
-        _check_line(cursor, line)
+def _after_statistics(cursor: Cursor) -> int | None:
+    """Return where the diffs begin if only statistics lie between: else a line `---` belongs to the message."""
+    for at, line in enumerate(cursor.lines[cursor.at + 1 :], cursor.at + 1):
+        if line.startswith(b"diff --git "):
+            return at
         if not STAT.fullmatch(line):
-            cursor.fail(
-                "text after `---` gets lost",
-                hint="move it above the `---`, or indent the `---`",
-            )
-        cursor.at += 1
-    if not line:
-        cursor.fail("the patch holds no diff")
+            break
+    return None
 
 
 def _trailers(body: str) -> Iterator[tuple[str, str]]:

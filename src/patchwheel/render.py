@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from patchwheel.console import CONSOLE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from patchwheel.doctor import Finding
     from patchwheel.export import ExportResult
@@ -78,6 +78,12 @@ def status(found: Sequence[ForkStatus]) -> None:
             for patch in fork.patches
         ],
     )
+    _warnings(line for fork in found for line in fork.warnings)
+
+
+def _warnings(lines: Iterable[str]) -> None:
+    for line in lines:
+        CONSOLE.say(f"warning: {line}")
 
 
 def _applies(patch: PatchStatus) -> str:
@@ -215,6 +221,7 @@ def export(fork: str, result: ExportResult, *, check: bool) -> None:
     CONSOLE.say(f"{fork}: {len(result.kept)} of the series' patches keep their bytes")
     if result.range_diff:
         CONSOLE.say(result.range_diff)
+    _warnings(result.warnings)
 
 
 def pin(report: PinReport) -> None:

@@ -90,8 +90,9 @@ class Replay:
         except MisfitError as err:
             if not step.landed():
                 raise
+            what = "holds all that it changes" if self.get(err.path) else "is gone"
             raise MisfitError(
-                f"{patch.name} is already applied (landed?): {err.path} holds all that it changes",
+                f"{patch.name} is already applied (landed?): {err.path} {what}",
                 where=f"{patch.path}:{patch.diffs[0].line}",
                 path=err.path,
                 hint=f"if upstream took it, remove it from the series of {patch.fork}",

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from patchwheel.errors import InputError, PatchError
+from patchwheel.lint import warnings
 from patchwheel.replay import MisfitError
 from patchwheel.series import check_patch
 from patchwheel.tree import apply_series, replay
@@ -43,7 +44,10 @@ class PatchStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ForkStatus:
-    """`tree` is None when a patch fails; `newest` is None where nobody could be asked."""
+    """`tree` is None when a patch fails; `newest` is None where nobody could be asked.
+
+    `warnings` name what is odd in patches that are not malformed; nothing fails because of them.
+    """
 
     fork: str
     version: str
@@ -53,6 +57,7 @@ class ForkStatus:
     source_tree: str
     tree: str | None
     patches: tuple[PatchStatus, ...]
+    warnings: tuple[str, ...]
     wheel: str | None
     newest: str | None
     outdated: bool
@@ -79,7 +84,7 @@ def fork_status(
     `commit` is the one that the remote confirmed, `wheel` the last that was made;
     `newest` is asked for upstream's newest version, and may fail or return None.
     """
-    patches = _patches(source, series)
+    patches, odd = _patches(source, series)
     fine = all(patch.state in FINE for patch in patches)
     latest = _ask(newest)
     confirmed = source.commit or commit
@@ -92,13 +97,16 @@ def fork_status(
         source_tree=source.tree,
         tree=apply_series(source, series, store=store).tree if fine else None,
         patches=patches,
+        warnings=odd,
         wheel=wheel,
         newest=latest,
         outdated=latest is not None and _newer(latest, source.fork.version),
     )
 
 
-def _patches(source: Source, series: Series) -> tuple[PatchStatus, ...]:
+def _patches(
+    source: Source, series: Series
+) -> tuple[tuple[PatchStatus, ...], tuple[str, ...]]:
     found: dict[str, PatchStatus] = {}
     sound: list[Patch] = []
     for patch in series.patches:
@@ -115,7 +123,8 @@ def _patches(source: Source, series: Series) -> tuple[PatchStatus, ...]:
     follow = replay(source, sound)
     for patch in sound:
         found[patch.name] = try_patch(follow, patch)
-    return tuple(found[patch.name] for patch in series.patches)
+    odd = tuple(warnings(sound, follow.files))
+    return tuple(found[patch.name] for patch in series.patches), odd
 
 
 def try_patch(follow: Replay, patch: Patch) -> PatchStatus:

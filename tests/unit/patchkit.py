@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import os
+import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pytest
+
+from patchwheel.authoring import open_work
+from patchwheel.errors import PatchError
+from patchwheel.export import ExportResult, export
 from patchwheel.manifest import Fork
 from patchwheel.repo import Repository
 from patchwheel.series import Patch, Series, load_series
 from patchwheel.source import Source
 from patchwheel.store import Store
+from patchwheel.tree import PatchedTree, apply_series
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -19,6 +27,7 @@ if TYPE_CHECKING:
 # A file is its content, or its mode and its content.
 Files = dict[str, "bytes | tuple[str, bytes]"]
 
+STATUS = "Upstream-Status: Pending"
 HEAD = b"From 0000000000000000000000000000000000000000 Mon Sep 17 00:00:00 2001\n"
 ONE = b"""diff --git a/a.txt b/a.txt
 --- a/a.txt
@@ -121,3 +130,74 @@ class Kit:
         files = self.repo.files(tree)
         blobs = self.repo.read([blob.oid for blob in files.values()])
         return {path: blobs[blob.oid] for path, blob in files.items()}
+
+
+class Session:
+    """A person in an open work tree."""
+
+    def __init__(self, kit: Kit, tree: PatchedTree) -> None:
+        self.kit, self.tree = kit, tree
+        open_work(tree, kit.work, store=kit.store)
+
+    def git(self, *words: str, **env: str) -> str:
+        done = subprocess.run(
+            ["git", *words],
+            cwd=self.kit.work,
+            env={**os.environ, **env},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return done.stdout.strip()
+
+    def write(self, path: str, data: bytes) -> None:
+        file = self.kit.work / path
+        file.parent.mkdir(exist_ok=True)
+        file.write_bytes(data)
+
+    def commit(self, subject: str, body: str = STATUS) -> None:
+        self.git("add", "--all")
+        self.git("commit", "-q", "--cleanup=verbatim", "-m", subject, "-m", body)
+
+    def rebase(self, script: str, editor: str = "true") -> None:
+        """Edit the list of commits with a sed script."""
+        self.git(
+            *("rebase", "-q", "-i", "refs/patchwheel/base"),
+            GIT_SEQUENCE_EDITOR=f"sed -i -e '{script}'",
+            GIT_EDITOR=editor,
+        )
+
+    def export(self, *, check: bool = False) -> ExportResult:
+        return export(
+            self.kit.work, self.tree.source, store=self.kit.store, check=check
+        )
+
+    def refusal(self) -> PatchError:
+        before = snapshot(self.kit)
+        with pytest.raises(PatchError) as caught:
+            self.export()
+        assert snapshot(self.kit) == before
+        return caught.value
+
+    @property
+    def names(self) -> list[str]:
+        return [patch.name for patch in load_series(self.kit.folder).patches]
+
+    def check_round_trip(self) -> None:
+        """The series on disk gives the tree of HEAD, and a second export changes nothing."""
+        series = load_series(self.kit.folder)
+        tree = apply_series(self.tree.source, series, store=self.kit.store)
+        assert tree.tree == self.git("rev-parse", "HEAD^{tree}")
+        before = snapshot(self.kit)
+        result = self.export()
+        assert (result.changed, result.written, result.range_diff) == (False, (), "")
+        assert snapshot(self.kit) == before
+
+
+def snapshot(kit: Kit) -> dict[str, bytes]:
+    folder = kit.folder.parent
+    return {
+        str(p.relative_to(folder)): p.read_bytes()
+        for p in folder.rglob("*")
+        if p.is_file()
+    }

@@ -8,12 +8,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
-from patchkit import ONE, Files, Kit, mail, numbered, patch
+from patchkit import ONE, STATUS, Files, Kit, Session, mail, numbered, patch, snapshot
 
 from patchwheel import folderswap
 from patchwheel.authoring import WorkTree, open_work
 from patchwheel.errors import MachineError, PatchError
-from patchwheel.export import ExportResult, export
 from patchwheel.repo import Repository
 from patchwheel.series import load_series
 from patchwheel.serieswriter import name_patches
@@ -26,84 +25,12 @@ if TYPE_CHECKING:
     from patchwheel.series import Patch
 
 LINES = numbered(1, 40)
-STATUS = "Upstream-Status: Pending"
 HEADER = "# why these\n\n"
 
 
 @pytest.fixture
 def kit(tmp_path: Path) -> Kit:
     return Kit(tmp_path)
-
-
-class Session:
-    """A person in an open work tree."""
-
-    def __init__(self, kit: Kit, tree: PatchedTree) -> None:
-        self.kit, self.tree = kit, tree
-        open_work(tree, kit.work, store=kit.store)
-
-    def git(self, *words: str, **env: str) -> str:
-        done = subprocess.run(
-            ["git", *words],
-            cwd=self.kit.work,
-            env={**os.environ, **env},
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        return done.stdout.strip()
-
-    def write(self, path: str, data: bytes) -> None:
-        file = self.kit.work / path
-        file.parent.mkdir(exist_ok=True)
-        file.write_bytes(data)
-
-    def commit(self, subject: str, body: str = STATUS) -> None:
-        self.git("add", "--all")
-        self.git("commit", "-q", "--cleanup=verbatim", "-m", subject, "-m", body)
-
-    def rebase(self, script: str, editor: str = "true") -> None:
-        """Edit the list of commits with a sed script."""
-        self.git(
-            *("rebase", "-q", "-i", "refs/patchwheel/base"),
-            GIT_SEQUENCE_EDITOR=f"sed -i -e '{script}'",
-            GIT_EDITOR=editor,
-        )
-
-    def export(self, *, check: bool = False) -> ExportResult:
-        return export(
-            self.kit.work, self.tree.source, store=self.kit.store, check=check
-        )
-
-    def refusal(self) -> PatchError:
-        before = snapshot(self.kit)
-        with pytest.raises(PatchError) as caught:
-            self.export()
-        assert snapshot(self.kit) == before
-        return caught.value
-
-    @property
-    def names(self) -> list[str]:
-        return [patch.name for patch in load_series(self.kit.folder).patches]
-
-    def check_round_trip(self) -> None:
-        """The series on disk gives the tree of HEAD, and a second export changes nothing."""
-        series = load_series(self.kit.folder)
-        tree = apply_series(self.tree.source, series, store=self.kit.store)
-        assert tree.tree == self.git("rev-parse", "HEAD^{tree}")
-        before = snapshot(self.kit)
-        result = self.export()
-        assert (result.changed, result.written, result.range_diff) == (False, (), "")
-        assert snapshot(self.kit) == before
-
-
-def snapshot(kit: Kit) -> dict[str, bytes]:
-    folder = kit.folder.parent
-    return {
-        str(p.relative_to(folder)): p.read_bytes()
-        for p in folder.rglob("*")
-        if p.is_file()
-    }
 
 
 @pytest.fixture(scope="module")

@@ -268,7 +268,6 @@ BAD = {
         "second mail",
         6,
     ),
-    "--- in the body": (mail(ONE, body="a\n---\nlost"), "text after `---`", 8),
     "--- path in the body": (mail(ONE, body="a\n--- path"), "takes this line", 7),
     "diff - in the body": (mail(ONE, body="diff -u a b"), "takes this line", 6),
     "Index: in the body": (mail(ONE, body="Index: a"), "takes this line", 6),
