@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from patchwheel import dep3
 from patchwheel.patchdiff import (
     EXPORT_HINT,
     MBOX,
@@ -84,7 +85,17 @@ class Patch:
 def _mail(cursor: Cursor) -> Mail:
     if not any(line.strip() for line in cursor.lines):
         cursor.fail("the patch is empty")
-    head = _headers(cursor)
+    fields = _headers(cursor)
+    head = {name.lower(): _unfolded(value) for name, value in fields}
+    subject, text = dep3.description(
+        next((v for n, v in fields if n.lower() == "description"), "")
+    )
+    head = {
+        "from": head.get("author", ""),
+        "date": head.get("last-update", ""),
+        "subject": subject,
+        **head,
+    }
     for key in ("from", "date", "subject"):
         if not head.get(key):
             cursor.fail(
@@ -107,38 +118,55 @@ def _mail(cursor: Cursor) -> Mail:
             expected="From: Name <address>",
         )
     subject = re.sub(r"^\[PATCH[^\]]*\] *", "", head["subject"])
-    body = "\n".join(_body(cursor)).strip("\n")
+    body = "\n".join([text, "", *_body(cursor)]).strip("\n")
+    # What a mail says of itself stays with the message, which is all that a commit has.
+    more = [f"{n}: {_unfolded(v)}" for n, v in fields if dep3.FIELD.fullmatch(n)]
+    gap = "\n" if any(_trailers(body)) else "\n\n"
+    body = gap.join(filter(None, [body, "\n".join(more)]))
     return Mail(
         author=author,
         address=address,
         when=_date(cursor, head["date"]),
         subject=subject,
         message=f"{subject}\n\n{body}\n" if body else f"{subject}\n",
-        trailers=tuple(_trailers(body)),
+        trailers=_with_status(body),
     )
 
 
-def _headers(cursor: Cursor) -> dict[str, str]:
-    found: dict[str, str] = {}
-    key = ""
+def _with_status(body: str) -> tuple[tuple[str, str], ...]:
+    """Return the trailers of a message; without an Upstream-Status, one for what DEP-3 fields say anywhere."""
+    found = tuple(_trailers(body))
+    if any(key.lower() == "upstream-status" for key, _ in found):
+        return found
+    fields = [pair for part in body.split("\n\n") for pair in _trailers(part)]
+    status = dep3.upstream_status(fields)
+    return (*found, ("Upstream-Status", status)) if status else found
+
+
+def _headers(cursor: Cursor) -> list[tuple[str, str]]:
+    """Read names and values, folded lines as lines, to an empty line or to the `---` of Debian's headers."""
+    found: list[tuple[str, str]] = []
     if cursor.peek().startswith(b"From "):
         cursor.at += 1
-    while line := _text(cursor):
+    while (line := _text(cursor)) and line != "---":
         name, colon, value = line.partition(":")
-        if line[0] in " \t" and key:
-            found[key] += " " + line.strip()
+        if line[0] in " \t" and found:
+            found[-1] = (found[-1][0], f"{found[-1][1]}\n{line[1:]}")
         elif colon and re.fullmatch(r"[A-Za-z0-9-]+", name):
-            key = name.lower()
-            found[key] = value.strip()
+            found.append((name, value.strip()))
         else:
             cursor.fail(
                 "this is no mail header", expected="a patch in git's mail format"
             )
         cursor.at += 1
     cursor.at += 1
+    return found
+
+
+def _unfolded(value: str) -> str:
     from email.header import decode_header, make_header
 
-    return {k: str(make_header(decode_header(v))) for k, v in found.items()}
+    return str(make_header(decode_header(re.sub(r"\n\s*", " ", value))))
 
 
 def _text(cursor: Cursor) -> str:
@@ -155,7 +183,7 @@ def _text(cursor: Cursor) -> str:
 def _date(cursor: Cursor, value: str) -> str:
     from email.utils import mktime_tz, parsedate_tz
 
-    date = parsedate_tz(value)
+    date = parsedate_tz(dep3.date(value))
     if date is None:
         cursor.fail(f"cannot read the date {value!r}", line=1)
     east = (date[9] or 0) // 60
