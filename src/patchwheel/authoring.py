@@ -58,6 +58,7 @@ class WorkTree:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.repo = Repository(folder / ".git", folder)
+        self.repo.unlock()
         try:
             state = json.loads((folder / ".git" / STATE).read_text())
             self.tree, self.series = str(state["tree"]), list(state["series"])

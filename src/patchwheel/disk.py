@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import shutil
 import stat
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 def write_atomically(path: Path, data: bytes) -> None:
     """Write `data` so that `path` holds all of it or what it held before, a power cut included."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    handle, name = tempfile.mkstemp(".tmp", f".{path.name}.", path.parent)
     temporary = Path(name)
     try:
         with os.fdopen(handle, "wb") as stream:
@@ -30,6 +31,19 @@ def write_atomically(path: Path, data: bytes) -> None:
         temporary.unlink(missing_ok=True)
         raise
     fsync(path.parent)
+
+
+@contextlib.contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Wait until nobody else is alone with the folder; nothing is left in it, and whoever is killed holds nothing."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        # Some network file systems know no such locks.
+        with contextlib.suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def files(folder: Path) -> Iterator[tuple[str, int]]:

@@ -55,6 +55,10 @@ class History:
         """Use the objects of a repository on this machine where they lie, instead of copying them."""
         folder = Path(url.removeprefix("file://"))
         for objects in (folder / ".git" / "objects", folder / "objects"):
+            # git would ask for the commits beyond its end, and again, without an end.
+            if objects.with_name("shallow").exists():
+                hint = f"git -C {folder} fetch --unshallow"
+                refuse(self.fork, f"{url} is a shallow clone", hint=hint)
             if objects.is_dir():
                 place = self.repo.git_dir / "objects" / "info" / "alternates"
                 place.parent.mkdir(exist_ok=True)

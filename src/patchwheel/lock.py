@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Never
 
-from patchwheel.disk import write_atomically
+from patchwheel.disk import alone, write_atomically
 from patchwheel.errors import MachineError, ManifestError
 
 if TYPE_CHECKING:
@@ -199,7 +199,8 @@ def save_lock(lock: Lock) -> None:
         "forks": {k: _fork_out(f) for k, f in sorted(lock.forks.items())},
     }
     try:
-        write_atomically(lock.path, (_pretty(data) + "\n").encode())
+        with alone(lock.path.parent):
+            write_atomically(lock.path, (_pretty(data) + "\n").encode())
     except OSError as err:
         raise MachineError(
             f"the lock cannot be written: {err.strerror}", where=lock.path

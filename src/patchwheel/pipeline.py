@@ -125,7 +125,8 @@ class Pipeline:
         self.options = options
         self.report = report
         # What a rebase had complete when it was cut off is put in place before anything is read.
-        recover(options.manifest.absolute().parent)
+        if done := recover(options.manifest.absolute().parent):
+            report.say(f"pin, lock and series of {done} are changed, as was begun")
         self.manifest: Manifest = load_manifest(options.manifest)
         self.store = Store(options.store, say=report.say)
         self._once = threading.RLock()
@@ -242,6 +243,12 @@ class Pipeline:
 
     def work_folder(self, fork: Fork) -> Path:
         return self.manifest.root / "work" / fork.name
+
+    def alone(self, fork: Fork) -> contextlib.AbstractContextManager[None]:
+        """Let nobody else change the fork's work tree, series or pin meanwhile."""
+        place = digest(str(self.work_folder(fork).absolute()))[:16]
+        busy = f"another patchwheel is changing {fork.name}"
+        return self.store.lock(f"change-{place}", busy=busy)
 
     def locked(self, fork: Fork) -> ForkBuild:
         return self.lock.fork(fork, self.python)
@@ -554,7 +561,8 @@ class Pipeline:
 
         folder, source = self.work_folder(fork), self.source(fork)
         if folder.exists() or not check:
-            return export(folder, source, store=self.store, check=check)
+            with self.alone(fork):
+                return export(folder, source, store=self.store, check=check)
         with self.store.scratch() as scratch:
             open_work(self.tree(fork), scratch / fork.name, store=self.store)
             return export(scratch / fork.name, source, store=self.store, check=True)

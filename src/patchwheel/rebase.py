@@ -6,6 +6,7 @@ Pin, lock and series change together at the end, see `journal`.
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ from patchwheel.authoring import (
     write_commit,
 )
 from patchwheel.authoring import STATE as WORK
-from patchwheel.disk import write_atomically
+from patchwheel.disk import rmtree, write_atomically
 from patchwheel.errors import PatchError
 from patchwheel.repo import GitError, Repository
 
@@ -81,7 +82,7 @@ def start(tree: PatchedTree, onto: Source, folder: Path, *, store: Store) -> Non
     refs = {ref: work.repo.text("rev-parse", ref) for ref in (BASE, EXPORTED)}
     before = {"refs": refs, "tree": work.tree, "series": work.series}
     state = {"tree": onto.tree, "pin": pin_of(onto.fork), "before": before}
-    write_atomically(folder / ".git" / STATE, json.dumps(state, indent=1).encode())
+    write_atomically(state_of(folder), json.dumps(state, indent=1).encode())
     _git(work, "--onto", ONTO, BASE, BRANCH)
 
 
@@ -89,27 +90,59 @@ def proceed(folder: Path, how: str) -> None:
     """Go on after a conflict was resolved (`continue`) or its patch dropped (`skip`); raises PatchError at the next one."""
     begun(folder)
     work = WorkTree(folder)
-    if work.unfinished():
+    onto = work.repo.text("rev-parse", ONTO)
+    killed = _killed(folder / ".git" / "rebase-merge")
+    if work.unfinished() and not killed:
         _git(work, f"--{how}")
     elif how == "skip":
-        raise PatchError("there is no patch to skip", where=folder)
+        raise PatchError(
+            "there is no patch to skip",
+            where=folder,
+            hint=f"`patchwheel rebase {folder.name} --continue`",
+        )
+    elif killed or not _follows(work, onto):
+        _restore(work)
+        _git(work, "--onto", ONTO, BASE, BRANCH)
 
 
 def abort(folder: Path) -> None:
     """Put the work tree back as it was before the rebase."""
     begun(folder)
-    work = WorkTree(folder)
-    if work.unfinished():
-        work.repo.git("rebase", "--abort")
-    unsettle(folder)
-    work.repo.git("checkout", "-q", "-B", BRANCH, EXPORTED)
+    _restore(WorkTree(folder))
     close(folder)
+
+
+def _follows(work: WorkTree, onto: str) -> bool:
+    words = ("merge-base", onto, BRANCH)
+    return work.repo.git(*words, ok=(0, 1)).decode().strip() == onto
+
+
+def _killed(state: Path) -> bool:
+    """Say whether git's rebase ended without having stopped: then it may not know the patch that it was at."""
+    if not state.exists() or (state / "stopped-sha").exists():
+        return False
+    done = state / "done"
+    last = done.read_text("utf-8").splitlines()[-1:] if done.exists() else []
+    return not (last and last[0].startswith(("b", "x", "exec")))
+
+
+def _restore(work: WorkTree) -> None:
+    """Undo all of a rebase; not with `git rebase --abort`, which needs more than a git that was killed may leave."""
+    unsettle(work.folder)
+    for state in ("rebase-merge", "rebase-apply"):
+        rmtree(work.folder / ".git" / state)
+    work.repo.git("checkout", "-q", "--force", "-B", BRANCH, EXPORTED)
+    # And files that it had written, and not noted yet.
+    others = work.repo.git("ls-files", "--others", "-z").split(b"\0")
+    for path in work.repo.files(ONTO):
+        if os.fsencode(path) in others:
+            (work.folder / path).unlink()
 
 
 def begun(folder: Path) -> Begun:
     """Return the rebase that is going on; raises PatchError when there is none."""
     try:
-        data = json.loads((folder / ".git" / STATE).read_text())
+        data = json.loads(state_of(folder).read_text())
     except OSError as err:
         raise PatchError(
             f"no rebase of {folder.name} is going on",
@@ -120,7 +153,7 @@ def begun(folder: Path) -> Begun:
 
 
 def is_begun(folder: Path) -> bool:
-    return (folder / ".git" / STATE).exists()
+    return state_of(folder).exists()
 
 
 def settle(folder: Path, onto: Source) -> None:
@@ -132,7 +165,7 @@ def settle(folder: Path, onto: Source) -> None:
 
 def unsettle(folder: Path) -> None:
     """Undo `settle` and what an export recorded after it, so that both can be done again."""
-    before = json.loads((folder / ".git" / STATE).read_text())["before"]
+    before = json.loads(state_of(folder).read_text())["before"]
     repo = WorkTree(folder).repo
     for ref, oid in before["refs"].items():
         repo.git("update-ref", ref, oid)
@@ -141,7 +174,11 @@ def unsettle(folder: Path) -> None:
 
 
 def close(folder: Path) -> None:
-    (folder / ".git" / STATE).unlink(missing_ok=True)
+    state_of(folder).unlink(missing_ok=True)
+
+
+def state_of(folder: Path) -> Path:
+    return folder / ".git" / STATE
 
 
 def label_of(fork: Fork) -> str:
@@ -181,8 +218,8 @@ def with_pin(text: str, name: str, pin: dict[str, Any]) -> str:
     return str(tomlkit.dumps(document))
 
 
-def _git(work: WorkTree, *words: str) -> None:
-    """Run git's rebase; where it stops, say why and what to do."""
+def _git(work: WorkTree, *words: str, known: str = "") -> None:
+    """Run git's rebase; where it stops, say why and what to do. `known` was resolved by what rerere remembers."""
     name, folder = work.folder.name, work.folder
     try:
         work.repo.git(*SETTINGS, *_words(words), env={"GIT_EDITOR": "true"})
@@ -193,6 +230,11 @@ def _git(work: WorkTree, *words: str) -> None:
             ) from err
         patch = work.repo.text("log", "-1", "--format=%s", "REBASE_HEAD")
         files = work.repo.text("diff", "--name-only", "--diff-filter=U").splitlines()
+        stopped = work.repo.text("rev-parse", "REBASE_HEAD")
+        resolved = work.repo.text("diff", "--cached", "--name-only", "HEAD")
+        if resolved and not files and stopped != known:
+            _git(work, "--continue", known=stopped)
+            return
         if not files:
             raise PatchError(
                 f"nothing is left of {patch!r}: upstream has it",

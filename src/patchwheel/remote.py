@@ -25,6 +25,8 @@ SETTINGS = (
     *("-c", "fetch.unpackLimit=1"),
     *("-c", "http.lowSpeedLimit=1", "-c", "http.lowSpeedTime=60"),
 )
+REACH = "check the address, the network and the access rights"
+HOLES = "it is a partial clone that lacks these files: name the repository that it was cloned from"
 LOCAL = re.compile(r"file://|/|\./|\.\./")
 
 
@@ -176,7 +178,7 @@ class Remote:
             raise InputError(
                 f"{self.fork.name}: git cannot fetch from {redacted(url)}",
                 tail=said[-10:],
-                hint="check the address, the network and the access rights",
+                hint=HOLES if "promisor remote" in err.stderr else REACH,
             ) from err
 
     def no_address(self, path: str) -> Never:

@@ -40,6 +40,7 @@ SETTINGS = (
 # For objects that are not kept in this form.
 UNSYNCED = ("-c", "core.fsync=none", "-c", "core.looseCompression=0")
 MANY_PACKS = 50
+LEFT = re.compile(r"(\.lock'|lock config file .+): File exists")
 
 
 class GitError(PatchwheelError):
@@ -128,9 +129,27 @@ class Repository:
                 raise MachineError(
                     "git cannot be started", hint="install git 2.35 or newer"
                 ) from missing
-        if status not in ok:
-            raise GitError(words, int(status or 0), _text(err))
-        return out
+        if status in ok:
+            return out
+        if LEFT.search(_text(err)) and self.unlock():
+            return self.git(*words, stdin=stdin, env=env, ok=ok)
+        raise GitError(words, int(status or 0), _text(err))
+
+    def unlock(self) -> bool:
+        """Remove the locks of a git that was killed, if none runs here; say whether there were any."""
+        left = [*self.git_dir.glob("*.lock"), *self.git_dir.glob("refs/**/*.lock")]
+        if not left or not Path("/proc/self").exists():
+            return False
+        here = (self.work_tree or self.git_dir).resolve()
+        for process in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                if (process / "comm").read_text().startswith("git"):
+                    cwd = (process / "cwd").readlink()
+                    if cwd.is_relative_to(here):
+                        return False
+        for path in left:
+            path.unlink(missing_ok=True)
+        return True
 
     def text(self, *words: str, env: Mapping[str, str] | None = None) -> str:
         return _text(self.git(*words, env=env)).strip()

@@ -111,8 +111,8 @@ class Store:
                 rmtree(folder)
 
     @contextlib.contextmanager
-    def lock(self, name: str) -> Iterator[None]:
-        """Hold the lock `name`; a process that was killed holds nothing."""
+    def lock(self, name: str, *, busy: str | None = None) -> Iterator[None]:
+        """Hold the lock `name`, waited for unless `busy` says what else to tell; who was killed holds nothing."""
         self.ensure()
         import filelock
 
@@ -120,7 +120,9 @@ class Store:
         try:
             with self._usable():
                 lock.acquire(timeout=0)
-        except filelock.Timeout:
+        except filelock.Timeout as err:
+            if busy:
+                raise MachineError(busy, hint="try again when it has ended") from err
             self.say(
                 f"waiting for another patchwheel that is making {name.partition('-')[0]}"
             )

@@ -136,26 +136,29 @@ def start_rebase(pipeline: Pipeline, fork: Fork, ref: str) -> ExportResult:
     from patchwheel import rebase
 
     folder = pipeline.work_folder(fork)
-    if rebase.is_begun(folder):
-        raise PatchError(
-            f"a rebase of {fork.name} is going on",
-            where=folder,
-            hint=f"`patchwheel rebase {fork.name} --continue`, --skip or --abort",
-        )
-    onto = target(pipeline, fork, ref)
-    rebase.start(pipeline.tree(fork), onto, folder, store=pipeline.store)
-    return finish_rebase(pipeline, fork)
+    with pipeline.alone(fork):
+        if rebase.is_begun(folder):
+            raise PatchError(
+                f"a rebase of {fork.name} is going on",
+                where=folder,
+                hint=f"`patchwheel rebase {fork.name} --continue`, --skip or --abort",
+            )
+        onto = target(pipeline, fork, ref)
+        rebase.start(pipeline.tree(fork), onto, folder, store=pipeline.store)
+        return finish_rebase(pipeline, fork)
 
 
 def proceed_rebase(pipeline: Pipeline, fork: Fork, how: str) -> ExportResult | None:
-    from patchwheel import rebase
+    from patchwheel import journal, rebase
 
     folder = pipeline.work_folder(fork)
-    if how == "abort":
-        rebase.abort(folder)
-        return None
-    rebase.proceed(folder, how)
-    return finish_rebase(pipeline, fork)
+    with pipeline.alone(fork):
+        if how == "abort":
+            rebase.abort(folder)
+            journal.unstage(pipeline.manifest.root, fork.name)
+            return None
+        rebase.proceed(folder, how)
+        return finish_rebase(pipeline, fork)
 
 
 def finish_rebase(pipeline: Pipeline, fork: Fork) -> ExportResult:
@@ -185,6 +188,6 @@ def finish_rebase(pipeline: Pipeline, fork: Fork) -> ExportResult:
         shutil.rmtree(staged, ignore_errors=True)
         raise
     names = [pipeline.manifest.lock_path.name, pipeline.manifest.path.name]
-    journal.commit(root, staged, names, fork.name)
-    rebase.close(folder)
+    then = rebase.state_of(folder)
+    journal.commit(root, staged, names, fork.name, then=then)
     return result

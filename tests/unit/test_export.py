@@ -137,6 +137,13 @@ def test_a_users_settings_change_no_byte(session: Session) -> None:
     first = session.export(check=True)
     for name, value in {
         "diff.noprefix": "true",
+        "diff.mnemonicPrefix": "true",
+        "diff.external": "false",
+        "color.diff": "always",
+        "color.ui": "always",
+        "core.autocrlf": "true",
+        "commit.gpgSign": "true",
+        "merge.conflictStyle": "zdiff3",
         "diff.context": "1",
         "diff.renames": "false",
         "format.signOff": "true",

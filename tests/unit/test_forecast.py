@@ -312,6 +312,28 @@ def test_files_are_fetched_together_where_the_remote_can_leave_them_out(
     assert not [r for r in found.repo.text(*lazy).splitlines() if r[0] == "?"]
 
 
+def test_a_partial_clone_tells_the_commits_and_a_shallow_one_is_refused(
+    upstream: Upstream, store: Store
+) -> None:
+    stopped = upstream.commit("Rework (#12)", a=with_line(30, "theirs"))
+    support.git(upstream.folder, "config", "uploadpack.allowFilter", "true")
+    clones = []
+    for how in ("--filter=blob:none", "--depth=1"):
+        clones.append(upstream.folder.with_name(f"clone{how}"))
+        words = ("clone", "-q", how, upstream.folder.as_uri(), str(clones[-1]))
+        support.git(upstream.folder, *words)
+    with pytest.raises(InputError, match="is a shallow clone") as caught:
+        history(fork(clones[1]), store).update()
+    assert "fetch --unshallow" in str(caught.value.hint)
+    found = history(fork(clones[0]), store)
+    found.update()
+    span = Span(ref="main", base=upstream.base, tip=stopped)
+    data = patch(mail(upstream.diff(with_line(30))))
+    [outlook] = forecast(found.repo, [data], span, have=found.have).patches
+    assert outlook.commit
+    assert (outlook.state, outlook.commit.oid) == ("conflict", stopped)
+
+
 def test_a_repository_on_this_machine_is_not_copied(
     upstream: Upstream, store: Store
 ) -> None:

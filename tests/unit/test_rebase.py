@@ -14,7 +14,7 @@ import support
 from patchkit import Files, Kit, mail, numbered
 
 from patchwheel import journal, rebase
-from patchwheel.authoring import EXPORTED, WorkTree
+from patchwheel.authoring import EXPORTED, WorkTree, open_work
 from patchwheel.errors import ManifestError, PatchError
 from patchwheel.export import export
 from patchwheel.manifest import Sdist
@@ -253,6 +253,103 @@ def test_abort_puts_everything_back(kit: Kit) -> None:
     assert move.files() == {"a": with_line(30), "b": with_line(10)}
 
 
+def test_a_rebase_that_was_killed_before_git_began_goes_on(
+    kit: Kit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    move = Move(kit, {"a": b"new\n" + LINES, "b": LINES})
+    with monkeypatch.context() as patched:
+        patched.setattr(rebase, "_git", lambda *_: None)
+        move.start()
+    rebase.proceed(kit.work, "continue")
+    move.finish()
+    assert move.files() == {"a": b"new\n" + with_line(30), "b": with_line(10)}
+
+
+def test_the_patch_that_a_killed_git_was_at_is_not_forgotten(kit: Kit) -> None:
+    move = Move(kit, {"a": with_line(30, "theirs"), "b": LINES})
+    with pytest.raises(PatchError, match="'ENH: a' conflicts"):
+        move.start()
+    # As when it is killed after it took the next patch from its list.
+    state = kit.work / ".git" / "rebase-merge"
+    (state / "stopped-sha").unlink()
+    move.git("reset", "-q", "--hard")
+    with pytest.raises(PatchError, match="there is no patch to skip"):
+        rebase.proceed(kit.work, "skip")
+    with pytest.raises(PatchError, match="'ENH: a' conflicts"):
+        rebase.proceed(kit.work, "continue")
+    (kit.work / "a").write_bytes(with_line(30, "both"))
+    move.git("add", "a")
+    rebase.proceed(kit.work, "continue")
+    move.finish()
+    assert move.files() == {"a": with_line(30, "both"), "b": with_line(10)}
+
+
+def test_abort_does_without_the_state_of_a_git_that_was_killed(kit: Kit) -> None:
+    move = Move(kit, {"a": with_line(30, "theirs"), "b": LINES, "new": b"1\n"})
+    with pytest.raises(PatchError, match="conflicts"):
+        move.start()
+    git = kit.work / ".git"
+    (git / "rebase-merge" / "head-name").unlink()
+    move.git("rm", "-q", "--cached", "new")
+    (git / "index.lock").touch()
+    (kit.work / "mine").write_text("kept")
+    rebase.abort(kit.work)
+    assert move.files() == {"a": with_line(30), "b": with_line(10)}
+    assert move.git("status", "--porcelain") == "?? mine"
+    assert not WorkTree(kit.work).unfinished()
+
+
+NOISE = {
+    "diff.noprefix": "true",
+    "diff.mnemonicPrefix": "true",
+    "diff.external": "false",
+    "diff.renames": "false",
+    "color.ui": "always",
+    "color.diff": "always",
+    "core.autocrlf": "true",
+    "commit.gpgSign": "true",
+    "gpg.program": "false",
+    "merge.conflictStyle": "merge",
+    "merge.renames": "false",
+    "rebase.autoStash": "true",
+    "rebase.autoSquash": "true",
+    "rebase.backend": "apply",
+    "rebase.missingCommitsCheck": "error",
+    "sequence.editor": "false",
+    "core.editor": "false",
+    "rerere.enabled": "false",
+}
+
+
+def test_a_users_settings_change_no_rebase(
+    kit: Kit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Given for all repositories they do not count; given for the work tree, they change nothing."""
+    files: Files = {"a": with_line(30, "theirs"), "b": b"new\n" + LINES}
+    results = []
+    for noise in ({}, NOISE):
+        other = Kit(tmp_path / f"{len(noise)}")
+        move = Move(other, files)
+        open_work(move.tree, other.work, store=other.store)
+        config = tmp_path / "gitconfig"
+        for key, value in noise.items():
+            for place in (["--local"], ["--file", str(config)]):
+                move.git("config", *place, key, value)
+        if noise:
+            monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(config))
+        with pytest.raises(PatchError, match="'ENH: a' conflicts in a"):
+            move.start()
+        marked = (other.work / "a").read_bytes()
+        assert b"||||||| " in marked
+        (other.work / "a").write_bytes(with_line(30, "both"))
+        move.git("add", "a")
+        rebase.proceed(other.work, "continue")
+        result = move.finish()
+        written = {p.name: p.read_bytes() for p in other.folder.iterdir()}
+        results.append((marked, result, written, move.git("rev-parse", "HEAD^{tree}")))
+    assert results[0] == results[1]
+
+
 def test_what_failed_at_the_end_can_be_done_again_or_undone(kit: Kit) -> None:
     new: Files = {"a": numbered(1, 60, l28="theirs"), "b": LINES}
     move = Move(kit, new)
@@ -300,6 +397,10 @@ def test_resolutions_are_shared_through_the_folder_of_the_patches(kit: Kit) -> N
     move.git("add", "a")
     rebase.proceed(kit.work, "continue")
     assert list((kit.folder / "rr-cache").glob("*/postimage"))
+    rebase.abort(kit.work)
+    move.start()
+    move.finish()
+    assert move.files() == {"a": with_line(30, "both"), "b": with_line(10)}
 
 
 MANIFEST = """# ours
@@ -331,6 +432,7 @@ def project(root: Path) -> Path:
             "forks.lock": "old lock",
             "patches/demo/series": "old series",
             "patches/other/series": "other",
+            "begun": "rebase",
         },
     )
     staged = journal.stage(root, root / "forks.toml", root / "forks.lock", "demo")
@@ -393,7 +495,7 @@ def test_pin_lock_and_series_change_together_wherever_it_is_cut_off(
                     owner, name, lambda *w, real=real, **_k: counted(real, *w)
                 )
             try:
-                journal.commit(root, staged, names, "demo")
+                journal.commit(root, staged, names, "demo", then=root / "begun")
                 steps = done
             except Cut:
                 pass

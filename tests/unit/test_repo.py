@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
 import threading
 from typing import TYPE_CHECKING
 
@@ -181,6 +182,37 @@ def test_the_users_configuration_and_hooks_do_not_count(
     config.write_text("[diff]\n\tnoprefix = true\n[core]\n\tabbrev = 4\n")
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(config))
     assert repo.git("config", "--get", "diff.noprefix", ok=(1,)) == b""
+
+
+@pytest.mark.parametrize("lock", ["refs/heads/x.lock", "config.lock"])
+def test_what_a_git_that_was_killed_locked_is_unlocked(
+    repo: Repository, lock: str
+) -> None:
+    tree = repo.import_files([("a", "100644", b"1")])
+    who = {"name": "n", "mail": "m"}
+    commit = repo.commit(tree, "x", epoch=0, **who)
+    (repo.git_dir / lock).parent.mkdir(parents=True, exist_ok=True)
+    (repo.git_dir / lock).touch()
+    words = ("update-ref", "refs/heads/x", commit)
+    if lock == "config.lock":
+        words = ("config", "x.y", "z")
+    # One that runs there may be the owner.
+    with subprocess.Popen(
+        ["git", "cat-file", "--batch"],
+        cwd=repo.git_dir,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as other:
+        assert other.stdin
+        assert other.stdout
+        other.stdin.write(f"{tree}\n".encode())
+        other.stdin.flush()
+        other.stdout.readline()
+        with pytest.raises(GitError, match="File exists"):
+            repo.git(*words)
+        other.kill()
+    repo.git(*words)
+    assert not (repo.git_dir / lock).exists()
 
 
 def test_a_failure_carries_what_git_said(repo: Repository) -> None:

@@ -253,6 +253,34 @@ def test_a_moved_tag_names_both_commits(
     assert moved in str(caught.value)
 
 
+@pytest.mark.parametrize("how", ["--depth=1", "--filter=blob:none"])
+def test_a_shallow_and_a_partial_clone_are_enough_for_a_commit_that_they_have(
+    get: Callable[..., Source], tmp_path: Path, how: str
+) -> None:
+    upstream, clone = tmp_path / "upstream", tmp_path / "clone"
+    first = make_upstream(upstream, {"thing/__init__.py": "x = 0\n"})
+    commit = make_upstream(upstream, FILES, tag="v1.0")
+    git(upstream, "config", "uploadpack.allowFilter", "true")
+    git(tmp_path, "clone", "-q", how, upstream.as_uri(), str(clone))
+    assert content(get(from_git(clone, commit, tag="v1.0"))) == FILES
+    if how == "--depth=1":
+        with pytest.raises(InputError, match=f"has no commit {first}|cannot fetch"):
+            get(from_git(clone, first))
+
+
+def test_a_partial_clone_without_the_files_is_told(
+    get: Callable[..., Source], tmp_path: Path
+) -> None:
+    upstream, clone = tmp_path / "upstream", tmp_path / "clone"
+    commit = make_upstream(upstream, FILES)
+    git(upstream, "config", "uploadpack.allowFilter", "true")
+    words = ("clone", "-q", "--no-checkout", "--filter=blob:none", upstream.as_uri())
+    git(tmp_path, *words, str(clone))
+    with pytest.raises(InputError, match="git cannot fetch from") as caught:
+        get(from_git(clone, commit))
+    assert "it is a partial clone that lacks these files" in str(caught.value.hint)
+
+
 def test_an_annotated_tag_stands_for_its_commit(
     get: Callable[..., Source], store: Store, report: Recorder, tmp_path: Path
 ) -> None:
