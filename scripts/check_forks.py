@@ -33,6 +33,7 @@ HEADINGS = {
     "strict": "strict, CPU",
     "strict-device1": "strict, device1",
     "torch": "torch, CPU",
+    "torch-cuda": "torch, CUDA",
     "jax": "JAX",
     "dask": "Dask",
     "cupy": "CuPy",

@@ -30,6 +30,7 @@ from scipy.linalg import subspace_angles
 from scipy.sparse.csgraph import connected_components, laplacian
 from scipy.sparse.linalg import eigsh, lobpcg
 from skimage import filters, transform, util
+from sklearn.cluster import KMeans, SpectralClustering, k_means, spectral_clustering
 from sklearn.cluster._spectral import cluster_qr, discretize
 from sklearn.feature_extraction.image import grid_to_graph, img_to_graph
 from sklearn.manifold import spectral_embedding
@@ -45,15 +46,16 @@ COLUMNS = {
     "strict": ("array_api_strict", "array-api-strict"),
     "strict-device1": ("array_api_strict", "array-api-strict"),
     "torch": ("torch", "torch"),
+    "torch-cuda": ("torch", "torch"),
     "jax": ("jax.numpy", "jax"),
     "dask": ("dask.array", "dask"),
     "cupy": ("cupy", "cupy-cuda13x"),
 }
 FORKS = ("scipy", "scikit-learn", "scikit-image", "cupy-cuda13x")
 # Here a refusal that a case doesn't announce is a failure; elsewhere it is an honest no.
-SERVED = {"strict", "strict-device1", "torch", "cupy"}
+SERVED = {"strict", "strict-device1", "torch", "torch-cuda", "cupy"}
 # These compute with the operations of the case, but not always with their rounding: compilers that fuse.
-FUSING = {"jax", "cupy"}
+FUSING = {"jax", "cupy", "torch-cuda"}
 NOT_CUPY = frozenset(COLUMNS) - {"numpy", "cupy"}
 ALL_OTHERS = frozenset(COLUMNS) - {"numpy"}
 
@@ -98,6 +100,8 @@ class Column:
     def to_numpy(self, array: Any) -> np.ndarray:
         if self.name.startswith("strict"):
             array = self.xp.asarray(array, device=self.xp.Device("CPU_DEVICE"))
+        if self.name == "torch-cuda":
+            array = array.cpu()
         return array.get() if hasattr(array, "get") else np.asarray(array)
 
     def owns(self, array: Any) -> str | None:
@@ -117,8 +121,8 @@ def make_column(name: str) -> Column:
     if name.startswith("strict"):
         device = "device1" if name.endswith("device1") else "CPU_DEVICE"
         return Column(name, xp, xp.Device(device))
-    if name == "torch":
-        return Column(name, xp, xp.device("cpu"))
+    if name.startswith("torch"):
+        return Column(name, xp, xp.device("cuda:0" if name == "torch-cuda" else "cpu"))
     if name == "jax":
         # Without it, arrays of 64 bits silently become arrays of 32.
         importlib.import_module("jax").config.update("jax_enable_x64", val=True)
@@ -377,6 +381,7 @@ def _(a: Column) -> Any:
 @case(
     "scipy.sparse.csgraph.connected_components, sparse",
     "scipy/0030",
+    "cupy/0040",
     fixed={"only": frozenset({"numpy", "cupy"})},
     kind=["csr", "coo", "csc"],
     density=[0.02, 0.2],
@@ -466,6 +471,19 @@ def _(a: Column, **options: Any) -> Any:
 
 
 @case(
+    "scipy.sparse.linalg.eigsh, shift-invert, sparse",
+    "scipy/0060",
+    "cupy/0030",
+    fixed={"rtol": 1e-8, "only": frozenset({"numpy", "cupy"})},
+    kind=["csr", "csc"],
+    sigma=[-0.1, 0.5],
+)
+def _(a: Column, kind: str, sigma: float) -> Any:
+    matrix = a.sparse(sp.csr_array(symmetric(30, "float64")).asformat(kind))
+    return eigsh(matrix, 4, sigma=sigma, return_eigenvectors=False)
+
+
+@case(
     "scipy.sparse.coo_array, bsr_array with data",
     "scipy/0020",
     fixed={"refuses": ALL_OTHERS},
@@ -483,7 +501,12 @@ def _(a: Column, kind: str, dtype: str) -> Any:
 
 
 # No patch: what the patched functions above stand on.
-@case("scipy.ndimage.gaussian_filter", fixed=COMPILED, dtype=FLOATS, sigma=[1, 3])
+@case(
+    "scipy.ndimage.gaussian_filter",
+    fixed=COMPILED,
+    dtype=FLOATS,
+    sigma=[1, 3],
+)
 def _(a: Column, dtype: str, sigma: float) -> Any:
     return scipy.ndimage.gaussian_filter(a(image(dtype)), sigma)
 
@@ -491,6 +514,17 @@ def _(a: Column, dtype: str, sigma: float) -> Any:
 @case("scipy.ndimage.zoom", fixed=COMPILED, dtype=FLOATS, order=[0, 1, 3])
 def _(a: Column, dtype: str, order: int) -> Any:
     return scipy.ndimage.zoom(a(image(dtype)), 0.7, order=order)
+
+
+@case(
+    "scipy.ndimage.gaussian_filter, zoom of PyTorch's CUDA tensors",
+    "scipy/0070",
+    fixed={"rtol": 1e-5, "only": frozenset({"numpy", "torch-cuda"})},
+    name=["gaussian_filter", "zoom"],
+    dtype=FLOATS,
+)
+def _(a: Column, name: str, dtype: str) -> Any:
+    return getattr(scipy.ndimage, name)(a(image(dtype)), 2)
 
 
 # scikit-learn
@@ -635,7 +669,51 @@ def _(a: Column, dtype: str, n: int, seed: int) -> Any:
     return discretize(a(blobs(dtype, n)), random_state=seed)
 
 
-# k_means, KMeans, spectral_clustering and SpectralClustering: their cases belong here.
+@case(
+    "sklearn.cluster.k_means",
+    "scikit-learn/0060",
+    fixed={"rtol": 1e-4},
+    dtype=FLOATS,
+    n=[40, 300],
+    init=["k-means++", "random"],
+    weighted=[False, True],
+)
+def _(a: Column, dtype: str, n: int, init: str, *, weighted: bool) -> Any:
+    weights = a(np.linspace(0.5, 2, n).astype(dtype)) if weighted else None
+    options = {"init": init, "n_init": 2, "random_state": 0}
+    return k_means(a(blobs(dtype, n)), 4, sample_weight=weights, **options)[:2]
+
+
+@case(
+    "sklearn.cluster.KMeans",
+    "scikit-learn/0060",
+    fixed={"rtol": 1e-4},
+    method=["predict", "transform", "fit_predict"],
+)
+def _(a: Column, method: str) -> Any:
+    data = a(blobs())
+    return getattr(KMeans(4, n_init=1, random_state=0).fit(data), method)(data)
+
+
+@case(
+    "sklearn.cluster.spectral_clustering",
+    "scikit-learn/0070",
+    assign_labels=["kmeans", "discretize", "cluster_qr"],
+    n=[30, 60],
+)
+def _(a: Column, n: int, **options: Any) -> Any:
+    return spectral_clustering(a(graph(n)), n_clusters=3, random_state=0, **options)
+
+
+@case(
+    "sklearn.cluster.SpectralClustering",
+    "scikit-learn/0070",
+    affinity=["rbf", "precomputed"],
+)
+def _(a: Column, affinity: str) -> Any:
+    data = graph(40) if affinity == "precomputed" else blobs()
+    model = SpectralClustering(3, affinity=affinity, random_state=0, gamma=0.1)
+    return model.fit(a(data)).labels_
 
 
 # CuPy: its own functions, compared with NumPy's and SciPy's.
@@ -807,11 +885,10 @@ def spectrum(scale: float) -> Spectrum:
 
 
 def embed(a: Column, known: Spectrum) -> Any:
-    """Return the embedding of the coins' pixels in the arrays of the column; a tight tolerance, for the angle."""
+    """Return the embedding of the coins' pixels in the arrays of the column."""
     return spectral_embedding(
         a.sparse(known.graph.tocsr()),
         n_components=known.k,
-        eigen_tol=1e-8,
         drop_first=False,
         random_state=42,
     )
@@ -820,7 +897,7 @@ def embed(a: Column, known: Spectrum) -> Any:
 LABELS: dict[str, Callable[[Any], Any]] = {
     "cluster_qr": cluster_qr,
     "discretize": functools.partial(discretize, random_state=42),
-    # k-means: its labels have to be equal, too.
+    "k_means": lambda e: k_means(e, e.shape[1], n_init=1, random_state=42)[1],
 }
 
 
