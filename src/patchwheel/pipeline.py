@@ -514,8 +514,12 @@ class Pipeline:
 
     def prove(self, fork: Fork, *, dev: bool = False) -> Proof:
         """Compare the fork's graft with compiles of its tree and, on upstream's base, of the pin."""
+        from patchwheel.compile import tools_of
         from patchwheel.prove import prove
         from patchwheel.wheel import make_wheel
+
+        # A compile may need more than the graft, which would be made for nothing.
+        tools_of(fork, self.locked(fork), self.shop)
 
         def compiled(tree: PatchedTree) -> Wheel:
             build = self.locked(fork)

@@ -408,6 +408,18 @@ def test_a_graft_of_built_outputs_is_what_a_compile_makes_and_a_corrupted_plan_i
     assert FAST in message
 
 
+def test_a_proof_that_cannot_be_had_is_refused_before_the_graft_is_made(
+    grafting: Project, upstream: Path, tmp_path: Path
+) -> None:
+    patch = change(upstream, "src/tinyext/__init__.py", "\n", "\n# Touch\n", "Touch")
+    other = another(grafting, tmp_path / "p", patch)
+    other = replace(other, store=tmp_path / "store")
+    words = ("verify", "tinyext", "--from-source")
+    message = other.run(*words, status=7, CC="pw-no-such-cc")
+    assert "cannot compile: gcc is not installed" in message
+    assert not list((other.store / "wheels").glob("*/*.whl"))
+
+
 @pytest.mark.parametrize(
     ("path", "old", "new", "said"),
     [
