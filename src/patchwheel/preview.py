@@ -1,7 +1,8 @@
 """A rebase without touching anything: each patch merged three-way onto other files, every conflict told at once.
 
-A patch that conflicts is left out for those after it, so that each conflict is the patch's own. The merge is git's
-(`git merge-file`), from what the patch makes of its own pin, as in a rebase.
+Where a patch conflicts, its own side is taken for the patches after it, as if the conflict had been resolved so: each
+conflict is the patch's own. The merge is git's (`git merge-file`), from what the patch makes of its own pin, as in a
+rebase.
 """
 
 from __future__ import annotations
@@ -120,13 +121,13 @@ def merge(
             text = data.decode(errors="replace")
             why = f"{count} conflict{'s' if count > 1 else ''}"
             conflicts.append(Conflict(path=place, why=why, text=text))
-        elif theirs and data != sides[0]:
+            _, data = repo.merge_file(*sides, labels=labels, favour="theirs")
+        if theirs and data != sides[0]:
             result[place] = Content(mode=theirs.mode, data=data, oid=blob_id(data))
     state: Literal["merged", "conflict", "landed"] = "merged" if result else "landed"
     if conflicts:
         state = "conflict"
-    else:
-        new.state.update(result)
+    new.state.update(result)
     return Merged(
         name=patch.name,
         state=state,
@@ -161,9 +162,20 @@ def _moves(repo: Repository, ends: Ends, patches: Sequence[Patch]) -> dict[str, 
     old, new = repo.files(ends.old), repo.files(ends.new)
     if all(old.get(path) == new.get(path) for path in named):
         return {}
-    # Broken up: a file may have moved and left a small one that imports it.
-    words = ("diff-tree", "-r", "-z", "-B", "-M", "-l0", "--diff-filter=R")
-    rows = repo.git(*words, "--name-status", ends.old, ends.new)
-    parts = rows.decode(errors="surrogateescape").split("\0")[:-1]
-    pairs = zip(parts[1::3], parts[2::3], strict=True)
-    return {was: now for was, now in pairs if was in named}
+    # Broken up (-B): a file may have moved and left a small one that imports it. git calls that a
+    # copy, and a change of the old one which has a score.
+    words = ("diff-tree", "-r", "-z", "-B", "-M", "-l0", "--diff-filter=BMRC")
+    out = repo.git(*words, "--name-status", ends.old, ends.new)
+    parts = iter(out.decode(errors="surrogateescape").split("\0")[:-1])
+    found: dict[str, tuple[str, str]] = {}
+    rewritten = set()
+    for kind in parts:
+        path = next(parts)
+        if kind[0] == "M":
+            rewritten |= {path} if kind != "M" else set()
+            continue
+        best = (kind[1:], next(parts))
+        if kind[0] == "R":
+            rewritten.add(path)
+        found[path] = max(best, found.get(path, best))
+    return {p: found[p][1] for p in named & found.keys() & rewritten}

@@ -265,15 +265,21 @@ class Repository:
             self.git("repack", "-q", "-d", "--geometric=2")
 
     def merge_file(
-        self, ours: bytes, base: bytes, theirs: bytes, *, labels: Sequence[str]
+        self,
+        ours: bytes,
+        base: bytes,
+        theirs: bytes,
+        *,
+        labels: Sequence[str],
+        favour: str = "zdiff3",
     ) -> tuple[int, bytes]:
-        """Merge two contents of a file; return the number of conflicts, and the result with markers (zdiff3)."""
+        """Merge two contents of a file; return the number of conflicts, and the result with markers, or one side's."""
         with tempfile.TemporaryDirectory() as folder:
             files = [Path(folder) / name for name in ("ours", "base", "theirs")]
             for file, content in zip(files, (ours, base, theirs), strict=True):
                 file.write_bytes(content)
             names = [word for label in labels for word in ("-L", label)]
-            words = ("merge-file", "-p", "--zdiff3", *names, *map(str, files))
+            words = ("merge-file", "-p", f"--{favour}", *names, *map(str, files))
             # Its exit status is the number of conflicts; what cannot be merged ends with 255.
             out = self.git(*words, ok=range(128))
         return len(re.findall(rb"(?m)^<<<<<<< ", out)), out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import subprocess
@@ -115,6 +116,38 @@ def test_a_file_that_moved_is_followed(kit: Kit) -> None:
     one, two = move.preview()
     assert (one.state, dict(one.moved)) == ("merged", {"a": "c/a"})
     assert two.state == "clean"
+
+
+FACADE = b"from elsewhere import *\n"
+
+
+def test_a_file_that_moved_and_left_one_of_its_name_is_followed(kit: Kit) -> None:
+    moved: Files = {"c/a": b"new\n" + LINES, "a": FACADE, "b": LINES}
+    one, two = Move(kit, moved).preview()
+    assert (one.state, dict(one.moved)) == ("merged", {"a": "c/a"})
+    assert two.state == "clean"
+
+
+def test_a_copy_of_a_file_that_is_still_there_is_not_taken_for_it(kit: Kit) -> None:
+    copied: Files = {"a": with_line(2, "x"), "copy": LINES, "b": LINES}
+    one, _ = Move(kit, copied).preview()
+    assert (one.state, one.moved) == ("clean", ())
+
+
+def test_a_conflict_is_told_once_and_not_of_the_patches_that_build_on_it(
+    kit: Kit,
+) -> None:
+    states: list[Files] = [
+        {"a": LINES, "b": LINES},
+        {"a": with_line(30), "b": LINES},
+        {"a": numbered(1, 60, l30="ours", l31="ours"), "b": LINES},
+    ]
+    patches = [
+        mail(kit.diff(old, new), subject="ENH: a")
+        for old, new in itertools.pairwise(states)
+    ]
+    move = Move(kit, {"a": with_line(30, "theirs"), "b": LINES}, *patches)
+    assert [patch.state for patch in move.preview()] == ["conflict", "clean"]
 
 
 @pytest.mark.parametrize(
