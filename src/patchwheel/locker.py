@@ -281,4 +281,11 @@ class Locker:
 
     @staticmethod
     def pins(forks: Iterable[Fork]) -> list[str]:
-        return [f"{f.distribution}=={f.version}" for f in forks]
+        """Hold the forks at their versions; one that was never released is not on the index, and its last release stands for it."""
+        from packaging.version import Version
+
+        return [
+            f"{f.distribution}=={f.version}"
+            for f in forks
+            if f.sdist or not Version(f.version).is_prerelease
+        ]

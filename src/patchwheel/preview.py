@@ -67,7 +67,7 @@ def preview(
 ) -> tuple[Merged, ...]:
     """Merge a series that applies to the old tree onto the new one, both in `repo`; `have` gets files not there yet."""
     old = Replay(repo.files(ends.old), repo.read, patches)
-    files, moved = repo.files(ends.new), _moves(repo, ends, patches)
+    files, moved = repo.files(ends.new), moves(repo, ends.old, ends.new, patches)
     named = {p for patch in patches for d in patch.diffs for p in (d.old, d.new) if p}
     have(files[p].oid for p in named | {*moved.values()} if p in files)
     new = Replay(files, repo.read, patches)
@@ -156,16 +156,18 @@ def _unmergeable(
     return None
 
 
-def _moves(repo: Repository, ends: Ends, patches: Sequence[Patch]) -> dict[str, str]:
+def moves(
+    repo: Repository, before: str, after: str, patches: Iterable[Patch]
+) -> dict[str, str]:
     """Return where files that the patches change are in the new tree, by git's detection of renames."""
     named = {diff.old for patch in patches for diff in patch.diffs if diff.old}
-    old, new = repo.files(ends.old), repo.files(ends.new)
+    old, new = repo.files(before), repo.files(after)
     if all(old.get(path) == new.get(path) for path in named):
         return {}
     # Broken up (-B): a file may have moved and left a small one that imports it. git calls that a
     # copy, and a change of the old one which has a score.
     words = ("diff-tree", "-r", "-z", "-B", "-M", "-l0", "--diff-filter=BMRC")
-    out = repo.git(*words, "--name-status", ends.old, ends.new)
+    out = repo.git(*words, "--name-status", before, after)
     parts = iter(out.decode(errors="surrogateescape").split("\0")[:-1])
     found: dict[str, tuple[str, str]] = {}
     rewritten = set()
@@ -178,4 +180,4 @@ def _moves(repo: Repository, ends: Ends, patches: Sequence[Patch]) -> dict[str, 
         if kind[0] == "R":
             rewritten.add(path)
         found[path] = max(best, found.get(path, best))
-    return {p: found[p][1] for p in named & found.keys() & rewritten}
+    return {p: found[p][1] for p in sorted(named & found.keys() & rewritten)}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -23,9 +24,11 @@ from patchwheel.authoring import (
 from patchwheel.authoring import STATE as WORK
 from patchwheel.disk import rmtree, write_atomically
 from patchwheel.errors import PatchError
+from patchwheel.preview import moves
 from patchwheel.repo import GitError, Repository
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from patchwheel.manifest import Fork
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
     from patchwheel.tree import PatchedTree
 
 ONTO = "refs/patchwheel/onto"
+RENAMED = "refs/patchwheel/renamed"
 STATE = "patchwheel-rebase.json"
 # In patches/FORK, if a project wants to share what was resolved once.
 RERERE = "rr-cache"
@@ -55,7 +59,14 @@ class Begun:
     pin: dict[str, Any]
 
 
-def start(tree: PatchedTree, onto: Source, folder: Path, *, store: Store) -> None:
+def start(
+    tree: PatchedTree,
+    onto: Source,
+    folder: Path,
+    *,
+    store: Store,
+    say: Callable[[str], None] = lambda _line: None,
+) -> None:
     """Begin to move the commits of the fork's work tree, opened if need be, onto another source.
 
     Raises PatchError for a work tree that is not as it was exported, and at the first conflict.
@@ -81,9 +92,57 @@ def start(tree: PatchedTree, onto: Source, folder: Path, *, store: Store) -> Non
         own.symlink_to(shared.absolute())
     refs = {ref: work.repo.text("rev-parse", ref) for ref in (BASE, EXPORTED)}
     before = {"refs": refs, "tree": work.tree, "series": work.series}
-    state = {"tree": onto.tree, "pin": pin_of(onto.fork), "before": before}
+    moved = moves(work.repo, BASE, ONTO, tree.series.patches)
+    for old, new in moved.items():
+        say(f"{old} is now {new}")
+    state = {
+        "tree": onto.tree,
+        "pin": pin_of(onto.fork),
+        "before": before,
+        "from": _renamed(work.repo, moved),
+    }
     write_atomically(state_of(folder), json.dumps(state, indent=1).encode())
-    _git(work, "--onto", ONTO, BASE, BRANCH)
+    _begin(work)
+
+
+def _renamed(repo: Repository, moved: Mapping[str, str]) -> list[str]:
+    """Return the ends of the commits to rebase: the exported ones or, where files moved, copies in which they have.
+
+    git follows a file whose name is gone, but not one that left another of its name.
+    """
+    if not repo.files(ONTO).keys() & moved.keys():
+        return [BASE, EXPORTED]
+    words = ("rev-list", "--reverse", "--first-parent", EXPORTED)
+    ends: list[str] = []
+    for commit in repo.text(*words).split():
+        files = repo.files(commit)
+        rows = [f"0 {'0' * 40}\t{old}" for old in moved if old in files]
+        rows += [
+            f"{files[old].mode} {files[old].oid}\t{new}"
+            for old, new in moved.items()
+            if old in files
+        ]
+        with repo.index(commit) as env:
+            text = "".join(f"{row}\0" for row in rows)
+            stdin = text.encode(errors="surrogateescape")
+            repo.git("update-index", "-z", "--index-info", stdin=stdin, env=env)
+            tree = repo.text("write-tree", env=env)
+        # Whatever else it says stays, to the byte.
+        data = repo.git("cat-file", "commit", commit)
+        head, gap, message = data.partition(b"\n\n")
+        parents = b"".join(b"\nparent %s" % parent.encode() for parent in ends[-1:])
+        kept = re.sub(rb"(?m)^(tree|parent) .*\n", b"", head)
+        made = b"tree %s%s\n%s" % (tree.encode(), parents, kept + gap + message)
+        words_of = ("hash-object", "-t", "commit", "-w", "--stdin")
+        ends.append(repo.git(*words_of, stdin=made).decode().strip())
+    repo.git("update-ref", RENAMED, ends[-1])
+    return [ends[0], ends[-1]]
+
+
+def _begin(work: WorkTree) -> None:
+    base, tip = json.loads(state_of(work.folder).read_text())["from"]
+    work.repo.git("checkout", "-q", "--force", "-B", BRANCH, tip)
+    _git(work, "--onto", ONTO, base, BRANCH)
 
 
 def proceed(folder: Path, how: str) -> None:
@@ -102,7 +161,7 @@ def proceed(folder: Path, how: str) -> None:
         )
     elif killed or not _follows(work, onto):
         _restore(work)
-        _git(work, "--onto", ONTO, BASE, BRANCH)
+        _begin(work)
 
 
 def abort(folder: Path) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import shutil
+import tomllib
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from patchwheel.digest import digest
 from patchwheel.errors import InputError, PatchError
+from patchwheel.manifest import VERSION
 from patchwheel.pipeline import Pipeline
 from patchwheel.series import check_patch, load_series
 
@@ -21,6 +24,11 @@ if TYPE_CHECKING:
     from patchwheel.preview import Merged
     from patchwheel.repo import Repository
     from patchwheel.source import Source
+
+VERSION_FILE = re.compile(
+    r"pyproject\.toml|([^/]+/){1,2}(__init__|_version|version)\.py"
+)
+STATED = re.compile(r"""(?m)^__version__ = ["']([^"']+)["']""")
 
 
 def forecasts(pipeline: Pipeline, fork: Fork, refs: Sequence[str]) -> list[Forecast]:
@@ -99,12 +107,33 @@ def target(pipeline: Pipeline, fork: Fork, ref: str) -> Source:
     try:
         released = release(pipeline, fork, version)
     except InputError:
-        if commit is None:
+        if history is None or commit is None:
             raise
+        version = stated_version(history, commit)
         pin = replace(fork, version=version, tag=None, commit=commit, sdist=None)
         return pipeline.fetched(pin, "git")
     named = replace(released.fork, git=fork.git, tag=tag, commit=commit)
     return replace(released, fork=named)
+
+
+def stated_version(history: History, commit: str) -> str:
+    """Return the version that upstream's files give a commit: its project table, or the one `__version__` of its packages."""
+    files = history.repo.files(history.repo.tree_of(commit))
+    oids = {p: b.oid for p, b in files.items() if VERSION_FILE.fullmatch(p)}
+    history.have(oids.values())
+    contents = history.repo.read([*oids.values()])
+    texts = {p: contents[oid].decode(errors="replace") for p, oid in oids.items()}
+    project = tomllib.loads(texts.pop("pyproject.toml", "")).get("project", {})
+    stated = {v for text in texts.values() for v in STATED.findall(text)}
+    found = {project["version"]} if "version" in project else stated
+    if len(found) != 1 or not VERSION.fullmatch(*found):
+        raise InputError(
+            f"{history.fork.name}: its files do not tell the version of {commit[:12]}",
+            expected="one `version` in pyproject.toml or `__version__` in a package"
+            + (f", not {', '.join(sorted(found))}" if found else ""),
+            hint="pin it by hand in a second manifest: `git`, `commit` and `version`",
+        )
+    return str(*found)
 
 
 def preview_rebase(pipeline: Pipeline, fork: Fork, ref: str) -> tuple[Merged, ...]:
@@ -144,7 +173,13 @@ def start_rebase(pipeline: Pipeline, fork: Fork, ref: str) -> ExportResult:
                 hint=f"`patchwheel rebase {fork.name} --continue`, --skip or --abort",
             )
         onto = target(pipeline, fork, ref)
-        rebase.start(pipeline.tree(fork), onto, folder, store=pipeline.store)
+        rebase.start(
+            pipeline.tree(fork),
+            onto,
+            folder,
+            store=pipeline.store,
+            say=pipeline.report.say,
+        )
         return finish_rebase(pipeline, fork)
 
 
