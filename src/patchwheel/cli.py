@@ -17,10 +17,12 @@ from patchwheel.console import CONSOLE
 from patchwheel.errors import (
     BuildError,
     CheckError,
+    InputError,
     MachineError,
     PatchError,
     PatchwheelError,
 )
+from patchwheel.lint import check_requires
 from patchwheel.pipeline import LINK, Options, Pipeline
 from patchwheel.store import Store, default_root
 
@@ -260,7 +262,7 @@ def status(
         print_json([fork.to_json() for fork in found])
     else:
         render.status(found)
-    pipeline.check_requires()
+    check_requires(pipeline.patches())
     broken = [fork for fork in found if not fork.ok]
     if broken:
         names = ", ".join(fork.fork for fork in broken)
@@ -280,7 +282,16 @@ def show_forecasts(
     as_json: bool,
 ) -> None:
     """Tell what each series meets at each ref; what was found is remembered for --changes."""
-    found = {fork.name: upkeep.forecasts(pipeline, fork, refs) for fork in forks}
+    found, lacking = {}, []
+    for fork in forks:
+        try:
+            found[fork.name] = upkeep.forecasts(pipeline, fork, refs)
+        except InputError as err:
+            if len(forks) == 1:
+                raise
+            CONSOLE.say(f"{fork.name}: {err.message}")
+            lacking.append(fork.name)
+    forks = [fork for fork in forks if fork.name in found]
     known = {
         f.name: upkeep.remember_forecasts(pipeline, f, found[f.name]) for f in forks
     }
@@ -294,8 +305,14 @@ def show_forecasts(
         }
     if as_json:
         print_json({n: [ref.to_json() for ref in rows] for n, rows in found.items()})
+    elif changes and not any(ref.patches for rows in found.values() for ref in rows):
+        CONSOLE.say("nothing is new")
     else:
         render.forecasts(found)
+    if lacking:
+        raise InputError(
+            f"not followed: {', '.join(lacking)}", hint="see above for each"
+        )
 
 
 @cli.command(context_settings={"ignore_unknown_options": True})
@@ -387,9 +404,25 @@ def rebase(
         print_json(dataclasses.asdict(result))
     else:
         render.export(fork, result, check=False)
-        CONSOLE.say(
-            f"pin, lock and series of {fork} are changed; `patchwheel test {fork}`, then commit them"
+        CONSOLE.say(f"pin, lock and series of {fork} are changed")
+        manifest = pipeline.manifest
+        offer_commit(
+            pipeline,
+            selected,
+            *(manifest.path, manifest.lock_path, selected.patches),
         )
+
+
+def offer_commit(pipeline: Pipeline, fork: Fork, *changed: Path) -> None:
+    """Say what comes next; the message holds the range-diff."""
+    from patchwheel.export import message_of
+
+    root = pipeline.manifest.root
+    paths = " ".join(str(path.relative_to(root)) for path in changed)
+    message = message_of(pipeline.work_folder(fork)).relative_to(root)
+    CONSOLE.say(
+        f"next: `patchwheel test {fork.name}`, then `git add {paths} && git commit -e -F {message}`"
+    )
 
 
 @cli.command()
@@ -399,17 +432,25 @@ def rebase(
     is_flag=True,
     help="Write nothing; fail if an export would change something.",
 )
+@click.option(
+    "--exact",
+    is_flag=True,
+    help="Renumber: also a patch that means the same is written anew.",
+)
 @json_option
 @pipeline_options
-def export(pipeline: Pipeline, fork: str, *, check: bool, as_json: bool) -> None:
+def export(
+    pipeline: Pipeline, fork: str, *, check: bool, exact: bool, as_json: bool
+) -> None:
     """Write the commits of FORK's work tree back to patches/FORK; patches that mean the same keep their bytes."""
     [selected] = pipeline.manifest.select([fork])
-    result = pipeline.export(selected, check=check)
-    pipeline.check_requires()
+    result = pipeline.export(selected, check=check, exact=exact)
     if as_json:
         print_json(dataclasses.asdict(result))
     else:
         render.export(fork, result, check=check)
+        if result.changed and not check:
+            offer_commit(pipeline, selected, selected.patches)
     if check and result.changed:
         raise CheckError(
             f"{fork}: the series is not what an export gives",

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Never
 from patchwheel import folderswap
 from patchwheel.authoring import BASE, EXPORTED, FETCH, WorkTree
 from patchwheel.errors import PatchError
-from patchwheel.lint import warnings
+from patchwheel.lint import check_requires, warnings
 from patchwheel.replay import MisfitError
 from patchwheel.repo import GitError, Repository
 from patchwheel.series import SERIES, check_patch, load_series, read_patch
@@ -19,7 +19,7 @@ from patchwheel.serieswriter import name_patches, write_series
 from patchwheel.tree import REPORT, apply_series, replay
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from patchwheel.patchfile import Mail
@@ -51,12 +51,19 @@ class ExportResult:
 
 
 def export(
-    folder: Path, source: Source, *, store: Store, check: bool = False
+    folder: Path,
+    source: Source,
+    *,
+    store: Store,
+    check: bool = False,
+    exact: bool = False,
+    others: Mapping[str, Sequence[Patch]] | None = None,
 ) -> ExportResult:
-    """Write the commits of the work tree in `folder` to the fork's series, all or nothing.
+    """Write the commits of the work tree in `folder` to the fork's series, all or nothing; `exact` keeps no old bytes.
 
     Raises PatchError for a work tree that is not ready (edits, a merge, a rebase that is not
-    finished), for a commit that makes no good patch, and for a series that changed meanwhile.
+    finished), for a commit that makes no good patch, for a series that changed meanwhile, and
+    for one that lacks what it or the series of `others` require.
     """
     target = source.fork.patches
     with store.lock(f"export-{source.fork.name}"), store.scratch() as scratch:
@@ -67,7 +74,9 @@ def export(
         if problem := work.unfinished() or work.edits():
             raise PatchError(problem, where=folder, hint=f"git -C {folder} status")
         job = _Job(work, source, series)
-        patches = job.patches(scratch)
+        patches = job.patches(scratch, exact=exact)
+        if others is not None:
+            check_requires({**others, series.fork: patches})
         old = {patch.name: patch.sha256 for patch in series.patches}
         new = {patch.name: patch.sha256 for patch in patches}
         changed = list(old.items()) != list(new.items())
@@ -83,10 +92,7 @@ def export(
                 )
             if not check:
                 folderswap.swap(target)
-        if not check:
-            work.repo.git("update-ref", EXPORTED, job.tip)
-            work.record(source, list(new.items()))
-        return ExportResult(
+        result = ExportResult(
             written=tuple(n for n in new if old.get(n) != new[n]),
             kept=tuple(n for n in new if old.get(n) == new[n]),
             removed=tuple(n for n in old if n not in new),
@@ -94,6 +100,20 @@ def export(
             range_diff=job.range_diff(),
             warnings=job.warnings,
         )
+        if not check:
+            work.repo.git("update-ref", EXPORTED, job.tip)
+            work.record(source, list(new.items()))
+            if changed:
+                text = (
+                    f"{source.fork.name} {source.fork.version}: \n\n{result.range_diff}"
+                )
+                message_of(folder).write_text(text, encoding="utf-8")
+        return result
+
+
+def message_of(folder: Path) -> Path:
+    """Return the file with a message, to be edited, for committing what was exported last."""
+    return folder / ".git" / "patchwheel-message"
 
 
 class _Job:
@@ -156,8 +176,8 @@ class _Job:
                 f"{self.work.folder}.old, `patchwheel dev {self.series.fork}`, then cherry-pick",
             )
 
-    def patches(self, scratch: Path) -> list[Patch]:
-        """Return the series' new patches, old files kept where they say the same."""
+    def patches(self, scratch: Path, *, exact: bool) -> list[Patch]:
+        """Return the series' new patches, old files kept where they say the same unless they have to be `exact`."""
         out = scratch / "patches"
         self.repo.git(*FORMAT, "-o", str(out), f"{self.base}..{self.tip}")
         fresh = [
@@ -174,7 +194,7 @@ class _Job:
         found = []
         for patch, was, name in zip(fresh, old, names, strict=True):
             renamed = read_patch(self.series.folder / name, patch.data)
-            found.append(_lazily(follow, renamed, was))
+            found.append(_lazily(follow, renamed, None if exact else was))
         self.warnings = tuple(warnings(found, follow.files))
         return found
 

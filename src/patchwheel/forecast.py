@@ -11,6 +11,7 @@ import json
 import re
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from itertools import takewhile
 from typing import TYPE_CHECKING, Literal
 
 from patchwheel.preview import Ends, merge
@@ -34,18 +35,16 @@ ASKED = re.compile(r"/(?:pull|merge_requests)/(\d+)")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Commit:
-    """A commit of upstream's; `when` is the author's date in ISO 8601."""
+    """A commit of upstream's; `when` is the author's date in ISO 8601.
+
+    `request` is the number of the pull request that it came from, where its subject tells.
+    """
 
     oid: str
     author: str
     when: str
     subject: str
-
-    @property
-    def request(self) -> str | None:
-        """The number of the pull request that it came from, where its subject tells."""
-        found = REQUEST.search(self.subject)
-        return next(filter(None, found.groups())) if found else None
+    request: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -205,8 +204,9 @@ def _judge(
     merged = _merged(patch, log)
     if landed:
         # Since it last applied: before, it may have landed too, and been reverted.
-        fine = [n for n in range(landed[-1]) if history[n].state in FINE]
-        first = next(at for at in landed if at > max(fine, default=-1))
+        fine = [at for at, step in enumerate(history) if step.state in FINE]
+        last_fine = max((at for at in fine if at < landed[-1]), default=-1)
+        first = next(at for at in landed if at > last_fine)
         took = commits[first - 1] if first else None
         evidence = [
             f"its changes are there since {took.oid[:12]}"
@@ -217,18 +217,37 @@ def _judge(
             evidence.append("with the patch-id of the patch")
         if merged:
             evidence.append(f"pull request {merged.request} was merged")
-        if last.state in FINE:
+        if fine and fine[-1] > landed[-1]:
             undone = commits[landed[-1]]
             evidence.append(f"it applies again since {undone.oid[:12]}")
             return _with(outlook, "reverted", undone, evidence)
-        return _with(outlook, "landed", took, evidence)
+        return _unless_reverted(repo, outlook, took, evidence, log)
     if merged and last.state not in FINE:
         evidence = [f"pull request {merged.request}, its Upstream-Status, was merged"]
-        if back := _reverted(merged, log):
-            evidence.append(f"and reverted by {back.oid[:12]}")
-            return _with(outlook, "reverted", back, evidence)
-        return _with(outlook, "landed", merged, evidence)
+        return _unless_reverted(repo, outlook, merged, evidence, log)
     return _stopped(repo, seen, outlook, commits)
+
+
+def _unless_reverted(
+    repo: Repository,
+    outlook: Outlook,
+    took: Commit | None,
+    evidence: list[str],
+    log: Sequence[Commit],
+) -> Outlook:
+    """Say that a commit took the patch, or that a later one says that it reverts that."""
+    if took is None or outlook.state == "landed":
+        return _with(outlook, "landed", took, evidence)
+    title = took.subject.partition(" (#")[0]
+    words = ("log", "--first-parent", "--format=%H", "--fixed-strings")
+    said = f"--grep=This reverts commit {took.oid}"
+    bodies = repo.text(*words, said, f"{took.oid}..{log[0].oid}").split()
+    for commit in takewhile(lambda c: c != took, log):
+        named = commit.subject.startswith((f'Revert "{title}"', f'Revert "{title} (#'))
+        if named or commit.oid in bodies:
+            evidence.append(f"and reverted by {commit.oid[:12]}")
+            return _with(outlook, "reverted", commit, evidence)
+    return _with(outlook, "landed", took, evidence)
 
 
 def _stopped(
@@ -257,8 +276,8 @@ def _with(
         name=outlook.name,
         state=state,
         offset=outlook.offset,
-        problem=outlook.problem if state == "conflict" else None,
-        where=outlook.where if state == "conflict" else None,
+        problem=None if state == "landed" else outlook.problem,
+        where=None if state == "landed" else outlook.where,
         commit=commit,
         evidence=tuple(evidence),
         moved=moved,
@@ -284,11 +303,6 @@ def _same_patch(repo: Repository, patch: Patch, commit: Commit) -> bool:
         for data in (change, patch.data)
     ]
     return ids[0] == ids[1]
-
-
-def _reverted(merged: Commit, log: Sequence[Commit]) -> Commit | None:
-    title = merged.subject.partition(" (#")[0]
-    return next((c for c in log if c.subject.startswith(f'Revert "{title}')), None)
 
 
 def _moved(repo: Repository, patch: Patch, commit: Commit) -> str | None:
@@ -338,7 +352,9 @@ def _log(repo: Repository, start: str, tip: str) -> Iterator[Commit]:
 
 def _commit(text: str) -> Commit:
     oid, author, when, subject = text.strip("\0\n").split("\x1f")
-    return Commit(oid=oid, author=author, when=when, subject=subject)
+    found = REQUEST.search(subject)
+    request = next(filter(None, found.groups())) if found else None
+    return Commit(oid=oid, author=author, when=when, subject=subject, request=request)
 
 
 def _files(repo: Repository, commit: str, paths: Sequence[str]) -> dict[str, Blob]:

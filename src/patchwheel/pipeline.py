@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from patchwheel.prove import Proof
     from patchwheel.repo import Change
     from patchwheel.report import Report
+    from patchwheel.series import Patch
     from patchwheel.source import Source
     from patchwheel.status import ForkStatus
     from patchwheel.trace import Traced
@@ -481,12 +482,10 @@ class Pipeline:
             origin=origin,
         )
 
-    def check_requires(self) -> None:
-        """Check that what patches require of other patches, across all the forks, is in their series."""
-        from patchwheel.lint import check_requires
-
+    def patches(self) -> dict[str, tuple[Patch, ...]]:
+        """Return the patches of all the forks, which may require one another."""
         forks = self.manifest.forks.values()
-        check_requires({f.name: load_series(f.patches).patches for f in forks})
+        return {f.name: load_series(f.patches).patches for f in forks}
 
     def published(self, fork: Fork) -> list[Path]:
         """Return the fork's wheels that lie in dist/."""
@@ -558,18 +557,28 @@ class Pipeline:
         folder = self.work_folder(fork)
         return open_work(self.tree(fork), folder, store=self.store, detach=detach)
 
-    def export(self, fork: Fork, *, check: bool) -> ExportResult:
+    def export(
+        self, fork: Fork, *, check: bool = False, exact: bool = False
+    ) -> ExportResult:
         """Write the open work tree's commits back; with `check` and no work tree, the series is opened for it."""
         from patchwheel.authoring import open_work
         from patchwheel.export import export
 
-        folder, source = self.work_folder(fork), self.source(fork)
+        folder = self.work_folder(fork)
+        write = functools.partial(
+            export,
+            source=self.source(fork),
+            store=self.store,
+            check=check,
+            exact=exact,
+            others=self.patches(),
+        )
         if folder.exists() or not check:
             with self.alone(fork):
-                return export(folder, source, store=self.store, check=check)
+                return write(folder)
         with self.store.scratch() as scratch:
             open_work(self.tree(fork), scratch / fork.name, store=self.store)
-            return export(scratch / fork.name, source, store=self.store, check=True)
+            return write(scratch / fork.name)
 
     def environment(
         self, wheels: Sequence[Wheel], *, link: Path | None, groups: Sequence[str] = ()

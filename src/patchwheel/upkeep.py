@@ -216,7 +216,7 @@ def finish_rebase(pipeline: Pipeline, fork: Fork) -> ExportResult:
         moved = other.manifest.forks[fork.name]
         onto = other.fetched(moved, "sdist" if moved.sdist else "git")
         rebase.settle(folder, onto)
-        result = export(folder, onto, store=pipeline.store)
+        result = export(folder, onto, store=pipeline.store, others=pipeline.patches())
         other.write_lock([fork.name], force=False)
     except BaseException:
         rebase.unsettle(folder)

@@ -153,6 +153,37 @@ def test_a_patch_that_landed_and_was_reverted_is_kept(upstream: Upstream) -> Non
     assert outlook.evidence[-1] == f"it applies again since {undone[:12]}"
 
 
+def test_a_patch_that_was_reverted_and_then_met_a_conflict_has_not_landed(
+    upstream: Upstream,
+) -> None:
+    data = mail(upstream.diff(with_line(30)))
+    took = upstream.commit("Take it (#8)", a=with_line(30))
+    undone = upstream.commit("Back out", a=LINES)
+    upstream.commit("Rework", a=with_line(31, "theirs"))
+    outlook = upstream.outlook(data)
+    assert (outlook.state, outlook.commit and outlook.commit.oid) == (
+        "reverted",
+        undone,
+    )
+    assert "hunk 1 does not match" in str(outlook.problem)
+    # In one step, where only the message tells.
+    support.git(upstream.folder, "reset", "-q", "--hard", took)
+    upstream.commit("Unrelated", a=numbered(1, 60, l30="ours", l33="theirs"))
+    assert upstream.outlook(data).state == "landed"
+    said = f"Put it back\n\nThis reverts commit {took}."
+    for message in (said, 'Revert "Take it (#8)" (#9)'):
+        undone = upstream.commit(message, a=numbered(1, 60, l33="theirs"))
+        outlook = upstream.outlook(data)
+        assert (outlook.state, outlook.commit and outlook.commit.oid) == (
+            "reverted",
+            undone,
+        )
+        assert outlook.evidence[-1] == f"and reverted by {undone[:12]}"
+        support.git(upstream.folder, "reset", "-q", "--hard", "HEAD^")
+    upstream.commit('Revert "Take it all"', a=numbered(1, 60, l33="theirs"))
+    assert upstream.outlook(data).state == "landed"
+
+
 def test_a_patch_that_landed_twice_counts_from_the_second_time(
     upstream: Upstream,
 ) -> None:
