@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from patchwheel.digest import digest
 from patchwheel.remote import Remote, refuse
 from patchwheel.repo import GitError, Repository
 
@@ -32,7 +33,9 @@ class History:
         self.offline = offline
         self.report = report
         # Apart from the sources: a repository with holes asks the network for what it lacks.
-        self.repo = Repository.bare(store.root / "git" / f"{fork.name}-upstream.git")
+        # And one for each address: what is borrowed from a folder is not found in another.
+        name = f"{fork.name}-upstream-{digest(fork.git)[:12]}.git"
+        self.repo = Repository.bare(store.root / "git" / name)
         self.remote = Remote(fork, self.repo, report, offline=offline)
 
     def update(self) -> None:

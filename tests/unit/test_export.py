@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,6 +14,7 @@ from patchkit import ONE, STATUS, Files, Kit, Session, mail, numbered, patch, sn
 from patchwheel import folderswap
 from patchwheel.authoring import WorkTree, open_work
 from patchwheel.errors import MachineError, PatchError
+from patchwheel.export import export, message_of
 from patchwheel.repo import Repository
 from patchwheel.series import load_series
 from patchwheel.serieswriter import name_patches
@@ -20,7 +22,6 @@ from patchwheel.tree import PatchedTree, apply_series
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from patchwheel.series import Patch
 
@@ -177,6 +178,35 @@ def test_only_the_changed_patch_is_rewritten(session: Session) -> None:
     assert result.kept == ("0020-p.patch", "0030-p.patch")
     assert "1:" in result.range_diff
     session.check_round_trip()
+
+
+def test_exact_renumbers_what_only_moved(session: Session) -> None:
+    top = b"top\n" + numbered(1, 40, l5="one", l20="two", l35="three")
+    session.write("a", top)
+    session.git("commit", "-qa", "--fixup=HEAD~2")
+    words = ("rebase", "-q", "-i", "--autosquash", "refs/patchwheel/base")
+    session.git(*words, GIT_SEQUENCE_EDITOR="true")
+    assert len(session.export(check=True).kept) == 2
+    assert session.export(check=True, exact=True).kept == ()
+    session.export()
+    result = session.export(exact=True)
+    assert result.written == ("0020-p.patch", "0030-p.patch")
+    assert "@@ -18," in (session.kit.folder / "0020-p.patch").read_text()
+    assert not session.export(exact=True).changed
+    session.check_round_trip()
+
+
+def test_the_range_diff_is_kept_as_a_message(session: Session) -> None:
+    session.export()
+    assert not message_of(session.kit.work).exists()
+    session.write("b", b"1\n")
+    session.commit("DOC: b")
+    session.export(check=True)
+    assert not message_of(session.kit.work).exists()
+    result = session.export()
+    said = message_of(session.kit.work).read_text()
+    assert said == f"demo 1.0: \n\n{result.range_diff}"
+    assert "DOC: b" in said
 
 
 def test_a_kept_patch_must_be_unmistakable(kit: Kit) -> None:
@@ -366,6 +396,19 @@ def test_what_makes_no_series_is_refused(
     error = session.refusal()
     assert message in error.message
     assert f"git -C {session.kit.work}" in str(error.hint)
+
+
+def test_a_series_that_lacks_what_it_requires_is_refused(session: Session) -> None:
+    session.write("b", b"1\n")
+    session.commit("One", f"{STATUS}\nRequires: other/0010-x")
+    before = session.names
+    source, store = session.tree.source, session.kit.store
+    with pytest.raises(PatchError, match="Requires: other/0010-x, and there is no"):
+        export(session.kit.work, source, store=store, others={"other": []})
+    assert session.names == before
+    needed = replace(_patch(), path=Path("patches/other/0010-x.patch"))
+    export(session.kit.work, source, store=store, others={"other": [needed]})
+    assert len(session.names) == 4
 
 
 def test_a_series_that_changed_meanwhile_is_not_overwritten(session: Session) -> None:

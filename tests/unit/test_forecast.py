@@ -315,6 +315,17 @@ def test_refs_are_tags_versions_branches_and_commits(
     assert again.resolve("main") == later
 
 
+def test_a_history_is_that_of_one_address(upstream: Upstream, store: Store) -> None:
+    """What lay in another folder, since removed, is not looked for."""
+    history(fork(upstream.folder), store).update()
+    other = upstream.folder.with_name("other")
+    upstream.folder.rename(upstream.folder.with_name("gone"))
+    support.make_upstream(other, {"a.txt": "x\n"}, tag="v1")
+    found = history(fork(other), store)
+    found.update()
+    assert found.base() == support.git(other, "rev-parse", "v1")
+
+
 def test_a_history_that_is_not_there_is_said(upstream: Upstream, store: Store) -> None:
     with pytest.raises(InputError, match="upstream's history is not in the store"):
         history(fork(upstream.folder), store, offline=True).update()

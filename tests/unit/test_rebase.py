@@ -317,6 +317,31 @@ def test_the_patch_that_a_killed_git_was_at_is_not_forgotten(kit: Kit) -> None:
     assert move.files() == {"a": with_line(30, "both"), "b": with_line(10)}
 
 
+def test_patches_follow_a_file_that_left_another_of_its_name(
+    kit: Kit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moved: Files = {"c/a": b"new\n" + LINES, "a": FACADE, "b": with_line(10, "x")}
+    move = Move(kit, moved)
+    said: list[str] = []
+    with monkeypatch.context() as patched:
+        # Killed before git began: what to start from is remembered.
+        patched.setattr(rebase, "_git", lambda *_: None)
+        tree, onto = move.tree, move.onto
+        rebase.start(tree, onto, kit.work, store=kit.store, say=said.append)
+    assert said == ["a is now c/a"]
+    with pytest.raises(PatchError, match="'ENH: b' conflicts in b"):
+        rebase.proceed(kit.work, "continue")
+    (kit.work / "b").write_bytes(with_line(10, "both"))
+    move.git("add", "b")
+    rebase.proceed(kit.work, "continue")
+    assert move.finish().written == ("0010-p.patch", "0020-p.patch")
+    ours = b"new\n" + with_line(30)
+    assert move.files() == {"c/a": ours, "a": FACADE, "b": with_line(10, "both")}
+    assert move.git("log", "--format=%s|%an|%ad", "--date=iso", "-1", "HEAD^") == (
+        "ENH: a|Zoe Example|2022-03-01 12:00:00 +0100"
+    )
+
+
 def test_abort_does_without_the_state_of_a_git_that_was_killed(kit: Kit) -> None:
     move = Move(kit, {"a": with_line(30, "theirs"), "b": LINES, "new": b"1\n"})
     with pytest.raises(PatchError, match="conflicts"):
