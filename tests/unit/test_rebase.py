@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import random
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -41,9 +42,15 @@ def kit(tmp_path: Path) -> Kit:
 class Move:
     """A series of patches to a pin with the files a and b, and another pin to move it to."""
 
-    def __init__(self, kit: Kit, new: Files, *patches: bytes) -> None:
+    def __init__(
+        self,
+        kit: Kit,
+        new: Files,
+        *patches: bytes,
+        base: Files | None = None,
+    ) -> None:
         self.kit = kit
-        self.base: Files = {"a": LINES, "b": LINES}
+        self.base: Files = base or {"a": LINES, "b": LINES}
         series = kit.series(*(patches or self.patches()))
         self.tree = apply_series(kit.source(self.base), series, store=kit.store)
         onto = kit.source(new)
@@ -218,6 +225,48 @@ def test_a_series_moves_and_patches_that_only_shifted_keep_their_bytes(
         move.onto, kit.series(*(p.data for p in WorkPatches(kit))), store=kit.store
     )
     assert kit.content(again.tree) == expected
+
+
+def test_after_a_clean_rebase_fifty_patches_are_the_files_that_they_were(
+    kit: Kit,
+) -> None:
+    """Plain `git format-patch` writes every one of them anew, for line numbers and ids."""
+    rng = random.Random(50)
+    state: Files = {f"f{n}": numbered(1, 200) for n in range(25)}
+    base, patches = dict(state), []
+    for number in range(50):
+        path, line = f"f{number % 25}", rng.randrange(20, 90) + 90 * (number // 25)
+        old = state[path]
+        assert isinstance(old, bytes)
+        new = old.replace(b"line %d\n" % line, b"ours %d\n" % number)
+        diff = kit.diff({path: old}, {path: new})
+        patches.append(mail(diff, subject=f"ENH: change {number}"))
+        state = {**state, path: new}
+    moved: Files = {
+        path: b"new\n" * (n + 1) + data.replace(b"line 5\n", b"theirs\n")
+        for n, (path, data) in enumerate(base.items())
+        if isinstance(data, bytes)
+    }
+    move = Move(kit, moved, *patches, base=base)
+    open_work(move.tree, kit.work, store=kit.store)
+    assert not export(kit.work, move.tree.source, store=kit.store).changed
+    plain = [format_patches(kit, EXPORTED, kit.root / "plain-old")]
+    move.start()
+    result = move.finish()
+    plain.append(format_patches(kit, "HEAD", kit.root / "plain-new"))
+    assert len(plain[0]) == len(plain[1]) == 50
+    assert all(old != new for old, new in zip(*plain, strict=True))
+    assert (result.written, len(result.kept)) == ((), 50)
+    assert not export(kit.work, move.onto, store=kit.store).changed
+
+
+def format_patches(kit: Kit, tip: str, folder: Path) -> list[bytes]:
+    base = support.git(kit.work, "rev-list", "--max-parents=0", tip)
+    words = ("format-patch", "-q", "-o", str(folder), f"{base}..{tip}")
+    support.git(kit.work, *words)
+    # The first line is the commit's id.
+    found = sorted(folder.iterdir())
+    return [path.read_bytes().partition(b"\n")[2] for path in found]
 
 
 def WorkPatches(kit: Kit) -> list[PatchFile]:  # noqa: N802
