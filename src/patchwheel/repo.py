@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +41,7 @@ SETTINGS = (
 # For objects that are not kept in this form.
 UNSYNCED = ("-c", "core.fsync=none", "-c", "core.looseCompression=0")
 MANY_PACKS = 50
+SHM, ROOM = "/dev/shm", 256_000_000  # noqa: S108
 LEFT = re.compile(r"(\.lock'|lock config file .+): File exists")
 
 
@@ -109,8 +111,16 @@ class Repository:
             place += ["--work-tree", str(self.work_tree)]
         cwd = self.work_tree or self.git_dir
         with contextlib.ExitStack() as stack:
-            if isinstance(stdin, bytes):
-                stream = cast("BinaryIO", stack.enter_context(tempfile.TemporaryFile()))
+            if stdin == b"":
+                stream = cast(
+                    "BinaryIO", stack.enter_context(Path(os.devnull).open("rb"))
+                )
+            elif isinstance(stdin, bytes):
+                place_of = in_memory()
+                stream = cast(
+                    "BinaryIO",
+                    stack.enter_context(tempfile.TemporaryFile(dir=place_of)),
+                )
                 stream.write(stdin)
             else:
                 stream = stdin
@@ -186,10 +196,11 @@ class Repository:
         self.git("update-ref", "-d", ref)
         return self.tree_of(_text(out).strip())
 
-    def files(self, tree: str) -> dict[str, Blob]:
-        """List a tree recursively, links and submodules included."""
+    def files(self, tree: str, *paths: str) -> dict[str, Blob]:
+        """List a tree recursively, links and submodules included, or those of some paths that are there."""
         found = {}
-        for row in self.git("ls-tree", "-r", "-z", "--full-tree", tree).split(b"\0"):
+        words = ("ls-tree", "-r", "-z", "--full-tree", tree, "--", *paths)
+        for row in self.git(*words).split(b"\0"):
             if row:
                 head, path = row.split(b"\t", 1)
                 mode, _, oid = head.decode().split()
@@ -257,7 +268,7 @@ class Repository:
         packs = (self.git_dir / "objects" / "pack").absolute()
         words = ("pack-objects", "-q", "--revs", "--non-empty", "--window=0")
         self.git(
-            *("-c", "core.compression=1", *words, str(packs / "pack")),
+            *("-c", "core.compression=0", *words, str(packs / "pack")),
             stdin=f"{new}\n^{old}\n".encode(),
             env={"GIT_ALTERNATE_OBJECT_DIRECTORIES": str(objects)},
         )
@@ -304,10 +315,18 @@ class Repository:
     @contextlib.contextmanager
     def index(self, tree: str) -> Iterator[dict[str, str]]:
         """Give the environment of a temporary index that holds `tree`."""
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory(dir=in_memory()) as folder:
             env = {"GIT_INDEX_FILE": str(Path(folder) / "index")}
             self.git("read-tree", tree, env=env)
             yield env
+
+
+def in_memory() -> str | None:
+    """Return a folder for small files that are soon gone, where there is room for them without a disk."""
+    with contextlib.suppress(OSError):
+        if os.access(SHM, os.W_OK) and shutil.disk_usage(SHM).free > ROOM:
+            return SHM
+    return None
 
 
 def scrub_environment() -> None:

@@ -64,25 +64,29 @@ def _applied(source: Source, patches: Sequence[Patch]) -> str:
         if any(words in err.stderr for words in FULL_DISK):
             raise MachineError("the disk is full", where=source.git_dir) from err
         _explain(source, patches, err)
-    follow = replay(source, patches)
-    for patch in patches:
-        follow.apply(patch)
-    _check(repo, source.tree, tree, follow)
+    _check(repo, source.tree, tree, patches)
     return tree
 
 
-def _check(repo: Repository, old: str, new: str, follow: Replay) -> None:
+def _check(repo: Repository, old: str, new: str, patches: Sequence[Patch]) -> None:
     """Compare git's tree with ours: every path that a patch names has to be as the patch says."""
+    found = {change.path: change for change in repo.changes(old, new)}
+    named = {p for x in patches for d in x.diffs for p in (d.old, d.new) if p}
+    # What else the tree holds git has looked at.
+    files = {p: c.old for p, c in found.items() if c.old.mode != REMOVED}
+    if same := named - found.keys():
+        files |= repo.files(old, *sorted(same))
+    follow = Replay(files, repo.read, patches)
+    for patch in patches:
+        follow.apply(patch)
     expected = follow.changed()
-    found = {c.path: c.new for c in repo.changes(old, new)}
     for path in sorted(expected.keys() | found.keys()):
-        if path not in expected or not _agree(expected[path], found.get(path)):
+        change = found.get(path)
+        if not (path in expected and change and _agree(expected[path], change.new)):
             raise PatchError(f"{path} did not become what the series says", hint=REPORT)
 
 
-def _agree(wanted: Content | None, found: Blob | None) -> bool:
-    if found is None:
-        return False
+def _agree(wanted: Content | None, found: Blob) -> bool:
     if wanted is None:
         return found.mode == REMOVED
     # Of a binary file that a later patch changes again only git knows the bytes.
