@@ -1,7 +1,7 @@
 """What a series meets in upstream's later history: which commit stops a patch, and which took it.
 
-Only the commits that touch the patched paths matter, one in twenty to fifty. At each of them the series is tried in
-memory, so nothing is bisected and nothing checked out. Commits are those of the first parents: a merged pull request
+Only the commits that touch the patched paths matter, one in twenty to fifty. At each of them the patches to what it
+touches are tried in memory, so nothing is bisected and nothing checked out. Commits are those of the first parents: a merged pull request
 counts as one.
 """
 
@@ -20,7 +20,14 @@ from patchwheel.repo import Blob, GitError
 from patchwheel.status import FINE, try_patch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import (
+        Callable,
+        Collection,
+        Iterable,
+        Iterator,
+        Mapping,
+        Sequence,
+    )
 
     from patchwheel.repo import Repository
     from patchwheel.series import Patch
@@ -120,7 +127,7 @@ def forecast(
         files = {**files, **new}
         files = {p: b for p, b in files.items() if b.oid != GONE}
         states.append(files)
-    steps = [tried(files, read, patches) for files in states]
+    steps = list(_followed(states, [new.keys() for _, new in changes], read, patches))
     # Once more with all files around, for what the messages say.
     around = repo.files(repo.tree_of(tip))
     last = tried(around, read, patches)
@@ -156,6 +163,26 @@ def forecast(
             )
             found.append(_judge(repo, seen, commits, log))
     return Forecast(ref=ref, commit=tip, commits=len(changes), patches=tuple(found))
+
+
+def _followed(
+    states: Sequence[Mapping[str, Blob]],
+    touched: Sequence[Collection[str]],
+    read: Callable[[Sequence[str]], Mapping[str, bytes]],
+    patches: Sequence[Patch],
+) -> Iterator[list[PatchStatus]]:
+    """Try the series on the first state, and on each later one the patches that have to do with what was touched."""
+    step = tried(states[0], read, patches)
+    yield step
+    groups = _groups(patches)
+    for files, paths in zip(states[1:], touched, strict=True):
+        step = list(step)
+        for numbers, theirs in groups:
+            if not theirs.isdisjoint(paths):
+                again = tried(files, read, [patches[n] for n in numbers])
+                for number, status in zip(numbers, again, strict=True):
+                    step[number] = status
+        yield step
 
 
 def tried(
@@ -364,6 +391,18 @@ def _files(repo: Repository, commit: str, paths: Sequence[str]) -> dict[str, Blo
 
 def _paths(patch: Patch) -> set[str]:
     return {path for diff in patch.diffs for path in (diff.old, diff.new) if path}
+
+
+def _groups(patches: Sequence[Patch]) -> list[tuple[list[int], set[str]]]:
+    """Return the numbers of patches that have to do with one another, and all their paths."""
+    groups: list[tuple[list[int], set[str]]] = []
+    for number, patch in enumerate(patches):
+        numbers, paths = [number], _paths(patch)
+        for group in [g for g in groups if g[1] & paths]:
+            groups.remove(group)
+            numbers, paths = [*group[0], *numbers], group[1] | paths
+        groups.append((sorted(numbers), paths))
+    return groups
 
 
 def _within(patch: Patch, module: str) -> bool:
