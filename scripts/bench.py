@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import random
 import re
 import resource
 import shutil
@@ -22,8 +23,13 @@ from typing import TYPE_CHECKING
 
 from patchwheel.index import load_index_config
 from patchwheel.interpreter import find_interpreter
-from patchwheel.manifest import load_manifest
+from patchwheel.manifest import Fork, load_manifest
+from patchwheel.repo import Repository
 from patchwheel.report import Quiet
+from patchwheel.series import load_series
+from patchwheel.source import Source
+from patchwheel.store import Store
+from patchwheel.tree import apply_series
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,12 +43,28 @@ from patchwheel.repo import Repository
 repo = Repository(Path(sys.argv[1]))
 repo.apply(repo.tree_of(sys.argv[2]), [Path(p) for p in sys.argv[3:]])
 """
+FILES, PATCHES = 3000, 50
+MAIL = b"""From: A U Thor <author@example.org>
+Date: Tue, 1 Mar 2022 12:00:00 +0100
+Subject: [PATCH] ENH: change some lines
+
+Why it is carried.
+
+Upstream-Status: Pending
+
+"""
 PLAIN = {"CC": "gcc", "CXX": "g++", "CCACHE_DISABLE": "1"}
+
+
+def cpu_so_far() -> float:
+    """Return the CPU seconds of this process and the children that it waited for."""
+    used = map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(each.ru_utime + each.ru_stime for each in used)
 
 
 def cpu(argv: list[str], *, cwd: Path, env: dict[str, str] | None = None) -> float:
     """Run a command and return the CPU seconds, user and system, of it and its children."""
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    before = cpu_so_far()
     done = subprocess.run(
         argv,
         cwd=cwd,
@@ -54,8 +76,7 @@ def cpu(argv: list[str], *, cwd: Path, env: dict[str, str] | None = None) -> flo
     )
     if done.returncode:
         raise SystemExit(f"{' '.join(argv)} failed:\n{done.stderr[-3000:]}")
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return cpu_so_far() - before
 
 
 def repeated(runs: int, once: Callable[[], float]) -> list[float]:
@@ -168,6 +189,109 @@ def series_application(runs: int) -> tuple[list[float], list[float]]:
         return ours, repeated(runs, am)
 
 
+class Many:
+    """A repository with 3,000 files, and fifty patches that were made for an older state of them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.git_dir = folder / "git"
+        rng = random.Random("many")
+        names = [f"package{n % 30}/module{n}.py" for n in range(FILES)]
+        old = {name: [f"{rng.random()}\n" for _ in range(120)] for name in names}
+        repo = Repository.bare(self.git_dir)
+        moved = {name: ["# new\n", *lines] for name, lines in old.items()}
+        self.tree = self.written(repo, moved)
+        series = folder / "patches" / "many"
+        series.mkdir(parents=True)
+        before = self.written(repo, old)
+        self.patches = []
+        for number in range(PATCHES):
+            for name in rng.sample(names, rng.choice((1, 1, 2, 3))):
+                at = rng.randrange(10, 110)
+                old[name] = [*old[name][:at], f"ours {number}\n", *old[name][at + 1 :]]
+            after = self.written(repo, old)
+            diff = repo.git("diff-tree", "-r", "-p", "--full-index", before, after)
+            before = after
+            self.patches.append(series / f"{number:04}.patch")
+            self.patches[-1].write_bytes(MAIL + diff)
+        names = [path.name for path in self.patches]
+        (series / "series").write_text("".join(f"{name}\n" for name in names))
+        commit = repo.commit(self.tree, "base", epoch=0, name="a", mail="b")
+        repo.git("update-ref", "refs/heads/base", commit)
+
+    def written(self, repo: Repository, files: dict[str, list[str]]) -> str:
+        rows = ((n, "100644", "".join(lines).encode()) for n, lines in files.items())
+        return repo.import_files(rows)
+
+    def fresh(self) -> Path:
+        """Return a copy of the repository: none of the results are in it."""
+        copy = self.folder / "copy"
+        shutil.rmtree(copy, ignore_errors=True)
+        shutil.copytree(self.git_dir, copy)
+        return copy
+
+    def ours(self, run: int) -> float:
+        """Everything between a pin and a patched tree: reading, checking, applying, comparing, keeping."""
+        fork = Fork(name="many", version="1.0", patches=self.patches[0].parent)
+        git_dir = self.fresh()
+        source = Source(
+            fork=fork, git_dir=git_dir, tree=self.tree, epoch=0, origin="git"
+        )
+        store = Store(self.folder / f"store{run}")
+        before = cpu_so_far()
+        made = apply_series(source, load_series(fork.patches), store=store)
+        spent = cpu_so_far() - before
+        if made.tree != self.applied:
+            raise SystemExit("patchwheel and git make different trees")
+        return spent
+
+    def plain(self) -> float:
+        """One `git apply --cached` of all, and what it needs: an index of the tree, and the tree of the index."""
+        git_dir, names = self.fresh(), [str(path) for path in self.patches]
+        env = {"GIT_DIR": str(git_dir), "GIT_INDEX_FILE": str(git_dir / "new-index")}
+        steps = (["read-tree", self.tree], ["apply", "--cached", *names])
+        spent = sum(cpu(["git", *words], cwd=git_dir, env=env) for words in steps)
+        before = cpu_so_far()
+        git = subprocess.run(
+            ["git", "write-tree"],
+            env={**os.environ, **env},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        self.applied = git.stdout.strip()
+        return spent + cpu_so_far() - before
+
+    def am(self) -> tuple[float, float]:
+        """Return what `git am` needs, a clone with a work tree, and what it costs itself."""
+        copy = self.folder / "am"
+        shutil.rmtree(copy, ignore_errors=True)
+        clone = ["git", "clone", "-q", "-s", "-b", "base", str(self.git_dir), str(copy)]
+        who = {"GIT_COMMITTER_NAME": "bench", "GIT_COMMITTER_EMAIL": "bench@localhost"}
+        words = ["git", "am", "-q", *map(str, self.patches)]
+        return cpu(clone, cwd=self.folder), cpu(words, cwd=copy, env=who)
+
+
+def many_patches(runs: int) -> dict[str, list[float]]:
+    """Apply fifty patches to 3,000 files in three ways, by turns."""
+    found: dict[str, list[float]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        many = Many(Path(folder))
+        what = f"{PATCHES} patches to a tree of {FILES:,} files"
+        for run in range(runs + 1):
+            plain, ours, (clone, am) = many.plain(), many.ours(run), many.am()
+            # The first run imports what a process imports once.
+            if run:
+                for way, spent in (
+                    ("patchwheel", ours),
+                    ("one git apply --cached", plain),
+                    ("git am", am),
+                    ("git am with the clone that it needs", clone + am),
+                ):
+                    found.setdefault(f"{what}, {way}", []).append(spent)
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="leave out what compiles")
@@ -189,6 +313,12 @@ def main() -> None:
     ours, am = series_application(options.runs)
     note(f"series of {FORK} to a tree, patchwheel", ours)
     note(f"series of {FORK} to commits, clone and git am", am)
+    many = many_patches(options.runs)
+    for what, values in many.items():
+        note(what, values)
+    mine, *others = map(statistics.median, many.values())
+    shares = ", ".join(f"{mine / other:.2f}" for other in others)
+    print(f"  patchwheel's share of each of the others: {shares}")
     if not options.quick:
         for peer, measure in (
             (f"pip wheel of the patched sources, {FORK}", pip_wheel),
