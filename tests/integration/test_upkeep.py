@@ -67,15 +67,15 @@ def test_a_second_manifest_shares_the_patches_and_works_with_every_command(
     assert site.git("show", "HEAD:a").startswith("new\n")
     site.run("export", "demo", "--check", *NEXT)
     site.run("export", "demo", *NEXT)
-    words = ("rebase", "demo", "--onto", MERGED, *NEXT)
-    merged = json.loads(site.run(*words, "--dry-run", "--json"))
+    onto = ("rebase", "demo", "--onto", MERGED, *NEXT)
+    merged = json.loads(site.run(*onto, "--dry-run", "--json"))
     assert [p["state"] for p in merged] == ["merged", "clean"]
     # The first manifest, its lock and the patches are as they were.
     assert site.state() == before
     site.run("dev", "demo")
     assert not site.git("show", "HEAD:a").startswith("new\n")
     # Only a rebase changes patches: which of them the other pin still takes is for `status` to tell.
-    site.run(*words)
+    site.run(*onto)
     assert f'version = "{MERGED}"' in (site.root / "forks-next.toml").read_text()
     assert 'version = "1.0"' in (site.root / "forks.toml").read_text()
     site.run("export", "demo", "--check", *NEXT)
@@ -84,7 +84,8 @@ def test_a_second_manifest_shares_the_patches_and_works_with_every_command(
 
 def upstream(folder: Path) -> str:
     """Make upstream's repository: the pin as v1.0, and a main on which a file moved and left another of its name."""
-    first = {"a": lines(), "b": lines(), "pyproject.toml": PYPROJECT.format("1.0")}
+    text = PYPROJECT.format("1.0").encode()
+    first = {"a": lines(), "b": lines(), "pyproject.toml": text}
     support.make_upstream(folder, first, tag="v1.0")
     facade = b"from new.a import *\n"
     made = {"new/a": b"new\n" + lines(), "a": facade, "b": lines(l8="theirs")}
