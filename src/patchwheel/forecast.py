@@ -127,7 +127,7 @@ def forecast(
         files = {**files, **new}
         files = {p: b for p, b in files.items() if b.oid != GONE}
         states.append(files)
-    steps = list(_followed(states, [new.keys() for _, new in changes], read, patches))
+    steps = list(followed(states, [new.keys() for _, new in changes], read, patches))
     # Once more with all files around, for what the messages say.
     around = repo.files(repo.tree_of(tip))
     last = tried(around, read, patches)
@@ -165,7 +165,7 @@ def forecast(
     return Forecast(ref=ref, commit=tip, commits=len(changes), patches=tuple(found))
 
 
-def _followed(
+def followed(
     states: Sequence[Mapping[str, Blob]],
     touched: Sequence[Collection[str]],
     read: Callable[[Sequence[str]], Mapping[str, bytes]],

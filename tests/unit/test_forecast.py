@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,15 @@ from patchkit import mail, numbered, patch
 
 from patchwheel import render
 from patchwheel.errors import InputError
-from patchwheel.forecast import Forecast, Outlook, Span, forecast, plain, tried
+from patchwheel.forecast import (
+    Forecast,
+    Outlook,
+    Span,
+    followed,
+    forecast,
+    plain,
+    tried,
+)
 from patchwheel.history import History
 from patchwheel.manifest import Fork
 from patchwheel.repo import Blob, Repository
@@ -225,6 +234,35 @@ def test_patches_build_on_those_before_and_do_without_those_that_fail(
     upstream.commit(a=with_line(30, "theirs"))
     states = [o.state for o in upstream.forecast(first, second).patches]
     assert states == ["conflict", "clean"]
+
+
+def test_only_what_a_commit_touches_is_tried_again_and_nothing_is_missed(
+    upstream: Upstream,
+) -> None:
+    rng = random.Random(5)
+    names = ("a.txt", "b.txt", "c.txt")
+    patches = [
+        patch(mail(upstream.diff(with_line(n), name)), f"{n:04}.patch")
+        for n, name in ((10, "a.txt"), (30, "a.txt"), (50, "b.txt"))
+    ]
+    states, touched, contents = [], [], {}
+    files: dict[str, Blob] = {}
+    for number in range(30):
+        path = names[number] if number < 3 else rng.choice(names)
+        text = with_line(rng.choice((10, 12, 30, 50)), rng.choice(("ours", "x")))
+        oid = f"{number:040}"
+        contents[oid] = text
+        files = {**files, path: Blob(mode="100644", oid=oid)}
+        if number >= 2:
+            states.append(files)
+            touched.append({path})
+
+    def read(oids: Sequence[str]) -> dict[str, bytes]:
+        return {oid: contents[oid] for oid in oids}
+
+    found = list(followed(states, touched[1:], read, patches))
+    assert found == [tried(files, read, patches) for files in states]
+    assert len({status.state for step in found for status in step}) >= 3
 
 
 def test_history_is_that_of_the_first_parents_since_the_branches_parted(
