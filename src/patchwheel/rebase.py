@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from patchwheel.tree import PatchedTree
 
 ONTO = "refs/patchwheel/onto"
+# Of a file in a conflict; in a rebase, ours is upstream's.
+OURS = "2"
 RENAMED = "refs/patchwheel/renamed"
 STATE = "patchwheel-rebase.json"
 # In patches/FORK, if a project wants to share what was resolved once.
@@ -288,7 +290,14 @@ def _git(work: WorkTree, *words: str, known: str = "") -> None:
                 f"git cannot rebase: {err.stderr.strip()}", where=folder
             ) from err
         patch = work.repo.text("log", "-1", "--format=%s", "REBASE_HEAD")
-        files = work.repo.text("diff", "--name-only", "--diff-filter=U").splitlines()
+        stages: dict[str, set[str]] = {}
+        for row in work.repo.git("ls-files", "-z", "--unmerged").split(b"\0")[:-1]:
+            head, _, path = os.fsdecode(row).partition("\t")
+            stages.setdefault(path, set()).add(head[-1])
+        files = [
+            path if OURS in there else f"{path} (upstream has no such file)"
+            for path, there in stages.items()
+        ]
         stopped = work.repo.text("rev-parse", "REBASE_HEAD")
         resolved = work.repo.text("diff", "--cached", "--name-only", "HEAD")
         if resolved and not files and stopped != known:

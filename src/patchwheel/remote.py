@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import posixpath
 import re
+from threading import Event, Thread
 from typing import TYPE_CHECKING, Never
 
 from patchwheel.digest import digest
@@ -13,6 +15,8 @@ from patchwheel.repo import GitError
 from patchwheel.web import redacted
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from patchwheel.manifest import Fork
     from patchwheel.repo import Repository
     from patchwheel.report import Report
@@ -27,6 +31,7 @@ SETTINGS = (
 )
 REACH = "check the address, the network and the access rights"
 HOLES = "it is a partial clone that lacks these files: name the repository that it was cloned from"
+INTERVAL = 1.0
 LOCAL = re.compile(r"file://|/|\./|\.\./")
 
 
@@ -170,9 +175,10 @@ class Remote:
             )
         allowed = os.environ.get("GIT_ALLOW_PROTOCOL", "file:https:ssh")
         try:
-            return self.repo.git(
-                *SETTINGS, *words, stdin=stdin, env={"GIT_ALLOW_PROTOCOL": allowed}
-            ).decode(errors="replace")
+            with self.watched(url):
+                return self.repo.git(
+                    *SETTINGS, *words, stdin=stdin, env={"GIT_ALLOW_PROTOCOL": allowed}
+                ).decode(errors="replace")
         except GitError as err:
             said = redacted(err.stderr).splitlines()
             raise InputError(
@@ -180,6 +186,30 @@ class Remote:
                 tail=said[-10:],
                 hint=HOLES if "promisor remote" in err.stderr else REACH,
             ) from err
+
+    @contextlib.contextmanager
+    def watched(self, url: str) -> Iterator[None]:
+        """Report how much of a pack has come while git fetches."""
+        what = f"{self.fork.name}: from {redacted(url)}"
+        packs, ended, most = self.repo.git_dir / "objects" / "pack", Event(), 0
+
+        def watch() -> None:
+            nonlocal most
+            while not ended.wait(INTERVAL):
+                for pack in packs.glob("tmp_pack_*"):
+                    with contextlib.suppress(OSError):  # whole now, and renamed
+                        most = max(most, pack.stat().st_size)
+                        self.report.progress(what, most, None)
+
+        thread = Thread(target=watch, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+            if most:
+                self.report.progress(what, most, most)
 
     def no_address(self, path: str) -> Never:
         refuse(self.fork, f"submodule {path} has no url in .gitmodules")

@@ -11,7 +11,7 @@ import pytest
 import support
 from patchkit import mail, numbered, patch
 
-from patchwheel import render
+from patchwheel import remote, render
 from patchwheel.errors import InputError
 from patchwheel.forecast import (
     Forecast,
@@ -390,6 +390,22 @@ def test_files_are_fetched_together_where_the_remote_can_leave_them_out(
     assert len(missing) > 2
     found.have(missing)
     assert not [r for r in found.repo.text(*lazy).splitlines() if r[0] == "?"]
+
+
+def test_a_fetch_tells_how_much_has_come(
+    upstream: Upstream, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(History, "borrow", lambda *_: None)
+    monkeypatch.setattr(remote, "INTERVAL", 0.001)
+    upstream.commit(a=random.Random(1).randbytes(20_000_000))
+    found = history(fork(upstream.folder), store)
+    found.update()
+    assert isinstance(found.report, support.Recorder)
+    steps = [(done, total) for _, done, total in found.report.steps]
+    assert len(steps) > 1
+    assert steps == sorted(steps, key=lambda step: step[0])
+    assert {total for _, total in steps[:-1]} == {None}
+    assert steps[-1][0] == steps[-1][1] != 0
 
 
 def test_a_partial_clone_tells_the_commits_and_a_shallow_one_is_refused(

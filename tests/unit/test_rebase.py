@@ -320,6 +320,14 @@ def test_a_patch_that_upstream_has_is_asked_about_and_never_dropped_unasked(
     assert move.finish().removed == ("0010-p.patch",)
 
 
+def test_a_file_that_upstream_removed_is_named(kit: Kit) -> None:
+    move = Move(kit, {"b": LINES})
+    with pytest.raises(PatchError) as caught:
+        move.start()
+    said = "'ENH: a' conflicts in a (upstream has no such file)"
+    assert caught.value.message == said
+
+
 def test_abort_puts_everything_back(kit: Kit) -> None:
     move = Move(kit, {"a": with_line(30, "theirs"), "b": LINES})
     with pytest.raises(PatchError, match="conflicts"):
