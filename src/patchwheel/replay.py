@@ -236,6 +236,15 @@ class _Step:
         if near is None:
             self.fail(diff, f"{what}, which holds nothing like it", hunk=hunk)
         start, equal = near
+        if equal == len(hunk.before):
+            # git holds a hunk without context on one side to that end of the file.
+            end = "beginning" if hunk.old_start <= 1 else "end"
+            self.fail(
+                diff,
+                f"{what} at its {end}: its lines are further in",
+                hunk=hunk,
+                hint=f"they begin in line {start + 1} of {diff.old}",
+            )
         there = {i: lines[i] for i in range(max(start, 0), len(lines))}
         first = next(
             (i for i, x in enumerate(hunk.before) if there.get(start + i) != x), 0

@@ -442,6 +442,13 @@ ROWS: dict[str, Row] = {
         "which is 'other'",
         "the nearest match begins in line 6",
     ),
+    "moved from the end of the file that it is held to": unfit(
+        {"a": b"0\n" + LINES},
+        {"a": LINES},
+        {"a": numbered(1, 30, l1="x")},
+        "does not match a at its beginning: its lines are further in",
+        "they begin in line 2 of a",
+    ),
     "already applied, the same patch twice": already,
     "new file that exists": unfit(
         {"a": b"other\n", "b": b""}, {"b": b""}, {"a": b"1\n", "b": b""}, "already"
