@@ -217,7 +217,11 @@ def lock(pipeline: Pipeline, forks: Sequence[str], *, force: bool) -> None:
     """Resolve and pin what is not ours, into forks.lock."""
     pipeline.write_lock(forks, force=force)
     CONSOLE.close()
-    click.echo(pipeline.manifest.lock_path)
+    path = pipeline.manifest.lock_path
+    CONSOLE.say(
+        f"next: `git diff {path.name}`, then `patchwheel plan` says what follows"
+    )
+    click.echo(path)
 
 
 @cli.command()
