@@ -148,7 +148,9 @@ class Site(Project):
         """Digest what is under version control."""
         names = ["forks.toml", "forks.lock"]
         files = [self.root / name for name in names]
-        files += sorted(p for p in (self.root / "patches").rglob("*") if p.is_file())
+        # A hidden folder beside a series is one that was being made, or removed: `left` is about that.
+        folders = (self.root / "patches").glob("[!.]*")
+        files += sorted(p for f in folders for p in f.rglob("*") if p.is_file())
         found = hashlib.sha256()
         for path in files:
             data = path.read_bytes()
