@@ -164,7 +164,14 @@ def work_tree_source(folder: Path, source: Source, *, store: Store) -> PatchedTr
         tree = work.repo.text("write-tree", env=env)
     repo = Repository(source.git_dir)
     if not repo.has(tree):
-        commit = write_commit(work.repo, tree, author=f"{WHO} 0 +0000", message="dev\n")
+        # Its parent is known to the store: all that is sent is what differs from it.
+        commit = write_commit(
+            work.repo,
+            tree,
+            author=f"{WHO} 0 +0000",
+            message="dev\n",
+            parent=work.repo.text("rev-parse", EXPORTED),
+        )
         work.repo.git("update-ref", DEV, commit)
         repo.git(*FETCH, str(work.repo.git_dir), f"{DEV}:{work.name}/dev")
     for change in repo.changes(source.tree, tree):
