@@ -27,7 +27,7 @@ class Outside:
 
     def __init__(self, environment: Path, store: Store) -> None:
         self.root = site_packages(environment)
-        self._store, self._key = store, digest(LAYOUT, environment.name)
+        self._store, self.key = store, digest(LAYOUT, environment.name)
         self._by_name: dict[str, list[str]] | None = None
         self._found: dict[str, frozenset[str]] = {}
         self._read: dict[str, list[tuple[str, str]]] = {}
@@ -72,7 +72,7 @@ class Outside:
     def _names(self) -> dict[str, list[str]]:
         if self._by_name is None:
             # An environment never changes; walking through it takes a while.
-            memo: dict[str, Any] | None = self._store.memo("headers", self._key)
+            memo: dict[str, Any] | None = self._store.memo("headers", self.key)
             if memo is None:
                 memo = {}
                 for folder in self.root.rglob("include"):
@@ -80,6 +80,6 @@ class Outside:
                         if file.is_file():
                             path = file.relative_to(self.root).as_posix()
                             memo.setdefault(file.name, []).append(path)
-                self._store.remember("headers", self._key, memo)
+                self._store.remember("headers", self.key, memo)
             self._by_name = memo
         return self._by_name

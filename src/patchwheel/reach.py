@@ -46,7 +46,8 @@ class Graph:
     """The steps of a build over the files that are there before it; `mentions` tells what one mentions.
 
     `opened` are the files that a script of the project is known to open. Where a module is `settled`, all that it
-    imports is among them. `exits` tells what headers from elsewhere, by a mention of them, include in turn.
+    imports is among them. `exits` tells what headers from elsewhere, by a mention of them, include in turn. `followed`
+    is where files lead, as far as it is known, and grows.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class Graph:
         opened: Mapping[str, frozenset[str]],
         settled: frozenset[str],
         exits: Callable[[str], Iterable[str]] = lambda _end: (),
+        followed: dict[str, list[str]] | None = None,
     ) -> None:
         self.files = frozenset(files)
         self._mentions = mentions
@@ -69,7 +71,7 @@ class Graph:
         for path in (*self.files, *self._makes):
             self._by_name.setdefault(_name(path), []).append(path)
         self._resolved: dict[str, list[str]] = {}
-        self._followed: dict[str, tuple[str, ...]] = {}
+        self.followed = {} if followed is None else followed
 
     def reach(self, output: str) -> Reach:
         seen: set[str] = set()
@@ -95,9 +97,9 @@ class Graph:
                         seen.add(name)
                     else:
                         todo.append(name)
-            if path not in self._followed:
-                self._followed[path] = tuple(self._follow(path))
-            todo += self._followed[path]
+            if path not in self.followed:
+                self.followed[path] = list(dict.fromkeys(self._follow(path)))
+            todo += self.followed[path]
             if CYTHON.fullmatch(path):
                 exists |= self._markers(path)
         return Reach(

@@ -34,6 +34,10 @@ if TYPE_CHECKING:
 HEADER = re.compile(r".*\.(h|hh|hpp|hxx|cuh|inc|inl|ipp|tcc)", re.IGNORECASE)
 # Named as the cause where commands or the list of outputs differ; plan shows the patches of the other changes.
 DEFINITION = "the build's definition"
+# Raised whenever the same files would be followed otherwise.
+FOLLOWED = 1
+
+Followed = dict[str, list[str]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +79,39 @@ class Side:
         return self.reached[origin]
 
 
+class Memory:
+    """Remembers where the files of a configured tree lead, since following all of a project takes seconds."""
+
+    def __init__(self, store: Store, key: str) -> None:
+        self._store, self._key = store, key
+        self._open: list[tuple[str, Collection[str], Mapping[str, str], Followed]] = []
+
+    def recall(self, configured: Configured, oids: Mapping[str, str]) -> Followed:
+        """Return what is known of the files that have not changed since; what is found out goes there."""
+        key = digest(self._key, configured.path.name, sorted(oids))
+        memo: dict[str, Any] = self._store.memo("followed", key) or {}
+        names, known = memo.get("names", []), memo.get("ends", {})
+        found = {
+            path: [names[number] for number in numbers]
+            for path, (oid, numbers) in known.items()
+            if oid == oids.get(path, "")
+        }
+        self._open.append((key, known.keys(), oids, found))
+        return found
+
+    def keep(self) -> None:
+        for key, known, oids, found in self._open:
+            if found.keys() - known:
+                names = sorted({name for ends in found.values() for name in ends})
+                # Most names stand in many lists.
+                number = {name: at for at, name in enumerate(names)}
+                rows = {
+                    path: [oids.get(path, ""), [number[name] for name in ends]]
+                    for path, ends in found.items()
+                }
+                self._store.remember("followed", key, {"names": names, "ends": rows})
+
+
 def trace(
     source: Source,
     fork: Fork,
@@ -95,6 +132,11 @@ def trace(
     settled = frozenset(seen | survey.opened.keys())
 
     outside = Outside(environment, shop.store)
+    facts = digest(
+        *(LAYOUT, FOLLOWED, outside.key, source.tree),
+        {script: sorted(paths) for script, paths in survey.opened.items()},
+    )
+    memory = Memory(shop.store, facts)
 
     def side(tree: str, configured: Configured) -> Side:
         files = repo.files(tree)
@@ -107,6 +149,7 @@ def trace(
             opened=survey.opened,
             settled=settled - differs,
             exits=outside.exits,
+            followed=memory.recall(configured, plain) if configured is first else None,
         )
         return Side(
             files=files,
@@ -127,6 +170,7 @@ def trace(
         if ".dist-info/" not in path
         and (effect := _effect(path, old, new, changed, present))
     ]
+    memory.keep()
     unknown = [
         *_unruled(first, new, changed, present, survey),
         *(

@@ -144,6 +144,24 @@ def test_what_nothing_mentions_reaches_nothing(bench: Bench) -> None:
     assert found.idle == ("pw/unused.h: nothing that is built mentions it",)
 
 
+def test_what_is_remembered_is_where_unchanged_files_lead(
+    bench: Bench, store: Store
+) -> None:
+    assert effects(bench.trace({"pw/near.pxd": "# 1"})) == {SO: "build"}
+    remembered = list((store.root / "memo" / "followed").iterdir())
+    assert len(remembered) == 1
+    text = "cdef extern from 'unused.h': pass\n"
+    found = bench.trace({"pw/fast.pyx": text, "pw/unused.h": "// 1"})
+    assert effects(found) == {SO: "build"}
+    assert found.idle == ()
+    # What the other text of fast.pyx mentions holds for that text alone.
+    found = bench.trace({"pw/unused.h": "// 1"})
+    assert effects(found) == {}
+    assert found.idle == ("pw/unused.h: nothing that is built mentions it",)
+    assert effects(bench.trace({"pw/near.pxd": "# 2"})) == {SO: "build"}
+    assert list((store.root / "memo" / "followed").iterdir()) == remembered
+
+
 def test_files_come_and_go_with_the_builds_definition(bench: Bench) -> None:
     outputs = {**OUTPUTS, "pw/new.py": "pw/new.py"}
     del outputs["pw/a.py"]
