@@ -31,6 +31,8 @@ NINJA = re.compile(r"\[(\d+)/(\d+)\] ")
 # Behind the prefix of a logger in newer setuptools.
 BUILDING = re.compile(r"\bbuilding '[\w.]+' extension")
 CUDA = "cuda"
+# Shifts the clock of build steps, for comparing builds: such as +400d. Not for users.
+CLOCK = "PATCHWHEEL_CLOCK"
 # Those of CPython's own release builds.
 OPTIMISED = "-fno-strict-overflow -DNDEBUG -O3 -g0"
 
@@ -233,6 +235,8 @@ def open_workplace(
         inside = room.see(environment)
         workers = toolchain.worker_count(shop.jobs)
         variables = _variables(room, tools, epoch)
+        if (shift := os.environ.get(CLOCK)) and (library := faketime()):
+            variables |= {"LD_PRELOAD": str(library), "FAKETIME": shift}
         if toolkit:
             seen = room.see(toolkit)
             for key, value in cuda.variables(seen).items():
@@ -270,6 +274,11 @@ def rename_project(tree: Path, fork: Fork) -> None:
             expected="a [project] table with a name in pyproject.toml",
         )
     path.write_text(head + start + body + end + rest, encoding="utf-8")
+
+
+def faketime() -> Path | None:
+    """Return the library that shifts the clock of the programs that load it, where it is installed."""
+    return next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), None)
 
 
 def compilers(fork: Fork) -> list[str]:

@@ -106,6 +106,11 @@ def cli() -> None:
 @option(
     "--from-source", is_flag=True, help="Compile, taking nothing from upstream's wheel."
 )
+@option(
+    "--release",
+    is_flag=True,
+    help="Compile for publishing, with statements, SHA256SUMS and pylock.toml.",
+)
 @click.option(
     "--dev", is_flag=True, help="Build the open work tree, uncommitted edits included."
 )
@@ -123,20 +128,30 @@ def build(
     forks: Sequence[str],
     *,
     from_source: bool,
+    release: bool,
     dev: bool,
     keep_going: bool,
     dry_run: bool,
     as_json: bool,
 ) -> None:
     """Make the patched wheels, into dist/."""
+    if release and dev:
+        raise click.UsageError("--release is of what is committed, without --dev")
     selected = pipeline.manifest.select(forks)
     if dry_run:
         show_plans(
-            pipeline, selected, from_source=from_source, dev=dev, as_json=as_json
+            *(pipeline, selected),
+            from_source=from_source or release,
+            dev=dev,
+            as_json=as_json,
         )
         return
     wheels, failures = pipeline.build(
-        selected, from_source=from_source, dev=dev, keep_going=keep_going
+        selected,
+        from_source=from_source,
+        dev=dev,
+        keep_going=keep_going,
+        release=release,
     )
     CONSOLE.close()
     if any(not wheel.cached for wheel in wheels):
@@ -464,52 +479,87 @@ def export(
 
 
 @cli.command()
-@click.argument("fork")
+@click.argument("what", metavar="PATH|FORK")
 @click.option("--pin", is_flag=True, help="Compare the commit's tree with the sdist.")
 @click.option(
     "--from-source",
     is_flag=True,
     help="Compare the graft with a compile of the same tree; takes as long as one, or two.",
 )
-@click.option("--dev", is_flag=True, help="Use the open work tree.")
+@click.option(
+    "--rebuild",
+    is_flag=True,
+    help="Compile again under other circumstances, and compare with the release wheel.",
+)
+@click.option("--dev", is_flag=True, help="With --from-source: use the open work tree.")
 @json_option
 @pipeline_options
 def verify(
     pipeline: Pipeline,
-    fork: str,
+    what: str,
     *,
     pin: bool,
     from_source: bool,
+    rebuild: bool,
     dev: bool,
     as_json: bool,
 ) -> None:
-    """Prove what FORK's wheel rests on: that its sdist is its commit, or that its graft is what a compile makes."""
-    from patchwheel.verify import check_pin
+    """Check what a wheel, or a folder of them, says of itself, offline; with an option, what FORK's wheel rests on."""
+    if pin + from_source + rebuild > 1:
+        raise click.UsageError("say one of --pin, --from-source and --rebuild")
+    if not (pin or from_source or rebuild):
+        if not Path(what).exists():
+            raise click.UsageError(
+                f"there is no file or folder {what}; to verify a fork, say one of --pin, --from-source and --rebuild"
+            )
+        show_checked(Path(what), as_json=as_json)
+        return
+    [selected] = pipeline.manifest.select([what])
+    if pin:
+        from patchwheel.verify import check_pin
 
-    if pin == from_source:
-        raise click.UsageError("say one of --pin and --from-source")
-    [selected] = pipeline.manifest.select([fork])
-    if from_source:
-        proof = pipeline.prove(selected, dev=dev)
+        report = check_pin(
+            selected,
+            store=pipeline.store,
+            index=lambda: pipeline.index,
+            report=CONSOLE,
+            offline=pipeline.options.offline,
+        )
         CONSOLE.close()
         if as_json:
-            print_json(dataclasses.asdict(proof))
+            print_json(dataclasses.asdict(report))
         else:
-            click.echo(proof.summary, err=True)
-        proof.check()
+            render.pin(report)
         return
-    report = check_pin(
-        selected,
-        store=pipeline.store,
-        index=lambda: pipeline.index,
-        report=CONSOLE,
-        offline=pipeline.options.offline,
-    )
+    proof = pipeline.rebuild(selected) if rebuild else pipeline.prove(selected, dev=dev)
     CONSOLE.close()
     if as_json:
-        print_json(dataclasses.asdict(report))
+        print_json(dataclasses.asdict(proof))
     else:
-        render.pin(report)
+        click.echo(proof.summary, err=True)
+    proof.check()
+
+
+def show_checked(path: Path, *, as_json: bool) -> None:
+    from patchwheel.release import inspect
+
+    checked = inspect(path)
+    if as_json:
+        print_json(checked.to_json())
+    else:
+        render.checked(checked)
+    checked.check(path)
+
+
+@cli.command()
+@click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
+def index(folder: Path) -> None:
+    """Write a simple index over the release wheels in FOLDER, into FOLDER/simple, for pip and uv."""
+    from patchwheel.release import make_index
+
+    names = make_index(folder)
+    CONSOLE.say(f"an index of {', '.join(names)}")
+    click.echo(folder / "simple")
 
 
 @cli.command()

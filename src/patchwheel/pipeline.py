@@ -9,6 +9,7 @@ import threading
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
+from patchwheel.attest import STATEMENT
 from patchwheel.digest import digest
 from patchwheel.entry import listed
 from patchwheel.errors import (
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from patchwheel.manifest import Fork, Manifest
     from patchwheel.plan import Plan
     from patchwheel.prove import Proof
+    from patchwheel.rebuild import Rebuilt
     from patchwheel.repo import Change
     from patchwheel.report import Report
     from patchwheel.series import Patch
@@ -125,12 +127,15 @@ class Pipeline:
     def __init__(self, options: Options, report: Report) -> None:
         self.options = options
         self.report = report
-        # What a rebase had complete when it was cut off is put in place before anything is read.
-        if done := recover(options.manifest.absolute().parent):
-            report.say(f"pin, lock and series of {done} are changed, as was begun")
-        self.manifest: Manifest = load_manifest(options.manifest)
         self.store = Store(options.store, say=report.say)
         self._once = threading.RLock()
+
+    @functools.cached_property
+    def manifest(self) -> Manifest:
+        # What a rebase had complete when it was cut off is put in place before anything is read.
+        if done := recover(self.options.manifest.absolute().parent):
+            self.report.say(f"pin, lock and series of {done} are changed, as was begun")
+        return load_manifest(self.options.manifest)
 
     @functools.cached_property
     def lock(self) -> Lock:
@@ -397,8 +402,10 @@ class Pipeline:
         from_source: bool = False,
         dev: bool = False,
         keep_going: bool = False,
+        release: bool = False,
     ) -> tuple[list[Wheel], list[Failure]]:
-        """Make the wheels of `forks` and copy them into dist/ beside the manifest."""
+        """Make the wheels of `forks` and copy them into dist/ beside the manifest; complete it for a release."""
+        from_source = from_source or release
         made: dict[str, Wheel] = {}
         errors: dict[str, BaseException] = {}
 
@@ -437,10 +444,14 @@ class Pipeline:
         ]
         wheels = [made[f.name] for f in forks if f.name in made]
         self.publish(wheels)
+        if release and not failures:
+            from patchwheel.release import complete
+
+            complete(self.manifest.root / "dist")
         return wheels, failures
 
     def publish(self, wheels: Sequence[Wheel]) -> None:
-        """Copy wheels into dist/, and remove what older builds of the same distribution left there."""
+        """Copy wheels into dist/, and remove what older builds for the same Python left there."""
         dist = self.manifest.root / "dist"
         dist.mkdir(exist_ok=True)
         for wheel in wheels:
@@ -450,8 +461,9 @@ class Pipeline:
                 shutil.copyfile(wheel.path, temporary)
                 temporary.replace(target)
             for old in self.published(self.manifest.forks[wheel.fork]):
-                if old != target:
+                if old != target and python_tag(old) == python_tag(target):
                     old.unlink()
+                    old.with_name(f"{old.name}{STATEMENT}").unlink(missing_ok=True)
 
     def status(self, fork: Fork) -> ForkStatus:
         from patchwheel.index import latest_version
@@ -551,6 +563,19 @@ class Pipeline:
         )
         return prove(graft, compiled(tree), lambda: compiled(pin))
 
+    def rebuild(self, fork: Fork) -> Rebuilt:
+        """Compile a fork again in other circumstances and compare it with its release wheel."""
+        from patchwheel.rebuild import build_again
+
+        made: dict[str, Wheel] = {}
+        wheel = self.wheel(fork, made, from_source=True)
+        needs = [made[name] for name in self.locked(fork).needs]
+        given = self.options
+        words = ["--python", str(self.interpreter.path), "--sandbox", given.sandbox]
+        words += ["--jobs", str(given.jobs)] if given.jobs else []
+        words += ["--offline"] if given.offline else []
+        return build_again(wheel, needs, self.manifest, self.store, words)
+
     def open_work(self, fork: Fork, *, detach: bool) -> Work:
         from patchwheel.authoring import open_work
 
@@ -597,6 +622,10 @@ class Pipeline:
             link=link,
             groups=groups,
         )
+
+
+def python_tag(wheel: Path) -> str:
+    return wheel.name.split("-")[-3]
 
 
 def same_size(one: Path, other: Path) -> bool:

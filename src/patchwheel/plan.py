@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from patchwheel import metadata
+from patchwheel import attest, metadata
 from patchwheel.archive import ZLIB, names
 from patchwheel.digest import digest
 from patchwheel.errors import InputError
@@ -195,6 +195,8 @@ def make_plan(
     }
     if graft:
         parts["remade"] = digest([[o.path, o.action, o.source] for o in outputs])
+    else:
+        parts["sbom"] = attest.LAYOUT
     if not graft or memo["under"]:
         parts |= (graft and lean) or means.parts(graft=graft)
     return Plan(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from html import escape
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from patchwheel.manifest import Fork
     from patchwheel.plan import Plan
     from patchwheel.preview import Merged
+    from patchwheel.release import Checked
     from patchwheel.status import ForkStatus, PatchStatus
     from patchwheel.verify import PinReport
     from patchwheel.wheel import Wheel
@@ -234,6 +236,30 @@ def pin(report: PinReport) -> None:
         ("only in the repository", "files", "because"),
         [(row.folder, str(row.count), row.why) for row in report.left_out],
     )
+
+
+def checked(found: Checked) -> None:
+    """Show what wheels are made of."""
+    for wheel in found.wheels:
+        made = json.loads(wheel.record)
+        pin, compiled, base = made["pin"], made["compiled"], made["base"]
+        source = pin["sdist"] or {"filename": pin["git"], "sha256": pin["commit"]}
+        rows = [
+            ("sha256", wheel.sha256),
+            ("upstream", f"{made['fork']} {pin['version']} ({pin['tag'] or 'no tag'})"),
+            ("source", f"{source['filename']} {source['sha256']}"),
+            *(("patch", f"{p['name']} {p['sha256']}") for p in made["patches"]),
+            ("made by", f"{made['route']}{base and ' on ' + base['filename'] or ''}"),
+        ]
+        if compiled:
+            named = [f"{n} {v}" for n, v, *_ in compiled["build-requirements"]]
+            tools = [tool["version"] for tool in compiled["toolchain"].values()]
+            rows += [
+                ("with", ", ".join(named)),
+                ("tools", "; ".join(tools)),
+                ("sandbox", compiled["sandbox"]),
+            ]
+        CONSOLE.table((wheel.path.name, ""), rows)
 
 
 def findings(found: Sequence[Finding]) -> None:

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
-from patchwheel import metadata
+from patchwheel import attest, metadata
 from patchwheel.archive import make_entry, names, zip_date
 from patchwheel.digest import blob_id
 from patchwheel.entry import listed
@@ -122,13 +122,14 @@ def unpack(path: Path) -> Draft:
 def finish(
     draft: Draft, plan: Plan, folder: Path, compiled: Mapping[str, object]
 ) -> Path:
-    """Write the labelled wheel, with `patchwheel.json` in its dist-info folder, and return its path."""
+    """Write the labelled wheel, with its record in the dist-info folder and a compile's SBOM, and return its path."""
     old = draft.made_from.name
     new = replace(old, version=plan.version, tags=draft.tags)
     info = f"{new.stem}.dist-info"
     # A wheel that was labelled before, as a base built here, has a record of its own.
     dropped = {
-        f"{draft.made_from.dist_info}/{n}" for n in (*UNRECORDED, "patchwheel.json")
+        f"{draft.made_from.dist_info}/{n}"
+        for n in (*UNRECORDED, attest.RECORD, attest.SBOM)
     }
     date = zip_date(plan.tree.source.epoch)
     entries = []
@@ -147,8 +148,14 @@ def finish(
         else:
             entries.append(entry)
     text = json.dumps(describe(plan, compiled), indent=1, sort_keys=True) + "\n"
-    name = f"{info}/patchwheel.json"
-    entries.append(make_entry(name, text.encode(), mode=0o644, date=date))
+    record = text.encode()
+    written = {attest.RECORD: record}
+    if plan.route == "compile":
+        written[attest.SBOM] = attest.sbom(record, metadata.normal(new.name))
+    entries += [
+        make_entry(f"{info}/{name}", content, mode=0o644, date=date)
+        for name, content in written.items()
+    ]
     path = folder / new.filename
     write_wheel(path, info, entries)
     return path
@@ -194,24 +201,31 @@ def check_wheel(path: Path, plan: Plan, build: ForkBuild, draft: Draft) -> None:
     wheel = read_wheel(path)
     trusted = draft.made_from if plan.base else None
     check_record(wheel, trusted=trusted)
-    text = wheel.metadata("METADATA")
-    found = (
-        metadata.normal(metadata.field(text, "Name")[0]),
-        metadata.field(text, "Version"),
-        wheel.dist_info,
-        set(metadata.field(wheel.metadata("WHEEL"), "Tag")),
-    )
-    expected = (
-        metadata.normal(plan.fork.distribution),
-        [plan.version],
-        f"{wheel.name.stem}.dist-info",
-        set(wheel.name.expanded_tags),
-    )
-    if found != expected:
+    said, named = names_itself(wheel)
+    expected = (metadata.normal(plan.fork.distribution), [plan.version])
+    if said != named or named[:2] != expected:
         raise CheckError(
-            f"the wheel calls itself {found}", where=path.name, expected=str(expected)
+            f"the wheel calls itself {said}",
+            where=path.name,
+            expected=str((*expected, *named[2:])),
         )
     _check_outputs(wheel, plan, build)
+
+
+def names_itself(wheel: WheelFile) -> tuple[tuple[object, ...], tuple[object, ...]]:
+    """Return name, version, dist-info folder and tags: as the wheel's metadata has them, and as its file name has."""
+    text, name = wheel.metadata("METADATA"), wheel.name
+    said = (
+        metadata.normal("".join(metadata.field(text, "Name")[:1])),
+        metadata.field(text, "Version"),
+        wheel.dist_info,
+        sorted(metadata.field(wheel.metadata("WHEEL"), "Tag")),
+    )
+    info = f"{name.stem}.dist-info"
+    return said, (
+        *(metadata.normal(name.name), [name.version], info),
+        sorted(name.expanded_tags),
+    )
 
 
 def _check_outputs(wheel: WheelFile, plan: Plan, build: ForkBuild) -> None:

@@ -1,0 +1,181 @@
+"""What stands beside wheels that are published: statements, pylock.toml, SHA256SUMS and a simple index, as bytes."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from patchwheel import metadata
+from patchwheel.attest import RECORD, STATEMENT, statement
+from patchwheel.digest import file_sha256
+from patchwheel.wheelfile import WheelFile, read_wheel
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+SUMS = "SHA256SUMS"
+PYLOCK = "pylock.toml"
+SIMPLE = "simple"
+API = "1.1"
+PAGE = """<!DOCTYPE html>
+<html><head><meta name="pypi:repository-version" content="{api}"><title>{title}</title></head><body>
+{links}
+</body></html>
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Published:
+    """A wheel of ours, read; `record` is its patchwheel.json."""
+
+    wheel: WheelFile
+    sha256: str
+    record: bytes
+
+    @property
+    def path(self) -> Path:
+        return self.wheel.path
+
+    @property
+    def project(self) -> str:
+        return metadata.normal(self.wheel.name.name)
+
+    @property
+    def version(self) -> str:
+        return self.wheel.name.version
+
+    @property
+    def metadata(self) -> bytes:
+        return self.wheel.metadata("METADATA")
+
+
+def read_published(path: Path) -> Published:
+    """Read a wheel of ours; raises InputError when it is unsound or has no record."""
+    wheel = read_wheel(path)
+    return Published(
+        wheel=wheel, sha256=file_sha256(path), record=wheel.metadata(RECORD)
+    )
+
+
+def companions(folder: Path, wheels: Sequence[Published]) -> dict[str, bytes]:
+    """Return the statement of each wheel, and the pylock.toml of the set, by path in the folder."""
+    found = {
+        f"{_place(w, folder)}{STATEMENT}": statement(w.record, w.path.name, w.sha256)
+        for w in wheels
+    }
+    return {**found, PYLOCK: _pylock(folder, wheels)}
+
+
+def sums(folder: Path, names: Iterable[str]) -> bytes:
+    rows = [f"{file_sha256(folder / name)}  {name}\n" for name in sorted(names)]
+    return "".join(rows).encode()
+
+
+def parse_sums(text: str) -> dict[str, str]:
+    """Return sha256 by path; raises ValueError for a line of another form."""
+    found: dict[str, str] = {}
+    for line in text.splitlines():
+        match = re.fullmatch(r"([0-9a-f]{64})  (.+)", line)
+        if match is None or match[2] in found:
+            raise ValueError(line)
+        found[match[2]] = match[1]
+    return found
+
+
+def simple_index(folder: Path, wheels: Sequence[Published]) -> dict[str, bytes]:
+    """Return the pages of a simple index (HTML and JSON) and the wheels' metadata files, by path in the folder."""
+    projects: dict[str, list[dict[str, Any]]] = {}
+    found: dict[str, bytes] = {}
+    for wheel in sorted(wheels, key=lambda w: w.path.name):
+        place = _place(wheel, folder)
+        found[f"{place}.metadata"] = wheel.metadata
+        row = _row(wheel, f"../../{quote(place)}")
+        projects.setdefault(wheel.project, []).append(row)
+    found |= _pages(
+        SIMPLE,
+        "Simple index",
+        {"projects": [{"name": name} for name in sorted(projects)]},
+        [f'<a href="{name}/">{name}</a><br>' for name in sorted(projects)],
+    )
+    versions = {name: {w.version for w in wheels if w.project == name} for name in projects}
+    for name, rows in projects.items():
+        answer = {"name": name, "versions": sorted(versions[name]), "files": rows}
+        found |= _pages(f"{SIMPLE}/{name}", f"Links for {name}", answer, map(_link, rows))
+    return found
+
+
+def _pages(
+    place: str, title: str, answer: Mapping[str, object], links: Iterable[str]
+) -> dict[str, bytes]:
+    page = PAGE.format(api=API, title=title, links="\n".join(links))
+    data = {"meta": {"api-version": API}, **answer}
+    return {
+        f"{place}/index.html": page.encode(),
+        f"{place}/index.json": (json.dumps(data, indent=1) + "\n").encode(),
+    }
+
+
+def _row(wheel: Published, url: str) -> dict[str, Any]:
+    import hashlib
+
+    hashed = {"sha256": hashlib.sha256(wheel.metadata).hexdigest()}
+    python = metadata.field(wheel.metadata, "Requires-Python")
+    return {
+        "filename": wheel.path.name,
+        "url": url,
+        "hashes": {"sha256": wheel.sha256},
+        "size": wheel.path.stat().st_size,
+        **({"requires-python": python[0]} if python else {}),
+        # The first is PEP 714's name, the second the one that older installers know.
+        "core-metadata": hashed,
+        "dist-info-metadata": hashed,
+    }
+
+
+def _link(row: Mapping[str, Any]) -> str:
+    words = {
+        "href": f"{row['url']}#sha256={row['hashes']['sha256']}",
+        "data-requires-python": row.get("requires-python"),
+        "data-core-metadata": f"sha256={row['core-metadata']['sha256']}",
+        "data-dist-info-metadata": f"sha256={row['core-metadata']['sha256']}",
+    }
+    said = " ".join(f'{k}="{escape(v)}"' for k, v in words.items() if v)
+    return f"<a {said}>{row['filename']}</a><br>"
+
+
+def _pylock(folder: Path, wheels: Iterable[Published]) -> bytes:
+    import tomlkit
+
+    packages = [
+        {
+            "name": wheel.project,
+            "version": wheel.version,
+            **_marker(wheel.wheel.name.tags),
+            "wheels": [
+                {
+                    "name": wheel.path.name,
+                    "path": _place(wheel, folder),
+                    "size": wheel.path.stat().st_size,
+                    "hashes": {"sha256": wheel.sha256},
+                }
+            ],
+        }
+        for wheel in sorted(wheels, key=lambda w: w.path.name)
+    ]
+    lock = {"lock-version": "1.0", "created-by": "patchwheel", "packages": packages}
+    return tomlkit.dumps(lock).encode()
+
+
+def _marker(tags: str) -> dict[str, str]:
+    """Tell wheels of one project for several Pythons apart."""
+    match = re.match(r"cp(\d)(\d+)-cp", tags)
+    return {"marker": f"python_version == '{match[1]}.{match[2]}'"} if match else {}
+
+
+def _place(wheel: Published, folder: Path) -> str:
+    return wheel.path.relative_to(folder).as_posix()

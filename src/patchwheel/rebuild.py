@@ -1,0 +1,154 @@
+"""Is a compile reproducible? Done again by another patchwheel in other circumstances, and compared byte for byte."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from patchwheel import run
+from patchwheel.backend import CLOCK, faketime
+from patchwheel.errors import BuildError, CheckError
+from patchwheel.wheelfile import read_wheel
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from patchwheel.manifest import Manifest
+    from patchwheel.store import Store
+    from patchwheel.wheel import Wheel
+
+SHOWN = 20
+UMASK = 0o077
+# Of the store only what is named by its content, and cost a download or another fork's compile, is used again.
+SHARED = ("files", "git")
+CIRCUMSTANCES = {
+    "TZ": "Pacific/Kiritimati",
+    "LC_ALL": "POSIX",
+    "PYTHONHASHSEED": "4711",
+    CLOCK: "+400d",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rebuilt:
+    """`varied` is what was otherwise, `differences` are files of the wheel with what differs in them."""
+
+    fork: str
+    wheel: str
+    sha256: str
+    varied: tuple[str, ...]
+    differences: tuple[str, ...]
+    kept: Path | None = None
+
+    @property
+    def summary(self) -> str:
+        found = f"{len(self.differences)} files differ" if self.kept else "bit-identical"
+        return f"{self.fork}: {self.wheel}, built again with another {', '.join(self.varied)}: {found}"
+
+    def check(self) -> None:
+        """Raise CheckError when anything differs."""
+        if self.kept:
+            more = len(self.differences) - SHOWN
+            rest = [f"and {more} more"] if more > 0 else []
+            raise CheckError(
+                f"{self.fork}: the same build made another wheel",
+                where=self.kept,
+                tail=[*self.differences[:SHOWN], *rest],
+                hint="compare the two wheels; install diffoscope to have that done",
+            )
+
+
+def build_again(
+    wheel: Wheel,
+    needs: Sequence[Wheel],
+    manifest: Manifest,
+    store: Store,
+    options: Sequence[str],
+) -> Rebuilt:
+    """Compile the wheel's fork with a store, a home and a project elsewhere, and compare; `needs` are not made again.
+
+    Raises BuildError when there it cannot be built at all.
+    """
+    log = store.log(wheel.fork, "rebuild")
+    with store.scratch() as folder:
+        project, home, other = (folder / name for name in ("project", "home", "store"))
+        for path in (project, home, other / "memo", other / "wheels", folder / "tmp"):
+            path.mkdir(parents=True)
+        for name in (manifest.path, manifest.lock_path):
+            shutil.copy(name, project)
+        shutil.copytree(manifest.root / "patches", project / "patches")
+        for path in Path.home().iterdir():
+            (home / path.name).symlink_to(path)
+        for name in SHARED:
+            (other / name).symlink_to(store.root / name)
+        shutil.copytree(store.root / "memo/source", other / "memo/source")
+        for need in needs:
+            shutil.copytree(need.path.parent, other / "wheels" / need.node_key)
+        # Settings of patchwheel's own would count again; what reaches an index must.
+        env = {k: v for k, v in os.environ.items() if not k.startswith("PATCHWHEEL_")}
+        places = {"HOME": home, "PATCHWHEEL_STORE": other, "TMPDIR": folder / "tmp"}
+        env |= {name: str(place) for name, place in places.items()} | CIRCUMSTANCES
+        words = [sys.executable, "-m", "patchwheel", "build", wheel.fork]
+        words += ["--from-source", "--manifest", manifest.path.name, *options]
+        try:
+            run.logged(words, cwd=project, env=env, log=log, umask=UMASK)
+        except run.CommandError as err:
+            raise BuildError(
+                f"{wheel.fork}: cannot be built in other circumstances",
+                tail=err.tail,
+                log=err.log,
+            ) from err
+        [again] = (project / "dist").glob("*.whl")
+        same = again.read_bytes() == wheel.path.read_bytes()
+        kept = None if same else log.with_name(again.name)
+        differences: list[str] = []
+        if kept:
+            shutil.copyfile(again, kept)
+            differences = [*_differences(wheel.path, kept), *_diffoscope(wheel.path, kept)]
+    varied = ["folder", "home", "store", "time zone", "locale", "hash seed", "umask"]
+    return Rebuilt(
+        fork=wheel.fork,
+        wheel=wheel.path.name,
+        sha256=wheel.sha256,
+        varied=(*varied, *(["clock"] if faketime() else [])),
+        differences=tuple(differences),
+        kept=kept,
+    )
+
+
+def _differences(one: Path, two: Path) -> list[str]:
+    first, second = _files(one), _files(two)
+    found = []
+    for name in sorted(first.keys() | second.keys()):
+        if name not in first or name not in second:
+            found.append(f"{name}: only in one")
+        elif first[name] != second[name]:
+            pairs = zip(("content", "mode", "date"), first[name], second[name], strict=True)
+            what = [what for what, a, b in pairs if a != b]
+            found.append(f"{name}: another {' and '.join(what)}")
+    return found or ["the archive: another order or packing of the same files"]
+
+
+def _files(path: Path) -> Mapping[str, tuple[object, ...]]:
+    wheel = read_wheel(path)
+    info = replace(wheel.name, version=wheel.name.public).stem
+    return {
+        wheel.name.plain(name).replace(wheel.dist_info, f"{info}.dist-info"): (
+            *(entry.sha256, entry.mode, entry.date),
+        )
+        for name, entry in wheel.entries.items()
+    }
+
+
+def _diffoscope(one: Path, two: Path) -> list[str]:
+    if not (program := shutil.which("diffoscope")):
+        return []
+    words = [program, "--text", "-", one, two]
+    out = run.capture(words, cwd=two.parent, env=run.base_env(), ok=(0, 1))
+    report = two.with_suffix(".diffoscope.txt")
+    report.write_bytes(out)
+    return [f"see {report}"]
