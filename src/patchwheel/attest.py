@@ -66,7 +66,9 @@ def sbom(record: bytes, distribution: str) -> bytes:
             "metadata": {
                 "timestamp": time.strftime("%Y-%m-%dT%H:%M:%SZ", moment),
                 "lifecycles": [{"phase": "build"}],
-                "tools": {"components": [{"type": "application", "name": "patchwheel"}]},
+                "tools": {
+                    "components": [{"type": "application", "name": "patchwheel"}]
+                },
                 "component": {
                     "type": "library",
                     "bom-ref": ours,

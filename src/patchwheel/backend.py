@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from patchwheel import cuda, run, toolchain
 from patchwheel.buildenv import build_system, site_packages
-from patchwheel.errors import BuildError, ManifestError
+from patchwheel.errors import BuildError, MachineError, ManifestError
 from patchwheel.lock import RELOCK
 from patchwheel.sandbox import detect, open_room
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from patchwheel.manifest import Fork
     from patchwheel.report import Report
     from patchwheel.sandbox import Room
+    from patchwheel.store import Store
     from patchwheel.toolchain import Tool
 
 NINJA = re.compile(r"\[(\d+)/(\d+)\] ")
@@ -225,7 +226,9 @@ def open_workplace(
     if CUDA in fork.system:
         toolkit = cuda.complete_toolkit(site_packages(environment))
     read = [interpreter.path.parent.parent]
-    read += [tool.program.resolve().parent.parent for tool in tools.values()]
+    programs = [tool.program for tool in tools.values()]
+    # Below the folder that a link such as /opt/rocm names, and below the one that it leads to.
+    read += [p.parent.parent for one in programs for p in (one, one.resolve())]
     if toolkit and not toolkit.is_relative_to(environment):
         read.append(toolkit)
     level = detect(shop.sandbox)
@@ -242,7 +245,7 @@ def open_workplace(
             for key, value in cuda.variables(seen).items():
                 variables[key] = f"{variables.get(key, '')} {value}".strip()
             variables["PATH"] = f"{seen}/bin:{variables['PATH']}"
-        for key, value in fork.env.items():
+        for key, value in {**fork.env, **demanded(fork)}.items():
             variables[key] = value.replace("{jobs}", str(workers))
         yield Workplace(
             fork=fork,
@@ -283,6 +286,23 @@ def faketime() -> Path | None:
 
 def compilers(fork: Fork) -> list[str]:
     return [*toolchain.ALWAYS, *(name for name in fork.system if name != CUDA)]
+
+
+def check_machine(fork: Fork, *, store: Store) -> None:
+    """Raise MachineError for what a compile of the fork lacks here: variables that it demands, or programs."""
+    demanded(fork)
+    toolchain.identify(compilers(fork), store=store)
+
+
+def demanded(fork: Fork) -> dict[str, str]:
+    """Return the variables that the fork demands; raises MachineError for one that is not set: none is guessed."""
+    if unset := [name for name in fork.demands if not os.environ.get(name)]:
+        raise MachineError(
+            f"{fork.locked_as}: {' and '.join(unset)} must be set",
+            expected="what to build for, as forks.toml demands; it is never guessed from this machine",
+            hint=f"set {unset[0]}, such as {unset[0]}=VALUE, and run the command again",
+        )
+    return {name: os.environ[name] for name in fork.demands}
 
 
 def _variables(room: Room, tools: Mapping[str, Tool], epoch: int) -> dict[str, str]:

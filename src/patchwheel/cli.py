@@ -106,6 +106,7 @@ def cli() -> None:
 @option(
     "--from-source", is_flag=True, help="Compile, taking nothing from upstream's wheel."
 )
+@option("--variant", help="Build this variant of the forks that have it.")
 @option(
     "--release",
     is_flag=True,
@@ -128,6 +129,7 @@ def build(
     forks: Sequence[str],
     *,
     from_source: bool,
+    variant: str | None,
     release: bool,
     dev: bool,
     keep_going: bool,
@@ -137,7 +139,7 @@ def build(
     """Make the patched wheels, into dist/."""
     if release and dev:
         raise click.UsageError("--release is of what is committed, without --dev")
-    selected = pipeline.manifest.select(forks)
+    selected = pipeline.manifest.select(forks, variant)
     if dry_run:
         show_plans(
             *(pipeline, selected),
@@ -491,6 +493,7 @@ def export(
     is_flag=True,
     help="Compile again under other circumstances, and compare with the release wheel.",
 )
+@option("--variant", help="Verify this variant of FORK.")
 @click.option("--dev", is_flag=True, help="With --from-source: use the open work tree.")
 @json_option
 @pipeline_options
@@ -501,6 +504,7 @@ def verify(
     pin: bool,
     from_source: bool,
     rebuild: bool,
+    variant: str | None,
     dev: bool,
     as_json: bool,
 ) -> None:
@@ -514,7 +518,7 @@ def verify(
             )
         show_checked(Path(what), as_json=as_json)
         return
-    [selected] = pipeline.manifest.select([what])
+    [selected] = pipeline.manifest.select([what], variant)
     if pin:
         from patchwheel.verify import check_pin
 

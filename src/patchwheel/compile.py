@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Protocol
 
 from patchwheel import cuda, toolchain
 from patchwheel.archive import names
-from patchwheel.backend import CUDA, compilers, open_workplace, rename_project
+from patchwheel.backend import (
+    CUDA,
+    compilers,
+    demanded,
+    open_workplace,
+    rename_project,
+)
 from patchwheel.buildenv import (
     build_environment,
     check_satisfied,
@@ -80,6 +86,8 @@ def compile_parts(
     ]
     if CUDA in fork.system:
         flags.append(cuda.LAYOUT)
+    if fork.demands:
+        flags.append(demanded(fork))
     return {
         "env": env_key(build.build_requires, shop.interpreter.tag),
         "toolchain": toolchain.key(tools_of(fork, build, shop)),
@@ -204,6 +212,6 @@ def build_record(
             k: v if isinstance(v, str) else list(v)
             for k, v in workplace.fork.config_settings.items()
         },
-        "env": dict(workplace.fork.env),
+        "env": {**workplace.fork.env, **demanded(workplace.fork)},
         "source-date-epoch": workplace.variables["SOURCE_DATE_EPOCH"],
     }

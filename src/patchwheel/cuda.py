@@ -27,8 +27,11 @@ HEADERS = (
     *("cublas_v2.h", "cufft.h", "curand.h", "cusolverDn.h", "cusparse.h"),
 )
 LINKED = ("cuda", "cudart", "cublas", "cufft", "curand", "cusolver", "cusparse")
-# Loaded from the user's CUDA at run time, never bundled into a wheel.
-LIBRARIES = ("libcu*.so*", "libnv*.so*", "libnccl.so*")
+# Loaded from the user's CUDA, or ROCm, at run time, never bundled into a wheel.
+LIBRARIES = (
+    *("libcu*.so*", "libnv*.so*", "libnccl.so*"),
+    *("libamdhip64.so*", "libhip*.so*", "libroc*.so*", "librccl.so*", "libhsa-*.so*"),
+)
 
 
 def in_environment(site_packages: Path) -> Path | None:

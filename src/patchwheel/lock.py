@@ -101,20 +101,22 @@ class Lock:
         """Return what was locked for a fork; raises ManifestError when that was for another pin or Python."""
         build = self._entry(fork).builds.get(python)
         if build is None:
-            self._stale(fork.name, f"has no entry for Python {python}")
+            self._stale(fork.locked_as, f"has no entry for Python {python}")
         return build
 
     def tree(self, fork: Fork) -> str:
         return self._entry(fork).tree
 
     def _entry(self, fork: Fork) -> ForkLock:
-        entry = self.forks.get(fork.name)
+        entry = self.forks.get(fork.locked_as)
         if entry is None:
-            self._stale(fork.name, "has no entry")
+            self._stale(fork.locked_as, "has no entry")
         if dict(entry.pin) != fork.pin:
-            self._stale(fork.name, "is for another pin than the manifest's")
+            self._stale(fork.locked_as, "is for another pin than the manifest's")
         if entry.settings != build_settings(fork):
-            self._stale(fork.name, "is for other build settings than the manifest's")
+            self._stale(
+                fork.locked_as, "is for other build settings than the manifest's"
+            )
         return entry
 
     def environment(self, manifest: Manifest, python: str) -> EnvironmentLock:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from patchwheel.backend import check_machine
+from patchwheel.errors import MachineError
 from patchwheel.lock import Lock, environment_inputs, save_lock
 from patchwheel.locker import Locker, current
 
@@ -48,14 +50,23 @@ def write_lock(
     chosen = {fork.name for fork in forks} or set(manifest.forks)
     pythons = manifest.environment.python
     found = {}
-    for fork in manifest.forks.values():
-        entry = old.forks.get(fork.name) if old else None
+    for fork in manifest.every:
+        entry = old.forks.get(fork.locked_as) if old else None
         complete = entry and current(entry, fork) and entry.builds.keys() >= {*pythons}
         if entry and complete and fork.name not in chosen:
-            found[fork.name] = entry
-        else:
-            again = force and fork.name in chosen
-            found[fork.name] = locker.fork(fork, None if again else entry)
+            found[fork.locked_as] = entry
+            continue
+        again = force and fork.name in chosen
+        try:
+            check_machine(fork, store=store)
+            found[fork.locked_as] = locker.fork(fork, None if again else entry)
+        except MachineError as err:
+            # Another variant's toolchain is seldom on the same machine.
+            if not fork.variant:
+                raise
+            report.say(f"{fork.locked_as} is not locked here: {err.message}")
+            if entry:
+                found[fork.locked_as] = entry
     environments = {}
     for python in pythons:
         last = old.environments.get(python) if old else None

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 import tomllib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from patchwheel.errors import ManifestError
 from patchwheel.tomlreader import TomlReader, near
@@ -24,6 +24,11 @@ VERSION = re.compile(r"[0-9]+(\.[0-9]+)*((a|b|rc)[0-9]+)?(\.(post|dev)[0-9]+)*")
 COMMIT = re.compile(r"[0-9a-f]{40}")
 SHA256 = re.compile(r"[0-9a-f]{64}")
 PYTHON = re.compile(r"3\.[0-9]+")
+PINS = ("git", "tag", "commit", "version", "sdist")
+HOW = (
+    *("upstream-wheel", "config-settings", "env", "build-requires", "system"),
+    *("lacking", "demands"),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +55,10 @@ class Fork:
 
     `build_requires` replaces or adds to the project's own build requirements, by name;
     `system` names programs that a compile needs beyond a C and a C++ compiler; `lacking` gives the config settings
-    with which a graft does without one of them.
+    with which a graft does without one of them; `demands` names variables that whoever builds must set.
+
+    `variants` are forks of the same source and series that are built in another way, by their names; the fork is the
+    first of them. Any other one has its name in `variant`.
     """
 
     name: str
@@ -68,6 +76,14 @@ class Fork:
     lacking: Mapping[str, Settings] = field(
         default_factory=lambda: MappingProxyType({})
     )
+    demands: tuple[str, ...] = ()
+    variant: str = ""
+    variants: Mapping[str, Fork] = field(default_factory=lambda: MappingProxyType({}))
+
+    @property
+    def locked_as(self) -> str:
+        """The name of what forks.lock holds of it."""
+        return f"{self.name}:{self.variant}" if self.variant else self.name
 
     @property
     def distribution(self) -> str:
@@ -100,6 +116,12 @@ class Manifest:
     forks: Mapping[str, Fork]
 
     @property
+    def every(self) -> list[Fork]:
+        """All forks in all their variants."""
+        forks = self.forks.values()
+        return [v for f in forks for v in (f.variants or {"": f}).values()]
+
+    @property
     def root(self) -> Path:
         return self.path.parent
 
@@ -107,8 +129,11 @@ class Manifest:
     def lock_path(self) -> Path:
         return self.path.with_suffix(".lock")
 
-    def select(self, names: Sequence[str]) -> list[Fork]:
-        """Return the named forks in the manifest's order, all of them for no name."""
+    def select(self, names: Sequence[str], variant: str | None = None) -> list[Fork]:
+        """Return the named forks in the manifest's order, all of them for no name.
+
+        With a variant: as that, and for no name all that have it.
+        """
         for name in names:
             if name not in self.forks:
                 raise ManifestError(
@@ -116,7 +141,18 @@ class Manifest:
                     where=self.path,
                     expected=f"one of {', '.join(self.forks)}",
                 )
-        return [f for n, f in self.forks.items() if not names or n in names]
+        chosen = [f for n, f in self.forks.items() if not names or n in names]
+        if variant is None:
+            return chosen
+        having = [f for f in chosen if variant in f.variants]
+        if lacking := [f for f in chosen if f not in having and (names or not having)]:
+            known = sorted({v for f in lacking for v in f.variants})
+            raise ManifestError(
+                f"{lacking[0].name} has no variant {variant!r}{near(variant, known)}",
+                where=self.path,
+                expected=f"one of {', '.join(known)}" if known else None,
+            )
+        return [f.variants[variant] for f in having]
 
 
 def load_manifest(path: Path) -> Manifest:
@@ -152,18 +188,19 @@ class _Reader(TomlReader):
             self.fail(("forks",), "is empty", "at least one [forks.NAME] table")
         environment = self.table(data, (), "environment", required=True)
         found = {n: self.fork(n, self.table(forks, ("forks",), n)) for n in forks}
-        self.distinct(found)
-        return Manifest(
+        manifest = Manifest(
             path=self.path,
             environment=self.environment(environment),
             forks=MappingProxyType(found),
         )
+        self.distinct(manifest.every)
+        return manifest
 
-    def distinct(self, forks: Mapping[str, Fork]) -> None:
+    def distinct(self, forks: Sequence[Fork]) -> None:
         names: dict[str, str] = {}
-        for fork in forks.values():
-            other = names.setdefault(fork.distribution, fork.name)
-            if other != fork.name:
+        for fork in forks:
+            other = names.setdefault(fork.distribution, fork.locked_as)
+            if other != fork.locked_as:
                 self.fail(
                     ("forks", fork.name),
                     f"carries the name {fork.distribution!r}, as {other} does",
@@ -192,11 +229,7 @@ class _Reader(TomlReader):
 
     def fork(self, name: str, table: dict[str, object]) -> Fork:
         at = ("forks", name)
-        keys = (
-            *("git", "tag", "commit", "version", "sdist", "upstream-wheel"),
-            *("config-settings", "env", "build-requires", "system", "lacking"),
-        )
-        self.known(table, at, keys)
+        self.known(table, at, (*PINS, *HOW, "variants"))
         self.match(
             name, at, NAME, "a normalised distribution name such as scikit-learn"
         )
@@ -216,16 +249,46 @@ class _Reader(TomlReader):
             tag=self.optional(table, at, "tag"),
             commit=commit,
             sdist=self.sdist(table, at),
-            upstream_wheel=self.upstream_wheel(name, table, at),
-            config_settings=self.settings(table, at, "config-settings"),
-            env=self.mapping(table, at, "env"),
-            build_requires=self.strings(table, at, "build-requires"),
-            system=self.strings(table, at, "system"),
-            lacking=self.lacking(table, at),
+            **self.how(name, table, at),
         )
         if not fork.sdist and not (fork.git and fork.commit):
             self.fail(at, "pins no source", "an `sdist`, or `git` with a full `commit`")
-        return fork
+        return self.with_variants(fork, table, at)
+
+    def how(
+        self, name: str, table: dict[str, object], at: tuple[str, ...]
+    ) -> dict[str, Any]:
+        """Return what a table says about building and naming the wheel."""
+        return {
+            "upstream_wheel": self.upstream_wheel(name, table, at),
+            "config_settings": self.settings(table, at, "config-settings"),
+            "env": self.mapping(table, at, "env"),
+            "build_requires": self.strings(table, at, "build-requires"),
+            "system": self.strings(table, at, "system"),
+            "lacking": self.lacking(table, at),
+            "demands": self.strings(table, at, "demands"),
+        }
+
+    def with_variants(
+        self, fork: Fork, table: dict[str, object], at: tuple[str, ...]
+    ) -> Fork:
+        """Return the fork as its first variant; what a variant says replaces the fork's, `env` variable by variable."""
+        raw = self.table(table, at, "variants")
+        at = (*at, "variants")
+        found: dict[str, Fork] = {}
+        for name in raw:
+            self.match(name, (*at, name), NAME, "a name such as cuda13")
+            own = self.table(raw, at, name)
+            self.known(own, (*at, name), HOW)
+            says = self.how(fork.name, own, (*at, name))
+            says = {k: v for k, v in says.items() if k.replace("_", "-") in own}
+            env = MappingProxyType({**fork.env, **says.get("env", {})})
+            variant = name if found else ""
+            found[name] = replace(fork, **says | {"env": env, "variant": variant})
+        if not found:
+            return fork
+        first = next(iter(found.values()))
+        return replace(first, variants=MappingProxyType(found))
 
     def sdist(self, table: dict[str, object], at: tuple[str, ...]) -> Sdist | None:
         if "sdist" not in table:

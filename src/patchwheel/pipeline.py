@@ -366,8 +366,8 @@ class Pipeline:
         """Make one wheel, unless it is in `made` or in the store."""
         from patchwheel.wheel import make_wheel
 
-        if fork.name in made:
-            return made[fork.name]
+        if fork.locked_as in made:
+            return made[fork.locked_as]
         build, shop = self.locked(fork), self.shop
         plan, needs = self.plan(fork, from_source=from_source, dev=dev, made=made)
         try:
@@ -378,7 +378,7 @@ class Pipeline:
             wheel = make_wheel(plan, build, shop, needs=needs)
         if plan.route == "compile" and not wheel.cached:
             self.remember_base(wheel)
-        made[fork.name] = wheel
+        made[fork.locked_as] = wheel
         return wheel
 
     @property
@@ -405,9 +405,14 @@ class Pipeline:
         release: bool = False,
     ) -> tuple[list[Wheel], list[Failure]]:
         """Make the wheels of `forks` and copy them into dist/ beside the manifest; complete it for a release."""
+        from patchwheel.backend import check_machine
+
         from_source = from_source or release
         made: dict[str, Wheel] = {}
         errors: dict[str, BaseException] = {}
+        for fork in forks:
+            if release or fork.variant:
+                check_machine(fork, store=self.store)
 
         def make(fork: Fork) -> None:
             try:
@@ -442,7 +447,7 @@ class Pipeline:
             for fork in forks
             if isinstance(error := errors.get(fork.name), PatchwheelError)
         ]
-        wheels = [made[f.name] for f in forks if f.name in made]
+        wheels = [made[f.locked_as] for f in forks if f.locked_as in made]
         self.publish(wheels)
         if release and not failures:
             from patchwheel.release import complete
@@ -460,7 +465,7 @@ class Pipeline:
                 temporary = dist / f".{target.name}.part"
                 shutil.copyfile(wheel.path, temporary)
                 temporary.replace(target)
-            for old in self.published(self.manifest.forks[wheel.fork]):
+            for old in self.published(wheel.plan.fork):
                 if old != target and python_tag(old) == python_tag(target):
                     old.unlink()
                     old.with_name(f"{old.name}{STATEMENT}").unlink(missing_ok=True)
@@ -574,6 +579,7 @@ class Pipeline:
         words = ["--python", str(self.interpreter.path), "--sandbox", given.sandbox]
         words += ["--jobs", str(given.jobs)] if given.jobs else []
         words += ["--offline"] if given.offline else []
+        words += ["--variant", fork.variant] if fork.variant else []
         return build_again(wheel, needs, self.manifest, self.store, words)
 
     def open_work(self, fork: Fork, *, detach: bool) -> Work:

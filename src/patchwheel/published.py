@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from dataclasses import dataclass
@@ -91,7 +92,7 @@ def simple_index(folder: Path, wheels: Sequence[Published]) -> dict[str, bytes]:
     """Return the pages of a simple index (HTML and JSON) and the wheels' metadata files, by path in the folder."""
     projects: dict[str, list[dict[str, Any]]] = {}
     found: dict[str, bytes] = {}
-    for wheel in sorted(wheels, key=lambda w: w.path.name):
+    for wheel in _once(wheels):
         place = _place(wheel, folder)
         found[f"{place}.metadata"] = wheel.metadata
         row = _row(wheel, f"../../{quote(place)}")
@@ -102,10 +103,14 @@ def simple_index(folder: Path, wheels: Sequence[Published]) -> dict[str, bytes]:
         {"projects": [{"name": name} for name in sorted(projects)]},
         [f'<a href="{name}/">{name}</a><br>' for name in sorted(projects)],
     )
-    versions = {name: {w.version for w in wheels if w.project == name} for name in projects}
+    versions = {
+        name: {w.version for w in wheels if w.project == name} for name in projects
+    }
     for name, rows in projects.items():
         answer = {"name": name, "versions": sorted(versions[name]), "files": rows}
-        found |= _pages(f"{SIMPLE}/{name}", f"Links for {name}", answer, map(_link, rows))
+        found |= _pages(
+            f"{SIMPLE}/{name}", f"Links for {name}", answer, map(_link, rows)
+        )
     return found
 
 
@@ -121,8 +126,6 @@ def _pages(
 
 
 def _row(wheel: Published, url: str) -> dict[str, Any]:
-    import hashlib
-
     hashed = {"sha256": hashlib.sha256(wheel.metadata).hexdigest()}
     python = metadata.field(wheel.metadata, "Requires-Python")
     return {
@@ -165,7 +168,7 @@ def _pylock(folder: Path, wheels: Iterable[Published]) -> bytes:
                 }
             ],
         }
-        for wheel in sorted(wheels, key=lambda w: w.path.name)
+        for wheel in _once(wheels)
     ]
     lock = {"lock-version": "1.0", "created-by": "patchwheel", "packages": packages}
     return tomlkit.dumps(lock).encode()
@@ -175,6 +178,14 @@ def _marker(tags: str) -> dict[str, str]:
     """Tell wheels of one project for several Pythons apart."""
     match = re.match(r"cp(\d)(\d+)-cp", tags)
     return {"marker": f"python_version == '{match[1]}.{match[2]}'"} if match else {}
+
+
+def _once(wheels: Iterable[Published]) -> list[Published]:
+    """Return the wheels by their names; of several of one name the first."""
+    found: dict[str, Published] = {}
+    for wheel in wheels:
+        found.setdefault(wheel.path.name, wheel)
+    return [found[name] for name in sorted(found)]
 
 
 def _place(wheel: Published, folder: Path) -> str:

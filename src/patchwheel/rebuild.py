@@ -46,7 +46,9 @@ class Rebuilt:
 
     @property
     def summary(self) -> str:
-        found = f"{len(self.differences)} files differ" if self.kept else "bit-identical"
+        found = (
+            f"{len(self.differences)} files differ" if self.kept else "bit-identical"
+        )
         return f"{self.fork}: {self.wheel}, built again with another {', '.join(self.varied)}: {found}"
 
     def check(self) -> None:
@@ -108,7 +110,10 @@ def build_again(
         differences: list[str] = []
         if kept:
             shutil.copyfile(again, kept)
-            differences = [*_differences(wheel.path, kept), *_diffoscope(wheel.path, kept)]
+            differences = [
+                *_differences(wheel.path, kept),
+                *_diffoscope(wheel.path, kept),
+            ]
     varied = ["folder", "home", "store", "time zone", "locale", "hash seed", "umask"]
     return Rebuilt(
         fork=wheel.fork,
@@ -127,7 +132,9 @@ def _differences(one: Path, two: Path) -> list[str]:
         if name not in first or name not in second:
             found.append(f"{name}: only in one")
         elif first[name] != second[name]:
-            pairs = zip(("content", "mode", "date"), first[name], second[name], strict=True)
+            pairs = zip(
+                ("content", "mode", "date"), first[name], second[name], strict=True
+            )
             what = [what for what, a, b in pairs if a != b]
             found.append(f"{name}: another {' and '.join(what)}")
     return found or ["the archive: another order or packing of the same files"]

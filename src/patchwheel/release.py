@@ -72,7 +72,9 @@ class Checked:
 
 def complete(folder: Path) -> None:
     """Write what belongs beside the release wheels of a folder; grafts in it are left out."""
-    wheels = [read_published(path) for path in sorted(folder.rglob("*.whl")) if _ours(path)]
+    wheels = [
+        read_published(path) for path in sorted(folder.rglob("*.whl")) if _ours(path)
+    ]
     files = companions(folder, wheels)
     for name, content in files.items():
         write_atomically(folder / name, content)
@@ -121,7 +123,6 @@ def make_index(folder: Path) -> list[str]:
     checked = inspect(folder, pages=False)
     problems = list(checked.problems)
     known = dict(_indexed(folder))
-    wheels: dict[str, Published] = {}
     for wheel in checked.wheels:
         name = wheel.path.name
         if not _ours(wheel.path):
@@ -131,13 +132,12 @@ def make_index(folder: Path) -> list[str]:
             problems.append(
                 f"{name}: another file of this name, with sha256 {before}, is in the folder or was in its index"
             )
-        wheels.setdefault(name, wheel)
     Checked(wheels=(), problems=tuple(problems)).check(folder)
     complete(folder)
-    for name, content in simple_index(folder, list(wheels.values())).items():
+    for name, content in simple_index(folder, checked.wheels).items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         write_atomically(folder / name, content)
-    return sorted({wheel.project for wheel in wheels.values()})
+    return sorted({wheel.project for wheel in checked.wheels})
 
 
 def _ours(path: Path) -> bool:
@@ -206,10 +206,14 @@ def _sbom_problems(wheel: Published, data: Mapping[str, Any]) -> Iterator[str]:
         if ours is None:
             yield f"has no {SBOM}"
         else:
-            yield from _otherwise(SBOM, ours.content(), sbom(wheel.record, wheel.project))
+            yield from _otherwise(
+                SBOM, ours.content(), sbom(wheel.record, wheel.project)
+            )
     for name, entry in entries.items():
         if name.startswith(f"{info}/sboms/") and entry is not ours:
-            subject = json.loads(entry.content()).get("metadata", {}).get("component", {})
+            subject = (
+                json.loads(entry.content()).get("metadata", {}).get("component", {})
+            )
             about_us = metadata.normal(subject.get("name", "")) == wheel.project
             if about_us and subject.get("version") != wheel.version:
                 yield f"{name} is about version {subject.get('version')}"

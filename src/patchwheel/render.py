@@ -259,7 +259,7 @@ def checked(found: Checked) -> None:
                 ("tools", "; ".join(tools)),
                 ("sandbox", compiled["sandbox"]),
             ]
-        CONSOLE.table((wheel.path.name, ""), rows)
+        CONSOLE.table(("", ""), rows, title=wheel.path.name)
 
 
 def findings(found: Sequence[Finding]) -> None:

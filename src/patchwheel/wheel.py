@@ -113,10 +113,17 @@ def make_wheel(
 
 
 def unpack(path: Path) -> Draft:
-    """Take a finished wheel as a draft, each file compared with RECORD."""
+    """Take a finished wheel as a draft, each file compared with RECORD.
+
+    Of modes only what git knows is kept: backends copy those of the sources, which our own umask decided.
+    """
     wheel = read_wheel(path)
     check_record(wheel)
-    return Draft(made_from=wheel, entries=dict(wheel.entries), tags=wheel.name.tags)
+    entries = {
+        name: replace(entry, mode=0o755 if entry.mode & 0o100 else 0o644)
+        for name, entry in wheel.entries.items()
+    }
+    return Draft(made_from=wheel, entries=entries, tags=wheel.name.tags)
 
 
 def finish(
