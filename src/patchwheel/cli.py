@@ -139,22 +139,20 @@ def build(
     """Make the patched wheels, into dist/."""
     if release and dev:
         raise click.UsageError("--release is of what is committed, without --dev")
+    from_source |= release
     selected = pipeline.manifest.select(forks, variant)
     if dry_run:
         show_plans(
-            *(pipeline, selected),
-            from_source=from_source or release,
-            dev=dev,
-            as_json=as_json,
+            pipeline, selected, from_source=from_source, dev=dev, as_json=as_json
         )
         return
     wheels, failures = pipeline.build(
-        selected,
-        from_source=from_source,
-        dev=dev,
-        keep_going=keep_going,
-        release=release,
+        selected, from_source=from_source, dev=dev, keep_going=keep_going
     )
+    if release and not failures:
+        from patchwheel.release import complete
+
+        complete(pipeline.manifest.root / "dist")
     CONSOLE.close()
     if any(not wheel.cached for wheel in wheels):
         render.wheels(wheels)

@@ -402,17 +402,14 @@ class Pipeline:
         from_source: bool = False,
         dev: bool = False,
         keep_going: bool = False,
-        release: bool = False,
     ) -> tuple[list[Wheel], list[Failure]]:
-        """Make the wheels of `forks` and copy them into dist/ beside the manifest; complete it for a release."""
+        """Make the wheels of `forks` and copy them into dist/ beside the manifest."""
         from patchwheel.backend import check_machine
 
-        from_source = from_source or release
         made: dict[str, Wheel] = {}
         errors: dict[str, BaseException] = {}
-        for fork in forks:
-            if release or fork.variant:
-                check_machine(fork, store=self.store)
+        for fork in forks if from_source else ():
+            check_machine(fork, store=self.store)
 
         def make(fork: Fork) -> None:
             try:
@@ -449,10 +446,6 @@ class Pipeline:
         ]
         wheels = [made[f.locked_as] for f in forks if f.locked_as in made]
         self.publish(wheels)
-        if release and not failures:
-            from patchwheel.release import complete
-
-            complete(self.manifest.root / "dist")
         return wheels, failures
 
     def publish(self, wheels: Sequence[Wheel]) -> None:

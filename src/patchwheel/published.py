@@ -7,7 +7,6 @@ import json
 import re
 from dataclasses import dataclass
 from html import escape
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -18,6 +17,7 @@ from patchwheel.wheelfile import WheelFile, read_wheel
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+    from pathlib import Path
 
 SUMS = "SHA256SUMS"
 PYLOCK = "pylock.toml"

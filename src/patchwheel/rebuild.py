@@ -80,11 +80,11 @@ def build_again(
         project, home, other = (folder / name for name in ("project", "home", "store"))
         for path in (project, home, other / "memo", other / "wheels", folder / "tmp"):
             path.mkdir(parents=True)
-        for name in (manifest.path, manifest.lock_path):
-            shutil.copy(name, project)
+        for file in (manifest.path, manifest.lock_path):
+            shutil.copy(file, project)
         shutil.copytree(manifest.root / "patches", project / "patches")
-        for path in Path.home().iterdir():
-            (home / path.name).symlink_to(path)
+        for inside in Path.home().iterdir():
+            (home / inside.name).symlink_to(inside)
         for name in SHARED:
             (other / name).symlink_to(store.root / name)
         shutil.copytree(store.root / "memo/source", other / "memo/source")
@@ -154,7 +154,7 @@ def _files(path: Path) -> Mapping[str, tuple[object, ...]]:
 def _diffoscope(one: Path, two: Path) -> list[str]:
     if not (program := shutil.which("diffoscope")):
         return []
-    words = [program, "--text", "-", one, two]
+    words: list[str | Path] = [program, "--text", "-", one, two]
     out = run.capture(words, cwd=two.parent, env=run.base_env(), ok=(0, 1))
     report = two.with_suffix(".diffoscope.txt")
     report.write_bytes(out)

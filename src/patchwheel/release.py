@@ -281,6 +281,13 @@ def _folder_problems(
         for file in sorted(folder.rglob(pattern)):
             if file not in listed:
                 yield f"{file.relative_to(folder)}: is in no {SUMS}"
+    yield from _companion_problems(folder, released, pages=pages)
+
+
+def _companion_problems(
+    folder: Path, released: Sequence[Published], *, pages: bool
+) -> Iterator[str]:
+    """Compare statements, locks and pages of the index with what follows from the wheels below them."""
     places = sorted({path.parent for path in folder.rglob(PYLOCK)})
     for wheel in released:
         if not any(wheel.path.is_relative_to(place) for place in places):

@@ -249,7 +249,7 @@ def checked(found: Checked) -> None:
             ("upstream", f"{made['fork']} {pin['version']} ({pin['tag'] or 'no tag'})"),
             ("source", f"{source['filename']} {source['sha256']}"),
             *(("patch", f"{p['name']} {p['sha256']}") for p in made["patches"]),
-            ("made by", f"{made['route']}{base and ' on ' + base['filename'] or ''}"),
+            ("made by", made["route"] + (f" on {base['filename']}" if base else "")),
         ]
         if compiled:
             named = [f"{n} {v}" for n, v, *_ in compiled["build-requirements"]]

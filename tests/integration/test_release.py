@@ -17,7 +17,7 @@ import venv
 import zipfile
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pytest
 import support
@@ -34,6 +34,7 @@ from patchwheel.wheelfile import read_wheel, write_wheel
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+Json: TypeAlias = Any
 PACKAGES = Path(__file__).parent.parent / "packages"
 FORKS = ("tinyext", "tinyset")
 
@@ -151,7 +152,7 @@ def rewritten(wheel: Path, name: str, edit: Callable[[bytes], bytes | None]) -> 
     write_wheel(wheel, found.dist_info, entries.values())
 
 
-def leaves(value: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+def leaves(value: Json, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
     if isinstance(value, dict):
         for key in value:
             yield from leaves(value[key], (*at, key))
@@ -162,7 +163,7 @@ def leaves(value: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
         yield at
 
 
-def lie(data: Any, at: tuple[Any, ...]) -> bytes:
+def lie(data: Json, at: tuple[Any, ...]) -> bytes:
     """Return JSON with another value at one place."""
     data = copy.deepcopy(data)
     holder = functools.reduce(lambda found, key: found[key], at[:-1], data)
@@ -411,8 +412,8 @@ def test_the_sbom_is_valid_and_says_what_the_wheel_is(dist: Path) -> None:
         assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(text) is None
         subject = json.loads(text)["metadata"]["component"]
         assert wheel.name.startswith(f"{subject['name']}-{subject['version']}-")
-    text = read_wheel(only(dist, "tinyext-*.whl")).metadata("sboms/patchwheel.cdx.json")
-    [patch] = json.loads(text)["metadata"]["component"]["pedigree"]["patches"]
+    data = read_wheel(only(dist, "tinyext-*.whl")).metadata("sboms/patchwheel.cdx.json")
+    [patch] = json.loads(data)["metadata"]["component"]["pedigree"]["patches"]
     assert patch["type"] == "backport"
 
 
@@ -545,8 +546,8 @@ def test_the_lock_installs_with_uv(dist: Path, tmp_path: Path) -> None:
 
     Pylock.from_dict(tomllib.loads((dist / "pylock.toml").read_text())).validate()
     venv.create(tmp_path / "venv", symlinks=True)
-    words = [uv_bin(), "pip", "sync", "--no-config", "--offline", dist / "pylock.toml"]
-    words += ["--python", tmp_path / "venv/bin/python", "--no-index"]
+    words = [str(uv_bin()), "pip", "sync", "--no-config", "--offline", "--no-index"]
+    words += [str(dist / "pylock.toml"), "--python", f"{tmp_path}/venv/bin/python"]
     subprocess.run(words, check=True, cwd=tmp_path)
     assert list(tmp_path.glob("venv/lib/*/site-packages/tinyset/__init__.py"))
 
