@@ -368,6 +368,10 @@ class Pipeline:
 
         if fork.locked_as in made:
             return made[fork.locked_as]
+        if from_source:
+            from patchwheel.backend import check_machine
+
+            check_machine(fork, store=self.store)
         build, shop = self.locked(fork), self.shop
         plan, needs = self.plan(fork, from_source=from_source, dev=dev, made=made)
         try:
@@ -404,12 +408,8 @@ class Pipeline:
         keep_going: bool = False,
     ) -> tuple[list[Wheel], list[Failure]]:
         """Make the wheels of `forks` and copy them into dist/ beside the manifest."""
-        from patchwheel.backend import check_machine
-
         made: dict[str, Wheel] = {}
         errors: dict[str, BaseException] = {}
-        for fork in forks if from_source else ():
-            check_machine(fork, store=self.store)
 
         def make(fork: Fork) -> None:
             try:

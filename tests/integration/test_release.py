@@ -38,6 +38,20 @@ Json: TypeAlias = Any
 PACKAGES = Path(__file__).parent.parent / "packages"
 FORKS = ("tinyext", "tinyset")
 
+VARIANTS = {
+    "tinyset": """
+[forks.tinyset.variants.plain]
+
+[forks.tinyset.variants.fast]
+upstream-wheel = { distribution = "tinyset-fast" }
+demands = ["TINY_TARGET"]
+
+[forks.tinyset.variants.other]
+upstream-wheel = { distribution = "tinyset-other" }
+system = ["no-such-compiler"]
+"""
+}
+
 pytestmark = [
     pytest.mark.network,
     pytest.mark.compiled,
@@ -47,7 +61,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """Both forks, one with a patch, locked."""
+    """Both forks, one with a patch, the other with variants, locked."""
     folder = tmp_path_factory.mktemp("release")
     shelf, root = folder / "shelf", folder / "project"
     shelf.mkdir()
@@ -59,7 +73,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
             if path.is_file()
         }
         sdist = support.make_sdist(shelf, fork, VERSION, files)
-        tables[fork] = sdist_table(sdist)
+        tables[fork] = sdist_table(sdist) + VARIANTS.get(fork, "")
         support.make_upstream(folder / fork, files)
     support.make_manifest(root, tables, python=PYTHON)
     init = folder / "tinyext/src/tinyext/__init__.py"
@@ -73,7 +87,9 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     support.make_series(root / "patches/tinyext", {"0010-greet.patch": patch})
     support.make_series(root / "patches/tinyset", {})
     made = Project(root=root, store=folder / "store", shelf=shelf)
-    made.run("lock")
+    # Upstream has such a project, and no wheel of this release.
+    support.make_wheel(shelf, "tinyset-fast", "0.1", {"x.py": ""})
+    made.run("lock", TINY_TARGET="one")
     return made
 
 
@@ -96,6 +112,44 @@ def test_a_release_is_complete_and_labelled(dist: Path) -> None:
     assert all("manylinux" in name for name in wheels)
     beside = [f"{name}.intoto.json" for name in wheels]
     assert names == sorted([*wheels, *beside, "SHA256SUMS", "pylock.toml"])
+
+
+def test_a_variant_is_a_wheel_of_its_own_name_and_target(
+    project: Project, dist: Path, tmp_path: Path
+) -> None:
+    other = project.copied(tmp_path / "other")
+    words = ("build", "tinyset", "--release", "--variant")
+    assert "tinyset:fast: TINY_TARGET must be set" in other.run(
+        *words, "fast", status=7
+    )
+    message = other.run(*words, "other", status=7)
+    assert "no-such-compiler is not installed" in message
+    assert "no variant 'slow'" in other.run(*words, "slow", status=2)
+    assert not (other.root / "dist").exists()
+    [one] = other.run(*words, "fast", TINY_TARGET="one").split()
+    assert Path(one).name.startswith("tinyset_fast-")
+    assert checked(other.root / "dist")
+    record = json.loads(read_wheel(Path(one)).metadata("patchwheel.json"))
+    assert record["compiled"]["env"] == {"TINY_TARGET": "one"}
+    [two] = other.run(*words, "fast", TINY_TARGET="two").split()
+    assert one != two
+    [plain] = other.run(*words, "plain").split()
+    assert Path(plain).name == only(dist, "tinyset-*.whl").name
+    assert len(list((other.root / "dist").glob("*.whl"))) == 2
+    assert checked(other.root / "dist")
+
+
+def test_a_variant_whose_toolchain_is_elsewhere_keeps_its_lock(
+    project: Project, tmp_path: Path
+) -> None:
+    other = project.copied(tmp_path / "other")
+    locked = (other.root / "forks.lock").read_bytes()
+    process = other.start("lock", "--offline")
+    _, told = process.communicate(timeout=500)
+    assert process.returncode == 0, told
+    assert "tinyset:fast is not locked here: tinyset:fast: TINY_TARGET" in told
+    assert "tinyset:other is not locked here" in told
+    assert (other.root / "forks.lock").read_bytes() == locked
 
 
 def checked(path: Path, *, status: int = 0) -> str:

@@ -96,7 +96,14 @@ def test_verify_is_asked_one_question(tmp_path: Path, words: list[str]) -> None:
     support.make_manifest(tmp_path, {"demo": SDIST})
     done = patchwheel(tmp_path, "verify", "demo", *words)
     assert done.returncode == 2
-    assert "one of --pin and --from-source" in done.stderr
+    assert "say one of --pin, --from-source and --rebuild" in done.stderr
+
+
+def test_a_release_is_of_what_is_committed(tmp_path: Path) -> None:
+    support.make_manifest(tmp_path, {"demo": SDIST})
+    done = patchwheel(tmp_path, "build", "--release", "--dev")
+    assert done.returncode == 2
+    assert "without --dev" in done.stderr
 
 
 def test_an_unwritable_store_is_the_machines_fault(tmp_path: Path) -> None:

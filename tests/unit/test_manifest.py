@@ -44,11 +44,20 @@ env = {{ CFLAGS = "-O1" }}
 build-requires = ["cython==3.2.4"]
 system = ["gfortran"]
 lacking = {{ gfortran = {{ setup-args = ["-Dfortran=false"] }} }}
+demands = ["TARGET"]
 
 [forks.tiny-ext.upstream-wheel]
 distribution = "tiny-other"
 only-in-base = ["tiny/_wheel.json"]
 only-in-build = ["tiny/v2/*"]
+
+[forks.tiny-ext.variants.one]
+env = {{ A = "1" }}
+
+[forks.tiny-ext.variants.two]
+upstream-wheel = {{ distribution = "tiny-two" }}
+env = {{ CFLAGS = "-O2" }}
+system = []
 """
 
 
@@ -75,7 +84,8 @@ def test_every_key_arrives(tmp_path: Path) -> None:
     assert tiny.distribution == "tiny-other"
     assert tiny.patches == tmp_path / "patches" / "tiny-ext"
     assert tiny.config_settings == {"setup-args": ("-Da=b",), "editable": "no"}
-    assert tiny.env == {"CFLAGS": "-O1"}
+    assert tiny.env == {"CFLAGS": "-O1", "A": "1"}
+    assert tiny.demands == ("TARGET",)
     assert tiny.lacking == {"gfortran": {"setup-args": ("-Dfortran=false",)}}
     assert tiny.upstream_wheel
     assert tiny.upstream_wheel.only_in_build == ("tiny/v2/*",)
@@ -112,7 +122,35 @@ def test_the_schema_names_exactly_the_keys_that_are_read(
             "properties"
         ],
     }
+    at = "forks.tiny-ext.variants"
+    variant = fork_keys["variants"]["additionalProperties"]["properties"]
+    described |= {f"{at}.one": variant, f"{at}.two": variant}
+    at = f"{at}.two.upstream-wheel"
+    described[at] = described["forks.tiny-ext.upstream-wheel"]
     assert read == {at: set(keys) for at, keys in described.items()}
+
+
+def test_a_variant_says_what_is_otherwise(tmp_path: Path) -> None:
+    jsonschema.validate(tomllib.loads(dedent(FULL)), SCHEMA)
+    found = load(tmp_path, FULL)
+    [one, two] = found.every
+    assert (one.locked_as, two.locked_as) == ("tiny-ext", "tiny-ext:two")
+    assert (one.distribution, two.distribution) == ("tiny-other", "tiny-two")
+    assert two.env == {"CFLAGS": "-O2"}
+    assert (two.system, two.build_requires) == ((), one.build_requires)
+    assert found.select([], "two") == [two]
+    [fork] = found.select([])
+    assert fork.env == one.env
+
+
+def test_a_variant_that_is_not_there(tmp_path: Path) -> None:
+    found = load(tmp_path, f"{FULL}\n[forks.plain]\n{GOOD}")
+    assert [f.name for f in found.select([], "two")] == ["tiny-ext"]
+    for names in (["tiny-ext"], []):
+        with pytest.raises(ManifestError, match=r"has no variant 'too' .*did you mean"):
+            found.select(names, "too")
+    with pytest.raises(ManifestError, match="plain has no variant 'two'"):
+        found.select(["plain", "tiny-ext"], "two")
 
 
 def test_without_an_sdist_a_commit_is_the_pin(tmp_path: Path) -> None:
@@ -175,6 +213,9 @@ GOOD = f'version = "1"\n{PIN}'
             11,
             "forks.tiny.lacking.nvcc is not listed",
         ),
+        (fork(f"{GOOD}[forks.tiny.variants.A]"), 11, "forks.tiny.variants.A is 'A'"),
+        (fork(f'{GOOD}[forks.tiny.variants.a]\nversion = "2"'), 12, "forks.tiny.variants.a.version is not a key here"),
+        (fork(f"{GOOD}[forks.tiny.variants.a]\n[forks.tiny.variants.b]"), 7, "forks.tiny carries the name 'tiny', as tiny does"),
         (fork(f"{GOOD}upstream-wheel = true"), 11, "forks.tiny.upstream-wheel is no table"),
         (fork(GOOD).replace('"arrayapi"', '"Array_API"'), 4, "environment.label is 'Array_API'"),
         (fork(GOOD).replace('["3.12"]', '"3.12"'), 5, "environment.python is '3.12'"),

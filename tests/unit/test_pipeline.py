@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 
     from patchwheel.manifest import Fork
 
-FORKS = [cast("Fork", SimpleNamespace(name=name)) for name in ("one", "two", "three")]
+FORKS = [
+    cast("Fork", SimpleNamespace(name=name, locked_as=name))
+    for name in ("one", "two", "three")
+]
 
 
 class Stub(Pipeline):

@@ -133,6 +133,16 @@ def test_tags_that_the_base_has_wrong_are_made_true(bench: Bench) -> None:
     )
 
 
+# What a compile records of itself.
+MADE = {
+    "sandbox": "none",
+    "source-date-epoch": str(support.EPOCH),
+    "build-requirements": [],
+    "compiled-against": {},
+    "toolchain": {},
+}
+
+
 def compiled(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, changes: Mapping[str, str | None]
 ) -> None:
@@ -142,7 +152,7 @@ def compiled(
         files = {w: FILES[s] for w, s in SURVEY.verbatim.items()} | {BUILT: "made"}
         files = {n: t for n, t in {**files, **changes}.items() if t is not None}
         wheel = support.make_wheel(out, "pw-demo", "1.0", files, tag=TAG)
-        return SimpleNamespace(wheel=wheel, record={"sandbox": "none"})
+        return SimpleNamespace(wheel=wheel, record=MADE)
 
     monkeypatch.setattr(compile_module, "compile_wheel", compile_wheel)
 
@@ -168,7 +178,8 @@ def test_a_compile_is_finished_the_same_way(
     path = make(bench, {A: "one = 2\n"})
     assert ".graft" not in path.name
     record = json.loads(read_wheel(path).metadata("patchwheel.json"))
-    assert record["compiled"] == {"sandbox": "none"}
+    assert record["compiled"] == MADE
+    assert "sboms/patchwheel.cdx.json" in str(read_wheel(path).entries)
     assert record["base"] is None
     assert record["key"]["toolchain"] == "gcc"
 
