@@ -33,29 +33,27 @@ def sbom(record: bytes, distribution: str) -> bytes:
     moment = time.gmtime(int(compiled["source-date-epoch"]))
     ours = _purl(distribution, data["version"])
     made_with = [
-        {
-            "type": "library",
-            "name": name,
-            "version": version,
-            "purl": _purl(name, version),
-            **_hashes(*hashes),
-        }
+        _component("library", name, *hashes, version=version, purl=_purl(name, version))
         for name, version, *hashes in _requirements(data)
     ]
-    made_with += [
-        {"type": "library", "name": fork, **_hashes(sha256)}
-        for fork, sha256 in compiled["compiled-against"].items()
-    ]
-    made_with += [
-        {
-            "type": "application",
-            "name": name,
-            "version": tool["version"],
-            "properties": [{"name": "patchwheel:identity", "value": tool["identity"]}],
-        }
-        for name, tool in compiled["toolchain"].items()
-    ]
-    made_with.append({"type": "file", "name": RECORD, **_hashes(_sha256(record))})
+    against = compiled["compiled-against"].items()
+    made_with += [_component("library", fork, sha256) for fork, sha256 in against]
+    for name, tool in compiled["toolchain"].items():
+        proof = [{"name": "patchwheel:identity", "value": tool["identity"]}]
+        named: dict[str, object] = {"version": tool["version"], "properties": proof}
+        made_with.append(_component("application", name, **named))
+    made_with.append(_component("file", RECORD, _sha256(record)))
+    subject: dict[str, object] = {"type": "library", "bom-ref": ours}
+    subject |= _component(
+        *("library", distribution),
+        version=data["version"],
+        purl=ours,
+        pedigree={
+            "ancestors": [_upstream(data["fork"], pin)],
+            "patches": [_patch(data["fork"], patch) for patch in data["patches"]],
+        },
+        properties=[{"name": "patchwheel:node-key", "value": key}],
+    )
     return _json(
         {
             "$schema": "http://cyclonedx.org/schema/bom-1.6.schema.json",
@@ -69,18 +67,7 @@ def sbom(record: bytes, distribution: str) -> bytes:
                 "tools": {
                     "components": [{"type": "application", "name": "patchwheel"}]
                 },
-                "component": {
-                    "type": "library",
-                    "bom-ref": ours,
-                    "name": distribution,
-                    "version": data["version"],
-                    "purl": ours,
-                    "pedigree": {
-                        "ancestors": [_upstream(data["fork"], pin)],
-                        "patches": [_patch(data["fork"], p) for p in data["patches"]],
-                    },
-                    "properties": [{"name": "patchwheel:node-key", "value": key}],
-                },
+                "component": subject,
             },
             "dependencies": [{"ref": ours}],
             "formulation": [{"components": made_with}],
@@ -170,19 +157,16 @@ def _requirements(data: Mapping[str, Any]) -> list[list[str]]:
 
 
 def _upstream(fork: str, pin: Mapping[str, Any]) -> dict[str, object]:
-    found: dict[str, object] = {
-        "type": "library",
-        "name": fork,
+    more: dict[str, object] = {
         "version": pin["version"],
         "purl": _purl(fork, pin["version"]),
     }
-    if pin["sdist"]:
-        found |= _hashes(pin["sdist"]["sha256"])
     if pin["git"]:
         named = [f"{k} {pin[k]}" for k in ("tag", "commit") if pin[k]]
         link = {"type": "vcs", "url": pin["git"], "comment": ", ".join(named)}
-        found["externalReferences"] = [link]
-    return found
+        more["externalReferences"] = [link]
+    hashes = [pin["sdist"]["sha256"]] if pin["sdist"] else []
+    return _component("library", fork, *hashes, **more)
 
 
 def _patch(fork: str, patch: Mapping[str, str]) -> dict[str, object]:
@@ -192,8 +176,9 @@ def _patch(fork: str, patch: Mapping[str, str]) -> dict[str, object]:
     return {"type": "backport" if backport else "unofficial", "diff": {"url": url}}
 
 
-def _hashes(*found: str) -> dict[str, object]:
-    return {"hashes": [{"alg": "SHA-256", "content": one} for one in found]}
+def _component(kind: str, name: str, *hashes: str, **more: object) -> dict[str, object]:
+    rows = [{"alg": "SHA-256", "content": one} for one in hashes]
+    return {"type": kind, "name": name, **more, **({"hashes": rows} if rows else {})}
 
 
 def _resource(name: str, uri: str | None = None, **found: str) -> dict[str, object]:

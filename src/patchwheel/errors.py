@@ -49,6 +49,12 @@ class PatchwheelError(Exception):
         return "\n".join(lines)
 
 
+def first(rows: Sequence[str], limit: int = 20) -> list[str]:
+    """Return the first of many rows, and a row that says how many more there are."""
+    more = len(rows) - limit
+    return [*rows[:limit], *([f"and {more} more"] if more > 0 else [])]
+
+
 class ManifestError(PatchwheelError):
     """forks.toml, forks.lock or the command line is wrong."""
 

@@ -69,18 +69,6 @@ def load_index_config(root: Path) -> IndexConfig:
     )
 
 
-def uv_arguments(config: IndexConfig) -> list[str]:
-    """Return the arguments that make uv use these indexes, with pip's rule where it holds."""
-    words = [] if config.urls else ["--no-index"]
-    for number, url in enumerate(config.urls):
-        words += ["--index" if number else "--default-index", url]
-    for place in config.find_links:
-        words += ["--find-links", place]
-    if config.equal:
-        words += ["--index-strategy", "unsafe-best-match"]
-    return words
-
-
 def project_files(config: IndexConfig, project: str) -> list[IndexFile]:
     """Return the files of a project on all indexes; of two with one name, the first index's.
 

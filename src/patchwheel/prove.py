@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Literal
 
-from patchwheel.errors import CheckError
+from patchwheel.errors import CheckError, first
 from patchwheel.wheelfile import output_names, read_wheel
 
 if TYPE_CHECKING:
@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from patchwheel.wheel import Wheel
-
-SHOWN = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,11 +40,9 @@ class Proof:
     def check(self) -> None:
         """Raise CheckError when anything differs."""
         if self.differences:
-            more = len(self.differences) - SHOWN
-            rest = [f"and {more} more"] if more > 0 else []
             raise CheckError(
                 f"the graft of {self.fork} is not what a compile makes",
-                tail=[*self.differences[:SHOWN], *rest],
+                tail=first(self.differences),
                 hint="build it with --from-source, and report what the plan missed",
             )
 

@@ -5,24 +5,24 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from patchwheel import run
 from patchwheel.backend import CLOCK, faketime
-from patchwheel.errors import BuildError, CheckError
+from patchwheel.errors import BuildError, CheckError, first
 from patchwheel.wheelfile import read_wheel
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from patchwheel.manifest import Manifest
     from patchwheel.store import Store
     from patchwheel.wheel import Wheel
 
-SHOWN = 20
 UMASK = 0o077
+DIFFOSCOPE = ".diffoscope.txt"
 # Of the store only what is named by its content, and cost a download or another fork's compile, is used again.
 SHARED = ("files", "git")
 CIRCUMSTANCES = {
@@ -54,13 +54,13 @@ class Rebuilt:
     def check(self) -> None:
         """Raise CheckError when anything differs."""
         if self.kept:
-            more = len(self.differences) - SHOWN
-            rest = [f"and {more} more"] if more > 0 else []
             raise CheckError(
                 f"{self.fork}: the same build made another wheel",
                 where=self.kept,
-                tail=[*self.differences[:SHOWN], *rest],
-                hint="compare the two wheels; install diffoscope to have that done",
+                tail=first(self.differences),
+                hint=f"see {self.kept.with_suffix(DIFFOSCOPE)}, which diffoscope wrote"
+                if self.kept.with_suffix(DIFFOSCOPE).exists()
+                else "compare the two wheels; diffoscope, where installed, shows how they differ",
             )
 
 
@@ -110,10 +110,8 @@ def build_again(
         differences: list[str] = []
         if kept:
             shutil.copyfile(again, kept)
-            differences = [
-                *_differences(wheel.path, kept),
-                *_diffoscope(wheel.path, kept),
-            ]
+            differences = _differences(wheel.path, kept)
+            _diffoscope(wheel.path, kept)
     varied = ["folder", "home", "store", "time zone", "locale", "hash seed", "umask"]
     return Rebuilt(
         fork=wheel.fork,
@@ -140,22 +138,15 @@ def _differences(one: Path, two: Path) -> list[str]:
     return found or ["the archive: another order or packing of the same files"]
 
 
-def _files(path: Path) -> Mapping[str, tuple[object, ...]]:
-    wheel = read_wheel(path)
-    info = replace(wheel.name, version=wheel.name.public).stem
-    return {
-        wheel.name.plain(name).replace(wheel.dist_info, f"{info}.dist-info"): (
-            *(entry.sha256, entry.mode, entry.date),
-        )
-        for name, entry in wheel.entries.items()
-    }
+def _files(path: Path) -> dict[str, tuple[object, ...]]:
+    entries = read_wheel(path).entries
+    return {name: (e.sha256, e.mode, e.date) for name, e in entries.items()}
 
 
-def _diffoscope(one: Path, two: Path) -> list[str]:
-    if not (program := shutil.which("diffoscope")):
-        return []
-    words: list[str | Path] = [program, "--text", "-", one, two]
-    out = run.capture(words, cwd=two.parent, env=run.base_env(), ok=(0, 1))
-    report = two.with_suffix(".diffoscope.txt")
-    report.write_bytes(out)
-    return [f"see {report}"]
+def _diffoscope(one: Path, two: Path) -> None:
+    """Let diffoscope, where it is installed, write beside the second how the two differ."""
+    report = two.with_suffix(DIFFOSCOPE)
+    report.unlink(missing_ok=True)
+    if program := shutil.which("diffoscope"):
+        words: list[str | Path] = [program, "--text", report, one, two]
+        run.capture(words, cwd=two.parent, env=run.base_env(), ok=(0, 1))

@@ -16,7 +16,6 @@ from patchwheel.errors import MachineError, PatchwheelError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-EMPTY_TREE = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"
 # A user's configuration changes diffs, hooks run code, attributes change bytes: none of them may count.
 ISOLATED = {
     "GIT_CONFIG_GLOBAL": os.devnull,

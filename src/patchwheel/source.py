@@ -85,13 +85,6 @@ def fetch(
     )
 
 
-def resolve_commit(fork: Fork, *, store: Store, report: Report) -> str:
-    """Return the pinned commit, asking the remote for that of the tag; a tag that points elsewhere is an error."""
-    with _using(fork, store):
-        repo = Repository.bare(git_folder(store, fork))
-        return Remote(fork, repo, report, offline=False).commit()
-
-
 def git_folder(store: Store, fork: Fork) -> Path:
     return store.root / "git" / f"{fork.name}.git"
 

@@ -18,8 +18,8 @@ from patchwheel.index import (
     latest_version,
     load_index_config,
     project_files,
-    uv_arguments,
 )
+from patchwheel.uv import index_arguments
 from patchwheel.web import redacted
 
 if TYPE_CHECKING:
@@ -337,24 +337,24 @@ def test_pip_without_an_index_uses_folders_only(
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
     found = load_index_config(tmp_path)
     assert found == IndexConfig(find_links=(str(tmp_path),), equal=True)
-    assert uv_arguments(found)[0] == "--no-index"
+    assert index_arguments(found)[0] == "--no-index"
 
 
 def test_uv_gets_the_indexes_in_its_own_words() -> None:
-    words = uv_arguments(
+    words = index_arguments(
         IndexConfig(
-            urls=("https://main", "https://extra"), find_links=("/l",), equal=True
+            urls=("https://main", "https://extra"), find_links=("/",), equal=True
         )
     )
     assert words == [
         *("--default-index", "https://main", "--index", "https://extra"),
-        *("--find-links", "/l", "--index-strategy", "unsafe-best-match"),
+        *("--find-links", "/", "--index-strategy", "unsafe-best-match"),
     ]
 
 
 def test_no_log_shows_the_credentials_of_an_index(tmp_path: Path) -> None:
     url = "https://user:secret@main.example.org/simple"
-    words = ["false", *uv_arguments(IndexConfig(urls=(url,)))]
+    words = ["false", *index_arguments(IndexConfig(urls=(url,)))]
     log = tmp_path / "log"
     with pytest.raises(run.CommandError) as caught:
         run.logged(words, cwd=tmp_path, env=run.base_env(), log=log)

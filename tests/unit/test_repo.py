@@ -10,7 +10,7 @@ import pytest
 from support import git, make_patch, make_upstream, write
 
 from patchwheel.errors import MachineError
-from patchwheel.repo import EMPTY_TREE, Blob, GitError, Repository, scrub_environment
+from patchwheel.repo import Blob, GitError, Repository, scrub_environment
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -56,8 +56,9 @@ def test_a_tree_depends_on_nothing_but_its_files(
 
 
 def test_no_files_are_the_empty_tree(repo: Repository) -> None:
-    assert repo.import_files([]) == EMPTY_TREE
-    assert repo.files(EMPTY_TREE) == {}
+    empty = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"
+    assert repo.import_files([]) == empty
+    assert repo.files(empty) == {}
 
 
 def test_a_second_import_keeps_nothing_of_the_first(repo: Repository) -> None:
