@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
 import http.server
@@ -24,15 +25,19 @@ import support
 import tomlkit
 from projectkit import PYTHON, VERSION, Project, sdist_table
 
-from patchwheel import backend
+from patchwheel import backend, environment
 from patchwheel.archive import make_entry, write_archive
 from patchwheel.errors import CheckError
-from patchwheel.interpreter import uv_bin
+from patchwheel.index import load_index_config
+from patchwheel.interpreter import find_interpreter, uv_bin
+from patchwheel.lock import load_lock
+from patchwheel.manifest import load_manifest
 from patchwheel.release import inspect, make_index
+from patchwheel.uv import index_arguments, make_venv
 from patchwheel.wheelfile import read_wheel, write_wheel
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
 Json: TypeAlias = Any
 PACKAGES = Path(__file__).parent.parent / "packages"
@@ -551,6 +556,36 @@ class Server(http.server.ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_port}/simple/"
 
 
+@contextlib.contextmanager
+def serving(folder: Path, *, answers_json: bool) -> Iterator[Server]:
+    with Server(folder, answers_json=answers_json) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def install(
+    installer: str, python: Path, words: list[str], env: Mapping[str, str]
+) -> None:
+    """Install into an environment, whatever proxy there is passed by."""
+    if installer == "pip":
+        start = [sys.executable, "-m", "pip", "--python", str(python), "install"]
+    else:
+        start = [str(uv_bin()), "pip", "install", "--no-config"]
+        start += ["--python", str(python)]
+    proxy = {"NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
+    done = subprocess.run(
+        [*start, *words],
+        env={**env, **proxy},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.fixture(scope="module")
 def indexed(dist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("indexed") / "dist"
@@ -569,25 +604,14 @@ def test_pip_and_uv_install_from_the_index_over_http(
     before = {p: p.read_bytes() for p in indexed.rglob("*") if p.is_file()}
     venv.create(tmp_path / "venv", symlinks=True)
     python = tmp_path / "venv/bin/python"
-    with Server(indexed, answers_json=answers_json) as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
+    with serving(indexed, answers_json=answers_json) as server:
         if installer == "pip":
-            words = [sys.executable, "-m", "pip", "--python", str(python), "install"]
-            words += ["--no-cache-dir", "--index-url", server.url]
+            words = ["--no-cache-dir", "--index-url", server.url]
         else:
-            words = [str(uv_bin()), "pip", "install", "--python", str(python)]
-            words += ["--no-config", "--no-cache", "--default-index", server.url]
-        kept = {
-            k: v for k, v in os.environ.items() if not k.startswith(("PIP_", "UV_"))
-        }
-        env = {**kept, "PIP_CONFIG_FILE": os.devnull, "NO_PROXY": "*", "no_proxy": "*"}
-        done = subprocess.run(
-            [*words, *FORKS], env=env, capture_output=True, text=True, check=False
-        )
-        server.shutdown()
-        thread.join()
-    assert done.returncode == 0, done.stderr
+            words = ["--no-cache", "--default-index", server.url]
+        kept = {k: v for k, v in os.environ.items() if k[:3] not in {"PIP", "UV_"}}
+        env = {**kept, "PIP_CONFIG_FILE": os.devnull}
+        install(installer, python, [*words, *FORKS], env)
     code = "import importlib.metadata as m, tinyext, tinyset; print(tinyext.GREETING, m.version('tinyext'))"
     out = subprocess.run(
         [python, "-c", code], capture_output=True, text=True, check=True
@@ -687,3 +711,43 @@ def test_a_graft_is_never_published(
     assert "is a graft; only compiled wheels are published" in message
     assert "is in no SHA256SUMS" in message
     assert not (copied / "simple").exists()
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("installer", ["pip", "uv"])
+def test_the_projects_own_release_installs_from_its_index(
+    installer: str, tmp_path: Path, report: support.Recorder
+) -> None:
+    """Of what `patchwheel build --release` left in dist/, or in RELEASE; forks that are not there are upstream's."""
+    manifest = load_manifest(support.ROOT / "forks.toml")
+    place = Path(os.environ.get("RELEASE", support.ROOT / "dist"))
+    if not (place / "SHA256SUMS").exists():
+        support.lacking(
+            "dist/ holds no release: `patchwheel build --release` makes one"
+        )
+    folder = Path(shutil.copytree(place, tmp_path / "dist"))
+    projects = make_index(folder)
+    assert inspect(folder).problems == ()
+    [version] = manifest.environment.python[:1]
+    lock = load_lock(manifest.lock_path).environment(manifest, version)
+    expected = {d.name: d.version for d in lock.packages}
+    expected |= {f.distribution: f.version for f in manifest.forks.values()}
+    for page in folder.glob("simple/*/index.json"):
+        expected[page.parent.name] = json.loads(page.read_text())["versions"][0]
+    interpreter = find_interpreter(version, report=report)
+    python = make_venv(tmp_path / "venv", interpreter, log=tmp_path / "log")
+    wanted = [f"{name}=={exact}" for name, exact in expected.items()]
+    with serving(folder, answers_json=False) as server:
+        if installer == "pip":
+            words = ["--only-binary", ":all:", "--extra-index-url", server.url]
+        else:
+            words = [*index_arguments(load_index_config(support.ROOT))]
+            words += ["--index", server.url, "--index-strategy", "unsafe-best-match"]
+        install(installer, python, [*words, *wanted], os.environ)
+    forks = [f.distribution for f in manifest.forks.values()]
+    question, answer = tmp_path / "question.json", tmp_path / "answer.json"
+    question.write_text(json.dumps({"expected": expected, "forks": forks}))
+    check = Path(environment.__file__).with_name("inspect_environment.py")
+    subprocess.run([python, "-I", check, question, answer], check=True, cwd=tmp_path)
+    assert json.loads(answer.read_text()) == []
+    assert projects
