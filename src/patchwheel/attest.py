@@ -157,16 +157,14 @@ def _requirements(data: Mapping[str, Any]) -> list[list[str]]:
 
 
 def _upstream(fork: str, pin: Mapping[str, Any]) -> dict[str, object]:
-    more: dict[str, object] = {
-        "version": pin["version"],
-        "purl": _purl(fork, pin["version"]),
-    }
+    version, hashes = pin["version"], [pin["sdist"]["sha256"]] if pin["sdist"] else []
+    named = {"version": version, "purl": _purl(fork, version)}
+    found = _component("library", fork, *hashes, **named)
     if pin["git"]:
-        named = [f"{k} {pin[k]}" for k in ("tag", "commit") if pin[k]]
-        link = {"type": "vcs", "url": pin["git"], "comment": ", ".join(named)}
-        more["externalReferences"] = [link]
-    hashes = [pin["sdist"]["sha256"]] if pin["sdist"] else []
-    return _component("library", fork, *hashes, **more)
+        state = [f"{k} {pin[k]}" for k in ("tag", "commit") if pin[k]]
+        link = {"type": "vcs", "url": pin["git"], "comment": ", ".join(state)}
+        found["externalReferences"] = [link]
+    return found
 
 
 def _patch(fork: str, patch: Mapping[str, str]) -> dict[str, object]:

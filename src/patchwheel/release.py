@@ -158,7 +158,9 @@ def _wheel_problems(wheel: Published) -> Iterator[str]:
         yield from _sbom_problems(wheel, data)
     except (ValueError, KeyError, TypeError, AttributeError) as err:
         yield f"its record or an SBOM cannot be read: {err!r}"
-    yield from _platform_problems(wheel)
+    # A graft keeps the platform tag of its base, which may be untrue: CuPy's own wheels need more than theirs.
+    if _ours(wheel.path):
+        yield from _platform_problems(wheel)
 
 
 def _label_problems(wheel: Published, data: Mapping[str, Any]) -> Iterator[str]:
