@@ -504,6 +504,37 @@ def test_a_release_built_again_in_other_circumstances_is_the_same(
     assert ("clock" in told["varied"]) == bool(backend.faketime())
 
 
+def test_a_fork_is_built_again_against_the_same_wheel_of_another(
+    project: Project, dist: Path, tmp_path: Path
+) -> None:
+    """That is neither made again nor upstream's, and the statement says so."""
+    other = project.copied(tmp_path / "other")
+    published = support.make_wheel(project.shelf, "tinyext", VERSION, {"x.py": ""})
+    text = (other.root / "forks.toml").read_text()
+    needs = 'build-requires = ["tinyext"]\nupstream-wheel = false\nversion'
+    start, table = text.split("[forks.tinyset]\n")
+    table = table.replace("upstream-wheel = false\n", "", 1).replace(
+        "version", needs, 1
+    )
+    (other.root / "forks.toml").write_text(f"{start}[forks.tinyset]\n{table}")
+    other.run("lock", "tinyset")
+    other.run("build", "tinyset", "--release")
+    assert (
+        json.loads(other.run("verify", "tinyset", "--rebuild", "--json"))["kept"]
+        is None
+    )
+    assert (
+        "compiling tinyext"
+        not in (project.store / "logs/tinyset/rebuild.log").read_text()
+    )
+    data = json.loads(only(other.root / "dist", "tinyset-*.intoto.json").read_text())
+    found = data["predicate"]["buildDefinition"]["resolvedDependencies"]
+    [against] = [r["digest"]["sha256"] for r in found if r["name"] == "tinyext"]
+    assert against == support.sha256(only(dist, "tinyext-*.whl"))
+    assert checked(other.root / "dist")
+    published.unlink()
+
+
 def test_a_build_that_is_never_the_same_is_found_and_the_file_named(
     project: Project, tmp_path: Path
 ) -> None:
