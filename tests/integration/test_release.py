@@ -772,8 +772,9 @@ def test_the_projects_own_release_installs_from_its_index(
         if installer == "pip":
             words = ["--only-binary", ":all:", "--extra-index-url", server.url]
         else:
-            words = [*index_arguments(load_index_config(support.ROOT))]
-            words += ["--index", server.url, "--index-strategy", "unsafe-best-match"]
+            found = load_index_config(support.ROOT)
+            both = replace(found, urls=(*found.urls, server.url), equal=True)
+            words = index_arguments(both)
         install(installer, python, [*words, *wanted], os.environ)
     forks = [f.distribution for f in manifest.forks.values()]
     question, answer = tmp_path / "question.json", tmp_path / "answer.json"
