@@ -14,6 +14,10 @@ nox.options.reuse_venv = "yes"
 nox.options.sessions = ["lint", "types", "tests"]
 
 PROJECT = nox.project.load_toml("pyproject.toml")
+SHELL = (
+    *("ci/github-release", "ci/run-cell", "ci/setup", ".ci/run"),
+    *("scripts/nox", "scripts/gpu_run.sh"),
+)
 FORKS = tomllib.loads(Path("forks.toml").read_text())["forks"]
 
 
@@ -80,13 +84,14 @@ def tests(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Check style, imports between layers, and the shell scripts' syntax."""
+    """Check style, imports between layers, the shell scripts and the CI workflows."""
     install(session, "lint")
     session.run("ruff", "format", "--check")
     session.run("ruff", "check")
     session.run("lint-imports")
-    for script in ("nox", "gpu_run.sh"):
-        session.run("sh", "-n", f"scripts/{script}", external=True)
+    session.run("shellcheck", *SHELL)
+    session.run("zizmor", "--offline", "--quiet", ".github/workflows")
+    session.run("patchwheel", "ci", "--check")
 
 
 @nox.session

@@ -86,6 +86,12 @@ def pipeline_options(function: F) -> F:
     return command  # type: ignore[return-value]
 
 
+wheels_option = click.option(
+    "--wheels",
+    metavar="FOLDER",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Make none: take the wheel of each fork that lies there.",
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 forks_argument = click.argument("forks", nargs=-1, metavar="[FORK]...")
 
@@ -191,6 +197,7 @@ def plan(
 @option("--gpu", is_flag=True, help="Add the CUDA runtime libraries.")
 @option("--from-source", is_flag=True, help="Use wheels that are compiled throughout.")
 @click.option("--dev", is_flag=True, help="Use the open work trees.")
+@wheels_option
 @click.option(
     "--check", is_flag=True, help="Check the environment again, even an existing one."
 )
@@ -203,17 +210,16 @@ def env(
     gpu: bool,
     from_source: bool,
     dev: bool,
+    wheels: Path | None,
     check: bool,
     as_json: bool,
 ) -> None:
     """Compose one environment from all the wheels; PATH becomes a link to it (default: .venv-forks)."""
     from patchwheel.environment import check_environment
 
-    wheels, _ = pipeline.build(
-        list(pipeline.manifest.forks.values()), from_source=from_source, dev=dev
-    )
+    found = pipeline.wheels(wheels, from_source=from_source, dev=dev)
     link = (path or pipeline.manifest.root / LINK).absolute()
-    made = pipeline.environment(wheels, link=link, groups=("gpu",) if gpu else ())
+    made = pipeline.environment(found, link=link, groups=("gpu",) if gpu else ())
     # One that was just composed was checked before the link was flipped.
     if check and made.cached:
         check_environment(made, manifest=pipeline.manifest, report=CONSOLE)
@@ -340,6 +346,7 @@ def show_forecasts(
 @click.option(
     "--dev", is_flag=True, help="Use the open work trees, uncommitted edits included."
 )
+@wheels_option
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[-- ARGS]...")
 @pipeline_options
 def test(
@@ -349,10 +356,12 @@ def test(
     *,
     from_source: bool,
     dev: bool,
+    wheels: Path | None,
 ) -> None:
     """Run upstream's tests of what FORK's series changes; ARGS go to pytest."""
     [selected] = pipeline.manifest.select([fork])
-    pipeline.test(selected, arguments, from_source=from_source, dev=dev)
+    found = pipeline.wheels(wheels, from_source=from_source, dev=dev)
+    pipeline.test(selected, arguments, found, dev=dev)
 
 
 @cli.command()
@@ -562,6 +571,34 @@ def index(folder: Path) -> None:
     names = make_index(folder)
     CONSOLE.say(f"an index of {', '.join(names)}")
     click.echo(folder / "simple")
+
+
+@cli.command()
+@click.option(
+    "--check", is_flag=True, help="Write nothing; fail if a file is not as it would be."
+)
+@click.option("--matrix", is_flag=True, help="Print the cells by kind, as JSON.")
+@click.option("--cells", is_flag=True, help="Print the names of all cells.")
+@click.option("--cell", metavar="NAME", help="Print what ci/run-cell reads of a cell.")
+@pipeline_options
+def ci(
+    pipeline: Pipeline, *, check: bool, matrix: bool, cells: bool, cell: str | None
+) -> None:
+    """Write the CI workflows that the manifest gives into .github/workflows."""
+    from patchwheel import ci as rules
+
+    manifest = pipeline.manifest
+    if check + matrix + cells + (cell is not None) > 1:
+        raise click.UsageError("say one of --check, --matrix, --cells and --cell")
+    if matrix:
+        click.echo(json.dumps(rules.matrix(manifest, pipeline.lock)))
+    elif cells:
+        click.echo("\n".join(found.name for found in rules.cells(manifest)))
+    elif cell is not None:
+        click.echo(rules.find(manifest, cell).line)
+    else:
+        for path in rules.write_workflows(manifest, check=check):
+            click.echo(path)
 
 
 @cli.command()

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from patchwheel.manifest import Manifest
     from patchwheel.report import Report
     from patchwheel.store import Store
-    from patchwheel.wheel import Wheel
+    from patchwheel.wheel import Finished
 
 KIND = "environments"
 LAYOUT = 1
@@ -41,7 +41,7 @@ class Environment:
     path: Path
     link: Path | None
     python: Path
-    wheels: tuple[Wheel, ...]
+    wheels: tuple[Finished, ...]
     packages: tuple[Distribution, ...]
     cached: bool
 
@@ -59,7 +59,7 @@ class Environment:
 def compose(
     manifest: Manifest,
     lock: EnvironmentLock,
-    wheels: Sequence[Wheel],
+    wheels: Sequence[Finished],
     *,
     interpreter: Interpreter,
     store: Store,
@@ -179,7 +179,7 @@ def _inspect(
 
 
 def _check_pylock(
-    text: str, packages: Iterable[Distribution], wheels: Iterable[Wheel]
+    text: str, packages: Iterable[Distribution], wheels: Iterable[Finished]
 ) -> None:
     """Compare what was looked up again, by version, with the locked bytes."""
     known = {h for d in packages for h in d.hashes} | {w.sha256 for w in wheels}

@@ -13,6 +13,7 @@ from patchwheel.attest import STATEMENT
 from patchwheel.digest import digest
 from patchwheel.entry import listed
 from patchwheel.errors import (
+    InputError,
     ManifestError,
     PatchwheelError,
     UnfitError,
@@ -48,7 +49,7 @@ if TYPE_CHECKING:
     from patchwheel.status import ForkStatus
     from patchwheel.trace import Traced
     from patchwheel.tree import PatchedTree
-    from patchwheel.wheel import Wheel
+    from patchwheel.wheel import Finished, Wheel
 
 LINK = ".venv-forks"
 # As many of a fork's own compiles are considered as a base for its next change.
@@ -497,25 +498,67 @@ class Pipeline:
         forks = self.manifest.forks.values()
         return {f.name: load_series(f.patches).patches for f in forks}
 
-    def published(self, fork: Fork) -> list[Path]:
-        """Return the fork's wheels that lie in dist/."""
+    def published(self, fork: Fork, folder: Path | None = None) -> list[Path]:
+        """Return the fork's wheels that lie in a folder, dist/ by default."""
+        folder = folder or self.manifest.root / "dist"
         name = fork.distribution.replace("-", "_")
         label = self.manifest.environment.label
-        return sorted((self.manifest.root / "dist").glob(f"{name}-*+{label}.*.whl"))
+        return sorted(folder.glob(f"{name}-*+{label}.*.whl"))
+
+    def wheels(
+        self, folder: Path | None, *, from_source: bool = False, dev: bool = False
+    ) -> Sequence[Finished]:
+        """Return a wheel of each fork: what lies in a folder, made elsewhere, or else what is made now."""
+        forks = list(self.manifest.forks.values())
+        if folder is None:
+            return self.build(forks, from_source=from_source, dev=dev)[0]
+        if from_source or dev:
+            raise ManifestError(
+                "--wheels names what was made, and nothing is made then"
+            )
+        return [self.wheel_in(folder, fork) for fork in forks]
+
+    def wheel_in(self, folder: Path, fork: Fork) -> Finished:
+        """Return the fork's one wheel in the folder for the Python that was asked for."""
+        from packaging.utils import parse_wheel_filename
+
+        from patchwheel.digest import file_sha256
+        from patchwheel.wheel import Finished
+
+        wanted = {f"cp{self.python.replace('.', '')}", "py3"}
+        found = [
+            path.absolute()
+            for path in self.published(fork, folder)
+            if any(
+                tag.interpreter in wanted or tag.abi == "abi3"
+                for tag in parse_wheel_filename(path.name)[3]
+            )
+        ]
+        if len(found) != 1:
+            raise InputError(
+                f"there are {len(found)} wheels of {fork.distribution} for Python {self.python}: "
+                f"{', '.join(path.name for path in found) or 'none'}",
+                where=folder,
+                expected="one, with the manifest's label",
+            )
+        return Finished(
+            fork=fork.name,
+            path=found[0],
+            sha256=file_sha256(found[0]),
+            version=found[0].name.split("-")[1],
+        )
 
     def test(
         self,
         fork: Fork,
         arguments: Sequence[str],
+        wheels: Sequence[Finished],
         *,
-        from_source: bool = False,
         dev: bool = False,
     ) -> None:
         """Run upstream's tests of what the series changes, in an environment of all the wheels."""
         from patchwheel.upstream_tests import run_tests
 
-        forks = list(self.manifest.forks.values())
-        wheels, _ = self.build(forks, from_source=from_source, dev=dev)
         environment = self.environment(wheels, link=None, groups=("test",))
         tree = self.tree(fork, dev=dev)
         survey = self.locked(fork).survey
@@ -605,7 +648,11 @@ class Pipeline:
             return write(scratch / fork.name)
 
     def environment(
-        self, wheels: Sequence[Wheel], *, link: Path | None, groups: Sequence[str] = ()
+        self,
+        wheels: Sequence[Finished],
+        *,
+        link: Path | None,
+        groups: Sequence[str] = (),
     ) -> Environment:
         from patchwheel.environment import compose
 

@@ -43,13 +43,19 @@ DECIDING = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wheel:
-    """A finished wheel in the store; `seconds` is how long it took when it was made."""
+class Finished:
+    """A finished wheel of ours, wherever it was made."""
 
     fork: str
     path: Path
     sha256: str
     version: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wheel(Finished):
+    """One in the store; `seconds` is how long it took when it was made."""
+
     node_key: str
     plan: Plan
     seconds: float

@@ -1,0 +1,165 @@
+"""The CI workflows, and the matrix of their cells, as the manifest gives them; `ci/run-cell` has what a cell does."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from string import Template
+from typing import TYPE_CHECKING
+
+from patchwheel.backend import CUDA
+from patchwheel.digest import digest
+from patchwheel.disk import write_atomically
+from patchwheel.errors import CheckError, ManifestError
+from patchwheel.lock import build_settings
+from patchwheel.plan import RECIPE
+from patchwheel.series import load_series
+from patchwheel.tomlreader import near
+
+if TYPE_CHECKING:
+    from patchwheel.lock import Lock
+    from patchwheel.manifest import Fork, Manifest
+
+TEMPLATES = Path(__file__).with_name("workflows")
+WORKFLOWS = Path(".github/workflows")
+# Minutes after which a cell is ended; the job around it has ten more, to save what there is.
+QUICK, SLOW, LONGEST = 20, 60, 300
+ACTIONS = {
+    "attest": "actions/attest@1e69f48acb82d1966a394da916b4c1698aa569d6 # v4.2.2",
+    "cache_restore": "actions/cache/restore@27d5ce7f107fe9357f9df03efb73ab90386fccae # v5.0.5",
+    "cache_save": "actions/cache/save@27d5ce7f107fe9357f9df03efb73ab90386fccae # v5.0.5",
+    "checkout": "actions/checkout@3d3c42e5aac5ba805825da76410c181273ba90b1 # v7.0.1",
+    "deploy_pages": "actions/deploy-pages@cd2ce8fcbc39b97be8ca5fce6e763baed58fa128 # v5.0.0",
+    "download": "actions/download-artifact@3e5f45b2cfb9172054b4087a40e8e0b5a5461e7c # v8.0.1",
+    "setup_python": "actions/setup-python@5fda3b95a4ea91299a34e894583c3862153e4b97 # v7.0.0",
+    "upload": "actions/upload-artifact@043fb46d1a93c77aae656e7c1c64a875d1fc6a0a # v7.0.1",
+    "upload_pages": "actions/upload-pages-artifact@fc324d3547104276b827a68afc52ff2a11cc49c9 # v5.0.0",
+}
+
+
+class Filled(Template):
+    """Text in which `%%{name}` stands for a value: the service's own expressions begin with a dollar sign."""
+
+    delimiter = "%%"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cell:
+    """The work of one job: `kind` names its commands in `ci/run-cell`, `forks` is what they are about."""
+
+    kind: str
+    minutes: int
+    forks: tuple[str, ...]
+    python: str = ""
+    variant: str = ""
+    single: bool = False
+
+    @property
+    def name(self) -> str:
+        fork = self.forks[0] if self.single else ""
+        return "-".join(filter(None, (self.kind, fork, self.python, self.variant)))
+
+    @property
+    def line(self) -> str:
+        """What `ci/run-cell` reads."""
+        words = (self.kind, str(self.minutes), self.python or "-", self.variant or "-")
+        return " ".join((*words, *self.forks))
+
+
+def cells(manifest: Manifest) -> list[Cell]:
+    """Return all cells. Upstream's tests of a fork for CUDA need a GPU, and so have none."""
+    pythons, forks = manifest.environment.python, manifest.forks.values()
+    names = tuple(manifest.forks)
+    tested = tuple(f.name for f in forks if CUDA not in f.system)
+    watched = tuple(f.name for f in forks if f.git)
+
+    def each(kind: str, minutes: int) -> list[Cell]:
+        return [
+            Cell(kind=kind, minutes=minutes, forks=(name,), python=python, single=True)
+            for python in pythons
+            for name in names
+        ]
+
+    return [
+        Cell(kind="plan", minutes=QUICK, forks=names),
+        *each("graft", SLOW),
+        *each("release", LONGEST),
+        *(Cell(kind="test", minutes=SLOW, forks=tested, python=p) for p in pythons),
+        *(Cell(kind="compose", minutes=QUICK, forks=names, python=p) for p in pythons),
+        *(Cell(kind=k, minutes=SLOW, forks=names) for k in ("stage", "validate")),
+        Cell(kind="promote", minutes=QUICK, forks=names),
+        Cell(kind="watch", minutes=SLOW, forks=watched),
+        *each("rebuild", LONGEST),
+    ]
+
+
+def find(manifest: Manifest, name: str) -> Cell:
+    known = {cell.name: cell for cell in cells(manifest)}
+    if name not in known:
+        raise ManifestError(
+            f"the matrix has no cell {name!r}{near(name, list(known))}",
+            where=manifest.path,
+            expected=f"one of {', '.join(known)}",
+        )
+    return known[name]
+
+
+def matrix(manifest: Manifest, lock: Lock) -> dict[str, list[dict[str, object]]]:
+    """Return the cells that depend on a Python by their kind, as a workflow includes them.
+
+    `key` is for caches: it changes with what a graft of the fork is made from, and is found without making a plan.
+    """
+    found: dict[str, list[dict[str, object]]] = {}
+    for cell in cells(manifest):
+        if cell.python:
+            forks = [manifest.forks[name] for name in cell.forks]
+            key = digest([_inputs(fork, lock, cell.python) for fork in forks])[:16]
+            row = {"cell": cell.name, **asdict(cell), "key": key}
+            row["job-minutes"] = cell.minutes + 10
+            found.setdefault(cell.kind, []).append(row)
+    return found
+
+
+def _inputs(fork: Fork, lock: Lock, python: str) -> list[object]:
+    build = lock.fork(fork, python)
+    patches = [patch.sha256 for patch in load_series(fork.patches).patches]
+    requires = [d.requirement for d in build.build_requires]
+    base = build.base and build.base.sha256
+    return [RECIPE, fork.pin, build_settings(fork), patches, requires, base]
+
+
+def workflows(manifest: Manifest) -> dict[Path, str]:
+    """Return the workflows' text by path."""
+    values = {
+        **ACTIONS,
+        "cells": "\n".join(f"#   {cell.name}" for cell in cells(manifest)),
+    }
+    values["prepare"] = _filled("prepare.txt", values).rstrip()
+    return {
+        manifest.root / WORKFLOWS / path.name: _filled(path.name, values)
+        for path in sorted(TEMPLATES.glob("*.yml"))
+    }
+
+
+def _filled(name: str, values: dict[str, str]) -> str:
+    return Filled((TEMPLATES / name).read_text(encoding="utf-8")).substitute(values)
+
+
+def write_workflows(manifest: Manifest, *, check: bool) -> list[Path]:
+    """Write them and return their paths; with `check` raise CheckError where one is not what the manifest gives."""
+    texts = workflows(manifest)
+    stale = [
+        path
+        for path, text in texts.items()
+        if not path.exists() or path.read_text() != text
+    ]
+    if check and stale:
+        raise CheckError(
+            f"not what the manifest gives: {', '.join(path.name for path in stale)}",
+            where=manifest.root / WORKFLOWS,
+            hint="run `patchwheel ci`, and commit what it writes",
+        )
+    for path in stale:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, texts[path].encode())
+    return list(texts)
