@@ -17,7 +17,10 @@ import tempfile
 import threading
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, Never
+from typing import TYPE_CHECKING, Any, Never
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 # In an environment that holds nothing but the wheels and what they require.
 IMPORTS = """
@@ -192,19 +195,14 @@ def promote(staged: Path, site: Path) -> None:
         Path(name, "site").rename(site)
 
 
+COMMANDS: dict[str, Callable[..., str | None]] = {
+    "stage": stage,
+    "digest": digest,
+    "validate": validate,
+    "promote": promote,
+}
+
 if __name__ == "__main__":
-    words = [Path(word).absolute() for word in sys.argv[2:]]
-    match sys.argv[1], *words:
-        case "stage", source, staged:
-            stage(source, staged)
-        case "digest", staged:
-            print(digest(staged))
-        case "validate", staged:
-            validate(staged)
-        case "promote", staged, site:
-            promote(staged, site)
-        case _:
-            fail(
-                2,
-                "usage: stage SOURCE STAGED, digest STAGED, validate STAGED, or promote STAGED SITE",
-            )
+    name, *folders = sys.argv[1:]
+    if said := COMMANDS[name](*(Path(folder).absolute() for folder in folders)):
+        print(said)
