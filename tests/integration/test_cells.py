@@ -127,10 +127,10 @@ def test_a_pull_request_from_plan_to_a_composed_environment(tiny: Cells) -> None
     # The artifact carries the key that is in the label.
     key = wheel.name.split("+arrayapi.h")[1][:8]
     assert tiny.output("artifact") == f"graft-tinyext-{PYTHON}-{key}"
-    [row] = [x for x in tiny.summary.splitlines() if x.startswith("| tinyext |")]
-    assert "1.2.0 (sdist)" in row
-    assert "0010-greet.patch" in row
-    assert support.sha256(wheel) in row
+    [line] = [x for x in tiny.summary.splitlines() if x.startswith("| tinyext |")]
+    assert "1.2.0 (sdist)" in line
+    assert "0010-greet.patch" in line
+    assert support.sha256(wheel) in line
     python = tiny.root / f"publish/env-{PYTHON}/bin/python"
     found = subprocess.check_output(
         [python, "-c", "import tinyext; print(tinyext.GREETING)"], text=True
