@@ -174,7 +174,9 @@ def test_a_release_is_staged_validated_and_promoted(tiny: Cells) -> None:
     # A byte that changes after staging is found before anything is installed.
     tiny.run("stage")
     staged = tiny.root / "publish/staged/release" / wheel.name
-    staged.write_bytes(staged.read_bytes()[:-1] + b"\0")
+    data = bytearray(staged.read_bytes())
+    data[len(data) // 2] ^= 1
+    staged.write_bytes(data)
     tiny.run("validate", status=6)
 
 
