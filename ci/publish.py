@@ -101,7 +101,7 @@ def built(source: Path, due: dict[str, dict[str, Any]]) -> dict[str, Path]:
         fail(
             6, f"no wheel of {', '.join(missing)}; has the cell failed, or its runner?"
         )
-    return found
+    return {name: found[name] for name in due}
 
 
 def stage(source: Path, staged: Path) -> None:
