@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING
 
 import support
 
+from patchwheel.archive import make_entry
+from patchwheel.wheelfile import read_wheel, write_wheel
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -95,6 +98,27 @@ def sdist_table(sdist: Path, extra: str = "upstream-wheel = false") -> str:
         f'version = "{VERSION}"\n{extra}\n'
         f'sdist = {{ filename = "{sdist.name}", sha256 = "{support.sha256(sdist)}" }}\n'
     )
+
+
+def publish(wheel: Path, shelf: Path) -> Path:
+    """Put a wheel of ours on the shelf as upstream would have published it: no label, no record of ours."""
+    found = read_wheel(wheel)
+    version = found.name.version
+    name = replace(found.name, version=VERSION)
+    info = f"tinyext-{VERSION}.dist-info"
+    entries = []
+    for entry in found.entries.values():
+        if entry.name.endswith(("/RECORD", "/patchwheel.json")):
+            continue
+        if entry.name.endswith(".dist-info/METADATA"):
+            data = entry.content().replace(
+                f"Version: {version}".encode(), f"Version: {VERSION}".encode()
+            )
+            entry = make_entry(entry.name, data, mode=entry.mode, date=entry.date)  # noqa: PLW2901
+        entries.append(replace(entry, name=entry.name.replace(found.dist_info, info)))
+    path = shelf / f"{name.stem}-{name.tags}.whl"
+    write_wheel(path, info, entries)
+    return path
 
 
 # --- a project whose index is a folder --------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import support
-from projectkit import PYTHON, Project, make_project, sdist_table
+from projectkit import PYTHON, Project, make_project, publish, sdist_table
 
 if TYPE_CHECKING:
     from conftest import Stack
@@ -69,7 +69,7 @@ class Cells:
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Cells:
-    """A project of one small fork, locked, whose series brings a test."""
+    """A project of one small fork, with a wheel of upstream's to graft on; its series brings a test."""
     root = tmp_path_factory.mktemp("cells")
     upstream, shelf = root / "upstream", root / "shelf"
     files: dict[str, str | bytes | None] = {
@@ -91,11 +91,15 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Cells:
         subject="Greet | all",
         body="Carried for the tests.\n\nUpstream-Status: Inappropriate [a test]\n",
     )
+    store = root / "store"
+    plain = make_project(root / "plain", sdist_table(sdist), {}, store, shelf)
+    plain.run("lock")
+    support.make_index(shelf / "simple", sdist, publish(plain.build(), shelf))
     project: Project = make_project(
         root / "project",
-        sdist_table(sdist),
+        sdist_table(sdist, extra=""),
         {"0010-greet.patch": greet},
-        root / "store",
+        store,
         shelf,
     )
     manifest = project.root / "forks.toml"
@@ -119,6 +123,7 @@ def test_a_pull_request_from_plan_to_a_composed_environment(tiny: Cells) -> None
         for row in matrix[kind]:
             tiny.run(row["cell"])
     [wheel] = (tiny.root / "dist").glob("*.whl")
+    assert ".graft-" in wheel.name
     report = json.loads(
         (tiny.root / f"dist/reports/graft-tinyext-{PYTHON}.json").read_text()
     )
@@ -128,8 +133,7 @@ def test_a_pull_request_from_plan_to_a_composed_environment(tiny: Cells) -> None
     key = wheel.name.split("+arrayapi.h")[1][:8]
     assert tiny.output("artifact") == f"graft-tinyext-{PYTHON}-{key}"
     [line] = [x for x in tiny.summary.splitlines() if x.startswith("| tinyext |")]
-    assert "1.2.0 (sdist)" in line
-    assert "0010-greet.patch" in line
+    assert "| 1.2.0 (sdist) | 0010-greet.patch | graft |" in line
     assert support.sha256(wheel) in line
     python = tiny.root / f"publish/env-{PYTHON}/bin/python"
     found = subprocess.check_output(

@@ -18,9 +18,7 @@ from pathlib import Path
 
 import pytest
 import support
-from projectkit import VERSION, Project, make_project, sdist_table
-
-from patchwheel.wheelfile import read_wheel, write_wheel
+from projectkit import VERSION, Project, make_project, publish, sdist_table
 
 PACKAGE = Path(__file__).parent.parent / "packages" / "tinyext"
 PATCH = "0010-greet.patch"
@@ -131,29 +129,6 @@ def content(wheel: Path) -> dict[str, bytes]:
             rb"(?m)^Version: .*$", b"", data
         )
     return kept
-
-
-def publish(wheel: Path, shelf: Path) -> Path:
-    """Put a wheel of ours on the shelf as upstream would have published it: no label, no record of ours."""
-    found = read_wheel(wheel)
-    version = found.name.version
-    name = replace(found.name, version=VERSION)
-    info = f"tinyext-{VERSION}.dist-info"
-    entries = []
-    for entry in found.entries.values():
-        if entry.name.endswith(("/RECORD", "/patchwheel.json")):
-            continue
-        if entry.name.endswith(".dist-info/METADATA"):
-            from patchwheel.archive import make_entry
-
-            data = entry.content().replace(
-                f"Version: {version}".encode(), f"Version: {VERSION}".encode()
-            )
-            entry = make_entry(entry.name, data, mode=entry.mode, date=entry.date)  # noqa: PLW2901
-        entries.append(replace(entry, name=entry.name.replace(found.dist_info, info)))
-    path = shelf / f"{name.stem}-{name.tags}.whl"
-    write_wheel(path, info, entries)
-    return path
 
 
 def record(wheel: Path) -> dict[str, object]:
