@@ -108,7 +108,9 @@ def inspect(path: Path, *, pages: bool = True) -> Checked:
             inside = str(err.where).partition(": ")[2]
             problems.append(f"{name}: {inside}{inside and ' '}{err.message}")
     if path.is_dir():
-        problems += _folder_problems(folder, wheels, pages=pages)
+        # What was gathered for an index from several builds gets its sums and lock with it.
+        if pages or any(path.rglob(SUMS)):
+            problems += _folder_problems(folder, wheels, pages=pages)
     else:
         problems += _beside(folder, wheels)
     return Checked(wheels=tuple(wheels), problems=tuple(problems))
