@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from string import Template
@@ -15,6 +16,7 @@ from patchwheel.lock import build_settings
 from patchwheel.plan import RECIPE
 from patchwheel.series import load_series
 from patchwheel.tomlreader import near
+from patchwheel.toolchain import PACKAGES
 
 if TYPE_CHECKING:
     from patchwheel.lock import Lock
@@ -22,6 +24,10 @@ if TYPE_CHECKING:
 
 TEMPLATES = Path(__file__).with_name("workflows")
 WORKFLOWS = Path(".github/workflows")
+# Toolchains that no package of the runner's has: cells of a fork that names the program run in an image.
+IMAGES = {
+    "hipcc": "docker.io/rocm/dev-ubuntu-24.04:7.14.0-full@sha256:439edaa8f0c4be4a3728e528f87b8a2ea1f051f34cf10b27caa4bd94f562eda7",
+}
 # Minutes after which a cell is ended; the job around it has ten more, to save what there is.
 QUICK, SLOW, LONGEST = 20, 60, 300
 ACTIONS = {
@@ -73,23 +79,31 @@ def cells(manifest: Manifest) -> list[Cell]:
     tested = tuple(f.name for f in forks if CUDA not in f.system)
     watched = tuple(f.name for f in forks if f.git)
 
-    def each(kind: str, minutes: int) -> list[Cell]:
+    def each(kind: str, minutes: int, *, variants: bool) -> list[Cell]:
         return [
-            Cell(kind=kind, minutes=minutes, forks=(name,), python=python, single=True)
+            Cell(
+                kind=kind,
+                minutes=minutes,
+                forks=(fork.name,),
+                python=python,
+                variant=variant,
+                single=True,
+            )
             for python in pythons
-            for name in names
+            for fork in forks
+            for variant in (fork.variants if variants and fork.variants else ("",))
         ]
 
     return [
         Cell(kind="plan", minutes=QUICK, forks=names),
-        *each("graft", SLOW),
-        *each("release", LONGEST),
+        *each("graft", SLOW, variants=False),
+        *each("release", LONGEST, variants=True),
         *(Cell(kind="test", minutes=SLOW, forks=tested, python=p) for p in pythons),
         *(Cell(kind="compose", minutes=QUICK, forks=names, python=p) for p in pythons),
         *(Cell(kind=k, minutes=SLOW, forks=names) for k in ("stage", "validate")),
         Cell(kind="promote", minutes=QUICK, forks=names),
         Cell(kind="watch", minutes=SLOW, forks=watched),
-        *each("rebuild", LONGEST),
+        *each("rebuild", LONGEST, variants=True),
     ]
 
 
@@ -111,13 +125,31 @@ def matrix(manifest: Manifest, lock: Lock) -> dict[str, list[dict[str, object]]]
     """
     found: dict[str, list[dict[str, object]]] = {}
     for cell in cells(manifest):
-        if cell.python:
-            forks = [manifest.forks[name] for name in cell.forks]
-            key = digest([_inputs(fork, lock, cell.python) for fork in forks])[:16]
-            row = {"cell": cell.name, **asdict(cell), "key": key}
-            row["job-minutes"] = cell.minutes + 10
-            found.setdefault(cell.kind, []).append(row)
+        if not cell.python:
+            continue
+        row: dict[str, object] = {"cell": cell.name, **asdict(cell)}
+        row["job-minutes"] = cell.minutes + 10
+        if cell.single:
+            fork = manifest.forks[cell.forks[0]]
+            row["container"] = _image(fork.variants.get(cell.variant, fork))
+            if cell.kind == "graft":
+                row["key"] = digest(_inputs(fork, lock, cell.python))[:16]
+        found.setdefault(cell.kind, []).append(row)
     return found
+
+
+def _image(fork: Fork) -> str:
+    """Return the image that a compile of the fork needs, if any; raises ManifestError when no machine of CI can do it."""
+    from packaging.requirements import Requirement
+
+    requires = {Requirement(text).name for text in fork.build_requires}
+    if CUDA in fork.system and "cuda-toolkit" not in requires:
+        raise ManifestError(
+            f"{fork.locked_as} needs a CUDA toolkit, and CI has none",
+            expected="cuda-toolkit among its build-requires: the toolkit is then made of wheels",
+            hint="add it to forks.toml, run `patchwheel lock`, then `patchwheel ci`",
+        )
+    return next((IMAGES[name] for name in fork.system if name in IMAGES), "")
 
 
 def _inputs(fork: Fork, lock: Lock, python: str) -> list[object]:
@@ -130,9 +162,24 @@ def _inputs(fork: Fork, lock: Lock, python: str) -> list[object]:
 
 def workflows(manifest: Manifest) -> dict[Path, str]:
     """Return the workflows' text by path."""
+    for fork in manifest.every:
+        _image(fork)
+    programs = {name for fork in manifest.every for name in fork.system}
+    packages = [
+        PACKAGES["apt"].get(name, name) for name in programs - {CUDA, *IMAGES}
+    ]
+    # What a variant demands is the repository's to say: a variable of its settings.
+    demands = sorted({name for fork in manifest.every for name in fork.demands})
     values = {
         **ACTIONS,
         "cells": "\n".join(f"#   {cell.name}" for cell in cells(manifest)),
+        "packages": shlex.join(sorted(packages)),
+        "compiling": "\n          ".join(
+            (
+                "PATCHWHEEL_SANDBOX: required",
+                *(f"{name}: ${{{{ vars.{name} }}}}" for name in demands),
+            )
+        ),
     }
     values["prepare"] = _filled("prepare.txt", values).rstrip()
     return {
