@@ -165,9 +165,7 @@ def workflows(manifest: Manifest) -> dict[Path, str]:
     for fork in manifest.every:
         _image(fork)
     programs = {name for fork in manifest.every for name in fork.system}
-    packages = [
-        PACKAGES["apt"].get(name, name) for name in programs - {CUDA, *IMAGES}
-    ]
+    packages = [PACKAGES["apt"].get(name, name) for name in programs - {CUDA, *IMAGES}]
     # What a variant demands is the repository's to say: a variable of its settings.
     demands = sorted({name for fork in manifest.every for name in fork.demands})
     values = {

@@ -180,6 +180,38 @@ def test_the_matrix_is_forks_by_pythons(tmp_path: Path) -> None:
     assert found["watch"].line == "watch 60 - -"
 
 
+def test_variants_are_released_each_where_its_toolchain_is(project: Path) -> None:
+    manifest = load_manifest(project / "forks.toml")
+    rows = ci.matrix(manifest, load_lock(manifest.lock_path))["release"]
+    found = {row["cell"]: row["container"] for row in rows if row["forks"] == ("cupy",)}
+    assert set(found) == {"release-cupy-3.12-cuda13", "release-cupy-3.12-rocm7"}
+    assert found["release-cupy-3.12-cuda13"] == ""
+    image = str(found["release-cupy-3.12-rocm7"])
+    assert re.search(r"/rocm/.*:7\.[\w.-]+@sha256:[0-9a-f]{64}$", image)
+    # What a variant demands comes from the repository's settings; a program of a fork is installed.
+    text = ci.workflows(manifest)[project / ci.WORKFLOWS / "release.yml"]
+    assert "HCC_AMDGPU_TARGET: ${{ vars.HCC_AMDGPU_TARGET }}" in text
+    assert "run: ci/setup --system gfortran\n" in text
+
+
+def test_a_variant_without_its_toolchain_is_named(project: Path) -> None:
+    edit(project / "forks.toml", '  "cuda-toolkit[', '  "cuda-tools[')
+    done = run("patchwheel", "ci", cwd=project)
+    assert done.returncode == 2
+    assert "cupy needs a CUDA toolkit, and CI has none" in done.stderr
+    assert not (project / ci.WORKFLOWS).exists()
+
+
+def test_a_variant_without_its_toolchain_publishes_nothing(project: Path) -> None:
+    """The cell of one that is not locked, or whose machine has no such toolchain, fails; the others are not staged alone."""
+    done = run("ci/run-cell", "release-cupy-3.12-rocm7", cwd=project)
+    assert done.returncode in {2, 7}
+    assert "cupy:rocm7" in done.stderr
+    for cell in CELLS[:-1]:
+        cell_of(project, cell, cell.encode())
+    assert "no wheel of release-cupy-3.12-rocm7" in stage(project).stderr
+
+
 def test_a_cell_that_is_not_in_the_matrix_is_named(project: Path) -> None:
     with pytest.raises(
         ManifestError,
@@ -326,7 +358,8 @@ CELLS = (
     "release-scipy-3.12",
     "release-scikit-learn-3.12",
     "release-scikit-image-3.12",
-    "release-cupy-3.12",
+    "release-cupy-3.12-cuda13",
+    "release-cupy-3.12-rocm7",
 )
 
 
@@ -336,7 +369,7 @@ def test_a_cell_whose_runner_died_stops_the_publication(project: Path) -> None:
     done = stage(project)
     assert done.returncode == 6
     assert (
-        "no wheel of release-cupy-3.12; has the cell failed, or its runner?"
+        "no wheel of release-cupy-3.12-rocm7; has the cell failed, or its runner?"
         in done.stderr
     )
     assert "nothing is published" in done.stderr
