@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -221,9 +222,20 @@ def test_the_pull_request_cells_of_the_real_forks(stack: Stack) -> None:
 @pytest.mark.xdist_group("forks")
 def test_the_heavy_cells_of_the_real_forks(stack: Stack) -> None:
     cells = real(stack)
+    # A variant whose toolchain is in an image of its own stops a publication from here, as it must; so leave it out.
+    manifest = cells.root / "forks.toml"
+    text, cut = re.subn(
+        r"(?ms)^\[forks\.cupy\.variants\.rocm7\]\n.*?(?=^\[|\Z)",
+        "",
+        manifest.read_text(),
+    )
+    assert cut == 1
+    manifest.write_text(text)
+    stack.run("ci")
     matrix = cells.matrix
     for kind in ("graft", "test", "release"):
         for row in matrix[kind]:
+            assert not row.get("container")
             cells.run(row["cell"])
     for cell in ("stage", "validate", "promote"):
         cells.run(cell)
