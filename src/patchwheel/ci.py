@@ -26,7 +26,7 @@ TEMPLATES = Path(__file__).with_name("workflows")
 WORKFLOWS = Path(".github/workflows")
 # Toolchains that no package of the runner's has: cells of a fork that names the program run in an image.
 IMAGES = {
-    "hipcc": "docker.io/rocm/dev-ubuntu-24.04:7.14.0-full@sha256:439edaa8f0c4be4a3728e528f87b8a2ea1f051f34cf10b27caa4bd94f562eda7",
+    "hipcc": "docker.io/rocm/dev-ubuntu-24.04:7.2.1-complete@sha256:3db551c4e1229aac1857ac44fcb6141bb749f41348eb572452f11279153c13c3",
 }
 # Minutes after which a cell is ended; the job around it has ten more, to save what there is.
 QUICK, SLOW, LONGEST = 20, 60, 300
