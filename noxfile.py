@@ -18,6 +18,10 @@ SHELL = (
     *("ci/github-release", "ci/run-cell", "ci/setup", ".ci/run"),
     *("scripts/nox", "scripts/gpu_run.sh"),
 )
+IMAGES = (
+    *("docker/entrypoint", "docker/hip-base", "docker/make-environment"),
+    *("docker/need-python", "docker/rocm-libraries", "docker/test.sh"),
+)
 FORKS = tomllib.loads(Path("forks.toml").read_text())["forks"]
 
 
@@ -84,14 +88,20 @@ def tests(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Check style, imports between layers, the shell scripts and the CI workflows."""
+    """Check style, imports between layers, the shell scripts, the CI workflows and the images' files."""
     install(session, "lint")
     session.run("ruff", "format", "--check")
     session.run("ruff", "check")
     session.run("lint-imports")
     session.run("shellcheck", *SHELL)
+    session.run("shellcheck", "--severity=error", *IMAGES)
     session.run("zizmor", "--offline", "--quiet", ".github/workflows")
     session.run("patchwheel", "ci", "--check")
+    session.run("hadolint", *map(str, sorted(Path("docker").glob("*.Dockerfile"))))
+    session.run(
+        *("check-jsonschema", "--builtin-schema", "vendor.compose-spec"),
+        "docker/compose.yaml",
+    )
 
 
 @nox.session
@@ -194,6 +204,14 @@ def gpu_bundle(session: nox.Session) -> None:
     install(session)
     install_cupti(session)
     session.run("python", "scripts/gpu_bundle.py", *session.posargs)
+
+
+@nox.session(name="hip-check", default=False)
+def hip_check(session: nox.Session) -> None:
+    """Compile CuPy's patched sources for AMD, with Debian's HIP: nox -s hip-check -- [--target gfx90a,gfx942]."""
+    install(session)
+    root = Path(session.create_tmp(), "debian").absolute()
+    session.run("python", "scripts/hip_check.py", "--root", str(root), *session.posargs)
 
 
 @nox.session(default=False)

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from patchwheel import cuda, run, toolchain
+from patchwheel import cuda, rocm, run, toolchain
 from patchwheel.buildenv import build_system, site_packages
 from patchwheel.errors import BuildError, MachineError, ManifestError
 from patchwheel.lock import RELOCK
@@ -34,6 +34,7 @@ BUILDING = re.compile(r"\bbuilding '[\w.]+' extension")
 CUDA = "cuda"
 # Shifts the clock of build steps, for comparing builds: such as +400d. Not for users.
 CLOCK = "PATCHWHEEL_CLOCK"
+HIPCC = "hipcc"
 # Those of CPython's own release builds.
 OPTIMISED = "-fno-strict-overflow -DNDEBUG -O3 -g0"
 
@@ -231,6 +232,8 @@ def open_workplace(
     read += [p.parent.parent for one in programs for p in (one, one.resolve())]
     if toolkit and not toolkit.is_relative_to(environment):
         read.append(toolkit)
+    if HIPCC in fork.system:
+        read.append(rocm.home(fork))
     level = detect(shop.sandbox)
     with open_room(
         fork.name, sandbox=level, store=store, env=environment, read=read
@@ -245,6 +248,8 @@ def open_workplace(
             for key, value in cuda.variables(seen).items():
                 variables[key] = f"{variables.get(key, '')} {value}".strip()
             variables["PATH"] = f"{seen}/bin:{variables['PATH']}"
+        if HIPCC in fork.system:
+            variables |= rocm.variables(fork)
         for key, value in {**fork.env, **demanded(fork)}.items():
             variables[key] = value.replace("{jobs}", str(workers))
         yield Workplace(

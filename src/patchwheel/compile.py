@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from patchwheel import cuda, toolchain
+from patchwheel import cuda, rocm, toolchain
 from patchwheel.archive import names
 from patchwheel.backend import (
     CUDA,
+    HIPCC,
     compilers,
     demanded,
     open_workplace,
@@ -88,6 +89,8 @@ def compile_parts(
         flags.append(cuda.LAYOUT)
     if fork.demands:
         flags.append(demanded(fork))
+    if HIPCC in fork.system:
+        flags.append(rocm.target(fork))
     return {
         "env": env_key(build.build_requires, shop.interpreter.tag),
         "toolchain": toolchain.key(tools_of(fork, build, shop)),

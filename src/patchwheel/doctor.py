@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from patchwheel import cuda, run, toolchain
-from patchwheel.backend import CUDA, compilers
-from patchwheel.errors import PatchwheelError
+from patchwheel import cuda, rocm, run, toolchain
+from patchwheel.backend import CUDA, HIPCC, compilers
+from patchwheel.errors import ManifestError, PatchwheelError
 from patchwheel.interpreter import find_interpreter
 from patchwheel.report import Quiet
 from patchwheel.sandbox import detect
@@ -139,6 +139,8 @@ def _fork(fork: Fork, lock: Lock | None) -> Iterator[Finding]:
             yield _finding(name, detail, fix, fork=fork.name)
     if CUDA in fork.system:
         yield _cuda(fork, lock)
+    if HIPCC in fork.system:
+        yield from _rocm(fork)
 
 
 def _cuda(fork: Fork, lock: Lock | None) -> Finding:
@@ -157,3 +159,20 @@ def _cuda(fork: Fork, lock: Lock | None) -> Finding:
         "add cuda-toolkit to build-requires in forks.toml and run `patchwheel lock`",
         fork=fork.name,
     )
+
+
+def _rocm(fork: Fork) -> Iterator[Finding]:
+    """Find what the project is configured against, for a graft as for a compile."""
+    for piece, lacks in rocm.lacking(rocm.home(fork)).items():
+        what, fix = f"ROCm {piece}", toolchain.install_command([f"{piece}-dev"])
+        if lacks:
+            detail = f"{rocm.home(fork)} lacks {', '.join(lacks)}"
+            yield _finding(what, detail, fix, fork=fork.name, needed=True)
+        else:
+            yield _finding(what, str(rocm.home(fork)), fork=fork.name, needed=True)
+    try:
+        yield _finding(rocm.TARGET, rocm.target(fork), fork=fork.name, needed=True)
+    except ManifestError as err:
+        yield _finding(
+            rocm.TARGET, err.message, rocm.TARGET_HINT, fork=fork.name, needed=True
+        )

@@ -1,4 +1,7 @@
-"""Runs inside a composed environment, without anything of ours: compares what is there with what should be."""
+"""Runs inside a composed environment, without anything of ours: compares what is there with what should be.
+
+With the environment's pylock.toml as its only argument it exits with what is wrong, which is a container's health check.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ import io
 import json
 import re
 import sys
+import tomllib
 import traceback
 from importlib import metadata
 from pathlib import Path
@@ -87,7 +91,17 @@ def inspect(expected: dict[str, str], forks: list[str]) -> list[str]:
     return problems + imports(list(owned))
 
 
+def read_pylock(text: str) -> tuple[dict[str, str], list[str]]:
+    """Return the versions in a pylock.toml, and the names of those that are wheels of ours: the local files."""
+    rows = tomllib.loads(text)["packages"]
+    expected = {normal(row["name"]): row["version"] for row in rows}
+    return expected, [normal(row["name"]) for row in rows if "archive" in row]
+
+
 if __name__ == "__main__":
-    question = json.loads(Path(sys.argv[1]).read_text())
+    text = Path(sys.argv[1]).read_text()
+    if len(sys.argv) == 2:  # noqa: PLR2004
+        sys.exit("\n".join(inspect(*read_pylock(text))) or None)
+    question = json.loads(text)
     found = inspect(question["expected"], question["forks"])
     Path(sys.argv[2]).write_text(json.dumps(found))

@@ -44,6 +44,7 @@ LIBRARIES = {
 # What is read or run beside the program: backends take settings from the interpreter's own build.
 BESIDE = {
     "nvcc": ("bin/*", "nvvm/bin/*"),
+    "hipcc": ("include/hip/hip_version.h", "lib/llvm/bin/clang-[0-9]*"),
     "python": (
         *("lib/python3*/_sysconfigdata*.py", "include/python3*/pyconfig.h"),
         "include/python3*/patchlevel.h",

@@ -16,6 +16,7 @@ ROOT = Path(__file__).parent.parent.parent
 DOCUMENTS = [
     ROOT / "README.md",
     ROOT / "CONTRIBUTING.md",
+    ROOT / "docker" / "README.md",
     *sorted((ROOT / "docs").rglob("*.md")),
 ]
 TEXTS = {path.relative_to(ROOT).as_posix(): path.read_text() for path in DOCUMENTS}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 import support
 
-from patchwheel import cuda, doctor, run, sandbox, toolchain
+from patchwheel import cuda, doctor, rocm, run, sandbox, toolchain
 from patchwheel.doctor import Finding, diagnose
 from patchwheel.errors import MachineError
 from patchwheel.lock import (
@@ -158,6 +158,31 @@ def test_no_cuda_at_all(manifest: Manifest, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(cuda, "SYSTEM", ())
     (finding,) = failed(manifest)
     assert "no toolkit" in finding.detail
+
+
+def test_rocm_is_told_piece_by_piece_and_the_gpu_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = f'version = "1.0"\nsdist = {{ filename = "x-1.0.tar.gz", sha256 = "{"0" * 64}" }}\n'
+    path = support.make_manifest(tmp_path, {"amd": f'{lines}system = ["hipcc"]\n'})
+    manifest = load_manifest(path)
+    root = tmp_path / "rocm"
+    pieces = {f"include/{n}": "" for n in rocm.PIECES["hipfft"][:1]}
+    support.write(root, {**pieces, "lib/libhipfft.so": ""})
+    monkeypatch.setenv(rocm.HOME, str(root))
+    monkeypatch.delenv(rocm.TARGET, raising=False)
+    found = {f.what: f for f in diagnose(manifest, None, store=tmp_path) if f.fork}
+    assert found["hipcc"].fix == "sudo apt-get install hipcc"
+    assert found["ROCm hipfft"].ok
+    assert "librocblas.so" in found["ROCm rocblas"].detail
+    assert found["ROCm rocblas"].fix == "sudo apt-get install rocblas-dev"
+    assert found["ROCm rocblas"].needed
+    gpu = found["HCC_AMDGPU_TARGET"]
+    assert (gpu.ok, gpu.needed) == (False, True)
+    assert "is not set" in gpu.detail
+    assert "gfx942" in gpu.fix
+    monkeypatch.setenv(rocm.TARGET, "gfx90a")
+    assert rocm.TARGET not in {finding.what for finding in failed(manifest)}
 
 
 def lock_with(manifest: Manifest, *requirements: Distribution) -> Lock:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -14,7 +15,7 @@ from packaging.pylock import Pylock
 from support import Recorder, make_index, make_manifest, make_wheel, sha256
 
 from patchwheel import inspect_environment, uv
-from patchwheel.environment import Environment, check_environment, compose
+from patchwheel.environment import CHECK, Environment, check_environment, compose
 from patchwheel.errors import CheckError, InputError, MachineError
 from patchwheel.index import IndexConfig
 from patchwheel.lock import Distribution, EnvironmentLock
@@ -343,6 +344,19 @@ def test_what_is_missing_is_said(forks: Set) -> None:
     said = forks.check(made)
     assert "pw-base 1.0 is missing" in said
     assert "requires `pw-base`" in said
+
+
+def test_an_environment_can_be_checked_by_its_own_lock_alone(forks: Set) -> None:
+    """As a container does, which has nothing of ours but this one file."""
+    made = forks.compose()
+    path = made.path
+    words = [str(made.python), "-I", str(CHECK), str(path / "pylock.toml")]
+    assert subprocess.run(words, check=False).returncode == 0
+    shutil.rmtree(next(path.glob("lib/*/site-packages/pw_fork-*.dist-info")))
+    done = subprocess.run(words, check=False, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "pw-fork 1.0+arrayapi" in done.stderr
+    assert "is missing" in done.stderr
 
 
 def test_the_inspection_finds_the_same_without_a_process(

@@ -1,0 +1,100 @@
+"""The ROCm that a build finds: one tree, ROCM_HOME, with what CuPy compiles against and links to.
+
+It is the machine's: AMD publishes no wheels of it on the index from which a toolkit could be made, as one is for CUDA.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from patchwheel.errors import MachineError, ManifestError
+
+if TYPE_CHECKING:
+    from patchwheel.manifest import Fork
+
+HOME = "ROCM_HOME"
+USUAL = Path("/opt/rocm")
+# Unset, hipcc compiles for the GPU of the machine that it runs on, and for a default where there is none.
+TARGET = "HCC_AMDGPU_TARGET"
+TARGETS = re.compile(
+    r"gfx[0-9a-f]{3,}(:[a-z]+[+-])*([,;]gfx[0-9a-f]{3,}(:[a-z]+[+-])*)*"
+)
+TARGET_HINT = f"export {TARGET}=gfx90a (MI200), gfx942 (MI300), gfx1100 (RX 7900) or others, with commas between"
+# Headers and libraries; hipcc is a program as others are.
+PIECES: dict[str, tuple[str, ...]] = {
+    "hip": ("hip/hip_runtime_api.h", "hip/hiprtc.h", "libamdhip64.so"),
+    "hipblas": ("hipblas.h", "libhipblas.so"),
+    "hipcub": ("hipcub/hipcub_version.hpp",),
+    "hipfft": ("hipfft.h", "libhipfft.so"),
+    "hiprand": ("hiprand/hiprand.h", "libhiprand.so"),
+    "hipsparse": ("hipsparse.h", "libhipsparse.so"),
+    "rccl": ("rccl.h", "librccl.so"),
+    "rocblas": ("librocblas.so",),
+    "rocfft": ("librocfft.so",),
+    "rocsolver": ("rocsolver.h", "librocsolver.so"),
+    "rocsparse": ("librocsparse.so",),
+    "rocthrust": ("thrust/version.h",),
+    "roctracer": (
+        *("roctracer/roctracer_ext.h", "roctx.h"),
+        *("libroctracer64.so", "libroctx64.so"),
+    ),
+}
+# CuPy looks for headers in these folders too, Debian keeps libraries in the second.
+INCLUDE = (".", "hipblas", "hipfft", "hipsparse", "rccl", "rocsolver", "roctracer")
+LIBRARY = ("lib", "lib/x86_64-linux-gnu", "lib64")
+
+
+def home(fork: Fork) -> Path:
+    """Return ROCm's folder: the manifest's for this fork, the user's, or the usual one."""
+    return Path(fork.env.get(HOME) or os.environ.get(HOME) or USUAL)
+
+
+def lacking(root: Path) -> dict[str, list[str]]:
+    """Return what of each piece is not there; the empty list for a complete one."""
+    return {
+        piece: [name for name in names if not _there(root, name)]
+        for piece, names in PIECES.items()
+    }
+
+
+def target(fork: Fork) -> str:
+    """Return the GPU architectures to compile for: the manifest's or the user's, never a guess.
+
+    Raises ManifestError when nobody names them.
+    """
+    value = fork.env.get(TARGET) or os.environ.get(TARGET, "")
+    if TARGETS.fullmatch(value):
+        return value
+    raise ManifestError(
+        f"{fork.name}: {TARGET} is {value!r}"
+        if value
+        else f"{fork.name}: {TARGET} is not set",
+        expected="the architectures of the GPUs that the wheel is for, such as gfx90a,gfx942",
+        hint=TARGET_HINT,
+    )
+
+
+def variables(fork: Fork) -> dict[str, str]:
+    """Return the environment variables of a build; raises MachineError when ROCm is not there or incomplete."""
+    architectures, root = target(fork), home(fork)
+    lacks = [
+        f"{piece} ({', '.join(names)})"
+        for piece, names in lacking(root).items()
+        if names
+    ]
+    if lacks:
+        raise MachineError(
+            f"{fork.name}: ROCm lacks {', '.join(lacks)}",
+            where=root,
+            hint=f"install them, or set {HOME}; `patchwheel doctor` shows them one by one",
+        )
+    return {HOME: str(root), TARGET: architectures}
+
+
+def _there(root: Path, name: str) -> bool:
+    if name.startswith("lib"):
+        return any((root / folder / name).exists() for folder in LIBRARY)
+    return any((root / "include" / folder / name).exists() for folder in INCLUDE)
