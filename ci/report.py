@@ -45,7 +45,7 @@ def wheels(cell: str, reports: Path) -> None:
                 f"{pin['version']} ({(pin['commit'] or pin['tag'] or 'sdist')[:12]})",
                 ", ".join(p["name"] for p in told["patches"]) or "none",
                 f"{told['route']}{', from the cache' if built['cached'] else ''}",
-                "; ".join(told["why"])
+                "; ".join(built["plan"]["why"])
                 or (done if told["route"] == "graft" else "asked for"),
                 f"{path.stat().st_size / 1e6:.1f} MB",
                 f"{built['seconds']:.0f} s",

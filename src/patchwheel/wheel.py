@@ -203,7 +203,8 @@ def describe(plan: Plan, compiled: Mapping[str, object]) -> dict[str, object]:
         and {"kind": base.kind, "filename": base.path.name, "sha256": base.sha256},
         "remade": [asdict(output) for output in plan.outputs],
         "taken": plan.taken,
-        "why": list(plan.why),
+        # What made it a compile is not in its key, and a wheel holds no more than its key says.
+        "why": list(plan.why) if base else [],
         "compiled": dict(compiled),
         "key": dict(plan.key_parts),
     }
