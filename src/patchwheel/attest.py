@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 # Raised whenever the same record would give another SBOM: it is part of a compile's key.
-LAYOUT = "1"
+LAYOUT = "2"
 RECORD = "patchwheel.json"
 SBOM = "sboms/patchwheel.cdx.json"
 STATEMENT = ".intoto.json"
