@@ -2,12 +2,14 @@
 
 Ours is `patchwheel test FORK --dev -- -k NAME` in an open work tree. Beside it stands meson-python's editable install of
 the same sources, which compiles everything once (cold) and then what ninja finds changed when the package is imported
-(warm), with the same packages and the same tests. Every edit is a new line of code. Compiler caches are kept out.
+(warm), with the same packages: once with `-k NAME` in the test files that ours takes, all those of the series, and once
+in the one file that has the test. Every edit is a new line of code. Compiler caches are kept out.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import statistics
@@ -21,7 +23,10 @@ from bench import PLAIN, ROOT, cpu, project_copy
 from patchwheel.interpreter import find_interpreter
 from patchwheel.lock import load_lock
 from patchwheel.manifest import load_manifest
+from patchwheel.pipeline import Options, Pipeline
 from patchwheel.report import Quiet
+from patchwheel.store import default_root
+from patchwheel.upstream_tests import select_tests
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,7 +57,8 @@ LOOPS = {
 
 
 def edit(path: Path, mark: int) -> None:
-    path.write_text(f"{path.read_text()}\n\ndef _bench_{mark}():\n    return {mark}\n")
+    name = f"_bench_{mark}".replace("-", "m")
+    path.write_text(f"{path.read_text()}\n\ndef {name}():\n    return {mark}\n")
 
 
 def ours(project: Path, fork: str, loop: Loop) -> Callable[[int], float]:
@@ -72,8 +78,8 @@ def ours(project: Path, fork: str, loop: Loop) -> Callable[[int], float]:
 
 def editable(
     project: Path, fork: Fork, loop: Loop
-) -> tuple[float, Callable[[int], float]]:
-    """Make meson-python's editable install; return what that costs, and what measures an edit."""
+) -> tuple[float, Callable[[int], float], Callable[[int], float]]:
+    """Make meson-python's editable install; return what that costs, and what measures an edit, in all files and in one."""
     manifest, lock = load_manifest(ROOT / "forks.toml"), load_lock(ROOT / "forks.lock")
     version = manifest.environment.python[0]
     build = lock.fork(fork, version)
@@ -106,15 +112,19 @@ def editable(
     cold = cpu([*install, *words], cwd=project, env=env)
     test = [str(folder / "bin" / "python"), "-m", "pytest", "-q", "-p"]
     test += ["no:cacheprovider", "-c", str(project / "pytest.ini")]
-    test += ["--import-mode=importlib", str(sources / loop.tests), "-k", loop.name]
+    test += ["--import-mode=importlib", "-k", loop.name]
     (project / "pytest.ini").write_text("[pytest]\n")
-    cpu(test, cwd=project, env=env)
+    options = Options(manifest=project / "forks.toml", store=default_root())
+    tree = Pipeline(options, Quiet()).tree(fork)
+    every = [str(sources / path) for path in select_tests(tree)]
+    cpu([*test, *every], cwd=project, env=env)
 
-    def once(mark: int) -> float:
+    def once(files: list[str], mark: int) -> float:
         edit(sources / loop.source, mark)
-        return cpu(test, cwd=project, env=env)
+        return cpu([*test, *files], cwd=project, env=env)
 
-    return cold, once
+    one = [str(sources / loop.tests)]
+    return cold, functools.partial(once, every), functools.partial(once, one)
 
 
 def main() -> None:
@@ -130,21 +140,28 @@ def main() -> None:
     for name in options.forks:
         with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as two:
             loop = LOOPS[name]
-            cold, theirs = editable(project_copy(Path(two)), manifest.forks[name], loop)
+            cold, same_files, in_one = editable(
+                project_copy(Path(two)), manifest.forks[name], loop
+            )
             mine = ours(project_copy(Path(one)), name, loop)
             # Marks of this run alone: what an earlier one built is in the store.
             first = int(time.time())
             marks = range(first, first + options.runs)
-            pairs = [(mine(mark), theirs(mark)) for mark in marks]
-        figures[f"{name}: patchwheel test --dev"] = [a for a, _ in pairs]
-        figures[f"{name}: editable install, warm"] = [b for _, b in pairs]
+            rows = [(mine(m), same_files(m), in_one(-m)) for m in marks]
+        loops, same, one_file = ([*column] for column in zip(*rows, strict=True))
+        figures[f"{name}: patchwheel test --dev"] = loops
+        figures[f"{name}: editable install, warm"] = same
+        figures[f"{name}: editable install, warm, one file"] = one_file
         figures[f"{name}: editable install, cold"] = [cold]
-        ratio = statistics.median(a / b for a, b in pairs)
-        whole = cold + statistics.median(b for _, b in pairs)
-        share = statistics.median(a for a, _ in pairs) / whole
-        print(f"{name}: {ratio:.2f} times warm, 1/{1 / share:.0f} of cold", flush=True)
+        for what, others in (("", same), (", one file", one_file)):
+            pairs = [*zip(loops, others, strict=True)]
+            ratio = statistics.median(a / b for a, b in pairs)
+            whole = statistics.median((cold + b) / a for a, b in pairs)
+            print(
+                f"{name}{what}: {ratio:.2f} x warm, 1/{whole:.0f} of cold", flush=True
+            )
     for what, values in figures.items():
-        print(f"{what:45} {' '.join(f'{v:8.2f}' for v in values)}")
+        print(f"{what:50} {' '.join(f'{v:8.2f}' for v in values)}")
     if options.json:
         options.json.write_text(json.dumps(figures, indent=1) + "\n")
 
