@@ -28,7 +28,7 @@ A = "src/pw_demo/a.py"
 
 
 def test_a_file_that_the_build_did_not_make_is_named(tmp_path: Path) -> None:
-    fork = SimpleNamespace(name="pw-demo")
+    fork = SimpleNamespace(name="pw-demo", locked_as="pw-demo")
     workplace = cast("Any", SimpleNamespace(fork=fork, log=tmp_path / "log"))
     with pytest.raises(BuildError, match=r"pw-demo: its build did not make pw/x\.so"):
         remake._read(workplace, tmp_path, "//pw/x.so")
@@ -89,7 +89,10 @@ def test_what_does_not_fit_is_compiled_and_says_why(
         return SimpleNamespace(plan=plan, cached=True)
 
     monkeypatch.setattr(wheel_module, "make_wheel", make_wheel)
-    stub, fork = Stub(), cast("Any", SimpleNamespace(name="pw-demo"))
+    stub, fork = (
+        Stub(),
+        cast("Any", SimpleNamespace(name="pw-demo", locked_as="pw-demo")),
+    )
     assert stub.wheel(fork, {}).plan.route == "compile"
     assert asked == [None, "x.so needs liby.so"]
     assert report.lines == ["pw-demo: no graft, a compile: x.so needs liby.so"]
