@@ -118,12 +118,12 @@ def compiled(project: Project) -> Path:
 
 
 def content(wheel: Path) -> dict[str, bytes]:
-    """Return a wheel's files save label and record: names without the version, METADATA without it."""
+    """Return a wheel's files save label, record and SBOM: names without the version, METADATA without it."""
     with zipfile.ZipFile(wheel) as archive:
         found = {name: archive.read(name) for name in archive.namelist()}
     kept = {}
     for name, data in found.items():
-        if name.endswith(("/RECORD", "/patchwheel.json")):
+        if name.endswith(("/RECORD", "/patchwheel.json", "/patchwheel.cdx.json")):
             continue
         kept[re.sub(r"^tinyext-[^/]*\.dist-info", "INFO", name)] = re.sub(
             rb"(?m)^Version: .*$", b"", data
