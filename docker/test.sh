@@ -147,7 +147,7 @@ controls() {
     b rmi --force localhost/leaking >/dev/null
 }
 
-# check_image IMAGE XP: what a user runs, and must not find there.
+# check_image IMAGE: what a user runs, and must not find there.
 check_image() {
     local image=$1 container mounted said
     container=$(b from "localhost/$image")
@@ -166,7 +166,7 @@ check_image() {
     said=$(in_it /opt/patchwheel/entrypoint demo --xp numpy --scale 0.1) || fail "$image: the demo fails"
     grep -q 'numpy on' <<<"$said" || fail "$image: the demo says $said"
     [ "$(in_it /opt/patchwheel/entrypoint sh -c 'echo shell')" = shell ] || fail "$image: gives no shell"
-    if [ "$2" = cupy ]; then
+    if [ "$image" = cuda ]; then
         # Without a GPU it has to say so, and not that something is missing.
         ! said=$(in_it /opt/patchwheel/entrypoint 2>&1) || fail "$image: the demo runs without a GPU"
         grep -qi 'driver\|gpu' <<<"$said" || fail "$image: without a GPU it says $said"
@@ -187,13 +187,21 @@ for image in "${images[@]}"; do
     case $image in
     cpu | cuda)
         base bookworm
+        # What a base or a user leaves out is named.
+        bare
+        refused python3.12 "$image" bare refused
+        refused "LOCK_SHA256 is ''" "$image" bookworm refused --build-arg LOCK_SHA256=
+        refused "forks.lock's" "$image" bookworm refused --build-arg "LOCK_SHA256=$(printf '%064d' 0)"
+        refused 'REVISION is not given' "$image" bookworm refused --build-arg REVISION=
+        start=$SECONDS
         say "building $image"
         must_bud "$image" bookworm "$image" --no-cache
         say "$image: built in $((SECONDS - start)) s, $(b images --format '{{.Size}}' "localhost/$image")"
         controls bookworm
-        [ "$image" = cpu ] && check_image cpu numpy || check_image cuda cupy
-        # Wheels and environment are made again, downloads are not.
-        rm -rf "$store/wheels" "$store/environments"
+        check_image "$image"
+        # The environment is made again, for the first image the wheels too; downloads are not.
+        rm -rf "$store/environments"
+        [ "$image" != cpu ] || rm -rf "$store/wheels"
         first=$(id_of "$image") start=$SECONDS
         must_bud "$image" bookworm "$image" --no-cache
         [ -n "$first" ] && [ "$(id_of "$image")" = "$first" ] || fail "$image: a second build is another image: $first, $(id_of "$image")"
@@ -202,6 +210,10 @@ for image in "${images[@]}"; do
     rocm)
         base hip
         say 'compiling rocm: against HIP 5.7 of Debian, which has no libraries of ROCm to run with; the image is not made'
+        refused HCC_AMDGPU_TARGET rocm hip refused --target wheels
+        base bookworm
+        refused hipblas rocm bookworm refused --target wheels --build-arg HCC_AMDGPU_TARGET=gfx90a
+        start=$SECONDS
         must_bud rocm hip rocm-wheels --no-cache --target wheels --build-arg HCC_AMDGPU_TARGET=gfx90a
         say "rocm: compiled in $((SECONDS - start)) s"
         ;;
@@ -209,21 +221,4 @@ for image in "${images[@]}"; do
     esac
 done
 
-# What a base or a user leaves out is named.
-for image in "${images[@]}"; do
-    case $image in
-    cpu)
-        bare
-        refused python3.12 cpu bare refused
-        refused "LOCK_SHA256 is ''" cpu bookworm refused --build-arg LOCK_SHA256=
-        refused 'REVISION is not given' cpu bookworm refused --build-arg REVISION=
-        refused "forks.lock's" cpu bookworm refused --build-arg "LOCK_SHA256=$(printf '%064d' 0)"
-        ;;
-    rocm)
-        refused HCC_AMDGPU_TARGET rocm hip refused --target wheels
-        base bookworm
-        refused hipblas rocm bookworm refused --target wheels --build-arg HCC_AMDGPU_TARGET=gfx90a
-        ;;
-    esac
-done
 say 'all as it must be'
