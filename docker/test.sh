@@ -170,7 +170,7 @@ check_image() {
         # Without a GPU it has to say so, and not that something is missing.
         ! said=$(in_it /opt/patchwheel/entrypoint 2>&1) || fail "$image: the demo runs without a GPU"
         grep -qi 'driver\|gpu' <<<"$said" || fail "$image: without a GPU it says $said"
-        in_it python -c 'import ctypes, glob, sys
+        in_it /opt/patchwheel/entrypoint python -c 'import glob, sys
 found = [p for n in ("cublas", "cusolver", "cusparse", "nvrtc") for p in glob.glob(f"/opt/forks/lib/*/site-packages/nvidia/cu*/lib/lib{n}.so.*")]
 sys.exit(len(found) < 4 or None)' || fail "$image: lacks libraries of CUDA"
     fi
