@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -32,7 +33,7 @@ NINJA = re.compile(r"\[(\d+)/(\d+)\] ")
 # Behind the prefix of a logger in newer setuptools.
 BUILDING = re.compile(r"\bbuilding '[\w.]+' extension")
 CUDA = "cuda"
-# Shifts the clock of build steps, for comparing builds: such as +400d. Not for users.
+# A library that build steps load before all others, for comparing builds. Not for users.
 CLOCK = "PATCHWHEEL_CLOCK"
 HIPCC = "hipcc"
 # Those of CPython's own release builds.
@@ -241,8 +242,9 @@ def open_workplace(
         inside = room.see(environment)
         workers = toolchain.worker_count(shop.jobs)
         variables = _variables(room, tools, epoch)
-        if (shift := os.environ.get(CLOCK)) and (library := faketime()):
-            variables |= {"LD_PRELOAD": str(library), "FAKETIME": shift}
+        if library := os.environ.get(CLOCK):
+            preloaded = shutil.copy(library, room.work)
+            variables["LD_PRELOAD"] = str(room.see(Path(preloaded)))
         if toolkit:
             seen = room.see(toolkit)
             for key, value in cuda.variables(seen).items():
@@ -282,11 +284,6 @@ def rename_project(tree: Path, fork: Fork) -> None:
             expected="a [project] table with a name in pyproject.toml",
         )
     path.write_text(head + start + body + end + rest, encoding="utf-8")
-
-
-def faketime() -> Path | None:
-    """Return the library that shifts the clock of the programs that load it, where it is installed."""
-    return next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), None)
 
 
 def compilers(fork: Fork) -> list[str]:
