@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import re
 import shutil
 from dataclasses import dataclass, replace
@@ -22,7 +24,7 @@ from patchwheel.repo import Repository
 from patchwheel.wheelfile import output_names, read_wheel
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
     from patchwheel.backend import Workplace
     from patchwheel.buildenv import Shop
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from patchwheel.lock import ForkBuild
     from patchwheel.plan import Base, Plan
     from patchwheel.store import Store
+    from patchwheel.tree import PatchedTree
     from patchwheel.wheelfile import WheelFile
 
 EXTENSIONS = Path(__file__).with_name("extensions.py")
@@ -58,10 +61,12 @@ def remake(
     environment, _ = locked_environment(build, needs, shop)
     assert plan.configured  # noqa: S101  (a plan that builds anything has configured a tree)
     configured = configure(plan.configured, source, fork, environment, shop)
-    with open_workplace(
-        fork, environment, shop, epoch=source.epoch, step="remake"
-    ) as workplace:
-        Repository(source.git_dir).checkout(plan.tree.tree, workplace.source)
+    with (
+        open_workplace(
+            fork, environment, shop, epoch=source.epoch, step="remake"
+        ) as workplace,
+        _sources(plan.tree, workplace, shop.store),
+    ):
         rename_project(workplace.source, fork)
         steps = {path for edge in configured.edges for path in edge.outputs}
         made = [o.source for o in plan.built if o.source in steps]
@@ -77,6 +82,28 @@ def remake(
     return Remade(
         contents=contents, platforms=platforms, record={**record, "built": digests}
     )
+
+
+@contextlib.contextmanager
+def _sources(tree: PatchedTree, workplace: Workplace, store: Store) -> Iterator[None]:
+    """Put the tree's files into the workplace: those of the fork's last time, where they are still the same.
+
+    A whole tree is 5,500 files for SciPy, and a change is one. Who is first takes them, others start from nothing.
+    """
+    fork, folder = tree.source.fork, workplace.source
+    kept = store.root / "tmp" / f"source-{os.getuid()}-{fork.name}"
+    mine = workplace.room.work / "kept"
+    try:
+        kept.rename(mine)
+        (mine / "tree").rename(folder)
+    except OSError:
+        shutil.rmtree(mine, ignore_errors=True)
+        mine.mkdir()
+    Repository(tree.source.git_dir).renew(tree.tree, folder, mine / "index")
+    yield
+    with contextlib.suppress(OSError):
+        folder.rename(mine / "tree")
+        mine.rename(kept)
 
 
 def _run_ninja(

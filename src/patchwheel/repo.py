@@ -300,6 +300,16 @@ class Repository:
         with self.index(tree) as env:
             Repository(self.git_dir, folder).git("checkout-index", "-a", "-q", env=env)
 
+    def renew(self, tree: str, folder: Path, index: Path) -> None:
+        """Let a folder hold the files of a tree and nothing else; `index` knows what it held, by dates and inodes.
+
+        Only what differs is written.
+        """
+        work = Repository(self.git_dir, folder)
+        env = {"GIT_INDEX_FILE": str(index)}
+        work.git("read-tree", "--reset", "-u", tree, env=env)
+        work.git("clean", "-ffdxq", env=env)
+
     def commit(
         self, tree: str, message: str, *parents: str, epoch: int, name: str, mail: str
     ) -> str:

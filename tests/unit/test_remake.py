@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -10,7 +11,7 @@ import support
 from graftkit import Bench, Untraced
 
 from patchwheel import plan as plan_module
-from patchwheel import remake
+from patchwheel import remake, sandbox
 from patchwheel import wheel as wheel_module
 from patchwheel.elf import MAGIC
 from patchwheel.errors import BuildError, UnfitError
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from patchwheel.store import Store
 
 A = "src/pw_demo/a.py"
+NONE = sandbox.Sandbox(level="none")
 
 
 def test_a_file_that_the_build_did_not_make_is_named(tmp_path: Path) -> None:
@@ -32,6 +34,43 @@ def test_a_file_that_the_build_did_not_make_is_named(tmp_path: Path) -> None:
     workplace = cast("Any", SimpleNamespace(fork=fork, log=tmp_path / "log"))
     with pytest.raises(BuildError, match=r"pw-demo: its build did not make pw/x\.so"):
         remake._read(workplace, tmp_path, "//pw/x.so")
+
+
+def test_the_sources_of_the_last_time_are_used_again(
+    tmp_path: Path, store: Store
+) -> None:
+    bench = Bench(tmp_path, store)
+    one, two = bench.patched({A: "one = 2\n"}), bench.patched({A: "one = 3\n"})
+    inodes = []
+    for tree, text in ((one, "one = 2\n"), (two, "one = 3\n")):
+        with sandbox.open_room("x", sandbox=NONE, store=store) as room:
+            workplace = cast(
+                "Any", SimpleNamespace(room=room, source=room.work / "src")
+            )
+            with remake._sources(tree, workplace, store):
+                assert (workplace.source / A).read_text() == text
+                inodes.append((workplace.source / "pyproject.toml").stat().st_ino)
+                (workplace.source / "left").write_text("")
+    assert len(set(inodes)) == 1
+
+
+def test_the_sources_of_a_build_that_failed_are_not_used_again(
+    tmp_path: Path, store: Store
+) -> None:
+    tree = Bench(tmp_path, store).patched({A: "one = 2\n"})
+    for _ in range(2):
+        with sandbox.open_room("x", sandbox=NONE, store=store) as room:
+            workplace = cast(
+                "Any", SimpleNamespace(room=room, source=room.work / "src")
+            )
+            with (
+                contextlib.suppress(BuildError),
+                remake._sources(tree, workplace, store),
+            ):
+                assert (workplace.source / A).read_text() == "one = 2\n"
+                (workplace.source / "left").write_text("")
+                raise BuildError("a step failed")
+        assert not list(store.root.glob("tmp/source-*"))
 
 
 def test_a_library_fits_only_a_wheel_for_linux(tmp_path: Path, store: Store) -> None:
