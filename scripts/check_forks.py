@@ -264,7 +264,7 @@ def run_upstream(
         run_files(
             pipeline.tree(fork),
             pipeline.locked(fork).survey,
-            pipeline.environment(wheels, link=None, groups=("test",)),
+            pipeline.environment(wheels, link=None, groups=("test",), layered=True),
             files,
             ["-q", "--tb=no", "-rN", f"--junitxml={report}", *words],
             store=pipeline.store,

@@ -11,7 +11,7 @@ from patchwheel.disk import files
 
 MANIFEST = "entry.json"
 # A venv is used in place and its interpreter writes into it; it is remade from hashed wheels, not verified.
-UNHASHED = frozenset({"environments", "build-envs"})
+UNHASHED = frozenset({"environments", "build-envs", "unpacked"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

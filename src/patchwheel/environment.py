@@ -17,6 +17,7 @@ from patchwheel import run, uv
 from patchwheel.digest import digest
 from patchwheel.disk import write_atomically
 from patchwheel.errors import CheckError, MachineError
+from patchwheel.unpack import unpack
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from patchwheel.store import Store
     from patchwheel.wheel import Finished
 
-KIND = "environments"
+KIND, UNPACKED = "environments", "unpacked"
 LAYOUT = 1
 # Started in the environment; isolated, so that neither the user's packages nor the current folder count.
 CHECK = Path(__file__).with_name("inspect_environment.py")
@@ -36,9 +37,13 @@ CHECK = Path(__file__).with_name("inspect_environment.py")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Environment:
-    """A finished environment; `link` is the user's name for `path`, `packages` are those beside the wheels."""
+    """A finished environment; `link` is the user's name for `path`, `packages` are those beside the wheels.
+
+    `places` has, by fork, the folder that its packages are imported from.
+    """
 
     path: Path
+    places: Mapping[str, Path]
     link: Path | None
     python: Path
     wheels: tuple[Finished, ...]
@@ -68,30 +73,50 @@ def compose(
     offline: bool,
     link: Path | None,
     groups: Sequence[str] = (),
+    layered: bool = False,
 ) -> Environment:
     """Return the environment of these wheels and locked distributions, and let `link` point to it.
 
     It is checked first, so that the link never points to a set that does not work, and told in its pylock.toml.
-    Without a link it is for tests, which check more. Raises MachineError when something else is at the link's place.
+    Without a link it is for tests, which check more. Layered, it holds nothing itself and sees another environment of
+    the distributions, and each wheel unpacked: all but the changed files stay, bytecode included, when a wheel changes.
+    Raises MachineError when something else is at the link's place.
     """
     if link:
         _check_link(link)
     packages = [*lock.packages, *(d for name in groups for d in lock.groups[name])]
     named = {manifest.forks[w.fork].distribution: w for w in wheels}
-    lines = [d.requirement for d in packages]
-    lines += [
+    others = [d.requirement for d in packages]
+    ours = [
         f"{name} @ {wheel.path.as_uri()} --hash=sha256:{wheel.sha256}"
         for name, wheel in named.items()
     ]
-    key = digest(LAYOUT, str(interpreter.path), interpreter.version, sorted(lines))
+    lines = [*others, *ours]
 
-    def make(folder: Path) -> None:
-        log = store.log(KIND, key)
-        report.say(f"composing an environment of {len(lines)} distributions")
-        python = uv.make_venv(folder, interpreter, log=log)
-        uv.install(
-            python, lines, log=log, index=index(), offline=offline, report=report
-        )
+    def made(lines: Sequence[str], *seen: str) -> tuple[Path, bool]:
+        """Return the environment with `lines` installed and `seen` in its path file; and whether it was there."""
+        key = digest(LAYOUT, str(interpreter.path), interpreter.version, sorted(lines))
+        key = digest(key, *seen) if seen else key
+
+        def make(folder: Path) -> None:
+            log = store.log(KIND, key)
+            python = uv.make_venv(folder, interpreter, log=log)
+            if lines:
+                report.say(f"composing an environment of {len(lines)} distributions")
+                uv.install(
+                    python,
+                    lines,
+                    log=log,
+                    index=index(),
+                    offline=offline,
+                    report=report,
+                )
+            if seen:
+                file = _site(folder) / "patchwheel.pth"
+                file.write_text("".join(f"{line}\n" for line in seen))
+
+        cached = store.find(KIND, key) is not None
+        return store.get_in_place(KIND, key, make), cached
 
     def verified() -> None:
         check_environment(environment, manifest=manifest, report=report)
@@ -100,16 +125,23 @@ def compose(
             interpreter=interpreter,
             index=index(),
             offline=offline,
-            log=store.log(KIND, key),
+            log=store.log(KIND, path.name),
         )
         _check_pylock(text, packages, wheels)
         (path / "pylock.toml").write_text(text)
         (path / "checked").touch()
 
-    cached = store.find(KIND, key) is not None
-    path = store.get_in_place(KIND, key, make)
+    if layered:
+        below, _ = made(others)
+        places = {w.fork: _unpacked(w, store) for w in wheels}
+        more = f"import site; site.addsitedir({str(_site(below))!r})"
+        path, cached = made((), *map(str, places.values()), more)
+    else:
+        path, cached = made(lines)
+        places = {w.fork: _site(path) for w in wheels}
     environment = Environment(
         path=path,
+        places=places,
         link=link,
         python=path / "bin" / "python",
         wheels=tuple(wheels),
@@ -154,6 +186,23 @@ def check_environment(
             where=environment.path,
             hint="if something else was installed into it, remove that folder: it is then made again",
         )
+
+
+def _unpacked(wheel: Finished, store: Store) -> Path:
+    """Return the wheel's files in a folder of their own, made from those of the fork's last one."""
+
+    def make(folder: Path) -> None:
+        last = store.memo("unpacked", wheel.fork)
+        unpack(
+            wheel.path, folder, store.find(UNPACKED, str(last["key"])) if last else None
+        )
+        store.remember("unpacked", wheel.fork, {"key": wheel.sha256})
+
+    return store.get_in_place(UNPACKED, wheel.sha256, make)
+
+
+def _site(environment: Path) -> Path:
+    return next(environment.glob("lib/python3*/site-packages"))
 
 
 def _inspect(

@@ -559,7 +559,9 @@ class Pipeline:
         """Run upstream's tests of what the series changes, in an environment of all the wheels."""
         from patchwheel.upstream_tests import run_tests
 
-        environment = self.environment(wheels, link=None, groups=("test",))
+        environment = self.environment(
+            wheels, link=None, groups=("test",), layered=True
+        )
         tree = self.tree(fork, dev=dev)
         survey = self.locked(fork).survey
         run_tests(tree, survey, environment, arguments, store=self.store)
@@ -653,6 +655,7 @@ class Pipeline:
         *,
         link: Path | None,
         groups: Sequence[str] = (),
+        layered: bool = False,
     ) -> Environment:
         from patchwheel.environment import compose
 
@@ -667,6 +670,7 @@ class Pipeline:
             offline=self.options.offline,
             link=link,
             groups=groups,
+            layered=layered,
         )
 
 

@@ -83,7 +83,7 @@ def run_files(
     present = repo.files(tree.tree)
     files = [f for f in files if f in present]
     installed = {source: path for path, source in survey.verbatim.items()}
-    site = next((environment.path / "lib").glob("python3.*")) / "site-packages"
+    site = environment.places[tree.source.fork.name]
     with store.scratch() as folder:
         (folder / "pytest.ini").write_text("[pytest]\n")
         if not installed.keys() >= set(files):
@@ -107,7 +107,6 @@ def _env(home: Path) -> dict[str, str]:
     env = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
     return {
         **env,
-        "PYTHONDONTWRITEBYTECODE": "1",
         "MPLBACKEND": "agg",
         "HOME": str(home),
     }

@@ -110,7 +110,11 @@ class Set:
         return self.config
 
     def compose(
-        self, link: Path | None = None, groups: Sequence[str] = ()
+        self,
+        link: Path | None = None,
+        groups: Sequence[str] = (),
+        *,
+        layered: bool = False,
     ) -> Environment:
         lock = EnvironmentLock(
             inputs="", packages=(self.base,), groups={"gpu": (self.more,)}
@@ -124,8 +128,9 @@ class Set:
             index=self.index,
             report=self.report,
             offline=False,
-            link=link or self.link,
+            link=None if layered else link or self.link,
             groups=groups,
+            layered=layered,
         )
 
     def put_in(self, made: Environment, wheel: Path) -> None:
@@ -188,6 +193,37 @@ def test_another_wheel_is_another_environment_and_the_link_moves(forks: Set) -> 
     assert second.path != first.path
     assert first.path.exists()
     assert forks.link.readlink() == second.path
+
+
+def test_in_layers_only_a_changed_wheel_is_made_anew(forks: Set) -> None:
+    script = "import pwfork, cupy, pwbase, pwmore, importlib.metadata as m; print(pwfork.__file__, m.version('pw-fork'))"
+
+    def shown(made: Environment) -> str:
+        return subprocess.check_output([made.python, "-c", script], text=True)
+
+    first = forks.compose(groups=["gpu"], layered=True)
+    assert (
+        shown(first)
+        == f"{first.places['pw-fork']}/pwfork/__init__.py 1.0+arrayapi.h0123abcd\n"
+    )
+    changed = {"pwfork/__init__.py": "import pwbase\nnew = 1\n"}
+    forks.wheels[0] = ours(forks.folder / "w2", "pw-fork", "pw-fork", changed)
+    asked = forks.asked
+    second = forks.compose(groups=["gpu"], layered=True)
+    assert forks.asked == asked
+    assert second.places["cupy"] == first.places["cupy"]
+    assert second.places["pw-fork"] != first.places["pw-fork"]
+    assert "new" in (second.places["pw-fork"] / "pwfork/__init__.py").read_text()
+    assert shown(second).startswith(str(second.places["pw-fork"]))
+    assert forks.compose(groups=["gpu"], layered=True).cached
+
+
+def test_layers_that_were_pruned_are_made_again(forks: Set) -> None:
+    made = forks.compose(layered=True)
+    forks.store.remove("unpacked", made.places["cupy"].name)
+    again = forks.compose(layered=True)
+    assert again.cached
+    assert (again.places["cupy"] / "cupy/__init__.py").exists()
 
 
 def test_a_group_is_added_on_demand(forks: Set) -> None:
