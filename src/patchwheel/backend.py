@@ -336,4 +336,5 @@ def _variables(room: Room, tools: Mapping[str, Tool], epoch: int) -> dict[str, s
     if room.sandbox.level != "bwrap":
         mapped = f"-ffile-prefix-map={room.inside}=/build"
         found |= dict.fromkeys(("CFLAGS", "CXXFLAGS", "FFLAGS"), mapped)
+        found["NVCC_APPEND_FLAGS"] = f"-Xcompiler={mapped}"
     return found

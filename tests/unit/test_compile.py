@@ -215,6 +215,7 @@ def test_a_build_without_a_sandbox_has_the_same_variables(bench: Bench) -> None:
     done = bench.compile({})
     text = made_in(done)
     assert f"{OPTIMISED} -ffile-prefix-map=" in text
+    assert "('NVCC_APPEND_FLAGS', '-Xcompiler=-ffile-prefix-map=" in text
     assert "('LDSHARED', 'gcc -shared')" in text
     assert "('PYTHONHASHSEED', '0')" in text
     assert done.record["sandbox"] == "none"
