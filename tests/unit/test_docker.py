@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 import support
 
+from patchwheel import ci
+
 ROOT = Path(__file__).parents[2]
 DOCKER = ROOT / "docker"
 IMAGES = ("cpu", "cuda", "rocm")
@@ -51,6 +53,10 @@ def test_every_base_is_an_argument_with_a_digest(name: str) -> None:
     for stage in stages(TEXTS[name]):
         base = stage[0].split()[1]
         assert base in built or base.strip("${}") in pinned
+
+
+def test_ci_compiles_for_rocm_where_the_image_is_built() -> None:
+    assert f"ARG BASE_IMAGE={ci.IMAGES['hipcc']}\n" in TEXTS["rocm"]
 
 
 @pytest.mark.parametrize("name", IMAGES)
