@@ -7,6 +7,8 @@ import os
 import random
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from collections import Counter
 from dataclasses import dataclass
@@ -80,10 +82,10 @@ def again(site: Site, words: Sequence[str], *, back: bool) -> bool:
 
 def on_or_back(site: Site, words: Sequence[str], *, back: bool) -> bool:
     """Go on with a rebase, or put everything back, as its messages say."""
-    old = 'version = "1.0"' in (site.root / "forks.toml").read_text()
     status, said = site.tried("rebase", "demo", "--abort" if back else "--continue")
     if "no rebase of demo is going on" in said:
-        # Not begun, or finished by the command before this one.
+        # Not begun, or finished by this very command or the one before it, whose journal was written.
+        old = 'version = "1.0"' in (site.root / "forks.toml").read_text()
         if old and not back and "--onto" in words:
             site.run(*words)
         return not old or (not back and "--onto" in words)
@@ -165,6 +167,25 @@ def test_killed_at_any_instant_nothing_is_lost(
         seen["done" if done else "put back"] += 1
         shutil.rmtree(one.root)
     logging.getLogger(__name__).info("%s: %.1f s, %s", name, duration, dict(seen))
+
+
+@pytest.mark.parametrize("command", ["--abort", "--continue"])
+def test_once_its_journal_is_written_a_rebase_is_finished_by_whatever_comes_next(
+    site: Site, tmp_path: Path, command: str
+) -> None:
+    one, whole = site.at(tmp_path / "one"), site.at(tmp_path / "whole")
+    old = one.state()
+    whole.run("rebase", "demo", "--onto", MERGED)
+    killed = "import os; from patchwheel import cli, journal; journal._recover = lambda _root: os._exit(9); cli.main()"
+    words = [sys.executable, "-c", killed, "rebase", "demo", "--onto", MERGED]
+    env = {**os.environ, "PATCHWHEEL_STORE": str(one.store), **one.index}
+    done = subprocess.run(words, cwd=one.root, env=env, check=False)
+    assert done.returncode == 9
+    assert (one.root / JOURNAL).exists()
+    assert one.state() == old
+    assert on_or_back(one, OPERATIONS["rebase"].words, back=command == "--abort")
+    assert one.state() == whole.state()
+    assert one.left() == []
 
 
 # --- two at once -----------------------------------------------------------------------------------------------------
