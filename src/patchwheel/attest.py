@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 # Raised whenever the same record would give another SBOM: it is part of a compile's key.
-LAYOUT = "2"
+LAYOUT = "3"
 RECORD = "patchwheel.json"
 SBOM = "sboms/patchwheel.cdx.json"
 STATEMENT = ".intoto.json"
@@ -36,8 +36,9 @@ def sbom(record: bytes, distribution: str) -> bytes:
         _component("library", name, *hashes, version=version, purl=_purl(name, version))
         for name, version, *hashes in _requirements(data)
     ]
-    against = compiled["compiled-against"].items()
-    made_with += [_component("library", fork, sha256) for fork, sha256 in against]
+    for fork, interface in compiled["compiled-against"].items():
+        seen = [{"name": "patchwheel:interface", "value": interface}]
+        made_with.append(_component("library", fork, properties=seen))
     for name, tool in compiled["toolchain"].items():
         proof = [{"name": "patchwheel:identity", "value": tool["identity"]}]
         named: dict[str, object] = {"version": tool["version"], "properties": proof}
@@ -97,7 +98,7 @@ def statement(record: bytes, filename: str, sha256: str) -> bytes:
         for one in hashes
     ]
     sources += [
-        _resource(other, sha256=one)
+        _resource(other, patchwheelInterface=one)
         for other, one in compiled["compiled-against"].items()
     ]
     how = ("sandbox", "source-date-epoch", "toolchain")

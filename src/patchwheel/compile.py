@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from patchwheel.toolchain import Tool
 
 # Raised whenever the same inputs would make other bytes than before.
-RECIPE = 1
+RECIPE = 2
 INTERFACE = (".pxd", ".pxi", ".h", ".hh", ".hpp", ".hxx", ".a")
 
 
@@ -147,7 +147,7 @@ def compile_wheel(
         out.mkdir(parents=True, exist_ok=True)
         result = out / wheel.name
         shutil.copyfile(wheel, result)
-        record = build_record(workplace, build, needs, tools)
+        record = build_record(workplace, build, needs, tools, shop.store)
         record["built"] = built
     return Compiled(wheel=result, record=record)
 
@@ -199,12 +199,14 @@ def build_record(
     build: ForkBuild,
     needs: Sequence[Built],
     tools: Mapping[str, Tool],
+    store: Store,
 ) -> dict[str, object]:
     return {
         "build-requirements": [
             [d.name, d.version, *d.hashes] for d in build.build_requires
         ],
-        "compiled-against": {need.fork: need.sha256 for need in needs},
+        # Not the wheels: one with another label and the same interface makes the same bytes, this record's included.
+        "compiled-against": {need.fork: interface(need.path, store) for need in needs},
         "toolchain": {
             name: {"version": tool.version, "identity": tool.identity}
             for name, tool in sorted(tools.items())

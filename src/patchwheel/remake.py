@@ -73,7 +73,8 @@ def remake(
         run_steps = _run_setuptools if configured.scripted else _run_ninja
         folder = run_steps(workplace, configured, made)
         raw = {o.path: _read(workplace, folder, o.source) for o in plan.built}
-        record = build_record(workplace, build, needs, tools_of(fork, build, shop))
+        tools = tools_of(fork, build, shop)
+        record = build_record(workplace, build, needs, tools, shop.store)
     digests = {path: record_hash(data) for path, data in raw.items()}
     if base.kind == "upstream" and build.base:
         for path, data in raw.items():

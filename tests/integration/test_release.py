@@ -27,12 +27,14 @@ from projectkit import PYTHON, VERSION, Project, sdist_table
 
 from patchwheel import environment
 from patchwheel.archive import make_entry, write_archive
+from patchwheel.compile import interface
 from patchwheel.errors import CheckError
 from patchwheel.index import load_index_config
 from patchwheel.interpreter import find_interpreter, uv_bin
 from patchwheel.lock import load_lock
 from patchwheel.manifest import load_manifest
 from patchwheel.release import inspect, make_index
+from patchwheel.store import Store
 from patchwheel.uv import index_arguments, make_venv
 from patchwheel.wheelfile import read_wheel, write_wheel
 
@@ -529,8 +531,9 @@ def test_a_fork_is_built_again_against_the_same_wheel_of_another(
     )
     data = json.loads(only(other.root / "dist", "tinyset-*.intoto.json").read_text())
     found = data["predicate"]["buildDefinition"]["resolvedDependencies"]
-    [against] = [r["digest"]["sha256"] for r in found if r["name"] == "tinyext"]
-    assert against == support.sha256(only(dist, "tinyext-*.whl"))
+    [against] = [r["digest"] for r in found if r["name"] == "tinyext"]
+    seen = interface(only(dist, "tinyext-*.whl"), Store(tmp_path / "store"))
+    assert against == {"patchwheelInterface": seen}
     assert checked(other.root / "dist")
     published.unlink()
 
