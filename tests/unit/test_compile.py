@@ -347,24 +347,25 @@ def test_progress_is_read_from_ninja_and_from_setuptools(bench: Bench) -> None:
 
 
 def test_what_we_make_ourselves_comes_from_us(bench: Bench, tmp_path: Path) -> None:
-    ours = support.make_wheel(
-        tmp_path, "pw-base", "2.0+arrayapi.h0", {"pw_base.py": ""}
-    )
-    need = SimpleNamespace(
-        fork="pw-base",
-        path=ours,
-        version="2.0+arrayapi.h0",
-        sha256=support.sha256(ours),
-    )
-    upstream = support.make_wheel(tmp_path / "upstream", "pw-base", "2.0", {})
-    bench.tools.append(upstream)
-    bench.needs = (need,)
+    """The key holds its interface alone, so the record must, or one key would be two wheels."""
     pyproject = PYPROJECT.replace("= []", '= ["pw-base>=2"]')
     act = "from importlib.metadata import version\nprint('against', version('pw-base'))"
-    done = bench.compile({"pyproject.toml": pyproject, "act.py": act})
-    assert "against 2.0+arrayapi.h0" in log_of(bench)
-    seen = interface(ours, bench.store)
-    assert done.record["compiled-against"] == {"pw-base": seen}
+    upstream = support.make_wheel(tmp_path / "upstream", "pw-base", "2.0", {})
+    bench.tools.append(upstream)
+    found = []
+    for label in ("2.0+arrayapi.h0", "2.0+arrayapi.h1.graft"):
+        files = {"pw_base.py": label, "pw_base.pxd": "cdef int x\n"}
+        ours = support.make_wheel(tmp_path, "pw-base", label, files)
+        need = SimpleNamespace(
+            fork="pw-base", path=ours, version=label, sha256=support.sha256(ours)
+        )
+        bench.needs = (need,)
+        done = bench.compile({"pyproject.toml": pyproject, "act.py": act})
+        assert f"against {label}" in log_of(bench)
+        seen = interface(ours, bench.store)
+        assert done.record["compiled-against"] == {"pw-base": seen}
+        found.append((done.record, bench.parts(needs=bench.needs)))
+    assert found[0] == found[1]
 
 
 def test_the_key_follows_what_reaches_the_build(
