@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from patchwheel import run, uv
+from patchwheel.buildenv import site_packages
 from patchwheel.digest import digest
 from patchwheel.disk import write_atomically
 from patchwheel.errors import CheckError, MachineError
@@ -112,7 +113,7 @@ def compose(
                     report=report,
                 )
             if seen:
-                file = _site(folder) / "patchwheel.pth"
+                file = site_packages(folder) / "patchwheel.pth"
                 file.write_text("".join(f"{line}\n" for line in seen))
 
         cached = store.find(KIND, key) is not None
@@ -134,11 +135,11 @@ def compose(
     if layered:
         below, _ = made(others)
         places = {w.fork: _unpacked(w, store) for w in wheels}
-        more = f"import site; site.addsitedir({str(_site(below))!r})"
+        more = f"import site; site.addsitedir({str(site_packages(below))!r})"
         path, cached = made((), *map(str, places.values()), more)
     else:
         path, cached = made(lines)
-        places = {w.fork: _site(path) for w in wheels}
+        places = {w.fork: site_packages(path) for w in wheels}
     environment = Environment(
         path=path,
         places=places,
@@ -199,10 +200,6 @@ def _unpacked(wheel: Finished, store: Store) -> Path:
         store.remember("unpacked", wheel.fork, {"key": wheel.sha256})
 
     return store.get_in_place(UNPACKED, wheel.sha256, make)
-
-
-def _site(environment: Path) -> Path:
-    return next(environment.glob("lib/python3*/site-packages"))
 
 
 def _inspect(
