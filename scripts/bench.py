@@ -201,6 +201,8 @@ class Many:
         repo = Repository.bare(self.git_dir)
         moved = {name: ["# new\n", *lines] for name, lines in old.items()}
         self.tree = self.written(repo, moved)
+        # As when a source is fetched.
+        repo.keep_index(self.tree)
         series = folder / "patches" / "many"
         series.mkdir(parents=True)
         before = self.written(repo, old)
@@ -238,6 +240,8 @@ class Many:
             fork=fork, git_dir=git_dir, tree=self.tree, epoch=0, origin="git"
         )
         store = Store(self.folder / f"store{run}")
+        # A store that has its folders.
+        store.remember("tree", "another", {})
         before = cpu_so_far()
         made = apply_series(source, load_series(fork.patches), store=store)
         spent = cpu_so_far() - before

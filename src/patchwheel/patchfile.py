@@ -166,7 +166,8 @@ def _headers(cursor: Cursor) -> list[tuple[str, str]]:
 def _unfolded(value: str) -> str:
     from email.header import decode_header, make_header
 
-    return str(make_header(decode_header(re.sub(r"\n\s*", " ", value))))
+    value = re.sub(r"\n\s*", " ", value)
+    return str(make_header(decode_header(value))) if "=?" in value else value
 
 
 def _text(cursor: Cursor) -> str:

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
 
+from patchwheel.disk import write_atomically
 from patchwheel.errors import MachineError, PatchwheelError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 
 # A user's configuration changes diffs, hooks run code, attributes change bytes: none of them may count.
 ISOLATED = {
@@ -178,25 +179,39 @@ class Repository:
 
     def import_files(self, files: Iterable[tuple[str, str, bytes]]) -> str:
         """Write (path, mode, content) triples as one pack and return the id of their tree."""
-        # A ref of its own: another process may import at the same time.
-        ref = f"refs/patchwheel/imports/{os.urandom(8).hex()}"
+        # A tenth more disk than with the best compression, and half of the time.
+        settings = ("-c", "core.compression=1")
         with tempfile.TemporaryFile(dir=self.git_dir) as stream:
-            stream.write(b"feature done\ncommit %s\nmark :1\n" % ref.encode())
-            stream.write(b"committer patchwheel <patchwheel> 0 +0000\ndata 0\n")
-            stream.write(b"deleteall\n")
-            for path, mode, content in files:
-                stream.write(b"M %s inline %s\n" % (mode.encode(), _quoted(path)))
-                stream.write(b"data %d\n" % len(content))
-                stream.write(content + b"\n")
-            stream.write(b"get-mark :1\ndone\n")
-            # A tenth more disk than with the best compression, and half of the time.
-            out = self.git(
-                *("-c", "core.compression=1", "fast-import", "--quiet", "--force"),
-                *("--depth=0", "--cat-blob-fd=1"),
-                stdin=cast("BinaryIO", stream),
-            )
-        self.git("update-ref", "-d", ref)
-        return self.tree_of(_text(out).strip())
+            return self._import(cast("BinaryIO", stream), files, settings=settings)
+
+    def _import(
+        self,
+        stream: BinaryIO,
+        files: Iterable[tuple[str, str, bytes]],
+        *,
+        start: Iterable[bytes] = (b"deleteall",),
+        settings: Sequence[str],
+        keep: str | None = None,
+    ) -> str:
+        """Make a commit of what `start` names, and of files, and return the id of its tree; `keep` is its ref."""
+        # A ref of its own: another process may import at the same time.
+        ref = keep or f"refs/patchwheel/imports/{os.urandom(8).hex()}"
+        stream.write(b"feature done\ncommit %s\nmark :1\n" % ref.encode())
+        stream.write(b"committer patchwheel <patchwheel> 0 +0000\ndata 0\n")
+        stream.writelines(b"%s\n" % line for line in start)
+        for path, mode, content in files:
+            stream.write(b"M %s inline %s\n" % (mode.encode(), _quoted(path)))
+            stream.write(b"data %d\n" % len(content))
+            stream.write(content + b"\n")
+        stream.write(b'ls ""\ndone\n')
+        words = ("fast-import", "--quiet", "--force", "--depth=0", "--cat-blob-fd=1")
+        out = self.git(*settings, *words, stdin=stream)
+        # "040000 tree ID", then a tab and the path; of an empty tree only that it is missing.
+        row = _text(out).split()
+        tree = row[2] if row[0] == "040000" else self.tree_of(ref)
+        if not keep:
+            self.git("update-ref", "-d", ref)
+        return tree
 
     def files(self, tree: str, *paths: str) -> dict[str, Blob]:
         """List a tree recursively, links and submodules included, or those of some paths that are there."""
@@ -209,12 +224,15 @@ class Repository:
                 found[_text(path)] = Blob(mode=mode, oid=oid)
         return found
 
-    def read(self, oids: Sequence[str]) -> dict[str, bytes]:
+    def read(
+        self, oids: Sequence[str], *, env: Mapping[str, str] | None = None
+    ) -> dict[str, bytes]:
         """Return the content of blobs, all in one process."""
         wanted = list(dict.fromkeys(oids))
         if not wanted:
             return {}
-        out = self.git("cat-file", "--batch", stdin="\n".join(wanted).encode() + b"\n")
+        lines = "".join(f"{oid}\n" for oid in wanted).encode()
+        out = self.git("cat-file", "--batch", stdin=lines, env=env)
         found, at = {}, 0
         for oid in wanted:
             end = out.index(b"\n", at)
@@ -230,26 +248,16 @@ class Repository:
         """Return the paths in which two trees differ; a rename is a removal and an addition."""
         if old == new:
             return []
-        out = self.git("diff-tree", "-r", "-z", "--no-renames", old, new)
-        rows = out.split(b"\0")[:-1]
-        found = []
-        for head, path in zip(rows[::2], rows[1::2], strict=True):
-            old_mode, new_mode, old_oid, new_oid, status = head.decode()[1:].split()
-            found.append(
-                Change(
-                    path=_text(path),
-                    status=status[0],
-                    old=Blob(mode=old_mode, oid=old_oid),
-                    new=Blob(mode=new_mode, oid=new_oid),
-                )
-            )
-        return found
+        return _changes(self.git("diff-tree", "-r", "-z", "--no-renames", old, new))
 
     def apply(self, tree: str, patches: Sequence[Path]) -> str:
-        """Apply patch files in order to a tree, all or nothing, without fuzz; return the new tree's id."""
-        if not patches:
-            return tree
-        names = [str(path.absolute()) for path in patches]
+        """Apply patch files and return the id of the tree that they make, which no ref holds."""
+        with self.applied(tree, patches) as trial:
+            return self.keep(trial)
+
+    @contextlib.contextmanager
+    def applied(self, tree: str, patches: Sequence[Path]) -> Iterator[Trial]:
+        """Apply patch files in order to a tree, all or nothing, without fuzz; nothing is kept yet."""
         # Half of the work and nearly all of the waiting would be loose objects, most of them of steps between.
         with self.index(tree) as index:
             aside = Path(index["GIT_INDEX_FILE"]).with_name("objects")
@@ -259,23 +267,39 @@ class Repository:
                 "GIT_OBJECT_DIRECTORY": str(aside),
                 "GIT_ALTERNATE_OBJECT_DIRECTORIES": f"{self.git_dir.absolute()}/objects",
             }
+            names = [str(path.absolute()) for path in patches]
             words = (*UNSYNCED, "apply", "--cached", "--whitespace=nowarn", *names)
             self.git(*words, env=env)
-            new = self.text(*UNSYNCED, "write-tree", env=env)
-            self._take(new, tree, aside)
-        return new
+            words = ("diff-index", "--cached", "-r", "-z", "--no-renames", tree)
+            changes = _changes(self.git(*words, env=env))
+            yield Trial(repo=self, tree=tree, changes=changes, env=env)
 
-    def _take(self, new: str, old: str, objects: Path) -> None:
-        """Copy what `new` has more than `old` from a folder of objects, as one pack."""
-        packs = (self.git_dir / "objects" / "pack").absolute()
-        words = ("pack-objects", "-q", "--revs", "--non-empty", "--window=0")
-        self.git(
-            *("-c", "core.compression=0", *words, str(packs / "pack")),
-            stdin=f"{new}\n^{old}\n".encode(),
-            env={"GIT_ALTERNATE_OBJECT_DIRECTORIES": str(objects)},
-        )
+    def keep(
+        self,
+        trial: Trial,
+        contents: Mapping[str, bytes] | None = None,
+        *,
+        ref: str | None = None,
+    ) -> str:
+        """Write what patches made as one pack; return the id of the tree, which a commit at `ref` then has.
+
+        `contents` are those of changed files, by their ids, that need not be asked for again.
+        """
+        contents = contents or {}
+        removed = [c.path for c in trial.changes if c.status == "D"]
+        files = [c for c in trial.changes if c.status != "D"]
+        contents = {**contents, **trial.read([c.new.oid for c in files], but=contents)}
+        start = [f'M 040000 {trial.tree} ""'.encode()]
+        start += [b"D " + _quoted(path) for path in removed]
+        rows = ((c.path, c.new.mode, contents[c.new.oid]) for c in files)
+        settings = ("-c", "core.compression=0", "-c", "fastimport.unpackLimit=0")
+        with tempfile.TemporaryFile(dir=in_memory()) as file:
+            stream = cast("BinaryIO", file)
+            tree = self._import(stream, rows, start=start, settings=settings, keep=ref)
+        packs = self.git_dir / "objects" / "pack"
         if sum(1 for _ in packs.glob("*.pack")) > MANY_PACKS:
             self.git("repack", "-q", "-d", "--geometric=2")
+        return tree
 
     def merge_file(
         self,
@@ -327,10 +351,40 @@ class Repository:
     @contextlib.contextmanager
     def index(self, tree: str) -> Iterator[dict[str, str]]:
         """Give the environment of a temporary index that holds `tree`."""
+        kept = self._kept_index(tree)
         with tempfile.TemporaryDirectory(dir=in_memory()) as folder:
-            env = {"GIT_INDEX_FILE": str(Path(folder) / "index")}
-            self.git("read-tree", tree, env=env)
+            index = Path(folder) / "index"
+            env = {"GIT_INDEX_FILE": str(index)}
+            if kept.exists():
+                shutil.copyfile(kept, index)
+            else:
+                self.git("read-tree", tree, env=env)
             yield env
+
+    def keep_index(self, tree: str) -> None:
+        """Keep an index of a tree that patches are often applied to: a copy costs a tenth of a new one."""
+        with self.index(tree) as env:
+            data = Path(env["GIT_INDEX_FILE"]).read_bytes()
+        kept = self._kept_index(tree)
+        kept.parent.mkdir(exist_ok=True)
+        write_atomically(kept, data)
+
+    def _kept_index(self, tree: str) -> Path:
+        return self.git_dir / "patchwheel" / f"index-{tree}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """What patches make of a tree, in objects of its own that are gone with it."""
+
+    repo: Repository
+    tree: str
+    changes: Sequence[Change]
+    env: Mapping[str, str]
+
+    def read(self, oids: Sequence[str], *, but: Container[str]) -> dict[str, bytes]:
+        wanted = [oid for oid in oids if oid not in but]
+        return self.repo.read(wanted, env=self.env)
 
 
 def in_memory() -> str | None:
@@ -350,6 +404,23 @@ def scrub_environment() -> None:
 
 def _text(value: bytes | str) -> str:
     return value if isinstance(value, str) else value.decode(errors="surrogateescape")
+
+
+def _changes(out: bytes) -> list[Change]:
+    """Read git's raw format, separated by NUL."""
+    rows = out.split(b"\0")[:-1]
+    found = []
+    for head, path in zip(rows[::2], rows[1::2], strict=True):
+        old_mode, new_mode, old_oid, new_oid, status = head.decode()[1:].split()
+        found.append(
+            Change(
+                path=_text(path),
+                status=status[0],
+                old=Blob(mode=old_mode, oid=old_oid),
+                new=Blob(mode=new_mode, oid=new_oid),
+            )
+        )
+    return found
 
 
 def _quoted(path: str) -> bytes:

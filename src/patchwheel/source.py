@@ -127,6 +127,7 @@ def _known(store: Store, git_dir: Path, key: str) -> dict[str, object] | None:
 
 def _keep(repo: Repository, key: str, known: dict[str, object], message: str) -> None:
     """Point a ref at the tree: it says that the tree is whole, and keeps git from dropping it."""
+    repo.keep_index(str(known["tree"]))
     commit = repo.commit(
         str(known["tree"]), message, epoch=0, name="patchwheel", mail="patchwheel"
     )

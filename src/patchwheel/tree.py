@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from patchwheel.replay import Content
-    from patchwheel.repo import Blob
+    from patchwheel.repo import Blob, Trial
     from patchwheel.series import Patch, Series
     from patchwheel.source import Source
     from patchwheel.store import Store
@@ -38,13 +38,14 @@ class PatchedTree:
 
 def apply_series(source: Source, series: Series, *, store: Store) -> PatchedTree:
     """Apply a series; raises PatchError naming patch, file, hunk and nearest match, and then changes nothing."""
+    if not series.patches:
+        return PatchedTree(source=source, tree=source.tree, series=series)
     key = digest(source.tree, [patch.sha256 for patch in series.patches])
     known = store.memo("tree", key)
     tree = str(known["tree"]) if known else ""
     # The ref keeps the tree from git's pruning, and is gone with a repository that was made anew.
-    if not tree or not (source.git_dir / REF / tree).exists():
-        tree = _applied(source, series.patches)
-        Repository(source.git_dir).git("update-ref", f"{REF}/{tree}", tree)
+    if not tree or not (source.git_dir / REF / key).exists():
+        tree = _applied(source, series.patches, ref=f"{REF}/{key}")
         store.remember("tree", key, {"tree": tree})
     return PatchedTree(source=source, tree=tree, series=series)
 
@@ -54,29 +55,32 @@ def replay(source: Source, patches: Sequence[Patch]) -> Replay:
     return Replay(repo.files(source.tree), repo.read, patches)
 
 
-def _applied(source: Source, patches: Sequence[Patch]) -> str:
+def _applied(source: Source, patches: Sequence[Patch], *, ref: str) -> str:
     for patch in patches:
         check_patch(patch)
     repo = Repository(source.git_dir)
     try:
-        tree = repo.apply(source.tree, [patch.path for patch in patches])
+        with repo.applied(source.tree, [patch.path for patch in patches]) as trial:
+            contents = _checked(trial, patches)
+            return repo.keep(trial, contents, ref=ref)
     except GitError as err:
         if any(words in err.stderr for words in FULL_DISK):
             raise MachineError("the disk is full", where=source.git_dir) from err
         _explain(source, patches, err)
-    _check(repo, source.tree, tree, patches)
-    return tree
 
 
-def _check(repo: Repository, old: str, new: str, patches: Sequence[Patch]) -> None:
-    """Compare git's tree with ours: every path that a patch names has to be as the patch says."""
-    found = {change.path: change for change in repo.changes(old, new)}
+def _checked(trial: Trial, patches: Sequence[Patch]) -> dict[str, bytes]:
+    """Compare git's result with ours, where every path that a patch names is as the patch says.
+
+    Returns the contents of what changed, by their ids.
+    """
+    found = {change.path: change for change in trial.changes}
     named = {p for x in patches for d in x.diffs for p in (d.old, d.new) if p}
     # What else the tree holds git has looked at.
     files = {p: c.old for p, c in found.items() if c.old.mode != REMOVED}
     if same := named - found.keys():
-        files |= repo.files(old, *sorted(same))
-    follow = Replay(files, repo.read, patches)
+        files |= trial.repo.files(trial.tree, *sorted(same))
+    follow = Replay(files, trial.repo.read, patches)
     for patch in patches:
         follow.apply(patch)
     expected = follow.changed()
@@ -84,6 +88,8 @@ def _check(repo: Repository, old: str, new: str, patches: Sequence[Patch]) -> No
         change = found.get(path)
         if not (path in expected and change and _agree(expected[path], change.new)):
             raise PatchError(f"{path} did not become what the series says", hint=REPORT)
+    made = [content for content in expected.values() if content]
+    return {each.oid: each.data for each in made if each.data is not None}
 
 
 def _agree(wanted: Content | None, found: Blob) -> bool:
@@ -102,7 +108,8 @@ def _explain(source: Source, patches: Sequence[Patch], err: GitError) -> Never:
     repo = Repository(source.git_dir)
     for count, patch in enumerate(patches, 1):
         try:
-            repo.apply(source.tree, [p.path for p in patches[:count]])
+            with repo.applied(source.tree, [p.path for p in patches[:count]]):
+                pass
         except GitError as refusal:
             raise PatchError(
                 f"{patch.name} does not apply: {refusal.stderr.strip()}",

@@ -192,7 +192,45 @@ def test_patches_apply_in_order_or_not_at_all(repo: Repository, tmp_path: Path) 
     with pytest.raises(GitError) as caught:
         repo.apply(tree, [second])
     assert "plain.txt" in caught.value.stderr
-    assert repo.apply(tree, []) == tree
+
+
+def test_a_kept_index_is_used_and_changes_nothing(
+    repo: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upstream, patch = tmp_path / "upstream", tmp_path / "1.patch"
+    make_upstream(upstream, {"plain.txt": FILES[0][2]})
+    patch.write_bytes(make_patch(upstream, {"plain.txt": "one\n2\nthree\n"}))
+    tree = repo.import_files(FILES)
+    made = repo.apply(tree, [patch])
+    repo.keep_index(tree)
+    words: list[str] = []
+    run = Repository.git
+
+    def watched(self: Repository, *args: str, **more: object) -> bytes:
+        words.extend(args)
+        return run(self, *args, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Repository, "git", watched)
+    assert repo.apply(tree, [patch]) == made
+    assert "apply" in words
+    assert "read-tree" not in words
+
+
+def test_what_is_tried_and_not_kept_leaves_nothing(
+    repo: Repository, tmp_path: Path
+) -> None:
+    upstream, patch = tmp_path / "upstream", tmp_path / "1.patch"
+    make_upstream(upstream, {"plain.txt": FILES[0][2]})
+    patch.write_bytes(make_patch(upstream, {"plain.txt": "one\n2\nthree\n"}))
+    tree = repo.import_files(FILES)
+    before = sorted(repo.git_dir.rglob("*"))
+    with repo.applied(tree, [patch]) as trial:
+        (change,) = trial.changes
+        assert trial.read([change.new.oid], but=()) == {
+            change.new.oid: b"one\n2\nthree\n"
+        }
+    assert not repo.has(change.new.oid)
+    assert sorted(repo.git_dir.rglob("*")) == before
 
 
 def test_a_commit_says_who_and_when(repo: Repository) -> None:

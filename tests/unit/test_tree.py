@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import random
 import shutil
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 import pytest
@@ -9,10 +10,11 @@ from patchkit import ONE, Files, Kit, mail, numbered
 
 from patchwheel.errors import MachineError, PatchError
 from patchwheel.replay import MisfitError
-from patchwheel.repo import GitError, Repository
+from patchwheel.repo import GitError, Repository, Trial
 from patchwheel.tree import apply_series, replay
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
 
@@ -322,27 +324,30 @@ def test_what_only_git_refuses_is_told_in_its_words(
     kit: Kit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source, series = kit.steps({"a": LINES}, {"a": LINES * 2}, {"a": LINES * 3})
-    real = Repository.apply
+    real = Repository.applied
 
-    def refuse(repo: Repository, tree: str, patches: list[Path]) -> str:
+    def refuse(
+        repo: Repository, tree: str, patches: list[Path]
+    ) -> AbstractContextManager[Trial]:
         if len(patches) > 1:
             raise GitError(("apply",), 1, "error: no")
         return real(repo, tree, patches)
 
-    monkeypatch.setattr(Repository, "apply", refuse)
+    monkeypatch.setattr(Repository, "applied", refuse)
     with pytest.raises(PatchError, match=r"0020-p.patch does not apply: error: no"):
         apply_series(source, series, store=kit.store)
 
 
+@pytest.mark.parametrize("step", ["applied", "keep"])
 def test_a_full_disk_is_not_blamed_on_the_patch(
-    kit: Kit, monkeypatch: pytest.MonkeyPatch
+    kit: Kit, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
     source, series = kit.steps({"a": LINES}, {"a": LINES * 2})
 
-    def full(*_: object) -> str:
-        raise GitError(("apply",), 128, "fatal: write error: No space left on device")
+    def full(*_: object, **__: object) -> str:
+        raise GitError((step,), 128, "fatal: write error: No space left on device")
 
-    monkeypatch.setattr(Repository, "apply", full)
+    monkeypatch.setattr(Repository, step, full)
     with pytest.raises(MachineError, match="disk is full"):
         apply_series(source, series, store=kit.store)
 
@@ -351,11 +356,16 @@ def test_a_result_that_is_not_what_the_series_says_is_refused(
     kit: Kit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source, series = kit.steps({"a": LINES}, {"a": LINES * 2})
-    monkeypatch.setattr(Repository, "apply", lambda *_: source.tree)
+
+    def made(files: Files) -> None:
+        changes = kit.repo.changes(source.tree, kit.tree(files))
+        trial = Trial(repo=kit.repo, tree=source.tree, changes=changes, env={})
+        monkeypatch.setattr(Repository, "applied", lambda *_: nullcontext(trial))
+
+    made({"a": LINES})
     with pytest.raises(PatchError, match="a did not become what the series says"):
         apply_series(source, series, store=kit.store)
-    other = kit.tree({"a": LINES * 2, "b": b"stray"})
-    monkeypatch.setattr(Repository, "apply", lambda *_: other)
+    made({"a": LINES * 2, "b": b"stray"})
     with pytest.raises(PatchError, match="b did not become"):
         apply_series(source, series, store=kit.store)
 
