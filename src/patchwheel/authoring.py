@@ -32,6 +32,8 @@ WHO = "patchwheel <patchwheel>"
 FETCH = ("fetch", "-q", "--no-tags", "--no-write-fetch-head", "--force")
 # Attributes of the project must not change a byte between the source tree and the files.
 ATTRIBUTES = "* -text -eol -ident -filter -working-tree-encoding\n"
+# Not `=======`, which is a title's underline too.
+MARKERS = "^(<{7}|>{7}) "
 UNFINISHED = {
     "rebase-merge": "rebase",
     "rebase-apply": "rebase or am",
@@ -99,6 +101,14 @@ class WorkTree:
         more = f" and {len(rows) - 5} more" if len(rows) > 5 else ""  # noqa: PLR2004
         listed = ", ".join(row[3:] for row in rows[:5]) + more
         return f"there are changes without a commit: {listed}" if rows else None
+
+    def markers(self, *revisions: str) -> str | None:
+        """Say which files were given a conflict's markers between two states, as `git diff` names them."""
+        words = ("diff", "--name-only", f"-G{MARKERS}", *revisions)
+        files = self.repo.text(*words).splitlines()
+        return (
+            f"markers of a conflict are left in {', '.join(files)}" if files else None
+        )
 
     def unexported(self) -> str | None:
         """Say what would be lost if the work tree were put to another state."""

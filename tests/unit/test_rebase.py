@@ -297,6 +297,23 @@ def test_it_stops_at_a_conflict_and_goes_on(kit: Kit) -> None:
     assert move.git("log", "--format=%an <%ae>", "-1") == "Zoe Example <z@example.org>"
 
 
+def test_a_conflict_that_was_added_with_its_markers_is_not_taken_for_resolved(
+    kit: Kit,
+) -> None:
+    move = Move(kit, {"a": with_line(30, "theirs"), "b": LINES})
+    with pytest.raises(PatchError, match="conflicts in a"):
+        move.start()
+    move.git("add", "a")
+    with pytest.raises(PatchError, match="markers of a conflict are left in a"):
+        rebase.proceed(kit.work, "continue")
+    assert WorkTree(kit.work).unfinished()
+    # With git itself one can go on: what it made is not exported.
+    move.git("commit", "-q", "--no-edit")
+    rebase.proceed(kit.work, "continue")
+    with pytest.raises(PatchError, match="markers of a conflict are left in a"):
+        move.finish()
+
+
 def test_a_patch_can_be_dropped_on_the_way(kit: Kit) -> None:
     move = Move(kit, {"a": with_line(30, "theirs"), "b": LINES})
     with pytest.raises(PatchError, match="conflicts"):
