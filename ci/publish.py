@@ -137,6 +137,18 @@ def unchanged(staged: Path) -> None:
         fail(6, f"{staged} has the digest {actual}; {wanted} was staged")
 
 
+def interpreter(version: str) -> Path:
+    """Find the Python that the wheels were made for; uv itself stops at pyenv's shims."""
+    from patchwheel.errors import PatchwheelError
+    from patchwheel.interpreter import find_interpreter
+    from patchwheel.report import Quiet
+
+    try:
+        return find_interpreter(version, report=Quiet()).path
+    except PatchwheelError as err:
+        fail(err.exit_code, str(err))
+
+
 def validate(staged: Path) -> None:
     """Check the files, and install them as a user would: with pip and with uv, over HTTP, into empty environments."""
     unchanged(staged)
@@ -156,10 +168,11 @@ def validate(staged: Path) -> None:
         ).items():
             wanted = sorted(found.values())
             names = [requirement.partition("==")[0] for requirement in wanted]
+            base = interpreter(version)
             for tool in ("pip", "uv"):
                 folder = Path(name, f"{tool}-{version}")
                 python = folder / "bin" / "python"
-                run("uv", "venv", "--quiet", "--seed", "--python", version, folder)
+                run("uv", "venv", "--quiet", "--seed", "--python", base, folder)
                 if tool == "pip":
                     run(
                         python,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 import os
 import re
@@ -461,3 +462,32 @@ def test_wheels_made_elsewhere_must_be_one_for_each_fork(tmp_path: Path) -> None
     done = run(*command, "--from-source", cwd=tmp_path)
     assert done.returncode == 2
     assert "--wheels names what was made" in done.stderr
+
+
+def test_validation_gives_uv_an_interpreter_and_not_a_version(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    spec = importlib.util.spec_from_file_location(
+        "publish", support.ROOT / "ci/publish.py"
+    )
+    assert spec
+    assert spec.loader
+    publish = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(publish)
+    ran: list[tuple[str | Path, ...]] = []
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.setattr(publish, "run", lambda *words: ran.append(words))
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    installed = json.dumps({version: {"thing": "thing==1.0"}})
+    support.write(tmp_path, {"installed.json": installed.encode()})
+    publish.validate(tmp_path)
+    made = [words for words in ran if words[:2] == ("uv", "venv")]
+    assert len(made) == 2
+    for words in made:
+        python = Path(words[words.index("--python") + 1])
+        assert python.is_absolute()
+        assert os.access(python, os.X_OK)
+    (tmp_path / "installed.json").write_text('{"2.7": {"thing": "thing==1.0"}}')
+    with pytest.raises(SystemExit) as caught:
+        publish.validate(tmp_path)
+    assert caught.value.code == 7
