@@ -148,6 +148,22 @@ def forecast(
         sides = (before, old.state, new)
         return merge(repo, patches[number], sides, (ends, {})).state == "landed"
 
+    def stopped_with(number: int, at: int) -> str | None:
+        """Name the patches that the commit after `at` stops too, if this one cannot do without them."""
+        before, after = steps[at : at + 2]
+        out = [
+            n
+            for n in range(number)
+            if before[n].state in FINE and after[n].state == "fails"
+        ]
+        old = Replay(states[at], read, patches)
+        for n in sorted({*range(number)} - {*out}):
+            try_patch(old, patches[n])
+        if not out or try_patch(old, patches[number]).state in FINE:
+            return None
+        near = [n for n in out if _paths(patches[n]) & _paths(patches[number])]
+        return ", ".join(patches[n].name for n in near or out)
+
     for number, patch in enumerate(patches):
         history = [step[number] for step in steps]
         module = next((m for m in inside if _within(patch, m)), None)
@@ -160,6 +176,7 @@ def forecast(
                 history=history,
                 last=last[number],
                 emptied=partial(emptied, number),
+                stopped_with=partial(stopped_with, number),
             )
             found.append(_judge(repo, seen, commits, log))
     return Forecast(ref=ref, commit=tip, commits=len(changes), patches=tuple(found))
@@ -212,13 +229,15 @@ def plain(name: str, status: PatchStatus) -> Outlook:
 class _Seen:
     """A patch with its states: before the first commit and after each, and with all files at the end.
 
-    `emptied` says of the state before a commit whether that commit leaves nothing of the patch to merge.
+    `emptied` says of the state before a commit whether that commit leaves nothing of the patch to merge;
+    `stopped_with` names the earlier patches that it needs and the commit stops.
     """
 
     patch: Patch
     history: Sequence[PatchStatus]
     last: PatchStatus
     emptied: Callable[[int], bool]
+    stopped_with: Callable[[int], str | None]
 
 
 def _judge(
@@ -288,6 +307,9 @@ def _stopped(
     if seen.emptied(good[-1]):
         evidence = [f"a merge onto {commit.oid[:12]} leaves nothing of it"]
         return _with(outlook, "landed", commit, evidence)
+    if names := seen.stopped_with(good[-1]):
+        why = f"it builds on {names}, which that commit stops"
+        outlook = replace(outlook, problem=why, where=None)
     moved = _moved(repo, seen.patch, commit)
     return _with(outlook, "conflict", commit, (), moved)
 

@@ -236,6 +236,36 @@ def test_patches_build_on_those_before_and_do_without_those_that_fail(
     assert states == ["conflict", "clean"]
 
 
+def test_a_patch_that_builds_on_one_that_is_stopped_says_so(
+    upstream: Upstream,
+) -> None:
+    ours = with_line(30)
+    further = numbered(1, 60, l30="ours", l31="more")
+    other = numbered(1, 60, l30="ours", l50="far")
+
+    def on_top(new: bytes) -> bytes:
+        upstream.commit(a=ours)
+        base, upstream.base = upstream.base, upstream.repo.text("rev-parse", "HEAD")
+        diff = upstream.diff(new)
+        upstream.base = base
+        support.git(upstream.folder, "reset", "-q", "--hard", base)
+        return diff
+
+    patches = [
+        mail(upstream.diff(ours)),
+        mail(on_top(further), subject="ENH: on top"),
+        mail(on_top(other), subject="ENH: beside"),
+    ]
+    stopped = upstream.commit(a=with_line(30, "theirs"))
+    first, second, third = upstream.forecast(*patches).patches
+    assert "hunk 1 does not match" in str(first.problem)
+    assert second.problem == "it builds on 0010.patch, which that commit stops"
+    assert second.where is None
+    assert second.commit
+    assert second.commit.oid == stopped
+    assert third.state == "clean"
+
+
 def test_only_what_a_commit_touches_is_tried_again_and_nothing_is_missed(
     upstream: Upstream,
 ) -> None:
