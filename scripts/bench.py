@@ -306,7 +306,7 @@ def main() -> None:
 
     def note(what: str, values: list[float]) -> None:
         figures[what] = round(statistics.median(values), 3)
-        row = f"{min(values):9.2f} {figures[what]:9.2f} {max(values):9.2f}"
+        row = f"{min(values):9.3f} {figures[what]:9.3f} {max(values):9.3f}"
         print(f"{what:60} {row}", flush=True)
 
     print(f"{'CPU seconds':60} {'min':>9} {'median':>9} {'max':>9}")
