@@ -15,6 +15,8 @@ import pytest
 import support
 
 from patchwheel import ci
+from patchwheel.interpreter import find_interpreter
+from patchwheel.report import Quiet
 
 ROOT = Path(__file__).parents[2]
 DOCKER = ROOT / "docker"
@@ -327,7 +329,12 @@ def test_an_image_gets_the_libraries_that_are_loaded_and_no_compiler(
 def test_the_images_build_and_are_as_they_must_be(name: str) -> None:
     if os.getuid() or not shutil.which("buildah"):
         pytest.skip("needs root and buildah")
+    python = find_interpreter("3.12", report=Quiet()).path
     done = subprocess.run(
-        [DOCKER / "test.sh", name], check=False, text=True, stderr=subprocess.PIPE
+        [DOCKER / "test.sh", name],
+        check=False,
+        text=True,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHON": str(python)},
     )
     assert done.returncode == 0, done.stderr
