@@ -183,6 +183,9 @@ sys.exit(len(found) < 4 or None)' || fail "$image: lacks libraries of CUDA"
 }
 
 for image in "${images[@]}"; do
+    room=$(df -Pm "$work" | awk 'NR == 2 { print $4 }')
+    [ "$image" != cuda ] || [ "$room" -ge 20000 ] ||
+        fail "cuda takes 20 GB of $work while it is built, and $room MB are free: KEEP names another folder" 7
     start=$SECONDS
     case $image in
     cpu | cuda)

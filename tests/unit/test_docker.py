@@ -323,6 +323,33 @@ def test_an_image_gets_the_libraries_that_are_loaded_and_no_compiler(
     assert "libdeep.so.1 libhiprtc.so" in said.stderr
 
 
+def test_a_disk_that_is_too_small_is_said_before_anything_is_built(
+    tmp_path: Path,
+) -> None:
+    head = "#!/bin/sh\n"
+    tools = {
+        "id": "echo 0",
+        "df": "echo; echo /dev/x 100 90 1234 90% /",
+        "buildah": "",
+        "debootstrap": f"touch {tmp_path}/called",
+    }
+    support.write(tmp_path / "bin", {n: head + text for n, text in tools.items()})
+    for name in tools:
+        (tmp_path / "bin" / name).chmod(0o755)
+    path = f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        [DOCKER / "test.sh", "cuda"],
+        check=False,
+        text=True,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PATH": path, "KEEP": str(tmp_path / "work")},
+    )
+    assert done.returncode == 7
+    assert "cuda takes 20 GB" in done.stderr
+    assert "1234 MB are free" in done.stderr
+    assert not (tmp_path / "called").exists()
+
+
 @pytest.mark.heavy
 @pytest.mark.network
 @pytest.mark.parametrize("name", IMAGES)
