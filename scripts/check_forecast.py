@@ -26,7 +26,7 @@ from patchwheel.series import check_patch, read_patch
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from patchwheel.forecast import Outlook
+    from patchwheel.outlook import Outlook
 
 MOST_FILES, MOST_LINES = 10, 400
 KINDS = ("*.py", "*.pyx", "*.pxd", "*.c", "*.cpp", "*.h", "*.build")

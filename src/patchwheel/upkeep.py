@@ -36,7 +36,8 @@ def forecasts(pipeline: Pipeline, fork: Fork, refs: Sequence[str]) -> list[Forec
 
     Where upstream's repository cannot be reached, releases are read from their sdists, and no commit is named.
     """
-    from patchwheel.forecast import Forecast, Span, forecast, plain, tried
+    from patchwheel.forecast import Forecast, Span, forecast, tried
+    from patchwheel.outlook import plain
     from patchwheel.repo import Repository
 
     patches = load_series(fork.patches).patches

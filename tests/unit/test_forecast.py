@@ -15,15 +15,14 @@ from patchwheel import remote, render
 from patchwheel.errors import InputError
 from patchwheel.forecast import (
     Forecast,
-    Outlook,
     Span,
     followed,
     forecast,
-    plain,
     tried,
 )
 from patchwheel.history import History
 from patchwheel.manifest import Fork
+from patchwheel.outlook import Outlook, plain
 from patchwheel.repo import Blob, Repository
 from patchwheel.status import PatchStatus
 
