@@ -40,8 +40,9 @@ APPLY = """
 import sys
 from pathlib import Path
 from patchwheel.repo import Repository
+from patchwheel.trial import apply
 repo = Repository(Path(sys.argv[1]))
-repo.apply(repo.tree_of(sys.argv[2]), [Path(p) for p in sys.argv[3:]])
+apply(repo, repo.tree_of(sys.argv[2]), [Path(p) for p in sys.argv[3:]])
 """
 FILES, PATCHES = 3000, 50
 MAIL = b"""From: A U Thor <author@example.org>

@@ -15,6 +15,7 @@ from patchwheel.errors import PatchError
 from patchwheel.repo import GitError, Repository
 from patchwheel.series import load_series
 from patchwheel.tree import REPORT, PatchedTree, apply_series
+from patchwheel.trial import apply
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -256,7 +257,7 @@ def _import(tree: PatchedTree, repo: Repository) -> str:
     )
     tip, files = base, source.tree
     for patch in tree.series.patches:
-        files = store.apply(files, [patch.path])
+        files = apply(store, files, [patch.path])
         tip = _commit(store, patch, files, tip)
     if files != tree.tree:
         raise PatchError(

@@ -15,7 +15,7 @@ from patchwheel.disk import write_atomically
 from patchwheel.errors import MachineError, PatchwheelError
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 # A user's configuration changes diffs, hooks run code, attributes change bytes: none of them may count.
 ISOLATED = {
@@ -40,10 +40,6 @@ SETTINGS = (
     *("-c", "gc.auto=0", "-c", "maintenance.auto=false", "-c", "core.quotePath=true"),
     *("-c", "commit.gpgSign=false", "-c", "core.fsync=committed,loose-object"),
 )
-
-# For objects that are not kept in this form.
-UNSYNCED = ("-c", "core.fsync=none", "-c", "core.looseCompression=0")
-MANY_PACKS = 50
 SHM, ROOM = "/dev/shm", 256_000_000  # noqa: S108
 LEFT = re.compile(r"(\.lock'|lock config file .+): File exists")
 
@@ -182,23 +178,28 @@ class Repository:
         # A tenth more disk than with the best compression, and half of the time.
         settings = ("-c", "core.compression=1")
         with tempfile.TemporaryFile(dir=self.git_dir) as stream:
-            return self._import(cast("BinaryIO", stream), files, settings=settings)
+            return self.fast_import(cast("BinaryIO", stream), files, settings=settings)
 
-    def _import(
+    def fast_import(
         self,
         stream: BinaryIO,
         files: Iterable[tuple[str, str, bytes]],
         *,
-        start: Iterable[bytes] = (b"deleteall",),
         settings: Sequence[str],
-        keep: str | None = None,
+        onto: str | None = None,
+        removed: Iterable[str] = (),
+        ref: str | None = None,
     ) -> str:
-        """Make a commit of what `start` names, and of files, and return the id of its tree; `keep` is its ref."""
+        """Write a tree of files, or of changes to the tree `onto`, through an empty file `stream`; return its id.
+
+        A commit without parents at `ref` has the tree then; without a `ref` nothing holds it.
+        """
         # A ref of its own: another process may import at the same time.
-        ref = keep or f"refs/patchwheel/imports/{os.urandom(8).hex()}"
-        stream.write(b"feature done\ncommit %s\nmark :1\n" % ref.encode())
+        place = ref or f"refs/patchwheel/imports/{os.urandom(8).hex()}"
+        stream.write(b"feature done\ncommit %s\nmark :1\n" % place.encode())
         stream.write(b"committer patchwheel <patchwheel> 0 +0000\ndata 0\n")
-        stream.writelines(b"%s\n" % line for line in start)
+        stream.write(f'M 040000 {onto} ""\n'.encode() if onto else b"deleteall\n")
+        stream.writelines(b"D %s\n" % _quoted(path) for path in removed)
         for path, mode, content in files:
             stream.write(b"M %s inline %s\n" % (mode.encode(), _quoted(path)))
             stream.write(b"data %d\n" % len(content))
@@ -208,9 +209,9 @@ class Repository:
         out = self.git(*settings, *words, stdin=stream)
         # "040000 tree ID", then a tab and the path; of an empty tree only that it is missing.
         row = _text(out).split()
-        tree = row[2] if row[0] == "040000" else self.tree_of(ref)
-        if not keep:
-            self.git("update-ref", "-d", ref)
+        tree = row[2] if row[0] == "040000" else self.tree_of(place)
+        if not ref:
+            self.git("update-ref", "-d", place)
         return tree
 
     def files(self, tree: str, *paths: str) -> dict[str, Blob]:
@@ -248,58 +249,7 @@ class Repository:
         """Return the paths in which two trees differ; a rename is a removal and an addition."""
         if old == new:
             return []
-        return _changes(self.git("diff-tree", "-r", "-z", "--no-renames", old, new))
-
-    def apply(self, tree: str, patches: Sequence[Path]) -> str:
-        """Apply patch files and return the id of the tree that they make, which no ref holds."""
-        with self.applied(tree, patches) as trial:
-            return self.keep(trial)
-
-    @contextlib.contextmanager
-    def applied(self, tree: str, patches: Sequence[Path]) -> Iterator[Trial]:
-        """Apply patch files in order to a tree, all or nothing, without fuzz; nothing is kept yet."""
-        # Half of the work and nearly all of the waiting would be loose objects, most of them of steps between.
-        with self.index(tree) as index:
-            aside = Path(index["GIT_INDEX_FILE"]).with_name("objects")
-            aside.mkdir()
-            env = {
-                **index,
-                "GIT_OBJECT_DIRECTORY": str(aside),
-                "GIT_ALTERNATE_OBJECT_DIRECTORIES": f"{self.git_dir.absolute()}/objects",
-            }
-            names = [str(path.absolute()) for path in patches]
-            words = (*UNSYNCED, "apply", "--cached", "--whitespace=nowarn", *names)
-            self.git(*words, env=env)
-            words = ("diff-index", "--cached", "-r", "-z", "--no-renames", tree)
-            changes = _changes(self.git(*words, env=env))
-            yield Trial(repo=self, tree=tree, changes=changes, env=env)
-
-    def keep(
-        self,
-        trial: Trial,
-        contents: Mapping[str, bytes] | None = None,
-        *,
-        ref: str | None = None,
-    ) -> str:
-        """Write what patches made as one pack; return the id of the tree, which a commit at `ref` then has.
-
-        `contents` are those of changed files, by their ids, that need not be asked for again.
-        """
-        contents = contents or {}
-        removed = [c.path for c in trial.changes if c.status == "D"]
-        files = [c for c in trial.changes if c.status != "D"]
-        contents = {**contents, **trial.read([c.new.oid for c in files], but=contents)}
-        start = [f'M 040000 {trial.tree} ""'.encode()]
-        start += [b"D " + _quoted(path) for path in removed]
-        rows = ((c.path, c.new.mode, contents[c.new.oid]) for c in files)
-        settings = ("-c", "core.compression=0", "-c", "fastimport.unpackLimit=0")
-        with tempfile.TemporaryFile(dir=in_memory()) as file:
-            stream = cast("BinaryIO", file)
-            tree = self._import(stream, rows, start=start, settings=settings, keep=ref)
-        packs = self.git_dir / "objects" / "pack"
-        if sum(1 for _ in packs.glob("*.pack")) > MANY_PACKS:
-            self.git("repack", "-q", "-d", "--geometric=2")
-        return tree
+        return read_changes(self.git("diff-tree", "-r", "-z", "--no-renames", old, new))
 
     def merge_file(
         self,
@@ -373,20 +323,6 @@ class Repository:
         return self.git_dir / "patchwheel" / f"index-{tree}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Trial:
-    """What patches make of a tree, in objects of its own that are gone with it."""
-
-    repo: Repository
-    tree: str
-    changes: Sequence[Change]
-    env: Mapping[str, str]
-
-    def read(self, oids: Sequence[str], *, but: Container[str]) -> dict[str, bytes]:
-        wanted = [oid for oid in oids if oid not in but]
-        return self.repo.read(wanted, env=self.env)
-
-
 def in_memory() -> str | None:
     """Return a folder for small files that are soon gone, where there is room for them without a disk."""
     with contextlib.suppress(OSError):
@@ -406,7 +342,7 @@ def _text(value: bytes | str) -> str:
     return value if isinstance(value, str) else value.decode(errors="surrogateescape")
 
 
-def _changes(out: bytes) -> list[Change]:
+def read_changes(out: bytes) -> list[Change]:
     """Read git's raw format, separated by NUL."""
     rows = out.split(b"\0")[:-1]
     found = []

@@ -10,15 +10,17 @@ from patchwheel.errors import MachineError, PatchError
 from patchwheel.replay import Replay
 from patchwheel.repo import GitError, Repository
 from patchwheel.series import check_patch
+from patchwheel.trial import applied
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from patchwheel.replay import Content
-    from patchwheel.repo import Blob, Trial
+    from patchwheel.repo import Blob
     from patchwheel.series import Patch, Series
     from patchwheel.source import Source
     from patchwheel.store import Store
+    from patchwheel.trial import Trial
 
 REF = "refs/patchwheel/trees"
 REMOVED = "000000"
@@ -60,9 +62,8 @@ def _applied(source: Source, patches: Sequence[Patch], *, ref: str) -> str:
         check_patch(patch)
     repo = Repository(source.git_dir)
     try:
-        with repo.applied(source.tree, [patch.path for patch in patches]) as trial:
-            contents = _checked(trial, patches)
-            return repo.keep(trial, contents, ref=ref)
+        with applied(repo, source.tree, [patch.path for patch in patches]) as trial:
+            return trial.keep(_checked(trial, patches), ref=ref)
     except GitError as err:
         if any(words in err.stderr for words in FULL_DISK):
             raise MachineError("the disk is full", where=source.git_dir) from err
@@ -108,7 +109,7 @@ def _explain(source: Source, patches: Sequence[Patch], err: GitError) -> Never:
     repo = Repository(source.git_dir)
     for count, patch in enumerate(patches, 1):
         try:
-            with repo.applied(source.tree, [p.path for p in patches[:count]]):
+            with applied(repo, source.tree, [p.path for p in patches[:count]]):
                 pass
         except GitError as refusal:
             raise PatchError(

@@ -11,6 +11,7 @@ from support import git, make_patch, make_upstream, write
 
 from patchwheel.errors import MachineError
 from patchwheel.repo import Blob, GitError, Repository, scrub_environment
+from patchwheel.trial import applied, apply
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -186,11 +187,11 @@ def test_patches_apply_in_order_or_not_at_all(repo: Repository, tmp_path: Path) 
     first.write_bytes(make_patch(upstream, {"plain.txt": "one\n2\nthree\n"}))
     second.write_bytes(make_patch(upstream, {"plain.txt": "one\n2\n3\n", "new": "x\n"}))
     tree = repo.import_files(FILES)
-    files = repo.files(repo.apply(tree, [first, second]))
+    files = repo.files(apply(repo, tree, [first, second]))
     data = repo.read([files["plain.txt"].oid, files["new"].oid])
     assert list(data.values()) == [b"one\n2\n3\n", b"x\n"]
     with pytest.raises(GitError) as caught:
-        repo.apply(tree, [second])
+        apply(repo, tree, [second])
     assert "plain.txt" in caught.value.stderr
 
 
@@ -201,7 +202,7 @@ def test_a_kept_index_is_used_and_changes_nothing(
     make_upstream(upstream, {"plain.txt": FILES[0][2]})
     patch.write_bytes(make_patch(upstream, {"plain.txt": "one\n2\nthree\n"}))
     tree = repo.import_files(FILES)
-    made = repo.apply(tree, [patch])
+    made = apply(repo, tree, [patch])
     repo.keep_index(tree)
     words: list[str] = []
     run = Repository.git
@@ -211,7 +212,7 @@ def test_a_kept_index_is_used_and_changes_nothing(
         return run(self, *args, **more)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Repository, "git", watched)
-    assert repo.apply(tree, [patch]) == made
+    assert apply(repo, tree, [patch]) == made
     assert "apply" in words
     assert "read-tree" not in words
 
@@ -224,7 +225,7 @@ def test_what_is_tried_and_not_kept_leaves_nothing(
     patch.write_bytes(make_patch(upstream, {"plain.txt": "one\n2\nthree\n"}))
     tree = repo.import_files(FILES)
     before = sorted(repo.git_dir.rglob("*"))
-    with repo.applied(tree, [patch]) as trial:
+    with applied(repo, tree, [patch]) as trial:
         (change,) = trial.changes
         assert trial.read([change.new.oid], but=()) == {
             change.new.oid: b"one\n2\nthree\n"

@@ -10,8 +10,9 @@ from patchkit import ONE, Files, Kit, mail, numbered
 
 from patchwheel.errors import MachineError, PatchError
 from patchwheel.replay import MisfitError
-from patchwheel.repo import GitError, Repository, Trial
+from patchwheel.repo import GitError, Repository
 from patchwheel.tree import apply_series, replay
+from patchwheel.trial import Trial, applied, apply
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -126,7 +127,7 @@ def test_a_tree_that_was_lost_with_its_repository_is_made_again(kit: Kit) -> Non
 def test_many_trees_do_not_pile_up_packs(
     kit: Kit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("patchwheel.repo.MANY_PACKS", 3)
+    monkeypatch.setattr("patchwheel.trial.MANY_PACKS", 3)
     trees = []
     for number in range(8):
         source, series = kit.steps(
@@ -324,7 +325,7 @@ def test_what_only_git_refuses_is_told_in_its_words(
     kit: Kit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source, series = kit.steps({"a": LINES}, {"a": LINES * 2}, {"a": LINES * 3})
-    real = Repository.applied
+    real = applied
 
     def refuse(
         repo: Repository, tree: str, patches: list[Path]
@@ -333,12 +334,12 @@ def test_what_only_git_refuses_is_told_in_its_words(
             raise GitError(("apply",), 1, "error: no")
         return real(repo, tree, patches)
 
-    monkeypatch.setattr(Repository, "applied", refuse)
+    monkeypatch.setattr("patchwheel.tree.applied", refuse)
     with pytest.raises(PatchError, match=r"0020-p.patch does not apply: error: no"):
         apply_series(source, series, store=kit.store)
 
 
-@pytest.mark.parametrize("step", ["applied", "keep"])
+@pytest.mark.parametrize("step", ["tree.applied", "trial.Trial.keep"])
 def test_a_full_disk_is_not_blamed_on_the_patch(
     kit: Kit, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
@@ -347,7 +348,7 @@ def test_a_full_disk_is_not_blamed_on_the_patch(
     def full(*_: object, **__: object) -> str:
         raise GitError((step,), 128, "fatal: write error: No space left on device")
 
-    monkeypatch.setattr(Repository, step, full)
+    monkeypatch.setattr(f"patchwheel.{step}", full)
     with pytest.raises(MachineError, match="disk is full"):
         apply_series(source, series, store=kit.store)
 
@@ -360,7 +361,7 @@ def test_a_result_that_is_not_what_the_series_says_is_refused(
     def made(files: Files) -> None:
         changes = kit.repo.changes(source.tree, kit.tree(files))
         trial = Trial(repo=kit.repo, tree=source.tree, changes=changes, env={})
-        monkeypatch.setattr(Repository, "applied", lambda *_: nullcontext(trial))
+        monkeypatch.setattr("patchwheel.tree.applied", lambda *_: nullcontext(trial))
 
     made({"a": LINES})
     with pytest.raises(PatchError, match="a did not become what the series says"):
@@ -403,7 +404,7 @@ def test_git_and_the_replay_agree(kit: Kit, seed: int) -> None:
             mail(kit.diff({"a": old}, {"a": new}, f"-U{rng.randrange(1, 4)}"))
         )
         try:
-            tree = kit.repo.apply(source.tree, [series.patches[0].path])
+            tree = apply(kit.repo, source.tree, [series.patches[0].path])
         except GitError:
             with pytest.raises(MisfitError):
                 replay(source, series.patches).apply(series.patches[0])
