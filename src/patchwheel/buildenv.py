@@ -11,7 +11,7 @@ import shutil
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from patchwheel import cuda, toolchain
 from patchwheel.digest import digest, file_sha256
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from patchwheel.sandbox import Wanted
     from patchwheel.store import Store
 
-KIND = "build-envs"
+KIND: Final = "build-envs"
 LAYOUT = 3
 # Read by Python at its start: the environment's site-packages get the module, and a .pth file that imports it.
 TEMPNAMES = Path(__file__).with_name("tempnames.py")

@@ -636,9 +636,10 @@ def cache_dir() -> None:
 def cache_verify(*, as_json: bool) -> None:
     """Hash everything in the store; what is broken is removed, and made again when it is needed."""
     store = Store(default_root())
-    broken = {f"{e.kind}/{e.key}": why for e in store.entries() if (why := e.broken())}
-    for name in broken:
-        store.remove(*name.split("/"))
+    found = [(entry, why) for entry in store.entries() if (why := entry.broken())]
+    for entry, _ in found:
+        store.remove(entry.kind, entry.key)
+    broken = {f"{entry.kind}/{entry.key}": why for entry, why in found}
     if as_json:
         print_json(broken)
     for name, why in broken.items():

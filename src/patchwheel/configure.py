@@ -9,7 +9,7 @@ import json
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from patchwheel import toolchain
 from patchwheel.backend import compilers, open_workplace, rename_project
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from patchwheel.manifest import Fork
     from patchwheel.source import Source
 
-KIND = "configured"
+KIND: Final = "configured"
 # Raised whenever the same inputs would be configured in another way, or written down in one.
 LAYOUT = 2
 SURVEYOR = Path(__file__).with_name("surveyor.py")

@@ -69,7 +69,8 @@ def rmtree(path: Path) -> None:
             Path(name).parent.chmod(0o700)
             function(name)
 
-    if not path.is_dir():
+    # A link is removed, never what it points to.
+    if path.is_symlink() or not path.is_dir():
         path.unlink(missing_ok=True)
     elif sys.version_info >= (3, 12):
         shutil.rmtree(path, onexc=writable)

@@ -5,18 +5,23 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, get_args
 
 from patchwheel.digest import file_sha256
 from patchwheel.disk import files
 
 MANIFEST = "entry.json"
+Kind = Literal[
+    "build-envs", "configured", "environments", "files", "unpacked", "wheels"
+]
+KINDS: tuple[Kind, ...] = get_args(Kind)
 # A venv is used in place and its interpreter writes into it; it is remade from hashed wheels, not verified.
 UNHASHED = frozenset({"environments", "build-envs", "unpacked"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    kind: str
+    kind: Kind
     key: str
     path: Path
 

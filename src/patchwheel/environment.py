@@ -11,7 +11,7 @@ import tempfile
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from patchwheel import run, uv
 from patchwheel.buildenv import site_packages
@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from patchwheel.store import Store
     from patchwheel.wheel import Finished
 
-KIND, UNPACKED = "environments", "unpacked"
+KIND: Final = "environments"
+UNPACKED: Final = "unpacked"
 LAYOUT = 1
 # Started in the environment; isolated, so that neither the user's packages nor the current folder count.
 CHECK = Path(__file__).with_name("inspect_environment.py")

@@ -32,6 +32,7 @@ class History:
         self.fork = fork
         self.offline = offline
         self.report = report
+        store.ensure()
         # Apart from the sources: a repository with holes asks the network for what it lacks.
         # And one for each address: what is borrowed from a folder is not found in another.
         name = f"{fork.name}-upstream-{digest(fork.git)[:12]}.git"

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 from patchwheel import run, toolchain
 from patchwheel.backend import CLOCK
 from patchwheel.errors import BuildError, CheckError, first
+from patchwheel.store import Store
 from patchwheel.wheelfile import read_wheel
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from patchwheel.manifest import Manifest
-    from patchwheel.store import Store
     from patchwheel.wheel import Wheel
 
 UMASK = 0o077
@@ -81,6 +81,7 @@ def build_again(
     log = store.log(wheel.fork, "rebuild")
     with store.scratch() as folder:
         project, home, other = (folder / name for name in ("project", "home", "store"))
+        Store(other).ensure()
         for path in (project, home, other / "memo", other / "wheels", folder / "tmp"):
             path.mkdir(parents=True)
         for file in (manifest.path, manifest.lock_path):

@@ -2,6 +2,8 @@
 
 Layout: `<root>/<kind>/<key>/…`, each entry with an `entry.json`: its name, its files with size and sha256;
 `memo/<kind>/<key>.json` remembers small answers; `tmp/` holds what is being made, `locks/` who makes it.
+`CACHEDIR.TAG` marks the folder as a store. A folder without it is not touched, unless it is empty.
+In a store only known kinds of entries are removed.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ import contextlib
 import errno
 import json
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -18,16 +21,19 @@ from typing import TYPE_CHECKING
 
 from patchwheel.digest import file_sha256
 from patchwheel.disk import files, fsync, rmtree, write_atomically
-from patchwheel.entry import MANIFEST, UNHASHED, Entry, last_use, linked, record
+from patchwheel.entry import KINDS, MANIFEST, UNHASHED, Entry, last_use, linked, record
 from patchwheel.errors import MachineError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from patchwheel.entry import Kind
+
+MARKER = "CACHEDIR.TAG"
 CACHEDIR_TAG = "Signature: 8a477f597d28d172789f06886806bc55\n# Made by patchwheel.\n"
-UNUSABLE = frozenset(
-    {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR}
-)
+KEY = re.compile(r"[0-9a-f]{64}")
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+UNUSABLE = frozenset({*FULL, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR})
 
 
 class Store:
@@ -39,17 +45,17 @@ class Store:
         self.root = root
         self.say = say
 
-    def path(self, kind: str, key: str) -> Path:
+    def path(self, kind: Kind, key: str) -> Path:
         return self.root / kind / key
 
-    def find(self, kind: str, key: str) -> Path | None:
+    def find(self, kind: Kind, key: str) -> Path | None:
         """Return the entry's folder without reading what is in it, or None; this counts as a use."""
         path = self.path(kind, key)
         with contextlib.suppress(OSError):
             os.utime(path / MANIFEST)
         return path if (path / MANIFEST).is_file() else None
 
-    def checked(self, kind: str, key: str) -> Path | None:
+    def checked(self, kind: Kind, key: str) -> Path | None:
         """Return the entry's folder after hashing it; a broken entry is removed and reported."""
         path = self.find(kind, key)
         if path is None:
@@ -60,7 +66,7 @@ class Store:
             return None
         return path
 
-    def get(self, kind: str, key: str, make: Callable[[Path], None]) -> Path:
+    def get(self, kind: Kind, key: str, make: Callable[[Path], None]) -> Path:
         """Return the entry, made by `make(folder)` if it is not there; one maker per key at a time."""
         if path := self.checked(kind, key):
             return path
@@ -71,7 +77,7 @@ class Store:
                 make(folder)
                 return self._publish(kind, key, folder)
 
-    def get_in_place(self, kind: str, key: str, make: Callable[[Path], None]) -> Path:
+    def get_in_place(self, kind: Kind, key: str, make: Callable[[Path], None]) -> Path:
         """Like `get` for what cannot be moved: `make` works at the final path, which counts once it is done."""
         if path := self.checked(kind, key):
             return path
@@ -94,7 +100,7 @@ class Store:
                 raise
             return path
 
-    def remove(self, kind: str, key: str) -> None:
+    def remove(self, kind: Kind, key: str) -> None:
         # Renamed first: nobody can see half an entry, even if the removal is interrupted.
         with self.scratch() as folder, contextlib.suppress(FileNotFoundError):
             self.path(kind, key).rename(folder / "removed")
@@ -147,13 +153,21 @@ class Store:
             write_atomically(path, json.dumps(answer, sort_keys=True).encode())
 
     def ensure(self) -> None:
-        """Make the store's skeleton, or raise MachineError when its place cannot be written."""
-        if (self.root / "locks").is_dir() and os.access(self.root / "tmp", os.W_OK):
+        """Make the store's skeleton; raise MachineError when its place cannot be written.
+
+        A folder with other files in it is refused in the same way.
+        """
+        marked = self._marked()
+        ready = (self.root / "locks").is_dir() and os.access(self.root / "tmp", os.W_OK)
+        if marked and ready:
             return
         try:
+            # First and whole: even if this is interrupted, no store has files and no marker.
+            if not marked:
+                self.root.mkdir(parents=True, exist_ok=True)
+                write_atomically(self.root / MARKER, CACHEDIR_TAG.encode())
             for name in ("tmp", "locks", "logs"):
                 (self.root / name).mkdir(parents=True, exist_ok=True)
-            (self.root / "CACHEDIR.TAG").write_text(CACHEDIR_TAG)
             with tempfile.NamedTemporaryFile(dir=self.root / "tmp"):
                 pass
         except OSError as err:
@@ -169,16 +183,18 @@ class Store:
         return path
 
     def entries(self) -> Iterator[Entry]:
-        for kind in sorted(p for p in self.root.glob("*") if p.is_dir()):
-            if kind.name in {"tmp", "locks", "logs", "memo", "git"}:
-                continue
-            for path in sorted(kind.iterdir()):
-                yield Entry(kind=kind.name, key=path.name, path=path)
+        """Yield the entries of known kinds; raise MachineError when this is not a store."""
+        self._marked()
+        for kind in KINDS:
+            for path in _inside(self.root / kind):
+                # A link leads out of the store, and only a key is a name that patchwheel gave.
+                if KEY.fullmatch(path.name) and path.is_dir() and not path.is_symlink():
+                    yield Entry(kind=kind, key=path.name, path=path)
 
     def prune(self, *, older_than_days: float) -> tuple[int, int]:
         """Remove entries that were not used for so long, and leftovers; return their count and bytes.
 
-        An environment that a link still points to stays.
+        An environment that a link still points to stays. Raises MachineError when it is no store.
         """
         limit = time.time() - older_than_days * 86400
         count = freed = 0
@@ -190,16 +206,41 @@ class Store:
             count += 1
         # Nothing that is being made is a day old.
         limit = min(limit, time.time() - 86400)
-        for left in [*self.root.glob("tmp/*"), *self.root.glob("logs/**/*.log")]:
+        for left in [*_inside(self.root / "tmp"), *_logs(self.root / "logs")]:
             with contextlib.suppress(FileNotFoundError):
-                if left.stat().st_mtime < limit:
+                if left.lstat().st_mtime < limit:
                     rmtree(left)
         return count, freed
+
+    def _marked(self) -> bool:
+        """Say whether the folder has patchwheel's marker: False when it is missing or empty.
+
+        Raises MachineError when it has other files and no marker.
+        """
+        try:
+            # Listed before the marker is read: another process may be making the store just now.
+            foreign = [p.name for p in self.root.iterdir() if not _bare(p.name)]
+            marker = self.root / MARKER
+            if marker.is_file() and marker.read_bytes() == CACHEDIR_TAG.encode():
+                return True
+        except FileNotFoundError:
+            return False
+        except OSError as err:
+            raise self._unusable(err) from err
+        if foreign:
+            raise MachineError(
+                f"the folder is not a store of patchwheel: it holds {min(foreign)}, "
+                f"and no {MARKER} of patchwheel",
+                where=self.root,
+                expected="an empty folder, or a store that patchwheel made",
+                hint="set PATCHWHEEL_STORE to a new folder, or unset it for the default one",
+            )
+        return False
 
     def _memo_path(self, kind: str, key: str) -> Path:
         return self.root / "memo" / kind / f"{key}.json"
 
-    def _publish(self, kind: str, key: str, folder: Path) -> Path:
+    def _publish(self, kind: Kind, key: str, folder: Path) -> Path:
         listed = {}
         if kind not in UNHASHED:
             for name, size in files(folder):
@@ -228,11 +269,12 @@ class Store:
 
     def _unusable(self, err: OSError) -> MachineError:
         free = shutil.disk_usage(_existing(self.root)).free
+        room = "free some room (`patchwheel cache prune`), or "
         return MachineError(
             f"the store cannot be used: {err.strerror}",
             where=err.filename or self.root,
             expected=f"a folder that can be written, with room ({free >> 20} MiB are free)",
-            hint="free some room (`patchwheel cache prune`), or set PATCHWHEEL_STORE to another folder",
+            hint=f"{room if err.errno in FULL else ''}set PATCHWHEEL_STORE to another folder",
         )
 
 
@@ -243,6 +285,26 @@ def default_root() -> Path:
     # As the XDG Base Directory Specification has it: a path that is not absolute is ignored.
     cache = Path(os.environ.get("XDG_CACHE_HOME", ""))
     return (cache if cache.is_absolute() else Path.home() / ".cache") / "patchwheel"
+
+
+def _bare(name: str) -> bool:
+    """Say whether a folder with this in it still counts as empty.
+
+    A new file system has its `lost+found`; a marker that was not finished has a temporary name.
+    """
+    return name == "lost+found" or name.startswith(f".{MARKER}.")
+
+
+def _inside(folder: Path) -> list[Path]:
+    """Return what is in a folder of the store; a link in its place is not followed."""
+    return [] if folder.is_symlink() else sorted(folder.glob("*"))
+
+
+def _logs(folder: Path) -> Iterator[Path]:
+    if folder.is_symlink():
+        return
+    for place, _, names in os.walk(folder):
+        yield from (Path(place, name) for name in names if name.endswith(".log"))
 
 
 def _existing(path: Path) -> Path:

@@ -6,7 +6,7 @@ import json
 import time
 from dataclasses import asdict, dataclass, replace
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from patchwheel import attest, metadata
 from patchwheel.archive import make_entry, names, zip_date
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from patchwheel.plan import Plan
     from patchwheel.wheelfile import WheelFile
 
-KIND = "wheels"
+KIND: Final = "wheels"
 RECORD_SCHEMA = 1
 # What a build decides to make follows from these; a series that changes one may change the list of outputs.
 DECIDING = (

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 import support
 
+from patchwheel.store import Store
 from patchwheel.wheelfile import read_wheel
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ def test_a_graft_is_bit_identical_in_other_folders_and_circumstances(
     assert ".graft-" in first.name
     # Downloads are pinned by hash; only they are shared, so all else is made again.
     other = tmp_path / "elsewhere" / "store"
+    Store(other).ensure()
     shutil.copytree(stack.store / "files", other / "files", copy_function=os.link)
     umask = os.umask(0o077)
     try:

@@ -75,6 +75,7 @@ class Kit:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.store = Store(root / "store")
+        self.store.ensure()
         self.repo = Repository.bare(root / "store" / "git" / "demo.git")
         self.folder = root / "project" / "patches" / "demo"
         self.folder.mkdir(parents=True, exist_ok=True)

@@ -136,6 +136,39 @@ def test_cache_commands_show_check_and_shrink_the_store(tmp_path: Path) -> None:
     assert "removed 1 entries" in done.stderr
 
 
+def test_a_folder_with_other_files_is_not_used_as_a_store(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    support.write(home, {"documents/letters/x.txt": "dear"})
+    support.make_manifest(tmp_path, {"demo": SDIST})
+    for words in (
+        ["cache", "verify"],
+        ["cache", "verify", "--json"],
+        ["cache", "prune", "--older-than", "0"],
+        ["lock"],
+    ):
+        done = patchwheel(tmp_path, *words, PATCHWHEEL_STORE=str(home))
+        assert done.returncode == 7
+        assert f"{home}: the folder is not a store of patchwheel" in done.stderr
+        assert "expected: an empty folder" in done.stderr
+        assert "set PATCHWHEEL_STORE to a new folder" in done.stderr
+    assert (home / "documents" / "letters" / "x.txt").read_text() == "dear"
+    assert [path.name for path in home.iterdir()] == ["documents"]
+
+
+def test_cache_commands_keep_a_folder_that_the_store_does_not_know(
+    tmp_path: Path,
+) -> None:
+    from patchwheel.store import Store
+
+    store = Store(tmp_path / "store")
+    store.ensure()
+    support.write(store.root, {"documents/letters/x.txt": "dear"})
+    for words in (["verify"], ["prune", "--older-than", "0"]):
+        done = patchwheel(tmp_path, "cache", *words, PATCHWHEEL_STORE=str(store.root))
+        assert done.returncode == 0
+    assert (store.root / "documents" / "letters" / "x.txt").read_text() == "dear"
+
+
 def test_doctor_answers_in_json(tmp_path: Path) -> None:
     python = f"{sys.version_info.major}.{sys.version_info.minor}"
     support.make_manifest(tmp_path, {"demo": SDIST}, python=python)

@@ -12,7 +12,7 @@ import support
 from patchkit import mail, numbered, patch
 
 from patchwheel import remote, render
-from patchwheel.errors import InputError
+from patchwheel.errors import InputError, MachineError
 from patchwheel.forecast import (
     Forecast,
     Span,
@@ -25,12 +25,11 @@ from patchwheel.manifest import Fork
 from patchwheel.outlook import Outlook, plain
 from patchwheel.repo import Blob, Repository
 from patchwheel.status import PatchStatus
+from patchwheel.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
-
-    from patchwheel.store import Store
 
 LINES = numbered(1, 60)
 SUBMITTED = ("Upstream-Status: Submitted [https://example.org/p/pull/7]",)
@@ -364,6 +363,18 @@ def fork(folder: Path, **more: Any) -> Fork:  # noqa: ANN401
 
 def history(fork: Fork, store: Store, *, offline: bool = False) -> History:
     return History(fork, store, support.Recorder(), offline=offline)
+
+
+def test_a_history_is_kept_in_a_store_and_nowhere_else(
+    store: Store, tmp_path: Path
+) -> None:
+    history(fork(tmp_path), store)
+    assert list(store.entries()) == []
+    foreign = Store(tmp_path / "foreign")
+    support.write(foreign.root, {"letters/x.txt": "dear"})
+    with pytest.raises(MachineError, match="not a store of patchwheel"):
+        history(fork(tmp_path), foreign)
+    assert [path.name for path in foreign.root.iterdir()] == ["letters"]
 
 
 def test_refs_are_tags_versions_branches_and_commits(

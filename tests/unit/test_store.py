@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,12 +17,14 @@ from support import lacking, write
 
 from patchwheel.disk import rmtree, write_atomically
 from patchwheel.errors import MachineError
-from patchwheel.store import Store, default_root
+from patchwheel.store import CACHEDIR_TAG, Store, default_root
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from support import Recorder
+
+    from patchwheel.entry import Kind
 
 KEY = "0123456789abcdef" * 4
 
@@ -171,6 +174,7 @@ def test_an_entry_in_place_is_made_where_it_stays(store: Store) -> None:
 
 
 def test_what_a_killed_maker_left_in_place_is_removed_first(store: Store) -> None:
+    store.ensure()
     left = store.path("environments", KEY)
     write(left, {"lib/half": ""})
     store.get_in_place("environments", KEY, maker())
@@ -208,7 +212,7 @@ getattr(store, way)(kind, key, make)
 """
 
 
-KINDS = {"get": "wheels", "get_in_place": "environments"}
+KINDS: dict[str, Kind] = {"get": "wheels", "get_in_place": "environments"}
 
 
 def child(store: Store, way: str) -> subprocess.Popen[str]:
@@ -263,13 +267,7 @@ def test_different_entries_are_made_at_the_same_time(store: Store) -> None:
 def test_a_place_that_cannot_be_a_store_is_one_error(tmp_path: Path) -> None:
     write(tmp_path, {"file": ""})
     store = Store(tmp_path / "file" / "store")
-    uses: list[Callable[[], object]] = [
-        lambda: store.get("wheels", KEY, maker()),
-        lambda: store.get_in_place("environments", KEY, maker()),
-        lambda: store.remember("tree", "k", {}),
-        lambda: store.log("a", "b"),
-    ]
-    for use in uses:
+    for use in uses(store):
         with pytest.raises(MachineError, match="the store cannot be used") as caught:
             use()
         assert "PATCHWHEEL_STORE" in str(caught.value.hint)
@@ -410,6 +408,168 @@ def test_prune_keeps_an_environment_that_a_link_points_to(
     assert store.prune(older_than_days=30)[0] == 1
 
 
+def uses(store: Store) -> list[Callable[[], object]]:
+    return [
+        store.ensure,
+        lambda: store.get("wheels", KEY, must_not),
+        lambda: store.get_in_place("environments", KEY, must_not),
+        lambda: store.remove("files", KEY),
+        lambda: store.remember("tree", "k", {}),
+        lambda: store.log("a", "b"),
+        lambda: list(store.entries()),
+        lambda: store.prune(older_than_days=0),
+    ]
+
+
+def content(folder: Path) -> dict[str, str | None]:
+    return {
+        str(path.relative_to(folder)): path.read_text() if path.is_file() else None
+        for path in folder.rglob("*")
+    }
+
+
+HOME = {
+    "documents/letters/x.txt": "dear",
+    f"wheels/{KEY}/x.txt": "named like an entry",
+    "tmp/x/y.txt": "",
+    "locks/x": "",
+    "logs/x.log": "",
+}
+
+
+@pytest.mark.parametrize(
+    "tag", [None, "", "Signature: 8a477f597d28d172789f06886806bc55\n"]
+)
+def test_a_folder_that_patchwheel_did_not_make_is_refused_and_stays_as_it_was(
+    tmp_path: Path, tag: str | None
+) -> None:
+    write(tmp_path, HOME if tag is None else {**HOME, "CACHEDIR.TAG": tag})
+    for path in tmp_path.rglob("*"):
+        age(path, 40)
+    before = content(tmp_path)
+    for use in uses(Store(tmp_path)):
+        with pytest.raises(MachineError, match="not a store of patchwheel") as caught:
+            use()
+        assert caught.value.where == tmp_path
+        assert "an empty folder, or a store that patchwheel" in str(caught.value)
+        assert "PATCHWHEEL_STORE" in str(caught.value.hint)
+    assert content(tmp_path) == before
+
+
+def test_a_file_in_the_stores_place_is_one_error(tmp_path: Path) -> None:
+    write(tmp_path, {"file": "content"})
+    for use in uses(Store(tmp_path / "file")):
+        with pytest.raises(MachineError, match="Not a directory") as caught:
+            use()
+        # Nothing would be gained by it, and `prune` may be what refuses.
+        assert "cache prune" not in str(caught.value)
+    assert (tmp_path / "file").read_text() == "content"
+
+
+def test_an_empty_folder_or_none_has_no_entries_and_becomes_a_store(
+    tmp_path: Path,
+) -> None:
+    # A file system's own folder, and what is left of a marker whose writing was cut off.
+    write(tmp_path / "disk", {"lost+found/x": "", ".CACHEDIR.TAG.a1b2.tmp": "Sig"})
+    (tmp_path / "empty").mkdir()
+    for name in ("disk", "empty", "none"):
+        store = Store(tmp_path / name)
+        assert list(store.entries()) == []
+        assert store.prune(older_than_days=0) == (0, 0)
+        assert not (store.root / "CACHEDIR.TAG").exists()
+        store.get("wheels", KEY, maker())
+        assert (store.root / "CACHEDIR.TAG").read_text() == CACHEDIR_TAG
+        assert [entry.key for entry in store.entries()] == [KEY]
+
+
+def test_a_store_whose_making_was_cut_off_is_finished(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tempfile, "NamedTemporaryFile", fails)
+        with pytest.raises(KeyboardInterrupt):
+            store.ensure()
+    shutil.rmtree(store.root / "tmp")
+    store.get("wheels", KEY, maker())
+
+
+def test_processes_that_make_one_store_at_once_do_not_refuse_each_other(
+    tmp_path: Path,
+) -> None:
+    script = """if True:
+        import pathlib, sys, time
+        from patchwheel.store import Store
+        time.sleep(max(0, float(sys.argv[2]) - time.time()))
+        for n in range(50):
+            store = Store(pathlib.Path(sys.argv[1], str(n)))
+            list(store.entries())
+            store.ensure()
+    """
+    words = [sys.executable, "-c", script, str(tmp_path), str(time.time() + 1)]
+    processes = [subprocess.Popen(words) for _ in range(3)]
+    assert [process.wait(timeout=60) for process in processes] == [0] * 3
+
+
+def test_a_store_keeps_what_is_not_an_entry(store: Store) -> None:
+    store.get("wheels", KEY, maker())
+    kept = {
+        f"unknown/{KEY}/x": "of no known kind",
+        "wheels/notes/x": "no key",
+        "wheels/" + "f" * 64: "a file",
+        "logs/notes.txt": "no log",
+        "logs/folder.log/x": "no log",
+    }
+    write(store.root, kept)
+    for path in store.root.rglob("*"):
+        age(path, 40)
+    assert [(entry.kind, entry.key) for entry in store.entries()] == [("wheels", KEY)]
+    assert store.prune(older_than_days=0)[0] == 1
+    assert kept.items() <= content(store.root).items()
+
+
+def test_a_damaged_entry_without_its_record_is_still_an_entry(store: Store) -> None:
+    _no_manifest(store.get("wheels", KEY, maker()))
+    [entry] = store.entries()
+    assert "cannot be read" in str(entry.broken())
+
+
+def test_links_out_of_the_store_are_not_followed(store: Store, tmp_path: Path) -> None:
+    store.ensure()
+    outside = tmp_path / "outside"
+    write(outside, {f"{KEY}/x": "", "x/y.log": "", "z.log": ""})
+    before = content(outside)
+    for name in ("tmp/left", "wheels/" + KEY, "files", "logs/linked"):
+        (store.root / name).parent.mkdir(exist_ok=True)
+        (store.root / name).symlink_to(outside)
+    (store.root / "tmp" / "dangling").symlink_to(tmp_path / "nothing")
+    past = time.time() - 40 * 86400
+    for link in (store.root / "tmp").iterdir():
+        os.utime(link, (past, past), follow_symlinks=False)
+    for path in outside.rglob("*"):
+        age(path, 40)
+    assert list(store.entries()) == []
+    assert store.prune(older_than_days=0) == (0, 0)
+    assert content(outside) == before
+    # The links themselves are leftovers.
+    assert list((store.root / "tmp").iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["tmp", "logs"])
+def test_prune_does_not_follow_a_link_in_the_place_of_a_folder(
+    store: Store, tmp_path: Path, name: str
+) -> None:
+    store.ensure()
+    write(tmp_path, {"outside/x.log": ""})
+    age(tmp_path / "outside" / "x.log", 40)
+    (store.root / name).rmdir()
+    (store.root / name).symlink_to(tmp_path / "outside")
+    store.prune(older_than_days=0)
+    assert (tmp_path / "outside" / "x.log").exists()
+
+
 def test_an_interrupted_write_keeps_the_old_content(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -432,4 +592,8 @@ def test_read_only_folders_are_removed_too(tmp_path: Path) -> None:
     (folder / "sub").chmod(0o555)
     rmtree(folder)
     rmtree(tmp_path / "nothing")
+    write(tmp_path, {"kept/x": ""})
+    (tmp_path / "link").symlink_to(tmp_path / "kept")
+    rmtree(tmp_path / "link")
+    assert [path.name for path in tmp_path.iterdir()] == ["kept"]
     assert not folder.exists()
