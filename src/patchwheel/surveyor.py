@@ -15,11 +15,15 @@ import importlib
 import importlib.util
 import json
 import os
+import re
 import shlex
 import subprocess  # noqa: TID251
 import sys
 import zipfile
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 LOG = "PATCHWHEEL_SURVEY_LOG"
 ROOT = "PATCHWHEEL_SURVEY_ROOT"
@@ -35,6 +39,14 @@ while [ $# -gt 0 ]; do
   shift
 done
 """
+# A path of build.ninja, or what separates paths.
+NINJA_WORD = re.compile(r"(?:\$.|[^\s:|$])+|:|\|[|@]?")
+# A line that goes on behind a `$`, which no other `$` escapes.
+NINJA_BREAK = re.compile(r"(?<!\$)((?:\$\$)*)\$\n *")
+NINJA_ESCAPE = re.compile(r"\$(.)")
+# Meson's rules for what custom_target() and generator() make. It runs itself by other rules too, on
+# a finished library for example: with a vendored meson that would pass for a script of the project.
+GENERATOR_RULES = ("CUSTOM_COMMAND", "CUSTOM_COMMAND_DEP")
 # True while setuptools copies what it ships: that is no reading.
 shipping = False
 
@@ -93,18 +105,62 @@ def survey_meson(
     with open(f"{build}/meson-info/intro-buildsystem_files.json") as stream:
         read = set(json.load(stream))
     if generate:
-        read |= _generate(build)
+        read |= _generate(build, found.values())
     return found, [os.path.join(build, path) for path in read]
 
 
-def _generate(build: str) -> set[str]:
+def _generate(build: str, installed: Iterable[str]) -> set[str]:
     """Run the generators and return the inputs of all of ninja's commands."""
     ninja = [os.environ.get("NINJA", "ninja"), "-C", build]
     rows = json.loads(subprocess.check_output([*ninja, "-t", "compdb"]))
     commands = [(row["output"], shlex.split(row["command"])) for row in rows]
-    _run_generators(ninja, commands, build)
+    with open(f"{build}/build.ninja", encoding="utf-8") as stream:
+        text = stream.read()
+    place = os.path.realpath(build)
+    paths = [os.path.relpath(os.path.realpath(path), place) for path in installed]
+    made = generated(text, ["all", *paths])
+    # Of a step with several outputs ninja names the first.
+    generators = [row for row in commands if os.path.normpath(row[0]) in made]
+    _run_generators(ninja, generators, build)
     inputs = subprocess.check_output([*ninja, "-t", "inputs", "all"], text=True)
     return {word for _, words in commands for word in words} | {*inputs.splitlines()}
+
+
+def generated(text: str, targets: Iterable[str]) -> set[str]:
+    """Return what the generators of a build.ninja make, as far as the targets need their steps.
+
+    Any other command there may install, delete or publish: no build runs it unasked.
+    """
+    makers: dict[str, tuple[str, list[str], list[str]]] = {}
+    for line in NINJA_BREAK.sub(r"\1", text).split("\n"):
+        if line.startswith("build "):
+            words = NINJA_WORD.findall(line.removeprefix("build "))
+            colon = words.index(":")
+            outputs, inputs = _paths(words[:colon]), _paths(words[colon + 2 :])
+            step = (words[colon + 1], outputs, inputs)
+            makers |= dict.fromkeys(outputs, step)
+    found: set[str] = set()
+    reached: set[str] = set()
+    waiting = [os.path.normpath(target) for target in targets]
+    while waiting:
+        path = waiting.pop()
+        if path in reached or path not in makers:
+            continue
+        rule, outputs, inputs = makers[path]
+        reached.update(outputs)
+        waiting += inputs
+        if rule in GENERATOR_RULES:
+            found.update(outputs)
+    return found
+
+
+def _paths(words: list[str]) -> list[str]:
+    """Return the paths among the words of a build line, as ninja itself names them."""
+    return [
+        os.path.normpath(NINJA_ESCAPE.sub(r"\1", word))
+        for word in words
+        if not word.startswith("|")
+    ]
 
 
 def _run_generators(

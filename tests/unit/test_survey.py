@@ -3,6 +3,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import re
 import subprocess
 import sys
 import zipfile
@@ -50,6 +51,13 @@ def build_wheel(out, settings):
     (build / "meson-info").mkdir(parents=True)
     read = [os.path.abspath("meson.build")]
     (build / "meson-info" / "intro-buildsystem_files.json").write_text(json.dumps(read))
+    (build / "build.ninja").write_text(
+        "build x.c: CUSTOM_COMMAND gen.py\\n"
+        "build x.so: c_LINKER x.c\\n"
+        "build meson-internal__clean: CUSTOM_COMMAND PHONY\\n"
+        "build clean: phony meson-internal__clean\\n"
+        "build all: phony x.so\\n"
+    )
     open("pyproject.toml").close()
     open("README.md").close()
     for name in ("a.py", "both.py"):
@@ -66,8 +74,8 @@ source = os.environ["PATCHWHEEL_SURVEY_ROOT"]
 python = os.path.join(os.path.dirname(os.path.abspath(__file__)), "python")
 command = [python, source + "/gen.py", source + "/both.py"]
 if words == ["-t", "compdb"]:
-    rows = [{"output": "x.c", "command": " ".join(command)}, {"output": "x.so", "command": "gcc x.c"}]
-    print(json.dumps(rows))
+    made = {"x.c": " ".join(command), "x.so": "gcc x.c", "meson-internal__clean": " ".join(command)}
+    print(json.dumps([{"output": output, "command": text} for output, text in made.items()]))
 elif words == ["-t", "inputs", "all"]:
     print("x.c"); print(os.path.relpath(source + "/fast.h", build))
 elif words == ["-k", "0", "x.c"]:
@@ -315,6 +323,48 @@ def test_meson_python_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert {p.name for p in tmp_path.glob("*.c")} == {"1.c", "2.c", "3.c"}
 
 
+BUILD = r"""
+build all: phony meson-test-prereq mod.so $
+  sub/by$ default.txt
+build meson-test-prereq: phony for_tests.txt
+build mod.so: c_LINKER mod.so.p/gen.c.o | lib.so.p/lib.so.symbols
+build mod.so.p/gen.c.o: c_COMPILER mod.so.p/gen.c || ./second.h
+build mod.so.p/gen.c: CUSTOM_COMMAND ../src/gen.in
+build first.c second.h | third.h: CUSTOM_COMMAND_DEP chained.txt | PHONY
+build chained.txt: CUSTOM_COMMAND ../src/tool.py |@ checked.txt
+build checked.txt: CUSTOM_COMMAND ../src/tool.py
+build lib.so.p/lib.so.symbols: SHSYM lib.so
+build lib.so: c_LINKER lib.c.o
+build sub/by$ default.txt: CUSTOM_COMMAND ../src/$$a$:b.py
+build for_tests.txt: CUSTOM_COMMAND ../src/tool.py ../src/$$
+build beside.txt: CUSTOM_COMMAND ../src/tool.py
+build installed.txt: CUSTOM_COMMAND ../src/tool.py
+build asked_for.txt: CUSTOM_COMMAND installed.txt ../src/tool.py
+build meson-internal__install: CUSTOM_COMMAND PHONY | all
+build install: phony meson-internal__install
+build TAGS: CUSTOM_COMMAND PHONY
+build PHONY: phony
+build build.ninja: REGENERATE_BUILD ../src/meson.build
+default all
+"""
+
+
+@pytest.mark.parametrize("installed", [(), ("installed.txt",), ("./installed.txt",)])
+def test_only_commands_that_make_what_the_build_needs_are_generators(
+    installed: tuple[str, ...],
+) -> None:
+    assert surveyor.generated(BUILD, ["all", *installed]) == {
+        "mod.so.p/gen.c",
+        *("first.c", "second.h", "third.h", "chained.txt", "checked.txt"),
+        *("sub/by default.txt", "for_tests.txt"),
+        *(["installed.txt"] if installed else ()),
+    }
+
+
+def test_a_source_file_needs_no_command() -> None:
+    assert surveyor.generated(BUILD, ["../src/gen.in"]) == set()
+
+
 class Command:
     """A command of setuptools."""
 
@@ -464,6 +514,92 @@ def test_a_real_meson_project(
     ]
     assert {"src/tinyext/pure.py", "src/tinyext/generate.py"} <= survey.reads
     assert "src/tinyext/__init__.py" not in survey.reads
+
+
+# As NumPy does: each command that Meson adds by itself is then a script of the project.
+VENDORED = """\
+import sys
+from mesonbuild.mesonmain import main
+sys.exit(main())
+"""
+TRAPS = {
+    "pyproject.toml": '[build-system]\nbuild-backend = "mesonpy"\nrequires = ["meson-python"]\n'
+    '[project]\nname = "pw-demo"\nversion = "1.0"\n'
+    '[tool.meson-python]\nmeson = "vendored/meson.py"\n',
+    "vendored/meson.py": VENDORED,
+    ".clang-format": "",
+    "meson.build": """\
+project('pw-demo', version: '1.0', default_options: ['prefix=@PREFIX@', 'b_coverage=true'])
+py = import('python').find_installation(pure: false)
+place = py.get_install_dir() / 'pw_demo'
+py.install_sources('a.py', subdir: 'pw_demo')
+units = custom_target(
+  'units', output: ['units.txt', 'units.py'], command: [py, files('gen.py'), '@OUTPUT@'],
+  build_by_default: false,
+)
+custom_target(
+  'table', output: 'table.py', command: [py, files('show.py'), units[1]], capture: true,
+  install: true, install_dir: place,
+)
+custom_target(
+  'late', output: 'late.py', command: [py, files('gen.py'), '@OUTPUT@'],
+  build_by_default: false, install: true, install_dir: place,
+)
+trap = files('trap.py')
+wipe = custom_target(
+  'wipe', output: 'wiped.txt', command: [py, trap, '@OUTPUT@'], build_by_default: false,
+)
+custom_target(
+  'again', output: 'again.txt', command: [py, trap, wipe], capture: true, build_by_default: false,
+)
+publish = run_target('publish', command: [py, trap])
+# The very command of a generator.
+run_target('twin', command: [py, files('gen.py'), units])
+alias_target('everything', publish, wipe)
+test('trap', py, args: trap)
+benchmark('trap', py, args: trap)
+""",
+    "a.py": "a = 1\n",
+    "gen.py": "import pathlib, sys\n"
+    "pathlib.Path(__file__).with_name('units.csv').read_text()\n"
+    "for name in sys.argv[1:]: pathlib.Path(name).touch()\n",
+    "units.csv": "1\n",
+    "show.py": "import pathlib\npathlib.Path(__file__).with_name('names.csv').read_text()\n",
+    "names.csv": "1\n",
+    "trap.py": "import pathlib, sys\npathlib.Path('@SPRUNG@').touch()\n"
+    "for name in sys.argv[1:]: pathlib.Path(name).touch()\n",
+}
+
+
+@pytest.mark.network
+def test_no_target_beside_the_build_is_run_for_a_project_that_brings_its_meson(
+    tmp_path: Path, interpreter: Interpreter, store: Store
+) -> None:
+    sprung, prefix = tmp_path / "sprung", tmp_path / "prefix"
+    files = {
+        name: text.replace("@SPRUNG@", str(sprung)).replace("@PREFIX@", str(prefix))
+        for name, text in TRAPS.items()
+    }
+    support.write(tmp_path / "tree", files)
+    environment = real_environment(tmp_path / "tree", FORK, interpreter, store)
+    # Without a sandbox, what is run here can install files anywhere.
+    unguarded = shop(interpreter, store, sandbox="none")
+    found = survey_pin(
+        source_of(tmp_path, files, FORK), environment, unguarded, base=None
+    )
+    assert not sprung.exists()
+    assert not prefix.exists()
+    log = (store.root / "logs" / FORK.name / "survey.log").read_text()
+    assert "meson-internal__" not in log
+    steps = re.findall(r"(?m)^\[\d+/\d+\] ([A-Z]\w+ \w+)", log)
+    assert sorted(steps) == ["Generating late", "Generating table", "Generating units"]
+    survey = found.survey
+    assert survey.verbatim == {"pw_demo/a.py": "a.py"}
+    assert survey.built == ("pw_demo/late.py", "pw_demo/table.py")
+    assert survey.opened["gen.py"] == {"units.csv"}
+    # Meson itself starts what writes to its standard output.
+    assert "names.csv" in survey.reads
+    assert survey.opened.keys() == {"gen.py", "show.py", "vendored/meson.py"}
 
 
 @pytest.mark.network
