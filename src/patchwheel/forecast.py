@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         Sequence,
     )
 
+    from patchwheel.replay import Files
     from patchwheel.repo import Repository
     from patchwheel.series import Patch
     from patchwheel.status import PatchStatus
@@ -95,43 +96,20 @@ def forecast(
         files = {**files, **new}
         files = {p: b for p, b in files.items() if b.oid != GONE}
         states.append(files)
-    steps = list(followed(states, [new.keys() for _, new in changes], read, patches))
+    touched = [new.keys() for _, new in changes]
+    home: dict[str, Files] = {}
+    steps = list(followed(states, touched, read, patches, home))
     # Once more with all files around, for what the messages say.
     around = repo.files(repo.tree_of(tip))
-    last = tried(around, read, patches)
+    last = tried(around, read, patches, home)
     inside = {p for p, blob in around.items() if blob.mode == SUBMODULE}
     log = list(_log(repo, start, tip)) if patches else []
     commits = [commit for commit, _ in changes]
     found = []
 
-    def emptied(number: int, at: int) -> bool:
-        """Say whether a three-way merge of a patch onto the state after `at` leaves nothing of it."""
-        old, new = (Replay(states[n], read, patches) for n in (at, at + 1))
-        for earlier in patches[:number]:
-            try_patch(old, earlier)
-            try_patch(new, earlier)
-        before = dict(old.state)
-        old.apply(patches[number])
-        ends = Ends(old="", new="", old_label="", new_label="")
-        sides = (before, old.state, new)
-        return merge(repo, patches[number], sides, (ends, {})).state == "landed"
-
-    def stopped_with(number: int, at: int) -> str | None:
-        """Name the patches that the commit after `at` stops too, if this one cannot do without them."""
-        before, after = steps[at : at + 2]
-        out = [
-            n
-            for n in range(number)
-            if before[n].state in FINE and after[n].state == "fails"
-        ]
-        old = Replay(states[at], read, patches)
-        for n in sorted({*range(number)} - {*out}):
-            try_patch(old, patches[n])
-        if not out or try_patch(old, patches[number]).state in FINE:
-            return None
-        near = [n for n in out if _paths(patches[n]) & _paths(patches[number])]
-        return ", ".join(patches[n].name for n in near or out)
-
+    course = _Course(
+        repo=repo, patches=patches, states=states, steps=steps, read=read, home=home
+    )
     for number, patch in enumerate(patches):
         history = [step[number] for step in steps]
         module = next((m for m in inside if _within(patch, m)), None)
@@ -143,11 +121,61 @@ def forecast(
                 patch=patch,
                 history=history,
                 last=last[number],
-                emptied=partial(emptied, number),
-                stopped_with=partial(stopped_with, number),
+                emptied=partial(course.emptied, number),
+                stopped_with=partial(course.stopped_with, number),
+                still_there=partial(course.still_there, number),
             )
             found.append(judge(repo, seen, commits, log))
     return Forecast(ref=ref, commit=tip, commits=len(changes), patches=tuple(found))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Course:
+    """A series that was followed, and what can be asked of its patches at one state."""
+
+    repo: Repository
+    patches: Sequence[Patch]
+    states: Sequence[Mapping[str, Blob]]
+    steps: Sequence[Sequence[PatchStatus]]
+    read: Callable[[Sequence[str]], Mapping[str, bytes]]
+    home: Mapping[str, Files]
+
+    def at(self, at: int, earlier: Iterable[int]) -> Replay:
+        """Return a state with those of the earlier patches that apply."""
+        follow = Replay(self.states[at], self.read, self.patches)
+        for number in earlier:
+            try_patch(follow, self.patches[number])
+        return follow
+
+    def emptied(self, number: int, at: int) -> bool:
+        """Say whether a three-way merge of a patch onto the state after `at` leaves nothing of it."""
+        old, new = (self.at(n, range(number)) for n in (at, at + 1))
+        patch, before = self.patches[number], dict(old.state)
+        old.apply(patch)
+        ends = Ends(old="", new="", old_label="", new_label="")
+        sides = (before, old.state, new)
+        return merge(self.repo, patch, sides, (ends, {})).state == "landed"
+
+    def still_there(self, number: int, at: int) -> bool:
+        """Say whether a state has, in its place, what a patch removes."""
+        patch, follow = self.patches[number], self.at(at, range(number))
+        made = self.home.get(patch.name, {})
+        return follow.still_has(patch.diffs, made, in_place=True) is not None
+
+    def stopped_with(self, number: int, at: int) -> str | None:
+        """Name the patches that the commit after `at` stops too, if this one cannot do without them."""
+        before, after = self.steps[at : at + 2]
+        out = [
+            n
+            for n in range(number)
+            if before[n].state in FINE and after[n].state == "fails"
+        ]
+        old = self.at(at, sorted({*range(number)} - {*out}))
+        patch = self.patches[number]
+        if not out or try_patch(old, patch).state in FINE:
+            return None
+        near = [n for n in out if _paths(self.patches[n]) & _paths(patch)]
+        return ", ".join(self.patches[n].name for n in near or out)
 
 
 def followed(
@@ -155,16 +183,21 @@ def followed(
     touched: Sequence[Collection[str]],
     read: Callable[[Sequence[str]], Mapping[str, bytes]],
     patches: Sequence[Patch],
+    home: dict[str, Files] | None = None,
 ) -> Iterator[list[PatchStatus]]:
-    """Try the series on the first state, and on each later one the patches that have to do with what was touched."""
-    step = tried(states[0], read, patches)
+    """Try the series on the first state, and on each later one the patches that have to do with what was touched.
+
+    `home` is given what each patch made of its files where it last applied.
+    """
+    home = {} if home is None else home
+    step = tried(states[0], read, patches, home)
     yield step
     groups = _groups(patches)
     for files, paths in zip(states[1:], touched, strict=True):
         step = list(step)
         for numbers, theirs in groups:
             if not theirs.isdisjoint(paths):
-                again = tried(files, read, [patches[n] for n in numbers])
+                again = tried(files, read, [patches[n] for n in numbers], home)
                 for number, status in zip(numbers, again, strict=True):
                     step[number] = status
         yield step
@@ -174,10 +207,17 @@ def tried(
     files: Mapping[str, Blob],
     read: Callable[[Sequence[str]], Mapping[str, bytes]],
     patches: Sequence[Patch],
+    home: dict[str, Files] | None = None,
 ) -> list[PatchStatus]:
-    """Try a series on files; what does not apply is left out for the patches after it."""
-    follow = Replay(files, read, patches)
-    return [try_patch(follow, patch) for patch in patches]
+    """Try a series on files; what does not apply is left out for the patches after it.
+
+    `home` has what each patch made where it last applied, and is brought up to date.
+    """
+    follow = Replay(files, read, patches, home=home)
+    found = [try_patch(follow, patch) for patch in patches]
+    if home is not None:
+        home.update(follow.made)
+    return found
 
 
 def _history(

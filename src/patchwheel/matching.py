@@ -6,14 +6,22 @@ Stricter in one thing: a hunk that ends without a line end does not match a line
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import Counter
+from itertools import accumulate, groupby
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     from patchwheel.patchdiff import Hunk
 
 # A line that occurs more often says little about where a hunk belongs.
 COMMON = 50
+# Blank lines and lone brackets are everywhere.
+TELLING = re.compile(rb"[\w\x80-\xff]")
+# As many telling lines in a row are hardly there twice by chance.
+ENOUGH = 2
 
 
 def find(lines: list[bytes], hunk: Hunk, fresh: bytearray) -> list[int]:
@@ -40,6 +48,85 @@ def occurrences(lines: list[bytes], wanted: list[bytes]) -> list[int]:
             at += 1
     except ValueError:
         return found
+
+
+def still_there(
+    lines: list[bytes],
+    hunks: Sequence[Hunk],
+    made: list[bytes] | None,
+    *,
+    in_place: bool = False,
+) -> bool:
+    """Say whether a file has lines that the hunks remove.
+
+    `made` is what the hunks made of the file where they applied, if that is known: what it holds
+    too may stay. A block of removed lines that would say little by itself counts only beside
+    its context; with `in_place` each block does.
+    """
+    spans = None if made is not None else _spans(lines, hunks)
+    for hunk in hunks:
+        for above, block, below in _removed(hunk):
+            telling = sum(map(_is_telling, block))
+            if made is None:
+                alone = telling >= ENOUGH
+            else:
+                alone = telling > 0 and not occurrences(made, block)
+            wanted = [block]
+            if in_place or not alone:
+                wanted = _with_context(above, block, below)
+            for window in wanted:
+                places = occurrences(lines, window)
+                if spans is not None:
+                    size = len(window)
+                    places = [p for p in places if spans[p] < p + size]
+                if len(places) > len(occurrences(made, window) if made else []):
+                    return True
+    return False
+
+
+def _removed(hunk: Hunk) -> Iterator[tuple[list[bytes], list[bytes], list[bytes]]]:
+    """Give each block of removed lines, between the context before it and after it."""
+    groups = [
+        (same, list(rows))
+        for same, rows in groupby(hunk.rows, key=lambda row: row[:1] == b" ")
+    ]
+    for at, (same, rows) in enumerate(groups):
+        block = [row[1:] for row in rows if row[:1] == b"-"]
+        if same or not block:
+            continue
+        above = groups[at - 1][1] if at else []
+        below = groups[at + 1][1] if at + 1 < len(groups) else []
+        yield [row[1:] for row in above], block, [row[1:] for row in below]
+
+
+def _with_context(
+    above: list[bytes], block: list[bytes], below: list[bytes]
+) -> list[list[bytes]]:
+    """Return the block with its context, as far as the next telling line.
+
+    One side is enough, as the other may have changed; not where that leaves little that tells.
+    """
+    up = next((n for n, x in enumerate(reversed(above), 1) if _is_telling(x)), 0)
+    down = next((n for n, x in enumerate(below, 1) if _is_telling(x)), 0)
+    head, tail = above[len(above) - up :], below[:down]
+    if any(map(_is_telling, block)) and (head or tail):
+        sides = ([*head, *block] if head else [], [*block, *tail] if tail else [])
+        return [side for side in sides if side]
+    return [[*(head or above), *block, *(tail or below)]]
+
+
+def _is_telling(line: bytes) -> bool:
+    return TELLING.search(line) is not None
+
+
+def _spans(lines: list[bytes], hunks: Sequence[Hunk]) -> list[int]:
+    """Return, for each line, the furthest end of what a hunk makes and begins there or before."""
+    ends = [0] * (len(lines) + 1)
+    for hunk in hunks:
+        after = hunk.after
+        for place in occurrences(lines, after):
+            ends[place] = max(ends[place], place + len(after))
+    return list(accumulate(ends, max))
 
 
 def nearest(lines: list[bytes], wanted: list[bytes]) -> tuple[int, int] | None:

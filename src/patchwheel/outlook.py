@@ -69,7 +69,8 @@ class Seen:
     """A patch with its states: before the first commit and after each, and with all files at the end.
 
     `emptied` says of the state before a commit whether that commit leaves nothing of the patch to merge;
-    `stopped_with` names the earlier patches that it needs and the commit stops.
+    `stopped_with` names the earlier patches that it needs and the commit stops; `still_there` says
+    of a state whether it has, in its place, what the patch removes.
     """
 
     patch: Patch
@@ -77,6 +78,7 @@ class Seen:
     last: PatchStatus
     emptied: Callable[[int], bool]
     stopped_with: Callable[[int], str | None]
+    still_there: Callable[[int], bool]
 
 
 def judge(
@@ -106,10 +108,22 @@ def judge(
             undone = commits[landed[-1]]
             evidence.append(f"it applies again since {undone.oid[:12]}")
             return _with(outlook, "reverted", undone, evidence)
-        return _unless_reverted(repo, outlook, took, evidence, log)
+        found = _unless_reverted(repo, outlook, took, evidence, log)
+        if outlook.state == "landed" or found.state != "landed":
+            return found
+        if not seen.still_there(len(commits)):
+            return found
+        # Put back beside other changes, and no message says so.
+        later = range(landed[-1] + 1, len(history))
+        back = next(filter(seen.still_there, later), len(commits))
+        undone = commits[back - 1]
+        evidence.append(f"what it removes is there again since {undone.oid[:12]}")
+        return _with(outlook, "reverted", undone, evidence)
     if merged and last.state not in FINE:
         evidence = [f"pull request {merged.request}, its Upstream-Status, was merged"]
-        return _unless_reverted(repo, outlook, merged, evidence, log)
+        found = _unless_reverted(repo, outlook, merged, evidence, log)
+        if found.state == "reverted" or not seen.still_there(len(commits)):
+            return found
     return _stopped(repo, seen, outlook, commits)
 
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from patchwheel.series import Patch
 
 Files = dict[str, Content | None]
+KEPT = "nothing is left to merge, but lines that the patch removes are still there"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +71,7 @@ def preview(
     files, moved = repo.files(ends.new), moves(repo, ends.old, ends.new, patches)
     named = {p for patch in patches for d in patch.diffs for p in (d.old, d.new) if p}
     have(files[p].oid for p in named | {*moved.values()} if p in files)
-    new = Replay(files, repo.read, patches)
+    new = Replay(files, repo.read, patches, home=old.made)
     for path in moved.values():
         blob = new.files[path]
         data = repo.read([blob.oid])[blob.oid]
@@ -98,13 +99,11 @@ def merge(
     ends, moved = names
     result: Files = {}
     conflicts = []
-    went = {}
     paths = dict.fromkeys(p for diff in patch.diffs for p in (diff.old, diff.new) if p)
+    went = {path: moved[path] for path in paths if moved.get(path, path) != path}
     for path in paths:
         base, theirs = before.get(path), after.get(path)
         place = moved.get(path, path)
-        if place != path:
-            went[path] = place
         ours = new.get(place)
         if _same(base, theirs) or _same(ours, theirs):
             continue
@@ -124,6 +123,10 @@ def merge(
             _, data = repo.merge_file(*sides, labels=labels, favour="theirs")
         if theirs and data != sides[0]:
             result[place] = Content(mode=theirs.mode, data=data, oid=blob_id(data))
+    # A merge leaves nothing also where upstream moved the lines to another place.
+    kept = None if result else new.still_has(patch.diffs, after, moved=moved)
+    if kept is not None and not conflicts:
+        conflicts.append(Conflict(path=kept, why=KEPT))
     state: Literal["merged", "conflict", "landed"] = "merged" if result else "landed"
     if conflicts:
         state = "conflict"

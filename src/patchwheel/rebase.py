@@ -9,6 +9,7 @@ import json
 import os
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from patchwheel.authoring import (
@@ -24,12 +25,14 @@ from patchwheel.authoring import (
 from patchwheel.authoring import STATE as WORK
 from patchwheel.disk import rmtree, write_atomically
 from patchwheel.errors import PatchError
-from patchwheel.preview import moves
+from patchwheel.lint import SUBMODULE
+from patchwheel.patchdiff import Cursor, read_diffs
+from patchwheel.preview import KEPT, moves
+from patchwheel.replay import Content, Replay
 from patchwheel.repo import GitError, Repository
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from pathlib import Path
 
     from patchwheel.manifest import Fork
     from patchwheel.source import Source
@@ -307,10 +310,16 @@ def _git(work: WorkTree, *words: str, known: str = "") -> None:
             _git(work, "--continue", known=stopped)
             return
         if not files:
+            kept = _kept(work.repo)
             raise PatchError(
-                f"nothing is left of {patch!r}: upstream has it",
+                f"nothing is left of {patch!r}: upstream has it"
+                if kept is None
+                else f"{patch!r} cannot be merged: {KEPT}: {kept}",
                 where=folder,
-                hint=f"`patchwheel rebase {name} --skip` drops the patch, --abort puts everything back",
+                expected=None if kept is None else "the lines removed: git add FILE",
+                hint=f"then `patchwheel rebase {name} --continue`; --skip drops the patch, --abort puts everything back"
+                if kept
+                else f"`patchwheel rebase {name} --skip` drops the patch, --abort puts everything back",
             ) from err
         raise PatchError(
             f"{patch!r} conflicts in {', '.join(files)}",
@@ -318,6 +327,27 @@ def _git(work: WorkTree, *words: str, known: str = "") -> None:
             expected="the conflicts resolved between the markers and added: git add FILE",
             hint=f"then `patchwheel rebase {name} --continue`; --skip drops the patch, --abort puts everything back",
         ) from err
+
+
+def _kept(repo: Repository) -> str | None:
+    """Name a file that still has what the commit removes of which git found nothing left."""
+    words = ("diff-tree", "-p", "-M", "--binary", "--full-index")
+    data = repo.git(*words, "REBASE_HEAD^", "REBASE_HEAD")
+    diffs = list(read_diffs(Cursor(Path("REBASE_HEAD"), data)))
+    named = {path for diff in diffs for path in (diff.old, diff.new) if path}
+
+    def files(commit: str) -> dict[str, Content | None]:
+        blobs = repo.files(commit)
+        there = {path: blobs[path] for path in named if path in blobs}
+        data = repo.read([b.oid for b in there.values() if b.mode != SUBMODULE])
+        return {
+            path: Content(mode=blob.mode, data=data.get(blob.oid), oid=blob.oid)
+            for path, blob in there.items()
+        }
+
+    ours = Replay({}, repo.read, ())
+    ours.state.update(files("HEAD"))
+    return ours.still_has(diffs, files("REBASE_HEAD"))
 
 
 def _words(words: tuple[str, ...]) -> tuple[str, ...]:

@@ -7,15 +7,24 @@ The rules for where a hunk may match are those of `git apply` without fuzz.
 from __future__ import annotations
 
 import difflib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Never
 
 from patchwheel.errors import PatchError
 from patchwheel.lint import LINK, SUBMODULE, link_problem
-from patchwheel.matching import blob_id, find, nearest, occurrences, shown, split
+from patchwheel.matching import (
+    blob_id,
+    find,
+    nearest,
+    occurrences,
+    shown,
+    split,
+    still_there,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from patchwheel.patchdiff import FileDiff, Hunk
     from patchwheel.repo import Blob
@@ -44,6 +53,9 @@ class Content:
     oid: str
 
 
+Files = Mapping[str, Content | None]
+
+
 class MisfitError(PatchError):
     """`landed` means that what the patch does is there already."""
 
@@ -63,15 +75,23 @@ class MisfitError(PatchError):
 
 
 class Replay:
-    """The files of a tree, changed patch by patch; `read` gets the content of blobs by their ids."""
+    """The files of a tree, changed patch by patch; `read` gets the content of blobs by their ids.
+
+    `home` has, by the names of patches, what they made of their files where they last applied;
+    `made` is what they make of them here.
+    """
 
     def __init__(
         self,
         files: Mapping[str, Blob],
         read: Callable[[Sequence[str]], Mapping[str, bytes]],
         patches: Iterable[Patch],
+        *,
+        home: Mapping[str, Files] | None = None,
     ) -> None:
         self.files = files
+        self.home: Mapping[str, Files] = {} if home is None else home
+        self.made: dict[str, Files] = {}
         self.state: dict[str, Content | None] = {}
         named = {p for patch in patches for d in patch.diffs for p in (d.old, d.new)}
         blobs = {p: files[p] for p in named if p is not None and p in files}
@@ -99,6 +119,7 @@ class Replay:
                 landed=True,
             ) from err
         self.state.update(step.changed)
+        self.made[patch.name] = step.changed
         return tuple(step.landings)
 
     def changed(self) -> dict[str, Content | None]:
@@ -109,6 +130,36 @@ class Replay:
             if (was and (was.mode, was.oid)) != (now and (now.mode, now.oid)):
                 found[path] = now
         return found
+
+    def still_has(
+        self,
+        diffs: Iterable[FileDiff],
+        home: Files,
+        *,
+        moved: Mapping[str, str] | None = None,
+        in_place: bool = False,
+    ) -> str | None:
+        """Name a file that still has what diffs remove; `home` is what they made where they applied.
+
+        `moved` says where files went. With `in_place`, lines count beside their context only.
+        """
+        went = moved or {}
+        for diff in diffs:
+            leaves = diff.old != diff.new and not diff.copy
+            if diff.old is not None and leaves and self.get(diff.old):
+                return diff.old
+            if diff.new is None or diff.old is None or diff.binary:
+                continue
+            place = went.get(diff.new, diff.new)
+            now, made = self.get(place), home.get(diff.new)
+            if now is None or now.data is None:
+                continue
+            known = made.data if made else None
+            was = None if known is None else split(known)
+            lines = split(now.data)
+            if still_there(lines, diff.hunks, was, in_place=in_place):
+                return place
+        return None
 
     def get(self, path: str) -> Content | None:
         if path in self.state:
@@ -287,10 +338,14 @@ class _Step:
         return f"moved? there is {found[0]}" if found else None
 
     def landed(self) -> bool:
-        """Say whether the files are already as the patch makes them."""
-        return all(self.has_landed(diff) for diff in self.patch.diffs)
+        """Say whether all that the patch adds is there, and all that it removes is gone."""
+        if not all(self.has_result(diff) for diff in self.patch.diffs):
+            return False
+        home = self.replay.home.get(self.patch.name, {})
+        return self.replay.still_has(self.patch.diffs, home) is None
 
-    def has_landed(self, diff: FileDiff) -> bool:
+    def has_result(self, diff: FileDiff) -> bool:
+        """Say whether a file has what the patch makes, lines that it removes aside."""
         old = self.replay.get(diff.old) if diff.old is not None else None
         if diff.new is None:
             return old is None
@@ -305,4 +360,8 @@ class _Step:
         lines = split(now.data or b"")
         if diff.old is None and diff.hunks:
             return lines == diff.hunks[0].after
-        return all(occurrences(lines, hunk.after) for hunk in diff.hunks)
+        # A hunk that makes nothing leaves an empty file.
+        return all(
+            occurrences(lines, hunk.after) if hunk.after else not lines
+            for hunk in diff.hunks
+        )

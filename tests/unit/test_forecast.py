@@ -187,8 +187,16 @@ def test_a_patch_that_was_reverted_and_then_met_a_conflict_has_not_landed(
         )
         assert outlook.evidence[-1] == f"and reverted by {undone[:12]}"
         support.git(upstream.folder, "reset", "-q", "--hard", "HEAD^")
-    upstream.commit('Revert "Take it all"', a=numbered(1, 60, l33="theirs"))
-    assert upstream.outlook(data).state == "landed"
+    # No message tells, or that of another commit: the line that it removes is back in its place.
+    for message in ("Rework", 'Revert "Take it all"'):
+        undone = upstream.commit(message, a=numbered(1, 60, l33="theirs"))
+        outlook = upstream.outlook(data)
+        assert outlook.state == "reverted"
+        assert outlook.commit
+        assert outlook.commit.oid == undone
+        again = f"what it removes is there again since {undone[:12]}"
+        assert outlook.evidence[-1] == again
+        support.git(upstream.folder, "reset", "-q", "--hard", "HEAD^")
 
 
 def test_a_patch_that_landed_twice_counts_from_the_second_time(
@@ -216,6 +224,92 @@ def test_a_pull_request_that_was_merged_in_another_form_has_landed(
     back = upstream.commit(f'Revert "{title}"', a=with_line(30, "neither"))
     outlook = upstream.outlook(data)
     assert (outlook.state, outlook.commit and outlook.commit.oid) == ("reverted", back)
+
+
+def test_a_merged_pull_request_that_left_the_lines_has_not_landed(
+    upstream: Upstream,
+) -> None:
+    data = mail(upstream.diff(with_line(30)), trailers=SUBMITTED)
+    upstream.commit("ENH: it (#7)", a=numbered(1, 60, l28="as reviewed"))
+    assert upstream.outlook(data).state == "conflict"
+
+
+CUT = LINES.replace(b"line 30\nline 31\n", b"")
+TWINS = LINES + numbered(1, 60, l30="ours")
+# The pin, the patch's result, upstream's next state, and what is said.
+LANDED: dict[str, tuple[bytes, bytes, bytes, str]] = {
+    "removed": (LINES, CUT, CUT, "landed"),
+    "removed beside another change": (
+        LINES,
+        CUT,
+        CUT.replace(b"line 33\n", b"x\n"),
+        "landed",
+    ),
+    "the context is elsewhere, the lines are there": (
+        LINES + b"--\n" + CUT,
+        CUT + b"--\n" + CUT,
+        numbered(1, 60, l28="x") + b"--\n" + CUT,
+        "conflict",
+    ),
+    "the lines moved": (LINES, CUT, CUT + b"line 30\nline 31\n", "conflict"),
+    "one line moved": (
+        LINES,
+        LINES.replace(b"line 30\n", b""),
+        LINES.replace(b"line 30\n", b"") + b"line 30\n",
+        "conflict",
+    ),
+    "the lines moved and others came": (
+        LINES,
+        with_line(30),
+        with_line(30) + b"line 30\n",
+        "conflict",
+    ),
+    "what it adds is elsewhere, what it removes is there": (
+        TWINS,
+        with_line(30) + numbered(1, 60, l30="ours"),
+        TWINS.replace(b"line 28\n", b"x\n", 1),
+        "conflict",
+    ),
+    "a line of which others stay": (
+        b"return None\n" + numbered(1, 60, l30="return None"),
+        b"return None\n" + numbered(1, 60, l30="ours"),
+        b"return None\n" + numbered(1, 60, l30="ours"),
+        "landed",
+    ),
+    "a bracket": (
+        b"}\n" + numbered(1, 60, l30="}", l40="}"),
+        b"}\n" + numbered(1, 60, l40="}").replace(b"line 30\n", b""),
+        b"}\n" + numbered(1, 60, l40="}").replace(b"line 30\n", b"") + b"}\n",
+        "landed",
+    ),
+    "a blank line": (
+        numbered(1, 60, l30="", l40=""),
+        numbered(1, 60, l40="").replace(b"line 30\n", b""),
+        numbered(1, 60, l40="", l50="").replace(b"line 30\n", b""),
+        "landed",
+    ),
+    "a line that the patch moves": (
+        LINES,
+        LINES.replace(b"line 30\n", b"").replace(b"line 50\n", b"line 50\nline 30\n"),
+        LINES.replace(b"line 30\n", b"").replace(b"line 50\n", b"line 50\nline 30\n"),
+        "landed",
+    ),
+    "all of it": (LINES, b"", b"", "landed"),
+    "all of it, and upstream has some": (LINES, b"", b"x\n", "conflict"),
+}
+
+
+@pytest.mark.parametrize("case", LANDED)
+def test_a_patch_landed_if_what_it_removes_is_gone(
+    upstream: Upstream, case: str
+) -> None:
+    pin, ours, later, state = LANDED[case]
+    upstream.base = upstream.commit("Pin", a=pin, c=b"pin\n")
+    took = upstream.commit("Take it?", a=later)
+    outlook = upstream.outlook(mail(upstream.diff(ours)))
+    assert outlook.state == state
+    assert outlook.commit
+    assert outlook.commit.oid == took
 
 
 def test_where_a_file_went_is_told(upstream: Upstream) -> None:

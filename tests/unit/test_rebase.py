@@ -20,7 +20,7 @@ from patchwheel.authoring import EXPORTED, WorkTree, open_work
 from patchwheel.errors import ManifestError, PatchError
 from patchwheel.export import export
 from patchwheel.manifest import Sdist
-from patchwheel.preview import Ends, Merged, preview
+from patchwheel.preview import KEPT, Ends, Merged, preview
 from patchwheel.tree import apply_series
 
 if TYPE_CHECKING:
@@ -163,6 +163,11 @@ def test_a_conflict_is_told_once_and_not_of_the_patches_that_build_on_it(
         ({"b": LINES}, "conflict", "upstream removed it"),
         ({"a": with_line(30), "b": LINES}, "landed", None),
         ({"a": numbered(1, 60, l30="ours", l33="x"), "b": LINES}, "landed", None),
+        (
+            {"a": numbered(1, 60, l30="ours", l33="x") + b"line 30\n", "b": LINES},
+            "conflict",
+            KEPT,
+        ),
     ],
 )
 def test_what_is_gone_and_what_landed(
@@ -335,6 +340,22 @@ def test_a_patch_that_upstream_has_is_asked_about_and_never_dropped_unasked(
     assert "--skip" in str(caught.value.hint)
     rebase.proceed(kit.work, "skip")
     assert move.finish().removed == ("0010-p.patch",)
+
+
+def test_a_patch_whose_lines_upstream_moved_is_not_said_to_be_there(kit: Kit) -> None:
+    moved = numbered(1, 60, l30="ours", l33="x") + b"line 30\n"
+    move = Move(kit, {"a": moved, "b": LINES})
+    with pytest.raises(PatchError) as caught:
+        move.start()
+    assert caught.value.message == f"'ENH: a' cannot be merged: {KEPT}: a"
+    assert caught.value.expected == "the lines removed: git add FILE"
+    assert "rebase demo --continue`; --skip" in str(caught.value.hint)
+    done = moved.removesuffix(b"line 30\n")
+    (kit.work / "a").write_bytes(done)
+    move.git("add", "a")
+    rebase.proceed(kit.work, "continue")
+    move.finish()
+    assert move.files() == {"a": done, "b": with_line(10)}
 
 
 def test_a_file_that_upstream_removed_is_named(kit: Kit) -> None:

@@ -83,6 +83,108 @@ def test_every_patch_is_tried_also_after_one_that_fails(kit: Kit) -> None:
     assert status.tree is None
 
 
+CUT = LINES.replace(b"line 20\nline 21\n", b"")
+GONE = LINES.replace(b"line 20\n", b"")
+TWO = numbered(50, 60)
+# The state that the patch was made for, its result, what is there now, and whether it landed.
+LANDED: dict[str, tuple[Files, Files, Files, str]] = {
+    "removed": ({"a": LINES}, {"a": CUT}, {"a": CUT}, "landed"),
+    "the context is elsewhere, the lines are there": (
+        {"a": LINES},
+        {"a": CUT},
+        {"a": numbered(1, 40, l18="x") + CUT},
+        "fails",
+    ),
+    "one line, and the context is elsewhere": (
+        {"a": LINES},
+        {"a": GONE},
+        {"a": numbered(1, 40, l18="x") + GONE},
+        "fails",
+    ),
+    "the lines moved": (
+        {"a": LINES},
+        {"a": CUT},
+        {"a": CUT + b"line 20\nline 21\n"},
+        "fails",
+    ),
+    "what it adds is elsewhere, what it removes is there": (
+        {"a": LINES},
+        {"a": numbered(1, 40, l20="x")},
+        {"a": numbered(1, 40, l18="y") + numbered(1, 40, l20="x")},
+        "fails",
+    ),
+    "a line of which others stay": (
+        {"a": numbered(1, 40, l20="return None")},
+        {"a": GONE},
+        {"a": GONE + b"return None\n"},
+        "landed",
+    ),
+    "a bracket": (
+        {"a": numbered(1, 40, l20="}")},
+        {"a": GONE},
+        {"a": GONE + b"}\nx\n}\n"},
+        "landed",
+    ),
+    "a bracket that is there": (
+        {"a": numbered(1, 40, l20="}")},
+        {"a": GONE},
+        {"a": numbered(1, 40, l18="x", l20="}") + GONE},
+        "fails",
+    ),
+    "a line that the patch moves": (
+        {"a": LINES},
+        {"a": GONE.replace(b"line 23\n", b"line 23\nline 20\n")},
+        {"a": GONE.replace(b"line 23\n", b"line 23\nline 20\n")},
+        "landed",
+    ),
+    "all lines": ({"a": LINES}, {"a": b""}, {"a": b""}, "landed"),
+    "all lines, and others are there": ({"a": LINES}, {"a": b""}, {"a": TWO}, "fails"),
+    "the file": ({"a": LINES, "b": TWO}, {"b": TWO}, {"b": TWO}, "landed"),
+    "the file, which changed": (
+        {"a": LINES, "b": TWO},
+        {"b": TWO},
+        {"a": GONE, "b": TWO},
+        "fails",
+    ),
+    "a rename": ({"a": LINES}, {"b": LINES}, {"b": LINES}, "landed"),
+    "a rename that left the old file": (
+        {"a": LINES},
+        {"b": LINES},
+        {"a": LINES, "b": LINES},
+        "fails",
+    ),
+    "a rename with the lines": (
+        {"a": LINES},
+        {"b": CUT},
+        {"b": numbered(1, 40, l18="x") + CUT},
+        "fails",
+    ),
+    "a mode": ({"a": LINES}, {"a": ("100755", CUT)}, {"a": ("100755", CUT)}, "landed"),
+    "lines without the mode": (
+        {"a": LINES},
+        {"a": ("100755", CUT)},
+        {"a": CUT},
+        "fails",
+    ),
+    "another file has the lines": (
+        {"a": LINES, "b": TWO},
+        {"a": CUT, "b": TWO},
+        {"a": CUT, "b": LINES},
+        "landed",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", LANDED)
+def test_a_patch_landed_if_what_it_adds_is_there_and_what_it_removes_is_gone(
+    kit: Kit, case: str
+) -> None:
+    old, new, now, state = LANDED[case]
+    series = kit.series(mail(kit.diff(old, new)))
+    [status] = fork_status(kit.source(now), series, store=kit.store).patches
+    assert status.state == state
+
+
 def test_pin_wheel_and_upstream(kit: Kit) -> None:
     source, series = kit.source({"a": LINES}), kit.series()
     pinned = replace(source, fork=replace(source.fork, commit="1" * 40, tag="v1.0"))
