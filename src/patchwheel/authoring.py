@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from patchwheel import markers
 from patchwheel.digest import digest
 from patchwheel.disk import rmtree, write_atomically
 from patchwheel.errors import PatchError
@@ -33,8 +34,6 @@ WHO = "patchwheel <patchwheel>"
 FETCH = ("fetch", "-q", "--no-tags", "--no-write-fetch-head", "--force")
 # Attributes of the project must not change a byte between the source tree and the files.
 ATTRIBUTES = "* -text -eol -ident -filter -working-tree-encoding\n"
-# Not `=======`, which is a title's underline too.
-MARKERS = "^(<{7}|>{7}) "
 UNFINISHED = {
     "rebase-merge": "rebase",
     "rebase-apply": "rebase or am",
@@ -103,13 +102,20 @@ class WorkTree:
         listed = ", ".join(row[3:] for row in rows[:5]) + more
         return f"there are changes without a commit: {listed}" if rows else None
 
-    def markers(self, *revisions: str) -> str | None:
-        """Say which files were given a conflict's markers between two states, as `git diff` names them."""
-        words = ("diff", "--name-only", f"-G{MARKERS}", *revisions)
-        files = self.repo.text(*words).splitlines()
-        return (
-            f"markers of a conflict are left in {', '.join(files)}" if files else None
+    def check_markers(self, hint: str, commits: Sequence[str] | None = None) -> None:
+        """Raise PatchError for markers of a conflict in the index or, if given, in what commits since the pin add."""
+        files = (
+            markers.in_index(self.repo, EXPORTED)
+            if commits is None
+            else markers.in_commits(self.repo, commits, before=BASE, series=EXPORTED)
         )
+        if files:
+            raise PatchError(
+                f"markers of a conflict are left in {', '.join(files)}",
+                where=self.folder,
+                hint=f"{hint}; where such lines are meant, give the file longer markers: "
+                f"echo '{files[0]} conflict-marker-size=64' >> {self.folder}/.git/info/attributes",
+            )
 
     def unexported(self) -> str | None:
         """Say what would be lost if the work tree were put to another state."""

@@ -74,9 +74,10 @@ def export(
         if problem := work.unfinished() or work.edits():
             raise PatchError(problem, where=folder, hint=f"git -C {folder} status")
         job = _Job(work, source, series)
-        if problem := work.markers(BASE, "HEAD"):
-            hint = f"resolve them, and commit to the patch: git -C {folder} rebase -i {BASE}"
-            raise PatchError(problem, where=folder, hint=hint)
+        work.check_markers(
+            f"resolve them, and commit to the patch: git -C {folder} rebase -i {BASE}",
+            job.commits,
+        )
         patches = job.patches(scratch, exact=exact)
         if others is not None:
             check_requires({**others, series.fork: patches})

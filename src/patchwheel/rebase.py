@@ -157,9 +157,8 @@ def proceed(folder: Path, how: str) -> None:
     onto = work.repo.text("rev-parse", ONTO)
     killed = _killed(folder / ".git" / "rebase-merge")
     if work.unfinished() and not killed:
-        if how == "continue" and (problem := work.markers("--cached", "HEAD")):
-            hint = "resolve them, then git add FILE and --continue again"
-            raise PatchError(problem, where=folder, hint=hint)
+        if how == "continue":
+            work.check_markers("resolve them, then git add FILE and --continue again")
         _git(work, f"--{how}")
     elif how == "skip":
         raise PatchError(

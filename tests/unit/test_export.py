@@ -398,6 +398,66 @@ def test_what_makes_no_series_is_refused(
     assert f"git -C {session.kit.work}" in str(error.hint)
 
 
+MARKED = b"<<<<<<< ours\n1\n=======\n2\n>>>>>>> theirs\n"
+
+
+def test_markers_of_a_conflict_are_refused_until_they_are_said_to_be_meant(
+    session: Session,
+) -> None:
+    session.write("t", MARKED)
+    session.commit("Test merges")
+    error = session.refusal()
+    assert error.message == "markers of a conflict are left in t"
+    assert f"git -C {session.kit.work} rebase -i" in str(error.hint)
+    # What it says to do, to the letter.
+    command = str(error.hint).rpartition("markers: ")[2]
+    subprocess.run(["sh", "-c", command], check=True)
+    assert session.export().written == ("0040-test-merges.patch",)
+    # And in another work tree of that series nothing has to be said again.
+    (session.kit.work / ".git" / "info" / "attributes").write_text("")
+    session.check_round_trip()
+    # A conflict of git's in that file is found still.
+    session.write("t", MARKED + MARKED)
+    session.commit("Again")
+    assert session.refusal().message == "markers of a conflict are left in t"
+
+
+def test_markers_that_a_later_patch_removes_are_refused(session: Session) -> None:
+    session.write("a", (session.kit.work / "a").read_bytes() + MARKED)
+    session.commit("Four")
+    session.write("a", LINES)
+    session.commit("Five")
+    assert session.refusal().message == "markers of a conflict are left in a"
+
+
+def test_a_file_with_markers_may_be_moved(kit: Kit) -> None:
+    states: list[Files] = [{"t": MARKED}, {"t": MARKED + b"end\n"}]
+    source, series = kit.steps(*states)
+    session = Session(kit, apply_series(source, series, store=kit.store))
+    session.git("mv", "t", "u")
+    session.commit("Move it")
+    assert session.export().written == ("0020-move-it.patch",)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"Title\n=======\n",
+        b">>>>>>> quoted\n\n=======\n",
+        b"<<<<<<< ours\n1\n>>>>>>> theirs\n",
+        b">>>>>>> theirs\n=======\n<<<<<<< ours\n",
+        b"<<<<<<< ours\n======\n>>>>>>> theirs\n",
+        b"<<<<<< ours\n======\n>>>>>> theirs\n",
+        b"print <<<<<<< ours\n=======\n>>>>>>> theirs\n",
+        b">>> x < 1\n===\n> y\n",
+    ],
+)
+def test_what_is_no_conflict_is_exported(session: Session, text: bytes) -> None:
+    session.write("doc.rst", text)
+    session.commit("DOC: it")
+    assert session.export().written == ("0040-doc-it.patch",)
+
+
 def test_a_series_that_lacks_what_it_requires_is_refused(session: Session) -> None:
     session.write("b", b"1\n")
     session.commit("One", f"{STATUS}\nRequires: other/0010-x")

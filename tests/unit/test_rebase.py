@@ -319,6 +319,123 @@ def test_a_conflict_that_was_added_with_its_markers_is_not_taken_for_resolved(
         move.finish()
 
 
+def sized(size: str) -> Files:
+    return {".gitattributes": f"a conflict-marker-size={size}\n".encode()}
+
+
+@pytest.mark.parametrize(
+    ("attributes", "info", "path", "size", "end", "style"),
+    [
+        (sized("32"), "", "a", 32, b"\n", "zdiff3"),
+        (sized("32"), "", "a", 32, b"\r\n", "merge"),
+        (sized("3"), "", "a", 3, b"\n", "diff3"),
+        (sized("1"), "", "a", 1, b"\r\n", "zdiff3"),
+        (sized("0"), "", "a", 7, b"\r\n", "diff3"),
+        (sized("long"), "", "a", 7, b"\n", "merge"),
+        (sized("9"), "a conflict-marker-size=12\n", "a", 12, b"\n", "zdiff3"),
+        (
+            {"d/.gitattributes": sized("5")[".gitattributes"]},
+            "",
+            "d/a",
+            5,
+            b"\n",
+            "merge",
+        ),
+        ({".gitattributes": b"a -diff\n"}, "", "a", 7, b"\n", "zdiff3"),
+    ],
+)
+def test_markers_are_found_however_git_was_told_to_write_them(
+    kit: Kit,
+    monkeypatch: pytest.MonkeyPatch,
+    attributes: Files,
+    info: str,
+    path: str,
+    size: int,
+    end: bytes,
+    style: str,
+) -> None:
+    settings = tuple(
+        f"merge.conflictStyle={style}" if "conflictStyle" in word else word
+        for word in rebase.SETTINGS
+    )
+    monkeypatch.setattr(rebase, "SETTINGS", settings)
+    texts = [LINES, with_line(30), with_line(30, "theirs")]
+    was, ours, theirs = (text.replace(b"\n", end) for text in texts)
+    base: Files = {path: was, **attributes}
+    patch = mail(kit.diff({path: was}, {path: ours}), subject="ENH: a")
+    move = Move(kit, {**base, path: theirs}, patch, base=base)
+    open_work(move.tree, kit.work, store=kit.store)
+    with (kit.work / ".git" / "info" / "attributes").open("a") as file:
+        file.write(info)
+    with pytest.raises(PatchError, match=f"conflicts in {path}"):
+        move.start()
+    opening = b"\n" + b"<" * size + b" HEAD" + end
+    assert opening in (kit.work / path).read_bytes()
+    move.git("add", path)
+    with pytest.raises(PatchError, match=f"a conflict are left in {path}") as caught:
+        rebase.proceed(kit.work, "continue")
+    assert "git add FILE and --continue again" in str(caught.value.hint)
+    move.git("commit", "-q", "--no-edit")
+    rebase.proceed(kit.work, "continue")
+    with pytest.raises(PatchError, match=f"a conflict are left in {path}"):
+        move.finish()
+
+
+def test_a_patch_that_makes_markers_longer_hides_no_shorter_ones(kit: Kit) -> None:
+    base: Files = {"a": LINES}
+    diff = kit.diff(base, {"a": with_line(30), **sized("32")})
+    move = Move(kit, {"a": with_line(30, "theirs")}, mail(diff), base=base)
+    with pytest.raises(PatchError, match="conflicts in a"):
+        move.start()
+    assert "\n<<<<<<< HEAD\n" in (kit.work / "a").read_text()
+    move.git("add", "a")
+    with pytest.raises(PatchError, match="markers of a conflict are left in a"):
+        rebase.proceed(kit.work, "continue")
+
+
+@pytest.mark.parametrize("mark", ["<", "|", ">"])
+def test_one_marker_that_was_left_is_found(kit: Kit, mark: str) -> None:
+    move = Move(kit, {"a": with_line(30, "theirs"), "b": LINES})
+    with pytest.raises(PatchError, match="conflicts in a"):
+        move.start()
+    lines = (kit.work / "a").read_text().splitlines()
+    [left] = [line for line in lines if line.startswith(mark * 7)]
+    (kit.work / "a").write_bytes(with_line(30, left))
+    move.git("add", "a")
+    with pytest.raises(PatchError, match="markers of a conflict are left in a"):
+        rebase.proceed(kit.work, "continue")
+
+
+def test_a_heading_in_a_conflict_is_resolved(kit: Kit) -> None:
+    move = Move(kit, {"a": with_line(30, "theirs"), "b": LINES})
+    with pytest.raises(PatchError, match="conflicts in a"):
+        move.start()
+    both = with_line(30, "Heading\n=======\n>>>>>>> quoted\n")
+    (kit.work / "a").write_bytes(both)
+    move.git("add", "a")
+    rebase.proceed(kit.work, "continue")
+    move.finish()
+    assert move.files()["a"] == both
+
+
+def test_markers_that_the_series_has_are_no_conflict(kit: Kit) -> None:
+    base: Files = {"a": LINES}
+    meant = b"<<<<<<< ours\n1\n=======\n2\n>>>>>>> theirs\n"
+    ours: Files = {"a": with_line(30), "t": meant}
+    patch = mail(kit.diff(base, ours), subject="ENH: a")
+    move = Move(kit, {"a": with_line(30, "theirs")}, patch, base=base)
+    with pytest.raises(PatchError, match="conflicts in a"):
+        move.start()
+    move.git("add", "a")
+    with pytest.raises(PatchError, match="markers of a conflict are left in a"):
+        rebase.proceed(kit.work, "continue")
+    (kit.work / "a").write_bytes(with_line(30, "both"))
+    move.git("add", "a")
+    rebase.proceed(kit.work, "continue")
+    move.finish()
+    assert move.files() == {"a": with_line(30, "both"), "t": meant}
+
+
 def test_a_patch_can_be_dropped_on_the_way(kit: Kit) -> None:
     move = Move(kit, {"a": with_line(30, "theirs"), "b": LINES})
     with pytest.raises(PatchError, match="conflicts"):
