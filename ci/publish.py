@@ -139,9 +139,9 @@ def unchanged(staged: Path) -> None:
 
 def interpreter(version: str) -> Path:
     """Find the Python that the wheels were made for; uv itself stops at pyenv's shims."""
-    from patchwheel.errors import PatchwheelError
-    from patchwheel.interpreter import find_interpreter
-    from patchwheel.report import Quiet
+    from patchwheel.kit.errors import PatchwheelError
+    from patchwheel.kit.interpreter import find_interpreter
+    from patchwheel.kit.progress import Quiet
 
     try:
         return find_interpreter(version, report=Quiet()).path

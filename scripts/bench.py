@@ -22,13 +22,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from patchwheel.index import load_index_config
-from patchwheel.interpreter import find_interpreter
+from patchwheel.kit.interpreter import find_interpreter
+from patchwheel.kit.progress import Quiet
+from patchwheel.kit.repo import Repository
+from patchwheel.kit.store import Store
 from patchwheel.manifest import Fork, load_manifest
-from patchwheel.repo import Repository
-from patchwheel.report import Quiet
 from patchwheel.series import load_series
 from patchwheel.source import Source
-from patchwheel.store import Store
 from patchwheel.tree import apply_series
 
 if TYPE_CHECKING:

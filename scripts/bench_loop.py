@@ -20,12 +20,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from bench import PLAIN, ROOT, cpu, project_copy
 
-from patchwheel.interpreter import find_interpreter
+from patchwheel.kit.interpreter import find_interpreter
+from patchwheel.kit.progress import Quiet
+from patchwheel.kit.store import default_root
 from patchwheel.lock import load_lock
 from patchwheel.manifest import load_manifest
 from patchwheel.pipeline import Options, Pipeline
-from patchwheel.report import Quiet
-from patchwheel.store import default_root
 from patchwheel.upstream_tests import select_tests
 
 if TYPE_CHECKING:

@@ -18,9 +18,9 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from patchwheel.errors import PatchError
 from patchwheel.forecast import Span, forecast
-from patchwheel.repo import GitError, Repository
+from patchwheel.kit.errors import PatchError
+from patchwheel.kit.repo import GitError, Repository
 from patchwheel.series import check_patch, read_patch
 
 if TYPE_CHECKING:

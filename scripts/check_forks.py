@@ -19,9 +19,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from xml.etree import ElementTree as ET
 
 from patchwheel.console import CONSOLE
-from patchwheel.errors import CheckError, MachineError, ManifestError, PatchwheelError
+from patchwheel.kit.errors import (
+    CheckError,
+    MachineError,
+    ManifestError,
+    PatchwheelError,
+)
+from patchwheel.kit.store import default_root
 from patchwheel.pipeline import LINK, Options, Pipeline
-from patchwheel.store import default_root
 from patchwheel.upstream_tests import run_files, select_tests
 
 if TYPE_CHECKING:

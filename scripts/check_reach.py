@@ -26,11 +26,11 @@ from typing import TYPE_CHECKING
 from patchwheel.backend import open_workplace, rename_project
 from patchwheel.compile import locked_environment
 from patchwheel.configure import configure, lean
+from patchwheel.kit.progress import Quiet
+from patchwheel.kit.repo import Blob, Change, Repository
 from patchwheel.pipeline import Options, Pipeline, Tooling
 from patchwheel.plan import make_plan
 from patchwheel.reach import MADE
-from patchwheel.repo import Blob, Change, Repository
-from patchwheel.report import Quiet
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

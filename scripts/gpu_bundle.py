@@ -22,11 +22,11 @@ from typing import TYPE_CHECKING, Any
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from patchwheel.errors import CheckError, PatchwheelError
+from patchwheel.kit.errors import CheckError, PatchwheelError
+from patchwheel.kit.progress import Quiet
+from patchwheel.kit.repo import Repository
+from patchwheel.kit.store import default_root
 from patchwheel.pipeline import Options, Pipeline
-from patchwheel.repo import Repository
-from patchwheel.report import Quiet
-from patchwheel.store import default_root
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping

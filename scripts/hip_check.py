@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Any
 
 from patchwheel.buildenv import site_packages
 from patchwheel.compile import locked_environment
-from patchwheel.errors import CheckError, MachineError, PatchwheelError
+from patchwheel.kit.errors import CheckError, MachineError, PatchwheelError
+from patchwheel.kit.progress import Quiet
+from patchwheel.kit.repo import Repository
+from patchwheel.kit.store import default_root
 from patchwheel.pipeline import Options, Pipeline
-from patchwheel.repo import Repository
-from patchwheel.report import Quiet
 from patchwheel.rocm import TARGETS
-from patchwheel.store import default_root
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -13,9 +13,9 @@ import hypothesis
 import pytest
 import support
 
-from patchwheel import store as store_module
-from patchwheel.interpreter import Interpreter, find_interpreter
-from patchwheel.store import Store, default_root
+from patchwheel.kit import store as store_module
+from patchwheel.kit.interpreter import Interpreter, find_interpreter
+from patchwheel.kit.store import Store, default_root
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -13,7 +13,7 @@ import zlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Never
 
-from patchwheel.errors import InputError
+from patchwheel.kit.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

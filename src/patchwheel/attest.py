@@ -14,7 +14,7 @@ import uuid
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from patchwheel.digest import digest
+from patchwheel.kit.digest import digest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

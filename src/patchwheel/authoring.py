@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from patchwheel import markers
-from patchwheel.digest import digest
-from patchwheel.disk import rmtree, write_atomically
-from patchwheel.errors import PatchError
-from patchwheel.repo import GitError, Repository
+from patchwheel.kit.digest import digest
+from patchwheel.kit.errors import PatchError
+from patchwheel.kit.files import rmtree, write_atomically
+from patchwheel.kit.repo import GitError, Repository
 from patchwheel.series import load_series
 from patchwheel.tree import REPORT, PatchedTree, apply_series
 from patchwheel.trial import apply
@@ -21,9 +21,9 @@ from patchwheel.trial import apply
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from patchwheel.kit.store import Store
     from patchwheel.series import Patch
     from patchwheel.source import Source
-    from patchwheel.store import Store
 
 BRANCH = "patchwheel"
 BASE = "refs/patchwheel/base"

@@ -11,9 +11,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from patchwheel import cuda, rocm, run, toolchain
+from patchwheel import cuda, rocm, toolchain
 from patchwheel.buildenv import build_system, site_packages
-from patchwheel.errors import BuildError, MachineError, ManifestError
+from patchwheel.kit import process
+from patchwheel.kit.errors import BuildError, MachineError, ManifestError
 from patchwheel.lock import RELOCK
 from patchwheel.sandbox import detect, open_room
 
@@ -23,10 +24,10 @@ if TYPE_CHECKING:
     from pyproject_hooks import BuildBackendHookCaller
 
     from patchwheel.buildenv import BuildSystem, Shop
+    from patchwheel.kit.progress import Report
+    from patchwheel.kit.store import Store
     from patchwheel.manifest import Fork
-    from patchwheel.report import Report
     from patchwheel.sandbox import Room
-    from patchwheel.store import Store
     from patchwheel.toolchain import Tool
 
 NINJA = re.compile(r"\[(\d+)/(\d+)\] ")
@@ -184,7 +185,7 @@ class Workplace:
                 tail=str(err).splitlines()[-5:],
                 hint=RELOCK,
             ) from err
-        except run.CommandError as err:
+        except process.CommandError as err:
             raise BuildError(
                 f"{self.fork.name}: {what}",
                 tail=err.tail,

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from patchwheel import cuda, toolchain
-from patchwheel.digest import digest, file_sha256
-from patchwheel.errors import ManifestError
+from patchwheel.kit.digest import digest, file_sha256
+from patchwheel.kit.errors import ManifestError
+from patchwheel.kit.uv import install, make_venv
 from patchwheel.lock import RELOCK
-from patchwheel.uv import install, make_venv
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
     from packaging.requirements import Requirement
 
     from patchwheel.index import IndexConfig
-    from patchwheel.interpreter import Interpreter
+    from patchwheel.kit.interpreter import Interpreter
+    from patchwheel.kit.progress import Report
+    from patchwheel.kit.store import Store
     from patchwheel.lock import Distribution
     from patchwheel.manifest import Fork
-    from patchwheel.report import Report
     from patchwheel.sandbox import Wanted
-    from patchwheel.store import Store
 
 KIND: Final = "build-envs"
 LAYOUT = 3

@@ -9,9 +9,9 @@ from string import Template
 from typing import TYPE_CHECKING
 
 from patchwheel.backend import CUDA
-from patchwheel.digest import digest
-from patchwheel.disk import write_atomically
-from patchwheel.errors import CheckError, ManifestError
+from patchwheel.kit.digest import digest
+from patchwheel.kit.errors import CheckError, ManifestError
+from patchwheel.kit.files import write_atomically
 from patchwheel.lock import build_settings
 from patchwheel.plan import RECIPE
 from patchwheel.series import load_series

@@ -14,7 +14,7 @@ import click
 
 from patchwheel import __version__, render, upkeep
 from patchwheel.console import CONSOLE
-from patchwheel.errors import (
+from patchwheel.kit.errors import (
     BuildError,
     CheckError,
     InputError,
@@ -22,9 +22,9 @@ from patchwheel.errors import (
     PatchError,
     PatchwheelError,
 )
+from patchwheel.kit.store import Store, default_root
 from patchwheel.lint import check_requires
 from patchwheel.pipeline import LINK, Options, Pipeline
-from patchwheel.store import Store, default_root
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -682,7 +682,7 @@ def print_json(value: object) -> None:
 
 def main() -> None:
     """Run the command line; the one place that turns errors into exit codes."""
-    from patchwheel.repo import scrub_environment
+    from patchwheel.kit.repo import scrub_environment
 
     scrub_environment()
     # A CI job that is cancelled gets this signal: end as for Ctrl-C, children included.

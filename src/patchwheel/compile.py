@@ -25,11 +25,11 @@ from patchwheel.buildenv import (
     name_of,
     static_build_requirements,
 )
-from patchwheel.digest import digest
 from patchwheel.elf import MAGIC
+from patchwheel.kit.digest import digest
+from patchwheel.kit.repo import Repository
 from patchwheel.lock import build_settings
 from patchwheel.relocate import check_relocated, relocate
-from patchwheel.repo import Repository
 from patchwheel.sandbox import detect
 from patchwheel.wheelfile import read_wheel
 
@@ -38,11 +38,11 @@ if TYPE_CHECKING:
 
     from patchwheel.backend import Workplace
     from patchwheel.buildenv import Shop
-    from patchwheel.interpreter import Interpreter
+    from patchwheel.kit.interpreter import Interpreter
+    from patchwheel.kit.store import Store
     from patchwheel.lock import ForkBuild
     from patchwheel.manifest import Fork
     from patchwheel.plan import Plan
-    from patchwheel.store import Store
     from patchwheel.toolchain import Tool
 
 # Raised whenever the same inputs would make other bytes than before.

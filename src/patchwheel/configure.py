@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any, Final
 from patchwheel import toolchain
 from patchwheel.backend import compilers, open_workplace, rename_project
 from patchwheel.buildenv import parse_build_system
-from patchwheel.digest import digest, file_sha256
-from patchwheel.errors import BuildError
+from patchwheel.kit.digest import digest, file_sha256
+from patchwheel.kit.errors import BuildError
+from patchwheel.kit.progress import Quiet
+from patchwheel.kit.repo import Repository
 from patchwheel.lock import build_settings
 from patchwheel.ninjafile import Edge, parse_ninja
 from patchwheel.reach import MADE, located
-from patchwheel.repo import Repository
-from patchwheel.report import Quiet
 from patchwheel.sandbox import detect
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from patchwheel import run
-from patchwheel.errors import MachineError
+from patchwheel.kit import process
+from patchwheel.kit.errors import MachineError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -54,7 +54,7 @@ def assemble(toolkit: Path, *, compiler: Sequence[str], log: Path) -> None:
     # A soname is all that a link against the driver's library takes from it.
     words = [*compiler, "-shared", "-nostdlib", "-Wl,-soname,libcuda.so.1"]
     words += ["-x", "c", os.devnull, "-o", str(stubs / "libcuda.so")]
-    run.logged(words, cwd=toolkit, env=run.base_env(), log=log)
+    process.logged(words, cwd=toolkit, env=process.base_env(), log=log)
     if lacks := lacking(toolkit):
         raise MachineError(
             f"the CUDA wheels of the build environment lack {', '.join(lacks)}",

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from patchwheel import cuda, rocm, run, toolchain
+from patchwheel import cuda, rocm, toolchain
 from patchwheel.backend import CUDA, HIPCC, compilers
-from patchwheel.errors import ManifestError, PatchwheelError
-from patchwheel.interpreter import find_interpreter
-from patchwheel.report import Quiet
+from patchwheel.kit import process
+from patchwheel.kit.errors import ManifestError, PatchwheelError
+from patchwheel.kit.interpreter import find_interpreter
+from patchwheel.kit.progress import Quiet
 from patchwheel.sandbox import detect
 from patchwheel.toolchain import MEMORY_PER_JOB, free_memory, worker_count
 
@@ -70,7 +71,9 @@ def _finding(
 def _git() -> Finding:
     fix = toolchain.install_command(["git"])
     try:
-        out = run.capture(["git", "--version"], cwd=Path("/"), env=run.base_env())
+        out = process.capture(
+            ["git", "--version"], cwd=Path("/"), env=process.base_env()
+        )
     except PatchwheelError:
         return _finding("git", "not found", fix, needed=True)
     text = out.decode().strip()

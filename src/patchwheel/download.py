@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-from patchwheel.digest import file_sha256
-from patchwheel.errors import InputError
 from patchwheel.index import find_file
+from patchwheel.kit.digest import file_sha256
+from patchwheel.kit.errors import InputError
 from patchwheel.web import (
     TIMEOUT,
     Flaky,
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     import requests
 
     from patchwheel.index import IndexConfig
-    from patchwheel.report import Report
+    from patchwheel.kit.progress import Report
+    from patchwheel.kit.store import Store
     from patchwheel.simple import IndexFile
-    from patchwheel.store import Store
 
 # A connection that is cut loses at most one piece; what came before is kept.
 PIECE = 1 << 17

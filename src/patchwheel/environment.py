@@ -13,21 +13,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from patchwheel import run, uv
 from patchwheel.buildenv import site_packages
-from patchwheel.digest import digest
-from patchwheel.disk import write_atomically
-from patchwheel.errors import CheckError, MachineError
+from patchwheel.kit import process, uv
+from patchwheel.kit.digest import digest
+from patchwheel.kit.errors import CheckError, MachineError
+from patchwheel.kit.files import write_atomically
 from patchwheel.unpack import unpack
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from patchwheel.interpreter import Interpreter
+    from patchwheel.kit.interpreter import Interpreter
+    from patchwheel.kit.progress import Report
+    from patchwheel.kit.store import Store
     from patchwheel.lock import Distribution, EnvironmentLock
     from patchwheel.manifest import Manifest
-    from patchwheel.report import Report
-    from patchwheel.store import Store
     from patchwheel.wheel import Finished
 
 KIND: Final = "environments"
@@ -210,13 +210,13 @@ def _inspect(
     answer = folder / "answer.json"
     (folder / "question.json").write_text(json.dumps(question))
     try:
-        run.logged(
+        process.logged(
             [python, "-I", CHECK, folder / "question.json", answer],
             cwd=folder,
-            env=run.base_env(),
+            env=process.base_env(),
             log=folder / "inspect.log",
         )
-    except run.CommandError as err:
+    except process.CommandError as err:
         raise CheckError(
             "the environment's Python stopped while it imported the forks",
             where=python,

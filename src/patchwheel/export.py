@@ -8,12 +8,12 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Never
 
-from patchwheel import folderswap
 from patchwheel.authoring import BASE, EXPORTED, FETCH, WorkTree
-from patchwheel.errors import PatchError
+from patchwheel.kit import atomic_dir
+from patchwheel.kit.errors import PatchError
+from patchwheel.kit.repo import GitError, Repository
 from patchwheel.lint import check_requires, warnings
 from patchwheel.replay import MisfitError
-from patchwheel.repo import GitError, Repository
 from patchwheel.series import SERIES, check_patch, load_series, read_patch
 from patchwheel.serieswriter import name_patches, write_series
 from patchwheel.tree import REPORT, apply_series, replay
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from patchwheel.kit.store import Store
     from patchwheel.patchfile import Mail
     from patchwheel.replay import Replay
     from patchwheel.series import Patch, Series
     from patchwheel.source import Source
-    from patchwheel.store import Store
 
 # Every setting that could change a byte of the output is given, or isolated away by `repo`.
 FORMAT = (
@@ -67,7 +67,7 @@ def export(
     """
     target = source.fork.patches
     with store.lock(f"export-{source.fork.name}"), store.scratch() as scratch:
-        place = scratch / source.fork.name if check else folderswap.fresh(target)
+        place = scratch / source.fork.name if check else atomic_dir.fresh(target)
         series = load_series(target)
         work = WorkTree(folder)
         work.check_pin(source)
@@ -95,7 +95,7 @@ def export(
                     hint=REPORT,
                 )
             if not check:
-                folderswap.swap(target)
+                atomic_dir.swap(target)
         result = ExportResult(
             written=tuple(n for n in new if old.get(n) != new[n]),
             kept=tuple(n for n in new if old.get(n) == new[n]),

@@ -13,10 +13,10 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+from patchwheel.kit.repo import Blob
 from patchwheel.outlook import Commit, Outlook, Seen, judge
 from patchwheel.preview import Ends, merge
 from patchwheel.replay import Replay
-from patchwheel.repo import Blob
 from patchwheel.status import FINE, try_patch
 
 if TYPE_CHECKING:
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
         Sequence,
     )
 
+    from patchwheel.kit.repo import Repository
     from patchwheel.replay import Files
-    from patchwheel.repo import Repository
     from patchwheel.series import Patch
     from patchwheel.status import PatchStatus
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from patchwheel import metadata
 from patchwheel.archive import make_entry, zip_date
-from patchwheel.errors import InputError
+from patchwheel.kit.errors import InputError
+from patchwheel.kit.repo import Repository
 from patchwheel.plan import METADATA, old_tree, read_projects
-from patchwheel.repo import Repository
 from patchwheel.wheelfile import output_names, read_wheel
 
 if TYPE_CHECKING:

@@ -6,17 +6,17 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from patchwheel.digest import digest
+from patchwheel.kit.digest import digest
+from patchwheel.kit.repo import GitError, Repository
 from patchwheel.remote import Remote, refuse
-from patchwheel.repo import GitError, Repository
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from patchwheel.kit.progress import Report
+    from patchwheel.kit.store import Store
     from patchwheel.manifest import Fork
-    from patchwheel.report import Report
     from patchwheel.source import Source
-    from patchwheel.store import Store
 
 # Files are fetched when they are wanted, many at once; from some servers, and from folders, all of them come.
 FETCH = ("fetch", "--quiet", "--no-write-fetch-head", "--filter=blob:none")

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-from patchwheel import run
-from patchwheel.errors import InputError
-from patchwheel.interpreter import uv_bin
+from patchwheel.kit import process
+from patchwheel.kit.errors import InputError
+from patchwheel.kit.interpreter import uv_bin
 from patchwheel.manifest import Sdist
 from patchwheel.simple import IndexFile, from_html, from_json
 from patchwheel.web import (
@@ -146,12 +146,12 @@ def _ask_uv(root: Path, *, configured: bool) -> IndexConfig:
     words += ["--no-header", "--offline", "--no-python-downloads"]
     words += ["--python", sys.executable, *([] if configured else ["--no-config"])]
     try:
-        out = run.capture(
+        out = process.capture(
             [uv_bin(), *words],
             cwd=root,
-            env=run.base_env(**{name: os.environ[name] for name in names}),
+            env=process.base_env(**{name: os.environ[name] for name in names}),
         )
-    except run.CommandError as err:
+    except process.CommandError as err:
         raise InputError(
             "uv cannot use its index settings",
             tail=[redacted(line) for line in err.tail],

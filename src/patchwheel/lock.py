@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Never
 
-from patchwheel.disk import alone, write_atomically
-from patchwheel.errors import MachineError, ManifestError
+from patchwheel.kit.errors import MachineError, ManifestError
+from patchwheel.kit.files import alone, write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -133,7 +133,7 @@ class Lock:
 
 def environment_inputs(manifest: Manifest) -> str:
     """Digest what the environment's resolution depends on."""
-    from patchwheel.digest import digest
+    from patchwheel.kit.digest import digest
 
     forks = {f.distribution: f.version for f in manifest.forks.values()}
     spec = manifest.environment
@@ -142,7 +142,7 @@ def environment_inputs(manifest: Manifest) -> str:
 
 def build_settings(fork: Fork) -> str:
     """Digest what decides what a build of the pin needs, reads and makes."""
-    from patchwheel.digest import digest
+    from patchwheel.kit.digest import digest
 
     settings = {
         k: v if isinstance(v, str) else list(v) for k, v in fork.config_settings.items()

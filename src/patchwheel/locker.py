@@ -6,7 +6,6 @@ import tomllib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from patchwheel import uv
 from patchwheel.backend import open_workplace
 from patchwheel.buildenv import (
     Shop,
@@ -17,7 +16,9 @@ from patchwheel.buildenv import (
 )
 from patchwheel.compile import requirements_for
 from patchwheel.download import download
-from patchwheel.errors import InputError
+from patchwheel.kit import uv
+from patchwheel.kit.errors import InputError
+from patchwheel.kit.repo import Repository
 from patchwheel.lock import (
     BaseWheel,
     EnvironmentLock,
@@ -27,7 +28,6 @@ from patchwheel.lock import (
     environment_inputs,
 )
 from patchwheel.remote import Remote
-from patchwheel.repo import Repository
 from patchwheel.series import load_series
 from patchwheel.source import fetch
 from patchwheel.survey import made_with, survey_pin
@@ -39,13 +39,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from patchwheel.index import IndexConfig
-    from patchwheel.interpreter import Interpreter
+    from patchwheel.kit.interpreter import Interpreter
+    from patchwheel.kit.progress import Report
+    from patchwheel.kit.store import Store
     from patchwheel.lock import Distribution
     from patchwheel.manifest import Fork, Manifest
-    from patchwheel.report import Report
     from patchwheel.sandbox import Wanted
     from patchwheel.source import Source
-    from patchwheel.store import Store
 
 # The extra by which CuPy's wheels ask for the CUDA libraries that they load.
 GPU_EXTRA = "ctk"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from patchwheel.backend import check_machine
-from patchwheel.errors import MachineError
+from patchwheel.kit.errors import MachineError
 from patchwheel.lock import Lock, environment_inputs, save_lock
 from patchwheel.locker import Locker, current
 
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from patchwheel.index import IndexConfig
-    from patchwheel.interpreter import Interpreter
+    from patchwheel.kit.interpreter import Interpreter
+    from patchwheel.kit.progress import Report
+    from patchwheel.kit.store import Store
     from patchwheel.manifest import Fork, Manifest
-    from patchwheel.report import Report
     from patchwheel.sandbox import Wanted
-    from patchwheel.store import Store
 
 
 def write_lock(

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from patchwheel.errors import ManifestError
+from patchwheel.kit.errors import ManifestError
 from patchwheel.tomlreader import TomlReader, near
 
 if TYPE_CHECKING:

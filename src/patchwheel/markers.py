@@ -7,12 +7,12 @@ import re
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from patchwheel.repo import read_changes
+from patchwheel.kit.repo import read_changes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from patchwheel.repo import Repository
+    from patchwheel.kit.repo import Repository
 
 DEFAULT = 7
 MARKER = re.compile(rb"(<+|>+|\|+|=+)(?: (.*?))?\r?")

@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from patchwheel.errors import BuildError
+from patchwheel.kit.errors import BuildError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

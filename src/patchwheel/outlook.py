@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 from itertools import takewhile
 from typing import TYPE_CHECKING, Literal
 
-from patchwheel.repo import GitError
+from patchwheel.kit.repo import GitError
 from patchwheel.status import FINE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from patchwheel.repo import Repository
+    from patchwheel.kit.repo import Repository
     from patchwheel.series import Patch
     from patchwheel.status import PatchStatus
 

@@ -9,12 +9,12 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from patchwheel.buildenv import site_packages
-from patchwheel.digest import digest
+from patchwheel.kit.digest import digest
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from patchwheel.store import Store
+    from patchwheel.kit.store import Store
 
 # Raised whenever the same environment would be told of otherwise.
 LAYOUT = 1

@@ -10,21 +10,21 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from patchwheel.attest import STATEMENT
-from patchwheel.digest import digest
-from patchwheel.entry import listed
-from patchwheel.errors import (
+from patchwheel.kit.digest import digest
+from patchwheel.kit.errors import (
     InputError,
     ManifestError,
     PatchwheelError,
     UnfitError,
 )
-from patchwheel.journal import recover
+from patchwheel.kit.store import Store
+from patchwheel.kit.store_entry import listed
+from patchwheel.kit.transaction import recover
 from patchwheel.lock import load_lock
 from patchwheel.manifest import load_manifest
 from patchwheel.plan import Base, make_plan
 from patchwheel.series import load_series
 from patchwheel.source import fetch
-from patchwheel.store import Store
 from patchwheel.tree import apply_series
 
 if TYPE_CHECKING:
@@ -36,14 +36,14 @@ if TYPE_CHECKING:
     from patchwheel.environment import Environment
     from patchwheel.export import ExportResult
     from patchwheel.index import IndexConfig
-    from patchwheel.interpreter import Interpreter
+    from patchwheel.kit.interpreter import Interpreter
+    from patchwheel.kit.progress import Report
+    from patchwheel.kit.repo import Change
     from patchwheel.lock import ForkBuild, Lock
     from patchwheel.manifest import Fork, Manifest
     from patchwheel.plan import Plan
     from patchwheel.prove import Proof
     from patchwheel.rebuild import Rebuilt
-    from patchwheel.repo import Change
-    from patchwheel.report import Report
     from patchwheel.series import Patch
     from patchwheel.source import Source
     from patchwheel.status import ForkStatus
@@ -177,7 +177,7 @@ class Pipeline:
 
     @functools.cached_property
     def _interpreter(self) -> Interpreter:
-        from patchwheel.interpreter import (
+        from patchwheel.kit.interpreter import (
             find_interpreter,
             interpreter_hints,
             noted,
@@ -199,7 +199,7 @@ class Pipeline:
 
     def write_lock(self, names: Sequence[str], *, force: bool) -> Lock:
         """Resolve and pin what is not ours; this is the one place where anything is resolved."""
-        from patchwheel.interpreter import find_interpreter
+        from patchwheel.kit.interpreter import find_interpreter
         from patchwheel.locking import write_lock
 
         old = None
@@ -522,7 +522,7 @@ class Pipeline:
         """Return the fork's one wheel in the folder for the Python that was asked for."""
         from packaging.utils import parse_wheel_filename
 
-        from patchwheel.digest import file_sha256
+        from patchwheel.kit.digest import file_sha256
         from patchwheel.wheel import Finished
 
         wanted = {f"cp{self.python.replace('.', '')}", "py3"}

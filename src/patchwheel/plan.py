@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from patchwheel import attest, metadata
 from patchwheel.archive import ZLIB, names
-from patchwheel.digest import digest
-from patchwheel.errors import InputError
-from patchwheel.repo import Repository
+from patchwheel.kit.digest import digest
+from patchwheel.kit.errors import InputError
+from patchwheel.kit.repo import Repository
 from patchwheel.rules import Verdict, arrange, judge
 from patchwheel.wheelfile import output_names, read_wheel
 
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
     from pathlib import Path
 
+    from patchwheel.kit.repo import Change
+    from patchwheel.kit.store import Store
     from patchwheel.lock import ForkBuild, Survey
     from patchwheel.manifest import Fork
-    from patchwheel.repo import Change
-    from patchwheel.store import Store
     from patchwheel.trace import Effect, Traced
     from patchwheel.tree import PatchedTree
 

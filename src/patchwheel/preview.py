@@ -17,7 +17,7 @@ from patchwheel.status import try_patch
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from patchwheel.repo import Repository
+    from patchwheel.kit.repo import Repository
     from patchwheel.series import Patch
 
 Files = dict[str, Content | None]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Literal
 
-from patchwheel.errors import CheckError, first
+from patchwheel.kit.errors import CheckError, first
 from patchwheel.wheelfile import output_names, read_wheel
 
 if TYPE_CHECKING:

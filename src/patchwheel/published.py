@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from patchwheel import metadata
 from patchwheel.attest import RECORD, STATEMENT, statement
-from patchwheel.digest import file_sha256
+from patchwheel.kit.digest import file_sha256
 from patchwheel.wheelfile import WheelFile, read_wheel
 
 if TYPE_CHECKING:

@@ -23,20 +23,20 @@ from patchwheel.authoring import (
     write_commit,
 )
 from patchwheel.authoring import STATE as WORK
-from patchwheel.disk import rmtree, write_atomically
-from patchwheel.errors import PatchError
+from patchwheel.kit.errors import PatchError
+from patchwheel.kit.files import rmtree, write_atomically
+from patchwheel.kit.repo import GitError, Repository
 from patchwheel.lint import SUBMODULE
 from patchwheel.patchdiff import Cursor, read_diffs
 from patchwheel.preview import KEPT, moves
 from patchwheel.replay import Content, Replay
-from patchwheel.repo import GitError, Repository
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from patchwheel.kit.store import Store
     from patchwheel.manifest import Fork
     from patchwheel.source import Source
-    from patchwheel.store import Store
     from patchwheel.tree import PatchedTree
 
 ONTO = "refs/patchwheel/onto"

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from patchwheel import run, toolchain
+from patchwheel import toolchain
 from patchwheel.backend import CLOCK
-from patchwheel.errors import BuildError, CheckError, first
-from patchwheel.store import Store
+from patchwheel.kit import process
+from patchwheel.kit.errors import BuildError, CheckError, first
+from patchwheel.kit.store import Store
 from patchwheel.wheelfile import read_wheel
 
 if TYPE_CHECKING:
@@ -102,8 +103,8 @@ def build_again(
         words = [sys.executable, "-m", "patchwheel", "build", wheel.fork]
         words += ["--from-source", "--manifest", manifest.path.name, *options]
         try:
-            run.logged(words, cwd=project, env=env, log=log, umask=UMASK)
-        except run.CommandError as err:
+            process.logged(words, cwd=project, env=env, log=log, umask=UMASK)
+        except process.CommandError as err:
             raise BuildError(
                 f"{wheel.fork}: cannot be built in other circumstances",
                 tail=err.tail,
@@ -132,7 +133,7 @@ def _clock(folder: Path, store: Store) -> Path:
     source, library = Path(__file__).with_name("clock.c"), folder / "clock.so"
     gcc = toolchain.identify(["gcc"], store=store)["gcc"]
     words = [*gcc.words, "-O1", "-shared", "-fPIC", "-o"]
-    run.capture([*words, library, source], cwd=folder, env=run.base_env())
+    process.capture([*words, library, source], cwd=folder, env=process.base_env())
     return library
 
 
@@ -162,4 +163,4 @@ def _diffoscope(one: Path, two: Path) -> None:
     report.unlink(missing_ok=True)
     if program := shutil.which("diffoscope"):
         words: list[str | Path] = [program, "--text", report, one, two]
-        run.capture(words, cwd=two.parent, env=run.base_env(), ok=(0, 1))
+        process.capture(words, cwd=two.parent, env=process.base_env(), ok=(0, 1))

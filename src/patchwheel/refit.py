@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from patchwheel import run
 from patchwheel.elf import read_library
-from patchwheel.errors import UnfitError
+from patchwheel.kit import process
+from patchwheel.kit.errors import UnfitError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -123,7 +123,9 @@ def refit(
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "library.so"
         file.write_bytes(new)
-        run.capture([patchelf, *words, file], cwd=Path(folder), env=run.base_env())
+        process.capture(
+            [patchelf, *words, file], cwd=Path(folder), env=process.base_env()
+        )
         return file.read_bytes()
 
 

@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any
 from patchwheel import cuda, metadata
 from patchwheel.attest import SBOM, STATEMENT, difference, sbom
 from patchwheel.buildenv import env_key
-from patchwheel.digest import digest, file_sha256
-from patchwheel.disk import write_atomically
 from patchwheel.elf import MAGIC, read_library
-from patchwheel.errors import CheckError, InputError, MachineError
+from patchwheel.kit.digest import digest, file_sha256
+from patchwheel.kit.errors import CheckError, InputError, MachineError
+from patchwheel.kit.files import write_atomically
 from patchwheel.lock import Distribution
 from patchwheel.published import (
     PYLOCK,

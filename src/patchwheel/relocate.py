@@ -6,9 +6,10 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from patchwheel import cuda, run
+from patchwheel import cuda
 from patchwheel.elf import MAGIC
-from patchwheel.errors import BuildError, CheckError
+from patchwheel.kit import process
+from patchwheel.kit.errors import BuildError, CheckError
 from patchwheel.sandbox import INSIDE
 from patchwheel.wheelfile import read_wheel
 
@@ -62,8 +63,8 @@ def check_relocated(wheel: Path, *, machine: Iterable[Path], patchelf: Path) -> 
 
 
 def _run_path(file: Path, patchelf: Path) -> list[str]:
-    out = run.capture(
-        [patchelf, "--print-rpath", file], cwd=file.parent, env=run.base_env()
+    out = process.capture(
+        [patchelf, "--print-rpath", file], cwd=file.parent, env=process.base_env()
     )
     return [place for place in out.decode().strip().split(":") if place]
 

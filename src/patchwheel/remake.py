@@ -17,10 +17,10 @@ from patchwheel.buildenv import site_packages as packages_of
 from patchwheel.compile import build_record, locked_environment, tools_of
 from patchwheel.configure import configure, lean
 from patchwheel.elf import MAGIC, read_library
-from patchwheel.errors import BuildError, UnfitError
+from patchwheel.kit.errors import BuildError, UnfitError
+from patchwheel.kit.repo import Repository
 from patchwheel.reach import MADE
 from patchwheel.refit import check_makers, load_policies, platform_tags, refit
-from patchwheel.repo import Repository
 from patchwheel.wheelfile import output_names, read_wheel
 
 if TYPE_CHECKING:
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     from patchwheel.buildenv import Shop
     from patchwheel.compile import Built
     from patchwheel.configure import Configured
+    from patchwheel.kit.store import Store
     from patchwheel.lock import ForkBuild
     from patchwheel.plan import Base, Plan
-    from patchwheel.store import Store
     from patchwheel.tree import PatchedTree
     from patchwheel.wheelfile import WheelFile
 

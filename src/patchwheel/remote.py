@@ -9,17 +9,17 @@ import re
 from threading import Event, Thread
 from typing import TYPE_CHECKING, Never
 
-from patchwheel.digest import digest
-from patchwheel.errors import InputError
-from patchwheel.repo import GitError
+from patchwheel.kit.digest import digest
+from patchwheel.kit.errors import InputError
+from patchwheel.kit.repo import GitError
 from patchwheel.web import redacted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from patchwheel.kit.progress import Report
+    from patchwheel.kit.repo import Repository
     from patchwheel.manifest import Fork
-    from patchwheel.repo import Repository
-    from patchwheel.report import Report
 
 # A zip file, and so a wheel, cannot hold an earlier time.
 EARLIEST = 315_532_800

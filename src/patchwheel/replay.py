@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Never
 
-from patchwheel.errors import PatchError
+from patchwheel.kit.errors import PatchError
 from patchwheel.lint import LINK, SUBMODULE, link_problem
 from patchwheel.matching import (
     blob_id,
@@ -26,8 +26,8 @@ from patchwheel.matching import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from patchwheel.kit.repo import Blob
     from patchwheel.patchdiff import FileDiff, Hunk
-    from patchwheel.repo import Blob
     from patchwheel.series import Patch
 
 PLAIN = "100644"

@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from patchwheel.errors import MachineError, ManifestError
+from patchwheel.kit.errors import MachineError, ManifestError
 
 if TYPE_CHECKING:
     from patchwheel.manifest import Fork

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from patchwheel.kit.repo import Change
     from patchwheel.lock import Survey
-    from patchwheel.repo import Change
 
 FILES = frozenset({"100644", "100755", "000000"})
 # Sources, headers and templates: which outputs they reach is known only once something was compiled from them.

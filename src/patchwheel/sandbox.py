@@ -21,13 +21,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from patchwheel import run
-from patchwheel.errors import MachineError
+from patchwheel.kit import process
+from patchwheel.kit.errors import MachineError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from patchwheel.store import Store
+    from patchwheel.kit.store import Store
 
 Level = Literal["bwrap", "unshare", "none"]
 Wanted = Literal["auto", "required", "none"]
@@ -123,7 +123,7 @@ class Room:
         mounts += [Mount(host=path, inside=path) for path in self.read]
         mounts += [Mount(host=path, inside=path, write=True) for path in write]
         words = self.sandbox.wrap(argv, cwd=self.see(cwd), mounts=mounts)
-        run.logged(words, cwd=cwd, env=env, log=log, on_line=on_line)
+        process.logged(words, cwd=cwd, env=env, log=log, on_line=on_line)
 
 
 def detect(wanted: Wanted = "auto") -> Sandbox:
@@ -190,8 +190,8 @@ def _strongest() -> Sandbox:
 def _works(sandbox: Sandbox) -> bool:
     words = sandbox.wrap(["/usr/bin/env", "true"], cwd=Path("/"))
     try:
-        run.capture(words, cwd=Path("/"), env={"PATH": os.defpath})
-    except (run.CommandError, MachineError):
+        process.capture(words, cwd=Path("/"), env={"PATH": os.defpath})
+    except (process.CommandError, MachineError):
         return False
     return True
 

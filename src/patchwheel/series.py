@@ -8,8 +8,8 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Never
 
-from patchwheel.errors import PatchError
-from patchwheel.folderswap import recover
+from patchwheel.kit.atomic_dir import recover
+from patchwheel.kit.errors import PatchError
 from patchwheel.lint import check_patch
 from patchwheel.patchfile import Patch
 

@@ -6,7 +6,7 @@ import re
 import shutil
 from typing import TYPE_CHECKING
 
-from patchwheel.errors import MachineError
+from patchwheel.kit.errors import MachineError
 from patchwheel.series import SERIES, entry
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 from urllib.parse import unquote, urldefrag, urljoin, urlsplit
 
-from patchwheel.errors import InputError
+from patchwheel.kit.errors import InputError
 from patchwheel.web import redacted
 
 

@@ -6,19 +6,19 @@ import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from patchwheel.digest import digest
-from patchwheel.errors import InputError, MachineError
+from patchwheel.kit.digest import digest
+from patchwheel.kit.errors import InputError, MachineError
+from patchwheel.kit.repo import GitError, Repository
 from patchwheel.remote import EARLIEST, Remote, refuse
-from patchwheel.repo import GitError, Repository
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from patchwheel.index import IndexConfig
+    from patchwheel.kit.progress import Report
+    from patchwheel.kit.store import Store
     from patchwheel.manifest import Fork
-    from patchwheel.report import Report
-    from patchwheel.store import Store
 
 Origin: TypeAlias = Literal["sdist", "git"]
 

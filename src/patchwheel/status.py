@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from patchwheel.errors import InputError, PatchError
+from patchwheel.kit.errors import InputError, PatchError
 from patchwheel.lint import warnings
 from patchwheel.replay import MisfitError
 from patchwheel.series import check_patch
@@ -15,10 +15,10 @@ from patchwheel.tree import apply_series, replay
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from patchwheel.kit.store import Store
     from patchwheel.replay import Replay
     from patchwheel.series import Patch, Series
     from patchwheel.source import Source
-    from patchwheel.store import Store
 
 State = Literal["clean", "offset", "fails", "landed", "malformed"]
 FINE = ("clean", "offset")

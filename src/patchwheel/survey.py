@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 from patchwheel.backend import open_workplace
 from patchwheel.configure import observe
-from patchwheel.digest import blob_id
+from patchwheel.kit.digest import blob_id
+from patchwheel.kit.repo import Repository
 from patchwheel.lock import Survey
 from patchwheel.plan import find_gap
 from patchwheel.refit import CYTHON, NUMPY
-from patchwheel.repo import Repository
 from patchwheel.wheelfile import check_record, output_names, read_wheel
 
 if TYPE_CHECKING:

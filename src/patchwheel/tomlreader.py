@@ -7,7 +7,7 @@ import re
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Never
 
-from patchwheel.errors import ManifestError
+from patchwheel.kit.errors import ManifestError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -15,14 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from patchwheel import run
-from patchwheel.digest import digest, file_sha256
-from patchwheel.errors import MachineError
+from patchwheel.kit import process
+from patchwheel.kit.digest import digest, file_sha256
+from patchwheel.kit.errors import MachineError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from patchwheel.store import Store
+    from patchwheel.kit.store import Store
 
 OS_RELEASE = Path("/etc/os-release")
 # Peak of the heaviest template instantiations; more jobs than memory allows end in the OOM killer.
@@ -186,8 +186,8 @@ def _version(words: Sequence[str]) -> str:
 
 def _ask(words: Sequence[str]) -> str:
     try:
-        out = run.capture(words, cwd=Path("/"), env=run.base_env())
-    except run.CommandError as err:
+        out = process.capture(words, cwd=Path("/"), env=process.base_env())
+    except process.CommandError as err:
         raise MachineError(
             f"{words[0]} is there but does not work",
             tail=err.tail,

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from patchwheel.configure import configure
-from patchwheel.digest import digest
+from patchwheel.kit.digest import digest
+from patchwheel.kit.repo import Repository
 from patchwheel.mentions import LAYOUT, RARE, mentions, speaks
 from patchwheel.outside import Outside
 from patchwheel.reach import MADE, Graph
-from patchwheel.repo import Repository
 from patchwheel.rules import CODE
 
 if TYPE_CHECKING:
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 
     from patchwheel.buildenv import Shop
     from patchwheel.configure import Configured
+    from patchwheel.kit.repo import Blob, Change
+    from patchwheel.kit.store import Store
     from patchwheel.lock import Survey
     from patchwheel.manifest import Fork
     from patchwheel.reach import Reach
-    from patchwheel.repo import Blob, Change
     from patchwheel.source import Source
-    from patchwheel.store import Store
 
 
 HEADER = re.compile(r".*\.(h|hh|hpp|hxx|cuh|inc|inl|ipp|tcc)", re.IGNORECASE)

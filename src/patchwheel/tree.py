@@ -5,21 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Never
 
-from patchwheel.digest import digest
-from patchwheel.errors import MachineError, PatchError
+from patchwheel.kit.digest import digest
+from patchwheel.kit.errors import MachineError, PatchError
+from patchwheel.kit.repo import GitError, Repository
 from patchwheel.replay import Replay
-from patchwheel.repo import GitError, Repository
 from patchwheel.series import check_patch
 from patchwheel.trial import applied
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from patchwheel.kit.repo import Blob
+    from patchwheel.kit.store import Store
     from patchwheel.replay import Content
-    from patchwheel.repo import Blob
     from patchwheel.series import Patch, Series
     from patchwheel.source import Source
-    from patchwheel.store import Store
     from patchwheel.trial import Trial
 
 REF = "refs/patchwheel/trees"

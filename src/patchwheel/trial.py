@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
 
-from patchwheel.repo import in_memory, read_changes
+from patchwheel.kit.repo import in_memory, read_changes
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterator, Mapping, Sequence
 
-    from patchwheel.repo import Change, Repository
+    from patchwheel.kit.repo import Change, Repository
 
 # For objects that are not kept in this form.
 UNSYNCED = ("-c", "core.fsync=none", "-c", "core.looseCompression=0")

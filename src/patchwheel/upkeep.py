@@ -8,8 +8,8 @@ import tomllib
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from patchwheel.digest import digest
-from patchwheel.errors import InputError, PatchError
+from patchwheel.kit.digest import digest
+from patchwheel.kit.errors import InputError, PatchError
 from patchwheel.manifest import VERSION
 from patchwheel.pipeline import Pipeline
 from patchwheel.series import check_patch, load_series
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from patchwheel.export import ExportResult
     from patchwheel.forecast import Forecast
     from patchwheel.history import History
+    from patchwheel.kit.repo import Repository
     from patchwheel.manifest import Fork
     from patchwheel.preview import Merged
-    from patchwheel.repo import Repository
     from patchwheel.source import Source
 
 VERSION_FILE = re.compile(
@@ -37,8 +37,8 @@ def forecasts(pipeline: Pipeline, fork: Fork, refs: Sequence[str]) -> list[Forec
     Where upstream's repository cannot be reached, releases are read from their sdists, and no commit is named.
     """
     from patchwheel.forecast import Forecast, Span, forecast, tried
+    from patchwheel.kit.repo import Repository
     from patchwheel.outlook import plain
-    from patchwheel.repo import Repository
 
     patches = load_series(fork.patches).patches
     for patch in patches:
@@ -139,9 +139,9 @@ def stated_version(history: History, commit: str) -> str:
 
 def preview_rebase(pipeline: Pipeline, fork: Fork, ref: str) -> tuple[Merged, ...]:
     """Merge the fork's series onto another state of upstream's, in memory."""
+    from patchwheel.kit.repo import Repository
     from patchwheel.preview import Ends, preview
     from patchwheel.rebase import label_of
-    from patchwheel.repo import Repository
 
     def merged(repo: Repository, new: str) -> tuple[Merged, ...]:
         ends = Ends(
@@ -185,13 +185,14 @@ def start_rebase(pipeline: Pipeline, fork: Fork, ref: str) -> ExportResult:
 
 
 def proceed_rebase(pipeline: Pipeline, fork: Fork, how: str) -> ExportResult | None:
-    from patchwheel import journal, rebase
+    from patchwheel import rebase
+    from patchwheel.kit import transaction
 
     folder = pipeline.work_folder(fork)
     with pipeline.alone(fork):
         if how == "abort":
             rebase.abort(folder)
-            journal.unstage(pipeline.manifest.root, fork.name)
+            transaction.unstage(pipeline.manifest.root, fork.name)
             return None
         rebase.proceed(folder, how)
         return finish_rebase(pipeline, fork)
@@ -199,14 +200,15 @@ def proceed_rebase(pipeline: Pipeline, fork: Fork, how: str) -> ExportResult | N
 
 def finish_rebase(pipeline: Pipeline, fork: Fork) -> ExportResult:
     """Make pin, lock and series of the rebased work tree beside the project, then put them in place together."""
-    from patchwheel import journal, rebase
+    from patchwheel import rebase
     from patchwheel.export import export
+    from patchwheel.kit import transaction
 
     root, folder = pipeline.manifest.root, pipeline.work_folder(fork)
     going = rebase.begun(folder)
     # Tried before, and cut off: it can be done again.
     rebase.unsettle(folder)
-    staged = journal.stage(
+    staged = transaction.stage(
         root, pipeline.manifest.path, pipeline.manifest.lock_path, fork.name
     )
     try:
@@ -225,5 +227,5 @@ def finish_rebase(pipeline: Pipeline, fork: Fork) -> ExportResult:
         raise
     names = [pipeline.manifest.lock_path.name, pipeline.manifest.path.name]
     then = rebase.state_of(folder)
-    journal.commit(root, staged, names, fork.name, then=then)
+    transaction.commit(root, staged, names, fork.name, then=then)
     return result

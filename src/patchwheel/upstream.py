@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from patchwheel.download import download
-from patchwheel.errors import InputError
 from patchwheel.index import project_files
+from patchwheel.kit.errors import InputError
 from patchwheel.metadata import field
 from patchwheel.wheelfile import read_wheel
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from patchwheel.index import IndexConfig
-    from patchwheel.interpreter import Interpreter
+    from patchwheel.kit.interpreter import Interpreter
+    from patchwheel.kit.progress import Report
+    from patchwheel.kit.store import Store
     from patchwheel.manifest import Fork
-    from patchwheel.report import Report
     from patchwheel.simple import IndexFile
-    from patchwheel.store import Store
 
 # First what runs on every machine that we support, then what needs a newer glibc.
 GLIBC = (*range(28, 4, -1), *range(29, 60))

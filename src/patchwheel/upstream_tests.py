@@ -6,17 +6,17 @@ import os
 import posixpath
 from typing import TYPE_CHECKING
 
-from patchwheel import run
-from patchwheel.errors import CheckError
-from patchwheel.repo import Repository
+from patchwheel.kit import process
+from patchwheel.kit.errors import CheckError
+from patchwheel.kit.repo import Repository
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from patchwheel.environment import Environment
+    from patchwheel.kit.store import Store
     from patchwheel.lock import Survey
-    from patchwheel.store import Store
     from patchwheel.tree import PatchedTree
 
 NO_TESTS = 5  # pytest's exit status when it collected nothing
@@ -99,7 +99,7 @@ def run_files(
             *arguments,
         ]
         env = {**_env(folder), **(variables or {})}
-        return run.interactive(command, cwd=folder, env=env)
+        return process.interactive(command, cwd=folder, env=env)
 
 
 def _env(home: Path) -> dict[str, str]:

@@ -11,17 +11,17 @@ import tomllib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from patchwheel.errors import CheckError, first
-from patchwheel.repo import Blob, Repository
+from patchwheel.kit.errors import CheckError, first
+from patchwheel.kit.repo import Blob, Repository
 from patchwheel.source import fetch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from patchwheel.index import IndexConfig
+    from patchwheel.kit.progress import Report
+    from patchwheel.kit.store import Store
     from patchwheel.manifest import Fork
-    from patchwheel.report import Report
-    from patchwheel.store import Store
 
 LINK = "120000"
 # Written by a build backend, never by a build: it holds metadata and lists of files.

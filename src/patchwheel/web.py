@@ -8,7 +8,7 @@ import re
 import time
 from typing import TYPE_CHECKING, TypeVar
 
-from patchwheel.errors import InputError
+from patchwheel.kit.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

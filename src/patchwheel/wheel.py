@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Final
 
 from patchwheel import attest, metadata
 from patchwheel.archive import make_entry, names, zip_date
-from patchwheel.digest import blob_id
-from patchwheel.entry import listed
-from patchwheel.errors import CheckError
 from patchwheel.graft import Draft, graft
-from patchwheel.repo import Repository
+from patchwheel.kit.digest import blob_id
+from patchwheel.kit.errors import CheckError
+from patchwheel.kit.repo import Repository
+from patchwheel.kit.store_entry import listed
 from patchwheel.wheelfile import (
     UNRECORDED,
     check_record,

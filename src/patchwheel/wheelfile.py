@@ -8,8 +8,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from patchwheel.archive import make_entry, read_archive, refuse, write_archive
-from patchwheel.digest import file_sha256
-from patchwheel.errors import InputError
+from patchwheel.kit.digest import file_sha256
+from patchwheel.kit.errors import InputError
 from patchwheel.metadata import normal, parse_filename
 
 if TYPE_CHECKING:

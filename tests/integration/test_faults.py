@@ -18,7 +18,7 @@ import pytest
 import support
 from projectkit import Site, lines, make_site
 
-from patchwheel.journal import JOURNAL
+from patchwheel.kit.transaction import JOURNAL
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

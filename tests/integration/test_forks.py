@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 import support
 
-from patchwheel.store import Store
+from patchwheel.kit.store import Store
 from patchwheel.wheelfile import read_wheel
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import support
 
-from patchwheel.interpreter import find_interpreter
+from patchwheel.kit.interpreter import find_interpreter
 
 ROOT = Path(__file__).parents[2]
 # CuPy's graft is compiled against 2 GB of CUDA, and does nothing without a GPU: how it is laid out is a unit test.

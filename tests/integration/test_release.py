@@ -28,14 +28,14 @@ from projectkit import PYTHON, VERSION, Project, sdist_table
 from patchwheel import environment
 from patchwheel.archive import make_entry, write_archive
 from patchwheel.compile import interface
-from patchwheel.errors import CheckError
 from patchwheel.index import load_index_config
-from patchwheel.interpreter import find_interpreter, uv_bin
+from patchwheel.kit.errors import CheckError
+from patchwheel.kit.interpreter import find_interpreter, uv_bin
+from patchwheel.kit.store import Store
+from patchwheel.kit.uv import index_arguments, make_venv
 from patchwheel.lock import load_lock
 from patchwheel.manifest import load_manifest
 from patchwheel.release import inspect, make_index
-from patchwheel.store import Store
-from patchwheel.uv import index_arguments, make_venv
 from patchwheel.wheelfile import read_wheel, write_wheel
 
 if TYPE_CHECKING:

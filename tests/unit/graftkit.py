@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Never
 import support
 
 from patchwheel.buildenv import Shop
+from patchwheel.kit.repo import Repository
 from patchwheel.lock import ForkBuild, Survey
 from patchwheel.manifest import Fork, UpstreamWheel
 from patchwheel.plan import Base, make_plan
-from patchwheel.repo import Repository
 from patchwheel.series import load_series
 from patchwheel.source import Source
 from patchwheel.tree import apply_series
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from patchwheel.kit.store import Store
     from patchwheel.plan import Plan
-    from patchwheel.store import Store
     from patchwheel.tree import PatchedTree
     from patchwheel.wheel import Wheel
 

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from patchwheel.authoring import open_work
-from patchwheel.errors import PatchError
 from patchwheel.export import ExportResult, export
+from patchwheel.kit.errors import PatchError
+from patchwheel.kit.repo import Repository
+from patchwheel.kit.store import Store
 from patchwheel.manifest import Fork
-from patchwheel.repo import Repository
 from patchwheel.series import Patch, Series, load_series
 from patchwheel.source import Source
-from patchwheel.store import Store
 from patchwheel.tree import PatchedTree, apply_series
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import pytest
 from patchkit import Files, Kit, mail, numbered
 
 from patchwheel.authoring import Work, open_work, work_tree_source
-from patchwheel.errors import PatchError
+from patchwheel.kit.errors import PatchError
 from patchwheel.series import load_series
 from patchwheel.tree import PatchedTree, apply_series
 

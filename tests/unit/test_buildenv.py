@@ -19,16 +19,16 @@ from patchwheel.buildenv import (
     static_build_requirements,
     unsatisfied,
 )
-from patchwheel.errors import InputError, ManifestError
 from patchwheel.index import IndexConfig
+from patchwheel.kit.errors import InputError, ManifestError
 from patchwheel.lock import Distribution
 from patchwheel.manifest import Fork
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from patchwheel.interpreter import Interpreter
-    from patchwheel.store import Store
+    from patchwheel.kit.interpreter import Interpreter
+    from patchwheel.kit.store import Store
 
 MESON = '[build-system]\nbuild-backend = "mesonpy"\nrequires = ["meson-python", "Cython>=3.1"]\n'
 

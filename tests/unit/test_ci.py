@@ -20,7 +20,7 @@ from packaging.requirements import Requirement
 from ruamel.yaml import YAML
 
 from patchwheel import ci
-from patchwheel.errors import CheckError, ManifestError
+from patchwheel.kit.errors import CheckError, ManifestError
 from patchwheel.lock import load_lock
 from patchwheel.manifest import load_manifest
 

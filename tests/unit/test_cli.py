@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import pytest
 import support
 
-from patchwheel import errors
 from patchwheel.cli import cli
+from patchwheel.kit import errors
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -117,7 +117,7 @@ def test_an_unwritable_store_is_the_machines_fault(tmp_path: Path) -> None:
 
 
 def test_cache_commands_show_check_and_shrink_the_store(tmp_path: Path) -> None:
-    from patchwheel.store import Store
+    from patchwheel.kit.store import Store
 
     store = Store(tmp_path / "store")
     path = store.get(
@@ -158,7 +158,7 @@ def test_a_folder_with_other_files_is_not_used_as_a_store(tmp_path: Path) -> Non
 def test_cache_commands_keep_a_folder_that_the_store_does_not_know(
     tmp_path: Path,
 ) -> None:
-    from patchwheel.store import Store
+    from patchwheel.kit.store import Store
 
     store = Store(tmp_path / "store")
     store.ensure()

@@ -9,7 +9,7 @@ from zipfile import ZipFile
 import pytest
 import support
 
-from patchwheel import cuda, run, sandbox, toolchain, uv
+from patchwheel import cuda, sandbox, toolchain
 from patchwheel.backend import OPTIMISED, Workplace, open_workplace, rename_project
 from patchwheel.buildenv import Shop, build_environment, static_build_requirements
 from patchwheel.compile import (
@@ -18,21 +18,22 @@ from patchwheel.compile import (
     interface,
     requirements_for,
 )
-from patchwheel.errors import BuildError, CheckError, MachineError, ManifestError
 from patchwheel.index import IndexConfig, load_index_config
+from patchwheel.kit import process, uv
+from patchwheel.kit.errors import BuildError, CheckError, MachineError, ManifestError
+from patchwheel.kit.repo import Repository
+from patchwheel.kit.store import Store
 from patchwheel.lock import Distribution, ForkBuild, Survey
 from patchwheel.manifest import Fork, UpstreamWheel
 from patchwheel.relocate import check_relocated
-from patchwheel.repo import Repository
 from patchwheel.sandbox import Wanted, detect
-from patchwheel.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from contextlib import AbstractContextManager
 
     from patchwheel.compile import Compiled
-    from patchwheel.interpreter import Interpreter
+    from patchwheel.kit.interpreter import Interpreter
     from patchwheel.plan import Plan
 
 # A whole backend that does in an instant what a test wants; `act.py` is run as the build.
@@ -471,8 +472,8 @@ def test_a_real_package_has_the_same_bytes_at_any_place_and_level(
     place = tmp_path / "unpacked"
     ZipFile(wheels[0]).extractall(place)
     script = "import tinyext as t; print(t.total([1, 2]), t.add(3, 4), t.mean([1, 3]), t.UNITS)"
-    out = run.capture(
-        [interpreter.path, "-c", script], cwd=place, env=run.base_env()
+    out = process.capture(
+        [interpreter.path, "-c", script], cwd=place, env=process.base_env()
     ).decode()
     assert out.strip() == "6.0 7 2.0 ('metre', 'second')"
 

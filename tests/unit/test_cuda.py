@@ -7,7 +7,7 @@ import pytest
 import support
 
 from patchwheel import cuda
-from patchwheel.errors import MachineError
+from patchwheel.kit.errors import MachineError
 
 SONAMES = ("cudart", "cublas", "cufft", "curand", "cusolver", "cusparse")
 

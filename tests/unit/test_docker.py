@@ -15,8 +15,8 @@ import pytest
 import support
 
 from patchwheel import ci
-from patchwheel.interpreter import find_interpreter
-from patchwheel.report import Quiet
+from patchwheel.kit.interpreter import find_interpreter
+from patchwheel.kit.progress import Quiet
 
 ROOT = Path(__file__).parents[2]
 DOCKER = ROOT / "docker"

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 import pytest
 import support
 
-from patchwheel import cuda, doctor, rocm, run, sandbox, toolchain
+from patchwheel import cuda, doctor, rocm, sandbox, toolchain
 from patchwheel.doctor import Finding, diagnose
-from patchwheel.errors import MachineError
+from patchwheel.kit import process
+from patchwheel.kit.errors import MachineError
 from patchwheel.lock import (
     Distribution,
     ForkBuild,
@@ -25,7 +26,7 @@ from patchwheel.sandbox import Sandbox
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from patchwheel.interpreter import Interpreter
+    from patchwheel.kit.interpreter import Interpreter
     from patchwheel.manifest import Manifest
 
 
@@ -207,12 +208,12 @@ def test_findings_never_start_anything_but_git(
     manifest: Manifest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     started: list[object] = []
-    real = run.capture
+    real = process.capture
 
     def capture(argv: list[str], **given: object) -> bytes:
         started.append(argv[0])
         return real(argv, **given)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(run, "capture", capture)
+    monkeypatch.setattr(process, "capture", capture)
     diagnose(manifest, None, store=manifest.root)
     assert started == ["git"]

@@ -22,8 +22,8 @@ from webkit import (
 
 from patchwheel import web
 from patchwheel.download import download
-from patchwheel.errors import InputError, MachineError
 from patchwheel.index import IndexConfig
+from patchwheel.kit.errors import InputError, MachineError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from support import Recorder
 
-    from patchwheel.store import Store
+    from patchwheel.kit.store import Store
 
 NAME = "thing-1.0.tar.gz"
 FILE = f"/files/{NAME}"

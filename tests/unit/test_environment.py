@@ -14,10 +14,11 @@ import pytest
 from packaging.pylock import Pylock
 from support import Recorder, make_index, make_manifest, make_wheel, sha256
 
-from patchwheel import inspect_environment, uv
+from patchwheel import inspect_environment
 from patchwheel.environment import CHECK, Environment, check_environment, compose
-from patchwheel.errors import CheckError, InputError, MachineError
 from patchwheel.index import IndexConfig
+from patchwheel.kit import uv
+from patchwheel.kit.errors import CheckError, InputError, MachineError
 from patchwheel.lock import Distribution, EnvironmentLock
 from patchwheel.manifest import Manifest, load_manifest
 from patchwheel.wheel import Wheel
@@ -26,9 +27,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from patchwheel.interpreter import Interpreter
+    from patchwheel.kit.interpreter import Interpreter
+    from patchwheel.kit.store import Store
     from patchwheel.plan import Plan
-    from patchwheel.store import Store
 
 PIN = (
     f'version = "1.0"\nsdist = {{ filename = "x-1.0.tar.gz", sha256 = "{"0" * 64}" }}\n'

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 import pytest
 from patchkit import ONE, STATUS, Files, Kit, Session, mail, numbered, patch, snapshot
 
-from patchwheel import folderswap
 from patchwheel.authoring import WorkTree, open_work
-from patchwheel.errors import MachineError, PatchError
 from patchwheel.export import export, message_of
-from patchwheel.repo import Repository
+from patchwheel.kit import atomic_dir
+from patchwheel.kit.errors import MachineError, PatchError
+from patchwheel.kit.repo import Repository
 from patchwheel.series import load_series
 from patchwheel.serieswriter import name_patches
 from patchwheel.tree import PatchedTree, apply_series
@@ -538,8 +538,8 @@ def killed(monkeypatch: pytest.MonkeyPatch, place: str, session: Session) -> Non
 @pytest.mark.parametrize(
     "place",
     [
-        "patchwheel.folderswap.swap",
-        "patchwheel.folderswap.exchange",
+        "patchwheel.kit.atomic_dir.swap",
+        "patchwheel.kit.atomic_dir.exchange",
         "pathlib.Path.rename",
         "shutil.rmtree",
         "patchwheel.authoring.WorkTree.record",
@@ -552,7 +552,7 @@ def test_an_export_that_was_killed_loses_nothing(
     session.write("b", b"1\n")
     session.commit("One")
     if not atomic:
-        monkeypatch.setattr(folderswap, "exchange", lambda *_: False)
+        monkeypatch.setattr(atomic_dir, "exchange", lambda *_: False)
     old = session.names
     killed(monkeypatch, place, session)
     assert session.names in (old, [*old, "0040-one.patch"])
@@ -581,9 +581,9 @@ def test_a_swap_that_was_cut_off_between_its_renames_is_finished(
 def test_exchange_where_the_system_has_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert not folderswap.exchange(tmp_path / "no", tmp_path / "none")
+    assert not atomic_dir.exchange(tmp_path / "no", tmp_path / "none")
     monkeypatch.setattr(ctypes, "CDLL", lambda *_, **__: object())
-    assert not folderswap.exchange(tmp_path / "no", tmp_path / "none")
+    assert not atomic_dir.exchange(tmp_path / "no", tmp_path / "none")
 
 
 def test_a_reader_may_finish_the_swap_first(
@@ -601,14 +601,14 @@ def test_a_reader_may_finish_the_swap_first(
         def rename(path: Path, target: Path) -> Path:
             moved = real(path, target)
             if target.name == ".demo.old":
-                folderswap.recover(folder)
+                atomic_dir.recover(folder)
             return moved
 
         monkeypatch.setattr(type(folder), "rename", rename)
         return False
 
-    monkeypatch.setattr(folderswap, "exchange", no_exchange)
-    folderswap.swap(folder)
+    monkeypatch.setattr(atomic_dir, "exchange", no_exchange)
+    atomic_dir.swap(folder)
     assert (folder / "series").read_text() == "# .demo.new\n"
 
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from patchwheel import extract
-from patchwheel.errors import InputError
 from patchwheel.extract import read_sdist
+from patchwheel.kit.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -12,7 +12,6 @@ import support
 from patchkit import mail, numbered, patch
 
 from patchwheel import remote, render
-from patchwheel.errors import InputError, MachineError
 from patchwheel.forecast import (
     Forecast,
     Span,
@@ -21,11 +20,12 @@ from patchwheel.forecast import (
     tried,
 )
 from patchwheel.history import History
+from patchwheel.kit.errors import InputError, MachineError
+from patchwheel.kit.repo import Blob, Repository
+from patchwheel.kit.store import Store
 from patchwheel.manifest import Fork
 from patchwheel.outlook import Outlook, plain
-from patchwheel.repo import Blob, Repository
 from patchwheel.status import PatchStatus
-from patchwheel.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 import support
 
-from patchwheel.errors import CheckError
+from patchwheel.kit.errors import CheckError
 
 if TYPE_CHECKING:
     from types import ModuleType

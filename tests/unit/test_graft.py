@@ -8,17 +8,17 @@ import support
 from graftkit import PYPROJECT, Bench
 
 from patchwheel.archive import zip_date
-from patchwheel.errors import InputError
 from patchwheel.graft import graft
+from patchwheel.kit.errors import InputError
+from patchwheel.kit.repo import Repository
 from patchwheel.metadata import field
 from patchwheel.plan import Base
-from patchwheel.repo import Repository
 from patchwheel.wheelfile import read_wheel
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from patchwheel.store import Store
+    from patchwheel.kit.store import Store
 
 A = "src/pw_demo/a.py"
 

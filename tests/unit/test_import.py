@@ -9,7 +9,7 @@ import support
 from patchkit import ONE, STATUS, Kit, Session, mail, patch
 
 from patchwheel import dep3
-from patchwheel.errors import PatchError
+from patchwheel.kit.errors import PatchError
 from patchwheel.lint import check_patch
 from patchwheel.series import load_series
 from patchwheel.tree import apply_series

@@ -10,8 +10,7 @@ from support import make_index, make_sdist, make_wheel, sha256, write
 from webkit import instead, serving, status
 
 from patchwheel import index as index_module
-from patchwheel import run, web
-from patchwheel.errors import InputError
+from patchwheel import web
 from patchwheel.index import (
     IndexConfig,
     find_file,
@@ -19,7 +18,9 @@ from patchwheel.index import (
     load_index_config,
     project_files,
 )
-from patchwheel.uv import index_arguments
+from patchwheel.kit import process
+from patchwheel.kit.errors import InputError
+from patchwheel.kit.uv import index_arguments
 from patchwheel.web import redacted
 
 if TYPE_CHECKING:
@@ -356,8 +357,8 @@ def test_no_log_shows_the_credentials_of_an_index(tmp_path: Path) -> None:
     url = "https://user:secret@main.example.org/simple"
     words = ["false", *index_arguments(IndexConfig(urls=(url,)))]
     log = tmp_path / "log"
-    with pytest.raises(run.CommandError) as caught:
-        run.logged(words, cwd=tmp_path, env=run.base_env(), log=log)
+    with pytest.raises(process.CommandError) as caught:
+        process.logged(words, cwd=tmp_path, env=process.base_env(), log=log)
     for text in (str(caught.value), log.read_text()):
         assert "https://main.example.org/simple" in text
         assert "secret" not in text

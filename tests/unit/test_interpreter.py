@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from patchwheel import interpreter
-from patchwheel.errors import MachineError
-from patchwheel.interpreter import (
+from patchwheel.kit import interpreter
+from patchwheel.kit.errors import MachineError
+from patchwheel.kit.interpreter import (
     Interpreter,
     find_interpreter,
     interpreter_hints,

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from support import make_manifest
 
 from patchwheel import lock as lock_module
-from patchwheel.errors import MachineError, ManifestError
+from patchwheel.kit.errors import MachineError, ManifestError
 from patchwheel.lock import (
     BaseWheel,
     Distribution,

@@ -17,13 +17,13 @@ from support import (
 )
 
 from patchwheel import locker
-from patchwheel.errors import InputError
 from patchwheel.index import IndexConfig
+from patchwheel.kit.errors import InputError
+from patchwheel.kit.store import Store
 from patchwheel.lock import Lock, Survey, load_lock
 from patchwheel.locking import write_lock
 from patchwheel.manifest import load_manifest
 from patchwheel.simple import IndexFile
-from patchwheel.store import Store
 from patchwheel.survey import Surveyed
 from patchwheel.upstream import choose_wheel
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from patchwheel.buildenv import Shop
-    from patchwheel.interpreter import Interpreter
+    from patchwheel.kit.interpreter import Interpreter
     from patchwheel.source import Source
 
 # Asked in the build environment; it builds nothing.

@@ -10,7 +10,7 @@ import pytest
 from support import dedent, write
 
 from patchwheel import manifest as manifest_module
-from patchwheel.errors import ManifestError
+from patchwheel.kit.errors import ManifestError
 from patchwheel.manifest import load_manifest
 from patchwheel.tomlreader import line_of
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from patchwheel import metadata
-from patchwheel.errors import InputError
+from patchwheel.kit.errors import InputError
 from patchwheel.metadata import (
     field,
     labelled,

@@ -14,10 +14,10 @@ import pytest
 import support
 from patchkit import ONE, STATUS, Files, Kit, Session, mail, numbered, patch
 
-from patchwheel.errors import PatchError
 from patchwheel.forecast import Span, forecast
+from patchwheel.kit.errors import PatchError
+from patchwheel.kit.repo import Repository
 from patchwheel.lint import warnings
-from patchwheel.repo import Repository
 from patchwheel.series import load_series
 from patchwheel.status import fork_status
 from patchwheel.tree import apply_series

@@ -5,7 +5,7 @@ from pathlib import PurePosixPath
 import pytest
 import support
 
-from patchwheel.errors import BuildError
+from patchwheel.kit.errors import BuildError
 from patchwheel.ninjafile import Edge, parse_ninja
 from patchwheel.reach import located
 

@@ -12,7 +12,7 @@ from patchwheel.outside import Outside
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from patchwheel.store import Store
+    from patchwheel.kit.store import Store
 
 HEADERS: dict[str, str | bytes | None] = {
     "nvidia/include/groups.h": '#include <cuda/atomic>\n#include "near.h"\n',

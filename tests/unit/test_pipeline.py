@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from patchwheel.errors import BuildError
+from patchwheel.kit.errors import BuildError
 from patchwheel.pipeline import Pipeline
 
 if TYPE_CHECKING:

@@ -9,14 +9,14 @@ import support
 from graftkit import BUILT, FILES, PYPROJECT, SURVEY, Bench, Untraced
 
 from patchwheel import plan as plan_module
-from patchwheel.errors import InputError
+from patchwheel.kit.errors import InputError
 from patchwheel.manifest import UpstreamWheel
 from patchwheel.plan import Base
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from patchwheel.store import Store
+    from patchwheel.kit.store import Store
 
 A = "src/pw_demo/a.py"
 

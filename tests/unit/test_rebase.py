@@ -15,10 +15,11 @@ import pytest
 import support
 from patchkit import Files, Kit, mail, numbered
 
-from patchwheel import journal, rebase
+from patchwheel import rebase
 from patchwheel.authoring import EXPORTED, WorkTree, open_work
-from patchwheel.errors import ManifestError, PatchError
 from patchwheel.export import export
+from patchwheel.kit import transaction
+from patchwheel.kit.errors import ManifestError, PatchError
 from patchwheel.manifest import Sdist
 from patchwheel.preview import KEPT, Ends, Merged, preview
 from patchwheel.tree import apply_series
@@ -705,7 +706,7 @@ def project(root: Path) -> Path:
             "begun": "rebase",
         },
     )
-    staged = journal.stage(root, root / "forks.toml", root / "forks.lock", "demo")
+    staged = transaction.stage(root, root / "forks.toml", root / "forks.lock", "demo")
     support.write(
         staged,
         {
@@ -765,12 +766,12 @@ def test_pin_lock_and_series_change_together_wherever_it_is_cut_off(
                     owner, name, lambda *w, real=real, **_k: counted(real, *w)
                 )
             try:
-                journal.commit(root, staged, names, "demo", then=root / "begun")
+                transaction.commit(root, staged, names, "demo", then=root / "begun")
                 steps = done
             except Cut:
                 pass
-        begun = (root / journal.JOURNAL).exists()
-        journal.recover(root)
+        begun = (root / transaction.JOURNAL).exists()
+        transaction.recover(root)
         now = {k: v for k, v in content(root).items() if not k.startswith(".rebase-")}
         if begun or steps:
             assert now == NEW
@@ -783,15 +784,15 @@ def test_pin_lock_and_series_change_together_wherever_it_is_cut_off(
 
 
 def test_a_journal_that_nobody_can_read_stops_everything(tmp_path: Path) -> None:
-    journal.recover(tmp_path)
-    (tmp_path / journal.JOURNAL).write_text("{")
+    transaction.recover(tmp_path)
+    (tmp_path / transaction.JOURNAL).write_text("{")
     with pytest.raises(ManifestError, match="the journal of a rebase cannot be read"):
-        journal.recover(tmp_path)
+        transaction.recover(tmp_path)
 
 
 def test_an_old_stage_is_no_obstacle(tmp_path: Path) -> None:
     project(tmp_path)
-    staged = journal.stage(
+    staged = transaction.stage(
         tmp_path, tmp_path / "forks.toml", tmp_path / "nothing.lock", "demo"
     )
     assert (staged / "forks.toml").read_text() == "old pin"

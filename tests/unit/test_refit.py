@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from patchwheel.elf import read_library
-from patchwheel.errors import UnfitError
+from patchwheel.kit.errors import UnfitError
 from patchwheel.refit import (
     Policies,
     check_makers,

@@ -14,16 +14,16 @@ from patchwheel import plan as plan_module
 from patchwheel import remake, sandbox
 from patchwheel import wheel as wheel_module
 from patchwheel.elf import MAGIC
-from patchwheel.errors import BuildError, UnfitError
+from patchwheel.kit.errors import BuildError, UnfitError
 from patchwheel.pipeline import Pipeline
 from patchwheel.plan import Base
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from patchwheel.kit.store import Store
     from patchwheel.manifest import Fork
     from patchwheel.plan import Plan
-    from patchwheel.store import Store
 
 A = "src/pw_demo/a.py"
 NONE = sandbox.Sandbox(level="none")

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 from support import git, make_patch, make_upstream, write
 
-from patchwheel.errors import MachineError
-from patchwheel.repo import Blob, GitError, Repository, scrub_environment
+from patchwheel.kit.errors import MachineError
+from patchwheel.kit.repo import Blob, GitError, Repository, scrub_environment
 from patchwheel.trial import applied, apply
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import pytest
 import support
 
 from patchwheel import rocm
-from patchwheel.errors import MachineError, ManifestError
+from patchwheel.kit.errors import MachineError, ManifestError
 from patchwheel.manifest import Fork
 
 if TYPE_CHECKING:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from graftkit import SURVEY
 
-from patchwheel.repo import Blob, Change
+from patchwheel.kit.repo import Blob, Change
 from patchwheel.rules import arrange, judge
 
 FACTS = arrange(SURVEY)

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from support import lacking
 
-from patchwheel import run
-from patchwheel.errors import MachineError
+from patchwheel.kit import process
+from patchwheel.kit.errors import MachineError
 
 
 def alive(pid: int) -> bool:
@@ -32,7 +32,7 @@ def gone(pid: int, seconds: float = 5) -> bool:
 
 def test_only_named_variables_reach_a_child(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SECRET_TOKEN", "x")
-    env = run.base_env(EXTRA="1")
+    env = process.base_env(EXTRA="1")
     assert "SECRET_TOKEN" not in env
     assert env["EXTRA"] == "1"
     assert env["PATH"] == os.environ["PATH"]
@@ -40,27 +40,27 @@ def test_only_named_variables_reach_a_child(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_capture_returns_standard_output_only(tmp_path: Path) -> None:
     words = ["sh", "-c", "cat; echo noise >&2; pwd"]
-    out = run.capture(words, cwd=tmp_path, env=run.base_env(), stdin=b"in ")
+    out = process.capture(words, cwd=tmp_path, env=process.base_env(), stdin=b"in ")
     assert out == f"in {tmp_path}\n".encode()
 
 
 def test_capture_tells_the_status_and_what_was_said(tmp_path: Path) -> None:
-    with pytest.raises(run.CommandError, match="ended with status 3") as caught:
-        run.capture(["sh", "-c", "echo why >&2; exit 3"], cwd=tmp_path, env={})
+    with pytest.raises(process.CommandError, match="ended with status 3") as caught:
+        process.capture(["sh", "-c", "echo why >&2; exit 3"], cwd=tmp_path, env={})
     assert caught.value.tail == ("why",)
     assert caught.value.status == 3
 
 
 def test_an_expected_status_is_no_error(tmp_path: Path) -> None:
     words = ["sh", "-c", "echo x; exit 1"]
-    assert run.capture(words, cwd=tmp_path, env={}, ok=(0, 1)) == b"x\n"
+    assert process.capture(words, cwd=tmp_path, env={}, ok=(0, 1)) == b"x\n"
 
 
 @pytest.mark.parametrize("way", ["capture", "logged", "interactive"])
 def test_a_missing_program_is_an_error_of_the_machine(tmp_path: Path, way: str) -> None:
     more = {"log": tmp_path / "log"} if way == "logged" else {}
     with pytest.raises(MachineError, match="cannot start 'no-such-program'"):
-        getattr(run, way)(["no-such-program"], cwd=tmp_path, env={}, **more)
+        getattr(process, way)(["no-such-program"], cwd=tmp_path, env={}, **more)
 
 
 def test_logged_keeps_both_streams_and_hands_lines_on(tmp_path: Path) -> None:
@@ -68,8 +68,8 @@ def test_logged_keeps_both_streams_and_hands_lines_on(tmp_path: Path) -> None:
     log = tmp_path / "deep" / "step.log"
     words = ["sh", "-c", "echo one; echo two >&2; printf three"]
     for _ in range(2):
-        run.logged(
-            words, cwd=tmp_path, env=run.base_env(), log=log, on_line=seen.append
+        process.logged(
+            words, cwd=tmp_path, env=process.base_env(), log=log, on_line=seen.append
         )
     assert seen == ["one", "two", "three"] * 2
     assert log.read_text().count("$ sh -c") == 2
@@ -81,8 +81,8 @@ def test_a_failing_step_shows_the_end_of_its_log_and_where_it_is(
 ) -> None:
     log = tmp_path / "log"
     words = ["sh", "-c", "seq 100; kill -9 $$"]
-    with pytest.raises(run.CommandError, match="signal 9") as caught:
-        run.logged(words, cwd=tmp_path, env=run.base_env(), log=log)
+    with pytest.raises(process.CommandError, match="signal 9") as caught:
+        process.logged(words, cwd=tmp_path, env=process.base_env(), log=log)
     assert caught.value.tail == tuple(str(n) for n in range(61, 101))
     assert caught.value.log == log
     assert "last lines of the log" in str(caught.value)
@@ -90,14 +90,16 @@ def test_a_failing_step_shows_the_end_of_its_log_and_where_it_is(
 
 def test_bytes_that_are_no_text_do_not_stop_a_step(tmp_path: Path) -> None:
     log = tmp_path / "log"
-    run.logged(["printf", r"\377\n"], cwd=tmp_path, env=run.base_env(), log=log)
+    process.logged(["printf", r"\377\n"], cwd=tmp_path, env=process.base_env(), log=log)
     assert log.read_bytes().endswith(b"\xff\n")
 
 
 def test_the_mask_of_new_files_is_fixed(tmp_path: Path) -> None:
     old = os.umask(0o077)
     try:
-        run.logged(["touch", "f"], cwd=tmp_path, env=run.base_env(), log=tmp_path / "l")
+        process.logged(
+            ["touch", "f"], cwd=tmp_path, env=process.base_env(), log=tmp_path / "l"
+        )
     finally:
         os.umask(old)
     assert (tmp_path / "f").stat().st_mode & 0o777 == 0o644
@@ -113,10 +115,10 @@ def test_leaving_early_kills_the_whole_group(tmp_path: Path) -> None:
 
     words = ["sh", "-c", "echo $$; sleep 60 & echo $!; wait"]
     with pytest.raises(KeyboardInterrupt):
-        run.logged(
+        process.logged(
             words,
             cwd=tmp_path,
-            env=run.base_env(),
+            env=process.base_env(),
             log=tmp_path / "log",
             on_line=interrupt,
         )
@@ -126,10 +128,10 @@ def test_leaving_early_kills_the_whole_group(tmp_path: Path) -> None:
 def test_what_a_step_leaves_running_neither_blocks_nor_survives(tmp_path: Path) -> None:
     seen: list[str] = []
     start = time.monotonic()
-    run.logged(
+    process.logged(
         ["sh", "-c", "sleep 60 & echo $!"],
         cwd=tmp_path,
-        env=run.base_env(),
+        env=process.base_env(),
         log=tmp_path / "log",
         on_line=seen.append,
     )
@@ -155,11 +157,11 @@ run.logged(["sh", "-c", "echo $$ > pid; exec sleep 60"], cwd=here, env=run.base_
 
 
 def test_interactive_returns_the_status(tmp_path: Path) -> None:
-    assert run.interactive(["sh", "-c", "exit 5"], cwd=tmp_path, env={}) == 5
+    assert process.interactive(["sh", "-c", "exit 5"], cwd=tmp_path, env={}) == 5
 
 
 def test_a_missing_working_directory_is_not_taken_for_a_missing_program(
     tmp_path: Path,
 ) -> None:
     with pytest.raises(FileNotFoundError):
-        run.capture(["true"], cwd=tmp_path / "none", env=run.base_env())
+        process.capture(["true"], cwd=tmp_path / "none", env=process.base_env())

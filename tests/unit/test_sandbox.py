@@ -13,14 +13,15 @@ from typing import TYPE_CHECKING
 import pytest
 import support
 
-from patchwheel import run, sandbox
-from patchwheel.errors import MachineError
+from patchwheel import sandbox
+from patchwheel.kit import process
+from patchwheel.kit.errors import MachineError
 from patchwheel.sandbox import Mount, Sandbox, detect, open_room
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from patchwheel.store import Store
+    from patchwheel.kit.store import Store
 
 NONE = Sandbox(level="none")
 # Run only inside bubblewrap: each line is something that a build must not be able to do.
@@ -120,7 +121,7 @@ def test_unshare_cuts_the_network(tmp_path: Path) -> None:
     if program is None or not sandbox._works(level):
         support.lacking("unshare does not work here")
     words = level.wrap(["cat", "/proc/net/dev"], cwd=tmp_path)
-    seen = run.capture(words, cwd=tmp_path, env=run.base_env()).decode()
+    seen = process.capture(words, cwd=tmp_path, env=process.base_env()).decode()
     assert [line.split(":")[0].strip() for line in seen.splitlines()[2:]] == ["lo"]
 
 

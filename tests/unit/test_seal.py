@@ -10,7 +10,7 @@ import conftest
 import pytest
 import support
 
-from patchwheel.store import default_root
+from patchwheel.kit.store import default_root
 
 
 def test_home_settings_and_store_are_not_the_users() -> None:

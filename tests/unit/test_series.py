@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import pytest
 from patchkit import HEAD, ONE, mail, patch
 
-from patchwheel.errors import PatchError
+from patchwheel.kit.errors import PatchError
 from patchwheel.lint import check_requires, link_problem, path_problem
 from patchwheel.series import check_patch, load_series
 

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 import pytest
 from support import EPOCH, git, make_sdist, make_upstream, sha256, write
 
-from patchwheel.errors import InputError, MachineError
 from patchwheel.index import IndexConfig
+from patchwheel.kit.errors import InputError, MachineError
+from patchwheel.kit.repo import GitError, Repository
 from patchwheel.manifest import Fork, Sdist
 from patchwheel.remote import joined
-from patchwheel.repo import GitError, Repository
 from patchwheel.source import Source, fetch, git_folder
 
 if TYPE_CHECKING:
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     from support import Recorder
 
+    from patchwheel.kit.store import Store
     from patchwheel.source import Origin
-    from patchwheel.store import Store
 
 FILES = {"pyproject.toml": "[project]\n", "thing/__init__.py": "x = 1\n"}
 

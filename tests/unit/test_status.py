@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 from patchkit import ONE, Files, Kit, mail, numbered
 
-from patchwheel.errors import InputError
+from patchwheel.kit.errors import InputError
 from patchwheel.status import ForkStatus, fork_status
 
 if TYPE_CHECKING:

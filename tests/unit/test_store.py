@@ -15,16 +15,16 @@ import conftest
 import pytest
 from support import lacking, write
 
-from patchwheel.disk import rmtree, write_atomically
-from patchwheel.errors import MachineError
-from patchwheel.store import CACHEDIR_TAG, Store, default_root
+from patchwheel.kit.errors import MachineError
+from patchwheel.kit.files import rmtree, write_atomically
+from patchwheel.kit.store import CACHEDIR_TAG, Store, default_root
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from support import Recorder
 
-    from patchwheel.entry import Kind
+    from patchwheel.kit.store_entry import Kind
 
 KEY = "0123456789abcdef" * 4
 

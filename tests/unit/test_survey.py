@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import support
 
-from patchwheel import surveyor, uv
+from patchwheel import surveyor
 from patchwheel.buildenv import Shop, build_environment, static_build_requirements
-from patchwheel.errors import BuildError, InputError
 from patchwheel.index import IndexConfig, load_index_config
+from patchwheel.kit import uv
+from patchwheel.kit.errors import BuildError, InputError
+from patchwheel.kit.repo import Repository
 from patchwheel.manifest import Fork, UpstreamWheel
-from patchwheel.repo import Repository
 from patchwheel.source import Source
 from patchwheel.survey import made_with, survey_pin
 from patchwheel.wheelfile import read_wheel
@@ -27,9 +28,9 @@ from patchwheel.wheelfile import read_wheel
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from patchwheel.interpreter import Interpreter
+    from patchwheel.kit.interpreter import Interpreter
+    from patchwheel.kit.store import Store
     from patchwheel.sandbox import Wanted
-    from patchwheel.store import Store
     from patchwheel.survey import Surveyed
 
 TINYEXT = Path(__file__).parents[1] / "packages" / "tinyext"

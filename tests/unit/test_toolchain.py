@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from patchwheel import toolchain
-from patchwheel.errors import MachineError
+from patchwheel.kit.errors import MachineError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from patchwheel.store import Store
+    from patchwheel.kit.store import Store
 
 
 class FakeCompiler:

@@ -11,16 +11,16 @@ import pytest
 
 from patchwheel import trace as trace_module
 from patchwheel.configure import Configured, Observed
+from patchwheel.kit.repo import Repository
 from patchwheel.lock import Survey
 from patchwheel.ninjafile import Edge
-from patchwheel.repo import Repository
 from patchwheel.trace import Traced, trace
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from patchwheel.store import Store
+    from patchwheel.kit.store import Store
 
 SO, OTHER = "pw/fast.so", "pw/other.so"
 FILES = {

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import pytest
 from patchkit import ONE, Files, Kit, mail, numbered
 
-from patchwheel.errors import MachineError, PatchError
+from patchwheel.kit.errors import MachineError, PatchError
+from patchwheel.kit.repo import GitError, Repository
 from patchwheel.replay import MisfitError
-from patchwheel.repo import GitError, Repository
 from patchwheel.tree import apply_series, replay
 from patchwheel.trial import Trial, applied, apply
 

@@ -9,9 +9,9 @@ import pytest
 from packaging.pylock import Pylock
 from support import Recorder, make_index, make_wheel, sha256
 
-from patchwheel import uv
-from patchwheel.errors import InputError, MachineError
-from patchwheel.interpreter import Interpreter
+from patchwheel.kit import uv
+from patchwheel.kit.errors import InputError, MachineError
+from patchwheel.kit.interpreter import Interpreter
 from patchwheel.lock import Distribution
 
 if TYPE_CHECKING:

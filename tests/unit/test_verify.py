@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 import pytest
 from support import git, make_sdist, make_upstream, sha256, write
 
-from patchwheel.errors import CheckError, InputError
 from patchwheel.index import IndexConfig
+from patchwheel.kit.errors import CheckError, InputError
 from patchwheel.manifest import Fork, Sdist
 from patchwheel.verify import LeftOut, PinReport, check_pin
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from support import Recorder
 
-    from patchwheel.store import Store
+    from patchwheel.kit.store import Store
 
 FILES = {"pyproject.toml": '[project]\nname = "thing"\n', "thing/a.pyx": "a\n"}
 

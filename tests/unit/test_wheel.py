@@ -14,9 +14,9 @@ from graftkit import BUILT, FILES, SURVEY, TAG, Bench
 from patchwheel import compile as compile_module
 from patchwheel import wheel as wheel_module
 from patchwheel.buildenv import Shop
-from patchwheel.errors import CheckError, InputError
+from patchwheel.kit.errors import CheckError, InputError
+from patchwheel.kit.store import Store
 from patchwheel.plan import Base
-from patchwheel.store import Store
 from patchwheel.wheel import finish, unpack
 from patchwheel.wheelfile import check_record, read_wheel
 

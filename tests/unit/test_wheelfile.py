@@ -14,7 +14,7 @@ import support
 
 from patchwheel import archive as archive_module
 from patchwheel.archive import make_entry, names, zip_date
-from patchwheel.errors import InputError
+from patchwheel.kit.errors import InputError
 from patchwheel.wheelfile import check_record, output_names, read_wheel, write_wheel
 
 if TYPE_CHECKING:

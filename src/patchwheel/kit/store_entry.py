@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from patchwheel.digest import file_sha256
-from patchwheel.disk import files
+from patchwheel.kit.digest import file_sha256
+from patchwheel.kit.files import files
 
 MANIFEST = "entry.json"
 Kind = Literal[

@@ -7,7 +7,7 @@ import os
 import shutil
 from typing import TYPE_CHECKING
 
-from patchwheel.disk import fsync
+from patchwheel.kit.files import fsync
 
 if TYPE_CHECKING:
     from pathlib import Path

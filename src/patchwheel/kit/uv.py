@@ -9,16 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 from urllib.parse import urlsplit
 
-from patchwheel import run
-from patchwheel.errors import InputError, MachineError
-from patchwheel.interpreter import uv_bin, uv_env
+from patchwheel.kit import process
+from patchwheel.kit.errors import InputError, MachineError
+from patchwheel.kit.interpreter import uv_bin, uv_env
 from patchwheel.lock import Distribution
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from patchwheel.interpreter import Interpreter
-    from patchwheel.report import Report
+    from patchwheel.kit.interpreter import Interpreter
+    from patchwheel.kit.progress import Report
 
 __all__ = [
     "Index",
@@ -61,7 +61,7 @@ def make_venv(
             *("--prompt", "patchwheel", "--python", str(interpreter.path), str(folder)),
             log=log,
         )
-    except run.CommandError as err:
+    except process.CommandError as err:
         raise MachineError(
             f"no virtual environment could be made at {folder}",
             tail=err.tail,
@@ -103,7 +103,7 @@ def install(
                 log=log,
                 on_line=_downloads(report),
             )
-        except run.CommandError as err:
+        except process.CommandError as err:
             raise _failure(
                 err, "uv cannot install what is locked", offline=offline
             ) from err
@@ -164,7 +164,7 @@ def conflicts(python: Path, *, log: Path) -> list[str]:
     """Return what `uv pip check` finds wrong with the requirements of what is installed."""
     try:
         _uv("pip", "check", "--python", str(python), log=log)
-    except run.CommandError as err:
+    except process.CommandError as err:
         if found := [line for line in err.tail if line.startswith("The package ")]:
             return found
         raise _failure(err, "uv cannot check the environment", offline=False) from err
@@ -195,7 +195,7 @@ def _there(place: str) -> bool:
 
 
 def _uv(*words: str, log: Path, on_line: Callable[[str], None] | None = None) -> None:
-    run.logged(
+    process.logged(
         [uv_bin(), *words, "--no-config", "--no-progress", "--color", "never"],
         cwd=Path("/"),
         env=uv_env(),
@@ -228,7 +228,7 @@ def _downloads(report: Report) -> Callable[[str], None]:
 
 
 def _failure(
-    err: run.CommandError, message: str, *, offline: bool
+    err: process.CommandError, message: str, *, offline: bool
 ) -> InputError | MachineError:
     said = [line for line in err.tail if not line.startswith("Using Python")]
     if any(sign in line for line in said for sign in FULL_DISK):
@@ -268,7 +268,7 @@ def _pylock(
                 *("--format", "pylock.toml", "--output-file", str(out), str(given)),
                 log=log,
             )
-        except run.CommandError as err:
+        except process.CommandError as err:
             raise _failure(err, "uv finds no set of versions", offline=offline) from err
         return out.read_text()
 

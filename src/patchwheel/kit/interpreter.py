@@ -10,13 +10,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from patchwheel import run
-from patchwheel.errors import MachineError
+from patchwheel.kit import process
+from patchwheel.kit.errors import MachineError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from patchwheel.report import Report
+    from patchwheel.kit.progress import Report
 
 # In a virtual environment sys._base_executable is the Python that it was made from.
 PROBE = """\
@@ -79,13 +79,13 @@ def probe(candidate: Path) -> Interpreter | None:
     # A shim needs to know which version its user chose.
     pyenv = {k: v for k, v in os.environ.items() if k.startswith("PYENV_")}
     try:
-        out = run.capture(
+        out = process.capture(
             [candidate, "-I", "-S", "-c", PROBE],
             cwd=Path("/"),
-            env=run.base_env(**pyenv),
+            env=process.base_env(**pyenv),
         )
         path, version, implementation, free_threaded = json.loads(out)
-    except (run.CommandError, MachineError, OSError, ValueError):
+    except (process.CommandError, MachineError, OSError, ValueError):
         return None
     if implementation != "cpython" or free_threaded:
         return None
@@ -136,7 +136,7 @@ def uv_bin() -> Path:
 
 def uv_env() -> dict[str, str]:
     """Return the environment for uv: ours reduced to how uv reaches things and where it keeps them."""
-    return run.base_env(
+    return process.base_env(
         **{k: v for k, v in os.environ.items() if UV_VARIABLES.fullmatch(k)}
     )
 
@@ -208,11 +208,11 @@ def _managed(wanted: str, *, install: bool, report: Report) -> Interpreter | Non
         if install:
             report.say(f"no Python {wanted} on this machine: uv installs one")
             words = ["python", "install", "--no-config", "--no-bin", wanted]
-            run.capture([uv, *words], cwd=here, env=env)
+            process.capture([uv, *words], cwd=here, env=env)
         words = ["python", "find", "--no-config", "--no-project", "--managed-python"]
         words += ["--no-python-downloads", wanted]
-        out = run.capture([uv, *words], cwd=here, env=env)
-    except run.CommandError:
+        out = process.capture([uv, *words], cwd=here, env=env)
+    except process.CommandError:
         return None
     found = probe(Path(out.decode().strip()))
     return found if found and found.python == wanted else None

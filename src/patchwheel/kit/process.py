@@ -14,7 +14,7 @@ import signal
 import subprocess
 from typing import TYPE_CHECKING
 
-from patchwheel.errors import MachineError, PatchwheelError
+from patchwheel.kit.errors import MachineError, PatchwheelError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

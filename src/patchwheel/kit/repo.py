@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
 
-from patchwheel.disk import write_atomically
-from patchwheel.errors import MachineError, PatchwheelError
+from patchwheel.kit.errors import MachineError, PatchwheelError
+from patchwheel.kit.files import write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence

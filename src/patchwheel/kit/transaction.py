@@ -11,8 +11,8 @@ import json
 import shutil
 from typing import TYPE_CHECKING
 
-from patchwheel.disk import alone, fsync, rmtree
-from patchwheel.errors import ManifestError
+from patchwheel.kit.errors import ManifestError
+from patchwheel.kit.files import alone, fsync, rmtree
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

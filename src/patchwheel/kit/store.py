@@ -19,15 +19,23 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from patchwheel.digest import file_sha256
-from patchwheel.disk import files, fsync, rmtree, write_atomically
-from patchwheel.entry import KINDS, MANIFEST, UNHASHED, Entry, last_use, linked, record
-from patchwheel.errors import MachineError
+from patchwheel.kit.digest import file_sha256
+from patchwheel.kit.errors import MachineError
+from patchwheel.kit.files import files, fsync, rmtree, write_atomically
+from patchwheel.kit.store_entry import (
+    KINDS,
+    MANIFEST,
+    UNHASHED,
+    Entry,
+    last_use,
+    linked,
+    record,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from patchwheel.entry import Kind
+    from patchwheel.kit.store_entry import Kind
 
 MARKER = "CACHEDIR.TAG"
 CACHEDIR_TAG = "Signature: 8a477f597d28d172789f06886806bc55\n# Made by patchwheel.\n"
