@@ -14,8 +14,8 @@ import pytest
 from packaging.pylock import Pylock
 from support import Recorder, make_index, make_manifest, make_wheel, sha256
 
-from patchwheel import inspect_environment
 from patchwheel.environment import CHECK, Environment, check_environment, compose
+from patchwheel.guest import inspect_environment
 from patchwheel.index import IndexConfig
 from patchwheel.kit import uv
 from patchwheel.kit.errors import CheckError, InputError, MachineError

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import support
 
-from patchwheel import surveyor
 from patchwheel.buildenv import Shop, build_environment, static_build_requirements
+from patchwheel.guest import survey_build
 from patchwheel.index import IndexConfig, load_index_config
 from patchwheel.kit import uv
 from patchwheel.kit.errors import BuildError, InputError
@@ -245,7 +245,7 @@ def test_libraries_reveal_their_makers(tmp_path: Path) -> None:
 
 
 def run_as(name: str, code: str, env: Mapping[str, str]) -> str:
-    text = f"import runpy\nfound = runpy.run_path({surveyor.__file__!r}, run_name={name!r})\n"
+    text = f"import runpy\nfound = runpy.run_path({survey_build.__file__!r}, run_name={name!r})\n"
     done = subprocess.run(
         [sys.executable, "-c", text + code],
         env={**os.environ, **env},
@@ -274,7 +274,7 @@ exec(compile("def copy(path): open(path).close()", root + "/file_util.py", "exec
 found["watch"].__globals__["shipping"] = True
 copy(root + "/b.txt")
 """
-    env = {surveyor.LOG: str(log), surveyor.ROOT: str(root)}
+    env = {survey_build.LOG: str(log), survey_build.ROOT: str(root)}
     run_as("sitecustomize", code, env)
     assert log.read_text().split("\0") == ["\na.txt", ""]
 
@@ -286,10 +286,14 @@ def test_what_a_script_of_the_project_opens_is_noted_beside_its_name(
     code = "import sys, os\nfor name in ('given', 'found'): open(os.path.dirname(sys.argv[1]) + '/' + name).close()\n"
     support.write(root, {"tools/gen.py": code, "tools/given": "", "tools/found": ""})
     trace = tmp_path / "trace"
-    source = Path(surveyor.__file__).read_text()
+    source = Path(survey_build.__file__).read_text()
     support.write(trace, {"sitecustomize.py": source})
     log.touch()
-    env = {surveyor.LOG: str(log), surveyor.ROOT: str(root), "PYTHONPATH": str(trace)}
+    env = {
+        survey_build.LOG: str(log),
+        survey_build.ROOT: str(root),
+        "PYTHONPATH": str(trace),
+    }
     words = [sys.executable, "tools/gen.py", "tools/given"]
     subprocess.run(words, cwd=root, env={**os.environ, **env}, check=True)
     assert log.read_text() == "tools/gen.py\ntools/found\0"
@@ -308,12 +312,12 @@ def test_meson_python_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setitem(sys.modules, "mesonpy", module)
     monkeypatch.chdir(source)
     monkeypatch.setenv("NINJA", str(ninja))
-    monkeypatch.setenv(surveyor.ROOT, str(source))
-    monkeypatch.setenv(surveyor.LOG, str(tmp_path / "log"))
+    monkeypatch.setenv(survey_build.ROOT, str(source))
+    monkeypatch.setenv(survey_build.LOG, str(tmp_path / "log"))
     settings = json.dumps({"build-dir": str(build)})
     words = ["x", "mesonpy", str(tmp_path), settings, "generate"]
     monkeypatch.setattr(sys, "argv", words)
-    surveyor.main()
+    survey_build.main()
     answer = json.loads((tmp_path / "survey.json").read_text())
     assert answer["outputs"]["pw_demo/a.py"] == "a.py"
     assert answer["outputs"]["pw_demo/x.so"] == "//x.so"
@@ -354,7 +358,7 @@ default all
 def test_only_commands_that_make_what_the_build_needs_are_generators(
     installed: tuple[str, ...],
 ) -> None:
-    assert surveyor.generated(BUILD, ["all", *installed]) == {
+    assert survey_build.generated(BUILD, ["all", *installed]) == {
         "mod.so.p/gen.c",
         *("first.c", "second.h", "third.h", "chained.txt", "checked.txt"),
         *("sub/by default.txt", "for_tests.txt"),
@@ -363,7 +367,7 @@ def test_only_commands_that_make_what_the_build_needs_are_generators(
 
 
 def test_a_source_file_needs_no_command() -> None:
-    assert surveyor.generated(BUILD, ["../src/gen.in"]) == set()
+    assert survey_build.generated(BUILD, ["../src/gen.in"]) == set()
 
 
 class Command:
@@ -431,12 +435,12 @@ def test_setuptools_is_followed(
     monkeypatch.setitem(sys.modules, "sitecustomize", watcher)
     monkeypatch.setattr(importlib.util, "find_spec", lambda _name: True)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv(surveyor.ROOT, str(tmp_path))
+    monkeypatch.setenv(survey_build.ROOT, str(tmp_path))
     out = tmp_path / "out"
     out.mkdir()
     words = ["x", "pw_backend:legacy", str(out), "{}", "generate"]
     monkeypatch.setattr(sys, "argv", words)
-    surveyor.main()
+    survey_build.main()
     answer = json.loads((out / "survey.json").read_text())
     assert answer["outputs"] == {"pw/a.py": "src/a.py", "pw/x.so": "//pw/x.so"}
     assert answer["read"] == ["src/low.c", "src/x.pyx", "src/x.h"]
