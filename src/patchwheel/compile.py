@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from patchwheel import cuda, rocm, toolchain
-from patchwheel.archive import names
 from patchwheel.backend import (
     CUDA,
     HIPCC,
@@ -25,13 +24,14 @@ from patchwheel.buildenv import (
     name_of,
     static_build_requirements,
 )
-from patchwheel.elf import MAGIC
 from patchwheel.kit.digest import digest
 from patchwheel.kit.repo import Repository
 from patchwheel.lock import build_settings
 from patchwheel.relocate import check_relocated, relocate
 from patchwheel.sandbox import detect
-from patchwheel.wheelfile import read_wheel
+from patchwheel.wheelfile.archive import names
+from patchwheel.wheelfile.elf import MAGIC
+from patchwheel.wheelfile.read import read_wheel
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

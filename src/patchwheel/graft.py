@@ -5,18 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from patchwheel import metadata
-from patchwheel.archive import make_entry, zip_date
 from patchwheel.kit.errors import InputError
 from patchwheel.kit.repo import Repository
 from patchwheel.plan import METADATA, old_tree, read_projects
-from patchwheel.wheelfile import output_names, read_wheel
+from patchwheel.wheelfile import metadata
+from patchwheel.wheelfile.archive import make_entry, zip_date
+from patchwheel.wheelfile.read import output_names, read_wheel
 
 if TYPE_CHECKING:
-    from patchwheel.archive import Entry
     from patchwheel.plan import Base, Plan
     from patchwheel.remake import Remade
-    from patchwheel.wheelfile import WheelFile
+    from patchwheel.wheelfile.archive import Entry
+    from patchwheel.wheelfile.read import WheelFile
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -32,7 +32,7 @@ from patchwheel.series import load_series
 from patchwheel.source import fetch
 from patchwheel.survey import made_with, survey_pin
 from patchwheel.upstream import fetch_wheel, requirements
-from patchwheel.wheelfile import read_wheel
+from patchwheel.wheelfile.read import read_wheel
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence

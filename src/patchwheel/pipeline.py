@@ -9,7 +9,6 @@ import threading
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from patchwheel.attest import STATEMENT
 from patchwheel.kit.digest import digest
 from patchwheel.kit.errors import (
     InputError,
@@ -26,6 +25,7 @@ from patchwheel.plan import Base, make_plan
 from patchwheel.series import load_series
 from patchwheel.source import fetch
 from patchwheel.tree import apply_series
+from patchwheel.wheelfile.sbom import STATEMENT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence

@@ -8,13 +8,13 @@ from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from patchwheel import attest, metadata
-from patchwheel.archive import ZLIB, names
 from patchwheel.kit.digest import digest
 from patchwheel.kit.errors import InputError
 from patchwheel.kit.repo import Repository
 from patchwheel.rules import Verdict, arrange, judge
-from patchwheel.wheelfile import output_names, read_wheel
+from patchwheel.wheelfile import metadata, sbom
+from patchwheel.wheelfile.archive import ZLIB, names
+from patchwheel.wheelfile.read import output_names, read_wheel
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -196,7 +196,7 @@ def make_plan(
     if graft:
         parts["remade"] = digest([[o.path, o.action, o.source] for o in outputs])
     else:
-        parts["sbom"] = attest.LAYOUT
+        parts["sbom"] = sbom.LAYOUT
     if not graft or memo["under"]:
         parts |= (graft and lean) or means.parts(graft=graft)
     return Plan(

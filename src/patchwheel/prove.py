@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Literal
 
 from patchwheel.kit.errors import CheckError, first
-from patchwheel.wheelfile import output_names, read_wheel
+from patchwheel.wheelfile.read import output_names, read_wheel
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

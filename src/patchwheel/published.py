@@ -10,10 +10,10 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from patchwheel import metadata
-from patchwheel.attest import RECORD, STATEMENT, statement
 from patchwheel.kit.digest import file_sha256
-from patchwheel.wheelfile import WheelFile, read_wheel
+from patchwheel.wheelfile import metadata
+from patchwheel.wheelfile.read import WheelFile, read_wheel
+from patchwheel.wheelfile.sbom import RECORD, STATEMENT, statement
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

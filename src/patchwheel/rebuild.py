@@ -14,7 +14,7 @@ from patchwheel.backend import CLOCK
 from patchwheel.kit import process
 from patchwheel.kit.errors import BuildError, CheckError, first
 from patchwheel.kit.store import Store
-from patchwheel.wheelfile import read_wheel
+from patchwheel.wheelfile.read import read_wheel
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from patchwheel.elf import read_library
 from patchwheel.kit import process
 from patchwheel.kit.errors import UnfitError
+from patchwheel.wheelfile.elf import read_library
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence

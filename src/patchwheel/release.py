@@ -15,10 +15,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from patchwheel import cuda, metadata
-from patchwheel.attest import SBOM, STATEMENT, difference, sbom
+from patchwheel import cuda
 from patchwheel.buildenv import env_key
-from patchwheel.elf import MAGIC, read_library
 from patchwheel.kit.digest import digest, file_sha256
 from patchwheel.kit.errors import CheckError, InputError, MachineError
 from patchwheel.kit.files import write_atomically
@@ -36,7 +34,10 @@ from patchwheel.published import (
 )
 from patchwheel.refit import Policies, load_policies
 from patchwheel.wheel import RECORD_SCHEMA, names_itself
-from patchwheel.wheelfile import check_record
+from patchwheel.wheelfile import metadata
+from patchwheel.wheelfile.elf import MAGIC, read_library
+from patchwheel.wheelfile.read import check_record
+from patchwheel.wheelfile.sbom import SBOM, STATEMENT, difference, sbom
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence

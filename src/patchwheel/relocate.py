@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from patchwheel import cuda
-from patchwheel.elf import MAGIC
 from patchwheel.kit import process
 from patchwheel.kit.errors import BuildError, CheckError
 from patchwheel.sandbox import INSIDE
-from patchwheel.wheelfile import read_wheel
+from patchwheel.wheelfile.elf import MAGIC
+from patchwheel.wheelfile.read import read_wheel
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

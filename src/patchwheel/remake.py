@@ -11,17 +11,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from patchwheel.archive import record_hash
 from patchwheel.backend import open_workplace, rename_project
 from patchwheel.buildenv import site_packages as packages_of
 from patchwheel.compile import build_record, locked_environment, tools_of
 from patchwheel.configure import configure, lean
-from patchwheel.elf import MAGIC, read_library
 from patchwheel.kit.errors import BuildError, UnfitError
 from patchwheel.kit.repo import Repository
 from patchwheel.reach import MADE
 from patchwheel.refit import check_makers, load_policies, platform_tags, refit
-from patchwheel.wheelfile import output_names, read_wheel
+from patchwheel.wheelfile.archive import record_hash
+from patchwheel.wheelfile.elf import MAGIC, read_library
+from patchwheel.wheelfile.read import output_names, read_wheel
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from patchwheel.lock import ForkBuild
     from patchwheel.plan import Base, Plan
     from patchwheel.tree import PatchedTree
-    from patchwheel.wheelfile import WheelFile
+    from patchwheel.wheelfile.read import WheelFile
 
 EXTENSIONS = Path(__file__).with_name("extensions.py")
 PLATFORM = re.compile(r"[a-z]*linux(?:\d+|(?:_\d+){2})?_(.+)")

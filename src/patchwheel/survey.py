@@ -15,14 +15,14 @@ from patchwheel.kit.repo import Repository
 from patchwheel.lock import Survey
 from patchwheel.plan import find_gap
 from patchwheel.refit import CYTHON, NUMPY
-from patchwheel.wheelfile import check_record, output_names, read_wheel
+from patchwheel.wheelfile.read import check_record, output_names, read_wheel
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from patchwheel.buildenv import Shop
     from patchwheel.source import Source
-    from patchwheel.wheelfile import WheelFile
+    from patchwheel.wheelfile.read import WheelFile
 
 OPENBLAS = re.compile(rb"OpenBLAS (\d+(?:\.\d+)+)")
 CUDA = re.compile(rb"release (\d+\.\d+), V\d")

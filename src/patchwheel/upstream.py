@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from patchwheel.download import download
 from patchwheel.index import project_files
 from patchwheel.kit.errors import InputError
-from patchwheel.metadata import field
-from patchwheel.wheelfile import read_wheel
+from patchwheel.wheelfile.metadata import field
+from patchwheel.wheelfile.read import read_wheel
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -8,14 +8,14 @@ from dataclasses import asdict, dataclass, replace
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Final
 
-from patchwheel import attest, metadata
-from patchwheel.archive import make_entry, names, zip_date
 from patchwheel.graft import Draft, graft
 from patchwheel.kit.digest import blob_id
 from patchwheel.kit.errors import CheckError
 from patchwheel.kit.repo import Repository
 from patchwheel.kit.store_entry import listed
-from patchwheel.wheelfile import (
+from patchwheel.wheelfile import metadata, sbom
+from patchwheel.wheelfile.archive import make_entry, names, zip_date
+from patchwheel.wheelfile.read import (
     UNRECORDED,
     check_record,
     output_names,
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 
     from patchwheel.buildenv import Shop
     from patchwheel.lock import ForkBuild
-    from patchwheel.metadata import WheelName
     from patchwheel.plan import Plan
-    from patchwheel.wheelfile import WheelFile
+    from patchwheel.wheelfile.metadata import WheelName
+    from patchwheel.wheelfile.read import WheelFile
 
 KIND: Final = "wheels"
 RECORD_SCHEMA = 1
@@ -142,7 +142,7 @@ def finish(
     # A wheel that was labelled before, as a base built here, has a record of its own.
     dropped = {
         f"{draft.made_from.dist_info}/{n}"
-        for n in (*UNRECORDED, attest.RECORD, attest.SBOM)
+        for n in (*UNRECORDED, sbom.RECORD, sbom.SBOM)
     }
     date = zip_date(plan.tree.source.epoch)
     entries = []
@@ -162,9 +162,9 @@ def finish(
             entries.append(entry)
     text = json.dumps(describe(plan, compiled), indent=1, sort_keys=True) + "\n"
     record = text.encode()
-    written = {attest.RECORD: record}
+    written = {sbom.RECORD: record}
     if plan.route == "compile":
-        written[attest.SBOM] = attest.sbom(record, metadata.normal(new.name))
+        written[sbom.SBOM] = sbom.sbom(record, metadata.normal(new.name))
     entries += [
         make_entry(f"{info}/{name}", content, mode=0o644, date=date)
         for name, content in written.items()

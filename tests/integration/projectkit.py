@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 import support
 
-from patchwheel.archive import make_entry
-from patchwheel.wheelfile import read_wheel, write_wheel
+from patchwheel.wheelfile.archive import make_entry
+from patchwheel.wheelfile.read import read_wheel, write_wheel
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -13,7 +13,7 @@ import pytest
 import support
 
 from patchwheel.kit.store import Store
-from patchwheel.wheelfile import read_wheel
+from patchwheel.wheelfile.read import read_wheel
 
 if TYPE_CHECKING:
     from pathlib import Path

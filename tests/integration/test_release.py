@@ -26,7 +26,6 @@ import tomlkit
 from projectkit import PYTHON, VERSION, Project, sdist_table
 
 from patchwheel import environment
-from patchwheel.archive import make_entry, write_archive
 from patchwheel.compile import interface
 from patchwheel.index import load_index_config
 from patchwheel.kit.errors import CheckError
@@ -36,7 +35,8 @@ from patchwheel.kit.uv import index_arguments, make_venv
 from patchwheel.lock import load_lock
 from patchwheel.manifest import load_manifest
 from patchwheel.release import inspect, make_index
-from patchwheel.wheelfile import read_wheel, write_wheel
+from patchwheel.wheelfile.archive import make_entry, write_archive
+from patchwheel.wheelfile.read import read_wheel, write_wheel
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

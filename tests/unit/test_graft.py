@@ -7,13 +7,13 @@ import pytest
 import support
 from graftkit import PYPROJECT, Bench
 
-from patchwheel.archive import zip_date
 from patchwheel.graft import graft
 from patchwheel.kit.errors import InputError
 from patchwheel.kit.repo import Repository
-from patchwheel.metadata import field
 from patchwheel.plan import Base
-from patchwheel.wheelfile import read_wheel
+from patchwheel.wheelfile.archive import zip_date
+from patchwheel.wheelfile.metadata import field
+from patchwheel.wheelfile.read import read_wheel
 
 if TYPE_CHECKING:
     from pathlib import Path

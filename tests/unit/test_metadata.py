@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import pytest
 
-from patchwheel import metadata
 from patchwheel.kit.errors import InputError
-from patchwheel.metadata import (
+from patchwheel.wheelfile import metadata
+from patchwheel.wheelfile.metadata import (
     field,
     labelled,
     parse_filename,

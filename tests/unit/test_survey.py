@@ -23,7 +23,7 @@ from patchwheel.kit.repo import Repository
 from patchwheel.manifest import Fork, UpstreamWheel
 from patchwheel.source import Source
 from patchwheel.survey import made_with, survey_pin
-from patchwheel.wheelfile import read_wheel
+from patchwheel.wheelfile.read import read_wheel
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

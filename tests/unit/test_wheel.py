@@ -18,7 +18,7 @@ from patchwheel.kit.errors import CheckError, InputError
 from patchwheel.kit.store import Store
 from patchwheel.plan import Base
 from patchwheel.wheel import finish, unpack
-from patchwheel.wheelfile import check_record, read_wheel
+from patchwheel.wheelfile.read import check_record, read_wheel
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

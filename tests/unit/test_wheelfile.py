@@ -12,10 +12,15 @@ from typing import TYPE_CHECKING
 import pytest
 import support
 
-from patchwheel import archive as archive_module
-from patchwheel.archive import make_entry, names, zip_date
 from patchwheel.kit.errors import InputError
-from patchwheel.wheelfile import check_record, output_names, read_wheel, write_wheel
+from patchwheel.wheelfile import archive as archive_module
+from patchwheel.wheelfile.archive import make_entry, names, zip_date
+from patchwheel.wheelfile.read import (
+    check_record,
+    output_names,
+    read_wheel,
+    write_wheel,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -7,17 +7,17 @@ import io
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from patchwheel.archive import make_entry, read_archive, refuse, write_archive
 from patchwheel.kit.digest import file_sha256
 from patchwheel.kit.errors import InputError
-from patchwheel.metadata import normal, parse_filename
+from patchwheel.wheelfile.archive import make_entry, read_archive, refuse, write_archive
+from patchwheel.wheelfile.metadata import normal, parse_filename
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-    from patchwheel.archive import Entry
-    from patchwheel.metadata import WheelName
+    from patchwheel.wheelfile.archive import Entry
+    from patchwheel.wheelfile.metadata import WheelName
 
 # Beside RECORD itself only its detached signatures are not in it.
 UNRECORDED = ("RECORD", "RECORD.jws", "RECORD.p7s")
