@@ -23,7 +23,7 @@ from patchwheel.kit.errors import (
     PatchwheelError,
 )
 from patchwheel.kit.store import Store, default_root
-from patchwheel.lint import check_requires
+from patchwheel.patch.lint import check_requires
 from patchwheel.pipeline import LINK, Options, Pipeline
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from patchwheel.authoring import BASE, EXPORTED, FETCH, WorkTree
 from patchwheel.kit import atomic_dir
 from patchwheel.kit.errors import PatchError
 from patchwheel.kit.repo import GitError, Repository
-from patchwheel.lint import check_requires, warnings
-from patchwheel.replay import MisfitError
+from patchwheel.patch.lint import check_requires, warnings
+from patchwheel.patch.simulate import MisfitError
 from patchwheel.series import SERIES, check_patch, load_series, read_patch
 from patchwheel.serieswriter import name_patches, write_series
 from patchwheel.tree import REPORT, apply_series, replay
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from patchwheel.kit.store import Store
-    from patchwheel.patchfile import Mail
-    from patchwheel.replay import Replay
+    from patchwheel.patch.mail import Mail
+    from patchwheel.patch.simulate import Replay
     from patchwheel.series import Patch, Series
     from patchwheel.source import Source
 

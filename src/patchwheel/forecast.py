@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 from patchwheel.kit.repo import Blob
 from patchwheel.outlook import Commit, Outlook, Seen, judge
+from patchwheel.patch.simulate import Replay
 from patchwheel.preview import Ends, merge
-from patchwheel.replay import Replay
 from patchwheel.status import FINE, try_patch
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     )
 
     from patchwheel.kit.repo import Repository
-    from patchwheel.replay import Files
+    from patchwheel.patch.simulate import Files
     from patchwheel.series import Patch
     from patchwheel.status import PatchStatus
 

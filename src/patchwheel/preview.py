@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Literal
 
-from patchwheel.matching import blob_id
-from patchwheel.replay import Content, Replay
+from patchwheel.patch.matching import blob_id
+from patchwheel.patch.simulate import Content, Replay
 from patchwheel.status import try_patch
 
 if TYPE_CHECKING:

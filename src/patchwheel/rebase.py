@@ -26,10 +26,10 @@ from patchwheel.authoring import STATE as WORK
 from patchwheel.kit.errors import PatchError
 from patchwheel.kit.files import rmtree, write_atomically
 from patchwheel.kit.repo import GitError, Repository
-from patchwheel.lint import SUBMODULE
-from patchwheel.patchdiff import Cursor, read_diffs
+from patchwheel.patch.diff import Cursor, read_diffs
+from patchwheel.patch.lint import SUBMODULE
+from patchwheel.patch.simulate import Content, Replay
 from patchwheel.preview import KEPT, moves
-from patchwheel.replay import Content, Replay
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

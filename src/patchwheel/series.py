@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Never
 
 from patchwheel.kit.atomic_dir import recover
 from patchwheel.kit.errors import PatchError
-from patchwheel.lint import check_patch
-from patchwheel.patchfile import Patch
+from patchwheel.patch.lint import check_patch
+from patchwheel.patch.mail import Patch
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from patchwheel.kit.errors import InputError, PatchError
-from patchwheel.lint import warnings
-from patchwheel.replay import MisfitError
+from patchwheel.patch.lint import warnings
+from patchwheel.patch.simulate import MisfitError
 from patchwheel.series import check_patch
 from patchwheel.tree import apply_series, replay
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from patchwheel.kit.store import Store
-    from patchwheel.replay import Replay
+    from patchwheel.patch.simulate import Replay
     from patchwheel.series import Patch, Series
     from patchwheel.source import Source
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Never
 from patchwheel.kit.digest import digest
 from patchwheel.kit.errors import MachineError, PatchError
 from patchwheel.kit.repo import GitError, Repository
-from patchwheel.replay import Replay
+from patchwheel.patch.simulate import Replay
 from patchwheel.series import check_patch
 from patchwheel.trial import applied
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from patchwheel.kit.repo import Blob
     from patchwheel.kit.store import Store
-    from patchwheel.replay import Content
+    from patchwheel.patch.simulate import Content
     from patchwheel.series import Patch, Series
     from patchwheel.source import Source
     from patchwheel.trial import Trial

@@ -8,9 +8,9 @@ import pytest
 import support
 from patchkit import ONE, STATUS, Kit, Session, mail, patch
 
-from patchwheel import dep3
 from patchwheel.kit.errors import PatchError
-from patchwheel.lint import check_patch
+from patchwheel.patch import dep3
+from patchwheel.patch.lint import check_patch
 from patchwheel.series import load_series
 from patchwheel.tree import apply_series
 

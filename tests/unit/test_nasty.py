@@ -17,7 +17,7 @@ from patchkit import ONE, STATUS, Files, Kit, Session, mail, numbered, patch
 from patchwheel.forecast import Span, forecast
 from patchwheel.kit.errors import PatchError
 from patchwheel.kit.repo import Repository
-from patchwheel.lint import warnings
+from patchwheel.patch.lint import warnings
 from patchwheel.series import load_series
 from patchwheel.status import fork_status
 from patchwheel.tree import apply_series

@@ -7,7 +7,7 @@ import pytest
 from patchkit import HEAD, ONE, mail, patch
 
 from patchwheel.kit.errors import PatchError
-from patchwheel.lint import check_requires, link_problem, path_problem
+from patchwheel.patch.lint import check_requires, link_problem, path_problem
 from patchwheel.series import check_patch, load_series
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from patchkit import ONE, Files, Kit, mail, numbered
 
 from patchwheel.kit.errors import MachineError, PatchError
 from patchwheel.kit.repo import GitError, Repository
-from patchwheel.replay import MisfitError
+from patchwheel.patch.simulate import MisfitError
 from patchwheel.tree import apply_series, replay
 from patchwheel.trial import Trial, applied, apply
 

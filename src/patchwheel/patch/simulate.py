@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Never
 
 from patchwheel.kit.errors import PatchError
-from patchwheel.lint import LINK, SUBMODULE, link_problem
-from patchwheel.matching import (
+from patchwheel.patch.lint import LINK, SUBMODULE, link_problem
+from patchwheel.patch.matching import (
     blob_id,
     find,
     nearest,
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from patchwheel.kit.repo import Blob
-    from patchwheel.patchdiff import FileDiff, Hunk
+    from patchwheel.patch.diff import FileDiff, Hunk
     from patchwheel.series import Patch
 
 PLAIN = "100644"

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from patchwheel.patchdiff import Hunk
+    from patchwheel.patch.diff import Hunk
 
 # A line that occurs more often says little about where a hunk belongs.
 COMMON = 50

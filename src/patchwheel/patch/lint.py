@@ -11,8 +11,8 @@ from patchwheel.kit.errors import PatchError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from patchwheel.patchdiff import FileDiff
-    from patchwheel.patchfile import Patch
+    from patchwheel.patch.diff import FileDiff
+    from patchwheel.patch.mail import Patch
 
 LINK = "120000"
 SUBMODULE = "160000"

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from patchwheel import dep3
-from patchwheel.patchdiff import (
+from patchwheel.patch import dep3
+from patchwheel.patch.diff import (
     EXPORT_HINT,
     MBOX,
     SPLIT_HINT,
