@@ -26,7 +26,7 @@ from patchwheel.kit.interpreter import find_interpreter
 from patchwheel.kit.progress import Quiet
 from patchwheel.kit.repo import Repository
 from patchwheel.kit.store import Store
-from patchwheel.manifest import Fork, load_manifest
+from patchwheel.manifest.model import Fork, load_manifest
 from patchwheel.series import load_series
 from patchwheel.source import Source
 from patchwheel.tree import apply_series

@@ -23,15 +23,15 @@ from bench import PLAIN, ROOT, cpu, project_copy
 from patchwheel.kit.interpreter import find_interpreter
 from patchwheel.kit.progress import Quiet
 from patchwheel.kit.store import default_root
-from patchwheel.lock import load_lock
-from patchwheel.manifest import load_manifest
+from patchwheel.manifest.lock import load_lock
+from patchwheel.manifest.model import load_manifest
 from patchwheel.pipeline import Options, Pipeline
 from patchwheel.upstream_tests import select_tests
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from patchwheel.manifest import Fork
+    from patchwheel.manifest.model import Fork
 
 
 class Loop(NamedTuple):

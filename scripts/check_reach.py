@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from patchwheel.backend import Workplace
     from patchwheel.configure import Configured
-    from patchwheel.manifest import Fork
+    from patchwheel.manifest.model import Fork
     from patchwheel.plan import Plan
     from patchwheel.tree import PatchedTree
     from patchwheel.wheel import Wheel

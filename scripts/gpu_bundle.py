@@ -31,7 +31,7 @@ from patchwheel.pipeline import Options, Pipeline
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
 
-    from patchwheel.manifest import Fork
+    from patchwheel.manifest.model import Fork
     from patchwheel.wheel import Wheel
 
 ROOT = Path(__file__).parents[1]

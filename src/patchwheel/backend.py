@@ -15,7 +15,7 @@ from patchwheel import cuda, rocm, toolchain
 from patchwheel.buildenv import build_system, site_packages
 from patchwheel.kit import process
 from patchwheel.kit.errors import BuildError, MachineError, ManifestError
-from patchwheel.lock import RELOCK
+from patchwheel.manifest.lock import RELOCK
 from patchwheel.sandbox import detect, open_room
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from patchwheel.buildenv import BuildSystem, Shop
     from patchwheel.kit.progress import Report
     from patchwheel.kit.store import Store
-    from patchwheel.manifest import Fork
+    from patchwheel.manifest.model import Fork
     from patchwheel.sandbox import Room
     from patchwheel.toolchain import Tool
 

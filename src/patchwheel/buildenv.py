@@ -17,7 +17,7 @@ from patchwheel import cuda, toolchain
 from patchwheel.kit.digest import digest, file_sha256
 from patchwheel.kit.errors import ManifestError
 from patchwheel.kit.uv import install, make_venv
-from patchwheel.lock import RELOCK
+from patchwheel.manifest.lock import RELOCK
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from patchwheel.kit.interpreter import Interpreter
     from patchwheel.kit.progress import Report
     from patchwheel.kit.store import Store
-    from patchwheel.lock import Distribution
-    from patchwheel.manifest import Fork
+    from patchwheel.manifest.lock import Distribution
+    from patchwheel.manifest.model import Fork
     from patchwheel.sandbox import Wanted
 
 KIND: Final = "build-envs"

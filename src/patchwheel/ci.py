@@ -12,15 +12,15 @@ from patchwheel.backend import CUDA
 from patchwheel.kit.digest import digest
 from patchwheel.kit.errors import CheckError, ManifestError
 from patchwheel.kit.files import write_atomically
-from patchwheel.lock import build_settings
+from patchwheel.manifest.lock import build_settings
+from patchwheel.manifest.toml_reader import near
 from patchwheel.plan import RECIPE
 from patchwheel.series import load_series
-from patchwheel.tomlreader import near
 from patchwheel.toolchain import PACKAGES
 
 if TYPE_CHECKING:
-    from patchwheel.lock import Lock
-    from patchwheel.manifest import Fork, Manifest
+    from patchwheel.manifest.lock import Lock
+    from patchwheel.manifest.model import Fork, Manifest
 
 TEMPLATES = Path(__file__).with_name("workflows")
 WORKFLOWS = Path(".github/workflows")

@@ -29,7 +29,7 @@ from patchwheel.pipeline import LINK, Options, Pipeline
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from patchwheel.manifest import Fork
+    from patchwheel.manifest.model import Fork
 
 F = TypeVar("F", bound="Callable[..., Any]")
 

@@ -26,7 +26,7 @@ from patchwheel.buildenv import (
 )
 from patchwheel.kit.digest import digest
 from patchwheel.kit.repo import Repository
-from patchwheel.lock import build_settings
+from patchwheel.manifest.lock import build_settings
 from patchwheel.relocate import check_relocated, relocate
 from patchwheel.sandbox import detect
 from patchwheel.wheelfile.archive import names
@@ -40,8 +40,8 @@ if TYPE_CHECKING:
     from patchwheel.buildenv import Shop
     from patchwheel.kit.interpreter import Interpreter
     from patchwheel.kit.store import Store
-    from patchwheel.lock import ForkBuild
-    from patchwheel.manifest import Fork
+    from patchwheel.manifest.lock import ForkBuild
+    from patchwheel.manifest.model import Fork
     from patchwheel.plan import Plan
     from patchwheel.toolchain import Tool
 

@@ -18,7 +18,7 @@ from patchwheel.kit.digest import digest, file_sha256
 from patchwheel.kit.errors import BuildError
 from patchwheel.kit.progress import Quiet
 from patchwheel.kit.repo import Repository
-from patchwheel.lock import build_settings
+from patchwheel.manifest.lock import build_settings
 from patchwheel.ninjafile import Edge, parse_ninja
 from patchwheel.reach import MADE, located
 from patchwheel.sandbox import detect
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from patchwheel.backend import Workplace
     from patchwheel.buildenv import Shop
-    from patchwheel.manifest import Fork
+    from patchwheel.manifest.model import Fork
     from patchwheel.source import Source
 
 KIND: Final = "configured"

@@ -21,8 +21,8 @@ from patchwheel.toolchain import MEMORY_PER_JOB, free_memory, worker_count
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from patchwheel.lock import Lock
-    from patchwheel.manifest import Fork, Manifest
+    from patchwheel.manifest.lock import Lock
+    from patchwheel.manifest.model import Fork, Manifest
 
 OLDEST_GIT = (2, 35)
 # Sources, environments and wheels of four forks; SciPy's build folder and CUDA's wheels are the large ones.

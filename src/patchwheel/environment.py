@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from patchwheel.kit.interpreter import Interpreter
     from patchwheel.kit.progress import Report
     from patchwheel.kit.store import Store
-    from patchwheel.lock import Distribution, EnvironmentLock
-    from patchwheel.manifest import Manifest
+    from patchwheel.manifest.lock import Distribution, EnvironmentLock
+    from patchwheel.manifest.model import Manifest
     from patchwheel.wheel import Finished
 
 KIND: Final = "environments"

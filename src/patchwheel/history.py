@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from patchwheel.kit.progress import Report
     from patchwheel.kit.store import Store
-    from patchwheel.manifest import Fork
+    from patchwheel.manifest.model import Fork
     from patchwheel.source import Source
 
 # Files are fetched when they are wanted, many at once; from some servers, and from folders, all of them come.

@@ -16,7 +16,7 @@ from urllib.request import url2pathname
 from patchwheel.kit import process
 from patchwheel.kit.errors import InputError
 from patchwheel.kit.interpreter import uv_bin
-from patchwheel.manifest import Sdist
+from patchwheel.manifest.model import Sdist
 from patchwheel.simple import IndexFile, from_html, from_json
 from patchwheel.web import (
     TIMEOUT,

@@ -19,7 +19,7 @@ from patchwheel.download import download
 from patchwheel.kit import uv
 from patchwheel.kit.errors import InputError
 from patchwheel.kit.repo import Repository
-from patchwheel.lock import (
+from patchwheel.manifest.lock import (
     BaseWheel,
     EnvironmentLock,
     ForkBuild,
@@ -42,8 +42,8 @@ if TYPE_CHECKING:
     from patchwheel.kit.interpreter import Interpreter
     from patchwheel.kit.progress import Report
     from patchwheel.kit.store import Store
-    from patchwheel.lock import Distribution
-    from patchwheel.manifest import Fork, Manifest
+    from patchwheel.manifest.lock import Distribution
+    from patchwheel.manifest.model import Fork, Manifest
     from patchwheel.sandbox import Wanted
     from patchwheel.source import Source
 

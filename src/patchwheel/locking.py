@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from patchwheel.backend import check_machine
 from patchwheel.kit.errors import MachineError
-from patchwheel.lock import Lock, environment_inputs, save_lock
 from patchwheel.locker import Locker, current
+from patchwheel.manifest.lock import Lock, environment_inputs, save_lock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from patchwheel.kit.interpreter import Interpreter
     from patchwheel.kit.progress import Report
     from patchwheel.kit.store import Store
-    from patchwheel.manifest import Fork, Manifest
+    from patchwheel.manifest.model import Fork, Manifest
     from patchwheel.sandbox import Wanted
 
 

@@ -19,8 +19,8 @@ from patchwheel.kit.errors import (
 from patchwheel.kit.store import Store
 from patchwheel.kit.store_entry import listed
 from patchwheel.kit.transaction import recover
-from patchwheel.lock import load_lock
-from patchwheel.manifest import load_manifest
+from patchwheel.manifest.lock import load_lock
+from patchwheel.manifest.model import load_manifest
 from patchwheel.plan import Base, make_plan
 from patchwheel.series import load_series
 from patchwheel.source import fetch
@@ -39,8 +39,8 @@ if TYPE_CHECKING:
     from patchwheel.kit.interpreter import Interpreter
     from patchwheel.kit.progress import Report
     from patchwheel.kit.repo import Change
-    from patchwheel.lock import ForkBuild, Lock
-    from patchwheel.manifest import Fork, Manifest
+    from patchwheel.manifest.lock import ForkBuild, Lock
+    from patchwheel.manifest.model import Fork, Manifest
     from patchwheel.plan import Plan
     from patchwheel.prove import Proof
     from patchwheel.rebuild import Rebuilt

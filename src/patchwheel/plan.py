@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     from patchwheel.kit.repo import Change
     from patchwheel.kit.store import Store
-    from patchwheel.lock import ForkBuild, Survey
-    from patchwheel.manifest import Fork
+    from patchwheel.manifest.lock import ForkBuild, Survey
+    from patchwheel.manifest.model import Fork
     from patchwheel.trace import Effect, Traced
     from patchwheel.tree import PatchedTree
 

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from patchwheel.kit.store import Store
-    from patchwheel.manifest import Fork
+    from patchwheel.manifest.model import Fork
     from patchwheel.source import Source
     from patchwheel.tree import PatchedTree
 

@@ -19,7 +19,7 @@ from patchwheel.wheelfile.read import read_wheel
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from patchwheel.manifest import Manifest
+    from patchwheel.manifest.model import Manifest
     from patchwheel.wheel import Wheel
 
 UMASK = 0o077

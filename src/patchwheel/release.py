@@ -20,7 +20,7 @@ from patchwheel.buildenv import env_key
 from patchwheel.kit.digest import digest, file_sha256
 from patchwheel.kit.errors import CheckError, InputError, MachineError
 from patchwheel.kit.files import write_atomically
-from patchwheel.lock import Distribution
+from patchwheel.manifest.lock import Distribution
 from patchwheel.published import (
     PYLOCK,
     SIMPLE,

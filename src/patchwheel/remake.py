@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from patchwheel.compile import Built
     from patchwheel.configure import Configured
     from patchwheel.kit.store import Store
-    from patchwheel.lock import ForkBuild
+    from patchwheel.manifest.lock import ForkBuild
     from patchwheel.plan import Base, Plan
     from patchwheel.tree import PatchedTree
     from patchwheel.wheelfile.read import WheelFile

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from patchwheel.kit.progress import Report
     from patchwheel.kit.repo import Repository
-    from patchwheel.manifest import Fork
+    from patchwheel.manifest.model import Fork
 
 # A zip file, and so a wheel, cannot hold an earlier time.
 EARLIEST = 315_532_800

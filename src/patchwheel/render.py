@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from patchwheel.doctor import Finding
     from patchwheel.export import ExportResult
     from patchwheel.forecast import Forecast
-    from patchwheel.manifest import Fork
+    from patchwheel.manifest.model import Fork
     from patchwheel.outlook import Outlook
     from patchwheel.plan import Plan
     from patchwheel.preview import Merged

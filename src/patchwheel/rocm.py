@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from patchwheel.kit.errors import MachineError, ManifestError
 
 if TYPE_CHECKING:
-    from patchwheel.manifest import Fork
+    from patchwheel.manifest.model import Fork
 
 HOME = "ROCM_HOME"
 USUAL = Path("/opt/rocm")

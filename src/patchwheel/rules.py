@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from patchwheel.kit.repo import Change
-    from patchwheel.lock import Survey
+    from patchwheel.manifest.lock import Survey
 
 FILES = frozenset({"100644", "100755", "000000"})
 # Sources, headers and templates: which outputs they reach is known only once something was compiled from them.

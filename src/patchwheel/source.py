@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from patchwheel.index import IndexConfig
     from patchwheel.kit.progress import Report
     from patchwheel.kit.store import Store
-    from patchwheel.manifest import Fork
+    from patchwheel.manifest.model import Fork
 
 Origin: TypeAlias = Literal["sdist", "git"]
 

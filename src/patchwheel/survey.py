@@ -12,7 +12,7 @@ from patchwheel.backend import open_workplace
 from patchwheel.configure import observe
 from patchwheel.kit.digest import blob_id
 from patchwheel.kit.repo import Repository
-from patchwheel.lock import Survey
+from patchwheel.manifest.lock import Survey
 from patchwheel.plan import find_gap
 from patchwheel.refit import CYTHON, NUMPY
 from patchwheel.wheelfile.read import check_record, output_names, read_wheel

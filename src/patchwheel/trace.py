@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from patchwheel.configure import Configured
     from patchwheel.kit.repo import Blob, Change
     from patchwheel.kit.store import Store
-    from patchwheel.lock import Survey
-    from patchwheel.manifest import Fork
+    from patchwheel.manifest.lock import Survey
+    from patchwheel.manifest.model import Fork
     from patchwheel.reach import Reach
     from patchwheel.source import Source
 

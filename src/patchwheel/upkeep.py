@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from patchwheel.kit.digest import digest
 from patchwheel.kit.errors import InputError, PatchError
-from patchwheel.manifest import VERSION
+from patchwheel.manifest.model import VERSION
 from patchwheel.pipeline import Pipeline
 from patchwheel.series import check_patch, load_series
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from patchwheel.forecast import Forecast
     from patchwheel.history import History
     from patchwheel.kit.repo import Repository
-    from patchwheel.manifest import Fork
+    from patchwheel.manifest.model import Fork
     from patchwheel.preview import Merged
     from patchwheel.source import Source
 

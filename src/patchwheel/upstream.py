@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from patchwheel.kit.interpreter import Interpreter
     from patchwheel.kit.progress import Report
     from patchwheel.kit.store import Store
-    from patchwheel.manifest import Fork
+    from patchwheel.manifest.model import Fork
     from patchwheel.simple import IndexFile
 
 # First what runs on every machine that we support, then what needs a newer glibc.

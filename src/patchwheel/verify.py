@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from patchwheel.index import IndexConfig
     from patchwheel.kit.progress import Report
     from patchwheel.kit.store import Store
-    from patchwheel.manifest import Fork
+    from patchwheel.manifest.model import Fork
 
 LINK = "120000"
 # Written by a build backend, never by a build: it holds metadata and lists of files.

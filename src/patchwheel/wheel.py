@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from patchwheel.buildenv import Shop
-    from patchwheel.lock import ForkBuild
+    from patchwheel.manifest.lock import ForkBuild
     from patchwheel.plan import Plan
     from patchwheel.wheelfile.metadata import WheelName
     from patchwheel.wheelfile.read import WheelFile

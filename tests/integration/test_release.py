@@ -32,8 +32,8 @@ from patchwheel.kit.errors import CheckError
 from patchwheel.kit.interpreter import find_interpreter, uv_bin
 from patchwheel.kit.store import Store
 from patchwheel.kit.uv import index_arguments, make_venv
-from patchwheel.lock import load_lock
-from patchwheel.manifest import load_manifest
+from patchwheel.manifest.lock import load_lock
+from patchwheel.manifest.model import load_manifest
 from patchwheel.release import inspect, make_index
 from patchwheel.wheelfile.archive import make_entry, write_archive
 from patchwheel.wheelfile.read import read_wheel, write_wheel

@@ -9,8 +9,8 @@ import support
 
 from patchwheel.buildenv import Shop
 from patchwheel.kit.repo import Repository
-from patchwheel.lock import ForkBuild, Survey
-from patchwheel.manifest import Fork, UpstreamWheel
+from patchwheel.manifest.lock import ForkBuild, Survey
+from patchwheel.manifest.model import Fork, UpstreamWheel
 from patchwheel.plan import Base, make_plan
 from patchwheel.series import load_series
 from patchwheel.source import Source

@@ -16,7 +16,7 @@ from patchwheel.export import ExportResult, export
 from patchwheel.kit.errors import PatchError
 from patchwheel.kit.repo import Repository
 from patchwheel.kit.store import Store
-from patchwheel.manifest import Fork
+from patchwheel.manifest.model import Fork
 from patchwheel.series import Patch, Series, load_series
 from patchwheel.source import Source
 from patchwheel.tree import PatchedTree, apply_series

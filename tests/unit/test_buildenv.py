@@ -21,8 +21,8 @@ from patchwheel.buildenv import (
 )
 from patchwheel.index import IndexConfig
 from patchwheel.kit.errors import InputError, ManifestError
-from patchwheel.lock import Distribution
-from patchwheel.manifest import Fork
+from patchwheel.manifest.lock import Distribution
+from patchwheel.manifest.model import Fork
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -21,8 +21,8 @@ from ruamel.yaml import YAML
 
 from patchwheel import ci
 from patchwheel.kit.errors import CheckError, ManifestError
-from patchwheel.lock import load_lock
-from patchwheel.manifest import load_manifest
+from patchwheel.manifest.lock import load_lock
+from patchwheel.manifest.model import load_manifest
 
 WORKFLOWS = sorted((support.ROOT / ".github/workflows").glob("*.yml"))
 GENERATED = {"check.yml", "release.yml", "scheduled.yml"}

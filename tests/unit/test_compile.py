@@ -23,8 +23,8 @@ from patchwheel.kit import process, uv
 from patchwheel.kit.errors import BuildError, CheckError, MachineError, ManifestError
 from patchwheel.kit.repo import Repository
 from patchwheel.kit.store import Store
-from patchwheel.lock import Distribution, ForkBuild, Survey
-from patchwheel.manifest import Fork, UpstreamWheel
+from patchwheel.manifest.lock import Distribution, ForkBuild, Survey
+from patchwheel.manifest.model import Fork, UpstreamWheel
 from patchwheel.relocate import check_relocated
 from patchwheel.sandbox import Wanted, detect
 

@@ -77,7 +77,7 @@ def test_the_last_stage_is_what_a_user_may_run(name: str) -> None:
     assert 'ENTRYPOINT ["/opt/patchwheel/entrypoint"]' in everything
     for label in (
         'org.opencontainers.image.revision="${REVISION}"',
-        'patchwheel.lock.sha256="${LOCK_SHA256}"',
+        'patchwheel.manifest.lock.sha256="${LOCK_SHA256}"',
     ):
         assert label in everything
 
@@ -238,8 +238,8 @@ def test_the_manifest_for_rocm_is_the_projects_with_another_cupy(
 
 
 def test_the_lock_for_rocm_fits_its_manifest(tmp_path: Path) -> None:
-    from patchwheel.lock import load_lock
-    from patchwheel.manifest import load_manifest
+    from patchwheel.manifest.lock import load_lock
+    from patchwheel.manifest.model import load_manifest
 
     subprocess.run([sys.executable, DOCKER / "for_rocm.py"], cwd=tmp_path, check=True)
     manifest = load_manifest(tmp_path / "forks.toml")

@@ -12,7 +12,7 @@ from patchwheel import cuda, doctor, rocm, sandbox, toolchain
 from patchwheel.doctor import Finding, diagnose
 from patchwheel.kit import process
 from patchwheel.kit.errors import MachineError
-from patchwheel.lock import (
+from patchwheel.manifest.lock import (
     Distribution,
     ForkBuild,
     ForkLock,
@@ -20,14 +20,14 @@ from patchwheel.lock import (
     Survey,
     build_settings,
 )
-from patchwheel.manifest import load_manifest
+from patchwheel.manifest.model import load_manifest
 from patchwheel.sandbox import Sandbox
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from patchwheel.kit.interpreter import Interpreter
-    from patchwheel.manifest import Manifest
+    from patchwheel.manifest.model import Manifest
 
 
 @pytest.fixture

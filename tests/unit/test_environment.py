@@ -19,8 +19,8 @@ from patchwheel.guest import inspect_environment
 from patchwheel.index import IndexConfig
 from patchwheel.kit import uv
 from patchwheel.kit.errors import CheckError, InputError, MachineError
-from patchwheel.lock import Distribution, EnvironmentLock
-from patchwheel.manifest import Manifest, load_manifest
+from patchwheel.manifest.lock import Distribution, EnvironmentLock
+from patchwheel.manifest.model import Manifest, load_manifest
 from patchwheel.wheel import Wheel
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ from patchwheel.history import History
 from patchwheel.kit.errors import InputError, MachineError
 from patchwheel.kit.repo import Blob, Repository
 from patchwheel.kit.store import Store
-from patchwheel.manifest import Fork
+from patchwheel.manifest.model import Fork
 from patchwheel.outlook import Outlook, plain
 from patchwheel.status import PatchStatus
 

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support import make_manifest
 
-from patchwheel import lock as lock_module
 from patchwheel.kit.errors import MachineError, ManifestError
-from patchwheel.lock import (
+from patchwheel.manifest import lock as lock_module
+from patchwheel.manifest.lock import (
     BaseWheel,
     Distribution,
     EnvironmentLock,
@@ -24,7 +24,7 @@ from patchwheel.lock import (
     load_lock,
     save_lock,
 )
-from patchwheel.manifest import Manifest, load_manifest
+from patchwheel.manifest.model import Manifest, load_manifest
 
 if TYPE_CHECKING:
     from pathlib import Path

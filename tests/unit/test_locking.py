@@ -20,9 +20,9 @@ from patchwheel import locker
 from patchwheel.index import IndexConfig
 from patchwheel.kit.errors import InputError
 from patchwheel.kit.store import Store
-from patchwheel.lock import Lock, Survey, load_lock
 from patchwheel.locking import write_lock
-from patchwheel.manifest import load_manifest
+from patchwheel.manifest.lock import Lock, Survey, load_lock
+from patchwheel.manifest.model import load_manifest
 from patchwheel.simple import IndexFile
 from patchwheel.survey import Surveyed
 from patchwheel.upstream import choose_wheel

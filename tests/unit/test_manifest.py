@@ -9,10 +9,10 @@ import jsonschema
 import pytest
 from support import dedent, write
 
-from patchwheel import manifest as manifest_module
 from patchwheel.kit.errors import ManifestError
-from patchwheel.manifest import load_manifest
-from patchwheel.tomlreader import line_of
+from patchwheel.manifest import model as manifest_module
+from patchwheel.manifest.model import load_manifest
+from patchwheel.manifest.toml_reader import line_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

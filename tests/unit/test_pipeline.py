@@ -14,7 +14,7 @@ from patchwheel.pipeline import Pipeline
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from patchwheel.manifest import Fork
+    from patchwheel.manifest.model import Fork
 
 FORKS = [
     cast("Fork", SimpleNamespace(name=name, locked_as=name))

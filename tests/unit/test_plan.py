@@ -10,7 +10,7 @@ from graftkit import BUILT, FILES, PYPROJECT, SURVEY, Bench, Untraced
 
 from patchwheel import plan as plan_module
 from patchwheel.kit.errors import InputError
-from patchwheel.manifest import UpstreamWheel
+from patchwheel.manifest.model import UpstreamWheel
 from patchwheel.plan import Base
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from patchwheel.authoring import EXPORTED, WorkTree, open_work
 from patchwheel.export import export
 from patchwheel.kit import transaction
 from patchwheel.kit.errors import ManifestError, PatchError
-from patchwheel.manifest import Sdist
+from patchwheel.manifest.model import Sdist
 from patchwheel.preview import KEPT, Ends, Merged, preview
 from patchwheel.tree import apply_series
 

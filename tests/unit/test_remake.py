@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from patchwheel.kit.store import Store
-    from patchwheel.manifest import Fork
+    from patchwheel.manifest.model import Fork
     from patchwheel.plan import Plan
 
 A = "src/pw_demo/a.py"

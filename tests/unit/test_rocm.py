@@ -7,7 +7,7 @@ import support
 
 from patchwheel import rocm
 from patchwheel.kit.errors import MachineError, ManifestError
-from patchwheel.manifest import Fork
+from patchwheel.manifest.model import Fork
 
 if TYPE_CHECKING:
     from pathlib import Path

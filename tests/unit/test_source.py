@@ -13,7 +13,7 @@ from support import EPOCH, git, make_sdist, make_upstream, sha256, write
 from patchwheel.index import IndexConfig
 from patchwheel.kit.errors import InputError, MachineError
 from patchwheel.kit.repo import GitError, Repository
-from patchwheel.manifest import Fork, Sdist
+from patchwheel.manifest.model import Fork, Sdist
 from patchwheel.remote import joined
 from patchwheel.source import Source, fetch, git_folder
 

@@ -20,7 +20,7 @@ from patchwheel.index import IndexConfig, load_index_config
 from patchwheel.kit import uv
 from patchwheel.kit.errors import BuildError, InputError
 from patchwheel.kit.repo import Repository
-from patchwheel.manifest import Fork, UpstreamWheel
+from patchwheel.manifest.model import Fork, UpstreamWheel
 from patchwheel.source import Source
 from patchwheel.survey import made_with, survey_pin
 from patchwheel.wheelfile.read import read_wheel

@@ -12,7 +12,7 @@ import pytest
 from patchwheel import trace as trace_module
 from patchwheel.configure import Configured, Observed
 from patchwheel.kit.repo import Repository
-from patchwheel.lock import Survey
+from patchwheel.manifest.lock import Survey
 from patchwheel.ninjafile import Edge
 from patchwheel.trace import Traced, trace
 

@@ -12,7 +12,7 @@ from support import Recorder, make_index, make_wheel, sha256
 from patchwheel.kit import uv
 from patchwheel.kit.errors import InputError, MachineError
 from patchwheel.kit.interpreter import Interpreter
-from patchwheel.lock import Distribution
+from patchwheel.manifest.lock import Distribution
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,7 +8,7 @@ from support import git, make_sdist, make_upstream, sha256, write
 
 from patchwheel.index import IndexConfig
 from patchwheel.kit.errors import CheckError, InputError
-from patchwheel.manifest import Fork, Sdist
+from patchwheel.manifest.model import Fork, Sdist
 from patchwheel.verify import LeftOut, PinReport, check_pin
 
 if TYPE_CHECKING:

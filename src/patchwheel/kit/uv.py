@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from patchwheel.kit import process
 from patchwheel.kit.errors import InputError, MachineError
 from patchwheel.kit.interpreter import uv_bin, uv_env
-from patchwheel.lock import Distribution
+from patchwheel.manifest.lock import Distribution
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from patchwheel.kit.errors import ManifestError
-from patchwheel.tomlreader import TomlReader, near
+from patchwheel.manifest.toml_reader import TomlReader, near
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

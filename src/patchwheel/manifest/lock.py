@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
 
-    from patchwheel.manifest import Fork, Manifest
+    from patchwheel.manifest.model import Fork, Manifest
 
 SCHEMA = 2
 RELOCK = "run `patchwheel lock`, review the difference and commit it"
