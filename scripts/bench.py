@@ -21,14 +21,14 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from patchwheel.index import load_index_config
 from patchwheel.kit.interpreter import find_interpreter
 from patchwheel.kit.progress import Quiet
 from patchwheel.kit.repo import Repository
 from patchwheel.kit.store import Store
 from patchwheel.manifest.model import Fork, load_manifest
 from patchwheel.series import load_series
-from patchwheel.source import Source
+from patchwheel.source.fetch import Source
+from patchwheel.source.index import load_index_config
 from patchwheel.tree import apply_series
 
 if TYPE_CHECKING:

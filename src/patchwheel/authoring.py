@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from patchwheel.kit.store import Store
     from patchwheel.series import Patch
-    from patchwheel.source import Source
+    from patchwheel.source.fetch import Source
 
 BRANCH = "patchwheel"
 BASE = "refs/patchwheel/base"

@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 
     from packaging.requirements import Requirement
 
-    from patchwheel.index import IndexConfig
     from patchwheel.kit.interpreter import Interpreter
     from patchwheel.kit.progress import Report
     from patchwheel.kit.store import Store
     from patchwheel.manifest.lock import Distribution
     from patchwheel.manifest.model import Fork
     from patchwheel.sandbox import Wanted
+    from patchwheel.source.index import IndexConfig
 
 KIND: Final = "build-envs"
 LAYOUT = 3

@@ -527,7 +527,7 @@ def verify(
         return
     [selected] = pipeline.manifest.select([what], variant)
     if pin:
-        from patchwheel.verify import check_pin
+        from patchwheel.source.compare import check_pin
 
         report = check_pin(
             selected,

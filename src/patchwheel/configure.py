@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from patchwheel.backend import Workplace
     from patchwheel.buildenv import Shop
     from patchwheel.manifest.model import Fork
-    from patchwheel.source import Source
+    from patchwheel.source.fetch import Source
 
 KIND: Final = "configured"
 # Raised whenever the same inputs would be configured in another way, or written down in one.

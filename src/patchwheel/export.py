@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from patchwheel.patch.mail import Mail
     from patchwheel.patch.simulate import Replay
     from patchwheel.series import Patch, Series
-    from patchwheel.source import Source
+    from patchwheel.source.fetch import Source
 
 # Every setting that could change a byte of the output is given, or isolated away by `repo`.
 FORMAT = (

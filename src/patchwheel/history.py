@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from patchwheel.kit.digest import digest
 from patchwheel.kit.repo import GitError, Repository
-from patchwheel.remote import Remote, refuse
+from patchwheel.source.git_remote import Remote, refuse
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from patchwheel.kit.progress import Report
     from patchwheel.kit.store import Store
     from patchwheel.manifest.model import Fork
-    from patchwheel.source import Source
+    from patchwheel.source.fetch import Source
 
 # Files are fetched when they are wanted, many at once; from some servers, and from folders, all of them come.
 FETCH = ("fetch", "--quiet", "--no-write-fetch-head", "--filter=blob:none")

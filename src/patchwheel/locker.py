@@ -15,7 +15,6 @@ from patchwheel.buildenv import (
     static_build_requirements,
 )
 from patchwheel.compile import requirements_for
-from patchwheel.download import download
 from patchwheel.kit import uv
 from patchwheel.kit.errors import InputError
 from patchwheel.kit.repo import Repository
@@ -27,25 +26,26 @@ from patchwheel.manifest.lock import (
     build_settings,
     environment_inputs,
 )
-from patchwheel.remote import Remote
 from patchwheel.series import load_series
-from patchwheel.source import fetch
+from patchwheel.source.download import download
+from patchwheel.source.fetch import fetch
+from patchwheel.source.git_remote import Remote
+from patchwheel.source.upstream_wheel import fetch_wheel, requirements
 from patchwheel.survey import made_with, survey_pin
-from patchwheel.upstream import fetch_wheel, requirements
 from patchwheel.wheelfile.read import read_wheel
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
-    from patchwheel.index import IndexConfig
     from patchwheel.kit.interpreter import Interpreter
     from patchwheel.kit.progress import Report
     from patchwheel.kit.store import Store
     from patchwheel.manifest.lock import Distribution
     from patchwheel.manifest.model import Fork, Manifest
     from patchwheel.sandbox import Wanted
-    from patchwheel.source import Source
+    from patchwheel.source.fetch import Source
+    from patchwheel.source.index import IndexConfig
 
 # The extra by which CuPy's wheels ask for the CUDA libraries that they load.
 GPU_EXTRA = "ctk"

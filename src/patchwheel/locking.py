@@ -12,12 +12,12 @@ from patchwheel.manifest.lock import Lock, environment_inputs, save_lock
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from patchwheel.index import IndexConfig
     from patchwheel.kit.interpreter import Interpreter
     from patchwheel.kit.progress import Report
     from patchwheel.kit.store import Store
     from patchwheel.manifest.model import Fork, Manifest
     from patchwheel.sandbox import Wanted
+    from patchwheel.source.index import IndexConfig
 
 
 def write_lock(

@@ -23,7 +23,7 @@ from patchwheel.manifest.lock import load_lock
 from patchwheel.manifest.model import load_manifest
 from patchwheel.plan import Base, make_plan
 from patchwheel.series import load_series
-from patchwheel.source import fetch
+from patchwheel.source.fetch import fetch
 from patchwheel.tree import apply_series
 from patchwheel.wheelfile.sbom import STATEMENT
 
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from patchwheel.buildenv import Shop
     from patchwheel.environment import Environment
     from patchwheel.export import ExportResult
-    from patchwheel.index import IndexConfig
     from patchwheel.kit.interpreter import Interpreter
     from patchwheel.kit.progress import Report
     from patchwheel.kit.repo import Change
@@ -45,7 +44,8 @@ if TYPE_CHECKING:
     from patchwheel.prove import Proof
     from patchwheel.rebuild import Rebuilt
     from patchwheel.series import Patch
-    from patchwheel.source import Source
+    from patchwheel.source.fetch import Source
+    from patchwheel.source.index import IndexConfig
     from patchwheel.status import ForkStatus
     from patchwheel.trace import Traced
     from patchwheel.tree import PatchedTree
@@ -150,7 +150,7 @@ class Pipeline:
 
     @functools.cached_property
     def _index(self) -> IndexConfig:
-        from patchwheel.index import load_index_config
+        from patchwheel.source.index import load_index_config
 
         return load_index_config(self.manifest.root)
 
@@ -269,7 +269,7 @@ class Pipeline:
         if found:
             path = found / wheel.filename
         else:
-            from patchwheel.download import download
+            from patchwheel.source.download import download
 
             path = download(
                 fork.upstream_wheel.distribution,
@@ -465,7 +465,7 @@ class Pipeline:
                     old.with_name(f"{old.name}{STATEMENT}").unlink(missing_ok=True)
 
     def status(self, fork: Fork) -> ForkStatus:
-        from patchwheel.index import latest_version
+        from patchwheel.source.index import latest_version
         from patchwheel.status import fork_status
 
         def newest() -> str | None:

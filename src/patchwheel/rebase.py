@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from patchwheel.kit.store import Store
     from patchwheel.manifest.model import Fork
-    from patchwheel.source import Source
+    from patchwheel.source.fetch import Source
     from patchwheel.tree import PatchedTree
 
 ONTO = "refs/patchwheel/onto"

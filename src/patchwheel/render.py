@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from patchwheel.plan import Plan
     from patchwheel.preview import Merged
     from patchwheel.release import Checked
+    from patchwheel.source.compare import PinReport
     from patchwheel.status import ForkStatus, PatchStatus
-    from patchwheel.verify import PinReport
     from patchwheel.wheel import Wheel
 
 SHOWN = 30

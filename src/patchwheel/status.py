@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from patchwheel.kit.store import Store
     from patchwheel.patch.simulate import Replay
     from patchwheel.series import Patch, Series
-    from patchwheel.source import Source
+    from patchwheel.source.fetch import Source
 
 State = Literal["clean", "offset", "fails", "landed", "malformed"]
 FINE = ("clean", "offset")

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from patchwheel.buildenv import Shop
-    from patchwheel.source import Source
+    from patchwheel.source.fetch import Source
     from patchwheel.wheelfile.read import WheelFile
 
 OPENBLAS = re.compile(rb"OpenBLAS (\d+(?:\.\d+)+)")

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from patchwheel.manifest.lock import Survey
     from patchwheel.manifest.model import Fork
     from patchwheel.reach import Reach
-    from patchwheel.source import Source
+    from patchwheel.source.fetch import Source
 
 
 HEADER = re.compile(r".*\.(h|hh|hpp|hxx|cuh|inc|inl|ipp|tcc)", re.IGNORECASE)

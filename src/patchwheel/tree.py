@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from patchwheel.kit.store import Store
     from patchwheel.patch.simulate import Content
     from patchwheel.series import Patch, Series
-    from patchwheel.source import Source
+    from patchwheel.source.fetch import Source
     from patchwheel.trial import Trial
 
 REF = "refs/patchwheel/trees"

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from patchwheel.kit.repo import Repository
     from patchwheel.manifest.model import Fork
     from patchwheel.preview import Merged
-    from patchwheel.source import Source
+    from patchwheel.source.fetch import Source
 
 VERSION_FILE = re.compile(
     r"pyproject\.toml|([^/]+/){1,2}(__init__|_version|version)\.py"
@@ -72,7 +72,7 @@ def remember_forecasts(
 
 def release(pipeline: Pipeline, fork: Fork, version: str) -> Source:
     """Return another release of a fork's upstream, from its sdist."""
-    from patchwheel.index import find_sdist
+    from patchwheel.source.index import find_sdist
 
     if version == fork.version:
         return pipeline.source(fork)

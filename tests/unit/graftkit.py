@@ -13,7 +13,7 @@ from patchwheel.manifest.lock import ForkBuild, Survey
 from patchwheel.manifest.model import Fork, UpstreamWheel
 from patchwheel.plan import Base, make_plan
 from patchwheel.series import load_series
-from patchwheel.source import Source
+from patchwheel.source.fetch import Source
 from patchwheel.tree import apply_series
 from patchwheel.wheel import make_wheel
 

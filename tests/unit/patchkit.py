@@ -18,7 +18,7 @@ from patchwheel.kit.repo import Repository
 from patchwheel.kit.store import Store
 from patchwheel.manifest.model import Fork
 from patchwheel.series import Patch, Series, load_series
-from patchwheel.source import Source
+from patchwheel.source.fetch import Source
 from patchwheel.tree import PatchedTree, apply_series
 
 if TYPE_CHECKING:

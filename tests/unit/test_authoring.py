@@ -17,7 +17,7 @@ from patchwheel.tree import PatchedTree, apply_series
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from patchwheel.source import Source
+    from patchwheel.source.fetch import Source
 
 LINES = numbered(1, 30)
 STATES: list[Files] = [

@@ -19,10 +19,10 @@ from patchwheel.buildenv import (
     static_build_requirements,
     unsatisfied,
 )
-from patchwheel.index import IndexConfig
 from patchwheel.kit.errors import InputError, ManifestError
 from patchwheel.manifest.lock import Distribution
 from patchwheel.manifest.model import Fork
+from patchwheel.source.index import IndexConfig
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

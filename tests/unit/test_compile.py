@@ -18,7 +18,6 @@ from patchwheel.compile import (
     interface,
     requirements_for,
 )
-from patchwheel.index import IndexConfig, load_index_config
 from patchwheel.kit import process, uv
 from patchwheel.kit.errors import BuildError, CheckError, MachineError, ManifestError
 from patchwheel.kit.repo import Repository
@@ -27,6 +26,7 @@ from patchwheel.manifest.lock import Distribution, ForkBuild, Survey
 from patchwheel.manifest.model import Fork, UpstreamWheel
 from patchwheel.relocate import check_relocated
 from patchwheel.sandbox import Wanted, detect
+from patchwheel.source.index import IndexConfig, load_index_config
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -20,10 +20,10 @@ from webkit import (
     unannounced,
 )
 
-from patchwheel import web
-from patchwheel.download import download
-from patchwheel.index import IndexConfig
 from patchwheel.kit.errors import InputError, MachineError
+from patchwheel.source import http
+from patchwheel.source.download import download
+from patchwheel.source.index import IndexConfig
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -43,7 +43,7 @@ HASH = sha256(DATA)
 
 @pytest.fixture(autouse=True)
 def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(web, "PAUSES", (0.0,) * 4)
+    monkeypatch.setattr(http, "PAUSES", (0.0,) * 4)
     monkeypatch.setenv("NO_PROXY", "*")
     for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE", "PIP_CERT"):
         monkeypatch.delenv(name, raising=False)
@@ -310,7 +310,7 @@ def test_a_full_disk_is_the_machines_fault(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device", "/store/file")
 
-    monkeypatch.setattr("patchwheel.download._Fetch.receive", full)
+    monkeypatch.setattr("patchwheel.source.download._Fetch.receive", full)
     with pytest.raises(MachineError, match="No space left"):
         get()
 

@@ -16,11 +16,11 @@ from support import Recorder, make_index, make_manifest, make_wheel, sha256
 
 from patchwheel.environment import CHECK, Environment, check_environment, compose
 from patchwheel.guest import inspect_environment
-from patchwheel.index import IndexConfig
 from patchwheel.kit import uv
 from patchwheel.kit.errors import CheckError, InputError, MachineError
 from patchwheel.manifest.lock import Distribution, EnvironmentLock
 from patchwheel.manifest.model import Manifest, load_manifest
+from patchwheel.source.index import IndexConfig
 from patchwheel.wheel import Wheel
 
 if TYPE_CHECKING:

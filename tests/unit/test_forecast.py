@@ -11,7 +11,7 @@ import pytest
 import support
 from patchkit import mail, numbered, patch
 
-from patchwheel import remote, render
+from patchwheel import render
 from patchwheel.forecast import (
     Forecast,
     Span,
@@ -25,6 +25,7 @@ from patchwheel.kit.repo import Blob, Repository
 from patchwheel.kit.store import Store
 from patchwheel.manifest.model import Fork
 from patchwheel.outlook import Outlook, plain
+from patchwheel.source import git_remote
 from patchwheel.status import PatchStatus
 
 if TYPE_CHECKING:
@@ -530,7 +531,7 @@ def test_a_fetch_tells_how_much_has_come(
     upstream: Upstream, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(History, "borrow", lambda *_: None)
-    monkeypatch.setattr(remote, "INTERVAL", 0.001)
+    monkeypatch.setattr(git_remote, "INTERVAL", 0.001)
     upstream.commit(a=random.Random(1).randbytes(20_000_000))
     found = history(fork(upstream.folder), store)
     found.update()

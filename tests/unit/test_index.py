@@ -9,19 +9,19 @@ import webkit
 from support import make_index, make_sdist, make_wheel, sha256, write
 from webkit import instead, serving, status
 
-from patchwheel import index as index_module
-from patchwheel import web
-from patchwheel.index import (
+from patchwheel.kit import process
+from patchwheel.kit.errors import InputError
+from patchwheel.kit.uv import index_arguments
+from patchwheel.source import http
+from patchwheel.source import index as index_module
+from patchwheel.source.http import redacted
+from patchwheel.source.index import (
     IndexConfig,
     find_file,
     latest_version,
     load_index_config,
     project_files,
 )
-from patchwheel.kit import process
-from patchwheel.kit.errors import InputError
-from patchwheel.kit.uv import index_arguments
-from patchwheel.web import redacted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,7 +36,7 @@ HTML = """<!DOCTYPE html><html><head><base href="/elsewhere/"></head><body>
 
 @pytest.fixture(autouse=True)
 def _plain(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(web, "PAUSES", (0.0,) * 2)
+    monkeypatch.setattr(http, "PAUSES", (0.0,) * 2)
     monkeypatch.setattr(index_module, "PIP_SYSTEM", ())
     monkeypatch.setenv("NO_PROXY", "*")
 

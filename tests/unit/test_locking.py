@@ -17,22 +17,22 @@ from support import (
 )
 
 from patchwheel import locker
-from patchwheel.index import IndexConfig
 from patchwheel.kit.errors import InputError
 from patchwheel.kit.store import Store
 from patchwheel.locking import write_lock
 from patchwheel.manifest.lock import Lock, Survey, load_lock
 from patchwheel.manifest.model import load_manifest
-from patchwheel.simple import IndexFile
+from patchwheel.source.index import IndexConfig
+from patchwheel.source.simple import IndexFile
+from patchwheel.source.upstream_wheel import choose_wheel
 from patchwheel.survey import Surveyed
-from patchwheel.upstream import choose_wheel
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from patchwheel.buildenv import Shop
     from patchwheel.kit.interpreter import Interpreter
-    from patchwheel.source import Source
+    from patchwheel.source.fetch import Source
 
 # Asked in the build environment; it builds nothing.
 BACKEND = """
@@ -269,17 +269,17 @@ def test_patches_are_noted_and_a_fork_that_is_gone_is_dropped(site: Site) -> Non
 
 def test_the_commit_is_the_pinned_one_or_the_remotes(site: Site) -> None:
     upstream = site.folder / "upstream"
-    commit = make_upstream(upstream, {"a.py": ""}, tag="v1")
+    commit = make_upstream(upstream_wheel, {"a.py": ""}, tag="v1")
     known = "c" * 40
     site.settings = {
-        "pw-one": f'git = "{upstream.as_uri()}"\ntag = "v1"',
+        "pw-one": f'git = "{upstream_wheel.as_uri()}"\ntag = "v1"',
         "pw-two": f'git = "https://example.org/two"\ncommit = "{known}"',
     }
     lock = site.lock()
     assert lock.forks["pw-one"].commit == commit
     assert lock.forks["pw-two"].commit == known
     # It stays known when the remote does not answer any more.
-    upstream.rename(site.folder / "moved")
+    upstream_wheel.rename(site.folder / "moved")
     assert site.lock(lock, force=False).forks["pw-one"].commit == commit
 
 
@@ -325,10 +325,10 @@ def test_dependencies_that_only_a_build_knows_are_asked_of_the_user(site: Site) 
 def test_a_wheel_without_a_sha256_cannot_be_pinned(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from patchwheel import upstream
+    from patchwheel.source import upstream_wheel
 
     bare = IndexFile(project="pw-one", filename=site.upstream.name, url="https://x")
-    monkeypatch.setattr(upstream, "project_files", lambda *_: [bare])
+    monkeypatch.setattr(upstream_wheel, "project_files", lambda *_: [bare])
     with pytest.raises(InputError, match="gives no sha256"):
         site.lock()
 

@@ -26,7 +26,7 @@ from patchwheel.tree import apply_series
 
 if TYPE_CHECKING:
     from patchwheel.export import ExportResult
-    from patchwheel.source import Source
+    from patchwheel.source.fetch import Source
 
 LINES = numbered(1, 60)
 

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 import pytest
 from support import EPOCH, git, make_sdist, make_upstream, sha256, write
 
-from patchwheel.index import IndexConfig
 from patchwheel.kit.errors import InputError, MachineError
 from patchwheel.kit.repo import GitError, Repository
 from patchwheel.manifest.model import Fork, Sdist
-from patchwheel.remote import joined
-from patchwheel.source import Source, fetch, git_folder
+from patchwheel.source.fetch import Source, fetch, git_folder
+from patchwheel.source.git_remote import joined
+from patchwheel.source.index import IndexConfig
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from support import Recorder
 
     from patchwheel.kit.store import Store
-    from patchwheel.source import Origin
+    from patchwheel.source.fetch import Origin
 
 FILES = {"pyproject.toml": "[project]\n", "thing/__init__.py": "x = 1\n"}
 
@@ -94,7 +94,7 @@ def test_the_second_time_nothing_is_opened_or_run(
     fork = from_sdist(path)
     path.unlink()
     monkeypatch.setattr(Repository, "git", None)
-    monkeypatch.setattr("patchwheel.download.download", None)
+    monkeypatch.setattr("patchwheel.source.download.download", None)
     assert get(fork, offline=True) == replace(first, fork=fork)
 
 

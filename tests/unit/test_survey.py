@@ -16,12 +16,12 @@ import support
 
 from patchwheel.buildenv import Shop, build_environment, static_build_requirements
 from patchwheel.guest import survey_build
-from patchwheel.index import IndexConfig, load_index_config
 from patchwheel.kit import uv
 from patchwheel.kit.errors import BuildError, InputError
 from patchwheel.kit.repo import Repository
 from patchwheel.manifest.model import Fork, UpstreamWheel
-from patchwheel.source import Source
+from patchwheel.source.fetch import Source
+from patchwheel.source.index import IndexConfig, load_index_config
 from patchwheel.survey import made_with, survey_pin
 from patchwheel.wheelfile.read import read_wheel
 

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 import pytest
 from support import git, make_sdist, make_upstream, sha256, write
 
-from patchwheel.index import IndexConfig
 from patchwheel.kit.errors import CheckError, InputError
 from patchwheel.manifest.model import Fork, Sdist
-from patchwheel.verify import LeftOut, PinReport, check_pin
+from patchwheel.source.compare import LeftOut, PinReport, check_pin
+from patchwheel.source.index import IndexConfig
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 from patchwheel.kit.digest import digest
 from patchwheel.kit.errors import InputError, MachineError
 from patchwheel.kit.repo import GitError, Repository
-from patchwheel.remote import EARLIEST, Remote, refuse
+from patchwheel.source.git_remote import EARLIEST, Remote, refuse
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from patchwheel.index import IndexConfig
     from patchwheel.kit.progress import Report
     from patchwheel.kit.store import Store
     from patchwheel.manifest.model import Fork
+    from patchwheel.source.index import IndexConfig
 
 Origin: TypeAlias = Literal["sdist", "git"]
 
@@ -97,7 +97,7 @@ def _sdist(
     *,
     offline: bool,
 ) -> Path:
-    from patchwheel.download import download
+    from patchwheel.source.download import download
 
     if fork.sdist is None:
         refuse(fork, "the pin names no sdist", hint="add `sdist` to the fork")
@@ -113,7 +113,7 @@ def _sdist(
 
 
 def _from_sdist(repo: Repository, path: Path) -> dict[str, object]:
-    from patchwheel.extract import read_sdist
+    from patchwheel.source.sdist import read_sdist
 
     files = read_sdist(path)
     tree = repo.import_files(files)

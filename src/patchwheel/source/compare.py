@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING
 
 from patchwheel.kit.errors import CheckError, first
 from patchwheel.kit.repo import Blob, Repository
-from patchwheel.source import fetch
+from patchwheel.source.fetch import fetch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from patchwheel.index import IndexConfig
     from patchwheel.kit.progress import Report
     from patchwheel.kit.store import Store
     from patchwheel.manifest.model import Fork
+    from patchwheel.source.index import IndexConfig
 
 LINK = "120000"
 # Written by a build backend, never by a build: it holds metadata and lists of files.

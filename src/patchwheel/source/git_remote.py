@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Never
 from patchwheel.kit.digest import digest
 from patchwheel.kit.errors import InputError
 from patchwheel.kit.repo import GitError
-from patchwheel.web import redacted
+from patchwheel.source.http import redacted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from patchwheel.download import download
-from patchwheel.index import project_files
 from patchwheel.kit.errors import InputError
+from patchwheel.source.download import download
+from patchwheel.source.index import project_files
 from patchwheel.wheelfile.metadata import field
 from patchwheel.wheelfile.read import read_wheel
 
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from pathlib import Path
 
-    from patchwheel.index import IndexConfig
     from patchwheel.kit.interpreter import Interpreter
     from patchwheel.kit.progress import Report
     from patchwheel.kit.store import Store
     from patchwheel.manifest.model import Fork
-    from patchwheel.simple import IndexFile
+    from patchwheel.source.index import IndexConfig
+    from patchwheel.source.simple import IndexFile
 
 # First what runs on every machine that we support, then what needs a newer glibc.
 GLIBC = (*range(28, 4, -1), *range(29, 60))

@@ -17,8 +17,7 @@ from patchwheel.kit import process
 from patchwheel.kit.errors import InputError
 from patchwheel.kit.interpreter import uv_bin
 from patchwheel.manifest.model import Sdist
-from patchwheel.simple import IndexFile, from_html, from_json
-from patchwheel.web import (
+from patchwheel.source.http import (
     TIMEOUT,
     check_status,
     http_errors,
@@ -26,6 +25,7 @@ from patchwheel.web import (
     retried,
     session,
 )
+from patchwheel.source.simple import IndexFile, from_html, from_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

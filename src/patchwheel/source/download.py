@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-from patchwheel.index import find_file
 from patchwheel.kit.digest import file_sha256
 from patchwheel.kit.errors import InputError
-from patchwheel.web import (
+from patchwheel.source.http import (
     TIMEOUT,
     Flaky,
     check_status,
@@ -22,16 +21,17 @@ from patchwheel.web import (
     retried,
     session,
 )
+from patchwheel.source.index import find_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     import requests
 
-    from patchwheel.index import IndexConfig
     from patchwheel.kit.progress import Report
     from patchwheel.kit.store import Store
-    from patchwheel.simple import IndexFile
+    from patchwheel.source.index import IndexConfig
+    from patchwheel.source.simple import IndexFile
 
 # A connection that is cut loses at most one piece; what came before is kept.
 PIECE = 1 << 17

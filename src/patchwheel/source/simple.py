@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from urllib.parse import unquote, urldefrag, urljoin, urlsplit
 
 from patchwheel.kit.errors import InputError
-from patchwheel.web import redacted
+from patchwheel.source.http import redacted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
