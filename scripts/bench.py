@@ -26,10 +26,10 @@ from patchwheel.kit.progress import Quiet
 from patchwheel.kit.repo import Repository
 from patchwheel.kit.store import Store
 from patchwheel.manifest.model import Fork, load_manifest
-from patchwheel.series import load_series
+from patchwheel.series.apply import apply_series
+from patchwheel.series.files import load_series
 from patchwheel.source.fetch import Source
 from patchwheel.source.index import load_index_config
-from patchwheel.tree import apply_series
 
 if TYPE_CHECKING:
     from collections.abc import Callable

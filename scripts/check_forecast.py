@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from patchwheel.forecast import Span, forecast
 from patchwheel.kit.errors import PatchError
 from patchwheel.kit.repo import GitError, Repository
-from patchwheel.series import check_patch, read_patch
+from patchwheel.series.files import check_patch, read_patch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from patchwheel.configure import Configured
     from patchwheel.manifest.model import Fork
     from patchwheel.plan import Plan
-    from patchwheel.tree import PatchedTree
+    from patchwheel.series.apply import PatchedTree
     from patchwheel.wheel import Wheel
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -443,7 +443,7 @@ def rebase(
 
 def offer_commit(pipeline: Pipeline, fork: Fork, *changed: Path) -> None:
     """Say what comes next; the message holds the range-diff."""
-    from patchwheel.export import message_of
+    from patchwheel.series.export import message_of
 
     root = pipeline.manifest.root
     paths = " ".join(str(path.relative_to(root)) for path in changed)

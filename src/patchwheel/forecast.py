@@ -17,7 +17,7 @@ from patchwheel.kit.repo import Blob
 from patchwheel.outlook import Commit, Outlook, Seen, judge
 from patchwheel.patch.simulate import Replay
 from patchwheel.preview import Ends, merge
-from patchwheel.status import FINE, try_patch
+from patchwheel.series.status import FINE, try_patch
 
 if TYPE_CHECKING:
     from collections.abc import (
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
     from patchwheel.kit.repo import Repository
     from patchwheel.patch.simulate import Files
-    from patchwheel.series import Patch
-    from patchwheel.status import PatchStatus
+    from patchwheel.series.files import Patch
+    from patchwheel.series.status import PatchStatus
 
 SUBMODULE = "160000"
 GONE = "0" * 40

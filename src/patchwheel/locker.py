@@ -26,7 +26,7 @@ from patchwheel.manifest.lock import (
     build_settings,
     environment_inputs,
 )
-from patchwheel.series import load_series
+from patchwheel.series.files import load_series
 from patchwheel.source.download import download
 from patchwheel.source.fetch import fetch
 from patchwheel.source.git_remote import Remote

@@ -8,14 +8,14 @@ from itertools import takewhile
 from typing import TYPE_CHECKING, Literal
 
 from patchwheel.kit.repo import GitError
-from patchwheel.status import FINE
+from patchwheel.series.status import FINE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from patchwheel.kit.repo import Repository
-    from patchwheel.series import Patch
-    from patchwheel.status import PatchStatus
+    from patchwheel.series.files import Patch
+    from patchwheel.series.status import PatchStatus
 
 ASKED = re.compile(r"/(?:pull|merge_requests)/(\d+)")
 

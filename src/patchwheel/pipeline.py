@@ -22,19 +22,17 @@ from patchwheel.kit.transaction import recover
 from patchwheel.manifest.lock import load_lock
 from patchwheel.manifest.model import load_manifest
 from patchwheel.plan import Base, make_plan
-from patchwheel.series import load_series
+from patchwheel.series.apply import apply_series
+from patchwheel.series.files import load_series
 from patchwheel.source.fetch import fetch
-from patchwheel.tree import apply_series
 from patchwheel.wheelfile.sbom import STATEMENT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
     from pathlib import Path
 
-    from patchwheel.authoring import Work
     from patchwheel.buildenv import Shop
     from patchwheel.environment import Environment
-    from patchwheel.export import ExportResult
     from patchwheel.kit.interpreter import Interpreter
     from patchwheel.kit.progress import Report
     from patchwheel.kit.repo import Change
@@ -43,12 +41,14 @@ if TYPE_CHECKING:
     from patchwheel.plan import Plan
     from patchwheel.prove import Proof
     from patchwheel.rebuild import Rebuilt
-    from patchwheel.series import Patch
+    from patchwheel.series.apply import PatchedTree
+    from patchwheel.series.export import ExportResult
+    from patchwheel.series.files import Patch
+    from patchwheel.series.status import ForkStatus
+    from patchwheel.series.worktree import Work
     from patchwheel.source.fetch import Source
     from patchwheel.source.index import IndexConfig
-    from patchwheel.status import ForkStatus
     from patchwheel.trace import Traced
-    from patchwheel.tree import PatchedTree
     from patchwheel.wheel import Finished, Wheel
 
 LINK = ".venv-forks"
@@ -243,7 +243,7 @@ class Pipeline:
     def tree(self, fork: Fork, *, dev: bool = False) -> PatchedTree:
         source = self.source(fork)
         if dev:
-            from patchwheel.authoring import work_tree_source
+            from patchwheel.series.worktree import work_tree_source
 
             return work_tree_source(self.work_folder(fork), source, store=self.store)
         return apply_series(source, load_series(fork.patches), store=self.store)
@@ -465,8 +465,8 @@ class Pipeline:
                     old.with_name(f"{old.name}{STATEMENT}").unlink(missing_ok=True)
 
     def status(self, fork: Fork) -> ForkStatus:
+        from patchwheel.series.status import fork_status
         from patchwheel.source.index import latest_version
-        from patchwheel.status import fork_status
 
         def newest() -> str | None:
             if self.options.offline:
@@ -621,7 +621,7 @@ class Pipeline:
         return build_again(wheel, needs, self.manifest, self.store, words)
 
     def open_work(self, fork: Fork, *, detach: bool) -> Work:
-        from patchwheel.authoring import open_work
+        from patchwheel.series.worktree import open_work
 
         folder = self.work_folder(fork)
         return open_work(self.tree(fork), folder, store=self.store, detach=detach)
@@ -630,8 +630,8 @@ class Pipeline:
         self, fork: Fork, *, check: bool = False, exact: bool = False
     ) -> ExportResult:
         """Write the open work tree's commits back; with `check` and no work tree, the series is opened for it."""
-        from patchwheel.authoring import open_work
-        from patchwheel.export import export
+        from patchwheel.series.export import export
+        from patchwheel.series.worktree import open_work
 
         folder = self.work_folder(fork)
         write = functools.partial(

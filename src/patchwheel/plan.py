@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from patchwheel.kit.store import Store
     from patchwheel.manifest.lock import ForkBuild, Survey
     from patchwheel.manifest.model import Fork
+    from patchwheel.series.apply import PatchedTree
     from patchwheel.trace import Effect, Traced
-    from patchwheel.tree import PatchedTree
 
 # Raised whenever the same inputs would give other bytes: it is part of every key.
 RECIPE = "2"

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Literal
 
 from patchwheel.patch.matching import blob_id
 from patchwheel.patch.simulate import Content, Replay
-from patchwheel.status import try_patch
+from patchwheel.series.status import try_patch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from patchwheel.kit.repo import Repository
-    from patchwheel.series import Patch
+    from patchwheel.series.files import Patch
 
 Files = dict[str, Content | None]
 KEPT = "nothing is left to merge, but lines that the patch removes are still there"

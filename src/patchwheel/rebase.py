@@ -12,7 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from patchwheel.authoring import (
+from patchwheel.kit.errors import PatchError
+from patchwheel.kit.files import rmtree, write_atomically
+from patchwheel.kit.repo import GitError, Repository
+from patchwheel.patch.diff import Cursor, read_diffs
+from patchwheel.patch.lint import SUBMODULE
+from patchwheel.patch.simulate import Content, Replay
+from patchwheel.preview import KEPT, moves
+from patchwheel.series.worktree import (
     BASE,
     BRANCH,
     EXPORTED,
@@ -22,22 +29,15 @@ from patchwheel.authoring import (
     open_work,
     write_commit,
 )
-from patchwheel.authoring import STATE as WORK
-from patchwheel.kit.errors import PatchError
-from patchwheel.kit.files import rmtree, write_atomically
-from patchwheel.kit.repo import GitError, Repository
-from patchwheel.patch.diff import Cursor, read_diffs
-from patchwheel.patch.lint import SUBMODULE
-from patchwheel.patch.simulate import Content, Replay
-from patchwheel.preview import KEPT, moves
+from patchwheel.series.worktree import STATE as WORK
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from patchwheel.kit.store import Store
     from patchwheel.manifest.model import Fork
+    from patchwheel.series.apply import PatchedTree
     from patchwheel.source.fetch import Source
-    from patchwheel.tree import PatchedTree
 
 ONTO = "refs/patchwheel/onto"
 # Of a file in a conflict; in a rebase, ours is upstream's.

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from patchwheel.kit.store import Store
     from patchwheel.manifest.lock import ForkBuild
     from patchwheel.plan import Base, Plan
-    from patchwheel.tree import PatchedTree
+    from patchwheel.series.apply import PatchedTree
     from patchwheel.wheelfile.read import WheelFile
 
 EXTENSIONS = Path(__file__).with_name("extensions.py")

@@ -12,15 +12,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from patchwheel.doctor import Finding
-    from patchwheel.export import ExportResult
     from patchwheel.forecast import Forecast
     from patchwheel.manifest.model import Fork
     from patchwheel.outlook import Outlook
     from patchwheel.plan import Plan
     from patchwheel.preview import Merged
     from patchwheel.release import Checked
+    from patchwheel.series.export import ExportResult
+    from patchwheel.series.status import ForkStatus, PatchStatus
     from patchwheel.source.compare import PinReport
-    from patchwheel.status import ForkStatus, PatchStatus
     from patchwheel.wheel import Wheel
 
 SHOWN = 30

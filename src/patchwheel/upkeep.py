@@ -12,17 +12,17 @@ from patchwheel.kit.digest import digest
 from patchwheel.kit.errors import InputError, PatchError
 from patchwheel.manifest.model import VERSION
 from patchwheel.pipeline import Pipeline
-from patchwheel.series import check_patch, load_series
+from patchwheel.series.files import check_patch, load_series
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from patchwheel.export import ExportResult
     from patchwheel.forecast import Forecast
     from patchwheel.history import History
     from patchwheel.kit.repo import Repository
     from patchwheel.manifest.model import Fork
     from patchwheel.preview import Merged
+    from patchwheel.series.export import ExportResult
     from patchwheel.source.fetch import Source
 
 VERSION_FILE = re.compile(
@@ -201,8 +201,8 @@ def proceed_rebase(pipeline: Pipeline, fork: Fork, how: str) -> ExportResult | N
 def finish_rebase(pipeline: Pipeline, fork: Fork) -> ExportResult:
     """Make pin, lock and series of the rebased work tree beside the project, then put them in place together."""
     from patchwheel import rebase
-    from patchwheel.export import export
     from patchwheel.kit import transaction
+    from patchwheel.series.export import export
 
     root, folder = pipeline.manifest.root, pipeline.work_folder(fork)
     going = rebase.begun(folder)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from patchwheel.environment import Environment
     from patchwheel.kit.store import Store
     from patchwheel.manifest.lock import Survey
-    from patchwheel.tree import PatchedTree
+    from patchwheel.series.apply import PatchedTree
 
 NO_TESTS = 5  # pytest's exit status when it collected nothing
 

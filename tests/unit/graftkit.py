@@ -12,9 +12,9 @@ from patchwheel.kit.repo import Repository
 from patchwheel.manifest.lock import ForkBuild, Survey
 from patchwheel.manifest.model import Fork, UpstreamWheel
 from patchwheel.plan import Base, make_plan
-from patchwheel.series import load_series
+from patchwheel.series.apply import apply_series
+from patchwheel.series.files import load_series
 from patchwheel.source.fetch import Source
-from patchwheel.tree import apply_series
 from patchwheel.wheel import make_wheel
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from patchwheel.kit.store import Store
     from patchwheel.plan import Plan
-    from patchwheel.tree import PatchedTree
+    from patchwheel.series.apply import PatchedTree
     from patchwheel.wheel import Wheel
 
 PYPROJECT = """\

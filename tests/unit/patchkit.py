@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from patchwheel.authoring import open_work
-from patchwheel.export import ExportResult, export
 from patchwheel.kit.errors import PatchError
 from patchwheel.kit.repo import Repository
 from patchwheel.kit.store import Store
 from patchwheel.manifest.model import Fork
-from patchwheel.series import Patch, Series, load_series
+from patchwheel.series.apply import PatchedTree, apply_series
+from patchwheel.series.export import ExportResult, export
+from patchwheel.series.files import Patch, Series, load_series
+from patchwheel.series.worktree import open_work
 from patchwheel.source.fetch import Source
-from patchwheel.tree import PatchedTree, apply_series
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

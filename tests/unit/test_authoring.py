@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import pytest
 from patchkit import Files, Kit, mail, numbered
 
-from patchwheel.authoring import Work, open_work, work_tree_source
 from patchwheel.kit.errors import PatchError
-from patchwheel.series import load_series
-from patchwheel.tree import PatchedTree, apply_series
+from patchwheel.series.apply import PatchedTree, apply_series
+from patchwheel.series.files import load_series
+from patchwheel.series.worktree import Work, open_work, work_tree_source
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -11,19 +11,19 @@ from typing import TYPE_CHECKING
 import pytest
 from patchkit import ONE, STATUS, Files, Kit, Session, mail, numbered, patch, snapshot
 
-from patchwheel.authoring import WorkTree, open_work
-from patchwheel.export import export, message_of
 from patchwheel.kit import atomic_dir
 from patchwheel.kit.errors import MachineError, PatchError
 from patchwheel.kit.repo import Repository
-from patchwheel.series import load_series
-from patchwheel.serieswriter import name_patches
-from patchwheel.tree import PatchedTree, apply_series
+from patchwheel.series.apply import PatchedTree, apply_series
+from patchwheel.series.export import export, message_of
+from patchwheel.series.files import load_series
+from patchwheel.series.worktree import WorkTree, open_work
+from patchwheel.series.writer import name_patches
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from patchwheel.series import Patch
+    from patchwheel.series.files import Patch
 
 LINES = numbered(1, 40)
 HEADER = "# why these\n\n"
@@ -487,7 +487,9 @@ def test_a_result_with_another_tree_is_refused(
 ) -> None:
     session.write("b", b"1\n")
     session.commit("One")
-    monkeypatch.setattr("patchwheel.export.apply_series", lambda *_, **__: session.tree)
+    monkeypatch.setattr(
+        "patchwheel.series.export.apply_series", lambda *_, **__: session.tree
+    )
     before = session.names
     with pytest.raises(PatchError, match="the exported series gives the tree"):
         session.export()
@@ -542,7 +544,7 @@ def killed(monkeypatch: pytest.MonkeyPatch, place: str, session: Session) -> Non
         "patchwheel.kit.atomic_dir.exchange",
         "pathlib.Path.rename",
         "shutil.rmtree",
-        "patchwheel.authoring.WorkTree.record",
+        "patchwheel.series.worktree.WorkTree.record",
     ],
 )
 @pytest.mark.parametrize("atomic", [True, False])

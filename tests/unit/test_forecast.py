@@ -25,8 +25,8 @@ from patchwheel.kit.repo import Blob, Repository
 from patchwheel.kit.store import Store
 from patchwheel.manifest.model import Fork
 from patchwheel.outlook import Outlook, plain
+from patchwheel.series.status import PatchStatus
 from patchwheel.source import git_remote
-from patchwheel.status import PatchStatus
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

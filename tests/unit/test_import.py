@@ -11,8 +11,8 @@ from patchkit import ONE, STATUS, Kit, Session, mail, patch
 from patchwheel.kit.errors import PatchError
 from patchwheel.patch import dep3
 from patchwheel.patch.lint import check_patch
-from patchwheel.series import load_series
-from patchwheel.tree import apply_series
+from patchwheel.series.apply import apply_series
+from patchwheel.series.files import load_series
 
 if TYPE_CHECKING:
     from pathlib import Path

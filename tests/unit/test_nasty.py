@@ -18,9 +18,9 @@ from patchwheel.forecast import Span, forecast
 from patchwheel.kit.errors import PatchError
 from patchwheel.kit.repo import Repository
 from patchwheel.patch.lint import warnings
-from patchwheel.series import load_series
-from patchwheel.status import fork_status
-from patchwheel.tree import apply_series
+from patchwheel.series.apply import apply_series
+from patchwheel.series.files import load_series
+from patchwheel.series.status import fork_status
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -16,16 +16,16 @@ import support
 from patchkit import Files, Kit, mail, numbered
 
 from patchwheel import rebase
-from patchwheel.authoring import EXPORTED, WorkTree, open_work
-from patchwheel.export import export
 from patchwheel.kit import transaction
 from patchwheel.kit.errors import ManifestError, PatchError
 from patchwheel.manifest.model import Sdist
 from patchwheel.preview import KEPT, Ends, Merged, preview
-from patchwheel.tree import apply_series
+from patchwheel.series.apply import apply_series
+from patchwheel.series.export import export
+from patchwheel.series.worktree import EXPORTED, WorkTree, open_work
 
 if TYPE_CHECKING:
-    from patchwheel.export import ExportResult
+    from patchwheel.series.export import ExportResult
     from patchwheel.source.fetch import Source
 
 LINES = numbered(1, 60)

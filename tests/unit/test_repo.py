@@ -11,7 +11,7 @@ from support import git, make_patch, make_upstream, write
 
 from patchwheel.kit.errors import MachineError
 from patchwheel.kit.repo import Blob, GitError, Repository, scrub_environment
-from patchwheel.trial import applied, apply
+from patchwheel.series.staged import applied, apply
 
 if TYPE_CHECKING:
     from pathlib import Path

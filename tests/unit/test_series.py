@@ -8,7 +8,7 @@ from patchkit import HEAD, ONE, mail, patch
 
 from patchwheel.kit.errors import PatchError
 from patchwheel.patch.lint import check_requires, link_problem, path_problem
-from patchwheel.series import check_patch, load_series
+from patchwheel.series.files import check_patch, load_series
 
 if TYPE_CHECKING:
     from pathlib import Path

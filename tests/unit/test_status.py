@@ -8,7 +8,7 @@ import pytest
 from patchkit import ONE, Files, Kit, mail, numbered
 
 from patchwheel.kit.errors import InputError
-from patchwheel.status import ForkStatus, fork_status
+from patchwheel.series.status import ForkStatus, fork_status
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -11,8 +11,8 @@ from patchkit import ONE, Files, Kit, mail, numbered
 from patchwheel.kit.errors import MachineError, PatchError
 from patchwheel.kit.repo import GitError, Repository
 from patchwheel.patch.simulate import MisfitError
-from patchwheel.tree import apply_series, replay
-from patchwheel.trial import Trial, applied, apply
+from patchwheel.series.apply import apply_series, replay
+from patchwheel.series.staged import Trial, applied, apply
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -109,7 +109,7 @@ def test_a_known_series_runs_and_parses_nothing(
     source, series = kit.steps({"a": LINES}, {"a": numbered(1, 30, l9="x")})
     first = apply_series(source, series, store=kit.store)
     monkeypatch.setattr(Repository, "git", None)
-    monkeypatch.setattr("patchwheel.tree.check_patch", None)
+    monkeypatch.setattr("patchwheel.series.apply.check_patch", None)
     assert apply_series(source, series, store=kit.store).tree == first.tree
 
 
@@ -127,7 +127,7 @@ def test_a_tree_that_was_lost_with_its_repository_is_made_again(kit: Kit) -> Non
 def test_many_trees_do_not_pile_up_packs(
     kit: Kit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("patchwheel.trial.MANY_PACKS", 3)
+    monkeypatch.setattr("patchwheel.series.staged.MANY_PACKS", 3)
     trees = []
     for number in range(8):
         source, series = kit.steps(
@@ -334,7 +334,7 @@ def test_what_only_git_refuses_is_told_in_its_words(
             raise GitError(("apply",), 1, "error: no")
         return real(repo, tree, patches)
 
-    monkeypatch.setattr("patchwheel.tree.applied", refuse)
+    monkeypatch.setattr("patchwheel.series.apply.applied", refuse)
     with pytest.raises(PatchError, match=r"0020-p.patch does not apply: error: no"):
         apply_series(source, series, store=kit.store)
 
@@ -361,7 +361,9 @@ def test_a_result_that_is_not_what_the_series_says_is_refused(
     def made(files: Files) -> None:
         changes = kit.repo.changes(source.tree, kit.tree(files))
         trial = Trial(repo=kit.repo, tree=source.tree, changes=changes, env={})
-        monkeypatch.setattr("patchwheel.tree.applied", lambda *_: nullcontext(trial))
+        monkeypatch.setattr(
+            "patchwheel.series.apply.applied", lambda *_: nullcontext(trial)
+        )
 
     made({"a": LINES})
     with pytest.raises(PatchError, match="a did not become what the series says"):

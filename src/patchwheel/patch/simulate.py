@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from patchwheel.kit.repo import Blob
     from patchwheel.patch.diff import FileDiff, Hunk
-    from patchwheel.series import Patch
+    from patchwheel.series.files import Patch
 
 PLAIN = "100644"
 

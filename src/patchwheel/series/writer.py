@@ -7,13 +7,13 @@ import shutil
 from typing import TYPE_CHECKING
 
 from patchwheel.kit.errors import MachineError
-from patchwheel.series import SERIES, entry
+from patchwheel.series.files import SERIES, entry
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from patchwheel.series import Patch, Series
+    from patchwheel.series.files import Patch, Series
 
 GAP = 10
 

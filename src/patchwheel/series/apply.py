@@ -9,8 +9,8 @@ from patchwheel.kit.digest import digest
 from patchwheel.kit.errors import MachineError, PatchError
 from patchwheel.kit.repo import GitError, Repository
 from patchwheel.patch.simulate import Replay
-from patchwheel.series import check_patch
-from patchwheel.trial import applied
+from patchwheel.series.files import check_patch
+from patchwheel.series.staged import applied
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from patchwheel.kit.repo import Blob
     from patchwheel.kit.store import Store
     from patchwheel.patch.simulate import Content
-    from patchwheel.series import Patch, Series
+    from patchwheel.series.files import Patch, Series
+    from patchwheel.series.staged import Trial
     from patchwheel.source.fetch import Source
-    from patchwheel.trial import Trial
 
 REF = "refs/patchwheel/trees"
 REMOVED = "000000"

@@ -8,15 +8,15 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Never
 
-from patchwheel.authoring import BASE, EXPORTED, FETCH, WorkTree
 from patchwheel.kit import atomic_dir
 from patchwheel.kit.errors import PatchError
 from patchwheel.kit.repo import GitError, Repository
 from patchwheel.patch.lint import check_requires, warnings
 from patchwheel.patch.simulate import MisfitError
-from patchwheel.series import SERIES, check_patch, load_series, read_patch
-from patchwheel.serieswriter import name_patches, write_series
-from patchwheel.tree import REPORT, apply_series, replay
+from patchwheel.series.apply import REPORT, apply_series, replay
+from patchwheel.series.files import SERIES, check_patch, load_series, read_patch
+from patchwheel.series.worktree import BASE, EXPORTED, FETCH, WorkTree
+from patchwheel.series.writer import name_patches, write_series
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from patchwheel.kit.store import Store
     from patchwheel.patch.mail import Mail
     from patchwheel.patch.simulate import Replay
-    from patchwheel.series import Patch, Series
+    from patchwheel.series.files import Patch, Series
     from patchwheel.source.fetch import Source
 
 # Every setting that could change a byte of the output is given, or isolated away by `repo`.

@@ -9,20 +9,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from patchwheel import markers
 from patchwheel.kit.digest import digest
 from patchwheel.kit.errors import PatchError
 from patchwheel.kit.files import rmtree, write_atomically
 from patchwheel.kit.repo import GitError, Repository
-from patchwheel.series import load_series
-from patchwheel.tree import REPORT, PatchedTree, apply_series
-from patchwheel.trial import apply
+from patchwheel.series import markers
+from patchwheel.series.apply import REPORT, PatchedTree, apply_series
+from patchwheel.series.files import load_series
+from patchwheel.series.staged import apply
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from patchwheel.kit.store import Store
-    from patchwheel.series import Patch
+    from patchwheel.series.files import Patch
     from patchwheel.source.fetch import Source
 
 BRANCH = "patchwheel"

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Literal
 from patchwheel.kit.errors import InputError, PatchError
 from patchwheel.patch.lint import warnings
 from patchwheel.patch.simulate import MisfitError
-from patchwheel.series import check_patch
-from patchwheel.tree import apply_series, replay
+from patchwheel.series.apply import apply_series, replay
+from patchwheel.series.files import check_patch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from patchwheel.kit.store import Store
     from patchwheel.patch.simulate import Replay
-    from patchwheel.series import Patch, Series
+    from patchwheel.series.files import Patch, Series
     from patchwheel.source.fetch import Source
 
 State = Literal["clean", "offset", "fails", "landed", "malformed"]
