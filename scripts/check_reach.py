@@ -23,9 +23,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from patchwheel.backend import open_workplace, rename_project
+from patchwheel.build.backend import open_workplace, rename_project
+from patchwheel.build.configure import configure, lean
 from patchwheel.compile import locked_environment
-from patchwheel.configure import configure, lean
 from patchwheel.kit.progress import Quiet
 from patchwheel.kit.repo import Blob, Change, Repository
 from patchwheel.pipeline import Options, Pipeline, Tooling
@@ -35,8 +35,8 @@ from patchwheel.reach import MADE
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from patchwheel.backend import Workplace
-    from patchwheel.configure import Configured
+    from patchwheel.build.backend import Workplace
+    from patchwheel.build.configure import Configured
     from patchwheel.manifest.model import Fork
     from patchwheel.plan import Plan
     from patchwheel.series.apply import PatchedTree

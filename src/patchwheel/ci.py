@@ -8,7 +8,8 @@ from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING
 
-from patchwheel.backend import CUDA
+from patchwheel.build.backend import CUDA
+from patchwheel.build.toolchain import PACKAGES
 from patchwheel.kit.digest import digest
 from patchwheel.kit.errors import CheckError, ManifestError
 from patchwheel.kit.files import write_atomically
@@ -16,7 +17,6 @@ from patchwheel.manifest.lock import build_settings
 from patchwheel.manifest.toml_reader import near
 from patchwheel.plan import RECIPE
 from patchwheel.series.files import load_series
-from patchwheel.toolchain import PACKAGES
 
 if TYPE_CHECKING:
     from patchwheel.manifest.lock import Lock

@@ -606,7 +606,7 @@ def ci(
 @pipeline_options
 def doctor(pipeline: Pipeline, *, as_json: bool) -> None:
     """Show what this machine lacks, for each fork, and the command that gets it."""
-    from patchwheel.doctor import diagnose
+    from patchwheel.build.doctor import diagnose
 
     known = pipeline.lock if pipeline.manifest.lock_path.exists() else None
     findings = diagnose(pipeline.manifest, known, store=pipeline.store.root)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from patchwheel import cuda, rocm, toolchain
-from patchwheel.backend import (
+from patchwheel.build import cuda, rocm, toolchain
+from patchwheel.build.backend import (
     CUDA,
     HIPCC,
     compilers,
@@ -16,7 +16,7 @@ from patchwheel.backend import (
     open_workplace,
     rename_project,
 )
-from patchwheel.buildenv import (
+from patchwheel.build.requirements import (
     build_environment,
     check_satisfied,
     env_key,
@@ -24,11 +24,11 @@ from patchwheel.buildenv import (
     name_of,
     static_build_requirements,
 )
+from patchwheel.build.sandbox import detect
 from patchwheel.kit.digest import digest
 from patchwheel.kit.repo import Repository
 from patchwheel.manifest.lock import build_settings
 from patchwheel.relocate import check_relocated, relocate
-from patchwheel.sandbox import detect
 from patchwheel.wheelfile.archive import names
 from patchwheel.wheelfile.elf import MAGIC
 from patchwheel.wheelfile.read import read_wheel
@@ -36,14 +36,14 @@ from patchwheel.wheelfile.read import read_wheel
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from patchwheel.backend import Workplace
-    from patchwheel.buildenv import Shop
+    from patchwheel.build.backend import Workplace
+    from patchwheel.build.requirements import Shop
+    from patchwheel.build.toolchain import Tool
     from patchwheel.kit.interpreter import Interpreter
     from patchwheel.kit.store import Store
     from patchwheel.manifest.lock import ForkBuild
     from patchwheel.manifest.model import Fork
     from patchwheel.plan import Plan
-    from patchwheel.toolchain import Tool
 
 # Raised whenever the same inputs would make other bytes than before.
 RECIPE = 2

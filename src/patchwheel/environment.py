@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from patchwheel.buildenv import site_packages
+from patchwheel.build.requirements import site_packages
 from patchwheel.kit import process, uv
 from patchwheel.kit.digest import digest
 from patchwheel.kit.errors import CheckError, MachineError

@@ -6,8 +6,8 @@ import tomllib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from patchwheel.backend import open_workplace
-from patchwheel.buildenv import (
+from patchwheel.build.backend import open_workplace
+from patchwheel.build.requirements import (
     Shop,
     build_environment,
     merged,
@@ -38,12 +38,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
+    from patchwheel.build.sandbox import Wanted
     from patchwheel.kit.interpreter import Interpreter
     from patchwheel.kit.progress import Report
     from patchwheel.kit.store import Store
     from patchwheel.manifest.lock import Distribution
     from patchwheel.manifest.model import Fork, Manifest
-    from patchwheel.sandbox import Wanted
     from patchwheel.source.fetch import Source
     from patchwheel.source.index import IndexConfig
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from patchwheel.backend import check_machine
+from patchwheel.build.backend import check_machine
 from patchwheel.kit.errors import MachineError
 from patchwheel.locker import Locker, current
 from patchwheel.manifest.lock import Lock, environment_inputs, save_lock
@@ -12,11 +12,11 @@ from patchwheel.manifest.lock import Lock, environment_inputs, save_lock
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from patchwheel.build.sandbox import Wanted
     from patchwheel.kit.interpreter import Interpreter
     from patchwheel.kit.progress import Report
     from patchwheel.kit.store import Store
     from patchwheel.manifest.model import Fork, Manifest
-    from patchwheel.sandbox import Wanted
     from patchwheel.source.index import IndexConfig
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from patchwheel.buildenv import site_packages
+from patchwheel.build.requirements import site_packages
 from patchwheel.kit.digest import digest
 
 if TYPE_CHECKING:

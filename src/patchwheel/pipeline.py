@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
     from pathlib import Path
 
-    from patchwheel.buildenv import Shop
+    from patchwheel.build.requirements import Shop
     from patchwheel.environment import Environment
     from patchwheel.kit.interpreter import Interpreter
     from patchwheel.kit.progress import Report
@@ -87,8 +87,8 @@ class Tooling:
     need: Callable[[], list[Wheel]]
 
     def parts(self, *, graft: bool) -> dict[str, str]:
+        from patchwheel.build.configure import lean
         from patchwheel.compile import compile_parts
-        from patchwheel.configure import lean
 
         source = self.tree.source
         fork = lean(source.fork) if graft else source.fork
@@ -102,8 +102,8 @@ class Tooling:
         trees: tuple[str, str],
         present: Collection[str],
     ) -> Traced | None:
+        from patchwheel.build.configure import can_follow, lean
         from patchwheel.compile import locked_environment
-        from patchwheel.configure import can_follow, lean
         from patchwheel.trace import trace
 
         source = self.tree.source
@@ -370,7 +370,7 @@ class Pipeline:
         if fork.locked_as in made:
             return made[fork.locked_as]
         if from_source:
-            from patchwheel.backend import check_machine
+            from patchwheel.build.backend import check_machine
 
             check_machine(fork, store=self.store)
         build, shop = self.locked(fork), self.shop
@@ -388,7 +388,7 @@ class Pipeline:
 
     @property
     def shop(self) -> Shop:
-        from patchwheel.buildenv import Shop
+        from patchwheel.build.requirements import Shop
 
         return Shop(
             find_interpreter=lambda: self.interpreter,

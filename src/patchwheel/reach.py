@@ -14,7 +14,7 @@ from patchwheel.kit.digest import digest
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
-    from patchwheel.ninjafile import Edge
+    from patchwheel.build.ninja import Edge
 
 # Before the path of a file in the build folder; without it a path is that of a source file.
 MADE = "//"

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from patchwheel import toolchain
-from patchwheel.backend import CLOCK
+from patchwheel.build import toolchain
+from patchwheel.build.backend import CLOCK
 from patchwheel.kit import process
 from patchwheel.kit.errors import BuildError, CheckError, first
 from patchwheel.kit.store import Store

@@ -15,8 +15,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from patchwheel import cuda
-from patchwheel.buildenv import env_key
+from patchwheel.build import cuda
+from patchwheel.build.requirements import env_key
 from patchwheel.kit.digest import digest, file_sha256
 from patchwheel.kit.errors import CheckError, InputError, MachineError
 from patchwheel.kit.files import write_atomically

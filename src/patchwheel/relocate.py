@@ -6,17 +6,17 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from patchwheel import cuda
+from patchwheel.build import cuda
+from patchwheel.build.sandbox import INSIDE
 from patchwheel.kit import process
 from patchwheel.kit.errors import BuildError, CheckError
-from patchwheel.sandbox import INSIDE
 from patchwheel.wheelfile.elf import MAGIC
 from patchwheel.wheelfile.read import read_wheel
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from patchwheel.backend import Workplace
+    from patchwheel.build.backend import Workplace
 
 
 def relocate(wheel: Path, workplace: Workplace) -> Path:

@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from patchwheel.backend import open_workplace, rename_project
-from patchwheel.buildenv import site_packages as packages_of
+from patchwheel.build.backend import open_workplace, rename_project
+from patchwheel.build.configure import configure, lean
+from patchwheel.build.requirements import site_packages as packages_of
 from patchwheel.compile import build_record, locked_environment, tools_of
-from patchwheel.configure import configure, lean
 from patchwheel.kit.errors import BuildError, UnfitError
 from patchwheel.kit.repo import Repository
 from patchwheel.reach import MADE
@@ -26,10 +26,10 @@ from patchwheel.wheelfile.read import output_names, read_wheel
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
-    from patchwheel.backend import Workplace
-    from patchwheel.buildenv import Shop
+    from patchwheel.build.backend import Workplace
+    from patchwheel.build.configure import Configured
+    from patchwheel.build.requirements import Shop
     from patchwheel.compile import Built
-    from patchwheel.configure import Configured
     from patchwheel.kit.store import Store
     from patchwheel.manifest.lock import ForkBuild
     from patchwheel.plan import Base, Plan

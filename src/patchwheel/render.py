@@ -11,7 +11,7 @@ from patchwheel.console import CONSOLE
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from patchwheel.doctor import Finding
+    from patchwheel.build.doctor import Finding
     from patchwheel.forecast import Forecast
     from patchwheel.manifest.model import Fork
     from patchwheel.outlook import Outlook

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from patchwheel.backend import open_workplace
-from patchwheel.configure import observe
+from patchwheel.build.backend import open_workplace
+from patchwheel.build.configure import observe
 from patchwheel.kit.digest import blob_id
 from patchwheel.kit.repo import Repository
 from patchwheel.manifest.lock import Survey
@@ -20,7 +20,7 @@ from patchwheel.wheelfile.read import check_record, output_names, read_wheel
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from patchwheel.buildenv import Shop
+    from patchwheel.build.requirements import Shop
     from patchwheel.source.fetch import Source
     from patchwheel.wheelfile.read import WheelFile
 

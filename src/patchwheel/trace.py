@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from patchwheel.configure import configure
+from patchwheel.build.configure import configure
 from patchwheel.kit.digest import digest
 from patchwheel.kit.repo import Repository
 from patchwheel.mentions import LAYOUT, RARE, mentions, speaks
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
     from pathlib import Path
 
-    from patchwheel.buildenv import Shop
-    from patchwheel.configure import Configured
+    from patchwheel.build.configure import Configured
+    from patchwheel.build.requirements import Shop
     from patchwheel.kit.repo import Blob, Change
     from patchwheel.kit.store import Store
     from patchwheel.manifest.lock import Survey

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from patchwheel.buildenv import Shop
+    from patchwheel.build.requirements import Shop
     from patchwheel.manifest.lock import ForkBuild
     from patchwheel.plan import Plan
     from patchwheel.wheelfile.metadata import WheelName

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Never
 
 import support
 
-from patchwheel.buildenv import Shop
+from patchwheel.build.requirements import Shop
 from patchwheel.kit.repo import Repository
 from patchwheel.manifest.lock import ForkBuild, Survey
 from patchwheel.manifest.model import Fork, UpstreamWheel

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 import support
 
-from patchwheel import buildenv
-from patchwheel.buildenv import (
+from patchwheel.build import requirements
+from patchwheel.build.requirements import (
     Shop,
     build_environment,
     build_system,
@@ -67,7 +67,7 @@ def test_a_broken_pyproject_is_named(tmp_path: Path) -> None:
 def test_static_requirements_bring_what_we_need_too(tmp_path: Path) -> None:
     support.write(tmp_path, {"pyproject.toml": MESON})
     found = static_build_requirements(tmp_path, fork("cython==3.2.9", "openblas==1"))
-    names = [buildenv.name_of(line) for line in found]
+    names = [requirements.name_of(line) for line in found]
     assert names == [
         "meson-python",
         "auditwheel",
@@ -99,7 +99,7 @@ def test_an_unmet_requirement_asks_for_a_new_lock() -> None:
 
 def test_a_malformed_requirement_is_named() -> None:
     with pytest.raises(ManifestError, match="no build requirement"):
-        buildenv.name_of("not a requirement!")
+        requirements.name_of("not a requirement!")
 
 
 class Shelf:
@@ -152,7 +152,7 @@ def test_an_environment_is_made_once_and_can_be_seen_elsewhere(
     made = shelf.make(shelf.locked(), wheels=[ours])
     assert shelf.make(shelf.locked(), wheels=[ours]) == made
     assert len(shelf.report.lines) == 1
-    assert (buildenv.site_packages(made) / "pw_fork.py").exists()
+    assert (requirements.site_packages(made) / "pw_fork.py").exists()
     # The sandbox shows it at another path: its programs must know themselves to be there.
     elsewhere = tmp_path / "elsewhere"
     made.rename(elsewhere)
@@ -183,13 +183,15 @@ def test_a_wrong_hash_leaves_no_environment(shelf: Shelf) -> None:
 def test_the_key_follows_hashes_and_python(shelf: Shelf) -> None:
     one, other = shelf.locked(), shelf.locked("0" * 64)
     keys = {
-        buildenv.env_key([one], "cp312"),
-        buildenv.env_key([other], "cp312"),
-        buildenv.env_key([one], "cp313"),
-        buildenv.env_key([], "cp312"),
+        requirements.env_key([one], "cp312"),
+        requirements.env_key([other], "cp312"),
+        requirements.env_key([one], "cp313"),
+        requirements.env_key([], "cp312"),
     }
     assert len(keys) == 4
-    assert buildenv.env_key([one, other], "x") == buildenv.env_key([other, one], "x")
+    assert requirements.env_key([one, other], "x") == requirements.env_key(
+        [other, one], "x"
+    )
 
 
 def temporary_name(folder: Path, *words: str) -> str:
@@ -201,7 +203,7 @@ def temporary_name(folder: Path, *words: str) -> str:
         env={
             **os.environ,
             "TMPDIR": str(folder / "tmp"),
-            "PYTHONPATH": str(buildenv.TEMPNAMES.parent),
+            "PYTHONPATH": str(requirements.TEMPNAMES.parent),
         },
         check=True,
         capture_output=True,

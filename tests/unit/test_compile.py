@@ -9,9 +9,19 @@ from zipfile import ZipFile
 import pytest
 import support
 
-from patchwheel import cuda, sandbox, toolchain
-from patchwheel.backend import OPTIMISED, Workplace, open_workplace, rename_project
-from patchwheel.buildenv import Shop, build_environment, static_build_requirements
+from patchwheel.build import cuda, sandbox, toolchain
+from patchwheel.build.backend import (
+    OPTIMISED,
+    Workplace,
+    open_workplace,
+    rename_project,
+)
+from patchwheel.build.requirements import (
+    Shop,
+    build_environment,
+    static_build_requirements,
+)
+from patchwheel.build.sandbox import Wanted, detect
 from patchwheel.compile import (
     compile_parts,
     compile_wheel,
@@ -25,7 +35,6 @@ from patchwheel.kit.store import Store
 from patchwheel.manifest.lock import Distribution, ForkBuild, Survey
 from patchwheel.manifest.model import Fork, UpstreamWheel
 from patchwheel.relocate import check_relocated
-from patchwheel.sandbox import Wanted, detect
 from patchwheel.source.index import IndexConfig, load_index_config
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import support
 
-from patchwheel import cuda
+from patchwheel.build import cuda
 from patchwheel.kit.errors import MachineError
 
 SONAMES = ("cudart", "cublas", "cufft", "curand", "cusolver", "cusparse")

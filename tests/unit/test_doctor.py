@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import pytest
 import support
 
-from patchwheel import cuda, doctor, rocm, sandbox, toolchain
-from patchwheel.doctor import Finding, diagnose
+from patchwheel.build import cuda, doctor, rocm, sandbox, toolchain
+from patchwheel.build.doctor import Finding, diagnose
+from patchwheel.build.sandbox import Sandbox
 from patchwheel.kit import process
 from patchwheel.kit.errors import MachineError
 from patchwheel.manifest.lock import (
@@ -21,7 +22,6 @@ from patchwheel.manifest.lock import (
     build_settings,
 )
 from patchwheel.manifest.model import load_manifest
-from patchwheel.sandbox import Sandbox
 
 if TYPE_CHECKING:
     from pathlib import Path

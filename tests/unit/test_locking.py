@@ -30,7 +30,7 @@ from patchwheel.survey import Surveyed
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from patchwheel.buildenv import Shop
+    from patchwheel.build.requirements import Shop
     from patchwheel.kit.interpreter import Interpreter
     from patchwheel.source.fetch import Source
 

@@ -5,8 +5,8 @@ from pathlib import PurePosixPath
 import pytest
 import support
 
+from patchwheel.build.ninja import Edge, parse_ninja
 from patchwheel.kit.errors import BuildError
-from patchwheel.ninjafile import Edge, parse_ninja
 from patchwheel.reach import located
 
 NINJA = support.dedent(r"""

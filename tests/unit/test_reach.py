@@ -4,8 +4,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from patchwheel.build.ninja import Edge
 from patchwheel.mentions import mentions
-from patchwheel.ninjafile import Edge
 from patchwheel.reach import READS_FILES, Graph
 
 if TYPE_CHECKING:

@@ -11,8 +11,9 @@ import support
 from graftkit import Bench, Untraced
 
 from patchwheel import plan as plan_module
-from patchwheel import remake, sandbox
+from patchwheel import remake
 from patchwheel import wheel as wheel_module
+from patchwheel.build import sandbox
 from patchwheel.kit.errors import BuildError, UnfitError
 from patchwheel.pipeline import Pipeline
 from patchwheel.plan import Base

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import pytest
 import support
 
-from patchwheel import rocm
+from patchwheel.build import rocm
 from patchwheel.kit.errors import MachineError, ManifestError
 from patchwheel.manifest.model import Fork
 

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 import pytest
 import support
 
-from patchwheel import sandbox
+from patchwheel.build import sandbox
+from patchwheel.build.sandbox import Mount, Sandbox, detect, open_room
 from patchwheel.kit import process
 from patchwheel.kit.errors import MachineError
-from patchwheel.sandbox import Mount, Sandbox, detect, open_room
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -14,7 +14,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import support
 
-from patchwheel.buildenv import Shop, build_environment, static_build_requirements
+from patchwheel.build.requirements import (
+    Shop,
+    build_environment,
+    static_build_requirements,
+)
 from patchwheel.guest import survey_build
 from patchwheel.kit import uv
 from patchwheel.kit.errors import BuildError, InputError
@@ -28,9 +32,9 @@ from patchwheel.wheelfile.read import read_wheel
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from patchwheel.build.sandbox import Wanted
     from patchwheel.kit.interpreter import Interpreter
     from patchwheel.kit.store import Store
-    from patchwheel.sandbox import Wanted
     from patchwheel.survey import Surveyed
 
 TINYEXT = Path(__file__).parents[1] / "packages" / "tinyext"

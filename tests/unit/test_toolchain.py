@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from patchwheel import toolchain
+from patchwheel.build import toolchain
 from patchwheel.kit.errors import MachineError
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from graftkit import BUILT, FILES, SURVEY, TAG, Bench
 
 from patchwheel import compile as compile_module
 from patchwheel import wheel as wheel_module
-from patchwheel.buildenv import Shop
+from patchwheel.build.requirements import Shop
 from patchwheel.kit.errors import CheckError, InputError
 from patchwheel.kit.store import Store
 from patchwheel.plan import Base

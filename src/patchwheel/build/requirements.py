@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from patchwheel import cuda, toolchain
+from patchwheel.build import cuda, toolchain
 from patchwheel.kit.digest import digest, file_sha256
 from patchwheel.kit.errors import ManifestError
 from patchwheel.kit.uv import install, make_venv
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 
     from packaging.requirements import Requirement
 
+    from patchwheel.build.sandbox import Wanted
     from patchwheel.kit.interpreter import Interpreter
     from patchwheel.kit.progress import Report
     from patchwheel.kit.store import Store
     from patchwheel.manifest.lock import Distribution
     from patchwheel.manifest.model import Fork
-    from patchwheel.sandbox import Wanted
     from patchwheel.source.index import IndexConfig
 
 KIND: Final = "build-envs"

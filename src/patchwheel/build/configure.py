@@ -11,23 +11,23 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Final
 
-from patchwheel import toolchain
-from patchwheel.backend import compilers, open_workplace, rename_project
-from patchwheel.buildenv import parse_build_system
+from patchwheel.build import toolchain
+from patchwheel.build.backend import compilers, open_workplace, rename_project
+from patchwheel.build.ninja import Edge, parse_ninja
+from patchwheel.build.requirements import parse_build_system
+from patchwheel.build.sandbox import detect
 from patchwheel.kit.digest import digest, file_sha256
 from patchwheel.kit.errors import BuildError
 from patchwheel.kit.progress import Quiet
 from patchwheel.kit.repo import Repository
 from patchwheel.manifest.lock import build_settings
-from patchwheel.ninjafile import Edge, parse_ninja
 from patchwheel.reach import MADE, located
-from patchwheel.sandbox import detect
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from patchwheel.backend import Workplace
-    from patchwheel.buildenv import Shop
+    from patchwheel.build.backend import Workplace
+    from patchwheel.build.requirements import Shop
     from patchwheel.manifest.model import Fork
     from patchwheel.source.fetch import Source
 

@@ -11,24 +11,24 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from patchwheel import cuda, rocm, toolchain
-from patchwheel.buildenv import build_system, site_packages
+from patchwheel.build import cuda, rocm, toolchain
+from patchwheel.build.requirements import build_system, site_packages
+from patchwheel.build.sandbox import detect, open_room
 from patchwheel.kit import process
 from patchwheel.kit.errors import BuildError, MachineError, ManifestError
 from patchwheel.manifest.lock import RELOCK
-from patchwheel.sandbox import detect, open_room
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from pyproject_hooks import BuildBackendHookCaller
 
-    from patchwheel.buildenv import BuildSystem, Shop
+    from patchwheel.build.requirements import BuildSystem, Shop
+    from patchwheel.build.sandbox import Room
+    from patchwheel.build.toolchain import Tool
     from patchwheel.kit.progress import Report
     from patchwheel.kit.store import Store
     from patchwheel.manifest.model import Fork
-    from patchwheel.sandbox import Room
-    from patchwheel.toolchain import Tool
 
 NINJA = re.compile(r"\[(\d+)/(\d+)\] ")
 # Behind the prefix of a logger in newer setuptools.

@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from patchwheel import cuda, rocm, toolchain
-from patchwheel.backend import CUDA, HIPCC, compilers
+from patchwheel.build import cuda, rocm, toolchain
+from patchwheel.build.backend import CUDA, HIPCC, compilers
+from patchwheel.build.sandbox import detect
+from patchwheel.build.toolchain import MEMORY_PER_JOB, free_memory, worker_count
 from patchwheel.kit import process
 from patchwheel.kit.errors import ManifestError, PatchwheelError
 from patchwheel.kit.interpreter import find_interpreter
 from patchwheel.kit.progress import Quiet
-from patchwheel.sandbox import detect
-from patchwheel.toolchain import MEMORY_PER_JOB, free_memory, worker_count
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
