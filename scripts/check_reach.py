@@ -29,8 +29,8 @@ from patchwheel.compile import locked_environment
 from patchwheel.kit.progress import Quiet
 from patchwheel.kit.repo import Blob, Change, Repository
 from patchwheel.pipeline import Options, Pipeline, Tooling
-from patchwheel.plan import make_plan
-from patchwheel.reach import MADE
+from patchwheel.plan.graph import MADE
+from patchwheel.plan.plan import make_plan
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from patchwheel.build.backend import Workplace
     from patchwheel.build.configure import Configured
     from patchwheel.manifest.model import Fork
-    from patchwheel.plan import Plan
+    from patchwheel.plan.plan import Plan
     from patchwheel.series.apply import PatchedTree
     from patchwheel.wheel import Wheel
 

@@ -15,7 +15,7 @@ from patchwheel.kit.errors import CheckError, ManifestError
 from patchwheel.kit.files import write_atomically
 from patchwheel.manifest.lock import build_settings
 from patchwheel.manifest.toml_reader import near
-from patchwheel.plan import RECIPE
+from patchwheel.plan.plan import RECIPE
 from patchwheel.series.files import load_series
 
 if TYPE_CHECKING:

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from patchwheel.kit.store import Store
     from patchwheel.manifest.lock import ForkBuild
     from patchwheel.manifest.model import Fork
-    from patchwheel.plan import Plan
+    from patchwheel.plan.plan import Plan
 
 # Raised whenever the same inputs would make other bytes than before.
 RECIPE = 2

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 from patchwheel.kit.errors import InputError
 from patchwheel.kit.repo import Repository
-from patchwheel.plan import METADATA, old_tree, read_projects
+from patchwheel.plan.plan import METADATA, old_tree, read_projects
 from patchwheel.wheelfile import metadata
 from patchwheel.wheelfile.archive import make_entry, zip_date
 from patchwheel.wheelfile.read import output_names, read_wheel
 
 if TYPE_CHECKING:
-    from patchwheel.plan import Base, Plan
+    from patchwheel.plan.plan import Base, Plan
     from patchwheel.remake import Remade
     from patchwheel.wheelfile.archive import Entry
     from patchwheel.wheelfile.read import WheelFile

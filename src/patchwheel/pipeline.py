@@ -21,7 +21,7 @@ from patchwheel.kit.store_entry import listed
 from patchwheel.kit.transaction import recover
 from patchwheel.manifest.lock import load_lock
 from patchwheel.manifest.model import load_manifest
-from patchwheel.plan import Base, make_plan
+from patchwheel.plan.plan import Base, make_plan
 from patchwheel.series.apply import apply_series
 from patchwheel.series.files import load_series
 from patchwheel.source.fetch import fetch
@@ -38,7 +38,8 @@ if TYPE_CHECKING:
     from patchwheel.kit.repo import Change
     from patchwheel.manifest.lock import ForkBuild, Lock
     from patchwheel.manifest.model import Fork, Manifest
-    from patchwheel.plan import Plan
+    from patchwheel.plan.plan import Plan
+    from patchwheel.plan.trace import Traced
     from patchwheel.prove import Proof
     from patchwheel.rebuild import Rebuilt
     from patchwheel.series.apply import PatchedTree
@@ -48,7 +49,6 @@ if TYPE_CHECKING:
     from patchwheel.series.worktree import Work
     from patchwheel.source.fetch import Source
     from patchwheel.source.index import IndexConfig
-    from patchwheel.trace import Traced
     from patchwheel.wheel import Finished, Wheel
 
 LINK = ".venv-forks"
@@ -104,7 +104,7 @@ class Tooling:
     ) -> Traced | None:
         from patchwheel.build.configure import can_follow, lean
         from patchwheel.compile import locked_environment
-        from patchwheel.trace import trace
+        from patchwheel.plan.trace import trace
 
         source = self.tree.source
         if not can_follow(source):

@@ -17,7 +17,7 @@ from patchwheel.build.requirements import site_packages as packages_of
 from patchwheel.compile import build_record, locked_environment, tools_of
 from patchwheel.kit.errors import BuildError, UnfitError
 from patchwheel.kit.repo import Repository
-from patchwheel.reach import MADE
+from patchwheel.plan.graph import MADE
 from patchwheel.refit import check_makers, load_policies, platform_tags, refit
 from patchwheel.wheelfile.archive import record_hash
 from patchwheel.wheelfile.elf import MAGIC, read_library
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from patchwheel.compile import Built
     from patchwheel.kit.store import Store
     from patchwheel.manifest.lock import ForkBuild
-    from patchwheel.plan import Base, Plan
+    from patchwheel.plan.plan import Base, Plan
     from patchwheel.series.apply import PatchedTree
     from patchwheel.wheelfile.read import WheelFile
 

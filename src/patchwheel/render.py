@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from patchwheel.forecast import Forecast
     from patchwheel.manifest.model import Fork
     from patchwheel.outlook import Outlook
-    from patchwheel.plan import Plan
+    from patchwheel.plan.plan import Plan
     from patchwheel.preview import Merged
     from patchwheel.release import Checked
     from patchwheel.series.export import ExportResult

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from patchwheel.build.requirements import Shop
     from patchwheel.manifest.lock import ForkBuild
-    from patchwheel.plan import Plan
+    from patchwheel.plan.plan import Plan
     from patchwheel.wheelfile.metadata import WheelName
     from patchwheel.wheelfile.read import WheelFile
 

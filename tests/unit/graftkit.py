@@ -11,7 +11,7 @@ from patchwheel.build.requirements import Shop
 from patchwheel.kit.repo import Repository
 from patchwheel.manifest.lock import ForkBuild, Survey
 from patchwheel.manifest.model import Fork, UpstreamWheel
-from patchwheel.plan import Base, make_plan
+from patchwheel.plan.plan import Base, make_plan
 from patchwheel.series.apply import apply_series
 from patchwheel.series.files import load_series
 from patchwheel.source.fetch import Source
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from patchwheel.kit.store import Store
-    from patchwheel.plan import Plan
+    from patchwheel.plan.plan import Plan
     from patchwheel.series.apply import PatchedTree
     from patchwheel.wheel import Wheel
 

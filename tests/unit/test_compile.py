@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
     from patchwheel.compile import Compiled
     from patchwheel.kit.interpreter import Interpreter
-    from patchwheel.plan import Plan
+    from patchwheel.plan.plan import Plan
 
 # A whole backend that does in an instant what a test wants; `act.py` is run as the build.
 BACKEND = """\

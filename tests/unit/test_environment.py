@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from patchwheel.kit.interpreter import Interpreter
     from patchwheel.kit.store import Store
-    from patchwheel.plan import Plan
+    from patchwheel.plan.plan import Plan
 
 PIN = (
     f'version = "1.0"\nsdist = {{ filename = "x-1.0.tar.gz", sha256 = "{"0" * 64}" }}\n'

@@ -7,7 +7,7 @@ import support
 
 from patchwheel.build.ninja import Edge, parse_ninja
 from patchwheel.kit.errors import BuildError
-from patchwheel.reach import located
+from patchwheel.plan.graph import located
 
 NINJA = support.dedent(r"""
     # written by a generator

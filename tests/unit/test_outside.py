@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 import support
 
-from patchwheel.outside import Outside
+from patchwheel.plan.system_headers import Outside
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,10 +8,10 @@ import pytest
 import support
 from graftkit import BUILT, FILES, PYPROJECT, SURVEY, Bench, Untraced
 
-from patchwheel import plan as plan_module
 from patchwheel.kit.errors import InputError
 from patchwheel.manifest.model import UpstreamWheel
-from patchwheel.plan import Base
+from patchwheel.plan import plan as plan_module
+from patchwheel.plan.plan import Base
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from patchwheel.build.ninja import Edge
-from patchwheel.mentions import mentions
-from patchwheel.reach import READS_FILES, Graph
+from patchwheel.plan.graph import READS_FILES, Graph
+from patchwheel.plan.scan_references import mentions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -10,13 +10,13 @@ import pytest
 import support
 from graftkit import Bench, Untraced
 
-from patchwheel import plan as plan_module
 from patchwheel import remake
 from patchwheel import wheel as wheel_module
 from patchwheel.build import sandbox
 from patchwheel.kit.errors import BuildError, UnfitError
 from patchwheel.pipeline import Pipeline
-from patchwheel.plan import Base
+from patchwheel.plan import plan as plan_module
+from patchwheel.plan.plan import Base
 from patchwheel.wheelfile.elf import MAGIC
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from patchwheel.kit.store import Store
     from patchwheel.manifest.model import Fork
-    from patchwheel.plan import Plan
+    from patchwheel.plan.plan import Plan
 
 A = "src/pw_demo/a.py"
 NONE = sandbox.Sandbox(level="none")

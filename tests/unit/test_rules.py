@@ -4,7 +4,7 @@ import pytest
 from graftkit import SURVEY
 
 from patchwheel.kit.repo import Blob, Change
-from patchwheel.rules import arrange, judge
+from patchwheel.plan.classify import arrange, judge
 
 FACTS = arrange(SURVEY)
 

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from patchwheel import trace as trace_module
 from patchwheel.build.configure import Configured, Observed
 from patchwheel.build.ninja import Edge
 from patchwheel.kit.repo import Repository
 from patchwheel.manifest.lock import Survey
-from patchwheel.trace import Traced, trace
+from patchwheel.plan import trace as trace_module
+from patchwheel.plan.trace import Traced, trace
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -16,7 +16,7 @@ from patchwheel import wheel as wheel_module
 from patchwheel.build.requirements import Shop
 from patchwheel.kit.errors import CheckError, InputError
 from patchwheel.kit.store import Store
-from patchwheel.plan import Base
+from patchwheel.plan.plan import Base
 from patchwheel.wheel import finish, unpack
 from patchwheel.wheelfile.read import check_record, read_wheel
 

@@ -21,7 +21,7 @@ from patchwheel.kit.errors import BuildError
 from patchwheel.kit.progress import Quiet
 from patchwheel.kit.repo import Repository
 from patchwheel.manifest.lock import build_settings
-from patchwheel.reach import MADE, located
+from patchwheel.plan.graph import MADE, located
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 from patchwheel.build.configure import configure
 from patchwheel.kit.digest import digest
 from patchwheel.kit.repo import Repository
-from patchwheel.mentions import LAYOUT, RARE, mentions, speaks
-from patchwheel.outside import Outside
-from patchwheel.reach import MADE, Graph
-from patchwheel.rules import CODE
+from patchwheel.plan.classify import CODE
+from patchwheel.plan.graph import MADE, Graph
+from patchwheel.plan.scan_references import LAYOUT, RARE, mentions, speaks
+from patchwheel.plan.system_headers import Outside
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from patchwheel.kit.store import Store
     from patchwheel.manifest.lock import Survey
     from patchwheel.manifest.model import Fork
-    from patchwheel.reach import Reach
+    from patchwheel.plan.graph import Reach
     from patchwheel.source.fetch import Source
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from patchwheel.kit.digest import digest
 from patchwheel.kit.errors import InputError
 from patchwheel.kit.repo import Repository
-from patchwheel.rules import Verdict, arrange, judge
+from patchwheel.plan.classify import Verdict, arrange, judge
 from patchwheel.wheelfile import metadata, sbom
 from patchwheel.wheelfile.archive import ZLIB, names
 from patchwheel.wheelfile.read import output_names, read_wheel
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from patchwheel.kit.store import Store
     from patchwheel.manifest.lock import ForkBuild, Survey
     from patchwheel.manifest.model import Fork
+    from patchwheel.plan.trace import Effect, Traced
     from patchwheel.series.apply import PatchedTree
-    from patchwheel.trace import Effect, Traced
 
 # Raised whenever the same inputs would give other bytes: it is part of every key.
 RECIPE = "2"
