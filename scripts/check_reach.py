@@ -25,12 +25,12 @@ from typing import TYPE_CHECKING
 
 from patchwheel.build.backend import open_workplace, rename_project
 from patchwheel.build.configure import configure, lean
-from patchwheel.compile import locked_environment
 from patchwheel.kit.progress import Quiet
 from patchwheel.kit.repo import Blob, Change, Repository
 from patchwheel.pipeline import Options, Pipeline, Tooling
 from patchwheel.plan.graph import MADE
 from patchwheel.plan.plan import make_plan
+from patchwheel.wheel.compile import locked_environment
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from patchwheel.manifest.model import Fork
     from patchwheel.plan.plan import Plan
     from patchwheel.series.apply import PatchedTree
-    from patchwheel.wheel import Wheel
+    from patchwheel.wheel.make import Wheel
 
 ROOT = Path(__file__).resolve().parent.parent
 KINDS = ("py", "pyx", "pxd", "pxi", "c", "cpp", "h", "hpp", "in", "build")

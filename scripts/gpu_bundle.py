@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
 
     from patchwheel.manifest.model import Fork
-    from patchwheel.wheel import Wheel
+    from patchwheel.wheel.make import Wheel
 
 ROOT = Path(__file__).parents[1]
 LIMIT = 64 << 20

@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Any
 
 from patchwheel.build.requirements import site_packages
 from patchwheel.build.rocm import TARGETS
-from patchwheel.compile import locked_environment
 from patchwheel.kit.errors import CheckError, MachineError, PatchwheelError
 from patchwheel.kit.progress import Quiet
 from patchwheel.kit.repo import Repository
 from patchwheel.kit.store import default_root
 from patchwheel.pipeline import Options, Pipeline
+from patchwheel.wheel.compile import locked_environment
 
 if TYPE_CHECKING:
     from collections.abc import Callable

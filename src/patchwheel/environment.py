@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from patchwheel.kit.store import Store
     from patchwheel.manifest.lock import Distribution, EnvironmentLock
     from patchwheel.manifest.model import Manifest
-    from patchwheel.wheel import Finished
+    from patchwheel.wheel.make import Finished
 
 KIND: Final = "environments"
 UNPACKED: Final = "unpacked"

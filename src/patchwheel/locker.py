@@ -14,7 +14,6 @@ from patchwheel.build.requirements import (
     name_of,
     static_build_requirements,
 )
-from patchwheel.compile import requirements_for
 from patchwheel.kit import uv
 from patchwheel.kit.errors import InputError
 from patchwheel.kit.repo import Repository
@@ -32,6 +31,7 @@ from patchwheel.source.fetch import fetch
 from patchwheel.source.git_remote import Remote
 from patchwheel.source.upstream_wheel import fetch_wheel, requirements
 from patchwheel.survey import made_with, survey_pin
+from patchwheel.wheel.compile import requirements_for
 from patchwheel.wheelfile.read import read_wheel
 
 if TYPE_CHECKING:

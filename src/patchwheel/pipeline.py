@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from patchwheel.series.worktree import Work
     from patchwheel.source.fetch import Source
     from patchwheel.source.index import IndexConfig
-    from patchwheel.wheel import Finished, Wheel
+    from patchwheel.wheel.make import Finished, Wheel
 
 LINK = ".venv-forks"
 # As many of a fork's own compiles are considered as a base for its next change.
@@ -88,7 +88,7 @@ class Tooling:
 
     def parts(self, *, graft: bool) -> dict[str, str]:
         from patchwheel.build.configure import lean
-        from patchwheel.compile import compile_parts
+        from patchwheel.wheel.compile import compile_parts
 
         source = self.tree.source
         fork = lean(source.fork) if graft else source.fork
@@ -103,8 +103,8 @@ class Tooling:
         present: Collection[str],
     ) -> Traced | None:
         from patchwheel.build.configure import can_follow, lean
-        from patchwheel.compile import locked_environment
         from patchwheel.plan.trace import trace
+        from patchwheel.wheel.compile import locked_environment
 
         source = self.tree.source
         if not can_follow(source):
@@ -365,7 +365,7 @@ class Pipeline:
         dev: bool = False,
     ) -> Wheel:
         """Make one wheel, unless it is in `made` or in the store."""
-        from patchwheel.wheel import make_wheel
+        from patchwheel.wheel.make import make_wheel
 
         if fork.locked_as in made:
             return made[fork.locked_as]
@@ -523,7 +523,7 @@ class Pipeline:
         from packaging.utils import parse_wheel_filename
 
         from patchwheel.kit.digest import file_sha256
-        from patchwheel.wheel import Finished
+        from patchwheel.wheel.make import Finished
 
         wanted = {f"cp{self.python.replace('.', '')}", "py3"}
         found = [
@@ -568,9 +568,9 @@ class Pipeline:
 
     def prove(self, fork: Fork, *, dev: bool = False) -> Proof:
         """Compare the fork's graft with compiles of its tree and, on upstream's base, of the pin."""
-        from patchwheel.compile import tools_of
         from patchwheel.prove import prove
-        from patchwheel.wheel import make_wheel
+        from patchwheel.wheel.compile import tools_of
+        from patchwheel.wheel.make import make_wheel
 
         # A compile may need more than the graft, which would be made for nothing.
         tools_of(fork, self.locked(fork), self.shop)

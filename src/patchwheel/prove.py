@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    from patchwheel.wheel import Wheel
+    from patchwheel.wheel.make import Wheel
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from patchwheel.manifest.model import Manifest
-    from patchwheel.wheel import Wheel
+    from patchwheel.wheel.make import Wheel
 
 UMASK = 0o077
 DIFFOSCOPE = ".diffoscope.txt"

@@ -32,8 +32,8 @@ from patchwheel.published import (
     simple_index,
     sums,
 )
-from patchwheel.refit import Policies, load_policies
-from patchwheel.wheel import RECORD_SCHEMA, names_itself
+from patchwheel.wheel.fit import Policies, load_policies
+from patchwheel.wheel.make import RECORD_SCHEMA, names_itself
 from patchwheel.wheelfile import metadata
 from patchwheel.wheelfile.elf import MAGIC, read_library
 from patchwheel.wheelfile.read import check_record

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from patchwheel.series.export import ExportResult
     from patchwheel.series.status import ForkStatus, PatchStatus
     from patchwheel.source.compare import PinReport
-    from patchwheel.wheel import Wheel
+    from patchwheel.wheel.make import Wheel
 
 SHOWN = 30
 

@@ -14,7 +14,7 @@ from patchwheel.kit.digest import blob_id
 from patchwheel.kit.repo import Repository
 from patchwheel.manifest.lock import Survey
 from patchwheel.plan.plan import find_gap
-from patchwheel.refit import CYTHON, NUMPY
+from patchwheel.wheel.fit import CYTHON, NUMPY
 from patchwheel.wheelfile.read import check_record, output_names, read_wheel
 
 if TYPE_CHECKING:

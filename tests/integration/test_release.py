@@ -26,7 +26,6 @@ import tomlkit
 from projectkit import PYTHON, VERSION, Project, sdist_table
 
 from patchwheel import environment
-from patchwheel.compile import interface
 from patchwheel.kit.errors import CheckError
 from patchwheel.kit.interpreter import find_interpreter, uv_bin
 from patchwheel.kit.store import Store
@@ -35,6 +34,7 @@ from patchwheel.manifest.lock import load_lock
 from patchwheel.manifest.model import load_manifest
 from patchwheel.release import inspect, make_index
 from patchwheel.source.index import load_index_config
+from patchwheel.wheel.compile import interface
 from patchwheel.wheelfile.archive import make_entry, write_archive
 from patchwheel.wheelfile.read import read_wheel, write_wheel
 

@@ -15,7 +15,7 @@ from patchwheel.plan.plan import Base, make_plan
 from patchwheel.series.apply import apply_series
 from patchwheel.series.files import load_series
 from patchwheel.source.fetch import Source
-from patchwheel.wheel import make_wheel
+from patchwheel.wheel.make import make_wheel
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from patchwheel.kit.store import Store
     from patchwheel.plan.plan import Plan
     from patchwheel.series.apply import PatchedTree
-    from patchwheel.wheel import Wheel
+    from patchwheel.wheel.make import Wheel
 
 PYPROJECT = """\
 [build-system]

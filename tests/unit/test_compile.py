@@ -22,28 +22,28 @@ from patchwheel.build.requirements import (
     static_build_requirements,
 )
 from patchwheel.build.sandbox import Wanted, detect
-from patchwheel.compile import (
-    compile_parts,
-    compile_wheel,
-    interface,
-    requirements_for,
-)
 from patchwheel.kit import process, uv
 from patchwheel.kit.errors import BuildError, CheckError, MachineError, ManifestError
 from patchwheel.kit.repo import Repository
 from patchwheel.kit.store import Store
 from patchwheel.manifest.lock import Distribution, ForkBuild, Survey
 from patchwheel.manifest.model import Fork, UpstreamWheel
-from patchwheel.relocate import check_relocated
 from patchwheel.source.index import IndexConfig, load_index_config
+from patchwheel.wheel.compile import (
+    compile_parts,
+    compile_wheel,
+    interface,
+    requirements_for,
+)
+from patchwheel.wheel.relocate import check_relocated
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from contextlib import AbstractContextManager
 
-    from patchwheel.compile import Compiled
     from patchwheel.kit.interpreter import Interpreter
     from patchwheel.plan.plan import Plan
+    from patchwheel.wheel.compile import Compiled
 
 # A whole backend that does in an instant what a test wants; `act.py` is run as the build.
 BACKEND = """\

@@ -21,7 +21,7 @@ from patchwheel.kit.errors import CheckError, InputError, MachineError
 from patchwheel.manifest.lock import Distribution, EnvironmentLock
 from patchwheel.manifest.model import Manifest, load_manifest
 from patchwheel.source.index import IndexConfig
-from patchwheel.wheel import Wheel
+from patchwheel.wheel.make import Wheel
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

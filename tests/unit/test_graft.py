@@ -7,10 +7,10 @@ import pytest
 import support
 from graftkit import PYPROJECT, Bench
 
-from patchwheel.graft import graft
 from patchwheel.kit.errors import InputError
 from patchwheel.kit.repo import Repository
 from patchwheel.plan.plan import Base
+from patchwheel.wheel.graft import graft
 from patchwheel.wheelfile.archive import zip_date
 from patchwheel.wheelfile.metadata import field
 from patchwheel.wheelfile.read import read_wheel

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from patchwheel.kit.errors import UnfitError
-from patchwheel.refit import (
+from patchwheel.wheel.fit import (
     Policies,
     check_makers,
     load_policies,

@@ -10,13 +10,13 @@ import pytest
 import support
 from graftkit import Bench, Untraced
 
-from patchwheel import remake
-from patchwheel import wheel as wheel_module
 from patchwheel.build import sandbox
 from patchwheel.kit.errors import BuildError, UnfitError
 from patchwheel.pipeline import Pipeline
 from patchwheel.plan import plan as plan_module
 from patchwheel.plan.plan import Base
+from patchwheel.wheel import make as wheel_module
+from patchwheel.wheel import remake
 from patchwheel.wheelfile.elf import MAGIC
 
 if TYPE_CHECKING:

@@ -11,13 +11,13 @@ import pytest
 import support
 from graftkit import BUILT, FILES, SURVEY, TAG, Bench
 
-from patchwheel import compile as compile_module
-from patchwheel import wheel as wheel_module
 from patchwheel.build.requirements import Shop
 from patchwheel.kit.errors import CheckError, InputError
 from patchwheel.kit.store import Store
 from patchwheel.plan.plan import Base
-from patchwheel.wheel import finish, unpack
+from patchwheel.wheel import compile as compile_module
+from patchwheel.wheel import make as wheel_module
+from patchwheel.wheel.make import finish, unpack
 from patchwheel.wheelfile.read import check_record, read_wheel
 
 if TYPE_CHECKING:

@@ -8,11 +8,11 @@ from dataclasses import asdict, dataclass, replace
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Final
 
-from patchwheel.graft import Draft, graft
 from patchwheel.kit.digest import blob_id
 from patchwheel.kit.errors import CheckError
 from patchwheel.kit.repo import Repository
 from patchwheel.kit.store_entry import listed
+from patchwheel.wheel.graft import Draft, graft
 from patchwheel.wheelfile import metadata, sbom
 from patchwheel.wheelfile.archive import make_entry, names, zip_date
 from patchwheel.wheelfile.read import (
@@ -85,13 +85,13 @@ def make_wheel(
         if plan.base:
             remade = None
             if plan.built:
-                from patchwheel.remake import remake
+                from patchwheel.wheel.remake import remake
 
                 remade = remake(plan, plan.base, build, shop, needs=needs)
                 record = remade.record
             draft = graft(plan, plan.base, remade)
         else:
-            from patchwheel.compile import compile_wheel
+            from patchwheel.wheel.compile import compile_wheel
 
             with store.scratch() as out:
                 made = compile_wheel(plan, build, shop, needs=needs, out=out)

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 from patchwheel.build.backend import open_workplace, rename_project
 from patchwheel.build.configure import configure, lean
 from patchwheel.build.requirements import site_packages as packages_of
-from patchwheel.compile import build_record, locked_environment, tools_of
 from patchwheel.kit.errors import BuildError, UnfitError
 from patchwheel.kit.repo import Repository
 from patchwheel.plan.graph import MADE
-from patchwheel.refit import check_makers, load_policies, platform_tags, refit
+from patchwheel.wheel.compile import build_record, locked_environment, tools_of
+from patchwheel.wheel.fit import check_makers, load_policies, platform_tags, refit
 from patchwheel.wheelfile.archive import record_hash
 from patchwheel.wheelfile.elf import MAGIC, read_library
 from patchwheel.wheelfile.read import output_names, read_wheel
@@ -29,11 +29,11 @@ if TYPE_CHECKING:
     from patchwheel.build.backend import Workplace
     from patchwheel.build.configure import Configured
     from patchwheel.build.requirements import Shop
-    from patchwheel.compile import Built
     from patchwheel.kit.store import Store
     from patchwheel.manifest.lock import ForkBuild
     from patchwheel.plan.plan import Base, Plan
     from patchwheel.series.apply import PatchedTree
+    from patchwheel.wheel.compile import Built
     from patchwheel.wheelfile.read import WheelFile
 
 EXTENSIONS = Path(__file__).with_name("extensions.py")

@@ -28,7 +28,7 @@ from patchwheel.build.sandbox import detect
 from patchwheel.kit.digest import digest
 from patchwheel.kit.repo import Repository
 from patchwheel.manifest.lock import build_settings
-from patchwheel.relocate import check_relocated, relocate
+from patchwheel.wheel.relocate import check_relocated, relocate
 from patchwheel.wheelfile.archive import names
 from patchwheel.wheelfile.elf import MAGIC
 from patchwheel.wheelfile.read import read_wheel

@@ -14,7 +14,7 @@ from patchwheel.wheelfile.read import output_names, read_wheel
 
 if TYPE_CHECKING:
     from patchwheel.plan.plan import Base, Plan
-    from patchwheel.remake import Remade
+    from patchwheel.wheel.remake import Remade
     from patchwheel.wheelfile.archive import Entry
     from patchwheel.wheelfile.read import WheelFile
 
