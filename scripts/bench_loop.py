@@ -20,13 +20,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from bench import PLAIN, ROOT, cpu, project_copy
 
+from patchwheel.environment.upstream_tests import select_tests
 from patchwheel.kit.interpreter import find_interpreter
 from patchwheel.kit.progress import Quiet
 from patchwheel.kit.store import default_root
 from patchwheel.manifest.lock import load_lock
 from patchwheel.manifest.model import load_manifest
 from patchwheel.pipeline import Options, Pipeline
-from patchwheel.upstream_tests import select_tests
 
 if TYPE_CHECKING:
     from collections.abc import Callable

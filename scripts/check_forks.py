@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from xml.etree import ElementTree as ET
 
 from patchwheel.console import CONSOLE
+from patchwheel.environment.upstream_tests import run_files, select_tests
 from patchwheel.kit.errors import (
     CheckError,
     MachineError,
@@ -27,7 +28,6 @@ from patchwheel.kit.errors import (
 )
 from patchwheel.kit.store import default_root
 from patchwheel.pipeline import LINK, Options, Pipeline
-from patchwheel.upstream_tests import run_files, select_tests
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -215,7 +215,7 @@ def env(
     as_json: bool,
 ) -> None:
     """Compose one environment from all the wheels; PATH becomes a link to it (default: .venv-forks)."""
-    from patchwheel.environment import check_environment
+    from patchwheel.environment.compose import check_environment
 
     found = pipeline.wheels(wheels, from_source=from_source, dev=dev)
     link = (path or pipeline.manifest.root / LINK).absolute()

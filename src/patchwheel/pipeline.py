@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from patchwheel.build.requirements import Shop
-    from patchwheel.environment import Environment
+    from patchwheel.environment.compose import Environment
     from patchwheel.kit.interpreter import Interpreter
     from patchwheel.kit.progress import Report
     from patchwheel.kit.repo import Change
@@ -557,7 +557,7 @@ class Pipeline:
         dev: bool = False,
     ) -> None:
         """Run upstream's tests of what the series changes, in an environment of all the wheels."""
-        from patchwheel.upstream_tests import run_tests
+        from patchwheel.environment.upstream_tests import run_tests
 
         environment = self.environment(
             wheels, link=None, groups=("test",), layered=True
@@ -657,7 +657,7 @@ class Pipeline:
         groups: Sequence[str] = (),
         layered: bool = False,
     ) -> Environment:
-        from patchwheel.environment import compose
+        from patchwheel.environment.compose import compose
 
         return compose(
             self.manifest,

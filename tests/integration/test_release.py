@@ -25,7 +25,7 @@ import support
 import tomlkit
 from projectkit import PYTHON, VERSION, Project, sdist_table
 
-from patchwheel import environment
+from patchwheel.environment import compose
 from patchwheel.kit.errors import CheckError
 from patchwheel.kit.interpreter import find_interpreter, uv_bin
 from patchwheel.kit.store import Store
@@ -781,7 +781,7 @@ def test_the_projects_own_release_installs_from_its_index(
     forks = [f.distribution for f in manifest.forks.values()]
     question, answer = tmp_path / "question.json", tmp_path / "answer.json"
     question.write_text(json.dumps({"expected": expected, "forks": forks}))
-    check = Path(environment.__file__).with_name("inspect_environment.py")
+    check = Path(compose.__file__).with_name("inspect_environment.py")
     subprocess.run([python, "-I", check, question, answer], check=True, cwd=tmp_path)
     assert json.loads(answer.read_text()) == []
     assert projects

@@ -14,7 +14,12 @@ import pytest
 from packaging.pylock import Pylock
 from support import Recorder, make_index, make_manifest, make_wheel, sha256
 
-from patchwheel.environment import CHECK, Environment, check_environment, compose
+from patchwheel.environment.compose import (
+    CHECK,
+    Environment,
+    check_environment,
+    compose,
+)
 from patchwheel.guest import inspect_environment
 from patchwheel.kit import uv
 from patchwheel.kit.errors import CheckError, InputError, MachineError

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from support import make_wheel
 
-from patchwheel.unpack import unpack
+from patchwheel.environment.unpack import unpack
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from patchwheel.build.requirements import site_packages
+from patchwheel.environment.unpack import unpack
 from patchwheel.kit import process, uv
 from patchwheel.kit.digest import digest
 from patchwheel.kit.errors import CheckError, MachineError
 from patchwheel.kit.files import write_atomically
-from patchwheel.unpack import unpack
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence

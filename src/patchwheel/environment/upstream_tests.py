@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from patchwheel.environment import Environment
+    from patchwheel.environment.compose import Environment
     from patchwheel.kit.store import Store
     from patchwheel.manifest.lock import Survey
     from patchwheel.series.apply import PatchedTree
