@@ -200,7 +200,7 @@ class Pipeline:
     def write_lock(self, names: Sequence[str], *, force: bool) -> Lock:
         """Resolve and pin what is not ours; this is the one place where anything is resolved."""
         from patchwheel.kit.interpreter import find_interpreter
-        from patchwheel.locking import write_lock
+        from patchwheel.locking.write import write_lock
 
         old = None
         # One that is not there, or damaged by a merge, is written anew.

@@ -16,16 +16,16 @@ from support import (
     sha256,
 )
 
-from patchwheel import locker
 from patchwheel.kit.errors import InputError
 from patchwheel.kit.store import Store
-from patchwheel.locking import write_lock
+from patchwheel.locking import resolve
+from patchwheel.locking.inventory import Surveyed
+from patchwheel.locking.write import write_lock
 from patchwheel.manifest.lock import Lock, Survey, load_lock
 from patchwheel.manifest.model import load_manifest
 from patchwheel.source.index import IndexConfig
 from patchwheel.source.simple import IndexFile
 from patchwheel.source.upstream_wheel import choose_wheel
-from patchwheel.survey import Surveyed
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -157,7 +157,7 @@ def site(
     monkeypatch: pytest.MonkeyPatch,
 ) -> Site:
     site = Site(tmp_path, store, interpreter)
-    monkeypatch.setattr(locker, "survey_pin", site.survey)
+    monkeypatch.setattr(resolve, "survey_pin", site.survey)
     return site
 
 

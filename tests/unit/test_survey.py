@@ -23,10 +23,10 @@ from patchwheel.guest import survey_build
 from patchwheel.kit import uv
 from patchwheel.kit.errors import BuildError, InputError
 from patchwheel.kit.repo import Repository
+from patchwheel.locking.inventory import made_with, survey_pin
 from patchwheel.manifest.model import Fork, UpstreamWheel
 from patchwheel.source.fetch import Source
 from patchwheel.source.index import IndexConfig, load_index_config
-from patchwheel.survey import made_with, survey_pin
 from patchwheel.wheelfile.read import read_wheel
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from patchwheel.build.sandbox import Wanted
     from patchwheel.kit.interpreter import Interpreter
     from patchwheel.kit.store import Store
-    from patchwheel.survey import Surveyed
+    from patchwheel.locking.inventory import Surveyed
 
 TINYEXT = Path(__file__).parents[1] / "packages" / "tinyext"
 # What meson-python shows of itself, without meson: files that are copied, and one that ninja makes.

@@ -17,6 +17,7 @@ from patchwheel.build.requirements import (
 from patchwheel.kit import uv
 from patchwheel.kit.errors import InputError
 from patchwheel.kit.repo import Repository
+from patchwheel.locking.inventory import made_with, survey_pin
 from patchwheel.manifest.lock import (
     BaseWheel,
     EnvironmentLock,
@@ -30,7 +31,6 @@ from patchwheel.source.download import download
 from patchwheel.source.fetch import fetch
 from patchwheel.source.git_remote import Remote
 from patchwheel.source.upstream_wheel import fetch_wheel, requirements
-from patchwheel.survey import made_with, survey_pin
 from patchwheel.wheel.compile import requirements_for
 from patchwheel.wheelfile.read import read_wheel
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from patchwheel.build.backend import check_machine
 from patchwheel.kit.errors import MachineError
-from patchwheel.locker import Locker, current
+from patchwheel.locking.resolve import Locker, current
 from patchwheel.manifest.lock import Lock, environment_inputs, save_lock
 
 if TYPE_CHECKING:
