@@ -156,7 +156,7 @@ def build(
         selected, from_source=from_source, dev=dev, keep_going=keep_going
     )
     if release and not failures:
-        from patchwheel.release import complete
+        from patchwheel.release.check import complete
 
         complete(pipeline.manifest.root / "dist")
     CONSOLE.close()
@@ -552,7 +552,7 @@ def verify(
 
 
 def show_checked(path: Path, *, as_json: bool) -> None:
-    from patchwheel.release import inspect
+    from patchwheel.release.check import inspect
 
     checked = inspect(path)
     if as_json:
@@ -566,7 +566,7 @@ def show_checked(path: Path, *, as_json: bool) -> None:
 @click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
 def index(folder: Path) -> None:
     """Write a simple index over the release wheels in FOLDER, into FOLDER/simple, for pip and uv."""
-    from patchwheel.release import make_index
+    from patchwheel.release.check import make_index
 
     names = make_index(folder)
     CONSOLE.say(f"an index of {', '.join(names)}")

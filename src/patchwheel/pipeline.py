@@ -40,8 +40,8 @@ if TYPE_CHECKING:
     from patchwheel.manifest.model import Fork, Manifest
     from patchwheel.plan.plan import Plan
     from patchwheel.plan.trace import Traced
-    from patchwheel.prove import Proof
-    from patchwheel.rebuild import Rebuilt
+    from patchwheel.release.equivalence import Proof
+    from patchwheel.release.reproduce import Rebuilt
     from patchwheel.series.apply import PatchedTree
     from patchwheel.series.export import ExportResult
     from patchwheel.series.files import Patch
@@ -568,7 +568,7 @@ class Pipeline:
 
     def prove(self, fork: Fork, *, dev: bool = False) -> Proof:
         """Compare the fork's graft with compiles of its tree and, on upstream's base, of the pin."""
-        from patchwheel.prove import prove
+        from patchwheel.release.equivalence import prove
         from patchwheel.wheel.compile import tools_of
         from patchwheel.wheel.make import make_wheel
 
@@ -608,7 +608,7 @@ class Pipeline:
 
     def rebuild(self, fork: Fork) -> Rebuilt:
         """Compile a fork again in other circumstances and compare it with its release wheel."""
-        from patchwheel.rebuild import build_again
+        from patchwheel.release.reproduce import build_again
 
         made: dict[str, Wheel] = {}
         wheel = self.wheel(fork, made, from_source=True)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from patchwheel.outlook import Outlook
     from patchwheel.plan.plan import Plan
     from patchwheel.preview import Merged
-    from patchwheel.release import Checked
+    from patchwheel.release.check import Checked
     from patchwheel.series.export import ExportResult
     from patchwheel.series.status import ForkStatus, PatchStatus
     from patchwheel.source.compare import PinReport

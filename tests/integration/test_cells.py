@@ -159,7 +159,7 @@ def test_the_workflows_of_another_manifest_stop_the_plan(tiny: Cells) -> None:
 @pytest.mark.compiled
 @pytest.mark.xdist_group("cells")
 def test_a_release_is_staged_validated_and_promoted(tiny: Cells) -> None:
-    pytest.importorskip("patchwheel.release")
+    pytest.importorskip("patchwheel.release.check")
     for row in tiny.matrix["release"]:
         tiny.run(row["cell"])
     for cell in ("stage", "validate", "promote"):
@@ -188,7 +188,7 @@ def test_a_release_is_staged_validated_and_promoted(tiny: Cells) -> None:
 @pytest.mark.compiled
 @pytest.mark.xdist_group("cells")
 def test_a_scheduled_rebuild(tiny: Cells) -> None:
-    pytest.importorskip("patchwheel.rebuild")
+    pytest.importorskip("patchwheel.release.reproduce")
     for row in tiny.matrix["rebuild"]:
         tiny.run(row["cell"])
 

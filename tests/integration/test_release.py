@@ -32,7 +32,7 @@ from patchwheel.kit.store import Store
 from patchwheel.kit.uv import index_arguments, make_venv
 from patchwheel.manifest.lock import load_lock
 from patchwheel.manifest.model import load_manifest
-from patchwheel.release import inspect, make_index
+from patchwheel.release.check import inspect, make_index
 from patchwheel.source.index import load_index_config
 from patchwheel.wheel.compile import interface
 from patchwheel.wheelfile.archive import make_entry, write_archive

@@ -21,7 +21,7 @@ from patchwheel.kit.digest import digest, file_sha256
 from patchwheel.kit.errors import CheckError, InputError, MachineError
 from patchwheel.kit.files import write_atomically
 from patchwheel.manifest.lock import Distribution
-from patchwheel.published import (
+from patchwheel.release.files import (
     PYLOCK,
     SIMPLE,
     SUMS,
