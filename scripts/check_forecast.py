@@ -18,15 +18,15 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from patchwheel.forecast import Span, forecast
 from patchwheel.kit.errors import PatchError
 from patchwheel.kit.repo import GitError, Repository
 from patchwheel.series.files import check_patch, read_patch
+from patchwheel.upstream.forecast import Span, forecast
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from patchwheel.outlook import Outlook
+    from patchwheel.upstream.verdict import Outlook
 
 MOST_FILES, MOST_LINES = 10, 400
 KINDS = ("*.py", "*.pyx", "*.pxd", "*.c", "*.cpp", "*.h", "*.build")

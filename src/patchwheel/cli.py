@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from patchwheel import __version__, render, upkeep
+from patchwheel import __version__, render
 from patchwheel.console import CONSOLE
 from patchwheel.kit.errors import (
     BuildError,
@@ -25,6 +25,7 @@ from patchwheel.kit.errors import (
 from patchwheel.kit.store import Store, default_root
 from patchwheel.patch.lint import check_requires
 from patchwheel.pipeline import LINK, Options, Pipeline
+from patchwheel.upstream import target
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -310,7 +311,7 @@ def show_forecasts(
     found, lacking = {}, []
     for fork in forks:
         try:
-            found[fork.name] = upkeep.forecasts(pipeline, fork, refs)
+            found[fork.name] = target.forecasts(pipeline, fork, refs)
         except InputError as err:
             if len(forks) == 1:
                 raise
@@ -318,7 +319,7 @@ def show_forecasts(
             lacking.append(fork.name)
     forks = [fork for fork in forks if fork.name in found]
     known = {
-        f.name: upkeep.remember_forecasts(pipeline, f, found[f.name]) for f in forks
+        f.name: target.remember_forecasts(pipeline, f, found[f.name]) for f in forks
     }
     CONSOLE.close()
     if html:
@@ -407,7 +408,7 @@ def rebase(
         raise click.UsageError("say --onto REF, or one of --continue, --skip, --abort")
     [selected] = pipeline.manifest.select([fork])
     if onto and dry_run:
-        merged = upkeep.preview_rebase(pipeline, selected, onto)
+        merged = target.preview_rebase(pipeline, selected, onto)
         CONSOLE.close()
         if as_json:
             print_json([patch.to_json() for patch in merged])
@@ -420,9 +421,9 @@ def rebase(
             )
         return
     if onto:
-        result = upkeep.start_rebase(pipeline, selected, onto)
+        result = target.start_rebase(pipeline, selected, onto)
     else:
-        done = upkeep.proceed_rebase(pipeline, selected, str(how))
+        done = target.proceed_rebase(pipeline, selected, str(how))
         if done is None:
             CONSOLE.say(f"{fork}: the rebase is undone; pin and series never changed")
             return

@@ -12,15 +12,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from patchwheel.build.doctor import Finding
-    from patchwheel.forecast import Forecast
     from patchwheel.manifest.model import Fork
-    from patchwheel.outlook import Outlook
     from patchwheel.plan.plan import Plan
-    from patchwheel.preview import Merged
     from patchwheel.release.check import Checked
     from patchwheel.series.export import ExportResult
     from patchwheel.series.status import ForkStatus, PatchStatus
     from patchwheel.source.compare import PinReport
+    from patchwheel.upstream.forecast import Forecast
+    from patchwheel.upstream.merge import Merged
+    from patchwheel.upstream.verdict import Outlook
     from patchwheel.wheel.make import Wheel
 
 SHOWN = 30

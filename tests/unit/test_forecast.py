@@ -12,21 +12,21 @@ import support
 from patchkit import mail, numbered, patch
 
 from patchwheel import render
-from patchwheel.forecast import (
+from patchwheel.kit.errors import InputError, MachineError
+from patchwheel.kit.repo import Blob, Repository
+from patchwheel.kit.store import Store
+from patchwheel.manifest.model import Fork
+from patchwheel.series.status import PatchStatus
+from patchwheel.source import git_remote
+from patchwheel.upstream.forecast import (
     Forecast,
     Span,
     followed,
     forecast,
     tried,
 )
-from patchwheel.history import History
-from patchwheel.kit.errors import InputError, MachineError
-from patchwheel.kit.repo import Blob, Repository
-from patchwheel.kit.store import Store
-from patchwheel.manifest.model import Fork
-from patchwheel.outlook import Outlook, plain
-from patchwheel.series.status import PatchStatus
-from patchwheel.source import git_remote
+from patchwheel.upstream.history import History
+from patchwheel.upstream.verdict import Outlook, plain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

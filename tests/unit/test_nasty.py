@@ -14,13 +14,13 @@ import pytest
 import support
 from patchkit import ONE, STATUS, Files, Kit, Session, mail, numbered, patch
 
-from patchwheel.forecast import Span, forecast
 from patchwheel.kit.errors import PatchError
 from patchwheel.kit.repo import Repository
 from patchwheel.patch.lint import warnings
 from patchwheel.series.apply import apply_series
 from patchwheel.series.files import load_series
 from patchwheel.series.status import fork_status
+from patchwheel.upstream.forecast import Span, forecast
 
 if TYPE_CHECKING:
     from collections.abc import Callable

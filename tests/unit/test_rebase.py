@@ -15,14 +15,14 @@ import pytest
 import support
 from patchkit import Files, Kit, mail, numbered
 
-from patchwheel import rebase
 from patchwheel.kit import transaction
 from patchwheel.kit.errors import ManifestError, PatchError
 from patchwheel.manifest.model import Sdist
-from patchwheel.preview import KEPT, Ends, Merged, preview
 from patchwheel.series.apply import apply_series
 from patchwheel.series.export import export
 from patchwheel.series.worktree import EXPORTED, WorkTree, open_work
+from patchwheel.upstream import rebase
+from patchwheel.upstream.merge import KEPT, Ends, Merged, preview
 
 if TYPE_CHECKING:
     from patchwheel.series.export import ExportResult

@@ -17,13 +17,13 @@ from patchwheel.series.files import check_patch, load_series
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from patchwheel.forecast import Forecast
-    from patchwheel.history import History
     from patchwheel.kit.repo import Repository
     from patchwheel.manifest.model import Fork
-    from patchwheel.preview import Merged
     from patchwheel.series.export import ExportResult
     from patchwheel.source.fetch import Source
+    from patchwheel.upstream.forecast import Forecast
+    from patchwheel.upstream.history import History
+    from patchwheel.upstream.merge import Merged
 
 VERSION_FILE = re.compile(
     r"pyproject\.toml|([^/]+/){1,2}(__init__|_version|version)\.py"
@@ -36,9 +36,9 @@ def forecasts(pipeline: Pipeline, fork: Fork, refs: Sequence[str]) -> list[Forec
 
     Where upstream's repository cannot be reached, releases are read from their sdists, and no commit is named.
     """
-    from patchwheel.forecast import Forecast, Span, forecast, tried
     from patchwheel.kit.repo import Repository
-    from patchwheel.outlook import plain
+    from patchwheel.upstream.forecast import Forecast, Span, forecast, tried
+    from patchwheel.upstream.verdict import plain
 
     patches = load_series(fork.patches).patches
     for patch in patches:
@@ -83,7 +83,7 @@ def release(pipeline: Pipeline, fork: Fork, version: str) -> Source:
 
 def upstream_history(pipeline: Pipeline, fork: Fork) -> History | None:
     """Return upstream's commits as they are now, or None, and why, where its repository cannot be reached."""
-    from patchwheel.history import History
+    from patchwheel.upstream.history import History
 
     try:
         history = History(
@@ -140,8 +140,8 @@ def stated_version(history: History, commit: str) -> str:
 def preview_rebase(pipeline: Pipeline, fork: Fork, ref: str) -> tuple[Merged, ...]:
     """Merge the fork's series onto another state of upstream's, in memory."""
     from patchwheel.kit.repo import Repository
-    from patchwheel.preview import Ends, preview
-    from patchwheel.rebase import label_of
+    from patchwheel.upstream.merge import Ends, preview
+    from patchwheel.upstream.rebase import label_of
 
     def merged(repo: Repository, new: str) -> tuple[Merged, ...]:
         ends = Ends(
@@ -163,7 +163,7 @@ def preview_rebase(pipeline: Pipeline, fork: Fork, ref: str) -> tuple[Merged, ..
 
 
 def start_rebase(pipeline: Pipeline, fork: Fork, ref: str) -> ExportResult:
-    from patchwheel import rebase
+    from patchwheel.upstream import rebase
 
     folder = pipeline.work_folder(fork)
     with pipeline.alone(fork):
@@ -185,8 +185,8 @@ def start_rebase(pipeline: Pipeline, fork: Fork, ref: str) -> ExportResult:
 
 
 def proceed_rebase(pipeline: Pipeline, fork: Fork, how: str) -> ExportResult | None:
-    from patchwheel import rebase
     from patchwheel.kit import transaction
+    from patchwheel.upstream import rebase
 
     folder = pipeline.work_folder(fork)
     with pipeline.alone(fork):
@@ -200,9 +200,9 @@ def proceed_rebase(pipeline: Pipeline, fork: Fork, how: str) -> ExportResult | N
 
 def finish_rebase(pipeline: Pipeline, fork: Fork) -> ExportResult:
     """Make pin, lock and series of the rebased work tree beside the project, then put them in place together."""
-    from patchwheel import rebase
     from patchwheel.kit import transaction
     from patchwheel.series.export import export
+    from patchwheel.upstream import rebase
 
     root, folder = pipeline.manifest.root, pipeline.work_folder(fork)
     going = rebase.begun(folder)

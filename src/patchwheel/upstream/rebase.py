@@ -18,7 +18,6 @@ from patchwheel.kit.repo import GitError, Repository
 from patchwheel.patch.diff import Cursor, read_diffs
 from patchwheel.patch.lint import SUBMODULE
 from patchwheel.patch.simulate import Content, Replay
-from patchwheel.preview import KEPT, moves
 from patchwheel.series.worktree import (
     BASE,
     BRANCH,
@@ -30,6 +29,7 @@ from patchwheel.series.worktree import (
     write_commit,
 )
 from patchwheel.series.worktree import STATE as WORK
+from patchwheel.upstream.merge import KEPT, moves
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

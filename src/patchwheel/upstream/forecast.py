@@ -14,10 +14,10 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from patchwheel.kit.repo import Blob
-from patchwheel.outlook import Commit, Outlook, Seen, judge
 from patchwheel.patch.simulate import Replay
-from patchwheel.preview import Ends, merge
 from patchwheel.series.status import FINE, try_patch
+from patchwheel.upstream.merge import Ends, merge
+from patchwheel.upstream.verdict import Commit, Outlook, Seen, judge
 
 if TYPE_CHECKING:
     from collections.abc import (
