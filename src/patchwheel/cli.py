@@ -586,7 +586,7 @@ def ci(
     pipeline: Pipeline, *, check: bool, matrix: bool, cells: bool, cell: str | None
 ) -> None:
     """Write the CI workflows that the manifest gives into .github/workflows."""
-    from patchwheel import ci as rules
+    from patchwheel.ci import workflows as rules
 
     manifest = pipeline.manifest
     if check + matrix + cells + (cell is not None) > 1:

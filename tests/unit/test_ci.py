@@ -19,7 +19,7 @@ import support
 from packaging.requirements import Requirement
 from ruamel.yaml import YAML
 
-from patchwheel import ci
+from patchwheel.ci import workflows
 from patchwheel.kit.errors import CheckError, ManifestError
 from patchwheel.manifest.lock import load_lock
 from patchwheel.manifest.model import load_manifest
@@ -70,7 +70,9 @@ def schema_check(*paths: Path) -> subprocess.CompletedProcess[str]:
 
 def test_the_workflows_are_what_the_manifest_gives() -> None:
     assert {path.name for path in WORKFLOWS} == {*GENERATED, "suite.yml"}
-    written = ci.write_workflows(load_manifest(support.ROOT / "forks.toml"), check=True)
+    written = workflows.write_workflows(
+        load_manifest(support.ROOT / "forks.toml"), check=True
+    )
     assert {path.name for path in written} == GENERATED
 
 
@@ -97,15 +99,15 @@ def test_a_changed_manifest_makes_the_workflows_stale(
 
 def test_an_edited_or_missing_workflow_is_found(project: Path) -> None:
     manifest = load_manifest(project / "forks.toml")
-    ci.write_workflows(manifest, check=False)
+    workflows.write_workflows(manifest, check=False)
     edit(
-        project / ci.WORKFLOWS / "check.yml",
+        project / workflows.WORKFLOWS / "check.yml",
         "permissions: {}",
         "permissions: write-all",
     )
-    (project / ci.WORKFLOWS / "release.yml").unlink()
+    (project / workflows.WORKFLOWS / "release.yml").unlink()
     with pytest.raises(CheckError, match=r"gives: check\.yml, release\.yml\n"):
-        ci.write_workflows(manifest, check=True)
+        workflows.write_workflows(manifest, check=True)
 
 
 def test_the_service_takes_the_workflows(tmp_path: Path) -> None:
@@ -143,7 +145,8 @@ def test_workflows_are_thin_pinned_and_without_rights(path: Path) -> None:
 
 def test_pull_requests_are_grafted_and_only_releases_compile() -> None:
     check, release = (
-        parsed(support.ROOT / ci.WORKFLOWS / f"{n}.yml") for n in ("check", "release")
+        parsed(support.ROOT / workflows.WORKFLOWS / f"{n}.yml")
+        for n in ("check", "release")
     )
     # YAML 1.2: `on` is a word.
     assert "pull_request" in check["on"]
@@ -154,7 +157,9 @@ def test_pull_requests_are_grafted_and_only_releases_compile() -> None:
     assert needs["stage"] == ["test", "compose"]
     assert needs["promote"] == ["stage", "validate"]
     # A release restores no cache: whoever may write one would else have a hand in it.
-    assert "cache" not in (support.ROOT / ci.WORKFLOWS / "release.yml").read_text()
+    assert (
+        "cache" not in (support.ROOT / workflows.WORKFLOWS / "release.yml").read_text()
+    )
 
 
 def test_the_matrix_is_forks_by_pythons(tmp_path: Path) -> None:
@@ -167,7 +172,7 @@ def test_the_matrix_is_forks_by_pythons(tmp_path: Path) -> None:
     )
     edit(path, '"3.12"', '"3.12", "3.13"')
     manifest = load_manifest(path)
-    found = {cell.name: cell for cell in ci.cells(manifest)}
+    found = {cell.name: cell for cell in workflows.cells(manifest)}
     for kind in ("graft", "release", "rebuild"):
         names = [
             f"{kind}-{fork}-{python}"
@@ -183,14 +188,14 @@ def test_the_matrix_is_forks_by_pythons(tmp_path: Path) -> None:
 
 def test_variants_are_released_each_where_its_toolchain_is(project: Path) -> None:
     manifest = load_manifest(project / "forks.toml")
-    rows = ci.matrix(manifest, load_lock(manifest.lock_path))["release"]
+    rows = workflows.matrix(manifest, load_lock(manifest.lock_path))["release"]
     found = {row["cell"]: row["container"] for row in rows if row["forks"] == ("cupy",)}
     assert set(found) == {"release-cupy-3.12-cuda13", "release-cupy-3.12-rocm7"}
     assert found["release-cupy-3.12-cuda13"] == ""
     image = str(found["release-cupy-3.12-rocm7"])
     assert re.search(r"/rocm/.*:7\.[\w.-]+@sha256:[0-9a-f]{64}$", image)
     # What a variant demands comes from the repository's settings; a program of a fork is installed.
-    text = ci.workflows(manifest)[project / ci.WORKFLOWS / "release.yml"]
+    text = workflows.workflows(manifest)[project / workflows.WORKFLOWS / "release.yml"]
     assert "HCC_AMDGPU_TARGET: ${{ vars.HCC_AMDGPU_TARGET }}" in text
     assert "run: ci/setup --system gfortran\n" in text
 
@@ -200,7 +205,7 @@ def test_a_variant_without_its_toolchain_is_named(project: Path) -> None:
     done = run("patchwheel", "ci", cwd=project)
     assert done.returncode == 2
     assert "cupy needs a CUDA toolkit, and CI has none" in done.stderr
-    assert not (project / ci.WORKFLOWS).exists()
+    assert not (project / workflows.WORKFLOWS).exists()
 
 
 def test_a_variant_without_its_toolchain_publishes_nothing(project: Path) -> None:
@@ -218,7 +223,7 @@ def test_a_cell_that_is_not_in_the_matrix_is_named(project: Path) -> None:
         ManifestError,
         match=r"no cell 'graft-scipi-3.12' \(did you mean 'graft-scipy-3.12'",
     ):
-        ci.find(load_manifest(project / "forks.toml"), "graft-scipi-3.12")
+        workflows.find(load_manifest(project / "forks.toml"), "graft-scipi-3.12")
     done = run("ci/run-cell", "release-scipy-3.9", cwd=project)
     assert done.returncode == 2
     assert "the matrix has no cell 'release-scipy-3.9'" in done.stderr
@@ -228,14 +233,17 @@ def test_a_cell_that_is_not_in_the_matrix_is_named(project: Path) -> None:
 
 def test_every_kind_of_cell_has_commands() -> None:
     script = (support.ROOT / "ci/run-cell").read_text()
-    kinds = {cell.kind for cell in ci.cells(load_manifest(support.ROOT / "forks.toml"))}
+    kinds = {
+        cell.kind
+        for cell in workflows.cells(load_manifest(support.ROOT / "forks.toml"))
+    }
     assert kinds == set(re.findall(r"^(\w+)\)$", script, re.MULTILINE))
 
 
 def test_a_cache_key_changes_with_its_fork_alone(project: Path) -> None:
     def keys() -> dict[str, object]:
         manifest = load_manifest(project / "forks.toml")
-        found = ci.matrix(manifest, load_lock(manifest.lock_path))
+        found = workflows.matrix(manifest, load_lock(manifest.lock_path))
         return {str(row["cell"]): row["key"] for row in found["graft"]}
 
     before = keys()

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import support
 
-from patchwheel import ci
+from patchwheel.ci import workflows
 from patchwheel.kit.interpreter import find_interpreter
 from patchwheel.kit.progress import Quiet
 
@@ -58,7 +58,7 @@ def test_every_base_is_an_argument_with_a_digest(name: str) -> None:
 
 
 def test_ci_compiles_for_rocm_where_the_image_is_built() -> None:
-    assert f"ARG BASE_IMAGE={ci.IMAGES['hipcc']}\n" in TEXTS["rocm"]
+    assert f"ARG BASE_IMAGE={workflows.IMAGES['hipcc']}\n" in TEXTS["rocm"]
 
 
 @pytest.mark.parametrize("name", IMAGES)
