@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 from xml.etree import ElementTree as ET
 
-from patchwheel.console import CONSOLE
+from patchwheel.cli.console import CONSOLE
 from patchwheel.environment.upstream_tests import run_files, select_tests
 from patchwheel.kit.errors import (
     CheckError,

@@ -1,4 +1,4 @@
-from patchwheel.cli import main
+from patchwheel.cli.main import main
 
 if __name__ == "__main__":
     main()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 import support
 
-from patchwheel.cli import cli
+from patchwheel.cli.main import cli
 from patchwheel.kit import errors
 
 if TYPE_CHECKING:

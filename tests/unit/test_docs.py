@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 import pytest
 
-from patchwheel.cli import cli
+from patchwheel.cli.main import cli
 
 ROOT = Path(__file__).parent.parent.parent
 DOCUMENTS = [

@@ -11,7 +11,7 @@ import pytest
 import support
 from patchkit import mail, numbered, patch
 
-from patchwheel import render
+from patchwheel.cli import tables
 from patchwheel.kit.errors import InputError, MachineError
 from patchwheel.kit.repo import Blob, Repository
 from patchwheel.kit.store import Store
@@ -582,7 +582,7 @@ def test_results_are_compared_drawn_and_linked(upstream: Upstream) -> None:
     assert found.without(known).patches == ()
     assert found.without([]).patches == found.patches
     one = fork(upstream.folder, git="https://example.org/p")
-    page = render.forecast_page([one], {"demo": [found]})
+    page = tables.forecast_page([one], {"demo": [found]})
     assert f'<a href="https://example.org/p/commit/{stopped}">' in page
     assert "Rework &lt;b&gt;" in page
     assert '<td class="conflict">' in page

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from patchwheel import __version__, render
-from patchwheel.console import CONSOLE
+from patchwheel import __version__
+from patchwheel.cli import tables
+from patchwheel.cli.console import CONSOLE
 from patchwheel.kit.errors import (
     BuildError,
     CheckError,
@@ -162,7 +163,7 @@ def build(
         complete(pipeline.manifest.root / "dist")
     CONSOLE.close()
     if any(not wheel.cached for wheel in wheels):
-        render.wheels(wheels)
+        tables.wheels(wheels)
     for wheel in wheels:
         if not as_json:
             click.echo(pipeline.manifest.root / "dist" / wheel.path.name)
@@ -287,7 +288,7 @@ def status(
     if as_json:
         print_json([fork.to_json() for fork in found])
     else:
-        render.status(found)
+        tables.status(found)
     check_requires(pipeline.patches())
     broken = [fork for fork in found if not fork.ok]
     if broken:
@@ -323,7 +324,7 @@ def show_forecasts(
     }
     CONSOLE.close()
     if html:
-        html.write_text(render.forecast_page(forks, found), encoding="utf-8")
+        html.write_text(tables.forecast_page(forks, found), encoding="utf-8")
     if changes:
         found = {
             name: [ref.without(known[name].get(ref.ref, ())) for ref in rows]
@@ -334,7 +335,7 @@ def show_forecasts(
     elif changes and not any(ref.patches for rows in found.values() for ref in rows):
         CONSOLE.say("nothing is new")
     else:
-        render.forecasts(found)
+        tables.forecasts(found)
     if lacking:
         raise InputError(
             f"not followed: {', '.join(lacking)}", hint="see above for each"
@@ -413,7 +414,7 @@ def rebase(
         if as_json:
             print_json([patch.to_json() for patch in merged])
         else:
-            render.preview(merged)
+            tables.preview(merged)
         if stuck := [patch.name for patch in merged if patch.state == "conflict"]:
             raise PatchError(
                 f"{len(stuck)} of {len(merged)} patches of {fork} conflict: {', '.join(stuck)}",
@@ -432,7 +433,7 @@ def rebase(
     if as_json:
         print_json(dataclasses.asdict(result))
     else:
-        render.export(fork, result, check=False)
+        tables.export(fork, result, check=False)
         CONSOLE.say(f"pin, lock and series of {fork} are changed")
         manifest = pipeline.manifest
         offer_commit(
@@ -477,7 +478,7 @@ def export(
     if as_json:
         print_json(dataclasses.asdict(result))
     else:
-        render.export(fork, result, check=check)
+        tables.export(fork, result, check=check)
         if result.changed and not check:
             offer_commit(pipeline, selected, selected.patches)
     if check and result.changed:
@@ -541,7 +542,7 @@ def verify(
         if as_json:
             print_json(dataclasses.asdict(report))
         else:
-            render.pin(report)
+            tables.pin(report)
         return
     proof = pipeline.rebuild(selected) if rebuild else pipeline.prove(selected, dev=dev)
     CONSOLE.close()
@@ -559,7 +560,7 @@ def show_checked(path: Path, *, as_json: bool) -> None:
     if as_json:
         print_json(checked.to_json())
     else:
-        render.checked(checked)
+        tables.checked(checked)
     checked.check(path)
 
 
@@ -614,7 +615,7 @@ def doctor(pipeline: Pipeline, *, as_json: bool) -> None:
     if as_json:
         print_json([dataclasses.asdict(finding) for finding in findings])
     else:
-        render.findings(findings)
+        tables.findings(findings)
     if any(finding.needed and not finding.ok for finding in findings):
         raise MachineError(
             "a build needs what is missing", hint="run the commands in the table"
@@ -674,7 +675,7 @@ def show_plans(
     if as_json:
         print_json([plan.to_json() for plan in plans])
     else:
-        render.plans(plans)
+        tables.plans(plans)
 
 
 def print_json(value: object) -> None:
