@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import hypothesis
 import pytest
-import support
 
 from patchwheel.kit import store as store_module
 from patchwheel.kit.interpreter import Interpreter, find_interpreter
 from patchwheel.kit.store import Store, default_root
+from tests.fixtures import support
 
 if TYPE_CHECKING:
     from collections.abc import Callable

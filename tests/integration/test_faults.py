@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pytest
-import support
-from projectkit import Site, lines, make_site
 
 from patchwheel.kit.transaction import JOURNAL
+from tests.fixtures import support
+from tests.fixtures.projects import Site, lines, make_site
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -10,10 +10,10 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
-import support
 
 from patchwheel.kit.store import Store
 from patchwheel.wheelfile.read import read_wheel
+from tests.fixtures import support
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -17,8 +17,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import support
-from projectkit import VERSION, Project, make_project, publish, sdist_table
+
+from tests.fixtures import support
+from tests.fixtures.projects import VERSION, Project, make_project, publish, sdist_table
 
 PACKAGE = Path(__file__).parent.parent / "packages" / "tinyext"
 PATCH = "0010-greet.patch"

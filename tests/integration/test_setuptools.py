@@ -8,8 +8,9 @@ import sysconfig
 from pathlib import Path
 
 import pytest
-import support
-from projectkit import VERSION, Project, make_project, sdist_table
+
+from tests.fixtures import support
+from tests.fixtures.projects import VERSION, Project, make_project, sdist_table
 
 PACKAGE = Path(__file__).parent.parent / "packages" / "tinyset"
 PATCH = "0010-change.patch"

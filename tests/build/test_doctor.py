@@ -1,0 +1,219 @@
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from types import MappingProxyType, SimpleNamespace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from patchwheel.build import cuda, doctor, rocm, sandbox, toolchain
+from patchwheel.build.doctor import Finding, diagnose
+from patchwheel.build.sandbox import Sandbox
+from patchwheel.kit import process
+from patchwheel.kit.errors import MachineError
+from patchwheel.manifest.lock import (
+    Distribution,
+    ForkBuild,
+    ForkLock,
+    Lock,
+    Survey,
+    build_settings,
+)
+from patchwheel.manifest.model import load_manifest
+from tests.fixtures import support
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from patchwheel.kit.interpreter import Interpreter
+    from patchwheel.manifest.model import Manifest
+
+
+@pytest.fixture
+def manifest(tmp_path: Path) -> Manifest:
+    lines = f'version = "1.0"\nsdist = {{ filename = "x-1.0.tar.gz", sha256 = "{"0" * 64}" }}\n'
+    path = support.make_manifest(
+        tmp_path, {"plain": lines, "heavy": lines + 'system = ["gfortran", "cuda"]\n'}
+    )
+    return load_manifest(path)
+
+
+@pytest.fixture(autouse=True)
+def _machine(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, interpreter: Interpreter
+) -> None:
+    """A machine that has everything; each test takes something away."""
+    tools = tmp_path / "bin"
+    support.write(
+        tools, dict.fromkeys(("gcc", "g++", "gfortran", "bwrap"), "#!/bin/sh\n")
+    )
+    support.write(tools, {"git": "#!/bin/sh\necho git version 2.43.0\n"})
+    for path in tools.iterdir():
+        path.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tools))
+    python = replace(interpreter, version="3.12.1", python="3.12")
+    monkeypatch.setattr(doctor, "find_interpreter", lambda *_a, **_k: python)
+    monkeypatch.setattr(doctor, "detect", lambda _wanted: Sandbox(level="bwrap"))
+    monkeypatch.setattr(doctor, "free_memory", lambda: 16 * 10**9)
+    monkeypatch.setattr(toolchain, "free_memory", lambda: 16 * 10**9)
+    usage = SimpleNamespace(free=50 * 10**9)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _place: usage)
+    monkeypatch.setattr(toolchain, "_manager", lambda: "apt")
+    monkeypatch.setattr(cuda, "SYSTEM", (str(tmp_path / "cuda"),))
+    support.write(tmp_path / "cuda", {"bin/nvcc": ""})
+    monkeypatch.setattr(cuda, "lacking", lambda _toolkit: [])
+
+
+def failed(manifest: Manifest, lock: Lock | None = None) -> list[Finding]:
+    found = diagnose(manifest, lock, store=manifest.root / "not" / "yet")
+    return [finding for finding in found if not finding.ok]
+
+
+def test_a_machine_with_everything_needs_nothing(manifest: Manifest) -> None:
+    found = diagnose(manifest, None, store=manifest.root / "store")
+    assert all(finding.ok and not finding.fix for finding in found)
+    assert {finding.fork for finding in found} == {None, "plain", "heavy"}
+
+
+def test_a_missing_compiler_comes_with_its_command(
+    manifest: Manifest, tmp_path: Path
+) -> None:
+    (tmp_path / "bin" / "gfortran").unlink()
+    (finding,) = failed(manifest)
+    assert (finding.fork, finding.what) == ("heavy", "gfortran")
+    assert finding.fix == "sudo apt-get install gfortran"
+    assert not finding.needed
+
+
+@pytest.mark.parametrize("script", [None, "#!/bin/sh\necho git version 2.30.2\n"])
+def test_git_must_be_there_and_new_enough(
+    manifest: Manifest, tmp_path: Path, script: str | None
+) -> None:
+    git = tmp_path / "bin" / "git"
+    if script is None:
+        git.unlink()
+    else:
+        git.write_text(script)
+    (finding,) = failed(manifest)
+    assert finding.what == "git"
+    assert finding.needed
+    assert finding.fix == "sudo apt-get install git"
+
+
+def test_a_missing_python_is_told_as_elsewhere(
+    manifest: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def find(*_args: object, **_given: object) -> None:
+        raise MachineError("no Python 3.12", hint="uv python install 3.12")
+
+    monkeypatch.setattr(doctor, "find_interpreter", find)
+    (finding,) = failed(manifest)
+    assert (finding.what, finding.detail) == ("Python 3.12", "no Python 3.12")
+    assert finding.fix == "uv python install 3.12"
+
+
+def test_each_reason_for_a_weaker_sandbox_has_its_fix(
+    manifest: Manifest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    level: sandbox.Level
+    fixes = []
+    monkeypatch.setattr(doctor, "APPARMOR", tmp_path / "sys/kernel/apparmor_x")
+    for level in ("unshare", "none"):
+        weaker = Sandbox(level=level)
+        monkeypatch.setattr(doctor, "detect", lambda _wanted, found=weaker: found)
+        (finding,) = failed(manifest)
+        fixes.append(finding.fix)
+        support.write(tmp_path, {"sys/kernel/apparmor_x": "1\n"})
+    assert "container" in fixes[0]
+    assert "apparmor_x=0" in fixes[1]
+    (tmp_path / "bin" / "bwrap").unlink()
+    assert failed(manifest)[0].fix == "sudo apt-get install bubblewrap"
+
+
+def test_little_disk_and_memory_are_told(
+    manifest: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor, "free_memory", lambda: 10**8)
+    usage = SimpleNamespace(free=10**9)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _place: usage)
+    disk, memory = failed(manifest)
+    assert disk.needed
+    assert "1.0 GB free" in disk.detail
+    assert "cache prune" in disk.fix
+    assert "-j 1" in memory.fix
+
+
+def test_an_incomplete_cuda_is_told_unless_the_lock_brings_one(
+    manifest: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cuda, "lacking", lambda _toolkit: ["cufft.h"])
+    (finding,) = failed(manifest, lock_with(manifest))
+    assert (finding.fork, finding.what) == ("heavy", "CUDA toolkit")
+    assert "cufft.h" in finding.detail
+    nvcc = Distribution(name="nvidia-cuda-nvcc", version="13.2", hashes=("0",))
+    assert failed(manifest, lock_with(manifest, nvcc)) == []
+
+
+def test_no_cuda_at_all(manifest: Manifest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cuda, "SYSTEM", ())
+    (finding,) = failed(manifest)
+    assert "no toolkit" in finding.detail
+
+
+def test_rocm_is_told_piece_by_piece_and_the_gpu_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = f'version = "1.0"\nsdist = {{ filename = "x-1.0.tar.gz", sha256 = "{"0" * 64}" }}\n'
+    path = support.make_manifest(tmp_path, {"amd": f'{lines}system = ["hipcc"]\n'})
+    manifest = load_manifest(path)
+    root = tmp_path / "rocm"
+    pieces = {f"include/{n}": "" for n in rocm.PIECES["hipfft"][:1]}
+    support.write(root, {**pieces, "lib/libhipfft.so": ""})
+    monkeypatch.setenv(rocm.HOME, str(root))
+    monkeypatch.delenv(rocm.TARGET, raising=False)
+    found = {f.what: f for f in diagnose(manifest, None, store=tmp_path) if f.fork}
+    assert found["hipcc"].fix == "sudo apt-get install hipcc"
+    assert found["ROCm hipfft"].ok
+    assert "librocblas.so" in found["ROCm rocblas"].detail
+    assert found["ROCm rocblas"].fix == "sudo apt-get install rocblas-dev"
+    assert found["ROCm rocblas"].needed
+    gpu = found["HCC_AMDGPU_TARGET"]
+    assert (gpu.ok, gpu.needed) == (False, True)
+    assert "is not set" in gpu.detail
+    assert "gfx942" in gpu.fix
+    monkeypatch.setenv(rocm.TARGET, "gfx90a")
+    assert rocm.TARGET not in {finding.what for finding in failed(manifest)}
+
+
+def lock_with(manifest: Manifest, *requirements: Distribution) -> Lock:
+    survey = Survey(verbatim={}, built=(), reads=frozenset())
+    build = ForkBuild(build_requires=requirements, base=None, survey=survey)
+    heavy = ForkLock(
+        pin=manifest.forks["heavy"].pin,
+        settings=build_settings(manifest.forks["heavy"]),
+        tree="",
+        commit=None,
+        patches={},
+        builds={"3.12": build},
+    )
+    return Lock(
+        path=manifest.lock_path,
+        environments={},
+        forks=MappingProxyType({"heavy": heavy}),
+    )
+
+
+def test_findings_never_start_anything_but_git(
+    manifest: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[object] = []
+    real = process.capture
+
+    def capture(argv: list[str], **given: object) -> bytes:
+        started.append(argv[0])
+        return real(argv, **given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(process, "capture", capture)
+    diagnose(manifest, None, store=manifest.root)
+    assert started == ["git"]

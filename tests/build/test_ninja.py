@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+from pathlib import PurePosixPath
+
+import pytest
+
+from patchwheel.build.ninja import Edge, parse_ninja
+from patchwheel.kit.errors import BuildError
+from patchwheel.plan.graph import located
+from tests.fixtures import support
+
+NINJA = support.dedent(r"""
+    # written by a generator
+    ninja_required_version = 1.8.2
+
+    rule c_COMPILER
+     command = gcc $ARGS -MF $DEPFILE -o $out -c $in
+     deps = gcc
+     depfile = $DEPFILE_UNQUOTED
+     description = Compiling $out
+
+    build a$ b.o d$:e.o | side.txt: c_COMPILER ../src/a$ b.c $
+      ../src/more.c | header.h || later.h
+     DEPFILE = x.d
+     ARGS = -I../src/inc -DX=$$1
+
+    build all: phony a$ b.o
+    """)
+
+
+def test_edges_have_their_files_and_their_whole_command() -> None:
+    [edge] = parse_ninja(NINJA)
+    assert edge.outputs == ("a b.o", "d:e.o", "side.txt")
+    assert edge.inputs == ("../src/a b.c", "../src/more.c", "header.h")
+    assert "-I../src/inc" in edge.command
+    assert "gcc $ARGS" in edge.command
+    assert edge.program == "gcc $ARGS -MF"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "differs"),
+    [
+        ("-DX=", "-DY=", True),
+        ("gcc $ARGS", "gcc -O0 $ARGS", True),
+        ("DEPFILE = x.d", "DEPFILE = y.d", False),
+        ("Compiling $out", "Making $out", False),
+        ("later.h", "another.h", False),
+    ],
+)
+def test_what_makes_another_step(old: str, new: str, *, differs: bool) -> None:
+    assert old in NINJA
+    changed = parse_ninja(NINJA.replace(old, new))
+    assert (changed != parse_ninja(NINJA)) is differs
+
+
+def test_what_is_no_build_file_is_refused() -> None:
+    with pytest.raises(BuildError, match="names no build step"):
+        parse_ninja("build all: phony\n")
+
+
+def test_files_are_placed_in_the_source_tree_or_the_build_folder() -> None:
+    edge = Edge(
+        outputs=("x/a.c",),
+        inputs=("../src/x/a.pyx", "/usr/bin/cython", "/build/env/x.py", "sub/gen.pxd"),
+        command="COMMAND=cython --map=/build/src/x/y.map -o x/a.c '../src/x/$ z.txt'",
+    )
+    found = located(edge, PurePosixPath("/build/meson"), PurePosixPath("/build/src"))
+    assert found.outputs == ("//x/a.c",)
+    assert found.inputs == ("x/a.pyx", "//sub/gen.pxd")
+    assert {"x/y.map", "//x/a.c"} <= set(found.named)

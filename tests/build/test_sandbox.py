@@ -1,0 +1,242 @@
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from patchwheel.build import sandbox
+from patchwheel.build.sandbox import Mount, Sandbox, detect, open_room
+from patchwheel.kit import process
+from patchwheel.kit.errors import MachineError
+from tests.fixtures import support
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from patchwheel.kit.store import Store
+
+NONE = Sandbox(level="none")
+# Run only inside bubblewrap: each line is something that a build must not be able to do.
+HOSTILE = """\
+import os, pathlib, socket, sys
+secret, home, store = sys.argv[1:]
+
+def attempt(name, act):
+    try:
+        act()
+    except OSError:
+        return
+    print("ESCAPED", name, flush=True)
+
+def connect():
+    socket.create_connection(("192.0.2.1", 80), timeout=2)
+
+attempt("network", connect)
+attempt("name lookup", lambda: socket.getaddrinfo("example.org", 80))
+attempt("home", lambda: pathlib.Path(home, "x").write_text(""))
+attempt("store", lambda: pathlib.Path(store, "x").write_text(""))
+attempt("list the store", lambda: os.listdir(store))
+attempt("usr", lambda: pathlib.Path("/usr/x").write_text(""))
+attempt("root", lambda: pathlib.Path("/x").write_text(""))
+attempt("environment", lambda: pathlib.Path("/build/env/x").write_text(""))
+attempt("secret file", lambda: pathlib.Path(secret).read_text())
+attempt("passwords", lambda: pathlib.Path("/etc/shadow").read_text())
+for path in pathlib.Path("/proc").glob("[0-9]*/environ"):
+    if b"TOKEN" in path.read_bytes():
+        print("ESCAPED secret variable")
+if len([n for n in os.listdir("/proc") if n.isdigit()]) > 3:
+    print("ESCAPED processes")
+pathlib.Path("made").write_text("by the step")
+pathlib.Path("/tmp/x").write_text("")
+print("done", os.getcwd(), os.environ["HOME"])
+"""
+
+
+@pytest.fixture(autouse=True)
+def _detects_anew() -> Iterator[None]:
+    sandbox._strongest.cache_clear()
+    yield
+    sandbox._strongest.cache_clear()
+
+
+@pytest.fixture
+def contained() -> Sandbox:
+    found = detect("auto")
+    if found.level != "bwrap":
+        support.lacking("bubblewrap does not work here")
+    return found
+
+
+def pretend(monkeypatch: pytest.MonkeyPatch, *programs: str) -> None:
+    """Let only these programs be found."""
+    real = shutil.which
+
+    def which(name: str, path: str | None = None) -> str | None:
+        return real(name, path=path) if name in programs else None
+
+    monkeypatch.setattr(shutil, "which", which)
+
+
+def test_required_is_never_less_than_bubblewrap(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pretend(monkeypatch, "unshare")
+    with pytest.raises(MachineError, match="sandbox is required") as caught:
+        detect("required")
+    assert "doctor" in str(caught.value)
+    assert detect("auto").level in {"unshare", "none"}
+
+
+def test_a_bubblewrap_that_does_not_work_is_not_used(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in ("bwrap", "unshare"):
+        (tmp_path / name).write_text("#!/bin/sh\nexit 1\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert detect("auto") == NONE
+    assert detect("none") == NONE
+
+
+def test_the_weaker_levels_wrap_little() -> None:
+    assert NONE.wrap(["true"], cwd=Path("/")) == ["true"]
+    words = Sandbox(level="unshare", program=Path("/usr/bin/unshare")).wrap(
+        ["true", Path("/x")], cwd=Path("/")
+    )
+    assert words[:2] == ["/usr/bin/unshare", "--net"]
+    assert words[-2:] == ["true", "/x"]
+
+
+def test_unshare_cuts_the_network(tmp_path: Path) -> None:
+    program = shutil.which("unshare")
+    level = Sandbox(level="unshare", program=Path(program or "/usr/bin/unshare"))
+    if program is None or not sandbox._works(level):
+        support.lacking("unshare does not work here")
+    words = level.wrap(["cat", "/proc/net/dev"], cwd=tmp_path)
+    seen = process.capture(words, cwd=tmp_path, env=process.base_env()).decode()
+    assert [line.split(":")[0].strip() for line in seen.splitlines()[2:]] == ["lo"]
+
+
+@pytest.mark.sandbox
+def test_a_hostile_step_is_contained(
+    contained: Sandbox, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TOKEN", "hunter2")
+    environment = tmp_path / "environment"
+    (environment / "bin").mkdir(parents=True)
+    secret = Path.home() / "credentials"
+    secret.write_text("hunter2")
+    log = tmp_path / "step.log"
+    python = Path(sys.base_prefix)
+    with open_room(
+        "x", sandbox=contained, store=store, env=environment, read=[python]
+    ) as room:
+        (room.work / "src" / "hostile.py").write_text(HOSTILE)
+        binary = python / "bin" / f"python3.{sys.version_info.minor}"
+        room.run(
+            [binary, "hostile.py", secret, Path.home(), store.root],
+            cwd=room.work / "src",
+            env={"HOME": "/build/home", "PATH": os.defpath},
+            log=log,
+        )
+        assert (room.work / "src" / "made").read_text() == "by the step"
+        assert room.see(environment / "bin") == Path("/build/env/bin")
+        assert room.see(room.work / "out" / "x.whl") == Path("/build/out/x.whl")
+        assert room.see(python) == python
+    text = log.read_text()
+    assert "ESCAPED" not in text
+    assert "done /build/src /build/home" in text
+    assert not room.work.exists()
+
+
+@pytest.mark.sandbox
+def test_two_rooms_at_once_are_two_folders_at_one_path(
+    contained: Sandbox, store: Store
+) -> None:
+    with (
+        open_room("x", sandbox=contained, store=store) as one,
+        open_room("x", sandbox=contained, store=store) as other,
+    ):
+        assert one.work != other.work
+        assert one.inside == other.inside == Path("/build")
+
+
+def test_without_bubblewrap_a_room_is_emptied_and_of_this_user(store: Store) -> None:
+    with open_room("x", sandbox=NONE, store=store) as room:
+        (room.work / "src" / "left").touch()
+        place = room.work
+        assert room.inside == room.work
+        assert str(os.getuid()) in room.work.name
+    assert not place.exists()
+    place.mkdir()
+    (place / "of a run that was killed").touch()
+    with open_room("x", sandbox=NONE, store=store) as room:
+        assert room.work == place
+        assert not (place / "of a run that was killed").exists()
+
+
+def test_a_mount_never_shows_the_home_folder(store: Store) -> None:
+    for place in (Path.home(), Path.home().parent):
+        with (
+            pytest.raises(MachineError, match="whole home"),
+            open_room("x", sandbox=NONE, store=store, read=[place]),
+        ):
+            pass
+
+
+def test_mounts_inside_others_are_left_out() -> None:
+    outer, inner = Path("/opt/python"), Path("/opt/python/bin")
+    mounts = [Mount(host=p, inside=p) for p in (outer, inner, Path("/usr/lib"))]
+    words = Sandbox(level="bwrap", program=Path("/bwrap")).wrap(
+        ["true"], cwd=Path("/"), mounts=mounts
+    )
+    assert words.count("/opt/python") == 2
+    assert "/opt/python/bin" not in words
+    assert "/usr/lib" not in words
+    assert words.index("--remount-ro") > words.index("/opt/python")
+
+
+@pytest.mark.sandbox
+def test_kill_9_leaves_no_process(contained: Sandbox, tmp_path: Path) -> None:
+    # The length of the sleep is the mark by which the processes are found again.
+    mark = f"{os.getpid()}{time.time_ns() % 10**6}"
+    script = f"""\
+        from pathlib import Path
+        from patchwheel.sandbox import detect, open_room
+        from patchwheel.store import Store
+        with open_room("x", sandbox=detect(), store=Store(Path({str(tmp_path)!r}))) as room:
+            words = ["sh", "-c", "setsid sleep {mark} & sleep {mark}; true"]
+            room.run(words, cwd=room.work, env={{"PATH": "/usr/bin:/bin"}}, log=Path({str(tmp_path / "log")!r}))
+    """
+    with subprocess.Popen([sys.executable, "-c", textwrap.dedent(script)]) as process:
+        wait_for(lambda: len(running(mark)) >= 2)
+        process.send_signal(signal.SIGKILL)
+    wait_for(lambda: not running(mark))
+
+
+def running(mark: str) -> list[str]:
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = path.read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if words[:2] == [b"sleep", mark.encode()]:
+            found.append(path.parent.name)
+    return found
+
+
+def wait_for(condition: object, seconds: float = 20) -> None:
+    assert callable(condition)
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.05)

@@ -1,0 +1,221 @@
+"""The command line itself: exit codes, where results go, options as environment variables."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from patchwheel.cli.main import cli
+from patchwheel.kit import errors
+from tests.fixtures import support
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SDIST = 'version = "1.0"\nsdist = { filename = "demo-1.0.tar.gz", sha256 = "%s" }\n' % (
+    "0" * 64
+)
+
+
+def patchwheel(
+    folder: Path, *words: str, **env: str
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "patchwheel", *words],
+        cwd=folder,
+        env={**os.environ, **env},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_version_and_help_need_no_manifest(tmp_path: Path) -> None:
+    assert re.fullmatch(
+        r".*version \d+\.\d+\.\d+\n", patchwheel(tmp_path, "--version").stdout
+    )
+    assert "Exit codes" in patchwheel(tmp_path, "--help").stdout
+
+
+def test_without_a_manifest_the_error_says_where_it_looked(tmp_path: Path) -> None:
+    done = patchwheel(tmp_path, "build")
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert "forks.toml" in done.stderr
+    assert "--manifest" in done.stderr
+
+
+def test_a_misspelt_key_names_the_line_and_the_key_that_was_meant(
+    tmp_path: Path,
+) -> None:
+    support.make_manifest(tmp_path, {"demo": SDIST + 'comit = "x"\n'})
+    done = patchwheel(tmp_path, "status")
+    assert done.returncode == 2
+    assert (
+        "forks.toml:11: forks.demo.comit is not a key here (did you mean 'commit'?)"
+        in done.stderr
+    )
+
+
+def test_an_unknown_fork_and_an_unknown_command_are_usage_errors(
+    tmp_path: Path,
+) -> None:
+    support.make_manifest(tmp_path, {"demo": SDIST})
+    assert "did you mean 'demo'?" in patchwheel(tmp_path, "build", "demmo").stderr
+    assert patchwheel(tmp_path, "build", "demmo").returncode == 2
+    assert patchwheel(tmp_path, "bild").returncode == 2
+
+
+def test_a_missing_lock_says_which_command_writes_it(tmp_path: Path) -> None:
+    support.make_manifest(tmp_path, {"demo": SDIST})
+    done = patchwheel(tmp_path, "build")
+    assert done.returncode == 2
+    assert "next: run `patchwheel lock`" in done.stderr
+
+
+def test_a_python_that_the_manifest_does_not_build_for_is_refused(
+    tmp_path: Path,
+) -> None:
+    support.make_manifest(tmp_path, {"demo": SDIST})
+    (tmp_path / "forks.lock").write_text(
+        '{"schema": 2, "environment": {}, "forks": {}}'
+    )
+    done = patchwheel(tmp_path, "plan", PATCHWHEEL_PYTHON="3.10")
+    assert done.returncode == 2
+    assert "3.10" in done.stderr
+
+
+@pytest.mark.parametrize("words", [[], ["--pin", "--from-source"]])
+def test_verify_is_asked_one_question(tmp_path: Path, words: list[str]) -> None:
+    support.make_manifest(tmp_path, {"demo": SDIST})
+    done = patchwheel(tmp_path, "verify", "demo", *words)
+    assert done.returncode == 2
+    assert "say one of --pin, --from-source and --rebuild" in done.stderr
+
+
+def test_a_release_is_of_what_is_committed(tmp_path: Path) -> None:
+    support.make_manifest(tmp_path, {"demo": SDIST})
+    done = patchwheel(tmp_path, "build", "--release", "--dev")
+    assert done.returncode == 2
+    assert "without --dev" in done.stderr
+
+
+def test_an_unwritable_store_is_the_machines_fault(tmp_path: Path) -> None:
+    support.make_manifest(tmp_path, {"demo": SDIST})
+    (tmp_path / "file").write_text("in the way")
+    done = patchwheel(
+        tmp_path, "lock", PATCHWHEEL_STORE=str(tmp_path / "file" / "store")
+    )
+    assert done.returncode == 7
+    assert "PATCHWHEEL_STORE" in done.stderr
+
+
+def test_cache_commands_show_check_and_shrink_the_store(tmp_path: Path) -> None:
+    from patchwheel.kit.store import Store
+
+    store = Store(tmp_path / "store")
+    path = store.get(
+        "files", "ab" * 32, lambda folder: support.write(folder, {"x": "data"})
+    )
+    env = {"PATCHWHEEL_STORE": str(store.root)}
+    assert patchwheel(tmp_path, "cache", "dir", **env).stdout == f"{store.root}\n"
+    assert patchwheel(tmp_path, "cache", "verify", **env).returncode == 0
+    (path / "x").write_text("date")
+    done = patchwheel(tmp_path, "cache", "verify", "--json", **env)
+    assert done.returncode == 6
+    assert list(json.loads(done.stdout)) == [f"files/{'ab' * 32}"]
+    assert not path.exists()
+    store.get("files", "cd" * 32, lambda folder: support.write(folder, {"x": "data"}))
+    done = patchwheel(tmp_path, "cache", "prune", "--older-than", "0", **env)
+    assert "removed 1 entries" in done.stderr
+
+
+def test_a_folder_with_other_files_is_not_used_as_a_store(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    support.write(home, {"documents/letters/x.txt": "dear"})
+    support.make_manifest(tmp_path, {"demo": SDIST})
+    for words in (
+        ["cache", "verify"],
+        ["cache", "verify", "--json"],
+        ["cache", "prune", "--older-than", "0"],
+        ["lock"],
+    ):
+        done = patchwheel(tmp_path, *words, PATCHWHEEL_STORE=str(home))
+        assert done.returncode == 7
+        assert f"{home}: the folder is not a store of patchwheel" in done.stderr
+        assert "expected: an empty folder" in done.stderr
+        assert "set PATCHWHEEL_STORE to a new folder" in done.stderr
+    assert (home / "documents" / "letters" / "x.txt").read_text() == "dear"
+    assert [path.name for path in home.iterdir()] == ["documents"]
+
+
+def test_cache_commands_keep_a_folder_that_the_store_does_not_know(
+    tmp_path: Path,
+) -> None:
+    from patchwheel.kit.store import Store
+
+    store = Store(tmp_path / "store")
+    store.ensure()
+    support.write(store.root, {"documents/letters/x.txt": "dear"})
+    for words in (["verify"], ["prune", "--older-than", "0"]):
+        done = patchwheel(tmp_path, "cache", *words, PATCHWHEEL_STORE=str(store.root))
+        assert done.returncode == 0
+    assert (store.root / "documents" / "letters" / "x.txt").read_text() == "dear"
+
+
+def test_doctor_answers_in_json(tmp_path: Path) -> None:
+    python = f"{sys.version_info.major}.{sys.version_info.minor}"
+    support.make_manifest(tmp_path, {"demo": SDIST}, python=python)
+    found = json.loads(patchwheel(tmp_path, "doctor", "--json").stdout)
+    assert {"git", f"Python {python}", "sandbox"} <= {row["what"] for row in found}
+
+
+def test_every_stage_option_has_an_environment_variable() -> None:
+    variables = {p.envvar for p in cli.commands["build"].params if p.envvar}
+    assert variables >= {
+        *("PATCHWHEEL_JOBS", "PATCHWHEEL_OFFLINE", "PATCHWHEEL_PYTHON"),
+        *("PATCHWHEEL_MANIFEST", "PATCHWHEEL_SANDBOX", "PATCHWHEEL_KEEP_GOING"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("kind", "code"),
+    [
+        (errors.ManifestError, 2),
+        (errors.PatchError, 3),
+        (errors.InputError, 4),
+        (errors.BuildError, 5),
+        (errors.CheckError, 6),
+        (errors.MachineError, 7),
+    ],
+)
+def test_exit_codes_are_those_of_the_readme(
+    kind: type[errors.PatchwheelError], code: int
+) -> None:
+    assert kind.exit_code == code
+
+
+def test_an_error_shows_what_where_expected_log_and_what_next(tmp_path: Path) -> None:
+    error = errors.BuildError(
+        "the build failed",
+        where="x.py:3",
+        expected="a wheel",
+        hint="look",
+        tail=["one", "two"],
+        log=tmp_path / "log",
+    )
+    assert str(error).splitlines() == [
+        "x.py:3: the build failed",
+        "  expected: a wheel",
+        "  last lines of the log:",
+        "    one",
+        "    two",
+        f"  log: {tmp_path / 'log'}",
+        "  next: look",
+    ]

@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import os
+import py_compile
+from typing import TYPE_CHECKING
+
+from patchwheel.environment.unpack import unpack
+from tests.fixtures.support import make_wheel
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    import pytest
+
+FILES = {"pw/__init__.py": "x = 1\n", "pw/core.py": "y = 1\n", "pw/data.bin": "z"}
+
+
+def unpacked(
+    folder: Path, files: Mapping[str, str], before: Path | None = None
+) -> Path:
+    wheel = make_wheel(folder / "wheels", "pw", "1.0", files)
+    place = folder / f"made{len([*folder.glob('made*')])}"
+    unpack(wheel, place, before)
+    return place
+
+
+def test_a_wheel_is_unpacked_for_import(tmp_path: Path) -> None:
+    place = unpacked(tmp_path, {**FILES, "pw-1.0.data/platlib/pw/more.py": "m = 1\n"})
+    assert (place / "pw/core.py").read_text() == "y = 1\n"
+    assert (place / "pw/more.py").read_text() == "m = 1\n"
+    assert (place / "pw-1.0.dist-info/METADATA").exists()
+
+
+def test_what_did_not_change_is_linked_with_its_bytecode(tmp_path: Path) -> None:
+    first = unpacked(tmp_path, FILES)
+    caches = [
+        py_compile.compile(str(first / name))
+        for name in ("pw/__init__.py", "pw/core.py")
+    ]
+    second = unpacked(tmp_path, {**FILES, "pw/core.py": "y = 2\n"}, first)
+    assert (second / "pw/__init__.py").samefile(first / "pw/__init__.py")
+    assert (second / "pw/data.bin").samefile(first / "pw/data.bin")
+    assert (second / "pw/core.py").read_text() == "y = 2\n"
+    assert (first / "pw/core.py").read_text() == "y = 1\n"
+    kept, gone = (second / os.path.relpath(str(path), first) for path in caches)
+    assert kept.exists()
+    assert not gone.exists()
+
+
+def test_where_nothing_can_be_linked_files_are_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError
+
+    first = unpacked(tmp_path, FILES)
+    monkeypatch.setattr(os, "link", refuse)
+    second = unpacked(tmp_path, FILES, first)
+    assert (second / "pw/core.py").read_text() == "y = 1\n"
+    assert not (second / "pw/core.py").samefile(first / "pw/core.py")

@@ -1,0 +1,250 @@
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from patchwheel.kit import interpreter
+from patchwheel.kit.errors import MachineError
+from patchwheel.kit.interpreter import (
+    Interpreter,
+    find_interpreter,
+    interpreter_hints,
+    noted,
+    probe,
+    recall,
+)
+
+if TYPE_CHECKING:
+    from tests.fixtures.support import Recorder
+
+OURS = f"{sys.version_info.major}.{sys.version_info.minor}"
+
+
+def fake(
+    path: Path, version: str, implementation: str = "cpython", *, free: bool = False
+) -> Path:
+    """Write a program that answers as an interpreter of that version would."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    answer = f'["{path}", "{version}", "{implementation}", {str(free).lower()}]'
+    path.write_text(f"#!/bin/sh\necho '{answer}'\n")
+    path.chmod(0o755)
+    return path
+
+
+def failing(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("#!/bin/sh\necho 'shim: no version is selected' >&2\nexit 127\n")
+    path.chmod(0o755)
+    return path
+
+
+@pytest.fixture
+def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A machine without any Python: PATH is one empty folder, uv has and gets none."""
+    path = tmp_path / "bin"
+    path.mkdir()
+    monkeypatch.setenv("PATH", str(path))
+    monkeypatch.setenv("UV_PYTHON_INSTALL_DIR", str(tmp_path / "uv"))
+    monkeypatch.setenv("UV_PYTHON_INSTALL_MIRROR", (tmp_path / "no-mirror").as_uri())
+    return path
+
+
+def test_probe_tells_a_real_interpreter_and_sees_through_virtual_environments() -> None:
+    found = probe(Path(sys.executable))
+    assert found is not None
+    assert found.python == OURS
+    assert found.tag == f"cp{OURS.replace('.', '')}"
+    assert found.path == Path(sys._base_executable).resolve()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("implementation", "free"), [("pypy", False), ("cpython", True)]
+)
+def test_only_an_ordinary_cpython_counts(
+    tmp_path: Path, *, implementation: str, free: bool
+) -> None:
+    assert probe(fake(tmp_path / "p", "3.12.1", implementation, free=free)) is None
+
+
+def test_what_answers_nonsense_or_cannot_run_is_no_interpreter(tmp_path: Path) -> None:
+    path = fake(tmp_path / "p", "3.12.1")
+    path.write_text("#!/bin/sh\necho 'Python 2'\n")
+    assert probe(path) is None
+    assert probe(tmp_path / "missing") is None
+    path.write_bytes(b"\x7fELF of another machine")
+    assert probe(path) is None
+
+
+def test_failing_shims_on_path_are_skipped(
+    tmp_path: Path,
+    bare: Path,
+    report: Recorder,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    failing(bare / "python3.77")
+    real = fake(tmp_path / "second" / "python3.77", "3.77.4")
+    monkeypatch.setenv("PATH", f"{bare}:{real.parent}")
+    found = find_interpreter("3.77", report=report)
+    assert found == Interpreter(path=real, version="3.77.4", tag="cp377", python="3.77")
+
+
+def test_a_plain_python3_of_that_version_counts_and_another_version_does_not(
+    bare: Path, report: Recorder
+) -> None:
+    fake(bare / "python3.77", "3.76.0")
+    fake(bare / "python3", "3.77.1")
+    assert find_interpreter("3.77", report=report).path == bare / "python3"
+
+
+@pytest.mark.parametrize("how", ["PYENV_ROOT", "home", "shims", "program"])
+def test_pyenv_versions_are_found_newest_first(
+    tmp_path: Path,
+    bare: Path,
+    report: Recorder,
+    monkeypatch: pytest.MonkeyPatch,
+    how: str,
+) -> None:
+    root = tmp_path / (".pyenv" if how == "home" else "elsewhere")
+    for version in ("3.77.2", "3.77.10", "3.7.17"):
+        fake(root / "versions" / version / "bin" / "python3.77", version)
+    failing(root / "shims" / "python3.77")
+    match how:
+        case "PYENV_ROOT":
+            monkeypatch.setenv("PYENV_ROOT", str(root))
+        case "home":
+            monkeypatch.setenv("HOME", str(tmp_path))
+        case "shims":
+            monkeypatch.setenv("PATH", str(root / "shims"))
+        case _:
+            (root / "libexec").mkdir()
+            failing(root / "libexec" / "pyenv")
+            (bare / "pyenv").symlink_to(root / "libexec" / "pyenv")
+    assert find_interpreter("3.77", report=report).version == "3.77.10"
+
+
+def test_managed_interpreters_of_uv_are_found(
+    tmp_path: Path, bare: Path, report: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    managed = fake(tmp_path / "managed", "3.77.5")
+    uv = bare / "uv"
+    uv.write_text(f"#!/bin/sh\necho {managed}\n")
+    uv.chmod(0o755)
+    monkeypatch.setattr(interpreter, "uv_bin", lambda: uv)
+    assert find_interpreter("3.77", report=report).path == managed
+    assert report.lines == []
+
+
+def test_the_last_resort_is_an_installation_by_uv_and_it_is_announced(
+    tmp_path: Path, bare: Path, report: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    managed = fake(tmp_path / "managed", "3.77.5")
+    uv, done = bare / "uv", tmp_path / "installed"
+    uv.write_text(
+        f'#!/bin/sh\n[ "$2" = install ] && {{ : > {done}; exit 0; }}\n'
+        f"[ -e {done} ] || exit 2\necho {managed}\n"
+    )
+    uv.chmod(0o755)
+    monkeypatch.setattr(interpreter, "uv_bin", lambda: uv)
+    assert find_interpreter("3.77", report=report).path == managed
+    assert "uv installs one" in report.lines[0]
+
+
+def test_none_anywhere_is_one_error_that_says_how_to_get_one(
+    bare: Path, report: Recorder
+) -> None:
+    with pytest.raises(MachineError, match=r"no Python 3\.77 was found") as caught:
+        find_interpreter("3.77", report=report)
+    assert "uv python install 3.77" in str(caught.value)
+    assert "--python" in str(caught.value)
+
+
+def test_the_explicit_interpreter_is_taken_before_any_other(
+    tmp_path: Path, bare: Path, report: Recorder
+) -> None:
+    fake(bare / "python3.77", "3.77.1")
+    mine = fake(tmp_path / "mine", "3.77.9")
+    assert find_interpreter("3.77", explicit=str(mine), report=report).path == mine
+
+
+def test_an_explicit_name_is_looked_for_past_failing_shims(
+    tmp_path: Path,
+    bare: Path,
+    report: Recorder,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    failing(bare / "mypython")
+    real = fake(tmp_path / "second" / "mypython", "3.77.4")
+    monkeypatch.setenv("PATH", f"{bare}:{real.parent}")
+    assert find_interpreter("3.77", explicit="mypython", report=report).path == real
+
+
+def test_the_explicit_version_number_means_a_search(
+    bare: Path, report: Recorder
+) -> None:
+    there = fake(bare / "python3.77", "3.77.1")
+    assert find_interpreter("3.77", explicit="3.77", report=report).path == there
+
+
+def test_a_wrong_explicit_interpreter_is_refused(
+    tmp_path: Path, bare: Path, report: Recorder
+) -> None:
+    wrong = fake(tmp_path / "wrong", "3.76.1")
+    with pytest.raises(MachineError, match=r"is Python 3\.76\.1") as caught:
+        find_interpreter("3.77", explicit=str(wrong), report=report)
+    assert caught.value.expected == "Python 3.77, which the manifest asks for"
+
+
+def test_a_failing_explicit_interpreter_is_refused(
+    tmp_path: Path, bare: Path, report: Recorder
+) -> None:
+    shim = failing(tmp_path / "shim")
+    for name in (str(shim), "no-such-python"):
+        with pytest.raises(MachineError, match="does not run as a CPython"):
+            find_interpreter("3.77", explicit=name, report=report)
+
+
+def test_uv_gets_what_it_needs_to_reach_things_and_no_resolution_settings(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("UV_INDEX_MINE_PASSWORD", "secret")
+    monkeypatch.setenv("UV_INDEX_URL", "https://other.example")
+    monkeypatch.setenv("UV_PRERELEASE", "allow")
+    env = interpreter.uv_env()
+    assert env["UV_INDEX_MINE_PASSWORD"] == "secret"
+    assert "UV_CACHE_DIR" in env
+    assert not {"UV_INDEX_URL", "UV_PRERELEASE"} & env.keys()
+
+
+def test_a_missing_uv_program_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none() -> str:
+        raise FileNotFoundError
+
+    monkeypatch.setattr("uv.find_uv_bin", none)
+    with pytest.raises(MachineError, match="uv"):
+        interpreter.uv_bin()
+
+
+def test_a_note_holds_while_the_file_is_the_same(tmp_path: Path) -> None:
+    file = tmp_path / "python"
+    file.write_text("one")
+    found = Interpreter(path=file, version="3.77.1", tag="cp377", python="3.77")
+    note = json.loads(json.dumps(noted(found)))
+    assert recall(note) == found
+    file.write_text("other")
+    assert recall(note) is None
+    file.unlink()
+    assert recall(note) is None
+    assert recall(None) is None
+    assert recall({"found": {}, "file": []}) is None
+
+
+def test_what_decides_the_search_is_in_the_hints(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    before = interpreter_hints()
+    monkeypatch.setenv("PYENV_VERSION", "3.77")
+    assert interpreter_hints() != before

@@ -1,0 +1,312 @@
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+
+from patchwheel.kit.errors import MachineError
+from patchwheel.kit.repo import Blob, GitError, Repository, scrub_environment
+from patchwheel.series.staged import applied, apply
+from tests.fixtures.support import git, make_patch, make_upstream, write
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+ODD = 'a "quoted" \\ näme\twith\nall.txt'
+NOT_UTF8 = b"caf\xe9.txt".decode(errors="surrogateescape")
+FILES = [
+    ("plain.txt", "100644", b"one\ntwo\nthree\n"),
+    ("bin/run", "100755", b"#!/bin/sh\n"),
+    ("empty", "100644", b""),
+    (ODD, "100644", b"odd\n"),
+    (NOT_UTF8, "100644", b"latin\n"),
+    ("-dash/x", "100644", b"\r\nno newline at end"),
+    ("data.bin", "100644", bytes(range(256)) * 40),
+]
+
+
+@pytest.fixture
+def repo(tmp_path: Path) -> Repository:
+    return Repository.bare(tmp_path / "bare.git")
+
+
+def test_imported_files_come_back_byte_for_byte(repo: Repository) -> None:
+    tree = repo.import_files(FILES)
+    found = repo.files(tree)
+    assert {p: b.mode for p, b in found.items()} == {p: m for p, m, _ in FILES}
+    data = repo.read([blob.oid for blob in found.values()])
+    assert {p: data[b.oid] for p, b in found.items()} == {p: d for p, _, d in FILES}
+
+
+def test_a_tree_depends_on_nothing_but_its_files(
+    repo: Repository, tmp_path: Path
+) -> None:
+    tree = repo.import_files(FILES)
+    assert Repository.bare(tmp_path / "other.git").import_files(FILES[::-1]) == tree
+    plain = [f for f in FILES if f[0] != NOT_UTF8]
+    write(tmp_path / "real", {path: data for path, _, data in plain})
+    (tmp_path / "real" / "bin" / "run").chmod(0o755)
+    commit = make_upstream(tmp_path / "real", {})
+    assert repo.import_files(plain) == git(
+        tmp_path / "real", "rev-parse", f"{commit}^{{tree}}"
+    )
+
+
+def test_no_files_are_the_empty_tree(repo: Repository) -> None:
+    empty = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"
+    assert repo.import_files([]) == empty
+    assert repo.files(empty) == {}
+
+
+def test_a_second_import_keeps_nothing_of_the_first(repo: Repository) -> None:
+    repo.import_files(FILES)
+    assert list(repo.files(repo.import_files(FILES[:1]))) == ["plain.txt"]
+
+
+def test_imports_at_the_same_time_each_get_their_own_tree(repo: Repository) -> None:
+    trees: dict[int, str] = {}
+
+    def work(number: int) -> None:
+        trees[number] = repo.import_files([("n", "100644", b"%d" % number)])
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for number, tree in trees.items():
+        oid = repo.files(tree)["n"].oid
+        assert repo.read([oid])[oid] == b"%d" % number
+    assert len(trees) == 4
+
+
+def test_an_import_that_fails_leaves_no_ref(repo: Repository) -> None:
+    with pytest.raises(GitError):
+        repo.import_files([("a", "100644", b""), ("b", "999999", b"")])
+    repo.import_files(FILES)
+    assert repo.git("for-each-ref") == b""
+
+
+def test_attributes_in_the_tree_change_no_byte(
+    repo: Repository, tmp_path: Path
+) -> None:
+    files = [
+        (".gitattributes", "100644", b"* text eol=crlf ident\n"),
+        ("a.txt", "100644", b"$Id$\nline\r\n"),
+    ]
+    repo.checkout(repo.import_files(files), tmp_path / "out")
+    assert (tmp_path / "out" / "a.txt").read_bytes() == b"$Id$\nline\r\n"
+
+
+def test_checkout_writes_bytes_and_modes(repo: Repository, tmp_path: Path) -> None:
+    out = tmp_path / "deep" / "out"
+    repo.checkout(repo.import_files(FILES), out)
+    for path, mode, data in FILES:
+        file = out / path
+        assert file.read_bytes() == data
+        assert bool(file.stat().st_mode & stat.S_IXUSR) == (mode == "100755")
+    assert len([p for p in out.rglob("*") if p.is_file()]) == len(FILES)
+
+
+def test_a_folder_is_renewed_and_only_what_differs_is_written(
+    repo: Repository, tmp_path: Path
+) -> None:
+    out, index = tmp_path / "out", tmp_path / "index"
+    out.mkdir()
+    files = [
+        ("kept.c", "100644", b"kept\n"),
+        ("written.c", "100644", b"right\n"),
+        ("run.sh", "100755", b"#!/bin/sh\n"),
+        ("gone/a.c", "100644", b"a\n"),
+    ]
+    repo.renew(repo.import_files(files), out, index)
+    kept = (out / "kept.c").stat()
+    # What a build may have done, an ignored file and a change that hides its date included.
+    times = (out / "written.c").stat()
+    (out / "written.c").write_text("wrong\n")
+    os.utime(out / "written.c", ns=(times.st_atime_ns, times.st_mtime_ns))
+    (out / "run.sh").chmod(0o644)
+    (out / "deep").mkdir()
+    (out / "deep/made.o").write_text("")
+    (out / ".gitignore").write_text("*.o\n")
+    repo.renew(repo.import_files(files[:3]), out, index)
+    assert sorted(p.name for p in out.rglob("*")) == ["kept.c", "run.sh", "written.c"]
+    assert (out / "written.c").read_bytes() == b"right\n"
+    assert (out / "run.sh").stat().st_mode & stat.S_IXUSR
+    again = (out / "kept.c").stat()
+    assert (again.st_ino, again.st_ctime_ns) == (kept.st_ino, kept.st_ctime_ns)
+
+
+def test_read_names_a_missing_object(repo: Repository) -> None:
+    with pytest.raises(GitError, match="cat-file") as caught:
+        repo.read(["0" * 39 + "1"])
+    assert "is missing" in caught.value.stderr
+    assert repo.read([]) == {}
+
+
+def test_has_and_tree_of(repo: Repository) -> None:
+    tree = repo.import_files(FILES)
+    assert repo.has(tree)
+    assert not repo.has("1" * 40)
+    with pytest.raises(GitError):
+        repo.tree_of("refs/heads/none")
+
+
+def test_changes_list_each_path_with_both_sides(repo: Repository) -> None:
+    old = repo.import_files(FILES)
+    edited = [("plain.txt", "100755", b"one\ntwo\n"), *FILES[2:]]
+    edited.append(("added", "100644", b"new"))
+    new = repo.import_files(edited)
+    changes = {c.path: c for c in repo.changes(old, new)}
+    assert {p: c.status for p, c in changes.items()} == {
+        "plain.txt": "M",
+        "bin/run": "D",
+        "added": "A",
+    }
+    assert changes["plain.txt"].old.mode == "100644"
+    assert changes["plain.txt"].new == repo.files(new)["plain.txt"]
+    assert changes["bin/run"].new == Blob(mode="000000", oid="0" * 40)
+    assert repo.changes(old, old) == []
+
+
+def test_odd_names_survive_changes(repo: Repository) -> None:
+    old = repo.import_files(FILES)
+    kept = [f for f in FILES if f[0] not in {ODD, NOT_UTF8}]
+    changes = repo.changes(old, repo.import_files(kept))
+    assert {c.path for c in changes} == {ODD, NOT_UTF8}
+
+
+def test_patches_apply_in_order_or_not_at_all(repo: Repository, tmp_path: Path) -> None:
+    upstream = tmp_path / "upstream"
+    make_upstream(upstream, {"plain.txt": FILES[0][2], "bin/run": FILES[1][2]})
+    first, second = tmp_path / "1.patch", tmp_path / "2.patch"
+    first.write_bytes(make_patch(upstream, {"plain.txt": "one\n2\nthree\n"}))
+    second.write_bytes(make_patch(upstream, {"plain.txt": "one\n2\n3\n", "new": "x\n"}))
+    tree = repo.import_files(FILES)
+    files = repo.files(apply(repo, tree, [first, second]))
+    data = repo.read([files["plain.txt"].oid, files["new"].oid])
+    assert list(data.values()) == [b"one\n2\n3\n", b"x\n"]
+    with pytest.raises(GitError) as caught:
+        apply(repo, tree, [second])
+    assert "plain.txt" in caught.value.stderr
+
+
+def test_a_kept_index_is_used_and_changes_nothing(
+    repo: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upstream, patch = tmp_path / "upstream", tmp_path / "1.patch"
+    make_upstream(upstream, {"plain.txt": FILES[0][2]})
+    patch.write_bytes(make_patch(upstream, {"plain.txt": "one\n2\nthree\n"}))
+    tree = repo.import_files(FILES)
+    made = apply(repo, tree, [patch])
+    repo.keep_index(tree)
+    words: list[str] = []
+    run = Repository.git
+
+    def watched(self: Repository, *args: str, **more: object) -> bytes:
+        words.extend(args)
+        return run(self, *args, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Repository, "git", watched)
+    assert apply(repo, tree, [patch]) == made
+    assert "apply" in words
+    assert "read-tree" not in words
+
+
+def test_what_is_tried_and_not_kept_leaves_nothing(
+    repo: Repository, tmp_path: Path
+) -> None:
+    upstream, patch = tmp_path / "upstream", tmp_path / "1.patch"
+    make_upstream(upstream, {"plain.txt": FILES[0][2]})
+    patch.write_bytes(make_patch(upstream, {"plain.txt": "one\n2\nthree\n"}))
+    tree = repo.import_files(FILES)
+    before = sorted(repo.git_dir.rglob("*"))
+    with applied(repo, tree, [patch]) as trial:
+        (change,) = trial.changes
+        assert trial.read([change.new.oid], but=()) == {
+            change.new.oid: b"one\n2\nthree\n"
+        }
+    assert not repo.has(change.new.oid)
+    assert sorted(repo.git_dir.rglob("*")) == before
+
+
+def test_a_commit_says_who_and_when(repo: Repository) -> None:
+    tree = repo.import_files(FILES)
+    who = {"name": "A", "mail": "a@example.org"}
+    first = repo.commit(tree, "subject\n\nbody\n", epoch=0, **who)
+    second = repo.commit(tree, "next", first, epoch=1_700_000_000, **who)
+    show = repo.text("show", "-s", "--format=%an <%ae> %at %ct %P", second)
+    assert show == f"A <a@example.org> 1700000000 1700000000 {first}"
+    assert repo.text("show", "-s", "--format=%ct", first) == "0"
+
+
+def test_the_users_configuration_and_hooks_do_not_count(
+    repo: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tmp_path / "gitconfig"
+    config.write_text("[diff]\n\tnoprefix = true\n[core]\n\tabbrev = 4\n")
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(config))
+    assert repo.git("config", "--get", "diff.noprefix", ok=(1,)) == b""
+
+
+@pytest.mark.parametrize("lock", ["refs/heads/x.lock", "config.lock"])
+def test_what_a_git_that_was_killed_locked_is_unlocked(
+    repo: Repository, lock: str
+) -> None:
+    tree = repo.import_files([("a", "100644", b"1")])
+    who = {"name": "n", "mail": "m"}
+    commit = repo.commit(tree, "x", epoch=0, **who)
+    (repo.git_dir / lock).parent.mkdir(parents=True, exist_ok=True)
+    (repo.git_dir / lock).touch()
+    words = ("update-ref", "refs/heads/x", commit)
+    if lock == "config.lock":
+        words = ("config", "x.y", "z")
+    # One that runs there may be the owner.
+    with subprocess.Popen(
+        ["git", "cat-file", "--batch"],
+        cwd=repo.git_dir,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as other:
+        assert other.stdin
+        assert other.stdout
+        other.stdin.write(f"{tree}\n".encode())
+        other.stdin.flush()
+        other.stdout.readline()
+        with pytest.raises(GitError, match="File exists"):
+            repo.git(*words)
+        other.kill()
+    repo.git(*words)
+    assert not (repo.git_dir / lock).exists()
+
+
+def test_a_failure_carries_what_git_said(repo: Repository) -> None:
+    with pytest.raises(GitError) as caught:
+        repo.git("rev-parse", "--verify", "none")
+    assert caught.value.status == 128
+    assert "fatal" in caught.value.stderr
+    assert "rev-parse" in str(caught.value)
+
+
+def test_git_missing_is_the_machines_fault(
+    repo: Repository, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(MachineError, match="git cannot be started"):
+        repo.git("version")
+
+
+def test_scrubbing_keeps_only_the_way_to_a_remote(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("GIT_DIR", "GIT_INDEX_FILE", "GIT_CONFIG_COUNT", "GIT_SSL_CAINFO"):
+        monkeypatch.setenv(name, "x")
+    scrub_environment()
+    assert [n for n in os.environ if n.startswith("GIT_")] == [
+        "GIT_ALLOW_PROTOCOL",
+        "GIT_SSL_CAINFO",
+    ]

@@ -1,0 +1,299 @@
+from __future__ import annotations
+
+import subprocess
+import tomllib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pytest
+from packaging.pylock import Pylock
+
+from patchwheel.kit import uv
+from patchwheel.kit.errors import InputError, MachineError
+from patchwheel.kit.interpreter import Interpreter
+from patchwheel.manifest.lock import Distribution
+from tests.fixtures.support import Recorder, make_index, make_wheel, sha256
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Places:
+    urls: tuple[str, ...] = ()
+    find_links: tuple[str, ...] = ()
+    equal: bool = False
+
+
+@pytest.fixture
+def wheels(tmp_path: Path) -> list[Path]:
+    folder = tmp_path / "wheels"
+    return [
+        make_wheel(folder, "pw-alpha", "1.0", {"pw_alpha.py": "x = 1\n"}),
+        make_wheel(folder, "pw-alpha", "1.1", {"pw_alpha.py": "x = 2\n"}),
+        make_wheel(
+            folder,
+            "pw-beta",
+            "2.0",
+            {"pw_beta.py": "x = 3\n"},
+            requires=["pw-alpha", 'pw-gamma; extra == "more"'],
+        ),
+    ]
+
+
+@pytest.fixture
+def index(tmp_path: Path, wheels: list[Path]) -> Places:
+    return Places(urls=(make_index(tmp_path / "simple", *wheels),))
+
+
+@pytest.fixture
+def python(tmp_path: Path, interpreter: Interpreter) -> Path:
+    return uv.make_venv(tmp_path / "venv", interpreter, log=tmp_path / "log")
+
+
+def versions(python: Path) -> str:
+    script = "from importlib.metadata import distributions as d; print(*sorted(x.name + x.version for x in d()))"
+    return subprocess.check_output([python, "-c", script], text=True).strip()
+
+
+def install(python: Path, requirements: list[str], **given: object) -> None:
+    settings = {"index": None, "offline": False, "report": Recorder(), **given}
+    uv.install(
+        python,
+        requirements,
+        log=python.parent / "log",
+        **settings,  # type: ignore[arg-type]
+    )
+
+
+def resolve(
+    requirements: list[str], interpreter: Interpreter, log: Path, **given: object
+) -> tuple[Distribution, ...]:
+    settings = {"offline": False, "report": Recorder(), **given}
+    return uv.resolve(
+        requirements,
+        interpreter=interpreter,
+        log=log,
+        **settings,  # type: ignore[arg-type]
+    )
+
+
+def test_an_environment_has_the_interpreter_and_nothing_else(
+    python: Path, interpreter: Interpreter
+) -> None:
+    assert python.resolve() == interpreter.path
+    assert versions(python) == ""
+
+
+def test_a_relocatable_environment_is_marked_so(
+    tmp_path: Path, interpreter: Interpreter
+) -> None:
+    folder = tmp_path / "venv"
+    uv.make_venv(folder, interpreter, log=tmp_path / "log", relocatable=True)
+    assert "relocatable = true" in (folder / "pyvenv.cfg").read_text()
+
+
+def test_an_environment_that_cannot_be_made_says_why(
+    tmp_path: Path, interpreter: Interpreter
+) -> None:
+    broken = Interpreter(
+        path=tmp_path / "none", version="3.12.1", tag="cp312", python="3.12"
+    )
+    with pytest.raises(MachineError, match="no virtual environment") as caught:
+        uv.make_venv(tmp_path / "venv", broken, log=tmp_path / "log")
+    assert caught.value.tail
+    assert caught.value.log == tmp_path / "log"
+
+
+def test_a_wheel_goes_in_by_url_and_hash(python: Path, wheels: list[Path]) -> None:
+    line = f"pw-alpha @ {wheels[0].as_uri()} --hash=sha256:{sha256(wheels[0])}"
+    install(python, [line])
+    assert versions(python) == "pw-alpha1.0"
+
+
+def test_new_bytes_under_an_equal_version_go_in_when_the_url_differs(
+    tmp_path: Path, python: Path
+) -> None:
+    for content in ("x = 1\n", "x = 2\n"):
+        wheel = make_wheel(
+            tmp_path / sha256(content.encode()), "pw-alpha", "1.0", {"pwa.py": content}
+        )
+        install(python, [f"pw-alpha @ {wheel.as_uri()} --hash=sha256:{sha256(wheel)}"])
+    said = subprocess.check_output([python, "-c", "import pwa; print(pwa.x)"])
+    assert said == b"2\n"
+
+
+def test_other_bytes_than_locked_are_refused(
+    python: Path, index: Places, wheels: list[Path]
+) -> None:
+    lines = [
+        f"pw-alpha==1.0 --hash=sha256:{sha256(b'other')}",
+        f"pw-alpha @ {wheels[0].as_uri()} --hash=sha256:{sha256(b'other')}",
+    ]
+    for line in lines:
+        with pytest.raises(InputError, match="cannot install") as caught:
+            install(python, [line], index=index)
+        assert "hash" in "\n".join(caught.value.tail).lower()
+    assert versions(python) == ""
+
+
+def test_nothing_goes_in_without_a_hash(python: Path, index: Places) -> None:
+    with pytest.raises(InputError):
+        install(python, ["pw-alpha==1.0"], index=index)
+    install(python, ["pw-alpha==1.0"], index=index, require_hashes=False)
+    assert versions(python) == "pw-alpha1.0"
+
+
+def test_dependencies_are_left_out_unless_asked_for(
+    tmp_path: Path, wheels: list[Path], index: Places, interpreter: Interpreter
+) -> None:
+    line = f"pw-beta @ {wheels[2].as_uri()}"
+    for no_deps, expected in ((True, "pw-beta2.0"), (False, "pw-alpha1.1 pw-beta2.0")):
+        python = uv.make_venv(
+            tmp_path / f"v{no_deps}", interpreter, log=tmp_path / "log"
+        )
+        install(python, [line], index=index, require_hashes=False, no_deps=no_deps)
+        assert versions(python) == expected
+
+
+def test_a_missing_file_is_an_error_of_the_input(tmp_path: Path, python: Path) -> None:
+    missing = (tmp_path / "pw_alpha-1.0-py3-none-any.whl").as_uri()
+    with pytest.raises(InputError, match="cannot install"):
+        install(python, [f"pw-alpha @ {missing}"], require_hashes=False)
+
+
+def test_offline_says_that_a_first_run_must_not_be(python: Path) -> None:
+    nowhere = Places(urls=("https://nowhere.invalid/simple",))
+    with pytest.raises(InputError) as caught:
+        install(
+            python, ["pw-alpha==1"], index=nowhere, offline=True, require_hashes=False
+        )
+    assert "--offline" in str(caught.value.hint)
+
+
+def test_a_full_disk_is_an_error_of_the_machine(
+    tmp_path: Path, python: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = tmp_path / "uv"
+    fake.write_text(
+        "#!/bin/sh\necho 'error: No space left on device (os error 28)'\nexit 2\n"
+    )
+    fake.chmod(0o755)
+    monkeypatch.setattr(uv, "uv_bin", lambda: fake)
+    with pytest.raises(MachineError, match="no room"):
+        install(python, [])
+
+
+def test_downloads_become_progress(
+    tmp_path: Path, python: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = tmp_path / "uv"
+    fake.write_text(
+        "#!/bin/sh\necho 'Downloading a (3MiB)'; echo 'Downloading b (1.5KiB)'\n"
+        "echo ' Downloaded a'; echo; echo ' Downloaded b'\n"
+    )
+    fake.chmod(0o755)
+    monkeypatch.setattr(uv, "uv_bin", lambda: fake)
+    report = Recorder()
+    install(python, [], report=report)
+    total = (3 << 20) + 1536
+    assert [(done, whole) for _, done, whole in report.steps] == [
+        *((0, 3 << 20), (0, total), (3 << 20, total), (total, total)),
+    ]
+
+
+def test_resolution_names_versions_and_the_hashes_of_what_fits(
+    tmp_path: Path, index: Places, wheels: list[Path], interpreter: Interpreter
+) -> None:
+    found = resolve(["pw-beta"], interpreter, tmp_path / "log", index=index)
+    assert found == (
+        Distribution(name="pw-alpha", version="1.1", hashes=(sha256(wheels[1]),)),
+        Distribution(name="pw-beta", version="2.0", hashes=(sha256(wheels[2]),)),
+    )
+
+
+def test_constraints_and_overrides_bind(
+    tmp_path: Path, index: Places, interpreter: Interpreter
+) -> None:
+    log = tmp_path / "log"
+    lower = resolve(
+        ["pw-beta"], interpreter, log, index=index, constraints=["pw-alpha<1.1"]
+    )
+    assert lower[0].version == "1.0"
+    forced = resolve(
+        ["pw-beta", "pw-alpha>1"],
+        interpreter,
+        log,
+        index=index,
+        overrides=["pw-alpha==1.0"],
+    )
+    assert forced[0].version == "1.0"
+
+
+def test_wheels_in_a_folder_are_resolved_and_hashed(
+    tmp_path: Path, wheels: list[Path], interpreter: Interpreter
+) -> None:
+    folder = Places(find_links=(str(wheels[0].parent), str(tmp_path / "missing")))
+    index = Places(urls=((tmp_path / "gone").as_uri(),), find_links=folder.find_links)
+    for places in (folder, index):
+        words = uv.index_arguments(places)
+        assert words == ["--no-index", "--find-links", str(wheels[0].parent)]
+    found = resolve(["pw-alpha==1.0"], interpreter, tmp_path / "log", index=folder)
+    assert found[0].hashes == (sha256(wheels[0]),)
+
+
+def test_what_cannot_be_resolved_is_explained(
+    tmp_path: Path, index: Places, interpreter: Interpreter
+) -> None:
+    with pytest.raises(InputError, match="no set of versions") as caught:
+        resolve(["pw-alpha>=7"], interpreter, tmp_path / "log", index=index)
+    assert "pw-alpha>=7" in "\n".join(caught.value.tail)
+    assert caught.value.hint is None
+
+
+def test_a_file_without_a_sha256_cannot_be_locked(tmp_path: Path) -> None:
+    text = '[[packages]]\nname = "pw-alpha"\nversion = "1"\nwheels = []\n'
+    with pytest.raises(InputError, match="pw-alpha: no wheel"):
+        uv._locked(text, tmp_path / "log")
+
+
+def test_pylock_says_where_each_file_is(
+    tmp_path: Path, index: Places, wheels: list[Path], interpreter: Interpreter
+) -> None:
+    text = uv.pylock(
+        ["pw-alpha==1.0", f"pw-beta @ {wheels[2].as_uri()}"],
+        interpreter=interpreter,
+        index=index,
+        offline=True,
+        log=tmp_path / "log",
+    )
+    pylock = Pylock.from_dict(tomllib.loads(text))
+    alpha, beta = pylock.packages
+    assert alpha.wheels
+    assert alpha.wheels[0].hashes == {"sha256": sha256(wheels[0])}
+    assert beta.archive
+    assert beta.archive.hashes == {"sha256": sha256(wheels[2])}
+
+
+def test_unmet_requirements_are_found(
+    tmp_path: Path, python: Path, wheels: list[Path]
+) -> None:
+    log = tmp_path / "log"
+    install(python, [f"pw-beta @ {wheels[2].as_uri()}"], require_hashes=False)
+    (problem,) = uv.conflicts(python, log=log)
+    assert "pw-alpha" in problem
+    install(python, [f"pw-alpha @ {wheels[0].as_uri()}"], require_hashes=False)
+    assert uv.conflicts(python, log=log) == []
+    with pytest.raises(InputError, match="cannot check"):
+        uv.conflicts(tmp_path / "none", log=log)
+
+
+def test_the_main_index_comes_first_and_no_index_means_none() -> None:
+    places = Places(urls=("https://main.example/simple", "https://more.example/simple"))
+    assert uv.index_arguments(places) == [
+        *("--default-index", "https://main.example/simple"),
+        *("--index", "https://more.example/simple"),
+    ]
+    assert uv.index_arguments(None) == ["--no-index"]
+    equal = Places(urls=places.urls[:1], equal=True)
+    assert uv.index_arguments(equal)[2:] == ["--index-strategy", "unsafe-best-match"]

@@ -1,0 +1,637 @@
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import re
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from patchwheel.build.requirements import (
+    Shop,
+    build_environment,
+    static_build_requirements,
+)
+from patchwheel.guest import survey_build
+from patchwheel.kit import uv
+from patchwheel.kit.errors import BuildError, InputError
+from patchwheel.kit.repo import Repository
+from patchwheel.locking.inventory import made_with, survey_pin
+from patchwheel.manifest.model import Fork, UpstreamWheel
+from patchwheel.source.fetch import Source
+from patchwheel.source.index import IndexConfig, load_index_config
+from patchwheel.wheelfile.read import read_wheel
+from tests.fixtures import support
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from patchwheel.build.sandbox import Wanted
+    from patchwheel.kit.interpreter import Interpreter
+    from patchwheel.kit.store import Store
+    from patchwheel.locking.inventory import Surveyed
+
+TINYEXT = Path(__file__).parents[1] / "packages" / "tinyext"
+# What meson-python shows of itself, without meson: files that are copied, and one that ninja makes.
+MESONPY = """\
+import json, os, pathlib
+
+class Project:
+    def build(self):
+        raise SystemExit("this would compile")
+
+class _WheelBuilder:
+    def _install_path(self, wheel, origin, destination, *more):
+        raise SystemExit("this would read what is not built")
+
+def build_wheel(out, settings):
+    Project().build()
+    build = pathlib.Path(settings["build-dir"])
+    (build / "meson-info").mkdir(parents=True)
+    read = [os.path.abspath("meson.build")]
+    (build / "meson-info" / "intro-buildsystem_files.json").write_text(json.dumps(read))
+    (build / "build.ninja").write_text(
+        "build x.c: CUSTOM_COMMAND gen.py\\n"
+        "build x.so: c_LINKER x.c\\n"
+        "build meson-internal__clean: CUSTOM_COMMAND PHONY\\n"
+        "build clean: phony meson-internal__clean\\n"
+        "build all: phony x.so\\n"
+    )
+    open("pyproject.toml").close()
+    open("README.md").close()
+    for name in ("a.py", "both.py"):
+        destination = pathlib.PurePath("pw_demo", name)
+        _WheelBuilder()._install_path(None, os.path.abspath(name), destination, 1, 2)
+    _WheelBuilder()._install_path(None, build / "x.so", pathlib.PurePath("pw_demo/x.so"))
+    return "pw_demo-1.0-py3-none-any.whl"
+"""
+NINJA = """\
+#!/usr/bin/env python3
+import json, os, runpy, subprocess, sys
+build, words = sys.argv[2], sys.argv[3:]
+source = os.environ["PATCHWHEEL_SURVEY_ROOT"]
+python = os.path.join(os.path.dirname(os.path.abspath(__file__)), "python")
+command = [python, source + "/gen.py", source + "/both.py"]
+if words == ["-t", "compdb"]:
+    made = {"x.c": " ".join(command), "x.so": "gcc x.c", "meson-internal__clean": " ".join(command)}
+    print(json.dumps([{"output": output, "command": text} for output, text in made.items()]))
+elif words == ["-t", "inputs", "all"]:
+    print("x.c"); print(os.path.relpath(source + "/fast.h", build))
+elif words == ["-k", "0", "x.c"]:
+    sys.exit(subprocess.call(command, cwd=build))
+else:
+    sys.exit(f"unexpected {words}")
+"""
+FILES = {
+    "pyproject.toml": '[build-system]\nbuild-backend = "mesonpy"\nrequires = []\n',
+    "meson.build": "project('pw-demo')\n",
+    "README.md": "demo\n",
+    "a.py": "a = 1\n",
+    "both.py": "table = 1\n",
+    "fast.h": "#define X\n",
+    "helper.py": "import json\n",
+    "data/more.txt": "1\n",
+    "unused.py": "",
+    "gen.py": "import subprocess, sys, helper\nopen(sys.argv[1]).close()\n"
+    "open(helper.__file__.replace('helper.py', 'data/more.txt')).close()\n"
+    "subprocess.run(['cython', '-o', 'x.c'], check=True)\nassert open('x.c').read() == ''\n",
+}
+FORK = Fork(
+    name="pw-demo",
+    version="1.0",
+    patches=Path("/nowhere"),
+    upstream_wheel=UpstreamWheel(distribution="pw-demo"),
+)
+
+
+def source_of(folder: Path, files: Mapping[str, str | bytes], fork: Fork) -> Source:
+    repo = Repository.bare(folder / "git")
+    rows = (
+        (n, "100644", t.encode() if isinstance(t, str) else t) for n, t in files.items()
+    )
+    return Source(
+        fork=fork,
+        git_dir=repo.git_dir,
+        tree=repo.import_files(rows),
+        epoch=support.EPOCH,
+        origin="sdist",
+    )
+
+
+class Bench:
+    """Surveys projects with the stand-in for meson-python."""
+
+    def __init__(self, folder: Path, store: Store, interpreter: Interpreter) -> None:
+        self.folder, self.store, self.interpreter = folder, store, interpreter
+        self.env = folder / "env"
+        uv.make_venv(self.env, interpreter, log=folder / "venv.log")
+        packages = next(self.env.glob("lib/python3*/site-packages"))
+        support.write(packages, {"mesonpy.py": MESONPY})
+        support.write(self.env, {"bin/ninja": NINJA})
+        (self.env / "bin" / "ninja").chmod(0o755)
+
+    def survey(
+        self, files: Mapping[str, str], base: Mapping[str, str] | Path | None = None
+    ) -> Surveyed:
+        if base is not None and not isinstance(base, Path):
+            base = support.make_wheel(self.folder / "base", "pw-demo", "1.0", base)
+        return survey_pin(
+            source_of(self.folder, files, FORK), self.env, self.shop, base=base
+        )
+
+    @property
+    def shop(self) -> Shop:
+        return shop(self.interpreter, self.store, sandbox="none")
+
+
+@pytest.fixture
+def bench(tmp_path: Path, store: Store, interpreter: Interpreter) -> Bench:
+    return Bench(tmp_path, store, interpreter)
+
+
+def test_a_survey_finds_outputs_and_everything_that_is_read(bench: Bench) -> None:
+    found = bench.survey(FILES)
+    assert found.gap is None
+    assert found.survey.verbatim == {
+        "pw_demo/a.py": "a.py",
+        "pw_demo/both.py": "both.py",
+    }
+    assert found.survey.built == ("pw_demo/x.so",)
+    # gen.py says none of helper.py and data/more.txt to ninja.
+    assert found.survey.reads == {
+        *("meson.build", "README.md", "both.py", "fast.h"),
+        *("gen.py", "helper.py", "data/more.txt"),
+    }
+
+
+def test_a_script_that_reads_pyproject_is_seen(bench: Bench) -> None:
+    more = "open(sys.argv[1].replace('both.py', 'pyproject.toml')).close()\n"
+    found = bench.survey({**FILES, "gen.py": FILES["gen.py"] + more})
+    assert "pyproject.toml" in found.survey.reads
+
+
+def test_the_base_is_compared(bench: Bench) -> None:
+    base = {"pw_demo/a.py": "a = 1\n", "pw_demo/both.py": "published otherwise\n"}
+    base |= {"pw_demo/x.so": "_cython_3_2_9\0 (NumPy 1.25)", "pw_demo.libs/a.so": ""}
+    found = bench.survey(FILES, base)
+    assert found.gap is None
+    assert found.survey.verbatim == {"pw_demo/a.py": "a.py"}
+    assert found.survey.built == ("pw_demo/both.py", "pw_demo/x.so")
+    assert found.made_with == {"cython": "3.2.9", "numpy-target": "1.25"}
+    other = bench.survey(FILES, {**base, "pw_demo/extra.py": ""})
+    assert other.gap == "it has pw_demo/extra.py"
+
+
+def test_a_base_whose_record_lies(bench: Bench) -> None:
+    wheel = support.make_wheel(bench.folder / "lie", "pw-demo", "1.0", {"a.py": "one"})
+    with zipfile.ZipFile(wheel) as archive:
+        files = {n: archive.read(n) for n in archive.namelist()}
+    with zipfile.ZipFile(wheel, "w") as archive:
+        for name, data in files.items():
+            archive.writestr(name, b"two" if name == "a.py" else data)
+    with pytest.raises(InputError, match="other bytes than RECORD"):
+        bench.survey(FILES, wheel)
+
+
+def test_a_project_that_cannot_be_configured(bench: Bench) -> None:
+    files = {n: t for n, t in FILES.items() if n != "README.md"}
+    with pytest.raises(BuildError, match="the project cannot be configured") as caught:
+        bench.survey(files)
+    assert "README.md" in str(caught.value)
+
+
+def test_a_backend_without_files(bench: Bench) -> None:
+    packages = next(bench.env.glob("lib/python3*/site-packages"))
+    text = MESONPY.replace("    for name in", "    return ''\n    for name in")
+    support.write(packages, {"mesonpy.py": text})
+    with pytest.raises(BuildError, match="names no files"):
+        bench.survey(FILES)
+
+
+def test_another_backend_builds_and_nothing_of_it_is_a_copy(bench: Bench) -> None:
+    backend = (
+        "import shutil\ndef build_wheel(out, settings):\n    open('a.py').close()\n"
+    )
+    backend += "    return shutil.copy('ready.whl', out + '/' + NAME)[len(out) + 1:]\n"
+    wheel = support.make_wheel(bench.folder / "w", "pw-demo", "1.0", {"a.py": ""})
+    backend = f"NAME = {wheel.name!r}\n" + backend
+    text = '[build-system]\nbuild-backend = "own"\nbackend-path = ["tools"]\nrequires = []\n'
+    files = {"pyproject.toml": text, "tools/own.py": backend, "a.py": ""}
+    source = source_of(bench.folder, {**files, "ready.whl": wheel.read_bytes()}, FORK)
+    found = survey_pin(source, bench.env, bench.shop, base=None)
+    assert found.survey.verbatim == {}
+    assert found.survey.built == ("a.py",)
+    assert found.survey.reads == {"a.py", "ready.whl", "tools/own.py"}
+
+
+def test_libraries_reveal_their_makers(tmp_path: Path) -> None:
+    files = {
+        "x/a.so": "_cython_3_2_9\0_cython_3_2_9\0",
+        "x/b.so": "_cython_3_2_9\0release 13.2, V13.2.51\0",
+        "x/c.so": "_cython_3_1_0a1\0",
+        "x/d.py": "_cython_1_1_1\0",
+        "x.libs/libopenblas-1.so.0": "OpenBLAS 0.3.31.dev",
+        "x.libs/libother.so": "nothing",
+    }
+    wheel = read_wheel(support.make_wheel(tmp_path, "x", "1.0", files))
+    assert made_with(wheel) == {
+        "cython": "3.2.9",
+        "cuda": "13.2",
+        "openblas": "0.3.31",
+        "blas": "libopenblas-1.so.0",
+    }
+
+
+def run_as(name: str, code: str, env: Mapping[str, str]) -> str:
+    text = f"import runpy\nfound = runpy.run_path({survey_build.__file__!r}, run_name={name!r})\n"
+    done = subprocess.run(
+        [sys.executable, "-c", text + code],
+        env={**os.environ, **env},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_it_watches_a_process(tmp_path: Path) -> None:
+    root, log = tmp_path / "root", tmp_path / "log"
+    support.write(
+        root, {"a.txt": "", "b.txt": "", "pyproject.toml": "", "file_util.py": ""}
+    )
+    log.touch()
+    code = f"""
+import os
+root = {str(root)!r}
+for _ in range(2):
+    open(root + "/a.txt").close()
+open(os.open(root + "/pyproject.toml", os.O_RDONLY)).close()
+open({str(tmp_path / "outside")!r}, "w").close()
+exec(compile("def copy(path): open(path).close()", root + "/file_util.py", "exec"))
+found["watch"].__globals__["shipping"] = True
+copy(root + "/b.txt")
+"""
+    env = {survey_build.LOG: str(log), survey_build.ROOT: str(root)}
+    run_as("sitecustomize", code, env)
+    assert log.read_text().split("\0") == ["\na.txt", ""]
+
+
+def test_what_a_script_of_the_project_opens_is_noted_beside_its_name(
+    tmp_path: Path,
+) -> None:
+    root, log = tmp_path / "root", tmp_path / "log"
+    code = "import sys, os\nfor name in ('given', 'found'): open(os.path.dirname(sys.argv[1]) + '/' + name).close()\n"
+    support.write(root, {"tools/gen.py": code, "tools/given": "", "tools/found": ""})
+    trace = tmp_path / "trace"
+    source = Path(survey_build.__file__).read_text()
+    support.write(trace, {"sitecustomize.py": source})
+    log.touch()
+    env = {
+        survey_build.LOG: str(log),
+        survey_build.ROOT: str(root),
+        "PYTHONPATH": str(trace),
+    }
+    words = [sys.executable, "tools/gen.py", "tools/given"]
+    subprocess.run(words, cwd=root, env={**os.environ, **env}, check=True)
+    assert log.read_text() == "tools/gen.py\ntools/found\0"
+
+
+def test_meson_python_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, build = tmp_path / "src", tmp_path / "build"
+    support.write(source, {n: t for n, t in FILES.items() if n != "gen.py"})
+    support.write(source, {"gen.py": "import sys\nopen(sys.argv[1]).close()\n"})
+    ninja = tmp_path / "bin" / "ninja"
+    support.write(tmp_path, {"bin/ninja": NINJA})
+    ninja.chmod(0o755)
+    (ninja.parent / "python").symlink_to(sys.executable)
+    module = ModuleType("mesonpy")
+    exec(MESONPY, module.__dict__)
+    monkeypatch.setitem(sys.modules, "mesonpy", module)
+    monkeypatch.chdir(source)
+    monkeypatch.setenv("NINJA", str(ninja))
+    monkeypatch.setenv(survey_build.ROOT, str(source))
+    monkeypatch.setenv(survey_build.LOG, str(tmp_path / "log"))
+    settings = json.dumps({"build-dir": str(build)})
+    words = ["x", "mesonpy", str(tmp_path), settings, "generate"]
+    monkeypatch.setattr(sys, "argv", words)
+    survey_build.main()
+    answer = json.loads((tmp_path / "survey.json").read_text())
+    assert answer["outputs"]["pw_demo/a.py"] == "a.py"
+    assert answer["outputs"]["pw_demo/x.so"] == "//x.so"
+    assert {"fast.h", "meson.build"} <= set(answer["read"])
+    stub = tmp_path / "stubs" / "cython"
+    for words in (["-o", "1.c"], ["-o2.c"], ["--output-file=3.c", "x.pyx"]):
+        subprocess.run([stub, *words], cwd=tmp_path, check=True)
+    assert {p.name for p in tmp_path.glob("*.c")} == {"1.c", "2.c", "3.c"}
+
+
+BUILD = r"""
+build all: phony meson-test-prereq mod.so $
+  sub/by$ default.txt
+build meson-test-prereq: phony for_tests.txt
+build mod.so: c_LINKER mod.so.p/gen.c.o | lib.so.p/lib.so.symbols
+build mod.so.p/gen.c.o: c_COMPILER mod.so.p/gen.c || ./second.h
+build mod.so.p/gen.c: CUSTOM_COMMAND ../src/gen.in
+build first.c second.h | third.h: CUSTOM_COMMAND_DEP chained.txt | PHONY
+build chained.txt: CUSTOM_COMMAND ../src/tool.py |@ checked.txt
+build checked.txt: CUSTOM_COMMAND ../src/tool.py
+build lib.so.p/lib.so.symbols: SHSYM lib.so
+build lib.so: c_LINKER lib.c.o
+build sub/by$ default.txt: CUSTOM_COMMAND ../src/$$a$:b.py
+build for_tests.txt: CUSTOM_COMMAND ../src/tool.py ../src/$$
+build beside.txt: CUSTOM_COMMAND ../src/tool.py
+build installed.txt: CUSTOM_COMMAND ../src/tool.py
+build asked_for.txt: CUSTOM_COMMAND installed.txt ../src/tool.py
+build meson-internal__install: CUSTOM_COMMAND PHONY | all
+build install: phony meson-internal__install
+build TAGS: CUSTOM_COMMAND PHONY
+build PHONY: phony
+build build.ninja: REGENERATE_BUILD ../src/meson.build
+default all
+"""
+
+
+@pytest.mark.parametrize("installed", [(), ("installed.txt",), ("./installed.txt",)])
+def test_only_commands_that_make_what_the_build_needs_are_generators(
+    installed: tuple[str, ...],
+) -> None:
+    assert survey_build.generated(BUILD, ["all", *installed]) == {
+        "mod.so.p/gen.c",
+        *("first.c", "second.h", "third.h", "chained.txt", "checked.txt"),
+        *("sub/by default.txt", "for_tests.txt"),
+        *(["installed.txt"] if installed else ()),
+    }
+
+
+def test_a_source_file_needs_no_command() -> None:
+    assert survey_build.generated(BUILD, ["../src/gen.in"]) == set()
+
+
+class Command:
+    """A command of setuptools."""
+
+    def __init__(self, name: str, build_lib: str) -> None:
+        self.name, self.build_lib, self.ran = name, build_lib, False
+        extension = SimpleNamespace(
+            name="pw.x",
+            sources=["src/x.pyx"],
+            depends=["src/x.h"],
+            define_macros=[("KEY", "1"), ("FLAG", None)],
+            libraries=["m"],
+        )
+        self.extensions = [extension] if name == "build_ext" else None
+        self.libraries = [("low", {"sources": ["src/low.c"]})]
+
+    def ensure_finalized(self) -> None:
+        pass
+
+    def get_outputs(self) -> list[str]:
+        return [f"{self.build_lib}/pw/x.so"]
+
+    def get_ext_fullpath(self, _name: str) -> str:
+        return f"{self.build_lib}/pw/x.so"
+
+    def get_output_mapping(self) -> dict[str, str]:
+        return {f"{self.build_lib}/pw/a.py": "src/a.py"}
+
+
+def test_setuptools_is_followed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lib = tmp_path / "lib"
+    seen: list[tuple[str, bool]] = []
+
+    class Distribution:
+        def __init__(self) -> None:
+            self.have_run: dict[str, bool] = {}
+
+        def get_command_obj(self, name: str) -> Command:
+            return Command(name, str(lib))
+
+        def run_command(self, name: str) -> None:
+            seen.append((name, watcher.shipping))
+
+    def build_wheel(out: str, settings: Any) -> str:  # noqa: ANN401
+        for name in ("build_py", "build_clib", "build_ext"):
+            Distribution().run_command(name)
+        with zipfile.ZipFile(f"{out}/pw.whl", "w") as archive:
+            archive.writestr("pw/a.py", "")
+            archive.write(lib / "pw" / "x.so", "pw/x.so")
+        return "pw.whl"
+
+    watcher: Any = ModuleType("sitecustomize")
+    watcher.shipping = False
+    modules: dict[str, dict[str, object]] = {
+        "setuptools.dist": {"Distribution": Distribution},
+        "pw_backend": {"legacy": SimpleNamespace(build_wheel=build_wheel)},
+    }
+    for name, values in modules.items():
+        module = ModuleType(name)
+        module.__dict__.update(values)
+        monkeypatch.setitem(sys.modules, name, module)
+    monkeypatch.setitem(sys.modules, "sitecustomize", watcher)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _name: True)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(survey_build.ROOT, str(tmp_path))
+    out = tmp_path / "out"
+    out.mkdir()
+    words = ["x", "pw_backend:legacy", str(out), "{}", "generate"]
+    monkeypatch.setattr(sys, "argv", words)
+    survey_build.main()
+    answer = json.loads((out / "survey.json").read_text())
+    assert answer["outputs"] == {"pw/a.py": "src/a.py", "pw/x.so": "//pw/x.so"}
+    assert answer["read"] == ["src/low.c", "src/x.pyx", "src/x.h"]
+    library, extension = answer["steps"]
+    assert library == {"inputs": ["src/low.c"]}
+    assert extension["inputs"] == ["src/x.pyx", "src/x.h"]
+    assert extension["macros"] == [["KEY", "1"], ["FLAG", ""]]
+    assert json.loads(extension["command"]) == {"libraries": ["m"], "name": "pw.x"}
+    assert seen[0] == ("build_py", True)
+    assert not watcher.shipping
+
+
+def real_environment(
+    tree: Path, fork: Fork, interpreter: Interpreter, store: Store
+) -> Path:
+    index = load_index_config(tree)
+    report = support.Recorder()
+    requires = uv.resolve(
+        static_build_requirements(tree, fork),
+        interpreter=interpreter,
+        index=index,
+        offline=False,
+        log=tree.parent / "resolve.log",
+        report=report,
+    )
+    return build_environment(requires, [], shop(interpreter, store, index=index))
+
+
+def shop(
+    interpreter: Interpreter,
+    store: Store,
+    *,
+    index: IndexConfig | None = None,
+    sandbox: Wanted = "auto",
+) -> Shop:
+    return Shop(
+        find_interpreter=lambda: interpreter,
+        find_index=lambda: index or IndexConfig(urls=(), find_links=()),
+        store=store,
+        report=support.Recorder(),
+        sandbox=sandbox,
+    )
+
+
+def survey_really(
+    folder: Path,
+    files: Mapping[str, str | bytes],
+    interpreter: Interpreter,
+    store: Store,
+) -> Surveyed:
+    support.write(folder / "tree", files)
+    source = source_of(folder, files, FORK)
+    return survey_pin(
+        source,
+        real_environment(folder / "tree", FORK, interpreter, store),
+        shop(interpreter, store),
+        base=None,
+    )
+
+
+@pytest.mark.network
+def test_a_real_meson_project(
+    tmp_path: Path, interpreter: Interpreter, store: Store
+) -> None:
+    files = {
+        str(path.relative_to(TINYEXT)): path.read_bytes()
+        for path in TINYEXT.rglob("*")
+        if path.is_file()
+    }
+    survey = survey_really(tmp_path, files, interpreter, store).survey
+    shipped = ("__init__.py", "pure.py", "scale.pxd", "data/weights.txt")
+    assert survey.verbatim == {f"tinyext/{n}": f"src/tinyext/{n}" for n in shipped}
+    assert "tinyext/units.py" in survey.built
+    assert [name.partition(".")[0] for name in survey.built] == [
+        *("tinyext/_fast", "tinyext/_pairs", "tinyext/units"),
+    ]
+    assert {"src/tinyext/pure.py", "src/tinyext/generate.py"} <= survey.reads
+    assert "src/tinyext/__init__.py" not in survey.reads
+
+
+# As NumPy does: each command that Meson adds by itself is then a script of the project.
+VENDORED = """\
+import sys
+from mesonbuild.mesonmain import main
+sys.exit(main())
+"""
+TRAPS = {
+    "pyproject.toml": '[build-system]\nbuild-backend = "mesonpy"\nrequires = ["meson-python"]\n'
+    '[project]\nname = "pw-demo"\nversion = "1.0"\n'
+    '[tool.meson-python]\nmeson = "vendored/meson.py"\n',
+    "vendored/meson.py": VENDORED,
+    ".clang-format": "",
+    "meson.build": """\
+project('pw-demo', version: '1.0', default_options: ['prefix=@PREFIX@', 'b_coverage=true'])
+py = import('python').find_installation(pure: false)
+place = py.get_install_dir() / 'pw_demo'
+py.install_sources('a.py', subdir: 'pw_demo')
+units = custom_target(
+  'units', output: ['units.txt', 'units.py'], command: [py, files('gen.py'), '@OUTPUT@'],
+  build_by_default: false,
+)
+custom_target(
+  'table', output: 'table.py', command: [py, files('show.py'), units[1]], capture: true,
+  install: true, install_dir: place,
+)
+custom_target(
+  'late', output: 'late.py', command: [py, files('gen.py'), '@OUTPUT@'],
+  build_by_default: false, install: true, install_dir: place,
+)
+trap = files('trap.py')
+wipe = custom_target(
+  'wipe', output: 'wiped.txt', command: [py, trap, '@OUTPUT@'], build_by_default: false,
+)
+custom_target(
+  'again', output: 'again.txt', command: [py, trap, wipe], capture: true, build_by_default: false,
+)
+publish = run_target('publish', command: [py, trap])
+# The very command of a generator.
+run_target('twin', command: [py, files('gen.py'), units])
+alias_target('everything', publish, wipe)
+test('trap', py, args: trap)
+benchmark('trap', py, args: trap)
+""",
+    "a.py": "a = 1\n",
+    "gen.py": "import pathlib, sys\n"
+    "pathlib.Path(__file__).with_name('units.csv').read_text()\n"
+    "for name in sys.argv[1:]: pathlib.Path(name).touch()\n",
+    "units.csv": "1\n",
+    "show.py": "import pathlib\npathlib.Path(__file__).with_name('names.csv').read_text()\n",
+    "names.csv": "1\n",
+    "trap.py": "import pathlib, sys\npathlib.Path('@SPRUNG@').touch()\n"
+    "for name in sys.argv[1:]: pathlib.Path(name).touch()\n",
+}
+
+
+@pytest.mark.network
+def test_no_target_beside_the_build_is_run_for_a_project_that_brings_its_meson(
+    tmp_path: Path, interpreter: Interpreter, store: Store
+) -> None:
+    sprung, prefix = tmp_path / "sprung", tmp_path / "prefix"
+    files = {
+        name: text.replace("@SPRUNG@", str(sprung)).replace("@PREFIX@", str(prefix))
+        for name, text in TRAPS.items()
+    }
+    support.write(tmp_path / "tree", files)
+    environment = real_environment(tmp_path / "tree", FORK, interpreter, store)
+    # Without a sandbox, what is run here can install files anywhere.
+    unguarded = shop(interpreter, store, sandbox="none")
+    found = survey_pin(
+        source_of(tmp_path, files, FORK), environment, unguarded, base=None
+    )
+    assert not sprung.exists()
+    assert not prefix.exists()
+    log = (store.root / "logs" / FORK.name / "survey.log").read_text()
+    assert "meson-internal__" not in log
+    steps = re.findall(r"(?m)^\[\d+/\d+\] ([A-Z]\w+ \w+)", log)
+    assert sorted(steps) == ["Generating late", "Generating table", "Generating units"]
+    survey = found.survey
+    assert survey.verbatim == {"pw_demo/a.py": "a.py"}
+    assert survey.built == ("pw_demo/late.py", "pw_demo/table.py")
+    assert survey.opened["gen.py"] == {"units.csv"}
+    # Meson itself starts what writes to its standard output.
+    assert "names.csv" in survey.reads
+    assert survey.opened.keys() == {"gen.py", "show.py", "vendored/meson.py"}
+
+
+@pytest.mark.network
+def test_a_real_setuptools_project(
+    tmp_path: Path, interpreter: Interpreter, store: Store
+) -> None:
+    files = {
+        "pyproject.toml": '[build-system]\nrequires = ["setuptools"]\nbuild-backend = "setuptools.build_meta"\n'
+        '[project]\nname = "pw-demo"\nversion = "1.0"\nreadme = "README.md"\n',
+        "README.md": "demo\n",
+        "setup.py": "import sys\nfrom setuptools import Extension, setup\n"
+        "numbers = open('numbers.txt').read()\n"
+        "setup(packages=['pw'], package_data={'pw': ['x.json']}, ext_modules=[Extension('pw.fast', ['pw/fast.c'])])\n",
+        "numbers.txt": "1\n",
+        "pw/__init__.py": "",
+        "pw/x.json": "{}",
+        "pw/fast.c": "this does not compile",
+        "tests/test_pw.py": "",
+    }
+    survey = survey_really(tmp_path, files, interpreter, store).survey
+    # setuptools itself ships the sources of extension modules that lie in a package.
+    shipped = ("pw/__init__.py", "pw/fast.c", "pw/x.json")
+    assert survey.verbatim == {n: n for n in shipped}
+    (built,) = survey.built
+    assert built.startswith("pw/fast.")
+    assert survey.reads == {"README.md", "numbers.txt", "setup.py", "pw/fast.c"}

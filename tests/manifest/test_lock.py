@@ -1,0 +1,215 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from patchwheel.kit.errors import MachineError, ManifestError
+from patchwheel.manifest import lock as lock_module
+from patchwheel.manifest.lock import (
+    BaseWheel,
+    Distribution,
+    EnvironmentLock,
+    ForkBuild,
+    ForkLock,
+    Lock,
+    Survey,
+    build_settings,
+    environment_inputs,
+    load_lock,
+    save_lock,
+)
+from patchwheel.manifest.model import Manifest, load_manifest
+from tests.fixtures.support import make_manifest
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SHA = "5" * 64
+NUMPY = Distribution(name="numpy", version="2.5.5", hashes=("1" * 64, "2" * 64))
+CYTHON = Distribution(name="cython", version="3.2.4", hashes=("3" * 64,))
+SURVEY = Survey(
+    verbatim={
+        "tiny/__init__.py": "src/tiny/__init__.py",
+        "tiny/sub/data.txt": "src/tiny/sub/data.txt",
+        "tiny/moved.py": "other/name.py",
+        "top.py": "src/top.py",
+    },
+    built=("tiny/_ext.so", "tiny/_version.py"),
+    reads=frozenset({"meson.build", "src/tiny/_ext.pyx", "tools/generate.py"}),
+)
+
+
+@pytest.fixture
+def manifest(tmp_path: Path) -> Manifest:
+    sdist = f'sdist = {{ filename = "tiny-1.0.tar.gz", sha256 = "{SHA}" }}'
+    return load_manifest(
+        make_manifest(tmp_path, {"tiny": f'version = "1.0"\n{sdist}\n'})
+    )
+
+
+@pytest.fixture
+def lock(manifest: Manifest) -> Lock:
+    build = ForkBuild(
+        build_requires=(CYTHON, NUMPY),
+        base=BaseWheel(filename="tiny.whl", sha256=SHA, made_with={"cython": "3.2.4"}),
+        survey=SURVEY,
+    )
+    return Lock(
+        path=manifest.lock_path,
+        environments={
+            "3.12": EnvironmentLock(
+                inputs=environment_inputs(manifest),
+                packages=(NUMPY,),
+                groups={"gpu": (CYTHON,), "test": ()},
+            )
+        },
+        forks={
+            "tiny": ForkLock(
+                pin=manifest.forks["tiny"].pin,
+                settings=build_settings(manifest.forks["tiny"]),
+                tree="a" * 40,
+                commit=None,
+                patches={"0010-x.patch": SHA},
+                builds={"3.12": build, "3.13": replace(build, base=None)},
+            )
+        },
+    )
+
+
+def test_what_is_saved_is_what_is_loaded(lock: Lock) -> None:
+    save_lock(lock)
+    assert load_lock(lock.path) == lock
+
+
+def test_the_same_lock_is_the_same_bytes_in_whatever_order_it_came(lock: Lock) -> None:
+    save_lock(lock)
+    first = lock.path.read_bytes()
+    tiny = lock.forks["tiny"]
+    build = tiny.builds["3.12"]
+    shuffled = replace(
+        build,
+        build_requires=(replace(NUMPY, hashes=NUMPY.hashes[::-1]), CYTHON),
+        survey=replace(
+            SURVEY,
+            verbatim=dict(list(SURVEY.verbatim.items())[::-1]),
+            built=SURVEY.built[::-1],
+        ),
+    )
+    builds = {"3.13": tiny.builds["3.13"], "3.12": shuffled}
+    save_lock(replace(lock, forks={"tiny": replace(tiny, builds=builds)}))
+    assert lock.path.read_bytes() == first
+
+
+def test_the_lock_reads_well_in_a_review(lock: Lock) -> None:
+    save_lock(lock)
+    text = lock.path.read_text()
+    assert '"source-root": "src/"' in text
+    assert '"tiny/sub": ["data.txt"]' in text
+    assert f'["cython", "3.2.4", "{"3" * 64}"]' in text
+    assert text.endswith("}\n")
+
+
+NAMES = st.text("ab_.-é ", min_size=1, max_size=4).filter(
+    lambda n: n not in {".", ".."}
+)
+PATHS = st.lists(NAMES, min_size=1, max_size=4).map("/".join)
+
+
+@given(
+    verbatim=st.dictionaries(PATHS, PATHS, max_size=8),
+    built=st.sets(PATHS, max_size=5),
+    reads=st.frozensets(PATHS, max_size=8),
+)
+def test_every_survey_survives_folding(
+    verbatim: dict[str, str], built: set[str], reads: frozenset[str]
+) -> None:
+    survey = Survey(verbatim=verbatim, built=tuple(sorted(built)), reads=reads)
+    build = ForkBuild(build_requires=(), base=None, survey=survey)
+    data = json.loads(lock_module._pretty(lock_module._build_out(build)))
+    found = lock_module._build(data).survey
+    assert found.verbatim == verbatim
+    assert set(found.built) == built
+    assert found.reads == reads
+
+
+def test_the_entry_of_a_fork_is_for_its_pin_and_a_python(
+    lock: Lock, manifest: Manifest
+) -> None:
+    tiny = manifest.forks["tiny"]
+    assert lock.fork(tiny, "3.12").survey == SURVEY
+    assert lock.tree(tiny) == "a" * 40
+    stale = [
+        (replace(tiny, name="other"), "3.12", "other has no entry"),
+        (tiny, "3.14", "has no entry for Python 3.14"),
+        (replace(tiny, version="1.1"), "3.12", "is for another pin"),
+        (replace(tiny, env={"A": "1"}), "3.12", "is for other build settings"),
+        (replace(tiny, config_settings={"a": ("b",)}), "3.12", "other build settings"),
+        (replace(tiny, upstream_wheel=None), "3.12", "other build settings"),
+    ]
+    for fork, python, says in stale:
+        with pytest.raises(ManifestError, match=says) as caught:
+            lock.fork(fork, python)
+        assert "patchwheel lock" in str(caught.value.hint)
+        assert caught.value.where == lock.path
+
+
+def test_the_environment_is_for_the_manifests_requirements(
+    lock: Lock, manifest: Manifest
+) -> None:
+    assert lock.environment(manifest, "3.12").packages == (NUMPY,)
+    with pytest.raises(ManifestError, match=r"no entry for Python 3\.13"):
+        lock.environment(manifest, "3.13")
+    spec = replace(manifest.environment, requires=("numpy<2",))
+    with pytest.raises(ManifestError, match="is for other requirements"):
+        lock.environment(replace(manifest, environment=spec), "3.12")
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "is not valid JSON"),
+        ("<<<<<<< ours", "is not valid JSON"),
+        ("[]", "is of another schema"),
+        ('{"schema": 99}', "is of another schema"),
+        ('{"schema": 2}', "lacks or misplaces 'environment'"),
+        ('{"schema": 2, "environment": {}, "forks": []}', "lacks or misplaces"),
+        ('{"schema": 2, "environment": {"3.12": 1}, "forks": {}}', "lacks or misplaces"),
+        ('{"schema": 2, "environment": {}, "forks": {"a": {"pin": {}, "tree": "", "commit": null, "patches": {}, "builds": {"3.12": {"base": {}}}}}}', "lacks or misplaces"),
+    ],
+)  # fmt: skip
+def test_a_damaged_lock_is_one_error_that_says_how_to_get_another(
+    tmp_path: Path, text: str, says: str
+) -> None:
+    path = tmp_path / "forks.lock"
+    path.write_text(text)
+    with pytest.raises(ManifestError, match=says) as caught:
+        load_lock(path)
+    assert "patchwheel lock" in str(caught.value.hint)
+
+
+def test_a_lock_that_is_no_text_or_not_there_is_the_same_error(tmp_path: Path) -> None:
+    path = tmp_path / "forks.lock"
+    with pytest.raises(ManifestError, match="there is no lock"):
+        load_lock(path)
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(ManifestError, match="is not valid JSON"):
+        load_lock(path)
+    with pytest.raises(ManifestError, match="cannot be read"):
+        load_lock(tmp_path)
+
+
+def test_a_lock_that_cannot_be_written_is_an_error_of_the_machine(lock: Lock) -> None:
+    nowhere = replace(lock, path=lock.path.parent / "none" / "forks.lock")
+    with pytest.raises(MachineError, match="cannot be written"):
+        save_lock(nowhere)
+
+
+def test_a_requirement_line_carries_every_hash() -> None:
+    one, two = "1" * 64, "2" * 64
+    line = f"numpy==2.5.5 --hash=sha256:{one} --hash=sha256:{two}"
+    assert NUMPY.requirement == line

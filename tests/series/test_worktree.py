@@ -1,0 +1,320 @@
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from patchwheel.kit.errors import PatchError
+from patchwheel.series.apply import PatchedTree, apply_series
+from patchwheel.series.files import load_series
+from patchwheel.series.worktree import Work, open_work, work_tree_source
+from tests.fixtures.patches import Files, Kit, mail, numbered
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from patchwheel.source.fetch import Source
+
+LINES = numbered(1, 30)
+STATES: list[Files] = [
+    {
+        "a": LINES,
+        "dos.bat": b"1\r\n2\r\n",
+        ".gitattributes": b"*.bat text eol=lf\n* ident\n",
+        "i": b"$Id$\n",
+    },
+    {
+        "a": numbered(1, 30, l9="x"),
+        "dos.bat": b"1\r\n3\r\n",
+        ".gitattributes": b"*.bat text eol=lf\n* ident\n",
+        "i": b"$Id$\n",
+    },
+]
+
+
+@pytest.fixture
+def kit(tmp_path: Path) -> Kit:
+    return Kit(tmp_path)
+
+
+def patched(kit: Kit, *states: Files) -> PatchedTree:
+    source, series = kit.steps(*(states or STATES))
+    return apply_series(source, series, store=kit.store)
+
+
+def opened(kit: Kit, *states: Files) -> PatchedTree:
+    tree = patched(kit, *states)
+    open_work(tree, kit.work, store=kit.store)
+    return tree
+
+
+def git(kit: Kit, *words: str) -> str:
+    """Run git as a user would, with the configuration of the home folder."""
+    done = subprocess.run(
+        ["git", *words], cwd=kit.work, capture_output=True, text=True, check=True
+    )
+    return done.stdout.rstrip("\n")
+
+
+def refusal(kit: Kit, tree: PatchedTree) -> PatchError:
+    with pytest.raises(PatchError) as caught:
+        open_work(tree, kit.work, store=kit.store)
+    return caught.value
+
+
+# --- opening ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_work_tree_is_an_ordinary_repository_with_a_commit_for_each_patch(
+    kit: Kit,
+) -> None:
+    source = kit.source(STATES[0])
+    data = mail(
+        kit.diff(STATES[0], STATES[1]),
+        subject="[CI skip] fix [array]",
+        body="Text.\n\n>From the start\n  indented",
+        author='"Øre, Å." <o@example.org>',
+    )
+    tree = apply_series(source, kit.series(data), store=kit.store)
+    work = open_work(tree, kit.work, store=kit.store)
+    assert work == Work(folder=kit.work, patches=1)
+    assert git(kit, "status", "--porcelain", "--branch") == "## patchwheel"
+    assert git(kit, "rev-parse", "HEAD^{tree}") == tree.tree
+    assert git(kit, "rev-parse", "HEAD") == git(
+        kit, "rev-parse", "refs/patchwheel/exported"
+    )
+    assert git(kit, "rev-parse", "HEAD^") == git(
+        kit, "rev-parse", "refs/patchwheel/base"
+    )
+    assert git(kit, "log", "-1", "--format=%an|%ae|%ad|%B", "--date=iso") == (
+        "Øre, Å.|o@example.org|2022-03-01 12:00:00 +0100|[CI skip] fix [array]\n\nText.\n\nFrom the start\n  indented\n\n"
+        "Upstream-Status: Pending"
+    )
+    assert git(kit, "log", "-1", "--format=%s", "HEAD^") == "demo 1.0"
+    assert (kit.work / "dos.bat").read_bytes() == b"1\r\n3\r\n"
+    assert (kit.work / "i").read_bytes() == b"$Id$\n"
+
+
+def test_it_needs_nothing_of_the_store(kit: Kit) -> None:
+    tree = opened(kit)
+    shutil.rmtree(kit.store.root)
+    assert not (kit.work / ".git" / "objects" / "info" / "alternates").exists()
+    git(kit, "fsck", "--strict", "--no-dangling")
+    assert git(kit, "rev-parse", "HEAD^{tree}") == tree.tree
+
+
+def test_the_user_works_in_it_with_any_configuration(
+    kit: Kit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Written by hand: `git config --global` would replace whatever the test seal names, /dev/null included.
+    config = tmp_path / "gitconfig"
+    config.write_text("[core]\n\tautocrlf = true\n[diff]\n\tnoprefix = true\n")
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(config))
+    opened(kit)
+    assert git(kit, "status", "--porcelain") == ""
+    (kit.work / "a").write_bytes(LINES)
+    git(kit, "commit", "-qam", "x")
+    git(kit, "rebase", "-q", "HEAD~1")
+    assert git(kit, "config", "core.autocrlf") == "false"
+    assert git(kit, "config", "diff.noprefix") == "true"
+
+
+def test_opening_twice_gives_the_same_commits(kit: Kit) -> None:
+    tree = opened(kit)
+    first = git(kit, "rev-parse", "HEAD")
+    shutil.rmtree(kit.work)
+    open_work(tree, kit.work, store=kit.store)
+    assert git(kit, "rev-parse", "HEAD") == first
+
+
+def test_what_a_killed_run_left_is_no_obstacle(kit: Kit) -> None:
+    tree = patched(kit)
+    left = kit.work.with_name(".demo.new")
+    (left / ".git").mkdir(parents=True)
+    kit.work.mkdir()
+    open_work(tree, kit.work, store=kit.store)
+    assert git(kit, "status", "--porcelain") == ""
+    assert not left.exists()
+
+
+def test_a_series_without_patches_can_be_opened(kit: Kit) -> None:
+    opened(kit, STATES[0])
+    assert git(kit, "rev-parse", "HEAD") == git(
+        kit, "rev-parse", "refs/patchwheel/base"
+    )
+
+
+def test_commits_that_end_elsewhere_are_refused(kit: Kit) -> None:
+    tree = replace(patched(kit), tree="0" * 40)
+    assert "the commits end with the tree" in refusal(kit, tree).message
+    assert not kit.work.exists()
+
+
+def test_detached_sources_are_a_plain_folder(kit: Kit) -> None:
+    tree = patched(kit)
+    open_work(tree, kit.work, store=kit.store, detach=True)
+    assert {p.name for p in kit.work.iterdir()} == {
+        "a",
+        "dos.bat",
+        ".gitattributes",
+        "i",
+    }
+    assert (kit.work / "a").read_bytes() == numbered(1, 30, l9="x")
+    with pytest.raises(PatchError, match="not empty"):
+        open_work(tree, kit.work, store=kit.store, detach=True)
+    assert "not a work tree" in refusal(kit, tree).message
+
+
+# --- a work tree that is there ---------------------------------------------------------------------------------------
+
+
+def other_series(kit: Kit, source: Source) -> PatchedTree:
+    data = mail(kit.diff(STATES[0], {**STATES[0], "a": numbered(1, 30, l20="new")}))
+    return apply_series(source, kit.series(data), store=kit.store)
+
+
+def test_the_same_pin_and_series_resume_it_edits_included(kit: Kit) -> None:
+    tree = opened(kit)
+    (kit.work / "a").write_bytes(b"edited\n")
+    assert open_work(tree, kit.work, store=kit.store).resumed
+    assert (kit.work / "a").read_bytes() == b"edited\n"
+
+
+def test_another_series_is_checked_out_when_nothing_is_lost(kit: Kit) -> None:
+    tree = opened(kit)
+    git(kit, "branch", "mine")
+    (kit.work / ".git" / "info" / "exclude").write_text("built\n")
+    (kit.work / "built").write_text("kept")
+    new = other_series(kit, tree.source)
+    assert not open_work(new, kit.work, store=kit.store).resumed
+    assert git(kit, "rev-parse", "HEAD^{tree}") == new.tree
+    assert git(kit, "rev-parse", "mine^{tree}") == tree.tree
+    assert (kit.work / "built").read_text() == "kept"
+    assert open_work(new, kit.work, store=kit.store).resumed
+
+
+def test_edits_new_files_and_commits_keep_it(kit: Kit) -> None:
+    tree = opened(kit)
+    new = other_series(kit, tree.source)
+    (kit.work / "a").write_bytes(b"edited\n")
+    (kit.work / "b").write_bytes(b"new\n")
+    error = refusal(kit, new)
+    assert error.message.endswith("there are changes without a commit: a, b")
+    assert "patchwheel export demo" in str(error.hint)
+    git(kit, "add", "--all")
+    git(kit, "commit", "-qm", "x")
+    assert refusal(kit, new).message.endswith("it has commits that were not exported")
+    (kit.work / ".git" / "rebase-merge").mkdir()
+    assert refusal(kit, new).message.endswith("a rebase is not finished")
+
+
+def test_a_file_in_the_way_of_a_new_series_is_kept(kit: Kit) -> None:
+    tree = opened(kit)
+    (kit.work / ".git" / "info" / "exclude").write_text("a.d\n")
+    (kit.work / "a.d").mkdir()
+    (kit.work / "a.d" / "x").write_text("mine")
+    data = mail(kit.diff(STATES[0], {**STATES[0], "a.d": b"file\n"}))
+    new = apply_series(tree.source, kit.series(data), store=kit.store)
+    assert "git cannot check out the series" in refusal(kit, new).message
+    assert (kit.work / "a.d" / "x").read_text() == "mine"
+
+
+def test_a_folder_of_somebody_elses_is_left_alone(kit: Kit) -> None:
+    tree = patched(kit)
+    kit.work.mkdir(parents=True)
+    (kit.work / "thesis.tex").write_text("x")
+    error = refusal(kit, tree)
+    assert error.message == "this is not a work tree that `patchwheel dev` opened"
+    assert "mv " in str(error.hint)
+
+
+# --- its files as a source -------------------------------------------------------------------------------------------
+
+
+def dev(kit: Kit, tree: PatchedTree) -> PatchedTree:
+    return work_tree_source(kit.work, tree.source, store=kit.store)
+
+
+def test_without_a_work_tree_the_series_counts(kit: Kit) -> None:
+    tree = patched(kit)
+    assert dev(kit, tree) == tree
+
+
+def test_an_untouched_work_tree_is_the_patched_tree(kit: Kit) -> None:
+    tree = opened(kit)
+    found = dev(kit, tree)
+    assert found.tree == tree.tree
+    assert found.dev
+    assert [p.name for p in found.series.patches] == ["0010-p.patch"]
+
+
+def test_edits_new_and_removed_files_count_and_ignored_ones_do_not(kit: Kit) -> None:
+    tree = opened(kit)
+    (kit.work / ".gitignore").write_text("*.so\n")
+    (kit.work / "a").write_bytes(b"edited\n")
+    (kit.work / "new.py").write_bytes(b"1\n")
+    (kit.work / "m.so").write_bytes(b"1\n")
+    (kit.work / "i").unlink()
+    git(kit, "add", "new.py")
+    before = git(kit, "status", "--porcelain")
+    found = dev(kit, tree)
+    assert git(kit, "status", "--porcelain") == before
+    content = kit.content(found.tree)
+    assert content.keys() == {"a", "new.py", ".gitignore", ".gitattributes", "dos.bat"}
+    assert content["a"] == b"edited\n"
+    assert content["dos.bat"] == b"1\r\n3\r\n"
+    shutil.rmtree(kit.work)
+    kit.repo.git("fsck", "--connectivity-only", found.tree)
+    assert kit.content(found.tree) == content
+
+
+def test_conflicts_are_refused(kit: Kit) -> None:
+    tree = opened(kit)
+    git(kit, "checkout", "-q", "-b", "other", "HEAD^")
+    (kit.work / "a").write_bytes(b"other\n")
+    git(kit, "commit", "-qam", "x")
+    with pytest.raises(subprocess.CalledProcessError):
+        git(kit, "merge", "patchwheel")
+    with pytest.raises(PatchError, match="conflicts to resolve"):
+        dev(kit, tree)
+
+
+def test_another_pin_is_refused(kit: Kit) -> None:
+    tree = opened(kit)
+    other = replace(tree, source=kit.source({"a": b"2.0\n"}))
+    with pytest.raises(PatchError, match="another pin"):
+        dev(kit, other)
+
+
+def test_a_repository_in_the_work_tree_is_refused(kit: Kit) -> None:
+    tree = opened(kit)
+    subprocess.run(["git", "init", "-q", "sub"], cwd=kit.work, check=True)
+    subprocess.run(
+        ["git", "commit", "-q", "--allow-empty", "-m", "x"],
+        cwd=kit.work / "sub",
+        check=True,
+    )
+    with pytest.raises(PatchError, match="a git repository lies in the work tree"):
+        dev(kit, tree)
+
+
+def test_a_broken_state_is_not_a_work_tree(kit: Kit) -> None:
+    tree = opened(kit)
+    state = kit.work / ".git" / "patchwheel.json"
+    assert json.loads(state.read_text())["tree"] == tree.source.tree
+    state.write_text("{")
+    with pytest.raises(PatchError, match="not a work tree"):
+        dev(kit, tree)
+
+
+def test_the_series_is_needed(kit: Kit) -> None:
+    tree = opened(kit)
+    (kit.folder / "series").unlink()
+    with pytest.raises(PatchError, match="has no series"):
+        dev(kit, tree)
+    with pytest.raises(PatchError, match="has no series"):
+        load_series(kit.folder)

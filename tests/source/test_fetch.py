@@ -1,0 +1,555 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from patchwheel.kit.errors import InputError, MachineError
+from patchwheel.kit.repo import GitError, Repository
+from patchwheel.manifest.model import Fork, Sdist
+from patchwheel.source.fetch import Source, fetch, git_folder
+from patchwheel.source.git_remote import joined
+from patchwheel.source.index import IndexConfig
+from tests.fixtures.support import EPOCH, git, make_sdist, make_upstream, sha256, write
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from patchwheel.kit.store import Store
+    from patchwheel.source.fetch import Origin
+    from tests.fixtures.support import Recorder
+
+FILES = {"pyproject.toml": "[project]\n", "thing/__init__.py": "x = 1\n"}
+
+
+@pytest.fixture
+def get(store: Store, report: Recorder, tmp_path: Path) -> Callable[..., Source]:
+    def call(
+        fork: Fork, *, offline: bool = False, origin: Origin | None = None
+    ) -> Source:
+        return fetch(
+            fork,
+            store=store,
+            index=lambda: IndexConfig(find_links=(str(tmp_path),)),
+            report=report,
+            offline=offline,
+            origin=origin,
+        )
+
+    return call
+
+
+def content(source: Source) -> dict[str, str]:
+    repo = Repository(source.git_dir)
+    files = repo.files(source.tree)
+    data = repo.read([blob.oid for blob in files.values()])
+    return {path: data[blob.oid].decode() for path, blob in files.items()}
+
+
+def from_sdist(path: Path) -> Fork:
+    sdist = Sdist(filename=path.name, sha256=sha256(path))
+    return Fork(name="thing", version="1.0", patches=Path("none"), sdist=sdist)
+
+
+def from_git(
+    upstream: Path,
+    commit: str | None,
+    *,
+    tag: str | None = None,
+    url: str | None = None,
+) -> Fork:
+    return Fork(
+        name="thing",
+        version="1.0",
+        patches=Path("none"),
+        git=url or upstream.as_uri(),
+        commit=commit,
+        tag=tag,
+    )
+
+
+# From an sdist
+
+
+def test_an_sdist_becomes_a_tree_with_all_its_files(
+    get: Callable[..., Source], tmp_path: Path
+) -> None:
+    source = get(from_sdist(make_sdist(tmp_path, "thing", "1.0", FILES)))
+    assert content(source).keys() == {*FILES, "PKG-INFO"}
+    assert content(source)["thing/__init__.py"] == "x = 1\n"
+    assert (source.origin, source.epoch, source.commit) == ("sdist", EPOCH, None)
+
+
+def test_the_second_time_nothing_is_opened_or_run(
+    get: Callable[..., Source], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = make_sdist(tmp_path, "thing", "1.0", FILES)
+    first = get(from_sdist(path))
+    fork = from_sdist(path)
+    path.unlink()
+    monkeypatch.setattr(Repository, "git", None)
+    monkeypatch.setattr("patchwheel.source.download.download", None)
+    assert get(fork, offline=True) == replace(first, fork=fork)
+
+
+def test_the_second_time_gitpython_is_not_imported(
+    get: Callable[..., Source], store: Store, tmp_path: Path
+) -> None:
+    path = make_sdist(tmp_path, "thing", "1.0", FILES)
+    get(from_sdist(path))
+    code = (
+        "import sys; before = set(sys.modules)\n"
+        "from pathlib import Path\n"
+        "from patchwheel.manifest import Fork, Sdist\n"
+        "from patchwheel.report import Quiet\n"
+        "from patchwheel.source import fetch\n"
+        "from patchwheel.store import Store\n"
+        f"sdist = Sdist(filename={path.name!r}, sha256={sha256(path)!r})\n"
+        "fork = Fork(name='thing', version='1.0', patches=Path('none'), sdist=sdist)\n"
+        f"fetch(fork, store=Store(Path({str(store.root)!r})), index=None, report=Quiet())\n"
+        "print({'git', 'requests', 'tarfile', 'uuid', 'packaging'} & set(sys.modules) - before)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
+    assert done.stdout == "set()\n", done.stderr
+
+
+def test_a_lost_repository_is_made_again_from_the_stored_sdist(
+    get: Callable[..., Source], store: Store, tmp_path: Path
+) -> None:
+    fork = from_sdist(make_sdist(tmp_path, "thing", "1.0", FILES))
+    first = get(fork)
+    git_folder(store, fork).rename(tmp_path / "lost")
+    assert get(fork, offline=True) == first
+    assert content(first).keys() == {*FILES, "PKG-INFO"}
+
+
+def test_another_sdist_is_another_source(
+    get: Callable[..., Source], tmp_path: Path
+) -> None:
+    first = get(from_sdist(make_sdist(tmp_path, "thing", "1.0", FILES)))
+    second = get(from_sdist(make_sdist(tmp_path, "thing", "1.0", {"other": ""})))
+    assert first.git_dir == second.git_dir
+    assert first.tree != second.tree
+    assert content(first).keys() == {*FILES, "PKG-INFO"}
+
+
+def test_times_before_zip_are_raised_to_what_a_wheel_can_hold(
+    get: Callable[..., Source], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("support.EPOCH", 0)
+    assert get(from_sdist(make_sdist(tmp_path, "thing", "1.0", FILES))).epoch == (
+        315_532_800
+    )
+
+
+def test_a_hostile_sdist_leaves_no_source(
+    get: Callable[..., Source], store: Store, tmp_path: Path
+) -> None:
+    fork = from_sdist(make_sdist(tmp_path, "thing", "1.0", {"../../evil": ""}))
+    for _ in range(2):
+        with pytest.raises(InputError, match="no plain relative path"):
+            get(fork)
+    assert not list((store.root / "memo").rglob("*.json"))
+
+
+def test_an_sdist_that_no_index_has_is_an_error(
+    get: Callable[..., Source], tmp_path: Path
+) -> None:
+    path = make_sdist(tmp_path / "elsewhere", "thing", "1.0", FILES)
+    with pytest.raises(InputError, match="no index has"):
+        get(from_sdist(path))
+
+
+def test_an_origin_that_the_pin_lacks_is_an_error(
+    get: Callable[..., Source], tmp_path: Path
+) -> None:
+    fork = from_sdist(make_sdist(tmp_path, "thing", "1.0", FILES))
+    with pytest.raises(InputError, match="names no repository"):
+        get(fork, origin="git")
+    upstream = tmp_path / "upstream"
+    commit = make_upstream(upstream, FILES)
+    with pytest.raises(InputError, match="names no sdist"):
+        get(from_git(upstream, commit), origin="sdist")
+
+
+# From git
+
+
+def test_a_commit_becomes_a_tree(get: Callable[..., Source], tmp_path: Path) -> None:
+    upstream = tmp_path / "upstream"
+    commit = make_upstream(upstream, FILES, tag="v1.0")
+    make_upstream(upstream, {"later": ""})
+    source = get(from_git(upstream, commit, tag="v1.0"))
+    assert content(source) == FILES
+    assert source.tree == git(upstream, "rev-parse", f"{commit}^{{tree}}")
+    assert (source.origin, source.commit, source.epoch) == ("git", commit, EPOCH)
+
+
+def test_a_fetched_commit_needs_the_remote_no_more(
+    get: Callable[..., Source], store: Store, tmp_path: Path
+) -> None:
+    upstream = tmp_path / "upstream"
+    fork = from_git(upstream, make_upstream(upstream, FILES, tag="v1.0"), tag="v1.0")
+    first = get(fork)
+    upstream.rename(tmp_path / "gone")
+    assert get(fork) == first
+    # Nor when only the objects are left.
+    for memo in (store.root / "memo").rglob("*.json"):
+        memo.unlink()
+    assert get(fork, offline=True) == first
+
+
+def test_offline_without_the_commit_is_an_error(
+    get: Callable[..., Source], tmp_path: Path
+) -> None:
+    upstream = tmp_path / "upstream"
+    commit = make_upstream(upstream, FILES, tag="v1.0")
+    with pytest.raises(InputError, match=f"{commit} .* is not in the store"):
+        get(from_git(upstream, commit), offline=True)
+    with pytest.raises(InputError, match=r"tag v1\.0 is not known offline"):
+        get(from_git(upstream, None, tag="v1.0"), offline=True)
+
+
+def test_a_server_that_sends_only_branches_is_fetched_whole(
+    get: Callable[..., Source], tmp_path: Path
+) -> None:
+    upstream = tmp_path / "upstream"
+    commit = make_upstream(upstream, FILES)
+    make_upstream(upstream, {"later": ""})
+    for name in ("AnySHA1", "TipSHA1", "ReachableSHA1"):
+        git(upstream, "config", f"uploadpack.allow{name}InWant", "false")
+    git(upstream, "config", "protocol.version", "0")
+    assert content(get(from_git(upstream, commit))) == FILES
+
+
+def test_a_commit_that_is_not_there_is_named(
+    get: Callable[..., Source], tmp_path: Path
+) -> None:
+    upstream = tmp_path / "upstream"
+    make_upstream(upstream, FILES)
+    with pytest.raises(InputError, match="has no commit " + "ab" * 20) as caught:
+        get(from_git(upstream, "ab" * 20))
+    assert caught.value.exit_code == 4
+
+
+def test_a_moved_tag_names_both_commits(
+    get: Callable[..., Source], tmp_path: Path
+) -> None:
+    upstream = tmp_path / "upstream"
+    pinned = make_upstream(upstream, FILES, tag="v1.0")
+    moved = make_upstream(upstream, {"later": ""})
+    git(upstream, "tag", "-f", "v1.0")
+    with pytest.raises(InputError) as caught:
+        get(from_git(upstream, pinned, tag="v1.0"))
+    assert pinned in str(caught.value)
+    assert moved in str(caught.value)
+
+
+@pytest.mark.parametrize("how", ["--depth=1", "--filter=blob:none"])
+def test_a_shallow_and_a_partial_clone_are_enough_for_a_commit_that_they_have(
+    get: Callable[..., Source], tmp_path: Path, how: str
+) -> None:
+    upstream, clone = tmp_path / "upstream", tmp_path / "clone"
+    first = make_upstream(upstream, {"thing/__init__.py": "x = 0\n"})
+    commit = make_upstream(upstream, FILES, tag="v1.0")
+    git(upstream, "config", "uploadpack.allowFilter", "true")
+    git(tmp_path, "clone", "-q", how, upstream.as_uri(), str(clone))
+    assert content(get(from_git(clone, commit, tag="v1.0"))) == FILES
+    if how == "--depth=1":
+        with pytest.raises(InputError, match=f"has no commit {first}|cannot fetch"):
+            get(from_git(clone, first))
+
+
+def test_a_partial_clone_without_the_files_is_told(
+    get: Callable[..., Source], tmp_path: Path
+) -> None:
+    upstream, clone = tmp_path / "upstream", tmp_path / "clone"
+    commit = make_upstream(upstream, FILES)
+    git(upstream, "config", "uploadpack.allowFilter", "true")
+    words = ("clone", "-q", "--no-checkout", "--filter=blob:none", upstream.as_uri())
+    git(tmp_path, *words, str(clone))
+    with pytest.raises(InputError, match="git cannot fetch from") as caught:
+        get(from_git(clone, commit))
+    assert "it is a partial clone that lacks these files" in str(caught.value.hint)
+
+
+def test_an_annotated_tag_stands_for_its_commit(
+    get: Callable[..., Source], store: Store, report: Recorder, tmp_path: Path
+) -> None:
+    upstream = tmp_path / "upstream"
+    commit = make_upstream(upstream, FILES)
+    git(upstream, "tag", "-a", "v1.0", "-m", "release")
+    fork = from_git(upstream, None, tag="v1.0")
+    assert get(fork).commit == commit
+
+
+def test_a_tag_that_is_not_there_is_named(
+    get: Callable[..., Source], tmp_path: Path
+) -> None:
+    upstream = tmp_path / "upstream"
+    commit = make_upstream(upstream, FILES)
+    with pytest.raises(InputError, match=r"has no tag v9"):
+        get(from_git(upstream, commit, tag="v9"))
+    with pytest.raises(InputError, match="neither tag nor commit"):
+        get(from_git(upstream, None))
+
+
+def test_an_unreachable_remote_says_what_git_said(
+    get: Callable[..., Source], tmp_path: Path
+) -> None:
+    fork = from_git(tmp_path / "nowhere", "ab" * 20)
+    with pytest.raises(InputError, match="git cannot fetch from file://") as caught:
+        get(fork)
+    assert any("does not" in line for line in caught.value.tail)
+
+
+@pytest.mark.parametrize(
+    "url", ["ext::sh -c true", "--upload-pack=touch x", "http://host/x", "git://host/x"]
+)
+def test_other_transports_are_refused(get: Callable[..., Source], url: str) -> None:
+    fork = from_git(Path("/"), "ab" * 20, url=url)
+    with pytest.raises(InputError, match="no address that patchwheel fetches from"):
+        get(fork)
+
+
+def test_the_users_own_limit_on_transports_holds(
+    get: Callable[..., Source], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upstream = tmp_path / "upstream"
+    commit = make_upstream(upstream, FILES)
+    monkeypatch.setenv("GIT_ALLOW_PROTOCOL", "ssh")
+    with pytest.raises(InputError) as caught:
+        get(from_git(upstream, commit))
+    assert any("not allowed" in line for line in caught.value.tail)
+
+
+def test_credentials_of_a_remote_are_not_shown(get: Callable[..., Source]) -> None:
+    fork = from_git(Path("/"), "ab" * 20, url="https://me:secret@127.0.0.1:9/x")
+    with pytest.raises(InputError) as caught:
+        get(fork)
+    assert "secret" not in str(caught.value)
+
+
+# Submodules and links
+
+
+def add_submodule(upstream: Path, path: str, commit: str, url: str | None) -> str:
+    """Add a submodule without the checks of `git submodule`; return the commit."""
+    modules = upstream / ".gitmodules"
+    text = modules.read_text() if modules.exists() else ""
+    if url is not None:
+        text += f'[submodule "{path}"]\n\tpath = {path}\n\turl = {url}\n'
+    write(upstream, {".gitmodules": text})
+    git(upstream, "add", ".gitmodules")
+    git(upstream, "update-index", "--add", "--cacheinfo", f"160000,{commit},{path}")
+    git(upstream, "commit", "-q", "-m", f"Add {path}")
+    return git(upstream, "rev-parse", "HEAD")
+
+
+def test_submodules_come_as_plain_files_recursively(
+    get: Callable[..., Source], tmp_path: Path
+) -> None:
+    deep = make_upstream(tmp_path / "deep", {"deep.h": "deep\n"})
+    make_upstream(tmp_path / "deep", {"deep.h": "later\n"})
+    make_upstream(tmp_path / "sub", {"sub.h": "sub\n"})
+    sub = add_submodule(tmp_path / "sub", "third/deep", deep, "../deep")
+    make_upstream(tmp_path / "upstream", FILES)
+    upstream = tmp_path / "upstream"
+    add_submodule(upstream, "vendor/a b", sub, f"file://{tmp_path}/sub/")
+    commit = add_submodule(upstream, "deep", deep, "./../deep")
+    fork = from_git(upstream, commit)
+    source = get(fork)
+    found = content(source)
+    assert found.pop(".gitmodules")
+    assert found.pop("vendor/a b/.gitmodules")
+    assert found == {
+        **FILES,
+        "vendor/a b/sub.h": "sub\n",
+        "vendor/a b/third/deep/deep.h": "deep\n",
+        "deep/deep.h": "deep\n",
+    }
+    modes = {b.mode for b in Repository(source.git_dir).files(source.tree).values()}
+    assert modes == {"100644"}
+
+
+def test_a_submodule_that_cannot_be_had_is_named(
+    get: Callable[..., Source], tmp_path: Path
+) -> None:
+    make_upstream(tmp_path / "sub", {"x": ""})
+    upstream = tmp_path / "upstream"
+    make_upstream(upstream, FILES)
+    missing = add_submodule(upstream, "vendor", "ab" * 20, "../sub")
+    with pytest.raises(InputError, match="submodule vendor"):
+        get(from_git(upstream, missing))
+    unnamed = add_submodule(upstream, "other", "cd" * 20, None)
+    with pytest.raises(InputError, match="submodule other has no url"):
+        get(from_git(upstream, unnamed))
+
+
+def test_a_submodule_without_gitmodules_is_named(
+    get: Callable[..., Source], tmp_path: Path
+) -> None:
+    upstream = tmp_path / "upstream"
+    make_upstream(upstream, FILES)
+    entry = f"160000,{'ab' * 20},vendor"
+    git(upstream, "update-index", "--add", "--cacheinfo", entry)
+    git(upstream, "commit", "-q", "-m", "broken")
+    commit = git(upstream, "rev-parse", "HEAD")
+    with pytest.raises(InputError, match="submodule vendor has no url"):
+        get(from_git(upstream, commit))
+
+
+def test_a_remote_cannot_pull_in_folders_of_this_machine(
+    get: Callable[..., Source], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret = make_upstream(tmp_path / "secret", {"key": "secret"})
+    upstream = tmp_path / "upstream"
+    make_upstream(upstream, FILES)
+    url = (tmp_path / "secret").as_uri()
+    commit = add_submodule(upstream, "stolen", secret, url)
+    # A real remote cannot be had in a test: git's own aliases stand in for it.
+    alias = f"url.{upstream.as_uri()}.insteadOf"
+    for name, value in {
+        "COUNT": "1",
+        "KEY_0": alias,
+        "VALUE_0": "https://example.org/upstream",
+    }.items():
+        monkeypatch.setenv(f"GIT_CONFIG_{name}", value)
+    fork = from_git(upstream, commit, url="https://example.org/upstream")
+    with pytest.raises(InputError, match="submodule stolen is at a path of this"):
+        get(fork)
+
+
+def test_links_inside_the_tree_stay_links(
+    get: Callable[..., Source], tmp_path: Path
+) -> None:
+    upstream = tmp_path / "upstream"
+    write(upstream, {"include/a.h": "a\n", "src/x": ""})
+    (upstream / "src" / "a.h").symlink_to("../include/a.h")
+    commit = make_upstream(upstream, FILES)
+    source = get(from_git(upstream, commit))
+    blob = Repository(source.git_dir).files(source.tree)["src/a.h"]
+    assert blob.mode == "120000"
+
+
+@pytest.mark.parametrize("target", ["/etc/passwd", "../../x", "..", "../.git"])
+def test_links_that_lead_out_are_refused(
+    get: Callable[..., Source], tmp_path: Path, target: str
+) -> None:
+    upstream = tmp_path / "upstream"
+    write(upstream, {"src/x": ""})
+    (upstream / "src" / "l").symlink_to(target if target != ".." else "../..")
+    commit = make_upstream(upstream, FILES)
+    with pytest.raises(InputError, match="link src/l leads out of the tree"):
+        get(from_git(upstream, commit))
+
+
+@pytest.mark.parametrize(
+    ("url", "relative", "expected"),
+    [
+        ("https://h/a/b.git", "../c.git", "https://h/a/c.git"),
+        ("https://h/a/b/", "./c", "https://h/a/b/c"),
+        ("https://h/a/b", "../../c", "https://h/c"),
+        ("git@h:a/b", "../c", "git@h:a/c"),
+        ("git@h:b", "../c", "git@h:c"),
+        ("file:///srv/b", "https://h/x", "https://h/x"),
+    ],
+)
+def test_relative_addresses_are_joined_as_git_does(
+    url: str, relative: str, expected: str
+) -> None:
+    assert joined(url, relative) == expected
+
+
+# The store
+
+
+def test_two_at_once_fetch_once(
+    get: Callable[..., Source], store: Store, report: Recorder, tmp_path: Path
+) -> None:
+    upstream = tmp_path / "upstream"
+    fork = from_git(upstream, make_upstream(upstream, FILES))
+    code = (
+        "import sys; from pathlib import Path\n"
+        "from patchwheel.manifest import Fork\n"
+        "from patchwheel.report import Quiet\n"
+        "from patchwheel.source import fetch\n"
+        "from patchwheel.store import Store\n"
+        "class Say(Quiet):\n"
+        "    def say(self, line): print(line)\n"
+        f"fork = Fork(name='thing', version='1.0', patches=Path('none'), git={fork.git!r}, commit={fork.commit!r})\n"
+        f"print(fetch(fork, store=Store(Path({str(store.root)!r})), index=None, report=Say()).tree)\n"
+    )
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True
+        )
+        for _ in range(3)
+    ]
+    out = "".join(process.communicate()[0] for process in running)
+    assert out.count("fetching") == 1
+    assert out.count(get(fork).tree) == 3
+
+
+def test_a_full_disk_is_the_machines_fault(
+    get: Callable[..., Source], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fork = from_sdist(make_sdist(tmp_path, "thing", "1.0", FILES))
+
+    def full(*_: object) -> None:
+        raise GitError(("fast-import",), 128, "fatal: No space left on device")
+
+    monkeypatch.setattr(Repository, "import_files", full)
+    with pytest.raises(MachineError, match="disk is full"):
+        get(fork)
+
+
+def test_a_damaged_repository_says_how_to_get_a_new_one(
+    get: Callable[..., Source], store: Store, tmp_path: Path
+) -> None:
+    fork = from_sdist(make_sdist(tmp_path, "thing", "1.0", FILES))
+    get(fork)
+    write(git_folder(store, fork), {"HEAD": "nonsense"})
+    other = from_sdist(make_sdist(tmp_path, "thing", "1.0", {"other": ""}))
+    with pytest.raises(InputError, match="cannot use its repository") as caught:
+        get(other)
+    assert caught.value.where == git_folder(store, fork)
+    assert caught.value.hint
+
+
+def test_a_killed_fetch_is_simply_done_again(
+    get: Callable[..., Source], store: Store, tmp_path: Path
+) -> None:
+    files = {f"thing/{n}.py": f"{n}\n" * 2000 for n in range(150)}
+    fork = from_sdist(make_sdist(tmp_path, "thing", "1.0", files))
+    code = (
+        "from pathlib import Path\n"
+        "from patchwheel.index import IndexConfig\n"
+        "from patchwheel.manifest import Fork, Sdist\n"
+        "from patchwheel.report import Quiet\n"
+        "from patchwheel.source import fetch\n"
+        "from patchwheel.store import Store\n"
+        f"fork = Fork(name='thing', version='1.0', patches=Path('none'), sdist={fork.sdist!r})\n"
+        f"index = lambda: IndexConfig(find_links=({str(tmp_path)!r},))\n"
+        "print('started', flush=True)\n"
+        f"fetch(fork, store=Store(Path({str(store.root)!r})), index=index, report=Quiet())\n"
+    )
+    for delay in (0.0, 0.05, 0.1, 0.15):
+        with subprocess.Popen(
+            [sys.executable, "-c", code], stdout=subprocess.PIPE
+        ) as child:
+            assert child.stdout
+            child.stdout.readline()
+            time.sleep(delay)
+            child.kill()
+    assert content(get(fork)) == {
+        **files,
+        "PKG-INFO": "Metadata-Version: 2.1\nName: thing\nVersion: 1.0\n",
+    }

@@ -1,0 +1,190 @@
+"""A maintainer's day: a second set of pins, a branch that was never released, a patch that others need."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.fixtures import support
+from tests.fixtures.projects import PYPROJECT, Site, lines, make_site, own_files
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SHIFTED, MERGED = "1.5", "2.0"
+NEXT = ("--manifest", "forks-next.toml")
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Site:
+    """Two patches on 1.0; they apply to 1.5 as they are, 2.0 merges with one of them."""
+    releases = {
+        SHIFTED: {"a": b"new\n" + lines(), "b": lines()},
+        MERGED: {"a": lines(l28="theirs"), "b": lines()},
+    }
+    found = make_site(tmp_path_factory.mktemp("upkeep"), releases)
+    found.run("lock")
+    return found
+
+
+@pytest.fixture
+def site(template: Site, tmp_path: Path) -> Site:
+    return template.at(tmp_path / "project")
+
+
+def pinned(site: Site, version: str) -> str:
+    """Return the manifest's text with the pin at another release."""
+    old, new = (
+        support.sha256(site.shelf / f"demo-{v}.tar.gz") for v in ("1.0", version)
+    )
+    text = (site.root / "forks.toml").read_text()
+    return text.replace("1.0", version).replace(old, new)
+
+
+def test_a_second_manifest_shares_the_patches_and_works_with_every_command(
+    site: Site,
+) -> None:
+    (site.root / "forks-next.toml").write_text(pinned(site, SHIFTED))
+    before = site.state()
+    site.run("lock", *NEXT)
+    assert (site.root / "forks-next.lock").exists()
+    [told] = json.loads(site.run("status", "--json", "--offline", *NEXT))
+    assert (told["version"], told["ok"]) == (SHIFTED, True)
+    assert [p["state"] for p in told["patches"]] == ["offset", "clean"]
+    words = ("status", "demo", "--against", MERGED, "--json", *NEXT)
+    [ref] = json.loads(site.run(*words))["demo"]
+    assert [p["state"] for p in ref["patches"]] == ["conflict", "clean"]
+    [plan] = json.loads(site.run("plan", "--json", *NEXT))
+    assert plan["version"].startswith(f"{SHIFTED}+arrayapi")
+    [wheel] = site.run("build", *NEXT).splitlines()
+    assert f"/demo-{SHIFTED}+arrayapi" in wheel
+    made = json.loads(site.run("env", "--check", "--json", *NEXT))
+    assert made["wheels"]["demo"].startswith(SHIFTED)
+    site.run("doctor", "--json", *NEXT)
+    site.run("dev", "demo", *NEXT)
+    assert site.git("show", "HEAD:a").startswith("new\n")
+    site.run("export", "demo", "--check", *NEXT)
+    site.run("export", "demo", *NEXT)
+    onto = ("rebase", "demo", "--onto", MERGED, *NEXT)
+    merged = json.loads(site.run(*onto, "--dry-run", "--json"))
+    assert [p["state"] for p in merged] == ["merged", "clean"]
+    # The first manifest, its lock and the patches are as they were.
+    assert site.state() == before
+    site.run("dev", "demo")
+    assert not site.git("show", "HEAD:a").startswith("new\n")
+    # Only a rebase changes patches: which of them the other pin still takes is for `status` to tell.
+    site.run(*onto)
+    assert f'version = "{MERGED}"' in (site.root / "forks-next.toml").read_text()
+    assert 'version = "1.0"' in (site.root / "forks.toml").read_text()
+    site.run("export", "demo", "--check", *NEXT)
+    assert "does not apply: demo" in site.run("status", "--offline", status=3)
+
+
+def upstream(folder: Path) -> str:
+    """Make upstream's repository: the pin as v1.0, and a main on which a file moved and left another of its name."""
+    text = PYPROJECT.format("1.0").encode()
+    first = {"a": lines(), "b": lines(), "pyproject.toml": text}
+    support.make_upstream(folder, first, tag="v1.0")
+    facade = b"from new.a import *\n"
+    made = {"new/a": b"new\n" + lines(), "a": facade, "b": lines(l8="theirs")}
+    return support.make_upstream(folder, {**made, **own_files(folder, "2.1.dev0")})
+
+
+def test_a_series_is_rebased_onto_a_branch_that_was_never_released(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit = upstream(tmp_path / "upstream")
+    path = site.root / "forks.toml"
+    table = f'git = "file://{tmp_path / "upstream"}"\ntag = "v1.0"\n'
+    path.write_text(path.read_text() + table)
+    site.run("lock")
+    words = ("rebase", "demo", "--onto", "main")
+    merged = json.loads(site.run(*words, "--dry-run", "--json"))
+    assert [p["state"] for p in merged] == ["merged", "merged"]
+    assert merged[0]["moved"] == [["a", "new/a"]]
+    done = site.start(*words)
+    _, said = done.communicate(timeout=300)
+    assert done.returncode == 0, said
+    assert "a is now new/a" in said
+    assert "1:  " in said
+    text = path.read_text()
+    assert 'version = "2.1.dev0"' in text
+    assert f'commit = "{commit}"' in text
+    assert "sdist" not in text
+    assert "tag" not in text
+    assert "\n+++ b/new/a\n" in (site.patches / "0010-a.patch").read_text()
+    assert site.git("show", "HEAD:a") == "from new.a import *"
+    assert site.git("show", "HEAD:new/a").splitlines()[30] == "ours"
+    # What comes next is said, and its message is there.
+    offered = said.rpartition("then `")[2].rpartition("`")[0]
+    assert offered.startswith("git add forks.toml forks.lock patches/demo && git ")
+    support.git(site.root, "init", "-q")
+    monkeypatch.setenv("GIT_EDITOR", "true")
+    for command in offered.split(" && "):
+        support.git(site.root, *command.split()[1:])
+    message = support.git(site.root, "log", "-1", "--format=%B")
+    assert message.startswith("demo 2.1.dev0:\n\n1:  ")
+    site.run("export", "demo", "--check")
+
+
+@pytest.mark.parametrize(
+    ("files", "why"),
+    [
+        ({"pyproject.toml": "[project]\nname = 'demo'\n"}, "a package"),
+        ({"pyproject.toml": "[project]\nversion = 'next'\n"}, "not next"),
+        (
+            {
+                "pyproject.toml": "",
+                "x/__init__.py": "__version__ = '1'\n",
+                "y/_version.py": '__version__ = "2"\n',
+            },
+            "not 1, 2",
+        ),
+    ],
+)
+def test_a_commit_whose_version_nobody_can_tell_is_refused(
+    site: Site, tmp_path: Path, files: dict[str, str], why: str
+) -> None:
+    upstream(tmp_path / "upstream")
+    support.make_upstream(tmp_path / "upstream", files)
+    path = site.root / "forks.toml"
+    table = f'git = "file://{tmp_path / "upstream"}"\ntag = "v1.0"\n'
+    path.write_text(path.read_text() + table)
+    site.run("lock")
+    said = site.run("rebase", "demo", "--onto", "main", status=4)
+    assert "its files do not tell the version of" in said
+    assert why in said
+
+
+def test_a_patch_that_another_requires_cannot_be_dropped(site: Site) -> None:
+    site.run("dev", "demo")
+    body = "Upstream-Status: Pending\nRequires: demo/0010-a"
+    site.git("commit", "-q", "--amend", "-m", "B", "-m", body)
+    site.run("export", "demo")
+    before = site.state()
+    site.git("reset", "-q", "--hard", "HEAD~2")
+    site.git("cherry-pick", "refs/patchwheel/exported")
+    for words in (("export", "demo", "--check"), ("export", "demo")):
+        said = site.run(*words, status=3)
+        assert "Requires: demo/0010-a, and there is no such patch" in said
+        assert site.state() == before
+
+
+def test_a_ref_that_one_fork_lacks_is_no_reason_to_hide_the_others(
+    site: Site,
+) -> None:
+    path = site.root / "forks.toml"
+    other = path.read_text().partition("[forks.demo]")[2]
+    path.write_text(path.read_text() + "\n[forks.other]" + other)
+    shutil.copytree(site.patches, site.root / "patches" / "other")
+    done = site.start("status", "--against", SHIFTED)
+    _, said = done.communicate(timeout=300)
+    assert done.returncode == 4
+    assert "demo/0010-a.patch" in said
+    assert "not followed: other" in said
+    site.run("status", "demo", "--against", SHIFTED)
+    done = site.start("status", "demo", "--against", SHIFTED, "--changes")
+    assert "nothing is new" in done.communicate(timeout=300)[1]

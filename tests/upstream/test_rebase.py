@@ -1,0 +1,799 @@
+"""A series on its way to another pin: merged in memory, rebased in a work tree, put in place all at once."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import random
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from patchwheel.kit import transaction
+from patchwheel.kit.errors import ManifestError, PatchError
+from patchwheel.manifest.model import Sdist
+from patchwheel.series.apply import apply_series
+from patchwheel.series.export import export
+from patchwheel.series.worktree import EXPORTED, WorkTree, open_work
+from patchwheel.upstream import rebase
+from patchwheel.upstream.merge import KEPT, Ends, Merged, preview
+from tests.fixtures import support
+from tests.fixtures.patches import Files, Kit, mail, numbered
+
+if TYPE_CHECKING:
+    from patchwheel.series.export import ExportResult
+    from patchwheel.source.fetch import Source
+
+LINES = numbered(1, 60)
+
+
+def with_line(number: int, text: str = "ours") -> bytes:
+    return numbered(1, 60, **{f"l{number}": text})
+
+
+@pytest.fixture
+def kit(tmp_path: Path) -> Kit:
+    return Kit(tmp_path)
+
+
+class Move:
+    """A series of patches to a pin with the files a and b, and another pin to move it to."""
+
+    def __init__(
+        self,
+        kit: Kit,
+        new: Files,
+        *patches: bytes,
+        base: Files | None = None,
+    ) -> None:
+        self.kit = kit
+        self.base: Files = base or {"a": LINES, "b": LINES}
+        series = kit.series(*(patches or self.patches()))
+        self.tree = apply_series(kit.source(self.base), series, store=kit.store)
+        onto = kit.source(new)
+        fork = replace(
+            onto.fork, version="2.0", sdist=Sdist(filename="d-2.0.tar.gz", sha256="0")
+        )
+        self.onto: Source = replace(onto, fork=fork)
+
+    def patches(self) -> list[bytes]:
+        first = self.kit.diff({"a": LINES}, {"a": with_line(30)})
+        second = self.kit.diff({"b": LINES}, {"b": with_line(10)})
+        return [mail(first, subject="ENH: a"), mail(second, subject="ENH: b")]
+
+    def preview(self) -> tuple[Merged, ...]:
+        ends = Ends(
+            old=self.tree.source.tree,
+            new=self.onto.tree,
+            old_label="upstream 1.0",
+            new_label="upstream 2.0",
+        )
+        return preview(self.kit.repo, self.tree.series.patches, ends)
+
+    def start(self) -> None:
+        rebase.start(self.tree, self.onto, self.kit.work, store=self.kit.store)
+
+    def finish(self) -> ExportResult:
+        result = self.settle()
+        rebase.close(self.kit.work)
+        return result
+
+    def settle(self) -> ExportResult:
+        rebase.settle(self.kit.work, self.onto)
+        return export(self.kit.work, self.onto, store=self.kit.store)
+
+    def files(self) -> dict[str, bytes]:
+        names = self.git("ls-files").splitlines()
+        return {name: (self.kit.work / name).read_bytes() for name in names}
+
+    def git(self, *words: str) -> str:
+        return support.git(self.kit.work, *words)
+
+
+def test_what_upstream_changed_elsewhere_is_merged_in_memory(kit: Kit) -> None:
+    move = Move(kit, {"a": b"new\n" + LINES, "b": numbered(1, 60, l8="theirs")})
+    one, two = move.preview()
+    assert (one.state, two.state) == ("offset", "merged")
+
+
+def test_all_conflicts_are_told_at_once_with_labelled_markers(kit: Kit) -> None:
+    move = Move(kit, {"a": with_line(30, "theirs"), "b": with_line(10, "theirs")})
+    one, two = move.preview()
+    assert (one.state, two.state) == ("conflict", "conflict")
+    [conflict] = one.conflicts
+    assert (conflict.path, conflict.why) == ("a", "1 conflict")
+    marked = conflict.text.splitlines()[29:36]
+    assert marked == [
+        "<<<<<<< upstream 2.0",
+        "theirs",
+        "||||||| upstream 1.0",
+        "line 30",
+        "=======",
+        "ours",
+        ">>>>>>> 0010-p.patch",
+    ]
+    assert json.loads(json.dumps(one.to_json()))["name"] == "0010-p.patch"
+
+
+def test_a_file_that_moved_is_followed(kit: Kit) -> None:
+    move = Move(kit, {"c/a": b"new\n" + LINES, "b": LINES})
+    one, two = move.preview()
+    assert (one.state, dict(one.moved)) == ("merged", {"a": "c/a"})
+    assert two.state == "clean"
+
+
+FACADE = b"from elsewhere import *\n"
+
+
+def test_a_file_that_moved_and_left_one_of_its_name_is_followed(kit: Kit) -> None:
+    moved: Files = {"c/a": b"new\n" + LINES, "a": FACADE, "b": LINES}
+    one, two = Move(kit, moved).preview()
+    assert (one.state, dict(one.moved)) == ("merged", {"a": "c/a"})
+    assert two.state == "clean"
+
+
+def test_a_copy_of_a_file_that_is_still_there_is_not_taken_for_it(kit: Kit) -> None:
+    copied: Files = {"a": with_line(2, "x"), "copy": LINES, "b": LINES}
+    one, _ = Move(kit, copied).preview()
+    assert (one.state, one.moved) == ("clean", ())
+
+
+def test_a_conflict_is_told_once_and_not_of_the_patches_that_build_on_it(
+    kit: Kit,
+) -> None:
+    states: list[Files] = [
+        {"a": LINES, "b": LINES},
+        {"a": with_line(30), "b": LINES},
+        {"a": numbered(1, 60, l30="ours", l31="ours"), "b": LINES},
+    ]
+    patches = [
+        mail(kit.diff(old, new), subject="ENH: a")
+        for old, new in itertools.pairwise(states)
+    ]
+    move = Move(kit, {"a": with_line(30, "theirs"), "b": LINES}, *patches)
+    assert [patch.state for patch in move.preview()] == ["conflict", "clean"]
+
+
+@pytest.mark.parametrize(
+    ("new", "state", "why"),
+    [
+        ({"b": LINES}, "conflict", "upstream removed it"),
+        ({"a": with_line(30), "b": LINES}, "landed", None),
+        ({"a": numbered(1, 60, l30="ours", l33="x"), "b": LINES}, "landed", None),
+        (
+            {"a": numbered(1, 60, l30="ours", l33="x") + b"line 30\n", "b": LINES},
+            "conflict",
+            KEPT,
+        ),
+    ],
+)
+def test_what_is_gone_and_what_landed(
+    kit: Kit, new: Files, state: str, why: str | None
+) -> None:
+    one, _ = Move(kit, new).preview()
+    assert one.state == state
+    assert [c.why for c in one.conflicts] == ([why] if why else [])
+
+
+@pytest.mark.parametrize(
+    ("old", "ours", "new", "why"),
+    [
+        ({}, {"n": b"1\n"}, {"n": b"2\n"}, "upstream added it too"),
+        ({"n": b"1\n"}, {}, {"n": b"2\n"}, "the patch removes it, and upstream"),
+        ({"n": b"\0\1"}, {"n": b"\0\2"}, {"n": b"\0\3"}, "it is binary"),
+    ],
+)
+def test_what_cannot_be_merged_is_said(
+    kit: Kit, old: Files, ours: Files, new: Files, why: str
+) -> None:
+    keep: Files = {"k": b"k\n"}
+    patch = mail(kit.diff({**keep, **old}, {**keep, **ours}))
+    series = kit.series(patch)
+    ends = Ends(
+        old=kit.tree({**keep, **old}),
+        new=kit.tree({**keep, **new}),
+        old_label="old",
+        new_label="new",
+    )
+    [merged] = preview(kit.repo, series.patches, ends)
+    assert merged.state == "conflict"
+    assert merged.conflicts[0].why.startswith(why)
+
+
+def test_a_series_moves_and_patches_that_only_shifted_keep_their_bytes(
+    kit: Kit,
+) -> None:
+    move = Move(kit, {"a": b"new\n" + LINES, "b": numbered(1, 60, l8="theirs")})
+    before = (kit.folder / "0010-p.patch").read_bytes()
+    move.start()
+    assert rebase.begun(kit.work).pin == {
+        "version": "2.0",
+        "tag": None,
+        "commit": None,
+        "sdist": {"filename": "d-2.0.tar.gz", "sha256": "0"},
+    }
+    result = move.finish()
+    assert (result.kept, result.written) == (("0010-p.patch",), ("0020-p.patch",))
+    first, second = [r for r in result.range_diff.splitlines() if "ENH" in r]
+    assert ("=" in first, "!" in second) == (True, True)
+    assert (kit.folder / "0010-p.patch").read_bytes() == before
+    assert not rebase.is_begun(kit.work)
+    expected = {
+        "a": b"new\n" + with_line(30),
+        "b": numbered(1, 60, l8="theirs", l10="ours"),
+    }
+    assert move.files() == expected
+    again = apply_series(
+        move.onto, kit.series(*(p.data for p in WorkPatches(kit))), store=kit.store
+    )
+    assert kit.content(again.tree) == expected
+
+
+def test_after_a_clean_rebase_fifty_patches_are_the_files_that_they_were(
+    kit: Kit,
+) -> None:
+    """Plain `git format-patch` writes every one of them anew, for line numbers and ids."""
+    rng = random.Random(50)
+    state: Files = {f"f{n}": numbered(1, 200) for n in range(25)}
+    base, patches = dict(state), []
+    for number in range(50):
+        path, line = f"f{number % 25}", rng.randrange(20, 90) + 90 * (number // 25)
+        old = state[path]
+        assert isinstance(old, bytes)
+        new = old.replace(b"line %d\n" % line, b"ours %d\n" % number)
+        diff = kit.diff({path: old}, {path: new})
+        patches.append(mail(diff, subject=f"ENH: change {number}"))
+        state = {**state, path: new}
+    moved: Files = {
+        path: b"new\n" * (n + 1) + data.replace(b"line 5\n", b"theirs\n")
+        for n, (path, data) in enumerate(base.items())
+        if isinstance(data, bytes)
+    }
+    move = Move(kit, moved, *patches, base=base)
+    open_work(move.tree, kit.work, store=kit.store)
+    assert not export(kit.work, move.tree.source, store=kit.store).changed
+    plain = [format_patches(kit, EXPORTED, kit.root / "plain-old")]
+    move.start()
+    result = move.finish()
+    plain.append(format_patches(kit, "HEAD", kit.root / "plain-new"))
+    assert len(plain[0]) == len(plain[1]) == 50
+    assert all(old != new for old, new in zip(*plain, strict=True))
+    assert (result.written, len(result.kept)) == ((), 50)
+    assert not export(kit.work, move.onto, store=kit.store).changed
+
+
+def format_patches(kit: Kit, tip: str, folder: Path) -> list[bytes]:
+    base = support.git(kit.work, "rev-list", "--max-parents=0", tip)
+    words = ("format-patch", "-q", "-o", str(folder), f"{base}..{tip}")
+    support.git(kit.work, *words)
+    # The first line is the commit's id.
+    found = sorted(folder.iterdir())
+    return [path.read_bytes().partition(b"\n")[2] for path in found]
+
+
+def WorkPatches(kit: Kit) -> list[PatchFile]:  # noqa: N802
+    return [PatchFile(path) for path in sorted(kit.folder.glob("*.patch"))]
+
+
+class PatchFile:
+    def __init__(self, path: Path) -> None:
+        self.data = path.read_bytes()
+
+
+def test_it_stops_at_a_conflict_and_goes_on(kit: Kit) -> None:
+    move = Move(kit, {"a": with_line(30, "theirs"), "b": LINES})
+    with pytest.raises(PatchError, match="'ENH: a' conflicts in a") as caught:
+        move.start()
+    assert "--continue" in str(caught.value.hint)
+    text = (kit.work / "a").read_text()
+    assert "<<<<<<< " in text
+    assert "||||||| " in text
+    with pytest.raises(PatchError, match="conflicts in a"):
+        rebase.proceed(kit.work, "continue")
+    (kit.work / "a").write_bytes(with_line(30, "both"))
+    move.git("add", "a")
+    rebase.proceed(kit.work, "continue")
+    move.finish()
+    assert move.files() == {"a": with_line(30, "both"), "b": with_line(10)}
+    assert move.git("log", "--format=%s", "-2").splitlines() == ["ENH: b", "ENH: a"]
+    assert move.git("log", "--format=%an <%ae>", "-1") == "Zoe Example <z@example.org>"
+
+
+def test_a_conflict_that_was_added_with_its_markers_is_not_taken_for_resolved(
+    kit: Kit,
+) -> None:
+    move = Move(kit, {"a": with_line(30, "theirs"), "b": LINES})
+    with pytest.raises(PatchError, match="conflicts in a"):
+        move.start()
+    move.git("add", "a")
+    with pytest.raises(PatchError, match="markers of a conflict are left in a"):
+        rebase.proceed(kit.work, "continue")
+    assert WorkTree(kit.work).unfinished()
+    # With git itself one can go on: what it made is not exported.
+    move.git("commit", "-q", "--no-edit")
+    rebase.proceed(kit.work, "continue")
+    with pytest.raises(PatchError, match="markers of a conflict are left in a"):
+        move.finish()
+
+
+def sized(size: str) -> Files:
+    return {".gitattributes": f"a conflict-marker-size={size}\n".encode()}
+
+
+@pytest.mark.parametrize(
+    ("attributes", "info", "path", "size", "end", "style"),
+    [
+        (sized("32"), "", "a", 32, b"\n", "zdiff3"),
+        (sized("32"), "", "a", 32, b"\r\n", "merge"),
+        (sized("3"), "", "a", 3, b"\n", "diff3"),
+        (sized("1"), "", "a", 1, b"\r\n", "zdiff3"),
+        (sized("0"), "", "a", 7, b"\r\n", "diff3"),
+        (sized("long"), "", "a", 7, b"\n", "merge"),
+        (sized("9"), "a conflict-marker-size=12\n", "a", 12, b"\n", "zdiff3"),
+        (
+            {"d/.gitattributes": sized("5")[".gitattributes"]},
+            "",
+            "d/a",
+            5,
+            b"\n",
+            "merge",
+        ),
+        ({".gitattributes": b"a -diff\n"}, "", "a", 7, b"\n", "zdiff3"),
+    ],
+)
+def test_markers_are_found_however_git_was_told_to_write_them(
+    kit: Kit,
+    monkeypatch: pytest.MonkeyPatch,
+    attributes: Files,
+    info: str,
+    path: str,
+    size: int,
+    end: bytes,
+    style: str,
+) -> None:
+    settings = tuple(
+        f"merge.conflictStyle={style}" if "conflictStyle" in word else word
+        for word in rebase.SETTINGS
+    )
+    monkeypatch.setattr(rebase, "SETTINGS", settings)
+    texts = [LINES, with_line(30), with_line(30, "theirs")]
+    was, ours, theirs = (text.replace(b"\n", end) for text in texts)
+    base: Files = {path: was, **attributes}
+    patch = mail(kit.diff({path: was}, {path: ours}), subject="ENH: a")
+    move = Move(kit, {**base, path: theirs}, patch, base=base)
+    open_work(move.tree, kit.work, store=kit.store)
+    with (kit.work / ".git" / "info" / "attributes").open("a") as file:
+        file.write(info)
+    with pytest.raises(PatchError, match=f"conflicts in {path}"):
+        move.start()
+    opening = b"\n" + b"<" * size + b" HEAD" + end
+    assert opening in (kit.work / path).read_bytes()
+    move.git("add", path)
+    with pytest.raises(PatchError, match=f"a conflict are left in {path}") as caught:
+        rebase.proceed(kit.work, "continue")
+    assert "git add FILE and --continue again" in str(caught.value.hint)
+    move.git("commit", "-q", "--no-edit")
+    rebase.proceed(kit.work, "continue")
+    with pytest.raises(PatchError, match=f"a conflict are left in {path}"):
+        move.finish()
+
+
+def test_a_patch_that_makes_markers_longer_hides_no_shorter_ones(kit: Kit) -> None:
+    base: Files = {"a": LINES}
+    diff = kit.diff(base, {"a": with_line(30), **sized("32")})
+    move = Move(kit, {"a": with_line(30, "theirs")}, mail(diff), base=base)
+    with pytest.raises(PatchError, match="conflicts in a"):
+        move.start()
+    assert "\n<<<<<<< HEAD\n" in (kit.work / "a").read_text()
+    move.git("add", "a")
+    with pytest.raises(PatchError, match="markers of a conflict are left in a"):
+        rebase.proceed(kit.work, "continue")
+
+
+@pytest.mark.parametrize("mark", ["<", "|", ">"])
+def test_one_marker_that_was_left_is_found(kit: Kit, mark: str) -> None:
+    move = Move(kit, {"a": with_line(30, "theirs"), "b": LINES})
+    with pytest.raises(PatchError, match="conflicts in a"):
+        move.start()
+    lines = (kit.work / "a").read_text().splitlines()
+    [left] = [line for line in lines if line.startswith(mark * 7)]
+    (kit.work / "a").write_bytes(with_line(30, left))
+    move.git("add", "a")
+    with pytest.raises(PatchError, match="markers of a conflict are left in a"):
+        rebase.proceed(kit.work, "continue")
+
+
+def test_a_heading_in_a_conflict_is_resolved(kit: Kit) -> None:
+    move = Move(kit, {"a": with_line(30, "theirs"), "b": LINES})
+    with pytest.raises(PatchError, match="conflicts in a"):
+        move.start()
+    both = with_line(30, "Heading\n=======\n>>>>>>> quoted\n")
+    (kit.work / "a").write_bytes(both)
+    move.git("add", "a")
+    rebase.proceed(kit.work, "continue")
+    move.finish()
+    assert move.files()["a"] == both
+
+
+def test_markers_that_the_series_has_are_no_conflict(kit: Kit) -> None:
+    base: Files = {"a": LINES}
+    meant = b"<<<<<<< ours\n1\n=======\n2\n>>>>>>> theirs\n"
+    ours: Files = {"a": with_line(30), "t": meant}
+    patch = mail(kit.diff(base, ours), subject="ENH: a")
+    move = Move(kit, {"a": with_line(30, "theirs")}, patch, base=base)
+    with pytest.raises(PatchError, match="conflicts in a"):
+        move.start()
+    move.git("add", "a")
+    with pytest.raises(PatchError, match="markers of a conflict are left in a"):
+        rebase.proceed(kit.work, "continue")
+    (kit.work / "a").write_bytes(with_line(30, "both"))
+    move.git("add", "a")
+    rebase.proceed(kit.work, "continue")
+    move.finish()
+    assert move.files() == {"a": with_line(30, "both"), "t": meant}
+
+
+def test_a_patch_can_be_dropped_on_the_way(kit: Kit) -> None:
+    move = Move(kit, {"a": with_line(30, "theirs"), "b": LINES})
+    with pytest.raises(PatchError, match="conflicts"):
+        move.start()
+    rebase.proceed(kit.work, "skip")
+    result = move.finish()
+    assert result.removed == ("0010-p.patch",)
+    assert move.files() == {"a": with_line(30, "theirs"), "b": with_line(10)}
+    with pytest.raises(PatchError, match="no rebase of demo is going on"):
+        rebase.proceed(kit.work, "skip")
+
+
+def test_a_patch_that_upstream_has_is_asked_about_and_never_dropped_unasked(
+    kit: Kit,
+) -> None:
+    move = Move(kit, {"a": with_line(30), "b": LINES})
+    with pytest.raises(PatchError, match="nothing is left of 'ENH: a'") as caught:
+        move.start()
+    assert "--skip" in str(caught.value.hint)
+    rebase.proceed(kit.work, "skip")
+    assert move.finish().removed == ("0010-p.patch",)
+
+
+def test_a_patch_whose_lines_upstream_moved_is_not_said_to_be_there(kit: Kit) -> None:
+    moved = numbered(1, 60, l30="ours", l33="x") + b"line 30\n"
+    move = Move(kit, {"a": moved, "b": LINES})
+    with pytest.raises(PatchError) as caught:
+        move.start()
+    assert caught.value.message == f"'ENH: a' cannot be merged: {KEPT}: a"
+    assert caught.value.expected == "the lines removed: git add FILE"
+    assert "rebase demo --continue`; --skip" in str(caught.value.hint)
+    done = moved.removesuffix(b"line 30\n")
+    (kit.work / "a").write_bytes(done)
+    move.git("add", "a")
+    rebase.proceed(kit.work, "continue")
+    move.finish()
+    assert move.files() == {"a": done, "b": with_line(10)}
+
+
+def test_a_file_that_upstream_removed_is_named(kit: Kit) -> None:
+    move = Move(kit, {"b": LINES})
+    with pytest.raises(PatchError) as caught:
+        move.start()
+    said = "'ENH: a' conflicts in a (upstream has no such file)"
+    assert caught.value.message == said
+
+
+def test_abort_puts_everything_back(kit: Kit) -> None:
+    move = Move(kit, {"a": with_line(30, "theirs"), "b": LINES})
+    with pytest.raises(PatchError, match="conflicts"):
+        move.start()
+    rebase.abort(kit.work)
+    assert move.git("rev-parse", "HEAD") == move.git("rev-parse", EXPORTED)
+    assert WorkTree(kit.work).unfinished() is None
+    assert move.files() == {"a": with_line(30), "b": with_line(10)}
+    # Also when git is through, and only pin and series were to follow.
+    move = Move(kit, {"a": LINES, "b": b"x\n" + LINES})
+    move.start()
+    rebase.abort(kit.work)
+    assert move.files() == {"a": with_line(30), "b": with_line(10)}
+
+
+def test_a_rebase_that_was_killed_before_git_began_goes_on(
+    kit: Kit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    move = Move(kit, {"a": b"new\n" + LINES, "b": LINES})
+    with monkeypatch.context() as patched:
+        patched.setattr(rebase, "_git", lambda *_: None)
+        move.start()
+    rebase.proceed(kit.work, "continue")
+    move.finish()
+    assert move.files() == {"a": b"new\n" + with_line(30), "b": with_line(10)}
+
+
+def test_the_patch_that_a_killed_git_was_at_is_not_forgotten(kit: Kit) -> None:
+    move = Move(kit, {"a": with_line(30, "theirs"), "b": LINES})
+    with pytest.raises(PatchError, match="'ENH: a' conflicts"):
+        move.start()
+    # As when it is killed after it took the next patch from its list.
+    state = kit.work / ".git" / "rebase-merge"
+    (state / "stopped-sha").unlink()
+    move.git("reset", "-q", "--hard")
+    with pytest.raises(PatchError, match="there is no patch to skip"):
+        rebase.proceed(kit.work, "skip")
+    with pytest.raises(PatchError, match="'ENH: a' conflicts"):
+        rebase.proceed(kit.work, "continue")
+    (kit.work / "a").write_bytes(with_line(30, "both"))
+    move.git("add", "a")
+    rebase.proceed(kit.work, "continue")
+    move.finish()
+    assert move.files() == {"a": with_line(30, "both"), "b": with_line(10)}
+
+
+def test_patches_follow_a_file_that_left_another_of_its_name(
+    kit: Kit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moved: Files = {"c/a": b"new\n" + LINES, "a": FACADE, "b": with_line(10, "x")}
+    move = Move(kit, moved)
+    said: list[str] = []
+    with monkeypatch.context() as patched:
+        # Killed before git began: what to start from is remembered.
+        patched.setattr(rebase, "_git", lambda *_: None)
+        tree, onto = move.tree, move.onto
+        rebase.start(tree, onto, kit.work, store=kit.store, say=said.append)
+    assert said == ["a is now c/a"]
+    with pytest.raises(PatchError, match="'ENH: b' conflicts in b"):
+        rebase.proceed(kit.work, "continue")
+    (kit.work / "b").write_bytes(with_line(10, "both"))
+    move.git("add", "b")
+    rebase.proceed(kit.work, "continue")
+    assert move.finish().written == ("0010-p.patch", "0020-p.patch")
+    ours = b"new\n" + with_line(30)
+    assert move.files() == {"c/a": ours, "a": FACADE, "b": with_line(10, "both")}
+    assert move.git("log", "--format=%s|%an|%ad", "--date=iso", "-1", "HEAD^") == (
+        "ENH: a|Zoe Example|2022-03-01 12:00:00 +0100"
+    )
+
+
+def test_abort_does_without_the_state_of_a_git_that_was_killed(kit: Kit) -> None:
+    move = Move(kit, {"a": with_line(30, "theirs"), "b": LINES, "new": b"1\n"})
+    with pytest.raises(PatchError, match="conflicts"):
+        move.start()
+    git = kit.work / ".git"
+    (git / "rebase-merge" / "head-name").unlink()
+    move.git("rm", "-q", "--cached", "new")
+    (git / "index.lock").touch()
+    (kit.work / "mine").write_text("kept")
+    rebase.abort(kit.work)
+    assert move.files() == {"a": with_line(30), "b": with_line(10)}
+    assert move.git("status", "--porcelain") == "?? mine"
+    assert not WorkTree(kit.work).unfinished()
+
+
+NOISE = {
+    "diff.noprefix": "true",
+    "diff.mnemonicPrefix": "true",
+    "diff.external": "false",
+    "diff.renames": "false",
+    "color.ui": "always",
+    "color.diff": "always",
+    "core.autocrlf": "true",
+    "commit.gpgSign": "true",
+    "gpg.program": "false",
+    "merge.conflictStyle": "merge",
+    "merge.renames": "false",
+    "rebase.autoStash": "true",
+    "rebase.autoSquash": "true",
+    "rebase.backend": "apply",
+    "rebase.missingCommitsCheck": "error",
+    "sequence.editor": "false",
+    "core.editor": "false",
+    "rerere.enabled": "false",
+}
+
+
+def test_a_users_settings_change_no_rebase(
+    kit: Kit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Given for all repositories they do not count; given for the work tree, they change nothing."""
+    files: Files = {"a": with_line(30, "theirs"), "b": b"new\n" + LINES}
+    results = []
+    for noise in ({}, NOISE):
+        other = Kit(tmp_path / f"{len(noise)}")
+        move = Move(other, files)
+        open_work(move.tree, other.work, store=other.store)
+        config = tmp_path / "gitconfig"
+        for key, value in noise.items():
+            for place in (["--local"], ["--file", str(config)]):
+                move.git("config", *place, key, value)
+        if noise:
+            monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(config))
+        with pytest.raises(PatchError, match="'ENH: a' conflicts in a"):
+            move.start()
+        marked = (other.work / "a").read_bytes()
+        assert b"||||||| " in marked
+        (other.work / "a").write_bytes(with_line(30, "both"))
+        move.git("add", "a")
+        rebase.proceed(other.work, "continue")
+        result = move.finish()
+        written = {p.name: p.read_bytes() for p in other.folder.iterdir()}
+        results.append((marked, result, written, move.git("rev-parse", "HEAD^{tree}")))
+    assert results[0] == results[1]
+
+
+def test_what_failed_at_the_end_can_be_done_again_or_undone(kit: Kit) -> None:
+    new: Files = {"a": numbered(1, 60, l28="theirs"), "b": LINES}
+    move = Move(kit, new)
+    old = {path.name: path.read_bytes() for path in kit.folder.iterdir()}
+    move.start()
+    result = move.settle()
+    assert result.written == ("0010-p.patch",)
+    # The lock could not be written: the series on disk is the old one.
+    support.write(kit.folder, dict(old))
+    rebase.unsettle(kit.work)
+    assert move.settle().written == ("0010-p.patch",)
+    support.write(kit.folder, dict(old))
+    rebase.abort(kit.work)
+    assert move.files() == {"a": with_line(30), "b": with_line(10)}
+    work = WorkTree(kit.work)
+    assert work.tree == move.tree.source.tree
+    assert not export(kit.work, move.tree.source, store=kit.store).changed
+
+
+@pytest.mark.parametrize(
+    ("edit", "why"),
+    [
+        ("echo more >> a", "there are changes without a commit: a"),
+        ("echo more >> a; git commit -qam more", "commits that were not exported"),
+    ],
+)
+def test_work_that_was_not_exported_is_never_rebased_away(
+    kit: Kit, edit: str, why: str
+) -> None:
+    move = Move(kit, {"a": LINES, "b": LINES})
+    move.start()
+    rebase.abort(kit.work)
+    subprocess.run(["sh", "-c", edit], cwd=kit.work, check=True)
+    with pytest.raises(PatchError, match=why):
+        move.start()
+    assert not rebase.is_begun(kit.work)
+
+
+def test_resolutions_are_shared_through_the_folder_of_the_patches(kit: Kit) -> None:
+    (kit.folder / "rr-cache").mkdir()
+    move = Move(kit, {"a": with_line(30, "theirs"), "b": LINES})
+    with pytest.raises(PatchError, match="conflicts"):
+        move.start()
+    (kit.work / "a").write_bytes(with_line(30, "both"))
+    move.git("add", "a")
+    rebase.proceed(kit.work, "continue")
+    assert list((kit.folder / "rr-cache").glob("*/postimage"))
+    rebase.abort(kit.work)
+    move.start()
+    move.finish()
+    assert move.files() == {"a": with_line(30, "both"), "b": with_line(10)}
+
+
+MANIFEST = """# ours
+schema = 1
+
+[forks.demo]
+version = "1.0"  # the pin
+tag = "v1.0"
+sdist = { filename = "d-1.0.tar.gz", sha256 = "1" }
+"""
+
+
+def test_the_manifest_keeps_what_it_says_beside_the_pin() -> None:
+    sdist = {"filename": "d-2.0.tar.gz", "sha256": "2"}
+    pin = {"version": "2.0", "tag": None, "commit": "c" * 40, "sdist": sdist}
+    text = rebase.with_pin(MANIFEST, "demo", pin)
+    assert text.startswith("# ours\nschema = 1\n")
+    assert 'version = "2.0" # the pin' in text.replace("  #", " #")
+    assert "tag =" not in text
+    assert 'sdist = {filename = "d-2.0.tar.gz", sha256 = "2"}' in text
+    assert f'commit = "{"c" * 40}"' in text
+
+
+def project(root: Path) -> Path:
+    support.write(
+        root,
+        {
+            "forks.toml": "old pin",
+            "forks.lock": "old lock",
+            "patches/demo/series": "old series",
+            "patches/other/series": "other",
+            "begun": "rebase",
+        },
+    )
+    staged = transaction.stage(root, root / "forks.toml", root / "forks.lock", "demo")
+    support.write(
+        staged,
+        {
+            "forks.toml": "new pin",
+            "forks.lock": "new lock",
+            "patches/demo/series": "new series",
+            "patches/demo/0010.patch": "new",
+        },
+    )
+    return staged
+
+
+def content(root: Path) -> dict[str, str]:
+    files = (path for path in root.rglob("*") if path.is_file())
+    return {str(p.relative_to(root)): p.read_text() for p in files}
+
+
+NEW = {
+    "forks.toml": "new pin",
+    "forks.lock": "new lock",
+    "patches/demo/series": "new series",
+    "patches/demo/0010.patch": "new",
+    "patches/other/series": "other",
+}
+
+
+class Cut(BaseException):
+    """A kill."""
+
+
+def test_pin_lock_and_series_change_together_wherever_it_is_cut_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ("forks.lock", "forks.toml")
+    steps = 0
+    for limit in range(100):
+        root = tmp_path / str(limit)
+        staged = project(root)
+        done = 0
+
+        def counted(real: object, *words: object) -> object:
+            nonlocal done
+            if done == limit:  # noqa: B023
+                raise Cut
+            done += 1
+            return real(*words)  # type: ignore[operator]
+
+        with monkeypatch.context() as patched:
+            for owner, name in (
+                (Path, "rename"),
+                (Path, "replace"),
+                (Path, "unlink"),
+                (os, "replace"),
+            ):
+                real = getattr(owner, name)
+                patched.setattr(
+                    owner, name, lambda *w, real=real, **_k: counted(real, *w)
+                )
+            try:
+                transaction.commit(root, staged, names, "demo", then=root / "begun")
+                steps = done
+            except Cut:
+                pass
+        begun = (root / transaction.JOURNAL).exists()
+        transaction.recover(root)
+        now = {k: v for k, v in content(root).items() if not k.startswith(".rebase-")}
+        if begun or steps:
+            assert now == NEW
+        else:
+            assert now["forks.toml"] == "old pin"
+            assert now["patches/demo/series"] == "old series"
+        if steps:
+            break
+    assert steps > 4
+
+
+def test_a_journal_that_nobody_can_read_stops_everything(tmp_path: Path) -> None:
+    transaction.recover(tmp_path)
+    (tmp_path / transaction.JOURNAL).write_text("{")
+    with pytest.raises(ManifestError, match="the journal of a rebase cannot be read"):
+        transaction.recover(tmp_path)
+
+
+def test_an_old_stage_is_no_obstacle(tmp_path: Path) -> None:
+    project(tmp_path)
+    staged = transaction.stage(
+        tmp_path, tmp_path / "forks.toml", tmp_path / "nothing.lock", "demo"
+    )
+    assert (staged / "forks.toml").read_text() == "old pin"
+    assert not (staged / "patches/demo/0010.patch").exists()

