@@ -18,6 +18,7 @@ from patchwheel.build.requirements import (
     static_build_requirements,
     unsatisfied,
 )
+from patchwheel.guest import TEMPORARY_NAMES
 from patchwheel.kit.errors import InputError, ManifestError
 from patchwheel.manifest.lock import Distribution
 from patchwheel.manifest.model import Fork
@@ -203,7 +204,7 @@ def temporary_name(folder: Path, *words: str) -> str:
         env={
             **os.environ,
             "TMPDIR": str(folder / "tmp"),
-            "PYTHONPATH": str(requirements.TEMPNAMES.parent),
+            "PYTHONPATH": str(TEMPORARY_NAMES.parent),
         },
         check=True,
         capture_output=True,

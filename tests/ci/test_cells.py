@@ -17,7 +17,7 @@ from tests.fixtures import support
 from tests.fixtures.projects import PYTHON, Project, make_project, publish, sdist_table
 
 if TYPE_CHECKING:
-    from conftest import Stack
+    from tests.conftest import Stack
 
 PACKAGE = support.ROOT / "tests/packages/tinyext"
 TEST = "from tinyext import GREETING\n\n\ndef test_greets():\n    assert GREETING == 'hello'\n"

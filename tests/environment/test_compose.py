@@ -14,12 +14,11 @@ import pytest
 from packaging.pylock import Pylock
 
 from patchwheel.environment.compose import (
-    CHECK,
     Environment,
     check_environment,
     compose,
 )
-from patchwheel.guest import inspect_environment
+from patchwheel.guest import INSPECT_ENVIRONMENT, inspect_environment
 from patchwheel.kit import uv
 from patchwheel.kit.errors import CheckError, InputError, MachineError
 from patchwheel.manifest.lock import Distribution, EnvironmentLock
@@ -398,7 +397,12 @@ def test_an_environment_can_be_checked_by_its_own_lock_alone(forks: Set) -> None
     """As a container does, which has nothing of ours but this one file."""
     made = forks.compose()
     path = made.path
-    words = [str(made.python), "-I", str(CHECK), str(path / "pylock.toml")]
+    words = [
+        str(made.python),
+        "-I",
+        str(INSPECT_ENVIRONMENT),
+        str(path / "pylock.toml"),
+    ]
     assert subprocess.run(words, check=False).returncode == 0
     shutil.rmtree(next(path.glob("lib/*/site-packages/pw_fork-*.dist-info")))
     done = subprocess.run(words, check=False, capture_output=True, text=True)

@@ -18,7 +18,7 @@ from tests.fixtures import support
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from conftest import Stack
+    from tests.conftest import Stack
 
 # CuPy's series has compiled code: its build environment holds 2 GB of CUDA, and 20,000 lines of C++ are compiled twice.
 FORKS = (

@@ -269,17 +269,17 @@ def test_patches_are_noted_and_a_fork_that_is_gone_is_dropped(site: Site) -> Non
 
 def test_the_commit_is_the_pinned_one_or_the_remotes(site: Site) -> None:
     upstream = site.folder / "upstream"
-    commit = make_upstream(upstream_wheel, {"a.py": ""}, tag="v1")
+    commit = make_upstream(upstream, {"a.py": ""}, tag="v1")
     known = "c" * 40
     site.settings = {
-        "pw-one": f'git = "{upstream_wheel.as_uri()}"\ntag = "v1"',
+        "pw-one": f'git = "{upstream.as_uri()}"\ntag = "v1"',
         "pw-two": f'git = "https://example.org/two"\ncommit = "{known}"',
     }
     lock = site.lock()
     assert lock.forks["pw-one"].commit == commit
     assert lock.forks["pw-two"].commit == known
     # It stays known when the remote does not answer any more.
-    upstream_wheel.rename(site.folder / "moved")
+    upstream.rename(site.folder / "moved")
     assert site.lock(lock, force=False).forks["pw-one"].commit == commit
 
 

@@ -64,7 +64,9 @@ def test_links_between_documents_lead_somewhere() -> None:
 
 
 def test_the_manifest_reference_has_exactly_the_keys_of_the_schema() -> None:
-    schema = json.loads((ROOT / "src/patchwheel/forks.schema.json").read_text())
+    schema = json.loads(
+        (ROOT / "src/patchwheel/manifest/forks.schema.json").read_text()
+    )
     environment = schema["properties"]["environment"]["properties"]
     fork = next(iter(schema["$defs"].values())) if "$defs" in schema else None
     tables = schema["properties"]["forks"]

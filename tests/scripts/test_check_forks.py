@@ -15,7 +15,7 @@ import pytest
 from tests.fixtures import support
 
 if TYPE_CHECKING:
-    from conftest import Stack
+    from tests.conftest import Stack
 
 ROOT = Path(__file__).parents[2]
 

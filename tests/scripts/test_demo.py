@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from conftest import Stack
+    from tests.conftest import Stack
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = ROOT / "scripts"

@@ -16,6 +16,7 @@ from patchwheel.build.backend import compilers, open_workplace, rename_project
 from patchwheel.build.ninja import Edge, parse_ninja
 from patchwheel.build.requirements import parse_build_system
 from patchwheel.build.sandbox import detect
+from patchwheel.guest import SURVEY_BUILD
 from patchwheel.kit.digest import digest, file_sha256
 from patchwheel.kit.errors import BuildError
 from patchwheel.kit.progress import Quiet
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
 KIND: Final = "configured"
 # Raised whenever the same inputs would be configured in another way, or written down in one.
 LAYOUT = 2
-SURVEYOR = Path(__file__).with_name("surveyor.py")
 # What Meson writes for itself and for tools; no step of a build reads it.
 OWN = (
     "meson-info/",
@@ -87,12 +87,12 @@ def observe(workplace: Workplace, *, generate: bool) -> Observed:
     Raises BuildError when the project cannot be configured.
     """
     room, work = workplace.room, workplace.room.work
-    text = SURVEYOR.read_text(encoding="utf-8")
+    text = SURVEY_BUILD.read_text(encoding="utf-8")
     trace = work / "trace"
     trace.mkdir()
     log = trace / "log"
     log.touch()
-    for file in (work / "surveyor.py", trace / "sitecustomize.py"):
+    for file in (work / "survey_build.py", trace / "sitecustomize.py"):
         file.write_text(text, encoding="utf-8")
     system, inside = workplace.system(), room.see(workplace.source)
     places = [room.see(trace), *(inside / path for path in system.backend_path)]
@@ -108,7 +108,7 @@ def observe(workplace: Workplace, *, generate: bool) -> Observed:
     out = work / "out"
     watched.step(
         [
-            *(workplace.python, room.see(work / "surveyor.py")),
+            *(workplace.python, room.see(work / "survey_build.py")),
             *(system.backend, room.see(out)),
             *(
                 json.dumps(workplace.settings()),

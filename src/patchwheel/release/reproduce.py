@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from patchwheel.build import toolchain
 from patchwheel.build.backend import CLOCK
+from patchwheel.guest import CLOCK_SOURCE
 from patchwheel.kit import process
 from patchwheel.kit.errors import BuildError, CheckError, first
 from patchwheel.kit.store import Store
@@ -130,7 +131,7 @@ def build_again(
 
 def _clock(folder: Path, store: Store) -> Path:
     """Compile the library that shifts the clock of the programs that load it."""
-    source, library = Path(__file__).with_name("clock.c"), folder / "clock.so"
+    source, library = CLOCK_SOURCE, folder / "clock.so"
     gcc = toolchain.identify(["gcc"], store=store)["gcc"]
     words = [*gcc.words, "-O1", "-shared", "-fPIC", "-o"]
     process.capture([*words, library, source], cwd=folder, env=process.base_env())

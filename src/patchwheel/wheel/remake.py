@@ -8,12 +8,12 @@ import os
 import re
 import shutil
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from patchwheel.build.backend import open_workplace, rename_project
 from patchwheel.build.configure import configure, lean
 from patchwheel.build.requirements import site_packages as packages_of
+from patchwheel.guest import BUILD_EXTENSIONS
 from patchwheel.kit.errors import BuildError, UnfitError
 from patchwheel.kit.repo import Repository
 from patchwheel.plan.graph import MADE
@@ -25,6 +25,7 @@ from patchwheel.wheelfile.read import output_names, read_wheel
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+    from pathlib import Path
 
     from patchwheel.build.backend import Workplace
     from patchwheel.build.configure import Configured
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     from patchwheel.wheel.compile import Built
     from patchwheel.wheelfile.read import WheelFile
 
-EXTENSIONS = Path(__file__).with_name("extensions.py")
 PLATFORM = re.compile(r"[a-z]*linux(?:\d+|(?:_\d+){2})?_(.+)")
 
 
@@ -129,8 +129,8 @@ def _run_setuptools(
 ) -> Path:
     """Let the project's own code build the named extension modules, and return their folder."""
     room, system = workplace.room, workplace.system()
-    script, folder = room.work / EXTENSIONS.name, room.work / "modules"
-    script.write_bytes(EXTENSIONS.read_bytes())
+    script, folder = room.work / BUILD_EXTENSIONS.name, room.work / "modules"
+    script.write_bytes(BUILD_EXTENSIONS.read_bytes())
     folder.mkdir()
     inside = room.see(workplace.source)
     path = ":".join(str(inside / place) for place in system.backend_path)
