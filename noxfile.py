@@ -112,9 +112,7 @@ def types(session: nox.Session) -> None:
     session.run("mypy")
 
 
-def in_forks(
-    session: nox.Session, script: str, *arguments: str, gpu: bool = False
-) -> None:
+def in_forks(session: nox.Session, script: str, *arguments: str, gpu: bool = False) -> None:
     """Build the forks, compose their environment, and run a script in it."""
     install(session)
     session.run("patchwheel", "build")
@@ -185,9 +183,7 @@ def gpu_check(session: nox.Session) -> None:
     install(session)
     install_cupti(session)
     folder = Path(session.create_tmp(), "gpu-check").absolute()
-    gpu = (
-        [] if "--xp" in session.posargs and "cupy" not in session.posargs else ["--gpu"]
-    )
+    gpu = [] if "--xp" in session.posargs and "cupy" not in session.posargs else ["--gpu"]
     session.run("python", "scripts/gpu_bundle.py", "--local", str(folder), *gpu)
     [cupti] = Path(session.virtualenv.location).glob("lib/*/site-packages/nvidia/*/lib")
     session.run(

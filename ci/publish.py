@@ -60,9 +60,7 @@ def run(*command: str | Path) -> None:
 
 
 def matrix() -> dict[str, list[dict[str, Any]]]:
-    done = subprocess.run(
-        ["patchwheel", "ci", "--matrix"], check=False, stdout=subprocess.PIPE
-    )
+    done = subprocess.run(["patchwheel", "ci", "--matrix"], check=False, stdout=subprocess.PIPE)
     if done.returncode:
         fail(done.returncode, "there is no matrix")
     answer: dict[str, list[dict[str, Any]]] = json.loads(done.stdout)
@@ -98,9 +96,7 @@ def built(source: Path, due: dict[str, dict[str, Any]]) -> dict[str, Path]:
             )
         found[told["cell"]] = path
     if missing := [name for name in due if name not in found]:
-        fail(
-            6, f"no wheel of {', '.join(missing)}; has the cell failed, or its runner?"
-        )
+        fail(6, f"no wheel of {', '.join(missing)}; has the cell failed, or its runner?")
     return {name: found[name] for name in due}
 
 
@@ -111,9 +107,7 @@ def stage(source: Path, staged: Path) -> None:
     staged.parent.mkdir(exist_ok=True)
     shutil.rmtree(staged, ignore_errors=True)
     with tempfile.TemporaryDirectory(dir=staged.parent, prefix=".staging-") as name:
-        whole, release, site = (
-            Path(name, n) for n in ("staged", "staged/release", "staged/site")
-        )
+        whole, release, site = (Path(name, n) for n in ("staged", "staged/release", "staged/site"))
         for cell, wheel in found.items():
             add(wheel, release)
             distribution, version = wheel.name.split("-")[:2]
@@ -153,9 +147,7 @@ def validate(staged: Path) -> None:
     """Check the files, and install them as a user would: with pip and with uv, over HTTP, into empty environments."""
     unchanged(staged)
     run("patchwheel", "verify", staged / "release")
-    handler = functools.partial(
-        SimpleHTTPRequestHandler, directory=str(staged / "site")
-    )
+    handler = functools.partial(SimpleHTTPRequestHandler, directory=str(staged / "site"))
     os.environ["no_proxy"] = "127.0.0.1"
     with (
         ThreadingHTTPServer(("127.0.0.1", 0), handler) as server,
@@ -163,9 +155,7 @@ def validate(staged: Path) -> None:
     ):
         threading.Thread(target=server.serve_forever, daemon=True).start()
         index = f"http://127.0.0.1:{server.server_port}/simple/"
-        for version, found in json.loads(
-            (staged / "installed.json").read_text()
-        ).items():
+        for version, found in json.loads((staged / "installed.json").read_text()).items():
             wanted = sorted(found.values())
             names = [requirement.partition("==")[0] for requirement in wanted]
             base = interpreter(version)

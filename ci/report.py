@@ -17,9 +17,7 @@ COLUMNS = ("fork", "pin", "patches", "made", "why", "size", "time", "sha256")
 def record(wheel: Path) -> dict[str, Any]:
     """Return what the wheel says of its making."""
     with zipfile.ZipFile(wheel) as archive:
-        [name] = [
-            n for n in archive.namelist() if n.endswith(".dist-info/patchwheel.json")
-        ]
+        [name] = [n for n in archive.namelist() if n.endswith(".dist-info/patchwheel.json")]
         answer: dict[str, Any] = json.loads(archive.read(name))
     return answer
 
@@ -52,13 +50,9 @@ def wheels(cell: str, reports: Path) -> None:
                 f"`{built['sha256']}`",
             )
         )
-        found.append(
-            {"file": path.name, "sha256": built["sha256"], "version": told["version"]}
-        )
+        found.append({"file": path.name, "sha256": built["sha256"], "version": told["version"]})
     keys = "-".join(w["version"].partition("+")[2].split(".h")[-1][:8] for w in found)
-    (reports / f"{cell}.json").write_text(
-        json.dumps({"cell": cell, "wheels": found}, indent=1)
-    )
+    (reports / f"{cell}.json").write_text(json.dumps({"cell": cell, "wheels": found}, indent=1))
     (reports / f"{cell}.md").write_text(f"### {cell}\n\n{table(rows)}\n")
     (reports / f"{cell}.artifact").write_text(f"{cell}-{keys}\n")
 

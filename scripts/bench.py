@@ -157,9 +157,7 @@ def fromager() -> float:
         index = load_index_config(ROOT).urls[0]
         command = ["fromager", "-j2", "build", "--wheel-server-url", index]
         path = f"{folder / 'venv' / 'bin'}:{os.environ['PATH']}"
-        return cpu(
-            [*command, FORK, version, index], cwd=folder, env={**PLAIN, "PATH": path}
-        )
+        return cpu([*command, FORK, version, index], cwd=folder, env={**PLAIN, "PATH": path})
 
 
 def series_application(runs: int) -> tuple[list[float], list[float]]:
@@ -237,9 +235,7 @@ class Many:
         """Everything between a pin and a patched tree: reading, checking, applying, comparing, keeping."""
         fork = Fork(name="many", version="1.0", patches=self.patches[0].parent)
         git_dir = self.fresh()
-        source = Source(
-            fork=fork, git_dir=git_dir, tree=self.tree, epoch=0, origin="git"
-        )
+        source = Source(fork=fork, git_dir=git_dir, tree=self.tree, epoch=0, origin="git")
         store = Store(self.folder / f"store{run}")
         # A store that has its folders.
         store.remember("tree", "another", {})

@@ -59,9 +59,7 @@ def one_round(series: Series, scales: list[float], labels: str) -> dict[str, Any
     return found
 
 
-def measure_here(
-    xp: str, device: str | None, scales: list[float], labels: str
-) -> dict[str, Any]:
+def measure_here(xp: str, device: str | None, scales: list[float], labels: str) -> dict[str, Any]:
     """Segment each size once; what a library cannot do is recorded with its reason."""
     import coins
 
@@ -163,9 +161,7 @@ def choose(options: argparse.Namespace) -> list[Series]:
     import coins
 
     names = options.xp or [
-        name
-        for name in coins.NAMESPACES
-        if importlib.util.find_spec(MODULES.get(name, name))
+        name for name in coins.NAMESPACES if importlib.util.find_spec(MODULES.get(name, name))
     ]
     chosen = [
         Series(
@@ -247,16 +243,13 @@ def ratio(figures: dict[str, Any]) -> dict[str, float]:
     """Return the CPU time of patched to unpatched NumPy, over all sizes: median of the rounds and its interval."""
     totals = {
         series["name"]: [
-            sum(values)
-            for values in zip(*(r["cpu_seconds"] for r in series["rows"]), strict=True)
+            sum(values) for values in zip(*(r["cpu_seconds"] for r in series["rows"]), strict=True)
         ]
         for series in figures["series"]
     }
     pairs = zip(totals["numpy"], totals["numpy, unpatched"], strict=True)
     middle, low, high = median_interval([a / b for a, b in pairs])
-    print(
-        f"CPU time, patched to unpatched: {middle:.3f}, interval {low:.3f} {high:.3f}"
-    )
+    print(f"CPU time, patched to unpatched: {middle:.3f}, interval {low:.3f} {high:.3f}")
     return {"median": middle, "low": low, "high": high}
 
 

@@ -140,9 +140,7 @@ def main() -> None:
     for name in options.forks:
         with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as two:
             loop = LOOPS[name]
-            cold, same_files, in_one = editable(
-                project_copy(Path(two)), manifest.forks[name], loop
-            )
+            cold, same_files, in_one = editable(project_copy(Path(two)), manifest.forks[name], loop)
             mine = ours(project_copy(Path(one)), name, loop)
             # Marks of this run alone: what an earlier one built is in the store.
             first = int(time.time())
@@ -157,9 +155,7 @@ def main() -> None:
             pairs = [*zip(loops, others, strict=True)]
             ratio = statistics.median(a / b for a, b in pairs)
             whole = statistics.median((cold + b) / a for a, b in pairs)
-            print(
-                f"{name}{what}: {ratio:.2f} x warm, 1/{whole:.0f} of cold", flush=True
-            )
+            print(f"{name}{what}: {ratio:.2f} x warm, 1/{whole:.0f} of cold", flush=True)
     for what, values in figures.items():
         print(f"{what:50} {' '.join(f'{v:8.2f}' for v in values)}")
     if options.json:

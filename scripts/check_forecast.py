@@ -41,9 +41,7 @@ class Synthetic(NamedTuple):
 
 
 def mail(diff: bytes) -> bytes:
-    head = (
-        b"From: A U Thor <author@example.org>\nDate: Tue, 1 Mar 2022 12:00:00 +0100\n"
-    )
+    head = b"From: A U Thor <author@example.org>\nDate: Tue, 1 Mar 2022 12:00:00 +0100\n"
     head += b"Subject: [PATCH] ENH: synthetic\n\nCut from a later commit.\n\n"
     return head + b"Upstream-Status: Pending\n\n" + diff
 
@@ -103,9 +101,7 @@ class History:
 
     def edit_of_a_line(self, commit: str) -> bytes | None:
         """Return a patch to the base that changes a line which the commit changes or removes."""
-        found = re.search(
-            rb"(?ms)^--- a/(\S+)$.*?^-( *[a-zA-Z][^\n]{15,})$", self.diff(commit)
-        )
+        found = re.search(rb"(?ms)^--- a/(\S+)$.*?^-( *[a-zA-Z][^\n]{15,})$", self.diff(commit))
         if not found:
             return None
         path, line = found[1].decode(), found[2]

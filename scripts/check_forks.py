@@ -80,9 +80,7 @@ def run_cases(
         command += ["--output", str(output)]
         command += [f"--coins={options.coins:g}"] if coins else []
         command += [word for fork in options.fork for word in ("--fork", fork)]
-        done = subprocess.run(
-            command, env=env, capture_output=True, text=True, check=False
-        )
+        done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
         if done.returncode:
             raise CheckError(f"the cases of {column} stop:\n{done.stderr[-3000:]}")
         found: dict[str, Any] = json.loads(output.read_text())
@@ -121,9 +119,7 @@ def check_numpy(
     return found, failures
 
 
-def check_named(
-    options: argparse.Namespace, cases: Sequence[dict[str, Any]]
-) -> list[Failure]:
+def check_named(options: argparse.Namespace, cases: Sequence[dict[str, Any]]) -> list[Failure]:
     """Check that each patch has a case."""
     named = {patch for row in cases for patch in row["patches"]}
     present = set()
@@ -279,10 +275,7 @@ def run_upstream(
 
 
 def show_tests(counts: dict[str, Any]) -> None:
-    rows = [
-        [what, *(str(count[rank]) for rank in RANKS[:3])]
-        for what, count in counts.items()
-    ]
+    rows = [[what, *(str(count[rank]) for rank in RANKS[:3])] for what, count in counts.items()]
     CONSOLE.table(["upstream's tests", "passed", "skipped", "failed"], rows)
 
 
@@ -341,12 +334,8 @@ def check(options: argparse.Namespace) -> tuple[dict[str, Any], list[Failure]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="check-forks", description=__doc__)
-    parser.add_argument(
-        "--fork", action="append", default=[], help="only this one; repeatable"
-    )
-    parser.add_argument(
-        "--xp", action="append", default=[], choices=HEADINGS, help="repeatable"
-    )
+    parser.add_argument("--fork", action="append", default=[], help="only this one; repeatable")
+    parser.add_argument("--xp", action="append", default=[], choices=HEADINGS, help="repeatable")
     parser.add_argument(
         "--python",
         action="append",

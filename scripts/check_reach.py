@@ -138,19 +138,13 @@ def traced(workplace: Workplace, words: Sequence[str | Path], *, cwd: Path) -> O
     return Opened.read(log)
 
 
-def truth_of_meson(
-    workplace: Workplace, configured: Configured
-) -> dict[str, frozenset[str]]:
+def truth_of_meson(workplace: Workplace, configured: Configured) -> dict[str, frozenset[str]]:
     """Return the source files that each built output was made from, by what its steps opened."""
     room = workplace.room
     folder = room.work / "meson"
-    shutil.copytree(
-        configured.path / "meson", folder, symlinks=True, copy_function=shutil.copy
-    )
+    shutil.copytree(configured.path / "meson", folder, symlinks=True, copy_function=shutil.copy)
     ninja = workplace.python.parent / "ninja"
-    rows = json.loads(
-        subprocess.check_output([ninja, "-C", folder, "-t", "compdb"], text=True)
-    )
+    rows = json.loads(subprocess.check_output([ninja, "-C", folder, "-t", "compdb"], text=True))
     known = {row["command"]: row["output"] for row in rows}
     fakes = fake_compilers(room.work / "fakes")
     path = f"{fakes}:{workplace.variables['PATH']}"
@@ -190,9 +184,7 @@ def closure(origin: str, steps: Mapping[str, set[str]]) -> frozenset[str]:
     return frozenset(seen)
 
 
-def truth_of_setuptools(
-    workplace: Workplace, configured: Configured
-) -> dict[str, frozenset[str]]:
+def truth_of_setuptools(workplace: Workplace, configured: Configured) -> dict[str, frozenset[str]]:
     """Run Cython and the preprocessor for each extension module as CuPy's build would."""
     found = {}
     script = "import sysconfig; print(sysconfig.get_path('include'))"
@@ -253,9 +245,7 @@ class Subject:
 
     def configured(self) -> Configured:
         source = self.pin.source
-        return configure(
-            source.tree, source, lean(self.fork), self.environment, self.pipeline.shop
-        )
+        return configure(source.tree, source, lean(self.fork), self.environment, self.pipeline.shop)
 
     def truth(self) -> dict[str, frozenset[str]]:
         source, configured = self.pin.source, self.configured()
@@ -336,9 +326,7 @@ def kind_of(path: str) -> str | None:
 def mutate(path: str, text: str, mark: str) -> str:
     """Return the text with one change that means something: a new symbol, or another setting of the build."""
     kind = kind_of(path)
-    inner = (
-        kind_of(path.removesuffix(".tp").removesuffix(".in")) if kind == "in" else kind
-    )
+    inner = kind_of(path.removesuffix(".tp").removesuffix(".in")) if kind == "in" else kind
     if inner in {"py", "pyx", "pxi"}:
         return f"{text}\n\ndef {mark}():\n    return 1\n"
     if inner == "pxd":
@@ -373,9 +361,7 @@ def draw(files: Mapping[str, bytes], seed: str, count: int) -> list[str]:
     chance = random.Random(seed)
     kinds: dict[str, list[str]] = defaultdict(list)
     for path in sorted(files):
-        if (kind := kind_of(path)) and not re.search(
-            r"(^|/)(tests?|docs?|benchmarks)/", path
-        ):
+        if (kind := kind_of(path)) and not re.search(r"(^|/)(tests?|docs?|benchmarks)/", path):
             kinds[kind].append(path)
     drawn: list[str] = []
     while len(drawn) < count:
@@ -399,9 +385,7 @@ def compare(
         missed += [f"{output} reads {path}" for path in sorted(lacks)]
         true += len(inside)
         thought += len(reach.get(output, ()))
-    print(
-        f"{len(truth)} built outputs opened {true} files in all; the reach has {thought}"
-    )
+    print(f"{len(truth)} built outputs opened {true} files in all; the reach has {thought}")
     return missed
 
 
@@ -422,10 +406,7 @@ def main() -> None:
     )
     pipeline = Pipeline(options, Quiet())
     fork = pipeline.manifest.forks[given.fork]
-    needs = [
-        pipeline.wheel(pipeline.manifest.forks[n], {})
-        for n in pipeline.locked(fork).needs
-    ]
+    needs = [pipeline.wheel(pipeline.manifest.forks[n], {}) for n in pipeline.locked(fork).needs]
     subject = Subject(pipeline, fork, needs)
     repo = Repository(pipeline.source(fork).git_dir)
     blobs = repo.files(subject.pin.tree)
@@ -439,9 +420,7 @@ def main() -> None:
 
     if given.write:
         folder = pipeline.work_folder(fork)
-        for path in [p for p in drawn if kind_of(p) not in {"py", "build"}][
-            : given.write
-        ]:
+        for path in [p for p in drawn if kind_of(p) not in {"py", "build"}][: given.write]:
             (folder / path).write_bytes(mutated(path))
             print(folder / path)
         return

@@ -75,9 +75,7 @@ def make_backend(name: str, device: str | None = None) -> Backend:
     if name != "numpy" and not os.environ.get("SCIPY_ARRAY_API"):
         raise UnusableError("set SCIPY_ARRAY_API=1 in the environment of the process")
     try:
-        return {"numpy": _numpy, "cupy": _cupy, "torch": _torch}.get(name, _strict)(
-            device
-        )
+        return {"numpy": _numpy, "cupy": _cupy, "torch": _torch}.get(name, _strict)(device)
     except ImportError as error:
         raise UnusableError(f"{name} is not installed: {error}") from error
 
@@ -85,9 +83,7 @@ def make_backend(name: str, device: str | None = None) -> Backend:
 def _numpy(device: str | None) -> Backend:
     if device not in {None, "cpu"}:
         raise UnusableError(f"numpy has no device {device!r}, only 'cpu'")
-    return Backend(
-        name="numpy", xp=np, device="cpu", synchronize=lambda: None, sparse=True
-    )
+    return Backend(name="numpy", xp=np, device="cpu", synchronize=lambda: None, sparse=True)
 
 
 def _cupy(device: str | None) -> Backend:
@@ -138,9 +134,7 @@ def _strict(device: str | None) -> Backend:
     if device not in {None, *names}:
         raise UnusableError(f"array-api-strict has the devices {', '.join(names)}")
     chosen = xp.Device(device or "CPU_DEVICE")
-    return Backend(
-        name="array-api-strict", xp=xp, device=chosen, synchronize=lambda: None
-    )
+    return Backend(name="array-api-strict", xp=xp, device=chosen, synchronize=lambda: None)
 
 
 def check_size(backend: Backend, scale: float) -> None:
@@ -154,9 +148,7 @@ def check_size(backend: Backend, scale: float) -> None:
         )
 
 
-def segment(
-    backend: Backend, *, scale: float, labels: str, regions: int = REGIONS
-) -> Segmentation:
+def segment(backend: Backend, *, scale: float, labels: str, regions: int = REGIONS) -> Segmentation:
     """Segment the coins, rescaled by `scale`, into `regions`; `labels` is how scikit-learn assigns them."""
     xp, seconds = backend.xp, {}
     begin = time.perf_counter()
@@ -168,9 +160,7 @@ def segment(
         seconds[stage], begin = now - begin, now
 
     # Without a dispatch, scikit-learn turns what is not NumPy's into NumPy arrays, or fails.
-    dispatch = (
-        nullcontext() if xp is np else sklearn.config_context(array_api_dispatch=True)
-    )
+    dispatch = nullcontext() if xp is np else sklearn.config_context(array_api_dispatch=True)
     with dispatch:
         coins = xp.asarray(skimage.data.coins(), device=backend.device)
         stop("load")

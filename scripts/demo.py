@@ -42,9 +42,7 @@ def picture(path: Path, image: Any, labels: Any, title: str) -> None:
     plt.close(figure)
 
 
-def summary(
-    backend: Backend, found: Segmentation, traffic: Traffic | None
-) -> dict[str, Any]:
+def summary(backend: Backend, found: Segmentation, traffic: Traffic | None) -> dict[str, Any]:
     """Return what is printed; bytes are None where they cannot be counted."""
     return {
         "namespace": backend.name,
@@ -75,14 +73,10 @@ def show(facts: dict[str, Any]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="demo", description=__doc__)
-    parser.add_argument(
-        "--xp", default="numpy", help="numpy, cupy, torch or array-api-strict"
-    )
+    parser.add_argument("--xp", default="numpy", help="numpy, cupy, torch or array-api-strict")
     parser.add_argument("--device", help="as the library names it")
     parser.add_argument("--scale", type=float, default=0.2, help="0 to 1")
-    parser.add_argument(
-        "--labels", default="cluster_qr", help="discretize, kmeans or cluster_qr"
-    )
+    parser.add_argument("--labels", default="cluster_qr", help="discretize, kmeans or cluster_qr")
     parser.add_argument("--output", type=Path, help="the picture (coins-….png)")
     parser.add_argument("--json", type=Path, help="also write the figures there")
     options = parser.parse_args()

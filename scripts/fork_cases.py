@@ -451,9 +451,7 @@ def _(a: Column, n: int, operator: str, extra: str | None, *, largest: bool) -> 
         "Y": {"Y": a(np.linalg.eigh(symmetric(n, "float64"))[1][:, end])},
     }[extra]
     product = (lambda x: matrix @ x) if operator == "callable" else matrix
-    values, vectors = lobpcg(
-        product, a(start), largest=largest, tol=1e-8, maxiter=300, **options
-    )
+    values, vectors = lobpcg(product, a(start), largest=largest, tol=1e-8, maxiter=300, **options)
     # Eigenvectors have no sign.
     return values, a.xp.abs(vectors)
 
@@ -563,9 +561,7 @@ def _(a: Column, dtype: str, asked: str, bad: str | None) -> Any:
 NUMPY_ONLY = {"only": frozenset({"numpy"})}
 
 
-@case(
-    "sklearn.utils.as_float_array", "scikit-learn/0010", fixed=NUMPY_ONLY, dtype=DTYPES
-)
+@case("sklearn.utils.as_float_array", "scikit-learn/0010", fixed=NUMPY_ONLY, dtype=DTYPES)
 def _(a: Column, dtype: str) -> Any:
     return as_float_array(a(image(dtype)))
 
@@ -927,9 +923,7 @@ def oracle(a: Column, scale: float) -> tuple[str, str]:
 
 
 def outcome(case: Case, a: Column) -> dict[str, Any]:
-    facts = {
-        k: v for k, v in asdict(case).items() if k in {"function", "case", "compiled"}
-    }
+    facts = {k: v for k, v in asdict(case).items() if k in {"function", "case", "compiled"}}
     facts["patches"] = case.patches
     if a.name != "numpy":
         answer, why = verdict(case, a)
@@ -967,8 +961,7 @@ def main() -> None:
     chosen = [
         c
         for c in CASES
-        if not options.fork
-        or any(p.partition("/")[0] in options.fork for p in c.patches)
+        if not options.fork or any(p.partition("/")[0] in options.fork for p in c.patches)
     ]
     # Without a dispatch, scikit-learn turns what is not NumPy's into NumPy arrays, or fails.
     dispatch = bool(os.environ.get("SCIPY_ARRAY_API"))

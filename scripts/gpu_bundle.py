@@ -64,8 +64,7 @@ def touched_tests(pipeline: Pipeline, fork: Fork) -> dict[str, bytes]:
     found = {
         change.path: change.new.oid
         for change in repo.changes(tree.source.tree, tree.tree)
-        if change.status != "D"
-        and re.fullmatch(r"(.*/)?test_\w+\.py", change.path) is not None
+        if change.status != "D" and re.fullmatch(r"(.*/)?test_\w+\.py", change.path) is not None
     }
     content = repo.read(list(found.values()))
     return {path: content[oid] for path, oid in found.items()}
@@ -131,9 +130,7 @@ def remade(site: Path, distribution: str) -> tuple[dict[str, bytes], list[str]]:
     paths = {row["path"]: row["action"] for row in record["remade"]}
     present = [path for path in paths if (site / path).is_file()]
     info = [
-        str(p)
-        for p in dist.files or ()
-        if p.parts[0].endswith(".dist-info") and needed(str(p), ())
+        str(p) for p in dist.files or () if p.parts[0].endswith(".dist-info") and needed(str(p), ())
     ]
     files = {path: (site / path).read_bytes() for path in [*present, *info]}
     return files, sorted(paths.keys() - files.keys())
@@ -238,16 +235,12 @@ def pack(path: Path, files: Mapping[str, bytes]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="gpu_bundle", description=__doc__)
     parser.add_argument("fork", nargs="*", help="only these (default: all)")
-    parser.add_argument(
-        "--output", type=Path, default=Path("dist/patchwheel-gpu.tar.gz")
-    )
+    parser.add_argument("--output", type=Path, default=Path("dist/patchwheel-gpu.tar.gz"))
     parser.add_argument("--local", type=Path, metavar="FOLDER")
     parser.add_argument("--gpu", action="store_true", help="with CUDA's libraries")
     options = parser.parse_args()
     try:
-        pipeline = Pipeline(
-            Options(manifest=Path("forks.toml"), store=default_root()), Quiet()
-        )
+        pipeline = Pipeline(Options(manifest=Path("forks.toml"), store=default_root()), Quiet())
         forks = list(pipeline.manifest.select(options.fork))
         if options.local:
             prepare(pipeline, forks, options.local.absolute(), gpu=options.gpu)

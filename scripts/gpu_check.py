@@ -43,9 +43,7 @@ FAILED, UNUSABLE, NO_TESTS = 6, 7, 5
 # In the processes of the parts.
 
 
-def work_demo(
-    xp: str, scales: list[float], labels: str, folder: str
-) -> Iterator[dict[str, Any]]:
+def work_demo(xp: str, scales: list[float], labels: str, folder: str) -> Iterator[dict[str, Any]]:
     """Segment once at each scale; labels and image are left in `folder`."""
     import coins
     import numpy as np
@@ -249,9 +247,7 @@ class Report:
 class Checks:
     """The parts, on one array library; `folder` is for what is not kept."""
 
-    def __init__(
-        self, options: argparse.Namespace, report: Report, folder: Path
-    ) -> None:
+    def __init__(self, options: argparse.Namespace, report: Report, folder: Path) -> None:
         self.options = options
         self.report = report
         self.folder = folder
@@ -318,8 +314,7 @@ class Checks:
         from sklearn.metrics import adjusted_rand_score
 
         ours, theirs = (
-            self.folder / f"{xp}-{labels}-{scale:g}.npz"
-            for xp in (self.options.xp, "numpy")
+            self.folder / f"{xp}-{labels}-{scale:g}.npz" for xp in (self.options.xp, "numpy")
         )
         if not theirs.exists():
             return
@@ -337,32 +332,24 @@ class Checks:
     def count(self, labels: str, row: dict[str, Any]) -> None:
         what = f"{labels} {row['scale']:g}"
         if row["largest_to_host"] is None:
-            self.report.add(
-                "bytes", what, "not counted: libcupti was not found", ok=False
-            )
+            self.report.add("bytes", what, "not counted: libcupti was not found", ok=False)
             return
         ok = row["largest_to_host"] <= LARGEST_TO_HOST and not row["dropped"]
-        value = (
-            f"{row['largest_to_host']:,} to the host at once, {row['to_host']:,} in all"
-        )
+        value = f"{row['largest_to_host']:,} to the host at once, {row['to_host']:,} in all"
         if row["dropped"]:
             value += f", {row['dropped']:,} records lost"
         self.report.add("bytes", what, value, ok=ok)
 
     def eigen(self) -> None:
         """Compare eigenvectors with the host's Laplacian."""
-        found, error = self.work(
-            "eigen", xp=self.options.xp, scales=self.options.scales
-        )
+        found, error = self.work("eigen", xp=self.options.xp, scales=self.options.scales)
         self.report.facts["eigen"] = found
         for row in found:
             residual, angle = row["largest_residual"], row["sine_of_angle"]
             value = f"residual {residual:.1e}, angle {angle:.1e} of {row['cut']} at gap {row['gap']:.0e}"
             most, widest = BOUNDS[row["tolerance"]]
             what = f"{row['scale']:g}, tolerance {row['tolerance']}"
-            self.report.add(
-                "eigen", what, value, ok=residual <= most and angle <= widest
-            )
+            self.report.add("eigen", what, value, ok=residual <= most and angle <= widest)
         if error:
             self.report.add("eigen", "", error, ok=False)
 

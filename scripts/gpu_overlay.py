@@ -36,7 +36,9 @@ def unfit(needs: dict[str, Any]) -> str | None:
                 continue
             return f"{sys.executable} has no {name} {wanted}; set PYTHON"
         if not f"{found}.".startswith(f"{wanted}."):
-            return f"the bundle is for {name} {wanted}, and {sys.executable} has {found}; set PYTHON"
+            return (
+                f"the bundle is for {name} {wanted}, and {sys.executable} has {found}; set PYTHON"
+            )
     return None
 
 

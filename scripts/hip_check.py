@@ -83,9 +83,7 @@ class Chroot:
 
 
 def failure(words: list[str], **given: Any) -> str:
-    done = subprocess.run(
-        ["nice", *words], check=False, capture_output=True, text=True, **given
-    )
+    done = subprocess.run(["nice", *words], check=False, capture_output=True, text=True, **given)
     said = done.stderr.strip() or f"exit code {done.returncode}"
     return said if done.returncode else ""
 
@@ -204,9 +202,7 @@ def main() -> None:
             print(f"making {arguments.root}: Debian with HIP, about 1.2 GB", flush=True)
             subprocess.run([ROOT / "docker" / "hip-base", arguments.root], check=True)
         options = Options(manifest=ROOT / "forks.toml", store=default_root())
-        if failed := run(
-            Chroot(arguments.root), Pipeline(options, Quiet()), arguments.target
-        ):
+        if failed := run(Chroot(arguments.root), Pipeline(options, Quiet()), arguments.target):
             raise CheckError("these do not compile for HIP:\n" + "\n".join(failed))
     except PatchwheelError as error:
         print(f"hip_check: {error}", file=sys.stderr)

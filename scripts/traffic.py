@@ -116,9 +116,7 @@ def recording(
         BUFFERS[address] = buffer
         place[0], size[0], most[0] = address, BUFFER, 0
 
-    def completed(
-        context: int, stream: int, address: int, _size: int, valid: int
-    ) -> None:
+    def completed(context: int, stream: int, address: int, _size: int, valid: int) -> None:
         record = c_void_p()
         next_record = cupti.cuptiActivityGetNextRecord
         while next_record(c_uint64(address), c_size_t(valid), byref(record)) == SUCCESS:
@@ -128,9 +126,7 @@ def recording(
             if record.value and kind in others:
                 others[kind](record.value)
         lost = c_size_t()
-        cupti.cuptiActivityGetNumDroppedRecords(
-            c_void_p(context), c_uint32(stream), byref(lost)
-        )
+        cupti.cuptiActivityGetNumDroppedRecords(c_void_p(context), c_uint32(stream), byref(lost))
         traffic.dropped += lost.value
         del BUFFERS[address]
 

@@ -52,9 +52,7 @@ SEALED = {
 
 
 # Hypothesis leaves nothing in the working directory, finds the same every time, and a busy machine is no failure.
-hypothesis.settings.register_profile(
-    "sealed", database=None, deadline=None, derandomize=True
-)
+hypothesis.settings.register_profile("sealed", database=None, deadline=None, derandomize=True)
 hypothesis.settings.load_profile("sealed")
 hypothesis.configuration.set_hypothesis_home_dir(
     Path(tempfile.gettempdir()) / f"hypothesis-{os.getuid()}"
@@ -102,9 +100,7 @@ def _store_tripwire(monkeypatch: pytest.MonkeyPatch) -> None:
     """A test that opens the user's own store fails; in a child process the sealed HOME sees to it."""
     real_init = store_module.Store.__init__
 
-    def init(
-        self: Store, root: Path, *, say: Callable[[str], None] = lambda _line: None
-    ) -> None:
+    def init(self: Store, root: Path, *, say: Callable[[str], None] = lambda _line: None) -> None:
         if root.absolute() == REAL_STORE.absolute():
             pytest.fail(f"this test opened the user's own store at {root}")
         real_init(self, root, say=say)

@@ -17,8 +17,7 @@ if TYPE_CHECKING:
     from patchwheel.manifest.model import Fork
 
 FORKS = [
-    cast("Fork", SimpleNamespace(name=name, locked_as=name))
-    for name in ("one", "two", "three")
+    cast("Fork", SimpleNamespace(name=name, locked_as=name)) for name in ("one", "two", "three")
 ]
 
 

@@ -92,9 +92,7 @@ class Tooling:
 
         source = self.tree.source
         fork = lean(source.fork) if graft else source.fork
-        return compile_parts(
-            fork, self.build, self.shop, needs=self.need(), epoch=source.epoch
-        )
+        return compile_parts(fork, self.build, self.shop, needs=self.need(), epoch=source.epoch)
 
     def trace(
         self,
@@ -186,9 +184,7 @@ class Pipeline:
 
         wanted = self.options.python or ""
         explicit = wanted if wanted and not wanted[0].isdigit() else None
-        version = (
-            wanted if wanted and not explicit else self.manifest.environment.python[0]
-        )
+        version = wanted if wanted and not explicit else self.manifest.environment.python[0]
         # Starting every candidate takes a quarter of a second; what was found stays true while its file is the same.
         key = digest(version, explicit, interpreter_hints())
         if found := recall(self.store.memo("interpreter", key)):
@@ -300,9 +296,7 @@ class Pipeline:
             if len(needs) < len(build.needs):
                 for name in build.needs:
                     other = self.manifest.forks[name]
-                    needs.append(
-                        self.wheel(other, made, from_source=from_source, dev=dev)
-                    )
+                    needs.append(self.wheel(other, made, from_source=from_source, dev=dev))
             return needs
 
         tree = self.tree(fork, dev=dev)
@@ -333,9 +327,7 @@ class Pipeline:
 
     def built_bases(self, fork: Fork, tooling: Tooling) -> list[Base]:
         """Return the newest wheels of the fork's pin that were compiled here, with the tools that there are now."""
-        memo: dict[str, Any] = (
-            self.store.memo("bases", digest(fork.pin, self.python)) or {}
-        )
+        memo: dict[str, Any] = self.store.memo("bases", digest(fork.pin, self.python)) or {}
         parts = digest(tooling.parts(graft=True)) if memo else ""
         found = []
         for key in memo.get(parts, [])[:BASES]:
@@ -431,10 +423,7 @@ class Pipeline:
             # A graft downloads, configures and compiles a file or two: together they keep a machine busy.
             _ = self.lock
             # Daemons: Ctrl-C ends the run at once, and what they were writing has a temporary name.
-            threads = [
-                threading.Thread(target=make, args=[fork], daemon=True)
-                for fork in forks
-            ]
+            threads = [threading.Thread(target=make, args=[fork], daemon=True) for fork in forks]
             for thread in threads:
                 thread.start()
             for thread, fork in zip(threads, forks, strict=True):
@@ -513,9 +502,7 @@ class Pipeline:
         if folder is None:
             return self.build(forks, from_source=from_source, dev=dev)[0]
         if from_source or dev:
-            raise ManifestError(
-                "--wheels names what was made, and nothing is made then"
-            )
+            raise ManifestError("--wheels names what was made, and nothing is made then")
         return [self.wheel_in(folder, fork) for fork in forks]
 
     def wheel_in(self, folder: Path, fork: Fork) -> Finished:
@@ -559,9 +546,7 @@ class Pipeline:
         """Run upstream's tests of what the series changes, in an environment of all the wheels."""
         from patchwheel.environment.upstream_tests import run_tests
 
-        environment = self.environment(
-            wheels, link=None, groups=("test",), layered=True
-        )
+        environment = self.environment(wheels, link=None, groups=("test",), layered=True)
         tree = self.tree(fork, dev=dev)
         survey = self.locked(fork).survey
         run_tests(tree, survey, environment, arguments, store=self.store)
@@ -582,9 +567,7 @@ class Pipeline:
                 build,
                 base=None,
                 from_source=True,
-                means=Tooling(
-                    tree=tree, build=build, shop=self.shop, need=lambda: needs
-                ),
+                means=Tooling(tree=tree, build=build, shop=self.shop, need=lambda: needs),
                 store=self.store,
                 label=self.manifest.environment.label,
             )
@@ -594,10 +577,7 @@ class Pipeline:
         tree = self.tree(fork, dev=dev)
         graft = self.wheel(fork, made, dev=dev)
         # Against the same wheels as the graft: another SciPy would make another scikit-learn.
-        needs = [
-            self.wheel(self.manifest.forks[n], made, dev=dev)
-            for n in self.locked(fork).needs
-        ]
+        needs = [self.wheel(self.manifest.forks[n], made, dev=dev) for n in self.locked(fork).needs]
         pin = replace(
             tree,
             tree=tree.source.tree,
@@ -626,9 +606,7 @@ class Pipeline:
         folder = self.work_folder(fork)
         return open_work(self.tree(fork), folder, store=self.store, detach=detach)
 
-    def export(
-        self, fork: Fork, *, check: bool = False, exact: bool = False
-    ) -> ExportResult:
+    def export(self, fork: Fork, *, check: bool = False, exact: bool = False) -> ExportResult:
         """Write the open work tree's commits back; with `check` and no work tree, the series is opened for it."""
         from patchwheel.series.export import export
         from patchwheel.series.worktree import open_work

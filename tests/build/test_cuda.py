@@ -48,9 +48,7 @@ def test_wheels_that_lack_one_name_it(tmp_path: Path) -> None:
     (tree / "include" / "curand.h").unlink()
     (tree / "lib" / "libcurand.so.13").unlink()
     shutil.rmtree(tree / "include" / "cccl")
-    with pytest.raises(
-        MachineError, match=r"lack curand\.h, cub, libcurand\.so"
-    ) as caught:
+    with pytest.raises(MachineError, match=r"lack curand\.h, cub, libcurand\.so") as caught:
         cuda.assemble(tree, compiler=["gcc"], log=tmp_path / "log")
     assert "build-requires" in str(caught.value)
 
@@ -77,9 +75,7 @@ def test_the_systems_toolkit_counts_only_when_complete(
 
 
 @pytest.mark.usefixtures("no_system")
-def test_nvcc_on_path_shows_the_toolkit(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_nvcc_on_path_shows_the_toolkit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tree = make_wheels_tree(tmp_path)
     (tree / "bin" / "nvcc").chmod(0o755)
     monkeypatch.setenv("PATH", str(tree / "bin"))

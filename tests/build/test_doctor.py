@@ -40,14 +40,10 @@ def manifest(tmp_path: Path) -> Manifest:
 
 
 @pytest.fixture(autouse=True)
-def _machine(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, interpreter: Interpreter
-) -> None:
+def _machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, interpreter: Interpreter) -> None:
     """A machine that has everything; each test takes something away."""
     tools = tmp_path / "bin"
-    support.write(
-        tools, dict.fromkeys(("gcc", "g++", "gfortran", "bwrap"), "#!/bin/sh\n")
-    )
+    support.write(tools, dict.fromkeys(("gcc", "g++", "gfortran", "bwrap"), "#!/bin/sh\n"))
     support.write(tools, {"git": "#!/bin/sh\necho git version 2.43.0\n"})
     for path in tools.iterdir():
         path.chmod(0o755)
@@ -76,9 +72,7 @@ def test_a_machine_with_everything_needs_nothing(manifest: Manifest) -> None:
     assert {finding.fork for finding in found} == {None, "plain", "heavy"}
 
 
-def test_a_missing_compiler_comes_with_its_command(
-    manifest: Manifest, tmp_path: Path
-) -> None:
+def test_a_missing_compiler_comes_with_its_command(manifest: Manifest, tmp_path: Path) -> None:
     (tmp_path / "bin" / "gfortran").unlink()
     (finding,) = failed(manifest)
     assert (finding.fork, finding.what) == ("heavy", "gfortran")

@@ -147,9 +147,7 @@ def shelf(tmp_path: Path, store: Store, interpreter: Interpreter) -> Shelf:
 def test_an_environment_is_made_once_and_can_be_seen_elsewhere(
     shelf: Shelf, tmp_path: Path
 ) -> None:
-    ours = support.make_wheel(
-        tmp_path, "pw-fork", "1.0+arrayapi.h00", {"pw_fork.py": ""}
-    )
+    ours = support.make_wheel(tmp_path, "pw-fork", "1.0+arrayapi.h00", {"pw_fork.py": ""})
     made = shelf.make(shelf.locked(), wheels=[ours])
     assert shelf.make(shelf.locked(), wheels=[ours]) == made
     assert len(shelf.report.lines) == 1
@@ -190,9 +188,7 @@ def test_the_key_follows_hashes_and_python(shelf: Shelf) -> None:
         requirements.env_key([], "cp312"),
     }
     assert len(keys) == 4
-    assert requirements.env_key([one, other], "x") == requirements.env_key(
-        [other, one], "x"
-    )
+    assert requirements.env_key([one, other], "x") == requirements.env_key([other, one], "x")
 
 
 def temporary_name(folder: Path, *words: str) -> str:

@@ -22,9 +22,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     }
     files = {}
     for name in (n for names in rocm.PIECES.values() for n in names):
-        place = next(
-            (p for start, p in where.items() if name.startswith(start)), "include/"
-        )
+        place = next((p for start, p in where.items() if name.startswith(start)), "include/")
         files[place + name] = ""
     support.write(tmp_path / "rocm", files)
     monkeypatch.setenv(rocm.HOME, str(tmp_path / "rocm"))
@@ -51,16 +49,12 @@ def test_a_complete_rocm_and_a_named_gpu_are_what_the_build_is_told(
 
 
 def test_an_unset_gpu_is_demanded_by_name(root: Path) -> None:
-    with pytest.raises(
-        ManifestError, match="gpu: HCC_AMDGPU_TARGET is not set"
-    ) as caught:
+    with pytest.raises(ManifestError, match="gpu: HCC_AMDGPU_TARGET is not set") as caught:
         rocm.variables(fork(root))
     assert "gfx90a" in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    "value", ["native", "gfx90a gfx942", "gfx90a,", "sm_90", "gfx"]
-)
+@pytest.mark.parametrize("value", ["native", "gfx90a gfx942", "gfx90a,", "sm_90", "gfx"])
 def test_a_gpu_that_is_none_is_refused(
     root: Path, monkeypatch: pytest.MonkeyPatch, value: str
 ) -> None:

@@ -136,9 +136,7 @@ def test_a_hostile_step_is_contained(
     secret.write_text("hunter2")
     log = tmp_path / "step.log"
     python = Path(sys.base_prefix)
-    with open_room(
-        "x", sandbox=contained, store=store, env=environment, read=[python]
-    ) as room:
+    with open_room("x", sandbox=contained, store=store, env=environment, read=[python]) as room:
         (room.work / "src" / "hostile.py").write_text(HOSTILE)
         binary = python / "bin" / f"python3.{sys.version_info.minor}"
         room.run(
@@ -158,9 +156,7 @@ def test_a_hostile_step_is_contained(
 
 
 @pytest.mark.sandbox
-def test_two_rooms_at_once_are_two_folders_at_one_path(
-    contained: Sandbox, store: Store
-) -> None:
+def test_two_rooms_at_once_are_two_folders_at_one_path(contained: Sandbox, store: Store) -> None:
     with (
         open_room("x", sandbox=contained, store=store) as one,
         open_room("x", sandbox=contained, store=store) as other,

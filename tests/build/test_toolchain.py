@@ -61,9 +61,7 @@ def test_a_tool_is_asked_once(fake: FakeCompiler, store: Store) -> None:
 
 
 @pytest.mark.parametrize("part", ["cc1", "libgomp.so"])
-def test_what_is_behind_the_driver_counts(
-    fake: FakeCompiler, store: Store, part: str
-) -> None:
+def test_what_is_behind_the_driver_counts(fake: FakeCompiler, store: Store, part: str) -> None:
     before = toolchain.key(toolchain.identify(["gcc"], store=store))
     (fake.folder / part).write_text("another one")
     assert toolchain.key(toolchain.identify(["gcc"], store=store)) != before
@@ -117,9 +115,7 @@ def test_everything_missing_is_one_error_with_the_command(
     assert "patchwheel doctor" in str(caught.value)
 
 
-def test_a_compiler_that_does_not_run_is_named(
-    fake: FakeCompiler, store: Store
-) -> None:
+def test_a_compiler_that_does_not_run_is_named(fake: FakeCompiler, store: Store) -> None:
     fake.program("gcc", "#!/bin/sh\necho broken >&2\nexit 3\n")
     with pytest.raises(MachineError, match="does not work") as caught:
         toolchain.identify(["gcc"], store=store)
@@ -149,9 +145,7 @@ def test_nvcc_brings_the_programs_beside_it(tmp_path: Path, store: Store) -> Non
     bin_ = tmp_path / "cuda" / "bin"
     bin_.mkdir(parents=True)
     nvcc = bin_ / "nvcc"
-    nvcc.write_text(
-        "#!/bin/sh\necho 'Cuda compilation tools, release 13.2, V13.2.86'\n"
-    )
+    nvcc.write_text("#!/bin/sh\necho 'Cuda compilation tools, release 13.2, V13.2.86'\n")
     nvcc.chmod(0o755)
     (bin_ / "ptxas").write_text("one")
     before = toolchain.identify_program("nvcc", [str(nvcc)], nvcc, store=store)

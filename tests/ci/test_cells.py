@@ -106,14 +106,10 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Cells:
     )
     manifest = project.root / "forks.toml"
     text = manifest.read_text()
-    manifest.write_text(
-        text.replace("requires = []", 'requires = []\ntest-requires = ["pytest"]')
-    )
+    manifest.write_text(text.replace("requires = []", 'requires = []\ntest-requires = ["pytest"]'))
     project.run("lock")
     project.run("ci")
-    return Cells(
-        project.root, {"PATCHWHEEL_STORE": str(project.store), **project.index}
-    )
+    return Cells(project.root, {"PATCHWHEEL_STORE": str(project.store), **project.index})
 
 
 @pytest.mark.compiled
@@ -126,9 +122,7 @@ def test_a_pull_request_from_plan_to_a_composed_environment(tiny: Cells) -> None
             tiny.run(row["cell"])
     [wheel] = (tiny.root / "dist").glob("*.whl")
     assert ".graft-" in wheel.name
-    report = json.loads(
-        (tiny.root / f"dist/reports/graft-tinyext-{PYTHON}.json").read_text()
-    )
+    report = json.loads((tiny.root / f"dist/reports/graft-tinyext-{PYTHON}.json").read_text())
     assert report["wheels"][0]["file"] == wheel.name
     assert report["wheels"][0]["sha256"] == support.sha256(wheel)
     # The artifact carries the key that is in the label.
@@ -198,9 +192,7 @@ def real(stack: Stack) -> Cells:
     """Give the project of the four forks its scripts and workflows."""
     if (stack.project / "ci").exists():
         shutil.rmtree(stack.project / "ci")
-    shutil.copytree(
-        support.ROOT / ".github", stack.project / ".github", dirs_exist_ok=True
-    )
+    shutil.copytree(support.ROOT / ".github", stack.project / ".github", dirs_exist_ok=True)
     env = {
         "PATCHWHEEL_STORE": str(stack.store),
         "UV_CACHE_DIR": os.environ["UV_CACHE_DIR"],

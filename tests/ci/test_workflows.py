@@ -34,9 +34,7 @@ def parsed(path: Path) -> dict[str, Any]:
     return answer
 
 
-def run(
-    *command: str | Path, cwd: Path, **env: str
-) -> subprocess.CompletedProcess[str]:
+def run(*command: str | Path, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
     path = f"{BIN}{os.pathsep}{os.environ['PATH']}"
     return subprocess.run(
         command,
@@ -70,9 +68,7 @@ def schema_check(*paths: Path) -> subprocess.CompletedProcess[str]:
 
 def test_the_workflows_are_what_the_manifest_gives() -> None:
     assert {path.name for path in WORKFLOWS} == {*GENERATED, "suite.yml"}
-    written = workflows.write_workflows(
-        load_manifest(support.ROOT / "forks.toml"), check=True
-    )
+    written = workflows.write_workflows(load_manifest(support.ROOT / "forks.toml"), check=True)
     assert {path.name for path in written} == GENERATED
 
 
@@ -83,9 +79,7 @@ def test_the_workflows_are_what_the_manifest_gives() -> None:
         ("[forks.scikit-learn]", "[forks.scikit-learn-two]"),
     ],
 )
-def test_a_changed_manifest_makes_the_workflows_stale(
-    project: Path, old: str, new: str
-) -> None:
+def test_a_changed_manifest_makes_the_workflows_stale(project: Path, old: str, new: str) -> None:
     assert run("patchwheel", "ci", cwd=project).returncode == 0
     assert run("patchwheel", "ci", "--check", cwd=project).returncode == 0
     edit(project / "forks.toml", old, new)
@@ -145,8 +139,7 @@ def test_workflows_are_thin_pinned_and_without_rights(path: Path) -> None:
 
 def test_pull_requests_are_grafted_and_only_releases_compile() -> None:
     check, release = (
-        parsed(support.ROOT / workflows.WORKFLOWS / f"{n}.yml")
-        for n in ("check", "release")
+        parsed(support.ROOT / workflows.WORKFLOWS / f"{n}.yml") for n in ("check", "release")
     )
     # YAML 1.2: `on` is a word.
     assert "pull_request" in check["on"]
@@ -157,9 +150,7 @@ def test_pull_requests_are_grafted_and_only_releases_compile() -> None:
     assert needs["stage"] == ["test", "compose"]
     assert needs["promote"] == ["stage", "validate"]
     # A release restores no cache: whoever may write one would else have a hand in it.
-    assert (
-        "cache" not in (support.ROOT / workflows.WORKFLOWS / "release.yml").read_text()
-    )
+    assert "cache" not in (support.ROOT / workflows.WORKFLOWS / "release.yml").read_text()
 
 
 def test_the_matrix_is_forks_by_pythons(tmp_path: Path) -> None:
@@ -167,17 +158,13 @@ def test_the_matrix_is_forks_by_pythons(tmp_path: Path) -> None:
         "one": 'version = "1.0"\nsdist = { filename = "one-1.0.tar.gz", sha256 = "%s" }\n',
         "two": 'version = "1.0"\nsystem = ["cuda"]\nsdist = { filename = "two-1.0.tar.gz", sha256 = "%s" }\n',
     }
-    path = support.make_manifest(
-        tmp_path, {n: t % ("0" * 64) for n, t in tables.items()}
-    )
+    path = support.make_manifest(tmp_path, {n: t % ("0" * 64) for n, t in tables.items()})
     edit(path, '"3.12"', '"3.12", "3.13"')
     manifest = load_manifest(path)
     found = {cell.name: cell for cell in workflows.cells(manifest)}
     for kind in ("graft", "release", "rebuild"):
         names = [
-            f"{kind}-{fork}-{python}"
-            for python in ("3.12", "3.13")
-            for fork in ("one", "two")
+            f"{kind}-{fork}-{python}" for python in ("3.12", "3.13") for fork in ("one", "two")
         ]
         assert [name for name in found if name.startswith(kind)] == names
     # Tests of a fork for CUDA need a GPU; no fork names a repository that could be watched.
@@ -233,10 +220,7 @@ def test_a_cell_that_is_not_in_the_matrix_is_named(project: Path) -> None:
 
 def test_every_kind_of_cell_has_commands() -> None:
     script = (support.ROOT / "ci/run-cell").read_text()
-    kinds = {
-        cell.kind
-        for cell in workflows.cells(load_manifest(support.ROOT / "forks.toml"))
-    }
+    kinds = {cell.kind for cell in workflows.cells(load_manifest(support.ROOT / "forks.toml"))}
     assert kinds == set(re.findall(r"^(\w+)\)$", script, re.MULTILINE))
 
 
@@ -250,9 +234,7 @@ def test_a_cache_key_changes_with_its_fork_alone(project: Path) -> None:
     patch = next((project / "patches/scipy").glob("*.patch"))
     patch.write_bytes(patch.read_bytes() + b"\n")
     after = keys()
-    assert {name for name in before if before[name] != after[name]} == {
-        "graft-scipy-3.12"
-    }
+    assert {name for name in before if before[name] != after[name]} == {"graft-scipy-3.12"}
     assert before == keys() | {"graft-scipy-3.12": before["graft-scipy-3.12"]}
 
 
@@ -302,9 +284,7 @@ def test_a_cell_that_takes_too_long_is_ended_and_says_so(project: Path) -> None:
         **env,
     )
     assert done.returncode == 124
-    assert (
-        "### compose-3.12: failed, not done after 0.01 minutes" in summary.read_text()
-    )
+    assert "### compose-3.12: failed, not done after 0.01 minutes" in summary.read_text()
 
 
 def test_a_failed_cell_passes_its_exit_status_on(project: Path) -> None:
@@ -332,21 +312,14 @@ def test_what_upstream_changed_fails_the_watch(project: Path) -> None:
     stopped = {"name": "0010-a.patch", "state": "conflict", "commit": commit}
     done = watch([stopped])
     assert done.returncode == 6
-    assert (
-        "* scipy/0010-a.patch at main: conflict, 0123456789ab Rewrite it" in done.stdout
-    )
+    assert "* scipy/0010-a.patch at main: conflict, 0123456789ab Rewrite it" in done.stdout
     assert watch([]).returncode == 0
 
 
-def cell_of(
-    project: Path, cell: str, content: bytes, *, name: str = "", told: str = ""
-) -> Path:
+def cell_of(project: Path, cell: str, content: bytes, *, name: str = "", told: str = "") -> Path:
     """Leave a wheel and its report, as the job of a release cell does."""
     folder = project / "publish/cells" / f"{cell}-{len(content)}"
-    file = (
-        name
-        or f"{cell.split('-')[1]}-1.0+arrayapi.h00000000-cp312-cp312-linux_x86_64.whl"
-    )
+    file = name or f"{cell.split('-')[1]}-1.0+arrayapi.h00000000-cp312-cp312-linux_x86_64.whl"
     digest = told or hashlib.sha256(content).hexdigest()
     report = {
         "cell": cell,
@@ -377,10 +350,7 @@ def test_a_cell_whose_runner_died_stops_the_publication(project: Path) -> None:
         cell_of(project, cell, cell.encode())
     done = stage(project)
     assert done.returncode == 6
-    assert (
-        "no wheel of release-cupy-3.12-rocm7; has the cell failed, or its runner?"
-        in done.stderr
-    )
+    assert "no wheel of release-cupy-3.12-rocm7; has the cell failed, or its runner?" in done.stderr
     assert "nothing is published" in done.stderr
 
 
@@ -396,9 +366,7 @@ def test_two_wheels_of_one_name_and_other_bytes_stop_the_publication(
     project: Path,
 ) -> None:
     for cell in CELLS:
-        cell_of(
-            project, cell, cell.encode(), name="same-1.0-cp312-cp312-linux_x86_64.whl"
-        )
+        cell_of(project, cell, cell.encode(), name="same-1.0-cp312-cp312-linux_x86_64.whl")
     done = stage(project)
     assert done.returncode == 6
     assert "two files are called same-1.0-cp312-cp312-linux_x86_64.whl" in done.stderr
@@ -445,9 +413,8 @@ def test_what_changed_after_staging_is_not_promoted(project: Path) -> None:
 
 
 def test_wheels_made_elsewhere_must_be_one_for_each_fork(tmp_path: Path) -> None:
-    table = (
-        'version = "1.0"\nsdist = { filename = "demo-1.0.tar.gz", sha256 = "%s" }\n'
-        % ("0" * 64)
+    table = 'version = "1.0"\nsdist = { filename = "demo-1.0.tar.gz", sha256 = "%s" }\n' % (
+        "0" * 64
     )
     support.make_manifest(tmp_path, {"demo": table})
     given = tmp_path / "given"
@@ -462,10 +429,7 @@ def test_wheels_made_elsewhere_must_be_one_for_each_fork(tmp_path: Path) -> None
             support.make_wheel(given, "demo", version, {}, tag=f"{tag}-linux_x86_64")
     done = run(*command, cwd=tmp_path)
     assert done.returncode == 4
-    assert (
-        "there are 2 wheels of demo for Python 3.12: demo-1.0+arrayapi.h00000001"
-        in done.stderr
-    )
+    assert "there are 2 wheels of demo for Python 3.12: demo-1.0+arrayapi.h00000001" in done.stderr
     assert "cp313" not in done.stderr
     done = run(*command, "--from-source", cwd=tmp_path)
     assert done.returncode == 2
@@ -475,9 +439,7 @@ def test_wheels_made_elsewhere_must_be_one_for_each_fork(tmp_path: Path) -> None
 def test_validation_gives_uv_an_interpreter_and_not_a_version(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    spec = importlib.util.spec_from_file_location(
-        "publish", support.ROOT / "ci/publish.py"
-    )
+    spec = importlib.util.spec_from_file_location("publish", support.ROOT / "ci/publish.py")
     assert spec
     assert spec.loader
     publish = importlib.util.module_from_spec(spec)

@@ -18,14 +18,10 @@ from tests.fixtures import support
 if TYPE_CHECKING:
     from pathlib import Path
 
-SDIST = 'version = "1.0"\nsdist = { filename = "demo-1.0.tar.gz", sha256 = "%s" }\n' % (
-    "0" * 64
-)
+SDIST = 'version = "1.0"\nsdist = { filename = "demo-1.0.tar.gz", sha256 = "%s" }\n' % ("0" * 64)
 
 
-def patchwheel(
-    folder: Path, *words: str, **env: str
-) -> subprocess.CompletedProcess[str]:
+def patchwheel(folder: Path, *words: str, **env: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "patchwheel", *words],
         cwd=folder,
@@ -37,9 +33,7 @@ def patchwheel(
 
 
 def test_version_and_help_need_no_manifest(tmp_path: Path) -> None:
-    assert re.fullmatch(
-        r".*version \d+\.\d+\.\d+\n", patchwheel(tmp_path, "--version").stdout
-    )
+    assert re.fullmatch(r".*version \d+\.\d+\.\d+\n", patchwheel(tmp_path, "--version").stdout)
     assert "Exit codes" in patchwheel(tmp_path, "--help").stdout
 
 
@@ -58,8 +52,7 @@ def test_a_misspelt_key_names_the_line_and_the_key_that_was_meant(
     done = patchwheel(tmp_path, "status")
     assert done.returncode == 2
     assert (
-        "forks.toml:11: forks.demo.comit is not a key here (did you mean 'commit'?)"
-        in done.stderr
+        "forks.toml:11: forks.demo.comit is not a key here (did you mean 'commit'?)" in done.stderr
     )
 
 
@@ -83,9 +76,7 @@ def test_a_python_that_the_manifest_does_not_build_for_is_refused(
     tmp_path: Path,
 ) -> None:
     support.make_manifest(tmp_path, {"demo": SDIST})
-    (tmp_path / "forks.lock").write_text(
-        '{"schema": 2, "environment": {}, "forks": {}}'
-    )
+    (tmp_path / "forks.lock").write_text('{"schema": 2, "environment": {}, "forks": {}}')
     done = patchwheel(tmp_path, "plan", PATCHWHEEL_PYTHON="3.10")
     assert done.returncode == 2
     assert "3.10" in done.stderr
@@ -109,9 +100,7 @@ def test_a_release_is_of_what_is_committed(tmp_path: Path) -> None:
 def test_an_unwritable_store_is_the_machines_fault(tmp_path: Path) -> None:
     support.make_manifest(tmp_path, {"demo": SDIST})
     (tmp_path / "file").write_text("in the way")
-    done = patchwheel(
-        tmp_path, "lock", PATCHWHEEL_STORE=str(tmp_path / "file" / "store")
-    )
+    done = patchwheel(tmp_path, "lock", PATCHWHEEL_STORE=str(tmp_path / "file" / "store"))
     assert done.returncode == 7
     assert "PATCHWHEEL_STORE" in done.stderr
 
@@ -120,9 +109,7 @@ def test_cache_commands_show_check_and_shrink_the_store(tmp_path: Path) -> None:
     from patchwheel.kit.store import Store
 
     store = Store(tmp_path / "store")
-    path = store.get(
-        "files", "ab" * 32, lambda folder: support.write(folder, {"x": "data"})
-    )
+    path = store.get("files", "ab" * 32, lambda folder: support.write(folder, {"x": "data"}))
     env = {"PATCHWHEEL_STORE": str(store.root)}
     assert patchwheel(tmp_path, "cache", "dir", **env).stdout == f"{store.root}\n"
     assert patchwheel(tmp_path, "cache", "verify", **env).returncode == 0
@@ -195,9 +182,7 @@ def test_every_stage_option_has_an_environment_variable() -> None:
         (errors.MachineError, 7),
     ],
 )
-def test_exit_codes_are_those_of_the_readme(
-    kind: type[errors.PatchwheelError], code: int
-) -> None:
+def test_exit_codes_are_those_of_the_readme(kind: type[errors.PatchwheelError], code: int) -> None:
     assert kind.exit_code == code
 
 

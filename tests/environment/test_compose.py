@@ -41,9 +41,7 @@ if TYPE_CHECKING:
     from patchwheel.kit.store import Store
     from patchwheel.plan.plan import Plan
 
-PIN = (
-    f'version = "1.0"\nsdist = {{ filename = "x-1.0.tar.gz", sha256 = "{"0" * 64}" }}\n'
-)
+PIN = f'version = "1.0"\nsdist = {{ filename = "x-1.0.tar.gz", sha256 = "{"0" * 64}" }}\n'
 CUPY = PIN + 'upstream-wheel = { distribution = "cupy-cuda13x" }\n'
 SHOWS = "def show_config():\n    print('no GPU')\n"
 
@@ -127,9 +125,7 @@ class Set:
         *,
         layered: bool = False,
     ) -> Environment:
-        lock = EnvironmentLock(
-            inputs="", packages=(self.base,), groups={"gpu": (self.more,)}
-        )
+        lock = EnvironmentLock(inputs="", packages=(self.base,), groups={"gpu": (self.more,)})
         return compose(
             self.manifest,
             lock,
@@ -213,10 +209,7 @@ def test_in_layers_only_a_changed_wheel_is_made_anew(forks: Set) -> None:
         return subprocess.check_output([made.python, "-c", script], text=True)
 
     first = forks.compose(groups=["gpu"], layered=True)
-    assert (
-        shown(first)
-        == f"{first.places['pw-fork']}/pwfork/__init__.py 1.0+arrayapi.h0123abcd\n"
-    )
+    assert shown(first) == f"{first.places['pw-fork']}/pwfork/__init__.py 1.0+arrayapi.h0123abcd\n"
     changed = {"pwfork/__init__.py": "import pwbase\nnew = 1\n"}
     forks.wheels[0] = ours(forks.folder / "w2", "pw-fork", "pw-fork", changed)
     asked = forks.asked
@@ -325,9 +318,7 @@ def test_a_fork_that_kills_the_interpreter_is_reported(forks: Set) -> None:
 
 
 def test_a_cupy_that_cannot_show_its_configuration_is_reported(forks: Set) -> None:
-    forks.wheels[1] = ours(
-        forks.folder / "w2", "cupy", "cupy-cuda13x", {"cupy/__init__.py": ""}
-    )
+    forks.wheels[1] = ours(forks.folder / "w2", "cupy", "cupy-cuda13x", {"cupy/__init__.py": ""})
     with pytest.raises(CheckError, match="no attribute 'show_config'"):
         forks.compose()
 

@@ -16,9 +16,7 @@ if TYPE_CHECKING:
 FILES = {"pw/__init__.py": "x = 1\n", "pw/core.py": "y = 1\n", "pw/data.bin": "z"}
 
 
-def unpacked(
-    folder: Path, files: Mapping[str, str], before: Path | None = None
-) -> Path:
+def unpacked(folder: Path, files: Mapping[str, str], before: Path | None = None) -> Path:
     wheel = make_wheel(folder / "wheels", "pw", "1.0", files)
     place = folder / f"made{len([*folder.glob('made*')])}"
     unpack(wheel, place, before)
@@ -34,10 +32,7 @@ def test_a_wheel_is_unpacked_for_import(tmp_path: Path) -> None:
 
 def test_what_did_not_change_is_linked_with_its_bytecode(tmp_path: Path) -> None:
     first = unpacked(tmp_path, FILES)
-    caches = [
-        py_compile.compile(str(first / name))
-        for name in ("pw/__init__.py", "pw/core.py")
-    ]
+    caches = [py_compile.compile(str(first / name)) for name in ("pw/__init__.py", "pw/core.py")]
     second = unpacked(tmp_path, {**FILES, "pw/core.py": "y = 2\n"}, first)
     assert (second / "pw/__init__.py").samefile(first / "pw/__init__.py")
     assert (second / "pw/data.bin").samefile(first / "pw/data.bin")

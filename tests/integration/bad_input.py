@@ -199,11 +199,7 @@ def row(name, call, data, /, marks=(), **expected):
         kind_marks = list(marks.get(kind, ()) if isinstance(marks, dict) else marks)
         if kind in ("cupy", "cupyx"):
             kind_marks.append(no_gpu)
-        ROWS.append(
-            pytest.param(
-                call, data, kind, expect, id=f"{name}-{kind}", marks=kind_marks
-            )
-        )
+        ROWS.append(pytest.param(call, data, kind, expect, id=f"{name}-{kind}", marks=kind_marks))
 
 
 def known(reason, raises=None):
@@ -299,9 +295,7 @@ for name, function, value in (
         IMAGE,
         cupy=refused,
         device1=refused,
-        cpu=Gives(
-            lambda x, f=function, v=value: np.testing.assert_array_equal(x, f(IMAGE, v))
-        ),
+        cpu=Gives(lambda x, f=function, v=value: np.testing.assert_array_equal(x, f(IMAGE, v))),
     )
     row(
         f"{function.__name__}-{name}_array_image",
@@ -579,11 +573,7 @@ for x_kind, make_x in OWN.items():
                 operators[name] = of(kind)(OPERATOR[:, :2] if name == "Y" else OPERATOR)
                 return solve(X=make_x(data), **operators)
 
-            match = (
-                rf"^{name} is on device .* but X on"
-                if other_device
-                else rf"^{name} is of type"
-            )
+            match = rf"^{name} is on device .* but X on" if other_device else rf"^{name} is of type"
             row(
                 f"lobpcg-X_{x_kind}-{name}_{kind}",
                 call,
@@ -785,12 +775,8 @@ for cls in (
     sparse.bsr_array,
 ):
     for name, call in {
-        "data": lambda make, data, cls=cls: cls(
-            (make(data), (INDEX, INDEX)), shape=(3, 3)
-        ),
-        "coords": lambda make, data, cls=cls: cls(
-            (data, (INDEX, make(INDEX))), shape=(3, 3)
-        ),
+        "data": lambda make, data, cls=cls: cls((make(data), (INDEX, INDEX)), shape=(3, 3)),
+        "coords": lambda make, data, cls=cls: cls((data, (INDEX, make(INDEX))), shape=(3, 3)),
     }.items():
         expect = Raises(TypeError, f"The {name} of a SciPy sparse array can't be an")
         row(
@@ -914,9 +900,7 @@ row(
 # --- scikit-learn: graphs of images ---------------------------------------------------
 
 NO_SPARSE = Raises(TypeError, "There are no sparse arrays for the arrays of")
-NOT_ARRAY = Raises(
-    ValueError, "The 'img' parameter of img_to_graph must be an array-li"
-)
+NOT_ARRAY = Raises(ValueError, "The 'img' parameter of img_to_graph must be an array-li")
 MASK = Raises(ValueError, "The 'mask' parameter of .* must be None or an array-like")
 
 
@@ -966,9 +950,7 @@ row("img_to_graph-sparse", call, GRAPH, scipy=NOT_ARRAY, cupyx=NOT_ARRAY)
 for return_as in (sparse.coo_array, sparse.csr_matrix, cupyx_sparse.coo_matrix, list):
     row(
         f"img_to_graph-return_as_{return_as.__module__}.{return_as.__name__}",
-        lambda make, data, return_as=return_as: img_to_graph(
-            make(data), return_as=return_as
-        ),
+        lambda make, data, return_as=return_as: img_to_graph(make(data), return_as=return_as),
         IMAGE,
         cpu=NO_SPARSE,
         device1=NO_SPARSE,
@@ -1051,9 +1033,7 @@ row(
     cpu=SAME,
     device1=SAME,
 )
-row(
-    "grid_to_graph-mask-size", call, np.ones((3, 3), dtype=bool), cpu=SIZE, device1=SIZE
-)
+row("grid_to_graph-mask-size", call, np.ones((3, 3), dtype=bool), cpu=SIZE, device1=SIZE)
 row("grid_to_graph-mask-sparse", call, GRAPH, scipy=MASK, cupyx=MASK)
 row(
     "grid_to_graph-return_as",
@@ -1077,9 +1057,7 @@ row(
 
 
 def embed(adjacency, n_components=3, **kwargs):
-    return spectral_embedding(
-        adjacency, n_components=n_components, random_state=0, **kwargs
-    )
+    return spectral_embedding(adjacency, n_components=n_components, random_state=0, **kwargs)
 
 
 def call(make, data):
@@ -1302,9 +1280,7 @@ def test_cupy_no_implicit_conversion():
     with pytest.raises(ValueError, match="must be 1-D"):
         cupyx_sparse.coo_matrix((np.ones(3), (INDEX, INDEX)))
     with pytest.raises(ValueError, match="must be 1-D"):
-        cupyx_sparse.coo_matrix(
-            (from_cpu(np.ones(3)), (from_cpu(INDEX),) * 2), shape=(3, 3)
-        )
+        cupyx_sparse.coo_matrix((from_cpu(np.ones(3)), (from_cpu(INDEX),) * 2), shape=(3, 3))
 
 
 @pytest.mark.parametrize("call, data, kind, expect", ROWS)

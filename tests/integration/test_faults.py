@@ -122,9 +122,7 @@ OPERATIONS = {
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
-@pytest.mark.parametrize(
-    "instants", [5, pytest.param(20, marks=pytest.mark.heavy)], ids=str
-)
+@pytest.mark.parametrize("instants", [5, pytest.param(20, marks=pytest.mark.heavy)], ids=str)
 def test_killed_at_any_instant_nothing_is_lost(
     site: Site, tmp_path: Path, name: str, instants: int
 ) -> None:
@@ -192,9 +190,7 @@ def test_once_its_journal_is_written_a_rebase_is_finished_by_whatever_comes_next
 
 
 @pytest.mark.parametrize("name", ["export", "rebase"])
-def test_of_two_at_once_one_waits_or_is_told(
-    site: Site, tmp_path: Path, name: str
-) -> None:
+def test_of_two_at_once_one_waits_or_is_told(site: Site, tmp_path: Path, name: str) -> None:
     operation = OPERATIONS[name]
     one = site.at(tmp_path / "one")
     operation.prepare(one)

@@ -80,9 +80,7 @@ def change(upstream: Path, path: str, old: str, new: str, subject: str) -> bytes
     text = (upstream / path).read_text()
     assert old in text
     why = "Carried for the tests.\n\nUpstream-Status: Inappropriate [a test]\n"
-    return support.make_patch(
-        upstream, {path: text.replace(old, new)}, subject=subject, body=why
-    )
+    return support.make_patch(upstream, {path: text.replace(old, new)}, subject=subject, body=why)
 
 
 @pytest.fixture(scope="module")
@@ -106,9 +104,7 @@ def project(
 ) -> Project:
     """A project that compiles, locked."""
     root = tmp_path_factory.mktemp("project")
-    made = make_project(
-        root, sdist_table(sdist), {PATCH: greeting}, stores / "one", shelf
-    )
+    made = make_project(root, sdist_table(sdist), {PATCH: greeting}, stores / "one", shelf)
     made.run("lock")
     return made
 
@@ -153,9 +149,7 @@ def test_a_pin_through_git_and_through_an_sdist_give_the_same_content(
         f'version = "{VERSION}"\nupstream-wheel = false\n'
         f'git = "file://{upstream}"\ntag = "v{VERSION}"\ncommit = "{commit}"\n'
     )
-    through_git = make_project(
-        tmp_path / "git", table, {PATCH: greeting}, stores / "one", shelf
-    )
+    through_git = make_project(tmp_path / "git", table, {PATCH: greeting}, stores / "one", shelf)
     through_git.run("lock")
     wheel = through_git.build()
     assert wheel.name != compiled.name
@@ -201,9 +195,7 @@ def test_a_series_is_followed_to_branches_and_to_releases(
 def test_a_wheel_built_again_in_other_folders_is_bit_identical(
     project: Project, compiled: Path, stores: Path, tmp_path: Path
 ) -> None:
-    shutil.copytree(
-        project.root, tmp_path / "elsewhere", ignore=shutil.ignore_patterns("dist")
-    )
+    shutil.copytree(project.root, tmp_path / "elsewhere", ignore=shutil.ignore_patterns("dist"))
     other = replace(project, root=tmp_path / "elsewhere", store=stores / "two")
     wheel = other.build()
     assert wheel.name == compiled.name
@@ -220,9 +212,7 @@ def test_the_environment_holds_the_labelled_wheel_and_the_patch_works(
         "import tinyext, importlib.metadata as m; from tinyext import _fast, _pairs; "
         "print(tinyext.GREETING, m.version('tinyext'))"
     )
-    out = subprocess.run(
-        [python, "-c", code], capture_output=True, text=True, check=True
-    )
+    out = subprocess.run([python, "-c", code], capture_output=True, text=True, check=True)
     greeting, version = out.stdout.split()
     assert greeting == "hello"
     assert version == compiled.name.split("-")[1]
@@ -251,9 +241,7 @@ def grafting(
     published = publish(plain.build(), shelf)
     support.make_index(shelf / "simple", sdist, published)
     root = tmp_path_factory.mktemp("grafting")
-    made = make_project(
-        root, sdist_table(sdist, ""), {PATCH: greeting}, stores / "one", shelf
-    )
+    made = make_project(root, sdist_table(sdist, ""), {PATCH: greeting}, stores / "one", shelf)
     made.run("lock")
     return made
 
@@ -455,9 +443,7 @@ def test_a_compile_is_the_base_of_the_next_change(
     assert (proof["differences"], proof["taken"]) == ([], 0)
 
 
-def test_a_readme_changes_nothing(
-    grafting: Project, upstream: Path, tmp_path: Path
-) -> None:
+def test_a_readme_changes_nothing(grafting: Project, upstream: Path, tmp_path: Path) -> None:
     other = grafting.copied(tmp_path / "p")
     touched = change(upstream, "README.md", "tinyext", "tiny extension", "Reword")
     support.make_series(other.patches, {PATCH: touched})
@@ -539,9 +525,7 @@ def test_killed_at_any_instant_the_next_run_makes_the_same_wheel(
     assert other.run("cache", "verify") == ""
 
 
-def test_two_runs_at_once_make_each_thing_once(
-    grafting: Project, tmp_path: Path
-) -> None:
+def test_two_runs_at_once_make_each_thing_once(grafting: Project, tmp_path: Path) -> None:
     other = replace(grafting.copied(tmp_path / "p"), store=tmp_path / "store")
     both = [other.start("build", "--json") for _ in range(2)]
     answers = []
@@ -568,9 +552,7 @@ def test_a_failing_build_shows_its_last_lines_and_its_log(
     project: Project, upstream: Path, tmp_path: Path
 ) -> None:
     other = project.copied(tmp_path / "p")
-    broken = change(
-        upstream, "src/tinyext/pairs.cpp", "{", "{ this is no C++;", "Break"
-    )
+    broken = change(upstream, "src/tinyext/pairs.cpp", "{", "{ this is no C++;", "Break")
     support.make_series(other.patches, {PATCH: broken})
     message = other.run("build", status=5)
     assert "this is no C++" in message or "error:" in message
@@ -580,9 +562,7 @@ def test_a_failing_build_shows_its_last_lines_and_its_log(
     assert not list(other.root.glob("dist/*"))
 
 
-def test_a_truncated_sdist_is_refused(
-    project: Project, sdist: Path, tmp_path: Path
-) -> None:
+def test_a_truncated_sdist_is_refused(project: Project, sdist: Path, tmp_path: Path) -> None:
     shelf = tmp_path / "shelf"
     shelf.mkdir()
     (shelf / sdist.name).write_bytes(sdist.read_bytes()[:-100])

@@ -44,17 +44,13 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     shelf.mkdir()
     sdist = support.make_sdist(shelf, "tinyset", VERSION, FILES)
     table = sdist_table(sdist)
-    made = make_project(
-        folder / "project", table, {}, folder / "store", shelf, fork="tinyset"
-    )
+    made = make_project(folder / "project", table, {}, folder / "store", shelf, fork="tinyset")
     made.run("lock")
     made.build()
     return made
 
 
-def patched(
-    project: Project, upstream: Path, root: Path, path: str, old: str, new: str
-) -> Project:
+def patched(project: Project, upstream: Path, root: Path, path: str, old: str, new: str) -> Project:
     other = project.copied(root)
     support.git(upstream, "checkout", "-q", f"v{VERSION}")
     file = upstream / path
@@ -138,9 +134,7 @@ def test_a_change_of_the_builds_own_code_is_a_compile(
 def test_the_graft_is_what_a_compile_makes(
     project: Project, upstream: Path, tmp_path: Path
 ) -> None:
-    other = patched(
-        project, upstream, tmp_path / "p", "tinyset/include/other.h", "1", "2"
-    )
+    other = patched(project, upstream, tmp_path / "p", "tinyset/include/other.h", "1", "2")
     proof = json.loads(other.run("verify", "tinyset", "--from-source", "--json"))
     assert (proof["differences"], proof["needless"]) == ([], [])
     python = tmp_path / "env" / "bin" / "python"

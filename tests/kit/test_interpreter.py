@@ -24,9 +24,7 @@ if TYPE_CHECKING:
 OURS = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 
-def fake(
-    path: Path, version: str, implementation: str = "cpython", *, free: bool = False
-) -> Path:
+def fake(path: Path, version: str, implementation: str = "cpython", *, free: bool = False) -> Path:
     """Write a program that answers as an interpreter of that version would."""
     path.parent.mkdir(parents=True, exist_ok=True)
     answer = f'["{path}", "{version}", "{implementation}", {str(free).lower()}]'
@@ -61,9 +59,7 @@ def test_probe_tells_a_real_interpreter_and_sees_through_virtual_environments() 
     assert found.path == Path(sys._base_executable).resolve()  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize(
-    ("implementation", "free"), [("pypy", False), ("cpython", True)]
-)
+@pytest.mark.parametrize(("implementation", "free"), [("pypy", False), ("cpython", True)])
 def test_only_an_ordinary_cpython_counts(
     tmp_path: Path, *, implementation: str, free: bool
 ) -> None:
@@ -153,9 +149,7 @@ def test_the_last_resort_is_an_installation_by_uv_and_it_is_announced(
     assert "uv installs one" in report.lines[0]
 
 
-def test_none_anywhere_is_one_error_that_says_how_to_get_one(
-    bare: Path, report: Recorder
-) -> None:
+def test_none_anywhere_is_one_error_that_says_how_to_get_one(bare: Path, report: Recorder) -> None:
     with pytest.raises(MachineError, match=r"no Python 3\.77 was found") as caught:
         find_interpreter("3.77", report=report)
     assert "uv python install 3.77" in str(caught.value)
@@ -182,9 +176,7 @@ def test_an_explicit_name_is_looked_for_past_failing_shims(
     assert find_interpreter("3.77", explicit="mypython", report=report).path == real
 
 
-def test_the_explicit_version_number_means_a_search(
-    bare: Path, report: Recorder
-) -> None:
+def test_the_explicit_version_number_means_a_search(bare: Path, report: Recorder) -> None:
     there = fake(bare / "python3.77", "3.77.1")
     assert find_interpreter("3.77", explicit="3.77", report=report).path == there
 

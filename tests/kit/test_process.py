@@ -68,9 +68,7 @@ def test_logged_keeps_both_streams_and_hands_lines_on(tmp_path: Path) -> None:
     log = tmp_path / "deep" / "step.log"
     words = ["sh", "-c", "echo one; echo two >&2; printf three"]
     for _ in range(2):
-        process.logged(
-            words, cwd=tmp_path, env=process.base_env(), log=log, on_line=seen.append
-        )
+        process.logged(words, cwd=tmp_path, env=process.base_env(), log=log, on_line=seen.append)
     assert seen == ["one", "two", "three"] * 2
     assert log.read_text().count("$ sh -c") == 2
     assert log.read_text().endswith("one\ntwo\nthree\n")
@@ -97,9 +95,7 @@ def test_bytes_that_are_no_text_do_not_stop_a_step(tmp_path: Path) -> None:
 def test_the_mask_of_new_files_is_fixed(tmp_path: Path) -> None:
     old = os.umask(0o077)
     try:
-        process.logged(
-            ["touch", "f"], cwd=tmp_path, env=process.base_env(), log=tmp_path / "l"
-        )
+        process.logged(["touch", "f"], cwd=tmp_path, env=process.base_env(), log=tmp_path / "l")
     finally:
         os.umask(old)
     assert (tmp_path / "f").stat().st_mode & 0o777 == 0o644

@@ -42,18 +42,14 @@ def test_imported_files_come_back_byte_for_byte(repo: Repository) -> None:
     assert {p: data[b.oid] for p, b in found.items()} == {p: d for p, _, d in FILES}
 
 
-def test_a_tree_depends_on_nothing_but_its_files(
-    repo: Repository, tmp_path: Path
-) -> None:
+def test_a_tree_depends_on_nothing_but_its_files(repo: Repository, tmp_path: Path) -> None:
     tree = repo.import_files(FILES)
     assert Repository.bare(tmp_path / "other.git").import_files(FILES[::-1]) == tree
     plain = [f for f in FILES if f[0] != NOT_UTF8]
     write(tmp_path / "real", {path: data for path, _, data in plain})
     (tmp_path / "real" / "bin" / "run").chmod(0o755)
     commit = make_upstream(tmp_path / "real", {})
-    assert repo.import_files(plain) == git(
-        tmp_path / "real", "rev-parse", f"{commit}^{{tree}}"
-    )
+    assert repo.import_files(plain) == git(tmp_path / "real", "rev-parse", f"{commit}^{{tree}}")
 
 
 def test_no_files_are_the_empty_tree(repo: Repository) -> None:
@@ -91,9 +87,7 @@ def test_an_import_that_fails_leaves_no_ref(repo: Repository) -> None:
     assert repo.git("for-each-ref") == b""
 
 
-def test_attributes_in_the_tree_change_no_byte(
-    repo: Repository, tmp_path: Path
-) -> None:
+def test_attributes_in_the_tree_change_no_byte(repo: Repository, tmp_path: Path) -> None:
     files = [
         (".gitattributes", "100644", b"* text eol=crlf ident\n"),
         ("a.txt", "100644", b"$Id$\nline\r\n"),
@@ -217,9 +211,7 @@ def test_a_kept_index_is_used_and_changes_nothing(
     assert "read-tree" not in words
 
 
-def test_what_is_tried_and_not_kept_leaves_nothing(
-    repo: Repository, tmp_path: Path
-) -> None:
+def test_what_is_tried_and_not_kept_leaves_nothing(repo: Repository, tmp_path: Path) -> None:
     upstream, patch = tmp_path / "upstream", tmp_path / "1.patch"
     make_upstream(upstream, {"plain.txt": FILES[0][2]})
     patch.write_bytes(make_patch(upstream, {"plain.txt": "one\n2\nthree\n"}))
@@ -227,9 +219,7 @@ def test_what_is_tried_and_not_kept_leaves_nothing(
     before = sorted(repo.git_dir.rglob("*"))
     with applied(repo, tree, [patch]) as trial:
         (change,) = trial.changes
-        assert trial.read([change.new.oid], but=()) == {
-            change.new.oid: b"one\n2\nthree\n"
-        }
+        assert trial.read([change.new.oid], but=()) == {change.new.oid: b"one\n2\nthree\n"}
     assert not repo.has(change.new.oid)
     assert sorted(repo.git_dir.rglob("*")) == before
 
@@ -254,9 +244,7 @@ def test_the_users_configuration_and_hooks_do_not_count(
 
 
 @pytest.mark.parametrize("lock", ["refs/heads/x.lock", "config.lock"])
-def test_what_a_git_that_was_killed_locked_is_unlocked(
-    repo: Repository, lock: str
-) -> None:
+def test_what_a_git_that_was_killed_locked_is_unlocked(repo: Repository, lock: str) -> None:
     tree = repo.import_files([("a", "100644", b"1")])
     who = {"name": "n", "mail": "m"}
     commit = repo.commit(tree, "x", epoch=0, **who)

@@ -28,9 +28,7 @@ if TYPE_CHECKING:
 KEY = "0123456789abcdef" * 4
 
 
-def maker(
-    text: str = "content", made: list[Path] | None = None
-) -> Callable[[Path], None]:
+def maker(text: str = "content", made: list[Path] | None = None) -> Callable[[Path], None]:
     def make(folder: Path) -> None:
         write(folder, {"sub/file": text, "other": "more"})
         if made is not None:
@@ -293,9 +291,7 @@ def in_own_mounts(mount: str, *words: str) -> str:
     if os.geteuid() != 0 or not shutil.which("unshare"):
         lacking("mounting needs root and unshare")
     command = ["unshare", "-m", "--propagation", "private", "sh", "-c"]
-    probe = subprocess.run(
-        [*command, "mount -t tmpfs none /mnt"], capture_output=True, check=False
-    )
+    probe = subprocess.run([*command, "mount -t tmpfs none /mnt"], capture_output=True, check=False)
     if probe.returncode:
         lacking("no mount namespace can be made here")
     done = subprocess.run(
@@ -394,9 +390,7 @@ def test_prune_keeps_what_is_being_made(store: Store) -> None:
         assert folder.exists()
 
 
-def test_prune_keeps_an_environment_that_a_link_points_to(
-    store: Store, tmp_path: Path
-) -> None:
+def test_prune_keeps_an_environment_that_a_link_points_to(store: Store, tmp_path: Path) -> None:
     path = store.get_in_place("environments", KEY, maker())
     link = tmp_path / ".venv"
     link.symlink_to(path)
@@ -436,9 +430,7 @@ HOME = {
 }
 
 
-@pytest.mark.parametrize(
-    "tag", [None, "", "Signature: 8a477f597d28d172789f06886806bc55\n"]
-)
+@pytest.mark.parametrize("tag", [None, "", "Signature: 8a477f597d28d172789f06886806bc55\n"])
 def test_a_folder_that_patchwheel_did_not_make_is_refused_and_stays_as_it_was(
     tmp_path: Path, tag: str | None
 ) -> None:

@@ -85,9 +85,7 @@ def test_an_environment_has_the_interpreter_and_nothing_else(
     assert versions(python) == ""
 
 
-def test_a_relocatable_environment_is_marked_so(
-    tmp_path: Path, interpreter: Interpreter
-) -> None:
+def test_a_relocatable_environment_is_marked_so(tmp_path: Path, interpreter: Interpreter) -> None:
     folder = tmp_path / "venv"
     uv.make_venv(folder, interpreter, log=tmp_path / "log", relocatable=True)
     assert "relocatable = true" in (folder / "pyvenv.cfg").read_text()
@@ -96,9 +94,7 @@ def test_a_relocatable_environment_is_marked_so(
 def test_an_environment_that_cannot_be_made_says_why(
     tmp_path: Path, interpreter: Interpreter
 ) -> None:
-    broken = Interpreter(
-        path=tmp_path / "none", version="3.12.1", tag="cp312", python="3.12"
-    )
+    broken = Interpreter(path=tmp_path / "none", version="3.12.1", tag="cp312", python="3.12")
     with pytest.raises(MachineError, match="no virtual environment") as caught:
         uv.make_venv(tmp_path / "venv", broken, log=tmp_path / "log")
     assert caught.value.tail
@@ -149,9 +145,7 @@ def test_dependencies_are_left_out_unless_asked_for(
 ) -> None:
     line = f"pw-beta @ {wheels[2].as_uri()}"
     for no_deps, expected in ((True, "pw-beta2.0"), (False, "pw-alpha1.1 pw-beta2.0")):
-        python = uv.make_venv(
-            tmp_path / f"v{no_deps}", interpreter, log=tmp_path / "log"
-        )
+        python = uv.make_venv(tmp_path / f"v{no_deps}", interpreter, log=tmp_path / "log")
         install(python, [line], index=index, require_hashes=False, no_deps=no_deps)
         assert versions(python) == expected
 
@@ -165,9 +159,7 @@ def test_a_missing_file_is_an_error_of_the_input(tmp_path: Path, python: Path) -
 def test_offline_says_that_a_first_run_must_not_be(python: Path) -> None:
     nowhere = Places(urls=("https://nowhere.invalid/simple",))
     with pytest.raises(InputError) as caught:
-        install(
-            python, ["pw-alpha==1"], index=nowhere, offline=True, require_hashes=False
-        )
+        install(python, ["pw-alpha==1"], index=nowhere, offline=True, require_hashes=False)
     assert "--offline" in str(caught.value.hint)
 
 
@@ -175,9 +167,7 @@ def test_a_full_disk_is_an_error_of_the_machine(
     tmp_path: Path, python: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fake = tmp_path / "uv"
-    fake.write_text(
-        "#!/bin/sh\necho 'error: No space left on device (os error 28)'\nexit 2\n"
-    )
+    fake.write_text("#!/bin/sh\necho 'error: No space left on device (os error 28)'\nexit 2\n")
     fake.chmod(0o755)
     monkeypatch.setattr(uv, "uv_bin", lambda: fake)
     with pytest.raises(MachineError, match="no room"):
@@ -216,9 +206,7 @@ def test_constraints_and_overrides_bind(
     tmp_path: Path, index: Places, interpreter: Interpreter
 ) -> None:
     log = tmp_path / "log"
-    lower = resolve(
-        ["pw-beta"], interpreter, log, index=index, constraints=["pw-alpha<1.1"]
-    )
+    lower = resolve(["pw-beta"], interpreter, log, index=index, constraints=["pw-alpha<1.1"])
     assert lower[0].version == "1.0"
     forced = resolve(
         ["pw-beta", "pw-alpha>1"],
@@ -275,9 +263,7 @@ def test_pylock_says_where_each_file_is(
     assert beta.archive.hashes == {"sha256": sha256(wheels[2])}
 
 
-def test_unmet_requirements_are_found(
-    tmp_path: Path, python: Path, wheels: list[Path]
-) -> None:
+def test_unmet_requirements_are_found(tmp_path: Path, python: Path, wheels: list[Path]) -> None:
     log = tmp_path / "log"
     install(python, [f"pw-beta @ {wheels[2].as_uri()}"], require_hashes=False)
     (problem,) = uv.conflicts(python, log=log)

@@ -112,9 +112,7 @@ FORK = Fork(
 
 def source_of(folder: Path, files: Mapping[str, str | bytes], fork: Fork) -> Source:
     repo = Repository.bare(folder / "git")
-    rows = (
-        (n, "100644", t.encode() if isinstance(t, str) else t) for n, t in files.items()
-    )
+    rows = ((n, "100644", t.encode() if isinstance(t, str) else t) for n, t in files.items())
     return Source(
         fork=fork,
         git_dir=repo.git_dir,
@@ -141,9 +139,7 @@ class Bench:
     ) -> Surveyed:
         if base is not None and not isinstance(base, Path):
             base = support.make_wheel(self.folder / "base", "pw-demo", "1.0", base)
-        return survey_pin(
-            source_of(self.folder, files, FORK), self.env, self.shop, base=base
-        )
+        return survey_pin(source_of(self.folder, files, FORK), self.env, self.shop, base=base)
 
     @property
     def shop(self) -> Shop:
@@ -215,9 +211,7 @@ def test_a_backend_without_files(bench: Bench) -> None:
 
 
 def test_another_backend_builds_and_nothing_of_it_is_a_copy(bench: Bench) -> None:
-    backend = (
-        "import shutil\ndef build_wheel(out, settings):\n    open('a.py').close()\n"
-    )
+    backend = "import shutil\ndef build_wheel(out, settings):\n    open('a.py').close()\n"
     backend += "    return shutil.copy('ready.whl', out + '/' + NAME)[len(out) + 1:]\n"
     wheel = support.make_wheel(bench.folder / "w", "pw-demo", "1.0", {"a.py": ""})
     backend = f"NAME = {wheel.name!r}\n" + backend
@@ -263,9 +257,7 @@ def run_as(name: str, code: str, env: Mapping[str, str]) -> str:
 
 def test_it_watches_a_process(tmp_path: Path) -> None:
     root, log = tmp_path / "root", tmp_path / "log"
-    support.write(
-        root, {"a.txt": "", "b.txt": "", "pyproject.toml": "", "file_util.py": ""}
-    )
+    support.write(root, {"a.txt": "", "b.txt": "", "pyproject.toml": "", "file_util.py": ""})
     log.touch()
     code = f"""
 import os
@@ -402,9 +394,7 @@ class Command:
         return {f"{self.build_lib}/pw/a.py": "src/a.py"}
 
 
-def test_setuptools_is_followed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_setuptools_is_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lib = tmp_path / "lib"
     seen: list[tuple[str, bool]] = []
 
@@ -457,9 +447,7 @@ def test_setuptools_is_followed(
     assert not watcher.shipping
 
 
-def real_environment(
-    tree: Path, fork: Fork, interpreter: Interpreter, store: Store
-) -> Path:
+def real_environment(tree: Path, fork: Fork, interpreter: Interpreter, store: Store) -> Path:
     index = load_index_config(tree)
     report = support.Recorder()
     requires = uv.resolve(
@@ -506,9 +494,7 @@ def survey_really(
 
 
 @pytest.mark.network
-def test_a_real_meson_project(
-    tmp_path: Path, interpreter: Interpreter, store: Store
-) -> None:
+def test_a_real_meson_project(tmp_path: Path, interpreter: Interpreter, store: Store) -> None:
     files = {
         str(path.relative_to(TINYEXT)): path.read_bytes()
         for path in TINYEXT.rglob("*")
@@ -593,9 +579,7 @@ def test_no_target_beside_the_build_is_run_for_a_project_that_brings_its_meson(
     environment = real_environment(tmp_path / "tree", FORK, interpreter, store)
     # Without a sandbox, what is run here can install files anywhere.
     unguarded = shop(interpreter, store, sandbox="none")
-    found = survey_pin(
-        source_of(tmp_path, files, FORK), environment, unguarded, base=None
-    )
+    found = survey_pin(source_of(tmp_path, files, FORK), environment, unguarded, base=None)
     assert not sprung.exists()
     assert not prefix.exists()
     log = (store.root / "logs" / FORK.name / "survey.log").read_text()
@@ -612,9 +596,7 @@ def test_no_target_beside_the_build_is_run_for_a_project_that_brings_its_meson(
 
 
 @pytest.mark.network
-def test_a_real_setuptools_project(
-    tmp_path: Path, interpreter: Interpreter, store: Store
-) -> None:
+def test_a_real_setuptools_project(tmp_path: Path, interpreter: Interpreter, store: Store) -> None:
     files = {
         "pyproject.toml": '[build-system]\nrequires = ["setuptools"]\nbuild-backend = "setuptools.build_meta"\n'
         '[project]\nname = "pw-demo"\nversion = "1.0"\nreadme = "README.md"\n',

@@ -106,9 +106,7 @@ class Site:
         for file in self.files:
             name = file.name.removesuffix("-1.0.tar.gz").replace("_", "-")
             if file.name.endswith(".tar.gz"):
-                pin = (
-                    f'sdist = {{ filename = "{file.name}", sha256 = "{sha256(file)}" }}'
-                )
+                pin = f'sdist = {{ filename = "{file.name}", sha256 = "{sha256(file)}" }}'
                 more = self.settings.get(name, "")
                 forks[name] = f'version = "1.0"\n{pin}\n{more}\n'
         path = make_manifest(
@@ -247,9 +245,7 @@ def test_other_requirements_resolve_the_environment_again_and_nothing_else(
     first = site.lock()
     site.environment = "[]"
     second = site.lock(first)
-    assert names(second.environments[site.interpreter.python].packages) == [
-        "pw-needed 1"
-    ]
+    assert names(second.environments[site.interpreter.python].packages) == ["pw-needed 1"]
     assert second.forks == first.forks
     assert site.surveyed == ["pw-one", "pw-two"]
 
@@ -369,9 +365,7 @@ def test_the_wheel_that_fits_is_chosen(
 
 
 def test_a_yanked_wheel_is_the_last_choice(interpreter: Interpreter) -> None:
-    yanked = IndexFile(
-        project="a", filename="a-1.0-1-py3-none-any.whl", url="x", yanked=True
-    )
+    yanked = IndexFile(project="a", filename="a-1.0-1-py3-none-any.whl", url="x", yanked=True)
     other = IndexFile(project="a", filename="a-1.0-py3-none-any.whl", url="x")
     assert choose_wheel([yanked, other], "1.0", interpreter) == other
     assert choose_wheel([yanked], "1.0", interpreter) == yanked

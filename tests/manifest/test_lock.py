@@ -47,9 +47,7 @@ SURVEY = Survey(
 @pytest.fixture
 def manifest(tmp_path: Path) -> Manifest:
     sdist = f'sdist = {{ filename = "tiny-1.0.tar.gz", sha256 = "{SHA}" }}'
-    return load_manifest(
-        make_manifest(tmp_path, {"tiny": f'version = "1.0"\n{sdist}\n'})
-    )
+    return load_manifest(make_manifest(tmp_path, {"tiny": f'version = "1.0"\n{sdist}\n'}))
 
 
 @pytest.fixture
@@ -114,9 +112,7 @@ def test_the_lock_reads_well_in_a_review(lock: Lock) -> None:
     assert text.endswith("}\n")
 
 
-NAMES = st.text("ab_.-é ", min_size=1, max_size=4).filter(
-    lambda n: n not in {".", ".."}
-)
+NAMES = st.text("ab_.-é ", min_size=1, max_size=4).filter(lambda n: n not in {".", ".."})
 PATHS = st.lists(NAMES, min_size=1, max_size=4).map("/".join)
 
 
@@ -137,9 +133,7 @@ def test_every_survey_survives_folding(
     assert found.reads == reads
 
 
-def test_the_entry_of_a_fork_is_for_its_pin_and_a_python(
-    lock: Lock, manifest: Manifest
-) -> None:
+def test_the_entry_of_a_fork_is_for_its_pin_and_a_python(lock: Lock, manifest: Manifest) -> None:
     tiny = manifest.forks["tiny"]
     assert lock.fork(tiny, "3.12").survey == SURVEY
     assert lock.tree(tiny) == "a" * 40
@@ -158,9 +152,7 @@ def test_the_entry_of_a_fork_is_for_its_pin_and_a_python(
         assert caught.value.where == lock.path
 
 
-def test_the_environment_is_for_the_manifests_requirements(
-    lock: Lock, manifest: Manifest
-) -> None:
+def test_the_environment_is_for_the_manifests_requirements(lock: Lock, manifest: Manifest) -> None:
     assert lock.environment(manifest, "3.12").packages == (NUMPY,)
     with pytest.raises(ManifestError, match=r"no entry for Python 3\.13"):
         lock.environment(manifest, "3.13")

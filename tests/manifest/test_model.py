@@ -18,9 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 ROOT = Path(__file__).parents[2]
-SCHEMA = json.loads(
-    Path(manifest_module.__file__).with_name("forks.schema.json").read_text()
-)
+SCHEMA = json.loads(Path(manifest_module.__file__).with_name("forks.schema.json").read_text())
 HEAD = """
 schema = 1
 
@@ -105,9 +103,7 @@ def test_the_schema_names_exactly_the_keys_that_are_read(
     jsonschema.Draft202012Validator.check_schema(SCHEMA)
     read: dict[str, set[str]] = {}
 
-    def known(
-        _self: object, _table: object, at: tuple[str, ...], keys: Sequence[str]
-    ) -> None:
+    def known(_self: object, _table: object, at: tuple[str, ...], keys: Sequence[str]) -> None:
         read[".".join(at)] = set(keys)
 
     monkeypatch.setattr(manifest_module._Reader, "known", known)
@@ -118,9 +114,7 @@ def test_the_schema_names_exactly_the_keys_that_are_read(
         "environment": SCHEMA["properties"]["environment"]["properties"],
         "forks.tiny-ext": fork_keys,
         "forks.tiny-ext.sdist": fork_keys["sdist"]["properties"],
-        "forks.tiny-ext.upstream-wheel": fork_keys["upstream-wheel"]["oneOf"][1][
-            "properties"
-        ],
+        "forks.tiny-ext.upstream-wheel": fork_keys["upstream-wheel"]["oneOf"][1]["properties"],
     }
     at = "forks.tiny-ext.variants"
     variant = fork_keys["variants"]["additionalProperties"]["properties"]
@@ -175,9 +169,7 @@ def test_a_commit_that_becomes_known_does_not_change_the_pin_of_an_sdist(
 
 
 def test_no_upstream_wheel_can_be_said(tmp_path: Path) -> None:
-    text = fork(
-        f'version = "1"\ngit = "x"\ncommit = "{COMMIT}"\nupstream-wheel = false'
-    )
+    text = fork(f'version = "1"\ngit = "x"\ncommit = "{COMMIT}"\nupstream-wheel = false')
     assert load(tmp_path, text).forks["tiny"].upstream_wheel is None
 
 

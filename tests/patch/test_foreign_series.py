@@ -78,12 +78,8 @@ def test_a_mail_with_debians_fields_below_its_text_is_taken_by_git(kit: Kit) -> 
     session.export()
     session.check_round_trip()
     [found] = load_series(kit.folder).patches
-    assert found.mail.message == (
-        f"Fix the second line\n\n{BODY.decode()}\n{FIELDS.decode()}"
-    )
-    assert found.trailer("Upstream-Status") == [
-        "Submitted [https://example.org/pull/8]"
-    ]
+    assert found.mail.message == (f"Fix the second line\n\n{BODY.decode()}\n{FIELDS.decode()}")
+    assert found.trailer("Upstream-Status") == ["Submitted [https://example.org/pull/8]"]
 
 
 @pytest.mark.parametrize(
@@ -96,9 +92,7 @@ def test_a_mail_with_debians_fields_below_its_text_is_taken_by_git(kit: Kit) -> 
     ],
     ids=["without git's headers", "with a rule", "with git's headers", "statistics"],
 )
-def test_debians_headers_are_read_in_a_series_and_nothing_is_lost(
-    kit: Kit, data: bytes
-) -> None:
+def test_debians_headers_are_read_in_a_series_and_nothing_is_lost(kit: Kit, data: bytes) -> None:
     session = opened(kit, data)
     wanted = f"Fix the second line\n\n{BODY.decode()}\n{FIELDS.decode()}"
     assert session.git("log", "-1", "--format=%B%x00").rstrip("\0") == wanted
@@ -115,15 +109,11 @@ def test_debians_headers_are_read_in_a_series_and_nothing_is_lost(
 
 
 def test_fields_join_the_trailers_and_may_be_followed_by_a_note(kit: Kit) -> None:
-    data = mail(ONE, trailers=["Requires: other/x"]).replace(
-        b"Date:", FIELDS + b"Date:"
-    )
+    data = mail(ONE, trailers=["Requires: other/x"]).replace(b"Date:", FIELDS + b"Date:")
     found = patch(data)
     check_patch(found)
     assert found.trailer("Requires") == ["other/x"]
-    noted = patch(
-        DESCRIPTION + FIELDS + b"\n" + NOTE + b"\nForwarded: no\n\n" + NOTE + ONE
-    )
+    noted = patch(DESCRIPTION + FIELDS + b"\n" + NOTE + b"\nForwarded: no\n\n" + NOTE + ONE)
     check_patch(noted)
     assert NOTE.decode() in noted.mail.message
     own = mail(ONE).replace(b"Date:", FIELDS + b"Date:")
@@ -154,9 +144,7 @@ def test_fields_join_the_trailers_and_may_be_followed_by_a_note(kit: Kit) -> Non
         ({"applied-upstream": "20220301, commit 0123456"}, "Backport [0123456]"),
     ],
 )
-def test_what_debians_fields_say_of_upstream(
-    fields: dict[str, str], status: str | None
-) -> None:
+def test_what_debians_fields_say_of_upstream(fields: dict[str, str], status: str | None) -> None:
     assert dep3.upstream_status(fields.items()) == status
     data = mail(ONE, trailers=[f"{k}: {v}" for k, v in fields.items()])
     if status:

@@ -81,9 +81,7 @@ def becomes(*states: Files, warning: str | None = None) -> Row:
         status = fork_status(source, series, store=kit.store)
         found = "\n".join(status.warnings)
         assert warning in found if warning else not found
-        assert json.loads(json.dumps(status.to_json()))["warnings"] == list(
-            status.warnings
-        )
+        assert json.loads(json.dumps(status.to_json()))["warnings"] == list(status.warnings)
 
     return check
 
@@ -129,9 +127,7 @@ def exact(*messages: str, **joined: str) -> Row:
             session.git(*words, "-m", STATUS)
         session.export()
         session.check_round_trip()
-        tree = apply_series(
-            session.tree.source, load_series(kit.folder), store=kit.store
-        )
+        tree = apply_series(session.tree.source, load_series(kit.folder), store=kit.store)
         kit.work = kit.root / "again"
         again = Session(kit, tree)
         again.check_round_trip()
@@ -262,19 +258,14 @@ def separator(kit: Kit) -> None:
     exact("ENH: x\n\nOne.\n\n---\n\nTwo, which git am drops.")(kit)
     [_, odd] = load_series(kit.folder).patches
     [told] = warnings([odd], [])
-    assert (
-        told
-        == f"demo/{odd.name}: `git am` drops what its message says after the line `---`"
-    )
+    assert told == f"demo/{odd.name}: `git am` drops what its message says after the line `---`"
 
 
 def diff_in_the_message(kit: Kit) -> None:
     data = mail(ONE, body="diff --git is a command")
     refused((data, "cannot read the paths", 6))(kit)
     refused((mail(ONE, body="diff -u a b"), "takes this line", 6), hint="indent")(kit)
-    exact("ENH: x\n\n    diff --git a/x b/x\n    --- a/x\n    +++ b/x")(
-        Kit(kit.root / "indented")
-    )
+    exact("ENH: x\n\n    diff --git a/x b/x\n    --- a/x\n    +++ b/x")(Kit(kit.root / "indented"))
 
 
 def mbox_line_in_the_message(kit: Kit) -> None:

@@ -51,9 +51,7 @@ def test_what_the_build_reads_makes_a_compile(bench: Bench) -> None:
     assert plan.route == "compile"
     assert (plan.base, plan.outputs, plan.taken) == (None, (), 0)
     (why,) = plan.why
-    assert why == (
-        "src/pw_demo/both.py: the build reads it, and it ships too (0002.patch)"
-    )
+    assert why == ("src/pw_demo/both.py: the build reads it, and it ships too (0002.patch)")
     assert plan.key_parts["toolchain"] == "gcc"
     assert plan.key_parts["base"] == "none"
     assert plan.version == f"1.0+arrayapi.h{plan.node_key[:8]}"
@@ -78,15 +76,11 @@ def test_from_source_and_without_a_base(bench: Bench) -> None:
 def test_keys_name_content_and_nothing_else(bench: Bench) -> None:
     one, two = {A: "one = 2\ntwo = 2\n"}, {"src/pw_demo/data.txt": "4\n"}
     first = bench.plan(one, two)
-    assert first.key_parts.keys() == {
-        *("tree", "base", "wheel", "recipe", "zlib", "remade")
-    }
+    assert first.key_parts.keys() == {*("tree", "base", "wheel", "recipe", "zlib", "remade")}
     # Swapped, renamed or joined patches with the same result are the same wheel.
     assert bench.plan(two, one).node_key == first.node_key
     assert bench.plan(one | two).node_key == first.node_key
-    assert (
-        bench.plan(tree=bench.patched(one, two, prefix="x")).node_key == first.node_key
-    )
+    assert bench.plan(tree=bench.patched(one, two, prefix="x")).node_key == first.node_key
     assert bench.plan({A: "one = 3\n"}, two).node_key != first.node_key
     other = Base(kind="upstream", path=bench.wheel({BUILT: "y"}, "b"), sha256="")
     other = replace(other, sha256=support.sha256(other.path))
@@ -95,9 +89,7 @@ def test_keys_name_content_and_nothing_else(bench: Bench) -> None:
     assert bench.plan(one, two).node_key != first.node_key
 
 
-def test_made_again_nothing_is_opened(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_made_again_nothing_is_opened(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     tree = bench.patched({A: "one = 2\n"})
     base = bench.base
     first = bench.plan(tree=tree, base=base)
@@ -118,9 +110,7 @@ def test_a_base_of_another_build(bench: Bench) -> None:
     plan = bench.plan({A: "one = 2\n"})
     assert plan.route == "compile"
     assert "not the pin's own build: it has pw_demo/extra.so and 1 more" in plan.why[0]
-    bench.upstream_wheel = UpstreamWheel(
-        distribution="pw-demo", only_in_base=("pw_demo/*.so",)
-    )
+    bench.upstream_wheel = UpstreamWheel(distribution="pw-demo", only_in_base=("pw_demo/*.so",))
     assert bench.plan({A: "one = 2\n"}).route == "graft"
 
 
@@ -129,9 +119,7 @@ def test_a_base_that_lacks_an_output(bench: Bench) -> None:
     plan = bench.plan()
     assert "it lacks pw_demo/_slow.so" in plan.why[0]
     assert "more" not in plan.why[0]
-    bench.upstream_wheel = UpstreamWheel(
-        distribution="pw-demo", only_in_build=("pw_demo/_slow.*",)
-    )
+    bench.upstream_wheel = UpstreamWheel(distribution="pw-demo", only_in_build=("pw_demo/_slow.*",))
     assert bench.plan().route == "graft"
 
 
@@ -175,9 +163,7 @@ def test_a_removed_pyproject(bench: Bench) -> None:
 
 def test_a_pyproject_that_a_script_reads(bench: Bench) -> None:
     bench.survey = replace(SURVEY, reads=SURVEY.reads | {"pyproject.toml"})
-    assert (
-        "the build reads it" in bench.plan({"pyproject.toml": PYPROJECT + "#"}).why[0]
-    )
+    assert "the build reads it" in bench.plan({"pyproject.toml": PYPROJECT + "#"}).why[0]
 
 
 def test_requirements_that_something_else_made(bench: Bench) -> None:

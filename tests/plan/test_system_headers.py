@@ -40,9 +40,7 @@ def test_what_headers_include_is_followed_to_what_a_project_may_have(
     assert outside.exits("nowhere.h") == frozenset()
 
 
-def test_the_walk_through_an_environment_is_remembered(
-    environment: Path, store: Store
-) -> None:
+def test_the_walk_through_an_environment_is_remembered(environment: Path, store: Store) -> None:
     Outside(environment, store).exits("groups.h")
     (environment / "lib/python3.12/site-packages/nvidia/include/new.h").write_text("")
     again = Outside(environment, store)

@@ -144,9 +144,7 @@ def test_what_nothing_mentions_reaches_nothing(bench: Bench) -> None:
     assert found.idle == ("pw/unused.h: nothing that is built mentions it",)
 
 
-def test_what_is_remembered_is_where_unchanged_files_lead(
-    bench: Bench, store: Store
-) -> None:
+def test_what_is_remembered_is_where_unchanged_files_lead(bench: Bench, store: Store) -> None:
     assert effects(bench.trace({"pw/near.pxd": "# 1"})) == {SO: "build"}
     remembered = list((store.root / "memo" / "followed").iterdir())
     assert len(remembered) == 1
@@ -225,9 +223,7 @@ def test_what_the_base_leaves_out_is_not_built(bench: Bench) -> None:
     assert effects(bench.trace({"pw/fast.pyx": "1\n"})) == {SO: "build"}
 
 
-FAST = Edge(
-    outputs=("//pw/fast.so",), inputs=("pw/fast.pyx",), command="", macros=frozenset()
-)
+FAST = Edge(outputs=("//pw/fast.so",), inputs=("pw/fast.pyx",), command="", macros=frozenset())
 SCRIPTED: dict[str, Any] = {
     "present": ("pw/a.py", SO),
     "steps": (),

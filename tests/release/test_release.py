@@ -126,9 +126,7 @@ def test_a_variant_is_a_wheel_of_its_own_name_and_target(
 ) -> None:
     other = project.copied(tmp_path / "other")
     words = ("build", "tinyset", "--release", "--variant")
-    assert "tinyset:fast: TINY_TARGET must be set" in other.run(
-        *words, "fast", status=7
-    )
+    assert "tinyset:fast: TINY_TARGET must be set" in other.run(*words, "fast", status=7)
     message = other.run(*words, "other", status=7)
     assert "no-such-compiler is not installed" in message
     assert "no variant 'slow'" in other.run(*words, "slow", status=2)
@@ -194,9 +192,7 @@ def correct(folder: Path) -> None:
 
 
 def correct_sums(folder: Path) -> None:
-    names = sorted(
-        p.name for p in folder.iterdir() if p.name != "SHA256SUMS" and p.is_file()
-    )
+    names = sorted(p.name for p in folder.iterdir() if p.name != "SHA256SUMS" and p.is_file())
     rows = [f"{support.sha256(folder / name)}  {name}\n" for name in names]
     (folder / "SHA256SUMS").write_text("".join(rows))
 
@@ -397,16 +393,12 @@ LIES: dict[str, tuple[Callable[[Path], None], str]] = {
         "RECORD lists a.py",
     ),
     "no SBOM": (
-        lambda f: rewritten(
-            only(f, "tinyext-*.whl"), "/patchwheel.cdx.json", lambda _: None
-        ),
+        lambda f: rewritten(only(f, "tinyext-*.whl"), "/patchwheel.cdx.json", lambda _: None),
         "has no sboms/patchwheel.cdx.json",
     ),
     "no JSON in the SBOM": (edit("/patchwheel.cdx.json", "{", "["), "cannot be read"),
     "no record": (
-        lambda f: rewritten(
-            only(f, "tinyext-*.whl"), "/patchwheel.json", lambda _: None
-        ),
+        lambda f: rewritten(only(f, "tinyext-*.whl"), "/patchwheel.json", lambda _: None),
         "has no tinyext-",
     ),
     "a record of another schema": (
@@ -478,9 +470,7 @@ def test_the_sbom_is_valid_and_says_what_the_wheel_is(dist: Path) -> None:
     assert patch["type"] == "backport"
 
 
-def test_the_statement_names_all_that_the_wheel_is_made_from(
-    project: Project, dist: Path
-) -> None:
+def test_the_statement_names_all_that_the_wheel_is_made_from(project: Project, dist: Path) -> None:
     data = json.loads(only(dist, "tinyext-*.intoto.json").read_text())
     assert data["_type"] == "https://in-toto.io/Statement/v1"
     assert data["predicateType"] == "https://slsa.dev/provenance/v1"
@@ -514,20 +504,12 @@ def test_a_fork_is_built_again_against_the_same_wheel_of_another(
     text = (other.root / "forks.toml").read_text()
     needs = 'build-requires = ["tinyext"]\nupstream-wheel = false\nversion'
     start, table = text.split("[forks.tinyset]\n")
-    table = table.replace("upstream-wheel = false\n", "", 1).replace(
-        "version", needs, 1
-    )
+    table = table.replace("upstream-wheel = false\n", "", 1).replace("version", needs, 1)
     (other.root / "forks.toml").write_text(f"{start}[forks.tinyset]\n{table}")
     other.run("lock", "tinyset")
     other.run("build", "tinyset", "--release")
-    assert (
-        json.loads(other.run("verify", "tinyset", "--rebuild", "--json"))["kept"]
-        is None
-    )
-    assert (
-        "compiling tinyext"
-        not in (project.store / "logs/tinyset/rebuild.log").read_text()
-    )
+    assert json.loads(other.run("verify", "tinyset", "--rebuild", "--json"))["kept"] is None
+    assert "compiling tinyext" not in (project.store / "logs/tinyset/rebuild.log").read_text()
     data = json.loads(only(other.root / "dist", "tinyset-*.intoto.json").read_text())
     found = data["predicate"]["buildDefinition"]["resolvedDependencies"]
     [against] = [r["digest"] for r in found if r["name"] == "tinyext"]
@@ -599,9 +581,7 @@ def serving(folder: Path, *, answers_json: bool) -> Iterator[Server]:
         thread.join()
 
 
-def install(
-    installer: str, python: Path, words: list[str], env: Mapping[str, str]
-) -> None:
+def install(installer: str, python: Path, words: list[str], env: Mapping[str, str]) -> None:
     """Install into an environment, whatever proxy there is passed by."""
     if installer == "pip":
         start = [sys.executable, "-m", "pip", "--python", str(python), "install"]
@@ -646,9 +626,7 @@ def test_pip_and_uv_install_from_the_index_over_http(
         env = {**kept, "PIP_CONFIG_FILE": os.devnull}
         install(installer, python, [*words, *FORKS], env)
     code = "import importlib.metadata as m, tinyext, tinyset; print(tinyext.GREETING, m.version('tinyext'))"
-    out = subprocess.run(
-        [python, "-c", code], capture_output=True, text=True, check=True
-    )
+    out = subprocess.run([python, "-c", code], capture_output=True, text=True, check=True)
     label = only(indexed, "tinyext-*.whl").name.split("-")[1]
     assert out.stdout.split() == ["hello", label]
     assert any(".whl.metadata" in line for line in server.asked)
@@ -728,9 +706,7 @@ def repack(wheel: Path) -> None:
     write_archive(wheel, fresh)
 
 
-def test_a_graft_is_never_published(
-    project: Project, copied: Path, tmp_path: Path
-) -> None:
+def test_a_graft_is_never_published(project: Project, copied: Path, tmp_path: Path) -> None:
     """A change of the next build's patch is grafted on the wheel that was compiled."""
     other = project.copied(tmp_path / "other")
     patch = other.root / "patches/tinyext/0010-greet.patch"
@@ -755,9 +731,7 @@ def test_the_projects_own_release_installs_from_its_index(
     manifest = load_manifest(support.ROOT / "forks.toml")
     place = Path(os.environ.get("RELEASE", support.ROOT / "dist"))
     if not (place / "SHA256SUMS").exists():
-        support.lacking(
-            "dist/ holds no release: `patchwheel build --release` makes one"
-        )
+        support.lacking("dist/ holds no release: `patchwheel build --release` makes one")
     folder = Path(shutil.copytree(place, tmp_path / "dist"))
     projects = make_index(folder)
     assert inspect(folder).problems == ()

@@ -87,10 +87,7 @@ def test_the_three_differ_only_where_they_must(name: str) -> None:
     """The stages up to where the environment is made are one text."""
 
     def common(text: str) -> list[str]:
-        first = [
-            line.replace(" PATH=/opt/rocm/bin:${PATH}", "")
-            for line in stages(text)[0][1:]
-        ]
+        first = [line.replace(" PATH=/opt/rocm/bin:${PATH}", "") for line in stages(text)[0][1:]]
         first = [re.sub(r"(make-environment).*", r"\1", line) for line in first]
         return [line for line in first if "HCC_AMDGPU_TARGET" not in line]
 
@@ -123,9 +120,7 @@ def test_the_readme_builds_and_runs_every_image() -> None:
         assert f"-f docker/{name}.Dockerfile" in shown
         assert re.search(rf"docker run .*patchwheel:{name}", shown)
     arguments = set(re.findall(r"--build-arg \"?([A-Z_0-9]+)", shown))
-    declared = {
-        a for t in TEXTS.values() for a in re.findall(r"^ARG (\w+)", t, re.MULTILINE)
-    }
+    declared = {a for t in TEXTS.values() for a in re.findall(r"^ARG (\w+)", t, re.MULTILINE)}
     assert arguments <= declared
     assert {"REVISION", "LOCK_SHA256", "HCC_AMDGPU_TARGET"} <= arguments
     [amd] = re.findall(r"docker run .*patchwheel:rocm.*", shown)[:1]
@@ -159,9 +154,7 @@ def test_the_scripts_are_programs_that_a_shell_reads() -> None:
 
 
 def run(*words: str | Path, **env: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        words, env=env, check=False, capture_output=True, text=True, timeout=60
-    )
+    return subprocess.run(words, env=env, check=False, capture_output=True, text=True, timeout=60)
 
 
 @pytest.fixture
@@ -180,9 +173,7 @@ def test_a_base_without_the_python_is_refused_by_name(programs: Path) -> None:
     script, manifest = DOCKER / "need-python", ROOT / "forks.toml"
     said = run(script, manifest, PATH=str(programs))
     assert (said.returncode, "no apt-get" in said.stderr) == (7, True)
-    support.write(
-        programs, {"apt-get": "#!/bin/sh\necho no such package >&2\nexit 100\n"}
-    )
+    support.write(programs, {"apt-get": "#!/bin/sh\necho no such package >&2\nexit 100\n"})
     (programs / "apt-get").chmod(0o755)
     said = run(script, manifest, PATH=str(programs))
     assert said.returncode == 7
@@ -206,9 +197,7 @@ def test_a_base_without_the_python_is_refused_by_name(programs: Path) -> None:
     ],
 )
 @pytest.mark.skipif(Path("/opt/tool").exists(), reason="an image's build stage")
-def test_a_label_that_would_lie_stops_the_build(
-    given: dict[str, str], named: str
-) -> None:
+def test_a_label_that_would_lie_stops_the_build(given: dict[str, str], named: str) -> None:
     said = subprocess.run(
         [DOCKER / "make-environment"],
         cwd=ROOT,

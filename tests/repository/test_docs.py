@@ -25,9 +25,7 @@ TEXTS = {path.relative_to(ROOT).as_posix(): path.read_text() for path in DOCUMEN
 def sessions() -> set[str]:
     text = (ROOT / "noxfile.py").read_text()
     named = set(re.findall(r'nox\.session\(name="([a-z-]+)"', text))
-    plain = set(
-        re.findall(r"@nox\.session(?:\(default=False\))?\ndef ([a-z_]+)\(", text)
-    )
+    plain = set(re.findall(r"@nox\.session(?:\(default=False\))?\ndef ([a-z_]+)\(", text))
     forks = tomllib.loads((ROOT / "forks.toml").read_text())["forks"]
     return named | plain | {f"build-{fork}" for fork in forks}
 
@@ -64,15 +62,11 @@ def test_links_between_documents_lead_somewhere() -> None:
 
 
 def test_the_manifest_reference_has_exactly_the_keys_of_the_schema() -> None:
-    schema = json.loads(
-        (ROOT / "src/patchwheel/manifest/forks.schema.json").read_text()
-    )
+    schema = json.loads((ROOT / "src/patchwheel/manifest/forks.schema.json").read_text())
     environment = schema["properties"]["environment"]["properties"]
     fork = next(iter(schema["$defs"].values())) if "$defs" in schema else None
     tables = schema["properties"]["forks"]
-    fork = tables.get("additionalProperties") or next(
-        iter(tables["patternProperties"].values())
-    )
+    fork = tables.get("additionalProperties") or next(iter(tables["patternProperties"].values()))
     if "$ref" in fork:
         fork = schema["$defs"][fork["$ref"].rpartition("/")[2]]
     text = TEXTS["docs/reference/manifest.md"]

@@ -27,9 +27,7 @@ def test_a_child_process_is_sealed_too() -> None:
 
 
 def test_git_sees_no_configuration_and_fixed_people(tmp_path: Path) -> None:
-    commits = [
-        support.make_upstream(tmp_path / name, {"a": "x\n"}) for name in ("one", "two")
-    ]
+    commits = [support.make_upstream(tmp_path / name, {"a": "x\n"}) for name in ("one", "two")]
     assert commits[0] == commits[1]
     assert support.git(tmp_path / "one", "config", "--global", "--list") == ""
 
@@ -48,8 +46,7 @@ def test_what_cannot_run_here_is_skipped_and_never_where_all_must(
 
 def test_the_same_arguments_give_the_same_wheel(tmp_path: Path) -> None:
     one, two = (
-        support.make_wheel(tmp_path / n, "a-b", "1", {"a_b/__init__.py": "x"})
-        for n in "12"
+        support.make_wheel(tmp_path / n, "a-b", "1", {"a_b/__init__.py": "x"}) for n in "12"
     )
     assert support.sha256(one) == support.sha256(two)
     with zipfile.ZipFile(one) as archive:

@@ -50,9 +50,7 @@ def tools(folder: Path, *names: str) -> str:
     return str(folder)
 
 
-def test_without_a_python_one_line_says_what_to_install(
-    checkout: Path, tmp_path: Path
-) -> None:
+def test_without_a_python_one_line_says_what_to_install(checkout: Path, tmp_path: Path) -> None:
     path = tools(tmp_path / "bin", "sh", "dirname", "cmp")
     done = launch(checkout, "-l", path=path)
     assert done.returncode == 7
@@ -60,9 +58,7 @@ def test_without_a_python_one_line_says_what_to_install(
     assert not (checkout / ".launcher").exists()
 
 
-def test_a_failing_shim_is_passed_over_and_git_is_asked_for(
-    checkout: Path, tmp_path: Path
-) -> None:
+def test_a_failing_shim_is_passed_over_and_git_is_asked_for(checkout: Path, tmp_path: Path) -> None:
     path = tools(tmp_path / "bin", "sh", "dirname", "cmp")
     shim = tmp_path / "bin" / "python3"
     shim.write_text("#!/bin/sh\necho 'pyenv: no such version' >&2\nexit 127\n")

@@ -56,15 +56,11 @@ def projects(stack: Stack) -> tuple[Path, Path]:
     return stack.project, unpatched
 
 
-def check(
-    projects: tuple[Path, Path], *arguments: str
-) -> subprocess.CompletedProcess[str]:
+def check(projects: tuple[Path, Path], *arguments: str) -> subprocess.CompletedProcess[str]:
     patched, unpatched = projects
     command = [sys.executable, str(ROOT / "scripts" / "check_forks.py")]
     command += ["--patched", str(patched), "--unpatched", str(unpatched), *arguments]
-    return subprocess.run(
-        command, capture_output=True, text=True, check=False, timeout=500
-    )
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=500)
 
 
 def test_the_forks_pass(projects: tuple[Path, Path], tmp_path: Path) -> None:

@@ -36,9 +36,7 @@ def python(
     return done
 
 
-def test_the_demo_segments_the_coins_and_draws_them(
-    stack: Stack, tmp_path: Path
-) -> None:
+def test_the_demo_segments_the_coins_and_draws_them(stack: Stack, tmp_path: Path) -> None:
     words = ["--scale", "0.1", "--labels", "kmeans"]
     words += ["--json", str(tmp_path / "facts"), "--output", str(tmp_path / "a.png")]
     out = python(stack, str(SCRIPTS / "demo.py"), *words).stdout
@@ -214,9 +212,7 @@ else:
 
 
 @pytest.mark.parametrize("name", CHALLENGES)
-def test_the_challenges_of_2022_are_answered_as_the_document_says(
-    stack: Stack, name: str
-) -> None:
+def test_the_challenges_of_2022_are_answered_as_the_document_says(stack: Stack, name: str) -> None:
     python(stack, "-c", CHALLENGES[name], SCIPY_ARRAY_API="1")
     assert f"## {name[0].upper()}{name[1:]}" in (ROOT / "docs/array-api.md").read_text()
 

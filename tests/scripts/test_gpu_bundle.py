@@ -153,14 +153,10 @@ def test_another_cupy_is_refused(tmp_path: Path) -> None:
 
 def test_the_scripts_of_the_bundle_need_no_patchwheel(bundle: ModuleType) -> None:
     for name in bundle.SCRIPTS:
-        assert "patchwheel." not in (SCRIPTS / name).read_text().replace(
-            "`patchwheel", ""
-        )
+        assert "patchwheel." not in (SCRIPTS / name).read_text().replace("`patchwheel", "")
 
 
-@pytest.mark.parametrize(
-    ("busy", "what"), [(0.9, "the work on the GPU"), (0.2, "launches")]
-)
+@pytest.mark.parametrize(("busy", "what"), [(0.9, "the work on the GPU"), (0.2, "launches")])
 def test_what_limits_a_run_is_said(check: ModuleType, busy: float, what: str) -> None:
     text = check.limit(busy, 1.0, 1000)
     assert f"{busy:.0%}" in text

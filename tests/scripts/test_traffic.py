@@ -144,9 +144,7 @@ def test_a_profile_adds_up_kernels_copies_and_synchronisations(
     command = ["gcc", "-shared", "-fPIC", "-o", "libcupti.so", "cupti.c"]
     subprocess.run(command, cwd=tmp_path, check=True)
     monkeypatch.setenv("CUPTI_FOLDER", str(tmp_path))
-    coins = SimpleNamespace(
-        make_backend=lambda _xp: gpu(), segment=lambda *_, **__: None
-    )
+    coins = SimpleNamespace(make_backend=lambda _xp: gpu(), segment=lambda *_, **__: None)
     monkeypatch.setitem(sys.modules, "coins", coins)
     check = importlib.import_module("gpu_check")
     [row] = check.work_profile("cupy", 1.0, "cluster_qr")

@@ -88,9 +88,7 @@ STEPS: dict[str, list[Files]] = {
 
 
 @pytest.mark.parametrize("states", STEPS.values(), ids=STEPS.keys())
-def test_a_series_gives_the_tree_of_its_last_state(
-    kit: Kit, states: list[Files]
-) -> None:
+def test_a_series_gives_the_tree_of_its_last_state(kit: Kit, states: list[Files]) -> None:
     source, series = kit.steps(*states)
     found = apply_series(source, series, store=kit.store)
     assert found.tree == kit.tree(states[-1])
@@ -103,9 +101,7 @@ def test_no_patches_give_the_source_tree(kit: Kit) -> None:
     assert apply_series(source, kit.series(), store=kit.store).tree == source.tree
 
 
-def test_a_known_series_runs_and_parses_nothing(
-    kit: Kit, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_known_series_runs_and_parses_nothing(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
     source, series = kit.steps({"a": LINES}, {"a": numbered(1, 30, l9="x")})
     first = apply_series(source, series, store=kit.store)
     monkeypatch.setattr(Repository, "git", None)
@@ -124,15 +120,11 @@ def test_a_tree_that_was_lost_with_its_repository_is_made_again(kit: Kit) -> Non
     assert kit.repo.has(first.tree)
 
 
-def test_many_trees_do_not_pile_up_packs(
-    kit: Kit, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_many_trees_do_not_pile_up_packs(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("patchwheel.series.staged.MANY_PACKS", 3)
     trees = []
     for number in range(8):
-        source, series = kit.steps(
-            {"a": LINES}, {"a": numbered(1, 30, l9=f"x{number}")}
-        )
+        source, series = kit.steps({"a": LINES}, {"a": numbered(1, 30, l9=f"x{number}")})
         trees.append(apply_series(source, series, store=kit.store).tree)
     assert all("a" in kit.content(tree) for tree in trees)
     assert len(list((kit.repo.git_dir / "objects" / "pack").glob("*.pack"))) <= 4
@@ -150,9 +142,7 @@ def test_a_hunk_at_an_offset_is_applied_and_reported(kit: Kit) -> None:
     diff = kit.diff({"a": LINES}, {"a": numbered(1, 30, l9="x", l25="y")})
     source, series = kit.source({"a": b"new\nlines\n" + LINES}), kit.series(mail(diff))
     found = apply_series(source, series, store=kit.store)
-    assert kit.content(found.tree)["a"] == b"new\nlines\n" + numbered(
-        1, 30, l9="x", l25="y"
-    )
+    assert kit.content(found.tree)["a"] == b"new\nlines\n" + numbered(1, 30, l9="x", l25="y")
     landings = replay(source, series.patches).apply(series.patches[0])
     assert [(x.line, x.offset, x.unique) for x in landings] == [
         (8, 2, True),
@@ -167,27 +157,18 @@ def test_a_conflict_names_patch_file_hunk_line_and_nearest_match(kit: Kit) -> No
     good = mail(kit.diff({"a": LINES}, {"a": numbered(1, 30, l29="z")}))
     bad = mail(kit.diff({"a": LINES}, {"a": numbered(1, 30, l3="w", l16="x")}))
     base = b"one\ntwo\n" * 2 + numbered(1, 30, l14="other")
-    error = misfit(
-        kit, {"a": base}, good, bad.replace(b"@@ -1,6 +1,6 @@", b"@@ -2,6 +2,6 @@")
-    )
-    assert (
-        error.message
-        == "0020-p.patch does not apply: hunk 2 does not match a at line 13"
-    )
+    error = misfit(kit, {"a": base}, good, bad.replace(b"@@ -1,6 +1,6 @@", b"@@ -2,6 +2,6 @@"))
+    assert error.message == "0020-p.patch does not apply: hunk 2 does not match a at line 13"
     assert str(error.where) == f"{kit.folder}/0020-p.patch:22"
     assert error.expected == "'line 14' in line 18, which is 'other'"
-    assert (
-        error.hint == "the nearest match begins in line 17 of a: 6 of 7 lines are equal"
-    )
+    assert error.hint == "the nearest match begins in line 17 of a: 6 of 7 lines are equal"
     assert error.path == "a"
     assert not error.landed
     assert error.exit_code == 3
 
 
 def test_nothing_like_the_hunk(kit: Kit) -> None:
-    error = misfit(
-        kit, {"a": b"entirely other\n"}, mail(kit.diff({"a": LINES}, {"a": LINES * 2}))
-    )
+    error = misfit(kit, {"a": b"entirely other\n"}, mail(kit.diff({"a": LINES}, {"a": LINES * 2})))
     assert "hunk 1 does not match a, which holds nothing like it" in error.message
 
 
@@ -225,10 +206,7 @@ def test_an_ambiguous_hunk_at_an_offset_is_refused(kit: Kit) -> None:
     source, series = kit.source({"a": base}), kit.series(mail(diff))
     apply_series(source, series, store=kit.store)
     error = misfit(kit, {"a": b"one more\n" + base}, mail(diff))
-    assert (
-        "hunk 1 is ambiguous: its lines occur 2 times in a, in lines 7, 37"
-        in error.message
-    )
+    assert "hunk 1 is ambiguous: its lines occur 2 times in a, in lines 7, 37" in error.message
     assert error.expected == "line 6, or only one other place"
 
 
@@ -297,9 +275,7 @@ def test_a_file_in_a_submodule_names_it(kit: Kit) -> None:
     source = kit.source({"x": b""})
     repo = kit.repo
     with repo.index(source.tree) as env:
-        repo.git(
-            "update-index", "--add", "--cacheinfo", f"160000,{'1' * 40},sub", env=env
-        )
+        repo.git("update-index", "--add", "--cacheinfo", f"160000,{'1' * 40},sub", env=env)
         tree = repo.git("write-tree", env=env).decode().strip()
     series = kit.series(mail(kit.diff({"x": b""}, {"x": b"", "sub/f": b"1\n"})))
     broken = type(source)(
@@ -327,9 +303,7 @@ def test_what_only_git_refuses_is_told_in_its_words(
     source, series = kit.steps({"a": LINES}, {"a": LINES * 2}, {"a": LINES * 3})
     real = applied
 
-    def refuse(
-        repo: Repository, tree: str, patches: list[Path]
-    ) -> AbstractContextManager[Trial]:
+    def refuse(repo: Repository, tree: str, patches: list[Path]) -> AbstractContextManager[Trial]:
         if len(patches) > 1:
             raise GitError(("apply",), 1, "error: no")
         return real(repo, tree, patches)
@@ -361,9 +335,7 @@ def test_a_result_that_is_not_what_the_series_says_is_refused(
     def made(files: Files) -> None:
         changes = kit.repo.changes(source.tree, kit.tree(files))
         trial = Trial(repo=kit.repo, tree=source.tree, changes=changes, env={})
-        monkeypatch.setattr(
-            "patchwheel.series.apply.applied", lambda *_: nullcontext(trial)
-        )
+        monkeypatch.setattr("patchwheel.series.apply.applied", lambda *_: nullcontext(trial))
 
     made({"a": LINES})
     with pytest.raises(PatchError, match="a did not become what the series says"):
@@ -402,9 +374,7 @@ def test_git_and_the_replay_agree(kit: Kit, seed: int) -> None:
         if old == new:
             continue
         source = kit.source({"a": file(moved)})
-        series = kit.series(
-            mail(kit.diff({"a": old}, {"a": new}, f"-U{rng.randrange(1, 4)}"))
-        )
+        series = kit.series(mail(kit.diff({"a": old}, {"a": new}, f"-U{rng.randrange(1, 4)}")))
         try:
             tree = apply(kit.repo, source.tree, [series.patches[0].path])
         except GitError:

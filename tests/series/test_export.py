@@ -118,9 +118,7 @@ def test_a_new_commit_becomes_a_file_with_a_number_and_a_name(session: Session) 
     session.write("new/b", b"\xff")
     session.commit("ENH: [x] Été / " + "long " * 20)
     result = session.export()
-    assert result.written == (
-        "0040-enh-x-t-long-long-long-long-long-long-long-long-long.patch",
-    )
+    assert result.written == ("0040-enh-x-t-long-long-long-long-long-long-long-long-long.patch",)
     assert "4:" in result.range_diff
     session.check_round_trip()
     assert not (session.kit.folder.parent / ".demo.new").exists()
@@ -170,9 +168,7 @@ def test_a_users_settings_change_no_byte(session: Session) -> None:
 
 def test_only_the_changed_patch_is_rewritten(session: Session) -> None:
     """The others move by two lines, and their blobs change: they are not touched."""
-    session.write(
-        "a", b"top\nmore\n" + numbered(1, 40, l5="one", l20="two", l35="three")
-    )
+    session.write("a", b"top\nmore\n" + numbered(1, 40, l5="one", l20="two", l35="three"))
     session.git("commit", "-qa", "--fixup=HEAD~2")
     session.rebase("")
     session.git(
@@ -261,10 +257,7 @@ def test_a_commit_with_another_message_is_known_by_its_diff(session: Session) ->
     session.rebase("2s/pick/reword/", editor="sed -i -e 1s/.*/Reworded/")
     result = session.export()
     assert result.written == ("0020-p.patch",)
-    assert (
-        b"Subject: [PATCH] Reworded\n"
-        in (session.kit.folder / "0020-p.patch").read_bytes()
-    )
+    assert b"Subject: [PATCH] Reworded\n" in (session.kit.folder / "0020-p.patch").read_bytes()
 
 
 def test_every_kind_of_change_survives_the_round_trip(session: Session) -> None:
@@ -280,9 +273,7 @@ def test_every_kind_of_change_survives_the_round_trip(session: Session) -> None:
     (work / "dos.txt").chmod(0o755)
     (work / "link").unlink()
     session.commit("Two")
-    session.git(
-        "commit", "-q", "--amend", "--no-edit", "--author=Ö. Ü., Jr <ö@example.org>"
-    )
+    session.git("commit", "-q", "--amend", "--no-edit", "--author=Ö. Ü., Jr <ö@example.org>")
     assert len(session.export().written) == 2
     session.check_round_trip()
     author = load_series(session.kit.folder).patches[-1].mail
@@ -497,9 +488,7 @@ def test_a_result_with_another_tree_is_refused(
 ) -> None:
     session.write("b", b"1\n")
     session.commit("One")
-    monkeypatch.setattr(
-        "patchwheel.series.export.apply_series", lambda *_, **__: session.tree
-    )
+    monkeypatch.setattr("patchwheel.series.export.apply_series", lambda *_, **__: session.tree)
     before = session.names
     with pytest.raises(PatchError, match="the exported series gives the tree"):
         session.export()
@@ -568,9 +557,7 @@ def test_an_export_that_was_killed_loses_nothing(
     old = session.names
     killed(monkeypatch, place, session)
     assert session.names in (old, [*old, "0040-one.patch"])
-    assert open_work(
-        session.tree, session.kit.work, store=session.kit.store
-    ).folder.exists()
+    assert open_work(session.tree, session.kit.work, store=session.kit.store).folder.exists()
     session.export()
     assert session.names == [*old, "0040-one.patch"]
     assert WorkTree(session.kit.work).series[-1][0] == "0040-one.patch"
@@ -624,9 +611,7 @@ def test_a_reader_may_finish_the_swap_first(
     assert (folder / "series").read_text() == "# .demo.new\n"
 
 
-def test_git_is_asked_a_handful_of_times(
-    session: Session, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_git_is_asked_a_handful_of_times(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[str] = []
     real = Repository.git
 

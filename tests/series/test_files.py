@@ -69,9 +69,7 @@ def test_a_fork_without_series_says_how_to_start_one(tmp_path: Path) -> None:
         "0010-a.patch\t-R",
     ],
 )
-def test_what_is_no_plain_patch_name_is_refused_with_its_line(
-    folder: Path, line: str
-) -> None:
+def test_what_is_no_plain_patch_name_is_refused_with_its_line(folder: Path, line: str) -> None:
     error = error_of(folder, f"# comment\n{line}\n")
     assert "is not the name of a patch" in error.message
     assert str(error.where).endswith("series:2")
@@ -79,9 +77,7 @@ def test_what_is_no_plain_patch_name_is_refused_with_its_line(
 
 def test_a_missing_patch_names_the_line_and_a_near_name(folder: Path) -> None:
     error = error_of(folder, "0010-a.patch\n0020-c.patch\n")
-    assert (
-        error.message == "there is no patch 0020-c.patch (did you mean 0020-b.patch?)"
-    )
+    assert error.message == "there is no patch 0020-c.patch (did you mean 0020-b.patch?)"
     assert str(error.where).endswith("series:2")
 
 
@@ -240,9 +236,7 @@ BAD = {
     "bad author": (mail(ONE, author="nobody"), "cannot read an author", 1),
     "bad date": (mail(ONE, date="yesterday"), "cannot read the date", 1),
     "encoded": (
-        HEAD
-        + b"Content-Transfer-Encoding: quoted-printable\n"
-        + mail(ONE)[len(HEAD) :],
+        HEAD + b"Content-Transfer-Encoding: quoted-printable\n" + mail(ONE)[len(HEAD) :],
         "encoded",
         1,
     ),
@@ -345,9 +339,7 @@ BAD = {
     ".GIT below": (mail(ONE.replace(b"a.txt", b"d/.GiT/x")), ".git folder", 10),
     "git~1": (mail(ONE.replace(b"a.txt", b"GIT~1/x")), ".git folder", 10),
     "rename out": (
-        mail(
-            b"diff --git a/x b/../x\nsimilarity index 100%\nrename from x\nrename to ../x\n"
-        ),
+        mail(b"diff --git a/x b/../x\nsimilarity index 100%\nrename from x\nrename to ../x\n"),
         "escapes",
         10,
     ),
@@ -422,9 +414,7 @@ BAD = {
 
 
 @pytest.mark.parametrize(("data", "message", "line"), BAD.values(), ids=BAD.keys())
-def test_a_bad_patch_is_refused_with_its_line(
-    data: bytes, message: str, line: int
-) -> None:
+def test_a_bad_patch_is_refused_with_its_line(data: bytes, message: str, line: int) -> None:
     with pytest.raises(PatchError, match=re.escape(message)) as caught:
         check_patch(patch(data))
     assert caught.value.where == f"patches/demo/0010-change.patch:{line}"
@@ -453,16 +443,12 @@ def test_a_file_that_becomes_a_link_is_fine() -> None:
     check_patch(patch(mail(gone + link(b"d/x", b"../y"))))
 
 
-@pytest.mark.parametrize(
-    "path", [".git.", ".git ", ".g\u200cit", ".git::$INDEX", "a//b", "git~12"]
-)
+@pytest.mark.parametrize("path", [".git.", ".git ", ".g\u200cit", ".git::$INDEX", "a//b", "git~12"])
 def test_names_that_are_git_folders_elsewhere_are_unsafe(path: str) -> None:
     assert path_problem(path)
 
 
-@pytest.mark.parametrize(
-    "path", ["a", ".github/x", "a.git/b", ".gitignore", "..a/b", "git~x"]
-)
+@pytest.mark.parametrize("path", ["a", ".github/x", "a.git/b", ".gitignore", "..a/b", "git~x"])
 def test_plain_paths_are_safe(path: str) -> None:
     assert path_problem(path) is None
 

@@ -213,9 +213,7 @@ def test_without_an_index_the_newest_version_is_unknown(kit: Kit) -> None:
     def offline() -> str:
         raise InputError("no index")
 
-    status = fork_status(
-        kit.source({"a": LINES}), kit.series(), store=kit.store, newest=offline
-    )
+    status = fork_status(kit.source({"a": LINES}), kit.series(), store=kit.store, newest=offline)
     assert status.newest is None
     assert not status.outdated
 

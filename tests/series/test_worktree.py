@@ -54,9 +54,7 @@ def opened(kit: Kit, *states: Files) -> PatchedTree:
 
 def git(kit: Kit, *words: str) -> str:
     """Run git as a user would, with the configuration of the home folder."""
-    done = subprocess.run(
-        ["git", *words], cwd=kit.work, capture_output=True, text=True, check=True
-    )
+    done = subprocess.run(["git", *words], cwd=kit.work, capture_output=True, text=True, check=True)
     return done.stdout.rstrip("\n")
 
 
@@ -84,12 +82,8 @@ def test_a_work_tree_is_an_ordinary_repository_with_a_commit_for_each_patch(
     assert work == Work(folder=kit.work, patches=1)
     assert git(kit, "status", "--porcelain", "--branch") == "## patchwheel"
     assert git(kit, "rev-parse", "HEAD^{tree}") == tree.tree
-    assert git(kit, "rev-parse", "HEAD") == git(
-        kit, "rev-parse", "refs/patchwheel/exported"
-    )
-    assert git(kit, "rev-parse", "HEAD^") == git(
-        kit, "rev-parse", "refs/patchwheel/base"
-    )
+    assert git(kit, "rev-parse", "HEAD") == git(kit, "rev-parse", "refs/patchwheel/exported")
+    assert git(kit, "rev-parse", "HEAD^") == git(kit, "rev-parse", "refs/patchwheel/base")
     assert git(kit, "log", "-1", "--format=%an|%ae|%ad|%B", "--date=iso") == (
         "Øre, Å.|o@example.org|2022-03-01 12:00:00 +0100|[CI skip] fix [array]\n\nText.\n\nFrom the start\n  indented\n\n"
         "Upstream-Status: Pending"
@@ -143,9 +137,7 @@ def test_what_a_killed_run_left_is_no_obstacle(kit: Kit) -> None:
 
 def test_a_series_without_patches_can_be_opened(kit: Kit) -> None:
     opened(kit, STATES[0])
-    assert git(kit, "rev-parse", "HEAD") == git(
-        kit, "rev-parse", "refs/patchwheel/base"
-    )
+    assert git(kit, "rev-parse", "HEAD") == git(kit, "rev-parse", "refs/patchwheel/base")
 
 
 def test_commits_that_end_elsewhere_are_refused(kit: Kit) -> None:

@@ -147,16 +147,12 @@ def test_a_cut_download_is_continued_where_it_ended(
     assert 800_000 < int(start.removeprefix("bytes=").removesuffix("-")) <= 1_000_000
 
 
-def test_a_server_without_ranges_starts_over(
-    get: Callable[..., Path], server: web.Server
-) -> None:
+def test_a_server_without_ranges_starts_over(get: Callable[..., Path], server: web.Server) -> None:
     server.script[FILE] = [cut(1_000_000), instead(DATA)]
     assert get().read_bytes() == DATA
 
 
-def test_a_refused_range_starts_over(
-    get: Callable[..., Path], server: web.Server
-) -> None:
+def test_a_refused_range_starts_over(get: Callable[..., Path], server: web.Server) -> None:
     server.script[FILE] = [cut(1_000_000), status(416)]
     assert get().read_bytes() == DATA
     assert "Range" not in server.asked(FILE)[2]
@@ -187,9 +183,7 @@ def test_a_wrong_file_of_the_right_size_names_both_hashes(
     assert leftovers(store) == []
 
 
-def test_a_body_without_end_is_cut_off(
-    get: Callable[..., Path], server: web.Server
-) -> None:
+def test_a_body_without_end_is_cut_off(get: Callable[..., Path], server: web.Server) -> None:
     server.offer("thing", NAME, DATA, size=len(DATA))
     server.script[FILE] = [unannounced()] * 9
     server.content[FILE] = DATA + bytes(20_000_000)
@@ -217,9 +211,7 @@ def test_a_file_that_is_gone_is_not_asked_for_again(
     assert len(server.asked(FILE)) == 1
 
 
-def test_offline_uses_the_store_only(
-    get: Callable[..., Path], server: web.Server
-) -> None:
+def test_offline_uses_the_store_only(get: Callable[..., Path], server: web.Server) -> None:
     with pytest.raises(InputError, match="offline"):
         get(offline=True)
     assert server.seen == []
@@ -227,9 +219,7 @@ def test_offline_uses_the_store_only(
     assert get(offline=True) == path
 
 
-def test_a_damaged_entry_is_downloaded_again(
-    get: Callable[..., Path], report: Recorder
-) -> None:
+def test_a_damaged_entry_is_downloaded_again(get: Callable[..., Path], report: Recorder) -> None:
     path = get()
     path.write_bytes(FLIPPED)
     assert get().read_bytes() == DATA

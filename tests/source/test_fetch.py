@@ -29,9 +29,7 @@ FILES = {"pyproject.toml": "[project]\n", "thing/__init__.py": "x = 1\n"}
 
 @pytest.fixture
 def get(store: Store, report: Recorder, tmp_path: Path) -> Callable[..., Source]:
-    def call(
-        fork: Fork, *, offline: bool = False, origin: Origin | None = None
-    ) -> Source:
+    def call(fork: Fork, *, offline: bool = False, origin: Origin | None = None) -> Source:
         return fetch(
             fork,
             store=store,
@@ -114,9 +112,7 @@ def test_the_second_time_gitpython_is_not_imported(
         f"fetch(fork, store=Store(Path({str(store.root)!r})), index=None, report=Quiet())\n"
         "print({'git', 'requests', 'tarfile', 'uuid', 'packaging'} & set(sys.modules) - before)\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stdout == "set()\n", done.stderr
 
 
@@ -130,9 +126,7 @@ def test_a_lost_repository_is_made_again_from_the_stored_sdist(
     assert content(first).keys() == {*FILES, "PKG-INFO"}
 
 
-def test_another_sdist_is_another_source(
-    get: Callable[..., Source], tmp_path: Path
-) -> None:
+def test_another_sdist_is_another_source(get: Callable[..., Source], tmp_path: Path) -> None:
     first = get(from_sdist(make_sdist(tmp_path, "thing", "1.0", FILES)))
     second = get(from_sdist(make_sdist(tmp_path, "thing", "1.0", {"other": ""})))
     assert first.git_dir == second.git_dir
@@ -144,9 +138,7 @@ def test_times_before_zip_are_raised_to_what_a_wheel_can_hold(
     get: Callable[..., Source], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("support.EPOCH", 0)
-    assert get(from_sdist(make_sdist(tmp_path, "thing", "1.0", FILES))).epoch == (
-        315_532_800
-    )
+    assert get(from_sdist(make_sdist(tmp_path, "thing", "1.0", FILES))).epoch == (315_532_800)
 
 
 def test_a_hostile_sdist_leaves_no_source(
@@ -159,9 +151,7 @@ def test_a_hostile_sdist_leaves_no_source(
     assert not list((store.root / "memo").rglob("*.json"))
 
 
-def test_an_sdist_that_no_index_has_is_an_error(
-    get: Callable[..., Source], tmp_path: Path
-) -> None:
+def test_an_sdist_that_no_index_has_is_an_error(get: Callable[..., Source], tmp_path: Path) -> None:
     path = make_sdist(tmp_path / "elsewhere", "thing", "1.0", FILES)
     with pytest.raises(InputError, match="no index has"):
         get(from_sdist(path))
@@ -206,9 +196,7 @@ def test_a_fetched_commit_needs_the_remote_no_more(
     assert get(fork, offline=True) == first
 
 
-def test_offline_without_the_commit_is_an_error(
-    get: Callable[..., Source], tmp_path: Path
-) -> None:
+def test_offline_without_the_commit_is_an_error(get: Callable[..., Source], tmp_path: Path) -> None:
     upstream = tmp_path / "upstream"
     commit = make_upstream(upstream, FILES, tag="v1.0")
     with pytest.raises(InputError, match=f"{commit} .* is not in the store"):
@@ -229,9 +217,7 @@ def test_a_server_that_sends_only_branches_is_fetched_whole(
     assert content(get(from_git(upstream, commit))) == FILES
 
 
-def test_a_commit_that_is_not_there_is_named(
-    get: Callable[..., Source], tmp_path: Path
-) -> None:
+def test_a_commit_that_is_not_there_is_named(get: Callable[..., Source], tmp_path: Path) -> None:
     upstream = tmp_path / "upstream"
     make_upstream(upstream, FILES)
     with pytest.raises(InputError, match="has no commit " + "ab" * 20) as caught:
@@ -239,9 +225,7 @@ def test_a_commit_that_is_not_there_is_named(
     assert caught.value.exit_code == 4
 
 
-def test_a_moved_tag_names_both_commits(
-    get: Callable[..., Source], tmp_path: Path
-) -> None:
+def test_a_moved_tag_names_both_commits(get: Callable[..., Source], tmp_path: Path) -> None:
     upstream = tmp_path / "upstream"
     pinned = make_upstream(upstream, FILES, tag="v1.0")
     moved = make_upstream(upstream, {"later": ""})
@@ -290,9 +274,7 @@ def test_an_annotated_tag_stands_for_its_commit(
     assert get(fork).commit == commit
 
 
-def test_a_tag_that_is_not_there_is_named(
-    get: Callable[..., Source], tmp_path: Path
-) -> None:
+def test_a_tag_that_is_not_there_is_named(get: Callable[..., Source], tmp_path: Path) -> None:
     upstream = tmp_path / "upstream"
     commit = make_upstream(upstream, FILES)
     with pytest.raises(InputError, match=r"has no tag v9"):
@@ -427,9 +409,7 @@ def test_a_remote_cannot_pull_in_folders_of_this_machine(
         get(fork)
 
 
-def test_links_inside_the_tree_stay_links(
-    get: Callable[..., Source], tmp_path: Path
-) -> None:
+def test_links_inside_the_tree_stay_links(get: Callable[..., Source], tmp_path: Path) -> None:
     upstream = tmp_path / "upstream"
     write(upstream, {"include/a.h": "a\n", "src/x": ""})
     (upstream / "src" / "a.h").symlink_to("../include/a.h")
@@ -462,9 +442,7 @@ def test_links_that_lead_out_are_refused(
         ("file:///srv/b", "https://h/x", "https://h/x"),
     ],
 )
-def test_relative_addresses_are_joined_as_git_does(
-    url: str, relative: str, expected: str
-) -> None:
+def test_relative_addresses_are_joined_as_git_does(url: str, relative: str, expected: str) -> None:
     assert joined(url, relative) == expected
 
 
@@ -488,9 +466,7 @@ def test_two_at_once_fetch_once(
         f"print(fetch(fork, store=Store(Path({str(store.root)!r})), index=None, report=Say()).tree)\n"
     )
     running = [
-        subprocess.Popen(
-            [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True
-        )
+        subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
         for _ in range(3)
     ]
     out = "".join(process.communicate()[0] for process in running)
@@ -542,9 +518,7 @@ def test_a_killed_fetch_is_simply_done_again(
         f"fetch(fork, store=Store(Path({str(store.root)!r})), index=index, report=Quiet())\n"
     )
     for delay in (0.0, 0.05, 0.1, 0.15):
-        with subprocess.Popen(
-            [sys.executable, "-c", code], stdout=subprocess.PIPE
-        ) as child:
+        with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as child:
             assert child.stdout
             child.stdout.readline()
             time.sleep(delay)

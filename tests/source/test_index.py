@@ -90,17 +90,13 @@ def test_html_pages_are_read(server: web.Server) -> None:
     "page",
     ["no json", "[]", '{"files": 3}', '{"files": [{"url": "x"}]}', '{"files": ["x"]}'],
 )
-def test_a_page_that_breaks_the_protocol_is_an_error(
-    server: web.Server, page: str
-) -> None:
+def test_a_page_that_breaks_the_protocol_is_an_error(server: web.Server, page: str) -> None:
     server.put("/simple/x/", page, "application/vnd.pypi.simple.v1+json")
     with pytest.raises(InputError, match="simple API"):
         project_files(config(f"{server.url}/simple"), "x")
 
 
-def test_an_index_without_the_project_is_passed_over(
-    server: web.Server, tmp_path: Path
-) -> None:
+def test_an_index_without_the_project_is_passed_over(server: web.Server, tmp_path: Path) -> None:
     sdist = make_sdist(tmp_path, "thing", "1.0", {})
     local = make_index(tmp_path / "index", sdist)
     found = find_file(config(f"{server.url}/simple", local), "thing", sdist.name)
@@ -189,16 +185,12 @@ def test_a_folder_index_without_pages_lists_its_files(tmp_path: Path) -> None:
     assert (file.url, file.size) == (sdist.as_uri(), sdist.stat().st_size)
 
 
-def test_find_links_give_only_the_projects_files(
-    tmp_path: Path, server: web.Server
-) -> None:
+def test_find_links_give_only_the_projects_files(tmp_path: Path, server: web.Server) -> None:
     make_sdist(tmp_path, "the-thing", "1.0", {})
     make_wheel(tmp_path, "the-thing", "1.1", {})
     make_wheel(tmp_path, "the-thing-too", "2.0", {})
     write(tmp_path, {"index.html": "", "sub/x": ""})
-    page = server.put(
-        "/links.html", '<a href="the_thing-3.tar.gz">3</a><a href="z.whl">'
-    )
+    page = server.put("/links.html", '<a href="the_thing-3.tar.gz">3</a><a href="z.whl">')
     places = (str(tmp_path), page, str(tmp_path / "gone"))
     names = {f.filename for f in project_files(config(find_links=places), "the-thing")}
     assert names == {
@@ -263,9 +255,7 @@ def test_uvs_variables_and_files_are_honoured(
         },
     )
     monkeypatch.setenv("UV_DEFAULT_INDEX", "https://u:p@main.example.org/simple")
-    monkeypatch.setenv(
-        "UV_INDEX", "https://a.example.org/s named=https://b.example.org/s"
-    )
+    monkeypatch.setenv("UV_INDEX", "https://a.example.org/s named=https://b.example.org/s")
     monkeypatch.setenv("PIP_INDEX_URL", "https://pip.example.org/simple")
     assert load_index_config(tmp_path) == IndexConfig(
         urls=(
@@ -343,9 +333,7 @@ def test_pip_without_an_index_uses_folders_only(
 
 def test_uv_gets_the_indexes_in_its_own_words() -> None:
     words = index_arguments(
-        IndexConfig(
-            urls=("https://main", "https://extra"), find_links=("/",), equal=True
-        )
+        IndexConfig(urls=("https://main", "https://extra"), find_links=("/",), equal=True)
     )
     assert words == [
         *("--default-index", "https://main", "--index", "https://extra"),

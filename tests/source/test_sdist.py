@@ -94,9 +94,7 @@ REFUSED = {
         member("p-1/a"),
         member("p-1/a", kind=tarfile.DIRTYPE),
     ],
-    "link to the outside": [
-        member("p-1/l", kind=tarfile.SYMTYPE, target="../../etc/passwd")
-    ],
+    "link to the outside": [member("p-1/l", kind=tarfile.SYMTYPE, target="../../etc/passwd")],
     "link inside": [
         member("p-1/a"),
         member("p-1/l", kind=tarfile.SYMTYPE, target="a"),
@@ -141,16 +139,12 @@ def test_many_small_files_cannot_add_up_to_a_bomb(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sdist, "FLOOR", 1 << 16)
-    path = write(
-        tmp_path / "p-1.tar.gz", *[member(f"p-1/{n}", bytes(5000)) for n in range(200)]
-    )
+    path = write(tmp_path / "p-1.tar.gz", *[member(f"p-1/{n}", bytes(5000)) for n in range(200)])
     with pytest.raises(InputError, match="unpacks to more than"):
         list(read_sdist(path))
 
 
-def test_a_huge_extended_header_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_huge_extended_header_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sdist, "FLOOR", 1 << 20)
     path = tmp_path / "p-1.tar.gz"
     info = tarfile.TarInfo("header")
@@ -160,9 +154,7 @@ def test_a_huge_extended_header_is_refused(
         list(read_sdist(path))
 
 
-def test_too_many_entries_are_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_too_many_entries_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sdist, "MAX_ENTRIES", 3)
     path = write(tmp_path / "p-1.tar.gz", *[member(f"p-1/{n}") for n in range(5)])
     with pytest.raises(InputError, match="more than 3 entries"):
@@ -205,9 +197,7 @@ def test_something_behind_the_archive_is_refused(tmp_path: Path) -> None:
         list(read_sdist(repacked(path, lambda tar: tar + b"payload")))
 
 
-def test_a_tail_of_padding_is_bounded_too(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_tail_of_padding_is_bounded_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sdist, "FLOOR", 1 << 20)
     path = write(tmp_path / "p-1.tar.gz", member("p-1/a"))
     with pytest.raises(InputError, match="unpacks to more than"):

@@ -37,9 +37,7 @@ def site(template: Site, tmp_path: Path) -> Site:
 
 def pinned(site: Site, version: str) -> str:
     """Return the manifest's text with the pin at another release."""
-    old, new = (
-        support.sha256(site.shelf / f"demo-{v}.tar.gz") for v in ("1.0", version)
-    )
+    old, new = (support.sha256(site.shelf / f"demo-{v}.tar.gz") for v in ("1.0", version))
     text = (site.root / "forks.toml").read_text()
     return text.replace("1.0", version).replace(old, new)
 

@@ -301,9 +301,7 @@ LANDED: dict[str, tuple[bytes, bytes, bytes, str]] = {
 
 
 @pytest.mark.parametrize("case", LANDED)
-def test_a_patch_landed_if_what_it_removes_is_gone(
-    upstream: Upstream, case: str
-) -> None:
+def test_a_patch_landed_if_what_it_removes_is_gone(upstream: Upstream, case: str) -> None:
     pin, ours, later, state = LANDED[case]
     upstream.base = upstream.commit("Pin", a=pin, c=b"pin\n")
     took = upstream.commit("Take it?", a=later)
@@ -460,9 +458,7 @@ def history(fork: Fork, store: Store, *, offline: bool = False) -> History:
     return History(fork, store, support.Recorder(), offline=offline)
 
 
-def test_a_history_is_kept_in_a_store_and_nowhere_else(
-    store: Store, tmp_path: Path
-) -> None:
+def test_a_history_is_kept_in_a_store_and_nowhere_else(store: Store, tmp_path: Path) -> None:
     history(fork(tmp_path), store)
     assert list(store.entries()) == []
     foreign = Store(tmp_path / "foreign")
@@ -472,9 +468,7 @@ def test_a_history_is_kept_in_a_store_and_nowhere_else(
     assert [path.name for path in foreign.root.iterdir()] == ["letters"]
 
 
-def test_refs_are_tags_versions_branches_and_commits(
-    upstream: Upstream, store: Store
-) -> None:
+def test_refs_are_tags_versions_branches_and_commits(upstream: Upstream, store: Store) -> None:
     later = upstream.commit(a=b"x\n")
     found = history(fork(upstream.folder), store)
     found.update()
@@ -565,9 +559,7 @@ def test_a_partial_clone_tells_the_commits_and_a_shallow_one_is_refused(
     assert (outlook.state, outlook.commit.oid) == ("conflict", stopped)
 
 
-def test_a_repository_on_this_machine_is_not_copied(
-    upstream: Upstream, store: Store
-) -> None:
+def test_a_repository_on_this_machine_is_not_copied(upstream: Upstream, store: Store) -> None:
     found = history(fork(upstream.folder), store)
     found.update()
     assert found.resolve("main") == upstream.base

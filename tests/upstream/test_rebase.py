@@ -55,9 +55,7 @@ class Move:
         series = kit.series(*(patches or self.patches()))
         self.tree = apply_series(kit.source(self.base), series, store=kit.store)
         onto = kit.source(new)
-        fork = replace(
-            onto.fork, version="2.0", sdist=Sdist(filename="d-2.0.tar.gz", sha256="0")
-        )
+        fork = replace(onto.fork, version="2.0", sdist=Sdist(filename="d-2.0.tar.gz", sha256="0"))
         self.onto: Source = replace(onto, fork=fork)
 
     def patches(self) -> list[bytes]:
@@ -151,8 +149,7 @@ def test_a_conflict_is_told_once_and_not_of_the_patches_that_build_on_it(
         {"a": numbered(1, 60, l30="ours", l31="ours"), "b": LINES},
     ]
     patches = [
-        mail(kit.diff(old, new), subject="ENH: a")
-        for old, new in itertools.pairwise(states)
+        mail(kit.diff(old, new), subject="ENH: a") for old, new in itertools.pairwise(states)
     ]
     move = Move(kit, {"a": with_line(30, "theirs"), "b": LINES}, *patches)
     assert [patch.state for patch in move.preview()] == ["conflict", "clean"]
@@ -171,9 +168,7 @@ def test_a_conflict_is_told_once_and_not_of_the_patches_that_build_on_it(
         ),
     ],
 )
-def test_what_is_gone_and_what_landed(
-    kit: Kit, new: Files, state: str, why: str | None
-) -> None:
+def test_what_is_gone_and_what_landed(kit: Kit, new: Files, state: str, why: str | None) -> None:
     one, _ = Move(kit, new).preview()
     assert one.state == state
     assert [c.why for c in one.conflicts] == ([why] if why else [])
@@ -647,9 +642,7 @@ def test_what_failed_at_the_end_can_be_done_again_or_undone(kit: Kit) -> None:
         ("echo more >> a; git commit -qam more", "commits that were not exported"),
     ],
 )
-def test_work_that_was_not_exported_is_never_rebased_away(
-    kit: Kit, edit: str, why: str
-) -> None:
+def test_work_that_was_not_exported_is_never_rebased_away(kit: Kit, edit: str, why: str) -> None:
     move = Move(kit, {"a": LINES, "b": LINES})
     move.start()
     rebase.abort(kit.work)
@@ -762,9 +755,7 @@ def test_pin_lock_and_series_change_together_wherever_it_is_cut_off(
                 (os, "replace"),
             ):
                 real = getattr(owner, name)
-                patched.setattr(
-                    owner, name, lambda *w, real=real, **_k: counted(real, *w)
-                )
+                patched.setattr(owner, name, lambda *w, real=real, **_k: counted(real, *w))
             try:
                 transaction.commit(root, staged, names, "demo", then=root / "begun")
                 steps = done
@@ -792,8 +783,6 @@ def test_a_journal_that_nobody_can_read_stops_everything(tmp_path: Path) -> None
 
 def test_an_old_stage_is_no_obstacle(tmp_path: Path) -> None:
     project(tmp_path)
-    staged = transaction.stage(
-        tmp_path, tmp_path / "forks.toml", tmp_path / "nothing.lock", "demo"
-    )
+    staged = transaction.stage(tmp_path, tmp_path / "forks.toml", tmp_path / "nothing.lock", "demo")
     assert (staged / "forks.toml").read_text() == "old pin"
     assert not (staged / "patches/demo/0010.patch").exists()

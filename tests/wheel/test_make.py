@@ -74,9 +74,7 @@ def test_its_record_says_how_it_was_made(bench: Bench) -> None:
     assert str(bench.folder) not in json.dumps(record)
 
 
-def test_made_twice_in_different_folders_it_is_the_same(
-    bench: Bench, tmp_path: Path
-) -> None:
+def test_made_twice_in_different_folders_it_is_the_same(bench: Bench, tmp_path: Path) -> None:
     first = bench.make(bench.plan({A: "one = 2\n"}))
     other = Bench(tmp_path / "other", Store(tmp_path / "elsewhere"))
     second = other.make(other.plan({A: "one = 2\n"}))
@@ -113,14 +111,10 @@ def test_the_data_folder_is_renamed(bench: Bench) -> None:
     bench.base_path = bench.wheel(name="data")
     bench.survey = replace(SURVEY, built=(BUILT, script))
     built = bench.make(bench.plan())
-    assert (
-        f"pw_demo-{built.version}.data/scripts/demo" in read_wheel(built.path).entries
-    )
+    assert f"pw_demo-{built.version}.data/scripts/demo" in read_wheel(built.path).entries
     base = Base(kind="built", path=built.path, sha256=built.sha256)
     again = bench.make(bench.plan({A: "one = 2\n"}, base=base))
-    assert (
-        f"pw_demo-{again.version}.data/scripts/demo" in read_wheel(again.path).entries
-    )
+    assert f"pw_demo-{again.version}.data/scripts/demo" in read_wheel(again.path).entries
 
 
 def test_tags_that_the_base_has_wrong_are_made_true(bench: Bench) -> None:
@@ -128,9 +122,7 @@ def test_tags_that_the_base_has_wrong_are_made_true(bench: Bench) -> None:
     bench.base_path = one.with_name("pw_demo-1.0-cp312-cp312-linux_x86_64.whl")
     shutil.copyfile(one, bench.base_path)
     wheel = bench.make(bench.plan())
-    assert b"Tag: cp312-cp312-linux_x86_64\n" in read_wheel(wheel.path).metadata(
-        "WHEEL"
-    )
+    assert b"Tag: cp312-cp312-linux_x86_64\n" in read_wheel(wheel.path).metadata("WHEEL")
 
 
 # What a compile records of itself.
@@ -171,9 +163,7 @@ def make(bench: Bench, *patches: Mapping[str, str | None]) -> Path:
     ).path
 
 
-def test_a_compile_is_finished_the_same_way(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_compile_is_finished_the_same_way(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     compiled(bench, monkeypatch, {"pw_demo/a.py": "one = 2\n"})
     path = make(bench, {A: "one = 2\n"})
     assert ".graft" not in path.name
@@ -184,9 +174,7 @@ def test_a_compile_is_finished_the_same_way(
     assert record["key"]["toolchain"] == "gcc"
 
 
-def test_a_compile_that_lacks_an_output(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_compile_that_lacks_an_output(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     compiled(bench, monkeypatch, {BUILT: None, "pw_demo/a.py": None})
     with pytest.raises(CheckError, match=r"lacks pw_demo/_fast\.so and 1 more"):
         make(bench)
@@ -201,16 +189,12 @@ def test_a_compile_that_did_not_copy_a_source(
         make(bench)
 
 
-def test_a_series_may_decide_what_is_built(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_series_may_decide_what_is_built(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     compiled(bench, monkeypatch, {BUILT: None})
     assert make(bench, {"meson.build": "project('pw-demo')\n"}).exists()
 
 
-def test_a_removed_file_is_no_longer_due(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_removed_file_is_no_longer_due(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     compiled(bench, monkeypatch, {"pw_demo/a.py": None})
     assert make(bench, {A: None}).exists()
 

@@ -37,17 +37,13 @@ def test_a_file_that_the_build_did_not_make_is_named(tmp_path: Path) -> None:
         remake._read(workplace, tmp_path, "//pw/x.so")
 
 
-def test_the_sources_of_the_last_time_are_used_again(
-    tmp_path: Path, store: Store
-) -> None:
+def test_the_sources_of_the_last_time_are_used_again(tmp_path: Path, store: Store) -> None:
     bench = Bench(tmp_path, store)
     one, two = bench.patched({A: "one = 2\n"}), bench.patched({A: "one = 3\n"})
     inodes = []
     for tree, text in ((one, "one = 2\n"), (two, "one = 3\n")):
         with sandbox.open_room("x", sandbox=NONE, store=store) as room:
-            workplace = cast(
-                "Any", SimpleNamespace(room=room, source=room.work / "src")
-            )
+            workplace = cast("Any", SimpleNamespace(room=room, source=room.work / "src"))
             with remake._sources(tree, workplace, store):
                 assert (workplace.source / A).read_text() == text
                 inodes.append((workplace.source / "pyproject.toml").stat().st_ino)
@@ -61,9 +57,7 @@ def test_the_sources_of_a_build_that_failed_are_not_used_again(
     tree = Bench(tmp_path, store).patched({A: "one = 2\n"})
     for _ in range(2):
         with sandbox.open_room("x", sandbox=NONE, store=store) as room:
-            workplace = cast(
-                "Any", SimpleNamespace(room=room, source=room.work / "src")
-            )
+            workplace = cast("Any", SimpleNamespace(room=room, source=room.work / "src"))
             with (
                 contextlib.suppress(BuildError),
                 remake._sources(tree, workplace, store),

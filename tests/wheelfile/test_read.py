@@ -36,9 +36,7 @@ def wheel(tmp_path: Path) -> Path:
     return support.make_wheel(tmp_path, "demo", "1.0", files)
 
 
-def rewrite(
-    wheel: Path, edit: Callable[[dict[str, bytes]], None], folder: str = "edited"
-) -> Path:
+def rewrite(wheel: Path, edit: Callable[[dict[str, bytes]], None], folder: str = "edited") -> Path:
     """Write the wheel's files again after an edit, RECORD as it was unless edited."""
     with zipfile.ZipFile(wheel) as archive:
         files = {n: archive.read(n) for n in archive.namelist()}
@@ -74,18 +72,14 @@ def test_written_again_it_has_the_same_packed_bytes_and_installs(wheel: Path) ->
     for entry in kept:
         assert after.entries[entry.name] == entry
     assert list(after.entries)[-1] == f"{INFO}/RECORD"
-    assert list(after.entries).index("demo/b.py") < list(after.entries).index(
-        f"{INFO}/METADATA"
-    )
+    assert list(after.entries).index("demo/b.py") < list(after.entries).index(f"{INFO}/METADATA")
     with zipfile.ZipFile(target) as archive:
         assert archive.testzip() is None
         mode = archive.getinfo("demo/b.py").external_attr >> 16
         assert mode == stat.S_IFREG | 0o755
         assert archive.getinfo("demo/b.py").date_time == DATE
     place = wheel.parent / "installed"
-    subprocess.run(
-        [sys.executable, "-m", "zipfile", "-e", str(target), str(place)], check=True
-    )
+    subprocess.run([sys.executable, "-m", "zipfile", "-e", str(target), str(place)], check=True)
     assert (place / "demo" / "ü.py").read_text() == "u = 1\n"
 
 
@@ -268,9 +262,7 @@ def test_a_folder_with_content(wheel: Path) -> None:
         read_wheel(wheel)
 
 
-def test_too_large_for_a_plain_zip(
-    wheel: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_too_large_for_a_plain_zip(wheel: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(archive_module, "LIMIT", 100)
     with pytest.raises(InputError, match="larger than a zip"):
         write_wheel(wheel, INFO, read_wheel(wheel).entries.values())

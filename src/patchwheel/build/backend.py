@@ -237,9 +237,7 @@ def open_workplace(
     if HIPCC in fork.system:
         read.append(rocm.home(fork))
     level = detect(shop.sandbox)
-    with open_room(
-        fork.name, sandbox=level, store=store, env=environment, read=read
-    ) as room:
+    with open_room(fork.name, sandbox=level, store=store, env=environment, read=read) as room:
         inside = room.see(environment)
         workers = toolchain.worker_count(shop.jobs)
         variables = _variables(room, tools, epoch)

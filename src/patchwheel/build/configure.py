@@ -102,9 +102,7 @@ def observe(workplace: Workplace, *, generate: bool) -> Observed:
         "PATCHWHEEL_SURVEY_ROOT": str(inside),
     }
     # The backend counts the files that it would pack: nothing that is worth showing as progress.
-    watched = replace(
-        workplace, report=Quiet(), variables={**workplace.variables, **variables}
-    )
+    watched = replace(workplace, report=Quiet(), variables={**workplace.variables, **variables})
     out = work / "out"
     watched.step(
         [
@@ -157,9 +155,7 @@ def lean(fork: Fork) -> Fork:
     return replace(fork, config_settings=settings, system=system)
 
 
-def configure(
-    tree: str, source: Source, fork: Fork, environment: Path, shop: Shop
-) -> Configured:
+def configure(tree: str, source: Source, fork: Fork, environment: Path, shop: Shop) -> Configured:
     """Return a tree of a fork configured in its build environment, from the store if it is there.
 
     Raises BuildError when it cannot be configured.
@@ -201,9 +197,7 @@ def _load(path: Path) -> Configured:
     if text.exists():
         read = parse_ninja(text.read_text(encoding="utf-8"))
         edges = [located(edge, inside / "meson", inside / "src") for edge in read]
-    names = {
-        f.relative_to(build).as_posix(): f for f in build.rglob("*") if f.is_file()
-    }
+    names = {f.relative_to(build).as_posix(): f for f in build.rglob("*") if f.is_file()}
     return Configured(
         path=path,
         observed=Observed(
@@ -213,9 +207,7 @@ def _load(path: Path) -> Configured:
             steps=steps,
         ),
         edges=tuple(edges),
-        made={
-            MADE + n: file_sha256(f) for n, f in names.items() if not n.startswith(OWN)
-        },
+        made={MADE + n: file_sha256(f) for n, f in names.items() if not n.startswith(OWN)},
     )
 
 

@@ -95,9 +95,7 @@ def complete_toolkit(site_packages: Path | None = None) -> Path:
     if found is None:
         raise MachineError("there is no CUDA toolkit to compile with", hint=hint)
     if lacks := lacking(found):
-        raise MachineError(
-            f"the CUDA toolkit lacks {', '.join(lacks)}", where=found, hint=hint
-        )
+        raise MachineError(f"the CUDA toolkit lacks {', '.join(lacks)}", where=found, hint=hint)
     return found
 
 

@@ -63,17 +63,13 @@ def _finding(
     fork: str | None = None,
     needed: bool = False,
 ) -> Finding:
-    return Finding(
-        fork=fork, what=what, ok=not fix, detail=detail, fix=fix, needed=needed
-    )
+    return Finding(fork=fork, what=what, ok=not fix, detail=detail, fix=fix, needed=needed)
 
 
 def _git() -> Finding:
     fix = toolchain.install_command(["git"])
     try:
-        out = process.capture(
-            ["git", "--version"], cwd=Path("/"), env=process.base_env()
-        )
+        out = process.capture(["git", "--version"], cwd=Path("/"), env=process.base_env())
     except PatchwheelError:
         return _finding("git", "not found", fix, needed=True)
     text = out.decode().strip()
@@ -176,6 +172,4 @@ def _rocm(fork: Fork) -> Iterator[Finding]:
     try:
         yield _finding(rocm.TARGET, rocm.target(fork), fork=fork.name, needed=True)
     except ManifestError as err:
-        yield _finding(
-            rocm.TARGET, err.message, rocm.TARGET_HINT, fork=fork.name, needed=True
-        )
+        yield _finding(rocm.TARGET, err.message, rocm.TARGET_HINT, fork=fork.name, needed=True)

@@ -115,9 +115,7 @@ def merged(requirements: Iterable[str], overrides: Iterable[str]) -> list[str]:
     return list(dict.fromkeys([*kept, *forced.values()]))
 
 
-def unsatisfied(
-    requirements: Iterable[str], have: Mapping[str, str], *, python: str
-) -> list[str]:
+def unsatisfied(requirements: Iterable[str], have: Mapping[str, str], *, python: str) -> list[str]:
     """Return the requirements that the distributions `have` (name to version) do not meet on this Python."""
     missing = []
     for line in requirements:
@@ -125,9 +123,7 @@ def unsatisfied(
         if requirement.marker and not requirement.marker.evaluate(_marker_env(python)):
             continue
         version = have.get(name_of(line))
-        if version is None or not requirement.specifier.contains(
-            version, prereleases=True
-        ):
+        if version is None or not requirement.specifier.contains(version, prereleases=True):
             missing.append(line)
     return missing
 
@@ -156,9 +152,7 @@ def build_environment(
 
     def make(folder: Path) -> None:
         log = store.log(KIND, key)
-        shop.report.say(
-            f"making a build environment of {len(lines) + len(files)} packages"
-        )
+        shop.report.say(f"making a build environment of {len(lines) + len(files)} packages")
         python = make_venv(folder, interpreter, log=log, relocatable=True)
         local = [
             f"{path.name.partition('-')[0]} @ {path.as_uri()} --hash=sha256:{sha256}"

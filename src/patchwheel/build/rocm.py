@@ -19,9 +19,7 @@ HOME = "ROCM_HOME"
 USUAL = Path("/opt/rocm")
 # Unset, hipcc compiles for the GPU of the machine that it runs on, and for a default where there is none.
 TARGET = "HCC_AMDGPU_TARGET"
-TARGETS = re.compile(
-    r"gfx[0-9a-f]{3,}(:[a-z]+[+-])*([,;]gfx[0-9a-f]{3,}(:[a-z]+[+-])*)*"
-)
+TARGETS = re.compile(r"gfx[0-9a-f]{3,}(:[a-z]+[+-])*([,;]gfx[0-9a-f]{3,}(:[a-z]+[+-])*)*")
 TARGET_HINT = f"export {TARGET}=gfx90a (MI200), gfx942 (MI300), gfx1100 (RX 7900) or others, with commas between"
 # Headers and libraries; hipcc is a program as others are.
 PIECES: dict[str, tuple[str, ...]] = {
@@ -55,8 +53,7 @@ def home(fork: Fork) -> Path:
 def lacking(root: Path) -> dict[str, list[str]]:
     """Return what of each piece is not there; the empty list for a complete one."""
     return {
-        piece: [name for name in names if not _there(root, name)]
-        for piece, names in PIECES.items()
+        piece: [name for name in names if not _there(root, name)] for piece, names in PIECES.items()
     }
 
 
@@ -69,9 +66,7 @@ def target(fork: Fork) -> str:
     if TARGETS.fullmatch(value):
         return value
     raise ManifestError(
-        f"{fork.name}: {TARGET} is {value!r}"
-        if value
-        else f"{fork.name}: {TARGET} is not set",
+        f"{fork.name}: {TARGET} is {value!r}" if value else f"{fork.name}: {TARGET} is not set",
         expected="the architectures of the GPUs that the wheel is for, such as gfx90a,gfx942",
         hint=TARGET_HINT,
     )
@@ -80,11 +75,7 @@ def target(fork: Fork) -> str:
 def variables(fork: Fork) -> dict[str, str]:
     """Return the environment variables of a build; raises MachineError when ROCm is not there or incomplete."""
     architectures, root = target(fork), home(fork)
-    lacks = [
-        f"{piece} ({', '.join(names)})"
-        for piece, names in lacking(root).items()
-        if names
-    ]
+    lacks = [f"{piece} ({', '.join(names)})" for piece, names in lacking(root).items() if names]
     if lacks:
         raise MachineError(
             f"{fork.name}: ROCm lacks {', '.join(lacks)}",

@@ -110,9 +110,7 @@ def key(tools: Mapping[str, Tool]) -> str:
     return digest({name: tool.identity for name, tool in tools.items()})
 
 
-def identify_program(
-    name: str, words: Sequence[str], program: Path, *, store: Store
-) -> Tool:
+def identify_program(name: str, words: Sequence[str], program: Path, *, store: Store) -> Tool:
     """Return a tool whose place is known."""
     # gcc takes these from PATH where it has none of its own.
     helpers = [shutil.which(helper) for helper in ("as", "ld")]
@@ -159,9 +157,7 @@ def _found(name: str, *, store: Store) -> Tool:
     return identify_program(name, *found, store=store)
 
 
-def _contents(
-    name: str, words: Sequence[str], program: Path
-) -> dict[str, list[object]]:
+def _contents(name: str, words: Sequence[str], program: Path) -> dict[str, list[object]]:
     paths = {program.resolve()}
     asked = [f"-print-prog-name={part}" for part in PASSES.get(name, ())]
     asked += [f"-print-file-name={part}" for part in LIBRARIES.get(name, ())]
@@ -179,9 +175,7 @@ def _contents(
 
 def _version(words: Sequence[str]) -> str:
     lines = [line for line in _ask([*words, "--version"]).splitlines() if line.strip()]
-    return next(
-        (line for line in lines if "release" in line), lines[0] if lines else "unknown"
-    )
+    return next((line for line in lines if "release" in line), lines[0] if lines else "unknown")
 
 
 def _ask(words: Sequence[str]) -> str:

@@ -193,11 +193,7 @@ def _filled(name: str, values: dict[str, str]) -> str:
 def write_workflows(manifest: Manifest, *, check: bool) -> list[Path]:
     """Write them and return their paths; with `check` raise CheckError where one is not what the manifest gives."""
     texts = workflows(manifest)
-    stale = [
-        path
-        for path, text in texts.items()
-        if not path.exists() or path.read_text() != text
-    ]
+    stale = [path for path, text in texts.items() if not path.exists() or path.read_text() != text]
     if check and stale:
         raise CheckError(
             f"not what the manifest gives: {', '.join(path.name for path in stale)}",

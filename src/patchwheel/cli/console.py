@@ -55,9 +55,7 @@ class Console:
         from rich.table import Table
 
         self.close()
-        drawn = Table(
-            *headings, title=title or None, box=box.SIMPLE_HEAD, title_justify="left"
-        )
+        drawn = Table(*headings, title=title or None, box=box.SIMPLE_HEAD, title_justify="left")
         for row in rows:
             drawn.add_row(*row)
         width = None if self.terminal else 200
@@ -104,11 +102,7 @@ def _amount(done: int, total: int | None) -> str:
     # Steps of a build are thousands at most; what counts further are bytes.
     scale, unit = (1e6, " MB") if (total or done) > STEPS else (1, "")
     digits = 1 if unit else 0
-    rows = [
-        f"{number / scale:,.{digits}f}"
-        for number in (done, total)
-        if number is not None
-    ]
+    rows = [f"{number / scale:,.{digits}f}" for number in (done, total) if number is not None]
     return "/".join(rows) + unit
 
 

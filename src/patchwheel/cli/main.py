@@ -98,9 +98,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON."
 forks_argument = click.argument("forks", nargs=-1, metavar="[FORK]...")
 
 
-@click.group(
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
-)
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__)
 def cli() -> None:
     """Keep patched forks of compiled Python libraries alive.
@@ -111,18 +109,14 @@ def cli() -> None:
 
 @cli.command()
 @forks_argument
-@option(
-    "--from-source", is_flag=True, help="Compile, taking nothing from upstream's wheel."
-)
+@option("--from-source", is_flag=True, help="Compile, taking nothing from upstream's wheel.")
 @option("--variant", help="Build this variant of the forks that have it.")
 @option(
     "--release",
     is_flag=True,
     help="Compile for publishing, with statements, SHA256SUMS and pylock.toml.",
 )
-@click.option(
-    "--dev", is_flag=True, help="Build the open work tree, uncommitted edits included."
-)
+@click.option("--dev", is_flag=True, help="Build the open work tree, uncommitted edits included.")
 @option(
     "-k",
     "--keep-going",
@@ -150,9 +144,7 @@ def build(
     from_source |= release
     selected = pipeline.manifest.select(forks, variant)
     if dry_run:
-        show_plans(
-            pipeline, selected, from_source=from_source, dev=dev, as_json=as_json
-        )
+        show_plans(pipeline, selected, from_source=from_source, dev=dev, as_json=as_json)
         return
     wheels, failures = pipeline.build(
         selected, from_source=from_source, dev=dev, keep_going=keep_going
@@ -200,9 +192,7 @@ def plan(
 @option("--from-source", is_flag=True, help="Use wheels that are compiled throughout.")
 @click.option("--dev", is_flag=True, help="Use the open work trees.")
 @wheels_option
-@click.option(
-    "--check", is_flag=True, help="Check the environment again, even an existing one."
-)
+@click.option("--check", is_flag=True, help="Check the environment again, even an existing one.")
 @json_option
 @pipeline_options
 def env(
@@ -241,9 +231,7 @@ def lock(pipeline: Pipeline, forks: Sequence[str], *, force: bool) -> None:
     pipeline.write_lock(forks, force=force)
     CONSOLE.close()
     path = pipeline.manifest.lock_path
-    CONSOLE.say(
-        f"next: `git diff {path.name}`, then `patchwheel plan` says what follows"
-    )
+    CONSOLE.say(f"next: `git diff {path.name}`, then `patchwheel plan` says what follows")
     click.echo(path)
 
 
@@ -255,9 +243,7 @@ def lock(pipeline: Pipeline, forks: Sequence[str], *, force: bool) -> None:
     multiple=True,
     help="Follow the series to a tag, branch, commit or release; may be repeated.",
 )
-@click.option(
-    "--changes", is_flag=True, help="With --against: only what was not so last time."
-)
+@click.option("--changes", is_flag=True, help="With --against: only what was not so last time.")
 @click.option(
     "--html",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -277,9 +263,7 @@ def status(
     """Show pins, patches and what is newer upstream. Exits with 3 when a patch does not apply to its pin."""
     selected = pipeline.manifest.select(forks)
     if against:
-        show_forecasts(
-            pipeline, selected, against, changes=changes, html=html, as_json=as_json
-        )
+        show_forecasts(pipeline, selected, against, changes=changes, html=html, as_json=as_json)
         return
     if changes or html:
         raise click.UsageError("--changes and --html go with --against")
@@ -319,9 +303,7 @@ def show_forecasts(
             CONSOLE.say(f"{fork.name}: {err.message}")
             lacking.append(fork.name)
     forks = [fork for fork in forks if fork.name in found]
-    known = {
-        f.name: target.remember_forecasts(pipeline, f, found[f.name]) for f in forks
-    }
+    known = {f.name: target.remember_forecasts(pipeline, f, found[f.name]) for f in forks}
     CONSOLE.close()
     if html:
         html.write_text(tables.forecast_page(forks, found), encoding="utf-8")
@@ -337,17 +319,13 @@ def show_forecasts(
     else:
         tables.forecasts(found)
     if lacking:
-        raise InputError(
-            f"not followed: {', '.join(lacking)}", hint="see above for each"
-        )
+        raise InputError(f"not followed: {', '.join(lacking)}", hint="see above for each")
 
 
 @cli.command(context_settings={"ignore_unknown_options": True})
 @click.argument("fork")
 @option("--from-source", is_flag=True, help="Test wheels that are compiled throughout.")
-@click.option(
-    "--dev", is_flag=True, help="Use the open work trees, uncommitted edits included."
-)
+@click.option("--dev", is_flag=True, help="Use the open work trees, uncommitted edits included.")
 @wheels_option
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[-- ARGS]...")
 @pipeline_options
@@ -368,9 +346,7 @@ def test(
 
 @cli.command()
 @click.argument("fork")
-@click.option(
-    "--detach", is_flag=True, help="Only write the patched sources, without git."
-)
+@click.option("--detach", is_flag=True, help="Only write the patched sources, without git.")
 @pipeline_options
 def dev(pipeline: Pipeline, fork: str, *, detach: bool) -> None:
     """Open a work tree of FORK in work/FORK, with one commit per patch."""
@@ -388,9 +364,7 @@ def dev(pipeline: Pipeline, fork: str, *, detach: bool) -> None:
 @click.argument("fork")
 @click.option("--onto", metavar="REF", help="A release, tag, branch or commit.")
 @click.option("--dry-run", is_flag=True, help="Only show what would conflict.")
-@click.option(
-    "--continue", "how", flag_value="continue", help="Go on: all is resolved."
-)
+@click.option("--continue", "how", flag_value="continue", help="Go on: all is resolved.")
 @click.option("--skip", "how", flag_value="skip", help="Drop the patch that stopped.")
 @click.option("--abort", "how", flag_value="abort", help="Put everything back.")
 @json_option
@@ -469,9 +443,7 @@ def offer_commit(pipeline: Pipeline, fork: Fork, *changed: Path) -> None:
 )
 @json_option
 @pipeline_options
-def export(
-    pipeline: Pipeline, fork: str, *, check: bool, exact: bool, as_json: bool
-) -> None:
+def export(pipeline: Pipeline, fork: str, *, check: bool, exact: bool, as_json: bool) -> None:
     """Write the commits of FORK's work tree back to patches/FORK; patches that mean the same keep their bytes."""
     [selected] = pipeline.manifest.select([fork])
     result = pipeline.export(selected, check=check, exact=exact)
@@ -576,16 +548,12 @@ def index(folder: Path) -> None:
 
 
 @cli.command()
-@click.option(
-    "--check", is_flag=True, help="Write nothing; fail if a file is not as it would be."
-)
+@click.option("--check", is_flag=True, help="Write nothing; fail if a file is not as it would be.")
 @click.option("--matrix", is_flag=True, help="Print the cells by kind, as JSON.")
 @click.option("--cells", is_flag=True, help="Print the names of all cells.")
 @click.option("--cell", metavar="NAME", help="Print what ci/run-cell reads of a cell.")
 @pipeline_options
-def ci(
-    pipeline: Pipeline, *, check: bool, matrix: bool, cells: bool, cell: str | None
-) -> None:
+def ci(pipeline: Pipeline, *, check: bool, matrix: bool, cells: bool, cell: str | None) -> None:
     """Write the CI workflows that the manifest gives into .github/workflows."""
     from patchwheel.ci import workflows as rules
 
@@ -617,9 +585,7 @@ def doctor(pipeline: Pipeline, *, as_json: bool) -> None:
     else:
         tables.findings(findings)
     if any(finding.needed and not finding.ok for finding in findings):
-        raise MachineError(
-            "a build needs what is missing", hint="run the commands in the table"
-        )
+        raise MachineError("a build needs what is missing", hint="run the commands in the table")
 
 
 @cli.group()
@@ -647,15 +613,11 @@ def cache_verify(*, as_json: bool) -> None:
     for name, why in broken.items():
         click.echo(f"{name}: {why}; removed", err=True)
     if broken:
-        raise CheckError(
-            f"{len(broken)} entries of the store were broken", where=store.root
-        )
+        raise CheckError(f"{len(broken)} entries of the store were broken", where=store.root)
 
 
 @cache.command("prune")
-@click.option(
-    "--older-than", default=30.0, show_default=True, help="Days since the last use."
-)
+@click.option("--older-than", default=30.0, show_default=True, help="Days since the last use.")
 def cache_prune(older_than: float) -> None:
     """Remove what was not used for a while; environments that a link points to stay."""
     count, freed = Store(default_root()).prune(older_than_days=older_than)
@@ -700,7 +662,5 @@ def main() -> None:
         sys.exit(2)
     except (KeyboardInterrupt, click.Abort):
         CONSOLE.close()
-        click.echo(
-            "interrupted; nothing is half-written, the same command goes on", err=True
-        )
+        click.echo("interrupted; nothing is half-written, the same command goes on", err=True)
         sys.exit(130)

@@ -57,9 +57,7 @@ def status(found: Sequence[ForkStatus]) -> None:
         pin = f"{fork.version} ({fork.tag or 'no tag'})"
         commit = (fork.commit or "unknown")[:12]
         verified = "" if fork.commit_verified else ", unverified"
-        newest = (
-            f"{fork.newest}, newer" if fork.outdated else fork.newest or "not asked"
-        )
+        newest = f"{fork.newest}, newer" if fork.outdated else fork.newest or "not asked"
         rows.append(
             (
                 *(fork.fork, pin, commit + verified, str(len(fork.patches))),
@@ -110,9 +108,7 @@ def forecasts(found: Mapping[str, Sequence[Forecast]]) -> None:
 def _reason(outlook: Outlook) -> tuple[str, str]:
     since = ""
     if commit := outlook.commit:
-        since = (
-            f"{commit.oid[:12]} {commit.when[:10]} {commit.author}: {commit.subject}"
-        )
+        since = f"{commit.oid[:12]} {commit.when[:10]} {commit.author}: {commit.subject}"
     why = [*outlook.evidence, *filter(None, [outlook.problem])]
     if outlook.state == "offset":
         why.append(f"{outlook.offset:+} lines")
@@ -136,9 +132,7 @@ td small {{ color: #444; display: block; max-width: 34em; }}
 """
 
 
-def forecast_page(
-    forks: Sequence[Fork], found: Mapping[str, Sequence[Forecast]]
-) -> str:
+def forecast_page(forks: Sequence[Fork], found: Mapping[str, Sequence[Forecast]]) -> str:
     """Draw patch by release, the commit that matters in each cell."""
     return PAGE.format(tables="".join(_table(f, found[f.name]) for f in forks))
 
@@ -171,12 +165,8 @@ def _origin(plan: Plan) -> str:
 
 def plans(found: Sequence[Plan]) -> None:
     for plan in found:
-        CONSOLE.say(
-            f"{plan.fork.name} {plan.version}: {plan.cost}, from {_origin(plan)}"
-        )
-        rows = [
-            (o.action, o.path, o.source.removeprefix("//"), o.why) for o in plan.outputs
-        ]
+        CONSOLE.say(f"{plan.fork.name} {plan.version}: {plan.cost}, from {_origin(plan)}")
+        rows = [(o.action, o.path, o.source.removeprefix("//"), o.why) for o in plan.outputs]
         if rows:
             CONSOLE.table(("", "output", "made from", "because of"), rows[:SHOWN])
         if len(rows) > SHOWN:

@@ -157,9 +157,7 @@ def compose(
     return environment
 
 
-def check_environment(
-    environment: Environment, *, manifest: Manifest, report: Report
-) -> None:
+def check_environment(environment: Environment, *, manifest: Manifest, report: Report) -> None:
     """Check in the environment itself that it holds exactly its set, and that the forks work in it.
 
     Every fork imports and carries its label, nothing has another version or is there twice, no second distribution
@@ -195,9 +193,7 @@ def _unpacked(wheel: Finished, store: Store) -> Path:
 
     def make(folder: Path) -> None:
         last = store.memo("unpacked", wheel.fork)
-        unpack(
-            wheel.path, folder, store.find(UNPACKED, str(last["key"])) if last else None
-        )
+        unpack(wheel.path, folder, store.find(UNPACKED, str(last["key"])) if last else None)
         store.remember("unpacked", wheel.fork, {"key": wheel.sha256})
 
     return store.get_in_place(UNPACKED, wheel.sha256, make)
@@ -225,9 +221,7 @@ def _inspect(
     return [str(problem) for problem in json.loads(answer.read_text())]
 
 
-def _check_pylock(
-    text: str, packages: Iterable[Distribution], wheels: Iterable[Finished]
-) -> None:
+def _check_pylock(text: str, packages: Iterable[Distribution], wheels: Iterable[Finished]) -> None:
     """Compare what was looked up again, by version, with the locked bytes."""
     known = {h for d in packages for h in d.hashes} | {w.sha256 for w in wheels}
     for row in tomllib.loads(text)["packages"]:

@@ -88,10 +88,7 @@ def run_files(
         (folder / "pytest.ini").write_text("[pytest]\n")
         if not installed.keys() >= set(files):
             repo.checkout(tree.tree, folder / "tree")
-        paths = [
-            site / installed[f] if f in installed else folder / "tree" / f
-            for f in files
-        ]
+        paths = [site / installed[f] if f in installed else folder / "tree" / f for f in files]
         command: list[str | Path] = [
             *(environment.python, "-m", "pytest", "-c", folder / "pytest.ini"),
             *("--rootdir", folder, "-p", "no:cacheprovider", "--import-mode=importlib"),

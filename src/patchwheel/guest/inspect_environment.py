@@ -78,12 +78,7 @@ def inspect(expected: dict[str, str], forks: list[str]) -> list[str]:
     everything = list(metadata.distributions())
     installed = [(name_of(d), header(d, "Version")) for d in everything]
     problems = versions(installed, expected)
-    owned = {
-        name: name_of(d)
-        for d in everything
-        if name_of(d) in forks
-        for name in modules(d)
-    }
+    owned = {name: name_of(d) for d in everything if name_of(d) in forks for name in modules(d)}
     for other in everything:
         owner = name_of(other)
         shared = [n for n in modules(other) if owned.get(n, owner) != owner]

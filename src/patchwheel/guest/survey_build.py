@@ -163,9 +163,7 @@ def _paths(words: list[str]) -> list[str]:
     ]
 
 
-def _run_generators(
-    ninja: list[str], commands: list[tuple[str, list[str]]], build: str
-) -> None:
+def _run_generators(ninja: list[str], commands: list[tuple[str, list[str]]], build: str) -> None:
     """Run the commands that are scripts of the project, so that what they read is seen."""
     stubs = os.path.join(os.path.dirname(os.environ[LOG]), "stubs")
     os.makedirs(stubs)
@@ -183,9 +181,7 @@ def _run_generators(
     if scripts:
         env = {**os.environ, "PATH": f"{stubs}:{os.environ['PATH']}"}
         # One may want what only a real build makes and fail: what it had read by then was seen.
-        subprocess.run(
-            [*ninja, "-k", "0", *dict.fromkeys(scripts)], env=env, check=False
-        )
+        subprocess.run([*ninja, "-k", "0", *dict.fromkeys(scripts)], env=env, check=False)
 
 
 def survey_other(
@@ -204,9 +200,7 @@ def survey_other(
     return found, steps
 
 
-def _follow_setuptools(
-    sources: dict[str, str], steps: list[dict[str, Any]], out: str
-) -> None:
+def _follow_setuptools(sources: dict[str, str], steps: list[dict[str, Any]], out: str) -> None:
     watcher: Any = importlib.import_module("sitecustomize")
     distribution: Any = importlib.import_module("setuptools.dist").Distribution
     real = distribution.run_command

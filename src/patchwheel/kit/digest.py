@@ -23,6 +23,4 @@ def file_sha256(path: Path) -> str:
 
 def blob_id(data: bytes) -> str:
     """Return the id that git gives to a file's content."""
-    return hashlib.sha1(
-        b"blob %d\0%s" % (len(data), data), usedforsecurity=False
-    ).hexdigest()
+    return hashlib.sha1(b"blob %d\0%s" % (len(data), data), usedforsecurity=False).hexdigest()

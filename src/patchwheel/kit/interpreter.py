@@ -47,9 +47,7 @@ class Interpreter:
     python: str
 
 
-def find_interpreter(
-    wanted: str, *, explicit: str | None = None, report: Report
-) -> Interpreter:
+def find_interpreter(wanted: str, *, explicit: str | None = None, report: Report) -> Interpreter:
     """Return a CPython `wanted` (such as 3.12): the explicit one, or the first that runs among those on this machine.
 
     Raises MachineError when the explicit one is another Python, or when none is found and uv cannot install one.
@@ -136,9 +134,7 @@ def uv_bin() -> Path:
 
 def uv_env() -> dict[str, str]:
     """Return the environment for uv: ours reduced to how uv reaches things and where it keeps them."""
-    return process.base_env(
-        **{k: v for k, v in os.environ.items() if UV_VARIABLES.fullmatch(k)}
-    )
+    return process.base_env(**{k: v for k, v in os.environ.items() if UV_VARIABLES.fullmatch(k)})
 
 
 def _explicit(explicit: str, wanted: str) -> Interpreter:
@@ -175,9 +171,7 @@ def _candidates(wanted: str) -> Iterator[Path]:
 
 def _path_folders() -> list[Path]:
     entries = os.environ.get("PATH", "").split(os.pathsep)
-    return [
-        Path(e).absolute() for e in dict.fromkeys(entries) if e and Path(e).is_dir()
-    ]
+    return [Path(e).absolute() for e in dict.fromkeys(entries) if e and Path(e).is_dir()]
 
 
 def _on_path(name: str, folders: list[Path]) -> list[Path]:
@@ -188,11 +182,7 @@ def _pyenv_roots(folders: list[Path]) -> list[Path]:
     """HOME may be another than the one that pyenv was installed for: its place on PATH counts too."""
     roots = [Path(os.environ["PYENV_ROOT"])] if os.environ.get("PYENV_ROOT") else []
     roots += [f.parent for f in folders if f.name == "shims"]
-    roots += [
-        (f / "pyenv").resolve().parent.parent
-        for f in folders
-        if (f / "pyenv").is_file()
-    ]
+    roots += [(f / "pyenv").resolve().parent.parent for f in folders if (f / "pyenv").is_file()]
     roots.append(Path("~/.pyenv").expanduser())
     return [r for r in dict.fromkeys(roots) if (r / "versions").is_dir()]
 

@@ -55,9 +55,7 @@ class CommandError(PatchwheelError):
         self, argv: Sequence[str], status: int, tail: Sequence[str], log: Path | None
     ) -> None:
         ending = f"signal {-status}" if status < 0 else f"status {status}"
-        super().__init__(
-            f"{_shown(argv)[:400]}: ended with {ending}", tail=tail, log=log
-        )
+        super().__init__(f"{_shown(argv)[:400]}: ended with {ending}", tail=tail, log=log)
         self.status = status
 
 
@@ -135,9 +133,7 @@ def logged(
         raise CommandError(words, status, list(tail), log)
 
 
-def interactive(
-    argv: Sequence[str | Path], *, cwd: Path, env: Mapping[str, str]
-) -> int:
+def interactive(argv: Sequence[str | Path], *, cwd: Path, env: Mapping[str, str]) -> int:
     """Run a command on our own terminal and return its exit status."""
     words = [os.fspath(word) for word in argv]
     with _starting(words):

@@ -111,9 +111,7 @@ class Repository:
         cwd = self.work_tree or self.git_dir
         with contextlib.ExitStack() as stack:
             if stdin == b"":
-                stream = cast(
-                    "BinaryIO", stack.enter_context(Path(os.devnull).open("rb"))
-                )
+                stream = cast("BinaryIO", stack.enter_context(Path(os.devnull).open("rb")))
             elif isinstance(stdin, bytes):
                 place_of = in_memory()
                 stream = cast(
@@ -291,9 +289,7 @@ class Repository:
         self, tree: str, message: str, *parents: str, epoch: int, name: str, mail: str
     ) -> str:
         who = {"NAME": name, "EMAIL": mail, "DATE": f"@{epoch} +0000"}
-        env = {
-            f"GIT_{r}_{k}": v for r in ("AUTHOR", "COMMITTER") for k, v in who.items()
-        }
+        env = {f"GIT_{r}_{k}": v for r in ("AUTHOR", "COMMITTER") for k, v in who.items()}
         above = [word for parent in parents for word in ("-p", parent)]
         out = self.git("commit-tree", tree, *above, stdin=message.encode(), env=env)
         return _text(out).strip()

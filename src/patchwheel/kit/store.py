@@ -47,9 +47,7 @@ UNUSABLE = frozenset({*FULL, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTD
 class Store:
     """The cache under `root`; `say` receives one line when something waits or is healed."""
 
-    def __init__(
-        self, root: Path, *, say: Callable[[str], None] = lambda _line: None
-    ) -> None:
+    def __init__(self, root: Path, *, say: Callable[[str], None] = lambda _line: None) -> None:
         self.root = root
         self.say = say
 
@@ -137,9 +135,7 @@ class Store:
         except filelock.Timeout as err:
             if busy:
                 raise MachineError(busy, hint="try again when it has ended") from err
-            self.say(
-                f"waiting for another patchwheel that is making {name.partition('-')[0]}"
-            )
+            self.say(f"waiting for another patchwheel that is making {name.partition('-')[0]}")
             lock.acquire()
         try:
             yield

@@ -11,9 +11,7 @@ from patchwheel.kit.digest import file_sha256
 from patchwheel.kit.files import files
 
 MANIFEST = "entry.json"
-Kind = Literal[
-    "build-envs", "configured", "environments", "files", "unpacked", "wheels"
-]
+Kind = Literal["build-envs", "configured", "environments", "files", "unpacked", "wheels"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 # A venv is used in place and its interpreter writes into it; it is remade from hashed wheels, not verified.
 UNHASHED = frozenset({"environments", "build-envs", "unpacked"})

@@ -41,9 +41,7 @@ def unstage(root: Path, name: str) -> None:
         rmtree(folder)
 
 
-def commit(
-    root: Path, staged: Path, names: Iterable[str], fork: str, *, then: Path
-) -> None:
+def commit(root: Path, staged: Path, names: Iterable[str], fork: str, *, then: Path) -> None:
     """Put the staged files and the fork's series in the place of the project's, and remove the file `then`.
 
     All of it, whatever happens.

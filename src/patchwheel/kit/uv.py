@@ -104,9 +104,7 @@ def install(
                 on_line=_downloads(report),
             )
         except process.CommandError as err:
-            raise _failure(
-                err, "uv cannot install what is locked", offline=offline
-            ) from err
+            raise _failure(err, "uv cannot install what is locked", offline=offline) from err
 
 
 def resolve(
@@ -242,9 +240,7 @@ def _failure(
         message,
         tail=said,
         log=err.log,
-        hint="run once without --offline: what is downloaded then stays"
-        if offline
-        else None,
+        hint="run once without --offline: what is downloaded then stays" if offline else None,
     )
 
 
@@ -285,8 +281,6 @@ def _locked(text: str, log: Path) -> tuple[Distribution, ...]:
                 log=log,
             )
         found.append(
-            Distribution(
-                name=row["name"], version=row["version"], hashes=tuple(sorted(hashes))
-            )
+            Distribution(name=row["name"], version=row["version"], hashes=tuple(sorted(hashes)))
         )
     return tuple(sorted(found, key=lambda d: d.name))

@@ -51,9 +51,7 @@ def survey_pin(
     fork = source.fork
     shop.report.say(f"configuring {fork.name} to see what it builds and reads")
     files = Repository(source.git_dir).files(source.tree)
-    with open_workplace(
-        fork, environment, shop, epoch=source.epoch, step="survey"
-    ) as workplace:
+    with open_workplace(fork, environment, shop, epoch=source.epoch, step="survey") as workplace:
         Repository(source.git_dir).checkout(source.tree, workplace.source)
         found = observe(workplace, generate=True)
     plain = {path for path, blob in files.items() if blob.mode.startswith("100")}
@@ -108,8 +106,7 @@ def _compared(survey: Survey, wheel: WheelFile, blobs: Mapping[str, str]) -> Sur
     odd = {
         name
         for name, source in survey.verbatim.items()
-        if name in present
-        and blob_id(wheel.entries[present[name]].content()) != blobs[source]
+        if name in present and blob_id(wheel.entries[present[name]].content()) != blobs[source]
     }
     return Survey(
         verbatim={n: s for n, s in survey.verbatim.items() if n not in odd},

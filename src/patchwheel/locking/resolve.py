@@ -78,9 +78,7 @@ class Locker:
             report=self.report,
             offline=self.offline,
         )
-        kept = (
-            old.builds if old and current(old, fork) and old.tree == source.tree else {}
-        )
+        kept = old.builds if old and current(old, fork) and old.tree == source.tree else {}
         builds = {
             python: kept.get(python) or self.build(source, python)
             for python in self.manifest.environment.python
@@ -102,9 +100,7 @@ class Locker:
         if old and old.commit and dict(old.pin) == fork.pin:
             return old.commit
         if fork.git and fork.tag:
-            remote = Remote(
-                fork, Repository(source.git_dir), self.report, offline=self.offline
-            )
+            remote = Remote(fork, Repository(source.git_dir), self.report, offline=self.offline)
             try:
                 return remote.commit()
             except InputError as err:
@@ -134,9 +130,7 @@ class Locker:
         others = [f for f in self.manifest.forks.values() if f.name != fork.name]
         return ForkBuild(
             build_requires=requires,
-            base=BaseWheel(
-                filename=path.name, sha256=sha256, made_with=surveyed.made_with
-            )
+            base=BaseWheel(filename=path.name, sha256=sha256, made_with=surveyed.made_with)
             if path
             else None,
             survey=surveyed.survey,
@@ -197,9 +191,7 @@ class Locker:
             offline=self.offline,
         )
 
-    def environment(
-        self, python: str, forks: Mapping[str, ForkLock]
-    ) -> EnvironmentLock:
+    def environment(self, python: str, forks: Mapping[str, ForkLock]) -> EnvironmentLock:
         """Resolve what belongs beside the forks: what is asked for, and what the forks depend on."""
         spec = self.manifest.environment
         wanted = list(spec.requires)
@@ -216,9 +208,7 @@ class Locker:
         packages = self.resolved(wanted, python)
         pins = [f"{d.name}=={d.version}" for d in packages]
         groups = {
-            name: self.resolved(
-                [*pins, *wanted, *lines], python, bounds=bounds, without=packages
-            )
+            name: self.resolved([*pins, *wanted, *lines], python, bounds=bounds, without=packages)
             if lines
             else ()
             for name, lines in (("gpu", gpu), ("test", spec.test_requires))
@@ -252,9 +242,7 @@ class Locker:
         """Return what a fork depends on: upstream's wheel says it, or its project table."""
         if base:
             return requirements(self.wheel(fork, base))
-        source = fetch(
-            fork, store=self.store, index=self.index, report=self.report, offline=True
-        )
+        source = fetch(fork, store=self.store, index=self.index, report=self.report, offline=True)
         text = self.read(source, "pyproject.toml").decode()
         project = tomllib.loads(text).get("project", {})
         if "dependencies" in project.get("dynamic", ()):

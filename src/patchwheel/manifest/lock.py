@@ -55,9 +55,7 @@ class Survey:
     verbatim: Mapping[str, str]
     built: tuple[str, ...]
     reads: frozenset[str]
-    opened: Mapping[str, frozenset[str]] = field(
-        default_factory=lambda: MappingProxyType({})
-    )
+    opened: Mapping[str, frozenset[str]] = field(default_factory=lambda: MappingProxyType({}))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,9 +112,7 @@ class Lock:
         if dict(entry.pin) != fork.pin:
             self._stale(fork.locked_as, "is for another pin than the manifest's")
         if entry.settings != build_settings(fork):
-            self._stale(
-                fork.locked_as, "is for other build settings than the manifest's"
-            )
+            self._stale(fork.locked_as, "is for other build settings than the manifest's")
         return entry
 
     def environment(self, manifest: Manifest, python: str) -> EnvironmentLock:
@@ -144,9 +140,7 @@ def build_settings(fork: Fork) -> str:
     """Digest what decides what a build of the pin needs, reads and makes."""
     from patchwheel.kit.digest import digest
 
-    settings = {
-        k: v if isinstance(v, str) else list(v) for k, v in fork.config_settings.items()
-    }
+    settings = {k: v if isinstance(v, str) else list(v) for k, v in fork.config_settings.items()}
     return digest(
         settings,
         dict(fork.env),
@@ -165,9 +159,7 @@ def load_lock(path: Path) -> Lock:
     except OSError as err:
         raise ManifestError(f"cannot be read: {err.strerror}", where=path) from err
     except ValueError as err:
-        raise ManifestError(
-            f"is not valid JSON: {err}", where=path, hint=RELOCK
-        ) from err
+        raise ManifestError(f"is not valid JSON: {err}", where=path, hint=RELOCK) from err
     if not isinstance(data, dict) or data.get("schema") != SCHEMA:
         raise ManifestError(
             "is of another schema", where=path, expected=f"schema {SCHEMA}", hint=RELOCK
@@ -179,9 +171,7 @@ def load_lock(path: Path) -> Lock:
             forks={k: _fork(v) for k, v in data["forks"].items()},
         )
     except (KeyError, TypeError, AttributeError) as err:
-        raise ManifestError(
-            f"lacks or misplaces {err}", where=path, hint=RELOCK
-        ) from err
+        raise ManifestError(f"lacks or misplaces {err}", where=path, hint=RELOCK) from err
 
 
 def save_lock(lock: Lock) -> None:
@@ -192,8 +182,7 @@ def save_lock(lock: Lock) -> None:
                 "inputs": e.inputs,
                 "packages": _distributions_out(e.packages),
                 "groups": {
-                    name: _distributions_out(group)
-                    for name, group in sorted(e.groups.items())
+                    name: _distributions_out(group) for name, group in sorted(e.groups.items())
                 },
             }
             for k, e in sorted(lock.environments.items())
@@ -204,9 +193,7 @@ def save_lock(lock: Lock) -> None:
         with alone(lock.path.parent):
             write_atomically(lock.path, (_pretty(data) + "\n").encode())
     except OSError as err:
-        raise MachineError(
-            f"the lock cannot be written: {err.strerror}", where=lock.path
-        ) from err
+        raise MachineError(f"the lock cannot be written: {err.strerror}", where=lock.path) from err
 
 
 def _environment(data: dict[str, Any]) -> EnvironmentLock:
@@ -322,9 +309,7 @@ def _pretty(value: object, indent: int = 0) -> str:
     """Write JSON with a line for each key and each list of strings."""
     pad = " " * (indent + 1)
     if isinstance(value, dict) and value:
-        rows = [
-            f"{pad}{json.dumps(k)}: {_pretty(v, indent + 1)}" for k, v in value.items()
-        ]
+        rows = [f"{pad}{json.dumps(k)}: {_pretty(v, indent + 1)}" for k, v in value.items()]
         return "{\n" + ",\n".join(rows) + "\n" + " " * indent + "}"
     if isinstance(value, list) and any(isinstance(v, list) for v in value):
         rows = [pad + _pretty(v, indent + 1) for v in value]

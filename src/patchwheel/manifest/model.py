@@ -73,9 +73,7 @@ class Fork:
     env: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     build_requires: tuple[str, ...] = ()
     system: tuple[str, ...] = ()
-    lacking: Mapping[str, Settings] = field(
-        default_factory=lambda: MappingProxyType({})
-    )
+    lacking: Mapping[str, Settings] = field(default_factory=lambda: MappingProxyType({}))
     demands: tuple[str, ...] = ()
     variant: str = ""
     variants: Mapping[str, Fork] = field(default_factory=lambda: MappingProxyType({}))
@@ -230,9 +228,7 @@ class _Reader(TomlReader):
     def fork(self, name: str, table: dict[str, object]) -> Fork:
         at = ("forks", name)
         self.known(table, at, (*PINS, *HOW, "variants"))
-        self.match(
-            name, at, NAME, "a normalised distribution name such as scikit-learn"
-        )
+        self.match(name, at, NAME, "a normalised distribution name such as scikit-learn")
         commit = self.optional(table, at, "commit")
         if commit is not None:
             self.match(commit, (*at, "commit"), COMMIT, "all 40 hexadecimal digits")
@@ -255,9 +251,7 @@ class _Reader(TomlReader):
             self.fail(at, "pins no source", "an `sdist`, or `git` with a full `commit`")
         return self.with_variants(fork, table, at)
 
-    def how(
-        self, name: str, table: dict[str, object], at: tuple[str, ...]
-    ) -> dict[str, Any]:
+    def how(self, name: str, table: dict[str, object], at: tuple[str, ...]) -> dict[str, Any]:
         """Return what a table says about building and naming the wheel."""
         return {
             "upstream_wheel": self.upstream_wheel(name, table, at),
@@ -269,9 +263,7 @@ class _Reader(TomlReader):
             "demands": self.strings(table, at, "demands"),
         }
 
-    def with_variants(
-        self, fork: Fork, table: dict[str, object], at: tuple[str, ...]
-    ) -> Fork:
+    def with_variants(self, fork: Fork, table: dict[str, object], at: tuple[str, ...]) -> Fork:
         """Return the fork as its first variant; what a variant says replaces the fork's, `env` variable by variable."""
         raw = self.table(table, at, "variants")
         at = (*at, "variants")
@@ -321,9 +313,7 @@ class _Reader(TomlReader):
             only_in_build=self.strings(wheel, at, "only-in-build"),
         )
 
-    def lacking(
-        self, table: dict[str, object], at: tuple[str, ...]
-    ) -> Mapping[str, Settings]:
+    def lacking(self, table: dict[str, object], at: tuple[str, ...]) -> Mapping[str, Settings]:
         raw = self.table(table, at, "lacking")
         at = (*at, "lacking")
         for tool in raw:
@@ -331,9 +321,7 @@ class _Reader(TomlReader):
                 self.fail((*at, tool), "is not listed", "a tool that `system` names")
         return MappingProxyType({t: self.settings(raw, at, t) for t in raw})
 
-    def settings(
-        self, table: dict[str, object], at: tuple[str, ...], key: str
-    ) -> Settings:
+    def settings(self, table: dict[str, object], at: tuple[str, ...], key: str) -> Settings:
         found: dict[str, str | tuple[str, ...]] = {}
         raw = self.table(table, at, key)
         for name, value in raw.items():

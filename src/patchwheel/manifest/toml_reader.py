@@ -21,15 +21,11 @@ class TomlReader:
         self.path = path
         self.text = text
 
-    def mapping(
-        self, table: dict[str, object], at: tuple[str, ...], key: str
-    ) -> Mapping[str, str]:
+    def mapping(self, table: dict[str, object], at: tuple[str, ...], key: str) -> Mapping[str, str]:
         raw = self.table(table, at, key)
         return MappingProxyType({k: self.string(raw, (*at, key), k) for k in raw})
 
-    def known(
-        self, table: dict[str, object], at: tuple[str, ...], keys: Sequence[str]
-    ) -> None:
+    def known(self, table: dict[str, object], at: tuple[str, ...], keys: Sequence[str]) -> None:
         for key in table:
             if key not in keys:
                 self.fail(
@@ -68,14 +64,10 @@ class TomlReader:
             )
         return value
 
-    def optional(
-        self, table: dict[str, object], at: tuple[str, ...], key: str
-    ) -> str | None:
+    def optional(self, table: dict[str, object], at: tuple[str, ...], key: str) -> str | None:
         return self.string(table, at, key) if key in table else None
 
-    def strings(
-        self, table: dict[str, object], at: tuple[str, ...], key: str
-    ) -> tuple[str, ...]:
+    def strings(self, table: dict[str, object], at: tuple[str, ...], key: str) -> tuple[str, ...]:
         value = table.get(key, [])
         if not isinstance(value, list) or not all(isinstance(v, str) for v in value):
             self.fail((*at, key), f"is {value!r}", "a list of strings")
@@ -88,9 +80,7 @@ class TomlReader:
             self.fail(at, f"is {value!r}", expected)
         return value
 
-    def fail(
-        self, at: tuple[str, ...], problem: str, expected: str | None = None
-    ) -> Never:
+    def fail(self, at: tuple[str, ...], problem: str, expected: str | None = None) -> Never:
         line = line_of(self.text, at)
         raise ManifestError(
             f"{'.'.join(at)} {problem}",

@@ -22,8 +22,12 @@ STRAY = re.compile(rb"[ +\\-]|@@ |diff |Index: ")
 MBOX = re.compile(rb"From [0-9a-f]{7,64} ")
 ESCAPE = re.compile(rb'\\([0-7]{3}|[abtnvfr"\\])')
 ESCAPED = dict(zip(b'abtnvfr"\\', b'\a\b\t\n\v\f\r"\\', strict=True))
-EXPORT_HINT = "commit the change in `patchwheel dev {fork}` and let `patchwheel export {fork}` write the file"
-SPLIT_HINT = "let `git am` make a commit of each in `patchwheel dev {fork}`, then `patchwheel export {fork}`"
+EXPORT_HINT = (
+    "commit the change in `patchwheel dev {fork}` and let `patchwheel export {fork}` write the file"
+)
+SPLIT_HINT = (
+    "let `git am` make a commit of each in `patchwheel dev {fork}`, then `patchwheel export {fork}`"
+)
 CRLF_HINT = "write it with LF line ends; `patches/**/*.patch -text` in .gitattributes keeps git from changing them"
 
 
@@ -203,9 +207,7 @@ def _binary(cursor: Cursor, index: re.Match[bytes] | None) -> bool:
     cursor.at += 1
     for _ in range(2):
         if not re.fullmatch(rb"(literal|delta) \d+\n", cursor.peek()):
-            cursor.fail(
-                "truncated binary change", expected="literal SIZE or delta SIZE"
-            )
+            cursor.fail("truncated binary change", expected="literal SIZE or delta SIZE")
         while cursor.peek() not in {b"\n", b""}:
             cursor.at += 1
         cursor.at += 1
@@ -228,9 +230,7 @@ def _hunks(cursor: Cursor, old: str | None, new: str | None) -> Iterator[Hunk]:
             )
         cursor.at += 1
     if not cursor.peek().startswith(b"@@ "):
-        cursor.fail(
-            "truncated: no hunk follows", expected="@@ -LINE,COUNT +LINE,COUNT @@"
-        )
+        cursor.fail("truncated: no hunk follows", expected="@@ -LINE,COUNT +LINE,COUNT @@")
     while cursor.raw().startswith(b"@@ "):
         yield _hunk(cursor)
 
@@ -254,17 +254,13 @@ def _hunk(cursor: Cursor) -> Hunk:
             old -= mark != b"+"
             new -= mark != b"-"
         else:
-            cursor.fail(
-                f"the hunk of line {start} is truncated, or its counts are wrong"
-            )
+            cursor.fail(f"the hunk of line {start} is truncated, or its counts are wrong")
         cursor.at += 1
         if old < 0 or new < 0:
             cursor.fail(f"the counts of the hunk of line {start} are wrong", line=start)
     if all(row[:1] == b" " for row in rows):
         cursor.fail("the hunk changes nothing", line=start)
-    return Hunk(
-        line=start, old_start=int(head[1]), new_start=int(head[3]), rows=tuple(rows)
-    )
+    return Hunk(line=start, old_start=int(head[1]), new_start=int(head[3]), rows=tuple(rows))
 
 
 def _unquoted(name: bytes) -> bytes:

@@ -186,9 +186,7 @@ def _check_twice(patch: Patch, diff: FileDiff, before: FileDiff | None) -> None:
     # A file that becomes a link is written as its removal and a new file.
     retyped = before is not None and before.new is None and diff.old is None
     if before is not None and not retyped:
-        patch.fail(
-            f"{diff.path} is changed twice, first in line {before.line}", line=diff.line
-        )
+        patch.fail(f"{diff.path} is changed twice, first in line {before.line}", line=diff.line)
 
 
 def _mode(diff: FileDiff) -> str | None:

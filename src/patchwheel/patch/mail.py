@@ -87,9 +87,7 @@ def _mail(cursor: Cursor) -> Mail:
         cursor.fail("the patch is empty")
     fields = _headers(cursor)
     head = {name.lower(): _unfolded(value) for name, value in fields}
-    subject, text = dep3.description(
-        next((v for n, v in fields if n.lower() == "description"), "")
-    )
+    subject, text = dep3.description(next((v for n, v in fields if n.lower() == "description"), ""))
     head = {
         "from": head.get("author", ""),
         "date": head.get("last-update", ""),
@@ -104,9 +102,7 @@ def _mail(cursor: Cursor) -> Mail:
                 expected="a patch in git's mail format",
             )
     encoding = head.get("content-transfer-encoding", "8bit").lower()
-    if encoding not in {"7bit", "8bit", "binary"} or "multipart" in head.get(
-        "content-type", ""
-    ):
+    if encoding not in {"7bit", "8bit", "binary"} or "multipart" in head.get("content-type", ""):
         cursor.fail("the mail is encoded", line=1, expected="plain text, 8bit")
     from email.utils import parseaddr
 
@@ -155,9 +151,7 @@ def _headers(cursor: Cursor) -> list[tuple[str, str]]:
         elif colon and re.fullmatch(r"[A-Za-z0-9-]+", name):
             found.append((name, value.strip()))
         else:
-            cursor.fail(
-                "this is no mail header", expected="a patch in git's mail format"
-            )
+            cursor.fail("this is no mail header", expected="a patch in git's mail format")
         cursor.at += 1
     cursor.at += 1
     return found
@@ -208,14 +202,10 @@ def _body(cursor: Cursor) -> Iterator[str]:
 
 def _check_line(cursor: Cursor, line: bytes) -> None:
     if MBOX.match(line):
-        cursor.fail(
-            "a second mail starts here", expected="one patch per file", hint=SPLIT_HINT
-        )
+        cursor.fail("a second mail starts here", expected="one patch per file", hint=SPLIT_HINT)
     following = b"".join(cursor.lines[cursor.at + 1 : cursor.at + 2])
     if line.startswith(b"--- ") and following.startswith(b"+++ "):
-        cursor.fail(
-            "this is no git diff", expected="diff --git a/PATH b/PATH", hint=PLAIN_HINT
-        )
+        cursor.fail("this is no git diff", expected="diff --git a/PATH b/PATH", hint=PLAIN_HINT)
     if re.match(rb"Binary files .* differ$", line):
         cursor.fail("this is no git diff, and it carries no data")
     if re.match(rb"diff -|Index: |--- \S|@@ -\d", line):

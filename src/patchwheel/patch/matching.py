@@ -87,8 +87,7 @@ def still_there(
 def _removed(hunk: Hunk) -> Iterator[tuple[list[bytes], list[bytes], list[bytes]]]:
     """Give each block of removed lines, between the context before it and after it."""
     groups = [
-        (same, list(rows))
-        for same, rows in groupby(hunk.rows, key=lambda row: row[:1] == b" ")
+        (same, list(rows)) for same, rows in groupby(hunk.rows, key=lambda row: row[:1] == b" ")
     ]
     for at, (same, rows) in enumerate(groups):
         block = [row[1:] for row in rows if row[:1] == b"-"]
@@ -99,9 +98,7 @@ def _removed(hunk: Hunk) -> Iterator[tuple[list[bytes], list[bytes], list[bytes]
         yield [row[1:] for row in above], block, [row[1:] for row in below]
 
 
-def _with_context(
-    above: list[bytes], block: list[bytes], below: list[bytes]
-) -> list[list[bytes]]:
+def _with_context(above: list[bytes], block: list[bytes], below: list[bytes]) -> list[list[bytes]]:
     """Return the block with its context, as far as the next telling line.
 
     One side is enough, as the other may have changed; not where that leaves little that tells.
@@ -150,9 +147,7 @@ def split(data: bytes) -> list[bytes]:
 
 
 def blob_id(data: bytes) -> str:
-    return hashlib.sha1(
-        b"blob %d\0%s" % (len(data), data), usedforsecurity=False
-    ).hexdigest()
+    return hashlib.sha1(b"blob %d\0%s" % (len(data), data), usedforsecurity=False).hexdigest()
 
 
 def shown(line: bytes | None) -> str:

@@ -197,9 +197,7 @@ class _Step:
         if diff.old is not None:
             source = self.replay.get(diff.old)
             if source is None:
-                self.fail(
-                    diff, f"there is no file {diff.old}", hint=self.near(diff.old)
-                )
+                self.fail(diff, f"there is no file {diff.old}", hint=self.near(diff.old))
             if source.mode == SUBMODULE:
                 self.fail(diff, f"{diff.old} is a submodule")
         if diff.new is not None and diff.new != diff.old:
@@ -212,12 +210,7 @@ class _Step:
 
     def check_effect(self, diff: FileDiff) -> None:
         before, now = self.replay.get(diff.path), self.changed.get(diff.path)
-        if (
-            before
-            and now
-            and now.oid
-            and (before.mode, before.oid) == (now.mode, now.oid)
-        ):
+        if before and now and now.oid and (before.mode, before.oid) == (now.mode, now.oid):
             self.fail(diff, f"{diff.path} is already as it makes it")
 
     def result(self, diff: FileDiff, source: Content | None) -> Content | None:
@@ -279,9 +272,7 @@ class _Step:
             fresh[at : at + len(before)] = b"\1" * len(after)
         return lines
 
-    def no_match(
-        self, diff: FileDiff, number: int, hunk: Hunk, lines: list[bytes]
-    ) -> Never:
+    def no_match(self, diff: FileDiff, number: int, hunk: Hunk, lines: list[bytes]) -> Never:
         what = f"hunk {number} does not match {diff.old or diff.new}"
         near = nearest(lines, hunk.before)
         if near is None:
@@ -297,9 +288,7 @@ class _Step:
                 hint=f"they begin in line {start + 1} of {diff.old}",
             )
         there = {i: lines[i] for i in range(max(start, 0), len(lines))}
-        first = next(
-            (i for i, x in enumerate(hunk.before) if there.get(start + i) != x), 0
-        )
+        first = next((i for i, x in enumerate(hunk.before) if there.get(start + i) != x), 0)
         self.fail(
             diff,
             f"{what} at line {max(hunk.new_start, 1)}",
@@ -319,9 +308,7 @@ class _Step:
         for end in range(1, len(parts)):
             above = "/".join(parts[:end])
             if there := self.stays(above):
-                self.fail(
-                    diff, f"{above} is {kinds.get(there.mode, 'a file')}, not a folder"
-                )
+                self.fail(diff, f"{above} is {kinds.get(there.mode, 'a file')}, not a folder")
         known = {**self.replay.files, **self.replay.state, **self.changed}
         if any(p.startswith(f"{path}/") and self.stays(p) for p in known):
             self.fail(diff, f"{path} is a folder")
@@ -362,6 +349,5 @@ class _Step:
             return lines == diff.hunks[0].after
         # A hunk that makes nothing leaves an empty file.
         return all(
-            occurrences(lines, hunk.after) if hunk.after else not lines
-            for hunk in diff.hunks
+            occurrences(lines, hunk.after) if hunk.after else not lines for hunk in diff.hunks
         )

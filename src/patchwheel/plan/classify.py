@@ -102,9 +102,7 @@ def _judge_unshipped(change: Change, facts: Facts) -> Verdict:
 
 def _built(path: str, why: str) -> Verdict:
     """Judge what the build reads: what is neither code nor Python may become a part of the wheel's metadata."""
-    return (
-        _trace(why) if CODE.fullmatch(path) or PYTHON.fullmatch(path) else _compile(why)
-    )
+    return _trace(why) if CODE.fullmatch(path) or PYTHON.fullmatch(path) else _compile(why)
 
 
 def _trace(why: str) -> Verdict:

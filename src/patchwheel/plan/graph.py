@@ -140,9 +140,7 @@ class Graph:
             # A declaration file is read without being mentioned, and so is that of each package around.
             plain = path.removeprefix(MADE)
             near = [plain.rpartition(".")[0] + ".pxd"]
-            near += [
-                f"{folder}/__init__.pxd" for folder in PurePosixPath(plain).parents
-            ]
+            near += [f"{folder}/__init__.pxd" for folder in PurePosixPath(plain).parents]
             for one in near:
                 yield from (p for p in (one, MADE + one) if self._is(p))
 

@@ -110,9 +110,7 @@ class Plan:
             return "a compile: minutes to half an hour"
         count = f"{len(self.outputs)} of {len(self.outputs) + self.taken} files remade"
         built = len(self.built)
-        return (
-            f"a graft: {f'{built} compiled, ' if built else 'about a second, '}{count}"
-        )
+        return f"a graft: {f'{built} compiled, ' if built else 'about a second, '}{count}"
 
     @property
     def burden(self) -> tuple[bool, int]:
@@ -173,11 +171,7 @@ def make_plan(
     memo = store.memo("plan", key)
     # What was found by configuring holds for the tools that it was configured with.
     lean: Mapping[str, str] = {}
-    if (
-        memo
-        and memo["under"]
-        and memo["under"] != digest(lean := means.parts(graft=True))
-    ):
+    if memo and memo["under"] and memo["under"] != digest(lean := means.parts(graft=True)):
         memo = None
     if refused:
         memo = _compile([refused])
@@ -358,18 +352,14 @@ def _judge_project(repo: Repository, change: Change, base: Base) -> Verdict:
     changed = {f"[{k}]" for k in old.keys() | new.keys() if old.get(k) != new.get(k)}
     if changed == {"[project]"}:
         before, after = old["project"], new["project"]
-        keys = {
-            k for k in before.keys() | after.keys() if before.get(k) != after.get(k)
-        }
+        keys = {k for k in before.keys() | after.keys() if before.get(k) != after.get(k)}
         if keys <= set(metadata.EDITABLE):
             return _judge_dependencies(base, before, after)
         changed = {f"[project] {k}" for k in keys - set(metadata.EDITABLE)}
     return Verdict(effect="compile", why=f"it changes {', '.join(sorted(changed))}")
 
 
-def _judge_dependencies(
-    base: Base, before: dict[str, Any], after: dict[str, Any]
-) -> Verdict:
+def _judge_dependencies(base: Base, before: dict[str, Any], after: dict[str, Any]) -> Verdict:
     wheel = read_wheel(base.path, sha256=base.sha256)
     try:
         metadata.set_dependencies(wheel.metadata("METADATA"), before, after)

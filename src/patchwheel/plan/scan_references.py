@@ -29,14 +29,10 @@ INCLUDE = re.compile(
     re.MULTILINE,
 )
 # The name of a header as a macro, for `#include MACRO`.
-DEFINED = re.compile(
-    r'^[ \t]*#[ \t]*define[ \t]+\w+[ \t]+[<"]([\w./+-]+\.\w+)[>"]', re.MULTILINE
-)
+DEFINED = re.compile(r'^[ \t]*#[ \t]*define[ \t]+\w+[ \t]+[<"]([\w./+-]+\.\w+)[>"]', re.MULTILINE)
 MACRO = re.compile(r"(?<![\w.-])_*[A-Z][A-Z0-9_]*(?=/)")
 EXTERN = re.compile(r"""\bextern\s+from\s+(?:u|b)?["']<?([^"'>]+)>?["']""")
-PXI = re.compile(
-    r"""^[ \t]*include\s+["']([^"'\n]+)["']""", re.MULTILINE | re.IGNORECASE
-)
+PXI = re.compile(r"""^[ \t]*include\s+["']([^"'\n]+)["']""", re.MULTILINE | re.IGNORECASE)
 FROM = re.compile(r"\bfrom\s+([\w.{}]+)\s+c?import\s*(\([^)]*\)|[^\n]*)")
 IMPORT = re.compile(r"^[ \t]*c?import\s+([\w. ,{}]+)", re.MULTILINE)
 FROM_C = re.compile(r"\bfrom\s+([\w.{}]+)\s+cimport\s*(\([^)]*\)|[^\n]*)")

@@ -167,8 +167,7 @@ def trace(
     effects = [
         effect
         for path in sorted({*first.observed.outputs, *second.observed.outputs})
-        if ".dist-info/" not in path
-        and (effect := _effect(path, old, new, changed, present))
+        if ".dist-info/" not in path and (effect := _effect(path, old, new, changed, present))
     ]
     memory.keep()
     unknown = [
@@ -241,9 +240,7 @@ def _touched(
             by += sorted(changed & reads) or [DEFINITION]
     made = (old.configured.made, new.configured.made)
     configured = {p for p in one.contents | two.contents if p.startswith(MADE)}
-    if one.steps != two.steps or any(
-        made[0].get(p) != made[1].get(p) for p in configured
-    ):
+    if one.steps != two.steps or any(made[0].get(p) != made[1].get(p) for p in configured):
         by += sorted(changed & reads) or [DEFINITION]
     return tuple(by)
 
@@ -276,9 +273,7 @@ def _unscripted(old: Side, new: Side, changed: frozenset[str]) -> list[str]:
         reads = {p for p in _reads(old, new) if not HEADER.fullmatch(p)}
         code = [path for path in reads if path.endswith(".py") and path in side.files]
         run = {p for c in code for p in side.reach(c).contents if p.endswith(".py")}
-        found += [
-            f"{p}: the build's own code reads it" for p in changed & {*reads, *run}
-        ]
+        found += [f"{p}: the build's own code reads it" for p in changed & {*reads, *run}]
     return sorted(set(found))
 
 
@@ -300,9 +295,7 @@ def _unruled(
 ) -> list[str]:
     """Name the base's outputs that this configuration has no rule for and that a change may reach, by name."""
     found = []
-    folders = {
-        posixpath.dirname(w): posixpath.dirname(s) for w, s in survey.verbatim.items()
-    }
+    folders = {posixpath.dirname(w): posixpath.dirname(s) for w, s in survey.verbatim.items()}
     ours = first.observed.outputs.keys() | new.configured.observed.outputs.keys()
     for path in sorted(set(present) - ours - survey.verbatim.keys()):
         if path.partition("/")[0].endswith(".libs"):
@@ -314,9 +307,7 @@ def _unruled(
         seeds = (
             [own]
             if own in new.files
-            else [
-                p for p in new.files if p.startswith(f"{place}/") and CODE.fullmatch(p)
-            ]
+            else [p for p in new.files if p.startswith(f"{place}/") and CODE.fullmatch(p)]
         )
         reached = {p for seed in seeds for p in new.reach(seed).contents}
         if hit := sorted(reached & changed):
@@ -338,9 +329,7 @@ def _mentions(
 
     memo: dict[str, Any] = store.memo("mentions", digest(LAYOUT, pin)) or {}
     fresh = not memo
-    unread = [
-        p for p in oids if speaks(p) and not RARE.fullmatch(p) and key(p) not in memo
-    ]
+    unread = [p for p in oids if speaks(p) and not RARE.fullmatch(p) and key(p) not in memo]
     contents = repo.read([oids[path] for path in unread])
     for path in unread:
         text = contents[oids[path]].decode(errors="replace")

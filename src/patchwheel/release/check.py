@@ -73,9 +73,7 @@ class Checked:
 
 def complete(folder: Path) -> None:
     """Write what belongs beside the release wheels of a folder; grafts in it are left out."""
-    wheels = [
-        read_published(path) for path in sorted(folder.rglob("*.whl")) if _ours(path)
-    ]
+    wheels = [read_published(path) for path in sorted(folder.rglob("*.whl")) if _ours(path)]
     files = companions(folder, wheels)
     for name, content in files.items():
         write_atomically(folder / name, content)
@@ -211,14 +209,10 @@ def _sbom_problems(wheel: Published, data: Mapping[str, Any]) -> Iterator[str]:
         if ours is None:
             yield f"has no {SBOM}"
         else:
-            yield from _otherwise(
-                SBOM, ours.content(), sbom(wheel.record, wheel.project)
-            )
+            yield from _otherwise(SBOM, ours.content(), sbom(wheel.record, wheel.project))
     for name, entry in entries.items():
         if name.startswith(f"{info}/sboms/") and entry is not ours:
-            subject = (
-                json.loads(entry.content()).get("metadata", {}).get("component", {})
-            )
+            subject = json.loads(entry.content()).get("metadata", {}).get("component", {})
             about_us = metadata.normal(subject.get("name", "")) == wheel.project
             if about_us and subject.get("version") != wheel.version:
                 yield f"{name} is about version {subject.get('version')}"
@@ -274,9 +268,7 @@ def _policies(machine: str) -> Policies:
     return load_policies(Path(found.origin).parent.parent, machine)
 
 
-def _folder_problems(
-    folder: Path, wheels: Sequence[Published], *, pages: bool
-) -> Iterator[str]:
+def _folder_problems(folder: Path, wheels: Sequence[Published], *, pages: bool) -> Iterator[str]:
     released = [wheel for wheel in wheels if _ours(wheel.path)]
     listed: set[Path] = set()
     for file in sorted(folder.rglob(SUMS)):

@@ -68,9 +68,7 @@ def prove(graft: Wheel, compiled: Wheel, pin: Callable[[], Wheel]) -> Proof:
     old = _content(base.path).built if base and base.kind == "built" else {}
     upstream = fork.upstream_wheel
     globs = (*upstream.only_in_base, *upstream.only_in_build) if upstream else ()
-    found: dict[str, list[str]] = {
-        w: [] for w in ("equal", "taken", "needless", "other")
-    }
+    found: dict[str, list[str]] = {w: [] for w in ("equal", "taken", "needless", "other")}
     for path in sorted(one.outputs.keys() | two.outputs.keys()):
         bundled = path.partition("/")[0].endswith(".libs")
         if not bundled and not any(fnmatchcase(path, g) for g in globs):

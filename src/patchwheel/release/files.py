@@ -58,9 +58,7 @@ class Published:
 def read_published(path: Path) -> Published:
     """Read a wheel of ours; raises InputError when it is unsound or has no record."""
     wheel = read_wheel(path)
-    return Published(
-        wheel=wheel, sha256=file_sha256(path), record=wheel.metadata(RECORD)
-    )
+    return Published(wheel=wheel, sha256=file_sha256(path), record=wheel.metadata(RECORD))
 
 
 def companions(folder: Path, wheels: Sequence[Published]) -> dict[str, bytes]:
@@ -103,14 +101,10 @@ def simple_index(folder: Path, wheels: Sequence[Published]) -> dict[str, bytes]:
         {"projects": [{"name": name} for name in sorted(projects)]},
         [f'<a href="{name}/">{name}</a><br>' for name in sorted(projects)],
     )
-    versions = {
-        name: {w.version for w in wheels if w.project == name} for name in projects
-    }
+    versions = {name: {w.version for w in wheels if w.project == name} for name in projects}
     for name, rows in projects.items():
         answer = {"name": name, "versions": sorted(versions[name]), "files": rows}
-        found |= _pages(
-            f"{SIMPLE}/{name}", f"Links for {name}", answer, map(_link, rows)
-        )
+        found |= _pages(f"{SIMPLE}/{name}", f"Links for {name}", answer, map(_link, rows))
     return found
 
 

@@ -51,10 +51,10 @@ class Rebuilt:
 
     @property
     def summary(self) -> str:
-        found = (
-            f"{len(self.differences)} files differ" if self.kept else "bit-identical"
+        found = f"{len(self.differences)} files differ" if self.kept else "bit-identical"
+        return (
+            f"{self.fork}: {self.wheel}, built again with another {', '.join(self.varied)}: {found}"
         )
-        return f"{self.fork}: {self.wheel}, built again with another {', '.join(self.varied)}: {found}"
 
     def check(self) -> None:
         """Raise CheckError when anything differs."""
@@ -145,9 +145,7 @@ def _differences(one: Path, two: Path) -> list[str]:
         if name not in first or name not in second:
             found.append(f"{name}: only in one")
         elif first[name] != second[name]:
-            pairs = zip(
-                ("content", "mode", "date"), first[name], second[name], strict=True
-            )
+            pairs = zip(("content", "mode", "date"), first[name], second[name], strict=True)
             what = [what for what, a, b in pairs if a != b]
             found.append(f"{name}: another {' and '.join(what)}")
     return found or ["the archive: another order or packing of the same files"]

@@ -108,9 +108,7 @@ def export(
             work.repo.git("update-ref", EXPORTED, job.tip)
             work.record(source, list(new.items()))
             if changed:
-                text = (
-                    f"{source.fork.name} {source.fork.version}: \n\n{result.range_diff}"
-                )
+                text = f"{source.fork.name} {source.fork.version}: \n\n{result.range_diff}"
                 message_of(folder).write_text(text, encoding="utf-8")
         return result
 
@@ -131,9 +129,7 @@ class _Job:
         try:
             self.repo.git(*FETCH, str(work.repo.git_dir), *refspecs)
         except GitError as err:
-            self.fail(
-                f"git cannot read its commits: {err.stderr.strip()}", "git status"
-            )
+            self.fail(f"git cannot read its commits: {err.stderr.strip()}", "git status")
         self.base, self.exported, self.tip = (
             self.repo.text("rev-parse", f"{work.name}/{name}")
             for name in ("base", "exported", "tip")
@@ -145,9 +141,7 @@ class _Job:
     def check_commits(self) -> list[str]:
         words = ("merge-base", "--all", self.base, self.tip)
         if self.repo.git(*words, ok=(0, 1)).decode().strip() != self.base:
-            self.fail(
-                "HEAD is not based on the pin", "git rebase --onto refs/patchwheel/base"
-            )
+            self.fail("HEAD is not based on the pin", "git rebase --onto refs/patchwheel/base")
         words = ("log", "--reverse", "--topo-order", "--format=%H %T %P")
         rows = self.repo.text(*words, f"{self.base}..{self.tip}").splitlines()
         before, commits = self.repo.tree_of(self.base), []
@@ -185,9 +179,7 @@ class _Job:
         out = scratch / "patches"
         self.repo.git(*FORMAT, "-o", str(out), f"{self.base}..{self.tip}")
         fresh = [
-            read_patch(
-                self.series.folder / f"commit {c[:12]}", (out / str(n)).read_bytes()
-            )
+            read_patch(self.series.folder / f"commit {c[:12]}", (out / str(n)).read_bytes())
             for n, c in enumerate(self.commits, 1)
         ]
         for patch in fresh:
@@ -218,15 +210,9 @@ class _Job:
 
     def identify(self, fresh: Sequence[Patch]) -> list[Patch | None]:
         """Find for each commit the patch that it was: by its id, its subject, or its diff."""
-        exported = self.repo.text(
-            "rev-list", "--reverse", f"{self.base}..{self.exported}"
-        ).split()
+        exported = self.repo.text("rev-list", "--reverse", f"{self.base}..{self.exported}").split()
         names = [name for name, _ in self.work.series]
-        at = {
-            c: n
-            for c, n in zip(exported, names, strict=False)
-            if len(exported) == len(names)
-        }
+        at = {c: n for c, n in zip(exported, names, strict=False) if len(exported) == len(names)}
         left = {patch.name: patch for patch in self.series.patches}
         found: dict[int, Patch] = {}
         for test in (

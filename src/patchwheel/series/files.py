@@ -101,8 +101,7 @@ def _patch(folder: Path, name: str, number: int, *, seen: dict[str, Patch]) -> P
     except FileNotFoundError:
         near = difflib.get_close_matches(name, [p.name for p in folder.iterdir()], n=1)
         fail(
-            f"there is no patch {name}"
-            + (f" (did you mean {near[0]}?)" if near else ""),
+            f"there is no patch {name}" + (f" (did you mean {near[0]}?)" if near else ""),
             f"remove the line, or add {path}",
         )
     except OSError as err:

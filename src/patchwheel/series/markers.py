@@ -35,9 +35,7 @@ def in_index(repo: Repository, series: str) -> list[str]:
     return _left(repo, out, before="HEAD", series=series)
 
 
-def in_commits(
-    repo: Repository, commits: Sequence[str], *, before: str, series: str
-) -> list[str]:
+def in_commits(repo: Repository, commits: Sequence[str], *, before: str, series: str) -> list[str]:
     """Name the files that a commit gives markers which the series lacks; a later one may have removed them."""
     stdin = "".join(f"{commit}\n" for commit in commits).encode()
     words = ("diff-tree", "--stdin", "--no-commit-id", *CHANGED)

@@ -104,9 +104,7 @@ def fork_status(
     )
 
 
-def _patches(
-    source: Source, series: Series
-) -> tuple[tuple[PatchStatus, ...], tuple[str, ...]]:
+def _patches(source: Source, series: Series) -> tuple[tuple[PatchStatus, ...], tuple[str, ...]]:
     found: dict[str, PatchStatus] = {}
     sound: list[Patch] = []
     for patch in series.patches:

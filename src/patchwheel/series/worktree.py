@@ -126,9 +126,7 @@ class WorkTree:
         return None
 
 
-def open_work(
-    tree: PatchedTree, folder: Path, *, store: Store, detach: bool = False
-) -> Work:
+def open_work(tree: PatchedTree, folder: Path, *, store: Store, detach: bool = False) -> Work:
     """Open a work tree in `folder`, or, to `detach`, write the patched sources there without git.
 
     A work tree that is there is kept: with the same pin and series as it is, with others brought up to
@@ -266,9 +264,7 @@ def _import(tree: PatchedTree, repo: Repository) -> str:
         files = apply(store, files, [patch.path])
         tip = _commit(store, patch, files, tip)
     if files != tree.tree:
-        raise PatchError(
-            f"the commits end with the tree {files}", expected=tree.tree, hint=REPORT
-        )
+        raise PatchError(f"the commits end with the tree {files}", expected=tree.tree, hint=REPORT)
     refs = f"refs/patchwheel/open/{tip}"
     store.git("update-ref", f"{refs}/base", base)
     store.git("update-ref", f"{refs}/exported", tip)

@@ -77,9 +77,7 @@ def download(
 class _Fetch:
     """The attempts at one file; what came over before a cut stays in `path` and is continued."""
 
-    def __init__(
-        self, file: IndexFile, path: Path, sha256: str, report: Report
-    ) -> None:
+    def __init__(self, file: IndexFile, path: Path, sha256: str, report: Report) -> None:
         self.file = file
         self.path = path
         self.sha256 = sha256

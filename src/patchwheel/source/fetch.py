@@ -128,9 +128,7 @@ def _known(store: Store, git_dir: Path, key: str) -> dict[str, object] | None:
 def _keep(repo: Repository, key: str, known: dict[str, object], message: str) -> None:
     """Point a ref at the tree: it says that the tree is whole, and keeps git from dropping it."""
     repo.keep_index(str(known["tree"]))
-    commit = repo.commit(
-        str(known["tree"]), message, epoch=0, name="patchwheel", mail="patchwheel"
-    )
+    commit = repo.commit(str(known["tree"]), message, epoch=0, name="patchwheel", mail="patchwheel")
     repo.git("update-ref", _ref(key), commit)
 
 
@@ -146,9 +144,7 @@ def _using(fork: Fork, store: Store) -> Iterator[None]:
             yield
         except GitError as err:
             if any(word in err.stderr for word in FULL_DISK):
-                raise MachineError(
-                    "the disk is full", where=store.root, tail=err.tail
-                ) from err
+                raise MachineError("the disk is full", where=store.root, tail=err.tail) from err
             raise InputError(
                 f"{fork.name}: git cannot use its repository: {err.message}",
                 where=git_folder(store, fork),

@@ -38,9 +38,7 @@ LOCAL = re.compile(r"file://|/|\./|\.\./")
 class Remote:
     """Upstream's repository and those of its submodules, fetched into one bare repository."""
 
-    def __init__(
-        self, fork: Fork, repo: Repository, report: Report, *, offline: bool
-    ) -> None:
+    def __init__(self, fork: Fork, repo: Repository, report: Report, *, offline: bool) -> None:
         if fork.git is None:
             refuse(fork, "the pin names no repository", hint="add `git` to the fork")
         self.fork = fork
@@ -111,9 +109,7 @@ class Remote:
         """Return the commit's tree with the files of each submodule in the submodule's place."""
         tree = self.repo.tree_of(commit)
         files = self.repo.files(tree)
-        links = {
-            path: blob.oid for path, blob in files.items() if blob.mode == "120000"
-        }
+        links = {path: blob.oid for path, blob in files.items() if blob.mode == "120000"}
         self.check_links(links, at)
         modules = {path: b.oid for path, b in files.items() if b.mode == "160000"}
         if not modules:
@@ -127,9 +123,7 @@ class Remote:
                     self.no_address(at + path)
                 address = joined(url, urls[path])
                 if LOCAL.match(address) and not LOCAL.match(url):
-                    refuse(
-                        self.fork, f"submodule {at + path} is at a path of this machine"
-                    )
+                    refuse(self.fork, f"submodule {at + path} is at a path of this machine")
                 self.get(address, oid, what=f"submodule {at + path}")
                 below = self.spliced(oid, address, at=f"{at}{path}/")
                 gone = f"0 {'0' * 40}\t{path}\0".encode(errors="surrogateescape")
@@ -157,13 +151,9 @@ class Remote:
         targets = self.repo.read(list(links.values()))
         for path, oid in links.items():
             target = os.fsdecode(targets[oid])
-            end = posixpath.normpath(
-                posixpath.join(at, posixpath.dirname(path), target)
-            )
+            end = posixpath.normpath(posixpath.join(at, posixpath.dirname(path), target))
             if end.startswith(("/", "../")) or end in {"..", ".git"}:
-                refuse(
-                    self.fork, f"link {at + path} leads out of the tree, to {target}"
-                )
+                refuse(self.fork, f"link {at + path} leads out of the tree, to {target}")
 
     def run(self, url: str, *words: str, stdin: bytes = b"") -> str:
         """Run a git command that talks to a remote, over no other transport than the three we know."""
@@ -231,7 +221,5 @@ def joined(url: str, relative: str) -> str:
     return base + relative if base.endswith(":") else f"{base}/{relative}"
 
 
-def refuse(
-    fork: Fork, why: str, *, expected: str | None = None, hint: str | None = None
-) -> Never:
+def refuse(fork: Fork, why: str, *, expected: str | None = None, hint: str | None = None) -> Never:
     raise InputError(f"{fork.name}: {why}", expected=expected, hint=hint)

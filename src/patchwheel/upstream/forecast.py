@@ -55,9 +55,7 @@ class Forecast:
     def without(self, known: Iterable[object]) -> Forecast:
         """Return what is not among the outlooks `known`, which are as in JSON."""
         old = list(known)
-        new = tuple(
-            o for o in self.patches if json.loads(json.dumps(asdict(o))) not in old
-        )
+        new = tuple(o for o in self.patches if json.loads(json.dumps(asdict(o))) not in old)
         return replace(self, patches=new)
 
 
@@ -107,9 +105,7 @@ def forecast(
     commits = [commit for commit, _ in changes]
     found = []
 
-    course = _Course(
-        repo=repo, patches=patches, states=states, steps=steps, read=read, home=home
-    )
+    course = _Course(repo=repo, patches=patches, states=states, steps=steps, read=read, home=home)
     for number, patch in enumerate(patches):
         history = [step[number] for step in steps]
         module = next((m for m in inside if _within(patch, m)), None)
@@ -165,11 +161,7 @@ class _Course:
     def stopped_with(self, number: int, at: int) -> str | None:
         """Name the patches that the commit after `at` stops too, if this one cannot do without them."""
         before, after = self.steps[at : at + 2]
-        out = [
-            n
-            for n in range(number)
-            if before[n].state in FINE and after[n].state == "fails"
-        ]
+        out = [n for n in range(number) if before[n].state in FINE and after[n].state == "fails"]
         old = self.at(at, sorted({*range(number)} - {*out}))
         patch = self.patches[number]
         if not out or try_patch(old, patch).state in FINE:

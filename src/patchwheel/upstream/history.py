@@ -26,9 +26,7 @@ REFS = ("+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*")
 class History:
     """The branches and tags of a fork's upstream, as they were when they were last asked for."""
 
-    def __init__(
-        self, fork: Fork, store: Store, report: Report, *, offline: bool
-    ) -> None:
+    def __init__(self, fork: Fork, store: Store, report: Report, *, offline: bool) -> None:
         self.fork = fork
         self.offline = offline
         self.report = report

@@ -145,9 +145,7 @@ def _same(one: Content | None, other: Content | None) -> bool:
     return (one.mode, one.oid) == (other.mode, other.oid)
 
 
-def _unmergeable(
-    base: Content | None, ours: Content | None, theirs: Content | None
-) -> str | None:
+def _unmergeable(base: Content | None, ours: Content | None, theirs: Content | None) -> str | None:
     if ours is None:
         return "upstream removed it"
     if base is None:
@@ -159,9 +157,7 @@ def _unmergeable(
     return None
 
 
-def moves(
-    repo: Repository, before: str, after: str, patches: Iterable[Patch]
-) -> dict[str, str]:
+def moves(repo: Repository, before: str, after: str, patches: Iterable[Patch]) -> dict[str, str]:
     """Return where files that the patches change are in the new tree, by git's detection of renames."""
     named = {diff.old for patch in patches for diff in patch.diffs if diff.old}
     old, new = repo.files(before), repo.files(after)

@@ -291,9 +291,7 @@ def _git(work: WorkTree, *words: str, known: str = "") -> None:
         work.repo.git(*SETTINGS, *_words(words), env={"GIT_EDITOR": "true"})
     except GitError as err:
         if not work.unfinished():
-            raise PatchError(
-                f"git cannot rebase: {err.stderr.strip()}", where=folder
-            ) from err
+            raise PatchError(f"git cannot rebase: {err.stderr.strip()}", where=folder) from err
         patch = work.repo.text("log", "-1", "--format=%s", "REBASE_HEAD")
         stages: dict[str, set[str]] = {}
         for row in work.repo.git("ls-files", "-z", "--unmerged").split(b"\0")[:-1]:

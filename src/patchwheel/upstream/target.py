@@ -25,9 +25,7 @@ if TYPE_CHECKING:
     from patchwheel.upstream.history import History
     from patchwheel.upstream.merge import Merged
 
-VERSION_FILE = re.compile(
-    r"pyproject\.toml|([^/]+/){1,2}(__init__|_version|version)\.py"
-)
+VERSION_FILE = re.compile(r"pyproject\.toml|([^/]+/){1,2}(__init__|_version|version)\.py")
 STATED = re.compile(r"""(?m)^__version__ = ["']([^"']+)["']""")
 
 
@@ -59,9 +57,7 @@ def forecasts(pipeline: Pipeline, fork: Fork, refs: Sequence[str]) -> list[Forec
     return found
 
 
-def remember_forecasts(
-    pipeline: Pipeline, fork: Fork, found: Sequence[Forecast]
-) -> dict[str, Any]:
+def remember_forecasts(pipeline: Pipeline, fork: Fork, found: Sequence[Forecast]) -> dict[str, Any]:
     """Note forecasts by ref and return what was noted the last time."""
     key = digest(str(pipeline.manifest.path), fork.name)
     known: dict[str, Any] = pipeline.store.memo("forecasts", key) or {}
@@ -86,9 +82,7 @@ def upstream_history(pipeline: Pipeline, fork: Fork) -> History | None:
     from patchwheel.upstream.history import History
 
     try:
-        history = History(
-            fork, pipeline.store, pipeline.report, offline=pipeline.options.offline
-        )
+        history = History(fork, pipeline.store, pipeline.report, offline=pipeline.options.offline)
         history.update()
     except InputError as err:
         pipeline.report.say(f"{err.message}; only releases can be had")
@@ -208,9 +202,7 @@ def finish_rebase(pipeline: Pipeline, fork: Fork) -> ExportResult:
     going = rebase.begun(folder)
     # Tried before, and cut off: it can be done again.
     rebase.unsettle(folder)
-    staged = transaction.stage(
-        root, pipeline.manifest.path, pipeline.manifest.lock_path, fork.name
-    )
+    staged = transaction.stage(root, pipeline.manifest.path, pipeline.manifest.lock_path, fork.name)
     try:
         manifest = staged / pipeline.manifest.path.name
         text = rebase.with_pin(manifest.read_text("utf-8"), fork.name, going.pin)

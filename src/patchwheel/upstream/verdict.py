@@ -59,9 +59,7 @@ def plain(name: str, status: PatchStatus) -> Outlook:
     if status.state in FINE:
         fine: Literal["clean", "offset"] = "offset" if status.offset else "clean"
         return Outlook(name=name, state=fine, offset=status.offset)
-    return Outlook(
-        name=name, state="conflict", problem=status.problem, where=status.where
-    )
+    return Outlook(name=name, state="conflict", problem=status.problem, where=status.where)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,9 +94,7 @@ def judge(
         first = next(at for at in landed if at > last_fine)
         took = commits[first - 1] if first else None
         evidence = [
-            f"its changes are there since {took.oid[:12]}"
-            if took
-            else "its changes are there"
+            f"its changes are there since {took.oid[:12]}" if took else "its changes are there"
         ]
         if took and _same_patch(repo, patch, took):
             evidence.append("with the patch-id of the patch")
@@ -149,9 +145,7 @@ def _unless_reverted(
     return _with(outlook, "landed", took, evidence)
 
 
-def _stopped(
-    repo: Repository, seen: Seen, outlook: Outlook, commits: Sequence[Commit]
-) -> Outlook:
+def _stopped(repo: Repository, seen: Seen, outlook: Outlook, commits: Sequence[Commit]) -> Outlook:
     """Name the commit after the last state in which the patch applied, and whether that took it."""
     good = [at for at, step in enumerate(seen.history) if step.state in FINE]
     if outlook.state != "conflict" or not good or good[-1] == len(commits):
@@ -188,9 +182,7 @@ def _with(
 
 def _merged(patch: Patch, log: Sequence[Commit]) -> Commit | None:
     """Return the commit that merged the pull request which a patch's Upstream-Status names."""
-    asked = {
-        n for line in patch.trailer("Upstream-Status") for n in ASKED.findall(line)
-    }
+    asked = {n for line in patch.trailer("Upstream-Status") for n in ASKED.findall(line)}
     return next((commit for commit in log if commit.request in asked), None)
 
 
@@ -201,8 +193,7 @@ def _same_patch(repo: Repository, patch: Patch, commit: Commit) -> bool:
     except GitError:  # other files of the commit are not here, and cannot be had now
         return False
     ids = [
-        repo.git("patch-id", "--stable", stdin=data).split(b" ")[0]
-        for data in (change, patch.data)
+        repo.git("patch-id", "--stable", stdin=data).split(b" ")[0] for data in (change, patch.data)
     ]
     return ids[0] == ids[1]
 
@@ -210,9 +201,7 @@ def _same_patch(repo: Repository, patch: Patch, commit: Commit) -> bool:
 def _moved(repo: Repository, patch: Patch, commit: Commit) -> str | None:
     """Return where the commit moved a file that the patch changes."""
     words = ("diff-tree", "-r", "-z", "-M", "--diff-filter=R", "--name-status")
-    out = repo.git(*words, f"{commit.oid}^", commit.oid).decode(
-        errors="surrogateescape"
-    )
+    out = repo.git(*words, f"{commit.oid}^", commit.oid).decode(errors="surrogateescape")
     rows = out.split("\0")[:-1]
     old = {diff.old for diff in patch.diffs}
     return next(

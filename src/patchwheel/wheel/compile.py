@@ -125,9 +125,7 @@ def compile_wheel(
     tools = tools_of(fork, build, shop)
     environment, have = locked_environment(build, needs, shop)
     epoch = plan.tree.source.epoch
-    with open_workplace(
-        fork, environment, shop, epoch=epoch, step="compile"
-    ) as workplace:
+    with open_workplace(fork, environment, shop, epoch=epoch, step="compile") as workplace:
         Repository(plan.tree.source.git_dir).checkout(plan.tree.tree, workplace.source)
         rename_project(workplace.source, fork)
         _check_requirements(workplace, have, shop.interpreter)
@@ -173,15 +171,11 @@ def tools_of(fork: Fork, build: ForkBuild, shop: Shop) -> dict[str, Tool]:
     """Return the toolchain; raises MachineError for what is missing before anything is started."""
     store, python = shop.store, shop.interpreter.path
     tools = toolchain.identify(compilers(fork), store=store)
-    tools["python"] = toolchain.identify_program(
-        "python", [str(python)], python, store=store
-    )
+    tools["python"] = toolchain.identify_program("python", [str(python)], python, store=store)
     locked = {name_of(d.name) for d in build.build_requires}
     if CUDA in fork.system and cuda.COMPILER not in locked:
         nvcc = cuda.complete_toolkit() / "bin" / "nvcc"
-        tools["nvcc"] = toolchain.identify_program(
-            "nvcc", [str(nvcc)], nvcc, store=store
-        )
+        tools["nvcc"] = toolchain.identify_program("nvcc", [str(nvcc)], nvcc, store=store)
     return tools
 
 
@@ -202,9 +196,7 @@ def build_record(
     store: Store,
 ) -> dict[str, object]:
     return {
-        "build-requirements": [
-            [d.name, d.version, *d.hashes] for d in build.build_requires
-        ],
+        "build-requirements": [[d.name, d.version, *d.hashes] for d in build.build_requires],
         # Not the wheels: one with another label and the same interface makes the same bytes, this record's included.
         "compiled-against": {need.fork: interface(need.path, store) for need in needs},
         "toolchain": {

@@ -38,11 +38,7 @@ class Policies:
 
     def admits(self, tag: str, versions: Iterable[str]) -> bool:
         """Say whether a platform tag promises all these symbol versions; what no policy speaks of is no matter."""
-        named = {
-            version.partition("_")[0]
-            for known in self.tags.values()
-            for version in known
-        }
+        named = {version.partition("_")[0] for known in self.tags.values() for version in known}
         wanted = {v for v in versions if v.partition("_")[0] in named}
         return wanted <= self.tags.get(tag, frozenset())
 
@@ -74,9 +70,7 @@ def check_makers(name: str, content: bytes, made_with: Mapping[str, str]) -> Non
         found = ", ".join(sorted(cython))
         raise UnfitError(f"{name} was made by Cython {found}, and its base by {wanted}")
     numpy = max(map(_version, NUMPY.findall(content)), default=())
-    if "numpy-target" in made_with and numpy > _version(
-        made_with["numpy-target"].encode()
-    ):
+    if "numpy-target" in made_with and numpy > _version(made_with["numpy-target"].encode()):
         found = ".".join(map(str, numpy))
         raise UnfitError(
             f"{name} asks for NumPy {found}, and its base for {made_with['numpy-target']}"
@@ -123,9 +117,7 @@ def refit(
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "library.so"
         file.write_bytes(new)
-        process.capture(
-            [patchelf, *words, file], cwd=Path(folder), env=process.base_env()
-        )
+        process.capture([patchelf, *words, file], cwd=Path(folder), env=process.base_env())
         return file.read_bytes()
 
 

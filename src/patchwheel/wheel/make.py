@@ -73,9 +73,7 @@ class Wheel(Finished):
         }
 
 
-def make_wheel(
-    plan: Plan, build: ForkBuild, shop: Shop, *, needs: Sequence[Wheel] = ()
-) -> Wheel:
+def make_wheel(plan: Plan, build: ForkBuild, shop: Shop, *, needs: Sequence[Wheel] = ()) -> Wheel:
     """Return the plan's wheel from the store, made if it is not there; one that is there is not read."""
     key, store = plan.node_key, shop.store
 
@@ -132,18 +130,13 @@ def unpack(path: Path) -> Draft:
     return Draft(made_from=wheel, entries=entries, tags=wheel.name.tags)
 
 
-def finish(
-    draft: Draft, plan: Plan, folder: Path, compiled: Mapping[str, object]
-) -> Path:
+def finish(draft: Draft, plan: Plan, folder: Path, compiled: Mapping[str, object]) -> Path:
     """Write the labelled wheel, with its record in the dist-info folder and a compile's SBOM, and return its path."""
     old = draft.made_from.name
     new = replace(old, version=plan.version, tags=draft.tags)
     info = f"{new.stem}.dist-info"
     # A wheel that was labelled before, as a base built here, has a record of its own.
-    dropped = {
-        f"{draft.made_from.dist_info}/{n}"
-        for n in (*UNRECORDED, sbom.RECORD, sbom.SBOM)
-    }
+    dropped = {f"{draft.made_from.dist_info}/{n}" for n in (*UNRECORDED, sbom.RECORD, sbom.SBOM)}
     date = zip_date(plan.tree.source.epoch)
     entries = []
     for entry in draft.entries.values():
@@ -199,8 +192,7 @@ def describe(plan: Plan, compiled: Mapping[str, object]) -> dict[str, object]:
             }
             for patch in plan.tree.series.patches
         ],
-        "base": base
-        and {"kind": base.kind, "filename": base.path.name, "sha256": base.sha256},
+        "base": base and {"kind": base.kind, "filename": base.path.name, "sha256": base.sha256},
         "remade": [asdict(output) for output in plan.outputs],
         "taken": plan.taken,
         # What made it a compile is not in its key, and a wheel holds no more than its key says.

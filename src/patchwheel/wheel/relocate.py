@@ -33,9 +33,7 @@ def relocate(wheel: Path, workplace: Workplace) -> Path:
     workplace.step([*words, "--wheel-dir", room.see(target), room.see(wheel)])
     found = sorted(target.glob("*.whl"))
     if len(found) != 1:
-        raise BuildError(
-            f"auditwheel made {len(found)} wheels of {wheel.name}", log=workplace.log
-        )
+        raise BuildError(f"auditwheel made {len(found)} wheels of {wheel.name}", log=workplace.log)
     return found[0]
 
 

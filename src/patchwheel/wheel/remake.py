@@ -62,9 +62,7 @@ def remake(
     assert plan.configured  # noqa: S101  (a plan that builds anything has configured a tree)
     configured = configure(plan.configured, source, fork, environment, shop)
     with (
-        open_workplace(
-            fork, environment, shop, epoch=source.epoch, step="remake"
-        ) as workplace,
+        open_workplace(fork, environment, shop, epoch=source.epoch, step="remake") as workplace,
         _sources(plan.tree, workplace, shop.store),
     ):
         rename_project(workplace.source, fork)
@@ -80,9 +78,7 @@ def remake(
         for path, data in raw.items():
             check_makers(path, data, build.base.made_with)
     contents, platforms = _fitted(raw, base, environment, shop.store)
-    return Remade(
-        contents=contents, platforms=platforms, record={**record, "built": digests}
-    )
+    return Remade(contents=contents, platforms=platforms, record={**record, "built": digests})
 
 
 @contextlib.contextmanager
@@ -107,15 +103,11 @@ def _sources(tree: PatchedTree, workplace: Workplace, store: Store) -> Iterator[
         mine.rename(kept)
 
 
-def _run_ninja(
-    workplace: Workplace, configured: Configured, made: Sequence[str]
-) -> Path:
+def _run_ninja(workplace: Workplace, configured: Configured, made: Sequence[str]) -> Path:
     """Build in a copy of the configured folder, and return it."""
     # After the sources: older than them, ninja would configure it again.
     folder = workplace.room.work / "meson"
-    shutil.copytree(
-        configured.path / "meson", folder, symlinks=True, copy_function=shutil.copy
-    )
+    shutil.copytree(configured.path / "meson", folder, symlinks=True, copy_function=shutil.copy)
     if made:
         ninja = workplace.python.parent / "ninja"
         inside = workplace.room.see(folder)
@@ -124,9 +116,7 @@ def _run_ninja(
     return folder
 
 
-def _run_setuptools(
-    workplace: Workplace, _configured: Configured, made: Sequence[str]
-) -> Path:
+def _run_setuptools(workplace: Workplace, _configured: Configured, made: Sequence[str]) -> Path:
     """Let the project's own code build the named extension modules, and return their folder."""
     room, system = workplace.room, workplace.system()
     script, folder = room.work / BUILD_EXTENSIONS.name, room.work / "modules"
@@ -201,8 +191,6 @@ def _symbol_versions(
                 if re.search(r"\.so(\.|$)", path)
             }
             store.remember("symbols", base.sha256, known)
-        return frozenset(
-            v for path, found in known.items() if path not in without for v in found
-        )
+        return frozenset(v for path, found in known.items() if path not in without for v in found)
 
     return tell

@@ -141,11 +141,7 @@ def write_archive(path: Path, entries: Sequence[Entry]) -> None:
         listing = b"".join(directory)
         stream.write(listing)
         count = len(entries)
-        stream.write(
-            struct.pack(
-                "<4sHHHHLLH", b"PK\5\6", 0, 0, count, count, len(listing), at, 0
-            )
-        )
+        stream.write(struct.pack("<4sHHHHLLH", b"PK\5\6", 0, 0, count, count, len(listing), at, 0))
 
 
 def make_entry(
@@ -218,9 +214,7 @@ def _check_entry(path: Path, info: zipfile.ZipInfo) -> None:
         refuse(path, f"{name} is a folder with content")
 
 
-def _spans(
-    path: Path, infos: Sequence[zipfile.ZipInfo], data: bytes
-) -> dict[str, bytes]:
+def _spans(path: Path, infos: Sequence[zipfile.ZipInfo], data: bytes) -> dict[str, bytes]:
     """Find each entry's packed bytes; entries that overlap, or whose two headers disagree, are refused."""
     found, end = {}, 0
     for info in sorted(infos, key=lambda i: i.header_offset):

@@ -91,9 +91,7 @@ def field(metadata: bytes, name: str) -> list[str]:
     return [h.partition(":")[2].strip() for h in headers if _is(h, name)]
 
 
-def set_field(
-    metadata: bytes, names: Sequence[str], rows: Iterable[tuple[str, str]]
-) -> bytes:
+def set_field(metadata: bytes, names: Sequence[str], rows: Iterable[tuple[str, str]]) -> bytes:
     """Put `rows` where the first of the fields `names` stands, and drop the others of them."""
     headers, rest = _split(metadata)
     at = next((i for i, h in enumerate(headers) if _is(h, *names)), len(headers))
@@ -128,9 +126,7 @@ def set_subject(sbom: bytes, old: WheelName, new: WheelName) -> bytes:
     return json.dumps(_edit(data, ref, renamed, new.version)).encode()
 
 
-def set_dependencies(
-    metadata: bytes, old: Mapping[str, Any], new: Mapping[str, Any]
-) -> bytes:
+def set_dependencies(metadata: bytes, old: Mapping[str, Any], new: Mapping[str, Any]) -> bytes:
     """Follow a change of [project]'s dependency fields.
 
     Raises InputError when METADATA does not say what `old` says: then something else made it.
@@ -141,9 +137,7 @@ def set_dependencies(
     return set_field(metadata, BECOME, _rows(new))
 
 
-def _edit(
-    node: object, ref: object, renamed: Callable[[str], str], version: str
-) -> object:
+def _edit(node: object, ref: object, renamed: Callable[[str], str], version: str) -> object:
     """Rename the subject's reference wherever it stands, and version and purl where it is described."""
     if isinstance(node, list):
         return [_edit(item, ref, renamed, version) for item in node]

@@ -125,7 +125,5 @@ def _record(path: Path, dist_info: str, entries: dict[str, Entry]) -> dict[str, 
 
 def _record_row(entry: Entry) -> str:
     out = io.StringIO()
-    csv.writer(out, lineterminator="\n").writerow(
-        [entry.name, entry.sha256, entry.size]
-    )
+    csv.writer(out, lineterminator="\n").writerow([entry.name, entry.sha256, entry.size])
     return out.getvalue()

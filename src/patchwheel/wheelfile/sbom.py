@@ -65,9 +65,7 @@ def sbom(record: bytes, distribution: str) -> bytes:
             "metadata": {
                 "timestamp": time.strftime("%Y-%m-%dT%H:%M:%SZ", moment),
                 "lifecycles": [{"phase": "build"}],
-                "tools": {
-                    "components": [{"type": "application", "name": "patchwheel"}]
-                },
+                "tools": {"components": [{"type": "application", "name": "patchwheel"}]},
                 "component": subject,
             },
             "dependencies": [{"ref": ours}],
@@ -88,8 +86,7 @@ def statement(record: bytes, filename: str, sha256: str) -> bytes:
         uri = f"git+{pin['git']}@{pin['tag'] or commit}"
         sources.append(_resource("upstream", uri, gitCommit=commit))
     sources += [
-        _resource(f"patches/{fork}/{p['name']}", sha256=p["sha256"])
-        for p in data["patches"]
+        _resource(f"patches/{fork}/{p['name']}", sha256=p["sha256"]) for p in data["patches"]
     ]
     sources.append(_resource("patched tree", gitTree=data["trees"]["patched"]))
     sources += [
