@@ -39,8 +39,8 @@ FORK = "scikit-image"
 APPLY = """
 import sys
 from pathlib import Path
-from patchwheel.repo import Repository
-from patchwheel.trial import apply
+from patchwheel.kit.repo import Repository
+from patchwheel.series.staged import apply
 repo = Repository(Path(sys.argv[1]))
 apply(repo, repo.tree_of(sys.argv[2]), [Path(p) for p in sys.argv[3:]])
 """

@@ -206,8 +206,8 @@ def test_kill_9_leaves_no_process(contained: Sandbox, tmp_path: Path) -> None:
     mark = f"{os.getpid()}{time.time_ns() % 10**6}"
     script = f"""\
         from pathlib import Path
-        from patchwheel.sandbox import detect, open_room
-        from patchwheel.store import Store
+        from patchwheel.build.sandbox import detect, open_room
+        from patchwheel.kit.store import Store
         with open_room("x", sandbox=detect(), store=Store(Path({str(tmp_path)!r}))) as room:
             words = ["sh", "-c", "setsid sleep {mark} & sleep {mark}; true"]
             room.run(words, cwd=room.work, env={{"PATH": "/usr/bin:/bin"}}, log=Path({str(tmp_path / "log")!r}))

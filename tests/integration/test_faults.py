@@ -174,7 +174,7 @@ def test_once_its_journal_is_written_a_rebase_is_finished_by_whatever_comes_next
     one, whole = site.at(tmp_path / "one"), site.at(tmp_path / "whole")
     old = one.state()
     whole.run("rebase", "demo", "--onto", MERGED)
-    killed = "import os; from patchwheel import cli, journal; journal._recover = lambda _root: os._exit(9); cli.main()"
+    killed = "import os; from patchwheel.kit import transaction; from patchwheel.cli import main; transaction._recover = lambda _root: os._exit(9); main.main()"
     words = [sys.executable, "-c", killed, "rebase", "demo", "--onto", MERGED]
     env = {**os.environ, "PATCHWHEEL_STORE": str(one.store), **one.index}
     done = subprocess.run(words, cwd=one.root, env=env, check=False)

@@ -140,13 +140,14 @@ def test_a_step_dies_with_us_when_we_are_killed(tmp_path: Path) -> None:
         lacking("setpriv is not installed")
     script = f"""
 import pathlib
-from patchwheel import run
+from patchwheel.kit import process
 here = pathlib.Path({str(tmp_path)!r})
-run.logged(["sh", "-c", "echo $$ > pid; exec sleep 60"], cwd=here, env=run.base_env(), log=here / "log")
+process.logged(["sh", "-c", "echo $$ > pid; exec sleep 60"], cwd=here, env=process.base_env(), log=here / "log")
 """
     with subprocess.Popen([sys.executable, "-c", script]) as parent:
         pid = tmp_path / "pid"
         while not (pid.exists() and pid.read_text().strip()):
+            assert parent.poll() is None
             time.sleep(0.01)
         parent.send_signal(signal.SIGKILL)
     assert gone(int(pid.read_text()))

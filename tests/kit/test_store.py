@@ -196,7 +196,7 @@ def test_an_environment_whose_interpreter_is_gone_is_made_again(
 
 CHILD = """
 import os, pathlib, sys, time
-from patchwheel.store import Store
+from patchwheel.kit.store import Store
 root, kind, key, way = sys.argv[1:]
 def make(folder):
     (folder / "file").write_text("content")
@@ -272,8 +272,8 @@ def test_a_place_that_cannot_be_a_store_is_one_error(tmp_path: Path) -> None:
 
 UNSHARED = """
 import pathlib, sys
-from patchwheel.errors import MachineError
-from patchwheel.store import Store
+from patchwheel.kit.errors import MachineError
+from patchwheel.kit.store import Store
 store = Store(pathlib.Path(sys.argv[1]))
 def big(folder):
     (folder / "file").write_bytes(b"x" * int(sys.argv[2]))
@@ -492,7 +492,7 @@ def test_processes_that_make_one_store_at_once_do_not_refuse_each_other(
 ) -> None:
     script = """if True:
         import pathlib, sys, time
-        from patchwheel.store import Store
+        from patchwheel.kit.store import Store
         time.sleep(max(0, float(sys.argv[2]) - time.time()))
         for n in range(50):
             store = Store(pathlib.Path(sys.argv[1], str(n)))

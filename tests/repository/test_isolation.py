@@ -21,7 +21,7 @@ def test_home_settings_and_store_are_not_the_users() -> None:
 
 
 def test_a_child_process_is_sealed_too() -> None:
-    script = "from patchwheel.store import default_root; print(default_root())"
+    script = "from patchwheel.kit.store import default_root; print(default_root())"
     said = subprocess.check_output([sys.executable, "-c", script], text=True)
     assert Path(said.strip()) == default_root()
 
