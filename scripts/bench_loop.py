@@ -23,10 +23,11 @@ from bench import PLAIN, ROOT, cpu, project_copy
 from patchwheel.environment.upstream_tests import select_tests
 from patchwheel.kit.interpreter import find_interpreter
 from patchwheel.kit.progress import Quiet
-from patchwheel.kit.store import default_root
+from patchwheel.kit.store import Store, default_root
 from patchwheel.manifest.lock import load_lock
 from patchwheel.manifest.model import load_manifest
-from patchwheel.pipeline import Options, Pipeline
+from patchwheel.project import Project
+from patchwheel.series.patched import patched_tree
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -114,8 +115,8 @@ def editable(
     test += ["no:cacheprovider", "-c", str(project / "pytest.ini")]
     test += ["--import-mode=importlib", "-k", loop.name]
     (project / "pytest.ini").write_text("[pytest]\n")
-    options = Options(manifest=project / "forks.toml", store=default_root())
-    tree = Pipeline(options, Quiet()).tree(fork)
+    opened = Project(project / "forks.toml", Store(default_root()), Quiet())
+    tree = patched_tree(opened, fork)
     every = [str(sources / path) for path in select_tests(tree)]
     cpu([*test, *every], cwd=project, env=env)
 

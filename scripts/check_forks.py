@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from xml.etree import ElementTree as ET
 
 from patchwheel.cli.console import CONSOLE
+from patchwheel.environment.compose import compose_for_tests
 from patchwheel.environment.upstream_tests import run_files, select_tests
 from patchwheel.kit.errors import (
     CheckError,
@@ -26,8 +27,10 @@ from patchwheel.kit.errors import (
     ManifestError,
     PatchwheelError,
 )
-from patchwheel.kit.store import default_root
-from patchwheel.pipeline import LINK, Options, Pipeline
+from patchwheel.kit.store import Store, default_root
+from patchwheel.project import ENVIRONMENT_LINK, Project
+from patchwheel.series.patched import patched_tree
+from patchwheel.wheel.build import build_wheels
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -225,13 +228,13 @@ def upstream_tests(
     """Run upstream's tests of what each series touches, in both environments; a worse outcome is a failure."""
     store = default_root()
     ours, theirs = (
-        Pipeline(Options(manifest=folder / "forks.toml", store=store), CONSOLE)
+        Project(folder / "forks.toml", Store(store), CONSOLE)
         for folder in (options.patched, options.unpatched)
     )
     counts: dict[str, Any] = {}
     failures = []
     for name in names:
-        files = select_tests(ours.tree(ours.manifest.forks[name]))
+        files = select_tests(patched_tree(ours, ours.manifest.forks[name]))
         for mode, chosen in MODES.items():
             found = []
             variables, words = chosen, []
@@ -240,9 +243,9 @@ def upstream_tests(
                 words = ["-k", "not cupy-"]
                 if name == "scipy":
                     variables = {"SCIPY_ARRAY_API": '["numpy", "array_api_strict"]'}
-            for which, pipeline in (("patched", ours), ("unpatched", theirs)):
+            for which, project in (("patched", ours), ("unpatched", theirs)):
                 CONSOLE.say(f"upstream's tests of {name}, {mode}, {which}")
-                results = run_upstream(pipeline, name, files, variables, words)
+                results = run_upstream(project, name, files, variables, words)
                 counts[f"{name}, {mode}, {which}"] = Counter(results.values())
                 found.append(results)
             where = f"tests of {name}, {mode}"
@@ -251,24 +254,24 @@ def upstream_tests(
 
 
 def run_upstream(
-    pipeline: Pipeline,
+    project: Project,
     name: str,
     files: Sequence[str],
     variables: dict[str, str],
     words: Sequence[str],
 ) -> dict[str, str]:
-    manifest = pipeline.manifest
-    wheels, _ = pipeline.build(list(manifest.forks.values()))
+    manifest = project.manifest
+    wheels, _ = build_wheels(project, list(manifest.forks.values()))
     fork = manifest.forks[name]
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
         run_files(
-            pipeline.tree(fork),
-            pipeline.locked(fork).survey,
-            pipeline.environment(wheels, link=None, groups=("test",), layered=True),
+            patched_tree(project, fork),
+            project.build(fork).survey,
+            compose_for_tests(project, wheels),
             files,
             ["-q", "--tb=no", "-rN", f"--junitxml={report}", *words],
-            store=pipeline.store,
+            store=project.store,
             variables=ONE_THREAD | variables,
         )
         return outcomes(report)
@@ -285,7 +288,7 @@ def check(options: argparse.Namespace) -> tuple[dict[str, Any], list[Failure]]:
     known = json.loads(path.read_text()) if path and path.exists() else {}
     pythons = dict(pair.partition("=")[::2] for pair in options.python)
     patched, unpatched = (
-        folder.absolute() / LINK / "bin" / "python"
+        folder.absolute() / ENVIRONMENT_LINK / "bin" / "python"
         for folder in (options.patched, options.unpatched)
     )
     numpy, failures = check_numpy(options, patched, unpatched)

@@ -23,24 +23,30 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from patchwheel.build.backend import open_workplace, rename_project
-from patchwheel.build.configure import configure, lean
+from patchwheel.build.backend import rename_project
+from patchwheel.build.configure import configure
+from patchwheel.build.ninja import MADE
 from patchwheel.kit.progress import Quiet
 from patchwheel.kit.repo import Blob, Change, Repository
-from patchwheel.pipeline import Options, Pipeline, Tooling
-from patchwheel.plan.graph import MADE
-from patchwheel.plan.plan import make_plan
-from patchwheel.wheel.compile import locked_environment
+from patchwheel.kit.store import Store
+from patchwheel.plan.base import upstream_base
+from patchwheel.plan.plan import Planner
+from patchwheel.plan.trace import trace_changes
+from patchwheel.project import Project
+from patchwheel.series.patched import patched_tree
+from patchwheel.source.fetch import fetch_source
+from patchwheel.wheel.build import build_needs
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from patchwheel.build.backend import Workplace
+    from patchwheel.build.backend import BuildSession
     from patchwheel.build.configure import Configured
+    from patchwheel.build.inputs import BuildInputs
     from patchwheel.manifest.model import Fork
     from patchwheel.plan.plan import Plan
     from patchwheel.series.apply import PatchedTree
-    from patchwheel.wheel.make import Wheel
+    from patchwheel.wheel.make import BuiltWheel
 
 ROOT = Path(__file__).resolve().parent.parent
 KINDS = ("py", "pyx", "pxd", "pxi", "c", "cpp", "h", "hpp", "in", "build")
@@ -132,30 +138,30 @@ def fake_compilers(folder: Path) -> Path:
     return folder
 
 
-def traced(workplace: Workplace, words: Sequence[str | Path], *, cwd: Path) -> Opened:
-    log = workplace.room.work / "strace"
-    workplace.step([*STRACE, "-o", log, *words], cwd=cwd)
+def traced(session: BuildSession, words: Sequence[str | Path], *, cwd: Path) -> Opened:
+    log = session.build_dir.work / "strace"
+    session.step([*STRACE, "-o", log, *words], cwd=cwd)
     return Opened.read(log)
 
 
-def truth_of_meson(workplace: Workplace, configured: Configured) -> dict[str, frozenset[str]]:
+def truth_of_meson(session: BuildSession, configured: Configured) -> dict[str, frozenset[str]]:
     """Return the source files that each built output was made from, by what its steps opened."""
-    room = workplace.room
-    folder = room.work / "meson"
+    build_dir = session.build_dir
+    folder = build_dir.work / "meson"
     shutil.copytree(configured.path / "meson", folder, symlinks=True, copy_function=shutil.copy)
-    ninja = workplace.python.parent / "ninja"
+    ninja = session.python.parent / "ninja"
     rows = json.loads(subprocess.check_output([ninja, "-C", folder, "-t", "compdb"], text=True))
     known = {row["command"]: row["output"] for row in rows}
-    fakes = fake_compilers(room.work / "fakes")
-    path = f"{fakes}:{workplace.variables['PATH']}"
-    faked = replace(workplace, variables={**workplace.variables, "PATH": path})
-    words: list[str | Path] = [ninja, "-k", "0", f"-j{workplace.jobs}"]
+    fakes = fake_compilers(build_dir.work / "fakes")
+    path = f"{fakes}:{session.variables['PATH']}"
+    faked = replace(session, variables={**session.variables, "PATH": path})
+    words: list[str | Path] = [ninja, "-k", "0", f"-j{session.jobs}"]
     opened = traced(faked, words, cwd=folder).by_command(known)
     same = {path: edge.outputs for edge in configured.edges for path in edge.outputs}
     steps: dict[str, set[str]] = {}
     for output, files in opened.items():
         for path in same.get(MADE + output, (MADE + output,)):
-            steps[path] = {p for f in files if (p := _place(f, folder, workplace))}
+            steps[path] = {p for f in files if (p := _place(f, folder, session))}
     truth = {
         output: closure(source, steps)
         for output, source in configured.observed.outputs.items()
@@ -166,11 +172,11 @@ def truth_of_meson(workplace: Workplace, configured: Configured) -> dict[str, fr
     return truth
 
 
-def _place(path: str, build: Path, workplace: Workplace) -> str | None:
+def _place(path: str, build: Path, session: BuildSession) -> str | None:
     found = os.path.realpath(path)
     if found.startswith(f"{build}/"):
         return MADE + found.removeprefix(f"{build}/")
-    source = f"{workplace.source}/"
+    source = f"{session.source}/"
     return found.removeprefix(source) if found.startswith(source) else None
 
 
@@ -184,11 +190,11 @@ def closure(origin: str, steps: Mapping[str, set[str]]) -> frozenset[str]:
     return frozenset(seen)
 
 
-def truth_of_setuptools(workplace: Workplace, configured: Configured) -> dict[str, frozenset[str]]:
+def truth_of_setuptools(session: BuildSession, configured: Configured) -> dict[str, frozenset[str]]:
     """Run Cython and the preprocessor for each extension module as CuPy's build would."""
     found = {}
     script = "import sysconfig; print(sysconfig.get_path('include'))"
-    python = subprocess.check_output([workplace.python, "-c", script], text=True)
+    python = subprocess.check_output([session.python, "-c", script], text=True)
     for edge in configured.edges:
         settings = json.loads(edge.command)
         include = [f"-I{path}" for path in (*settings["include_dirs"], python.strip())]
@@ -199,28 +205,28 @@ def truth_of_setuptools(workplace: Workplace, configured: Configured) -> dict[st
             if source.endswith(".pyx"):
                 name = source.replace(".pyx", ".cpp")
                 files |= opened_by(
-                    workplace,
-                    *(workplace.python, "-m", "cython", "--cplus", source),
+                    session,
+                    *(session.python, "-m", "cython", "--cplus", source),
                     *("-o", name, *CUPY),
                 )
             tool = "nvcc" if source.endswith(".cu") else "g++"
             words = (tool, "-E", "-std=c++17", *include, *macros, name)
-            files |= opened_by(workplace, *words, "-o", os.devnull)
-        places = {_place(f, workplace.room.work / "none", workplace) for f in files}
+            files |= opened_by(session, *words, "-o", os.devnull)
+        places = {_place(f, session.build_dir.work / "none", session) for f in files}
         inside = {path for path in places if path}
         # A digest of these is a macro; it matters to those whose text uses it.
-        texts = (workplace.source / path for path in inside)
+        texts = (session.source / path for path in inside)
         if any(b"CUPY_CACHE_KEY" in text.read_bytes() for text in texts):
-            folder = workplace.source / "cupy" / "_core" / "include"
+            folder = session.source / "cupy" / "_core" / "include"
             all_files = (path for path in folder.rglob("*") if path.is_file())
-            keyed = {str(path.relative_to(workplace.source)) for path in all_files}
+            keyed = {str(path.relative_to(session.source)) for path in all_files}
             KEYED[edge.outputs[0].removeprefix(MADE)] = keyed - inside
         found[edge.outputs[0].removeprefix(MADE)] = frozenset(inside)
     return found
 
 
-def opened_by(workplace: Workplace, *words: str | Path) -> set[str]:
-    opened = traced(workplace, words, cwd=workplace.source)
+def opened_by(session: BuildSession, *words: str | Path) -> set[str]:
+    opened = traced(session, words, cwd=session.source)
     return {path for files in opened.files.values() for path in files}
 
 
@@ -228,38 +234,33 @@ def opened_by(workplace: Workplace, *words: str | Path) -> set[str]:
 class Subject:
     """A fork with what planning a change of its pin needs."""
 
-    pipeline: Pipeline
+    project: Project
     fork: Fork
-    needs: list[Wheel]
+    made: dict[str, BuiltWheel]
 
     @property
     def pin(self) -> PatchedTree:
-        tree = self.pipeline.tree(self.fork)
+        tree = patched_tree(self.project, self.fork)
         series = replace(tree.series, patches=())
         return replace(tree, tree=tree.source.tree, series=series, dev=True)
 
+    def planner(self, tree: PatchedTree) -> Planner:
+        return Planner(self.project, tree, made=self.made, configure=True)
+
     @property
-    def environment(self) -> Path:
-        build = self.pipeline.locked(self.fork)
-        return locked_environment(build, self.needs, self.pipeline.shop)[0]
+    def inputs(self) -> BuildInputs:
+        return self.planner(self.pin).inputs(graft=True)
 
     def configured(self) -> Configured:
-        source = self.pin.source
-        return configure(source.tree, source, lean(self.fork), self.environment, self.pipeline.shop)
+        return configure(self.pin.tree, self.pin.source, self.inputs)
 
     def truth(self) -> dict[str, frozenset[str]]:
         source, configured = self.pin.source, self.configured()
-        with open_workplace(
-            lean(self.fork),
-            self.environment,
-            self.pipeline.shop,
-            epoch=source.epoch,
-            step="reach",
-        ) as workplace:
-            Repository(source.git_dir).checkout(source.tree, workplace.source)
-            rename_project(workplace.source, self.fork)
+        with self.inputs.session("reach") as session:
+            Repository(source.git_dir).checkout(source.tree, session.source)
+            rename_project(session.source, self.fork)
             run = truth_of_setuptools if configured.scripted else truth_of_meson
-            return run(workplace, configured)
+            return run(session, configured)
 
     def changed(self, path: str, text: bytes) -> PatchedTree:
         """Return the pin with one file changed."""
@@ -271,29 +272,18 @@ class Subject:
             repo.git("update-index", "--cacheinfo", f"{mode},{blob},{path}", env=env)
             return replace(pin, tree=repo.text("write-tree", env=env))
 
-    def tooling(self, tree: PatchedTree) -> Tooling:
-        build, shop = self.pipeline.locked(self.fork), self.pipeline.shop
-        return Tooling(tree=tree, build=build, shop=shop, need=lambda: self.needs)
-
     def plan(self, tree: PatchedTree) -> Plan:
-        return make_plan(
-            tree,
-            self.pipeline.locked(self.fork),
-            base=self.pipeline.base(self.fork),
-            from_source=False,
-            means=self.tooling(tree),
-            store=self.pipeline.store,
-            label="reach",
-        )
+        return self.planner(tree).on(upstream_base(self.project, self.fork))
 
     def reaches(self, files: Iterable[str]) -> tuple[dict[str, set[str]], set[str]]:
-        """Return what the plan thinks each built output may be made from, and the files that make it a compile."""
+        """Return the plan's inputs of each built output, and the files that make it a compile."""
         pin = self.pin
         blob = Blob(mode="100644", oid="")
         changes = [Change(path=p, status="M", old=blob, new=blob) for p in files]
         present = self.configured().observed.outputs
-        traced = self.tooling(pin).trace(changes, (pin.tree, pin.tree), present)
-        assert traced
+        traced = trace_changes(
+            pin.source, self.inputs, changes, (pin.tree, pin.tree), present=present
+        )
         by = {e.path: set(e.by) for e in traced.effects if e.action == "build"}
         return by, {line.partition(":")[0] for line in traced.unknown}
 
@@ -301,14 +291,8 @@ class Subject:
         """Return the files of the build folder whose command another configuration changes."""
         rows = []
         for one in (self.pin, tree):
-            found = configure(
-                one.tree,
-                one.source,
-                lean(self.fork),
-                self.environment,
-                self.pipeline.shop,
-            )
-            ninja = str(self.environment / "bin" / "ninja")
+            found = configure(one.tree, one.source, self.inputs)
+            ninja = str(self.inputs.environment / "bin" / "ninja")
             text = subprocess.check_output(
                 [ninja, "-t", "compdb"], cwd=found.path / "meson", text=True
             )
@@ -399,16 +383,14 @@ def main() -> None:
     parser.add_argument("--manifest", type=Path, default=ROOT / "forks.toml")
     given = parser.parse_args()
     store = os.environ.get("PATCHWHEEL_STORE", "~/.cache/patchwheel")
-    options = Options(
-        manifest=given.manifest.resolve(),
-        store=Path(store).expanduser(),
-        sandbox="none",
+    project = Project(
+        given.manifest.resolve(), Store(Path(store).expanduser()), Quiet(), sandbox="none"
     )
-    pipeline = Pipeline(options, Quiet())
-    fork = pipeline.manifest.forks[given.fork]
-    needs = [pipeline.wheel(pipeline.manifest.forks[n], {}) for n in pipeline.locked(fork).needs]
-    subject = Subject(pipeline, fork, needs)
-    repo = Repository(pipeline.source(fork).git_dir)
+    fork = project.manifest.forks[given.fork]
+    made: dict[str, BuiltWheel] = {}
+    build_needs(project, fork, made=made)
+    subject = Subject(project, fork, made)
+    repo = Repository(fetch_source(project, fork).git_dir)
     blobs = repo.files(subject.pin.tree)
     contents = repo.read([b.oid for b in blobs.values() if b.mode.startswith("100")])
     files = {p: contents[b.oid] for p, b in blobs.items() if b.oid in contents}
@@ -419,7 +401,7 @@ def main() -> None:
         return mutate(path, files[path].decode(), mark).encode()
 
     if given.write:
-        folder = pipeline.work_folder(fork)
+        folder = project.work_folder(fork)
         for path in [p for p in drawn if kind_of(p) not in {"py", "build"}][: given.write]:
             (folder / path).write_bytes(mutated(path))
             print(folder / path)

@@ -22,17 +22,20 @@ from typing import TYPE_CHECKING, Any
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from patchwheel.environment.compose import compose_environment
 from patchwheel.kit.errors import CheckError, PatchwheelError
 from patchwheel.kit.progress import Quiet
 from patchwheel.kit.repo import Repository
-from patchwheel.kit.store import default_root
-from patchwheel.pipeline import Options, Pipeline
+from patchwheel.kit.store import Store, default_root
+from patchwheel.project import Project
+from patchwheel.series.patched import patched_tree
+from patchwheel.wheel.build import build_wheels
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
 
     from patchwheel.manifest.model import Fork
-    from patchwheel.wheel.make import Wheel
+    from patchwheel.wheel.make import BuiltWheel
 
 ROOT = Path(__file__).parents[1]
 LIMIT = 64 << 20
@@ -57,9 +60,9 @@ INSTALLATION = {"RECORD", "INSTALLER", "REQUESTED", "direct_url.json", "uv_cache
 FROM_TESTS = re.compile(r"^from ([\w.]+\.tests)(\.\w+)? import (\w+)", re.MULTILINE)
 
 
-def touched_tests(pipeline: Pipeline, fork: Fork) -> dict[str, bytes]:
+def touched_tests(project: Project, fork: Fork) -> dict[str, bytes]:
     """Return the test files that the fork's series changes or adds, with their content in the patched tree."""
-    tree = pipeline.tree(fork)
+    tree = patched_tree(project, fork)
     repo = Repository(tree.source.git_dir)
     found = {
         change.path: change.new.oid
@@ -146,7 +149,7 @@ def cupti() -> dict[str, bytes]:
     return {f"lib/{path.name}": path.read_bytes() for path in found}
 
 
-def describe(wheel: Wheel) -> dict[str, Any]:
+def describe(wheel: BuiltWheel) -> dict[str, Any]:
     patches = wheel.plan.tree.series.patches
     return {
         "version": wheel.version,
@@ -156,13 +159,13 @@ def describe(wheel: Wheel) -> dict[str, Any]:
     }
 
 
-def collect(pipeline: Pipeline, forks: list[Fork]) -> dict[str, bytes]:
+def collect(project: Project, forks: list[Fork]) -> dict[str, bytes]:
     """Build the forks, compose their environment, and return the bundle's files."""
-    wheels, _ = pipeline.build(forks)
-    environment = pipeline.environment(wheels, link=None)
-    python = pipeline.python
+    wheels, _ = build_wheels(project, forks)
+    environment = compose_environment(project, wheels, link=None)
+    python = project.python
     site = environment.path / "lib" / f"python{python}" / "site-packages"
-    tests = {fork.name: touched_tests(pipeline, fork) for fork in forks}
+    tests = {fork.name: touched_tests(project, fork) for fork in forks}
     conftests = [str(p.relative_to(site)) for p in site.glob("*/conftest.py")]
     kept = helpers(site, [*conftests, *(p for files in tests.values() for p in files)])
     roots = [f.distribution for f in forks if f.name not in OVERLAID]
@@ -194,15 +197,15 @@ def collect(pipeline: Pipeline, forks: list[Fork]) -> dict[str, bytes]:
     return files
 
 
-def prepare(pipeline: Pipeline, forks: list[Fork], folder: Path, *, gpu: bool) -> None:
+def prepare(project: Project, forks: list[Fork], folder: Path, *, gpu: bool) -> None:
     """Write the touched tests into `folder`, and link an environment that can run them as `venv` there."""
-    tests = {fork.name: touched_tests(pipeline, fork) for fork in forks}
+    tests = {fork.name: touched_tests(project, fork) for fork in forks}
     for name, data in lay_out_tests(tests).items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(data)
-    wheels, _ = pipeline.build(forks)
+    wheels, _ = build_wheels(project, forks)
     groups = ("test", "gpu") if gpu else ("test",)
-    pipeline.environment(wheels, link=folder / "venv", groups=groups)
+    compose_environment(project, wheels, link=folder / "venv", groups=groups)
 
 
 def pin(packages: Iterable[Any], name: str) -> str:
@@ -240,12 +243,12 @@ def main() -> None:
     parser.add_argument("--gpu", action="store_true", help="with CUDA's libraries")
     options = parser.parse_args()
     try:
-        pipeline = Pipeline(Options(manifest=Path("forks.toml"), store=default_root()), Quiet())
-        forks = list(pipeline.manifest.select(options.fork))
+        project = Project(Path("forks.toml"), Store(default_root()), Quiet())
+        forks = list(project.manifest.select(options.fork))
         if options.local:
-            prepare(pipeline, forks, options.local.absolute(), gpu=options.gpu)
+            prepare(project, forks, options.local.absolute(), gpu=options.gpu)
             return
-        pack(options.output, collect(pipeline, forks))
+        pack(options.output, collect(project, forks))
     except PatchwheelError as error:
         print(f"gpu_bundle: {error}", file=sys.stderr)
         raise SystemExit(error.exit_code) from error

@@ -16,14 +16,15 @@ import time
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
+from patchwheel.build.inputs import BuildInputs
 from patchwheel.build.requirements import site_packages
 from patchwheel.build.rocm import TARGETS
 from patchwheel.kit.errors import CheckError, MachineError, PatchwheelError
 from patchwheel.kit.progress import Quiet
 from patchwheel.kit.repo import Repository
-from patchwheel.kit.store import default_root
-from patchwheel.pipeline import Options, Pipeline
-from patchwheel.wheel.compile import locked_environment
+from patchwheel.kit.store import Store, default_root
+from patchwheel.project import Project
+from patchwheel.series.patched import patched_tree
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -124,16 +125,18 @@ def check_module(chroot: Chroot, path: str, python: Path, version: int) -> str:
     )
 
 
-def prepare(chroot: Chroot, pipeline: Pipeline) -> tuple[Path, list[str]]:
+def prepare(chroot: Chroot, project: Project) -> tuple[Path, list[str]]:
     """Lay out CuPy's patched tree and the headers of Python and NumPy; return what has Cython, and the modules to check."""
-    fork = pipeline.manifest.forks["cupy"]
-    tree = pipeline.tree(fork)
+    fork = project.manifest.forks["cupy"]
+    tree = patched_tree(project, fork)
     repo = Repository(tree.source.git_dir)
     shutil.rmtree(chroot.files, ignore_errors=True)
     (chroot.files / "src").mkdir(parents=True)
     repo.checkout(tree.tree, chroot.files / "src")
-    environment, _ = locked_environment(pipeline.locked(fork), [], pipeline.shop)
-    prefix, version = pipeline.interpreter.path.parent.parent, pipeline.python
+    build, epoch = project.build(fork), tree.source.epoch
+    inputs = BuildInputs(context=project.context, fork=fork, build=build, epoch=epoch)
+    environment = inputs.environment
+    prefix, version = project.context.interpreter.path.parent.parent, project.python
     for name, folder in (
         ("python", prefix / "include" / f"python{version}"),
         ("numpy", site_packages(environment) / "numpy/_core/include"),
@@ -161,9 +164,9 @@ def spoiled(chroot: Chroot, path: str, check: Callable[[str], str]) -> str:
     return said
 
 
-def run(chroot: Chroot, pipeline: Pipeline, target: str) -> list[str]:
+def run(chroot: Chroot, project: Project, target: str) -> list[str]:
     """Check everything, and return what failed."""
-    python, modules = prepare(chroot, pipeline)
+    python, modules = prepare(chroot, project)
     version = hip_version(chroot)
     print(f"HIP {version}, {target}, {len(DEVICE)} + {len(modules)} sources")
     checks: list[tuple[str, Callable[[str], str]]] = [
@@ -201,8 +204,8 @@ def main() -> None:
         if not (arguments.root / ".complete").exists():
             print(f"making {arguments.root}: Debian with HIP, about 1.2 GB", flush=True)
             subprocess.run([ROOT / "docker" / "hip-base", arguments.root], check=True)
-        options = Options(manifest=ROOT / "forks.toml", store=default_root())
-        if failed := run(Chroot(arguments.root), Pipeline(options, Quiet()), arguments.target):
+        project = Project(ROOT / "forks.toml", Store(default_root()), Quiet())
+        if failed := run(Chroot(arguments.root), project, arguments.target):
             raise CheckError("these do not compile for HIP:\n" + "\n".join(failed))
     except PatchwheelError as error:
         print(f"hip_check: {error}", file=sys.stderr)

@@ -11,9 +11,9 @@ from patchwheel.build import cuda, doctor, rocm, sandbox, toolchain
 from patchwheel.build.doctor import Finding, diagnose
 from patchwheel.build.sandbox import Sandbox
 from patchwheel.kit import process
+from patchwheel.kit.distribution import Distribution
 from patchwheel.kit.errors import MachineError
 from patchwheel.manifest.lock import (
-    Distribution,
     ForkBuild,
     ForkLock,
     Lock,
@@ -50,7 +50,7 @@ def _machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, interpreter: Inter
     monkeypatch.setenv("PATH", str(tools))
     python = replace(interpreter, version="3.12.1", python="3.12")
     monkeypatch.setattr(doctor, "find_interpreter", lambda *_a, **_k: python)
-    monkeypatch.setattr(doctor, "detect", lambda _wanted: Sandbox(level="bwrap"))
+    monkeypatch.setattr(doctor, "detect_sandbox", lambda _wanted: Sandbox(level="bwrap"))
     monkeypatch.setattr(doctor, "free_memory", lambda: 16 * 10**9)
     monkeypatch.setattr(toolchain, "free_memory", lambda: 16 * 10**9)
     usage = SimpleNamespace(free=50 * 10**9)
@@ -110,12 +110,12 @@ def test_a_missing_python_is_told_as_elsewhere(
 def test_each_reason_for_a_weaker_sandbox_has_its_fix(
     manifest: Manifest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    level: sandbox.Level
+    level: sandbox.SandboxLevel
     fixes = []
     monkeypatch.setattr(doctor, "APPARMOR", tmp_path / "sys/kernel/apparmor_x")
     for level in ("unshare", "none"):
         weaker = Sandbox(level=level)
-        monkeypatch.setattr(doctor, "detect", lambda _wanted, found=weaker: found)
+        monkeypatch.setattr(doctor, "detect_sandbox", lambda _wanted, found=weaker: found)
         (finding,) = failed(manifest)
         fixes.append(finding.fix)
         support.write(tmp_path, {"sys/kernel/apparmor_x": "1\n"})

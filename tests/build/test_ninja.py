@@ -4,9 +4,8 @@ from pathlib import PurePosixPath
 
 import pytest
 
-from patchwheel.build.ninja import Edge, parse_ninja
+from patchwheel.build.ninja import Edge, located, parse_ninja
 from patchwheel.kit.errors import BuildError
-from patchwheel.plan.graph import located
 from tests.fixtures import support
 
 NINJA = support.dedent(r"""

@@ -10,7 +10,6 @@ import pytest
 
 from patchwheel.build import requirements
 from patchwheel.build.requirements import (
-    Shop,
     build_environment,
     build_system,
     check_satisfied,
@@ -19,11 +18,12 @@ from patchwheel.build.requirements import (
     unsatisfied,
 )
 from patchwheel.guest import TEMPORARY_NAMES
+from patchwheel.kit.distribution import Distribution
 from patchwheel.kit.errors import InputError, ManifestError
-from patchwheel.manifest.lock import Distribution
 from patchwheel.manifest.model import Fork
 from patchwheel.source.index import IndexConfig
 from tests.fixtures import support
+from tests.fixtures.contexts import make_context
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -127,16 +127,13 @@ class Shelf:
         return Distribution(name="pw-tool", version="1.0", hashes=hashes)
 
     def make(self, *requirements: Distribution, wheels: Sequence[Path] = ()) -> Path:
-        return build_environment(
-            requirements,
-            wheels,
-            Shop(
-                find_interpreter=lambda: self.interpreter,
-                find_index=lambda: IndexConfig(urls=(self.url,), find_links=()),
-                store=self.store,
-                report=self.report,
-            ),
+        context = make_context(
+            self.store,
+            interpreter=self.interpreter,
+            index=IndexConfig(urls=(self.url,), find_links=()),
+            progress=self.report,
         )
+        return build_environment(context, requirements, wheels)
 
 
 @pytest.fixture
@@ -196,7 +193,7 @@ def temporary_name(folder: Path, *words: str) -> str:
     (folder / "tmp").mkdir(parents=True)
     code = "import tempfile; print(tempfile.mkdtemp())"
     found = subprocess.run(
-        [sys.executable, "-c", f"import tempnames; {code}", *words],
+        [sys.executable, "-c", f"import temporary_names; {code}", *words],
         env={
             **os.environ,
             "TMPDIR": str(folder / "tmp"),

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from patchwheel.build import sandbox
-from patchwheel.build.sandbox import Mount, Sandbox, detect, open_room
+from patchwheel.build.sandbox import Mount, Sandbox, detect_sandbox, open_build_dir
 from patchwheel.kit import process
 from patchwheel.kit.errors import MachineError
 from tests.fixtures import support
@@ -69,7 +69,7 @@ def _detects_anew() -> Iterator[None]:
 
 @pytest.fixture
 def contained() -> Sandbox:
-    found = detect("auto")
+    found = detect_sandbox("auto")
     if found.level != "bwrap":
         support.lacking("bubblewrap does not work here")
     return found
@@ -90,9 +90,9 @@ def test_required_is_never_less_than_bubblewrap(
 ) -> None:
     pretend(monkeypatch, "unshare")
     with pytest.raises(MachineError, match="sandbox is required") as caught:
-        detect("required")
+        detect_sandbox("required")
     assert "doctor" in str(caught.value)
-    assert detect("auto").level in {"unshare", "none"}
+    assert detect_sandbox("auto").level in {"unshare", "none"}
 
 
 def test_a_bubblewrap_that_does_not_work_is_not_used(
@@ -102,8 +102,8 @@ def test_a_bubblewrap_that_does_not_work_is_not_used(
         (tmp_path / name).write_text("#!/bin/sh\nexit 1\n")
         (tmp_path / name).chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert detect("auto") == NONE
-    assert detect("none") == NONE
+    assert detect_sandbox("auto") == NONE
+    assert detect_sandbox("none") == NONE
 
 
 def test_the_weaker_levels_wrap_little() -> None:
@@ -136,46 +136,48 @@ def test_a_hostile_step_is_contained(
     secret.write_text("hunter2")
     log = tmp_path / "step.log"
     python = Path(sys.base_prefix)
-    with open_room("x", sandbox=contained, store=store, env=environment, read=[python]) as room:
-        (room.work / "src" / "hostile.py").write_text(HOSTILE)
+    with open_build_dir(
+        "x", sandbox=contained, store=store, env=environment, read=[python]
+    ) as build_dir:
+        (build_dir.work / "src" / "hostile.py").write_text(HOSTILE)
         binary = python / "bin" / f"python3.{sys.version_info.minor}"
-        room.run(
+        build_dir.run(
             [binary, "hostile.py", secret, Path.home(), store.root],
-            cwd=room.work / "src",
+            cwd=build_dir.work / "src",
             env={"HOME": "/build/home", "PATH": os.defpath},
             log=log,
         )
-        assert (room.work / "src" / "made").read_text() == "by the step"
-        assert room.see(environment / "bin") == Path("/build/env/bin")
-        assert room.see(room.work / "out" / "x.whl") == Path("/build/out/x.whl")
-        assert room.see(python) == python
+        assert (build_dir.work / "src" / "made").read_text() == "by the step"
+        assert build_dir.path_inside(environment / "bin") == Path("/build/env/bin")
+        assert build_dir.path_inside(build_dir.work / "out" / "x.whl") == Path("/build/out/x.whl")
+        assert build_dir.path_inside(python) == python
     text = log.read_text()
     assert "ESCAPED" not in text
     assert "done /build/src /build/home" in text
-    assert not room.work.exists()
+    assert not build_dir.work.exists()
 
 
 @pytest.mark.sandbox
 def test_two_rooms_at_once_are_two_folders_at_one_path(contained: Sandbox, store: Store) -> None:
     with (
-        open_room("x", sandbox=contained, store=store) as one,
-        open_room("x", sandbox=contained, store=store) as other,
+        open_build_dir("x", sandbox=contained, store=store) as one,
+        open_build_dir("x", sandbox=contained, store=store) as other,
     ):
         assert one.work != other.work
         assert one.inside == other.inside == Path("/build")
 
 
 def test_without_bubblewrap_a_room_is_emptied_and_of_this_user(store: Store) -> None:
-    with open_room("x", sandbox=NONE, store=store) as room:
-        (room.work / "src" / "left").touch()
-        place = room.work
-        assert room.inside == room.work
-        assert str(os.getuid()) in room.work.name
+    with open_build_dir("x", sandbox=NONE, store=store) as build_dir:
+        (build_dir.work / "src" / "left").touch()
+        place = build_dir.work
+        assert build_dir.inside == build_dir.work
+        assert str(os.getuid()) in build_dir.work.name
     assert not place.exists()
     place.mkdir()
     (place / "of a run that was killed").touch()
-    with open_room("x", sandbox=NONE, store=store) as room:
-        assert room.work == place
+    with open_build_dir("x", sandbox=NONE, store=store) as build_dir:
+        assert build_dir.work == place
         assert not (place / "of a run that was killed").exists()
 
 
@@ -183,7 +185,7 @@ def test_a_mount_never_shows_the_home_folder(store: Store) -> None:
     for place in (Path.home(), Path.home().parent):
         with (
             pytest.raises(MachineError, match="whole home"),
-            open_room("x", sandbox=NONE, store=store, read=[place]),
+            open_build_dir("x", sandbox=NONE, store=store, read=[place]),
         ):
             pass
 
@@ -206,9 +208,9 @@ def test_kill_9_leaves_no_process(contained: Sandbox, tmp_path: Path) -> None:
     mark = f"{os.getpid()}{time.time_ns() % 10**6}"
     script = f"""\
         from pathlib import Path
-        from patchwheel.build.sandbox import detect, open_room
+        from patchwheel.build.sandbox import detect_sandbox, open_build_dir
         from patchwheel.kit.store import Store
-        with open_room("x", sandbox=detect(), store=Store(Path({str(tmp_path)!r}))) as room:
+        with open_build_dir("x", sandbox=detect_sandbox(), store=Store(Path({str(tmp_path)!r}))) as room:
             words = ["sh", "-c", "setsid sleep {mark} & sleep {mark}; true"]
             room.run(words, cwd=room.work, env={{"PATH": "/usr/bin:/bin"}}, log=Path({str(tmp_path / "log")!r}))
     """

@@ -7,24 +7,28 @@ import sys
 import tomllib
 from dataclasses import dataclass, field, replace
 from importlib import metadata
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 from zipfile import ZipFile
 
 import pytest
 from packaging.pylock import Pylock
 
+from patchwheel.build.inputs import OwnWheel
+from patchwheel.environment.check import check_environment
 from patchwheel.environment.compose import (
     Environment,
-    check_environment,
-    compose,
+    compose_environment,
+    compose_for_tests,
 )
 from patchwheel.guest import INSPECT_ENVIRONMENT, inspect_environment
 from patchwheel.kit import uv
+from patchwheel.kit.context import Context
+from patchwheel.kit.distribution import Distribution
 from patchwheel.kit.errors import CheckError, InputError, MachineError
-from patchwheel.manifest.lock import Distribution, EnvironmentLock
+from patchwheel.manifest.lock import EnvironmentLock, Lock, environment_inputs
 from patchwheel.manifest.model import Manifest, load_manifest
 from patchwheel.source.index import IndexConfig
-from patchwheel.wheel.make import Wheel
+from tests.fixtures.contexts import GivenProject, make_context
 from tests.fixtures.support import (
     Recorder,
     make_index,
@@ -39,7 +43,6 @@ if TYPE_CHECKING:
 
     from patchwheel.kit.interpreter import Interpreter
     from patchwheel.kit.store import Store
-    from patchwheel.plan.plan import Plan
 
 PIN = f'version = "1.0"\nsdist = {{ filename = "x-1.0.tar.gz", sha256 = "{"0" * 64}" }}\n'
 CUPY = PIN + 'upstream-wheel = { distribution = "cupy-cuda13x" }\n'
@@ -54,18 +57,9 @@ def ours(
     *,
     requires: Sequence[str] = (),
     version: str = "1.0+arrayapi.h0123abcd",
-) -> Wheel:
+) -> OwnWheel:
     path = make_wheel(folder, name, version, files, requires=requires)
-    return Wheel(
-        fork=fork,
-        path=path,
-        sha256=sha256(path),
-        version=version,
-        node_key="0" * 64,
-        plan=cast("Plan", None),
-        seconds=0,
-        cached=False,
-    )
+    return OwnWheel(fork=fork, path=path, sha256=sha256(path), version=version)
 
 
 @dataclass
@@ -76,7 +70,7 @@ class Set:
     store: Store
     interpreter: Interpreter
     report: Recorder = field(default_factory=Recorder)
-    wheels: list[Wheel] = field(default_factory=list)
+    wheels: list[OwnWheel] = field(default_factory=list)
     asked: int = 0
 
     def __post_init__(self) -> None:
@@ -114,10 +108,6 @@ class Set:
         ]
         self.link = self.folder / ".venv-forks"
 
-    def index(self) -> IndexConfig:
-        self.asked += 1
-        return self.config
-
     def compose(
         self,
         link: Path | None = None,
@@ -125,36 +115,56 @@ class Set:
         *,
         layered: bool = False,
     ) -> Environment:
-        lock = EnvironmentLock(inputs="", packages=(self.base,), groups={"gpu": (self.more,)})
-        return compose(
-            self.manifest,
-            lock,
-            self.wheels,
-            interpreter=self.interpreter,
-            store=self.store,
-            index=self.index,
-            report=self.report,
-            offline=False,
-            link=None if layered else link or self.link,
-            groups=groups,
-            layered=layered,
+        if layered:
+            return compose_for_tests(self.project, self.wheels, groups=groups)
+        return compose_environment(self.project, self.wheels, link=link or self.link, groups=groups)
+
+    @property
+    def project(self) -> GivenProject:
+        entry = EnvironmentLock(
+            inputs=environment_inputs(self.manifest),
+            packages=(self.base,),
+            groups={"gpu": (self.more,)},
         )
+        lock = Lock(
+            path=self.folder / "forks.lock",
+            environments={self.interpreter.python: entry},
+            forks={},
+        )
+        context = CountingContext(self)
+        return GivenProject(context, self.manifest, lock=lock)
 
     def put_in(self, made: Environment, wheel: Path) -> None:
         uv.install(
+            make_context(self.store, interpreter=self.interpreter, offline=True),
             made.python,
             [f"{wheel.name.split('-')[0]} @ {wheel.as_uri()}"],
             log=self.folder / "log",
-            index=None,
-            offline=True,
-            report=self.report,
             require_hashes=False,
         )
 
     def check(self, made: Environment) -> str:
         with pytest.raises(CheckError) as caught:
-            check_environment(made, manifest=self.manifest, report=self.report)
+            check_environment(self.project, made)
         return str(caught.value)
+
+
+class CountingContext(Context):
+    """A context that counts how often the index is asked for."""
+
+    def __init__(self, forks: Set) -> None:
+        super().__init__(
+            forks.store,
+            forks.report,
+            interpreter=forks.interpreter,
+            python=forks.interpreter.python,
+        )
+        self.forks = forks
+
+    @property
+    def index(self) -> IndexConfig:
+        self.forks.asked += 1
+        return self.forks.config
 
 
 @pytest.fixture

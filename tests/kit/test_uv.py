@@ -3,15 +3,17 @@ from __future__ import annotations
 import subprocess
 import tomllib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from packaging.pylock import Pylock
 
 from patchwheel.kit import uv
+from patchwheel.kit.distribution import Distribution
 from patchwheel.kit.errors import InputError, MachineError
 from patchwheel.kit.interpreter import Interpreter
-from patchwheel.manifest.lock import Distribution
+from patchwheel.kit.store import Store
+from tests.fixtures.contexts import make_context
 from tests.fixtures.support import Recorder, make_index, make_wheel, sha256
 
 if TYPE_CHECKING:
@@ -57,25 +59,21 @@ def versions(python: Path) -> str:
 
 
 def install(python: Path, requirements: list[str], **given: object) -> None:
-    settings = {"index": None, "offline": False, "report": Recorder(), **given}
-    uv.install(
-        python,
-        requirements,
-        log=python.parent / "log",
-        **settings,  # type: ignore[arg-type]
-    )
+    options: dict[str, Any] = {
+        name: given.pop(name) for name in ("index", "offline", "progress") if name in given
+    }
+    context = make_context(Store(python.parent / "store"), **options)
+    uv.install(context, python, requirements, log=python.parent / "log", **given)  # type: ignore[arg-type]
 
 
 def resolve(
     requirements: list[str], interpreter: Interpreter, log: Path, **given: object
 ) -> tuple[Distribution, ...]:
-    settings = {"offline": False, "report": Recorder(), **given}
-    return uv.resolve(
-        requirements,
-        interpreter=interpreter,
-        log=log,
-        **settings,  # type: ignore[arg-type]
-    )
+    options: dict[str, Any] = {
+        name: given.pop(name) for name in ("index", "offline", "progress") if name in given
+    }
+    context = make_context(Store(log.parent / "store"), interpreter=interpreter, **options)
+    return uv.resolve(context, requirements, log=log, **given)  # type: ignore[arg-type]
 
 
 def test_an_environment_has_the_interpreter_and_nothing_else(
@@ -185,7 +183,7 @@ def test_downloads_become_progress(
     fake.chmod(0o755)
     monkeypatch.setattr(uv, "uv_bin", lambda: fake)
     report = Recorder()
-    install(python, [], report=report)
+    install(python, [], progress=report)
     total = (3 << 20) + 1536
     assert [(done, whole) for _, done, whole in report.steps] == [
         *((0, 3 << 20), (0, total), (3 << 20, total), (total, total)),
@@ -248,13 +246,11 @@ def test_a_file_without_a_sha256_cannot_be_locked(tmp_path: Path) -> None:
 def test_pylock_says_where_each_file_is(
     tmp_path: Path, index: Places, wheels: list[Path], interpreter: Interpreter
 ) -> None:
-    text = uv.pylock(
-        ["pw-alpha==1.0", f"pw-beta @ {wheels[2].as_uri()}"],
-        interpreter=interpreter,
-        index=index,
-        offline=True,
-        log=tmp_path / "log",
+    context = make_context(
+        Store(tmp_path / "store"), interpreter=interpreter, index=cast("Any", index), offline=True
     )
+    lines = ["pw-alpha==1.0", f"pw-beta @ {wheels[2].as_uri()}"]
+    text = uv.pylock(context, lines, log=tmp_path / "log")
     pylock = Pylock.from_dict(tomllib.loads(text))
     alpha, beta = pylock.packages
     assert alpha.wheels

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from patchwheel.build.requirements import (
-    Shop,
     build_environment,
     static_build_requirements,
 )
@@ -25,14 +24,15 @@ from patchwheel.kit.repo import Repository
 from patchwheel.locking.inventory import made_with, survey_pin
 from patchwheel.manifest.model import Fork, UpstreamWheel
 from patchwheel.source.fetch import Source
-from patchwheel.source.index import IndexConfig, load_index_config
+from patchwheel.source.index import load_index_config
 from patchwheel.wheelfile.read import read_wheel
 from tests.fixtures import support
+from tests.fixtures.contexts import make_context
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from patchwheel.build.sandbox import Wanted
+    from patchwheel.kit.context import Context
     from patchwheel.kit.interpreter import Interpreter
     from patchwheel.kit.store import Store
     from patchwheel.locking.inventory import Surveyed
@@ -139,11 +139,12 @@ class Bench:
     ) -> Surveyed:
         if base is not None and not isinstance(base, Path):
             base = support.make_wheel(self.folder / "base", "pw-demo", "1.0", base)
-        return survey_pin(source_of(self.folder, files, FORK), self.env, self.shop, base=base)
+        source = source_of(self.folder, files, FORK)
+        return survey_pin(self.context, source, self.env, base=base)
 
     @property
-    def shop(self) -> Shop:
-        return shop(self.interpreter, self.store, sandbox="none")
+    def context(self) -> Context:
+        return make_context(self.store, interpreter=self.interpreter, sandbox="none")
 
 
 @pytest.fixture
@@ -218,7 +219,7 @@ def test_another_backend_builds_and_nothing_of_it_is_a_copy(bench: Bench) -> Non
     text = '[build-system]\nbuild-backend = "own"\nbackend-path = ["tools"]\nrequires = []\n'
     files = {"pyproject.toml": text, "tools/own.py": backend, "a.py": ""}
     source = source_of(bench.folder, {**files, "ready.whl": wheel.read_bytes()}, FORK)
-    found = survey_pin(source, bench.env, bench.shop, base=None)
+    found = survey_pin(bench.context, source, bench.env, base=None)
     assert found.survey.verbatim == {}
     assert found.survey.built == ("a.py",)
     assert found.survey.reads == {"a.py", "ready.whl", "tools/own.py"}
@@ -448,33 +449,10 @@ def test_setuptools_is_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def real_environment(tree: Path, fork: Fork, interpreter: Interpreter, store: Store) -> Path:
-    index = load_index_config(tree)
-    report = support.Recorder()
-    requires = uv.resolve(
-        static_build_requirements(tree, fork),
-        interpreter=interpreter,
-        index=index,
-        offline=False,
-        log=tree.parent / "resolve.log",
-        report=report,
-    )
-    return build_environment(requires, [], shop(interpreter, store, index=index))
-
-
-def shop(
-    interpreter: Interpreter,
-    store: Store,
-    *,
-    index: IndexConfig | None = None,
-    sandbox: Wanted = "auto",
-) -> Shop:
-    return Shop(
-        find_interpreter=lambda: interpreter,
-        find_index=lambda: index or IndexConfig(urls=(), find_links=()),
-        store=store,
-        report=support.Recorder(),
-        sandbox=sandbox,
-    )
+    context = make_context(store, interpreter=interpreter, index=load_index_config(tree))
+    lines = static_build_requirements(tree, fork)
+    requires = uv.resolve(context, lines, log=tree.parent / "resolve.log")
+    return build_environment(context, requires, [])
 
 
 def survey_really(
@@ -485,12 +463,9 @@ def survey_really(
 ) -> Surveyed:
     support.write(folder / "tree", files)
     source = source_of(folder, files, FORK)
-    return survey_pin(
-        source,
-        real_environment(folder / "tree", FORK, interpreter, store),
-        shop(interpreter, store),
-        base=None,
-    )
+    environment = real_environment(folder / "tree", FORK, interpreter, store)
+    context = make_context(store, interpreter=interpreter)
+    return survey_pin(context, source, environment, base=None)
 
 
 @pytest.mark.network
@@ -578,8 +553,8 @@ def test_no_target_beside_the_build_is_run_for_a_project_that_brings_its_meson(
     support.write(tmp_path / "tree", files)
     environment = real_environment(tmp_path / "tree", FORK, interpreter, store)
     # Without a sandbox, what is run here can install files anywhere.
-    unguarded = shop(interpreter, store, sandbox="none")
-    found = survey_pin(source_of(tmp_path, files, FORK), environment, unguarded, base=None)
+    unguarded = make_context(store, interpreter=interpreter, sandbox="none")
+    found = survey_pin(unguarded, source_of(tmp_path, files, FORK), environment, base=None)
     assert not sprung.exists()
     assert not prefix.exists()
     log = (store.root / "logs" / FORK.name / "survey.log").read_text()

@@ -15,6 +15,7 @@ from patchwheel.manifest.model import load_manifest
 from patchwheel.source.index import IndexConfig
 from patchwheel.source.simple import IndexFile
 from patchwheel.source.upstream_wheel import choose_wheel
+from tests.fixtures.contexts import GivenProject, make_context
 from tests.fixtures.support import (
     Recorder,
     make_index,
@@ -30,7 +31,6 @@ from tests.fixtures.support import (
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from patchwheel.build.requirements import Shop
     from patchwheel.kit.interpreter import Interpreter
     from patchwheel.source.fetch import Source
 
@@ -115,25 +115,28 @@ class Site:
             python=self.interpreter.python,
             requires=f"{self.environment}\ntest-requires = {self.tests}",
         )
-        manifest = load_manifest(path)
         for name in forks:
             folder = self.folder / "patches" / name
             if not folder.exists():
                 make_series(folder, {})
         url = make_index(self.folder / "simple", *self.files)
-        return write_lock(
-            manifest,
-            old,
-            forks=manifest.select(only) if only else (),
-            interpreter=lambda _python: self.interpreter,
-            store=self.store,
-            index=lambda: IndexConfig(urls=(url,)),
-            report=self.report,
-            force=force,
+        context = make_context(
+            self.store,
+            interpreter=self.interpreter,
+            index=IndexConfig(urls=(url,)),
+            progress=self.report,
         )
+        project = GivenProject(context, load_manifest(path))
+        del project.__dict__["lock"]
+        if old:
+            project.__dict__["lock"] = old
+        else:
+            # Without an old lock none may be read: that of an earlier call may lie there.
+            project.manifest.lock_path.unlink(missing_ok=True)
+        return write_lock(project, only, force=force)
 
     def survey(
-        self, source: Source, environment: Path, _shop: Shop, *, base: Path | None
+        self, _context: object, source: Source, environment: Path, *, base: Path | None
     ) -> Surveyed:
         assert (environment / "bin" / "python").exists()
         self.surveyed.append(source.fork.name)
@@ -315,7 +318,7 @@ def test_dependencies_that_only_a_build_knows_are_asked_of_the_user(site: Site) 
     site.settings = {"pw-one": "upstream-wheel = false"}
     found = site.lock().environments[site.interpreter.python]
     assert names(found.packages) == ["pw-asked 1"]
-    assert any("name it in environment.requires" in x for x in site.report.lines)
+    assert any("name them in environment.requires" in x for x in site.report.lines)
 
 
 def test_a_wheel_without_a_sha256_cannot_be_pinned(

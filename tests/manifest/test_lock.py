@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from patchwheel.kit.distribution import Distribution
 from patchwheel.kit.errors import MachineError, ManifestError
 from patchwheel.manifest import lock as lock_module
 from patchwheel.manifest.lock import (
     BaseWheel,
-    Distribution,
     EnvironmentLock,
     ForkBuild,
     ForkLock,

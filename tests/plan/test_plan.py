@@ -9,9 +9,9 @@ import pytest
 from patchwheel.kit.errors import InputError
 from patchwheel.manifest.model import UpstreamWheel
 from patchwheel.plan import plan as plan_module
-from patchwheel.plan.plan import Base
+from patchwheel.plan.base import Base
 from tests.fixtures import support
-from tests.fixtures.grafts import BUILT, FILES, PYPROJECT, SURVEY, Bench, Untraced
+from tests.fixtures.grafts import BUILT, FILES, PYPROJECT, SURVEY, Bench, GivenPlanner
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,8 +37,8 @@ def test_a_python_change_is_a_graft_that_names_its_patch(bench: Bench) -> None:
     (note,) = plan.why
     assert "docs/index.md" in note
     assert "0001.patch" in note
-    assert "1 of 7 files" in plan.cost
-    assert plan.version == f"1.0+arrayapi.h{plan.node_key[:8]}.graft"
+    assert "1 of 7 files" in plan.description
+    assert plan.version == f"1.0+arrayapi.h{plan.key[:8]}.graft"
 
 
 def test_an_empty_series_only_labels(bench: Bench) -> None:
@@ -54,21 +54,13 @@ def test_what_the_build_reads_makes_a_compile(bench: Bench) -> None:
     assert why == ("src/pw_demo/both.py: the build reads it, and it ships too (0002.patch)")
     assert plan.key_parts["toolchain"] == "gcc"
     assert plan.key_parts["base"] == "none"
-    assert plan.version == f"1.0+arrayapi.h{plan.node_key[:8]}"
-    assert "compile" in plan.cost
+    assert plan.version == f"1.0+arrayapi.h{plan.key[:8]}"
+    assert "compile" in plan.description
 
 
 def test_from_source_and_without_a_base(bench: Bench) -> None:
-    assert bench.plan(from_source=True).why == ("asked for from source",)
-    plan = plan_module.make_plan(
-        bench.patched(),
-        bench.build,
-        base=None,
-        from_source=False,
-        means=Untraced(),
-        store=bench.store,
-        label="x",
-    )
+    assert bench.plan(from_source=True).why == ("requested with --from-source",)
+    plan = GivenPlanner(bench.project(), bench.patched(), made={}).on(None)
     assert plan.why == ("there is no base wheel",)
     assert plan.to_json()["base"] is None
 
@@ -140,7 +132,7 @@ def test_a_missing_base(bench: Bench) -> None:
     [
         (PYPROJECT.replace("numpy>=2", "numpy>=2.1"), "graft", ""),
         (PYPROJECT.replace(">=3.9", ">=3.10"), "graft", ""),
-        (PYPROJECT + "# a comment\n", "graft", "it says the same"),
+        (PYPROJECT + "# a comment\n", "graft", "its content as TOML is the same"),
         (PYPROJECT.replace('"1.0"', '"1.1"'), "compile", "[project] version"),
         (PYPROJECT.replace("mesonpy", "other"), "compile", "[build-system]"),
         (PYPROJECT + "[tool.x]\n", "compile", "[tool]"),
@@ -195,7 +187,7 @@ def test_a_built_base_is_compared_with_what_it_was_built_from(bench: Bench) -> N
     assert [output.path for output in plan.outputs] == ["pw_demo/data.txt"]
     silent = bench.wheel({name: "{}"}, "silent")
     base = Base(kind="built", path=silent, sha256=support.sha256(silent))
-    with pytest.raises(InputError, match="says not what it was made from"):
+    with pytest.raises(InputError, match="does not record the tree that it was built from"):
         bench.plan(first, base=base)
 
 

@@ -14,7 +14,7 @@ from patchwheel.build.ninja import Edge
 from patchwheel.kit.repo import Repository
 from patchwheel.manifest.lock import Survey
 from patchwheel.plan import trace as trace_module
-from patchwheel.plan.trace import Traced, trace
+from patchwheel.plan.trace import TraceResult, trace_changes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -103,20 +103,22 @@ class Bench:
         *,
         also: tuple[str, ...] = (),
         **given: Any,  # noqa: ANN401
-    ) -> Traced:
+    ) -> TraceResult:
         files = {k: v for k, v in {**FILES, **changes}.items() if v is not None}
         new = self.tree(files)
         self.configured[new] = given
         source = SimpleNamespace(git_dir=self.repo.git_dir, tree=self.pin, fork=None)
-        return trace(
+        inputs = SimpleNamespace(
+            build=SimpleNamespace(survey=SURVEY),
+            context=SimpleNamespace(store=self.store),
+            environment=self.environment,
+        )
+        return trace_changes(
             cast("Any", source),
-            cast("Any", None),
-            SURVEY,
+            cast("Any", inputs),
             self.repo.changes(self.pin, new),
             (self.pin, new),
             present=[*given.get("present", OUTPUTS), *also],
-            environment=self.environment,
-            shop=cast("Any", SimpleNamespace(store=self.store)),
         )
 
 
@@ -125,7 +127,7 @@ def bench(tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> Benc
     return Bench(tmp_path, store, monkeypatch)
 
 
-def effects(found: Traced) -> dict[str, str]:
+def effects(found: TraceResult) -> dict[str, str]:
     assert found.unknown == ()
     return {effect.path: effect.action for effect in found.effects}
 
@@ -233,7 +235,7 @@ SCRIPTED: dict[str, Any] = {
 }
 
 
-def scripted(bench: Bench, changes: dict[str, str], **given: Any) -> Traced:  # noqa: ANN401
+def scripted(bench: Bench, changes: dict[str, str], **given: Any) -> TraceResult:  # noqa: ANN401
     bench.configured[bench.pin] = {**SCRIPTED, **given}
     return bench.trace(changes, **{**SCRIPTED, **given})
 

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import pytest
 import tomlkit
 
+from patchwheel.build.inputs import interface
 from patchwheel.environment import compose
 from patchwheel.kit.errors import CheckError
 from patchwheel.kit.interpreter import find_interpreter, uv_bin
@@ -32,7 +33,6 @@ from patchwheel.manifest.lock import load_lock
 from patchwheel.manifest.model import load_manifest
 from patchwheel.release.check import inspect, make_index
 from patchwheel.source.index import load_index_config
-from patchwheel.wheel.compile import interface
 from patchwheel.wheelfile.archive import make_entry, write_archive
 from patchwheel.wheelfile.read import read_wheel, write_wheel
 from tests.fixtures import support

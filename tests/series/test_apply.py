@@ -313,7 +313,7 @@ def test_what_only_git_refuses_is_told_in_its_words(
         apply_series(source, series, store=kit.store)
 
 
-@pytest.mark.parametrize("step", ["tree.applied", "trial.Trial.keep"])
+@pytest.mark.parametrize("step", ["apply.applied", "staged.Trial.keep"])
 def test_a_full_disk_is_not_blamed_on_the_patch(
     kit: Kit, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
@@ -322,7 +322,7 @@ def test_a_full_disk_is_not_blamed_on_the_patch(
     def full(*_: object, **__: object) -> str:
         raise GitError((step,), 128, "fatal: write error: No space left on device")
 
-    monkeypatch.setattr(f"patchwheel.{step}", full)
+    monkeypatch.setattr(f"patchwheel.series.{step}", full)
     with pytest.raises(MachineError, match="disk is full"):
         apply_series(source, series, store=kit.store)
 

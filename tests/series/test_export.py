@@ -14,7 +14,7 @@ from patchwheel.kit import atomic_dir
 from patchwheel.kit.errors import MachineError, PatchError
 from patchwheel.kit.repo import Repository
 from patchwheel.series.apply import PatchedTree, apply_series
-from patchwheel.series.export import export, message_of
+from patchwheel.series.export import export_commits, message_of
 from patchwheel.series.files import load_series
 from patchwheel.series.worktree import WorkTree, open_work
 from patchwheel.series.writer import name_patches
@@ -465,10 +465,10 @@ def test_a_series_that_lacks_what_it_requires_is_refused(session: Session) -> No
     before = session.names
     source, store = session.tree.source, session.kit.store
     with pytest.raises(PatchError, match="Requires: other/0010-x, and there is no"):
-        export(session.kit.work, source, store=store, others={"other": []})
+        export_commits(session.kit.work, source, store=store, others={"other": []})
     assert session.names == before
     needed = replace(_patch(), path=Path("patches/other/0010-x.patch"))
-    export(session.kit.work, source, store=store, others={"other": [needed]})
+    export_commits(session.kit.work, source, store=store, others={"other": [needed]})
     assert len(session.names) == 4
 
 

@@ -9,6 +9,7 @@ from patchwheel.kit.errors import CheckError, InputError
 from patchwheel.manifest.model import Fork, Sdist
 from patchwheel.source.compare import LeftOut, PinReport, check_pin
 from patchwheel.source.index import IndexConfig
+from tests.fixtures.contexts import make_context
 from tests.fixtures.support import git, make_sdist, make_upstream, sha256, write
 
 if TYPE_CHECKING:
@@ -49,13 +50,9 @@ class Pin:
         return self.again()
 
     def again(self, *, offline: bool = False) -> PinReport:
-        return check_pin(
-            self.fork,
-            store=self.store,
-            index=lambda: IndexConfig(find_links=(str(self.folder),)),
-            report=self.report,
-            offline=offline,
-        )
+        index = IndexConfig(find_links=(str(self.folder),))
+        context = make_context(self.store, index=index, progress=self.report, offline=offline)
+        return check_pin(context, self.fork)
 
 
 @pytest.fixture

@@ -11,9 +11,10 @@ import pytest
 
 from patchwheel.kit.errors import InputError, MachineError
 from patchwheel.source import http
-from patchwheel.source.download import download
+from patchwheel.source.download import download_file
 from patchwheel.source.index import IndexConfig
 from tests.fixtures import web
+from tests.fixtures.contexts import make_context
 from tests.fixtures.support import lacking, sha256
 from tests.fixtures.web import (
     chunked_cut,
@@ -58,12 +59,16 @@ def server() -> Iterator[web.Server]:
 @pytest.fixture
 def get(store: Store, report: Recorder, server: web.Server) -> Callable[..., Path]:
     def call(*, sha: str = HASH, name: str = NAME, offline: bool = False) -> Path:
-        return download(
-            *("thing", name, sha),
-            store=store,
-            index=lambda: IndexConfig(urls=(f"{server.url}/simple",)),
-            report=report,
-            offline=offline,
+        return download_file(
+            make_context(
+                store,
+                index=IndexConfig(urls=(f"{server.url}/simple",)),
+                progress=report,
+                offline=offline,
+            ),
+            "thing",
+            name,
+            sha,
         )
 
     return call
@@ -242,12 +247,11 @@ def test_nobody_listening_is_one_clear_error(store: Store, report: Recorder) -> 
         port = free.getsockname()[1]
     config = IndexConfig(urls=(f"http://user:secret@127.0.0.1:{port}/simple",))
     with pytest.raises(InputError, match="Connection refused") as caught:
-        download(
-            *("thing", NAME, HASH),
-            store=store,
-            index=lambda: config,
-            report=report,
-            offline=False,
+        download_file(
+            make_context(store, index=config, progress=report, offline=False),
+            "thing",
+            NAME,
+            HASH,
         )
     assert "secret" not in str(caught.value)
     assert f"127.0.0.1:{port}" in str(caught.value)
@@ -262,12 +266,11 @@ def test_a_file_from_a_folder_is_checked_too(
     config = IndexConfig(find_links=(str(folder),))
 
     def get(sha: str) -> Path:
-        return download(
-            *("thing", NAME, sha),
-            store=store,
-            index=lambda: config,
-            report=report,
-            offline=False,
+        return download_file(
+            make_context(store, index=config, progress=report, offline=False),
+            "thing",
+            NAME,
+            sha,
         )
 
     assert get(HASH).read_bytes() == DATA
@@ -283,12 +286,16 @@ def test_a_listed_file_that_is_not_there_is_named(
     page.parent.mkdir(parents=True)
     page.write_text(f'<a href="{NAME}">{NAME}</a>')
     with pytest.raises(InputError, match="No such file") as caught:
-        download(
-            *("thing", NAME, HASH),
-            store=store,
-            index=lambda: IndexConfig(urls=((tmp_path / "index").as_uri(),)),
-            report=report,
-            offline=False,
+        download_file(
+            make_context(
+                store,
+                index=IndexConfig(urls=((tmp_path / "index").as_uri(),)),
+                progress=report,
+                offline=False,
+            ),
+            "thing",
+            NAME,
+            HASH,
         )
     assert caught.value.where == page.parent / NAME
 
@@ -335,12 +342,16 @@ def test_the_users_certificate_authority_is_trusted(
         server.offer("thing", NAME, DATA)
 
         def get() -> Path:
-            return download(
-                *("thing", NAME, HASH),
-                store=store,
-                index=lambda: IndexConfig(urls=(f"{server.url}/simple",)),
-                report=report,
-                offline=False,
+            return download_file(
+                make_context(
+                    store,
+                    index=IndexConfig(urls=(f"{server.url}/simple",)),
+                    progress=report,
+                    offline=False,
+                ),
+                "thing",
+                NAME,
+                HASH,
             )
 
         if variable:

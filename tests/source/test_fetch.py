@@ -12,9 +12,10 @@ import pytest
 from patchwheel.kit.errors import InputError, MachineError
 from patchwheel.kit.repo import GitError, Repository
 from patchwheel.manifest.model import Fork, Sdist
-from patchwheel.source.fetch import Source, fetch, git_folder
+from patchwheel.source.fetch import Source, fetch_pin, git_folder
 from patchwheel.source.git_remote import joined
 from patchwheel.source.index import IndexConfig
+from tests.fixtures.contexts import make_context
 from tests.fixtures.support import EPOCH, git, make_sdist, make_upstream, sha256, write
 
 if TYPE_CHECKING:
@@ -30,14 +31,9 @@ FILES = {"pyproject.toml": "[project]\n", "thing/__init__.py": "x = 1\n"}
 @pytest.fixture
 def get(store: Store, report: Recorder, tmp_path: Path) -> Callable[..., Source]:
     def call(fork: Fork, *, offline: bool = False, origin: Origin | None = None) -> Source:
-        return fetch(
-            fork,
-            store=store,
-            index=lambda: IndexConfig(find_links=(str(tmp_path),)),
-            report=report,
-            offline=offline,
-            origin=origin,
-        )
+        index = IndexConfig(find_links=(str(tmp_path),))
+        context = make_context(store, index=index, progress=report, offline=offline)
+        return fetch_pin(context, fork, origin=origin)
 
     return call
 
@@ -91,7 +87,7 @@ def test_the_second_time_nothing_is_opened_or_run(
     fork = from_sdist(path)
     path.unlink()
     monkeypatch.setattr(Repository, "git", None)
-    monkeypatch.setattr("patchwheel.source.download.download", None)
+    monkeypatch.setattr("patchwheel.source.download.download_file", None)
     assert get(fork, offline=True) == replace(first, fork=fork)
 
 
@@ -104,12 +100,13 @@ def test_the_second_time_gitpython_is_not_imported(
         "import sys; before = set(sys.modules)\n"
         "from pathlib import Path\n"
         "from patchwheel.manifest.model import Fork, Sdist\n"
+        "from patchwheel.kit.context import Context\n"
         "from patchwheel.kit.progress import Quiet\n"
-        "from patchwheel.source.fetch import fetch\n"
+        "from patchwheel.source.fetch import fetch_pin\n"
         "from patchwheel.kit.store import Store\n"
         f"sdist = Sdist(filename={path.name!r}, sha256={sha256(path)!r})\n"
         "fork = Fork(name='thing', version='1.0', patches=Path('none'), sdist=sdist)\n"
-        f"fetch(fork, store=Store(Path({str(store.root)!r})), index=None, report=Quiet())\n"
+        f"fetch_pin(Context(Store(Path({str(store.root)!r})), Quiet()), fork)\n"
         "print({'git', 'requests', 'tarfile', 'uuid', 'packaging'} & set(sys.modules) - before)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
@@ -457,13 +454,14 @@ def test_two_at_once_fetch_once(
     code = (
         "import sys; from pathlib import Path\n"
         "from patchwheel.manifest.model import Fork\n"
+        "from patchwheel.kit.context import Context\n"
         "from patchwheel.kit.progress import Quiet\n"
-        "from patchwheel.source.fetch import fetch\n"
+        "from patchwheel.source.fetch import fetch_pin\n"
         "from patchwheel.kit.store import Store\n"
         "class Say(Quiet):\n"
         "    def say(self, line): print(line)\n"
         f"fork = Fork(name='thing', version='1.0', patches=Path('none'), git={fork.git!r}, commit={fork.commit!r})\n"
-        f"print(fetch(fork, store=Store(Path({str(store.root)!r})), index=None, report=Say()).tree)\n"
+        f"print(fetch_pin(Context(Store(Path({str(store.root)!r})), Say()), fork).tree)\n"
     )
     running = [
         subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
@@ -509,13 +507,14 @@ def test_a_killed_fetch_is_simply_done_again(
         "from pathlib import Path\n"
         "from patchwheel.source.index import IndexConfig\n"
         "from patchwheel.manifest.model import Fork, Sdist\n"
+        "from patchwheel.kit.context import Context\n"
         "from patchwheel.kit.progress import Quiet\n"
-        "from patchwheel.source.fetch import fetch\n"
+        "from patchwheel.source.fetch import fetch_pin\n"
         "from patchwheel.kit.store import Store\n"
         f"fork = Fork(name='thing', version='1.0', patches=Path('none'), sdist={fork.sdist!r})\n"
-        f"index = lambda: IndexConfig(find_links=({str(tmp_path)!r},))\n"
+        f"index = IndexConfig(find_links=({str(tmp_path)!r},))\n"
         "print('started', flush=True)\n"
-        f"fetch(fork, store=Store(Path({str(store.root)!r})), index=index, report=Quiet())\n"
+        f"fetch_pin(Context(Store(Path({str(store.root)!r})), Quiet(), index=index), fork)\n"
     )
     for delay in (0.0, 0.05, 0.1, 0.15):
         with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as child:

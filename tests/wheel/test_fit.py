@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from patchwheel.kit.errors import UnfitError
+from patchwheel.kit.errors import GraftNotPossible
 from patchwheel.wheel.fit import (
     Policies,
     check_makers,
@@ -85,9 +85,9 @@ def test_a_run_path_that_the_other_had_not_is_removed(tmp_path: Path) -> None:
 
 def test_a_need_that_nobody_meets_does_not_fit(needing: bytes, tmp_path: Path) -> None:
     old = library(tmp_path, "old.so")
-    with pytest.raises(UnfitError, match=r"pw/x.so needs libpw.so.1"):
+    with pytest.raises(GraftNotPossible, match=r"pw/x.so needs libpw.so.1"):
         fit(needing, old, bundled=())
-    with pytest.raises(UnfitError, match="is new"):
+    with pytest.raises(GraftNotPossible, match="is new"):
         fit(needing, None)
 
 
@@ -117,7 +117,7 @@ def test_the_platform_tag_is_the_bases_or_the_lowest_true_one(tmp_path: Path) ->
     assert tags(newer, newer) == (OLD,)
     assert tags(newer, plain) == (NEW,)
     only_old = Policies(tags={OLD: EVERYWHERE.tags[OLD]}, libraries=frozenset())
-    with pytest.raises(UnfitError, match="no platform tag admits GLIBC_9"):
+    with pytest.raises(GraftNotPossible, match="no platform tag admits GLIBC_9"):
         tags(newer, plain, only_old)
 
 
@@ -167,5 +167,5 @@ def test_a_module_of_the_bases_makers_fits() -> None:
     ],
 )
 def test_a_module_of_other_makers_does_not_fit(content: bytes, why: str) -> None:
-    with pytest.raises(UnfitError, match=why):
+    with pytest.raises(GraftNotPossible, match=why):
         check_makers("x.so", content, MADE_WITH)

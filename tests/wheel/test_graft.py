@@ -7,7 +7,7 @@ import pytest
 
 from patchwheel.kit.errors import InputError
 from patchwheel.kit.repo import Repository
-from patchwheel.plan.plan import Base
+from patchwheel.plan.base import Base
 from patchwheel.wheel.graft import graft
 from patchwheel.wheelfile.archive import zip_date
 from patchwheel.wheelfile.metadata import field

@@ -5,14 +5,13 @@ import shutil
 import zipfile
 from dataclasses import replace
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
 import pytest
 
-from patchwheel.build.requirements import Shop
 from patchwheel.kit.errors import CheckError, InputError
 from patchwheel.kit.store import Store
-from patchwheel.plan.plan import Base
+from patchwheel.plan.base import Base
 from patchwheel.wheel import compile as compile_module
 from patchwheel.wheel import make as wheel_module
 from patchwheel.wheel.make import finish, unpack
@@ -151,16 +150,7 @@ def compiled(
 
 def make(bench: Bench, *patches: Mapping[str, str | None]) -> Path:
     plan = bench.plan(*patches, from_source=True)
-    return wheel_module.make_wheel(
-        plan,
-        bench.build,
-        Shop(
-            find_interpreter=cast("Any", SimpleNamespace),
-            find_index=cast("Any", SimpleNamespace),
-            store=bench.store,
-            report=support.Recorder(),
-        ),
-    ).path
+    return wheel_module.make_wheel(plan, bench.store).path
 
 
 def test_a_compile_is_finished_the_same_way(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -222,7 +212,7 @@ def test_a_wheel_that_calls_itself_otherwise(bench: Bench, tmp_path: Path) -> No
     out.mkdir()
     path = finish(draft, plan, out, {})
     with pytest.raises(CheckError, match="calls itself") as caught:
-        wheel_module.check_wheel(path, plan, bench.build, draft)
+        wheel_module.check_wheel(path, plan, draft)
     assert "pw-demo" in str(caught.value)
 
 

@@ -12,8 +12,13 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from patchwheel.build import cuda, rocm, toolchain
-from patchwheel.build.requirements import build_system, site_packages
-from patchwheel.build.sandbox import detect, open_room
+from patchwheel.build.requirements import (
+    build_system,
+    merged,
+    site_packages,
+    static_build_requirements,
+)
+from patchwheel.build.sandbox import detect_sandbox, open_build_dir
 from patchwheel.kit import process
 from patchwheel.kit.errors import BuildError, MachineError, ManifestError
 from patchwheel.manifest.lock import RELOCK
@@ -23,9 +28,10 @@ if TYPE_CHECKING:
 
     from pyproject_hooks import BuildBackendHookCaller
 
-    from patchwheel.build.requirements import BuildSystem, Shop
-    from patchwheel.build.sandbox import Room
+    from patchwheel.build.requirements import BuildSystem
+    from patchwheel.build.sandbox import BuildDir
     from patchwheel.build.toolchain import Tool
+    from patchwheel.kit.context import Context
     from patchwheel.kit.progress import Report
     from patchwheel.kit.store import Store
     from patchwheel.manifest.model import Fork
@@ -42,14 +48,14 @@ OPTIMISED = "-fno-strict-overflow -DNDEBUG -O3 -g0"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Workplace:
+class BuildSession:
     """A room with a build environment, and what its steps are started with.
 
     Put the sources into `source` (a folder of the host) first.
     """
 
     fork: Fork
-    room: Room
+    build_dir: BuildDir
     python: Path
     variables: Mapping[str, str]
     tools: Mapping[str, Tool]
@@ -59,7 +65,7 @@ class Workplace:
 
     @property
     def source(self) -> Path:
-        return self.room.work / "src"
+        return self.build_dir.work / "src"
 
     def system(self) -> BuildSystem:
         return build_system(self.source)
@@ -78,6 +84,11 @@ class Workplace:
         with self._translated(what or f"{Path(argv[0]).name} failed"):
             self._run(argv, cwd=cwd or self.source)
 
+    def requirements(self) -> list[str]:
+        """Return all that the environment must hold; runs the backend, and needs the sources."""
+        static = static_build_requirements(self.source, self.fork)
+        return merged([*static, *self.dynamic_requirements()], self.fork.build_requires)
+
     def dynamic_requirements(self) -> list[str]:
         """Ask the backend what else it needs to build a wheel; that runs the project's code, in the room."""
         with self._translated("the build requirements cannot be asked for"):
@@ -86,10 +97,10 @@ class Workplace:
 
     def build_wheel(self) -> Path:
         """Build the wheel and return its path on the host."""
-        out = str(self.room.inside / "out")
+        out = str(self.build_dir.inside / "out")
         with self._translated("the build failed"):
             name = self._hooks().build_wheel(out, self.settings())
-        wheel = self.room.work / "out" / Path(name).name
+        wheel = self.build_dir.work / "out" / Path(name).name
         if not wheel.is_file():
             raise BuildError(
                 f"{self.fork.name}: the backend says that it built {name}, which is not there",
@@ -107,7 +118,7 @@ class Workplace:
         }
         if self.system().is_meson:
             # Without it every build has a random folder, which ends up in what it makes.
-            found.setdefault("build-dir", str(self.room.inside / "meson"))
+            found.setdefault("build-dir", str(self.build_dir.inside / "meson"))
             found.setdefault("compile-args", f"-j{self.jobs}")
         return found
 
@@ -120,7 +131,7 @@ class Workplace:
         system = self.system()
         # It computes with these paths and never opens them: they are the room's.
         return BuildBackendHookCaller(
-            str(self.room.inside / "src"),
+            str(self.build_dir.inside / "src"),
             system.backend,
             list(system.backend_path),
             runner=self._hook,
@@ -134,9 +145,9 @@ class Workplace:
         extra_environ: Mapping[str, str] | None = None,
     ) -> None:
         script, exchange = Path(cmd[1]), Path(cmd[3])
-        copy = self.room.work / script.name
+        copy = self.build_dir.work / script.name
         copy.write_bytes(script.read_bytes())
-        words = [cmd[0], str(self.room.see(copy)), *cmd[2:]]
+        words = [cmd[0], str(self.build_dir.path_inside(copy)), *cmd[2:]]
         self._run(words, cwd=self.source, env=extra_environ or {}, write=[exchange])
 
     def _flags(self) -> dict[str, str]:
@@ -162,7 +173,7 @@ class Workplace:
     ) -> None:
         progress = Progress(self.fork.name, self.report)
         try:
-            self.room.run(
+            self.build_dir.run(
                 argv,
                 cwd=cwd,
                 env={**self.variables, **self._flags(), **env},
@@ -219,16 +230,27 @@ class Progress:
 
 
 @contextlib.contextmanager
-def open_workplace(
-    fork: Fork, environment: Path, shop: Shop, *, epoch: int, step: str
-) -> Iterator[Workplace]:
-    """Give an empty workplace with a build environment; raises MachineError when a compiler is missing."""
-    interpreter, store = shop.interpreter, shop.store
-    tools = toolchain.identify(compilers(fork), store=store)
+def open_session(
+    context: Context,
+    fork: Fork,
+    environment: Path,
+    *,
+    epoch: int,
+    step: str,
+    tools: Mapping[str, Tool] | None = None,
+) -> Iterator[BuildSession]:
+    """Give an empty build directory with a build environment.
+
+    `tools` are the fork's compilers, where they were identified before. Raises MachineError when
+    one is missing.
+    """
+    store = context.store
+    if tools is None:
+        tools = toolchain.identify(compilers(fork), store=store)
     toolkit = None
     if CUDA in fork.system:
         toolkit = cuda.complete_toolkit(site_packages(environment))
-    read = [interpreter.path.parent.parent]
+    read = [context.interpreter.path.parent.parent]
     programs = [tool.program for tool in tools.values()]
     # Below the folder that a link such as /opt/rocm names, and below the one that it leads to.
     read += [p.parent.parent for one in programs for p in (one, one.resolve())]
@@ -236,32 +258,34 @@ def open_workplace(
         read.append(toolkit)
     if HIPCC in fork.system:
         read.append(rocm.home(fork))
-    level = detect(shop.sandbox)
-    with open_room(fork.name, sandbox=level, store=store, env=environment, read=read) as room:
-        inside = room.see(environment)
-        workers = toolchain.worker_count(shop.jobs)
-        variables = _variables(room, tools, epoch)
+    level = detect_sandbox(context.sandbox)
+    with open_build_dir(
+        fork.name, sandbox=level, store=store, env=environment, read=read
+    ) as build_dir:
+        inside = build_dir.path_inside(environment)
+        workers = toolchain.worker_count(context.jobs)
+        variables = _variables(build_dir, tools, epoch)
         if library := os.environ.get(CLOCK):
-            preloaded = shutil.copy(library, room.work)
-            variables["LD_PRELOAD"] = str(room.see(Path(preloaded)))
+            preloaded = shutil.copy(library, build_dir.work)
+            variables["LD_PRELOAD"] = str(build_dir.path_inside(Path(preloaded)))
         if toolkit:
-            seen = room.see(toolkit)
+            seen = build_dir.path_inside(toolkit)
             for key, value in cuda.variables(seen).items():
                 variables[key] = f"{variables.get(key, '')} {value}".strip()
             variables["PATH"] = f"{seen}/bin:{variables['PATH']}"
         if HIPCC in fork.system:
             variables |= rocm.variables(fork)
-        for key, value in {**fork.env, **demanded(fork)}.items():
+        for key, value in {**fork.env, **required_variables(fork)}.items():
             variables[key] = value.replace("{jobs}", str(workers))
-        yield Workplace(
+        yield BuildSession(
             fork=fork,
-            room=room,
+            build_dir=build_dir,
             python=inside / "bin" / "python",
             variables=variables,
             tools=tools,
             jobs=workers,
             log=store.log(fork.name, step),
-            report=shop.report,
+            report=context.progress,
         )
 
 
@@ -291,11 +315,11 @@ def compilers(fork: Fork) -> list[str]:
 
 def check_machine(fork: Fork, *, store: Store) -> None:
     """Raise MachineError for what a compile of the fork lacks here: variables that it demands, or programs."""
-    demanded(fork)
+    required_variables(fork)
     toolchain.identify(compilers(fork), store=store)
 
 
-def demanded(fork: Fork) -> dict[str, str]:
+def required_variables(fork: Fork) -> dict[str, str]:
     """Return the variables that the fork demands; raises MachineError for one that is not set: none is guessed."""
     if unset := [name for name in fork.demands if not os.environ.get(name)]:
         raise MachineError(
@@ -306,15 +330,15 @@ def demanded(fork: Fork) -> dict[str, str]:
     return {name: os.environ[name] for name in fork.demands}
 
 
-def _variables(room: Room, tools: Mapping[str, Tool], epoch: int) -> dict[str, str]:
-    env = room.env_inside
-    assert room.env is not None  # noqa: S101  (a workplace always has one)
+def _variables(build_dir: BuildDir, tools: Mapping[str, Tool], epoch: int) -> dict[str, str]:
+    env = build_dir.env_inside
+    assert build_dir.env is not None  # noqa: S101  (a workplace always has one)
     folders = [str(tool.program.parent) for tool in tools.values()]
-    packages = sorted(room.env.glob("**/pkgconfig"))
+    packages = sorted(build_dir.env.glob("**/pkgconfig"))
     found = {
         "PATH": ":".join(dict.fromkeys([f"{env}/bin", *folders, "/usr/bin", "/bin"])),
-        "HOME": str(room.inside / "home"),
-        "TMPDIR": str(room.inside / "tmp"),
+        "HOME": str(build_dir.inside / "home"),
+        "TMPDIR": str(build_dir.inside / "tmp"),
         "LC_ALL": "C.UTF-8",
         "TZ": "UTC",
         "PYTHONHASHSEED": "0",
@@ -322,18 +346,18 @@ def _variables(room: Room, tools: Mapping[str, Tool], epoch: int) -> dict[str, s
         "PYTHONDONTWRITEBYTECODE": "1",
         "SOURCE_DATE_EPOCH": str(epoch),
         # A tree below somebody's checkout must not be taken for a part of it.
-        "GIT_CEILING_DIRECTORIES": str(room.inside),
+        "GIT_CEILING_DIRECTORIES": str(build_dir.inside),
         "GIT_CONFIG_GLOBAL": os.devnull,
         "GIT_CONFIG_NOSYSTEM": "1",
         # Libraries of the environment, such as OpenBLAS, and not the machine's, unless there is no other.
-        "PKG_CONFIG_PATH": ":".join(str(room.see(path)) for path in packages),
+        "PKG_CONFIG_PATH": ":".join(str(build_dir.path_inside(path)) for path in packages),
     }
     for name, variable in toolchain.VARIABLES.items():
         if name in tools:
             # Said explicitly, so that meson does not put a ccache that it finds in front.
             found[variable] = " ".join(tools[name].words)
-    if room.sandbox.level != "bwrap":
-        mapped = f"-ffile-prefix-map={room.inside}=/build"
+    if build_dir.sandbox.level != "bwrap":
+        mapped = f"-ffile-prefix-map={build_dir.inside}=/build"
         found |= dict.fromkeys(("CFLAGS", "CXXFLAGS", "FFLAGS"), mapped)
         found["NVCC_APPEND_FLAGS"] = f"-Xcompiler={mapped}"
     return found

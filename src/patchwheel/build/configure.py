@@ -12,23 +12,22 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Final
 
 from patchwheel.build import toolchain
-from patchwheel.build.backend import compilers, open_workplace, rename_project
-from patchwheel.build.ninja import Edge, parse_ninja
+from patchwheel.build.backend import compilers, rename_project
+from patchwheel.build.ninja import MADE, Edge, located, parse_ninja
 from patchwheel.build.requirements import parse_build_system
-from patchwheel.build.sandbox import detect
+from patchwheel.build.sandbox import detect_sandbox
 from patchwheel.guest import SURVEY_BUILD
 from patchwheel.kit.digest import digest, file_sha256
 from patchwheel.kit.errors import BuildError
 from patchwheel.kit.progress import Quiet
 from patchwheel.kit.repo import Repository
 from patchwheel.manifest.lock import build_settings
-from patchwheel.plan.graph import MADE, located
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from patchwheel.build.backend import Workplace
-    from patchwheel.build.requirements import Shop
+    from patchwheel.build.backend import BuildSession
+    from patchwheel.build.inputs import BuildInputs
     from patchwheel.manifest.model import Fork
     from patchwheel.source.fetch import Source
 
@@ -81,12 +80,12 @@ class Configured:
         return file.read_text(encoding="utf-8", errors="replace")
 
 
-def observe(workplace: Workplace, *, generate: bool) -> Observed:
+def observe(session: BuildSession, *, generate: bool) -> Observed:
     """Run the surveyor in the room, which holds the sources.
 
     Raises BuildError when the project cannot be configured.
     """
-    room, work = workplace.room, workplace.room.work
+    build_dir, work = session.build_dir, session.build_dir.work
     text = SURVEY_BUILD.read_text(encoding="utf-8")
     trace = work / "trace"
     trace.mkdir()
@@ -94,22 +93,22 @@ def observe(workplace: Workplace, *, generate: bool) -> Observed:
     log.touch()
     for file in (work / "survey_build.py", trace / "sitecustomize.py"):
         file.write_text(text, encoding="utf-8")
-    system, inside = workplace.system(), room.see(workplace.source)
-    places = [room.see(trace), *(inside / path for path in system.backend_path)]
+    system, inside = session.system(), build_dir.path_inside(session.source)
+    places = [build_dir.path_inside(trace), *(inside / path for path in system.backend_path)]
     variables = {
         "PYTHONPATH": ":".join(map(str, places)),
-        "PATCHWHEEL_SURVEY_LOG": str(room.see(log)),
+        "PATCHWHEEL_SURVEY_LOG": str(build_dir.path_inside(log)),
         "PATCHWHEEL_SURVEY_ROOT": str(inside),
     }
     # The backend counts the files that it would pack: nothing that is worth showing as progress.
-    watched = replace(workplace, report=Quiet(), variables={**workplace.variables, **variables})
+    watched = replace(session, report=Quiet(), variables={**session.variables, **variables})
     out = work / "out"
     watched.step(
         [
-            *(workplace.python, room.see(work / "survey_build.py")),
-            *(system.backend, room.see(out)),
+            *(session.python, build_dir.path_inside(work / "survey_build.py")),
+            *(system.backend, build_dir.path_inside(out)),
             *(
-                json.dumps(workplace.settings()),
+                json.dumps(session.settings()),
                 "generate" if generate else "configure",
             ),
         ],
@@ -118,8 +117,8 @@ def observe(workplace: Workplace, *, generate: bool) -> Observed:
     answer = json.loads((out / "survey.json").read_text(encoding="utf-8"))
     if not answer["outputs"]:
         raise BuildError(
-            f"{workplace.fork.name}: its backend names no files for the wheel",
-            log=workplace.log,
+            f"{session.fork.name}: its backend names no files for the wheel",
+            log=session.log,
         )
     opened: dict[str, set[str]] = {}
     for row in log.read_bytes().decode(errors="surrogateescape").split("\0")[:-1]:
@@ -142,7 +141,7 @@ def can_follow(source: Source) -> bool:
     return system.is_meson or system.is_setuptools
 
 
-def lean(fork: Fork) -> Fork:
+def without_missing_tools(fork: Fork) -> Fork:
     """Return the fork as a graft builds it here: without the tools that it can do without and this machine lacks."""
     gone = [tool for tool in toolchain.missing(compilers(fork)) if tool in fork.lacking]
     settings = dict(fork.config_settings)
@@ -155,27 +154,25 @@ def lean(fork: Fork) -> Fork:
     return replace(fork, config_settings=settings, system=system)
 
 
-def configure(tree: str, source: Source, fork: Fork, environment: Path, shop: Shop) -> Configured:
+def configure(tree: str, source: Source, inputs: BuildInputs) -> Configured:
     """Return a tree of a fork configured in its build environment, from the store if it is there.
 
     Raises BuildError when it cannot be configured.
     """
-    tools = toolchain.identify(compilers(fork), store=shop.store)
-    parts = [tree, environment.name, toolchain.key(tools), build_settings(fork)]
-    key = digest(LAYOUT, *parts, source.epoch, detect(shop.sandbox).level)
+    fork, context = inputs.fork, inputs.context
+    parts = [tree, inputs.environment.name, toolchain.key(inputs.compilers), build_settings(fork)]
+    key = digest(LAYOUT, *parts, inputs.epoch, detect_sandbox(context.sandbox).level)
 
     def make(folder: Path) -> None:
-        shop.report.say(f"configuring {fork.name} to see what its changes reach")
-        with open_workplace(
-            fork, environment, shop, epoch=source.epoch, step="configure"
-        ) as workplace:
-            Repository(source.git_dir).checkout(tree, workplace.source)
-            rename_project(workplace.source, fork)
-            observed = observe(workplace, generate=False)
-            build = workplace.room.work / "meson"
+        context.progress.say(f"configuring {fork.name} to see what its changes reach")
+        with inputs.session("configure") as session:
+            Repository(source.git_dir).checkout(tree, session.source)
+            rename_project(session.source, fork)
+            observed = observe(session, generate=False)
+            build = session.build_dir.work / "meson"
             if build.is_dir():
                 shutil.copytree(build, folder / "meson", symlinks=True)
-            inside = PurePosixPath(workplace.room.inside)
+            inside = PurePosixPath(session.build_dir.inside)
         data = {
             "inside": str(inside),
             "outputs": dict(observed.outputs),
@@ -185,7 +182,7 @@ def configure(tree: str, source: Source, fork: Fork, environment: Path, shop: Sh
         }
         (folder / "configured.json").write_text(json.dumps(data))
 
-    path = shop.store.get(KIND, key, make)
+    path = context.store.get(KIND, key, make)
     return _load(path)
 
 

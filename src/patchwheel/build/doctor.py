@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from patchwheel.build import cuda, rocm, toolchain
 from patchwheel.build.backend import CUDA, HIPCC, compilers
-from patchwheel.build.sandbox import detect
+from patchwheel.build.sandbox import detect_sandbox
 from patchwheel.build.toolchain import MEMORY_PER_JOB, free_memory, worker_count
 from patchwheel.kit import process
 from patchwheel.kit.errors import ManifestError, PatchwheelError
@@ -92,7 +92,7 @@ def _pythons(manifest: Manifest) -> Iterator[Finding]:
 
 
 def _sandbox() -> Finding:
-    level = detect("auto").level
+    level = detect_sandbox("auto").level
     if level == "bwrap":
         return _finding("sandbox", "bubblewrap: no network, no writes elsewhere")
     weaker = "only the network is cut" if level == "unshare" else "compiles run as you"

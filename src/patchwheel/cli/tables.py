@@ -7,6 +7,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from patchwheel.cli.console import CONSOLE
+from patchwheel.kit.errors import first
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -21,12 +22,12 @@ if TYPE_CHECKING:
     from patchwheel.upstream.forecast import Forecast
     from patchwheel.upstream.merge import Merged
     from patchwheel.upstream.verdict import Outlook
-    from patchwheel.wheel.make import Wheel
+    from patchwheel.wheel.make import BuiltWheel
 
 SHOWN = 30
 
 
-def wheels(made: Sequence[Wheel]) -> None:
+def wheels(made: Sequence[BuiltWheel]) -> None:
     """Show what was remade, what was taken, from where, and how long it took."""
     rows = []
     for wheel in made:
@@ -43,7 +44,8 @@ def wheels(made: Sequence[Wheel]) -> None:
                 f"{wheel.seconds:.1f}",
             )
         )
-    CONSOLE.table(("fork", "wheel", "made by", "remade", "taken", "from", "s"), rows)
+    headings = ("fork", "wheel", "made by", "remade", "taken", "from", "s")
+    CONSOLE.table(headings, rows, note=True)
 
 
 def _remade(plan: Plan) -> str:
@@ -95,7 +97,10 @@ def _applies(patch: PatchStatus) -> str:
     return patch.state
 
 
-def forecasts(found: Mapping[str, Sequence[Forecast]]) -> None:
+def forecasts(found: Mapping[str, Sequence[Forecast]], *, only_changes: bool) -> None:
+    if only_changes and not any(ref.patches for rows in found.values() for ref in rows):
+        CONSOLE.say("no changes since the last run")
+        return
     rows = [
         (f"{name}/{outlook.name}", forecast.ref, outlook.state, *_reason(outlook))
         for name, each in found.items()
@@ -163,16 +168,25 @@ def _origin(plan: Plan) -> str:
     return f"{made[plan.base.kind]} ({plan.base.sha256[:12]})"
 
 
-def plans(found: Sequence[Plan]) -> None:
-    for plan in found:
-        CONSOLE.say(f"{plan.fork.name} {plan.version}: {plan.cost}, from {_origin(plan)}")
+def plans(plans: Sequence[Plan]) -> None:
+    for plan in plans:
+        origin = _origin(plan)
+        CONSOLE.result(f"{plan.fork.name} {plan.version}: {plan.description}, from {origin}")
         rows = [(o.action, o.path, o.source.removeprefix("//"), o.why) for o in plan.outputs]
         if rows:
             CONSOLE.table(("", "output", "made from", "because of"), rows[:SHOWN])
         if len(rows) > SHOWN:
-            CONSOLE.say(f"  and {len(rows) - SHOWN} more; --json has them all")
-        for why in plan.why:
-            CONSOLE.say(f"  {why}")
+            CONSOLE.result(f"  and {len(rows) - SHOWN} more; --json has them all")
+        decision = plan.decision
+        for line in decision.why:
+            CONSOLE.result(f"  {line}")
+        for line in decision.undecided:
+            CONSOLE.result(f"  needs a configured tree: {line}")
+        if decision.candidates:
+            names = ", ".join(first(decision.candidates))
+            CONSOLE.result(f"  may be compiled: {names}")
+        for line in plan.pending:
+            CONSOLE.result(f"  pending: {line}")
 
 
 def preview(merged: Sequence[Merged]) -> None:
@@ -188,9 +202,9 @@ def preview(merged: Sequence[Merged]) -> None:
     CONSOLE.table(("patch", "merges", "conflicts", "moved"), rows)
     for patch in merged:
         for conflict in patch.conflicts:
-            CONSOLE.say(f"--- {patch.name}: {conflict.path}: {conflict.why}")
+            CONSOLE.result(f"--- {patch.name}: {conflict.path}: {conflict.why}")
             for part in _marked(conflict.text):
-                CONSOLE.say(part)
+                CONSOLE.result(part)
 
 
 def _marked(text: str) -> Iterator[str]:
@@ -210,19 +224,19 @@ def export(fork: str, result: ExportResult, *, check: bool) -> None:
     verb = "would be " if check else ""
     for what, names in (("written", result.written), ("removed", result.removed)):
         for name in names:
-            CONSOLE.say(f"{verb}{what}: {name}")
-    CONSOLE.say(f"{fork}: {len(result.kept)} of the series' patches keep their bytes")
+            CONSOLE.result(f"{verb}{what}: {name}")
+    CONSOLE.result(f"{fork}: {len(result.kept)} of the series' patches keep their bytes")
     if result.range_diff:
-        CONSOLE.say(result.range_diff)
+        CONSOLE.result(result.range_diff)
     _warnings(result.warnings)
 
 
 def pin(report: PinReport) -> None:
-    CONSOLE.say(
+    CONSOLE.result(
         f"{report.sdist} and commit {report.commit}: {report.equal} files are equal, none differs unexplained"
     )
     for path, why in report.explained.items():
-        CONSOLE.say(f"  {path}: {why}")
+        CONSOLE.result(f"  {path}: {why}")
     CONSOLE.table(
         ("only in the repository", "files", "because"),
         [(row.folder, str(row.count), row.why) for row in report.left_out],

@@ -1,40 +1,37 @@
-"""Composes all wheels and what they depend on into one virtual environment, and checks that the set is what it says.
+"""Composes all wheels and their dependencies into one virtual environment.
 
-It sets nothing: SciPy's array-API mode, for one, is SCIPY_ARRAY_API=1 in the process that wants it, before any import.
+It sets nothing: SciPy's array-API mode, for one, is SCIPY_ARRAY_API=1 in the process that wants it,
+before any import.
 """
 
 from __future__ import annotations
 
-import json
 import os
-import tempfile
 import tomllib
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from patchwheel.build.requirements import site_packages
+from patchwheel.environment.check import check_environment
 from patchwheel.environment.unpack import unpack
-from patchwheel.guest import INSPECT_ENVIRONMENT
-from patchwheel.kit import process, uv
+from patchwheel.kit import uv
 from patchwheel.kit.digest import digest
 from patchwheel.kit.errors import CheckError, MachineError
 from patchwheel.kit.files import write_atomically
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
+    from pathlib import Path
 
-    from patchwheel.kit.interpreter import Interpreter
-    from patchwheel.kit.progress import Report
+    from patchwheel.build.inputs import OwnWheel
+    from patchwheel.kit.context import Context
+    from patchwheel.kit.distribution import Distribution
     from patchwheel.kit.store import Store
-    from patchwheel.manifest.lock import Distribution, EnvironmentLock
-    from patchwheel.manifest.model import Manifest
-    from patchwheel.wheel.make import Finished
+    from patchwheel.project import Project
 
 KIND: Final = "environments"
 UNPACKED: Final = "unpacked"
 LAYOUT = 1
-# Started in the environment; isolated, so that neither the user's packages nor the current folder count.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +45,7 @@ class Environment:
     places: Mapping[str, Path]
     link: Path | None
     python: Path
-    wheels: tuple[Finished, ...]
+    wheels: tuple[OwnWheel, ...]
     packages: tuple[Distribution, ...]
     cached: bool
 
@@ -63,132 +60,105 @@ class Environment:
         }
 
 
-def compose(
-    manifest: Manifest,
-    lock: EnvironmentLock,
-    wheels: Sequence[Finished],
+def compose_environment(
+    project: Project,
+    wheels: Sequence[OwnWheel],
     *,
-    interpreter: Interpreter,
-    store: Store,
-    index: Callable[[], uv.Index],
-    report: Report,
-    offline: bool,
     link: Path | None,
     groups: Sequence[str] = (),
-    layered: bool = False,
 ) -> Environment:
-    """Return the environment of these wheels and locked distributions, and let `link` point to it.
+    """Return the environment of these wheels and the locked distributions; `link` points to it.
 
-    It is checked first, so that the link never points to a set that does not work, and told in its pylock.toml.
-    Without a link it is for tests, which check more. Layered, it holds nothing itself and sees another environment of
-    the distributions, and each wheel unpacked: all but the changed files stay, bytecode included, when a wheel changes.
-    Raises MachineError when something else is at the link's place.
+    It is checked before the link is moved, so that the link never points to a set that does not
+    work; its pylock.toml lists what it holds. Raises MachineError when something else is at the
+    link's place.
     """
     if link:
         _check_link(link)
-    packages = [*lock.packages, *(d for name in groups for d in lock.groups[name])]
-    named = {manifest.forks[w.fork].distribution: w for w in wheels}
-    others = [d.requirement for d in packages]
-    ours = [
-        f"{name} @ {wheel.path.as_uri()} --hash=sha256:{wheel.sha256}"
-        for name, wheel in named.items()
-    ]
-    lines = [*others, *ours]
-
-    def made(lines: Sequence[str], *seen: str) -> tuple[Path, bool]:
-        """Return the environment with `lines` installed and `seen` in its path file; and whether it was there."""
-        key = digest(LAYOUT, str(interpreter.path), interpreter.version, sorted(lines))
-        key = digest(key, *seen) if seen else key
-
-        def make(folder: Path) -> None:
-            log = store.log(KIND, key)
-            python = uv.make_venv(folder, interpreter, log=log)
-            if lines:
-                report.say(f"composing an environment of {len(lines)} distributions")
-                uv.install(
-                    python,
-                    lines,
-                    log=log,
-                    index=index(),
-                    offline=offline,
-                    report=report,
-                )
-            if seen:
-                file = site_packages(folder) / "patchwheel.pth"
-                file.write_text("".join(f"{line}\n" for line in seen))
-
-        cached = store.find(KIND, key) is not None
-        return store.get_in_place(KIND, key, make), cached
-
-    def verified() -> None:
-        check_environment(environment, manifest=manifest, report=report)
-        text = uv.pylock(
-            lines,
-            interpreter=interpreter,
-            index=index(),
-            offline=offline,
-            log=store.log(KIND, path.name),
-        )
-        _check_pylock(text, packages, wheels)
-        (path / "pylock.toml").write_text(text)
-        (path / "checked").touch()
-
-    if layered:
-        below, _ = made(others)
-        places = {w.fork: _unpacked(w, store) for w in wheels}
-        more = f"import site; site.addsitedir({str(site_packages(below))!r})"
-        path, cached = made((), *map(str, places.values()), more)
-    else:
-        path, cached = made(lines)
-        places = {w.fork: site_packages(path) for w in wheels}
+    context, packages = project.context, _packages(project, groups)
+    lines = [*(d.requirement for d in packages), *_wheel_lines(project, wheels)]
+    path, cached = _venv(context, lines)
     environment = Environment(
         path=path,
-        places=places,
+        places={w.fork: site_packages(path) for w in wheels},
         link=link,
         python=path / "bin" / "python",
         wheels=tuple(wheels),
         packages=tuple(packages),
         cached=cached,
     )
+    if not (path / "checked").exists():
+        check_environment(project, environment)
+        text = uv.pylock(context, lines, log=context.store.log(KIND, path.name))
+        _check_pylock(text, packages, wheels)
+        (path / "pylock.toml").write_text(text)
+        (path / "checked").touch()
     if link:
-        if not (path / "checked").exists():
-            verified()
         _flip(link, path)
     return environment
 
 
-def check_environment(environment: Environment, *, manifest: Manifest, report: Report) -> None:
-    """Check in the environment itself that it holds exactly its set, and that the forks work in it.
+def compose_for_tests(
+    project: Project, wheels: Sequence[OwnWheel], *, groups: Sequence[str] = ("test",)
+) -> Environment:
+    """Return an environment for upstream's tests, in layers, unchecked and without a link.
 
-    Every fork imports and carries its label, nothing has another version or is there twice, no second distribution
-    owns a fork's package, requirements agree; CuPy shows its configuration, which needs no GPU.
-    Raises CheckError with everything that is wrong.
+    It holds nothing itself: its path file leads to an environment of the distributions and to each
+    wheel, unpacked. All but changed files stay, bytecode included, when a wheel changes.
     """
-    report.say("checking that the environment's forks import and its versions agree")
-    names = {w.fork: manifest.forks[w.fork].distribution for w in environment.wheels}
-    expected = {d.name: d.version for d in environment.packages}
-    expected |= {_normal(names[w.fork]): w.version for w in environment.wheels}
-    forks = [_normal(name) for name in names.values()]
-    with tempfile.TemporaryDirectory() as name:
-        log = Path(name) / "log"
-        problems = _inspect(environment.python, expected, forks, Path(name))
-        problems += uv.conflicts(environment.python, log=log)
-    label = manifest.environment.label
-    problems += [
-        f"{names[w.fork]} {w.version} does not carry the label {label}"
-        for w in environment.wheels
-        if not w.version.partition("+")[2].startswith(f"{label}.")
+    context, packages = project.context, _packages(project, groups)
+    below, _ = _venv(context, [d.requirement for d in packages])
+    places = {w.fork: _unpacked(w, context.store) for w in wheels}
+    more = f"import site; site.addsitedir({str(site_packages(below))!r})"
+    path, cached = _venv(context, (), (*map(str, places.values()), more))
+    return Environment(
+        path=path,
+        places=places,
+        link=None,
+        python=path / "bin" / "python",
+        wheels=tuple(wheels),
+        packages=tuple(packages),
+        cached=cached,
+    )
+
+
+def _packages(project: Project, groups: Sequence[str]) -> list[Distribution]:
+    lock = project.lock.environment(project.manifest, project.python)
+    return [*lock.packages, *(d for name in groups for d in lock.groups[name])]
+
+
+def _wheel_lines(project: Project, wheels: Sequence[OwnWheel]) -> list[str]:
+    named = {project.manifest.forks[w.fork].distribution: w for w in wheels}
+    return [
+        f"{name} @ {wheel.path.as_uri()} --hash=sha256:{wheel.sha256}"
+        for name, wheel in named.items()
     ]
-    if problems:
-        raise CheckError(
-            "the environment is not what it must be:"
-            + "".join(f"\n  - {problem}" for problem in problems),
-            where=environment.path,
-            hint="if something else was installed into it, remove that folder: it is then made again",
-        )
 
 
-def _unpacked(wheel: Finished, store: Store) -> Path:
+def _venv(context: Context, lines: Sequence[str], paths: Sequence[str] = ()) -> tuple[Path, bool]:
+    """Return a virtual environment of these requirements, and whether it was there already.
+
+    `paths` are the lines of its path file.
+    """
+    store, interpreter = context.store, context.interpreter
+    key = digest(LAYOUT, str(interpreter.path), interpreter.version, sorted(lines))
+    key = digest(key, *paths) if paths else key
+
+    def make(folder: Path) -> None:
+        log = store.log(KIND, key)
+        python = uv.make_venv(folder, interpreter, log=log)
+        if lines:
+            context.progress.say(f"composing an environment of {len(lines)} distributions")
+            uv.install(context, python, lines, log=log)
+        if paths:
+            file = site_packages(folder) / "patchwheel.pth"
+            file.write_text("".join(f"{line}\n" for line in paths))
+
+    cached = store.find(KIND, key) is not None
+    return store.get_in_place(KIND, key, make), cached
+
+
+def _unpacked(wheel: OwnWheel, store: Store) -> Path:
     """Return the wheel's files in a folder of their own, made from those of the fork's last one."""
 
     def make(folder: Path) -> None:
@@ -199,29 +169,7 @@ def _unpacked(wheel: Finished, store: Store) -> Path:
     return store.get_in_place(UNPACKED, wheel.sha256, make)
 
 
-def _inspect(
-    python: Path, expected: Mapping[str, str], forks: Iterable[str], folder: Path
-) -> list[str]:
-    question = {"expected": dict(expected), "forks": list(forks)}
-    answer = folder / "answer.json"
-    (folder / "question.json").write_text(json.dumps(question))
-    try:
-        process.logged(
-            [python, "-I", INSPECT_ENVIRONMENT, folder / "question.json", answer],
-            cwd=folder,
-            env=process.base_env(),
-            log=folder / "inspect.log",
-        )
-    except process.CommandError as err:
-        raise CheckError(
-            "the environment's Python stopped while it imported the forks",
-            where=python,
-            tail=err.tail,
-        ) from err
-    return [str(problem) for problem in json.loads(answer.read_text())]
-
-
-def _check_pylock(text: str, packages: Iterable[Distribution], wheels: Iterable[Finished]) -> None:
+def _check_pylock(text: str, packages: Iterable[Distribution], wheels: Iterable[OwnWheel]) -> None:
     """Compare what was looked up again, by version, with the locked bytes."""
     known = {h for d in packages for h in d.hashes} | {w.sha256 for w in wheels}
     for row in tomllib.loads(text)["packages"]:
@@ -267,9 +215,3 @@ def _flip(link: Path, target: Path) -> None:
         raise MachineError(
             f"the environment's link cannot be written: {err.strerror}", where=link
         ) from err
-
-
-def _normal(name: str) -> str:
-    from packaging.utils import canonicalize_name
-
-    return canonicalize_name(name)

@@ -6,17 +6,22 @@ import os
 import posixpath
 from typing import TYPE_CHECKING
 
+from patchwheel.environment.compose import compose_for_tests
 from patchwheel.kit import process
 from patchwheel.kit.errors import CheckError
 from patchwheel.kit.repo import Repository
+from patchwheel.series.patched import patched_tree
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from patchwheel.build.inputs import OwnWheel
     from patchwheel.environment.compose import Environment
     from patchwheel.kit.store import Store
     from patchwheel.manifest.lock import Survey
+    from patchwheel.manifest.model import Fork
+    from patchwheel.project import Project
     from patchwheel.series.apply import PatchedTree
 
 NO_TESTS = 5  # pytest's exit status when it collected nothing
@@ -44,21 +49,27 @@ def select_tests(tree: PatchedTree) -> list[str]:
 
 
 def run_tests(
-    tree: PatchedTree,
-    survey: Survey,
-    environment: Environment,
+    project: Project,
+    fork: Fork,
+    wheels: Sequence[OwnWheel],
     arguments: Sequence[str],
     *,
-    store: Store,
+    dev: bool = False,
 ) -> None:
-    """Run pytest on the selected files. Raises CheckError when a test fails."""
+    """Run upstream's tests of what a series changes, in an environment of all the wheels.
+
+    Raises CheckError when a test fails, or when there is none.
+    """
+    environment = compose_for_tests(project, wheels)
+    tree = patched_tree(project, fork, dev=dev)
+    survey = project.build(fork).survey
     files = select_tests(tree)
     if not files:
         raise CheckError(
             f"{tree.source.fork.name}: upstream has no tests of what the series changes",
             hint="touch a test file in the series, or run pytest in the environment",
         )
-    status = run_files(tree, survey, environment, files, arguments, store=store)
+    status = run_files(tree, survey, environment, files, arguments, store=project.store)
     if status:
         what = "no test was selected" if status == NO_TESTS else "upstream's tests fail"
         raise CheckError(f"{tree.source.fork.name}: {what}", where=", ".join(files))

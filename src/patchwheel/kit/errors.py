@@ -79,7 +79,7 @@ class BuildError(PatchwheelError):
     exit_code = 5
 
 
-class UnfitError(BuildError):
+class GraftNotPossible(BuildError):  # noqa: N818  (an outcome, handled by a compile)
     """An output can be remade, and cannot stand beside what a graft takes from its base: it has to be a compile."""
 
 

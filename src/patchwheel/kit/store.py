@@ -50,6 +50,7 @@ class Store:
     def __init__(self, root: Path, *, say: Callable[[str], None] = lambda _line: None) -> None:
         self.root = root
         self.say = say
+        self.show_logs = False
 
     def path(self, kind: Kind, key: str) -> Path:
         return self.root / kind / key
@@ -184,6 +185,8 @@ class Store:
         with self._usable():
             path.parent.mkdir(parents=True, exist_ok=True)
             path.unlink(missing_ok=True)
+        if self.show_logs:
+            self.say(f"log: {path}")
         return path
 
     def entries(self) -> Iterator[Entry]:

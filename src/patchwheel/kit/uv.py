@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Protocol
 from urllib.parse import urlsplit
 
 from patchwheel.kit import process
+from patchwheel.kit.distribution import Distribution
 from patchwheel.kit.errors import InputError, MachineError
 from patchwheel.kit.interpreter import uv_bin, uv_env
-from patchwheel.manifest.lock import Distribution
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from patchwheel.kit.context import Context
     from patchwheel.kit.interpreter import Interpreter
     from patchwheel.kit.progress import Report
 
@@ -71,18 +72,16 @@ def make_venv(
 
 
 def install(
+    context: Context,
     python: Path,
     requirements: Sequence[str],
     *,
     log: Path,
-    index: Index | None,
-    offline: bool,
-    report: Report,
     require_hashes: bool = True,
     no_deps: bool = True,
     bytecode: bool = False,
 ) -> None:
-    """Install into the environment of `python`; without an index only files that are named by URL.
+    """Install into the environment of `python`.
 
     With `bytecode` it is compiled at once: needed where the environment can be written only now.
 
@@ -92,70 +91,53 @@ def install(
     flags = ["--only-binary", ":all:"]
     flags += ["--require-hashes"] if require_hashes else ["--no-verify-hashes"]
     flags += ["--no-deps"] if no_deps else []
-    flags += ["--offline"] if offline else []
+    flags += ["--offline"] if context.offline else []
     flags += ["--compile-bytecode"] if bytecode else []
     with tempfile.TemporaryDirectory() as folder:
         file = _write(Path(folder) / "requirements.txt", requirements)
         try:
             _uv(
                 *("pip", "install", "--python", str(python), *flags),
-                *(*index_arguments(index), "--requirements", str(file)),
+                *(*index_arguments(context.index), "--requirements", str(file)),
                 log=log,
-                on_line=_downloads(report),
+                on_line=_downloads(context.progress),
             )
         except process.CommandError as err:
-            raise _failure(err, "uv cannot install what is locked", offline=offline) from err
+            raise _failure(
+                err, "uv cannot install what is locked", offline=context.offline
+            ) from err
 
 
 def resolve(
+    context: Context,
     requirements: Sequence[str],
     *,
-    interpreter: Interpreter,
     constraints: Sequence[str] = (),
     overrides: Sequence[str] = (),
-    index: Index | None,
-    offline: bool,
     log: Path,
-    report: Report,
 ) -> tuple[Distribution, ...]:
-    """Return what satisfies the requirements on Linux with the interpreter's Python, with the sha256 of each wheel.
+    """Return what satisfies the requirements on Linux with the context's Python, with the sha256 of each wheel.
 
     Raises InputError with uv's explanation when nothing does.
     """
-    report.say(f"resolving {len(requirements)} requirements")
+    context.progress.say(f"resolving {len(requirements)} requirements")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         upper = _write(folder / "constraints.txt", constraints)
         forced = _write(folder / "overrides.txt", overrides)
         text = _pylock(
+            context,
             requirements,
             *("--python-platform", PLATFORM),
             *("--constraints", str(upper), "--overrides", str(forced)),
-            interpreter=interpreter,
-            index=index,
-            offline=offline,
             log=log,
         )
     return _locked(text, log)
 
 
-def pylock(
-    requirements: Sequence[str],
-    *,
-    interpreter: Interpreter,
-    index: Index | None,
-    offline: bool,
-    log: Path,
-) -> str:
+def pylock(context: Context, requirements: Sequence[str], *, log: Path) -> str:
     """Return pylock.toml for exact requirements on this machine: where each file is, and its sha256."""
-    return _pylock(
-        requirements,
-        "--no-deps",
-        interpreter=interpreter,
-        index=index,
-        offline=offline,
-        log=log,
-    )
+    return _pylock(context, requirements, "--no-deps", log=log)
 
 
 def conflicts(python: Path, *, log: Path) -> list[str]:
@@ -244,28 +226,21 @@ def _failure(
     )
 
 
-def _pylock(
-    requirements: Sequence[str],
-    *flags: str,
-    interpreter: Interpreter,
-    index: Index | None,
-    offline: bool,
-    log: Path,
-) -> str:
+def _pylock(context: Context, requirements: Sequence[str], *flags: str, log: Path) -> str:
     with tempfile.TemporaryDirectory() as name:
         given = _write(Path(name) / "requirements.in", requirements)
         out = Path(name) / "pylock.toml"
         try:
             _uv(
                 *("pip", "compile", "--quiet", "--only-binary", ":all:", "--no-header"),
-                *("--python", str(interpreter.path), "--no-python-downloads", *flags),
-                *(*index_arguments(index), *(["--offline"] if offline else [])),
+                *("--python", str(context.interpreter.path), "--no-python-downloads", *flags),
+                *(*index_arguments(context.index), *(["--offline"] if context.offline else [])),
                 # This format alone names only the files that fit, and hashes those of a folder too.
                 *("--format", "pylock.toml", "--output-file", str(out), str(given)),
                 log=log,
             )
         except process.CommandError as err:
-            raise _failure(err, "uv finds no set of versions", offline=offline) from err
+            raise _failure(err, "uv finds no set of versions", offline=context.offline) from err
         return out.read_text()
 
 

@@ -8,19 +8,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from patchwheel.build.backend import open_workplace
+from patchwheel.build.backend import open_session
 from patchwheel.build.configure import observe
 from patchwheel.kit.digest import blob_id
 from patchwheel.kit.repo import Repository
 from patchwheel.manifest.lock import Survey
-from patchwheel.plan.plan import find_gap
+from patchwheel.plan.base import base_mismatch
 from patchwheel.wheel.fit import CYTHON, NUMPY
 from patchwheel.wheelfile.read import check_record, output_names, read_wheel
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from patchwheel.build.requirements import Shop
+    from patchwheel.kit.context import Context
     from patchwheel.source.fetch import Source
     from patchwheel.wheelfile.read import WheelFile
 
@@ -38,9 +38,9 @@ class Surveyed:
 
 
 def survey_pin(
+    context: Context,
     source: Source,
     environment: Path,
-    shop: Shop,
     *,
     base: Path | None,
 ) -> Surveyed:
@@ -49,11 +49,11 @@ def survey_pin(
     Raises BuildError when the project cannot be configured, InputError when the base is no sound wheel.
     """
     fork = source.fork
-    shop.report.say(f"configuring {fork.name} to see what it builds and reads")
+    context.progress.say(f"configuring {fork.name} to see what it builds and reads")
     files = Repository(source.git_dir).files(source.tree)
-    with open_workplace(fork, environment, shop, epoch=source.epoch, step="survey") as workplace:
-        Repository(source.git_dir).checkout(source.tree, workplace.source)
-        found = observe(workplace, generate=True)
+    with open_session(context, fork, environment, epoch=source.epoch, step="survey") as session:
+        Repository(source.git_dir).checkout(source.tree, session.source)
+        found = observe(session, generate=True)
     plain = {path for path, blob in files.items() if blob.mode.startswith("100")}
     outputs = {
         name: path
@@ -74,7 +74,7 @@ def survey_pin(
     check_record(wheel)
     blobs = {path: blob.oid for path, blob in files.items()}
     survey = _compared(survey, wheel, blobs)
-    gap = find_gap(output_names(wheel.entries, wheel.name), survey, fork)
+    gap = base_mismatch(output_names(wheel.entries, wheel.name), survey, fork)
     return Surveyed(survey=survey, made_with=made_with(wheel), gap=gap)
 
 

@@ -1,80 +1,68 @@
-"""Writes forks.lock: the one place where anything is resolved. What did not change since the last lock is kept."""
+"""Writes forks.lock: the one place where anything is resolved. Entries that are current are kept."""
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 from patchwheel.build.backend import check_machine
-from patchwheel.kit.errors import MachineError
-from patchwheel.locking.resolve import Locker, current
+from patchwheel.kit.errors import MachineError, ManifestError
+from patchwheel.locking.resolve import is_current, lock_environment, lock_fork
 from patchwheel.manifest.lock import Lock, environment_inputs, save_lock
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Collection, Sequence
 
-    from patchwheel.build.sandbox import Wanted
-    from patchwheel.kit.interpreter import Interpreter
-    from patchwheel.kit.progress import Report
-    from patchwheel.kit.store import Store
-    from patchwheel.manifest.model import Fork, Manifest
-    from patchwheel.source.index import IndexConfig
+    from patchwheel.manifest.lock import EnvironmentLock, ForkLock
+    from patchwheel.project import Project
 
 
-def write_lock(
-    manifest: Manifest,
-    old: Lock | None,
-    *,
-    forks: Sequence[Fork] = (),
-    interpreter: Callable[[str], Interpreter],
-    store: Store,
-    index: Callable[[], IndexConfig],
-    report: Report,
-    offline: bool = False,
-    sandbox: Wanted = "auto",
-    force: bool = False,
-) -> Lock:
-    """Lock `forks`, all of them for none, and the environment; write forks.lock and return it.
+def write_lock(project: Project, names: Sequence[str] = (), *, force: bool = False) -> Lock:
+    """Lock the named forks, all of them for none, and the environment; write and return forks.lock.
 
-    A pin that was configured before, with the same settings, is not configured again unless `force` is set; nor is
-    the environment resolved again. `interpreter` finds the Python of a version.
+    A pin that was configured before, with the same settings, is not configured again unless `force`
+    is set; nor is the environment resolved again.
     """
-    locker = Locker(
-        manifest=manifest,
-        interpreter=interpreter,
-        store=store,
-        index=index,
-        report=report,
-        offline=offline,
-        sandbox=sandbox,
-    )
-    chosen = {fork.name for fork in forks} or set(manifest.forks)
-    pythons = manifest.environment.python
-    found = {}
-    for fork in manifest.every:
+    manifest = project.manifest
+    chosen = {fork.name for fork in manifest.select(names)}
+    old = None
+    # A lock that is missing, or damaged by a merge, is written anew.
+    with contextlib.suppress(ManifestError):
+        old = project.lock
+    forks = _lock_forks(project, old, chosen, force=force)
+    environments: dict[str, EnvironmentLock] = {}
+    for python in manifest.environment.python:
+        last = old.environments.get(python) if old else None
+        again = force and not names
+        if last and not again and last.inputs == environment_inputs(manifest):
+            environments[python] = last
+        else:
+            environments[python] = lock_environment(project, python, forks)
+    lock = Lock(path=manifest.lock_path, environments=environments, forks=forks)
+    save_lock(lock)
+    return lock
+
+
+def _lock_forks(
+    project: Project, old: Lock | None, chosen: Collection[str], *, force: bool
+) -> dict[str, ForkLock]:
+    entries: dict[str, ForkLock] = {}
+    pythons = {*project.manifest.environment.python}
+    for fork in project.manifest.every:
         entry = old.forks.get(fork.locked_as) if old else None
-        complete = entry and current(entry, fork) and entry.builds.keys() >= {*pythons}
+        complete = entry and is_current(entry, fork) and entry.builds.keys() >= pythons
         if entry and complete and fork.name not in chosen:
-            found[fork.locked_as] = entry
+            entries[fork.locked_as] = entry
             continue
         again = force and fork.name in chosen
         try:
-            check_machine(fork, store=store)
-            found[fork.locked_as] = locker.fork(fork, None if again else entry)
+            check_machine(fork, store=project.store)
+            entries[fork.locked_as] = lock_fork(project, fork, None if again else entry)
         except MachineError as err:
             # Another variant's toolchain is seldom on the same machine.
             if not fork.variant:
                 raise
-            report.say(f"{fork.locked_as} is not locked here: {err.message}")
+            project.progress.say(f"{fork.locked_as} is not locked here: {err.message}")
             if entry:
-                found[fork.locked_as] = entry
-    environments = {}
-    for python in pythons:
-        last = old.environments.get(python) if old else None
-        again = force and not forks
-        if last and not again and last.inputs == environment_inputs(manifest):
-            environments[python] = last
-        else:
-            environments[python] = locker.environment(python, found)
-    lock = Lock(path=manifest.lock_path, environments=environments, forks=found)
-    save_lock(lock)
-    return lock
+                entries[fork.locked_as] = entry
+    return entries

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Never
 
+from patchwheel.kit.distribution import Distribution
 from patchwheel.kit.errors import MachineError, ManifestError
 from patchwheel.kit.files import alone, write_atomically
 
@@ -18,20 +19,6 @@ if TYPE_CHECKING:
 
 SCHEMA = 2
 RELOCK = "run `patchwheel lock`, review the difference and commit it"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Distribution:
-    """A distribution that may be installed, with the sha256 of every file that counts as it."""
-
-    name: str
-    version: str
-    hashes: tuple[str, ...]
-
-    @property
-    def requirement(self) -> str:
-        hashes = " ".join(f"--hash=sha256:{h}" for h in self.hashes)
-        return f"{self.name}=={self.version} {hashes}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import fnmatch
-import posixpath
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
+from patchwheel.build.ninja import MADE
 from patchwheel.kit.digest import digest
 
 if TYPE_CHECKING:
@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
     from patchwheel.build.ninja import Edge
 
-# Before the path of a file in the build folder; without it a path is that of a source file.
-MADE = "//"
 MARKERS = ("__init__.py", "__init__.pyx", "__init__.pxd")
 CYTHON = re.compile(r".*\.(pyx|pxd)")
 COPY = "meson --internal copy"
@@ -26,7 +24,6 @@ READS_FILES = re.compile(
     r"(rm -f|(ccache )?([\w.]+-)*(gcc|g\+\+|cc|c\+\+|clang|clang\+\+|gfortran|ar)(-[\d.]+)?"
     rf"|(python[\d.]* )?(cython\w*|pythran)(\.py)?|{COPY})( .*)?"
 )
-SPLIT = re.compile(r"""(?:\$ |[\s=,:@'"])+""")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,32 +157,6 @@ class Graph:
 
     def _is(self, path: str) -> bool:
         return path in self.files or path in self._makes
-
-
-def located(edge: Edge, build: PurePosixPath, source: PurePosixPath) -> Edge:
-    """Give an edge's files, and those that its command names, as paths in the source tree or the build folder.
-
-    Files elsewhere, of the build environment or the machine, are left out.
-    """
-    root = str(build)
-
-    def place(paths: Iterable[str]) -> tuple[str, ...]:
-        found = []
-        for path in paths:
-            whole = posixpath.normpath(posixpath.join(root, path))
-            if whole.startswith(f"{source}/"):
-                found.append(whole.removeprefix(f"{source}/"))
-            elif whole.startswith(f"{root}/"):
-                found.append(MADE + whole.removeprefix(f"{root}/"))
-        return tuple(found)
-
-    parts = {part for part in SPLIT.split(edge.command) if "/" in part}
-    return replace(
-        edge,
-        outputs=place(edge.outputs),
-        inputs=place(edge.inputs),
-        named=place(sorted(parts)),
-    )
 
 
 def _name(path: str) -> str:

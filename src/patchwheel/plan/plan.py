@@ -1,368 +1,479 @@
-"""What to remake of a wheel. It never under-approximates: what cannot be proven unaffected makes it a compile."""
+"""Decides how a wheel comes to be: as a graft or a compile, what is remade, and under which key.
+
+It builds nothing. A part of the key that depends on a wheel or a toolchain that is not there stays
+pending, and a change that only a configured tree can attribute is named as such.
+"""
 
 from __future__ import annotations
 
-import json
-import tomllib
-from dataclasses import asdict, dataclass
-from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+import functools
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal
 
+from patchwheel.build.configure import can_follow, without_missing_tools
+from patchwheel.build.inputs import BuildInputs, OwnWheel, interface_part
 from patchwheel.kit.digest import digest
-from patchwheel.kit.errors import InputError
+from patchwheel.kit.errors import BuildError, MachineError
 from patchwheel.kit.repo import Repository
-from patchwheel.plan.classify import Verdict, arrange, judge
+from patchwheel.kit.store_entry import listed
+from patchwheel.plan.attribute import METADATA, attribute_changes, patches_by_path
+from patchwheel.plan.base import base_mismatch, built_bases, upstream_base
+from patchwheel.plan.trace import trace_changes
+from patchwheel.series.patched import patched_tree
 from patchwheel.wheelfile import metadata, sbom
-from patchwheel.wheelfile.archive import ZLIB, names
-from patchwheel.wheelfile.read import output_names, read_wheel
+from patchwheel.wheelfile.archive import ZLIB
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from patchwheel.kit.repo import Change
-    from patchwheel.kit.store import Store
     from patchwheel.manifest.lock import ForkBuild, Survey
     from patchwheel.manifest.model import Fork
-    from patchwheel.plan.trace import Effect, Traced
+    from patchwheel.plan.base import Base
+    from patchwheel.plan.trace import Effect
+    from patchwheel.project import Project
     from patchwheel.series.apply import PatchedTree
 
-# Raised whenever the same inputs would give other bytes: it is part of every key.
+# Raised whenever the same inputs would give different bytes: it is part of every key.
 RECIPE = "2"
-PYPROJECT = "pyproject.toml"
-METADATA = "METADATA"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Base:
-    """A wheel of the same pin to take unaffected outputs from: upstream's, or one built here."""
-
-    kind: Literal["upstream", "built"]
-    path: Path
-    sha256: str
-
-
-class Means(Protocol):
-    """What planning may ask for when a change reaches what is built."""
-
-    def parts(self, *, graft: bool) -> Mapping[str, str]:
-        """Return the parts of the node key that are the tools'."""
-
-    def trace(
-        self,
-        changes: Sequence[Change],
-        trees: tuple[str, str],
-        present: Collection[str],
-    ) -> Traced | None:
-        """Follow changes through the build; None when this kind of build cannot be followed."""
+Action = Literal["remake", "add", "build", "remove"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Output:
-    """A file of the wheel that is not just taken; `path` is METADATA for an edit of the wheel's metadata.
+    """A file of the wheel that is not just taken; `path` is METADATA for an edit of the metadata.
 
-    It is remade from (or added with) the file `source` of the patched tree, built as `source` of the build folder,
-    or removed.
+    It is remade from (or added with) the file `source` of the patched tree, built as `source` of the
+    build folder, or removed.
     """
 
     path: str
-    action: Literal["remake", "add", "build", "remove"]
+    action: Action
     source: str
     why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """What follows from trees, series and base; remembered in the store.
+
+    `why` says what made it a compile, or which changes make no difference. `configured` is the tree
+    whose configuration builds what is built, and `tools` the digest of the tools that it was found
+    with. While `undecided` names changes, only a configured tree can tell what they reach;
+    `candidates` are the outputs that come into question.
+    """
+
+    route: Literal["graft", "compile"]
+    outputs: tuple[Output, ...] = ()
+    taken: int = 0
+    why: tuple[str, ...] = ()
+    configured: str = ""
+    tools: str = ""
+    undecided: tuple[str, ...] = ()
+    candidates: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """How a wheel comes to be.
 
-    `outputs` are the files that a graft remakes, `taken` counts its others; `why` says what made it a compile,
-    or which changes make no difference. `configured` is the tree whose configuration builds what is built.
+    `key_parts` is the node key's content as far as it is known; `pending` says what the rest waits
+    for. `changes` lead from the tree that the base was made from, or the pin, to the patched tree.
+    `inputs` are those of the build, if anything is built.
     """
 
     tree: PatchedTree
-    route: Literal["graft", "compile"]
+    decision: Decision
     base: Base | None
     label: str
-    outputs: tuple[Output, ...]
-    taken: int
-    why: tuple[str, ...]
-    configured: str | None = None
     key_parts: Mapping[str, str]
+    pending: tuple[str, ...] = ()
+    survey: Survey = field(compare=False, repr=False)
+    inputs: BuildInputs | None = field(default=None, compare=False, repr=False)
+    changes: Callable[[], list[Change]] = field(compare=False, repr=False)
 
     @property
-    def node_key(self) -> str:
-        return digest(dict(self.key_parts))
+    def node_key(self) -> str | None:
+        """The key of the wheel; None while a part of it is pending."""
+        return None if self.pending or self.decision.undecided else digest(dict(self.key_parts))
+
+    @property
+    def key(self) -> str:
+        """The key of a plan that is complete, as any that is carried out."""
+        key = self.node_key
+        assert key is not None  # noqa: S101  (the wheel stage completes the plan first)
+        return key
 
     @property
     def fork(self) -> Fork:
         return self.tree.source.fork
 
     @property
-    def version(self) -> str:
-        """The version of the wheel that comes out, with its label."""
-        return metadata.labelled(
-            self.fork.version, self.label, self.node_key, graft=self.route == "graft"
-        )
+    def route(self) -> Literal["graft", "compile"]:
+        return self.decision.route
 
     @property
-    def cost(self) -> str:
-        if self.route == "compile":
-            return "a compile: minutes to half an hour"
-        count = f"{len(self.outputs)} of {len(self.outputs) + self.taken} files remade"
-        built = len(self.built)
-        return f"a graft: {f'{built} compiled, ' if built else 'about a second, '}{count}"
+    def outputs(self) -> tuple[Output, ...]:
+        return self.decision.outputs
 
     @property
-    def burden(self) -> tuple[bool, int]:
-        """What orders plans by their cost: a compile, then how much is compiled."""
-        return self.route == "compile", len(self.built)
+    def taken(self) -> int:
+        """How many files a graft takes from its base."""
+        return self.decision.taken
+
+    @property
+    def why(self) -> tuple[str, ...]:
+        return self.decision.why
 
     @property
     def built(self) -> tuple[Output, ...]:
         return tuple(output for output in self.outputs if output.action == "build")
 
+    @property
+    def version(self) -> str:
+        """The version of the wheel, with its label; of a pending one the label lacks its digest."""
+        graft, key = self.route == "graft", self.node_key
+        return metadata.labelled(self.fork.version, self.label, key, graft=graft)
+
+    @property
+    def description(self) -> str:
+        """What carrying the plan out amounts to, in a few words."""
+        decision = self.decision
+        if self.route == "compile":
+            return "a compile: minutes to half an hour"
+        if decision.undecided:
+            return f"a graft: up to {len(decision.candidates)} compiled, once it is configured"
+        total = len(self.outputs) + self.taken
+        built = f"{len(self.built)} compiled" if self.built else "about a second"
+        return f"a graft: {built}, {len(self.outputs)} of {total} files remade"
+
+    @property
+    def cost(self) -> tuple[bool, int]:
+        """What orders plans: a compile is dearest, then what compiles more."""
+        return self.route == "compile", len(self.built)
+
     def to_json(self) -> dict[str, object]:
+        base, decision = self.base, self.decision
         return {
             "fork": self.fork.name,
             "version": self.version,
             "route": self.route,
-            "cost": self.cost,
-            "base": self.base
-            and {
-                "kind": self.base.kind,
-                "filename": self.base.path.name,
-                "sha256": self.base.sha256,
-            },
+            "cost": self.description,
+            "base": base and {"kind": base.kind, "filename": base.path.name, "sha256": base.sha256},
             "outputs": [asdict(output) for output in self.outputs],
-            "taken": self.taken,
-            "why": list(self.why),
+            "taken": decision.taken,
+            "why": list(decision.why),
+            "undecided": list(decision.undecided),
+            "candidates": list(decision.candidates),
             "patches": [patch.name for patch in self.tree.series.patches],
             "trees": {"source": self.tree.source.tree, "patched": self.tree.tree},
             "key": dict(self.key_parts),
+            "pending": list(self.pending),
             "node-key": self.node_key,
         }
 
 
-def make_plan(
-    tree: PatchedTree,
-    build: ForkBuild,
+def plan_fork(
+    project: Project,
+    fork: Fork,
     *,
-    base: Base | None,
-    from_source: bool,
-    means: Means,
-    store: Store,
-    label: str,
+    from_source: bool = False,
+    dev: bool = False,
     refused: str | None = None,
+    made: Mapping[str, OwnWheel] | None = None,
+    configure: bool = False,
 ) -> Plan:
-    """Decide between a graft and a compile, and what a graft remakes; `refused` says why a graft could not be made.
+    """Plan a fork's wheel; `refused` says why a graft that was planned could not be made.
 
-    The decision is remembered in the store: made again for the same inputs, no wheel and no tree is opened.
+    `made` are wheels of this run, by lock key. With `configure` the build's inputs must be there:
+    trees are configured where that decides, and nothing is left pending.
     """
-    fork, survey = tree.source.fork, build.survey
-    wheel = fork.upstream_wheel
-    key = digest(
-        [RECIPE, from_source, tree.source.tree, tree.tree],
-        [tree.dev, *([p.name, p.sha256] for p in tree.series.patches)],
-        base and [base.kind, base.sha256],
-        [dict(survey.verbatim), sorted(survey.built), sorted(survey.reads)],
-        wheel and [wheel.distribution, *wheel.only_in_base, "", *wheel.only_in_build],
-        fork.version,
+    planner = Planner(
+        project,
+        patched_tree(project, fork, dev=dev),
+        from_source=from_source,
+        dev=dev,
+        made=made or {},
+        configure=configure,
     )
-    memo = store.memo("plan", key)
-    # What was found by configuring holds for the tools that it was configured with.
-    lean: Mapping[str, str] = {}
-    if memo and memo["under"] and memo["under"] != digest(lean := means.parts(graft=True)):
-        memo = None
-    if refused:
-        memo = _compile([refused])
-    if memo is None or refused:
-        memo = memo or _decide(tree, survey, base, means, from_source=from_source)
-        store.remember("plan", key, memo)
-    outputs = tuple(Output(**row) for row in memo["outputs"])  # type: ignore[attr-defined]
-    graft = memo["route"] == "graft" and base is not None
-    parts = {
-        "tree": tree.tree,
-        "base": base.sha256 if base and graft else "none",
-        "wheel": digest([fork.distribution, fork.version, label]),
-        "recipe": RECIPE,
-        "zlib": ZLIB,
-    }
-    if graft:
-        parts["remade"] = digest([[o.path, o.action, o.source] for o in outputs])
-    else:
-        parts["sbom"] = sbom.LAYOUT
-    if not graft or memo["under"]:
-        parts |= (graft and lean) or means.parts(graft=graft)
-    return Plan(
-        tree=tree,
-        route="graft" if graft else "compile",
-        base=base if graft else None,
-        label=label,
-        outputs=outputs,
-        taken=int(memo["taken"]),  # type: ignore[call-overload]
-        why=tuple(memo["why"]),  # type: ignore[arg-type]
-        configured=memo["configured"] or None,  # type: ignore[arg-type]
-        key_parts=parts,
+    return planner.plan(refused=refused)
+
+
+def find_wheel(project: Project, plan: Plan) -> OwnWheel | None:
+    """Return a plan's wheel if it is in the store; its content is not read."""
+    entry = plan.node_key and project.store.find("wheels", plan.node_key)
+    return wheel_in_store(plan, entry) if entry else None
+
+
+def wheel_in_store(plan: Plan, entry: Path) -> OwnWheel:
+    """Return the wheel of a plan from its entry in the store."""
+    files = listed(entry)
+    name = next(name for name in files if name.endswith(".whl"))
+    return OwnWheel(
+        fork=plan.fork.name, path=entry / name, sha256=files[name][1], version=plan.version
     )
 
 
-def old_tree(tree: PatchedTree, base: Base) -> str:
-    """Return the tree that the base was made from; raises InputError when it does not say."""
-    if base.kind == "upstream":
-        return tree.source.tree
-    try:
-        record = read_wheel(base.path, sha256=base.sha256).metadata("patchwheel.json")
-        return str(json.loads(record)["trees"]["patched"])
-    except (ValueError, KeyError, TypeError) as err:
-        raise InputError("says not what it was made from", where=base.path) from err
+class Planner:
+    """Plans one patched tree on the base wheels that there are."""
 
+    def __init__(
+        self,
+        project: Project,
+        tree: PatchedTree,
+        *,
+        from_source: bool = False,
+        dev: bool = False,
+        made: Mapping[str, OwnWheel],
+        configure: bool = False,
+    ) -> None:
+        self.project = project
+        self.tree = tree
+        self.from_source = from_source
+        self.dev = dev
+        self.fork = tree.source.fork
+        self.made = made
+        self.configure = configure
 
-def read_projects(repo: Repository, change: Change) -> list[dict[str, Any]]:
-    """Return pyproject.toml before and after a change."""
-    found = repo.read([change.old.oid, change.new.oid])
-    pair = (found[change.old.oid], found[change.new.oid])
-    return [tomllib.loads(content.decode()) for content in pair]
+    @functools.cached_property
+    def build(self) -> ForkBuild:
+        return self.project.build(self.fork)
 
+    @functools.cached_property
+    def repo(self) -> Repository:
+        return Repository(self.tree.source.git_dir)
 
-def _decide(
-    tree: PatchedTree,
-    survey: Survey,
-    base: Base | None,
-    means: Means,
-    *,
-    from_source: bool,
-) -> dict[str, object]:
-    if from_source or base is None:
-        asked = "asked for from source" if from_source else "there is no base wheel"
-        return _compile([asked])
-    name = metadata.parse_filename(base.path.name, where=base.path)
-    present = output_names(names(base.path), name)
-    gap = find_gap(present, survey, tree.source.fork)
-    if gap and base.kind == "upstream":
-        return _compile([f"{base.path.name} is not the pin's own build: {gap}"])
-    repo = Repository(tree.source.git_dir)
-    old = old_tree(tree, base)
-    changes = repo.changes(old, tree.tree)
-    sorted_out = _sort_out(changes, repo, tree, survey, base)
-    outputs, notes = sorted_out["remake"], sorted_out["nothing"]
-    if reasons := sorted_out["compile"]:
-        return _compile(reasons)
-    found = {"configured": "", "under": ""}
-    if follow := sorted_out["trace"]:
-        traced = means.trace(changes, (old, tree.tree), present)
-        if traced is None or traced.unknown:
-            return _compile([*(traced.unknown if traced else ()), *follow])
-        notes += traced.idle
-        edits = [row for row in outputs if row["path"] == METADATA]
-        outputs = [*map(_row(_culprits(tree)), traced.effects), *edits]
-        under = digest(means.parts(graft=True))
-        found = {"configured": traced.configured, "under": under}
-    kept = len(present) - sum(o["path"] in present for o in outputs)
-    return {"route": "graft", "outputs": outputs, "taken": kept, "why": notes, **found}
+    @functools.cached_property
+    def needs(self) -> list[OwnWheel] | None:
+        """The wheels of other forks to compile against; None while one of them is not made."""
+        wheels = [self._needed(name) for name in self.build.needs]
+        return None if None in wheels else [wheel for wheel in wheels if wheel]
 
+    def inputs(self, *, graft: bool) -> BuildInputs:
+        return self._graft_inputs if graft else self._compile_inputs
 
-def _sort_out(
-    changes: Iterable[Change],
-    repo: Repository,
-    tree: PatchedTree,
-    survey: Survey,
-    base: Base,
-) -> dict[str, list[Any]]:
-    """Judge each change by itself: rows of outputs for `remake`, else lines that say why, by effect."""
-    facts, culprit = arrange(survey), _culprits(tree)
-    found: dict[str, list[Any]] = {
-        effect: [] for effect in ("compile", "trace", "remake", "nothing")
-    }
-    for change in changes:
-        by = culprit(change.path)
-        plain = change.path not in survey.reads and change.path not in facts.ships
-        if change.path == PYPROJECT and plain:
-            verdict = _judge_project(repo, change, base)
+    def plan(self, *, refused: str | None = None) -> Plan:
+        """Choose the cheapest plan; one on upstream's wheel that compiles nothing is never beaten."""
+        upstream = None if self.from_source else upstream_base(self.project, self.fork)
+        plan = self.on(upstream, refused=refused)
+        store = self.project.store
+        cheap = plan.route == "graft" and not plan.built and not plan.decision.undecided
+        known = plan.node_key and store.find("wheels", plan.node_key)
+        if self.from_source or refused or cheap or known:
+            return plan
+        parts, pending = self._build_parts(graft=True)
+        bases = [] if pending else built_bases(self.project, self.fork, parts)
+        others = [self.on(base) for base in bases]
+        # What made it a compile says more than that there is no base.
+        plans = [plan, *others] if upstream else [*others, plan]
+        return min(plans, key=lambda p: p.cost)
+
+    def on(self, base: Base | None, *, refused: str | None = None) -> Plan:
+        """Return the plan on one base."""
+
+        @functools.cache
+        def changes() -> list[Change]:
+            old = base.made_from(self.tree) if base else self.tree.source.tree
+            return self.repo.changes(old, self.tree.tree)
+
+        decision = self._decision(base, changes, refused)
+        graft = decision.route == "graft"
+        key_parts, pending = self._key_parts(decision, base if graft else None)
+        builds = not graft or decision.configured or decision.undecided
+        return Plan(
+            tree=self.tree,
+            decision=decision,
+            base=base if graft else None,
+            label=self.project.manifest.environment.label,
+            key_parts=key_parts,
+            pending=pending,
+            survey=self.build.survey,
+            inputs=self.inputs(graft=graft) if builds and self.needs is not None else None,
+            changes=changes,
+        )
+
+    def _decision(
+        self,
+        base: Base | None,
+        changes: Callable[[], list[Change]],
+        refused: str | None,
+    ) -> Decision:
+        """Return the decision, remembered if it was made before."""
+        if self.from_source or base is None:
+            why = "requested with --from-source" if self.from_source else "there is no base wheel"
+            return Decision(route="compile", why=(refused or why,))
+        store, key = self.project.store, self._decision_key(base)
+        if refused:
+            decision = Decision(route="compile", why=(refused,))
+            store.remember("plan", key, asdict(decision))
+            return decision
+        if (memo := store.memo("plan", key)) and self._still_holds(decision := _read(memo)):
+            return decision
+        decision = self._decide(base, changes())
+        if not decision.undecided:
+            store.remember("plan", key, asdict(decision))
+        return decision
+
+    def _still_holds(self, decision: Decision) -> bool:
+        """Say whether the tools are those that the decision was found with."""
+        if not decision.tools:
+            return True
+        parts, pending = self._build_parts(graft=True)
+        return bool(pending) or decision.tools == digest(parts)
+
+    def _decision_key(self, base: Base) -> str:
+        tree, survey, wheel = self.tree, self.build.survey, self.fork.upstream_wheel
+        return digest(
+            [RECIPE, tree.source.tree, tree.tree],
+            [tree.dev, *([p.name, p.sha256] for p in tree.series.patches)],
+            [base.kind, base.sha256],
+            [dict(survey.verbatim), sorted(survey.built), sorted(survey.reads)],
+            wheel and [wheel.distribution, *wheel.only_in_base, "", *wheel.only_in_build],
+            self.fork.version,
+        )
+
+    def _decide(self, base: Base, changes: list[Change]) -> Decision:
+        survey = self.build.survey
+        present = base.outputs
+        mismatch = base_mismatch(present, survey, self.fork)
+        if mismatch and base.kind == "upstream":
+            why = f"{base.path.name} is not the pin's own build: {mismatch}"
+            return Decision(route="compile", why=(why,))
+        culprit = patches_by_path(self.tree)
+        found = attribute_changes(changes, self.repo, survey, base, culprit)
+        if found.compile:
+            return Decision(route="compile", why=tuple(found.compile))
+        outputs = [Output(**row) for row in found.remake]
+        decision = Decision(route="graft", why=tuple(found.nothing))
+        if found.trace:
+            edits = [output for output in outputs if output.path == METADATA]
+            decision, traced = self._trace(base, changes, found.trace, decision)
+            outputs = [*(_output(effect, culprit) for effect in traced), *edits]
+        taken = len(present) - sum(output.path in present for output in outputs)
+        return replace(decision, outputs=tuple(outputs), taken=taken)
+
+    def _trace(
+        self,
+        base: Base,
+        changes: list[Change],
+        follow: list[str],
+        decision: Decision,
+    ) -> tuple[Decision, tuple[Effect, ...]]:
+        """Follow changes through the build."""
+        source = self.tree.source
+        if not can_follow(source):
+            return Decision(route="compile", why=tuple(follow)), ()
+        if not self.configure:
+            built = tuple(path for path in self.build.survey.built if path in base.outputs)
+            return replace(decision, undecided=tuple(follow), candidates=built), ()
+        inputs = self.inputs(graft=True)
+        traced = trace_changes(
+            source,
+            inputs,
+            changes,
+            (base.made_from(self.tree), self.tree.tree),
+            present=base.outputs,
+        )
+        if traced.unknown:
+            return Decision(route="compile", why=(*traced.unknown, *follow)), ()
+        parts, _ = self._build_parts(graft=True)
+        found = replace(
+            decision,
+            why=(*decision.why, *traced.idle),
+            configured=traced.configured,
+            tools=digest(parts),
+        )
+        return found, traced.effects
+
+    def _key_parts(
+        self, decision: Decision, base: Base | None
+    ) -> tuple[dict[str, str], tuple[str, ...]]:
+        """Return the content of the node key, and what its missing parts wait for."""
+        fork, label = self.fork, self.project.manifest.environment.label
+        parts = {
+            "tree": self.tree.tree,
+            "base": base.sha256 if base else "none",
+            "wheel": digest([fork.distribution, fork.version, label]),
+            "recipe": RECIPE,
+            "zlib": ZLIB,
+        }
+        if base:
+            rows = [[o.path, o.action, o.source] for o in decision.outputs]
+            parts["remade"] = digest(rows)
         else:
-            verdict = judge(change, facts)
-        line = f"{change.path}: {verdict.why} ({by})"
-        if verdict.effect == "remake":
-            for path in facts.ships.get(change.path, [METADATA]):
-                row = {"path": path, "source": change.path, "why": by}
-                found["remake"].append({**row, "action": "remake"})
-        elif verdict.effect == "nothing":
-            found["nothing"].append(f"{line}; nothing is remade for it")
+            parts["sbom"] = sbom.LAYOUT
+        if base and not decision.tools and not decision.undecided:
+            return parts, ()
+        build_parts, pending = self._build_parts(graft=base is not None)
+        return parts | build_parts, pending
+
+    def _build_parts(self, *, graft: bool) -> tuple[dict[str, str], tuple[str, ...]]:
+        return self._graft_parts if graft else self._compile_parts
+
+    @functools.cached_property
+    def _graft_parts(self) -> tuple[dict[str, str], tuple[str, ...]]:
+        return self._parts_of(self._graft_inputs)
+
+    @functools.cached_property
+    def _compile_parts(self) -> tuple[dict[str, str], tuple[str, ...]]:
+        return self._parts_of(self._compile_inputs)
+
+    def _parts_of(self, inputs: BuildInputs) -> tuple[dict[str, str], tuple[str, ...]]:
+        """Return the parts of the key that a build adds; raises MachineError only to `configure`."""
+        parts: dict[str, str] = {}
+        pending = []
+        try:
+            parts |= inputs.toolchain_parts
+        except MachineError as err:
+            if self.configure:
+                raise
+            pending.append(f"the toolchain: {err.message}")
+        if self.needs is None:
+            missing = [name for name in self.build.needs if self._needed(name) is None]
+            pending.append(f"the wheel of {' and '.join(missing)}, which it compiles against")
         else:
-            found[verdict.effect].append(line)
-    return found
+            parts["interface"] = interface_part(self.needs, self.project.store)
+        return parts, tuple(pending)
+
+    @functools.cached_property
+    def _graft_inputs(self) -> BuildInputs:
+        return replace(self._compile_inputs, fork=without_missing_tools(self.fork))
+
+    @functools.cached_property
+    def _compile_inputs(self) -> BuildInputs:
+        return BuildInputs(
+            context=self.project.context,
+            fork=self.fork,
+            build=self.build,
+            needs=self.needs or (),
+            epoch=self.tree.source.epoch,
+        )
+
+    def _needed(self, name: str) -> OwnWheel | None:
+        """Return another fork's wheel if it was made: in this run, or earlier as it is planned now."""
+        fork = self.project.manifest.forks[name]
+        if fork.locked_as in self.made or self.configure:
+            return self.made.get(fork.locked_as)
+        plan = plan_fork(
+            self.project, fork, from_source=self.from_source, dev=self.dev, made=self.made
+        )
+        return find_wheel(self.project, plan)
 
 
-def _row(culprit: Callable[[str], str]) -> Callable[[Effect], dict[str, str]]:
-    def row(effect: Effect) -> dict[str, str]:
-        by = dict.fromkeys(culprit(path) if "." in path else path for path in effect.by)
-        why = ", ".join(by)
-        named = {"path": effect.path, "action": effect.action, "source": effect.source}
-        return {**named, "why": why}
-
-    return row
+def _output(effect: Effect, culprit: Callable[[str], str]) -> Output:
+    by = dict.fromkeys(culprit(path) if "." in path else path for path in effect.by)
+    return Output(path=effect.path, action=effect.action, source=effect.source, why=", ".join(by))
 
 
-def _compile(reasons: list[str]) -> dict[str, object]:
-    nothing = {"outputs": [], "taken": 0, "configured": "", "under": ""}
-    return {"route": "compile", "why": reasons, **nothing}
+def _read(memo: Mapping[str, Any]) -> Decision:
+    outputs = tuple(Output(**row) for row in memo["outputs"])
+    lists = {name: tuple(memo[name]) for name in ("why", "undecided", "candidates")}
+    return Decision(**{**memo, **lists, "outputs": outputs})
 
 
-def find_gap(present: Iterable[str], survey: Survey, fork: Fork) -> str | None:
-    """Say in what the base's files differ from the pin's own outputs, or None.
-
-    auditwheel's folder of bundled libraries is in no build's own output, and in every repaired wheel.
-    """
-    upstream = fork.upstream_wheel
-    allowed = (
-        upstream.only_in_base if upstream else (),
-        upstream.only_in_build if upstream else (),
-    )
-    theirs = {n for n in present if not n.partition("/")[0].endswith(".libs")}
-    ours = survey.verbatim.keys() | set(survey.built)
-    for what, extra, globs in (
-        ("has", theirs - ours, allowed[0]),
-        ("lacks", ours - theirs, allowed[1]),
-    ):
-        odd = sorted(n for n in extra if not any(fnmatchcase(n, g) for g in globs))
-        if odd:
-            more = f" and {len(odd) - 1} more" if len(odd) > 1 else ""
-            return f"it {what} {odd[0]}{more}"
-    return None
-
-
-def _culprits(tree: PatchedTree) -> Callable[[str], str]:
-    found: dict[str, list[str]] = {}
-    for patch in tree.series.patches:
-        for path in {p for d in patch.diffs for p in (d.old, d.new) if p}:
-            found.setdefault(path, []).append(patch.name)
-    nobody = "the open work tree" if tree.dev else "no patch of the series"
-    return lambda path: ", ".join(found.get(path, [nobody]))
-
-
-def _judge_project(repo: Repository, change: Change, base: Base) -> Verdict:
-    """Compare pyproject.toml as data: a change of [project]'s dependency fields is an edit of METADATA."""
-    if change.status != "M":
-        return Verdict(effect="compile", why="it was added or removed")
-    try:
-        old, new = read_projects(repo, change)
-    except ValueError:
-        return Verdict(effect="compile", why="it cannot be read as TOML")
-    if old == new:
-        return Verdict(effect="nothing", why="it says the same")
-    changed = {f"[{k}]" for k in old.keys() | new.keys() if old.get(k) != new.get(k)}
-    if changed == {"[project]"}:
-        before, after = old["project"], new["project"]
-        keys = {k for k in before.keys() | after.keys() if before.get(k) != after.get(k)}
-        if keys <= set(metadata.EDITABLE):
-            return _judge_dependencies(base, before, after)
-        changed = {f"[project] {k}" for k in keys - set(metadata.EDITABLE)}
-    return Verdict(effect="compile", why=f"it changes {', '.join(sorted(changed))}")
-
-
-def _judge_dependencies(base: Base, before: dict[str, Any], after: dict[str, Any]) -> Verdict:
-    wheel = read_wheel(base.path, sha256=base.sha256)
-    try:
-        metadata.set_dependencies(wheel.metadata("METADATA"), before, after)
-    except InputError as err:
-        return Verdict(effect="compile", why=err.message)
-    return Verdict(effect="remake", why="it changes requirements only")
+def check_complete(plan: Plan) -> None:
+    """Raise BuildError for a plan that cannot be carried out yet."""
+    if plan.node_key is None:
+        reasons = [*plan.pending, *plan.decision.undecided]
+        raise BuildError(f"{plan.fork.name}: the plan is not complete: {'; '.join(reasons)}")

@@ -7,26 +7,25 @@ import json
 import posixpath
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from patchwheel.build.configure import configure
+from patchwheel.build.ninja import MADE
 from patchwheel.kit.digest import digest
 from patchwheel.kit.repo import Repository
 from patchwheel.plan.classify import CODE
-from patchwheel.plan.graph import MADE, Graph
+from patchwheel.plan.graph import Graph
 from patchwheel.plan.scan_references import LAYOUT, RARE, mentions, speaks
 from patchwheel.plan.system_headers import Outside
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-    from pathlib import Path
 
     from patchwheel.build.configure import Configured
-    from patchwheel.build.requirements import Shop
+    from patchwheel.build.inputs import BuildInputs
     from patchwheel.kit.repo import Blob, Change
     from patchwheel.kit.store import Store
     from patchwheel.manifest.lock import Survey
-    from patchwheel.manifest.model import Fork
     from patchwheel.plan.graph import Reach
     from patchwheel.source.fetch import Source
 
@@ -45,13 +44,13 @@ class Effect:
     """What becomes of one output: `source` is what it is copied or, marked, built from; `by` are the changed files."""
 
     path: str
-    action: str
+    action: Literal["remake", "add", "build", "remove"]
     source: str
     by: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Traced:
+class TraceResult:
     """What changes reach; `configured` is the tree whose configuration serves the build.
 
     `unknown` says what cannot be attributed to outputs, `idle` what reaches none.
@@ -112,18 +111,16 @@ class Memory:
                 self._store.remember("followed", key, {"names": names, "ends": rows})
 
 
-def trace(
+def trace_changes(
     source: Source,
-    fork: Fork,
-    survey: Survey,
+    inputs: BuildInputs,
     changes: Sequence[Change],
     trees: tuple[str, str],
     *,
     present: Collection[str],
-    environment: Path,
-    shop: Shop,
-) -> Traced:
+) -> TraceResult:
     """Follow the changes between two trees to the outputs of a base that has the files `present`."""
+    survey, store = inputs.build.survey, inputs.context.store
     repo = Repository(source.git_dir)
     changed = frozenset(change.path for change in changes)
     pin = repo.files(source.tree)
@@ -131,12 +128,12 @@ def trace(
     seen = {p for found in survey.opened.values() for p in found if p.endswith(".py")}
     settled = frozenset(seen | survey.opened.keys())
 
-    outside = Outside(environment, shop.store)
+    outside = Outside(inputs.environment, store)
     facts = digest(
         *(LAYOUT, FOLLOWED, outside.key, source.tree),
         {script: sorted(paths) for script, paths in survey.opened.items()},
     )
-    memory = Memory(shop.store, facts)
+    memory = Memory(store, facts)
 
     def side(tree: str, configured: Configured) -> Side:
         files = repo.files(tree)
@@ -145,7 +142,7 @@ def trace(
         graph = Graph(
             configured.edges,
             [*plain, *configured.made],
-            _mentions(repo, plain, configured, shop.store, source.tree),
+            _mentions(repo, plain, configured, store, source.tree),
             opened=survey.opened,
             settled=settled - differs,
             exits=outside.exits,
@@ -159,9 +156,9 @@ def trace(
             reached={},
         )
 
-    first = configure(trees[0], source, fork, environment, shop)
+    first = configure(trees[0], source, inputs)
     again = any(c.status != "M" or c.path in first.observed.reads for c in changes)
-    second = configure(trees[1], source, fork, environment, shop) if again else first
+    second = configure(trees[1], source, inputs) if again else first
     new = side(trees[1], second)
     old = side(trees[0], first) if again else new
     effects = [
@@ -193,7 +190,7 @@ def trace(
             unknown.append(f"{path}: the build reads it, and nothing says what for")
         elif CODE.fullmatch(path):
             idle.append(f"{path}: nothing that is built mentions it")
-    return Traced(
+    return TraceResult(
         effects=tuple(effects),
         configured=trees[1] if again else trees[0],
         unknown=tuple(unknown),

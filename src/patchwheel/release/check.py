@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 from patchwheel.build import cuda
 from patchwheel.build.requirements import env_key
 from patchwheel.kit.digest import digest, file_sha256
+from patchwheel.kit.distribution import Distribution
 from patchwheel.kit.errors import CheckError, InputError, MachineError
 from patchwheel.kit.files import write_atomically
-from patchwheel.manifest.lock import Distribution
 from patchwheel.release.files import (
     PYLOCK,
     SIMPLE,

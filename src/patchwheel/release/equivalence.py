@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Literal
 
+from patchwheel.build.backend import check_machine
 from patchwheel.kit.errors import CheckError, first
+from patchwheel.plan.plan import Planner
+from patchwheel.series.patched import patched_tree
+from patchwheel.wheel.build import build_needs, build_wheel
+from patchwheel.wheel.make import make_wheel
 from patchwheel.wheelfile.read import output_names, read_wheel
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    from patchwheel.wheel.make import Wheel
+    from patchwheel.manifest.model import Fork
+    from patchwheel.project import Project
+    from patchwheel.series.apply import PatchedTree
+    from patchwheel.wheel.make import BuiltWheel
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,8 +64,28 @@ class Content:
     record: Mapping[str, Any]
 
 
-def prove(graft: Wheel, compiled: Wheel, pin: Callable[[], Wheel]) -> Proof:
-    """Compare; `pin` compiles the pin without a series, which shows what the series changes of built files."""
+def check_equivalence(project: Project, fork: Fork, *, dev: bool = False) -> Proof:
+    """Compare a fork's graft with a compile of its tree and, on upstream's base, of the pin."""
+    made: dict[str, BuiltWheel] = {}
+    # A compile may need more than the graft, which would be made for nothing.
+    check_machine(fork, store=project.store)
+    tree = patched_tree(project, fork, dev=dev)
+    graft = build_wheel(project, fork, dev=dev, made=made)
+    # Against the same wheels as the graft: another SciPy would make another scikit-learn.
+    build_needs(project, fork, dev=dev, made=made)
+
+    def compiled(tree: PatchedTree) -> BuiltWheel:
+        planner = Planner(project, tree, from_source=True, made=made, configure=True)
+        return make_wheel(planner.plan(), project.store)
+
+    unpatched = replace(
+        tree, tree=tree.source.tree, series=replace(tree.series, patches=()), dev=False
+    )
+    return compare(graft, compiled(tree), lambda: compiled(unpatched))
+
+
+def compare(graft: BuiltWheel, compiled: BuiltWheel, pin: Callable[[], BuiltWheel]) -> Proof:
+    """Compare; `pin` compiles the pin without a series, which shows the effect of the series."""
     one, two = _content(graft.path), _content(compiled.path)
     fork, base = graft.plan.fork, graft.plan.base
     changed: frozenset[str] | None = None

@@ -15,13 +15,15 @@ from patchwheel.guest import CLOCK_SOURCE
 from patchwheel.kit import process
 from patchwheel.kit.errors import BuildError, CheckError, first
 from patchwheel.kit.store import Store
+from patchwheel.wheel.build import build_needs, build_wheel
 from patchwheel.wheelfile.read import read_wheel
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from patchwheel.manifest.model import Manifest
-    from patchwheel.wheel.make import Wheel
+    from patchwheel.manifest.model import Fork
+    from patchwheel.project import Project
+    from patchwheel.wheel.make import BuiltWheel
 
 UMASK = 0o077
 DIFFOSCOPE = ".diffoscope.txt"
@@ -69,26 +71,38 @@ class Rebuilt:
             )
 
 
+def check_reproducible(project: Project, fork: Fork) -> Rebuilt:
+    """Compile a fork again with another store, home and project folder, and compare.
+
+    The wheels that it compiles against are not made again. Raises BuildError when the fork cannot
+    be built there at all.
+    """
+    made: dict[str, BuiltWheel] = {}
+    wheel = build_wheel(project, fork, from_source=True, made=made)
+    needs = build_needs(project, fork, from_source=True, made=made)
+    options = ["--python", str(project.context.interpreter.path)]
+    options += ["--sandbox", project.context.sandbox]
+    options += ["--jobs", str(project.context.jobs)] if project.context.jobs else []
+    options += ["--offline"] if project.context.offline else []
+    options += ["--variant", fork.variant] if fork.variant else []
+    return build_again(project, wheel, needs, options)
+
+
 def build_again(
-    wheel: Wheel,
-    needs: Sequence[Wheel],
-    manifest: Manifest,
-    store: Store,
+    project: Project,
+    wheel: BuiltWheel,
+    needs: Sequence[BuiltWheel],
     options: Sequence[str],
 ) -> Rebuilt:
-    """Compile the wheel's fork with a store, a home and a project elsewhere, and compare; `needs` are not made again.
-
-    Raises BuildError when there it cannot be built at all.
-    """
+    """Compile the wheel's fork under varied conditions and compare."""
+    store = project.store
     log = store.log(wheel.fork, "rebuild")
     with store.scratch() as folder:
-        project, home, other = (folder / name for name in ("project", "home", "store"))
+        copy, home, other = (folder / name for name in ("project", "home", "store"))
         Store(other).ensure()
-        for path in (project, home, other / "memo", other / "wheels", folder / "tmp"):
+        for path in (copy, home, other / "memo", other / "wheels", folder / "tmp"):
             path.mkdir(parents=True)
-        for file in (manifest.path, manifest.lock_path):
-            shutil.copy(file, project)
-        shutil.copytree(manifest.root / "patches", project / "patches")
+        project.copy_to(copy)
         for inside in Path.home().iterdir():
             (home / inside.name).symlink_to(inside)
         for name in SHARED:
@@ -102,16 +116,16 @@ def build_again(
         places[CLOCK] = _clock(folder, store)
         env |= {name: str(place) for name, place in places.items()} | CIRCUMSTANCES
         words = [sys.executable, "-m", "patchwheel", "build", wheel.fork]
-        words += ["--from-source", "--manifest", manifest.path.name, *options]
+        words += ["--from-source", "--manifest", project.manifest.path.name, *options]
         try:
-            process.logged(words, cwd=project, env=env, log=log, umask=UMASK)
+            process.logged(words, cwd=copy, env=env, log=log, umask=UMASK)
         except process.CommandError as err:
             raise BuildError(
                 f"{wheel.fork}: cannot be built in other circumstances",
                 tail=err.tail,
                 log=err.log,
             ) from err
-        [again] = (project / "dist").glob("*.whl")
+        [again] = (copy / "dist").glob("*.whl")
         same = again.read_bytes() == wheel.path.read_bytes()
         kept = None if same else log.with_name(again.name)
         differences: list[str] = []

@@ -15,16 +15,20 @@ from patchwheel.patch.lint import check_requires, warnings
 from patchwheel.patch.simulate import MisfitError
 from patchwheel.series.apply import REPORT, apply_series, replay
 from patchwheel.series.files import SERIES, check_patch, load_series, read_patch
-from patchwheel.series.worktree import BASE, EXPORTED, FETCH, WorkTree
+from patchwheel.series.patched import load_all_series, patched_tree
+from patchwheel.series.worktree import BASE, EXPORTED, FETCH, WorkTree, open_work
 from patchwheel.series.writer import name_patches, write_series
+from patchwheel.source.fetch import fetch_source
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from patchwheel.kit.store import Store
+    from patchwheel.manifest.model import Fork
     from patchwheel.patch.mail import Mail
     from patchwheel.patch.simulate import Replay
+    from patchwheel.project import Project
     from patchwheel.series.files import Patch, Series
     from patchwheel.source.fetch import Source
 
@@ -50,7 +54,27 @@ class ExportResult:
     warnings: tuple[str, ...]
 
 
-def export(
+def export_series(
+    project: Project, fork: Fork, *, check: bool = False, exact: bool = False
+) -> ExportResult:
+    """Write the open work tree's commits to the fork's series; with `exact` unchanged patches too.
+
+    With `check` nothing is written; without a work tree the series itself is opened for it.
+    """
+    folder, store = project.work_folder(fork), project.store
+    source, others = fetch_source(project, fork), load_all_series(project)
+    if folder.exists() or not check:
+        with project.exclusive(fork):
+            return export_commits(
+                folder, source, store=store, check=check, exact=exact, others=others
+            )
+    with store.scratch() as scratch:
+        folder = scratch / fork.name
+        open_work(patched_tree(project, fork), folder, store=store)
+        return export_commits(folder, source, store=store, check=check, exact=exact, others=others)
+
+
+def export_commits(
     folder: Path,
     source: Source,
     *,

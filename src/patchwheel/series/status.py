@@ -10,13 +10,17 @@ from patchwheel.kit.errors import InputError, PatchError
 from patchwheel.patch.lint import warnings
 from patchwheel.patch.simulate import MisfitError
 from patchwheel.series.apply import apply_series, replay
-from patchwheel.series.files import check_patch
+from patchwheel.series.files import check_patch, load_series
+from patchwheel.source.fetch import fetch_source
+from patchwheel.source.index import latest_version
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from patchwheel.kit.store import Store
+    from patchwheel.manifest.model import Fork
     from patchwheel.patch.simulate import Replay
+    from patchwheel.project import Project
     from patchwheel.series.files import Patch, Series
     from patchwheel.source.fetch import Source
 
@@ -68,6 +72,23 @@ class ForkStatus:
 
     def to_json(self) -> dict[str, object]:
         return {**dataclasses.asdict(self), "ok": self.ok}
+
+
+def status_of_fork(project: Project, fork: Fork) -> ForkStatus:
+    """Try every patch of a fork, and ask the index for upstream's newest version unless offline."""
+
+    def newest() -> str | None:
+        offline = project.context.offline
+        return None if offline else latest_version(project.context.index, fork.name)
+
+    return fork_status(
+        fetch_source(project, fork),
+        load_series(fork.patches),
+        store=project.store,
+        commit=project.lock.forks[fork.name].commit,
+        wheel=next((p.name.split("-")[1] for p in project.wheels_of(fork)), None),
+        newest=newest,
+    )
 
 
 def fork_status(

@@ -13,15 +13,13 @@ from typing import TYPE_CHECKING
 
 from patchwheel.kit.errors import CheckError, first
 from patchwheel.kit.repo import Blob, Repository
-from patchwheel.source.fetch import fetch
+from patchwheel.source.fetch import fetch_pin
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Iterable, Mapping
 
-    from patchwheel.kit.progress import Report
-    from patchwheel.kit.store import Store
+    from patchwheel.kit.context import Context
     from patchwheel.manifest.model import Fork
-    from patchwheel.source.index import IndexConfig
 
 LINK = "120000"
 # Written by a build backend, never by a build: it holds metadata and lists of files.
@@ -59,20 +57,13 @@ class PinReport:
     left_out: tuple[LeftOut, ...]
 
 
-def check_pin(
-    fork: Fork,
-    *,
-    store: Store,
-    index: Callable[[], IndexConfig],
-    report: Report,
-    offline: bool = False,
-) -> PinReport:
+def check_pin(context: Context, fork: Fork) -> PinReport:
     """Compare the pin's sdist with its commit, submodules included and links resolved.
 
     Raises InputError when one of them cannot be had, CheckError for a difference without an explanation.
     """
-    sdist = fetch(fork, store=store, index=index, report=report, offline=offline, origin="sdist")
-    upstream = fetch(fork, store=store, index=index, report=report, offline=offline, origin="git")
+    sdist = fetch_pin(context, fork, origin="sdist")
+    upstream = fetch_pin(context, fork, origin="git")
     repo = Repository(sdist.git_dir)
     found = _Comparison(repo, published=sdist.tree, upstream=upstream.tree)
     name = fork.sdist.filename if fork.sdist else ""

@@ -24,13 +24,10 @@ from patchwheel.source.http import (
 from patchwheel.source.index import find_file
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     import requests
 
+    from patchwheel.kit.context import Context
     from patchwheel.kit.progress import Report
-    from patchwheel.kit.store import Store
-    from patchwheel.source.index import IndexConfig
     from patchwheel.source.simple import IndexFile
 
 # A connection that is cut loses at most one piece; what came before is kept.
@@ -39,38 +36,29 @@ PARTIAL = 206
 RANGE_REFUSED = 416
 
 
-def download(
-    project: str,
-    filename: str,
-    sha256: str,
-    *,
-    store: Store,
-    index: Callable[[], IndexConfig],
-    report: Report,
-    offline: bool,
-) -> Path:
+def download_file(context: Context, project: str, filename: str, sha256: str) -> Path:
     """Return the path of the file in the store, downloaded if it is not there; its hash was checked just now.
 
     Raises InputError when no index has it, no server sends it whole, or what it sends is not what is pinned.
     """
 
     def make(folder: Path) -> None:
-        if offline:
+        if context.offline:
             raise InputError(
                 f"{filename} is not in the store, and nothing is downloaded offline",
-                where=store.path("files", sha256),
+                where=context.store.path("files", sha256),
                 hint="run once without --offline",
             )
-        file = find_file(index(), project, filename)
+        file = find_file(context.index, project, filename)
         if file.sha256 not in {None, sha256}:
             raise _other_bytes(file, sha256, str(file.sha256), "the index lists")
-        _Fetch(file, folder / filename, sha256, report).run()
+        _Fetch(file, folder / filename, sha256, context.progress).run()
 
-    path = store.get("files", sha256, make) / filename
+    path = context.store.get("files", sha256, make) / filename
     if not path.exists():
         # The same bytes were stored under another name; installers read the name, so it must be true.
-        store.remove("files", sha256)
-        path = store.get("files", sha256, make) / filename
+        context.store.remove("files", sha256)
+        path = context.store.get("files", sha256, make) / filename
     return path
 
 

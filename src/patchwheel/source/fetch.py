@@ -7,18 +7,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from patchwheel.kit.digest import digest
-from patchwheel.kit.errors import InputError, MachineError
+from patchwheel.kit.errors import InputError, MachineError, ManifestError
 from patchwheel.kit.repo import GitError, Repository
 from patchwheel.source.git_remote import EARLIEST, Remote, refuse
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
-    from patchwheel.kit.progress import Report
+    from patchwheel.kit.context import Context
     from patchwheel.kit.store import Store
     from patchwheel.manifest.model import Fork
-    from patchwheel.source.index import IndexConfig
+    from patchwheel.project import Project
 
 Origin: TypeAlias = Literal["sdist", "git"]
 
@@ -40,19 +40,26 @@ class Source:
     commit: str | None = None
 
 
-def fetch(
-    fork: Fork,
-    *,
-    store: Store,
-    index: Callable[[], IndexConfig],
-    report: Report,
-    offline: bool = False,
-    origin: Origin | None = None,
-) -> Source:
-    """Return the fork's pin; when it was fetched before, nothing is opened or run.
+def fetch_source(project: Project, fork: Fork) -> Source:
+    """Return the fork's pin as a git tree; raises ManifestError unless it is the locked tree."""
+    locked = project.lock.tree(fork)
+    source = fetch_pin(project.context, fork)
+    if source.tree != locked:
+        raise ManifestError(
+            f"{fork.name}: the source tree is {source.tree}",
+            where=project.lock.path,
+            expected=f"{locked}, which was locked for this pin",
+            hint="run `patchwheel lock` if the pin is right",
+        )
+    return source
 
-    Raises InputError when what is pinned cannot be had or is not what is there.
+
+def fetch_pin(context: Context, fork: Fork, *, origin: Origin | None = None) -> Source:
+    """Return a pin as a git tree, locked or not; one that was fetched before needs no process.
+
+    Raises InputError when the pin cannot be downloaded or its content does not match.
     """
+    store = context.store
     origin = origin or ("sdist" if fork.sdist else "git")
     git_dir = git_folder(store, fork)
     # A pin with an sdist leaves the commit out, but a tree from git depends on it.
@@ -62,16 +69,13 @@ def fetch(
     if known is None:
         sdist = None
         if origin == "sdist":
-            sdist = _sdist(fork, store, index, report, offline=offline)
+            sdist = _sdist(context, fork)
         with _using(fork, store):
             # Another process may have fetched it while we waited.
             known = _known(store, git_dir, key)
             if known is None:
                 repo = Repository.bare(git_dir)
-                if sdist:
-                    known = _from_sdist(repo, sdist)
-                else:
-                    known = Remote(fork, repo, report, offline=offline).fetch()
+                known = _from_sdist(repo, sdist) if sdist else Remote(context, fork, repo).fetch()
                 _keep(repo, key, known, f"{fork.name}: {origin}")
                 store.remember("source", key, known)
     commit = known.get("commit")
@@ -89,27 +93,12 @@ def git_folder(store: Store, fork: Fork) -> Path:
     return store.root / "git" / f"{fork.name}.git"
 
 
-def _sdist(
-    fork: Fork,
-    store: Store,
-    index: Callable[[], IndexConfig],
-    report: Report,
-    *,
-    offline: bool,
-) -> Path:
-    from patchwheel.source.download import download
+def _sdist(context: Context, fork: Fork) -> Path:
+    from patchwheel.source.download import download_file
 
     if fork.sdist is None:
         refuse(fork, "the pin names no sdist", hint="add `sdist` to the fork")
-    return download(
-        fork.name,
-        fork.sdist.filename,
-        fork.sdist.sha256,
-        store=store,
-        index=index,
-        report=report,
-        offline=offline,
-    )
+    return download_file(context, fork.name, fork.sdist.filename, fork.sdist.sha256)
 
 
 def _from_sdist(repo: Repository, path: Path) -> dict[str, object]:

@@ -17,7 +17,7 @@ from patchwheel.source.http import redacted
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from patchwheel.kit.progress import Report
+    from patchwheel.kit.context import Context
     from patchwheel.kit.repo import Repository
     from patchwheel.manifest.model import Fork
 
@@ -38,14 +38,14 @@ LOCAL = re.compile(r"file://|/|\./|\.\./")
 class Remote:
     """Upstream's repository and those of its submodules, fetched into one bare repository."""
 
-    def __init__(self, fork: Fork, repo: Repository, report: Report, *, offline: bool) -> None:
+    def __init__(self, context: Context, fork: Fork, repo: Repository) -> None:
         if fork.git is None:
             refuse(fork, "the pin names no repository", hint="add `git` to the fork")
         self.fork = fork
         self.url = fork.git
         self.repo = repo
-        self.report = report
-        self.offline = offline
+        self.progress = context.progress
+        self.offline = context.offline
 
     def fetch(self) -> dict[str, object]:
         """Return the commit, its time, and the tree of its files with those of the submodules."""
@@ -90,7 +90,7 @@ class Remote:
         shown = redacted(url)
         if self.offline:
             self.unreachable(f"{what} {commit} of {shown} is not in the store")
-        self.report.say(f"{self.fork.name}: fetching {commit[:12]} from {shown}")
+        self.progress.say(f"{self.fork.name}: fetching {commit[:12]} from {shown}")
         flags = ("fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--force")
         try:
             self.run(url, *flags, "--depth=1", "--", url, commit)
@@ -189,7 +189,7 @@ class Remote:
                 for pack in packs.glob("tmp_pack_*"):
                     with contextlib.suppress(OSError):  # whole now, and renamed
                         most = max(most, pack.stat().st_size)
-                        self.report.progress(what, most, None)
+                        self.progress.progress(what, most, None)
 
         thread = Thread(target=watch, daemon=True)
         thread.start()
@@ -199,7 +199,7 @@ class Remote:
             ended.set()
             thread.join()
             if most:
-                self.report.progress(what, most, most)
+                self.progress.progress(what, most, most)
 
     def no_address(self, path: str) -> Never:
         refuse(self.fork, f"submodule {path} has no url in .gitmodules")

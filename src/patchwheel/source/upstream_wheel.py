@@ -5,20 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from patchwheel.kit.errors import InputError
-from patchwheel.source.download import download
+from patchwheel.source.download import download_file
 from patchwheel.source.index import project_files
 from patchwheel.wheelfile.metadata import field
 from patchwheel.wheelfile.read import read_wheel
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
     from pathlib import Path
 
+    from patchwheel.kit.context import Context
     from patchwheel.kit.interpreter import Interpreter
-    from patchwheel.kit.progress import Report
-    from patchwheel.kit.store import Store
     from patchwheel.manifest.model import Fork
-    from patchwheel.source.index import IndexConfig
     from patchwheel.source.simple import IndexFile
 
 # First what runs on every machine that we support, then what needs a newer glibc.
@@ -26,26 +24,18 @@ GLIBC = (*range(28, 4, -1), *range(29, 60))
 LEGACY = {17: "manylinux2014", 12: "manylinux2010", 5: "manylinux1"}
 
 
-def fetch_wheel(
-    fork: Fork,
-    interpreter: Interpreter,
-    *,
-    store: Store,
-    index: Callable[[], IndexConfig],
-    report: Report,
-    offline: bool,
-) -> tuple[Path, str] | None:
+def fetch_wheel(context: Context, fork: Fork) -> tuple[Path, str] | None:
     """Return upstream's wheel for this Python and its sha256, or None when there is none.
 
     Raises InputError when the index does not say what the file's bytes are.
     """
     if fork.upstream_wheel is None:
         return None
-    files = project_files(index(), fork.distribution)
-    found = choose_wheel(files, fork.version, interpreter)
+    files = project_files(context.index, fork.distribution)
+    found = choose_wheel(files, fork.version, context.interpreter)
     if found is None:
-        report.say(
-            f"{fork.name}: upstream has no wheel of {fork.version} for {interpreter.tag}: every change compiles"
+        context.progress.say(
+            f"{fork.name}: upstream has no wheel of {fork.version} for {context.interpreter.tag}: every change compiles"
         )
         return None
     if found.sha256 is None:
@@ -53,15 +43,7 @@ def fetch_wheel(
             f"the index gives no sha256 for {found.filename}",
             expected="an index that names the sha256 of its files",
         )
-    path = download(
-        fork.distribution,
-        found.filename,
-        found.sha256,
-        store=store,
-        index=index,
-        report=report,
-        offline=offline,
-    )
+    path = download_file(context, fork.distribution, found.filename, found.sha256)
     return path, found.sha256
 
 

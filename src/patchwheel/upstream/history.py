@@ -13,8 +13,7 @@ from patchwheel.source.git_remote import Remote, refuse
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from patchwheel.kit.progress import Report
-    from patchwheel.kit.store import Store
+    from patchwheel.kit.context import Context
     from patchwheel.manifest.model import Fork
     from patchwheel.source.fetch import Source
 
@@ -26,16 +25,16 @@ REFS = ("+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*")
 class History:
     """The branches and tags of a fork's upstream, as they were when they were last asked for."""
 
-    def __init__(self, fork: Fork, store: Store, report: Report, *, offline: bool) -> None:
+    def __init__(self, context: Context, fork: Fork) -> None:
         self.fork = fork
-        self.offline = offline
-        self.report = report
-        store.ensure()
+        self.offline = context.offline
+        self.progress = context.progress
+        context.store.ensure()
         # Apart from the sources: a repository with holes asks the network for what it lacks.
         # And one for each address: what is borrowed from a folder is not found in another.
         name = f"{fork.name}-upstream-{digest(fork.git)[:12]}.git"
-        self.repo = Repository.bare(store.root / "git" / name)
-        self.remote = Remote(fork, self.repo, report, offline=offline)
+        self.repo = Repository.bare(context.store.root / "git" / name)
+        self.remote = Remote(context, fork, self.repo)
 
     def update(self) -> None:
         """Fetch what is new; raises InputError when the remote cannot be reached, or offline when nothing is there."""
@@ -49,7 +48,7 @@ class History:
             return
         url = self.remote.url
         self.borrow(url)
-        self.report.say(f"{self.fork.name}: fetching upstream's history")
+        self.progress.say(f"{self.fork.name}: fetching upstream's history")
         self.repo.git("config", "remote.upstream.url", url)
         self.remote.run(url, *FETCH, "--prune", "upstream", *REFS)
 

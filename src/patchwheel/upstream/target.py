@@ -10,15 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 from patchwheel.kit.digest import digest
 from patchwheel.kit.errors import InputError, PatchError
+from patchwheel.locking.write import write_lock
 from patchwheel.manifest.model import VERSION
-from patchwheel.pipeline import Pipeline
 from patchwheel.series.files import check_patch, load_series
+from patchwheel.series.patched import load_all_series, patched_tree
+from patchwheel.source.fetch import fetch_pin, fetch_source
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from patchwheel.kit.repo import Repository
     from patchwheel.manifest.model import Fork
+    from patchwheel.project import Project
     from patchwheel.series.export import ExportResult
     from patchwheel.source.fetch import Source
     from patchwheel.upstream.forecast import Forecast
@@ -29,7 +32,7 @@ VERSION_FILE = re.compile(r"pyproject\.toml|([^/]+/){1,2}(__init__|_version|vers
 STATED = re.compile(r"""(?m)^__version__ = ["']([^"']+)["']""")
 
 
-def forecasts(pipeline: Pipeline, fork: Fork, refs: Sequence[str]) -> list[Forecast]:
+def forecasts(project: Project, fork: Fork, refs: Sequence[str]) -> list[Forecast]:
     """Follow the fork's series to tags, branches, commits and releases of upstream's.
 
     Where upstream's repository cannot be reached, releases are read from their sdists, and no commit is named.
@@ -41,7 +44,7 @@ def forecasts(pipeline: Pipeline, fork: Fork, refs: Sequence[str]) -> list[Forec
     patches = load_series(fork.patches).patches
     for patch in patches:
         check_patch(patch)
-    history = upstream_history(pipeline, fork)
+    history = upstream_history(project, fork)
     base = history.base() if history else ""
     found = []
     for ref in refs:
@@ -49,7 +52,7 @@ def forecasts(pipeline: Pipeline, fork: Fork, refs: Sequence[str]) -> list[Forec
             span = Span(ref=ref, base=base, tip=tip)
             found.append(forecast(history.repo, patches, span, have=history.have))
             continue
-        released = release(pipeline, fork, ref)
+        released = release(project, fork, ref)
         repo = Repository(released.git_dir)
         verdicts = tried(repo.files(released.tree), repo.read, patches)
         outlooks = map(plain, (p.name for p in patches), verdicts)
@@ -57,56 +60,56 @@ def forecasts(pipeline: Pipeline, fork: Fork, refs: Sequence[str]) -> list[Forec
     return found
 
 
-def remember_forecasts(pipeline: Pipeline, fork: Fork, found: Sequence[Forecast]) -> dict[str, Any]:
+def remember_forecasts(project: Project, fork: Fork, found: Sequence[Forecast]) -> dict[str, Any]:
     """Note forecasts by ref and return what was noted the last time."""
-    key = digest(str(pipeline.manifest.path), fork.name)
-    known: dict[str, Any] = pipeline.store.memo("forecasts", key) or {}
+    key = digest(str(project.manifest.path), fork.name)
+    known: dict[str, Any] = project.store.memo("forecasts", key) or {}
     new: dict[str, object] = {row.ref: row.to_json()["patches"] for row in found}
-    pipeline.store.remember("forecasts", key, {**known, **new})
+    project.store.remember("forecasts", key, {**known, **new})
     return known
 
 
-def release(pipeline: Pipeline, fork: Fork, version: str) -> Source:
+def release(project: Project, fork: Fork, version: str) -> Source:
     """Return another release of a fork's upstream, from its sdist."""
     from patchwheel.source.index import find_sdist
 
     if version == fork.version:
-        return pipeline.source(fork)
-    sdist = find_sdist(pipeline.index, fork.name, version)
+        return fetch_source(project, fork)
+    sdist = find_sdist(project.context.index, fork.name, version)
     pin = replace(fork, version=version, git=None, tag=None, commit=None, sdist=sdist)
-    return pipeline.fetched(pin, "sdist")
+    return fetch_pin(project.context, pin, origin="sdist")
 
 
-def upstream_history(pipeline: Pipeline, fork: Fork) -> History | None:
+def upstream_history(project: Project, fork: Fork) -> History | None:
     """Return upstream's commits as they are now, or None, and why, where its repository cannot be reached."""
     from patchwheel.upstream.history import History
 
     try:
-        history = History(fork, pipeline.store, pipeline.report, offline=pipeline.options.offline)
+        history = History(project.context, fork)
         history.update()
     except InputError as err:
-        pipeline.report.say(f"{err.message}; only releases can be had")
+        project.progress.say(f"{err.message}; only releases can be had")
         return None
     return history
 
 
-def target(pipeline: Pipeline, fork: Fork, ref: str) -> Source:
+def target(project: Project, fork: Fork, ref: str) -> Source:
     """Return a tag, branch or commit of upstream's, or a release, as a source with the pin that it would have.
 
     A release is its sdist, with the tag named like the one of today's pin, where the repository has it.
     """
-    history = upstream_history(pipeline, fork)
+    history = upstream_history(project, fork)
     commit = history.resolve(ref) if history else None
     version = ref.removeprefix("v")
     tag = (fork.tag or "").replace(fork.version, version) or None
     try:
-        released = release(pipeline, fork, version)
+        released = release(project, fork, version)
     except InputError:
         if history is None or commit is None:
             raise
         version = stated_version(history, commit)
         pin = replace(fork, version=version, tag=None, commit=commit, sdist=None)
-        return pipeline.fetched(pin, "git")
+        return fetch_pin(project.context, pin, origin="git")
     named = replace(released.fork, git=fork.git, tag=tag, commit=commit)
     return replace(released, fork=named)
 
@@ -131,7 +134,7 @@ def stated_version(history: History, commit: str) -> str:
     return str(*found)
 
 
-def preview_rebase(pipeline: Pipeline, fork: Fork, ref: str) -> tuple[Merged, ...]:
+def preview_rebase(project: Project, fork: Fork, ref: str) -> tuple[Merged, ...]:
     """Merge the fork's series onto another state of upstream's, in memory."""
     from patchwheel.kit.repo import Repository
     from patchwheel.upstream.merge import Ends, preview
@@ -146,78 +149,78 @@ def preview_rebase(pipeline: Pipeline, fork: Fork, ref: str) -> tuple[Merged, ..
         )
         return preview(repo, tree.series.patches, ends, have=have)
 
-    tree, history = pipeline.tree(fork), upstream_history(pipeline, fork)
+    tree, history = patched_tree(project, fork), upstream_history(project, fork)
     have: Callable[[Iterable[str]], None] = lambda _oids: None  # noqa: E731
     if history and (commit := history.resolve(ref)):
         history.take(tree.source)
         have = history.have
         return merged(history.repo, history.repo.tree_of(commit))
-    released = release(pipeline, fork, ref)
+    released = release(project, fork, ref)
     return merged(Repository(released.git_dir), released.tree)
 
 
-def start_rebase(pipeline: Pipeline, fork: Fork, ref: str) -> ExportResult:
+def start_rebase(project: Project, fork: Fork, ref: str) -> ExportResult:
     from patchwheel.upstream import rebase
 
-    folder = pipeline.work_folder(fork)
-    with pipeline.alone(fork):
+    folder = project.work_folder(fork)
+    with project.exclusive(fork):
         if rebase.is_begun(folder):
             raise PatchError(
                 f"a rebase of {fork.name} is going on",
                 where=folder,
                 hint=f"`patchwheel rebase {fork.name} --continue`, --skip or --abort",
             )
-        onto = target(pipeline, fork, ref)
+        onto = target(project, fork, ref)
         rebase.start(
-            pipeline.tree(fork),
+            patched_tree(project, fork),
             onto,
             folder,
-            store=pipeline.store,
-            say=pipeline.report.say,
+            store=project.store,
+            say=project.progress.say,
         )
-        return finish_rebase(pipeline, fork)
+        return finish_rebase(project, fork)
 
 
-def proceed_rebase(pipeline: Pipeline, fork: Fork, how: str) -> ExportResult | None:
+def proceed_rebase(project: Project, fork: Fork, how: str) -> ExportResult | None:
     from patchwheel.kit import transaction
     from patchwheel.upstream import rebase
 
-    folder = pipeline.work_folder(fork)
-    with pipeline.alone(fork):
+    folder = project.work_folder(fork)
+    with project.exclusive(fork):
         if how == "abort":
             rebase.abort(folder)
-            transaction.unstage(pipeline.manifest.root, fork.name)
+            transaction.unstage(project.manifest.root, fork.name)
             return None
         rebase.proceed(folder, how)
-        return finish_rebase(pipeline, fork)
+        return finish_rebase(project, fork)
 
 
-def finish_rebase(pipeline: Pipeline, fork: Fork) -> ExportResult:
+def finish_rebase(project: Project, fork: Fork) -> ExportResult:
     """Make pin, lock and series of the rebased work tree beside the project, then put them in place together."""
     from patchwheel.kit import transaction
-    from patchwheel.series.export import export
+    from patchwheel.series.export import export_commits
     from patchwheel.upstream import rebase
 
-    root, folder = pipeline.manifest.root, pipeline.work_folder(fork)
+    root, folder = project.manifest.root, project.work_folder(fork)
     going = rebase.begun(folder)
     # Tried before, and cut off: it can be done again.
     rebase.unsettle(folder)
-    staged = transaction.stage(root, pipeline.manifest.path, pipeline.manifest.lock_path, fork.name)
+    staged = transaction.stage(root, project.manifest.path, project.manifest.lock_path, fork.name)
     try:
-        manifest = staged / pipeline.manifest.path.name
+        manifest = staged / project.manifest.path.name
         text = rebase.with_pin(manifest.read_text("utf-8"), fork.name, going.pin)
         manifest.write_text(text, encoding="utf-8")
-        other = Pipeline(replace(pipeline.options, manifest=manifest), pipeline.report)
+        other = project.with_manifest(manifest)
         moved = other.manifest.forks[fork.name]
-        onto = other.fetched(moved, "sdist" if moved.sdist else "git")
+        onto = fetch_pin(other.context, moved)
         rebase.settle(folder, onto)
-        result = export(folder, onto, store=pipeline.store, others=pipeline.patches())
-        other.write_lock([fork.name], force=False)
+        result = export_commits(folder, onto, store=project.store, others=load_all_series(project))
+        write_lock(other, [fork.name])
     except BaseException:
         rebase.unsettle(folder)
         shutil.rmtree(staged, ignore_errors=True)
         raise
-    names = [pipeline.manifest.lock_path.name, pipeline.manifest.path.name]
+    names = [project.manifest.lock_path.name, project.manifest.path.name]
     then = rebase.state_of(folder)
     transaction.commit(root, staged, names, fork.name, then=then)
     return result

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from patchwheel.kit import process
-from patchwheel.kit.errors import UnfitError
+from patchwheel.kit.errors import GraftNotPossible
 from patchwheel.wheelfile.elf import read_library
 
 if TYPE_CHECKING:
@@ -68,11 +68,11 @@ def check_makers(name: str, content: bytes, made_with: Mapping[str, str]) -> Non
     wanted = made_with.get("cython")
     if wanted and cython - {wanted}:
         found = ", ".join(sorted(cython))
-        raise UnfitError(f"{name} was made by Cython {found}, and its base by {wanted}")
+        raise GraftNotPossible(f"{name} was made by Cython {found}, and its base by {wanted}")
     numpy = max(map(_version, NUMPY.findall(content)), default=())
     if "numpy-target" in made_with and numpy > _version(made_with["numpy-target"].encode()):
         found = ".".join(map(str, numpy))
-        raise UnfitError(
+        raise GraftNotPossible(
             f"{name} asks for NumPy {found}, and its base for {made_with['numpy-target']}"
         )
 
@@ -104,11 +104,11 @@ def refit(
             continue
         match = next((file for file in bundled if _plain(file).startswith(need)), None)
         if match is None:
-            raise UnfitError(f"{name} needs {need}, which is not in the base wheel")
+            raise GraftNotPossible(f"{name} needs {need}, which is not in the base wheel")
         words += ["--replace-needed", need, match]
     path = before.run_path if before else ""
     if before is None and words:
-        raise UnfitError(f"{name} is new, and needs the wheel's own libraries")
+        raise GraftNotPossible(f"{name} is new, and needs the wheel's own libraries")
     if library.run_path != path:
         words += ["--set-rpath", path] if path else ["--remove-rpath"]
         words += ["--force-rpath"] if path and before and before.uses_rpath else []
@@ -143,7 +143,7 @@ def platform_tags(
     everything = wanted | theirs
     tag = next((t for t in policies.tags if policies.admits(t, everything)), None)
     if tag is None:
-        raise UnfitError(f"no platform tag admits {', '.join(sorted(wanted - theirs))}")
+        raise GraftNotPossible(f"no platform tag admits {', '.join(sorted(wanted - theirs))}")
     return (tag,)
 
 

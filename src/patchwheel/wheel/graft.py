@@ -7,20 +7,21 @@ from typing import TYPE_CHECKING
 
 from patchwheel.kit.errors import InputError
 from patchwheel.kit.repo import Repository
-from patchwheel.plan.plan import METADATA, old_tree, read_projects
+from patchwheel.plan.attribute import METADATA, read_projects
 from patchwheel.wheelfile import metadata
 from patchwheel.wheelfile.archive import make_entry, zip_date
-from patchwheel.wheelfile.read import output_names, read_wheel
 
 if TYPE_CHECKING:
-    from patchwheel.plan.plan import Base, Plan
+    from patchwheel.kit.repo import Blob
+    from patchwheel.plan.base import Base
+    from patchwheel.plan.plan import Output, Plan
     from patchwheel.wheel.remake import Remade
     from patchwheel.wheelfile.archive import Entry
     from patchwheel.wheelfile.read import WheelFile
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Draft:
+class UnlabelledWheel:
     """The content of a wheel that is not labelled yet: what it was made from, its files without RECORD, its tags."""
 
     made_from: WheelFile
@@ -28,55 +29,72 @@ class Draft:
     tags: str
 
 
-def graft(plan: Plan, base: Base, remade: Remade | None = None) -> Draft:
-    """Return the base's files with the plan's outputs remade; `remade` are those that had to be built.
+def graft(plan: Plan, base: Base, remade: Remade | None = None) -> UnlabelledWheel:
+    """Return the base's files with the plan's outputs remade; `remade` are those that were built.
 
-    Raises InputError when the base has other bytes than pinned, or when a file in it is not the one of its pin.
+    Raises InputError when the base's sha256 is wrong, or a file in it is not the one of its pin.
     """
-    wheel = read_wheel(base.path, sha256=base.sha256)
-    repo = Repository(plan.tree.source.git_dir)
-    changes = repo.changes(old_tree(plan.tree, base), plan.tree.tree)
-    remakes = {o.source for o in plan.outputs if o.action == "remake"}
-    changed = {c.path: c for c in changes if c.path in remakes}
-    files = repo.files(plan.tree.tree) if plan.configured else {}
-    contents = repo.read([b.oid for c in changed.values() for b in (c.old, c.new)])
-    date = zip_date(plan.tree.source.epoch)
-    entries = dict(wheel.entries)
-    outputs = output_names(entries, wheel.name)
+    wheel = base.wheel
     tags = wheel.name.tags
     if remade:
         tags = f"{tags.rpartition('-')[0]}-{'.'.join(remade.platforms)}"
+    entries = dict(wheel.entries)
+    editor = _Editor(plan, base)
     for output in plan.outputs:
-        name = outputs.get(output.path, output.path)
-        if output.action == "remove":
-            del entries[name]
-            continue
-        if output.action == "build" and remade:
-            mode = entries[name].mode if name in entries else 0o755
-            data = remade.contents[output.path]
-            entries[name] = make_entry(name, data, mode=mode, date=date)
-            continue
-        if output.action == "add":
-            blob = files[output.source]
-            data, mode = repo.read([blob.oid])[blob.oid], int(blob.mode, 8) & 0o777
-            entries[name] = make_entry(name, data, mode=mode, date=date)
-            continue
-        change = changed[output.source]
-        if output.path == METADATA:
-            name = f"{wheel.dist_info}/{METADATA}"
-            projects = [p["project"] for p in read_projects(repo, change)]
-            data = metadata.set_dependencies(wheel.metadata(METADATA), *projects)
-            mode = entries[name].mode
-        else:
-            if entries[name].checked() != contents[change.old.oid]:
-                raise InputError(
-                    f"{name} in it is not the {output.source} of its pin",
-                    where=base.path,
-                    hint="run `patchwheel lock` and review the difference",
-                )
-            data = contents[change.new.oid]
-            mode = entries[name].mode
-            if change.old.mode != change.new.mode:
-                mode = int(change.new.mode, 8) & 0o777
-        entries[name] = make_entry(name, data, mode=mode, date=date)
-    return Draft(made_from=wheel, entries=entries, tags=tags)
+        name = base.outputs.get(output.path, output.path)
+        old = entries.get(name)
+        match output.action:
+            case "remove":
+                del entries[name]
+                continue
+            case "build":
+                assert remade  # noqa: S101  (a plan that builds anything was remade)
+                data, mode = remade.contents[output.path], old.mode if old else 0o755
+            case "add":
+                data, mode = editor.added(output)
+            case _ if output.path == METADATA:
+                name = f"{wheel.dist_info}/{METADATA}"
+                data, mode = editor.metadata(output), entries[name].mode
+            case _:
+                data, mode = editor.remade(output, entries[name])
+        entries[name] = make_entry(name, data, mode=mode, date=editor.date)
+    return UnlabelledWheel(made_from=wheel, entries=entries, tags=tags)
+
+
+class _Editor:
+    """The content of outputs that are copied or edited, from the patched tree."""
+
+    def __init__(self, plan: Plan, base: Base) -> None:
+        self.base = base
+        self.repo = Repository(plan.tree.source.git_dir)
+        self.tree = plan.tree.tree
+        self.date = zip_date(plan.tree.source.epoch)
+        sources = {o.source for o in plan.outputs if o.action == "remake"}
+        self.changes = {c.path: c for c in plan.changes() if c.path in sources} if sources else {}
+        # One request for all of them.
+        oids = [blob.oid for c in self.changes.values() for blob in (c.old, c.new)]
+        self.contents = self.repo.read(oids)
+
+    def remade(self, output: Output, old: Entry) -> tuple[bytes, int]:
+        change = self.changes[output.source]
+        if old.checked() != self.contents[change.old.oid]:
+            raise InputError(
+                f"{old.name} in it is not the {output.source} of its pin",
+                where=self.base.path,
+                hint="run `patchwheel lock` and review the difference",
+            )
+        kept = change.old.mode == change.new.mode
+        return self.contents[change.new.oid], old.mode if kept else _mode(change.new)
+
+    def added(self, output: Output) -> tuple[bytes, int]:
+        blob = self.repo.files(self.tree, output.source)[output.source]
+        return self.repo.read([blob.oid])[blob.oid], _mode(blob)
+
+    def metadata(self, output: Output) -> bytes:
+        old, new = read_projects(self.repo, self.changes[output.source])
+        text = self.base.wheel.metadata(METADATA)
+        return metadata.set_dependencies(text, old["project"], new["project"])
+
+
+def _mode(blob: Blob) -> int:
+    return int(blob.mode, 8) & 0o777

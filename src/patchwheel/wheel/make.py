@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from dataclasses import asdict, dataclass, replace
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Final
 
+from patchwheel.build.inputs import OwnWheel
 from patchwheel.kit.digest import blob_id
 from patchwheel.kit.errors import CheckError
 from patchwheel.kit.repo import Repository
-from patchwheel.kit.store_entry import listed
-from patchwheel.wheel.graft import Draft, graft
+from patchwheel.plan.plan import check_complete, wheel_in_store
+from patchwheel.wheel.graft import UnlabelledWheel, graft
 from patchwheel.wheelfile import metadata, sbom
-from patchwheel.wheelfile.archive import make_entry, names, zip_date
+from patchwheel.wheelfile.archive import make_entry, zip_date
 from patchwheel.wheelfile.read import (
     UNRECORDED,
     check_record,
@@ -24,11 +26,11 @@ from patchwheel.wheelfile.read import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
     from pathlib import Path
 
-    from patchwheel.build.requirements import Shop
-    from patchwheel.manifest.lock import ForkBuild
+    from patchwheel.build.inputs import BuildInputs
+    from patchwheel.kit.store import Store
     from patchwheel.plan.plan import Plan
     from patchwheel.wheelfile.metadata import WheelName
     from patchwheel.wheelfile.read import WheelFile
@@ -43,18 +45,8 @@ DECIDING = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Finished:
-    """A finished wheel of ours, wherever it was made."""
-
-    fork: str
-    path: Path
-    sha256: str
-    version: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wheel(Finished):
-    """One in the store; `seconds` is how long it took when it was made."""
+class BuiltWheel(OwnWheel):
+    """A wheel in the store; `seconds` is how long it took when it was made."""
 
     node_key: str
     plan: Plan
@@ -73,50 +65,56 @@ class Wheel(Finished):
         }
 
 
-def make_wheel(plan: Plan, build: ForkBuild, shop: Shop, *, needs: Sequence[Wheel] = ()) -> Wheel:
-    """Return the plan's wheel from the store, made if it is not there; one that is there is not read."""
-    key, store = plan.node_key, shop.store
+def make_wheel(plan: Plan, store: Store) -> BuiltWheel:
+    """Return the wheel of a complete plan, made if it is not in the store; else it is not read."""
+    check_complete(plan)
+    key = plan.key
 
     def make(folder: Path) -> None:
         start = time.monotonic()
-        record: Mapping[str, object] = {}
-        if plan.base:
-            remade = None
-            if plan.built:
-                from patchwheel.wheel.remake import remake
-
-                remade = remake(plan, plan.base, build, shop, needs=needs)
-                record = remade.record
-            draft = graft(plan, plan.base, remade)
-        else:
-            from patchwheel.wheel.compile import compile_wheel
-
-            with store.scratch() as out:
-                made = compile_wheel(plan, build, shop, needs=needs, out=out)
-                record = made.record
-                draft = unpack(made.wheel)
-        wheel = finish(draft, plan, folder, record)
-        check_wheel(wheel, plan, build, draft)
+        with contextlib.ExitStack() as stack:
+            draft, record = _content(plan, stack.enter_context(store.scratch()))
+            wheel = finish(draft, plan, folder, record)
+            check_wheel(wheel, plan, draft)
         seconds = round(time.monotonic() - start, 2)
         (folder / "made.json").write_text(json.dumps({"seconds": seconds}))
 
-    found = store.find(KIND, key)
-    path = found or store.get(KIND, key, make)
-    files = listed(path)
-    name = next(name for name in files if name.endswith(".whl"))
-    return Wheel(
-        fork=plan.fork.name,
-        path=path / name,
-        sha256=files[name][1],
-        version=plan.version,
+    cached = store.find(KIND, key) is not None
+    entry = store.path(KIND, key) if cached else store.get(KIND, key, make)
+    wheel = wheel_in_store(plan, entry)
+    return BuiltWheel(
+        fork=wheel.fork,
+        path=wheel.path,
+        sha256=wheel.sha256,
+        version=wheel.version,
         node_key=key,
         plan=plan,
-        seconds=json.loads((path / "made.json").read_text())["seconds"],
-        cached=found is not None,
+        seconds=json.loads((entry / "made.json").read_text())["seconds"],
+        cached=cached,
     )
 
 
-def unpack(path: Path) -> Draft:
+def _content(plan: Plan, scratch: Path) -> tuple[UnlabelledWheel, Mapping[str, object]]:
+    """Graft or compile; return the files, and what `patchwheel.json` says of the compilation."""
+    if plan.base is None:
+        from patchwheel.wheel.compile import compile_wheel
+
+        made = compile_wheel(plan, _inputs(plan), out=scratch)
+        return unpack(made.wheel), made.record
+    if not plan.built:
+        return graft(plan, plan.base), {}
+    from patchwheel.wheel.remake import remake
+
+    remade = remake(plan, plan.base, _inputs(plan))
+    return graft(plan, plan.base, remade), remade.record
+
+
+def _inputs(plan: Plan) -> BuildInputs:
+    assert plan.inputs  # noqa: S101  (a complete plan that builds anything has them)
+    return plan.inputs
+
+
+def unpack(path: Path) -> UnlabelledWheel:
     """Take a finished wheel as a draft, each file compared with RECORD.
 
     Of modes only what git knows is kept: backends copy those of the sources, which our own umask decided.
@@ -127,10 +125,12 @@ def unpack(path: Path) -> Draft:
         name: replace(entry, mode=0o755 if entry.mode & 0o100 else 0o644)
         for name, entry in wheel.entries.items()
     }
-    return Draft(made_from=wheel, entries=entries, tags=wheel.name.tags)
+    return UnlabelledWheel(made_from=wheel, entries=entries, tags=wheel.name.tags)
 
 
-def finish(draft: Draft, plan: Plan, folder: Path, compiled: Mapping[str, object]) -> Path:
+def finish(
+    draft: UnlabelledWheel, plan: Plan, folder: Path, compiled: Mapping[str, object]
+) -> Path:
     """Write the labelled wheel, with its record in the dist-info folder and a compile's SBOM, and return its path."""
     old = draft.made_from.name
     new = replace(old, version=plan.version, tags=draft.tags)
@@ -202,7 +202,7 @@ def describe(plan: Plan, compiled: Mapping[str, object]) -> dict[str, object]:
     }
 
 
-def check_wheel(path: Path, plan: Plan, build: ForkBuild, draft: Draft) -> None:
+def check_wheel(path: Path, plan: Plan, draft: UnlabelledWheel) -> None:
     """Raise CheckError or InputError unless the wheel is sound, names itself rightly and holds what it must."""
     wheel = read_wheel(path)
     trusted = draft.made_from if plan.base else None
@@ -215,7 +215,7 @@ def check_wheel(path: Path, plan: Plan, build: ForkBuild, draft: Draft) -> None:
             where=path.name,
             expected=str((*expected, *named[2:])),
         )
-    _check_outputs(wheel, plan, build)
+    _check_outputs(wheel, plan)
 
 
 def names_itself(wheel: WheelFile) -> tuple[tuple[object, ...], tuple[object, ...]]:
@@ -234,11 +234,14 @@ def names_itself(wheel: WheelFile) -> tuple[tuple[object, ...], tuple[object, ..
     )
 
 
-def _check_outputs(wheel: WheelFile, plan: Plan, build: ForkBuild) -> None:
+def _check_outputs(wheel: WheelFile, plan: Plan) -> None:
     """Compare with the survey: every output is there; a compile copied what is only copied."""
-    survey = build.survey
+    survey = plan.survey
     repo = Repository(plan.tree.source.git_dir)
-    changes = repo.changes(plan.tree.source.tree, plan.tree.tree)
+    # On a base of upstream's, or without one, the plan's changes are those since the pin.
+    built_here = plan.base and plan.base.kind == "built"
+    since_pin = (plan.tree.source.tree, plan.tree.tree)
+    changes = repo.changes(*since_pin) if built_here else plan.changes()
     if not plan.base and any(change.path.endswith(DECIDING) for change in changes):
         return
     gone = {change.path for change in changes if change.status == "D"}
@@ -250,8 +253,7 @@ def _check_outputs(wheel: WheelFile, plan: Plan, build: ForkBuild) -> None:
     expected = due.keys() | set(survey.built)
     if plan.base and plan.base.kind == "built":
         # Its own series may have taken some away.
-        base = metadata.parse_filename(plan.base.path.name, where=plan.base.path)
-        expected &= output_names(names(plan.base.path), base).keys()
+        expected &= plan.base.outputs.keys()
     lost = sorted(expected - present.keys() - removed)
     if lost := [n for n in lost if not any(fnmatchcase(n, g) for g in globs)]:
         more = f" and {len(lost) - 1} more" if len(lost) > 1 else ""

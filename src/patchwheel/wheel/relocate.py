@@ -16,24 +16,26 @@ from patchwheel.wheelfile.read import read_wheel
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from patchwheel.build.backend import Workplace
+    from patchwheel.build.backend import BuildSession
 
 
-def relocate(wheel: Path, workplace: Workplace) -> Path:
+def relocate(wheel: Path, session: BuildSession) -> Path:
     """Bundle the libraries that the wheel needs and other machines lack, and give it the lowest true platform tag.
 
     The libraries of CUDA and of its driver stay out: they are the user's. Returns the new wheel, on the host.
     """
     if wheel.name.endswith("-any.whl"):
         return wheel
-    room = workplace.room
-    target = room.work / "repaired"
-    words: list[str | Path] = [workplace.python, "-m", "auditwheel", "repair"]
+    build_dir = session.build_dir
+    target = build_dir.work / "repaired"
+    words: list[str | Path] = [session.python, "-m", "auditwheel", "repair"]
     words += [word for name in cuda.LIBRARIES for word in ("--exclude", name)]
-    workplace.step([*words, "--wheel-dir", room.see(target), room.see(wheel)])
+    session.step(
+        [*words, "--wheel-dir", build_dir.path_inside(target), build_dir.path_inside(wheel)]
+    )
     found = sorted(target.glob("*.whl"))
     if len(found) != 1:
-        raise BuildError(f"auditwheel made {len(found)} wheels of {wheel.name}", log=workplace.log)
+        raise BuildError(f"auditwheel made {len(found)} wheels of {wheel.name}", log=session.log)
     return found[0]
 
 

@@ -80,9 +80,10 @@ def normal(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def labelled(version: str, label: str, node_key: str, *, graft: bool) -> str:
+def labelled(version: str, label: str, node_key: str | None, *, graft: bool) -> str:
     """Return the version that marks a wheel as ours, such as 1.18.1+arrayapi.h1a2b3c4d.graft."""
-    return f"{version}+{label}.h{node_key[:8]}{'.graft' if graft else ''}"
+    shown = node_key[:8] if node_key else "????????"
+    return f"{version}+{label}.h{shown}{'.graft' if graft else ''}"
 
 
 def field(metadata: bytes, name: str) -> list[str]:

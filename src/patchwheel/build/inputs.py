@@ -1,0 +1,163 @@
+"""What a build of one fork depends on besides its tree: the rest of the node key, and its means."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from patchwheel.build import cuda, rocm, toolchain
+from patchwheel.build.backend import CUDA, HIPCC, compilers, open_session, required_variables
+from patchwheel.build.requirements import build_environment, env_key, name_of
+from patchwheel.build.sandbox import detect_sandbox
+from patchwheel.kit.digest import digest
+from patchwheel.manifest.lock import build_settings
+from patchwheel.wheelfile.archive import names
+from patchwheel.wheelfile.read import read_wheel
+
+if TYPE_CHECKING:
+    import contextlib
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from patchwheel.build.backend import BuildSession
+    from patchwheel.build.toolchain import Tool
+    from patchwheel.kit.context import Context
+    from patchwheel.kit.store import Store
+    from patchwheel.manifest.lock import ForkBuild
+    from patchwheel.manifest.model import Fork
+
+# Raised whenever the same inputs would make different bytes than before.
+RECIPE = 2
+INTERFACE = (".pxd", ".pxi", ".h", ".hh", ".hpp", ".hxx", ".a")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OwnWheel:
+    """A finished wheel of one of the forks, wherever it was made."""
+
+    fork: str
+    path: Path
+    sha256: str
+    version: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildInputs:
+    """The locked inputs of a build; each part is looked up once, when it is first needed.
+
+    `fork` has the settings that the build uses: a graft's leave out tools that it can do without.
+    `needs` are the wheels of other forks that it compiles against.
+    """
+
+    context: Context
+    fork: Fork
+    build: ForkBuild
+    needs: Sequence[OwnWheel] = ()
+    epoch: int
+
+    @functools.cached_property
+    def compilers(self) -> dict[str, Tool]:
+        """The programs that steps start; raises MachineError for those that are missing."""
+        return toolchain.identify(compilers(self.fork), store=self.context.store)
+
+    @functools.cached_property
+    def tools(self) -> dict[str, Tool]:
+        """The whole toolchain: the compilers, Python, and nvcc where the machine has CUDA."""
+        store, python = self.context.store, self.context.interpreter.path
+        tools = dict(self.compilers)
+        tools["python"] = toolchain.identify_program("python", [str(python)], python, store=store)
+        locked = {name_of(d.name) for d in self.build.build_requires}
+        if CUDA in self.fork.system and cuda.COMPILER not in locked:
+            nvcc = cuda.complete_toolkit() / "bin" / "nvcc"
+            tools["nvcc"] = toolchain.identify_program("nvcc", [str(nvcc)], nvcc, store=store)
+        return tools
+
+    @functools.cached_property
+    def environment(self) -> Path:
+        """The build environment that the lock names; wheels of ours in it are those in `needs`."""
+        ours = self._own_versions()
+        locked = [d for d in self.build.build_requires if name_of(d.name) not in ours]
+        return build_environment(self.context, locked, [need.path for need in self.needs])
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """The versions in the build environment, by normalised name."""
+        locked = {name_of(d.name): d.version for d in self.build.build_requires}
+        return locked | self._own_versions()
+
+    @functools.cached_property
+    def toolchain_parts(self) -> dict[str, str]:
+        """The parts of the node key that need no other wheel; a few calls of stat when asked again."""
+        # A wheel from a weaker sandbox must never answer for one from a stronger.
+        level = detect_sandbox(self.context.sandbox).level
+        flags: list[object] = [RECIPE, build_settings(self.fork), self.epoch, level]
+        if CUDA in self.fork.system:
+            flags.append(cuda.LAYOUT)
+        if self.fork.demands:
+            flags.append(required_variables(self.fork))
+        if HIPCC in self.fork.system:
+            flags.append(rocm.target(self.fork))
+        return {
+            "env": env_key(self.build.build_requires, self.context.interpreter.tag),
+            "toolchain": toolchain.key(self.tools),
+            "flags": digest(*flags),
+        }
+
+    def session(self, step: str) -> contextlib.AbstractContextManager[BuildSession]:
+        """Open an empty build directory with the build environment; its log is named `step`."""
+        # First, as a missing compiler is found in an instant and an environment takes a while.
+        compilers = self.compilers
+        return open_session(
+            self.context,
+            self.fork,
+            self.environment,
+            tools=compilers,
+            epoch=self.epoch,
+            step=step,
+        )
+
+    def _own_versions(self) -> dict[str, str]:
+        return {name_of(need.path.name.partition("-")[0]): need.version for need in self.needs}
+
+
+def interface_part(wheels: Sequence[OwnWheel], store: Store) -> str:
+    """Return the part of the node key for the wheels that a build compiles against."""
+    return digest([interface(wheel.path, store) for wheel in wheels])
+
+
+def interface(wheel: Path, store: Store) -> str:
+    """Digest what a compile against a wheel can see: headers, .pxd files, static libraries."""
+    info = wheel.stat()
+    key = digest(str(wheel), info.st_size, info.st_mtime_ns)
+    memo = store.memo("interface", key)
+    if memo is None:
+        seen = [name for name in names(wheel) if name.endswith(INTERFACE)]
+        entries = read_wheel(wheel).entries if seen else {}
+        memo = {"digest": digest([(n, entries[n].sha256) for n in sorted(seen)])}
+        store.remember("interface", key, memo)
+    return str(memo["digest"])
+
+
+def build_record(inputs: BuildInputs, session: BuildSession) -> dict[str, object]:
+    """Return what `patchwheel.json` says about how something was compiled."""
+    fork = session.fork
+    return {
+        "build-requirements": [[d.name, d.version, *d.hashes] for d in inputs.build.build_requires],
+        # Not the wheels: one with another label and the same interface makes the same bytes,
+        # and this record is part of them.
+        "compiled-against": {
+            need.fork: interface(need.path, inputs.context.store) for need in inputs.needs
+        },
+        "toolchain": {
+            name: {"version": tool.version, "identity": tool.identity}
+            for name, tool in sorted(inputs.tools.items())
+        },
+        "sandbox": session.build_dir.sandbox.level,
+        # As in the manifest: the number of jobs and the folder make no difference to the result.
+        "config-settings": {
+            k: v if isinstance(v, str) else list(v) for k, v in fork.config_settings.items()
+        },
+        "env": {**fork.env, **required_variables(fork)},
+        "source-date-epoch": session.variables["SOURCE_DATE_EPOCH"],
+    }

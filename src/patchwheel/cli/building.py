@@ -1,0 +1,185 @@
+"""build, plan, env and test: from the manifest to wheels and an environment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from patchwheel.cli import tables
+from patchwheel.cli.console import CONSOLE
+from patchwheel.cli.options import (
+    dev_option,
+    emit,
+    forks_argument,
+    from_source_option,
+    json_option,
+    option,
+    project_options,
+    variant_option,
+    wheels_option,
+)
+from patchwheel.kit.errors import BuildError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from patchwheel.build.inputs import OwnWheel
+    from patchwheel.manifest.model import Fork
+    from patchwheel.project import Project
+
+
+@click.command()
+@forks_argument
+@from_source_option
+@variant_option
+@option(
+    "--release",
+    is_flag=True,
+    help="Compile for publishing, with provenance, SHA256SUMS and pylock.toml.",
+)
+@dev_option
+@option("-k", "--keep-going", is_flag=True, help="Continue with other forks after a failure.")
+@click.option("-n", "--dry-run", is_flag=True, help="Show the plan instead.")
+@json_option
+@project_options
+def build(
+    project: Project,
+    names: Sequence[str],
+    *,
+    from_source: bool,
+    variant: str | None,
+    release: bool,
+    dev: bool,
+    keep_going: bool,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Build the patched wheels into dist/."""
+    if release and dev:
+        raise click.UsageError("--release cannot be combined with --dev")
+    from_source |= release
+    forks = project.manifest.select(names, variant)
+    if dry_run:
+        _show_plans(project, forks, from_source=from_source, dev=dev, as_json=as_json)
+        return
+    from patchwheel.wheel.build import build_wheels
+
+    wheels, failures = build_wheels(
+        project, forks, from_source=from_source, dev=dev, keep_going=keep_going
+    )
+    if release and not failures:
+        from patchwheel.release.check import complete
+
+        complete(project.dist)
+    CONSOLE.close()
+    if any(not wheel.cached for wheel in wheels):
+        tables.wheels(wheels)
+    paths = [str(project.dist / wheel.path.name) for wheel in wheels]
+    emit([w.to_json() for w in wheels], lambda: CONSOLE.lines(paths), as_json=as_json)
+    for failure in failures:
+        click.echo(f"error: {failure.fork}: {failure.error}", err=True)
+    if failures:
+        raise BuildError(f"{len(failures)} of {len(forks)} forks failed")
+
+
+@click.command()
+@forks_argument
+@from_source_option
+@dev_option
+@json_option
+@project_options
+def plan(
+    project: Project,
+    names: Sequence[str],
+    *,
+    from_source: bool,
+    dev: bool,
+    as_json: bool,
+) -> None:
+    """Show what a build would remake, and why; builds nothing and needs no compiler."""
+    forks = project.manifest.select(names)
+    _show_plans(project, forks, from_source=from_source, dev=dev, as_json=as_json)
+
+
+@click.command()
+@click.argument("path", required=False, type=click.Path(path_type=Path))
+@option("--gpu", is_flag=True, help="Add the CUDA runtime libraries.")
+@from_source_option
+@dev_option
+@wheels_option
+@click.option("--check", is_flag=True, help="Check the environment even if it was not changed.")
+@json_option
+@project_options
+def env(
+    project: Project,
+    path: Path | None,
+    *,
+    gpu: bool,
+    from_source: bool,
+    dev: bool,
+    wheels: Path | None,
+    check: bool,
+    as_json: bool,
+) -> None:
+    """Compose one environment from all wheels; PATH becomes a link to it (.venv-forks)."""
+    from patchwheel.environment.check import check_environment
+    from patchwheel.environment.compose import compose_environment
+    from patchwheel.project import ENVIRONMENT_LINK
+
+    found = _wheels(project, wheels, from_source=from_source, dev=dev)
+    link = (path or project.root / ENVIRONMENT_LINK).absolute()
+    groups = ("gpu",) if gpu else ()
+    environment = compose_environment(project, found, link=link, groups=groups)
+    # A new one was checked before the link was moved to it.
+    if check and environment.cached:
+        check_environment(project, environment)
+    emit(environment.to_json(), lambda: click.echo(link), as_json=as_json)
+
+
+@click.command(context_settings={"ignore_unknown_options": True})
+@click.argument("fork")
+@from_source_option
+@dev_option
+@wheels_option
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[-- ARGS]...")
+@project_options
+def test(
+    project: Project,
+    fork: str,
+    arguments: Sequence[str],
+    *,
+    from_source: bool,
+    dev: bool,
+    wheels: Path | None,
+) -> None:
+    """Run upstream's tests of what FORK's series changes; ARGS go to pytest."""
+    from patchwheel.environment.upstream_tests import run_tests
+
+    [selected] = project.manifest.select([fork])
+    found = _wheels(project, wheels, from_source=from_source, dev=dev)
+    run_tests(project, selected, found, arguments, dev=dev)
+
+
+def _wheels(
+    project: Project, folder: Path | None, *, from_source: bool, dev: bool
+) -> Sequence[OwnWheel]:
+    """Return a wheel of each fork, from a folder or built now."""
+    from patchwheel.wheel.build import build_wheels, wheels_in
+
+    if folder is None:
+        forks = list(project.manifest.forks.values())
+        return build_wheels(project, forks, from_source=from_source, dev=dev)[0]
+    if from_source or dev:
+        raise click.UsageError("--wheels cannot be combined with --from-source or --dev")
+    return wheels_in(project, folder)
+
+
+def _show_plans(
+    project: Project, forks: Sequence[Fork], *, from_source: bool, dev: bool, as_json: bool
+) -> None:
+    from patchwheel.plan.plan import plan_fork
+
+    plans = [plan_fork(project, fork, from_source=from_source, dev=dev) for fork in forks]
+    emit([plan.to_json() for plan in plans], lambda: tables.plans(plans), as_json=as_json)

@@ -1,0 +1,87 @@
+"""lock, doctor and cache: what builds rest on."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+import click
+
+from patchwheel.cli import tables
+from patchwheel.cli.console import CONSOLE
+from patchwheel.cli.options import emit, forks_argument, json_option, project_options
+from patchwheel.kit.errors import CheckError, MachineError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from patchwheel.project import Project
+
+
+@click.command()
+@forks_argument
+@click.option("--force", is_flag=True, help="Configure unchanged pins again too.")
+@project_options
+def lock(project: Project, names: Sequence[str], *, force: bool) -> None:
+    """Resolve and pin third-party dependencies, into forks.lock."""
+    from patchwheel.locking.write import write_lock
+
+    path = write_lock(project, names, force=force).path
+    CONSOLE.close()
+    CONSOLE.say(f"next: `git diff {path.name}`, then `patchwheel plan` shows the consequences")
+    click.echo(path)
+
+
+@click.command()
+@json_option
+@project_options
+def doctor(project: Project, *, as_json: bool) -> None:
+    """Show what each fork needs that this machine lacks, and the command that installs it."""
+    from patchwheel.build.doctor import diagnose
+
+    lock = project.lock if project.manifest.lock_path.exists() else None
+    findings = diagnose(project.manifest, lock, store=project.store.root)
+    rows = [dataclasses.asdict(finding) for finding in findings]
+    emit(rows, lambda: tables.findings(findings), as_json=as_json)
+    if any(finding.needed and not finding.ok for finding in findings):
+        raise MachineError("required tools are missing", hint="run the commands in the table")
+
+
+@click.group()
+def cache() -> None:
+    """Show, check and shrink the store."""
+
+
+@cache.command("dir")
+def cache_dir() -> None:
+    """Print the store's folder."""
+    from patchwheel.kit.store import default_root
+
+    click.echo(default_root())
+
+
+@cache.command("verify")
+@json_option
+def cache_verify(*, as_json: bool) -> None:
+    """Hash everything in the store; damaged entries are removed, and made again when needed."""
+    from patchwheel.kit.store import Store, default_root
+
+    store = Store(default_root())
+    found = [(entry, why) for entry in store.entries() if (why := entry.broken())]
+    for entry, _ in found:
+        store.remove(entry.kind, entry.key)
+    broken = {f"{entry.kind}/{entry.key}": why for entry, why in found}
+    lines = [f"{name}: {why}; removed" for name, why in broken.items()]
+    emit(broken, lambda: CONSOLE.lines(lines), as_json=as_json)
+    if broken:
+        raise CheckError(f"{len(broken)} entries of the store were damaged", where=store.root)
+
+
+@cache.command("prune")
+@click.option("--older-than", default=30.0, show_default=True, help="Days since the last use.")
+def cache_prune(older_than: float) -> None:
+    """Remove what was not used for a while, except environments that a link points to."""
+    from patchwheel.kit.store import Store, default_root
+
+    count, freed = Store(default_root()).prune(older_than_days=older_than)
+    click.echo(f"removed {count} entries, {freed / 1e6:,.0f} MB", err=True)

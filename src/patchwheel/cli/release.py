@@ -1,0 +1,120 @@
+"""verify, index and ci: checking and publishing wheels."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from patchwheel.cli import tables
+from patchwheel.cli.console import CONSOLE
+from patchwheel.cli.options import emit, json_option, project_options, variant_option
+
+if TYPE_CHECKING:
+    from patchwheel.project import Project
+    from patchwheel.release.equivalence import Proof
+    from patchwheel.release.reproduce import Rebuilt
+
+
+@click.command()
+@click.argument("what", metavar="PATH|FORK")
+@click.option("--pin", is_flag=True, help="Compare the pinned commit with the sdist.")
+@click.option(
+    "--from-source",
+    is_flag=True,
+    help="Compare the graft with a compile of the same tree; takes as long as one or two compiles.",
+)
+@click.option(
+    "--rebuild",
+    is_flag=True,
+    help="Compile again under varied conditions, and compare with the release wheel.",
+)
+@variant_option
+@click.option("--dev", is_flag=True, help="With --from-source: use the open work tree.")
+@json_option
+@project_options
+def verify(
+    project: Project,
+    what: str,
+    *,
+    pin: bool,
+    from_source: bool,
+    rebuild: bool,
+    variant: str | None,
+    dev: bool,
+    as_json: bool,
+) -> None:
+    """Check a wheel or a folder of wheels offline; with an option, check the inputs of a fork."""
+    if pin + from_source + rebuild > 1:
+        raise click.UsageError("give one of --pin, --from-source and --rebuild")
+    if not (pin or from_source or rebuild):
+        _verify_path(Path(what), as_json=as_json)
+        return
+    [fork] = project.manifest.select([what], variant)
+    if pin:
+        from patchwheel.source.compare import check_pin
+
+        report = check_pin(project.context, fork)
+        emit(dataclasses.asdict(report), lambda: tables.pin(report), as_json=as_json)
+        return
+    if rebuild:
+        from patchwheel.release.reproduce import check_reproducible
+
+        proof: Proof | Rebuilt = check_reproducible(project, fork)
+    else:
+        from patchwheel.release.equivalence import check_equivalence
+
+        proof = check_equivalence(project, fork, dev=dev)
+    emit(dataclasses.asdict(proof), lambda: click.echo(proof.summary), as_json=as_json)
+    proof.check()
+
+
+def _verify_path(path: Path, *, as_json: bool) -> None:
+    from patchwheel.release.check import inspect
+
+    if not path.exists():
+        raise click.UsageError(
+            f"there is no file or folder {path}; "
+            "to verify a fork, give one of --pin, --from-source and --rebuild"
+        )
+    checked = inspect(path)
+    emit(checked.to_json(), lambda: tables.checked(checked), as_json=as_json)
+    checked.check(path)
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
+def index(folder: Path) -> None:
+    """Write a simple index over the release wheels in FOLDER, into FOLDER/simple."""
+    from patchwheel.release.check import make_index
+
+    names = make_index(folder)
+    CONSOLE.say(f"an index of {', '.join(names)}")
+    click.echo(folder / "simple")
+
+
+@click.command()
+@click.option("--check", is_flag=True, help="Write nothing; fail if a file would change.")
+@click.option("--matrix", is_flag=True, help="Print the cells by kind, as JSON.")
+@click.option("--cells", is_flag=True, help="Print the names of all cells.")
+@click.option("--cell", metavar="NAME", help="Print what ci/run-cell reads of a cell.")
+@project_options
+def ci(project: Project, *, check: bool, matrix: bool, cells: bool, cell: str | None) -> None:
+    """Write the CI workflows for the manifest into .github/workflows."""
+    from patchwheel.ci import workflows
+
+    manifest = project.manifest
+    if check + matrix + cells + (cell is not None) > 1:
+        raise click.UsageError("give one of --check, --matrix, --cells and --cell")
+    if matrix:
+        click.echo(json.dumps(workflows.matrix(manifest, project.lock)))
+    elif cells:
+        click.echo("\n".join(found.name for found in workflows.cells(manifest)))
+    elif cell is not None:
+        click.echo(workflows.find(manifest, cell).line)
+    else:
+        for path in workflows.write_workflows(manifest, check=check):
+            click.echo(path)

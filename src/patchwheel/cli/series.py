@@ -1,0 +1,224 @@
+"""status, dev, export and rebase: the work on a patch series."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from patchwheel.cli import tables
+from patchwheel.cli.console import CONSOLE
+from patchwheel.cli.options import emit, forks_argument, json_option, project_options
+from patchwheel.kit.errors import CheckError, InputError, PatchError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from patchwheel.manifest.model import Fork
+    from patchwheel.project import Project
+
+
+@click.command()
+@forks_argument
+@click.option(
+    "--against",
+    metavar="REF",
+    multiple=True,
+    help="Follow the series to a tag, branch, commit or release; may be repeated.",
+)
+@click.option("--changes", is_flag=True, help="With --against: only changes since the last run.")
+@click.option(
+    "--html",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="With --against: also write the table to this file.",
+)
+@json_option
+@project_options
+def status(
+    project: Project,
+    names: Sequence[str],
+    *,
+    against: Sequence[str],
+    changes: bool,
+    html: Path | None,
+    as_json: bool,
+) -> None:
+    """Show pins, patches and newer releases; exits with 3 when a patch does not apply."""
+    forks = project.manifest.select(names)
+    if against:
+        _show_forecasts(project, forks, against, changes=changes, html=html, as_json=as_json)
+        return
+    if changes or html:
+        raise click.UsageError("--changes and --html need --against")
+    from patchwheel.patch.lint import check_requires
+    from patchwheel.series.patched import load_all_series
+    from patchwheel.series.status import status_of_fork
+
+    found = [status_of_fork(project, fork) for fork in forks]
+    emit([fork.to_json() for fork in found], lambda: tables.status(found), as_json=as_json)
+    check_requires(load_all_series(project))
+    if broken := [fork.fork for fork in found if not fork.ok]:
+        raise PatchError(
+            f"the series does not apply: {', '.join(broken)}",
+            hint="the table says where; correct the patch, then `patchwheel dev FORK`",
+        )
+
+
+@click.command()
+@click.argument("fork")
+@click.option("--detach", is_flag=True, help="Only write the patched sources, without git.")
+@project_options
+def dev(project: Project, fork: str, *, detach: bool) -> None:
+    """Open a work tree of FORK in work/FORK, with one commit per patch."""
+    from patchwheel.series.patched import patched_tree
+    from patchwheel.series.worktree import open_work
+
+    [selected] = project.manifest.select([fork])
+    folder = project.work_folder(selected)
+    work = open_work(patched_tree(project, selected), folder, store=project.store, detach=detach)
+    if not detach:
+        resumed = " (as it was left)" if work.resumed else ""
+        CONSOLE.say(
+            f"{work.patches} patches, one commit each{resumed}; edit and commit, "
+            f"then `patchwheel test {fork} --dev` and `patchwheel export {fork}`"
+        )
+    click.echo(work.folder)
+
+
+@click.command()
+@click.argument("fork")
+@click.option(
+    "--check", is_flag=True, help="Write nothing; fail if an export would change something."
+)
+@click.option("--exact", is_flag=True, help="Write and renumber unchanged patches too.")
+@json_option
+@project_options
+def export(project: Project, fork: str, *, check: bool, exact: bool, as_json: bool) -> None:
+    """Write the commits of FORK's work tree to patches/FORK; unchanged patches keep their bytes."""
+    from patchwheel.series.export import export_series
+
+    [selected] = project.manifest.select([fork])
+    result = export_series(project, selected, check=check, exact=exact)
+    emit(
+        dataclasses.asdict(result),
+        lambda: tables.export(fork, result, check=check),
+        as_json=as_json,
+    )
+    if result.changed and not check and not as_json:
+        _offer_commit(project, selected, selected.patches)
+    if check and result.changed:
+        raise CheckError(
+            f"{fork}: an export would change the series",
+            where=selected.patches,
+            hint=f"patchwheel dev {fork} && patchwheel export {fork}",
+        )
+
+
+@click.command()
+@click.argument("fork")
+@click.option("--onto", metavar="REF", help="A release, tag, branch or commit.")
+@click.option("--dry-run", is_flag=True, help="Only show what would conflict.")
+@click.option("--continue", "how", flag_value="continue", help="Continue after resolving.")
+@click.option("--skip", "how", flag_value="skip", help="Drop the patch that conflicts.")
+@click.option("--abort", "how", flag_value="abort", help="Undo the rebase.")
+@json_option
+@project_options
+def rebase(
+    project: Project,
+    fork: str,
+    *,
+    onto: str | None,
+    dry_run: bool,
+    how: str | None,
+    as_json: bool,
+) -> None:
+    """Move FORK's series to another pin; pin, lock and series change together at the end."""
+    from patchwheel.upstream import target
+
+    if (onto is None) == (how is None) or (dry_run and how):
+        raise click.UsageError("give --onto REF, or one of --continue, --skip and --abort")
+    [selected] = project.manifest.select([fork])
+    if onto and dry_run:
+        _show_merge(project, selected, onto, as_json=as_json)
+        return
+    if onto:
+        result = target.start_rebase(project, selected, onto)
+    else:
+        done = target.proceed_rebase(project, selected, str(how))
+        if done is None:
+            CONSOLE.say(f"{fork}: the rebase is undone; pin and series never changed")
+            return
+        result = done
+    emit(
+        dataclasses.asdict(result),
+        lambda: tables.export(fork, result, check=False),
+        as_json=as_json,
+    )
+    if not as_json:
+        CONSOLE.say(f"pin, lock and series of {fork} are changed")
+        manifest = project.manifest
+        _offer_commit(project, selected, manifest.path, manifest.lock_path, selected.patches)
+
+
+def _show_merge(project: Project, fork: Fork, onto: str, *, as_json: bool) -> None:
+    from patchwheel.upstream import target
+
+    merged = target.preview_rebase(project, fork, onto)
+    emit([p.to_json() for p in merged], lambda: tables.preview(merged), as_json=as_json)
+    if stuck := [patch.name for patch in merged if patch.state == "conflict"]:
+        raise PatchError(
+            f"{len(stuck)} of {len(merged)} patches of {fork.name} conflict: {', '.join(stuck)}",
+            hint=f"`patchwheel rebase {fork.name} --onto {onto}` stops at each, to resolve it",
+        )
+
+
+def _show_forecasts(
+    project: Project,
+    forks: Sequence[Fork],
+    refs: Sequence[str],
+    *,
+    changes: bool,
+    html: Path | None,
+    as_json: bool,
+) -> None:
+    """Show what each series meets at each ref; what was found is remembered for --changes."""
+    from patchwheel.upstream import target
+
+    found, failed = {}, []
+    for fork in forks:
+        try:
+            found[fork.name] = target.forecasts(project, fork, refs)
+        except InputError as err:
+            if len(forks) == 1:
+                raise
+            CONSOLE.say(f"{fork.name}: {err.message}")
+            failed.append(fork.name)
+    forks = [fork for fork in forks if fork.name in found]
+    known = {f.name: target.remember_forecasts(project, f, found[f.name]) for f in forks}
+    if html:
+        html.write_text(tables.forecast_page(forks, found), encoding="utf-8")
+    if changes:
+        found = {
+            name: [ref.without(known[name].get(ref.ref, ())) for ref in rows]
+            for name, rows in found.items()
+        }
+    emit(
+        {name: [ref.to_json() for ref in rows] for name, rows in found.items()},
+        lambda: tables.forecasts(found, only_changes=changes),
+        as_json=as_json,
+    )
+    if failed:
+        raise InputError(f"not followed: {', '.join(failed)}", hint="the reasons are above")
+
+
+def _offer_commit(project: Project, fork: Fork, *changed: Path) -> None:
+    """Say which command comes next; the commit message holds the range-diff."""
+    from patchwheel.series.export import message_of
+
+    paths = " ".join(str(path.relative_to(project.root)) for path in changed)
+    message = message_of(project.work_folder(fork)).relative_to(project.root)
+    CONSOLE.say(
+        f"next: `patchwheel test {fork.name}`, then `git add {paths} && git commit -e -F {message}`"
+    )

@@ -1,0 +1,120 @@
+"""Wheels of the same pin to take unaffected files from: upstream's, and those compiled here."""
+
+from __future__ import annotations
+
+import functools
+import json
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Any, Literal
+
+from patchwheel.kit.digest import digest
+from patchwheel.kit.errors import InputError
+from patchwheel.kit.store_entry import listed
+from patchwheel.source.download import download_file
+from patchwheel.wheelfile.read import output_names, read_wheel
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+
+    from patchwheel.manifest.lock import Survey
+    from patchwheel.manifest.model import Fork
+    from patchwheel.project import Project
+    from patchwheel.series.apply import PatchedTree
+    from patchwheel.wheelfile.read import WheelFile
+
+# So many of a fork's own compiles are considered as a base for its next change.
+BASES = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Base:
+    """A base wheel; its content is read, and compared with `sha256`, once."""
+
+    kind: Literal["upstream", "built"]
+    path: Path
+    sha256: str
+
+    @functools.cached_property
+    def wheel(self) -> WheelFile:
+        if not self.path.exists():
+            raise InputError("no such wheel", where=self.path)
+        return read_wheel(self.path, sha256=self.sha256)
+
+    @functools.cached_property
+    def outputs(self) -> dict[str, str]:
+        """The names of its files, by the name of the output that each is."""
+        return output_names(self.wheel.entries, self.wheel.name)
+
+    def made_from(self, tree: PatchedTree) -> str:
+        """Return the tree that it was made from; raises InputError when it does not record it."""
+        if self.kind == "upstream":
+            return tree.source.tree
+        try:
+            record = json.loads(self.wheel.metadata("patchwheel.json"))
+            return str(record["trees"]["patched"])
+        except (ValueError, KeyError, TypeError) as err:
+            raise InputError(
+                "does not record the tree that it was built from", where=self.path
+            ) from err
+
+
+def upstream_base(project: Project, fork: Fork) -> Base | None:
+    """Return the wheel that upstream published, downloaded if it is not in the store."""
+    wheel = project.build(fork).base
+    if wheel is None or fork.upstream_wheel is None:
+        return None
+    entry = project.store.find("files", wheel.sha256)
+    if entry:
+        path = entry / wheel.filename
+    else:
+        name = fork.upstream_wheel.distribution
+        path = download_file(project.context, name, wheel.filename, wheel.sha256)
+    return Base(kind="upstream", path=path, sha256=wheel.sha256)
+
+
+def built_bases(project: Project, fork: Fork, key_parts: Mapping[str, str]) -> list[Base]:
+    """Return the newest wheels of the fork's pin that were compiled here with the same tools."""
+    bases = []
+    for key in _noted(project, fork).get(digest(dict(key_parts)), []):
+        folder = project.store.find("wheels", key)
+        for path in folder.glob("*.whl") if folder else ():
+            sha256 = listed(path.parent)[path.name][1]
+            bases.append(Base(kind="built", path=path, sha256=sha256))
+    return bases
+
+
+def remember_base(
+    project: Project, fork: Fork, node_key: str, key_parts: Mapping[str, str]
+) -> None:
+    """Note a compiled wheel as a base for the next change."""
+    noted = _noted(project, fork)
+    names = ("env", "toolchain", "flags", "interface")
+    parts = digest({name: key_parts[name] for name in names})
+    older = [key for key in noted.get(parts, []) if key != node_key]
+    noted[parts] = [node_key, *older][:BASES]
+    project.store.remember("bases", digest(fork.pin, project.python), noted)
+
+
+def _noted(project: Project, fork: Fork) -> dict[str, Any]:
+    return project.store.memo("bases", digest(fork.pin, project.python)) or {}
+
+
+def base_mismatch(present: Iterable[str], survey: Survey, fork: Fork) -> str | None:
+    """Say in what the base's files differ from the pin's own outputs, or None.
+
+    auditwheel's folder of bundled libraries is in no build's own output, and in every repaired wheel.
+    """
+    upstream = fork.upstream_wheel
+    theirs = {n for n in present if not n.partition("/")[0].endswith(".libs")}
+    ours = survey.verbatim.keys() | set(survey.built)
+    for verb, extra, globs in (
+        ("has", theirs - ours, upstream.only_in_base if upstream else ()),
+        ("lacks", ours - theirs, upstream.only_in_build if upstream else ()),
+    ):
+        names = sorted(n for n in extra if not any(fnmatchcase(n, g) for g in globs))
+        if names:
+            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+            return f"it {verb} {names[0]}{more}"
+    return None

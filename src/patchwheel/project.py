@@ -1,0 +1,141 @@
+"""A project: its manifest, its lock and the context of a run, read once and handed to every stage."""
+
+from __future__ import annotations
+
+import functools
+import shutil
+from typing import TYPE_CHECKING
+
+from patchwheel.kit.context import Context
+from patchwheel.kit.digest import digest
+from patchwheel.kit.errors import ManifestError
+from patchwheel.kit.transaction import recover
+from patchwheel.manifest.lock import load_lock
+from patchwheel.manifest.model import load_manifest
+
+if TYPE_CHECKING:
+    import contextlib
+    from pathlib import Path
+
+    from patchwheel.kit.context import SandboxMode
+    from patchwheel.kit.progress import Report
+    from patchwheel.kit.store import Store
+    from patchwheel.manifest.lock import ForkBuild, Lock
+    from patchwheel.manifest.model import Fork, Manifest
+
+ENVIRONMENT_LINK = ".venv-forks"
+
+
+class Project:
+    """What every command starts from; nothing is read before it is needed.
+
+    `python` is a version such as 3.12 or the path of an interpreter; by default it is the first
+    version that the manifest names.
+    """
+
+    def __init__(
+        self,
+        manifest_path: Path,
+        store: Store,
+        progress: Report,
+        *,
+        python: str | None = None,
+        offline: bool = False,
+        jobs: int | None = None,
+        sandbox: SandboxMode = "auto",
+    ) -> None:
+        self.manifest_path = manifest_path
+        self.store = store
+        self.progress = progress
+        self._python = python
+        self._offline = offline
+        self._jobs = jobs
+        self._sandbox: SandboxMode = sandbox
+
+    @functools.cached_property
+    def manifest(self) -> Manifest:
+        # A rebase that was interrupted while it replaced files is finished before anything is read.
+        if fork := recover(self.manifest_path.absolute().parent):
+            self.progress.say(
+                f"{fork}: finished an interrupted rebase (pin, lock and series updated)"
+            )
+        return load_manifest(self.manifest_path)
+
+    @functools.cached_property
+    def lock(self) -> Lock:
+        return load_lock(self.manifest.lock_path)
+
+    @functools.cached_property
+    def python(self) -> str:
+        """The version of Python that wheels are for, such as 3.12; raises ManifestError."""
+        supported = self.manifest.environment.python
+        version = self._python or supported[0]
+        if not version[0].isdigit():
+            return supported[0]
+        if version not in supported:
+            raise ManifestError(
+                f"Python {version} is not in the manifest's list",
+                where=self.manifest.path,
+                expected=f"one of {', '.join(supported)}",
+            )
+        return version
+
+    @functools.cached_property
+    def context(self) -> Context:
+        explicit = self._python if self._python and not self._python[0].isdigit() else None
+        return Context(
+            self.store,
+            self.progress,
+            root=self.manifest.root,
+            python=self.python,
+            explicit=explicit,
+            offline=self._offline,
+            jobs=self._jobs,
+            sandbox=self._sandbox,
+        )
+
+    @property
+    def root(self) -> Path:
+        return self.manifest.root
+
+    @property
+    def dist(self) -> Path:
+        """The folder that wheels are copied to."""
+        return self.root / "dist"
+
+    def build(self, fork: Fork) -> ForkBuild:
+        """Return what the lock holds for a fork and this Python; raises ManifestError if outdated."""
+        return self.lock.fork(fork, self.python)
+
+    def wheels_of(self, fork: Fork, folder: Path | None = None) -> list[Path]:
+        """Return the fork's wheels in a folder, dist/ by default."""
+        name = fork.distribution.replace("-", "_")
+        label = self.manifest.environment.label
+        return sorted((folder or self.dist).glob(f"{name}-*+{label}.*.whl"))
+
+    def work_folder(self, fork: Fork) -> Path:
+        return self.root / "work" / fork.name
+
+    def exclusive(self, fork: Fork) -> contextlib.AbstractContextManager[None]:
+        """Let no other process change the fork's work tree, series or pin meanwhile."""
+        place = digest(str(self.work_folder(fork).absolute()))[:16]
+        busy = f"another patchwheel is changing {fork.name}"
+        return self.store.lock(f"change-{place}", busy=busy)
+
+    def with_manifest(self, path: Path) -> Project:
+        """Return a project with another manifest and the same options."""
+        return Project(
+            path,
+            self.store,
+            self.progress,
+            python=self._python,
+            offline=self._offline,
+            jobs=self._jobs,
+            sandbox=self._sandbox,
+        )
+
+    def copy_to(self, folder: Path) -> None:
+        """Copy manifest, lock and patches: all that a build reads of the project."""
+        for file in (self.manifest.path, self.manifest.lock_path):
+            shutil.copy(file, folder)
+        shutil.copytree(self.root / "patches", folder / "patches")

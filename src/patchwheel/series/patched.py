@@ -1,0 +1,34 @@
+"""A fork's patched tree: its source with the series, or the files of its open work tree."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from patchwheel.series.apply import apply_series
+from patchwheel.series.files import load_series
+from patchwheel.source.fetch import fetch_source
+
+if TYPE_CHECKING:
+    from patchwheel.manifest.model import Fork
+    from patchwheel.project import Project
+    from patchwheel.series.apply import PatchedTree
+    from patchwheel.series.files import Patch
+
+
+def patched_tree(project: Project, fork: Fork, *, dev: bool = False) -> PatchedTree:
+    """Return the tree that a build of the fork uses; with `dev` uncommitted edits count.
+
+    Raises PatchError when the series does not apply.
+    """
+    source = fetch_source(project, fork)
+    if dev:
+        from patchwheel.series.worktree import work_tree_source
+
+        return work_tree_source(project.work_folder(fork), source, store=project.store)
+    return apply_series(source, load_series(fork.patches), store=project.store)
+
+
+def load_all_series(project: Project) -> dict[str, tuple[Patch, ...]]:
+    """Return the patches of all forks, which may require one another."""
+    forks = project.manifest.forks.values()
+    return {fork.name: load_series(fork.patches).patches for fork in forks}

@@ -1,0 +1,186 @@
+"""Makes the wheels of several forks and copies them into the project's dist/."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from patchwheel.build.inputs import OwnWheel
+from patchwheel.kit.errors import GraftNotPossible, InputError, PatchwheelError
+from patchwheel.plan.base import remember_base
+from patchwheel.plan.plan import plan_fork
+from patchwheel.wheel.make import make_wheel
+from patchwheel.wheelfile.sbom import STATEMENT
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from patchwheel.manifest.model import Fork
+    from patchwheel.project import Project
+    from patchwheel.wheel.make import BuiltWheel
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """A fork whose wheel could not be made, for --keep-going."""
+
+    fork: str
+    error: PatchwheelError
+
+
+def build_wheel(
+    project: Project,
+    fork: Fork,
+    *,
+    from_source: bool = False,
+    dev: bool = False,
+    made: dict[str, BuiltWheel] | None = None,
+) -> BuiltWheel:
+    """Make one wheel, unless it is in `made` (by lock key, added to) or in the store.
+
+    A wheel of another fork that it compiles against is made first. A graft that turns out not to be
+    possible becomes a compile.
+    """
+    made = {} if made is None else made
+    if fork.locked_as in made:
+        return made[fork.locked_as]
+    if from_source:
+        from patchwheel.build.backend import check_machine
+
+        check_machine(fork, store=project.store)
+    plan = plan_fork(project, fork, from_source=from_source, dev=dev, made=made)
+    if plan.node_key is None:
+        build_needs(project, fork, from_source=from_source, dev=dev, made=made)
+        plan = plan_fork(project, fork, from_source=from_source, dev=dev, made=made, configure=True)
+    try:
+        wheel = make_wheel(plan, project.store)
+    except GraftNotPossible as err:
+        project.progress.say(f"{fork.name}: no graft, a compile: {err.message}")
+        build_needs(project, fork, from_source=from_source, dev=dev, made=made)
+        plan = plan_fork(project, fork, dev=dev, refused=err.message, made=made, configure=True)
+        wheel = make_wheel(plan, project.store)
+    if plan.route == "compile" and not wheel.cached:
+        remember_base(project, fork, wheel.node_key, plan.key_parts)
+    made[fork.locked_as] = wheel
+    return wheel
+
+
+def build_needs(
+    project: Project,
+    fork: Fork,
+    *,
+    from_source: bool = False,
+    dev: bool = False,
+    made: dict[str, BuiltWheel],
+) -> list[BuiltWheel]:
+    """Make the wheels of other forks that a fork compiles against."""
+    forks = [project.manifest.forks[name] for name in project.build(fork).needs]
+    return [
+        build_wheel(project, other, from_source=from_source, dev=dev, made=made) for other in forks
+    ]
+
+
+def build_wheels(
+    project: Project,
+    forks: Sequence[Fork],
+    *,
+    from_source: bool = False,
+    dev: bool = False,
+    keep_going: bool = False,
+) -> tuple[list[BuiltWheel], list[Failure]]:
+    """Make the wheels of `forks` and copy them into dist/; grafts of several are made at once.
+
+    Raises the first failure in the order of `forks`, or with `keep_going` returns them.
+    """
+    made: dict[str, BuiltWheel] = {}
+    errors: dict[str, BaseException] = {}
+
+    def make(fork: Fork) -> None:
+        try:
+            build_wheel(project, fork, from_source=from_source, dev=dev, made=made)
+        except BaseException as err:  # noqa: BLE001  (raised again by the waiting thread)
+            errors[fork.name] = err
+
+    def check(fork: Fork) -> None:
+        error = errors.get(fork.name)
+        if error and not (keep_going and isinstance(error, PatchwheelError)):
+            raise error
+
+    if from_source or len(forks) == 1:
+        for fork in forks:
+            make(fork)
+            check(fork)
+    else:
+        # Read before the threads start, each of which needs them.
+        _ = project.lock, project.context
+        # Daemons: Ctrl-C ends the run at once; a file that is being written has a temporary name.
+        threads = [threading.Thread(target=make, args=[fork], daemon=True) for fork in forks]
+        for thread in threads:
+            thread.start()
+        for thread, fork in zip(threads, forks, strict=True):
+            thread.join()
+            check(fork)
+    failures = [
+        Failure(fork=fork.name, error=error)
+        for fork in forks
+        if isinstance(error := errors.get(fork.name), PatchwheelError)
+    ]
+    wheels = [made[f.locked_as] for f in forks if f.locked_as in made]
+    publish(project, wheels)
+    return wheels, failures
+
+
+def publish(project: Project, wheels: Sequence[BuiltWheel]) -> None:
+    """Copy wheels into dist/, and remove older ones of the same fork and Python from there."""
+    project.dist.mkdir(exist_ok=True)
+    for wheel in wheels:
+        target = project.dist / wheel.path.name
+        if not (target.exists() and target.stat().st_size == wheel.path.stat().st_size):
+            temporary = project.dist / f".{target.name}.part"
+            shutil.copyfile(wheel.path, temporary)
+            temporary.replace(target)
+        for old in project.wheels_of(wheel.plan.fork):
+            if old != target and _python_tag(old) == _python_tag(target):
+                old.unlink()
+                old.with_name(f"{old.name}{STATEMENT}").unlink(missing_ok=True)
+
+
+def wheels_in(project: Project, folder: Path) -> list[OwnWheel]:
+    """Return a wheel of each fork from a folder; raises InputError unless there is exactly one."""
+    return [_wheel_in(project, folder, fork) for fork in project.manifest.forks.values()]
+
+
+def _wheel_in(project: Project, folder: Path, fork: Fork) -> OwnWheel:
+    from packaging.utils import parse_wheel_filename
+
+    from patchwheel.kit.digest import file_sha256
+
+    interpreters = {f"cp{project.python.replace('.', '')}", "py3"}
+    paths = [
+        path.absolute()
+        for path in project.wheels_of(fork, folder)
+        if any(
+            tag.interpreter in interpreters or tag.abi == "abi3"
+            for tag in parse_wheel_filename(path.name)[3]
+        )
+    ]
+    if len(paths) != 1:
+        raise InputError(
+            f"there are {len(paths)} wheels of {fork.distribution} for Python {project.python}: "
+            f"{', '.join(path.name for path in paths) or 'none'}",
+            where=folder,
+            expected="one, with the manifest's label",
+        )
+    return OwnWheel(
+        fork=fork.name,
+        path=paths[0],
+        sha256=file_sha256(paths[0]),
+        version=paths[0].name.split("-")[1],
+    )
+
+
+def _python_tag(wheel: Path) -> str:
+    return wheel.name.split("-")[-3]

@@ -1,0 +1,89 @@
+"""Several forks in one run: together or in turn, and what happens when one fails."""
+
+from __future__ import annotations
+
+import threading
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+
+from patchwheel.kit.errors import BuildError
+from patchwheel.wheel import build
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from patchwheel.manifest.model import Fork
+
+FORKS = [
+    cast("Fork", SimpleNamespace(name=name, locked_as=name)) for name in ("one", "two", "three")
+]
+
+
+class Run:
+    """Runs of `build_wheels` whose wheels are made by `make`."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, make: Callable[[str], None]) -> None:
+        self.make = make
+        self.published: list[str] = []
+        monkeypatch.setattr(build, "build_wheel", self.wheel)
+        monkeypatch.setattr(build, "publish", lambda _, wheels: self.published.extend(wheels))
+
+    def wheel(self, _project: object, fork: Fork, *, made: dict[str, Any], **_: object) -> None:
+        self.make(fork.name)
+        made[fork.locked_as] = fork.name
+
+    def build(self, **options: bool) -> list[str]:
+        project = cast("Any", SimpleNamespace(lock=None, context=None))
+        _, failures = build.build_wheels(project, FORKS, **options)
+        return [failure.fork for failure in failures]
+
+
+def test_grafts_are_made_together_and_reported_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    barrier = threading.Barrier(len(FORKS), timeout=10)
+    run = Run(monkeypatch, lambda _name: cast("None", barrier.wait()))
+    run.build()
+    assert run.published == ["one", "two", "three"]
+
+
+def test_compiles_are_made_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    threads: list[int] = []
+    run = Run(monkeypatch, lambda _name: threads.append(threading.get_ident()))
+    run.build(from_source=True)
+    assert threads == [threading.get_ident()] * len(FORKS)
+
+
+def fail(name: str) -> None:
+    if name != "two":
+        raise BuildError(f"{name} does not compile")
+
+
+@pytest.mark.parametrize("from_source", [False, True])
+def test_the_first_failure_ends_the_run(
+    monkeypatch: pytest.MonkeyPatch, *, from_source: bool
+) -> None:
+    run = Run(monkeypatch, fail)
+    with pytest.raises(BuildError, match="one does not compile"):
+        run.build(from_source=from_source)
+    assert run.published == []
+
+
+@pytest.mark.parametrize("from_source", [False, True])
+def test_keep_going_makes_what_can_be_made(
+    monkeypatch: pytest.MonkeyPatch, *, from_source: bool
+) -> None:
+    run = Run(monkeypatch, fail)
+    failures = run.build(from_source=from_source, keep_going=True)
+    assert run.published == ["two"]
+    assert failures == ["one", "three"]
+
+
+def test_an_internal_error_is_never_a_failure_to_go_on_after(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def broken(_name: str) -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        Run(monkeypatch, broken).build(keep_going=True)
