@@ -77,7 +77,7 @@ def test_the_last_stage_is_what_a_user_may_run(name: str) -> None:
     assert 'ENTRYPOINT ["/opt/patchwheel/entrypoint"]' in everything
     for label in (
         'org.opencontainers.image.revision="${REVISION}"',
-        'patchwheel.manifest.lock.sha256="${LOCK_SHA256}"',
+        'patchwheel.lock.sha256="${LOCK_SHA256}"',
     ):
         assert label in everything
 

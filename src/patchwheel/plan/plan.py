@@ -349,6 +349,8 @@ class Planner:
         if found.trace:
             edits = [output for output in outputs if output.path == METADATA]
             decision, traced = self._trace(base, changes, found.trace, decision)
+            if decision.route == "compile":
+                return decision
             outputs = [*(_output(effect, culprit) for effect in traced), *edits]
         taken = len(present) - sum(output.path in present for output in outputs)
         return replace(decision, outputs=tuple(outputs), taken=taken)
