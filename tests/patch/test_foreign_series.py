@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from patchwheel.kit.errors import PatchError
-from patchwheel.patch import dep3
 from patchwheel.patch.lint import check_patch
+from patchwheel.patch.mail import upstream_status
 from patchwheel.series.apply import apply_series
 from patchwheel.series.files import load_series
 from tests.fixtures import support
@@ -145,7 +145,7 @@ def test_fields_join_the_trailers_and_may_be_followed_by_a_note(kit: Kit) -> Non
     ],
 )
 def test_what_debians_fields_say_of_upstream(fields: dict[str, str], status: str | None) -> None:
-    assert dep3.upstream_status(fields.items()) == status
+    assert upstream_status(fields.items()) == status
     data = mail(ONE, trailers=[f"{k}: {v}" for k, v in fields.items()])
     if status:
         check_patch(patch(data))

@@ -235,6 +235,17 @@ BAD = {
     "no subject": (b"From: A <a@b>\nDate: x\n\nz\n", "no Subject: header", 1),
     "bad author": (mail(ONE, author="nobody"), "cannot read an author", 1),
     "bad date": (mail(ONE, date="yesterday"), "cannot read the date", 1),
+    "day out of range": (
+        mail(ONE, date="Tue, 99 Mar 2022 12:00:00 +0100"),
+        "cannot read the date",
+        1,
+    ),
+    "year out of range": (
+        mail(ONE, date="1 Mar 99999999999 1:1:1 +0100"),
+        "cannot read the date",
+        1,
+    ),
+    "Debian's date out of range": (mail(ONE, date="2022-13-01"), "cannot read the date", 1),
     "encoded": (
         HEAD + b"Content-Transfer-Encoding: quoted-printable\n" + mail(ONE)[len(HEAD) :],
         "encoded",

@@ -1,4 +1,7 @@
-"""The diff part of a patch file as records. Content stays bytes; every line must be accounted for."""
+"""A strict parser of git's diffs: content stays bytes, and every line must be accounted for.
+
+Not by a library: unidiff and whatthepatch read text, without modes, binary data or quoted paths.
+"""
 
 from __future__ import annotations
 
@@ -28,12 +31,15 @@ EXPORT_HINT = (
 SPLIT_HINT = (
     "let `git am` make a commit of each in `patchwheel dev {fork}`, then `patchwheel export {fork}`"
 )
-CRLF_HINT = "write it with LF line ends; `patches/**/*.patch -text` in .gitattributes keeps git from changing them"
+CRLF_HINT = (
+    "write it with LF line ends; `patches/**/*.patch -text` in .gitattributes "
+    "keeps git from changing them"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hunk:
-    """`line` is where it starts in the patch file; `rows` keep their marker and their line end."""
+    """`line` is its place in the patch file; `rows` keep their marker and their line end."""
 
     line: int
     old_start: int
@@ -53,7 +59,7 @@ class Hunk:
 class FileDiff:
     """The change of one file: `old` is None for a new file, `new` for a removed one.
 
-    Modes are there where the patch names them, `ids` are the blobs of its index line.
+    A mode is None where the patch does not name it; `ids` are the blobs of its index line.
     Paths are bytes decoded with surrogateescape.
     """
 
@@ -71,15 +77,17 @@ class FileDiff:
     def path(self) -> str:
         return self.new or self.old or ""
 
+    @property
+    def removes_old(self) -> bool:
+        """Whether the old path is gone afterwards: a removal or a rename."""
+        return self.old is not None and self.old != self.new and not self.copy
+
 
 class Cursor:
-    """A place in a patch file."""
+    """The lines of a patch file, and the index `at` of the next one to read."""
 
     def __init__(self, path: Path, data: bytes) -> None:
-        # Not splitlines: a lone CR is content.
-        parts = data.split(b"\n")
-        last = [parts[-1]] if parts[-1] else []
-        self.lines = [part + b"\n" for part in parts[:-1]] + last
+        self.lines = split_lines(data)
         self.path = path
         self.at = 0
 
@@ -91,6 +99,7 @@ class Cursor:
         expected: str | None = None,
         hint: str = EXPORT_HINT,
     ) -> Never:
+        """Raise PatchError for a line, by default the next one."""
         if line is None:
             line = max(min(self.at + 1, len(self.lines)), 1)
         raise PatchError(
@@ -101,14 +110,21 @@ class Cursor:
         )
 
     def raw(self) -> bytes:
+        """Return the next line of a hunk, empty at the end."""
         return self.lines[self.at] if self.at < len(self.lines) else b""
 
     def peek(self) -> bytes:
-        """Return the next line, empty at the end; outside of hunks no line may end with CRLF."""
+        """Return the next line outside of hunks, empty at the end; it must not end with CRLF."""
         line = self.raw()
         if line.endswith(b"\r\n"):
             self.fail("the patch file has CRLF line ends (autocrlf?)", hint=CRLF_HINT)
         return line
+
+
+def split_lines(data: bytes) -> list[bytes]:
+    """Split at LF only, since a lone CR is content; each line keeps its end."""
+    parts = data.split(b"\n")
+    return [part + b"\n" for part in parts[:-1]] + ([parts[-1]] if parts[-1] else [])
 
 
 def read_diffs(cursor: Cursor) -> Iterator[FileDiff]:
@@ -117,11 +133,7 @@ def read_diffs(cursor: Cursor) -> Iterator[FileDiff]:
         yield _file(cursor)
     while line := cursor.peek():
         if MBOX.match(line):
-            cursor.fail(
-                "a second mail starts here",
-                expected="one patch per file",
-                hint=SPLIT_HINT,
-            )
+            cursor.fail("a second mail starts here", expected="one patch per file", hint=SPLIT_HINT)
         if line != b"-- \n" and STRAY.match(line):
             cursor.fail(
                 "this line belongs to no hunk",
@@ -133,49 +145,47 @@ def read_diffs(cursor: Cursor) -> Iterator[FileDiff]:
 def _file(cursor: Cursor) -> FileDiff:
     start, head = cursor.at + 1, cursor.peek()[len(b"diff --git ") :].rstrip(b"\n")
     cursor.at += 1
-    says, index = _extended(cursor)
-    old, new = _names(cursor, head, says)
-    old_mode = says.get(b"old mode") or says.get(b"deleted file mode")
-    new_mode = says.get(b"new mode") or says.get(b"new file mode")
+    headers, index = _extended(cursor)
+    old, new = _names(cursor, head, headers)
+    old_mode = headers.get(b"old mode") or headers.get(b"deleted file mode")
+    new_mode = headers.get(b"new mode") or headers.get(b"new file mode")
     binary = _binary(cursor, index)
-    present = (
-        None if b"new file mode" in says else old,
-        None if b"deleted file mode" in says else new,
-    )
-    hunks = () if binary else tuple(_hunks(cursor, *present))
+    before = None if b"new file mode" in headers else old
+    after = None if b"deleted file mode" in headers else new
+    hunks = () if binary else tuple(_hunks(cursor, before, after))
     if old == new and not (hunks or binary) and old_mode == new_mode:
         cursor.fail(f"the diff of {old} changes nothing", line=start)
     return FileDiff(
         line=start,
-        old=present[0],
-        new=present[1],
+        old=before,
+        new=after,
         old_mode=(old_mode or (index[3] if index else None) or b"").decode() or None,
         new_mode=(new_mode or b"").decode() or None,
         ids=(index[1].decode(), index[2].decode()) if index else None,
-        copy=b"copy from" in says,
+        copy=b"copy from" in headers,
         binary=binary,
         hunks=hunks,
     )
 
 
 def _extended(cursor: Cursor) -> tuple[dict[bytes, bytes], re.Match[bytes] | None]:
-    says, index = {}, None
+    headers, index = {}, None
     while True:
         line = cursor.peek()
-        if found := EXTENDED.fullmatch(line):
-            says[found[1]] = found[2]
-        elif found := INDEX.fullmatch(line):
-            index = found
+        if header := EXTENDED.fullmatch(line):
+            headers[header[1]] = header[2]
+        elif match := INDEX.fullmatch(line):
+            index = match
         else:
-            return says, index
+            return headers, index
         cursor.at += 1
 
 
-def _names(cursor: Cursor, head: bytes, says: dict[bytes, bytes]) -> tuple[str, str]:
+def _names(cursor: Cursor, head: bytes, headers: dict[bytes, bytes]) -> tuple[str, str]:
     """Return both paths, from the rename lines or the `diff --git` line."""
     for kind in (b"rename", b"copy"):
-        if kind + b" from" in says and kind + b" to" in says:
-            old, new = says[kind + b" from"], says[kind + b" to"]
+        if kind + b" from" in headers and kind + b" to" in headers:
+            old, new = headers[kind + b" from"], headers[kind + b" to"]
             return _text(_unquoted(old)), _text(_unquoted(new))
     quoted = re.fullmatch(rb'("(?:[^"\\]|\\.)*"|\S+) ("(?:[^"\\]|\\.)*"|\S+)', head)
     if quoted and b'"' in head:
@@ -219,14 +229,13 @@ def _hunks(cursor: Cursor, old: str | None, new: str | None) -> Iterator[Hunk]:
         return
     for marker, prefix, path in ((b"--- ", b"a/", old), (b"+++ ", b"b/", new)):
         line = cursor.peek()
-        wanted = prefix + _raw(path) if path is not None else b"/dev/null"
+        expected = prefix + _raw(path) if path is not None else b"/dev/null"
         # git ends a path that holds a space with a tab.
-        if not line.startswith(marker) or (
-            _unquoted(line[4:].rstrip(b"\n").removesuffix(b"\t")) != wanted
-        ):
+        name = _unquoted(line[4:].rstrip(b"\n").removesuffix(b"\t"))
+        if not line.startswith(marker) or name != expected:
             cursor.fail(
                 f"the {marker.decode()}line names another path than the `diff --git` line",
-                expected=marker.decode() + _text(wanted),
+                expected=marker.decode() + _text(expected),
             )
         cursor.at += 1
     if not cursor.peek().startswith(b"@@ "):
@@ -267,11 +276,11 @@ def _unquoted(name: bytes) -> bytes:
     if not (name.startswith(b'"') and name.endswith(b'"') and len(name) > 1):
         return name
 
-    def plain(found: re.Match[bytes]) -> bytes:
-        code = found[1]
+    def unescaped(escape: re.Match[bytes]) -> bytes:
+        code = escape[1]
         return bytes([int(code, 8) & 255 if len(code) > 1 else ESCAPED[code[0]]])
 
-    return ESCAPE.sub(plain, name[1:-1])
+    return ESCAPE.sub(unescaped, name[1:-1])
 
 
 def _text(name: bytes) -> str:

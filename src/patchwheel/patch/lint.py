@@ -1,4 +1,4 @@
-"""What a patch must not do, checked before git sees it."""
+"""Refuse unsafe or incomplete patches before git reads them, and warn about odd ones."""
 
 from __future__ import annotations
 
@@ -32,24 +32,22 @@ IGNORED = re.compile("[\u200c-\u200f\u202a-\u202e\u2060-\u206f\ufeff]")
 
 
 def check_patch(patch: Patch) -> None:
-    """Raise PatchError, with the line, for a patch that is malformed, unsafe or lacks its trailers."""
+    """Raise PatchError, with the line, for a malformed or unsafe patch or a missing trailer."""
     diffs = patch.diffs
-    made: dict[str, FileDiff] = {}
+    seen: dict[str, FileDiff] = {}
     for diff in diffs:
         _check_modes(patch, diff)
         for path in {diff.old, diff.new} - {None}:
             if problem := path_problem(str(path)):
                 patch.fail(f"{path!r} {problem}", line=diff.line)
-        _check_twice(patch, diff, made.get(diff.path))
-        made[diff.path] = diff
+        _check_twice(patch, diff, seen.get(diff.path))
+        seen[diff.path] = diff
     links = {d.new: d for d in diffs if d.new and _mode(d) == LINK}
     for diff in diffs:
         for link in links:
             if diff.path.startswith(f"{link}/"):
-                patch.fail(
-                    f"{diff.path!r} goes through the symbolic link {link!r}",
-                    line=diff.line,
-                )
+                problem = f"{diff.path!r} goes through the symbolic link {link!r}"
+                patch.fail(problem, line=diff.line)
     check_status(patch)
     for value in patch.trailer("Requires"):
         if not REQUIRES.fullmatch(value):
@@ -61,27 +59,28 @@ def check_patch(patch: Patch) -> None:
 
 
 def warnings(patches: Sequence[Patch], files: Iterable[str]) -> Iterator[str]:
-    """Tell what is allowed, and hardly meant, in sound patches to the source tree with `files`."""
+    """Name what is allowed but probably a mistake, in patches to a source tree with `files`."""
     numbers: dict[str, str] = {}
     known = {path.casefold(): path for path in files}
     for patch in patches:
         where = f"{patch.fork}/{patch.name}"
         number = re.match(r"\d+", patch.name)
-        other = numbers.setdefault(number[0], patch.name) if number else patch.name
-        if other != patch.name:
-            yield f"{where}: has the number of {other}; only the series orders them"
+        first = numbers.setdefault(number[0], patch.name) if number else patch.name
+        if first != patch.name:
+            yield f"{where}: has the number of {first}; only the series orders them"
         if re.search(r"(?m)^---\s*$", patch.mail.message):
             yield f"{where}: `git am` drops what its message says after the line `---`"
         if any(diff.binary for diff in patch.diffs) and len(patch.data) > LARGE:
             yield f"{where}: {len(patch.data):,} bytes, with a binary file in them"
-        for line, odd in _odd_diffs(patch, known):
-            yield f"{where}:{line}: {odd}"
+        for line, problem in _odd_diffs(patch, known):
+            yield f"{where}:{line}: {problem}"
 
 
 def _odd_diffs(patch: Patch, known: dict[str, str]) -> Iterator[tuple[int, str]]:
-    """`known` holds the files so far, by their names where case does not count."""
-    for old in {d.old for d in patch.diffs if d.old and d.old != d.new and not d.copy}:
-        known.pop(old.casefold(), None)
+    """Give line and problem; `known` maps casefolded paths to paths, and is brought up to date."""
+    for diff in patch.diffs:
+        if diff.old and diff.removes_old:
+            known.pop(diff.old.casefold(), None)
     for diff in patch.diffs:
         path = diff.path
         if path == ".gitmodules":
@@ -95,7 +94,7 @@ def _odd_diffs(patch: Patch, known: dict[str, str]) -> Iterator[tuple[int, str]]
 
 
 def path_problem(path: str) -> str | None:
-    """Say why a path of a patch is unsafe on some system, or None."""
+    """Return why a path of a patch is unsafe on some system, or None."""
     parts = path.split("/")
     if path.startswith("/"):
         return "is an absolute path"
@@ -111,54 +110,58 @@ def path_problem(path: str) -> str | None:
 
 
 def link_problem(path: str, target: bytes) -> str | None:
-    """Say why a symbolic link at `path` is unsafe, or None."""
+    """Return why a symbolic link at `path` is unsafe, or None."""
     text = target.decode(errors="surrogateescape")
     if not text or "\n" in text or "\0" in text:
         return "has no plain target"
     if text.startswith("/"):
         return f"points to the absolute path {text!r}"
-    whole = posixpath.normpath(posixpath.join(posixpath.dirname(path), text))
-    if problem := whole != "." and path_problem(whole):
+    resolved = posixpath.normpath(posixpath.join(posixpath.dirname(path), text))
+    if problem := resolved != "." and path_problem(resolved):
         return f"points to {text!r}, which {problem}"
     return None
 
 
 def check_status(patch: Patch) -> None:
-    """Require one Upstream-Status trailer of the known vocabulary."""
-    found = patch.trailer("Upstream-Status")
+    """Raise PatchError unless there is one Upstream-Status trailer, with a value of STATUSES."""
+    values = patch.trailer("Upstream-Status")
     forms = " | ".join(form for _, form in STATUSES.values())
-    if len(found) != 1:
-        written = re.search(r"(?m)^Upstream-Status:", patch.mail.message)
-        where = " in its last paragraph" if written and not found else ""
+    if len(values) != 1:
+        problem = "two Upstream-Status trailers" if values else "no Upstream-Status trailer"
+        if not values and re.search(r"(?m)^Upstream-Status:", patch.mail.message):
+            problem += " in its last paragraph"
         patch.fail(
-            f"the message has {'two' if found else 'no'} Upstream-Status trailer{'s' if found else where}",
+            f"the message has {problem}",
             line=_line(patch, "Upstream-Status"),
             expected=f"Upstream-Status: {forms}",
             hint="end the message with that line: `git commit --amend` in `patchwheel dev {fork}`, "
             "then `patchwheel export {fork}`",
         )
-    word, _, rest = found[0].partition(" ")
+    word, _, rest = values[0].partition(" ")
     if word not in STATUSES or not re.fullmatch(STATUSES[word][0], rest.strip()):
         patch.fail(
-            f"cannot read `Upstream-Status: {found[0]}`",
+            f"cannot read `Upstream-Status: {values[0]}`",
             line=_line(patch, "Upstream-Status"),
             expected=STATUSES[word][1] if word in STATUSES else forms,
         )
 
 
 def check_requires(forks: Mapping[str, Sequence[Patch]]) -> None:
-    """Check every `Requires` trailer against all the series; within one, the required patch comes first."""
+    """Raise PatchError for a `Requires` that names no patch, given the series of all forks.
+
+    Within one series, the required patch must come first.
+    """
     for fork, patches in forks.items():
         for place, patch in enumerate(patches):
             for value in patch.trailer("Requires"):
-                other, _, name = value.partition("/")
-                known = patches[:place] if other == fork else forks.get(other, ())
+                required, _, name = value.partition("/")
+                known = patches[:place] if required == fork else forks.get(required, ())
                 if not any(name in {p.name, p.path.stem} for p in known):
                     raise PatchError(
                         f"Requires: {value}, and there is no such patch"
-                        + (" before it in its series" if other == fork else ""),
+                        + (" before it in its series" if required == fork else ""),
                         where=f"{patch.path}:{_line(patch, 'Requires')}",
-                        hint=f"add the patch to patches/{other}, or correct the trailer",
+                        hint=f"add the patch to patches/{required}, or correct the trailer",
                     )
 
 
@@ -183,9 +186,11 @@ def _check_modes(patch: Patch, diff: FileDiff) -> None:
 
 
 def _check_twice(patch: Patch, diff: FileDiff, before: FileDiff | None) -> None:
+    if before is None:
+        return
     # A file that becomes a link is written as its removal and a new file.
-    retyped = before is not None and before.new is None and diff.old is None
-    if before is not None and not retyped:
+    retyped = before.new is None and diff.old is None
+    if not retyped:
         patch.fail(f"{diff.path} is changed twice, first in line {before.line}", line=diff.line)
 
 
@@ -194,7 +199,7 @@ def _mode(diff: FileDiff) -> str | None:
 
 
 def _line(patch: Patch, key: str) -> int:
-    """Find the line of a trailer, or the one after the message."""
+    """Return the line of a trailer, or else of the first diff."""
     lines = patch.data.split(b"\n")
     for number, line in enumerate(lines, 1):
         if line.lower().startswith(key.lower().encode() + b":"):

@@ -1,4 +1,7 @@
-"""A patch file: the header and message of its mail, and the diffs."""
+"""A patch file: the header and the message of its mail, and its diffs.
+
+Debian's patches are read too: the fields of DEP-3 stand for the headers and the trailers of git.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,6 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from patchwheel.patch import dep3
 from patchwheel.patch.diff import (
     EXPORT_HINT,
     MBOX,
@@ -18,21 +20,35 @@ from patchwheel.patch.diff import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
     from typing import Never
 
-STAT = re.compile(
+STATISTICS = re.compile(
     rb"\s*(|\S.* \|\s+(\d+ ?[+-]*|Bin.*)|\d+ files? changed.*|(create|delete) mode \d+ .*"
     rb"|(rename|copy) .* \(\d+%\)|mode change \d+ => \d+.*)\s*"
 )
-PLAIN_HINT = "`git apply` takes it in `patchwheel dev {fork}`; commit it there and `patchwheel export {fork}`"
 TRAILER = re.compile(r"([A-Za-z0-9]+(?:-[A-Za-z0-9]+)*): *(.*)")
+# DEP-3 fields that have no place in git's header.
+DEP3_FIELD = re.compile(
+    r"(?i)origin|bug(-[a-z0-9]+)*|forwarded|applied-upstream|(reviewed|acked)-by|last-update"
+)
+URL = re.compile(r"https?://[^\s,\]>]+")
+COMMIT = re.compile(r"\bcommit[: ]\s*([0-9a-f]{7,40})\b")
+MAIL_FORMAT = "a patch in git's mail format"
+PLAIN_DIFF_HINT = (
+    "`git apply` takes it in `patchwheel dev {fork}`; "
+    "commit it there and `patchwheel export {fork}`"
+)
+UTF8_HINT = (
+    "if it is Latin-1, `git am` in `patchwheel dev {fork}` reads it; "
+    "else convert the header and the message, not the diff, to UTF-8"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mail:
-    """`when` is git's raw date; `message` is a commit's: the subject, an empty line and the body."""
+    """What becomes a commit: `when` is git's raw date, `message` the subject and the body."""
 
     author: str
     address: str
@@ -42,9 +58,10 @@ class Mail:
     trailers: tuple[tuple[str, str], ...]
 
 
+# Without slots: cached_property needs a __dict__.
 @dataclass(frozen=True, kw_only=True)
 class Patch:
-    """A patch file; without slots, since its parts are parsed when they are first asked for."""
+    """A patch file. Its mail and diffs are parsed on first access, which may raise PatchError."""
 
     name: str
     path: Path
@@ -66,9 +83,10 @@ class Patch:
     @cached_property
     def _parsed(self) -> tuple[Mail, tuple[FileDiff, ...]]:
         cursor = Cursor(self.path, self.data)
-        return _mail(cursor), tuple(read_diffs(cursor))
+        return _read_mail(cursor), tuple(read_diffs(cursor))
 
     def trailer(self, key: str) -> list[str]:
+        """Return the values of all trailers with this key, in any case."""
         return [v for k, v in self.mail.trailers if k.lower() == key.lower()]
 
     def fail(
@@ -79,85 +97,125 @@ class Patch:
         expected: str | None = None,
         hint: str = EXPORT_HINT,
     ) -> Never:
+        """Raise PatchError for a line of the file; `{fork}` in the hint becomes the fork's name."""
         Cursor(self.path, b"").fail(message, line=line, expected=expected, hint=hint)
 
 
-def _mail(cursor: Cursor) -> Mail:
+def upstream_status(fields: Iterable[tuple[str, str]]) -> str | None:
+    """Translate DEP-3 fields to the value of an Upstream-Status; None if they do not tell."""
+    values = {key.lower(): value for key, value in fields}
+    origin = values.get("origin", "")
+    if not re.match(r"(?i)upstream|backport", origin):
+        origin = ""
+    for value in (values.get("applied-upstream", ""), origin):
+        if url := URL.search(value):
+            return f"Backport [{url[0]}]"
+        if commit := COMMIT.search(value):
+            return f"Backport [{commit[1]}]"
+    forwarded = values.get("forwarded", "")
+    if forwarded == "no":
+        return "Pending"
+    if forwarded == "not-needed":
+        return "Inappropriate [not-needed]"
+    submitted = values.get("bug", "") if forwarded == "yes" else forwarded
+    return f"Submitted [{url[0]}]" if (url := URL.search(submitted)) else None
+
+
+def _read_mail(cursor: Cursor) -> Mail:
     if not any(line.strip() for line in cursor.lines):
         cursor.fail("the patch is empty")
-    fields = _headers(cursor)
-    head = {name.lower(): _unfolded(value) for name, value in fields}
-    subject, text = dep3.description(next((v for n, v in fields if n.lower() == "description"), ""))
-    head = {
-        "from": head.get("author", ""),
-        "date": head.get("last-update", ""),
-        "subject": subject,
-        **head,
-    }
-    for key in ("from", "date", "subject"):
-        if not head.get(key):
-            cursor.fail(
-                f"the mail has no {key.title()}: header",
-                line=1,
-                expected="a patch in git's mail format",
-            )
-    encoding = head.get("content-transfer-encoding", "8bit").lower()
-    if encoding not in {"7bit", "8bit", "binary"} or "multipart" in head.get("content-type", ""):
-        cursor.fail("the mail is encoded", line=1, expected="plain text, 8bit")
-    from email.utils import parseaddr
-
-    author, address = parseaddr(head["from"])
-    if not address or not author or set(author + address) & set("<>\n"):
-        cursor.fail(
-            f"cannot read an author from {head['from']!r}",
-            line=1,
-            expected="From: Name <address>",
-        )
-    subject = re.sub(r"^\[PATCH[^\]]*\] *", "", head["subject"])
-    body = "\n".join([text, "", *_body(cursor)]).strip("\n")
-    # What a mail says of itself stays with the message, which is all that a commit has.
-    more = [f"{n}: {_unfolded(v)}" for n, v in fields if dep3.FIELD.fullmatch(n)]
+    fields = _read_headers(cursor)
+    header, text = _git_header(cursor, fields)
+    author, address = _author(cursor, header["from"])
+    when = _date(cursor, header["date"])
+    subject = re.sub(r"^\[PATCH[^\]]*\] *", "", header["subject"])
+    body = "\n".join([text, "", *_read_body(cursor)]).strip("\n")
+    # A commit has no room for other fields than its message.
+    kept = [f"{name}: {_decoded(value)}" for name, value in fields if DEP3_FIELD.fullmatch(name)]
     gap = "\n" if any(_trailers(body)) else "\n\n"
-    body = gap.join(filter(None, [body, "\n".join(more)]))
+    body = gap.join(filter(None, [body, "\n".join(kept)]))
     return Mail(
         author=author,
         address=address,
-        when=_date(cursor, head["date"]),
+        when=when,
         subject=subject,
         message=f"{subject}\n\n{body}\n" if body else f"{subject}\n",
-        trailers=_with_status(body),
+        trailers=_trailers_with_status(body),
     )
 
 
-def _with_status(body: str) -> tuple[tuple[str, str], ...]:
-    """Return the trailers of a message; without an Upstream-Status, one for what DEP-3 fields say anywhere."""
-    found = tuple(_trailers(body))
-    if any(key.lower() == "upstream-status" for key, _ in found):
-        return found
-    fields = [pair for part in body.split("\n\n") for pair in _trailers(part)]
-    status = dep3.upstream_status(fields)
-    return (*found, ("Upstream-Status", status)) if status else found
-
-
-def _headers(cursor: Cursor) -> list[tuple[str, str]]:
-    """Read names and values, folded lines as lines, to an empty line or to the `---` of Debian's headers."""
-    found: list[tuple[str, str]] = []
+def _read_headers(cursor: Cursor) -> list[tuple[str, str]]:
+    """Read names and values to an empty line or Debian's `---`; a folded value keeps its lines."""
+    # Not by email.parser: it takes a line that is no header for the end of the headers, and reads
+    # raw UTF-8 as an unknown encoding. Each line has to be checked here anyway.
+    fields: list[tuple[str, str]] = []
     if cursor.peek().startswith(b"From "):
         cursor.at += 1
     while (line := _text(cursor)) and line != "---":
         name, colon, value = line.partition(":")
-        if line[0] in " \t" and found:
-            found[-1] = (found[-1][0], f"{found[-1][1]}\n{line[1:]}")
+        if line[0] in " \t" and fields:
+            fields[-1] = (fields[-1][0], f"{fields[-1][1]}\n{line[1:]}")
         elif colon and re.fullmatch(r"[A-Za-z0-9-]+", name):
-            found.append((name, value.strip()))
+            fields.append((name, value.strip()))
         else:
-            cursor.fail("this is no mail header", expected="a patch in git's mail format")
+            cursor.fail("this is no mail header", expected=MAIL_FORMAT)
         cursor.at += 1
     cursor.at += 1
-    return found
+    return fields
 
 
-def _unfolded(value: str) -> str:
+def _git_header(cursor: Cursor, fields: list[tuple[str, str]]) -> tuple[dict[str, str], str]:
+    """Return the fields, DEP-3's under git's names, and the text of a Description."""
+    header = {name.lower(): _decoded(value) for name, value in fields}
+    description = next((value for name, value in fields if name.lower() == "description"), "")
+    subject, _, text = description.partition("\n")
+    header = {
+        "from": header.get("author", ""),
+        "date": header.get("last-update", ""),
+        "subject": subject,
+        **header,
+    }
+    for key in ("from", "date", "subject"):
+        if not header[key]:
+            cursor.fail(f"the mail has no {key.title()}: header", line=1, expected=MAIL_FORMAT)
+    encoding = header.get("content-transfer-encoding", "8bit").lower()
+    multipart = "multipart" in header.get("content-type", "")
+    if multipart or encoding not in {"7bit", "8bit", "binary"}:
+        cursor.fail("the mail is encoded", line=1, expected="plain text, 8bit")
+    # A line with a dot stands for an empty one.
+    return header, re.sub(r"(?m)^\.$", "", text)
+
+
+def _author(cursor: Cursor, value: str) -> tuple[str, str]:
+    from email.utils import parseaddr
+
+    author, address = parseaddr(value)
+    if not address or not author or set(author + address) & set("<>\n"):
+        cursor.fail(
+            f"cannot read an author from {value!r}", line=1, expected="From: Name <address>"
+        )
+    return author, address
+
+
+def _date(cursor: Cursor, value: str) -> str:
+    """Return git's raw date; a Last-Update of DEP-3 is a day only."""
+    from datetime import UTC, datetime
+    from email.utils import parsedate_to_datetime
+
+    try:
+        if re.fullmatch(r"\d{4}-\d\d-\d\d", value):
+            date = datetime.fromisoformat(value).replace(tzinfo=UTC)
+        else:
+            date = parsedate_to_datetime(value)
+    except (ValueError, OverflowError):
+        cursor.fail(f"cannot read the date {value!r}", line=1)
+    # A date without a zone, or in the zone -0000, is UTC.
+    date = date if date.tzinfo else date.replace(tzinfo=UTC)
+    return f"{int(date.timestamp())} {date:%z}"
+
+
+def _decoded(value: str) -> str:
+    """Unfold a header's value and decode its RFC 2047 words."""
     from email.header import decode_header, make_header
 
     value = re.sub(r"\n\s*", " ", value)
@@ -168,25 +226,11 @@ def _text(cursor: Cursor) -> str:
     try:
         return cursor.peek().decode().rstrip("\n")
     except UnicodeDecodeError:
-        cursor.fail(
-            "the mail is not UTF-8",
-            hint="if it is Latin-1, `git am` in `patchwheel dev {fork}` reads it; else convert the header and the "
-            "message, not the diff, to UTF-8",
-        )
+        cursor.fail("the mail is not UTF-8", hint=UTF8_HINT)
 
 
-def _date(cursor: Cursor, value: str) -> str:
-    from email.utils import mktime_tz, parsedate_tz
-
-    date = parsedate_tz(dep3.date(value))
-    if date is None:
-        cursor.fail(f"cannot read the date {value!r}", line=1)
-    east = (date[9] or 0) // 60
-    sign = "-" if east < 0 else "+"
-    return f"{mktime_tz(date)} {sign}{abs(east) // 60:02}{abs(east) % 60:02}"
-
-
-def _body(cursor: Cursor) -> Iterator[str]:
+def _read_body(cursor: Cursor) -> Iterator[str]:
+    """Read the lines of the message, up to the first diff."""
     while line := cursor.peek():
         if line.startswith(b"diff --git "):
             return
@@ -194,7 +238,7 @@ def _body(cursor: Cursor) -> Iterator[str]:
             cursor.at = diffs
             return
         _check_line(cursor, line)
-        # mboxrd: a line `From …` of the message was given one more `>`.
+        # In the mboxrd format, a line `From …` of the message has one more `>`.
         yield re.sub(r"^>(>*From )", r"\1", _text(cursor))
         cursor.at += 1
     cursor.fail("the patch holds no diff")
@@ -205,36 +249,45 @@ def _check_line(cursor: Cursor, line: bytes) -> None:
         cursor.fail("a second mail starts here", expected="one patch per file", hint=SPLIT_HINT)
     following = b"".join(cursor.lines[cursor.at + 1 : cursor.at + 2])
     if line.startswith(b"--- ") and following.startswith(b"+++ "):
-        cursor.fail("this is no git diff", expected="diff --git a/PATH b/PATH", hint=PLAIN_HINT)
+        expected = "diff --git a/PATH b/PATH"
+        cursor.fail("this is no git diff", expected=expected, hint=PLAIN_DIFF_HINT)
     if re.match(rb"Binary files .* differ$", line):
         cursor.fail("this is no git diff, and it carries no data")
     if re.match(rb"diff -|Index: |--- \S|@@ -\d", line):
         cursor.fail(
-            "git takes this line of the message for a diff",
-            hint="indent the line, or word it otherwise",
+            "git takes this line of the message for a diff", hint="indent the line, or reword it"
         )
 
 
 def _after_statistics(cursor: Cursor) -> int | None:
-    """Return where the diffs begin if only statistics lie between: else a line `---` belongs to the message."""
+    """Return where the diffs begin, or None if `---` is followed by more of the message."""
     for at, line in enumerate(cursor.lines[cursor.at + 1 :], cursor.at + 1):
         if line.startswith(b"diff --git "):
             return at
-        if not STAT.fullmatch(line):
+        if not STATISTICS.fullmatch(line):
             break
     return None
 
 
-def _trailers(body: str) -> Iterator[tuple[str, str]]:
+def _trailers_with_status(body: str) -> tuple[tuple[str, str], ...]:
+    """Return the trailers; a missing Upstream-Status is taken from DEP-3 fields in the body."""
+    trailers = tuple(_trailers(body))
+    if any(key.lower() == "upstream-status" for key, _ in trailers):
+        return trailers
+    fields = [pair for paragraph in body.split("\n\n") for pair in _trailers(paragraph)]
+    status = upstream_status(fields)
+    return (*trailers, ("Upstream-Status", status)) if status else trailers
+
+
+def _trailers(body: str) -> list[tuple[str, str]]:
     """Read the last paragraph, if it consists of trailers."""
-    lines = body.rpartition("\n\n")[2].split("\n")
-    found: list[tuple[str, str]] = []
-    for line in lines:
+    trailers: list[tuple[str, str]] = []
+    for line in body.rpartition("\n\n")[2].split("\n"):
         if trailer := TRAILER.fullmatch(line):
-            found.append((trailer[1], trailer[2].strip()))
-        elif line[:1] in {" ", "\t"} and found:
-            key, value = found.pop()
-            found.append((key, f"{value} {line.strip()}".strip()))
+            trailers.append((trailer[1], trailer[2].strip()))
+        elif line[:1] in {" ", "\t"} and trailers:
+            key, value = trailers.pop()
+            trailers.append((key, f"{value} {line.strip()}".strip()))
         elif not line.startswith("(cherry picked from commit "):
-            return
-    yield from found
+            return []
+    return trailers
