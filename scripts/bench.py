@@ -40,9 +40,9 @@ APPLY = """
 import sys
 from pathlib import Path
 from patchwheel.kit.repo import Repository
-from patchwheel.series.staged import apply
+from patchwheel.series.staged import apply_patches
 repo = Repository(Path(sys.argv[1]))
-apply(repo, repo.tree_of(sys.argv[2]), [Path(p) for p in sys.argv[3:]])
+apply_patches(repo, repo.tree_of(sys.argv[2]), [Path(p) for p in sys.argv[3:]])
 """
 FILES, PATCHES = 3000, 50
 MAIL = b"""From: A U Thor <author@example.org>

@@ -10,7 +10,7 @@ import pytest
 
 from patchwheel.kit.errors import MachineError
 from patchwheel.kit.repo import Blob, GitError, Repository, scrub_environment
-from patchwheel.series.staged import applied, apply
+from patchwheel.series.staged import apply_patches, stage_patches
 from tests.fixtures.support import git, make_patch, make_upstream, write
 
 if TYPE_CHECKING:
@@ -181,11 +181,11 @@ def test_patches_apply_in_order_or_not_at_all(repo: Repository, tmp_path: Path) 
     first.write_bytes(make_patch(upstream, {"plain.txt": "one\n2\nthree\n"}))
     second.write_bytes(make_patch(upstream, {"plain.txt": "one\n2\n3\n", "new": "x\n"}))
     tree = repo.import_files(FILES)
-    files = repo.files(apply(repo, tree, [first, second]))
+    files = repo.files(apply_patches(repo, tree, [first, second]))
     data = repo.read([files["plain.txt"].oid, files["new"].oid])
     assert list(data.values()) == [b"one\n2\n3\n", b"x\n"]
     with pytest.raises(GitError) as caught:
-        apply(repo, tree, [second])
+        apply_patches(repo, tree, [second])
     assert "plain.txt" in caught.value.stderr
 
 
@@ -196,7 +196,7 @@ def test_a_kept_index_is_used_and_changes_nothing(
     make_upstream(upstream, {"plain.txt": FILES[0][2]})
     patch.write_bytes(make_patch(upstream, {"plain.txt": "one\n2\nthree\n"}))
     tree = repo.import_files(FILES)
-    made = apply(repo, tree, [patch])
+    made = apply_patches(repo, tree, [patch])
     repo.keep_index(tree)
     words: list[str] = []
     run = Repository.git
@@ -206,7 +206,7 @@ def test_a_kept_index_is_used_and_changes_nothing(
         return run(self, *args, **more)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Repository, "git", watched)
-    assert apply(repo, tree, [patch]) == made
+    assert apply_patches(repo, tree, [patch]) == made
     assert "apply" in words
     assert "read-tree" not in words
 
@@ -217,9 +217,9 @@ def test_what_is_tried_and_not_kept_leaves_nothing(repo: Repository, tmp_path: P
     patch.write_bytes(make_patch(upstream, {"plain.txt": "one\n2\nthree\n"}))
     tree = repo.import_files(FILES)
     before = sorted(repo.git_dir.rglob("*"))
-    with applied(repo, tree, [patch]) as trial:
-        (change,) = trial.changes
-        assert trial.read([change.new.oid], but=()) == {change.new.oid: b"one\n2\nthree\n"}
+    with stage_patches(repo, tree, [patch]) as staged:
+        (change,) = staged.changes
+        assert repo.read([change.new.oid], env=staged.env) == {change.new.oid: b"one\n2\nthree\n"}
     assert not repo.has(change.new.oid)
     assert sorted(repo.git_dir.rglob("*")) == before
 

@@ -9,9 +9,9 @@ import pytest
 
 from patchwheel.kit.errors import MachineError, PatchError
 from patchwheel.kit.repo import GitError, Repository
-from patchwheel.patch.simulate import MisfitError
-from patchwheel.series.apply import apply_series, replay
-from patchwheel.series.staged import Trial, applied, apply
+from patchwheel.patch.simulate import DoesNotApplyError
+from patchwheel.series.apply import apply_series, start_simulation
+from patchwheel.series.staged import StagedTree, apply_patches, stage_patches
 from tests.fixtures.patches import ONE, Files, Kit, mail, numbered
 
 if TYPE_CHECKING:
@@ -24,9 +24,9 @@ def kit(tmp_path: Path) -> Kit:
     return Kit(tmp_path)
 
 
-def misfit(kit: Kit, base: Files, *patches: bytes) -> MisfitError:
+def refusal(kit: Kit, base: Files, *patches: bytes) -> DoesNotApplyError:
     source = kit.source(base)
-    with pytest.raises(MisfitError) as caught:
+    with pytest.raises(DoesNotApplyError) as caught:
         apply_series(source, kit.series(*patches), store=kit.store)
     assert kit.store.memo("tree", "x") is None
     return caught.value
@@ -35,7 +35,7 @@ def misfit(kit: Kit, base: Files, *patches: bytes) -> MisfitError:
 LINES = numbered(1, 30)
 
 
-# --- what applies ----------------------------------------------------------------------------------------------------
+# --- what applies ---
 
 STEPS: dict[str, list[Files]] = {
     "edits in order": [
@@ -143,21 +143,21 @@ def test_a_hunk_at_an_offset_is_applied_and_reported(kit: Kit) -> None:
     source, series = kit.source({"a": b"new\nlines\n" + LINES}), kit.series(mail(diff))
     found = apply_series(source, series, store=kit.store)
     assert kit.content(found.tree)["a"] == b"new\nlines\n" + numbered(1, 30, l9="x", l25="y")
-    landings = replay(source, series.patches).apply(series.patches[0])
-    assert [(x.line, x.offset, x.unique) for x in landings] == [
+    placements = start_simulation(source, series.patches).apply(series.patches[0])
+    assert [(x.line, x.offset, x.unique) for x in placements] == [
         (8, 2, True),
         (24, 2, True),
     ]
 
 
-# --- what does not ---------------------------------------------------------------------------------------------------
+# --- what does not ---
 
 
 def test_a_conflict_names_patch_file_hunk_line_and_nearest_match(kit: Kit) -> None:
     good = mail(kit.diff({"a": LINES}, {"a": numbered(1, 30, l29="z")}))
     bad = mail(kit.diff({"a": LINES}, {"a": numbered(1, 30, l3="w", l16="x")}))
     base = b"one\ntwo\n" * 2 + numbered(1, 30, l14="other")
-    error = misfit(kit, {"a": base}, good, bad.replace(b"@@ -1,6 +1,6 @@", b"@@ -2,6 +2,6 @@"))
+    error = refusal(kit, {"a": base}, good, bad.replace(b"@@ -1,6 +1,6 @@", b"@@ -2,6 +2,6 @@"))
     assert error.message == "0020-p.patch does not apply: hunk 2 does not match a at line 13"
     assert str(error.where) == f"{kit.folder}/0020-p.patch:22"
     assert error.expected == "'line 14' in line 18, which is 'other'"
@@ -168,12 +168,12 @@ def test_a_conflict_names_patch_file_hunk_line_and_nearest_match(kit: Kit) -> No
 
 
 def test_nothing_like_the_hunk(kit: Kit) -> None:
-    error = misfit(kit, {"a": b"entirely other\n"}, mail(kit.diff({"a": LINES}, {"a": LINES * 2})))
+    error = refusal(kit, {"a": b"entirely other\n"}, mail(kit.diff({"a": LINES}, {"a": LINES * 2})))
     assert "hunk 1 does not match a, which holds nothing like it" in error.message
 
 
 def test_the_nearest_match_may_end_with_the_file(kit: Kit) -> None:
-    error = misfit(
+    error = refusal(
         kit,
         {"a": numbered(1, 8)},
         mail(kit.diff({"a": LINES}, {"a": numbered(1, 30, l7="x")})),
@@ -188,7 +188,7 @@ def test_the_nearest_match_may_end_with_the_file(kit: Kit) -> None:
 def test_an_applied_patch_is_called_applied(kit: Kit, name: str) -> None:
     states = STEPS[name]
     diff = kit.diff(states[0], states[1])
-    error = misfit(kit, states[1], mail(diff))
+    error = refusal(kit, states[1], mail(diff))
     assert "0010-p.patch is already applied (landed?)" in error.message
     assert error.landed
     assert "remove it from the series of demo" in str(error.hint)
@@ -196,7 +196,7 @@ def test_an_applied_patch_is_called_applied(kit: Kit, name: str) -> None:
 
 def test_the_same_patch_twice_is_called_applied(kit: Kit) -> None:
     data = mail(kit.diff({"a": LINES}, {"a": numbered(1, 30, l9="x")}))
-    error = misfit(kit, {"a": LINES}, data, data)
+    error = refusal(kit, {"a": LINES}, data, data)
     assert "0020-p.patch is already applied" in error.message
 
 
@@ -205,13 +205,13 @@ def test_an_ambiguous_hunk_at_an_offset_is_refused(kit: Kit) -> None:
     diff = kit.diff({"a": base}, {"a": numbered(1, 30, l9="x") + numbered(1, 30)})
     source, series = kit.source({"a": base}), kit.series(mail(diff))
     apply_series(source, series, store=kit.store)
-    error = misfit(kit, {"a": b"one more\n" + base}, mail(diff))
+    error = refusal(kit, {"a": b"one more\n" + base}, mail(diff))
     assert "hunk 1 is ambiguous: its lines occur 2 times in a, in lines 7, 37" in error.message
     assert error.expected == "line 6, or only one other place"
 
 
-def fails(kit: Kit, old: Files, new: Files, base: Files) -> MisfitError:
-    return misfit(kit, base, mail(kit.diff(old, new)))
+def fails(kit: Kit, old: Files, new: Files, base: Files) -> DoesNotApplyError:
+    return refusal(kit, base, mail(kit.diff(old, new)))
 
 
 def test_a_missing_file_is_looked_for_elsewhere(kit: Kit) -> None:
@@ -249,7 +249,7 @@ def test_a_missing_file_is_looked_for_elsewhere(kit: Kit) -> None:
             "a is a symbolic link, not a folder",
         ),
         ({"a": b"1\n"}, {}, {"a": b"1\n2\n"}, "hunk 1 does not match"),
-        ({"a": b"\0x"}, {"a": b"\0y"}, {"a": b"\0z"}, "has other bytes"),
+        ({"a": b"\0x"}, {"a": b"\0y"}, {"a": b"\0z"}, "is not the one the patch changes"),
         (
             {"a": ("120000", b"x")},
             {"a": ("120000", b"y")},
@@ -257,6 +257,18 @@ def test_a_missing_file_is_looked_for_elsewhere(kit: Kit) -> None:
             "has the mode 100644, not 120000",
         ),
         ({"a": b""}, {}, {"a": b"x\n"}, "holds more than the patch removes"),
+        (
+            {"a": LINES},
+            {"a": ("100755", LINES)},
+            {"a": ("100755", LINES)},
+            "is already applied",
+        ),
+        (
+            {"a": LINES, "b": LINES},
+            {"a": ("100755", LINES), "b": numbered(1, 30, l9="x")},
+            {"a": ("100755", LINES), "b": LINES},
+            "it changes nothing in a",
+        ),
         (
             {"a/b/l": ("120000", b"../c")},
             {"l": ("120000", b"../c")},
@@ -281,7 +293,7 @@ def test_a_file_in_a_submodule_names_it(kit: Kit) -> None:
     broken = type(source)(
         fork=source.fork, git_dir=source.git_dir, tree=tree, epoch=0, origin="git"
     )
-    with pytest.raises(MisfitError, match="sub is a submodule, not a folder"):
+    with pytest.raises(DoesNotApplyError, match="sub is a submodule, not a folder"):
         apply_series(broken, series, store=kit.store)
 
 
@@ -301,19 +313,20 @@ def test_what_only_git_refuses_is_told_in_its_words(
     kit: Kit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source, series = kit.steps({"a": LINES}, {"a": LINES * 2}, {"a": LINES * 3})
-    real = applied
 
-    def refuse(repo: Repository, tree: str, patches: list[Path]) -> AbstractContextManager[Trial]:
+    def refuse(
+        repo: Repository, tree: str, patches: list[Path]
+    ) -> AbstractContextManager[StagedTree]:
         if len(patches) > 1:
             raise GitError(("apply",), 1, "error: no")
-        return real(repo, tree, patches)
+        return stage_patches(repo, tree, patches)
 
-    monkeypatch.setattr("patchwheel.series.apply.applied", refuse)
+    monkeypatch.setattr("patchwheel.series.apply.stage_patches", refuse)
     with pytest.raises(PatchError, match=r"0020-p.patch does not apply: error: no"):
         apply_series(source, series, store=kit.store)
 
 
-@pytest.mark.parametrize("step", ["apply.applied", "staged.Trial.keep"])
+@pytest.mark.parametrize("step", ["apply.stage_patches", "staged.StagedTree.commit"])
 def test_a_full_disk_is_not_blamed_on_the_patch(
     kit: Kit, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
@@ -334,8 +347,8 @@ def test_a_result_that_is_not_what_the_series_says_is_refused(
 
     def made(files: Files) -> None:
         changes = kit.repo.changes(source.tree, kit.tree(files))
-        trial = Trial(repo=kit.repo, tree=source.tree, changes=changes, env={})
-        monkeypatch.setattr("patchwheel.series.apply.applied", lambda *_: nullcontext(trial))
+        staged = StagedTree(repo=kit.repo, tree=source.tree, changes=changes, env={})
+        monkeypatch.setattr("patchwheel.series.apply.stage_patches", lambda *_: nullcontext(staged))
 
     made({"a": LINES})
     with pytest.raises(PatchError, match="a did not become what the series says"):
@@ -345,14 +358,14 @@ def test_a_result_that_is_not_what_the_series_says_is_refused(
         apply_series(source, series, store=kit.store)
 
 
-def test_a_lost_line_end_is_a_misfit_and_not_repaired(kit: Kit) -> None:
+def test_a_lost_line_end_does_not_match_and_is_not_repaired(kit: Kit) -> None:
     error = fails(kit, {"a": b"1\n2"}, {"a": b"0\n2"}, {"a": b"1\n2\n"})
     assert error.expected == "'2' without a line end in line 2, which is '2'"
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_git_and_the_replay_agree(kit: Kit, seed: int) -> None:
-    """Random edits of files with many equal lines, applied to another random edit: both say yes, or both no."""
+def test_git_and_the_simulation_agree(kit: Kit, seed: int) -> None:
+    """Random edits of files with many equal lines, applied to another edit: both agree."""
     rng = random.Random(seed)
 
     def edit(lines: list[str], count: int) -> list[str]:
@@ -376,19 +389,19 @@ def test_git_and_the_replay_agree(kit: Kit, seed: int) -> None:
         source = kit.source({"a": file(moved)})
         series = kit.series(mail(kit.diff({"a": old}, {"a": new}, f"-U{rng.randrange(1, 4)}")))
         try:
-            tree = apply(kit.repo, source.tree, [series.patches[0].path])
+            tree = apply_patches(kit.repo, source.tree, [series.patches[0].path])
         except GitError:
-            with pytest.raises(MisfitError):
-                replay(source, series.patches).apply(series.patches[0])
+            with pytest.raises(DoesNotApplyError):
+                start_simulation(source, series.patches).apply(series.patches[0])
             continue
         applied += 1
-        follow = replay(source, series.patches)
+        simulation = start_simulation(source, series.patches)
         try:
-            follow.apply(series.patches[0])
-        except MisfitError as err:
+            simulation.apply(series.patches[0])
+        except DoesNotApplyError as err:
             assert "ambiguous" in err.message  # noqa: PT017
             continue
-        changed = follow.changed().get("a")
+        changed = simulation.changed().get("a")
         assert changed
         assert kit.content(tree)["a"] == changed.data
     assert applied

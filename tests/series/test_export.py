@@ -17,7 +17,6 @@ from patchwheel.series.apply import PatchedTree, apply_series
 from patchwheel.series.export import export_commits, message_of
 from patchwheel.series.files import load_series
 from patchwheel.series.worktree import WorkTree, open_work
-from patchwheel.series.writer import name_patches
 from tests.fixtures.patches import (
     ONE,
     STATUS,
@@ -32,8 +31,6 @@ from tests.fixtures.patches import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from patchwheel.series.files import Patch
 
 LINES = numbered(1, 40)
 HEADER = "# why these\n\n"
@@ -280,38 +277,6 @@ def test_every_kind_of_change_survives_the_round_trip(session: Session) -> None:
     assert (author.author, author.address) == ("Ö. Ü., Jr", "ö@example.org")
 
 
-@pytest.mark.parametrize(
-    ("names", "at", "expected"),
-    [
-        ([], 0, ["0010-n"]),
-        (["0010-a"], 1, ["0020-n"]),
-        (["0010-a"], 0, ["0005-n"]),
-        (["0010-a", "0020-b"], 1, ["0015-n"]),
-        (["0010-a", "0050-b"], 1, ["0020-n"]),
-        (["0010-a", "0011-b"], 1, ["0010-n"]),
-        (["0017-a"], 1, ["0020-n"]),
-        (["0030-a", "0010-b"], 1, ["0040-n"]),
-        (["a", "b"], 1, ["0010-n"]),
-        (["0010-n"], 1, ["0020-n"]),
-        (["0020-a", "0010-n"], 0, ["0010-n-2"]),
-        (["0010-a", "0020-b"], 1, ["0013-n", "0016-n"]),
-    ],
-)
-def test_new_patches_are_numbered_by_their_place(
-    names: list[str], at: int, expected: list[str]
-) -> None:
-    old = [replace(_patch(), name=f"{name}.patch") for name in names]
-    commits = [_patch() for _ in expected]
-    mixed = [*old[:at], *([None] * len(expected)), *old[at:]]
-    fresh = [*old[:at], *commits, *old[at:]]
-    found = name_patches(fresh, mixed)
-    assert found[at : at + len(expected)] == [f"{name}.patch" for name in expected]
-
-
-def _patch() -> Patch:
-    return patch(mail(ONE, subject="n"))
-
-
 # --- what is refused -------------------------------------------------------------------------------------------------
 
 
@@ -467,7 +432,7 @@ def test_a_series_that_lacks_what_it_requires_is_refused(session: Session) -> No
     with pytest.raises(PatchError, match="Requires: other/0010-x, and there is no"):
         export_commits(session.kit.work, source, store=store, others={"other": []})
     assert session.names == before
-    needed = replace(_patch(), path=Path("patches/other/0010-x.patch"))
+    needed = replace(patch(mail(ONE)), path=Path("patches/other/0010-x.patch"))
     export_commits(session.kit.work, source, store=store, others={"other": [needed]})
     assert len(session.names) == 4
 

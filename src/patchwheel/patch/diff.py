@@ -21,6 +21,7 @@ EXTENDED = re.compile(
     rb"(old mode|new mode|deleted file mode|new file mode|copy from|copy to|rename from|rename to"
     rb"|similarity index|dissimilarity index) (.+)\n"
 )
+# What looks like a diff after the last hunk, as when a hunk has more lines than it says.
 STRAY = re.compile(rb"[ +\\-]|@@ |diff |Index: ")
 MBOX = re.compile(rb"From [0-9a-f]{7,64} ")
 ESCAPE = re.compile(rb'\\([0-7]{3}|[abtnvfr"\\])')
@@ -78,6 +79,10 @@ class FileDiff:
         return self.new or self.old or ""
 
     @property
+    def paths(self) -> set[str]:
+        return {path for path in (self.old, self.new) if path is not None}
+
+    @property
     def removes_old(self) -> bool:
         """Whether the old path is gone afterwards: a removal or a rename."""
         return self.old is not None and self.old != self.new and not self.copy
@@ -99,7 +104,7 @@ class Cursor:
         expected: str | None = None,
         hint: str = EXPORT_HINT,
     ) -> Never:
-        """Raise PatchError for a line, by default the next one."""
+        """Raise PatchError for a line, by default the next one; a hint may hold `{fork}`."""
         if line is None:
             line = max(min(self.at + 1, len(self.lines)), 1)
         raise PatchError(
@@ -215,6 +220,7 @@ def _binary(cursor: Cursor, index: re.Match[bytes] | None) -> bool:
     if index is None or len(index[1]) < 40 or len(index[2]) < 40:  # noqa: PLR2004
         cursor.fail("a binary change needs an index line with full ids")
     cursor.at += 1
+    # The new content and, so that the patch can be reversed, the old one.
     for _ in range(2):
         if not re.fullmatch(rb"(literal|delta) \d+\n", cursor.peek()):
             cursor.fail("truncated binary change", expected="literal SIZE or delta SIZE")

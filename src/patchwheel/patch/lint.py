@@ -18,6 +18,7 @@ LINK = "120000"
 SUBMODULE = "160000"
 MODES = {"100644", "100755", LINK}
 URL = r"https?://\S+"
+# The vocabulary of OpenEmbedded: a pattern for what follows the word, and the form to show.
 STATUSES = {
     "Pending": (r"(\[.+\])?", "Pending"),
     "Submitted": (rf"\[{URL}\]", "Submitted [URL of the pull request]"),
@@ -26,6 +27,7 @@ STATUSES = {
     "Inappropriate": (r"\[.+\]", "Inappropriate [reason]"),
 }
 REQUIRES = re.compile(r"([a-z0-9]+(?:-[a-z0-9]+)*)/([A-Za-z0-9][A-Za-z0-9._+-]*)")
+# A binary file of this size makes every clone of the project slower for good.
 LARGE = 100_000
 # Code points that HFS+ ignores in names: `.g\u200cit` is `.git` there.
 IGNORED = re.compile("[\u200c-\u200f\u202a-\u202e\u2060-\u206f\ufeff]")
@@ -37,8 +39,8 @@ def check_patch(patch: Patch) -> None:
     seen: dict[str, FileDiff] = {}
     for diff in diffs:
         _check_modes(patch, diff)
-        for path in {diff.old, diff.new} - {None}:
-            if problem := path_problem(str(path)):
+        for path in diff.paths:
+            if problem := path_problem(path):
                 patch.fail(f"{path!r} {problem}", line=diff.line)
         _check_twice(patch, diff, seen.get(diff.path))
         seen[diff.path] = diff
@@ -68,6 +70,7 @@ def warnings(patches: Sequence[Patch], files: Iterable[str]) -> Iterator[str]:
         first = numbers.setdefault(number[0], patch.name) if number else patch.name
         if first != patch.name:
             yield f"{where}: has the number of {first}; only the series orders them"
+        # A series keeps such text, but whoever sends the patch upstream loses it.
         if re.search(r"(?m)^---\s*$", patch.mail.message):
             yield f"{where}: `git am` drops what its message says after the line `---`"
         if any(diff.binary for diff in patch.diffs) and len(patch.data) > LARGE:
@@ -102,6 +105,8 @@ def path_problem(path: str) -> str | None:
         return "is not a plain path"
     if ".." in parts:
         return "escapes the source tree"
+    # Windows drops blanks and dots at the end and calls a stream `.git::$INDEX`; its short name
+    # for .git is git~1.
     for part in parts:
         name = IGNORED.sub("", part).partition(":")[0].rstrip(" .").casefold()
         if name == ".git" or re.fullmatch(r"git~\d+", name):

@@ -10,14 +10,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from patchwheel.patch.diff import (
-    EXPORT_HINT,
-    MBOX,
-    SPLIT_HINT,
-    Cursor,
-    FileDiff,
-    read_diffs,
-)
+from patchwheel.patch.diff import MBOX, SPLIT_HINT, Cursor, FileDiff, read_diffs
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -89,16 +82,9 @@ class Patch:
         """Return the values of all trailers with this key, in any case."""
         return [v for k, v in self.mail.trailers if k.lower() == key.lower()]
 
-    def fail(
-        self,
-        message: str,
-        *,
-        line: int = 1,
-        expected: str | None = None,
-        hint: str = EXPORT_HINT,
-    ) -> Never:
-        """Raise PatchError for a line of the file; `{fork}` in the hint becomes the fork's name."""
-        Cursor(self.path, b"").fail(message, line=line, expected=expected, hint=hint)
+    def fail(self, message: str, *, line: int = 1, **details: str) -> Never:
+        """Raise PatchError for a line of the file; see Cursor.fail."""
+        Cursor(self.path, b"").fail(message, line=line, **details)
 
 
 def upstream_status(fields: Iterable[tuple[str, str]]) -> str | None:
@@ -128,6 +114,7 @@ def _read_mail(cursor: Cursor) -> Mail:
     header, text = _git_header(cursor, fields)
     author, address = _author(cursor, header["from"])
     when = _date(cursor, header["date"])
+    # Only git's own prefix: other brackets belong to the subject.
     subject = re.sub(r"^\[PATCH[^\]]*\] *", "", header["subject"])
     body = "\n".join([text, "", *_read_body(cursor)]).strip("\n")
     # A commit has no room for other fields than its message.
@@ -274,6 +261,7 @@ def _trailers_with_status(body: str) -> tuple[tuple[str, str], ...]:
     trailers = tuple(_trailers(body))
     if any(key.lower() == "upstream-status" for key, _ in trailers):
         return trailers
+    # A note may follow the fields, so that they are not the last paragraph.
     fields = [pair for paragraph in body.split("\n\n") for pair in _trailers(paragraph)]
     status = upstream_status(fields)
     return (*trailers, ("Upstream-Status", status)) if status else trailers

@@ -5,7 +5,6 @@ Stricter in one thing: a hunk that ends without a line end does not match a line
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections import Counter
 from itertools import accumulate, groupby
@@ -19,79 +18,101 @@ if TYPE_CHECKING:
 # A line that occurs more often says little about where a hunk belongs.
 COMMON = 50
 # Blank lines and lone brackets are everywhere.
-TELLING = re.compile(rb"[\w\x80-\xff]")
-# As many telling lines in a row are hardly there twice by chance.
+SIGNIFICANT = re.compile(rb"[\w\x80-\xff]")
+# That many significant lines in a row are hardly in a file twice by chance.
 ENOUGH = 2
 
 
-def find(lines: list[bytes], hunk: Hunk, fresh: bytearray) -> list[int]:
-    """Return the 0-based places at which git would let the hunk match."""
+def match_places(lines: list[bytes], hunk: Hunk, written: bytearray) -> list[int]:
+    """Return the 0-based places at which git would let the hunk match.
+
+    `written` marks the lines that earlier hunks of the patch wrote.
+    """
     before = hunk.before
-    places = occurrences(lines, before) if before else [0]
     size = len(before)
+    places = occurrences(lines, before)
+    # git holds a hunk without context on one side to that end of the file.
     if hunk.old_start <= 1:
         places = [p for p in places if p == 0]
     if hunk.rows[-1][:1] != b" ":
         places = [p for p in places if p + size == len(lines)]
-    return [p for p in places if not any(fresh[p : p + size])]
+    return [p for p in places if not any(written[p : p + size])]
 
 
-def occurrences(lines: list[bytes], wanted: list[bytes]) -> list[int]:
-    if not wanted:
+def occurrences(lines: list[bytes], block: list[bytes]) -> list[int]:
+    """Return where the block occurs in the lines; an empty one is at the beginning."""
+    if not block:
         return [0]
-    found, at, size = [], 0, len(wanted)
+    places, at, size = [], 0, len(block)
     try:
+        # list.index is much faster than a loop in Python over all lines.
         while True:
-            at = lines.index(wanted[0], at)
-            if lines[at : at + size] == wanted:
-                found.append(at)
+            at = lines.index(block[0], at)
+            if lines[at : at + size] == block:
+                places.append(at)
             at += 1
     except ValueError:
-        return found
+        return places
 
 
-def still_there(
+def nearest(lines: list[bytes], block: list[bytes]) -> tuple[int, int] | None:
+    """Return where most lines of the block are equal, and how many, or None if none is."""
+    counts = Counter(lines)
+    votes: Counter[int] = Counter()
+    for index, line in enumerate(block):
+        if line.strip() and 0 < counts[line] <= COMMON:
+            for place in occurrences(lines, [line]):
+                votes[place - index] += 1
+    if not votes:
+        return None
+    start = max(votes, key=lambda place: (votes[place], -place))
+    pairs = zip(block[max(-start, 0) :], lines[max(start, 0) :], strict=False)
+    return start, sum(expected == line for expected, line in pairs)
+
+
+def has_removed_lines(
     lines: list[bytes],
     hunks: Sequence[Hunk],
-    made: list[bytes] | None,
+    result: list[bytes] | None,
     *,
     in_place: bool = False,
 ) -> bool:
-    """Say whether a file has lines that the hunks remove.
+    """Whether a file has lines that the hunks remove.
 
-    `made` is what the hunks made of the file where they applied, if that is known: what it holds
+    `result` is what the hunks made of the file where they applied, if known: lines that it has
     too may stay. A block of removed lines that would say little by itself counts only beside
     its context; with `in_place` each block does.
     """
-    spans = None if made is not None else _spans(lines, hunks)
+    spans = None if result is not None else _result_spans(lines, hunks)
     for hunk in hunks:
-        for above, block, below in _removed(hunk):
-            telling = sum(map(_is_telling, block))
-            if made is None:
-                alone = telling >= ENOUGH
+        for above, block, below in _removed_blocks(hunk):
+            significant = sum(map(_is_significant, block))
+            if result is None:
+                suffices = significant >= ENOUGH
             else:
-                alone = telling > 0 and not occurrences(made, block)
-            wanted = [block]
-            if in_place or not alone:
-                wanted = _with_context(above, block, below)
-            for window in wanted:
+                suffices = significant > 0 and not occurrences(result, block)
+            windows = [block]
+            if in_place or not suffices:
+                windows = _with_context(above, block, below)
+            for window in windows:
                 places = occurrences(lines, window)
                 if spans is not None:
-                    size = len(window)
-                    places = [p for p in places if spans[p] < p + size]
-                if len(places) > len(occurrences(made, window) if made else []):
+                    # Lines within what the hunk itself makes are meant to be there.
+                    places = [p for p in places if spans[p] < p + len(window)]
+                if len(places) > len(occurrences(result, window) if result else []):
                     return True
     return False
 
 
-def _removed(hunk: Hunk) -> Iterator[tuple[list[bytes], list[bytes], list[bytes]]]:
+def _removed_blocks(hunk: Hunk) -> Iterator[tuple[list[bytes], list[bytes], list[bytes]]]:
     """Give each block of removed lines, between the context before it and after it."""
     groups = [
-        (same, list(rows)) for same, rows in groupby(hunk.rows, key=lambda row: row[:1] == b" ")
+        (is_context, list(rows))
+        for is_context, rows in groupby(hunk.rows, key=lambda row: row[:1] == b" ")
     ]
-    for at, (same, rows) in enumerate(groups):
+    for at, (is_context, rows) in enumerate(groups):
         block = [row[1:] for row in rows if row[:1] == b"-"]
-        if same or not block:
+        if is_context or not block:
             continue
         above = groups[at - 1][1] if at else []
         below = groups[at + 1][1] if at + 1 < len(groups) else []
@@ -99,25 +120,25 @@ def _removed(hunk: Hunk) -> Iterator[tuple[list[bytes], list[bytes], list[bytes]
 
 
 def _with_context(above: list[bytes], block: list[bytes], below: list[bytes]) -> list[list[bytes]]:
-    """Return the block with its context, as far as the next telling line.
+    """Return the block with its context, as far as the next significant line.
 
-    One side is enough, as the other may have changed; not where that leaves little that tells.
+    One side is enough, since the other may have changed, but not where the block is insignificant.
     """
-    up = next((n for n, x in enumerate(reversed(above), 1) if _is_telling(x)), 0)
-    down = next((n for n, x in enumerate(below, 1) if _is_telling(x)), 0)
+    up = next((n for n, x in enumerate(reversed(above), 1) if _is_significant(x)), 0)
+    down = next((n for n, x in enumerate(below, 1) if _is_significant(x)), 0)
     head, tail = above[len(above) - up :], below[:down]
-    if any(map(_is_telling, block)) and (head or tail):
+    if any(map(_is_significant, block)) and (head or tail):
         sides = ([*head, *block] if head else [], [*block, *tail] if tail else [])
         return [side for side in sides if side]
     return [[*(head or above), *block, *(tail or below)]]
 
 
-def _is_telling(line: bytes) -> bool:
-    return TELLING.search(line) is not None
+def _is_significant(line: bytes) -> bool:
+    return SIGNIFICANT.search(line) is not None
 
 
-def _spans(lines: list[bytes], hunks: Sequence[Hunk]) -> list[int]:
-    """Return, for each line, the furthest end of what a hunk makes and begins there or before."""
+def _result_spans(lines: list[bytes], hunks: Sequence[Hunk]) -> list[int]:
+    """Return, for each line, the furthest end of a hunk's result that begins there or before."""
     ends = [0] * (len(lines) + 1)
     for hunk in hunks:
         after = hunk.after
@@ -126,31 +147,8 @@ def _spans(lines: list[bytes], hunks: Sequence[Hunk]) -> list[int]:
     return list(accumulate(ends, max))
 
 
-def nearest(lines: list[bytes], wanted: list[bytes]) -> tuple[int, int] | None:
-    """Return where most of the wanted lines are equal, and how many; common lines count less."""
-    seen = Counter(lines)
-    votes: Counter[int] = Counter()
-    for index, line in enumerate(wanted):
-        if line.strip() and 0 < seen[line] <= COMMON:
-            for place in occurrences(lines, [line]):
-                votes[place - index] += 1
-    if not votes:
-        return None
-    start = max(votes, key=lambda place: (votes[place], -place))
-    pairs = zip(wanted[max(-start, 0) :], lines[max(start, 0) :], strict=False)
-    return start, sum(one == other for one, other in pairs)
-
-
-def split(data: bytes) -> list[bytes]:
-    parts = data.split(b"\n")
-    return [part + b"\n" for part in parts[:-1]] + ([parts[-1]] if parts[-1] else [])
-
-
-def blob_id(data: bytes) -> str:
-    return hashlib.sha1(b"blob %d\0%s" % (len(data), data), usedforsecurity=False).hexdigest()
-
-
-def shown(line: bytes | None) -> str:
+def shown_line(line: bytes | None) -> str:
+    """Return a line as a message quotes it; None is a line after the last one."""
     if line is None:
         return "beyond the file"
     end = "" if line.endswith(b"\n") else " without a line end"

@@ -1,44 +1,38 @@
-"""Follow a series in memory: where each hunk lands and, when one does not, why.
+"""Apply a series in memory: where each hunk goes and, when one does not apply, why.
 
-git is the judge of what applies; this says what git leaves out, and checks git's result.
-The rules for where a hunk may match are those of `git apply` without fuzz.
+The rules are those of `git apply` without fuzz. Where git is more lenient than a series should
+be, this refuses: it never chooses between two places for a hunk, and accepts no unsafe link.
+git could tell what applies (`git apply --check`), but not for hundreds of commits in seconds.
 """
 
 from __future__ import annotations
 
 import difflib
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Never
 
+from patchwheel.kit.digest import blob_id
 from patchwheel.kit.errors import PatchError
+from patchwheel.patch import matching
+from patchwheel.patch.diff import split_lines
 from patchwheel.patch.lint import LINK, SUBMODULE, link_problem
-from patchwheel.patch.matching import (
-    blob_id,
-    find,
-    nearest,
-    occurrences,
-    shown,
-    split,
-    still_there,
-)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from patchwheel.kit.repo import Blob
     from patchwheel.patch.diff import FileDiff, Hunk
-    from patchwheel.series.files import Patch
+    from patchwheel.patch.mail import Patch
 
-PLAIN = "100644"
+REGULAR = "100644"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Landing:
-    """Where a hunk landed; `unique` says whether its lines occur only there."""
+class HunkPlacement:
+    """Where a hunk applied; `unique` tells whether its lines occur only there."""
 
-    path: str
-    hunk: int
     line: int
     offset: int
     unique: bool
@@ -46,7 +40,7 @@ class Landing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Content:
-    """A file while the series is followed; `data` is None where only the id is known (binary changes)."""
+    """A file during a simulation; `data` is None where only the id is known (binary changes)."""
 
     mode: str
     data: bytes | None
@@ -56,29 +50,28 @@ class Content:
 Files = Mapping[str, Content | None]
 
 
-class MisfitError(PatchError):
-    """`landed` means that what the patch does is there already."""
+class DoesNotApplyError(PatchError):
+    """A patch that does not apply; `path` is the file at which it failed."""
 
-    def __init__(
-        self,
-        message: str,
-        *,
-        where: str,
-        path: str,
-        expected: str | None = None,
-        hint: str | None = None,
-        landed: bool = False,
-    ) -> None:
+    landed = False
+
+    def __init__(self, message: str, *, path: str, where: str, **details: str | None) -> None:
+        expected, hint = details.get("expected"), details.get("hint")
         super().__init__(message, where=where, expected=expected, hint=hint)
         self.path = path
-        self.landed = landed
 
 
-class Replay:
+class AlreadyAppliedError(DoesNotApplyError):
+    """A patch that does not apply because its change is already there."""
+
+    landed = True
+
+
+class Simulation:
     """The files of a tree, changed patch by patch; `read` gets the content of blobs by their ids.
 
-    `home` has, by the names of patches, what they made of their files where they last applied;
-    `made` is what they make of them here.
+    `results` maps the name of each applied patch to what it made of its files.
+    `earlier_results` are those of a tree where the patches applied before.
     """
 
     def __init__(
@@ -87,81 +80,81 @@ class Replay:
         read: Callable[[Sequence[str]], Mapping[str, bytes]],
         patches: Iterable[Patch],
         *,
-        home: Mapping[str, Files] | None = None,
+        earlier_results: Mapping[str, Files] | None = None,
     ) -> None:
         self.files = files
-        self.home: Mapping[str, Files] = {} if home is None else home
-        self.made: dict[str, Files] = {}
+        self.earlier_results = {} if earlier_results is None else earlier_results
+        self.results: dict[str, Files] = {}
         self.state: dict[str, Content | None] = {}
-        named = {p for patch in patches for d in patch.diffs for p in (d.old, d.new)}
-        blobs = {p: files[p] for p in named if p is not None and p in files}
+        named = {path for patch in patches for diff in patch.diffs for path in diff.paths}
+        blobs = {path: files[path] for path in named if path in files}
+        # In one process; the id of a submodule is a commit of another repository.
         contents = read([b.oid for b in blobs.values() if b.mode != SUBMODULE])
         for path, blob in blobs.items():
             data = contents.get(blob.oid)
             self.state[path] = Content(mode=blob.mode, data=data, oid=blob.oid)
 
-    def apply(self, patch: Patch) -> tuple[Landing, ...]:
-        """Apply one patch, all or nothing; raises MisfitError."""
+    def apply(self, patch: Patch) -> tuple[HunkPlacement, ...]:
+        """Apply one patch, all or nothing; raises DoesNotApplyError."""
         step = _Step(self, patch)
         try:
             for diff in patch.diffs:
-                step.file(diff)
-                step.check_effect(diff)
-        except MisfitError as err:
-            if not step.landed():
+                step.apply_diff(diff)
+        except DoesNotApplyError as err:
+            if not step.has_landed():
                 raise
-            what = "holds all that it changes" if self.get(err.path) else "is gone"
-            raise MisfitError(
-                f"{patch.name} is already applied (landed?): {err.path} {what}",
-                where=f"{patch.path}:{patch.diffs[0].line}",
+            reason = "holds all that it changes" if self.get(err.path) else "is gone"
+            raise AlreadyAppliedError(
+                f"{patch.name} is already applied (landed?): {err.path} {reason}",
                 path=err.path,
+                where=f"{patch.path}:{patch.diffs[0].line}",
                 hint=f"if upstream took it, remove it from the series of {patch.fork}",
-                landed=True,
             ) from err
         self.state.update(step.changed)
-        self.made[patch.name] = step.changed
-        return tuple(step.landings)
+        self.results[patch.name] = step.changed
+        return tuple(step.placements)
 
     def changed(self) -> dict[str, Content | None]:
-        """Return what differs from the tree that it began with."""
-        found = {}
+        """Return the files that differ from the tree at the beginning."""
+        changed = {}
         for path, now in self.state.items():
             was = self.files.get(path)
             if (was and (was.mode, was.oid)) != (now and (now.mode, now.oid)):
-                found[path] = now
-        return found
+                changed[path] = now
+        return changed
 
     def still_has(
         self,
         diffs: Iterable[FileDiff],
-        home: Files,
+        results: Files,
         *,
         moved: Mapping[str, str] | None = None,
         in_place: bool = False,
     ) -> str | None:
-        """Name a file that still has what diffs remove; `home` is what they made where they applied.
+        """Name a file that still has what the diffs remove, or return None.
 
-        `moved` says where files went. With `in_place`, lines count beside their context only.
+        `results` is what they made where they applied, `moved` maps files to their new paths.
+        With `in_place`, removed lines count only beside their context.
         """
-        went = moved or {}
+        moved = moved or {}
         for diff in diffs:
-            leaves = diff.old != diff.new and not diff.copy
-            if diff.old is not None and leaves and self.get(diff.old):
+            if diff.old is not None and diff.removes_old and self.get(diff.old):
                 return diff.old
             if diff.new is None or diff.old is None or diff.binary:
                 continue
-            place = went.get(diff.new, diff.new)
-            now, made = self.get(place), home.get(diff.new)
+            path = moved.get(diff.new, diff.new)
+            now, result = self.get(path), results.get(diff.new)
             if now is None or now.data is None:
                 continue
-            known = made.data if made else None
-            was = None if known is None else split(known)
-            lines = split(now.data)
-            if still_there(lines, diff.hunks, was, in_place=in_place):
-                return place
+            lines = split_lines(now.data)
+            known = result.data if result else None
+            expected = None if known is None else split_lines(known)
+            if matching.has_removed_lines(lines, diff.hunks, expected, in_place=in_place):
+                return path
         return None
 
     def get(self, path: str) -> Content | None:
+        """Return a file as it is now; only files that the patches name have data."""
         if path in self.state:
             return self.state[path]
         if blob := self.files.get(path):
@@ -170,66 +163,62 @@ class Replay:
 
 
 class _Step:
-    """One patch on the way: what it changed so far."""
+    """One patch while it is applied: what it changed so far."""
 
-    def __init__(self, replay: Replay, patch: Patch) -> None:
-        self.replay = replay
+    def __init__(self, simulation: Simulation, patch: Patch) -> None:
+        self.simulation = simulation
         self.patch = patch
         self.changed: dict[str, Content | None] = {}
-        self.landings: list[Landing] = []
-        # Removed by this patch, wherever it says so: what is put in their place is no conflict.
-        self.leaving = {d.old for d in patch.diffs if d.old != d.new and not d.copy}
+        self.placements: list[HunkPlacement] = []
+        # A file may be put in the place of one that another diff of the patch removes.
+        self.removed = {diff.old for diff in patch.diffs if diff.removes_old}
 
     def fail(
-        self, diff: FileDiff, why: str, *, hunk: Hunk | None = None, **more: str | None
+        self, diff: FileDiff, reason: str, hunk: Hunk | None = None, **details: str | None
     ) -> Never:
-        raise MisfitError(
-            f"{self.patch.name} does not apply: {why}",
-            where=f"{self.patch.path}:{(hunk or diff).line}",
+        """Raise the error; `details` are what was expected and a hint."""
+        raise DoesNotApplyError(
+            f"{self.patch.name} does not apply: {reason}",
             path=diff.path,
-            expected=more.get("expected"),
-            hint=more.get("hint"),
+            where=f"{self.patch.path}:{(hunk or diff).line}",
+            **details,
         )
 
-    def file(self, diff: FileDiff) -> None:
-        """Change one file; it reads what was there before the patch, as in git."""
+    def apply_diff(self, diff: FileDiff) -> None:
+        """Change one file; as in git, each diff reads the files as they were before the patch."""
         source = None
         if diff.old is not None:
-            source = self.replay.get(diff.old)
+            source = self.simulation.get(diff.old)
             if source is None:
-                self.fail(diff, f"there is no file {diff.old}", hint=self.near(diff.old))
+                self.fail(diff, f"there is no file {diff.old}", hint=self.moved_hint(diff.old))
             if source.mode == SUBMODULE:
                 self.fail(diff, f"{diff.old} is a submodule")
         if diff.new is not None and diff.new != diff.old:
-            self.check_room(diff, diff.new)
+            self.check_free(diff, diff.new)
         result = self.result(diff, source)
-        if diff.old is not None and diff.old in self.leaving:
+        # Not over a file that an earlier diff of the patch put there, as in a swap of two names.
+        if diff.old is not None and diff.old in self.removed:
             self.changed.setdefault(diff.old, None)
         if diff.new is not None:
             self.changed[diff.new] = result
-
-    def check_effect(self, diff: FileDiff) -> None:
-        before, now = self.replay.get(diff.path), self.changed.get(diff.path)
+        before, now = self.simulation.get(diff.path), self.changed.get(diff.path)
         if before and now and now.oid and (before.mode, before.oid) == (now.mode, now.oid):
-            self.fail(diff, f"{diff.path} is already as it makes it")
+            self.fail(diff, f"it changes nothing in {diff.path}")
 
     def result(self, diff: FileDiff, source: Content | None) -> Content | None:
-        was = source.mode if source else PLAIN
-        mode = diff.new_mode or was
-        if diff.old_mode and source and (diff.old_mode == LINK) != (was == LINK):
-            self.fail(diff, f"{diff.old} has the mode {was}, not {diff.old_mode}")
+        old_mode = source.mode if source else REGULAR
+        mode = diff.new_mode or old_mode
+        if diff.old_mode and source and (diff.old_mode == LINK) != (old_mode == LINK):
+            self.fail(diff, f"{diff.old} has the mode {old_mode}, not {diff.old_mode}")
         if diff.binary and diff.ids:
             if source and source.oid != diff.ids[0]:
-                self.fail(
-                    diff,
-                    f"the binary file {diff.old} has other bytes than the patch was made for",
-                )
+                self.fail(diff, f"the binary file {diff.old} is not the one the patch changes")
             return Content(mode=mode, data=None, oid=diff.ids[1])
         if source and source.data is None:
-            # Binary so far: git knows the bytes, and will judge.
+            # A binary change made this file, so only git knows its lines, and will judge.
             oid = "" if diff.hunks else source.oid
             return Content(mode=mode, data=None, oid=oid)
-        data = b"".join(self.lines(diff, source.data or b"" if source else b""))
+        data = b"".join(self.apply_hunks(diff, source.data or b"" if source else b""))
         if diff.new is None:
             if data:
                 self.fail(diff, f"{diff.old} holds more than the patch removes")
@@ -238,116 +227,110 @@ class _Step:
             self.fail(diff, f"the symbolic link {diff.new!r} {problem}")
         return Content(mode=mode, data=data, oid=blob_id(data))
 
-    def lines(self, diff: FileDiff, data: bytes) -> list[bytes]:
-        lines = split(data)
+    def apply_hunks(self, diff: FileDiff, data: bytes) -> list[bytes]:
+        lines = split_lines(data)
         # git does not let a hunk match lines that another hunk of the patch wrote.
-        fresh = bytearray(len(lines))
+        written = bytearray(len(lines))
         for number, hunk in enumerate(diff.hunks, 1):
-            before, after = hunk.before, hunk.after
-            wanted = max(hunk.new_start - 1, 0)
-            places = find(lines, hunk, fresh)
+            size, after = len(hunk.before), hunk.after
+            places = matching.match_places(lines, hunk, written)
+            expected = max(hunk.new_start - 1, 0)
             if not places:
-                self.no_match(diff, number, hunk, lines)
-            if wanted in places:
-                at = wanted
-            elif len(places) > 1:
+                self.fail_no_match(diff, number, hunk, lines)
+            at = expected if expected in places else places[0]
+            if at != expected and len(places) > 1:
+                # git would take the nearest one without a warning.
+                shown = ", ".join(str(place + 1) for place in places[:5])
                 self.fail(
                     diff,
-                    f"hunk {number} is ambiguous: its lines occur {len(places)} times in {diff.old},"
-                    f" in lines {', '.join(str(p + 1) for p in places[:5])}",
+                    f"hunk {number} is ambiguous: its lines occur {len(places)} times "
+                    f"in {diff.old}, in lines {shown}",
                     hunk=hunk,
-                    expected=f"line {wanted + 1}, or only one other place",
+                    expected=f"line {expected + 1}, or only one other place",
                 )
-            else:
-                at = places[0]
-            landing = Landing(
-                path=diff.path,
-                hunk=number,
-                line=at + 1,
-                offset=at - wanted,
-                unique=len(places) == 1,
-            )
-            self.landings.append(landing)
-            lines[at : at + len(before)] = after
-            fresh[at : at + len(before)] = b"\1" * len(after)
+            unique = len(places) == 1
+            self.placements.append(HunkPlacement(line=at + 1, offset=at - expected, unique=unique))
+            lines[at : at + size] = after
+            written[at : at + size] = b"\1" * len(after)
         return lines
 
-    def no_match(self, diff: FileDiff, number: int, hunk: Hunk, lines: list[bytes]) -> Never:
-        what = f"hunk {number} does not match {diff.old or diff.new}"
-        near = nearest(lines, hunk.before)
-        if near is None:
-            self.fail(diff, f"{what}, which holds nothing like it", hunk=hunk)
-        start, equal = near
-        if equal == len(hunk.before):
-            # git holds a hunk without context on one side to that end of the file.
+    def fail_no_match(self, diff: FileDiff, number: int, hunk: Hunk, lines: list[bytes]) -> Never:
+        """Raise the error that shows the nearest match and its first line that differs."""
+        before, path = hunk.before, diff.old or diff.new
+        problem = f"hunk {number} does not match {path}"
+        match = matching.nearest(lines, before)
+        if match is None:
+            self.fail(diff, f"{problem}, which holds nothing like it", hunk=hunk)
+        start, equal = match
+        if equal == len(before):
+            # All lines are there, but the hunk has no context on one side.
             end = "beginning" if hunk.old_start <= 1 else "end"
-            self.fail(
-                diff,
-                f"{what} at its {end}: its lines are further in",
-                hunk=hunk,
-                hint=f"they begin in line {start + 1} of {diff.old}",
-            )
-        there = {i: lines[i] for i in range(max(start, 0), len(lines))}
-        first = next((i for i, x in enumerate(hunk.before) if there.get(start + i) != x), 0)
+            hint = f"they begin in line {start + 1} of {path}"
+            problem += f" at its {end}: its lines are further in"
+            self.fail(diff, problem, hunk=hunk, hint=hint)
+        there = {at: lines[at] for at in range(max(start, 0), len(lines))}
+        first = next((n for n, line in enumerate(before) if there.get(start + n) != line), 0)
+        expected = matching.shown_line(before[first])
+        actual = matching.shown_line(there.get(start + first))
         self.fail(
             diff,
-            f"{what} at line {max(hunk.new_start, 1)}",
+            f"{problem} at line {max(hunk.new_start, 1)}",
             hunk=hunk,
-            expected=f"{shown(hunk.before[first])} in line {start + first + 1}, which is "
-            + shown(there.get(start + first)),
-            hint=f"the nearest match begins in line {max(start, 0) + 1} of {diff.old}: "
-            f"{equal} of {len(hunk.before)} lines are equal",
+            expected=f"{expected} in line {start + first + 1}, which is {actual}",
+            hint=f"the nearest match begins in line {max(start, 0) + 1} of {path}: "
+            f"{equal} of {len(before)} lines are equal",
         )
 
-    def check_room(self, diff: FileDiff, path: str) -> None:
+    def check_free(self, diff: FileDiff, path: str) -> None:
         """Refuse a new file where something is, or below something that is no folder."""
-        if self.stays(path):
+        if self.remains(path):
             self.fail(diff, f"there is a file {path} already")
         parts = path.split("/")
         kinds = {LINK: "a symbolic link", SUBMODULE: "a submodule"}
         for end in range(1, len(parts)):
-            above = "/".join(parts[:end])
-            if there := self.stays(above):
-                self.fail(diff, f"{above} is {kinds.get(there.mode, 'a file')}, not a folder")
-        known = {**self.replay.files, **self.replay.state, **self.changed}
-        if any(p.startswith(f"{path}/") and self.stays(p) for p in known):
+            parent = "/".join(parts[:end])
+            if content := self.remains(parent):
+                self.fail(diff, f"{parent} is {kinds.get(content.mode, 'a file')}, not a folder")
+        known = itertools.chain(self.simulation.files, self.simulation.state, self.changed)
+        if any(p.startswith(f"{path}/") and self.remains(p) for p in known):
             self.fail(diff, f"{path} is a folder")
 
-    def stays(self, path: str) -> Content | None:
+    def remains(self, path: str) -> Content | None:
+        """Return what is at a path, unless this patch removes it."""
         if path in self.changed:
             return self.changed[path]
-        return None if path in self.leaving else self.replay.get(path)
+        return None if path in self.removed else self.simulation.get(path)
 
-    def near(self, path: str) -> str | None:
+    def moved_hint(self, path: str) -> str | None:
         name = path.rpartition("/")[2]
-        twins = [p for p in self.replay.files if p.rpartition("/")[2] == name]
-        found = difflib.get_close_matches(path, twins, n=1, cutoff=0.0)
-        return f"moved? there is {found[0]}" if found else None
+        same_name = [p for p in self.simulation.files if p.rpartition("/")[2] == name]
+        closest = difflib.get_close_matches(path, same_name, n=1, cutoff=0.0)
+        return f"moved? there is {closest[0]}" if closest else None
 
-    def landed(self) -> bool:
-        """Say whether all that the patch adds is there, and all that it removes is gone."""
+    def has_landed(self) -> bool:
+        """Whether all that the patch adds is there, and all that it removes is gone."""
         if not all(self.has_result(diff) for diff in self.patch.diffs):
             return False
-        home = self.replay.home.get(self.patch.name, {})
-        return self.replay.still_has(self.patch.diffs, home) is None
+        results = self.simulation.earlier_results.get(self.patch.name, {})
+        return self.simulation.still_has(self.patch.diffs, results) is None
 
     def has_result(self, diff: FileDiff) -> bool:
-        """Say whether a file has what the patch makes, lines that it removes aside."""
-        old = self.replay.get(diff.old) if diff.old is not None else None
+        """Whether a file has what the patch adds; removed lines are not looked for."""
+        old = self.simulation.get(diff.old) if diff.old is not None else None
         if diff.new is None:
             return old is None
-        now = self.replay.get(diff.new)
-        moved = diff.old is not None and diff.old != diff.new and not diff.copy
-        if now is None or (moved and old is not None):
+        now = self.simulation.get(diff.new)
+        if now is None or (diff.removes_old and old is not None):
             return False
         if diff.new_mode and diff.new_mode != now.mode:
             return False
         if diff.binary and diff.ids:
             return now.oid == diff.ids[1]
-        lines = split(now.data or b"")
+        lines = split_lines(now.data or b"")
         if diff.old is None and diff.hunks:
             return lines == diff.hunks[0].after
         # A hunk that makes nothing leaves an empty file.
         return all(
-            occurrences(lines, hunk.after) if hunk.after else not lines for hunk in diff.hunks
+            matching.occurrences(lines, hunk.after) if hunk.after else not lines
+            for hunk in diff.hunks
         )

@@ -1,4 +1,4 @@
-"""A source tree and a series to a patched tree: in memory, all or nothing, checked."""
+"""Apply a series to a source tree, all or nothing, without fuzz and without a work tree."""
 
 from __future__ import annotations
 
@@ -8,29 +8,27 @@ from typing import TYPE_CHECKING, Never
 from patchwheel.kit.digest import digest
 from patchwheel.kit.errors import MachineError, PatchError
 from patchwheel.kit.repo import GitError, Repository
-from patchwheel.patch.simulate import Replay
-from patchwheel.series.files import check_patch
-from patchwheel.series.staged import applied
+from patchwheel.patch.lint import check_patch
+from patchwheel.patch.simulate import Simulation
+from patchwheel.series.staged import stage_patches
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from patchwheel.kit.repo import Blob
     from patchwheel.kit.store import Store
-    from patchwheel.patch.simulate import Content
-    from patchwheel.series.files import Patch, Series
-    from patchwheel.series.staged import Trial
+    from patchwheel.patch.mail import Patch
+    from patchwheel.series.files import Series
+    from patchwheel.series.staged import StagedTree
     from patchwheel.source.fetch import Source
 
 REF = "refs/patchwheel/trees"
-REMOVED = "000000"
 FULL_DISK = ("No space left on device", "Disk quota exceeded")
 REPORT = "this should not happen: please report it with the patch"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PatchedTree:
-    """`tree` is in the source's git dir; `dev` marks the files of an open work tree, edits included."""
+    """`tree` is in the source's git dir; with `dev` it holds the files of an open work tree."""
 
     source: Source
     tree: str
@@ -39,81 +37,76 @@ class PatchedTree:
 
 
 def apply_series(source: Source, series: Series, *, store: Store) -> PatchedTree:
-    """Apply a series; raises PatchError naming patch, file, hunk and nearest match, and then changes nothing."""
+    """Apply a series, or return the known result.
+
+    Raises PatchError naming patch, file, hunk and nearest match, and then changes nothing.
+    """
     if not series.patches:
         return PatchedTree(source=source, tree=source.tree, series=series)
     key = digest(source.tree, [patch.sha256 for patch in series.patches])
     known = store.memo("tree", key)
     tree = str(known["tree"]) if known else ""
-    # The ref keeps the tree from git's pruning, and is gone with a repository that was made anew.
+    # The ref keeps git from pruning the tree; a repository that was made again lacks both.
     if not tree or not (source.git_dir / REF / key).exists():
-        tree = _applied(source, series.patches, ref=f"{REF}/{key}")
+        tree = _apply(source, series.patches, ref=f"{REF}/{key}")
         store.remember("tree", key, {"tree": tree})
     return PatchedTree(source=source, tree=tree, series=series)
 
 
-def replay(source: Source, patches: Sequence[Patch]) -> Replay:
+def start_simulation(source: Source, patches: Sequence[Patch]) -> Simulation:
+    """Return a simulation on the source tree that has read the files of the patches."""
     repo = Repository(source.git_dir)
-    return Replay(repo.files(source.tree), repo.read, patches)
+    return Simulation(repo.files(source.tree), repo.read, patches)
 
 
-def _applied(source: Source, patches: Sequence[Patch], *, ref: str) -> str:
+def _apply(source: Source, patches: Sequence[Patch], *, ref: str) -> str:
     for patch in patches:
         check_patch(patch)
     repo = Repository(source.git_dir)
     try:
-        with applied(repo, source.tree, [patch.path for patch in patches]) as trial:
-            return trial.keep(_checked(trial, patches), ref=ref)
+        with stage_patches(repo, source.tree, [patch.path for patch in patches]) as staged:
+            contents = _check_result(staged, patches)
+            return staged.commit(contents, ref=ref)
     except GitError as err:
-        if any(words in err.stderr for words in FULL_DISK):
+        if any(message in err.stderr for message in FULL_DISK):
             raise MachineError("the disk is full", where=source.git_dir) from err
-        _explain(source, patches, err)
+        _fail_with_reason(source, patches, err)
 
 
-def _checked(trial: Trial, patches: Sequence[Patch]) -> dict[str, bytes]:
-    """Compare git's result with ours, where every path that a patch names is as the patch says.
+def _check_result(staged: StagedTree, patches: Sequence[Patch]) -> dict[str, bytes]:
+    """Refuse what git lets pass, such as a hunk that fits in several places.
 
-    Returns the contents of what changed, by their ids.
+    Returns the contents of changed files by their ids, so that they need not be read from git.
     """
-    found = {change.path: change for change in trial.changes}
-    named = {p for x in patches for d in x.diffs for p in (d.old, d.new) if p}
-    # What else the tree holds git has looked at.
-    files = {p: c.old for p, c in found.items() if c.old.mode != REMOVED}
-    if same := named - found.keys():
-        files |= trial.repo.files(trial.tree, *sorted(same))
-    follow = Replay(files, trial.repo.read, patches)
+    changed = {change.path: change for change in staged.changes}
+    files = {path: c.old for path, c in changed.items() if c.status != "A"}
+    # A later patch of the series may have restored a file.
+    named = {path for patch in patches for diff in patch.diffs for path in diff.paths}
+    if restored := named - changed.keys():
+        files |= staged.repo.files(staged.tree, *sorted(restored))
+    simulation = Simulation(files, staged.repo.read, patches)
     for patch in patches:
-        follow.apply(patch)
-    expected = follow.changed()
-    for path in sorted(expected.keys() | found.keys()):
-        change = found.get(path)
-        if not (path in expected and change and _agree(expected[path], change.new)):
-            raise PatchError(f"{path} did not become what the series says", hint=REPORT)
-    made = [content for content in expected.values() if content]
-    return {each.oid: each.data for each in made if each.data is not None}
+        simulation.apply(patch)
+    # `git apply` inside another repository exits with 0 and changes nothing.
+    results = simulation.changed()
+    if wrong := changed.keys() ^ results.keys():
+        problem = f"{min(wrong)} did not become what the series says"
+        raise PatchError(problem, where=staged.repo.git_dir, hint=REPORT)
+    return {file.oid: file.data for file in results.values() if file and file.data is not None}
 
 
-def _agree(wanted: Content | None, found: Blob) -> bool:
-    if wanted is None:
-        return found.mode == REMOVED
-    # Of a binary file that a later patch changes again only git knows the bytes.
-    return wanted.mode == found.mode and wanted.oid in {found.oid, ""}
-
-
-def _explain(source: Source, patches: Sequence[Patch], err: GitError) -> Never:
-    """Raise the error that names what did not apply."""
-    follow = replay(source, patches)
+def _fail_with_reason(source: Source, patches: Sequence[Patch], err: GitError) -> Never:
+    """Raise the error that names the patch, the file and the hunk that git refuses."""
+    simulation = start_simulation(source, patches)
     for patch in patches:
-        follow.apply(patch)
-    # Ours found nothing: let git say which patch it refuses.
+        simulation.apply(patch)
+    # The simulation found nothing: let git say which patch it refuses.
     repo = Repository(source.git_dir)
     for count, patch in enumerate(patches, 1):
         try:
-            with applied(repo, source.tree, [p.path for p in patches[:count]]):
+            with stage_patches(repo, source.tree, [p.path for p in patches[:count]]):
                 pass
         except GitError as refusal:
-            raise PatchError(
-                f"{patch.name} does not apply: {refusal.stderr.strip()}",
-                where=patch.path,
-            ) from refusal
+            problem = f"{patch.name} does not apply: {refusal.stderr.strip()}"
+            raise PatchError(problem, where=patch.path) from refusal
     raise PatchError(f"the series does not apply: {err.stderr}", hint=REPORT) from err

@@ -12,12 +12,18 @@ from patchwheel.kit import atomic_dir
 from patchwheel.kit.errors import PatchError
 from patchwheel.kit.repo import GitError, Repository
 from patchwheel.patch.lint import check_requires, warnings
-from patchwheel.patch.simulate import MisfitError
-from patchwheel.series.apply import REPORT, apply_series, replay
-from patchwheel.series.files import SERIES, check_patch, load_series, read_patch
+from patchwheel.patch.simulate import DoesNotApplyError
+from patchwheel.series.apply import REPORT, apply_series, start_simulation
+from patchwheel.series.files import (
+    SERIES,
+    check_patch,
+    load_series,
+    name_patches,
+    read_patch,
+    write_series,
+)
 from patchwheel.series.patched import load_all_series, patched_tree
 from patchwheel.series.worktree import BASE, EXPORTED, FETCH, WorkTree, open_work
-from patchwheel.series.writer import name_patches, write_series
 from patchwheel.source.fetch import fetch_source
 
 if TYPE_CHECKING:
@@ -27,7 +33,7 @@ if TYPE_CHECKING:
     from patchwheel.kit.store import Store
     from patchwheel.manifest.model import Fork
     from patchwheel.patch.mail import Mail
-    from patchwheel.patch.simulate import Replay
+    from patchwheel.patch.simulate import Simulation
     from patchwheel.project import Project
     from patchwheel.series.files import Patch, Series
     from patchwheel.source.fetch import Source
@@ -210,7 +216,7 @@ class _Job:
             self.check(patch)
         old = self.identify(fresh)
         names = name_patches(fresh, old)
-        follow = replay(self.source, [*fresh, *self.series.patches])
+        follow = start_simulation(self.source, [*fresh, *self.series.patches])
         found = []
         for patch, was, name in zip(fresh, old, names, strict=True):
             renamed = read_patch(self.series.folder / name, patch.data)
@@ -268,16 +274,16 @@ class _Job:
         return out.decode(errors="replace")
 
 
-def _lazily(follow: Replay, fresh: Patch, old: Patch | None) -> Patch:
+def _lazily(follow: Simulation, fresh: Patch, old: Patch | None) -> Patch:
     """Apply a patch to `follow`; return the old file if only places and ids moved and it does the same."""
     before = copy.copy(follow)
     before.state = dict(follow.state)
     follow.apply(fresh)
     if old is None or _essence(old) != _essence(fresh):
         return fresh
-    with contextlib.suppress(MisfitError):
-        landings = before.apply(old)
-        sure = all(hunk.unique or hunk.offset == 0 for hunk in landings)
+    with contextlib.suppress(DoesNotApplyError):
+        placements = before.apply(old)
+        sure = all(hunk.unique or hunk.offset == 0 for hunk in placements)
         if sure and before.state == follow.state:
             return old
     return fresh

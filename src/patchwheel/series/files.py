@@ -1,30 +1,35 @@
-"""patches/<fork>/series: the ordered patches of a fork, and nothing that it does not name."""
+"""patches/<fork>/series: the ordered patches of a fork, read strictly and written with comments."""
 
 from __future__ import annotations
 
 import difflib
 import hashlib
 import re
+import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Never
 
 from patchwheel.kit.atomic_dir import recover
-from patchwheel.kit.errors import PatchError
+from patchwheel.kit.errors import MachineError, PatchError
 from patchwheel.patch.lint import check_patch
 from patchwheel.patch.mail import Patch
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
 __all__ = ["Patch", "Series", "check_patch", "load_series", "read_patch"]
 
 SERIES = "series"
-ENTRY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*\.(patch|diff)")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*\.(patch|diff)")
+# New patches are numbered in tens, so that others fit between them.
+GAP = 10
+MAX_SLUG = 52
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Series:
-    """`lines` are the series file's own, comments included."""
+    """The patches of a fork in order; `lines` are those of the series file, with comments."""
 
     folder: Path
     patches: tuple[Patch, ...]
@@ -41,31 +46,34 @@ class Series:
 
 
 def load_series(folder: Path) -> Series:
-    """Read a series and its patches without parsing these.
+    """Read a series and its patches without parsing the patches.
 
-    Raises PatchError with file and line for an entry that is no plain file name, a missing,
-    doubled or unlisted patch, and a link. Finishes an export that was cut off.
+    Raises PatchError with file and line for an entry that is no plain file name, for a missing,
+    duplicate or unlisted patch, and for a symbolic link. Finishes an interrupted export.
     """
     recover(folder)
     path = folder / SERIES
     try:
+        # Editors on Windows begin a file with a byte order mark.
         text = path.read_bytes().decode("utf-8-sig")
     except FileNotFoundError as err:
         raise PatchError(
             f"the fork {folder.name} has no series",
             where=path,
-            expected="a file with one patch name a line; an empty one stands for no patches",
-            hint=f"start one: mkdir -p {folder} && touch {path}, then `patchwheel dev {folder.name}`",
+            expected="a file with one patch name a line; an empty file means no patches",
+            hint=f"start one: mkdir -p {folder} && touch {path}, "
+            f"then `patchwheel dev {folder.name}`",
         ) from err
     except (OSError, UnicodeDecodeError) as err:
         raise PatchError(f"cannot be read: {err}", where=path) from err
     lines = tuple(line.rstrip() for line in text.split("\n"))
+    # After the last line end there is no line.
     lines = lines[:-1] if lines[-1] == "" else lines
     patches: dict[str, Patch] = {}
     for number, line in enumerate(lines, 1):
-        if name := entry(line):
-            patches[name] = _patch(folder, name, number, seen=patches)
-    _refuse_orphans(folder, patches)
+        if name := _patch_name(line):
+            patches[name] = _load_patch(folder, name, number, seen=patches)
+    _refuse_unlisted(folder, patches)
     return Series(folder=folder, patches=tuple(patches.values()), lines=lines)
 
 
@@ -75,19 +83,60 @@ def read_patch(path: Path, data: bytes) -> Patch:
     return Patch(name=path.name, path=path, sha256=sha256, data=data)
 
 
-def entry(line: str) -> str:
+def name_patches(patches: Sequence[Patch], old: Sequence[Patch | None]) -> list[str]:
+    """Return a name for each patch: that of its old file, or one that sorts at its place."""
+    taken = {patch.name for patch in old if patch}
+    names: list[str] = []
+    last = 0
+    for at, previous in enumerate(old):
+        if previous:
+            name = previous.name
+        else:
+            number = (last // GAP + 1) * GAP
+            named = ((n, _number(p.name) or -1) for n, p in enumerate(old[at:]) if p)
+            unnamed, following = next(named, (0, -1))
+            if last <= following < number + GAP * unnamed:
+                # There is no room for whole tens before the next old name.
+                number = last + (following - last) // (unnamed + 1)
+            name = _unused(f"{number:04}-{_slug(patches[at])}", taken)
+        last = _number(name) or last
+        names.append(name)
+    return names
+
+
+def write_series(folder: Path, series: Series, patches: Sequence[Patch]) -> None:
+    """Write a new folder with these patches and with all other files of the old series."""
+    replaced = {SERIES, *(patch.name for patch in series.patches)}
+    lines = _series_lines(series.lines, [patch.name for patch in patches])
+    try:
+        folder.mkdir()
+        for path in series.folder.iterdir():
+            if path.is_dir():
+                shutil.copytree(path, folder / path.name, symlinks=True)
+            elif path.name not in replaced:
+                shutil.copy2(path, folder, follow_symlinks=False)
+        for patch in patches:
+            (folder / patch.name).write_bytes(patch.data)
+        text = "".join(f"{line}\n" for line in lines)
+        (folder / SERIES).write_text(text, newline="\n")
+    except OSError as err:
+        problem = f"the series cannot be written: {err.strerror or err}"
+        raise MachineError(problem, where=folder) from err
+
+
+def _patch_name(line: str) -> str:
     """Return a line of a series without its comment."""
     return re.sub(r"(^|\s)#.*", "", line).strip()
 
 
-def _patch(folder: Path, name: str, number: int, *, seen: dict[str, Patch]) -> Patch:
+def _load_patch(folder: Path, name: str, number: int, *, seen: dict[str, Patch]) -> Patch:
     path = folder / name
 
     def fail(message: str, hint: str | None = None) -> Never:
         where = f"{folder / SERIES}:{number}"
         raise PatchError(message, where=where, expected="NAME.patch", hint=hint)
 
-    if not ENTRY.fullmatch(name):
+    if not NAME.fullmatch(name):
         fail(
             f"{name!r} is not the name of a patch beside the series",
             "paths, options such as -p0 and other endings are not read",
@@ -100,15 +149,13 @@ def _patch(folder: Path, name: str, number: int, *, seen: dict[str, Patch]) -> P
         return read_patch(path, path.read_bytes())
     except FileNotFoundError:
         near = difflib.get_close_matches(name, [p.name for p in folder.iterdir()], n=1)
-        fail(
-            f"there is no patch {name}" + (f" (did you mean {near[0]}?)" if near else ""),
-            f"remove the line, or add {path}",
-        )
+        suggestion = f" (did you mean {near[0]}?)" if near else ""
+        fail(f"there is no patch {name}{suggestion}", f"remove the line, or add {path}")
     except OSError as err:
         fail(f"{name} cannot be read: {err.strerror}")
 
 
-def _refuse_orphans(folder: Path, patches: dict[str, Patch]) -> None:
+def _refuse_unlisted(folder: Path, patches: dict[str, Patch]) -> None:
     for path in sorted(folder.iterdir()):
         if path.suffix in {".patch", ".diff"} and path.name not in patches:
             raise PatchError(
@@ -116,3 +163,45 @@ def _refuse_orphans(folder: Path, patches: dict[str, Patch]) -> None:
                 where=path,
                 hint=f"add it at its place in {folder / SERIES}, or remove it: rm {path}",
             )
+
+
+def _number(name: str) -> int:
+    digits = re.match(r"\d+", name)
+    return int(digits[0]) if digits else 0
+
+
+def _unused(stem: str, taken: set[str]) -> str:
+    name, count = f"{stem}.patch", 1
+    while name in taken:
+        count += 1
+        name = f"{stem}-{count}.patch"
+    taken.add(name)
+    return name
+
+
+def _slug(patch: Patch) -> str:
+    slug = re.sub(r"[^a-z0-9]+", "-", patch.mail.subject.lower()).strip("-")
+    if len(slug) <= MAX_SLUG:
+        return slug
+    # Cut between words, unless there is only one.
+    return slug[: MAX_SLUG + 1].rpartition("-")[0] or slug[:MAX_SLUG]
+
+
+def _series_lines(old: Sequence[str], names: Sequence[str]) -> Iterator[str]:
+    """List the patches; a comment stays at the top, or above the patch that it was above."""
+    above: dict[str, list[str]] = {}
+    written: dict[str, str] = {}
+    pending: list[str] = []
+    for line in old:
+        name = _patch_name(line)
+        if not name:
+            pending.append(line)
+        elif name in names:
+            above[name], written[name], pending = pending, line, []
+    first = next(filter(None, map(_patch_name, old)), None)
+    if first in above:
+        yield from above.pop(first)
+    for name in names:
+        yield from above.get(name, [])
+        yield written.get(name, name)
+    yield from pending

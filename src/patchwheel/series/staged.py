@@ -1,4 +1,4 @@
-"""Patches on a tree: applied in memory, looked at, and only then kept."""
+"""`git apply` on a tree, its result looked at before it is committed to the repository."""
 
 from __future__ import annotations
 
@@ -8,81 +8,76 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
 
-from patchwheel.kit.repo import in_memory, read_changes
+from patchwheel.kit.repo import read_changes
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from patchwheel.kit.repo import Change, Repository
 
-# For objects that are not kept in this form.
-UNSYNCED = ("-c", "core.fsync=none", "-c", "core.looseCompression=0")
+# The staged objects are temporary: neither the disk nor their size matters.
+TEMPORARY = ("-c", "core.fsync=none", "-c", "core.looseCompression=0")
+# A pack for each series; git gets slow when it has to look into hundreds of them.
 MANY_PACKS = 50
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Trial:
-    """What patches make of a tree, in objects of its own that are gone with it."""
+class StagedTree:
+    """What patches change in a tree, in temporary objects that `env` points git to."""
 
     repo: Repository
     tree: str
     changes: Sequence[Change]
     env: Mapping[str, str]
 
-    def read(self, oids: Sequence[str], *, but: Container[str]) -> dict[str, bytes]:
-        wanted = [oid for oid in oids if oid not in but]
-        return self.repo.read(wanted, env=self.env)
+    def commit(self, contents: Mapping[str, bytes] | None = None, *, ref: str | None = None) -> str:
+        """Write the result to the repository; return the id of its tree.
 
-    def keep(
-        self,
-        contents: Mapping[str, bytes] | None = None,
-        *,
-        ref: str | None = None,
-    ) -> str:
-        """Write what the patches made as one pack; return the id of the tree, which a commit at `ref` then has.
-
-        `contents` are those of changed files, by their ids, that need not be asked for again.
+        A commit at `ref` holds the tree; without one nothing does. `contents` are blobs by id
+        that need not be read again, which is a process less.
         """
-        repo, known = self.repo, contents or {}
-        changed = [c for c in self.changes if c.status != "D"]
-        found = {**known, **self.read([c.new.oid for c in changed], but=known)}
-        settings = ("-c", "core.compression=0", "-c", "fastimport.unpackLimit=0")
-        with tempfile.TemporaryFile(dir=in_memory()) as stream:
-            tree = repo.fast_import(
+        contents = contents or {}
+        changed = [change for change in self.changes if change.status != "D"]
+        unread = [change.new.oid for change in changed if change.new.oid not in contents]
+        contents = {**contents, **self.repo.read(unread, env=self.env)}
+        with tempfile.TemporaryFile() as stream:
+            # One pack: git would compress and sync each loose object by itself, the blobs between
+            # two patches included. For fifty patches that costs five times as much.
+            tree = self.repo.fast_import(
                 cast("BinaryIO", stream),
-                ((c.path, c.new.mode, found[c.new.oid]) for c in changed),
-                settings=settings,
+                ((c.path, c.new.mode, contents[c.new.oid]) for c in changed),
+                settings=("-c", "core.compression=0", "-c", "fastimport.unpackLimit=0"),
                 onto=self.tree,
-                removed=[c.path for c in self.changes if c.status == "D"],
+                removed=[change.path for change in self.changes if change.status == "D"],
                 ref=ref,
             )
-        packs = repo.git_dir / "objects" / "pack"
+        packs = self.repo.git_dir / "objects" / "pack"
         if sum(1 for _ in packs.glob("*.pack")) > MANY_PACKS:
-            repo.git("repack", "-q", "-d", "--geometric=2")
+            self.repo.git("repack", "-q", "-d", "--geometric=2")
         return tree
 
 
 @contextlib.contextmanager
-def applied(repo: Repository, tree: str, patches: Sequence[Path]) -> Iterator[Trial]:
-    """Apply patch files in order to a tree, all or nothing, without fuzz; nothing is kept yet. Raises GitError."""
-    # Half of the work and nearly all of the waiting would be loose objects, most of them of steps between.
+def stage_patches(repo: Repository, tree: str, patches: Sequence[Path]) -> Iterator[StagedTree]:
+    """Apply patch files in order to a tree, all or nothing, without fuzz; raises GitError.
+
+    The result is gone at the end of the context, unless it is committed.
+    """
     with repo.index(tree) as index:
-        aside = Path(index["GIT_INDEX_FILE"]).with_name("objects")
-        aside.mkdir()
+        objects = Path(index["GIT_INDEX_FILE"]).with_name("objects")
+        objects.mkdir()
         env = {
             **index,
-            "GIT_OBJECT_DIRECTORY": str(aside),
+            "GIT_OBJECT_DIRECTORY": str(objects),
             "GIT_ALTERNATE_OBJECT_DIRECTORIES": f"{repo.git_dir.absolute()}/objects",
         }
         names = [str(path.absolute()) for path in patches]
-        words = (*UNSYNCED, "apply", "--cached", "--whitespace=nowarn", *names)
-        repo.git(*words, env=env)
-        words = ("diff-index", "--cached", "-r", "-z", "--no-renames", tree)
-        changes = read_changes(repo.git(*words, env=env))
-        yield Trial(repo=repo, tree=tree, changes=changes, env=env)
+        repo.git(*TEMPORARY, "apply", "--cached", "--whitespace=nowarn", *names, env=env)
+        out = repo.git("diff-index", "--cached", "-r", "-z", "--no-renames", tree, env=env)
+        yield StagedTree(repo=repo, tree=tree, changes=read_changes(out), env=env)
 
 
-def apply(repo: Repository, tree: str, patches: Sequence[Path]) -> str:
-    """Apply patch files and return the id of the tree that they make, which no ref holds."""
-    with applied(repo, tree, patches) as trial:
-        return trial.keep()
+def apply_patches(repo: Repository, tree: str, patches: Sequence[Path]) -> str:
+    """Apply patch files and return the id of the resulting tree, which no ref holds."""
+    with stage_patches(repo, tree, patches) as staged:
+        return staged.commit()

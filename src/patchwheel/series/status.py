@@ -1,4 +1,4 @@
-"""Where a fork stands: its pin, its patches one by one, what was made of it and what is newer upstream."""
+"""The status of a fork: its pin, each patch on its own, its last wheel and upstream's newest."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from patchwheel.kit.errors import InputError, PatchError
-from patchwheel.patch.lint import warnings
-from patchwheel.patch.simulate import MisfitError
-from patchwheel.series.apply import apply_series, replay
-from patchwheel.series.files import check_patch, load_series
+from patchwheel.patch.lint import check_patch, warnings
+from patchwheel.patch.simulate import DoesNotApplyError
+from patchwheel.series.apply import apply_series, start_simulation
+from patchwheel.series.files import load_series
 from patchwheel.source.fetch import fetch_source
 from patchwheel.source.index import latest_version
 
@@ -19,9 +19,10 @@ if TYPE_CHECKING:
 
     from patchwheel.kit.store import Store
     from patchwheel.manifest.model import Fork
-    from patchwheel.patch.simulate import Replay
+    from patchwheel.patch.mail import Patch
+    from patchwheel.patch.simulate import Simulation
     from patchwheel.project import Project
-    from patchwheel.series.files import Patch, Series
+    from patchwheel.series.files import Series
     from patchwheel.source.fetch import Source
 
 State = Literal["clean", "offset", "fails", "landed", "malformed"]
@@ -30,9 +31,10 @@ FINE = ("clean", "offset")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PatchStatus:
-    """`offset` is the largest distance, in lines, between where a hunk says it is and where it landed.
+    """`offset` is the largest distance, in lines, from where a hunk should be to where it is.
 
-    What does not apply is left out for the patches after it; `problem` and `where` say why and at which line.
+    A patch that does not apply is left out for the patches after it; `problem` and `where` tell
+    the reason and the line.
     """
 
     name: str
@@ -48,7 +50,7 @@ class PatchStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ForkStatus:
-    """`tree` is None when a patch fails; `newest` is None where nobody could be asked.
+    """`tree` is None when a patch fails; `newest` is None where the index cannot be reached.
 
     `warnings` name what is odd in patches that are not malformed; nothing fails because of them.
     """
@@ -102,12 +104,14 @@ def fork_status(
 ) -> ForkStatus:
     """Try every patch of a series, also those after one that fails.
 
-    `commit` is the one that the remote confirmed, `wheel` the last that was made;
-    `newest` is asked for upstream's newest version, and may fail or return None.
+    `commit` is the one that the remote confirmed, `wheel` the last one built; `newest` returns
+    upstream's newest version or None, and may raise InputError.
     """
-    patches, odd = _patches(source, series)
+    from packaging.version import Version
+
+    patches, odd = _patch_statuses(source, series)
     fine = all(patch.state in FINE for patch in patches)
-    latest = _ask(newest)
+    latest = _newest_version(newest)
     confirmed = source.commit or commit
     return ForkStatus(
         fork=source.fork.name,
@@ -121,40 +125,19 @@ def fork_status(
         warnings=odd,
         wheel=wheel,
         newest=latest,
-        outdated=latest is not None and _newer(latest, source.fork.version),
+        outdated=latest is not None and Version(latest) > Version(source.fork.version),
     )
 
 
-def _patches(source: Source, series: Series) -> tuple[tuple[PatchStatus, ...], tuple[str, ...]]:
-    found: dict[str, PatchStatus] = {}
-    sound: list[Patch] = []
-    for patch in series.patches:
-        try:
-            check_patch(patch)
-            sound.append(patch)
-        except PatchError as err:
-            found[patch.name] = PatchStatus(
-                name=patch.name,
-                state="malformed",
-                problem=err.message,
-                where=str(err.where),
-            )
-    follow = replay(source, sound)
-    for patch in sound:
-        found[patch.name] = try_patch(follow, patch)
-    odd = tuple(warnings(sound, follow.files))
-    return tuple(found[patch.name] for patch in series.patches), odd
-
-
-def try_patch(follow: Replay, patch: Patch) -> PatchStatus:
-    """Apply a patch to what is followed, if it applies, and tell how it did."""
-    state: State = "clean"
+def try_patch(simulation: Simulation, patch: Patch) -> PatchStatus:
+    """Apply a patch in the simulation, if it applies, and return how it did."""
+    state: State
     offset, problem, where = 0, None, None
     try:
-        landings = follow.apply(patch)
-        offset = max((x.offset for x in landings), key=abs, default=0)
+        placements = simulation.apply(patch)
+        offset = max((placement.offset for placement in placements), key=abs, default=0)
         state = "offset" if offset else "clean"
-    except MisfitError as err:
+    except DoesNotApplyError as err:
         state = "landed" if err.landed else "fails"
         problem, where = err.message, str(err.where)
     return PatchStatus(
@@ -170,14 +153,30 @@ def try_patch(follow: Replay, patch: Patch) -> PatchStatus:
     )
 
 
-def _ask(newest: Callable[[], str | None]) -> str | None:
+def _patch_statuses(
+    source: Source, series: Series
+) -> tuple[tuple[PatchStatus, ...], tuple[str, ...]]:
+    """Return the status of each patch, and the warnings about those that are not malformed."""
+    statuses: dict[str, PatchStatus] = {}
+    sound: list[Patch] = []
+    for patch in series.patches:
+        try:
+            check_patch(patch)
+            sound.append(patch)
+        except PatchError as err:
+            statuses[patch.name] = PatchStatus(
+                name=patch.name, state="malformed", problem=err.message, where=str(err.where)
+            )
+    simulation = start_simulation(source, sound)
+    for patch in sound:
+        statuses[patch.name] = try_patch(simulation, patch)
+    odd = tuple(warnings(sound, simulation.files))
+    return tuple(statuses[patch.name] for patch in series.patches), odd
+
+
+def _newest_version(newest: Callable[[], str | None]) -> str | None:
+    # Without a network the rest of the status is still true.
     try:
         return newest()
     except InputError:
         return None
-
-
-def _newer(one: str, other: str) -> bool:
-    from packaging.version import Version
-
-    return Version(one) > Version(other)

@@ -16,7 +16,7 @@ from patchwheel.kit.repo import GitError, Repository
 from patchwheel.series import markers
 from patchwheel.series.apply import REPORT, PatchedTree, apply_series
 from patchwheel.series.files import load_series
-from patchwheel.series.staged import apply
+from patchwheel.series.staged import apply_patches
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -261,7 +261,7 @@ def _import(tree: PatchedTree, repo: Repository) -> str:
     )
     tip, files = base, source.tree
     for patch in tree.series.patches:
-        files = apply(store, files, [patch.path])
+        files = apply_patches(store, files, [patch.path])
         tip = _commit(store, patch, files, tip)
     if files != tree.tree:
         raise PatchError(f"the commits end with the tree {files}", expected=tree.tree, hint=REPORT)

@@ -14,7 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from patchwheel.kit.repo import Blob
-from patchwheel.patch.simulate import Replay
+from patchwheel.patch.simulate import Simulation
 from patchwheel.series.status import FINE, try_patch
 from patchwheel.upstream.merge import Ends, merge
 from patchwheel.upstream.verdict import Commit, Outlook, Seen, judge
@@ -136,9 +136,9 @@ class _Course:
     read: Callable[[Sequence[str]], Mapping[str, bytes]]
     home: Mapping[str, Files]
 
-    def at(self, at: int, earlier: Iterable[int]) -> Replay:
+    def at(self, at: int, earlier: Iterable[int]) -> Simulation:
         """Return a state with those of the earlier patches that apply."""
-        follow = Replay(self.states[at], self.read, self.patches)
+        follow = Simulation(self.states[at], self.read, self.patches)
         for number in earlier:
             try_patch(follow, self.patches[number])
         return follow
@@ -205,10 +205,10 @@ def tried(
 
     `home` has what each patch made where it last applied, and is brought up to date.
     """
-    follow = Replay(files, read, patches, home=home)
+    follow = Simulation(files, read, patches, earlier_results=home)
     found = [try_patch(follow, patch) for patch in patches]
     if home is not None:
-        home.update(follow.made)
+        home.update(follow.results)
     return found
 
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Literal
 
-from patchwheel.patch.matching import blob_id
-from patchwheel.patch.simulate import Content, Replay
+from patchwheel.kit.digest import blob_id
+from patchwheel.patch.simulate import Content, Simulation
 from patchwheel.series.status import try_patch
 
 if TYPE_CHECKING:
@@ -67,11 +67,11 @@ def preview(
     have: Callable[[Iterable[str]], None] = lambda _oids: None,
 ) -> tuple[Merged, ...]:
     """Merge a series that applies to the old tree onto the new one, both in `repo`; `have` gets files not there yet."""
-    old = Replay(repo.files(ends.old), repo.read, patches)
+    old = Simulation(repo.files(ends.old), repo.read, patches)
     files, moved = repo.files(ends.new), moves(repo, ends.old, ends.new, patches)
     named = {p for patch in patches for d in patch.diffs for p in (d.old, d.new) if p}
     have(files[p].oid for p in named | {*moved.values()} if p in files)
-    new = Replay(files, repo.read, patches, home=old.made)
+    new = Simulation(files, repo.read, patches, earlier_results=old.results)
     for path in moved.values():
         blob = new.files[path]
         data = repo.read([blob.oid])[blob.oid]
@@ -91,7 +91,7 @@ def preview(
 def merge(
     repo: Repository,
     patch: Patch,
-    files: tuple[Files, Files, Replay],
+    files: tuple[Files, Files, Simulation],
     names: tuple[Ends, Mapping[str, str]],
 ) -> Merged:
     """Merge one patch, given the files before and after it at home, onto the new ones, which take the result."""

@@ -17,7 +17,7 @@ from patchwheel.kit.files import rmtree, write_atomically
 from patchwheel.kit.repo import GitError, Repository
 from patchwheel.patch.diff import Cursor, read_diffs
 from patchwheel.patch.lint import SUBMODULE
-from patchwheel.patch.simulate import Content, Replay
+from patchwheel.patch.simulate import Content, Simulation
 from patchwheel.series.worktree import (
     BASE,
     BRANCH,
@@ -342,7 +342,7 @@ def _kept(repo: Repository) -> str | None:
             for path, blob in there.items()
         }
 
-    ours = Replay({}, repo.read, ())
+    ours = Simulation({}, repo.read, ())
     ours.state.update(files("HEAD"))
     return ours.still_has(diffs, files("REBASE_HEAD"))
 
