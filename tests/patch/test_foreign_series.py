@@ -1,4 +1,4 @@
-"""Patches from elsewhere: mailboxes through `git am` in a work tree, Debian's patches through the series."""
+"""Patches from elsewhere: mailboxes through `git am`, Debian's patches through the series."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Nasty inputs: what git, patch and quilt make of them was tried; each row says what is right here."""
+"""Malformed and unusual patches: git, patch and quilt were tried; each row says what is right."""
 
 from __future__ import annotations
 
@@ -68,11 +68,11 @@ Binary files a/a and b/a differ
 """
 
 
-# --- the kinds of rows -----------------------------------------------------------------------------------------------
+# --- the kinds of rows ---
 
 
 def becomes(*states: Files, warning: str | None = None) -> Row:
-    """A patch for each step, applied together, gives exactly the last state; at most this warning."""
+    """A patch for each step, applied together, gives the last state; at most this warning."""
 
     def check(kit: Kit) -> None:
         source, series = kit.steps(*states)
@@ -116,7 +116,7 @@ def unfit(base: Files, old: Files, new: Files, *said: str) -> Row:
 
 
 def exact(*messages: str, **joined: str) -> Row:
-    """Messages survive export and import, character by character; bytes do when they are exported again."""
+    """Messages survive export and import exactly; a second export changes no byte."""
 
     def check(kit: Kit) -> None:
         session = opened(kit)
@@ -148,7 +148,7 @@ def renamed(path: str) -> bytes:
     return mail(ONE.replace(b"a.txt", path.encode()))
 
 
-# --- the rows that need more than a line -----------------------------------------------------------------------------
+# --- the rows that need more than a line ---
 
 
 def rewritten_subject(kit: Kit) -> None:
@@ -156,7 +156,7 @@ def rewritten_subject(kit: Kit) -> None:
 
 
 def latin1(kit: Kit) -> None:
-    """In a series it is refused; `git am` recodes it in a work tree, and the file stays as it is."""
+    """A series refuses it; `git am` recodes it in a work tree, and the file stays as it is."""
     diff = kit.diff({"a": LINES}, {"a": numbered(1, 30, l20="x")})
     data = mail(diff).replace(b"Zoe", b"Zo\xeb")
     refused((data, "not UTF-8", 2), hint="if it is Latin-1, `git am`")(kit)
@@ -287,7 +287,7 @@ def rubbish_at_the_end(kit: Kit) -> None:
 
 
 def inside_another_repository(kit: Kit) -> None:
-    """A result that is the base again, or lacks a path that a patch names, is an error: see test_tree.py."""
+    """That the result lacks a path that a patch names is an error: see test_apply.py."""
     outer = kit.root / "outer"
     support.make_upstream(outer, {"x": ""})
     here = Path.cwd()
@@ -401,7 +401,7 @@ ROWS: dict[str, Row] = {
             17,
         )
     ),
-    # Stricter than asked for: the source tree holds submodules as plain files, so there is nothing to point with.
+    # The source tree holds submodules as plain files, so there is nothing to point with.
     "submodule pointer": refused((mail(SUBMODULE), "s is a submodule", 10)),
     "file inside a submodule": in_a_submodule,
     ".gitmodules edit": becomes(
@@ -469,7 +469,7 @@ ROWS: dict[str, Row] = {
     "duplicate number, the same file twice": numbers_and_names,
     "missing file, file not in the series": missing_and_orphan,
     "lines of the series": series_lines,
-    # That `git am` splits it: test_import.py.
+    # That `git am` splits it: test_foreign_series.py.
     "mbox with two mails": refused(
         (mail(ONE) + mail(ONE), "a second mail starts here", 18), hint="`git am`"
     ),
@@ -491,8 +491,9 @@ ROWS: dict[str, Row] = {
     ),
     "in a subdirectory of another repository": inside_another_repository,
     "user configuration, identity, locale, time zone, umask": anybodys_machine,
-    # Two runs at once, kill -9: test_faults.py; read-only and full disks: test_store.py, test_tree.py.
-    # A moved tag, a base that is nowhere, shallow and partial clones, offline: test_source.py, test_forecast.py.
+    # Two runs at once, kill -9: test_faults.py; read-only and full disks: test_store.py and
+    # test_apply.py. A moved tag, a base that is nowhere, shallow and partial clones, offline:
+    # test_fetch.py and test_forecast.py.
     # Landed, then reverted: test_forecast.py, test_rebase.py.
     "export in the middle of a rebase": rebasing,
     "export twice": exact("DOC: twice"),
@@ -500,5 +501,5 @@ ROWS: dict[str, Row] = {
 
 
 @pytest.mark.parametrize("row", ROWS.values(), ids=ROWS.keys())
-def test_nasty(tmp_path: Path, row: Row) -> None:
+def test_malformed_input(tmp_path: Path, row: Row) -> None:
     row(Kit(tmp_path))
