@@ -26,7 +26,7 @@ from patchwheel.upstream.forecast import Span, forecast
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from patchwheel.upstream.verdict import Outlook
+    from patchwheel.upstream.verdict import Verdict
 
 MOST_FILES, MOST_LINES = 10, 400
 KINDS = ("*.py", "*.pyx", "*.pxd", "*.c", "*.cpp", "*.h", "*.build")
@@ -131,7 +131,7 @@ class History:
         return None if good[-1] == len(commits) else commits[good[-1]]
 
 
-def outlook(history: History, data: bytes) -> Outlook | None:
+def verdict(history: History, data: bytes) -> Verdict | None:
     """Return what is said of a patch alone; None for one that lint refuses, as it may for upstream's own changes."""
     patch = read_patch(Path("0010-synthetic.patch"), data)
     try:
@@ -140,10 +140,10 @@ def outlook(history: History, data: bytes) -> Outlook | None:
         print(f"left out: {error.message}")
         return None
     span = Span(ref="tip", base=history.base, tip=history.tip)
-    return forecast(history.repo, [patch], span, have=lambda _oids: None).patches[0]
+    return forecast(history.repo, [patch], span, fetch_blobs=lambda _oids: None).patches[0]
 
 
-def right(one: Synthetic, said: Outlook) -> bool:
+def right(one: Synthetic, said: Verdict) -> bool:
     named = said.commit.oid if said.commit else None
     if one.kind == "landed":
         return said.state in {"landed", "reverted"} and (
@@ -170,7 +170,7 @@ def main() -> None:
         taken = 0
         for one in kind(order):
             before = cpu()
-            said = outlook(history, one.data)
+            said = verdict(history, one.data)
             if said is None:
                 continue
             seconds += cpu() - before

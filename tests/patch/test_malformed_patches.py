@@ -209,11 +209,11 @@ def already_removed(kit: Kit) -> None:
     data = mail(kit.diff({"a": LINES, "b": b""}, {"b": b""}))
     span = Span(ref="main", base=base, tip=gone)
     repo = Repository(upstream / ".git")
-    found = forecast(repo, [patch(data)], span, have=lambda _oids: None)
-    [outlook] = found.patches
-    assert outlook.state == "landed"
-    assert outlook.commit
-    assert outlook.commit.oid == gone
+    found = forecast(repo, [patch(data)], span, fetch_blobs=lambda _oids: None)
+    [verdict] = found.patches
+    assert verdict.state == "landed"
+    assert verdict.commit
+    assert verdict.commit.oid == gone
 
 
 def numbers_and_names(kit: Kit) -> None:

@@ -16,15 +16,10 @@ from patchwheel.kit.store import Store
 from patchwheel.manifest.model import Fork
 from patchwheel.series.status import PatchStatus
 from patchwheel.source import git_remote
-from patchwheel.upstream.forecast import (
-    Forecast,
-    Span,
-    followed,
-    forecast,
-    tried,
-)
+from patchwheel.upstream.forecast import Forecast, Span, forecast
 from patchwheel.upstream.history import History
-from patchwheel.upstream.verdict import Outlook, plain
+from patchwheel.upstream.verdict import Verdict, verdict_without_history
+from patchwheel.upstream.walk import Walk, try_series
 from tests.fixtures import support
 from tests.fixtures.contexts import make_context
 from tests.fixtures.patches import mail, numbered, patch
@@ -65,14 +60,14 @@ class Upstream:
         head = f"diff --git a/{name} b/{name}\n--- a/{name}\n+++ b/{name}\n@@ "
         return head.encode() + body
 
-    def outlook(self, data: bytes, tip: str = "HEAD") -> Outlook:
+    def verdict(self, data: bytes, tip: str = "HEAD") -> Verdict:
         [found] = self.forecast(data, tip=tip).patches
         return found
 
     def forecast(self, *data: bytes, tip: str = "HEAD") -> Forecast:
         patches = [patch(d, f"{n:04}.patch") for n, d in enumerate(data, 10)]
         span = Span(ref=tip, base=self.base, tip=self.repo.text("rev-parse", tip))
-        return forecast(self.repo, patches, span, have=lambda _oids: None)
+        return forecast(self.repo, patches, span, fetch_blobs=lambda _oids: None)
 
 
 @pytest.fixture
@@ -90,29 +85,29 @@ def test_what_upstream_leaves_alone_stays_as_it_is(upstream: Upstream) -> None:
     found = upstream.forecast(mail(upstream.diff(with_line(30))))
     assert found.commits == 1
     assert found.commit == upstream.repo.text("rev-parse", "HEAD")
-    [outlook] = found.patches
-    assert (outlook.state, outlook.offset, outlook.commit) == ("offset", 2, None)
+    [verdict] = found.patches
+    assert (verdict.state, verdict.offset, verdict.commit) == ("offset", 2, None)
     upstream.commit(a=LINES)
-    assert upstream.outlook(mail(upstream.diff(with_line(30)))).state == "clean"
+    assert upstream.verdict(mail(upstream.diff(with_line(30)))).state == "clean"
 
 
 def test_the_commit_that_stops_a_patch_is_named(upstream: Upstream) -> None:
     upstream.commit(a=with_line(2))
     stopped = upstream.commit("Rework line 30 (#12)", a=with_line(30, "theirs"))
     upstream.commit(a=numbered(1, 60, l30="theirs", l50="later"))
-    outlook = upstream.outlook(mail(upstream.diff(with_line(30))))
-    assert outlook.state == "conflict"
-    assert outlook.commit
-    assert (outlook.commit.oid, outlook.commit.request) == (stopped, "12")
-    assert outlook.commit.author == "A U Thor"
-    assert outlook.where
-    assert "hunk 1 does not match a.txt" in str(outlook.problem)
+    verdict = upstream.verdict(mail(upstream.diff(with_line(30))))
+    assert verdict.state == "conflict"
+    assert verdict.commit
+    assert (verdict.commit.oid, verdict.commit.request) == (stopped, "12")
+    assert verdict.commit.author == "A U Thor"
+    assert verdict.where
+    assert "hunk 1 does not match a.txt" in str(verdict.problem)
 
 
 def test_a_conflict_that_went_away_again_is_none(upstream: Upstream) -> None:
     upstream.commit(a=with_line(30, "theirs"))
     upstream.commit(a=LINES)
-    assert upstream.outlook(mail(upstream.diff(with_line(30)))).state == "clean"
+    assert upstream.verdict(mail(upstream.diff(with_line(30)))).state == "clean"
 
 
 def test_a_patch_that_landed_is_found_also_when_its_lines_changed_later(
@@ -122,11 +117,11 @@ def test_a_patch_that_landed_is_found_also_when_its_lines_changed_later(
     upstream.commit(a=numbered(1, 60, l30="ours, reworded"))
     upstream.commit("Word it as it was", a=with_line(30))
     upstream.commit(a=numbered(1, 60, l30="ours, and more"))
-    outlook = upstream.outlook(mail(upstream.diff(with_line(30))))
-    assert outlook.state == "landed"
-    assert outlook.commit
-    assert outlook.commit.oid == took
-    assert outlook.evidence == (
+    verdict = upstream.verdict(mail(upstream.diff(with_line(30))))
+    assert verdict.state == "landed"
+    assert verdict.commit
+    assert verdict.commit.oid == took
+    assert verdict.evidence == (
         f"its changes are there since {took[:12]}",
         "with the patch-id of the patch",
     )
@@ -140,26 +135,26 @@ def test_a_patch_that_landed_beside_other_changes_leaves_nothing_to_merge(
     # In one commit, a line of the patch's context has another form: nothing matches, and nothing is left to do.
     squashed = numbered(1, 60, l30="ours", l32="theirs", l40="ours too")
     took = upstream.commit("Squash", a=squashed)
-    outlook = upstream.outlook(data)
-    assert (outlook.state, outlook.commit and outlook.commit.oid) == ("landed", took)
-    assert outlook.evidence == (f"a merge onto {took[:12]} leaves nothing of it",)
+    verdict = upstream.verdict(data)
+    assert (verdict.state, verdict.commit and verdict.commit.oid) == ("landed", took)
+    assert verdict.evidence == (f"a merge onto {took[:12]} leaves nothing of it",)
 
 
 def test_a_patch_that_landed_in_part_is_a_conflict(upstream: Upstream) -> None:
     data = mail(upstream.diff(numbered(1, 60, l30="ours", l40="ours too")))
     took = upstream.commit("Half", a=numbered(1, 60, l30="ours", l32="theirs"))
-    outlook = upstream.outlook(data)
-    assert (outlook.state, outlook.commit and outlook.commit.oid) == ("conflict", took)
+    verdict = upstream.verdict(data)
+    assert (verdict.state, verdict.commit and verdict.commit.oid) == ("conflict", took)
 
 
 def test_a_patch_that_landed_and_was_reverted_is_kept(upstream: Upstream) -> None:
     upstream.commit("Take it", a=with_line(30))
     undone = upstream.commit('Revert "Take it"', a=LINES)
-    outlook = upstream.outlook(mail(upstream.diff(with_line(30))))
-    assert outlook.state == "reverted"
-    assert outlook.commit
-    assert outlook.commit.oid == undone
-    assert outlook.evidence[-1] == f"it applies again since {undone[:12]}"
+    verdict = upstream.verdict(mail(upstream.diff(with_line(30))))
+    assert verdict.state == "reverted"
+    assert verdict.commit
+    assert verdict.commit.oid == undone
+    assert verdict.evidence[-1] == f"it applies again since {undone[:12]}"
 
 
 def test_a_patch_that_was_reverted_and_then_met_a_conflict_has_not_landed(
@@ -169,35 +164,35 @@ def test_a_patch_that_was_reverted_and_then_met_a_conflict_has_not_landed(
     took = upstream.commit("Take it (#8)", a=with_line(30))
     undone = upstream.commit("Back out", a=LINES)
     upstream.commit("Rework", a=with_line(31, "theirs"))
-    outlook = upstream.outlook(data)
-    assert (outlook.state, outlook.commit and outlook.commit.oid) == (
+    verdict = upstream.verdict(data)
+    assert (verdict.state, verdict.commit and verdict.commit.oid) == (
         "reverted",
         undone,
     )
-    assert "hunk 1 does not match" in str(outlook.problem)
+    assert "hunk 1 does not match" in str(verdict.problem)
     # In one step, where only the message tells.
     support.git(upstream.folder, "reset", "-q", "--hard", took)
     upstream.commit("Unrelated", a=numbered(1, 60, l30="ours", l33="theirs"))
-    assert upstream.outlook(data).state == "landed"
+    assert upstream.verdict(data).state == "landed"
     said = f"Put it back\n\nThis reverts commit {took}."
     for message in (said, 'Revert "Take it (#8)" (#9)'):
         undone = upstream.commit(message, a=numbered(1, 60, l33="theirs"))
-        outlook = upstream.outlook(data)
-        assert (outlook.state, outlook.commit and outlook.commit.oid) == (
+        verdict = upstream.verdict(data)
+        assert (verdict.state, verdict.commit and verdict.commit.oid) == (
             "reverted",
             undone,
         )
-        assert outlook.evidence[-1] == f"and reverted by {undone[:12]}"
+        assert verdict.evidence[-1] == f"and reverted by {undone[:12]}"
         support.git(upstream.folder, "reset", "-q", "--hard", "HEAD^")
     # No message tells, or that of another commit: the line that it removes is back in its place.
     for message in ("Rework", 'Revert "Take it all"'):
         undone = upstream.commit(message, a=numbered(1, 60, l33="theirs"))
-        outlook = upstream.outlook(data)
-        assert outlook.state == "reverted"
-        assert outlook.commit
-        assert outlook.commit.oid == undone
+        verdict = upstream.verdict(data)
+        assert verdict.state == "reverted"
+        assert verdict.commit
+        assert verdict.commit.oid == undone
         again = f"what it removes is there again since {undone[:12]}"
-        assert outlook.evidence[-1] == again
+        assert verdict.evidence[-1] == again
         support.git(upstream.folder, "reset", "-q", "--hard", "HEAD^")
 
 
@@ -207,8 +202,8 @@ def test_a_patch_that_landed_twice_counts_from_the_second_time(
     upstream.commit("Take it", a=with_line(30))
     upstream.commit('Revert "Take it"', a=LINES)
     took = upstream.commit("Take it again", a=with_line(30))
-    outlook = upstream.outlook(mail(upstream.diff(with_line(30))))
-    assert (outlook.state, outlook.commit and outlook.commit.oid) == ("landed", took)
+    verdict = upstream.verdict(mail(upstream.diff(with_line(30))))
+    assert (verdict.state, verdict.commit and verdict.commit.oid) == ("landed", took)
 
 
 @pytest.mark.parametrize("subject", ["ENH: it (#7)", "Merge pull request #7 from x/y"])
@@ -217,15 +212,15 @@ def test_a_pull_request_that_was_merged_in_another_form_has_landed(
 ) -> None:
     took = upstream.commit(subject, a=with_line(30, "ours, as reviewed"))
     data = mail(upstream.diff(with_line(30)), trailers=SUBMITTED)
-    outlook = upstream.outlook(data)
-    assert (outlook.state, outlook.commit and outlook.commit.oid) == ("landed", took)
-    assert outlook.evidence == ("pull request 7, its Upstream-Status, was merged",)
+    verdict = upstream.verdict(data)
+    assert (verdict.state, verdict.commit and verdict.commit.oid) == ("landed", took)
+    assert verdict.evidence == ("pull request 7, its Upstream-Status, was merged",)
     # The same change by somebody else is a conflict.
-    assert upstream.outlook(mail(upstream.diff(with_line(30)))).state == "conflict"
+    assert upstream.verdict(mail(upstream.diff(with_line(30)))).state == "conflict"
     title = subject.partition(" (#")[0]
     back = upstream.commit(f'Revert "{title}"', a=with_line(30, "neither"))
-    outlook = upstream.outlook(data)
-    assert (outlook.state, outlook.commit and outlook.commit.oid) == ("reverted", back)
+    verdict = upstream.verdict(data)
+    assert (verdict.state, verdict.commit and verdict.commit.oid) == ("reverted", back)
 
 
 def test_a_merged_pull_request_that_left_the_lines_has_not_landed(
@@ -233,7 +228,7 @@ def test_a_merged_pull_request_that_left_the_lines_has_not_landed(
 ) -> None:
     data = mail(upstream.diff(with_line(30)), trailers=SUBMITTED)
     upstream.commit("ENH: it (#7)", a=numbered(1, 60, l28="as reviewed"))
-    assert upstream.outlook(data).state == "conflict"
+    assert upstream.verdict(data).state == "conflict"
 
 
 CUT = LINES.replace(b"line 30\nline 31\n", b"")
@@ -306,16 +301,16 @@ def test_a_patch_landed_if_what_it_removes_is_gone(upstream: Upstream, case: str
     pin, ours, later, state = LANDED[case]
     upstream.base = upstream.commit("Pin", a=pin, c=b"pin\n")
     took = upstream.commit("Take it?", a=later)
-    outlook = upstream.outlook(mail(upstream.diff(ours)))
-    assert outlook.state == state
-    assert outlook.commit
-    assert outlook.commit.oid == took
+    verdict = upstream.verdict(mail(upstream.diff(ours)))
+    assert verdict.state == state
+    assert verdict.commit
+    assert verdict.commit.oid == took
 
 
 def test_where_a_file_went_is_told(upstream: Upstream) -> None:
     upstream.commit("Move a", a=None, moved=LINES)
-    outlook = upstream.outlook(mail(upstream.diff(with_line(30))))
-    assert (outlook.state, outlook.moved) == ("conflict", "moved.txt")
+    verdict = upstream.verdict(mail(upstream.diff(with_line(30))))
+    assert (verdict.state, verdict.moved) == ("conflict", "moved.txt")
 
 
 def test_patches_build_on_those_before_and_do_without_those_that_fail(
@@ -367,7 +362,7 @@ def test_only_what_a_commit_touches_is_tried_again_and_nothing_is_missed(
         patch(mail(upstream.diff(with_line(n), name)), f"{n:04}.patch")
         for n, name in ((10, "a.txt"), (30, "a.txt"), (50, "b.txt"))
     ]
-    states, touched, contents = [], [], {}
+    states, contents = [], {}
     files: dict[str, Blob] = {}
     for number in range(30):
         path = names[number] if number < 3 else rng.choice(names)
@@ -377,13 +372,12 @@ def test_only_what_a_commit_touches_is_tried_again_and_nothing_is_missed(
         files = {**files, path: Blob(mode="100644", oid=oid)}
         if number >= 2:
             states.append(files)
-            touched.append({path})
 
     def read(oids: Sequence[str]) -> dict[str, bytes]:
         return {oid: contents[oid] for oid in oids}
 
-    found = list(followed(states, touched[1:], read, patches))
-    assert found == [tried(files, read, patches) for files in states]
+    found = Walk(patches, states, read).statuses
+    assert found == [try_series(files, read, patches) for files in states]
     assert len({status.state for step in found for status in step}) >= 3
 
 
@@ -405,13 +399,13 @@ def test_history_is_that_of_the_first_parents_since_the_branches_parted(
         "Merge pull request #9 from t",
         "topic",
     )
-    outlook = upstream.outlook(mail(upstream.diff(with_line(30))), tip="main")
-    assert outlook.commit
-    assert outlook.commit.request == "9"
+    verdict = upstream.verdict(mail(upstream.diff(with_line(30))), tip="main")
+    assert verdict.commit
+    assert verdict.commit.request == "9"
     # What the release branch has and the tip never had is nobody's doing.
     data = mail(upstream.diff(numbered(1, 60, l3="ours", l4="x"), "b.txt"))
-    outlook = upstream.outlook(data, tip="main")
-    assert (outlook.state, outlook.commit) == ("conflict", None)
+    verdict = upstream.verdict(data, tip="main")
+    assert (verdict.state, verdict.commit) == ("conflict", None)
 
 
 def test_files_of_a_submodule_are_not_followed(upstream: Upstream) -> None:
@@ -419,9 +413,9 @@ def test_files_of_a_submodule_are_not_followed(upstream: Upstream) -> None:
     support.git(upstream.folder, "update-index", "--add", "--cacheinfo", link)
     support.git(upstream.folder, "commit", "-q", "-m", "Add a submodule")
     data = mail(upstream.diff(with_line(30)).replace(b"a.txt", b"sub/a.txt"))
-    outlook = upstream.outlook(data)
-    assert outlook.state == "unknown"
-    assert "submodule sub" in str(outlook.problem)
+    verdict = upstream.verdict(data)
+    assert verdict.state == "unknown"
+    assert "submodule sub" in str(verdict.problem)
 
 
 def test_an_empty_series_has_nothing_to_fear(upstream: Upstream) -> None:
@@ -444,10 +438,10 @@ def test_without_a_history_there_are_states_and_no_commits() -> None:
         (b"new\n", "landed"),
         (b"x\n", "conflict"),
     ):
-        [status] = tried({"a": blob}, _reader(content), [ours])
-        assert plain("p", status).state == state
+        [status] = try_series({"a": blob}, _reader(content), [ours])
+        assert verdict_without_history("p", status).state == state
     shifted = PatchStatus(name="p", state="offset", offset=3)
-    assert plain("p", shifted).offset == 3
+    assert verdict_without_history("p", shifted).offset == 3
 
 
 def fork(folder: Path, **more: Any) -> Fork:  # noqa: ANN401
@@ -509,7 +503,7 @@ def test_files_are_fetched_together_where_the_remote_can_leave_them_out(
     upstream: Upstream, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # As from another machine.
-    monkeypatch.setattr(History, "borrow", lambda *_: None)
+    monkeypatch.setattr(History, "use_alternates", lambda *_: None)
     support.git(upstream.folder, "config", "uploadpack.allowFilter", "true")
     support.git(upstream.folder, "config", "uploadpack.allowAnySHA1InWant", "true")
     upstream.commit(a=with_line(30, "theirs"))
@@ -518,14 +512,14 @@ def test_files_are_fetched_together_where_the_remote_can_leave_them_out(
     lazy = ["rev-list", "--objects", "--all", "--missing=print"]
     missing = {r[1:] for r in found.repo.text(*lazy).splitlines() if r[0] == "?"}
     assert len(missing) > 2
-    found.have(missing)
+    found.fetch_blobs(missing)
     assert not [r for r in found.repo.text(*lazy).splitlines() if r[0] == "?"]
 
 
 def test_a_fetch_tells_how_much_has_come(
     upstream: Upstream, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(History, "borrow", lambda *_: None)
+    monkeypatch.setattr(History, "use_alternates", lambda *_: None)
     monkeypatch.setattr(git_remote, "INTERVAL", 0.001)
     upstream.commit(a=random.Random(1).randbytes(20_000_000))
     found = history(fork(upstream.folder), store)
@@ -555,9 +549,9 @@ def test_a_partial_clone_tells_the_commits_and_a_shallow_one_is_refused(
     found.update()
     span = Span(ref="main", base=upstream.base, tip=stopped)
     data = patch(mail(upstream.diff(with_line(30))))
-    [outlook] = forecast(found.repo, [data], span, have=found.have).patches
-    assert outlook.commit
-    assert (outlook.state, outlook.commit.oid) == ("conflict", stopped)
+    [verdict] = forecast(found.repo, [data], span, fetch_blobs=found.fetch_blobs).patches
+    assert verdict.commit
+    assert (verdict.state, verdict.commit.oid) == ("conflict", stopped)
 
 
 def test_a_repository_on_this_machine_is_not_copied(upstream: Upstream, store: Store) -> None:

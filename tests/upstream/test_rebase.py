@@ -20,7 +20,7 @@ from patchwheel.series.apply import apply_series
 from patchwheel.series.export import export_commits
 from patchwheel.series.worktree import EXPORTED, WorkTree, open_work
 from patchwheel.upstream import rebase
-from patchwheel.upstream.merge import KEPT, Ends, Merged, preview
+from patchwheel.upstream.merge import KEPT, Ends, MergeResult, dry_run
 from tests.fixtures import support
 from tests.fixtures.patches import Files, Kit, mail, numbered
 
@@ -63,14 +63,14 @@ class Move:
         second = self.kit.diff({"b": LINES}, {"b": with_line(10)})
         return [mail(first, subject="ENH: a"), mail(second, subject="ENH: b")]
 
-    def preview(self) -> tuple[Merged, ...]:
+    def dry_run(self) -> tuple[MergeResult, ...]:
         ends = Ends(
             old=self.tree.source.tree,
             new=self.onto.tree,
             old_label="upstream 1.0",
             new_label="upstream 2.0",
         )
-        return preview(self.kit.repo, self.tree.series.patches, ends)
+        return dry_run(self.kit.repo, self.tree.series.patches, ends)
 
     def start(self) -> None:
         rebase.start(self.tree, self.onto, self.kit.work, store=self.kit.store)
@@ -81,7 +81,7 @@ class Move:
         return result
 
     def settle(self) -> ExportResult:
-        rebase.settle(self.kit.work, self.onto)
+        rebase.set_base(self.kit.work, self.onto)
         return export_commits(self.kit.work, self.onto, store=self.kit.store)
 
     def files(self) -> dict[str, bytes]:
@@ -94,13 +94,13 @@ class Move:
 
 def test_what_upstream_changed_elsewhere_is_merged_in_memory(kit: Kit) -> None:
     move = Move(kit, {"a": b"new\n" + LINES, "b": numbered(1, 60, l8="theirs")})
-    one, two = move.preview()
+    one, two = move.dry_run()
     assert (one.state, two.state) == ("offset", "merged")
 
 
 def test_all_conflicts_are_told_at_once_with_labelled_markers(kit: Kit) -> None:
     move = Move(kit, {"a": with_line(30, "theirs"), "b": with_line(10, "theirs")})
-    one, two = move.preview()
+    one, two = move.dry_run()
     assert (one.state, two.state) == ("conflict", "conflict")
     [conflict] = one.conflicts
     assert (conflict.path, conflict.why) == ("a", "1 conflict")
@@ -119,7 +119,7 @@ def test_all_conflicts_are_told_at_once_with_labelled_markers(kit: Kit) -> None:
 
 def test_a_file_that_moved_is_followed(kit: Kit) -> None:
     move = Move(kit, {"c/a": b"new\n" + LINES, "b": LINES})
-    one, two = move.preview()
+    one, two = move.dry_run()
     assert (one.state, dict(one.moved)) == ("merged", {"a": "c/a"})
     assert two.state == "clean"
 
@@ -129,14 +129,14 @@ FACADE = b"from elsewhere import *\n"
 
 def test_a_file_that_moved_and_left_one_of_its_name_is_followed(kit: Kit) -> None:
     moved: Files = {"c/a": b"new\n" + LINES, "a": FACADE, "b": LINES}
-    one, two = Move(kit, moved).preview()
+    one, two = Move(kit, moved).dry_run()
     assert (one.state, dict(one.moved)) == ("merged", {"a": "c/a"})
     assert two.state == "clean"
 
 
 def test_a_copy_of_a_file_that_is_still_there_is_not_taken_for_it(kit: Kit) -> None:
     copied: Files = {"a": with_line(2, "x"), "copy": LINES, "b": LINES}
-    one, _ = Move(kit, copied).preview()
+    one, _ = Move(kit, copied).dry_run()
     assert (one.state, one.moved) == ("clean", ())
 
 
@@ -152,7 +152,7 @@ def test_a_conflict_is_told_once_and_not_of_the_patches_that_build_on_it(
         mail(kit.diff(old, new), subject="ENH: a") for old, new in itertools.pairwise(states)
     ]
     move = Move(kit, {"a": with_line(30, "theirs"), "b": LINES}, *patches)
-    assert [patch.state for patch in move.preview()] == ["conflict", "clean"]
+    assert [patch.state for patch in move.dry_run()] == ["conflict", "clean"]
 
 
 @pytest.mark.parametrize(
@@ -169,7 +169,7 @@ def test_a_conflict_is_told_once_and_not_of_the_patches_that_build_on_it(
     ],
 )
 def test_what_is_gone_and_what_landed(kit: Kit, new: Files, state: str, why: str | None) -> None:
-    one, _ = Move(kit, new).preview()
+    one, _ = Move(kit, new).dry_run()
     assert one.state == state
     assert [c.why for c in one.conflicts] == ([why] if why else [])
 
@@ -194,7 +194,7 @@ def test_what_cannot_be_merged_is_said(
         old_label="old",
         new_label="new",
     )
-    [merged] = preview(kit.repo, series.patches, ends)
+    [merged] = dry_run(kit.repo, series.patches, ends)
     assert merged.state == "conflict"
     assert merged.conflicts[0].why.startswith(why)
 
@@ -205,18 +205,18 @@ def test_a_series_moves_and_patches_that_only_shifted_keep_their_bytes(
     move = Move(kit, {"a": b"new\n" + LINES, "b": numbered(1, 60, l8="theirs")})
     before = (kit.folder / "0010-p.patch").read_bytes()
     move.start()
-    assert rebase.begun(kit.work).pin == {
-        "version": "2.0",
-        "tag": None,
-        "commit": None,
-        "sdist": {"filename": "d-2.0.tar.gz", "sha256": "0"},
-    }
+    assert rebase.state(kit.work).pin == rebase.Pin(
+        version="2.0",
+        tag=None,
+        commit=None,
+        sdist=Sdist(filename="d-2.0.tar.gz", sha256="0"),
+    )
     result = move.finish()
     assert (result.kept, result.written) == (("0010-p.patch",), ("0020-p.patch",))
     first, second = [r for r in result.range_diff.splitlines() if "ENH" in r]
     assert ("=" in first, "!" in second) == (True, True)
     assert (kit.folder / "0010-p.patch").read_bytes() == before
-    assert not rebase.is_begun(kit.work)
+    assert not rebase.in_progress(kit.work)
     expected = {
         "a": b"new\n" + with_line(30),
         "b": numbered(1, 60, l8="theirs", l10="ours"),
@@ -288,10 +288,10 @@ def test_it_stops_at_a_conflict_and_goes_on(kit: Kit) -> None:
     assert "<<<<<<< " in text
     assert "||||||| " in text
     with pytest.raises(PatchError, match="conflicts in a"):
-        rebase.proceed(kit.work, "continue")
+        rebase.resume(kit.work, "continue")
     (kit.work / "a").write_bytes(with_line(30, "both"))
     move.git("add", "a")
-    rebase.proceed(kit.work, "continue")
+    rebase.resume(kit.work, "continue")
     move.finish()
     assert move.files() == {"a": with_line(30, "both"), "b": with_line(10)}
     assert move.git("log", "--format=%s", "-2").splitlines() == ["ENH: b", "ENH: a"]
@@ -306,11 +306,11 @@ def test_a_conflict_that_was_added_with_its_markers_is_not_taken_for_resolved(
         move.start()
     move.git("add", "a")
     with pytest.raises(PatchError, match="markers of a conflict are left in a"):
-        rebase.proceed(kit.work, "continue")
+        rebase.resume(kit.work, "continue")
     assert WorkTree(kit.work).unfinished()
     # With git itself one can go on: what it made is not exported.
     move.git("commit", "-q", "--no-edit")
-    rebase.proceed(kit.work, "continue")
+    rebase.resume(kit.work, "continue")
     with pytest.raises(PatchError, match="markers of a conflict are left in a"):
         move.finish()
 
@@ -369,10 +369,10 @@ def test_markers_are_found_however_git_was_told_to_write_them(
     assert opening in (kit.work / path).read_bytes()
     move.git("add", path)
     with pytest.raises(PatchError, match=f"a conflict are left in {path}") as caught:
-        rebase.proceed(kit.work, "continue")
+        rebase.resume(kit.work, "continue")
     assert "git add FILE and --continue again" in str(caught.value.hint)
     move.git("commit", "-q", "--no-edit")
-    rebase.proceed(kit.work, "continue")
+    rebase.resume(kit.work, "continue")
     with pytest.raises(PatchError, match=f"a conflict are left in {path}"):
         move.finish()
 
@@ -386,7 +386,7 @@ def test_a_patch_that_makes_markers_longer_hides_no_shorter_ones(kit: Kit) -> No
     assert "\n<<<<<<< HEAD\n" in (kit.work / "a").read_text()
     move.git("add", "a")
     with pytest.raises(PatchError, match="markers of a conflict are left in a"):
-        rebase.proceed(kit.work, "continue")
+        rebase.resume(kit.work, "continue")
 
 
 @pytest.mark.parametrize("mark", ["<", "|", ">"])
@@ -399,7 +399,7 @@ def test_one_marker_that_was_left_is_found(kit: Kit, mark: str) -> None:
     (kit.work / "a").write_bytes(with_line(30, left))
     move.git("add", "a")
     with pytest.raises(PatchError, match="markers of a conflict are left in a"):
-        rebase.proceed(kit.work, "continue")
+        rebase.resume(kit.work, "continue")
 
 
 def test_a_heading_in_a_conflict_is_resolved(kit: Kit) -> None:
@@ -409,7 +409,7 @@ def test_a_heading_in_a_conflict_is_resolved(kit: Kit) -> None:
     both = with_line(30, "Heading\n=======\n>>>>>>> quoted\n")
     (kit.work / "a").write_bytes(both)
     move.git("add", "a")
-    rebase.proceed(kit.work, "continue")
+    rebase.resume(kit.work, "continue")
     move.finish()
     assert move.files()["a"] == both
 
@@ -424,10 +424,10 @@ def test_markers_that_the_series_has_are_no_conflict(kit: Kit) -> None:
         move.start()
     move.git("add", "a")
     with pytest.raises(PatchError, match="markers of a conflict are left in a"):
-        rebase.proceed(kit.work, "continue")
+        rebase.resume(kit.work, "continue")
     (kit.work / "a").write_bytes(with_line(30, "both"))
     move.git("add", "a")
-    rebase.proceed(kit.work, "continue")
+    rebase.resume(kit.work, "continue")
     move.finish()
     assert move.files() == {"a": with_line(30, "both"), "t": meant}
 
@@ -436,12 +436,12 @@ def test_a_patch_can_be_dropped_on_the_way(kit: Kit) -> None:
     move = Move(kit, {"a": with_line(30, "theirs"), "b": LINES})
     with pytest.raises(PatchError, match="conflicts"):
         move.start()
-    rebase.proceed(kit.work, "skip")
+    rebase.resume(kit.work, "skip")
     result = move.finish()
     assert result.removed == ("0010-p.patch",)
     assert move.files() == {"a": with_line(30, "theirs"), "b": with_line(10)}
     with pytest.raises(PatchError, match="no rebase of demo is going on"):
-        rebase.proceed(kit.work, "skip")
+        rebase.resume(kit.work, "skip")
 
 
 def test_a_patch_that_upstream_has_is_asked_about_and_never_dropped_unasked(
@@ -451,7 +451,7 @@ def test_a_patch_that_upstream_has_is_asked_about_and_never_dropped_unasked(
     with pytest.raises(PatchError, match="nothing is left of 'ENH: a'") as caught:
         move.start()
     assert "--skip" in str(caught.value.hint)
-    rebase.proceed(kit.work, "skip")
+    rebase.resume(kit.work, "skip")
     assert move.finish().removed == ("0010-p.patch",)
 
 
@@ -466,7 +466,7 @@ def test_a_patch_whose_lines_upstream_moved_is_not_said_to_be_there(kit: Kit) ->
     done = moved.removesuffix(b"line 30\n")
     (kit.work / "a").write_bytes(done)
     move.git("add", "a")
-    rebase.proceed(kit.work, "continue")
+    rebase.resume(kit.work, "continue")
     move.finish()
     assert move.files() == {"a": done, "b": with_line(10)}
 
@@ -499,9 +499,9 @@ def test_a_rebase_that_was_killed_before_git_began_goes_on(
 ) -> None:
     move = Move(kit, {"a": b"new\n" + LINES, "b": LINES})
     with monkeypatch.context() as patched:
-        patched.setattr(rebase, "_git", lambda *_: None)
+        patched.setattr(rebase, "_rebase", lambda *_: None)
         move.start()
-    rebase.proceed(kit.work, "continue")
+    rebase.resume(kit.work, "continue")
     move.finish()
     assert move.files() == {"a": b"new\n" + with_line(30), "b": with_line(10)}
 
@@ -515,12 +515,12 @@ def test_the_patch_that_a_killed_git_was_at_is_not_forgotten(kit: Kit) -> None:
     (state / "stopped-sha").unlink()
     move.git("reset", "-q", "--hard")
     with pytest.raises(PatchError, match="there is no patch to skip"):
-        rebase.proceed(kit.work, "skip")
+        rebase.resume(kit.work, "skip")
     with pytest.raises(PatchError, match="'ENH: a' conflicts"):
-        rebase.proceed(kit.work, "continue")
+        rebase.resume(kit.work, "continue")
     (kit.work / "a").write_bytes(with_line(30, "both"))
     move.git("add", "a")
-    rebase.proceed(kit.work, "continue")
+    rebase.resume(kit.work, "continue")
     move.finish()
     assert move.files() == {"a": with_line(30, "both"), "b": with_line(10)}
 
@@ -533,15 +533,15 @@ def test_patches_follow_a_file_that_left_another_of_its_name(
     said: list[str] = []
     with monkeypatch.context() as patched:
         # Killed before git began: what to start from is remembered.
-        patched.setattr(rebase, "_git", lambda *_: None)
+        patched.setattr(rebase, "_rebase", lambda *_: None)
         tree, onto = move.tree, move.onto
         rebase.start(tree, onto, kit.work, store=kit.store, say=said.append)
     assert said == ["a is now c/a"]
     with pytest.raises(PatchError, match="'ENH: b' conflicts in b"):
-        rebase.proceed(kit.work, "continue")
+        rebase.resume(kit.work, "continue")
     (kit.work / "b").write_bytes(with_line(10, "both"))
     move.git("add", "b")
-    rebase.proceed(kit.work, "continue")
+    rebase.resume(kit.work, "continue")
     assert move.finish().written == ("0010-p.patch", "0020-p.patch")
     ours = b"new\n" + with_line(30)
     assert move.files() == {"c/a": ours, "a": FACADE, "b": with_line(10, "both")}
@@ -609,7 +609,7 @@ def test_a_users_settings_change_no_rebase(
         assert b"||||||| " in marked
         (other.work / "a").write_bytes(with_line(30, "both"))
         move.git("add", "a")
-        rebase.proceed(other.work, "continue")
+        rebase.resume(other.work, "continue")
         result = move.finish()
         written = {p.name: p.read_bytes() for p in other.folder.iterdir()}
         results.append((marked, result, written, move.git("rev-parse", "HEAD^{tree}")))
@@ -625,7 +625,7 @@ def test_what_failed_at_the_end_can_be_done_again_or_undone(kit: Kit) -> None:
     assert result.written == ("0010-p.patch",)
     # The lock could not be written: the series on disk is the old one.
     support.write(kit.folder, dict(old))
-    rebase.unsettle(kit.work)
+    rebase.restore_base(kit.work)
     assert move.settle().written == ("0010-p.patch",)
     support.write(kit.folder, dict(old))
     rebase.abort(kit.work)
@@ -649,7 +649,7 @@ def test_work_that_was_not_exported_is_never_rebased_away(kit: Kit, edit: str, w
     subprocess.run(["sh", "-c", edit], cwd=kit.work, check=True)
     with pytest.raises(PatchError, match=why):
         move.start()
-    assert not rebase.is_begun(kit.work)
+    assert not rebase.in_progress(kit.work)
 
 
 def test_resolutions_are_shared_through_the_folder_of_the_patches(kit: Kit) -> None:
@@ -659,7 +659,7 @@ def test_resolutions_are_shared_through_the_folder_of_the_patches(kit: Kit) -> N
         move.start()
     (kit.work / "a").write_bytes(with_line(30, "both"))
     move.git("add", "a")
-    rebase.proceed(kit.work, "continue")
+    rebase.resume(kit.work, "continue")
     assert list((kit.folder / "rr-cache").glob("*/postimage"))
     rebase.abort(kit.work)
     move.start()
@@ -678,8 +678,8 @@ sdist = { filename = "d-1.0.tar.gz", sha256 = "1" }
 
 
 def test_the_manifest_keeps_what_it_says_beside_the_pin() -> None:
-    sdist = {"filename": "d-2.0.tar.gz", "sha256": "2"}
-    pin = {"version": "2.0", "tag": None, "commit": "c" * 40, "sdist": sdist}
+    sdist = Sdist(filename="d-2.0.tar.gz", sha256="2")
+    pin = rebase.Pin(version="2.0", tag=None, commit="c" * 40, sdist=sdist)
     text = rebase.with_pin(MANIFEST, "demo", pin)
     assert text.startswith("# ours\nschema = 1\n")
     assert 'version = "2.0" # the pin' in text.replace("  #", " #")

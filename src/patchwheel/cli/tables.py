@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from patchwheel.series.status import ForkStatus, PatchStatus
     from patchwheel.source.compare import PinReport
     from patchwheel.upstream.forecast import Forecast
-    from patchwheel.upstream.merge import Merged
-    from patchwheel.upstream.verdict import Outlook
+    from patchwheel.upstream.merge import Conflict, MergeResult
+    from patchwheel.upstream.verdict import Verdict
     from patchwheel.wheel.make import BuiltWheel
 
 SHOWN = 30
@@ -102,23 +102,23 @@ def forecasts(found: Mapping[str, Sequence[Forecast]], *, only_changes: bool) ->
         CONSOLE.say("no changes since the last run")
         return
     rows = [
-        (f"{name}/{outlook.name}", forecast.ref, outlook.state, *_reason(outlook))
+        (f"{name}/{verdict.name}", forecast.ref, verdict.state, *_reason(verdict))
         for name, each in found.items()
         for forecast in each
-        for outlook in forecast.patches
+        for verdict in forecast.patches
     ]
     CONSOLE.table(("patch", "at", "is", "since", "because"), rows)
 
 
-def _reason(outlook: Outlook) -> tuple[str, str]:
+def _reason(verdict: Verdict) -> tuple[str, str]:
     since = ""
-    if commit := outlook.commit:
+    if commit := verdict.commit:
         since = f"{commit.oid[:12]} {commit.when[:10]} {commit.author}: {commit.subject}"
-    why = [*outlook.evidence, *filter(None, [outlook.problem])]
-    if outlook.state == "offset":
-        why.append(f"{outlook.offset:+} lines")
-    if outlook.moved:
-        why.append(f"the file went to {outlook.moved}")
+    why = [*verdict.evidence, *filter(None, [verdict.problem])]
+    if verdict.state == "offset":
+        why.append(f"{verdict.offset:+} lines")
+    if verdict.moved:
+        why.append(f"the file went to {verdict.moved}")
     return since, "; ".join(why)
 
 
@@ -146,19 +146,19 @@ def _table(fork: Fork, found: Sequence[Forecast]) -> str:
     heads = "".join(f"<th>{escape(forecast.ref)}</th>" for forecast in found)
     rows = ""
     for cells in zip(*(forecast.patches for forecast in found), strict=True):
-        drawn = "".join(_cell(fork, outlook) for outlook in cells)
+        drawn = "".join(_cell(fork, verdict) for verdict in cells)
         rows += f"<tr><th>{escape(cells[0].name)}</th>{drawn}</tr>\n"
     title = escape(f"{fork.name} {fork.version}")
     return f"<h2>{title}</h2>\n<table><tr><th>patch</th>{heads}</tr>\n{rows}</table>\n"
 
 
-def _cell(fork: Fork, outlook: Outlook) -> str:
-    since, why = map(escape, _reason(outlook))
-    if outlook.commit and (fork.git or "").startswith("https://"):
-        address = escape(f"{fork.git}/commit/{outlook.commit.oid}")
+def _cell(fork: Fork, verdict: Verdict) -> str:
+    since, why = map(escape, _reason(verdict))
+    if verdict.commit and (fork.git or "").startswith("https://"):
+        address = escape(f"{fork.git}/commit/{verdict.commit.oid}")
         since = f'<a href="{address}">{since}</a>'
     notes = "".join(f"<small>{text}</small>" for text in (since, why) if text)
-    return f'<td class="{outlook.state}">{outlook.state}{notes}</td>'
+    return f'<td class="{verdict.state}">{verdict.state}{notes}</td>'
 
 
 def _origin(plan: Plan) -> str:
@@ -189,7 +189,7 @@ def plans(plans: Sequence[Plan]) -> None:
             CONSOLE.result(f"  pending: {line}")
 
 
-def preview(merged: Sequence[Merged]) -> None:
+def preview(merged: Sequence[MergeResult]) -> None:
     rows = [
         (
             patch.name,
@@ -203,21 +203,15 @@ def preview(merged: Sequence[Merged]) -> None:
     for patch in merged:
         for conflict in patch.conflicts:
             CONSOLE.result(f"--- {patch.name}: {conflict.path}: {conflict.why}")
-            for part in _marked(conflict.text):
+            for part in _marked(conflict):
                 CONSOLE.result(part)
 
 
-def _marked(text: str) -> Iterator[str]:
+def _marked(conflict: Conflict) -> Iterator[str]:
     """Give the parts of a file between conflict markers, each with its first line's number."""
-    inside: list[str] = []
-    for number, line in enumerate(text.splitlines(), 1):
-        if line.startswith("<<<<<<< "):
-            inside = [f"@@ line {number}"]
-        if inside:
-            inside.append(line)
-        if line.startswith(">>>>>>> "):
-            yield "\n".join(inside)
-            inside = []
+    lines = conflict.text.split("\n")
+    for first, last in conflict.spans:
+        yield "\n".join([f"@@ line {first}", *lines[first - 1 : last]])
 
 
 def export(fork: str, result: ExportResult, *, check: bool) -> None:

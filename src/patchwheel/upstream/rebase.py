@@ -1,6 +1,6 @@
-"""Moves a series to another pin: an ordinary `git rebase` in the work tree, three-way from the recorded pin.
+"""Moves a series to another pin: an ordinary `git rebase` in the work tree, from the recorded pin.
 
-Pin, lock and series change together at the end, see `journal`.
+Pin, lock and series change together at the end, see `kit.transaction`.
 """
 
 from __future__ import annotations
@@ -8,16 +8,16 @@ from __future__ import annotations
 import json
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Never
 
 from patchwheel.kit.errors import PatchError
 from patchwheel.kit.files import rmtree, write_atomically
 from patchwheel.kit.repo import GitError, Repository
+from patchwheel.manifest.model import Sdist
 from patchwheel.patch.diff import Cursor, read_diffs
-from patchwheel.patch.lint import SUBMODULE
-from patchwheel.patch.simulate import Content, Simulation
+from patchwheel.patch.simulate import Replay
 from patchwheel.series.worktree import (
     BASE,
     BRANCH,
@@ -28,11 +28,12 @@ from patchwheel.series.worktree import (
     open_work,
     write_commit,
 )
-from patchwheel.series.worktree import STATE as WORK
-from patchwheel.upstream.merge import KEPT, moves
+from patchwheel.series.worktree import STATE as WORKTREE_STATE
+from patchwheel.upstream.merge import KEPT, read_contents
+from patchwheel.upstream.moves import find_moves, move_files
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from patchwheel.kit.store import Store
     from patchwheel.manifest.model import Fork
@@ -40,28 +41,48 @@ if TYPE_CHECKING:
     from patchwheel.source.fetch import Source
 
 ONTO = "refs/patchwheel/onto"
-# Of a file in a conflict; in a rebase, ours is upstream's.
-OURS = "2"
 RENAMED = "refs/patchwheel/renamed"
 STATE = "patchwheel-rebase.json"
-# In patches/FORK, if a project wants to share what was resolved once.
+# Stage 2 of a file in a conflict: "ours", which in a rebase is upstream's.
+UPSTREAM_STAGE = "2"
+# In patches/FORK, for a project that shares its resolutions of conflicts.
 RERERE = "rr-cache"
-SETTINGS = (
-    *("-c", "merge.conflictStyle=zdiff3", "-c", "rerere.enabled=true"),
-    *("-c", "rerere.autoUpdate=true", "-c", "core.commentChar=auto"),
-    *("-c", "user.name=patchwheel", "-c", "user.email=patchwheel@localhost"),
+CONFIG = (
+    "merge.conflictStyle=zdiff3",
+    "rerere.enabled=true",
+    "rerere.autoUpdate=true",
+    "core.commentChar=auto",
+    "user.name=patchwheel",
+    "user.email=patchwheel@localhost",
 )
-# Nothing is left out because its like is upstream: it may have been reverted there. What becomes empty is asked about.
+SETTINGS = tuple(word for setting in CONFIG for word in ("-c", setting))
+# git leaves out a commit whose like is upstream, which may have been reverted there: keep all, and
+# stop at what becomes empty.
 REBASE = ("rebase", "--merge", "--reapply-cherry-picks", "--empty=ask", "--no-stat")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Begun:
-    """A rebase that goes on: `pin` is what the manifest will say, by key."""
+class Pin:
+    """What a rebase changes in a fork's table of the manifest; None removes a key."""
 
-    folder: Path
-    tree: str
-    pin: dict[str, Any]
+    version: str
+    tag: str | None
+    commit: str | None
+    sdist: Sdist | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RebaseState:
+    """A rebase in progress, as it is kept in the work tree's `.git`.
+
+    `pin` is what the manifest gets. `commits` are the ends of those to rebase. `refs` and `worktree`
+    are the refs and the state file of the work tree before the rebase, by name and as text.
+    """
+
+    pin: Pin
+    commits: tuple[str, str]
+    refs: Mapping[str, str]
+    worktree: str
 
 
 def start(
@@ -74,7 +95,7 @@ def start(
 ) -> None:
     """Begin to move the commits of the fork's work tree, opened if need be, onto another source.
 
-    Raises PatchError for a work tree that is not as it was exported, and at the first conflict.
+    Raises PatchError for a work tree with unexported changes, and at the first conflict.
     """
     open_work(tree, folder, store=store)
     work = WorkTree(folder)
@@ -84,166 +105,99 @@ def start(
             where=folder,
             hint=f"`patchwheel export {folder.name}` or discard them, then rebase",
         )
-    kept = Repository(onto.git_dir)
-    label = label_of(onto.fork)
-    author = f"{WHO} {onto.epoch} +0000"
-    commit = write_commit(kept, onto.tree, author=author, message=f"{label}\n")
-    kept.git("update-ref", f"refs/patchwheel/onto/{commit}", commit)
-    source = f"refs/patchwheel/onto/{commit}:{ONTO}"
-    work.repo.git(*FETCH, str(onto.git_dir), source)
-    shared = tree.source.fork.patches / RERERE
-    own = folder / ".git" / RERERE
+    _fetch_target(work, onto)
+    shared, own = tree.source.fork.patches / RERERE, folder / ".git" / RERERE
     if shared.is_dir() and not own.exists():
         own.symlink_to(shared.absolute())
-    refs = {ref: work.repo.text("rev-parse", ref) for ref in (BASE, EXPORTED)}
-    before = {"refs": refs, "tree": work.tree, "series": work.series}
-    moved = moves(work.repo, BASE, ONTO, tree.series.patches)
+    moved = find_moves(work.repo, BASE, ONTO, tree.series.patches)
     for old, new in moved.items():
         say(f"{old} is now {new}")
-    state = {
-        "tree": onto.tree,
-        "pin": pin_of(onto.fork),
-        "before": before,
-        "from": _renamed(work.repo, moved),
-    }
-    write_atomically(state_of(folder), json.dumps(state, indent=1).encode())
+    _write_state(
+        folder,
+        RebaseState(
+            pin=pin_of(onto.fork),
+            commits=_commits_to_rebase(work.repo, moved),
+            refs={ref: work.repo.text("rev-parse", ref) for ref in (BASE, EXPORTED)},
+            worktree=(folder / ".git" / WORKTREE_STATE).read_text(),
+        ),
+    )
     _begin(work)
 
 
-def _renamed(repo: Repository, moved: Mapping[str, str]) -> list[str]:
-    """Return the ends of the commits to rebase: the exported ones or, where files moved, copies in which they have.
+def resume(folder: Path, how: str) -> None:
+    """Continue after a conflict was resolved (`continue`) or drop its patch (`skip`).
 
-    git follows a file whose name is gone, but not one that left another of its name.
+    Raises PatchError at the next conflict.
     """
-    if not repo.files(ONTO).keys() & moved.keys():
-        return [BASE, EXPORTED]
-    words = ("rev-list", "--reverse", "--first-parent", EXPORTED)
-    ends: list[str] = []
-    for commit in repo.text(*words).split():
-        files = repo.files(commit)
-        rows = [f"0 {'0' * 40}\t{old}" for old in moved if old in files]
-        rows += [
-            f"{files[old].mode} {files[old].oid}\t{new}"
-            for old, new in moved.items()
-            if old in files
-        ]
-        with repo.index(commit) as env:
-            text = "".join(f"{row}\0" for row in rows)
-            stdin = text.encode(errors="surrogateescape")
-            repo.git("update-index", "-z", "--index-info", stdin=stdin, env=env)
-            tree = repo.text("write-tree", env=env)
-        # Whatever else it says stays, to the byte.
-        data = repo.git("cat-file", "commit", commit)
-        head, gap, message = data.partition(b"\n\n")
-        parents = b"".join(b"\nparent %s" % parent.encode() for parent in ends[-1:])
-        kept = re.sub(rb"(?m)^(tree|parent) .*\n", b"", head)
-        made = b"tree %s%s\n%s" % (tree.encode(), parents, kept + gap + message)
-        words_of = ("hash-object", "-t", "commit", "-w", "--stdin")
-        ends.append(repo.git(*words_of, stdin=made).decode().strip())
-    repo.git("update-ref", RENAMED, ends[-1])
-    return [ends[0], ends[-1]]
-
-
-def _begin(work: WorkTree) -> None:
-    base, tip = json.loads(state_of(work.folder).read_text())["from"]
-    work.repo.git("checkout", "-q", "--force", "-B", BRANCH, tip)
-    _git(work, "--onto", ONTO, base, BRANCH)
-
-
-def proceed(folder: Path, how: str) -> None:
-    """Go on after a conflict was resolved (`continue`) or its patch dropped (`skip`); raises PatchError at the next one."""
-    begun(folder)
+    state(folder)
     work = WorkTree(folder)
-    onto = work.repo.text("rev-parse", ONTO)
     killed = _killed(folder / ".git" / "rebase-merge")
     if work.unfinished() and not killed:
         if how == "continue":
             work.check_markers("resolve them, then git add FILE and --continue again")
-        _git(work, f"--{how}")
+        _rebase(work, "rebase", f"--{how}")
     elif how == "skip":
         raise PatchError(
             "there is no patch to skip",
             where=folder,
             hint=f"`patchwheel rebase {folder.name} --continue`",
         )
-    elif killed or not _follows(work, onto):
-        _restore(work)
+    elif killed or not _is_rebased(work):
+        _reset(work)
         _begin(work)
 
 
 def abort(folder: Path) -> None:
     """Put the work tree back as it was before the rebase."""
-    begun(folder)
-    _restore(WorkTree(folder))
+    state(folder)
+    _reset(WorkTree(folder))
     close(folder)
 
 
-def _follows(work: WorkTree, onto: str) -> bool:
-    words = ("merge-base", onto, BRANCH)
-    return work.repo.git(*words, ok=(0, 1)).decode().strip() == onto
-
-
-def _killed(state: Path) -> bool:
-    """Say whether git's rebase ended without having stopped: then it may not know the patch that it was at."""
-    if not state.exists() or (state / "stopped-sha").exists():
-        return False
-    done = state / "done"
-    last = done.read_text("utf-8").splitlines()[-1:] if done.exists() else []
-    return not (last and last[0].startswith(("b", "x", "exec")))
-
-
-def _restore(work: WorkTree) -> None:
-    """Undo all of a rebase; not with `git rebase --abort`, which needs more than a git that was killed may leave."""
-    unsettle(work.folder)
-    for state in ("rebase-merge", "rebase-apply"):
-        rmtree(work.folder / ".git" / state)
-    work.repo.git("checkout", "-q", "--force", "-B", BRANCH, EXPORTED)
-    # And files that it had written, and not noted yet.
-    others = work.repo.git("ls-files", "--others", "-z").split(b"\0")
-    for path in work.repo.files(ONTO):
-        if os.fsencode(path) in others:
-            (work.folder / path).unlink()
-
-
-def begun(folder: Path) -> Begun:
-    """Return the rebase that is going on; raises PatchError when there is none."""
+def state(folder: Path) -> RebaseState:
+    """Return the rebase in progress; raises PatchError when there is none."""
     try:
-        data = json.loads(state_of(folder).read_text())
+        data = json.loads(state_path(folder).read_text())
     except OSError as err:
         raise PatchError(
             f"no rebase of {folder.name} is going on",
             where=folder,
             hint=f"`patchwheel rebase {folder.name} --onto REF`",
         ) from err
-    return Begun(folder=folder, tree=data["tree"], pin=data["pin"])
+    pin = data["pin"]
+    sdist = Sdist(**pin["sdist"]) if pin["sdist"] else None
+    commits = (data["commits"][0], data["commits"][1])
+    return RebaseState(**{**data, "pin": Pin(**{**pin, "sdist": sdist}), "commits": commits})
 
 
-def is_begun(folder: Path) -> bool:
-    return state_of(folder).exists()
+def in_progress(folder: Path) -> bool:
+    """Say whether a rebase was begun and neither finished nor aborted."""
+    return state_path(folder).exists()
 
 
-def settle(folder: Path, onto: Source) -> None:
-    """Let the work tree stand on its new pin: what is exported now are patches against that."""
+def set_base(folder: Path, onto: Source) -> None:
+    """Make the new pin the base of the work tree: an export then writes patches against it."""
     work = WorkTree(folder)
     work.repo.git("update-ref", BASE, ONTO)
     work.record(onto, work.series)
 
 
-def unsettle(folder: Path) -> None:
-    """Undo `settle` and what an export recorded after it, so that both can be done again."""
-    before = json.loads(state_of(folder).read_text())["before"]
+def restore_base(folder: Path) -> None:
+    """Undo `set_base` and what an export recorded after it, so that both can be done again."""
+    before = state(folder)
     repo = WorkTree(folder).repo
-    for ref, oid in before["refs"].items():
+    for ref, oid in before.refs.items():
         repo.git("update-ref", ref, oid)
-    state = {"tree": before["tree"], "series": before["series"]}
-    write_atomically(folder / ".git" / WORK, json.dumps(state, indent=1).encode())
+    write_atomically(folder / ".git" / WORKTREE_STATE, before.worktree.encode())
 
 
 def close(folder: Path) -> None:
-    state_of(folder).unlink(missing_ok=True)
+    """End the rebase: its state is removed."""
+    state_path(folder).unlink(missing_ok=True)
 
 
-def state_of(folder: Path) -> Path:
+def state_path(folder: Path) -> Path:
+    """Return the file that is there while a rebase is in progress."""
     return folder / ".git" / STATE
 
 
@@ -252,27 +206,17 @@ def label_of(fork: Fork) -> str:
     return f"upstream {fork.tag or fork.version}"
 
 
-def pin_of(fork: Fork) -> dict[str, Any]:
-    """Return the keys of a fork's table that a rebase changes; None removes one."""
-    sdist = fork.sdist and {
-        "filename": fork.sdist.filename,
-        "sha256": fork.sdist.sha256,
-    }
-    return {
-        "version": fork.version,
-        "tag": fork.tag,
-        "commit": fork.commit,
-        "sdist": sdist,
-    }
+def pin_of(fork: Fork) -> Pin:
+    return Pin(version=fork.version, tag=fork.tag, commit=fork.commit, sdist=fork.sdist)
 
 
-def with_pin(text: str, name: str, pin: dict[str, Any]) -> str:
+def with_pin(text: str, name: str, pin: Pin) -> str:
     """Return the text of a manifest with another pin of a fork; comments and order stay."""
     import tomlkit
 
     document = tomlkit.parse(text)
     table: Any = document["forks"][name]
-    for key, value in pin.items():
+    for key, value in asdict(pin).items():
         if value is None:
             table.pop(key, None)
         elif isinstance(value, dict):
@@ -284,68 +228,131 @@ def with_pin(text: str, name: str, pin: dict[str, Any]) -> str:
     return str(tomlkit.dumps(document))
 
 
-def _git(work: WorkTree, *words: str, known: str = "") -> None:
-    """Run git's rebase; where it stops, say why and what to do. `known` was resolved by what rerere remembers."""
-    name, folder = work.folder.name, work.folder
+def _write_state(folder: Path, new: RebaseState) -> None:
+    write_atomically(state_path(folder), json.dumps(asdict(new), indent=1).encode())
+
+
+def _fetch_target(work: WorkTree, onto: Source) -> None:
+    """Copy the files of the new pin into the work tree's repository, as the commit ONTO."""
+    kept = Repository(onto.git_dir)
+    author = f"{WHO} {onto.epoch} +0000"
+    commit = write_commit(kept, onto.tree, author=author, message=f"{label_of(onto.fork)}\n")
+    ref = f"refs/patchwheel/onto/{commit}"
+    kept.git("update-ref", ref, commit)
+    work.repo.git(*FETCH, str(onto.git_dir), f"{ref}:{ONTO}")
+
+
+def _commits_to_rebase(repo: Repository, moved: Mapping[str, str]) -> tuple[str, str]:
+    """Return the ends of the commits to rebase.
+
+    Those are the exported ones or, where upstream left other files at the names of moved ones,
+    copies with the files where they went: git follows a file only if its old name is gone.
+    """
+    if repo.files(ONTO).keys().isdisjoint(moved):
+        return BASE, EXPORTED
+    ends: list[str] = []
+    for commit in repo.text("rev-list", "--reverse", "--first-parent", EXPORTED).split():
+        tree = move_files(repo, repo.tree_of(commit), moved)
+        # Author, date and message stay, to the byte.
+        head, gap, message = repo.git("cat-file", "commit", commit).partition(b"\n\n")
+        parents = b"".join(b"parent %s\n" % parent.encode() for parent in ends[-1:])
+        kept = re.sub(rb"(?m)^(tree|parent) .*\n", b"", head)
+        copy = b"tree %s\n%s%s" % (tree.encode(), parents, kept + gap + message)
+        argv = ("hash-object", "-t", "commit", "-w", "--stdin")
+        ends.append(repo.git(*argv, stdin=copy).decode().strip())
+    repo.git("update-ref", RENAMED, ends[-1])
+    return ends[0], ends[-1]
+
+
+def _begin(work: WorkTree) -> None:
+    base, tip = state(work.folder).commits
+    work.repo.git("checkout", "-q", "--force", "-B", BRANCH, tip)
+    _rebase(work, *REBASE, "--onto", ONTO, base, BRANCH)
+
+
+def _is_rebased(work: WorkTree) -> bool:
+    onto = work.repo.text("rev-parse", ONTO)
+    return work.repo.git("merge-base", onto, BRANCH, ok=(0, 1)).decode().strip() == onto
+
+
+def _killed(merge: Path) -> bool:
+    """Say whether git's rebase ended without stopping: it may have lost the patch it was at."""
+    if not merge.exists() or (merge / "stopped-sha").exists():
+        return False
+    done = merge / "done"
+    last = done.read_text("utf-8").splitlines()[-1:] if done.exists() else []
+    return not (last and last[0].startswith(("b", "x", "exec")))
+
+
+def _reset(work: WorkTree) -> None:
+    """Undo all of a rebase."""
+    restore_base(work.folder)
+    # `git rebase --abort` needs more than a git that was killed may have left.
+    for name in ("rebase-merge", "rebase-apply"):
+        rmtree(work.folder / ".git" / name)
+    work.repo.git("checkout", "-q", "--force", "-B", BRANCH, EXPORTED)
+    # A git that was killed may have written files of the new pin that are not in its index yet.
+    untracked = work.repo.git("ls-files", "--others", "-z").split(b"\0")
+    for path in work.repo.files(ONTO):
+        if os.fsencode(path) in untracked:
+            (work.folder / path).unlink()
+
+
+def _rebase(work: WorkTree, *argv: str, known: str = "") -> None:
+    """Run git's rebase; where it stops, raise what to do.
+
+    `known` is the commit of which rerere has just put in the recorded resolution.
+    """
+    repo = work.repo
     try:
-        work.repo.git(*SETTINGS, *_words(words), env={"GIT_EDITOR": "true"})
+        repo.git(*SETTINGS, *argv, env={"GIT_EDITOR": "true"})
     except GitError as err:
         if not work.unfinished():
-            raise PatchError(f"git cannot rebase: {err.stderr.strip()}", where=folder) from err
-        patch = work.repo.text("log", "-1", "--format=%s", "REBASE_HEAD")
-        stages: dict[str, set[str]] = {}
-        for row in work.repo.git("ls-files", "-z", "--unmerged").split(b"\0")[:-1]:
-            head, _, path = os.fsdecode(row).partition("\t")
-            stages.setdefault(path, set()).add(head[-1])
-        files = [
-            path if OURS in there else f"{path} (upstream has no such file)"
-            for path, there in stages.items()
-        ]
-        stopped = work.repo.text("rev-parse", "REBASE_HEAD")
-        resolved = work.repo.text("diff", "--cached", "--name-only", "HEAD")
-        if resolved and not files and stopped != known:
-            _git(work, "--continue", known=stopped)
-            return
-        if not files:
-            kept = _kept(work.repo)
-            raise PatchError(
-                f"nothing is left of {patch!r}: upstream has it"
-                if kept is None
-                else f"{patch!r} cannot be merged: {KEPT}: {kept}",
-                where=folder,
-                expected=None if kept is None else "the lines removed: git add FILE",
-                hint=f"then `patchwheel rebase {name} --continue`; --skip drops the patch, --abort puts everything back"
-                if kept
-                else f"`patchwheel rebase {name} --skip` drops the patch, --abort puts everything back",
-            ) from err
-        raise PatchError(
-            f"{patch!r} conflicts in {', '.join(files)}",
-            where=folder,
-            expected="the conflicts resolved between the markers and added: git add FILE",
-            hint=f"then `patchwheel rebase {name} --continue`; --skip drops the patch, --abort puts everything back",
-        ) from err
+            message = f"git cannot rebase: {err.stderr.strip()}"
+            raise PatchError(message, where=work.folder) from err
+        conflicts = _unmerged(repo)
+        stopped = repo.text("rev-parse", "REBASE_HEAD")
+        resolved = repo.text("diff", "--cached", "--name-only", "HEAD")
+        if conflicts or not resolved or stopped == known:
+            _raise_stopped(work, conflicts, err)
+        _rebase(work, "rebase", "--continue", known=stopped)
 
 
-def _kept(repo: Repository) -> str | None:
-    """Name a file that still has what the commit removes of which git found nothing left."""
-    words = ("diff-tree", "-p", "-M", "--binary", "--full-index")
-    data = repo.git(*words, "REBASE_HEAD^", "REBASE_HEAD")
-    diffs = list(read_diffs(Cursor(Path("REBASE_HEAD"), data)))
-    named = {path for diff in diffs for path in (diff.old, diff.new) if path}
-
-    def files(commit: str) -> dict[str, Content | None]:
-        blobs = repo.files(commit)
-        there = {path: blobs[path] for path in named if path in blobs}
-        data = repo.read([b.oid for b in there.values() if b.mode != SUBMODULE])
-        return {
-            path: Content(mode=blob.mode, data=data.get(blob.oid), oid=blob.oid)
-            for path, blob in there.items()
-        }
-
-    ours = Simulation({}, repo.read, ())
-    ours.state.update(files("HEAD"))
-    return ours.still_has(diffs, files("REBASE_HEAD"))
+def _unmerged(repo: Repository) -> list[str]:
+    """Return the files that conflict, and which of them upstream does not have."""
+    stages: dict[str, set[str]] = {}
+    for row in repo.git("ls-files", "-z", "--unmerged").split(b"\0")[:-1]:
+        entry, _, path = os.fsdecode(row).partition("\t")
+        stages.setdefault(path, set()).add(entry[-1])
+    return [
+        path if UPSTREAM_STAGE in found else f"{path} (upstream has no such file)"
+        for path, found in stages.items()
+    ]
 
 
-def _words(words: tuple[str, ...]) -> tuple[str, ...]:
-    return (*REBASE, *words) if words[0] == "--onto" else ("rebase", *words)
+def _raise_stopped(work: WorkTree, conflicts: Sequence[str], err: GitError) -> Never:
+    """Raise what stopped the rebase: conflicts, or a patch of which nothing is left."""
+    name = work.folder.name
+    subject = work.repo.text("log", "-1", "--format=%s", "REBASE_HEAD")
+    hint = f"then `patchwheel rebase {name} --continue`; --skip drops the patch, --abort puts"
+    message = f"{subject!r} conflicts in {', '.join(conflicts)}"
+    expected: str | None = "the conflicts resolved between the markers and added: git add FILE"
+    if not conflicts and (kept := _file_with_removed_lines(work.repo)):
+        message = f"{subject!r} cannot be merged: {KEPT}: {kept}"
+        expected = "the lines removed: git add FILE"
+    elif not conflicts:
+        message, expected = f"nothing is left of {subject!r}: upstream has it", None
+        hint = f"`patchwheel rebase {name} --skip` drops the patch, --abort puts"
+    raise PatchError(
+        message, where=work.folder, expected=expected, hint=f"{hint} everything back"
+    ) from err
+
+
+def _file_with_removed_lines(repo: Repository) -> str | None:
+    """Return a file that still has what the commit removes of which git found nothing left."""
+    argv = ("diff-tree", "-p", "-M", "--binary", "--full-index", "REBASE_HEAD^", "REBASE_HEAD")
+    diffs = list(read_diffs(Cursor(Path("REBASE_HEAD"), repo.git(*argv))))
+    paths = {path for diff in diffs for path in (diff.old, diff.new) if path}
+    upstream = Replay({}, repo.read, ())
+    upstream.state.update(read_contents(repo, "HEAD", paths))
+    return upstream.still_has(diffs, read_contents(repo, "REBASE_HEAD", paths))

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from patchwheel.source.fetch import Source
     from patchwheel.upstream.forecast import Forecast
     from patchwheel.upstream.history import History
-    from patchwheel.upstream.merge import Merged
+    from patchwheel.upstream.merge import MergeResult
 
 VERSION_FILE = re.compile(r"pyproject\.toml|([^/]+/){1,2}(__init__|_version|version)\.py")
 STATED = re.compile(r"""(?m)^__version__ = ["']([^"']+)["']""")
@@ -38,8 +38,9 @@ def forecasts(project: Project, fork: Fork, refs: Sequence[str]) -> list[Forecas
     Where upstream's repository cannot be reached, releases are read from their sdists, and no commit is named.
     """
     from patchwheel.kit.repo import Repository
-    from patchwheel.upstream.forecast import Forecast, Span, forecast, tried
-    from patchwheel.upstream.verdict import plain
+    from patchwheel.upstream.forecast import Forecast, Span, forecast
+    from patchwheel.upstream.verdict import verdict_without_history
+    from patchwheel.upstream.walk import try_series
 
     patches = load_series(fork.patches).patches
     for patch in patches:
@@ -50,13 +51,13 @@ def forecasts(project: Project, fork: Fork, refs: Sequence[str]) -> list[Forecas
     for ref in refs:
         if history and (tip := history.resolve(ref)):
             span = Span(ref=ref, base=base, tip=tip)
-            found.append(forecast(history.repo, patches, span, have=history.have))
+            found.append(forecast(history.repo, patches, span, fetch_blobs=history.fetch_blobs))
             continue
         released = release(project, fork, ref)
         repo = Repository(released.git_dir)
-        verdicts = tried(repo.files(released.tree), repo.read, patches)
-        outlooks = map(plain, (p.name for p in patches), verdicts)
-        found.append(Forecast(ref=ref, commit=None, commits=0, patches=tuple(outlooks)))
+        statuses = try_series(repo.files(released.tree), repo.read, patches)
+        verdicts = map(verdict_without_history, (p.name for p in patches), statuses)
+        found.append(Forecast(ref=ref, commit=None, commits=0, patches=tuple(verdicts)))
     return found
 
 
@@ -118,7 +119,7 @@ def stated_version(history: History, commit: str) -> str:
     """Return the version that upstream's files give a commit: its project table, or the one `__version__` of its packages."""
     files = history.repo.files(history.repo.tree_of(commit))
     oids = {p: b.oid for p, b in files.items() if VERSION_FILE.fullmatch(p)}
-    history.have(oids.values())
+    history.fetch_blobs(oids.values())
     contents = history.repo.read([*oids.values()])
     texts = {p: contents[oid].decode(errors="replace") for p, oid in oids.items()}
     project = tomllib.loads(texts.pop("pyproject.toml", "")).get("project", {})
@@ -134,26 +135,26 @@ def stated_version(history: History, commit: str) -> str:
     return str(*found)
 
 
-def preview_rebase(project: Project, fork: Fork, ref: str) -> tuple[Merged, ...]:
+def preview_rebase(project: Project, fork: Fork, ref: str) -> tuple[MergeResult, ...]:
     """Merge the fork's series onto another state of upstream's, in memory."""
     from patchwheel.kit.repo import Repository
-    from patchwheel.upstream.merge import Ends, preview
+    from patchwheel.upstream.merge import Ends, dry_run
     from patchwheel.upstream.rebase import label_of
 
-    def merged(repo: Repository, new: str) -> tuple[Merged, ...]:
+    def merged(repo: Repository, new: str) -> tuple[MergeResult, ...]:
         ends = Ends(
             old=tree.source.tree,
             new=new,
             old_label=label_of(fork),
             new_label=f"upstream {ref}",
         )
-        return preview(repo, tree.series.patches, ends, have=have)
+        return dry_run(repo, tree.series.patches, ends, fetch_blobs=fetch_blobs)
 
     tree, history = patched_tree(project, fork), upstream_history(project, fork)
-    have: Callable[[Iterable[str]], None] = lambda _oids: None  # noqa: E731
+    fetch_blobs: Callable[[Iterable[str]], None] = lambda _oids: None  # noqa: E731
     if history and (commit := history.resolve(ref)):
-        history.take(tree.source)
-        have = history.have
+        history.import_pin(tree.source)
+        fetch_blobs = history.fetch_blobs
         return merged(history.repo, history.repo.tree_of(commit))
     released = release(project, fork, ref)
     return merged(Repository(released.git_dir), released.tree)
@@ -164,7 +165,7 @@ def start_rebase(project: Project, fork: Fork, ref: str) -> ExportResult:
 
     folder = project.work_folder(fork)
     with project.exclusive(fork):
-        if rebase.is_begun(folder):
+        if rebase.in_progress(folder):
             raise PatchError(
                 f"a rebase of {fork.name} is going on",
                 where=folder,
@@ -191,7 +192,7 @@ def proceed_rebase(project: Project, fork: Fork, how: str) -> ExportResult | Non
             rebase.abort(folder)
             transaction.unstage(project.manifest.root, fork.name)
             return None
-        rebase.proceed(folder, how)
+        rebase.resume(folder, how)
         return finish_rebase(project, fork)
 
 
@@ -202,25 +203,25 @@ def finish_rebase(project: Project, fork: Fork) -> ExportResult:
     from patchwheel.upstream import rebase
 
     root, folder = project.manifest.root, project.work_folder(fork)
-    going = rebase.begun(folder)
+    state = rebase.state(folder)
     # Tried before, and cut off: it can be done again.
-    rebase.unsettle(folder)
+    rebase.restore_base(folder)
     staged = transaction.stage(root, project.manifest.path, project.manifest.lock_path, fork.name)
     try:
         manifest = staged / project.manifest.path.name
-        text = rebase.with_pin(manifest.read_text("utf-8"), fork.name, going.pin)
+        text = rebase.with_pin(manifest.read_text("utf-8"), fork.name, state.pin)
         manifest.write_text(text, encoding="utf-8")
         other = project.with_manifest(manifest)
         moved = other.manifest.forks[fork.name]
         onto = fetch_pin(other.context, moved)
-        rebase.settle(folder, onto)
+        rebase.set_base(folder, onto)
         result = export_commits(folder, onto, store=project.store, others=load_all_series(project))
         write_lock(other, [fork.name])
     except BaseException:
-        rebase.unsettle(folder)
+        rebase.restore_base(folder)
         shutil.rmtree(staged, ignore_errors=True)
         raise
     names = [project.manifest.lock_path.name, project.manifest.path.name]
-    then = rebase.state_of(folder)
+    then = rebase.state_path(folder)
     transaction.commit(root, staged, names, fork.name, then=then)
     return result
