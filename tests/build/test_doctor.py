@@ -80,7 +80,7 @@ def test_a_missing_compiler_comes_with_its_command(manifest: Manifest, tmp_path:
     assert not finding.needed
 
 
-@pytest.mark.parametrize("script", [None, "#!/bin/sh\necho git version 2.30.2\n"])
+@pytest.mark.parametrize("script", [None, "#!/bin/sh\necho git version 2.37.9\n"])
 def test_git_must_be_there_and_new_enough(
     manifest: Manifest, tmp_path: Path, script: str | None
 ) -> None:
@@ -93,6 +93,9 @@ def test_git_must_be_there_and_new_enough(
     assert finding.what == "git"
     assert finding.needed
     assert finding.fix == "sudo apt-get install git"
+    assert finding.detail == (
+        "not found" if script is None else "git version 2.37.9, and 2.38 is needed"
+    )
 
 
 def test_a_missing_python_is_told_as_elsewhere(

@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import random
+import shutil
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -13,14 +14,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from patchwheel.cli import tables
 from patchwheel.kit import transaction
-from patchwheel.kit.errors import ManifestError, PatchError
+from patchwheel.kit.errors import MachineError, ManifestError, PatchError, PatchwheelError
+from patchwheel.kit.repo import GitError
 from patchwheel.manifest.model import Sdist
 from patchwheel.series.apply import apply_series
 from patchwheel.series.export import export_commits
 from patchwheel.series.worktree import EXPORTED, WorkTree, open_work
 from patchwheel.upstream import rebase
-from patchwheel.upstream.merge import KEPT, Ends, MergeResult, dry_run
+from patchwheel.upstream.merge import KEPT, Conflict, Ends, MergeResult, dry_run
 from tests.fixtures import support
 from tests.fixtures.patches import Files, Kit, mail, numbered
 
@@ -199,6 +202,168 @@ def test_what_cannot_be_merged_is_said(
     assert merged.conflicts[0].why.startswith(why)
 
 
+SIDES = (LINES, with_line(30), with_line(30, "theirs"))
+
+
+def one_conflict(kit: Kit, old: Files, ours: Files, new: Files) -> Conflict:
+    move = Move(kit, new, mail(kit.diff(old, ours, "-M")), base=old)
+    [result] = move.dry_run()
+    assert result.state == "conflict"
+    [conflict] = result.conflicts
+    return conflict
+
+
+def test_upstreams_size_of_conflict_markers_counts(kit: Kit) -> None:
+    sized: Files = {"d/.gitattributes": b"a conflict-marker-size=12\n"}
+    old, ours, new = ({"d/a": text, **sized} for text in SIDES)
+    conflict = one_conflict(kit, old, ours, new)
+    assert conflict.why == "1 conflict"
+    assert conflict.spans == ((30, 36),)
+    lines = conflict.text.splitlines()
+    assert lines[29] == "<" * 12 + " upstream 2.0"
+    assert lines[35] == ">" * 12 + " 0010-p.patch"
+    [shown] = tables._marked(conflict)
+    assert shown.splitlines() == ["@@ line 30", *lines[29:36]]
+
+
+def test_attributes_of_an_earlier_patch_count(kit: Kit) -> None:
+    old, ours, new = SIDES
+    sized: Files = {".gitattributes": b"a conflict-marker-size=9\n"}
+    states: list[Files] = [{"a": old}, {"a": old, **sized}, {"a": ours, **sized}]
+    patches = [mail(kit.diff(*pair)) for pair in itertools.pairwise(states)]
+    first, second = Move(kit, {"a": new}, *patches, base=states[0]).dry_run()
+    assert first.state == "clean"
+    assert "\n" + "<" * 9 + " upstream 2.0\n" in second.conflicts[0].text
+
+
+def test_upstreams_merge_driver_merges(kit: Kit) -> None:
+    union: Files = {".gitattributes": b"a merge=union\n"}
+    states: list[Files] = [{"a": text, **union} for text in SIDES]
+    old, ours, new = states
+    [result] = Move(kit, new, mail(kit.diff(old, ours)), base=old).dry_run()
+    assert (result.state, result.conflicts) == ("merged", ())
+    declared: Files = {".gitattributes": b"a -merge\n"}
+    states = [{"a": text, **declared} for text in SIDES]
+    old, ours, new = states
+    conflict = one_conflict(kit, old, ours, new)
+    assert (conflict.why, conflict.text) == (
+        "it is binary, a link or declared so, and both changed it",
+        "",
+    )
+
+
+def test_content_that_looks_like_markers_is_no_conflict(kit: Kit) -> None:
+    quoted = "<<<<<<< a\n=======\n>>>>>>> b"
+    old, ours, new = (
+        numbered(1, 60, l10=quoted, l30=text, l31=f"{text}\n=======")
+        for text in ("line", "ours", "theirs")
+    )
+    conflict = one_conflict(kit, {"a": old}, {"a": ours}, {"a": new})
+    assert conflict.why == "1 conflict"
+    assert len(conflict.spans) == 1
+    [shown] = tables._marked(conflict)
+    assert shown.startswith("@@ line 32\n<<<<<<< upstream 2.0\ntheirs\n")
+    assert shown.endswith("\n>>>>>>> 0010-p.patch")
+
+
+ONLY_OURS = "upstream alone has it there: the patch moved it, or has a folder there"
+ONLY_THEIRS = "the patch alone has it there: upstream moved it or its folder, or has a folder there"
+FOLDER: Files = {f"d/{name}": name.encode() * 99 for name in ("p", "q")}
+# The pin, the patch's result, upstream's, the path in conflict and what is said of it.
+STAGES: dict[str, tuple[Files, Files, Files, dict[str, str]]] = {
+    "removed by upstream": ({"a": LINES}, {"a": with_line(3)}, {}, {"a": "upstream removed it"}),
+    "removed by the patch": (
+        {"a": LINES},
+        {},
+        {"a": with_line(3)},
+        {"a": "the patch removes it, and upstream changed it"},
+    ),
+    "added by both": (
+        {},
+        {"a": b"1\n"},
+        {"a": b"2\n"},
+        {"a": "upstream added it too, with other content"},
+    ),
+    "moved by both": (
+        {"a": LINES},
+        {"b": LINES},
+        {"c": LINES},
+        {
+            "a": "upstream and the patch moved it, to different places",
+            "b": ONLY_THEIRS,
+            "c": ONLY_OURS,
+        },
+    ),
+    "a folder in its place": (
+        {},
+        {"a": b"1\n"},
+        {"a/b": b"2\n"},
+        {"a~0010-p.patch": ONLY_THEIRS},
+    ),
+    "its folder moved": (
+        FOLDER,
+        {**FOLDER, "d/new": b"1\n"},
+        {path.replace("d", "e"): data for path, data in FOLDER.items()},
+        {"e/new": ONLY_THEIRS},
+    ),
+    "a link": (
+        {"a": ("120000", b"x")},
+        {"a": ("120000", b"y")},
+        {"a": ("120000", b"z")},
+        {"a": "it is binary, a link or declared so, and both changed it"},
+    ),
+}
+
+
+@pytest.mark.parametrize("case", STAGES)
+def test_every_kind_of_conflict_is_explained(kit: Kit, case: str) -> None:
+    keep: Files = {"k": b"k\n"}
+    old, ours, new, expected = STAGES[case]
+    old, ours, new = ({**keep, **files} for files in (old, ours, new))
+    [result] = Move(kit, new, mail(kit.diff(old, ours)), base=old).dry_run()
+    assert result.state == "conflict"
+    assert {conflict.path: conflict.why for conflict in result.conflicts} == expected
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        (LINES, with_line(30), with_line(40, "more"), None),
+        (b"\0\1", b"\0\2", b"\0\4", b"\0\3"),
+        (None, b"1\n", b"2\n", b"3\n"),
+    ],
+    ids=["removed by upstream", "binary", "added by both"],
+)
+def test_a_conflict_of_any_kind_is_told_once(kit: Kit, texts: tuple[bytes | None, ...]) -> None:
+    old, first, second, new = ({"k": b"k\n"} | ({"a": t} if t else {}) for t in texts)
+    patches = [mail(kit.diff(*pair)) for pair in itertools.pairwise([old, first, second])]
+    results = Move(kit, new, *patches, base=old).dry_run()
+    assert [result.state for result in results] == ["conflict", "clean"]
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "message"),
+    [(129, MachineError, "git cannot merge trees"), (128, GitError, "status 128")],
+)
+def test_a_git_that_cannot_merge_trees_is_told_from_one_that_failed(
+    kit: Kit,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    status: int,
+    error: type[PatchwheelError],
+    message: str,
+) -> None:
+    fails = f'case " $* " in *" merge-tree "*) exit {status};; esac'
+    text = f'#!/bin/sh\n{fails}\nexec {shutil.which("git")} "$@"\n'
+    support.write(tmp_path / "bin", {"git": text})
+    (tmp_path / "bin" / "git").chmod(0o755)
+    move = Move(kit, {"a": b"new\n" + LINES, "b": LINES})
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=os.pathsep)
+    with pytest.raises(error, match=message) as caught:
+        move.dry_run()
+    assert (status == 129) == ("git 2.38 or newer" in str(caught.value.hint))
+
+
 def test_a_series_moves_and_patches_that_only_shifted_keep_their_bytes(
     kit: Kit,
 ) -> None:
@@ -216,7 +381,7 @@ def test_a_series_moves_and_patches_that_only_shifted_keep_their_bytes(
     first, second = [r for r in result.range_diff.splitlines() if "ENH" in r]
     assert ("=" in first, "!" in second) == (True, True)
     assert (kit.folder / "0010-p.patch").read_bytes() == before
-    assert not rebase.in_progress(kit.work)
+    assert not rebase.state_path(kit.work).exists()
     expected = {
         "a": b"new\n" + with_line(30),
         "b": numbered(1, 60, l8="theirs", l10="ours"),
@@ -649,7 +814,7 @@ def test_work_that_was_not_exported_is_never_rebased_away(kit: Kit, edit: str, w
     subprocess.run(["sh", "-c", edit], cwd=kit.work, check=True)
     with pytest.raises(PatchError, match=why):
         move.start()
-    assert not rebase.in_progress(kit.work)
+    assert not rebase.state_path(kit.work).exists()
 
 
 def test_resolutions_are_shared_through_the_folder_of_the_patches(kit: Kit) -> None:

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from patchwheel.manifest.lock import Lock
     from patchwheel.manifest.model import Fork, Manifest
 
-OLDEST_GIT = (2, 35)
+# The first with `git merge-tree --write-tree`.
+OLDEST_GIT = (2, 38)
 # Sources, environments and wheels of four forks; SciPy's build folder and CUDA's wheels are the large ones.
 DISK_GRAFT = 2_000_000_000
 DISK_COMPILE = 10_000_000_000

@@ -134,7 +134,7 @@ class Repository:
                 )
             except git.GitCommandNotFound as missing:
                 raise MachineError(
-                    "git cannot be started", hint="install git 2.35 or newer"
+                    "git cannot be started", hint="install git 2.38 or newer"
                 ) from missing
         if status in ok:
             return out
@@ -249,25 +249,13 @@ class Repository:
             return []
         return read_changes(self.git("diff-tree", "-r", "-z", "--no-renames", old, new))
 
-    def merge_file(
-        self,
-        ours: bytes,
-        base: bytes,
-        theirs: bytes,
-        *,
-        labels: Sequence[str],
-        favour: str = "zdiff3",
-    ) -> tuple[int, bytes]:
-        """Merge two contents of a file; return the number of conflicts, and the result with markers, or one side's."""
-        with tempfile.TemporaryDirectory() as folder:
+    def merge_file(self, ours: bytes, base: bytes, theirs: bytes) -> bytes:
+        """Merge two contents of a file; lines in conflict are those of `theirs`."""
+        with tempfile.TemporaryDirectory(dir=in_memory()) as folder:
             files = [Path(folder) / name for name in ("ours", "base", "theirs")]
             for file, content in zip(files, (ours, base, theirs), strict=True):
                 file.write_bytes(content)
-            names = [word for label in labels for word in ("-L", label)]
-            words = ("merge-file", "-p", f"--{favour}", *names, *map(str, files))
-            # Its exit status is the number of conflicts; what cannot be merged ends with 255.
-            out = self.git(*words, ok=range(128))
-        return len(re.findall(rb"(?m)^<<<<<<< ", out)), out
+            return self.git("merge-file", "-p", "--theirs", *map(str, files))
 
     def checkout(self, tree: str, folder: Path) -> None:
         """Write the files of a tree, byte for byte, into an empty folder."""

@@ -1,4 +1,4 @@
-"""A rebase dry run: `git merge-tree` merges each patch onto another tree; no work tree is touched.
+"""A rebase dry run: `git merge-tree` merges each patch onto another tree, without a work tree.
 
 After a conflict the patch's own side is taken for the patches after it, as if the conflict had been
 resolved so: each conflict is reported once, for the patch that causes it.
@@ -6,40 +6,45 @@ resolved so: each conflict is reported once, for the patch that causes it.
 
 from __future__ import annotations
 
-import contextlib
 import re
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from patchwheel.kit.files import rmtree
-from patchwheel.kit.repo import Blob, Repository, in_memory
+from patchwheel.kit.errors import MachineError
+from patchwheel.kit.repo import Blob, GitError, Repository
 from patchwheel.patch.lint import LINK, SUBMODULE
 from patchwheel.patch.simulate import Content, Replay
 from patchwheel.series.status import try_patch
-from patchwheel.upstream.moves import REMOVED, find_moves, move_files, update_tree
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-    from typing import BinaryIO
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from patchwheel.series.files import Patch
 
 KEPT = "nothing is left to merge, but lines that the patch removes are still there"
-ATTRIBUTES = ".gitattributes"
-# merge-tree puts the ids of commits into its markers. Unlike the markers alone, whole ids are in no
-# file, so these lines are told from content that looks like them.
+REMOVED = Blob(mode="0", oid="0" * 40)
+# merge-tree labels its markers with ids of commits. Whole ids are in no file, so such lines are
+# told from content that only looks like markers.
 SETTINGS = ("-c", "merge.conflictStyle=zdiff3", "-c", "core.abbrev=40")
+# The exit status of an option that git does not know.
+USAGE = 129
 BASE, OURS, THEIRS = "1", "2", "3"
+# By the sides that a path in conflict has.
 REASONS = {
+    frozenset({BASE, OURS, THEIRS}): "it is binary, a link or declared so, and both changed it",
     frozenset({BASE, THEIRS}): "upstream removed it",
     frozenset({BASE, OURS}): "the patch removes it, and upstream changed it",
     frozenset({OURS, THEIRS}): "upstream added it too, with other content",
+    frozenset({BASE}): "upstream and the patch moved it, to different places",
+    frozenset({OURS}): "upstream alone has it there: the patch moved it, or has a folder there",
     frozenset(
-        {BASE, OURS, THEIRS}
-    ): "it is binary (or a link, or declared so), and both changed it",
+        {THEIRS}
+    ): "the patch alone has it there: upstream moved it or its folder, or has a folder there",
 }
+State = Literal["clean", "offset", "merged", "conflict", "landed"]
+Stages = dict[str, dict[str, Blob]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +69,7 @@ class MergeResult:
     """
 
     name: str
-    state: Literal["clean", "offset", "merged", "conflict", "landed"]
+    state: State
     conflicts: tuple[Conflict, ...] = ()
     moved: tuple[tuple[str, str], ...] = ()
 
@@ -94,24 +99,128 @@ def dry_run(
     `fetch_blobs` is given the blobs of the new tree that the merge reads.
     """
     files, moved = repo.files(ends.new), find_moves(repo, ends.old, ends.new, patches)
-    wanted = {*moved.values(), *(path for patch in patches for path in patch_paths(patch))}
-    wanted |= {path for path in files if _holds_attributes(path)}
-    fetch_blobs(files[p].oid for p in wanted & files.keys() if files[p].mode != SUBMODULE)
-    with _scratch(repo) as scratch:
-        # As `rebase` does: what left no file of its name behind, git follows by itself.
-        in_place = {} if files.keys().isdisjoint(moved) else moved
-        run = _DryRun(scratch, ends, moved)
-        results = []
-        with scratch.index(ends.old) as index:
-            base = run.commit(ends.old, in_place)
-            for patch in patches:
-                argv = ("apply", "--cached", "--whitespace=nowarn", "-")
-                scratch.git(*argv, stdin=patch.data, env=index)
-                tree = scratch.text("write-tree", env=index)
-                theirs = run.commit(tree, in_place, base)
-                results.append(run.merge(patch, tree, base, theirs))
-                base = theirs
+    paths = {path for patch in patches for path in patch_paths(patch)} | {*moved.values()}
+    attributes = {p for p in paths | files.keys() if p.rpartition("/")[2] == ".gitattributes"}
+    wanted = (files[path] for path in (paths | attributes) & files.keys())
+    fetch_blobs(blob.oid for blob in wanted if blob.mode != SUBMODULE)
+    run = _DryRun(repo, ends, moved, attributes)
+    # As in `rebase`: a file that left none of its name behind is followed by git itself.
+    in_place = {} if files.keys().isdisjoint(moved) else moved
+    results = []
+    with repo.index(ends.old) as index:
+        base = run.commit(move_files(repo, ends.old, in_place))
+        for patch in patches:
+            argv = ("apply", "--cached", "--whitespace=nowarn", "-")
+            repo.git(*argv, stdin=patch.data, env=index)
+            tree = repo.text("write-tree", env=index)
+            theirs = run.commit(move_files(repo, tree, in_place), base)
+            results.append(run.merge(patch, tree, base, theirs))
+            base = theirs
     return tuple(results)
+
+
+class _DryRun:
+    """The new tree, merged with one patch after another; `attributes` are paths of such files."""
+
+    def __init__(
+        self, repo: Repository, ends: Ends, moved: Mapping[str, str], attributes: set[str]
+    ) -> None:
+        self.repo = repo
+        self.ends = ends
+        self.moved = moved
+        self.attributes = attributes
+        self.tree = ends.new
+
+    def commit(self, tree: str, *parents: str) -> str:
+        return self.repo.commit(tree, "", *parents, epoch=0, name="patchwheel", mail="patchwheel")
+
+    def merge(self, patch: Patch, tree: str, base: str, theirs: str) -> MergeResult:
+        """Merge a patch, the step between two commits; `tree` has the files after it, unmoved."""
+        paths = patch_paths(patch)
+        moved = {path: self.moved[path] for path in sorted(paths & self.moved.keys())}
+        before = Replay({}, self.repo.read, ())
+        before.state.update(read_contents(self.repo, self.tree, {*paths, *moved.values()}))
+        ours = self.commit(self.tree, base)
+        merged, stages = self.merge_commits(ours, theirs)
+        labels = {ours: self.ends.new_label, base: self.ends.old_label, theirs: patch.name}
+        conflicts = _conflicts(self.repo, merged, stages, labels) if stages else []
+        state: State = "conflict" if conflicts else "merged"
+        if merged == self.tree and not conflicts:
+            # Nothing is left to merge also where upstream moved the lines to another place.
+            made = read_contents(self.repo, tree, paths)
+            kept = before.still_has(patch.diffs, made, moved=self.moved)
+            conflicts = [] if kept is None else [Conflict(path=kept, why=KEPT)]
+            state = "landed" if kept is None else "conflict"
+        elif not conflicts and (found := try_patch(before, patch).state) in {"clean", "offset"}:
+            state = found
+        self.tree = _take_theirs(self.repo, merged, stages, conflicts) if stages else merged
+        went = tuple(moved.items())
+        return MergeResult(name=patch.name, state=state, conflicts=tuple(conflicts), moved=went)
+
+    def merge_commits(self, ours: str, theirs: str) -> tuple[str, Stages]:
+        """Return the tree that git merges, and the sides of each path in conflict."""
+        with tempfile.TemporaryDirectory() as folder:
+            # git reads attributes from a work tree, and follows no links there.
+            for path, content in read_contents(self.repo, ours, self.attributes).items():
+                if content.data is not None and content.mode != LINK:
+                    Path(folder, path).parent.mkdir(parents=True, exist_ok=True)
+                    Path(folder, path).write_bytes(content.data)
+            repo = Repository(self.repo.git_dir.absolute(), Path(folder))
+            argv = ("merge-tree", "--write-tree", "--no-messages", "-z", ours, theirs)
+            try:
+                out = repo.git(*SETTINGS, *argv, ok=(0, 1)).decode(errors="surrogateescape")
+            except GitError as err:
+                if err.status != USAGE:
+                    raise
+                hint = "install git 2.38 or newer; `patchwheel doctor` checks it"
+                raise MachineError("git cannot merge trees", hint=hint) from err
+        tree, *rows = filter(None, out.split("\0"))
+        stages: Stages = {}
+        for row in rows:
+            side, path = row.split("\t", 1)
+            mode, oid, stage = side.split()
+            stages.setdefault(path, {})[stage] = Blob(mode=mode, oid=oid)
+        return tree, stages
+
+
+def _conflicts(
+    repo: Repository, tree: str, stages: Stages, labels: Mapping[str, str]
+) -> list[Conflict]:
+    """Describe each path in conflict; `labels` replace the ids of ours, base and theirs."""
+    ours, _, theirs = labels
+    contents = read_contents(repo, tree, stages)
+
+    def named(text: str) -> str:
+        return re.sub("|".join(labels), lambda found: labels[found[0]], text)
+
+    conflicts = []
+    for path, sides in stages.items():
+        data = contents[path].data if path in contents else None
+        text = (data or b"").decode(errors="replace")
+        lines = list(enumerate(text.split("\n"), 1))
+        first = [number for number, line in lines if re.match(f"<+ {ours}", line)]
+        last = [number for number, line in lines if re.match(f">+ {theirs}", line)]
+        spans = tuple(zip(first, last, strict=True))
+        why = REASONS[frozenset(sides)]
+        if spans and BASE in sides:
+            why = f"{len(spans)} conflict{'s' if len(spans) > 1 else ''}"
+        text = named(text) if spans else ""
+        conflicts.append(Conflict(path=named(path), why=why, text=text, spans=spans))
+    return conflicts
+
+
+def _take_theirs(repo: Repository, tree: str, stages: Stages, conflicts: Sequence[Conflict]) -> str:
+    """Return the merged tree, each conflict resolved in favour of the patch."""
+    entries = {path: sides.get(THEIRS, REMOVED) for path, sides in stages.items()}
+    for (path, sides), conflict in zip(stages.items(), conflicts, strict=True):
+        if conflict.spans and BASE in sides:
+            # Only the lines in conflict are the patch's; the rest of the file is merged.
+            oids = [sides[side].oid for side in (OURS, BASE, THEIRS)]
+            contents = repo.read(oids)
+            data = repo.merge_file(*(contents[oid] for oid in oids))
+            oid = repo.git("hash-object", "-w", "--stdin", stdin=data).decode().strip()
+            entries[path] = Blob(mode=sides[THEIRS].mode, oid=oid)
+    return _update_tree(repo, tree, entries)
 
 
 def patch_paths(patch: Patch) -> set[str]:
@@ -119,173 +228,49 @@ def patch_paths(patch: Patch) -> set[str]:
     return {path for diff in patch.diffs for path in (diff.old, diff.new) if path}
 
 
-def read_contents(repo: Repository, tree: str, paths: Collection[str]) -> dict[str, Content | None]:
+def read_contents(repo: Repository, tree: str, paths: Collection[str]) -> dict[str, Content]:
     """Return those files of a tree that are among the paths."""
     files = repo.files(tree, *sorted(paths)) if paths else {}
     blobs = {path: files[path] for path in paths if path in files}
     data = repo.read([blob.oid for blob in blobs.values() if blob.mode != SUBMODULE])
-    return {
-        path: Content(mode=blob.mode, data=data.get(blob.oid), oid=blob.oid)
-        for path, blob in blobs.items()
-    }
+    return {p: Content(mode=b.mode, data=data.get(b.oid), oid=b.oid) for p, b in blobs.items()}
 
 
-class _Scratch(Repository):
-    """A repository whose new objects are written to a folder of their own."""
-
-    def __init__(self, repo: Repository, folder: Path) -> None:
-        self.files_of = folder / "files"
-        super().__init__(repo.git_dir.absolute(), self.files_of)
-        self.env = {
-            "GIT_OBJECT_DIRECTORY": str(folder / "objects"),
-            "GIT_ALTERNATE_OBJECT_DIRECTORIES": str(self.git_dir / "objects"),
-        }
-
-    def git(
-        self,
-        *words: str,
-        stdin: bytes | BinaryIO = b"",
-        env: Mapping[str, str] | None = None,
-        ok: Sequence[int] = (0,),
-    ) -> bytes:
-        return super().git(*words, stdin=stdin, env={**self.env, **(env or {})}, ok=ok)
-
-
-@contextlib.contextmanager
-def _scratch(repo: Repository) -> Iterator[_Scratch]:
-    with tempfile.TemporaryDirectory(dir=in_memory()) as name:
-        for folder in ("files", "objects"):
-            (Path(name) / folder).mkdir()
-        yield _Scratch(repo, Path(name))
+def find_moves(
+    repo: Repository, before: str, after: str, patches: Iterable[Patch]
+) -> dict[str, str]:
+    """Return where files that the patches change are in the new tree, by git's rename detection."""
+    named = {diff.old for patch in patches for diff in patch.diffs if diff.old}
+    old, new = repo.files(before), repo.files(after)
+    if all(old.get(path) == new.get(path) for path in named):
+        return {}
+    # -B breaks up rewritten files: a file may have moved and left a small one that imports it. git
+    # calls that a copy, and a change of the old one which has a score. Its merge does not see it.
+    argv = ("diff-tree", "-r", "-z", "-B", "-M", "-l0", "--diff-filter=BMRC", "--name-status")
+    fields = iter(repo.git(*argv, before, after).decode(errors="surrogateescape").split("\0")[:-1])
+    best: dict[str, tuple[str, str]] = {}
+    rewritten = set()
+    for kind in fields:
+        path = next(fields)
+        if kind[0] in "RC":
+            candidate = (kind[1:], next(fields))
+            best[path] = max(candidate, best.get(path, candidate))
+        if kind[0] == "R" or (kind[0] == "M" and kind != "M"):
+            rewritten.add(path)
+    return {path: best[path][1] for path in sorted(named & best.keys() & rewritten)}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Merge:
-    """What merge-tree wrote: `stages` has the sides of each path that conflicts, `messages` why."""
-
-    tree: str
-    stages: Mapping[str, Mapping[str, Blob]]
-    messages: Mapping[str, str]
-
-
-class _DryRun:
-    """The new tree, merged with one patch after another."""
-
-    def __init__(self, repo: _Scratch, ends: Ends, moved: Mapping[str, str]) -> None:
-        self.repo = repo
-        self.ends = ends
-        self.moved = moved
-        self.tree = ends.new
-        self.write_attributes()
-
-    def write_attributes(self) -> None:
-        """Write the attribute files of the tree to where merge-tree reads them: a work tree."""
-        folder = self.repo.files_of
-        for path in folder.iterdir():
-            rmtree(path) if path.is_dir() else path.unlink()
-        names = [path for path in self.repo.files(self.tree) if _holds_attributes(path)]
-        for name, content in read_contents(self.repo, self.tree, names).items():
-            # git does not follow links here.
-            if content and content.data is not None and content.mode != LINK:
-                (folder / name).parent.mkdir(parents=True, exist_ok=True)
-                (folder / name).write_bytes(content.data)
-
-    def commit(self, tree: str, moved: Mapping[str, str], *parents: str) -> str:
-        """Write a commit of a tree for merge-tree, its moved files in place."""
-        tree = move_files(self.repo, tree, moved) if moved else tree
-        return self.repo.commit(tree, "", *parents, epoch=0, name="patchwheel", mail="patchwheel")
-
-    def merge(self, patch: Patch, tree: str, base: str, theirs: str) -> MergeResult:
-        """Merge the step between two commits, which is a patch; `tree` is the files after it."""
-        paths = patch_paths(patch)
-        moved = {path: self.moved[path] for path in sorted(paths & self.moved.keys())}
-        before = Replay({}, self.repo.read, ())
-        before.state.update(read_contents(self.repo, self.tree, {*paths, *moved.values()}))
-        ours = self.commit(self.tree, {}, base)
-        merge = _merge_commits(self.repo, ours, theirs)
-        labels = {ours: self.ends.new_label, base: self.ends.old_label, theirs: patch.name}
-        conflicts = _conflicts(self.repo, merge, labels) if merge.stages else []
-        merged = _take_theirs(self.repo, merge, conflicts)
-        state: Literal["clean", "offset", "merged", "conflict", "landed"] = "merged"
-        if merge.tree == self.tree and not conflicts:
-            # Nothing is left to merge also where upstream moved the lines to another place.
-            made = read_contents(self.repo, tree, paths)
-            kept = before.still_has(patch.diffs, made, moved=self.moved)
-            conflicts = [] if kept is None else [Conflict(path=kept, why=KEPT)]
-            state = "landed"
-        elif (found := try_patch(before, patch).state) in {"clean", "offset"}:
-            state = found
-        self.tree = merged
-        if any(map(_holds_attributes, paths)):
-            self.write_attributes()
-        return MergeResult(
-            name=patch.name,
-            state="conflict" if conflicts else state,
-            conflicts=tuple(conflicts),
-            moved=tuple(moved.items()),
-        )
+def move_files(repo: Repository, tree: str, moved: Mapping[str, str]) -> str:
+    """Return a tree in which those of the moved files that it has are where they went."""
+    files = repo.files(tree, *moved) if moved else {}
+    there = [path for path in moved if path in files]
+    entries = dict.fromkeys(there, REMOVED) | {moved[path]: files[path] for path in there}
+    return _update_tree(repo, tree, entries) if entries else tree
 
 
-def _merge_commits(repo: Repository, ours: str, theirs: str) -> _Merge:
-    argv = ("merge-tree", "--write-tree", "-z", ours, theirs)
-    out = repo.git(*SETTINGS, *argv, ok=(0, 1)).decode(errors="surrogateescape")
-    tree, *fields = out.split("\0")
-    rest = iter(fields)
-    stages: dict[str, dict[str, Blob]] = {}
-    # The rows of files end with an empty field; then come messages: paths, a kind and the text.
-    for row in iter(lambda: next(rest, ""), ""):
-        entry, path = row.split("\t", 1)
-        mode, oid, stage = entry.split()
-        stages.setdefault(path, {})[stage] = Blob(mode=mode, oid=oid)
-    messages: dict[str, str] = {}
-    for count in iter(lambda: next(rest, ""), ""):
-        paths = [next(rest) for _ in range(int(count))]
-        kind, text = next(rest), next(rest).strip()
-        if kind.startswith("CONFLICT"):
-            messages |= dict.fromkeys(paths, text)
-    return _Merge(tree=tree, stages=stages, messages=messages)
-
-
-def _conflicts(repo: Repository, merge: _Merge, labels: Mapping[str, str]) -> list[Conflict]:
-    """Describe each file that conflicts; `labels` replace the ids of ours, base and theirs."""
-    ids = re.compile("|".join(labels))
-
-    def named(text: str) -> str:
-        return ids.sub(lambda found: labels[found[0]], text)
-
-    ours, _, theirs = labels
-    contents = read_contents(repo, merge.tree, merge.stages.keys())
-    found = []
-    for path, sides in merge.stages.items():
-        content = contents.get(path)
-        text = (content.data or b"" if content else b"").decode(errors="replace")
-        lines = list(enumerate(text.split("\n"), 1))
-        first = [n for n, line in lines if re.match(f"<+ {ours}", line)]
-        last = [n for n, line in lines if re.match(f">+ {theirs}", line)]
-        spans = tuple(zip(first, last, strict=True))
-        why = REASONS.get(frozenset(sides)) or merge.messages.get(path, "git cannot merge it")
-        if spans and BASE in sides:
-            why = f"{len(spans)} conflict{'s' if len(spans) > 1 else ''}"
-        text = named(text) if spans else ""
-        found.append(Conflict(path=named(path), why=named(why), text=text, spans=spans))
-    return found
-
-
-def _take_theirs(repo: Repository, merge: _Merge, conflicts: Sequence[Conflict]) -> str:
-    """Return the merged tree, each conflict resolved in favour of the patch."""
-    entries = {}
-    for (path, sides), conflict in zip(merge.stages.items(), conflicts, strict=True):
-        entries[path] = sides.get(THEIRS, REMOVED)
-        if conflict.spans and BASE in sides:
-            # The rest of the file is merged; only the lines in conflict are the patch's.
-            oids = [sides[side].oid for side in (OURS, BASE, THEIRS)]
-            contents = repo.read(oids)
-            data = (contents[oid] for oid in oids)
-            _, merged = repo.merge_file(*data, labels=("", "", ""), favour="theirs")
-            oid = repo.git("hash-object", "-w", "--stdin", stdin=merged).decode().strip()
-            entries[path] = Blob(mode=sides[THEIRS].mode, oid=oid)
-    return update_tree(repo, merge.tree, entries) if entries else merge.tree
-
-
-def _holds_attributes(path: str) -> bool:
-    return path.rpartition("/")[2] == ATTRIBUTES
+def _update_tree(repo: Repository, tree: str, entries: Mapping[str, Blob]) -> str:
+    rows = "".join(f"{blob.mode} {blob.oid}\t{path}\0" for path, blob in entries.items())
+    with repo.index(tree) as index:
+        stdin = rows.encode(errors="surrogateescape")
+        repo.git("update-index", "-z", "--index-info", stdin=stdin, env=index)
+        return repo.text("write-tree", env=index)

@@ -29,8 +29,7 @@ from patchwheel.series.worktree import (
     write_commit,
 )
 from patchwheel.series.worktree import STATE as WORKTREE_STATE
-from patchwheel.upstream.merge import KEPT, read_contents
-from patchwheel.upstream.moves import find_moves, move_files
+from patchwheel.upstream.merge import KEPT, find_moves, move_files, read_contents
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -112,15 +111,14 @@ def start(
     moved = find_moves(work.repo, BASE, ONTO, tree.series.patches)
     for old, new in moved.items():
         say(f"{old} is now {new}")
-    _write_state(
-        folder,
-        RebaseState(
-            pin=pin_of(onto.fork),
-            commits=_commits_to_rebase(work.repo, moved),
-            refs={ref: work.repo.text("rev-parse", ref) for ref in (BASE, EXPORTED)},
-            worktree=(folder / ".git" / WORKTREE_STATE).read_text(),
-        ),
+    fork = onto.fork
+    begun = RebaseState(
+        pin=Pin(version=fork.version, tag=fork.tag, commit=fork.commit, sdist=fork.sdist),
+        commits=_commits_to_rebase(work.repo, moved),
+        refs={ref: work.repo.text("rev-parse", ref) for ref in (BASE, EXPORTED)},
+        worktree=(folder / ".git" / WORKTREE_STATE).read_text(),
     )
+    write_atomically(state_path(folder), json.dumps(asdict(begun), indent=1).encode())
     _begin(work)
 
 
@@ -170,11 +168,6 @@ def state(folder: Path) -> RebaseState:
     return RebaseState(**{**data, "pin": Pin(**{**pin, "sdist": sdist}), "commits": commits})
 
 
-def in_progress(folder: Path) -> bool:
-    """Say whether a rebase was begun and neither finished nor aborted."""
-    return state_path(folder).exists()
-
-
 def set_base(folder: Path, onto: Source) -> None:
     """Make the new pin the base of the work tree: an export then writes patches against it."""
     work = WorkTree(folder)
@@ -197,17 +190,13 @@ def close(folder: Path) -> None:
 
 
 def state_path(folder: Path) -> Path:
-    """Return the file that is there while a rebase is in progress."""
+    """Return the file that is there from `start` until the rebase is finished or aborted."""
     return folder / ".git" / STATE
 
 
 def label_of(fork: Fork) -> str:
     """Return what conflict markers call a pin."""
     return f"upstream {fork.tag or fork.version}"
-
-
-def pin_of(fork: Fork) -> Pin:
-    return Pin(version=fork.version, tag=fork.tag, commit=fork.commit, sdist=fork.sdist)
 
 
 def with_pin(text: str, name: str, pin: Pin) -> str:
@@ -226,10 +215,6 @@ def with_pin(text: str, name: str, pin: Pin) -> str:
         else:
             table[key] = value
     return str(tomlkit.dumps(document))
-
-
-def _write_state(folder: Path, new: RebaseState) -> None:
-    write_atomically(state_path(folder), json.dumps(asdict(new), indent=1).encode())
 
 
 def _fetch_target(work: WorkTree, onto: Source) -> None:

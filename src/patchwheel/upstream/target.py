@@ -165,7 +165,7 @@ def start_rebase(project: Project, fork: Fork, ref: str) -> ExportResult:
 
     folder = project.work_folder(fork)
     with project.exclusive(fork):
-        if rebase.in_progress(folder):
+        if rebase.state_path(folder).exists():
             raise PatchError(
                 f"a rebase of {fork.name} is going on",
                 where=folder,

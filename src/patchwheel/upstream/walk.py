@@ -154,10 +154,9 @@ def _merges_to_ours(
         return True
     sides = [side.data for side in (ours, base, theirs) if side and side.data is not None]
     # Only the patch changed it, or it conflicts: a side is missing or binary.
-    if mine == was or len(sides) < 3:  # noqa: PLR2004
+    if mine == was or len(sides) < 3 or b"\0" in b"".join(sides):  # noqa: PLR2004
         return False
-    _, merged = repo.merge_file(*sides, labels=("", "", ""), favour="theirs")
-    return merged == sides[0]
+    return repo.merge_file(*sides) == sides[0]
 
 
 def _groups(patches: Sequence[Patch]) -> list[tuple[list[int], set[str]]]:
