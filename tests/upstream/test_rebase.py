@@ -335,7 +335,8 @@ def test_every_kind_of_conflict_is_explained(kit: Kit, case: str) -> None:
     ids=["removed by upstream", "binary", "added by both"],
 )
 def test_a_conflict_of_any_kind_is_told_once(kit: Kit, texts: tuple[bytes | None, ...]) -> None:
-    old, first, second, new = ({"k": b"k\n"} | ({"a": t} if t else {}) for t in texts)
+    states: list[Files] = [{"k": b"k\n", **({"a": text} if text else {})} for text in texts]
+    old, first, second, new = states
     patches = [mail(kit.diff(*pair)) for pair in itertools.pairwise([old, first, second])]
     results = Move(kit, new, *patches, base=old).dry_run()
     assert [result.state for result in results] == ["conflict", "clean"]

@@ -210,8 +210,8 @@ def preview(merged: Sequence[MergeResult]) -> None:
 def _marked(conflict: Conflict) -> Iterator[str]:
     """Give the parts of a file between conflict markers, each with its first line's number."""
     lines = conflict.text.split("\n")
-    for first, last in conflict.spans:
-        yield "\n".join([f"@@ line {first}", *lines[first - 1 : last]])
+    for start, end in conflict.spans:
+        yield "\n".join([f"@@ line {start}", *lines[start - 1 : end]])
 
 
 def export(fork: str, result: ExportResult, *, check: bool) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from patchwheel.kit.repo import GitError
 from patchwheel.series.status import FINE
+from patchwheel.upstream.merge import find_moves
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -146,7 +147,8 @@ def _judge_broken(repo: Repository, timeline: PatchTimeline, at_ref: Verdict) ->
     if names := timeline.broken_with(applies[-1]):
         problem = f"it builds on {names}, which that commit stops"
         at_ref = replace(at_ref, problem=problem, where=None)
-    return replace(at_ref, commit=commit, moved=_moved(repo, timeline.patch, commit))
+    moves = find_moves(repo, f"{commit.oid}^", commit.oid, [timeline.patch])
+    return replace(at_ref, commit=commit, moved=next(iter(moves.values()), None))
 
 
 def _merged_request(patch: Patch, log: Sequence[Commit]) -> Commit | None:
@@ -165,14 +167,3 @@ def _has_patch_id(repo: Repository, patch: Patch, commit: Commit) -> bool:
     argv = ("patch-id", "--stable")
     ids = [repo.git(*argv, stdin=data).split(b" ")[0] for data in (diff, patch.data)]
     return ids[0] == ids[1]
-
-
-def _moved(repo: Repository, patch: Patch, commit: Commit) -> str | None:
-    """Return where the commit moved a file that the patch changes."""
-    argv = ("diff-tree", "-r", "-z", "-M", "--diff-filter=R", "--name-status")
-    out = repo.git(*argv, f"{commit.oid}^", commit.oid).decode(errors="surrogateescape")
-    rows = out.split("\0")[:-1]
-    paths = {diff.old for diff in patch.diffs}
-    return next(
-        (new for old, new in zip(rows[1::3], rows[2::3], strict=True) if old in paths), None
-    )
