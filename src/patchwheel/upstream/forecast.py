@@ -66,7 +66,8 @@ def forecast(
     *,
     fetch_blobs: Callable[[Iterable[str]], None],
 ) -> Forecast:
-    """Follow a series through upstream's history; `fetch_blobs` is given the blobs that it reads."""
+    """Follow a series through upstream's history; `fetch_blobs` is given the blobs it needs."""
+    # A pin on a release branch is followed from where that branch left the ref's.
     start = repo.text("merge-base", span.base, span.tip)
     paths = sorted({path for patch in patches for path in patch_paths(patch)})
     changes = list(_changes(repo, start, span.tip, paths))
@@ -74,6 +75,7 @@ def forecast(
     states = _states(repo.files(repo.tree_of(start), *paths) if paths else {}, changes)
     blobs = (blob for files in states for blob in files.values() if blob.mode != SUBMODULE)
     oids = sorted({blob.oid for blob in blobs})
+    # One request and one process for all states: later ones share most files with earlier ones.
     fetch_blobs(oids)
     contents = repo.read(oids)
 
@@ -81,7 +83,7 @@ def forecast(
         return {oid: contents[oid] for oid in wanted if oid in contents}
 
     walk = Walk(patches, states, read)
-    # Once more with all files of the tip, which messages name.
+    # Once more among all files of the tip: messages name those that are like a missing one.
     files = repo.files(repo.tree_of(span.tip))
     last = try_series(files, read, patches, walk.made)
     log = list(_log(repo, start, span.tip)) if patches else []

@@ -74,8 +74,8 @@ class Pin:
 class RebaseState:
     """A rebase in progress, as it is kept in the work tree's `.git`.
 
-    `pin` is what the manifest gets. `commits` are the ends of those to rebase. `refs` and `worktree`
-    are the refs and the state file of the work tree before the rebase, by name and as text.
+    `pin` is what the manifest gets, `commits` are the ends of those to rebase. `refs` are the refs
+    of the work tree before the rebase, and `worktree` is the text of its own state file.
     """
 
     pin: Pin

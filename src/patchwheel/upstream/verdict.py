@@ -1,4 +1,4 @@
-"""The verdict on one patch at a ref: which commit broke it, took it or reverted it, and the evidence."""
+"""The verdict on a patch at a ref: which commit broke, took or reverted it, and the evidence."""
 
 from __future__ import annotations
 
@@ -69,6 +69,7 @@ def judge(
     if timeline.states("landed"):
         return _judge_landed(repo, timeline, at_ref, log)
     merged = _merged_request(timeline.patch, log)
+    # Reviewed into another form: its lines never were upstream, but what it removes must be gone.
     if merged and last.state not in FINE:
         evidence = [f"pull request {merged.request}, its Upstream-Status, was merged"]
         verdict = _unless_reverted(repo, at_ref, merged, evidence, log)
@@ -129,6 +130,7 @@ def _unless_reverted(
     grep = f"--grep=This reverts commit {took.oid}"
     reverting = repo.text(*argv, grep, f"{took.oid}..{log[0].oid}").split()
     for commit in takewhile(lambda commit: commit != took, log):
+        # Forges write the subject only, git writes the id into the message.
         named = commit.subject.startswith((f'Revert "{title}"', f'Revert "{title} (#'))
         if named or commit.oid in reverting:
             evidence.append(f"and reverted by {commit.oid[:12]}")
@@ -139,6 +141,7 @@ def _unless_reverted(
 def _judge_broken(repo: Repository, timeline: PatchTimeline, at_ref: Verdict) -> Verdict:
     """Name the commit after the last state to which the patch applied, or say that it took it."""
     applies = timeline.states(*FINE)
+    # It applies at the end, or nowhere: then the conflict is older than the history.
     if at_ref.state != "conflict" or not applies or applies[-1] == len(timeline.commits):
         return at_ref
     commit = timeline.commits[applies[-1]]

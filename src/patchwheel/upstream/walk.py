@@ -1,4 +1,4 @@
-"""A series tried in memory on each state of upstream's files: nothing is bisected or checked out."""
+"""A series tried in memory on each state of upstream's files; nothing is checked out."""
 
 from __future__ import annotations
 
@@ -120,7 +120,8 @@ class PatchTimeline:
         return replay.still_has(self.patch.diffs, made, in_place=True) is not None
 
     def merges_to_nothing(self, repo: Repository, n: int) -> bool:
-        """Say whether a merge of the patch, from state n where it applies onto n + 1, changes nothing."""
+        """Say whether merging the patch from state n, where it applies, onto n + 1 is a no-op."""
+        # Commit n may have taken the patch beside other changes: then it matches nowhere.
         before, after = (self.walk.replay(at, range(self.number)) for at in (n, n + 1))
         base = dict(before.state)
         before.apply(self.patch)
@@ -141,6 +142,7 @@ class PatchTimeline:
         if not broken or self.applies(n, without=broken):
             return None
         patches = [self.walk.patches[number] for number in broken]
+        # Those that change the same files, if any do, are what it builds on.
         near = [p for p in patches if patch_paths(p) & patch_paths(self.patch)]
         return ", ".join(patch.name for patch in near or patches)
 
@@ -160,7 +162,7 @@ def _merges_to_ours(
 
 
 def _groups(patches: Sequence[Patch]) -> list[tuple[list[int], set[str]]]:
-    """Return the numbers of patches that share paths, directly or through others, and these paths."""
+    """Return the numbers of patches that share paths, directly or not, and these paths."""
     groups: list[tuple[list[int], set[str]]] = []
     for number, patch in enumerate(patches):
         numbers, paths = [number], patch_paths(patch)
