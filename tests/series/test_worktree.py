@@ -296,7 +296,7 @@ def test_a_repository_in_the_work_tree_is_refused(kit: Kit) -> None:
 
 def test_a_broken_state_is_not_a_work_tree(kit: Kit) -> None:
     tree = opened(kit)
-    state = kit.work / ".git" / "patchwheel.json"
+    state = kit.work / ".git" / "patchwheel-worktree.json"
     assert json.loads(state.read_text())["tree"] == tree.source.tree
     state.write_text("{")
     with pytest.raises(PatchError, match="not a work tree"):

@@ -29,7 +29,7 @@ BRANCH = "patchwheel"
 BASE = "refs/patchwheel/base"
 EXPORTED = "refs/patchwheel/exported"
 DEV = "refs/patchwheel/dev"
-STATE = "patchwheel.json"
+STATE = "patchwheel-worktree.json"
 WHO = "patchwheel <patchwheel>"
 FETCH = ("fetch", "-q", "--no-tags", "--no-write-fetch-head", "--force")
 # Attributes of the project must not change a byte between the source tree and the files.
