@@ -307,8 +307,9 @@ def test_a_patch_landed_if_what_it_removes_is_gone(upstream: Upstream, case: str
     assert verdict.commit.oid == took
 
 
-def test_where_a_file_went_is_told(upstream: Upstream) -> None:
-    upstream.commit("Move a", a=None, moved=LINES)
+@pytest.mark.parametrize("left", [None, b"from moved import *\n"])
+def test_where_a_file_went_is_told(upstream: Upstream, left: bytes | None) -> None:
+    upstream.commit("Move a", a=left, moved=LINES)
     verdict = upstream.verdict(mail(upstream.diff(with_line(30))))
     assert (verdict.state, verdict.moved) == ("conflict", "moved.txt")
 
