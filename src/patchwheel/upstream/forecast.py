@@ -78,14 +78,10 @@ def forecast(
     # One request and one process for all states: later ones share most files with earlier ones.
     fetch_blobs(oids)
     contents = repo.read(oids)
-
-    def read(wanted: Sequence[str]) -> Mapping[str, bytes]:
-        return {oid: contents[oid] for oid in wanted if oid in contents}
-
-    walk = Walk(patches, states, read)
+    walk = Walk(patches, states, lambda _oids: contents)
     # Once more among all files of the tip: messages name those that are like a missing one.
     files = repo.files(repo.tree_of(span.tip))
-    last = try_series(files, read, patches, walk.made)
+    last = try_series(files, walk.read, patches, walk.made)
     log = list(_log(repo, start, span.tip)) if patches else []
     verdicts = []
     for number, (patch, status) in enumerate(zip(patches, last, strict=True)):
