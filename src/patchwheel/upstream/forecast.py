@@ -81,7 +81,7 @@ def forecast(
     walk = Walk(patches, states, lambda _oids: contents)
     # Once more among all files of the tip: messages name those that are like a missing one.
     files = repo.files(repo.tree_of(span.tip))
-    last = try_series(files, walk.read, patches, walk.made)
+    last = try_series(files, walk.read, patches, walk.results)
     log = list(_log(repo, start, span.tip)) if patches else []
     verdicts = []
     for number, (patch, status) in enumerate(zip(patches, last, strict=True)):

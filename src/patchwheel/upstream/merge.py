@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal
 from patchwheel.kit.errors import MachineError
 from patchwheel.kit.repo import Blob, GitError, Repository
 from patchwheel.patch.lint import LINK, SUBMODULE
-from patchwheel.patch.simulate import Content, Replay
+from patchwheel.patch.simulate import Content, Simulation
 from patchwheel.series.status import try_patch
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ class _DryRun:
         """Merge a patch, the step between two commits; `tree` has the files after it, unmoved."""
         paths = patch_paths(patch)
         moved = {path: self.moved[path] for path in sorted(paths & self.moved.keys())}
-        before = Replay({}, self.repo.read, ())
+        before = Simulation({}, self.repo.read, ())
         before.state.update(read_contents(self.repo, self.tree, {*paths, *moved.values()}))
         ours = self.commit(self.tree, base)
         merged, stages = self.merge_commits(ours, theirs)

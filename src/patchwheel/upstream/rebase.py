@@ -17,7 +17,7 @@ from patchwheel.kit.files import rmtree, write_atomically
 from patchwheel.kit.repo import GitError, Repository
 from patchwheel.manifest.model import Sdist
 from patchwheel.patch.diff import Cursor, read_diffs
-from patchwheel.patch.simulate import Replay
+from patchwheel.patch.simulate import Simulation
 from patchwheel.series.worktree import (
     BASE,
     BRANCH,
@@ -338,6 +338,6 @@ def _file_with_removed_lines(repo: Repository) -> str | None:
     argv = ("diff-tree", "-p", "-M", "--binary", "--full-index", "REBASE_HEAD^", "REBASE_HEAD")
     diffs = list(read_diffs(Cursor(Path("REBASE_HEAD"), repo.git(*argv))))
     paths = {path for diff in diffs for path in (diff.old, diff.new) if path}
-    upstream = Replay({}, repo.read, ())
+    upstream = Simulation({}, repo.read, ())
     upstream.state.update(read_contents(repo, "HEAD", paths))
     return upstream.still_has(diffs, read_contents(repo, "REBASE_HEAD", paths))

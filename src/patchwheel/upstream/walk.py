@@ -6,7 +6,7 @@ import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from patchwheel.patch.simulate import Replay
+from patchwheel.patch.simulate import Simulation
 from patchwheel.series.status import FINE, try_patch
 from patchwheel.upstream.merge import patch_paths
 
@@ -45,10 +45,10 @@ def try_series(
 
     `made` has what each patch made of its files where it last applied, and is updated.
     """
-    replay = Replay(files, read, patches, home=made)
+    replay = Simulation(files, read, patches, earlier_results=made)
     statuses = [try_patch(replay, patch) for patch in patches]
     if made is not None:
-        made.update(replay.made)
+        made.update(replay.results)
     return statuses
 
 
@@ -65,12 +65,12 @@ class Walk:
         self.patches = patches
         self.states = states
         self.read = read
-        self.made: dict[str, Files] = {}
+        self.results: dict[str, Files] = {}
         self.statuses = list(self._follow())
 
     def _follow(self) -> Iterator[list[PatchStatus]]:
         groups = _groups(self.patches)
-        current = try_series(self.states[0], self.read, self.patches, self.made)
+        current = try_series(self.states[0], self.read, self.patches, self.results)
         yield current
         for before, after in itertools.pairwise(self.states):
             current = list(current)
@@ -79,14 +79,14 @@ class Walk:
                 # Most commits touch one group of patches: the others stay as they were.
                 if not paths.isdisjoint(changed):
                     group = [self.patches[number] for number in numbers]
-                    again = try_series(after, self.read, group, self.made)
+                    again = try_series(after, self.read, group, self.results)
                     for number, status in zip(numbers, again, strict=True):
                         current[number] = status
             yield current
 
-    def replay(self, n: int, numbers: Iterable[int]) -> Replay:
+    def replay(self, n: int, numbers: Iterable[int]) -> Simulation:
         """Return state n with those of some patches that apply to it."""
-        replay = Replay(self.states[n], self.read, self.patches)
+        replay = Simulation(self.states[n], self.read, self.patches)
         for number in numbers:
             try_patch(replay, self.patches[number])
         return replay
@@ -115,7 +115,7 @@ class PatchTimeline:
 
     def has_removed_lines(self, n: int) -> bool:
         """Say whether state n still has, in its place, what the patch removes."""
-        made = self.walk.made.get(self.patch.name, {})
+        made = self.walk.results.get(self.patch.name, {})
         replay = self.walk.replay(n, range(self.number))
         return replay.still_has(self.patch.diffs, made, in_place=True) is not None
 
