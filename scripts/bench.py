@@ -25,7 +25,8 @@ from patchwheel.kit.interpreter import find_interpreter
 from patchwheel.kit.progress import Quiet
 from patchwheel.kit.repo import Repository
 from patchwheel.kit.store import Store
-from patchwheel.manifest.model import Fork, load_manifest
+from patchwheel.manifest.load import load_manifest
+from patchwheel.manifest.model import Fork
 from patchwheel.series.apply import apply_series
 from patchwheel.series.files import load_series
 from patchwheel.source.fetch import Source

@@ -24,8 +24,8 @@ from patchwheel.environment.upstream_tests import select_tests
 from patchwheel.kit.interpreter import find_interpreter
 from patchwheel.kit.progress import Quiet
 from patchwheel.kit.store import Store, default_root
+from patchwheel.manifest.load import load_manifest
 from patchwheel.manifest.lock import load_lock
-from patchwheel.manifest.model import load_manifest
 from patchwheel.project import Project
 from patchwheel.series.patched import patched_tree
 

@@ -267,7 +267,7 @@ def run_upstream(
         report = Path(folder) / "report.xml"
         run_files(
             patched_tree(project, fork),
-            project.build(fork).survey,
+            project.build(fork).inventory,
             compose_for_tests(project, wheels),
             files,
             ["-q", "--tb=no", "-rN", f"--junitxml={report}", *words],

@@ -10,8 +10,8 @@ from patchwheel.kit.context import Context
 from patchwheel.kit.digest import digest
 from patchwheel.kit.errors import ManifestError
 from patchwheel.kit.transaction import recover
+from patchwheel.manifest.load import load_manifest
 from patchwheel.manifest.lock import load_lock
-from patchwheel.manifest.model import load_manifest
 
 if TYPE_CHECKING:
     import contextlib

@@ -13,14 +13,14 @@ from patchwheel.build.sandbox import Sandbox
 from patchwheel.kit import process
 from patchwheel.kit.distribution import Distribution
 from patchwheel.kit.errors import MachineError
+from patchwheel.manifest.inventory import BuildInventory
+from patchwheel.manifest.load import load_manifest
 from patchwheel.manifest.lock import (
     ForkBuild,
     ForkLock,
     Lock,
-    Survey,
     build_settings,
 )
-from patchwheel.manifest.model import load_manifest
 from tests.fixtures import support
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 def manifest(tmp_path: Path) -> Manifest:
     lines = f'version = "1.0"\nsdist = {{ filename = "x-1.0.tar.gz", sha256 = "{"0" * 64}" }}\n'
     path = support.make_manifest(
-        tmp_path, {"plain": lines, "heavy": lines + 'system = ["gfortran", "cuda"]\n'}
+        tmp_path, {"plain": lines, "heavy": lines + 'programs = ["gfortran", "cuda"]\n'}
     )
     return load_manifest(path)
 
@@ -162,7 +162,7 @@ def test_rocm_is_told_piece_by_piece_and_the_gpu_is_asked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lines = f'version = "1.0"\nsdist = {{ filename = "x-1.0.tar.gz", sha256 = "{"0" * 64}" }}\n'
-    path = support.make_manifest(tmp_path, {"amd": f'{lines}system = ["hipcc"]\n'})
+    path = support.make_manifest(tmp_path, {"amd": f'{lines}programs = ["hipcc"]\n'})
     manifest = load_manifest(path)
     root = tmp_path / "rocm"
     pieces = {f"include/{n}": "" for n in rocm.PIECES["hipfft"][:1]}
@@ -184,8 +184,8 @@ def test_rocm_is_told_piece_by_piece_and_the_gpu_is_asked_for(
 
 
 def lock_with(manifest: Manifest, *requirements: Distribution) -> Lock:
-    survey = Survey(verbatim={}, built=(), reads=frozenset())
-    build = ForkBuild(build_requires=requirements, base=None, survey=survey)
+    survey = BuildInventory(verbatim={}, built=(), reads=frozenset())
+    build = ForkBuild(build_requires=requirements, base=None, inventory=survey)
     heavy = ForkLock(
         pin=manifest.forks["heavy"].pin,
         settings=build_settings(manifest.forks["heavy"]),

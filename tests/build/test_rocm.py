@@ -31,7 +31,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def fork(tmp_path: Path, **env: str) -> Fork:
-    return Fork(name="gpu", version="1", patches=tmp_path, system=("hipcc",), env=env)
+    return Fork(name="gpu", version="1", patches=tmp_path, programs=("hipcc",), env=env)
 
 
 def test_a_complete_rocm_and_a_named_gpu_are_what_the_build_is_told(

@@ -20,8 +20,8 @@ from ruamel.yaml import YAML
 
 from patchwheel.ci import workflows
 from patchwheel.kit.errors import CheckError, ManifestError
+from patchwheel.manifest.load import load_manifest
 from patchwheel.manifest.lock import load_lock
-from patchwheel.manifest.model import load_manifest
 from tests.fixtures import support
 
 WORKFLOWS = sorted((support.ROOT / ".github/workflows").glob("*.yml"))
@@ -156,7 +156,7 @@ def test_pull_requests_are_grafted_and_only_releases_compile() -> None:
 def test_the_matrix_is_forks_by_pythons(tmp_path: Path) -> None:
     tables = {
         "one": 'version = "1.0"\nsdist = { filename = "one-1.0.tar.gz", sha256 = "%s" }\n',
-        "two": 'version = "1.0"\nsystem = ["cuda"]\nsdist = { filename = "two-1.0.tar.gz", sha256 = "%s" }\n',
+        "two": 'version = "1.0"\nprograms = ["cuda"]\nsdist = { filename = "two-1.0.tar.gz", sha256 = "%s" }\n',
     }
     path = support.make_manifest(tmp_path, {n: t % ("0" * 64) for n, t in tables.items()})
     edit(path, '"3.12"', '"3.12", "3.13"')

@@ -25,8 +25,8 @@ from patchwheel.kit import uv
 from patchwheel.kit.context import Context
 from patchwheel.kit.distribution import Distribution
 from patchwheel.kit.errors import CheckError, InputError, MachineError
+from patchwheel.manifest.load import load_manifest
 from patchwheel.manifest.lock import EnvironmentLock, Lock, environment_inputs
-from patchwheel.manifest.model import Manifest, load_manifest
 from patchwheel.source.index import IndexConfig
 from tests.fixtures.contexts import GivenProject, make_context
 from tests.fixtures.support import (
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
     from patchwheel.kit.interpreter import Interpreter
     from patchwheel.kit.store import Store
+    from patchwheel.manifest.model import Manifest
 
 PIN = f'version = "1.0"\nsdist = {{ filename = "x-1.0.tar.gz", sha256 = "{"0" * 64}" }}\n'
 CUPY = PIN + 'upstream-wheel = { distribution = "cupy-cuda13x" }\n'

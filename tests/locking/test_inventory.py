@@ -155,13 +155,13 @@ def bench(tmp_path: Path, store: Store, interpreter: Interpreter) -> Bench:
 def test_a_survey_finds_outputs_and_everything_that_is_read(bench: Bench) -> None:
     found = bench.survey(FILES)
     assert found.gap is None
-    assert found.survey.verbatim == {
+    assert found.inventory.verbatim == {
         "pw_demo/a.py": "a.py",
         "pw_demo/both.py": "both.py",
     }
-    assert found.survey.built == ("pw_demo/x.so",)
+    assert found.inventory.built == ("pw_demo/x.so",)
     # gen.py says none of helper.py and data/more.txt to ninja.
-    assert found.survey.reads == {
+    assert found.inventory.reads == {
         *("meson.build", "README.md", "both.py", "fast.h"),
         *("gen.py", "helper.py", "data/more.txt"),
     }
@@ -170,7 +170,7 @@ def test_a_survey_finds_outputs_and_everything_that_is_read(bench: Bench) -> Non
 def test_a_script_that_reads_pyproject_is_seen(bench: Bench) -> None:
     more = "open(sys.argv[1].replace('both.py', 'pyproject.toml')).close()\n"
     found = bench.survey({**FILES, "gen.py": FILES["gen.py"] + more})
-    assert "pyproject.toml" in found.survey.reads
+    assert "pyproject.toml" in found.inventory.reads
 
 
 def test_the_base_is_compared(bench: Bench) -> None:
@@ -178,8 +178,8 @@ def test_the_base_is_compared(bench: Bench) -> None:
     base |= {"pw_demo/x.so": "_cython_3_2_9\0 (NumPy 1.25)", "pw_demo.libs/a.so": ""}
     found = bench.survey(FILES, base)
     assert found.gap is None
-    assert found.survey.verbatim == {"pw_demo/a.py": "a.py"}
-    assert found.survey.built == ("pw_demo/both.py", "pw_demo/x.so")
+    assert found.inventory.verbatim == {"pw_demo/a.py": "a.py"}
+    assert found.inventory.built == ("pw_demo/both.py", "pw_demo/x.so")
     assert found.made_with == {"cython": "3.2.9", "numpy-target": "1.25"}
     other = bench.survey(FILES, {**base, "pw_demo/extra.py": ""})
     assert other.gap == "it has pw_demo/extra.py"
@@ -220,9 +220,9 @@ def test_another_backend_builds_and_nothing_of_it_is_a_copy(bench: Bench) -> Non
     files = {"pyproject.toml": text, "tools/own.py": backend, "a.py": ""}
     source = source_of(bench.folder, {**files, "ready.whl": wheel.read_bytes()}, FORK)
     found = survey_pin(bench.context, source, bench.env, base=None)
-    assert found.survey.verbatim == {}
-    assert found.survey.built == ("a.py",)
-    assert found.survey.reads == {"a.py", "ready.whl", "tools/own.py"}
+    assert found.inventory.verbatim == {}
+    assert found.inventory.built == ("a.py",)
+    assert found.inventory.reads == {"a.py", "ready.whl", "tools/own.py"}
 
 
 def test_libraries_reveal_their_makers(tmp_path: Path) -> None:
@@ -475,7 +475,7 @@ def test_a_real_meson_project(tmp_path: Path, interpreter: Interpreter, store: S
         for path in TINYEXT.rglob("*")
         if path.is_file()
     }
-    survey = survey_really(tmp_path, files, interpreter, store).survey
+    survey = survey_really(tmp_path, files, interpreter, store).inventory
     shipped = ("__init__.py", "pure.py", "scale.pxd", "data/weights.txt")
     assert survey.verbatim == {f"tinyext/{n}": f"src/tinyext/{n}" for n in shipped}
     assert "tinyext/units.py" in survey.built
@@ -561,7 +561,7 @@ def test_no_target_beside_the_build_is_run_for_a_project_that_brings_its_meson(
     assert "meson-internal__" not in log
     steps = re.findall(r"(?m)^\[\d+/\d+\] ([A-Z]\w+ \w+)", log)
     assert sorted(steps) == ["Generating late", "Generating table", "Generating units"]
-    survey = found.survey
+    survey = found.inventory
     assert survey.verbatim == {"pw_demo/a.py": "a.py"}
     assert survey.built == ("pw_demo/late.py", "pw_demo/table.py")
     assert survey.opened["gen.py"] == {"units.csv"}
@@ -585,7 +585,7 @@ def test_a_real_setuptools_project(tmp_path: Path, interpreter: Interpreter, sto
         "pw/fast.c": "this does not compile",
         "tests/test_pw.py": "",
     }
-    survey = survey_really(tmp_path, files, interpreter, store).survey
+    survey = survey_really(tmp_path, files, interpreter, store).inventory
     # setuptools itself ships the sources of extension modules that lie in a package.
     shipped = ("pw/__init__.py", "pw/fast.c", "pw/x.json")
     assert survey.verbatim == {n: n for n in shipped}

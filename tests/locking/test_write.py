@@ -10,8 +10,9 @@ from patchwheel.kit.store import Store
 from patchwheel.locking import resolve
 from patchwheel.locking.inventory import Surveyed
 from patchwheel.locking.write import write_lock
-from patchwheel.manifest.lock import Lock, Survey, load_lock
-from patchwheel.manifest.model import load_manifest
+from patchwheel.manifest.inventory import BuildInventory
+from patchwheel.manifest.load import load_manifest
+from patchwheel.manifest.lock import Lock, load_lock
 from patchwheel.source.index import IndexConfig
 from patchwheel.source.simple import IndexFile
 from patchwheel.source.upstream_wheel import choose_wheel
@@ -49,7 +50,7 @@ name = "{name}"
 version = "1.0"
 dependencies = ["pw-needed"]
 """
-SURVEY = Survey(verbatim={"a.py": "a.py"}, built=(), reads=frozenset({"small.py"}))
+INVENTORY = BuildInventory(verbatim={"a.py": "a.py"}, built=(), reads=frozenset({"small.py"}))
 X86 = "manylinux_2_28_x86_64"
 
 
@@ -141,7 +142,7 @@ class Site:
         assert (environment / "bin" / "python").exists()
         self.surveyed.append(source.fork.name)
         made_with = {"cython": "3.2.4", "cuda": "13.2"} if base else {}
-        return Surveyed(survey=SURVEY, made_with=made_with, gap=self.gap)
+        return Surveyed(inventory=INVENTORY, made_with=made_with, gap=self.gap)
 
 
 @pytest.fixture(scope="module")
@@ -177,7 +178,7 @@ def test_everything_that_is_not_ours_is_pinned(site: Site) -> None:
         sha256(site.upstream),
     )
     assert build.base.made_with == {"cython": "3.2.4", "cuda": "13.2"}
-    assert build.survey == SURVEY
+    assert build.inventory == INVENTORY
     assert build.needs == ()
     assert two.builds[site.interpreter.python].needs == ("pw-one",)
     assert len(one.tree) == 40

@@ -1,38 +1,36 @@
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from patchwheel.kit.distribution import Distribution
 from patchwheel.kit.errors import MachineError, ManifestError
-from patchwheel.manifest import lock as lock_module
+from patchwheel.manifest.inventory import BuildInventory
+from patchwheel.manifest.load import load_manifest
 from patchwheel.manifest.lock import (
     BaseWheel,
     EnvironmentLock,
     ForkBuild,
     ForkLock,
     Lock,
-    Survey,
     build_settings,
     environment_inputs,
     load_lock,
     save_lock,
 )
-from patchwheel.manifest.model import Manifest, load_manifest
 from tests.fixtures.support import make_manifest
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from patchwheel.manifest.model import Manifest
+
 SHA = "5" * 64
 NUMPY = Distribution(name="numpy", version="2.5.5", hashes=("1" * 64, "2" * 64))
 CYTHON = Distribution(name="cython", version="3.2.4", hashes=("3" * 64,))
-SURVEY = Survey(
+INVENTORY = BuildInventory(
     verbatim={
         "tiny/__init__.py": "src/tiny/__init__.py",
         "tiny/sub/data.txt": "src/tiny/sub/data.txt",
@@ -55,7 +53,7 @@ def lock(manifest: Manifest) -> Lock:
     build = ForkBuild(
         build_requires=(CYTHON, NUMPY),
         base=BaseWheel(filename="tiny.whl", sha256=SHA, made_with={"cython": "3.2.4"}),
-        survey=SURVEY,
+        inventory=INVENTORY,
     )
     return Lock(
         path=manifest.lock_path,
@@ -92,10 +90,10 @@ def test_the_same_lock_is_the_same_bytes_in_whatever_order_it_came(lock: Lock) -
     shuffled = replace(
         build,
         build_requires=(replace(NUMPY, hashes=NUMPY.hashes[::-1]), CYTHON),
-        survey=replace(
-            SURVEY,
-            verbatim=dict(list(SURVEY.verbatim.items())[::-1]),
-            built=SURVEY.built[::-1],
+        inventory=replace(
+            INVENTORY,
+            verbatim=dict(list(INVENTORY.verbatim.items())[::-1]),
+            built=INVENTORY.built[::-1],
         ),
     )
     builds = {"3.13": tiny.builds["3.13"], "3.12": shuffled}
@@ -112,36 +110,15 @@ def test_the_lock_reads_well_in_a_review(lock: Lock) -> None:
     assert text.endswith("}\n")
 
 
-NAMES = st.text("ab_.-é ", min_size=1, max_size=4).filter(lambda n: n not in {".", ".."})
-PATHS = st.lists(NAMES, min_size=1, max_size=4).map("/".join)
-
-
-@given(
-    verbatim=st.dictionaries(PATHS, PATHS, max_size=8),
-    built=st.sets(PATHS, max_size=5),
-    reads=st.frozensets(PATHS, max_size=8),
-)
-def test_every_survey_survives_folding(
-    verbatim: dict[str, str], built: set[str], reads: frozenset[str]
-) -> None:
-    survey = Survey(verbatim=verbatim, built=tuple(sorted(built)), reads=reads)
-    build = ForkBuild(build_requires=(), base=None, survey=survey)
-    data = json.loads(lock_module._pretty(lock_module._build_out(build)))
-    found = lock_module._build(data).survey
-    assert found.verbatim == verbatim
-    assert set(found.built) == built
-    assert found.reads == reads
-
-
 def test_the_entry_of_a_fork_is_for_its_pin_and_a_python(lock: Lock, manifest: Manifest) -> None:
     tiny = manifest.forks["tiny"]
-    assert lock.fork(tiny, "3.12").survey == SURVEY
+    assert lock.fork(tiny, "3.12").inventory == INVENTORY
     assert lock.tree(tiny) == "a" * 40
     stale = [
         (replace(tiny, name="other"), "3.12", "other has no entry"),
         (tiny, "3.14", "has no entry for Python 3.14"),
-        (replace(tiny, version="1.1"), "3.12", "is for another pin"),
-        (replace(tiny, env={"A": "1"}), "3.12", "is for other build settings"),
+        (replace(tiny, version="1.1"), "3.12", "was locked for another pin"),
+        (replace(tiny, env={"A": "1"}), "3.12", "was locked for other build settings"),
         (replace(tiny, config_settings={"a": ("b",)}), "3.12", "other build settings"),
         (replace(tiny, upstream_wheel=None), "3.12", "other build settings"),
     ]
@@ -157,7 +134,7 @@ def test_the_environment_is_for_the_manifests_requirements(lock: Lock, manifest:
     with pytest.raises(ManifestError, match=r"no entry for Python 3\.13"):
         lock.environment(manifest, "3.13")
     spec = replace(manifest.environment, requires=("numpy<2",))
-    with pytest.raises(ManifestError, match="is for other requirements"):
+    with pytest.raises(ManifestError, match="was locked for other requirements"):
         lock.environment(replace(manifest, environment=spec), "3.12")
 
 
@@ -166,12 +143,14 @@ def test_the_environment_is_for_the_manifests_requirements(lock: Lock, manifest:
     [
         ("", "is not valid JSON"),
         ("<<<<<<< ours", "is not valid JSON"),
-        ("[]", "is of another schema"),
-        ('{"schema": 99}', "is of another schema"),
-        ('{"schema": 2}', "lacks or misplaces 'environment'"),
-        ('{"schema": 2, "environment": {}, "forks": []}', "lacks or misplaces"),
-        ('{"schema": 2, "environment": {"3.12": 1}, "forks": {}}', "lacks or misplaces"),
-        ('{"schema": 2, "environment": {}, "forks": {"a": {"pin": {}, "tree": "", "commit": null, "patches": {}, "builds": {"3.12": {"base": {}}}}}}', "lacks or misplaces"),
+        ("[]", "has another schema"),
+        ('{"schema": 99}', "has another schema"),
+        ('{"schema": 2}', "is damaged: environment is missing"),
+        ('{"schema": 2, "environment": {}, "forks": []}', "is damaged: forks is not a table"),
+        ('{"schema": 2, "environment": {"3.12": 1}, "forks": {}}', r"is damaged: environment\.3\.12 is not a table"),
+        ('{"schema": 2, "environment": {"3.12": {"inputs": 1, "packages": [["a"]], "groups": {}}}, "forks": {}}', r"environment\.3\.12\.inputs is 1 \(and 1 more problem\)"),
+        ('{"schema": 2, "environment": {"3.12": {"inputs": "", "packages": [["a", "1", 2]], "groups": {}}}, "forks": {}}', r"packages is \['a', '1', 2\]"),
+        ('{"schema": 2, "environment": {}, "forks": {"a": {"pin": {}, "tree": "", "commit": null, "patches": {}, "builds": {"3.12": {"base": {}}}}}}', "is damaged: forks.a.settings is missing"),
     ],
 )  # fmt: skip
 def test_a_damaged_lock_is_one_error_that_says_how_to_get_another(

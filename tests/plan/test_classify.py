@@ -4,9 +4,9 @@ import pytest
 
 from patchwheel.kit.repo import Blob, Change
 from patchwheel.plan.classify import arrange, judge
-from tests.fixtures.grafts import SURVEY
+from tests.fixtures.grafts import INVENTORY
 
-FACTS = arrange(SURVEY)
+FACTS = arrange(INVENTORY)
 
 
 def effect(path: str, status: str = "M", new_mode: str = "100644") -> str:

@@ -11,7 +11,7 @@ from patchwheel.manifest.model import UpstreamWheel
 from patchwheel.plan import plan as plan_module
 from patchwheel.plan.base import Base
 from tests.fixtures import support
-from tests.fixtures.grafts import BUILT, FILES, PYPROJECT, SURVEY, Bench, GivenPlanner
+from tests.fixtures.grafts import BUILT, FILES, INVENTORY, PYPROJECT, Bench, GivenPlanner
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,7 +33,7 @@ def test_a_python_change_is_a_graft_that_names_its_patch(bench: Bench) -> None:
     (output,) = plan.outputs
     assert (output.path, output.source) == ("pw_demo/a.py", A)
     assert output.why == "0002.patch"
-    assert plan.taken == len(SURVEY.verbatim) + len(SURVEY.built) + 1 - 1
+    assert plan.taken == len(INVENTORY.verbatim) + len(INVENTORY.built) + 1 - 1
     (note,) = plan.why
     assert "docs/index.md" in note
     assert "0001.patch" in note
@@ -93,7 +93,7 @@ def test_made_again_nothing_is_opened(bench: Bench, monkeypatch: pytest.MonkeyPa
 def test_another_lock_is_another_question(bench: Bench) -> None:
     tree = bench.patched({A: "one = 2\n"})
     assert bench.plan(tree=tree).route == "graft"
-    bench.survey = replace(SURVEY, reads=SURVEY.reads | {A})
+    bench.inventory = replace(INVENTORY, reads=INVENTORY.reads | {A})
     assert bench.plan(tree=tree).route == "compile"
 
 
@@ -107,7 +107,7 @@ def test_a_base_of_another_build(bench: Bench) -> None:
 
 
 def test_a_base_that_lacks_an_output(bench: Bench) -> None:
-    bench.survey = replace(SURVEY, built=(BUILT, "pw_demo/_slow.so"))
+    bench.inventory = replace(INVENTORY, built=(BUILT, "pw_demo/_slow.so"))
     plan = bench.plan()
     assert "it lacks pw_demo/_slow.so" in plan.why[0]
     assert "more" not in plan.why[0]
@@ -146,7 +146,7 @@ def test_changes_of_pyproject(bench: Bench, text: str, route: str, why: str) -> 
     if not why:
         (output,) = plan.outputs
         assert (output.path, output.source) == ("METADATA", "pyproject.toml")
-        assert plan.taken == len(SURVEY.verbatim) + 2
+        assert plan.taken == len(INVENTORY.verbatim) + 2
 
 
 def test_a_removed_pyproject(bench: Bench) -> None:
@@ -154,12 +154,12 @@ def test_a_removed_pyproject(bench: Bench) -> None:
 
 
 def test_a_pyproject_that_a_script_reads(bench: Bench) -> None:
-    bench.survey = replace(SURVEY, reads=SURVEY.reads | {"pyproject.toml"})
+    bench.inventory = replace(INVENTORY, reads=INVENTORY.reads | {"pyproject.toml"})
     assert "the build reads it" in bench.plan({"pyproject.toml": PYPROJECT + "#"}).why[0]
 
 
 def test_requirements_that_something_else_made(bench: Bench) -> None:
-    files = {w: FILES[s] for w, s in SURVEY.verbatim.items()} | {BUILT: ""}
+    files = {w: FILES[s] for w, s in INVENTORY.verbatim.items()} | {BUILT: ""}
     bench.base_path = support.make_wheel(
         bench.folder / "odd", "pw-demo", "1.0", files, requires=["odd"]
     )

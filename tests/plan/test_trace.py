@@ -12,7 +12,7 @@ import pytest
 from patchwheel.build.configure import Configured, Observed
 from patchwheel.build.ninja import Edge
 from patchwheel.kit.repo import Repository
-from patchwheel.manifest.lock import Survey
+from patchwheel.manifest.inventory import BuildInventory
 from patchwheel.plan import trace as trace_module
 from patchwheel.plan.trace import TraceResult, trace_changes
 
@@ -49,7 +49,7 @@ EDGES = (
     Edge(outputs=("//pw/fast.so",), inputs=("pw/fast.pyx",), command="cython"),
     Edge(outputs=("//pw/other.so",), inputs=("pw/other.c",), command="c_COMPILER"),
 )
-SURVEY = Survey(
+INVENTORY = BuildInventory(
     verbatim={"pw/a.py": "pw/a.py", "pw/odr/__init__.py": "pw/odr/__init__.py"},
     built=(SO, OTHER, "pw/odr/deep.so", "pw/b.py"),
     reads=frozenset({"meson.build", "pw/fast.pyx", "tools/secret.json"}),
@@ -109,7 +109,7 @@ class Bench:
         self.configured[new] = given
         source = SimpleNamespace(git_dir=self.repo.git_dir, tree=self.pin, fork=None)
         inputs = SimpleNamespace(
-            build=SimpleNamespace(survey=SURVEY),
+            build=SimpleNamespace(inventory=INVENTORY),
             context=SimpleNamespace(store=self.store),
             environment=self.environment,
         )

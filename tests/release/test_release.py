@@ -29,8 +29,8 @@ from patchwheel.kit.errors import CheckError
 from patchwheel.kit.interpreter import find_interpreter, uv_bin
 from patchwheel.kit.store import Store
 from patchwheel.kit.uv import index_arguments, make_venv
+from patchwheel.manifest.load import load_manifest
 from patchwheel.manifest.lock import load_lock
-from patchwheel.manifest.model import load_manifest
 from patchwheel.release.check import inspect, make_index
 from patchwheel.source.index import load_index_config
 from patchwheel.wheelfile.archive import make_entry, write_archive
@@ -51,11 +51,11 @@ VARIANTS = {
 
 [forks.tinyset.variants.fast]
 upstream-wheel = { distribution = "tinyset-fast" }
-demands = ["TINY_TARGET"]
+required-env = ["TINY_TARGET"]
 
 [forks.tinyset.variants.other]
 upstream-wheel = { distribution = "tinyset-other" }
-system = ["no-such-compiler"]
+programs = ["no-such-compiler"]
 """
 }
 

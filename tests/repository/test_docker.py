@@ -219,7 +219,7 @@ def test_the_manifest_for_rocm_is_the_projects_with_another_cupy(
     cupy, other = ours["forks"].pop("cupy"), made["forks"].pop("cupy")
     assert made == ours
     changed = {k for k in {*cupy, *other} if cupy.get(k) != other.get(k)}
-    assert changed == {"variants", "system", "build-requires", "env", "upstream-wheel"}
+    assert changed == {"variants", "programs", "build-requires", "env", "upstream-wheel"}
     variant = cupy["variants"]["rocm7"]
     assert other["upstream-wheel"] == variant["upstream-wheel"]
     assert variant["env"].items() <= other["env"].items()
@@ -227,8 +227,8 @@ def test_the_manifest_for_rocm_is_the_projects_with_another_cupy(
 
 
 def test_the_lock_for_rocm_fits_its_manifest(tmp_path: Path) -> None:
+    from patchwheel.manifest.load import load_manifest
     from patchwheel.manifest.lock import load_lock
-    from patchwheel.manifest.model import load_manifest
 
     subprocess.run([sys.executable, DOCKER / "for_rocm.py"], cwd=tmp_path, check=True)
     manifest = load_manifest(tmp_path / "forks.toml")

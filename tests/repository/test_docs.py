@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import tomllib
 from pathlib import Path
@@ -11,6 +10,7 @@ import click
 import pytest
 
 from patchwheel.cli.main import cli
+from patchwheel.manifest.schema import REFERENCE, TABLES, key_table, with_tables
 
 ROOT = Path(__file__).parent.parent.parent
 DOCUMENTS = [
@@ -62,20 +62,10 @@ def test_links_between_documents_lead_somewhere() -> None:
 
 
 def test_the_manifest_reference_has_exactly_the_keys_of_the_schema() -> None:
-    schema = json.loads((ROOT / "src/patchwheel/manifest/forks.schema.json").read_text())
-    environment = schema["properties"]["environment"]["properties"]
-    fork = next(iter(schema["$defs"].values())) if "$defs" in schema else None
-    tables = schema["properties"]["forks"]
-    fork = tables.get("additionalProperties") or next(iter(tables["patternProperties"].values()))
-    if "$ref" in fork:
-        fork = schema["$defs"][fork["$ref"].rpartition("/")[2]]
-    text = TEXTS["docs/reference/manifest.md"]
-    named = {
-        key
-        for row in re.findall(r"^\| (`[^|]*) \|", text, re.MULTILINE)
-        for key in re.findall(r"`([a-z-]+)`", row)
-    }
-    assert named == set(environment) | set(fork["properties"])
+    text = TEXTS[REFERENCE.as_posix()]
+    assert with_tables(text) == text
+    for record in TABLES.values():
+        assert key_table(record) in text
 
 
 def test_what_ci_runs_are_the_commands_of_the_readme() -> None:

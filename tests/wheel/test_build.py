@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from patchwheel.manifest.model import Fork
 
 FORKS = [
-    cast("Fork", SimpleNamespace(name=name, locked_as=name)) for name in ("one", "two", "three")
+    cast("Fork", SimpleNamespace(name=name, lock_key=name)) for name in ("one", "two", "three")
 ]
 
 
@@ -32,7 +32,7 @@ class Run:
 
     def wheel(self, _project: object, fork: Fork, *, made: dict[str, Any], **_: object) -> None:
         self.make(fork.name)
-        made[fork.locked_as] = fork.name
+        made[fork.lock_key] = fork.name
 
     def build(self, **options: bool) -> list[str]:
         project = cast("Any", SimpleNamespace(lock=None, context=None))

@@ -22,7 +22,8 @@ from patchwheel.kit.distribution import Distribution
 from patchwheel.kit.errors import BuildError, CheckError, MachineError, ManifestError
 from patchwheel.kit.repo import Repository
 from patchwheel.kit.store import Store
-from patchwheel.manifest.lock import ForkBuild, Survey
+from patchwheel.manifest.inventory import BuildInventory
+from patchwheel.manifest.lock import ForkBuild
 from patchwheel.manifest.model import Fork, UpstreamWheel
 from patchwheel.source.index import IndexConfig, load_index_config
 from patchwheel.wheel.compile import compile_wheel
@@ -111,9 +112,9 @@ class Bench:
 
     @property
     def build(self) -> ForkBuild:
-        survey = Survey(verbatim={}, built=(), reads=frozenset())
+        survey = BuildInventory(verbatim={}, built=(), reads=frozenset())
         found = self.requires or tuple(locked(wheel) for wheel in self.tools)
-        return ForkBuild(build_requires=found, base=None, survey=survey)
+        return ForkBuild(build_requires=found, base=None, inventory=survey)
 
     def plan(self, files: Mapping[str, str]) -> Plan:
         git_dir = self.folder / "git"
@@ -257,7 +258,7 @@ pathlib.Path("/usr/x").write_text("")
 def test_a_missing_compiler_stops_before_anything_starts(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bench.fork = replace(FORK, system=("pw-no-such-fortran",))
+    bench.fork = replace(FORK, programs=("pw-no-such-fortran",))
     with pytest.raises(MachineError, match="pw-no-such-fortran is not installed") as caught:
         bench.compile({})
     assert "doctor" in str(caught.value)
@@ -308,7 +309,7 @@ def test_the_systems_cuda_is_seen_and_counted(
     (toolkit / "bin" / "nvcc").chmod(0o755)
     monkeypatch.setenv("CUDA_HOME", str(toolkit))
     monkeypatch.setattr(cuda, "lacking", lambda _toolkit: [])
-    bench.fork = replace(FORK, system=("cuda",), env={"CFLAGS": "-O1"})
+    bench.fork = replace(FORK, programs=("cuda",), env={"CFLAGS": "-O1"})
     act = "import os; print(os.listdir(os.environ['CUDA_PATH']))"
     done = bench.compile({"act.py": act})
     text = made_in(done)

@@ -17,7 +17,7 @@ from patchwheel.wheel import make as wheel_module
 from patchwheel.wheel.make import finish, unpack
 from patchwheel.wheelfile.read import check_record, read_wheel
 from tests.fixtures import support
-from tests.fixtures.grafts import BUILT, FILES, SURVEY, TAG, Bench
+from tests.fixtures.grafts import BUILT, FILES, INVENTORY, TAG, Bench
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -108,7 +108,7 @@ def test_a_base_that_was_built_here_is_labelled_anew(bench: Bench) -> None:
 def test_the_data_folder_is_renamed(bench: Bench) -> None:
     script = "pw_demo-1.0.data/scripts/demo"
     bench.base_path = bench.wheel(name="data")
-    bench.survey = replace(SURVEY, built=(BUILT, script))
+    bench.inventory = replace(INVENTORY, built=(BUILT, script))
     built = bench.make(bench.plan())
     assert f"pw_demo-{built.version}.data/scripts/demo" in read_wheel(built.path).entries
     base = Base(kind="built", path=built.path, sha256=built.sha256)
@@ -140,7 +140,7 @@ def compiled(
     """Let a compile give the outputs of the survey, with changes."""
 
     def compile_wheel(*_args: object, out: Path, **_options: object) -> object:
-        files = {w: FILES[s] for w, s in SURVEY.verbatim.items()} | {BUILT: "made"}
+        files = {w: FILES[s] for w, s in INVENTORY.verbatim.items()} | {BUILT: "made"}
         files = {n: t for n, t in {**files, **changes}.items() if t is not None}
         wheel = support.make_wheel(out, "pw-demo", "1.0", files, tag=TAG)
         return SimpleNamespace(wheel=wheel, record=MADE)

@@ -27,7 +27,7 @@ NONE = sandbox.Sandbox(level="none")
 
 
 def test_a_file_that_the_build_did_not_make_is_named(tmp_path: Path) -> None:
-    fork = SimpleNamespace(name="pw-demo", locked_as="pw-demo")
+    fork = SimpleNamespace(name="pw-demo", lock_key="pw-demo")
     session = cast("Any", SimpleNamespace(fork=fork, log=tmp_path / "log"))
     with pytest.raises(BuildError, match=r"pw-demo: its build did not make pw/x\.so"):
         remake._read(session, tmp_path, "//pw/x.so")

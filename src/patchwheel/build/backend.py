@@ -248,7 +248,7 @@ def open_session(
     if tools is None:
         tools = toolchain.identify(compilers(fork), store=store)
     toolkit = None
-    if CUDA in fork.system:
+    if CUDA in fork.programs:
         toolkit = cuda.complete_toolkit(site_packages(environment))
     read = [context.interpreter.path.parent.parent]
     programs = [tool.program for tool in tools.values()]
@@ -256,7 +256,7 @@ def open_session(
     read += [p.parent.parent for one in programs for p in (one, one.resolve())]
     if toolkit and not toolkit.is_relative_to(environment):
         read.append(toolkit)
-    if HIPCC in fork.system:
+    if HIPCC in fork.programs:
         read.append(rocm.home(fork))
     level = detect_sandbox(context.sandbox)
     with open_build_dir(
@@ -273,7 +273,7 @@ def open_session(
             for key, value in cuda.variables(seen).items():
                 variables[key] = f"{variables.get(key, '')} {value}".strip()
             variables["PATH"] = f"{seen}/bin:{variables['PATH']}"
-        if HIPCC in fork.system:
+        if HIPCC in fork.programs:
             variables |= rocm.variables(fork)
         for key, value in {**fork.env, **required_variables(fork)}.items():
             variables[key] = value.replace("{jobs}", str(workers))
@@ -310,7 +310,7 @@ def rename_project(tree: Path, fork: Fork) -> None:
 
 
 def compilers(fork: Fork) -> list[str]:
-    return [*toolchain.ALWAYS, *(name for name in fork.system if name != CUDA)]
+    return [*toolchain.ALWAYS, *(name for name in fork.programs if name != CUDA)]
 
 
 def check_machine(fork: Fork, *, store: Store) -> None:
@@ -321,13 +321,13 @@ def check_machine(fork: Fork, *, store: Store) -> None:
 
 def required_variables(fork: Fork) -> dict[str, str]:
     """Return the variables that the fork demands; raises MachineError for one that is not set: none is guessed."""
-    if unset := [name for name in fork.demands if not os.environ.get(name)]:
+    if unset := [name for name in fork.required_env if not os.environ.get(name)]:
         raise MachineError(
-            f"{fork.locked_as}: {' and '.join(unset)} must be set",
-            expected="what to build for, as forks.toml demands; it is never guessed from this machine",
+            f"{fork.lock_key}: {' and '.join(unset)} must be set",
+            expected="what to build for: `required-env` in forks.toml names it, nothing is guessed",
             hint=f"set {unset[0]}, such as {unset[0]}=VALUE, and run the command again",
         )
-    return {name: os.environ[name] for name in fork.demands}
+    return {name: os.environ[name] for name in fork.required_env}
 
 
 def _variables(build_dir: BuildDir, tools: Mapping[str, Tool], epoch: int) -> dict[str, str]:

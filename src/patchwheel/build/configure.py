@@ -143,15 +143,15 @@ def can_follow(source: Source) -> bool:
 
 def without_missing_tools(fork: Fork) -> Fork:
     """Return the fork as a graft builds it here: without the tools that it can do without and this machine lacks."""
-    gone = [tool for tool in toolchain.missing(compilers(fork)) if tool in fork.lacking]
+    gone = [tool for tool in toolchain.missing(compilers(fork)) if tool in fork.without]
     settings = dict(fork.config_settings)
     for tool in gone:
-        for key, value in fork.lacking[tool].items():
+        for key, value in fork.without[tool].items():
             old, new = settings.get(key, ()), value
             lists = [(v,) if isinstance(v, str) else v for v in (old, new)]
             settings[key] = (*lists[0], *lists[1])
-    system = tuple(tool for tool in fork.system if tool not in gone)
-    return replace(fork, config_settings=settings, system=system)
+    programs = tuple(tool for tool in fork.programs if tool not in gone)
+    return replace(fork, config_settings=settings, programs=programs)
 
 
 def configure(tree: str, source: Source, inputs: BuildInputs) -> Configured:

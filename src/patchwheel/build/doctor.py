@@ -137,9 +137,9 @@ def _fork(fork: Fork, lock: Lock | None) -> Iterator[Finding]:
             fix = toolchain.install_command([name])
             detail = "not found; a graft does without it"
             yield _finding(name, detail, fix, fork=fork.name)
-    if CUDA in fork.system:
+    if CUDA in fork.programs:
         yield _cuda(fork, lock)
-    if HIPCC in fork.system:
+    if HIPCC in fork.programs:
         yield from _rocm(fork)
 
 

@@ -68,7 +68,7 @@ class BuildInputs:
         tools = dict(self.compilers)
         tools["python"] = toolchain.identify_program("python", [str(python)], python, store=store)
         locked = {name_of(d.name) for d in self.build.build_requires}
-        if CUDA in self.fork.system and cuda.COMPILER not in locked:
+        if CUDA in self.fork.programs and cuda.COMPILER not in locked:
             nvcc = cuda.complete_toolkit() / "bin" / "nvcc"
             tools["nvcc"] = toolchain.identify_program("nvcc", [str(nvcc)], nvcc, store=store)
         return tools
@@ -92,11 +92,11 @@ class BuildInputs:
         # A wheel from a weaker sandbox must never answer for one from a stronger.
         level = detect_sandbox(self.context.sandbox).level
         flags: list[object] = [RECIPE, build_settings(self.fork), self.epoch, level]
-        if CUDA in self.fork.system:
+        if CUDA in self.fork.programs:
             flags.append(cuda.LAYOUT)
-        if self.fork.demands:
+        if self.fork.required_env:
             flags.append(required_variables(self.fork))
-        if HIPCC in self.fork.system:
+        if HIPCC in self.fork.programs:
             flags.append(rocm.target(self.fork))
         return {
             "env": env_key(self.build.build_requires, self.context.interpreter.tag),

@@ -14,7 +14,7 @@ from patchwheel.kit.digest import digest
 from patchwheel.kit.errors import CheckError, ManifestError
 from patchwheel.kit.files import write_atomically
 from patchwheel.manifest.lock import build_settings
-from patchwheel.manifest.toml_reader import near
+from patchwheel.manifest.toml import did_you_mean
 from patchwheel.plan.plan import RECIPE
 from patchwheel.series.files import load_series
 
@@ -76,7 +76,7 @@ def cells(manifest: Manifest) -> list[Cell]:
     """Return all cells. Upstream's tests of a fork for CUDA need a GPU, and so have none."""
     pythons, forks = manifest.environment.python, manifest.forks.values()
     names = tuple(manifest.forks)
-    tested = tuple(f.name for f in forks if CUDA not in f.system)
+    tested = tuple(f.name for f in forks if CUDA not in f.programs)
     watched = tuple(f.name for f in forks if f.git)
 
     def each(kind: str, minutes: int, *, variants: bool) -> list[Cell]:
@@ -111,7 +111,7 @@ def find(manifest: Manifest, name: str) -> Cell:
     known = {cell.name: cell for cell in cells(manifest)}
     if name not in known:
         raise ManifestError(
-            f"the matrix has no cell {name!r}{near(name, list(known))}",
+            f"the matrix has no cell {name!r}{did_you_mean(name, known)}",
             where=manifest.path,
             expected=f"one of {', '.join(known)}",
         )
@@ -143,13 +143,13 @@ def _image(fork: Fork) -> str:
     from packaging.requirements import Requirement
 
     requires = {Requirement(text).name for text in fork.build_requires}
-    if CUDA in fork.system and "cuda-toolkit" not in requires:
+    if CUDA in fork.programs and "cuda-toolkit" not in requires:
         raise ManifestError(
-            f"{fork.locked_as} needs a CUDA toolkit, and CI has none",
+            f"{fork.lock_key} needs a CUDA toolkit, and CI has none",
             expected="cuda-toolkit among its build-requires: the toolkit is then made of wheels",
             hint="add it to forks.toml, run `patchwheel lock`, then `patchwheel ci`",
         )
-    return next((IMAGES[name] for name in fork.system if name in IMAGES), "")
+    return next((IMAGES[name] for name in fork.programs if name in IMAGES), "")
 
 
 def _inputs(fork: Fork, lock: Lock, python: str) -> list[object]:
@@ -162,12 +162,12 @@ def _inputs(fork: Fork, lock: Lock, python: str) -> list[object]:
 
 def workflows(manifest: Manifest) -> dict[Path, str]:
     """Return the workflows' text by path."""
-    for fork in manifest.every:
+    for fork in manifest.all_variants:
         _image(fork)
-    programs = {name for fork in manifest.every for name in fork.system}
+    programs = {name for fork in manifest.all_variants for name in fork.programs}
     packages = [PACKAGES["apt"].get(name, name) for name in programs - {CUDA, *IMAGES}]
     # What a variant demands is the repository's to say: a variable of its settings.
-    demands = sorted({name for fork in manifest.every for name in fork.demands})
+    demands = sorted({name for fork in manifest.all_variants for name in fork.required_env})
     values = {
         **ACTIONS,
         "cells": "\n".join(f"#   {cell.name}" for cell in cells(manifest)),

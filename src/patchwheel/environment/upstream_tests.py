@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from patchwheel.build.inputs import OwnWheel
     from patchwheel.environment.compose import Environment
     from patchwheel.kit.store import Store
-    from patchwheel.manifest.lock import Survey
+    from patchwheel.manifest.inventory import BuildInventory
     from patchwheel.manifest.model import Fork
     from patchwheel.project import Project
     from patchwheel.series.apply import PatchedTree
@@ -62,7 +62,7 @@ def run_tests(
     """
     environment = compose_for_tests(project, wheels)
     tree = patched_tree(project, fork, dev=dev)
-    survey = project.build(fork).survey
+    survey = project.build(fork).inventory
     files = select_tests(tree)
     if not files:
         raise CheckError(
@@ -77,7 +77,7 @@ def run_tests(
 
 def run_files(
     tree: PatchedTree,
-    survey: Survey,
+    survey: BuildInventory,
     environment: Environment,
     files: Sequence[str],
     arguments: Sequence[str],

@@ -12,7 +12,7 @@ from patchwheel.build.backend import open_session
 from patchwheel.build.configure import observe
 from patchwheel.kit.digest import blob_id
 from patchwheel.kit.repo import Repository
-from patchwheel.manifest.lock import Survey
+from patchwheel.manifest.inventory import BuildInventory
 from patchwheel.plan.base import base_mismatch
 from patchwheel.wheel.fit import CYTHON, NUMPY
 from patchwheel.wheelfile.read import check_record, output_names, read_wheel
@@ -32,7 +32,7 @@ CUDA = re.compile(rb"release (\d+\.\d+), V\d")
 class Surveyed:
     """`gap` says in what the base differs from the pin's own build; while there is one there is no graft."""
 
-    survey: Survey
+    inventory: BuildInventory
     made_with: Mapping[str, str]
     gap: str | None
 
@@ -62,20 +62,20 @@ def survey_pin(
     }
     verbatim = {n: s for n, s in outputs.items() if s in plain}
     opened = {p for paths in found.opened.values() for p in paths} & files.keys()
-    survey = Survey(
+    survey = BuildInventory(
         verbatim=verbatim,
         built=tuple(sorted(outputs.keys() - verbatim.keys())),
         reads=found.reads & files.keys() | opened,
         opened={s: paths & files.keys() for s, paths in found.opened.items()},
     )
     if base is None:
-        return Surveyed(survey=survey, made_with={}, gap=None)
+        return Surveyed(inventory=survey, made_with={}, gap=None)
     wheel = read_wheel(base)
     check_record(wheel)
     blobs = {path: blob.oid for path, blob in files.items()}
     survey = _compared(survey, wheel, blobs)
     gap = base_mismatch(output_names(wheel.entries, wheel.name), survey, fork)
-    return Surveyed(survey=survey, made_with=made_with(wheel), gap=gap)
+    return Surveyed(inventory=survey, made_with=made_with(wheel), gap=gap)
 
 
 def made_with(wheel: WheelFile) -> dict[str, str]:
@@ -100,7 +100,7 @@ def made_with(wheel: WheelFile) -> dict[str, str]:
     return {what: seen.most_common(1)[0][0] for what, seen in found.items() if seen}
 
 
-def _compared(survey: Survey, wheel: WheelFile, blobs: Mapping[str, str]) -> Survey:
+def _compared(survey: BuildInventory, wheel: WheelFile, blobs: Mapping[str, str]) -> BuildInventory:
     """Keep as verbatim only what is the same in the base; a source that someone changed on the way counts as read."""
     present = output_names(wheel.entries, wheel.name)
     odd = {
@@ -108,7 +108,7 @@ def _compared(survey: Survey, wheel: WheelFile, blobs: Mapping[str, str]) -> Sur
         for name, source in survey.verbatim.items()
         if name in present and blob_id(wheel.entries[present[name]].content()) != blobs[source]
     }
-    return Survey(
+    return BuildInventory(
         verbatim={n: s for n, s in survey.verbatim.items() if n not in odd},
         built=tuple(sorted({*survey.built, *odd})),
         reads=survey.reads | {survey.verbatim[name] for name in odd},

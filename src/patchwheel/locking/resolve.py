@@ -132,7 +132,7 @@ def _lock_build(project: Project, source: Source, python: str) -> ForkBuild:
     return ForkBuild(
         build_requires=requires,
         base=base,
-        survey=surveyed.survey,
+        inventory=surveyed.inventory,
         needs=tuple(f.name for f in others if name_of(f.distribution) in names),
     )
 

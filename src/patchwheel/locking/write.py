@@ -48,21 +48,21 @@ def _lock_forks(
 ) -> dict[str, ForkLock]:
     entries: dict[str, ForkLock] = {}
     pythons = {*project.manifest.environment.python}
-    for fork in project.manifest.every:
-        entry = old.forks.get(fork.locked_as) if old else None
+    for fork in project.manifest.all_variants:
+        entry = old.forks.get(fork.lock_key) if old else None
         complete = entry and is_current(entry, fork) and entry.builds.keys() >= pythons
         if entry and complete and fork.name not in chosen:
-            entries[fork.locked_as] = entry
+            entries[fork.lock_key] = entry
             continue
         again = force and fork.name in chosen
         try:
             check_machine(fork, store=project.store)
-            entries[fork.locked_as] = lock_fork(project, fork, None if again else entry)
+            entries[fork.lock_key] = lock_fork(project, fork, None if again else entry)
         except MachineError as err:
             # Another variant's toolchain is seldom on the same machine.
             if not fork.variant:
                 raise
-            project.progress.say(f"{fork.locked_as} is not locked here: {err.message}")
+            project.progress.say(f"{fork.lock_key} is not locked here: {err.message}")
             if entry:
-                entries[fork.locked_as] = entry
+                entries[fork.lock_key] = entry
     return entries

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from patchwheel.kit.repo import Change, Repository
-    from patchwheel.manifest.lock import Survey
+    from patchwheel.manifest.inventory import BuildInventory
     from patchwheel.plan.base import Base
     from patchwheel.series.apply import PatchedTree
 
@@ -35,7 +35,7 @@ class Attributed:
 def attribute_changes(
     changes: Iterable[Change],
     repo: Repository,
-    survey: Survey,
+    survey: BuildInventory,
     base: Base,
     culprit: Callable[[str], str],
 ) -> Attributed:

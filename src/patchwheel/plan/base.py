@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
 
-    from patchwheel.manifest.lock import Survey
+    from patchwheel.manifest.inventory import BuildInventory
     from patchwheel.manifest.model import Fork
     from patchwheel.project import Project
     from patchwheel.series.apply import PatchedTree
@@ -101,7 +101,7 @@ def _noted(project: Project, fork: Fork) -> dict[str, Any]:
     return project.store.memo("bases", digest(fork.pin, project.python)) or {}
 
 
-def base_mismatch(present: Iterable[str], survey: Survey, fork: Fork) -> str | None:
+def base_mismatch(present: Iterable[str], survey: BuildInventory, fork: Fork) -> str | None:
     """Say in what the base's files differ from the pin's own outputs, or None.
 
     auditwheel's folder of bundled libraries is in no build's own output, and in every repaired wheel.

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from patchwheel.kit.repo import Change
-    from patchwheel.manifest.lock import Survey
+    from patchwheel.manifest.inventory import BuildInventory
 
 FILES = frozenset({"100644", "100755", "000000"})
 # Sources, headers and templates: which outputs they reach is known only once something was compiled from them.
@@ -55,7 +55,7 @@ class Facts:
     running: frozenset[str]
 
 
-def arrange(survey: Survey) -> Facts:
+def arrange(survey: BuildInventory) -> Facts:
     ships: dict[str, list[str]] = {}
     for output, source in survey.verbatim.items():
         ships.setdefault(source, []).append(output)

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from patchwheel.kit.repo import Change
-    from patchwheel.manifest.lock import ForkBuild, Survey
+    from patchwheel.manifest.inventory import BuildInventory
+    from patchwheel.manifest.lock import ForkBuild
     from patchwheel.manifest.model import Fork
     from patchwheel.plan.base import Base
     from patchwheel.plan.trace import Effect
@@ -89,7 +90,7 @@ class Plan:
     label: str
     key_parts: Mapping[str, str]
     pending: tuple[str, ...] = ()
-    survey: Survey = field(compare=False, repr=False)
+    inventory: BuildInventory = field(compare=False, repr=False)
     inputs: BuildInputs | None = field(default=None, compare=False, repr=False)
     changes: Callable[[], list[Change]] = field(compare=False, repr=False)
 
@@ -288,7 +289,7 @@ class Planner:
             label=self.project.manifest.environment.label,
             key_parts=key_parts,
             pending=pending,
-            survey=self.build.survey,
+            inventory=self.build.inventory,
             inputs=self.inputs(graft=graft) if builds and self.needs is not None else None,
             changes=changes,
         )
@@ -323,7 +324,7 @@ class Planner:
         return bool(pending) or decision.tools == digest(parts)
 
     def _decision_key(self, base: Base) -> str:
-        tree, survey, wheel = self.tree, self.build.survey, self.fork.upstream_wheel
+        tree, survey, wheel = self.tree, self.build.inventory, self.fork.upstream_wheel
         return digest(
             [RECIPE, tree.source.tree, tree.tree],
             [tree.dev, *([p.name, p.sha256] for p in tree.series.patches)],
@@ -334,7 +335,7 @@ class Planner:
         )
 
     def _decide(self, base: Base, changes: list[Change]) -> Decision:
-        survey = self.build.survey
+        survey = self.build.inventory
         present = base.outputs
         mismatch = base_mismatch(present, survey, self.fork)
         if mismatch and base.kind == "upstream":
@@ -367,7 +368,7 @@ class Planner:
         if not can_follow(source):
             return Decision(route="compile", why=tuple(follow)), ()
         if not self.configure:
-            built = tuple(path for path in self.build.survey.built if path in base.outputs)
+            built = tuple(path for path in self.build.inventory.built if path in base.outputs)
             return replace(decision, undecided=tuple(follow), candidates=built), ()
         inputs = self.inputs(graft=True)
         traced = trace_changes(
@@ -455,8 +456,8 @@ class Planner:
     def _needed(self, name: str) -> OwnWheel | None:
         """Return another fork's wheel if it was made: in this run, or earlier as it is planned now."""
         fork = self.project.manifest.forks[name]
-        if fork.locked_as in self.made or self.configure:
-            return self.made.get(fork.locked_as)
+        if fork.lock_key in self.made or self.configure:
+            return self.made.get(fork.lock_key)
         plan = plan_fork(
             self.project, fork, from_source=self.from_source, dev=self.dev, made=self.made
         )

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from patchwheel.build.inputs import BuildInputs
     from patchwheel.kit.repo import Blob, Change
     from patchwheel.kit.store import Store
-    from patchwheel.manifest.lock import Survey
+    from patchwheel.manifest.inventory import BuildInventory
     from patchwheel.plan.graph import Reach
     from patchwheel.source.fetch import Source
 
@@ -120,7 +120,7 @@ def trace_changes(
     present: Collection[str],
 ) -> TraceResult:
     """Follow the changes between two trees to the outputs of a base that has the files `present`."""
-    survey, store = inputs.build.survey, inputs.context.store
+    survey, store = inputs.build.inventory, inputs.context.store
     repo = Repository(source.git_dir)
     changed = frozenset(change.path for change in changes)
     pin = repo.files(source.tree)
@@ -288,7 +288,7 @@ def _unruled(
     new: Side,
     changed: frozenset[str],
     present: Collection[str],
-    survey: Survey,
+    survey: BuildInventory,
 ) -> list[str]:
     """Name the base's outputs that this configuration has no rule for and that a change may reach, by name."""
     found = []

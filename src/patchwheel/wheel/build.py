@@ -45,8 +45,8 @@ def build_wheel(
     possible becomes a compile.
     """
     made = {} if made is None else made
-    if fork.locked_as in made:
-        return made[fork.locked_as]
+    if fork.lock_key in made:
+        return made[fork.lock_key]
     if from_source:
         from patchwheel.build.backend import check_machine
 
@@ -64,7 +64,7 @@ def build_wheel(
         wheel = make_wheel(plan, project.store)
     if plan.route == "compile" and not wheel.cached:
         remember_base(project, fork, wheel.node_key, plan.key_parts)
-    made[fork.locked_as] = wheel
+    made[fork.lock_key] = wheel
     return wheel
 
 
@@ -128,7 +128,7 @@ def build_wheels(
         for fork in forks
         if isinstance(error := errors.get(fork.name), PatchwheelError)
     ]
-    wheels = [made[f.locked_as] for f in forks if f.locked_as in made]
+    wheels = [made[f.lock_key] for f in forks if f.lock_key in made]
     publish(project, wheels)
     return wheels, failures
 

@@ -41,7 +41,7 @@ def compile_wheel(plan: Plan, inputs: BuildInputs, *, out: Path) -> Compiled:
         built = {
             name: entry.sha256
             for name, entry in read_wheel(plain).entries.items()
-            if name in inputs.build.survey.built or entry.content().startswith(MAGIC)
+            if name in inputs.build.inventory.built or entry.content().startswith(MAGIC)
         }
         wheel = relocate(plain, session)
         check_relocated(

@@ -236,7 +236,7 @@ def names_itself(wheel: WheelFile) -> tuple[tuple[object, ...], tuple[object, ..
 
 def _check_outputs(wheel: WheelFile, plan: Plan) -> None:
     """Compare with the survey: every output is there; a compile copied what is only copied."""
-    survey = plan.survey
+    survey = plan.inventory
     repo = Repository(plan.tree.source.git_dir)
     # On a base of upstream's, or without one, the plan's changes are those since the pin.
     built_here = plan.base and plan.base.kind == "built"

@@ -1,0 +1,177 @@
+"""How cattrs turns plain data, of TOML or JSON, into records and back, and what it found wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from inspect import get_annotations
+from types import MappingProxyType, NoneType, UnionType
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
+
+from patchwheel.manifest.model import Rule
+from patchwheel.manifest.toml import did_you_mean
+
+# cattrs takes about 50 ms to import, so only the functions that need it do.
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from cattrs import Converter
+
+    Hook = Callable[[Any, Any], Any]
+
+
+@dataclass(eq=False)
+class InvalidValueError(ValueError):
+    """What is wrong with a value; `at` is the path of its key below where it was raised."""
+
+    message: str
+    expected: str | None = None
+    at: tuple[str, ...] = ()
+
+
+def key_name(field_name: str) -> str:
+    """Return the key that stands for the field of a record in a file."""
+    return field_name.replace("_", "-")
+
+
+def key_names(record: type) -> list[str]:
+    """Return the keys of a record, its own before those of the record that it extends."""
+    own = get_annotations(record)
+    return [key_name(f.name) for f in sorted(fields(record), key=lambda f: f.name not in own)]
+
+
+def make_converter(*, strict: bool) -> Converter:
+    """Return a converter for records; a strict one refuses keys that a record does not have."""
+    from cattrs import Converter
+
+    converter = Converter(forbid_extra_keys=strict)
+    converter.register_structure_hook(str, _structure_string)
+    for matches, structure_factory in (
+        (is_dataclass, _structure_record),
+        (_has_origin(tuple), _structure_tuple),
+        (_has_origin(Mapping), _structure_mapping),
+        (_has_origin(Union, UnionType), _structure_union),
+        (_has_origin(Annotated), _structure_annotated),
+    ):
+        converter.register_structure_hook_factory(matches, structure_factory)
+    converter.register_unstructure_hook_factory(is_dataclass, _unstructure_record)
+    converter.register_unstructure_hook_factory(_has_origin(Mapping), _unstructure_mapping)
+    return converter
+
+
+def _has_origin(*origins: object) -> Callable[[Any], bool]:
+    return lambda hint: get_origin(hint) in origins
+
+
+def _renamed(record: type[Any]) -> dict[str, Any]:
+    from cattrs.gen import override
+
+    return {f.name: override(rename=key_name(f.name)) for f in fields(record)}
+
+
+def _structure_record(record: type[Any], converter: Converter) -> Hook:
+    from cattrs.gen import make_dict_structure_fn
+
+    structure: Hook = make_dict_structure_fn(record, converter, **_renamed(record))
+    return lambda value, _: structure(_expect_table(value), record)
+
+
+def _unstructure_record(record: type[Any], converter: Converter) -> Callable[[Any], Any]:
+    from cattrs.gen import make_dict_unstructure_fn
+
+    return make_dict_unstructure_fn(record, converter, **_renamed(record))
+
+
+def _structure_mapping(hint: type[Any], converter: Converter) -> Hook:
+    from cattrs.gen import mapping_structure_factory
+
+    structure: Hook = mapping_structure_factory(hint, converter)
+    return lambda value, _: MappingProxyType(structure(_expect_table(value), hint))
+
+
+def _unstructure_mapping(hint: object, converter: Converter) -> Callable[[Any], Any]:
+    unstructure = converter.get_unstructure_hook(get_args(hint)[1])
+    return lambda value: {key: unstructure(v) for key, v in sorted(value.items())}
+
+
+def _structure_tuple(hint: object, converter: Converter) -> Hook:
+    item = get_args(hint)[0]
+    structure_item = converter.get_structure_hook(item)
+
+    def structure(value: object, _: object) -> object:
+        # A string is iterable too.
+        if not isinstance(value, list):
+            raise InvalidValueError(f"is {value!r}", "a list")
+        return tuple(structure_item(v, item) for v in value)
+
+    return structure
+
+
+def _structure_union(hint: object, converter: Converter) -> Hook:
+    """Structure a type that may also be None, a constant such as False, or a string."""
+    arms = get_args(hint)
+    constants = [c for arm in arms if get_origin(arm) is Literal for c in get_args(arm)]
+    *_, last = (arm for arm in arms if arm is not NoneType and get_origin(arm) is not Literal)
+    structure_last = converter.get_structure_hook(last)
+
+    def structure(value: object, _: object) -> object:
+        # Compared by identity: 0 == False.
+        constant = value is None or any(value is c for c in constants)
+        if constant or (str in arms and isinstance(value, str)):
+            return value
+        return structure_last(value, last)
+
+    return structure
+
+
+def _structure_annotated(hint: object, converter: Converter) -> Hook:
+    plain, *notes = get_args(hint)
+    structure_plain = converter.get_structure_hook(plain)
+    rules = [note for note in notes if isinstance(note, Rule)]
+
+    def structure(value: object, _: object) -> object:
+        result = structure_plain(value, plain)
+        for rule in rules:
+            if not rule.allows(result):
+                raise InvalidValueError(f"is {value!r}" if value else "is empty", rule.expected)
+        return result
+
+    return structure
+
+
+def _structure_string(value: object, _: object) -> str:
+    if not isinstance(value, str):
+        raise InvalidValueError(f"is {value!r}", "a string")
+    return value
+
+
+def _expect_table(value: object) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise InvalidValueError("is not a table")
+    return value
+
+
+def find_problems(error: BaseException, at: tuple[str, ...] = ()) -> list[InvalidValueError]:
+    """Return what structuring found wrong, with whole paths, from the error that it raised."""
+    from cattrs import AttributeValidationNote, ForbiddenExtraKeysError, IterableValidationNote
+
+    for note in getattr(error, "__notes__", ()):
+        if isinstance(note, AttributeValidationNote):
+            at = (*at, key_name(note.name))
+        elif isinstance(note, IterableValidationNote):
+            at = (*at, str(note.index))
+    if isinstance(error, BaseExceptionGroup):
+        return [p for nested in error.exceptions for p in find_problems(nested, at)]
+    if isinstance(error, ForbiddenExtraKeysError):
+        known = key_names(error.cl)
+        expected = f"one of {', '.join(known)}"
+        return [
+            InvalidValueError(f"is not a key here{did_you_mean(key, known)}", expected, (*at, key))
+            for key in error.extra_fields
+        ]
+    if isinstance(error, KeyError):
+        return [InvalidValueError("is missing", at=at)]
+    if isinstance(error, InvalidValueError):
+        return [InvalidValueError(error.message, error.expected, (*at, *error.at))]
+    # Anything else is a fault of patchwheel, not of the file.
+    raise error

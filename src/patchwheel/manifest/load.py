@@ -1,0 +1,149 @@
+"""Read forks.toml. A manifest that was loaded is valid; nobody checks it again."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import fields, replace
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from patchwheel.kit.errors import ManifestError
+from patchwheel.manifest.convert import InvalidValueError, find_problems, make_converter
+from patchwheel.manifest.model import (
+    SCHEMA,
+    SOURCES,
+    BuildOptions,
+    Fork,
+    ForkTable,
+    Manifest,
+    ManifestTable,
+    UpstreamWheel,
+)
+from patchwheel.manifest.toml import line_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+HINT = "correct the manifest; docs/reference/manifest.md describes its keys"
+
+
+def load_manifest(path: Path) -> Manifest:
+    """Read forks.toml; the error names every problem with its file, line and key."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as err:
+        raise ManifestError(
+            "there is no such manifest",
+            where=path,
+            hint="run patchwheel where forks.toml is, or name it with --manifest",
+        ) from err
+    except (OSError, UnicodeDecodeError) as err:
+        raise ManifestError(f"cannot be read: {err}", where=path) from err
+    try:
+        data = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as err:
+        raise ManifestError(f"is not valid TOML: {err}", where=path) from err
+    path = path.absolute()
+    try:
+        return _manifest(path, data)
+    except ExceptionGroup as err:
+        raise _report(path, text, find_problems(err)) from err
+
+
+def _manifest(path: Path, data: dict[str, Any]) -> Manifest:
+    schema = data.get("schema")
+    # The rest of another schema would be full of unknown keys. True == 1.
+    if schema != SCHEMA or schema is True:
+        expected = f"schema = {SCHEMA}, the only one that this patchwheel reads"
+        message = f"is {schema!r}" if "schema" in data else "is missing"
+        _fail([InvalidValueError(message, expected, ("schema",))])
+    converter = make_converter(strict=True)
+    structure_fork = converter.get_structure_hook(ForkTable)
+
+    def structure_and_check(value: object, hint: object) -> ForkTable:
+        table: ForkTable = structure_fork(value, hint)
+        _fail([*_check(table)])
+        return table
+
+    converter.register_structure_hook(ForkTable, structure_and_check)
+    environment = converter.structure(data, ManifestTable).environment
+    forks = {
+        name: _with_variants(name, table, path.parent / "patches" / name, structure_fork)
+        for name, table in data["forks"].items()
+    }
+    manifest = Manifest(path=path, environment=environment, forks=MappingProxyType(forks))
+    _fail([*_check_names(manifest)])
+    return manifest
+
+
+def _fail(problems: Sequence[InvalidValueError]) -> None:
+    if problems:
+        raise ExceptionGroup("the manifest", problems)
+
+
+def _check(table: ForkTable) -> Iterator[InvalidValueError]:
+    if not any(all(getattr(table, key) for key in keys) for keys in SOURCES):
+        yield InvalidValueError("pins no source", "an `sdist`, or `git` with a full `commit`")
+    tables: dict[tuple[str, ...], BuildOptions] = {(): table}
+    tables |= {("variants", name): options for name, options in table.variants.items()}
+    for at, options in tables.items():
+        for program in options.without.keys() - (options.programs or table.programs):
+            at_program = (*at, "without", program)
+            yield InvalidValueError("is not listed", "a program that `programs` names", at_program)
+
+
+def _check_names(manifest: Manifest) -> Iterator[InvalidValueError]:
+    owners: dict[str, str] = {}
+    for fork in manifest.all_variants:
+        owner = owners.setdefault(fork.distribution, fork.lock_key)
+        if owner != fork.lock_key:
+            yield InvalidValueError(
+                f"makes a wheel named {fork.distribution!r}, as {owner} does",
+                "another name for each wheel of the environment",
+                ("forks", fork.name),
+            )
+
+
+def _with_variants(
+    name: str, data: dict[str, Any], patches: Path, structure: Callable[[Any, Any], ForkTable]
+) -> Fork:
+    """Return the fork as its first variant, or as itself if it has none."""
+
+    def fork(data: dict[str, Any], variant: str = "") -> Fork:
+        table = structure(data, ForkTable)
+        values = {f.name: getattr(table, f.name) for f in fields(table)}
+        if "upstream-wheel" not in data:
+            values["upstream_wheel"] = UpstreamWheel(distribution=name)
+        elif wheel := table.upstream_wheel:
+            values["upstream_wheel"] = replace(wheel, distribution=wheel.distribution or name)
+        else:
+            values["upstream_wheel"] = None
+        return Fork(**values | {"name": name, "patches": patches, "variant": variant})
+
+    tables = data.pop("variants", {})
+    variants: dict[str, Fork] = {}
+    for variant, own in tables.items():
+        env = data.get("env", {}) | own.get("env", {})
+        # The lock has the first under the name of the fork.
+        variants[variant] = fork({**data, **own, "env": env}, variant if variants else "")
+    if not variants:
+        return fork(data)
+    return replace(next(iter(variants.values())), variants=MappingProxyType(variants))
+
+
+def _report(path: Path, text: str, problems: Sequence[InvalidValueError]) -> ManifestError:
+    """Return one error for all problems, in the order of the file."""
+    lines = {problem: line_of(text, problem.at) for problem in problems}
+    ordered = sorted(lines, key=lambda p: (lines[p] is None, lines[p] or 0, p.at))
+    places = [f"{path}:{lines[p]}" if lines[p] else str(path) for p in ordered]
+    rows = [f"{'.'.join(p.at)} {p.message}" for p in ordered]
+    if len(ordered) == 1:
+        return ManifestError(rows[0], where=places[0], expected=ordered[0].expected, hint=HINT)
+    rows = [
+        f"{row}; expected {problem.expected}" if problem.expected else row
+        for row, problem in zip(rows, ordered, strict=True)
+    ]
+    # The error itself names the place of the first.
+    others = (f"{place}: {row}" for place, row in zip(places[1:], rows[1:], strict=True))
+    return ManifestError("\n".join([rows[0], *others]), where=places[0], hint=HINT)
