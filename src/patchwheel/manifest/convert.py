@@ -44,6 +44,7 @@ def make_converter(*, strict: bool) -> Converter:
     """Return a converter for records; a strict one refuses keys that a record does not have."""
     from cattrs import Converter
 
+    # cattrs itself would turn 1 into "1" and a string into a tuple of letters, hence the hooks.
     converter = Converter(forbid_extra_keys=strict)
     converter.register_structure_hook(str, _structure_string)
     for matches, structure_factory in (
@@ -86,11 +87,13 @@ def _structure_mapping(hint: type[Any], converter: Converter) -> Hook:
     from cattrs.gen import mapping_structure_factory
 
     structure: Hook = mapping_structure_factory(hint, converter)
+    # A read-only view, as the records are frozen.
     return lambda value, _: MappingProxyType(structure(_expect_table(value), hint))
 
 
 def _unstructure_mapping(hint: object, converter: Converter) -> Callable[[Any], Any]:
     unstructure = converter.get_unstructure_hook(get_args(hint)[1])
+    # Sorted, so that the same content is the same bytes.
     return lambda value: {key: unstructure(v) for key, v in sorted(value.items())}
 
 
@@ -155,6 +158,7 @@ def find_problems(error: BaseException, at: tuple[str, ...] = ()) -> list[Invali
     """Return what structuring found wrong, with whole paths, from the error that it raised."""
     from cattrs import AttributeValidationNote, ForbiddenExtraKeysError, IterableValidationNote
 
+    # cattrs notes on each exception which attribute or item of its parent it came from.
     for note in getattr(error, "__notes__", ()):
         if isinstance(note, AttributeValidationNote):
             at = (*at, key_name(note.name))
@@ -169,6 +173,7 @@ def find_problems(error: BaseException, at: tuple[str, ...] = ()) -> list[Invali
             InvalidValueError(f"is not a key here{did_you_mean(key, known)}", expected, (*at, key))
             for key in error.extra_fields
         ]
+    # The code that cattrs generates indexes the table for a key that has no default.
     if isinstance(error, KeyError):
         return [InvalidValueError("is missing", at=at)]
     if isinstance(error, InvalidValueError):

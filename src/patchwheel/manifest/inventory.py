@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from cattrs import Converter
 
+# A tuple of paths that is written as a table of names by folder.
 Paths = NewType("Paths", tuple[str, ...])
 
 
@@ -86,6 +87,7 @@ def _to_table(inventory: BuildInventory) -> InventoryTable:
 
 def _common_root(verbatim: Mapping[str, str]) -> str:
     """Return the prefix that most source paths have before their wheel path, such as `src/`."""
+    # Without it, each path below `src/` would be written twice.
     roots = [s.removesuffix(w) for w, s in verbatim.items() if s.endswith(w)]
     return max(sorted(set(roots)), key=roots.count, default="")
 

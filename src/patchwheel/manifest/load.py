@@ -59,6 +59,7 @@ def _manifest(path: Path, data: dict[str, Any]) -> Manifest:
         message = f"is {schema!r}" if "schema" in data else "is missing"
         _fail([InvalidValueError(message, expected, ("schema",))])
     converter = make_converter(strict=True)
+    # The checks run inside of cattrs, so that they are reported with the problems of other forks.
     structure_fork = converter.get_structure_hook(ForkTable)
 
     def structure_and_check(value: object, hint: object) -> ForkTable:
@@ -94,6 +95,7 @@ def _check(table: ForkTable) -> Iterator[InvalidValueError]:
 
 
 def _check_names(manifest: Manifest) -> Iterator[InvalidValueError]:
+    # By the name of the wheel: an environment has one distribution of each name.
     owners: dict[str, str] = {}
     for fork in manifest.all_variants:
         owner = owners.setdefault(fork.distribution, fork.lock_key)
@@ -124,6 +126,7 @@ def _with_variants(
     tables = data.pop("variants", {})
     variants: dict[str, Fork] = {}
     for variant, own in tables.items():
+        # Only `env` is merged; any other key of the variant replaces that of the fork.
         env = data.get("env", {}) | own.get("env", {})
         # The lock has the first under the name of the fork.
         variants[variant] = fork({**data, **own, "env": env}, variant if variants else "")
@@ -135,6 +138,7 @@ def _with_variants(
 def _report(path: Path, text: str, problems: Sequence[InvalidValueError]) -> ManifestError:
     """Return one error for all problems, in the order of the file."""
     lines = {problem: line_of(text, problem.at) for problem in problems}
+    # Last come problems without a line: what is missing altogether.
     ordered = sorted(lines, key=lambda p: (lines[p] is None, lines[p] or 0, p.at))
     places = [f"{path}:{lines[p]}" if lines[p] else str(path) for p in ordered]
     rows = [f"{'.'.join(p.at)} {p.message}" for p in ordered]

@@ -118,6 +118,7 @@ class Lock:
         entry = self.forks.get(fork.lock_key)
         if entry is None:
             self._stale(fork.lock_key, "has no entry")
+        # An entry is used only for what it was made from; a changed manifest needs `lock` first.
         if dict(entry.pin) != fork.pin:
             self._stale(fork.lock_key, "was locked for another pin than the manifest's")
         if entry.settings != build_settings(fork):
@@ -172,6 +173,7 @@ def save_lock(lock: Lock) -> None:
     """Write forks.lock; the same entries give the same bytes, whatever their order."""
     table = LockTable(schema=SCHEMA, environment=lock.environments, forks=lock.forks)
     text = _pretty(_converter().unstructure(table)) + "\n"
+    # Commands may run at the same time; a reader sees the old lock or the new one.
     try:
         with alone(lock.path.parent):
             write_atomically(lock.path, text.encode())
@@ -192,6 +194,7 @@ def _damaged(path: Path, problems: list[InvalidValueError]) -> ManifestError:
 
 
 def _converter() -> Converter:
+    # Not strict: a later patchwheel may add keys without a new schema.
     converter = make_converter(strict=False)
     converter.register_structure_hook(Distribution, _read_distribution)
     converter.register_unstructure_hook_func(
@@ -227,6 +230,7 @@ def _read_distribution(row: object, _: object) -> Distribution:
 
 
 def _write_distributions(distributions: tuple[Distribution, ...]) -> list[list[str]]:
+    # A row each, not a table: the lock has hundreds and is reviewed by people.
     ordered = sorted(distributions, key=lambda d: d.name)
     return [[d.name, d.version, *sorted(d.hashes)] for d in ordered]
 

@@ -42,6 +42,7 @@ def key_table(record: type) -> str:
 def with_tables(text: str) -> str:
     """Return the text of the reference with each table, between its markers, made anew."""
     for name, record in TABLES.items():
+        # Markdown renderers hide comments.
         start, end = f"<!-- keys of {name} -->\n", "<!-- end of keys -->"
         pattern = re.compile(f"{start}.*?{end}", re.DOTALL)
         table = start + key_table(record) + end
@@ -92,6 +93,7 @@ def _record(record: type[Any]) -> dict[str, Any]:
         for f in fields(record)
         if f.default is MISSING and f.default_factory is MISSING
     ]
+    # The one rule that concerns several keys at once.
     sources = [{"required": list(keys)} for keys in SOURCES]
     return {
         "type": "object",
@@ -105,6 +107,7 @@ def _record(record: type[Any]) -> dict[str, Any]:
 def _rows(schema: dict[str, Any], prefix: str = "") -> list[str]:
     rows = []
     for key, value in schema["properties"].items():
+        # The keys of a small table within follow as rows of their own.
         arms = value.get("oneOf", [value])
         types = " or ".join(TYPE_NAMES.get(arm.get("type"), "`false`") for arm in arms)
         required = ", required" if key in schema["required"] else ""
