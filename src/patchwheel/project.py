@@ -136,6 +136,7 @@ class Project:
 
     def copy_to(self, folder: Path) -> None:
         """Copy manifest, lock and patches: all that a build reads of the project."""
-        for file in (self.manifest.path, self.manifest.lock_path):
-            shutil.copy(file, folder)
+        for file in (self.manifest.path, self.manifest.lock_path, self.manifest.inventory_path):
+            if file.exists():
+                shutil.copy(file, folder)
         shutil.copytree(self.root / "patches", folder / "patches")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from patchwheel.build.backend import check_machine
 from patchwheel.kit.errors import MachineError, ManifestError
+from patchwheel.locking.reach import write_reach
 from patchwheel.locking.resolve import is_current, lock_environment, lock_fork
 from patchwheel.manifest.lock import Lock, environment_inputs, save_lock
 
@@ -40,6 +41,7 @@ def write_lock(project: Project, names: Sequence[str] = (), *, force: bool = Fal
             environments[python] = lock_environment(project, python, forks)
     lock = Lock(path=manifest.lock_path, environments=environments, forks=forks)
     save_lock(lock)
+    write_reach(project, lock, chosen, force=force)
     return lock
 
 

@@ -50,8 +50,7 @@ class InventoryTable:
 
 def register_inventory(converter: Converter) -> None:
     """Let a converter write and read BuildInventory as InventoryTable."""
-    converter.register_structure_hook_func(lambda hint: hint is Paths, _unfold)
-    converter.register_unstructure_hook_func(lambda hint: hint is Paths, _fold)
+    register_paths(converter)
     converter.register_structure_hook(
         BuildInventory,
         lambda data, _: _from_table(converter.structure(data, InventoryTable)),
@@ -59,6 +58,12 @@ def register_inventory(converter: Converter) -> None:
     converter.register_unstructure_hook(
         BuildInventory, lambda inventory: converter.unstructure(_to_table(inventory))
     )
+
+
+def register_paths(converter: Converter) -> None:
+    """Let a converter write and read Paths as a table of names by folder."""
+    converter.register_structure_hook_func(lambda hint: hint is Paths, _unfold)
+    converter.register_unstructure_hook_func(lambda hint: hint is Paths, _fold)
 
 
 def _from_table(table: InventoryTable) -> BuildInventory:

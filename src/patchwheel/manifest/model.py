@@ -198,6 +198,10 @@ class Manifest:
     def lock_path(self) -> Path:
         return self.path.with_suffix(".lock")
 
+    @property
+    def inventory_path(self) -> Path:
+        return self.path.with_suffix(".inventory")
+
     def select(self, names: Sequence[str], variant: str | None = None) -> list[Fork]:
         """Return the named forks in the manifest's order; all of them if no name is given.
 

@@ -106,6 +106,19 @@ class Graph:
             exists=frozenset(exists),
         )
 
+    def commands(self, output: str) -> list[str]:
+        """Return the commands that make an output, those of its inputs included."""
+        seen: set[str] = set()
+        todo, commands = [output], []
+        while todo:
+            path = todo.pop()
+            edge = self._makes.get(path)
+            if edge and path not in seen:
+                seen.update(edge.outputs)
+                commands.append(edge.command)
+                todo += edge.inputs
+        return commands
+
     def resolve(self, end: str) -> list[str]:
         if end not in self._resolved:
             self._resolved[end] = self._resolve(end)

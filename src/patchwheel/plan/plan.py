@@ -16,8 +16,11 @@ from patchwheel.kit.digest import digest
 from patchwheel.kit.errors import BuildError, MachineError
 from patchwheel.kit.repo import Repository
 from patchwheel.kit.store_entry import listed
+from patchwheel.manifest.lock import build_settings
+from patchwheel.manifest.reach import load_reach
 from patchwheel.plan.attribute import METADATA, attribute_changes, patches_by_path
 from patchwheel.plan.base import base_mismatch, built_bases, upstream_base
+from patchwheel.plan.pin_reach import candidates, same_references, trace_by_inventory
 from patchwheel.plan.trace import trace_changes
 from patchwheel.series.patched import patched_tree
 from patchwheel.wheelfile import metadata, sbom
@@ -31,8 +34,9 @@ if TYPE_CHECKING:
     from patchwheel.manifest.inventory import BuildInventory
     from patchwheel.manifest.lock import ForkBuild
     from patchwheel.manifest.model import Fork
+    from patchwheel.manifest.reach import Reach
     from patchwheel.plan.base import Base
-    from patchwheel.plan.trace import Effect
+    from patchwheel.plan.trace import Effect, TraceResult
     from patchwheel.project import Project
     from patchwheel.series.apply import PatchedTree
 
@@ -367,27 +371,43 @@ class Planner:
         source = self.tree.source
         if not can_follow(source):
             return Decision(route="compile", why=tuple(follow)), ()
-        if not self.configure:
-            built = tuple(path for path in self.build.inventory.built if path in base.outputs)
-            return replace(decision, undecided=tuple(follow), candidates=built), ()
-        inputs = self.inputs(graft=True)
-        traced = trace_changes(
-            source,
-            inputs,
-            changes,
-            (base.made_from(self.tree), self.tree.tree),
-            present=base.outputs,
-        )
+        traced, tools = self._trace_by_inventory(base, changes), ""
+        if traced is None and not self.configure:
+            built = self.build.inventory.built
+            outputs = candidates(self._reach, changes) if self._reach else built
+            return replace(decision, undecided=tuple(follow), candidates=outputs), ()
+        if traced is None:
+            trees = (base.made_from(self.tree), self.tree.tree)
+            inputs = self.inputs(graft=True)
+            traced = trace_changes(source, inputs, changes, trees, present=base.outputs)
+            tools = digest(self._build_parts(graft=True)[0])
         if traced.unknown:
             return Decision(route="compile", why=(*traced.unknown, *follow)), ()
-        parts, _ = self._build_parts(graft=True)
         found = replace(
             decision,
             why=(*decision.why, *traced.idle),
             configured=traced.configured,
-            tools=digest(parts),
+            tools=tools,
         )
         return found, traced.effects
+
+    def _trace_by_inventory(self, base: Base, changes: list[Change]) -> TraceResult | None:
+        """Follow changes of content by the committed inventory, if it is true of the base."""
+        source, old = self.tree.source, base.made_from(self.tree)
+        if self._reach is None:
+            return None
+        since_pin = self.repo.changes(source.tree, old) if old != source.tree else []
+        if not same_references(self.repo, since_pin):
+            return None
+        return trace_by_inventory(self._reach, self.build.inventory, changes, base.outputs)
+
+    @functools.cached_property
+    def _reach(self) -> Reach | None:
+        """What forks.inventory says of the pin; None if that is for another pin or other settings."""
+        path = self.project.manifest.inventory_path
+        reach = load_reach(path, self.fork.lock_key, self.project.python)
+        current = (self.tree.source.tree, build_settings(self.fork))
+        return reach if reach and (reach.tree, reach.settings) == current else None
 
     def _key_parts(
         self, decision: Decision, base: Base | None
@@ -406,7 +426,7 @@ class Planner:
             parts["remade"] = digest(rows)
         else:
             parts["sbom"] = sbom.LAYOUT
-        if base and not decision.tools and not decision.undecided:
+        if base and not decision.configured and not decision.undecided:
             return parts, ()
         build_parts, pending = self._build_parts(graft=base is not None)
         return parts | build_parts, pending

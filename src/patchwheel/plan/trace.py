@@ -111,6 +111,51 @@ class Memory:
                 self._store.remember("followed", key, {"names": names, "ends": rows})
 
 
+class Tracer:
+    """Opens configured trees of one fork to be followed; what is found out is remembered."""
+
+    def __init__(self, source: Source, inputs: BuildInputs) -> None:
+        self.source = source
+        self.inputs = inputs
+        self.repo = Repository(source.git_dir)
+        self.inventory = inputs.build.inventory
+        self.store = inputs.context.store
+        self.pin = self.repo.files(source.tree)
+        # What a script of the pin imports is known: the references in its modules are not followed.
+        opened = self.inventory.opened
+        seen = {p for paths in opened.values() for p in paths if p.endswith(".py")}
+        self.settled = frozenset(seen | opened.keys())
+        self.outside = Outside(inputs.environment, self.store)
+        facts = digest(
+            *(LAYOUT, FOLLOWED, self.outside.key, source.tree),
+            {script: sorted(paths) for script, paths in opened.items()},
+        )
+        self.memory = Memory(self.store, facts)
+
+    def side(self, tree: str, configured: Configured, *, recall: bool) -> Side:
+        """Return a tree with its configuration; `recall` what is known of its unchanged files."""
+        files = self.repo.files(tree)
+        plain = {p: b.oid for p, b in files.items() if b.mode.startswith("100")}
+        pin = self.pin
+        differs = {p for p, oid in plain.items() if p not in pin or pin[p].oid != oid}
+        graph = Graph(
+            configured.edges,
+            [*plain, *configured.made],
+            _mentions(self.repo, plain, configured, self.store, self.source.tree),
+            opened=self.inventory.opened,
+            settled=self.settled - differs,
+            exits=self.outside.exits,
+            followed=self.memory.recall(configured, plain) if recall else None,
+        )
+        return Side(
+            files=files,
+            configured=configured,
+            graph=graph,
+            users=functools.cache(lambda name: _users(self.repo, plain, name)),
+            reached={},
+        )
+
+
 def trace_changes(
     source: Source,
     inputs: BuildInputs,
@@ -120,60 +165,22 @@ def trace_changes(
     present: Collection[str],
 ) -> TraceResult:
     """Follow the changes between two trees to the outputs of a base that has the files `present`."""
-    survey, store = inputs.build.inventory, inputs.context.store
-    repo = Repository(source.git_dir)
+    tracer = Tracer(source, inputs)
     changed = frozenset(change.path for change in changes)
-    pin = repo.files(source.tree)
-    # What a script of the pin imports is known, so what its modules mention need not be followed.
-    seen = {p for found in survey.opened.values() for p in found if p.endswith(".py")}
-    settled = frozenset(seen | survey.opened.keys())
-
-    outside = Outside(inputs.environment, store)
-    facts = digest(
-        *(LAYOUT, FOLLOWED, outside.key, source.tree),
-        {script: sorted(paths) for script, paths in survey.opened.items()},
-    )
-    memory = Memory(store, facts)
-
-    def side(tree: str, configured: Configured) -> Side:
-        files = repo.files(tree)
-        plain = {p: b.oid for p, b in files.items() if b.mode.startswith("100")}
-        differs = {p for p, oid in plain.items() if p not in pin or pin[p].oid != oid}
-        graph = Graph(
-            configured.edges,
-            [*plain, *configured.made],
-            _mentions(repo, plain, configured, store, source.tree),
-            opened=survey.opened,
-            settled=settled - differs,
-            exits=outside.exits,
-            followed=memory.recall(configured, plain) if configured is first else None,
-        )
-        return Side(
-            files=files,
-            configured=configured,
-            graph=graph,
-            users=functools.cache(lambda name: _users(repo, plain, name)),
-            reached={},
-        )
-
     first = configure(trees[0], source, inputs)
     again = any(c.status != "M" or c.path in first.observed.reads for c in changes)
     second = configure(trees[1], source, inputs) if again else first
-    new = side(trees[1], second)
-    old = side(trees[0], first) if again else new
+    new = tracer.side(trees[1], second, recall=second is first)
+    old = tracer.side(trees[0], first, recall=True) if again else new
     effects = [
         effect
         for path in sorted({*first.observed.outputs, *second.observed.outputs})
         if ".dist-info/" not in path and (effect := _effect(path, old, new, changed, present))
     ]
-    memory.keep()
+    tracer.memory.keep()
     unknown = [
-        *_unruled(first, new, changed, present, survey),
-        *(
-            f"{e.source}: {e.path} in the base is not the same"
-            for e in effects
-            if e.action == "remake" and e.path in survey.built
-        ),
+        *_unruled(first, new, changed, present, tracer.inventory),
+        *not_copied(effects, tracer.inventory),
     ]
     if first.scripted or second.scripted:
         unknown += _unscripted(old, new, changed)
@@ -182,20 +189,37 @@ def trace_changes(
     reached = {p for s in (old, new) for r in s.reached.values() for p in r.contents}
     known = {s for c in (first, second) for s in c.observed.outputs.values()}
     known |= reached | first.observed.reads | second.observed.reads
-    known |= {line.partition(":")[0] for line in unknown}
-    idle = []
-    for path in sorted(changed - known):
-        read = path in survey.reads or any(path in f for f in survey.opened.values())
-        if read:
-            unknown.append(f"{path}: the build reads it, and nothing says what for")
-        elif CODE.fullmatch(path):
-            idle.append(f"{path}: nothing that is built mentions it")
+    unread, idle = unattributed(changed - known, unknown, tracer.inventory)
     return TraceResult(
         effects=tuple(effects),
         configured=trees[1] if again else trees[0],
-        unknown=tuple(unknown),
+        unknown=(*unknown, *unread),
         idle=tuple(idle),
     )
+
+
+def not_copied(effects: Iterable[Effect], inventory: BuildInventory) -> list[str]:
+    """Name copies whose file in the base is not equal to its source."""
+    return [
+        f"{e.source}: {e.path} in the base is not the same"
+        for e in effects
+        if e.action == "remake" and e.path in inventory.built
+    ]
+
+
+def unattributed(
+    paths: Iterable[str], unknown: Iterable[str], inventory: BuildInventory
+) -> tuple[list[str], list[str]]:
+    """Sort changed files that reach no output: those that the build reads, and code without effect."""
+    told = {line.partition(":")[0] for line in unknown}
+    unread, idle = [], []
+    for path in sorted(set(paths) - told):
+        opened = any(path in files for files in inventory.opened.values())
+        if path in inventory.reads or opened:
+            unread.append(f"{path}: the build reads it, for an unknown purpose")
+        elif CODE.fullmatch(path):
+            idle.append(f"{path}: nothing that is built mentions it")
+    return unread, idle
 
 
 def _effect(
@@ -256,22 +280,32 @@ def _users(repo: Repository, oids: Mapping[str, str], word: str) -> frozenset[st
 
 def _unscripted(old: Side, new: Side, changed: frozenset[str]) -> list[str]:
     """Name what cannot be attributed where Python code of the project carries the steps out."""
-    found = []
+    lines = set()
+    # What it reads of a header shows in macros; what else it reads may decide anything.
+    reads = {p for p in _reads(old, new) if not HEADER.fullmatch(p)}
     for side in (old, new):
-        for edge in side.configured.edges:
-            if not edge.outputs:
-                found.append(f"{edge.inputs[0]}: it is a part of a static library")
-            made = [path for path in edge.inputs if path not in side.files]
-            found += [f"{path}: it is made on the way" for path in made]
-        for path, source in side.configured.observed.outputs.items():
-            if source == MADE and ".dist-info/" not in path:
-                found.append(f"{path}: nothing says what it is made from")
-        # What it reads of a header shows in macros; what else it reads may decide anything, its own modules above all.
-        reads = {p for p in _reads(old, new) if not HEADER.fullmatch(p)}
-        code = [path for path in reads if path.endswith(".py") and path in side.files]
-        run = {p for c in code for p in side.reach(c).contents if p.endswith(".py")}
-        found += [f"{p}: the build's own code reads it" for p in changed & {*reads, *run}]
-    return sorted(set(found))
+        code = changed & {*reads, *build_code(side, reads)}
+        lines |= {*unfollowed(side), *(f"{p}: the build's own code reads it" for p in code)}
+    return sorted(lines)
+
+
+def build_code(side: Side, reads: Iterable[str]) -> set[str]:
+    """Return the Python files that a build's own code may import."""
+    code = [path for path in reads if path.endswith(".py") and path in side.files]
+    return {p for c in code for p in side.reach(c).contents if p.endswith(".py")}
+
+
+def unfollowed(side: Side) -> list[str]:
+    """Name what cannot be attributed where Python code of the project carries the steps out."""
+    lines = []
+    for edge in side.configured.edges:
+        if not edge.outputs:
+            lines.append(f"{edge.inputs[0]}: it is a part of a static library")
+        lines += [f"{p}: it is made on the way" for p in edge.inputs if p not in side.files]
+    for name, path in side.configured.observed.outputs.items():
+        if path == MADE and ".dist-info/" not in name:
+            lines.append(f"{name}: nothing says what it is made from")
+    return sorted(set(lines))
 
 
 def _version(first: Configured, second: Configured) -> list[str]:
@@ -288,28 +322,29 @@ def _unruled(
     new: Side,
     changed: frozenset[str],
     present: Collection[str],
-    survey: BuildInventory,
+    inventory: BuildInventory,
 ) -> list[str]:
-    """Name the base's outputs that this configuration has no rule for and that a change may reach, by name."""
-    found = []
-    folders = {posixpath.dirname(w): posixpath.dirname(s) for w, s in survey.verbatim.items()}
+    """Name outputs of the base without a rule in this configuration that a change may reach."""
+    lines = []
     ours = first.observed.outputs.keys() | new.configured.observed.outputs.keys()
-    for path in sorted(set(present) - ours - survey.verbatim.keys()):
+    for path in sorted(set(present) - ours - inventory.verbatim.keys()):
+        # auditwheel's folder of bundled libraries is in no build's own output.
         if path.partition("/")[0].endswith(".libs"):
             continue
-        folder, stem = posixpath.split(path)
-        place = folders.get(folder, folder)
-        stem = stem.partition(".")[0]
-        own = f"{place}/{stem}.pyx"
-        seeds = (
-            [own]
-            if own in new.files
-            else [p for p in new.files if p.startswith(f"{place}/") and CODE.fullmatch(p)]
-        )
-        reached = {p for seed in seeds for p in new.reach(seed).contents}
-        if hit := sorted(reached & changed):
-            found.append(f"{hit[0]}: it may reach {path}, which cannot be built here")
-    return found
+        if hit := sorted(reads_by_name(path, new, inventory) & changed):
+            lines.append(f"{hit[0]}: it may reach {path}, which cannot be built here")
+    return lines
+
+
+def reads_by_name(output: str, side: Side, inventory: BuildInventory) -> frozenset[str]:
+    """Attribute an output that has no build rule: to its own .pyx file, or the code of its folder."""
+    folders = {posixpath.dirname(w): posixpath.dirname(s) for w, s in inventory.verbatim.items()}
+    folder, name = posixpath.split(output)
+    place = folders.get(folder, folder)
+    own = f"{place}/{name.partition('.')[0]}.pyx"
+    near = (p for p in side.files if p.startswith(f"{place}/") and CODE.fullmatch(p))
+    seeds = [own] if own in side.files else list(near)
+    return frozenset(p for seed in seeds for p in side.reach(seed).contents if p in side.files)
 
 
 def _mentions(

@@ -60,7 +60,9 @@ def remake(plan: Plan, base: Base, inputs: BuildInputs) -> Remade:
         made = [o.source for o in plan.built if o.source in steps]
         run_steps = _run_setuptools if configured.scripted else _run_ninja
         folder = run_steps(session, configured, made)
-        raw = {o.path: _read(session, folder, o.source) for o in plan.built}
+        raw = {
+            o.path: _read(session, folder, o.source, ruled=o.source in steps) for o in plan.built
+        }
         record = build_record(inputs, session)
     digests = {path: record_hash(data) for path, data in raw.items()}
     if base.kind == "upstream" and inputs.build.base:
@@ -130,8 +132,11 @@ def _run_setuptools(session: BuildSession, _configured: Configured, made: Sequen
     return folder
 
 
-def _read(session: BuildSession, folder: Path, source: str) -> bytes:
+def _read(session: BuildSession, folder: Path, source: str, *, ruled: bool) -> bytes:
     path = folder / source.removeprefix(MADE)
+    if not path.is_file() and not ruled:
+        # The inventory knows it from a machine with more tools.
+        raise GraftNotPossible(f"{source.removeprefix(MADE)} has no build rule without more tools")
     if not path.is_file():
         raise BuildError(
             f"{session.fork.name}: its build did not make {source.removeprefix(MADE)}",
