@@ -138,7 +138,7 @@ def interpreter(version: str) -> Path:
     from patchwheel.kit.progress import Quiet
 
     try:
-        return find_interpreter(version, report=Quiet()).path
+        return find_interpreter(version, progress=Quiet()).path
     except PatchwheelError as err:
         fail(err.exit_code, str(err))
 

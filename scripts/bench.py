@@ -21,6 +21,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from patchwheel.kit.indexes import load_index_config
 from patchwheel.kit.interpreter import find_interpreter
 from patchwheel.kit.progress import Quiet
 from patchwheel.kit.repo import Repository
@@ -30,7 +31,6 @@ from patchwheel.manifest.model import Fork
 from patchwheel.series.apply import apply_series
 from patchwheel.series.files import load_series
 from patchwheel.source.fetch import Source
-from patchwheel.source.index import load_index_config
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -130,7 +130,7 @@ def python_only(fork: str, runs: int) -> list[float]:
 
 def python_with_pip(folder: Path) -> str:
     wanted = load_manifest(ROOT / "forks.toml").environment.python[0]
-    python = find_interpreter(wanted, report=Quiet()).path
+    python = find_interpreter(wanted, progress=Quiet()).path
     cpu(["uv", "venv", "--seed", "-p", str(python), str(folder)], cwd=ROOT)
     return str(folder / "bin" / "python")
 

@@ -87,7 +87,7 @@ def editable(
     entry = lock.environment(manifest, version)
     folder, sources = project / "venv", project / "work" / fork.name
     cpu(["patchwheel", "dev", fork.name, "--detach"], cwd=project)
-    python = str(find_interpreter(version, report=Quiet()).path)
+    python = str(find_interpreter(version, progress=Quiet()).path)
     cpu(["uv", "venv", "-q", "-p", python, str(folder)], cwd=project)
     rows = {d.name: d for d in (*entry.packages, *entry.groups["test"])}
     rows |= {d.name: d for d in build.build_requires}

@@ -122,7 +122,7 @@ def store(tmp_path: Path, report: support.Recorder) -> Store:
 def interpreter() -> Interpreter:
     """A real Python to make environments with: ours, which is always there."""
     python = f"{sys.version_info.major}.{sys.version_info.minor}"
-    return find_interpreter(python, explicit=sys.executable, report=support.Recorder())
+    return find_interpreter(python, explicit=sys.executable, progress=support.Recorder())
 
 
 class Stack(NamedTuple):

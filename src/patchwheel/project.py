@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING
 from patchwheel.kit.context import Context
 from patchwheel.kit.digest import digest
 from patchwheel.kit.errors import ManifestError
-from patchwheel.kit.transaction import recover
 from patchwheel.manifest.load import load_manifest
 from patchwheel.manifest.lock import load_lock
+from patchwheel.manifest.transaction import recover
 
 if TYPE_CHECKING:
     import contextlib
     from pathlib import Path
 
     from patchwheel.kit.context import SandboxMode
-    from patchwheel.kit.progress import Report
+    from patchwheel.kit.progress import Progress
     from patchwheel.kit.store import Store
     from patchwheel.manifest.lock import ForkBuild, Lock
     from patchwheel.manifest.model import Fork, Manifest
@@ -37,7 +37,7 @@ class Project:
         self,
         manifest_path: Path,
         store: Store,
-        progress: Report,
+        progress: Progress,
         *,
         python: str | None = None,
         offline: bool = False,

@@ -20,8 +20,8 @@ from patchwheel.build.requirements import (
 from patchwheel.guest import TEMPORARY_NAMES
 from patchwheel.kit.distribution import Distribution
 from patchwheel.kit.errors import InputError, ManifestError
+from patchwheel.kit.indexes import IndexConfig
 from patchwheel.manifest.model import Fork
-from patchwheel.source.index import IndexConfig
 from tests.fixtures import support
 from tests.fixtures.contexts import make_context
 

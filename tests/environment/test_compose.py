@@ -25,9 +25,10 @@ from patchwheel.kit import uv
 from patchwheel.kit.context import Context
 from patchwheel.kit.distribution import Distribution
 from patchwheel.kit.errors import CheckError, InputError, MachineError
+from patchwheel.kit.indexes import IndexConfig
+from patchwheel.kit.interpreter import uv_bin
 from patchwheel.manifest.load import load_manifest
 from patchwheel.manifest.lock import EnvironmentLock, Lock, environment_inputs
-from patchwheel.source.index import IndexConfig
 from tests.fixtures.contexts import GivenProject, make_context
 from tests.fixtures.support import (
     Recorder,
@@ -139,9 +140,8 @@ class Set:
         uv.install(
             make_context(self.store, interpreter=self.interpreter, offline=True),
             made.python,
-            [f"{wheel.name.split('-')[0]} @ {wheel.as_uri()}"],
+            [f"{wheel.name.split('-')[0]} @ {wheel.as_uri()} --hash=sha256:{sha256(wheel)}"],
             log=self.folder / "log",
-            require_hashes=False,
         )
 
     def check(self, made: Environment) -> str:
@@ -387,7 +387,7 @@ def test_everything_that_is_wrong_is_said_at_once(forks: Set) -> None:
 def test_what_is_missing_is_said(forks: Set) -> None:
     made = forks.compose()
     subprocess.run(
-        [uv.uv_bin(), "pip", "uninstall", "-q", "-p", made.python, "pw-base"],
+        [uv_bin(), "pip", "uninstall", "-q", "-p", made.python, "pw-base"],
         check=True,
     )
     said = forks.check(made)

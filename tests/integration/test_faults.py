@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from patchwheel.kit.transaction import JOURNAL
+from patchwheel.manifest.transaction import JOURNAL
 from tests.fixtures import support
 from tests.fixtures.projects import Site, lines, make_site
 
@@ -174,7 +174,7 @@ def test_once_its_journal_is_written_a_rebase_is_finished_by_whatever_comes_next
     one, whole = site.at(tmp_path / "one"), site.at(tmp_path / "whole")
     old = one.state()
     whole.run("rebase", "demo", "--onto", MERGED)
-    killed = "import os; from patchwheel.kit import transaction; from patchwheel.cli import main; transaction._recover = lambda _root: os._exit(9); main.main()"
+    killed = "import os; from patchwheel.manifest import transaction; from patchwheel.cli import main; transaction._recover = lambda _root: os._exit(9); main.main()"
     words = [sys.executable, "-c", killed, "rebase", "demo", "--onto", MERGED]
     env = {**os.environ, "PATCHWHEEL_STORE": str(one.store), **one.index}
     done = subprocess.run(words, cwd=one.root, env=env, check=False)

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
-import json
+import platform
+import re
+import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,23 +14,42 @@ from patchwheel.kit.errors import MachineError
 from patchwheel.kit.interpreter import (
     Interpreter,
     find_interpreter,
-    interpreter_hints,
-    noted,
     probe,
-    recall,
+    remembered_interpreter,
 )
 
 if TYPE_CHECKING:
+    from patchwheel.kit.store import Store
     from tests.fixtures.support import Recorder
 
+SED = shutil.which("sed") or "sed"
 OURS = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 
-def fake(path: Path, version: str, implementation: str = "cpython", *, free: bool = False) -> Path:
-    """Write a program that answers as an interpreter of that version would."""
+REAL = Path(sys._base_executable).resolve()  # type: ignore[attr-defined]
+
+
+def fake(path: Path, version: str) -> Path:
+    """Write a Python that says that it has that version, to uv too: ours with a filter behind it."""
+    minor = version.split(".")[1]
+    edits = {
+        str(REAL): str(path),
+        platform.python_version(): version,
+        f'"minor": {sys.version_info.minor}': f'"minor": {minor}',
+        OURS: f"3.{minor}",
+    }
     path.parent.mkdir(parents=True, exist_ok=True)
-    answer = f'["{path}", "{version}", "{implementation}", {str(free).lower()}]'
-    path.write_text(f"#!/bin/sh\necho '{answer}'\n")
+    script = " ".join(f"-e 's|{re.escape(old)}|{new}|g'" for old, new in edits.items())
+    path.write_text(f'#!/bin/sh\n{REAL} "$@" | {SED} {script}\n')
+    path.chmod(0o755)
+    return path
+
+
+def answering(path: Path, implementation: str, *, free: bool) -> Path:
+    """Write a program that answers to us as such an interpreter would."""
+    path.write_text(
+        f'#!/bin/sh\necho \'["{path}", "3.12.1", "{implementation}", {str(free).lower()}]\'\n'
+    )
     path.chmod(0o755)
     return path
 
@@ -63,11 +84,11 @@ def test_probe_tells_a_real_interpreter_and_sees_through_virtual_environments() 
 def test_only_an_ordinary_cpython_counts(
     tmp_path: Path, *, implementation: str, free: bool
 ) -> None:
-    assert probe(fake(tmp_path / "p", "3.12.1", implementation, free=free)) is None
+    assert probe(answering(tmp_path / "p", implementation, free=free)) is None
 
 
 def test_what_answers_nonsense_or_cannot_run_is_no_interpreter(tmp_path: Path) -> None:
-    path = fake(tmp_path / "p", "3.12.1")
+    path = failing(tmp_path / "p")
     path.write_text("#!/bin/sh\necho 'Python 2'\n")
     assert probe(path) is None
     assert probe(tmp_path / "missing") is None
@@ -84,7 +105,7 @@ def test_failing_shims_on_path_are_skipped(
     failing(bare / "python3.77")
     real = fake(tmp_path / "second" / "python3.77", "3.77.4")
     monkeypatch.setenv("PATH", f"{bare}:{real.parent}")
-    found = find_interpreter("3.77", report=report)
+    found = find_interpreter("3.77", progress=report)
     assert found == Interpreter(path=real, version="3.77.4", tag="cp377", python="3.77")
 
 
@@ -93,7 +114,7 @@ def test_a_plain_python3_of_that_version_counts_and_another_version_does_not(
 ) -> None:
     fake(bare / "python3.77", "3.76.0")
     fake(bare / "python3", "3.77.1")
-    assert find_interpreter("3.77", report=report).path == bare / "python3"
+    assert find_interpreter("3.77", progress=report).path == bare / "python3"
 
 
 @pytest.mark.parametrize("how", ["PYENV_ROOT", "home", "shims", "program"])
@@ -119,7 +140,7 @@ def test_pyenv_versions_are_found_newest_first(
             (root / "libexec").mkdir()
             failing(root / "libexec" / "pyenv")
             (bare / "pyenv").symlink_to(root / "libexec" / "pyenv")
-    assert find_interpreter("3.77", report=report).version == "3.77.10"
+    assert find_interpreter("3.77", progress=report).version == "3.77.10"
 
 
 def test_managed_interpreters_of_uv_are_found(
@@ -130,7 +151,7 @@ def test_managed_interpreters_of_uv_are_found(
     uv.write_text(f"#!/bin/sh\necho {managed}\n")
     uv.chmod(0o755)
     monkeypatch.setattr(interpreter, "uv_bin", lambda: uv)
-    assert find_interpreter("3.77", report=report).path == managed
+    assert find_interpreter("3.77", progress=report).path == managed
     assert report.lines == []
 
 
@@ -145,13 +166,13 @@ def test_the_last_resort_is_an_installation_by_uv_and_it_is_announced(
     )
     uv.chmod(0o755)
     monkeypatch.setattr(interpreter, "uv_bin", lambda: uv)
-    assert find_interpreter("3.77", report=report).path == managed
+    assert find_interpreter("3.77", progress=report).path == managed
     assert "uv installs one" in report.lines[0]
 
 
 def test_none_anywhere_is_one_error_that_says_how_to_get_one(bare: Path, report: Recorder) -> None:
     with pytest.raises(MachineError, match=r"no Python 3\.77 was found") as caught:
-        find_interpreter("3.77", report=report)
+        find_interpreter("3.77", progress=report)
     assert "uv python install 3.77" in str(caught.value)
     assert "--python" in str(caught.value)
 
@@ -161,7 +182,7 @@ def test_the_explicit_interpreter_is_taken_before_any_other(
 ) -> None:
     fake(bare / "python3.77", "3.77.1")
     mine = fake(tmp_path / "mine", "3.77.9")
-    assert find_interpreter("3.77", explicit=str(mine), report=report).path == mine
+    assert find_interpreter("3.77", explicit=str(mine), progress=report).path == mine
 
 
 def test_an_explicit_name_is_looked_for_past_failing_shims(
@@ -173,12 +194,12 @@ def test_an_explicit_name_is_looked_for_past_failing_shims(
     failing(bare / "mypython")
     real = fake(tmp_path / "second" / "mypython", "3.77.4")
     monkeypatch.setenv("PATH", f"{bare}:{real.parent}")
-    assert find_interpreter("3.77", explicit="mypython", report=report).path == real
+    assert find_interpreter("3.77", explicit="mypython", progress=report).path == real
 
 
 def test_the_explicit_version_number_means_a_search(bare: Path, report: Recorder) -> None:
     there = fake(bare / "python3.77", "3.77.1")
-    assert find_interpreter("3.77", explicit="3.77", report=report).path == there
+    assert find_interpreter("3.77", explicit="3.77", progress=report).path == there
 
 
 def test_a_wrong_explicit_interpreter_is_refused(
@@ -186,7 +207,7 @@ def test_a_wrong_explicit_interpreter_is_refused(
 ) -> None:
     wrong = fake(tmp_path / "wrong", "3.76.1")
     with pytest.raises(MachineError, match=r"is Python 3\.76\.1") as caught:
-        find_interpreter("3.77", explicit=str(wrong), report=report)
+        find_interpreter("3.77", explicit=str(wrong), progress=report)
     assert caught.value.expected == "Python 3.77, which the manifest asks for"
 
 
@@ -196,7 +217,7 @@ def test_a_failing_explicit_interpreter_is_refused(
     shim = failing(tmp_path / "shim")
     for name in (str(shim), "no-such-python"):
         with pytest.raises(MachineError, match="does not run as a CPython"):
-            find_interpreter("3.77", explicit=name, report=report)
+            find_interpreter("3.77", explicit=name, progress=report)
 
 
 def test_uv_gets_what_it_needs_to_reach_things_and_no_resolution_settings(
@@ -220,23 +241,47 @@ def test_a_missing_uv_program_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         interpreter.uv_bin()
 
 
-def test_a_note_holds_while_the_file_is_the_same(tmp_path: Path) -> None:
-    file = tmp_path / "python"
-    file.write_text("one")
-    found = Interpreter(path=file, version="3.77.1", tag="cp377", python="3.77")
-    note = json.loads(json.dumps(noted(found)))
-    assert recall(note) == found
-    file.write_text("other")
-    assert recall(note) is None
-    file.unlink()
-    assert recall(note) is None
-    assert recall(None) is None
-    assert recall({"found": {}, "file": []}) is None
-
-
-def test_what_decides_the_search_is_in_the_hints(
-    monkeypatch: pytest.MonkeyPatch,
+def test_what_was_found_is_remembered_while_the_file_is_the_same(
+    bare: Path, store: Store, report: Recorder
 ) -> None:
-    before = interpreter_hints()
-    monkeypatch.setenv("PYENV_VERSION", "3.77")
-    assert interpreter_hints() != before
+    def find() -> Interpreter:
+        return remembered_interpreter("3.77", store=store, progress=report)
+
+    python = fake(bare / "python3.77", "3.77.1")
+    first = find()
+    assert first == Interpreter(path=python, version="3.77.1", tag="cp377", python="3.77")
+    searched: list[str] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(interpreter, "_search", searched.append)
+        assert find() == first
+    assert searched == []
+    fake(python, "3.77.22")
+    assert find().version == "3.77.22"
+    python.unlink()
+    fake(bare / "python3", "3.77.3")
+    assert find().version == "3.77.3"
+
+
+def test_a_remembered_interpreter_is_searched_for_again_in_another_environment(
+    bare: Path, store: Store, report: Recorder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    fake(bare / "python3.77", "3.77.1")
+    first = remembered_interpreter("3.77", store=store, progress=report)
+    root = tmp_path / "pyenv"
+    newer = fake(root / "versions" / "3.77.8" / "bin" / "python3.77", "3.77.8")
+    monkeypatch.setenv("PATH", f"{newer.parent}:{bare}")
+    second = remembered_interpreter("3.77", store=store, progress=report)
+    assert (first.version, second.path) == ("3.77.1", newer)
+
+
+def test_an_ordinary_build_is_found_behind_a_free_threaded_one(
+    tmp_path: Path, bare: Path, report: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free = fake(bare / "python3.77", "3.77.9")
+    text = free.read_text().replace(
+        SED, f'{SED} -e \'s|"gil_disabled": false|"gil_disabled": true|\''
+    )
+    free.write_text(text)
+    plain = fake(tmp_path / "second" / "python3.77", "3.77.1")
+    monkeypatch.setenv("PATH", f"{bare}:{plain.parent}")
+    assert find_interpreter("3.77", progress=report).path == plain

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -341,6 +342,50 @@ def test_memos_answer_until_they_are_damaged(store: Store) -> None:
     for damaged in (b"", b"{", b"[]", b"\xff"):
         path.write_bytes(damaged)
         assert store.memo("tree", "k") is None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    text: str
+    numbers: tuple[int, ...] = ()
+
+
+def test_a_record_is_computed_once_for_its_inputs(store: Store) -> None:
+    computed = []
+
+    def answer(text: str) -> Answer:
+        def compute() -> Answer:
+            computed.append(text)
+            return Answer(text=text, numbers=(1, 2))
+
+        return store.cached("answers", Answer, [1, text], compute)
+
+    assert [answer(text) for text in "abab"] == [Answer(text=t, numbers=(1, 2)) for t in "abab"]
+    assert computed == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    "damaged", ["", "[]", "{}", '{"text": "old", "more": 1}', '{"numbers": ["x"], "text": "old"}']
+)
+def test_a_record_that_is_damaged_or_of_another_shape_is_computed_again(
+    store: Store, damaged: str
+) -> None:
+    store.cached("answers", Answer, [1], lambda: Answer(text="old"))
+    (kept,) = (store.root / "memo" / "answers").iterdir()
+    kept.write_text(damaged)
+    for _ in range(2):
+        assert store.cached("answers", Answer, [1], lambda: Answer(text="new")).text == "new"
+
+
+def test_a_record_that_is_no_longer_valid_is_computed_again(store: Store) -> None:
+    texts = iter("ab")
+
+    def get(valid: bool) -> str:  # noqa: FBT001
+        return store.cached(
+            "answers", Answer, [1], lambda: Answer(text=next(texts)), valid=lambda _: valid
+        ).text
+
+    assert [get(False), get(True), get(False), get(True)] == ["a", "a", "b", "b"]
 
 
 def test_a_log_starts_empty(store: Store) -> None:

@@ -2,8 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import tomllib
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from packaging.pylock import Pylock
@@ -11,6 +10,7 @@ from packaging.pylock import Pylock
 from patchwheel.kit import uv
 from patchwheel.kit.distribution import Distribution
 from patchwheel.kit.errors import InputError, MachineError
+from patchwheel.kit.indexes import IndexConfig
 from patchwheel.kit.interpreter import Interpreter
 from patchwheel.kit.store import Store
 from tests.fixtures.contexts import make_context
@@ -18,13 +18,6 @@ from tests.fixtures.support import Recorder, make_index, make_wheel, sha256
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-
-@dataclass(frozen=True, kw_only=True)
-class Places:
-    urls: tuple[str, ...] = ()
-    find_links: tuple[str, ...] = ()
-    equal: bool = False
 
 
 @pytest.fixture
@@ -44,8 +37,8 @@ def wheels(tmp_path: Path) -> list[Path]:
 
 
 @pytest.fixture
-def index(tmp_path: Path, wheels: list[Path]) -> Places:
-    return Places(urls=(make_index(tmp_path / "simple", *wheels),))
+def index(tmp_path: Path, wheels: list[Path]) -> IndexConfig:
+    return IndexConfig(urls=(make_index(tmp_path / "simple", *wheels),))
 
 
 @pytest.fixture
@@ -53,27 +46,29 @@ def python(tmp_path: Path, interpreter: Interpreter) -> Path:
     return uv.make_venv(tmp_path / "venv", interpreter, log=tmp_path / "log")
 
 
+def locked(wheel: Path) -> str:
+    return f"{wheel.name.partition('-')[0]} @ {wheel.as_uri()} --hash=sha256:{sha256(wheel)}"
+
+
 def versions(python: Path) -> str:
     script = "from importlib.metadata import distributions as d; print(*sorted(x.name + x.version for x in d()))"
     return subprocess.check_output([python, "-c", script], text=True).strip()
 
 
-def install(python: Path, requirements: list[str], **given: object) -> None:
-    options: dict[str, Any] = {
-        name: given.pop(name) for name in ("index", "offline", "progress") if name in given
-    }
+def install(python: Path, requirements: list[str], **options: Any) -> None:  # noqa: ANN401
     context = make_context(Store(python.parent / "store"), **options)
-    uv.install(context, python, requirements, log=python.parent / "log", **given)  # type: ignore[arg-type]
+    uv.install(context, python, requirements, log=python.parent / "log")
 
 
 def resolve(
-    requirements: list[str], interpreter: Interpreter, log: Path, **given: object
+    requirements: list[str],
+    interpreter: Interpreter,
+    log: Path,
+    constraints: tuple[str, ...] = (),
+    **options: Any,  # noqa: ANN401
 ) -> tuple[Distribution, ...]:
-    options: dict[str, Any] = {
-        name: given.pop(name) for name in ("index", "offline", "progress") if name in given
-    }
     context = make_context(Store(log.parent / "store"), interpreter=interpreter, **options)
-    return uv.resolve(context, requirements, log=log, **given)  # type: ignore[arg-type]
+    return uv.resolve(context, requirements, constraints=constraints, log=log)
 
 
 def test_an_environment_has_the_interpreter_and_nothing_else(
@@ -118,7 +113,7 @@ def test_new_bytes_under_an_equal_version_go_in_when_the_url_differs(
 
 
 def test_other_bytes_than_locked_are_refused(
-    python: Path, index: Places, wheels: list[Path]
+    python: Path, index: IndexConfig, wheels: list[Path]
 ) -> None:
     lines = [
         f"pw-alpha==1.0 --hash=sha256:{sha256(b'other')}",
@@ -131,33 +126,36 @@ def test_other_bytes_than_locked_are_refused(
     assert versions(python) == ""
 
 
-def test_nothing_goes_in_without_a_hash(python: Path, index: Places) -> None:
+def test_nothing_goes_in_without_a_hash(
+    python: Path, index: IndexConfig, wheels: list[Path]
+) -> None:
     with pytest.raises(InputError):
         install(python, ["pw-alpha==1.0"], index=index)
-    install(python, ["pw-alpha==1.0"], index=index, require_hashes=False)
+    assert versions(python) == ""
+    install(python, [f"pw-alpha==1.0 --hash=sha256:{sha256(wheels[0])}"], index=index)
     assert versions(python) == "pw-alpha1.0"
 
 
-def test_dependencies_are_left_out_unless_asked_for(
-    tmp_path: Path, wheels: list[Path], index: Places, interpreter: Interpreter
-) -> None:
-    line = f"pw-beta @ {wheels[2].as_uri()}"
-    for no_deps, expected in ((True, "pw-beta2.0"), (False, "pw-alpha1.1 pw-beta2.0")):
-        python = uv.make_venv(tmp_path / f"v{no_deps}", interpreter, log=tmp_path / "log")
-        install(python, [line], index=index, require_hashes=False, no_deps=no_deps)
-        assert versions(python) == expected
+def test_dependencies_are_left_out(python: Path, wheels: list[Path], index: IndexConfig) -> None:
+    install(python, [locked(wheels[2])], index=index)
+    assert versions(python) == "pw-beta2.0"
 
 
 def test_a_missing_file_is_an_error_of_the_input(tmp_path: Path, python: Path) -> None:
     missing = (tmp_path / "pw_alpha-1.0-py3-none-any.whl").as_uri()
     with pytest.raises(InputError, match="cannot install"):
-        install(python, [f"pw-alpha @ {missing}"], require_hashes=False)
+        install(python, [f"pw-alpha @ {missing} --hash=sha256:{sha256(b'x')}"])
 
 
 def test_offline_says_that_a_first_run_must_not_be(python: Path) -> None:
-    nowhere = Places(urls=("https://nowhere.invalid/simple",))
+    nowhere = IndexConfig(urls=("https://nowhere.invalid/simple",))
     with pytest.raises(InputError) as caught:
-        install(python, ["pw-alpha==1"], index=nowhere, offline=True, require_hashes=False)
+        install(
+            python,
+            [f"pw-alpha==1 --hash=sha256:{sha256(b'x')}"],
+            index=nowhere,
+            offline=True,
+        )
     assert "--offline" in str(caught.value.hint)
 
 
@@ -191,7 +189,7 @@ def test_downloads_become_progress(
 
 
 def test_resolution_names_versions_and_the_hashes_of_what_fits(
-    tmp_path: Path, index: Places, wheels: list[Path], interpreter: Interpreter
+    tmp_path: Path, index: IndexConfig, wheels: list[Path], interpreter: Interpreter
 ) -> None:
     found = resolve(["pw-beta"], interpreter, tmp_path / "log", index=index)
     assert found == (
@@ -200,27 +198,17 @@ def test_resolution_names_versions_and_the_hashes_of_what_fits(
     )
 
 
-def test_constraints_and_overrides_bind(
-    tmp_path: Path, index: Places, interpreter: Interpreter
-) -> None:
+def test_constraints_bind(tmp_path: Path, index: IndexConfig, interpreter: Interpreter) -> None:
     log = tmp_path / "log"
-    lower = resolve(["pw-beta"], interpreter, log, index=index, constraints=["pw-alpha<1.1"])
+    lower = resolve(["pw-beta"], interpreter, log, index=index, constraints=("pw-alpha<1.1",))
     assert lower[0].version == "1.0"
-    forced = resolve(
-        ["pw-beta", "pw-alpha>1"],
-        interpreter,
-        log,
-        index=index,
-        overrides=["pw-alpha==1.0"],
-    )
-    assert forced[0].version == "1.0"
 
 
 def test_wheels_in_a_folder_are_resolved_and_hashed(
     tmp_path: Path, wheels: list[Path], interpreter: Interpreter
 ) -> None:
-    folder = Places(find_links=(str(wheels[0].parent), str(tmp_path / "missing")))
-    index = Places(urls=((tmp_path / "gone").as_uri(),), find_links=folder.find_links)
+    folder = IndexConfig(find_links=(str(wheels[0].parent), str(tmp_path / "missing")))
+    index = IndexConfig(urls=((tmp_path / "gone").as_uri(),), find_links=folder.find_links)
     for places in (folder, index):
         words = uv.index_arguments(places)
         assert words == ["--no-index", "--find-links", str(wheels[0].parent)]
@@ -229,7 +217,7 @@ def test_wheels_in_a_folder_are_resolved_and_hashed(
 
 
 def test_what_cannot_be_resolved_is_explained(
-    tmp_path: Path, index: Places, interpreter: Interpreter
+    tmp_path: Path, index: IndexConfig, interpreter: Interpreter
 ) -> None:
     with pytest.raises(InputError, match="no set of versions") as caught:
         resolve(["pw-alpha>=7"], interpreter, tmp_path / "log", index=index)
@@ -237,18 +225,28 @@ def test_what_cannot_be_resolved_is_explained(
     assert caught.value.hint is None
 
 
-def test_a_file_without_a_sha256_cannot_be_locked(tmp_path: Path) -> None:
-    text = '[[packages]]\nname = "pw-alpha"\nversion = "1"\nwheels = []\n'
-    with pytest.raises(InputError, match="pw-alpha: no wheel"):
-        uv._locked(text, tmp_path / "log")
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ('archive = {url = "https://x/a.tar.gz", hashes = {sha256 = "0"}}', "pw-alpha: no wheel"),
+        (
+            'wheels = [{url = "https://x/pw_alpha-1-py3-none-any.whl", hashes = {md5 = "0"}}]',
+            "pw-alpha: no wheel",
+        ),
+        ("wheels = []", "not valid: .*packages"),
+    ],
+)
+def test_a_file_without_a_sha256_cannot_be_locked(tmp_path: Path, files: str, message: str) -> None:
+    package = f'[[packages]]\nname = "pw-alpha"\nversion = "1"\n{files}\n'
+    with pytest.raises(InputError, match=message):
+        uv._distributions(f'lock-version = "1.0"\ncreated-by = "uv"\n{package}', tmp_path / "log")
 
 
 def test_pylock_says_where_each_file_is(
-    tmp_path: Path, index: Places, wheels: list[Path], interpreter: Interpreter
+    tmp_path: Path, index: IndexConfig, wheels: list[Path], interpreter: Interpreter
 ) -> None:
-    context = make_context(
-        Store(tmp_path / "store"), interpreter=interpreter, index=cast("Any", index), offline=True
-    )
+    store = Store(tmp_path / "store")
+    context = make_context(store, interpreter=interpreter, index=index, offline=True)
     lines = ["pw-alpha==1.0", f"pw-beta @ {wheels[2].as_uri()}"]
     text = uv.pylock(context, lines, log=tmp_path / "log")
     pylock = Pylock.from_dict(tomllib.loads(text))
@@ -261,21 +259,21 @@ def test_pylock_says_where_each_file_is(
 
 def test_unmet_requirements_are_found(tmp_path: Path, python: Path, wheels: list[Path]) -> None:
     log = tmp_path / "log"
-    install(python, [f"pw-beta @ {wheels[2].as_uri()}"], require_hashes=False)
+    install(python, [locked(wheels[2])])
     (problem,) = uv.conflicts(python, log=log)
     assert "pw-alpha" in problem
-    install(python, [f"pw-alpha @ {wheels[0].as_uri()}"], require_hashes=False)
+    install(python, [locked(wheels[0])])
     assert uv.conflicts(python, log=log) == []
     with pytest.raises(InputError, match="cannot check"):
         uv.conflicts(tmp_path / "none", log=log)
 
 
 def test_the_main_index_comes_first_and_no_index_means_none() -> None:
-    places = Places(urls=("https://main.example/simple", "https://more.example/simple"))
+    places = IndexConfig(urls=("https://main.example/simple", "https://more.example/simple"))
     assert uv.index_arguments(places) == [
         *("--default-index", "https://main.example/simple"),
         *("--index", "https://more.example/simple"),
     ]
     assert uv.index_arguments(None) == ["--no-index"]
-    equal = Places(urls=places.urls[:1], equal=True)
+    equal = IndexConfig(urls=places.urls[:1], equal=True)
     assert uv.index_arguments(equal)[2:] == ["--index-strategy", "unsafe-best-match"]

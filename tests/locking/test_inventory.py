@@ -20,11 +20,11 @@ from patchwheel.build.requirements import (
 from patchwheel.guest import survey_build
 from patchwheel.kit import uv
 from patchwheel.kit.errors import BuildError, InputError
+from patchwheel.kit.indexes import load_index_config
 from patchwheel.kit.repo import Repository
 from patchwheel.locking.inventory import made_with, survey_pin
 from patchwheel.manifest.model import Fork, UpstreamWheel
 from patchwheel.source.fetch import Source
-from patchwheel.source.index import load_index_config
 from patchwheel.wheelfile.read import read_wheel
 from tests.fixtures import support
 from tests.fixtures.contexts import make_context

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from patchwheel.kit.errors import InputError
+from patchwheel.kit.indexes import IndexConfig
 from patchwheel.kit.store import Store
 from patchwheel.locking import resolve
 from patchwheel.locking.inventory import Surveyed
@@ -13,8 +14,7 @@ from patchwheel.locking.write import write_lock
 from patchwheel.manifest.inventory import BuildInventory
 from patchwheel.manifest.load import load_manifest
 from patchwheel.manifest.lock import Lock, load_lock
-from patchwheel.source.index import IndexConfig
-from patchwheel.source.simple import IndexFile
+from patchwheel.source.index import IndexFile
 from patchwheel.source.upstream_wheel import choose_wheel
 from tests.fixtures.contexts import GivenProject, make_context
 from tests.fixtures.support import (

@@ -26,13 +26,13 @@ import tomlkit
 from patchwheel.build.inputs import interface
 from patchwheel.environment import compose
 from patchwheel.kit.errors import CheckError
+from patchwheel.kit.indexes import load_index_config
 from patchwheel.kit.interpreter import find_interpreter, uv_bin
 from patchwheel.kit.store import Store
 from patchwheel.kit.uv import index_arguments, make_venv
 from patchwheel.manifest.load import load_manifest
 from patchwheel.manifest.lock import load_lock
 from patchwheel.release.check import inspect, make_index
-from patchwheel.source.index import load_index_config
 from patchwheel.wheelfile.archive import make_entry, write_archive
 from patchwheel.wheelfile.read import read_wheel, write_wheel
 from tests.fixtures import support
@@ -741,7 +741,7 @@ def test_the_projects_own_release_installs_from_its_index(
     expected |= {f.distribution: f.version for f in manifest.forks.values()}
     for page in folder.glob("simple/*/index.json"):
         expected[page.parent.name] = json.loads(page.read_text())["versions"][0]
-    interpreter = find_interpreter(version, report=report)
+    interpreter = find_interpreter(version, progress=report)
     python = make_venv(tmp_path / "venv", interpreter, log=tmp_path / "log")
     wanted = [f"{name}=={exact}" for name, exact in expected.items()]
     with serving(folder, answers_json=False) as server:

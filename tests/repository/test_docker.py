@@ -345,7 +345,7 @@ def test_a_disk_that_is_too_small_is_said_before_anything_is_built(
 def test_the_images_build_and_are_as_they_must_be(name: str) -> None:
     if os.getuid() or not shutil.which("buildah"):
         pytest.skip("needs root and buildah")
-    python = find_interpreter("3.12", report=Quiet()).path
+    python = find_interpreter("3.12", progress=Quiet()).path
     done = subprocess.run(
         [DOCKER / "test.sh", name],
         check=False,

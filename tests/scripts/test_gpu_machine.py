@@ -37,7 +37,7 @@ def test_the_bundle_checks_numpy_and_misses_the_gpu(tmp_path: Path) -> None:
     script = [sys.executable, str(ROOT / "scripts" / "gpu_bundle.py")]
     subprocess.run([*script, *FORKS, "--output", str(bundle)], cwd=root, check=True)
     assert bundle.stat().st_size <= 64 << 20
-    python = str(find_interpreter("3.12", report=support.Recorder()).path)
+    python = str(find_interpreter("3.12", progress=support.Recorder()).path)
     uv = [sys.executable, "-m", "uv"]
     subprocess.run([*uv, "venv", "--python", python, str(venv)], check=True)
     install = [*uv, "pip", "install", "--python", str(venv), "numpy==2.5.*"]

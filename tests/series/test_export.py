@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-import ctypes
 import os
+import pkgutil
 import shutil
 import subprocess
 from dataclasses import replace
@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from patchwheel.kit import atomic_dir
 from patchwheel.kit.errors import MachineError, PatchError
+from patchwheel.kit.files import finish_replacement, new_folder, replace_folder
 from patchwheel.kit.repo import Repository
 from patchwheel.series.apply import PatchedTree, apply_series
 from patchwheel.series.export import export_commits, message_of
@@ -28,6 +28,7 @@ from tests.fixtures.patches import (
     patch,
     snapshot,
 )
+from tests.fixtures.support import write
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -489,12 +490,21 @@ def test_check_writes_nothing_and_says_what_would_change(session: Session) -> No
     assert not session.export(check=True).changed
 
 
-def killed(monkeypatch: pytest.MonkeyPatch, place: str, session: Session) -> None:
-    """Export in a child process that dies, like from kill -9, when it comes to `place`."""
+def killed(monkeypatch: pytest.MonkeyPatch, place: str, session: Session, *, calls: int) -> None:
+    """Export in a child process that dies, like from kill -9, when it comes to `place` again."""
+    module, _, name = place.rpartition(".")
+    real = getattr(pkgutil.resolve_name(module), name)
+    left = calls
+
+    def dies(*args: object, **more: object) -> object:
+        nonlocal left
+        left -= 1
+        return real(*args, **more) if left else os._exit(9)
+
     pid = os.fork()
     if pid == 0:
         try:
-            monkeypatch.setattr(place, lambda *_, **__: os._exit(9))
+            monkeypatch.setattr(place, dies)
             session.export()
         finally:
             os._exit(1)
@@ -502,25 +512,22 @@ def killed(monkeypatch: pytest.MonkeyPatch, place: str, session: Session) -> Non
 
 
 @pytest.mark.parametrize(
-    "place",
+    ("place", "calls"),
     [
-        "patchwheel.kit.atomic_dir.swap",
-        "patchwheel.kit.atomic_dir.exchange",
-        "pathlib.Path.rename",
-        "shutil.rmtree",
-        "patchwheel.series.worktree.WorkTree.record",
+        ("patchwheel.series.export.replace_folder", 1),
+        *[("pathlib.Path.rename", n) for n in (1, 2)],
+        *[("patchwheel.kit.files.fsync", n) for n in (1, 2, 4)],
+        *[("shutil.rmtree", n) for n in (1, 2, 3)],
+        ("patchwheel.series.worktree.WorkTree.record", 1),
     ],
 )
-@pytest.mark.parametrize("atomic", [True, False])
 def test_an_export_that_was_killed_loses_nothing(
-    session: Session, monkeypatch: pytest.MonkeyPatch, place: str, *, atomic: bool
+    session: Session, monkeypatch: pytest.MonkeyPatch, place: str, calls: int
 ) -> None:
     session.write("b", b"1\n")
     session.commit("One")
-    if not atomic:
-        monkeypatch.setattr(atomic_dir, "exchange", lambda *_: False)
     old = session.names
-    killed(monkeypatch, place, session)
+    killed(monkeypatch, place, session, calls=calls)
     assert session.names in (old, [*old, "0040-one.patch"])
     assert open_work(session.tree, session.kit.work, store=session.kit.store).folder.exists()
     session.export()
@@ -542,12 +549,16 @@ def test_a_swap_that_was_cut_off_between_its_renames_is_finished(
     assert load_series(folder).lines == ("# old",)
 
 
-def test_exchange_where_the_system_has_none(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert not atomic_dir.exchange(tmp_path / "no", tmp_path / "none")
-    monkeypatch.setattr(ctypes, "CDLL", lambda *_, **__: object())
-    assert not atomic_dir.exchange(tmp_path / "no", tmp_path / "none")
+def test_a_folder_is_replaced_whole_and_the_old_one_removed(tmp_path: Path) -> None:
+    folder = tmp_path / "demo"
+    for _ in range(2):
+        # What an earlier attempt left is not mixed in.
+        write(new_folder(folder), {"left": ""})
+    write(folder, {"old": ""})
+    write(new_folder(folder), {"sub/new": "x"})
+    replace_folder(folder)
+    assert [p.name for p in tmp_path.iterdir()] == ["demo"]
+    assert [p.name for p in folder.rglob("*")] == ["sub", "new"]
 
 
 def test_a_reader_may_finish_the_swap_first(
@@ -557,22 +568,16 @@ def test_a_reader_may_finish_the_swap_first(
     for name in ("demo", ".demo.new"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "series").write_text(f"# {name}\n")
+    real = type(folder).rename
 
-    def no_exchange(*_: object) -> bool:
-        # What swap does next is a rename of the folder; the reader comes right after it.
-        real = type(folder).rename
+    def rename(path: Path, target: Path) -> Path:
+        moved = real(path, target)
+        if target.name == ".demo.old":
+            finish_replacement(folder)
+        return moved
 
-        def rename(path: Path, target: Path) -> Path:
-            moved = real(path, target)
-            if target.name == ".demo.old":
-                atomic_dir.recover(folder)
-            return moved
-
-        monkeypatch.setattr(type(folder), "rename", rename)
-        return False
-
-    monkeypatch.setattr(atomic_dir, "exchange", no_exchange)
-    atomic_dir.swap(folder)
+    monkeypatch.setattr(type(folder), "rename", rename)
+    replace_folder(folder)
     assert (folder / "series").read_text() == "# .demo.new\n"
 
 

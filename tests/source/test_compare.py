@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from patchwheel.kit.errors import CheckError, InputError
+from patchwheel.kit.indexes import IndexConfig
 from patchwheel.manifest.model import Fork, Sdist
 from patchwheel.source.compare import LeftOut, PinReport, check_pin
-from patchwheel.source.index import IndexConfig
 from tests.fixtures.contexts import make_context
 from tests.fixtures.support import git, make_sdist, make_upstream, sha256, write
 

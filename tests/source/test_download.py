@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from patchwheel.kit.errors import InputError, MachineError
+from patchwheel.kit.indexes import IndexConfig
 from patchwheel.source import http
 from patchwheel.source.download import download_file
-from patchwheel.source.index import IndexConfig
 from tests.fixtures import web
 from tests.fixtures.contexts import make_context
 from tests.fixtures.support import lacking, sha256
@@ -43,7 +43,7 @@ HASH = sha256(DATA)
 
 @pytest.fixture(autouse=True)
 def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http, "PAUSES", (0.0,) * 4)
+    monkeypatch.setattr(http, "BACKOFF", 0)
     monkeypatch.setenv("NO_PROXY", "*")
     for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE", "PIP_CERT"):
         monkeypatch.delenv(name, raising=False)
@@ -306,7 +306,7 @@ def test_a_full_disk_is_the_machines_fault(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device", "/store/file")
 
-    monkeypatch.setattr("patchwheel.source.download._Fetch.receive", full)
+    monkeypatch.setattr("patchwheel.source.download._Download.receive", full)
     with pytest.raises(MachineError, match="No space left"):
         get()
 

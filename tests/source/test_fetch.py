@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from patchwheel.kit.errors import InputError, MachineError
+from patchwheel.kit.indexes import IndexConfig
 from patchwheel.kit.repo import GitError, Repository
 from patchwheel.manifest.model import Fork, Sdist
 from patchwheel.source.fetch import Source, fetch_pin, git_folder
 from patchwheel.source.git_remote import joined
-from patchwheel.source.index import IndexConfig
 from tests.fixtures.contexts import make_context
 from tests.fixtures.support import EPOCH, git, make_sdist, make_upstream, sha256, write
 
@@ -134,7 +134,7 @@ def test_another_sdist_is_another_source(get: Callable[..., Source], tmp_path: P
 def test_times_before_zip_are_raised_to_what_a_wheel_can_hold(
     get: Callable[..., Source], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("support.EPOCH", 0)
+    monkeypatch.setattr("tests.fixtures.support.EPOCH", 0)
     assert get(from_sdist(make_sdist(tmp_path, "thing", "1.0", FILES))).epoch == (315_532_800)
 
 
@@ -294,7 +294,7 @@ def test_an_unreachable_remote_says_what_git_said(
 )
 def test_other_transports_are_refused(get: Callable[..., Source], url: str) -> None:
     fork = from_git(Path("/"), "ab" * 20, url=url)
-    with pytest.raises(InputError, match="no address that patchwheel fetches from"):
+    with pytest.raises(InputError, match="patchwheel does not fetch from such an address"):
         get(fork)
 
 
@@ -505,7 +505,7 @@ def test_a_killed_fetch_is_simply_done_again(
     fork = from_sdist(make_sdist(tmp_path, "thing", "1.0", files))
     code = (
         "from pathlib import Path\n"
-        "from patchwheel.source.index import IndexConfig\n"
+        "from patchwheel.kit.indexes import IndexConfig\n"
         "from patchwheel.manifest.model import Fork, Sdist\n"
         "from patchwheel.kit.context import Context\n"
         "from patchwheel.kit.progress import Quiet\n"

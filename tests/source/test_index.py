@@ -6,19 +6,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from patchwheel.kit import process
-from patchwheel.kit.errors import InputError
+from patchwheel.kit import indexes, process
+from patchwheel.kit.errors import InputError, redacted
+from patchwheel.kit.indexes import IndexConfig, load_index_config
 from patchwheel.kit.uv import index_arguments
 from patchwheel.source import http
-from patchwheel.source import index as index_module
-from patchwheel.source.http import redacted
-from patchwheel.source.index import (
-    IndexConfig,
-    find_file,
-    latest_version,
-    load_index_config,
-    project_files,
-)
+from patchwheel.source.index import find_file, latest_version, project_files
 from tests.fixtures import web
 from tests.fixtures.support import make_index, make_sdist, make_wheel, sha256, write
 from tests.fixtures.web import instead, serving, status
@@ -36,8 +29,9 @@ HTML = """<!DOCTYPE html><html><head><base href="/elsewhere/"></head><body>
 
 @pytest.fixture(autouse=True)
 def _plain(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http, "PAUSES", (0.0,) * 2)
-    monkeypatch.setattr(index_module, "PIP_SYSTEM", ())
+    monkeypatch.setattr(http, "RETRIES", 2)
+    monkeypatch.setattr(http, "BACKOFF", 0)
+    monkeypatch.setattr(indexes, "PIP_SYSTEM", ())
     monkeypatch.setenv("NO_PROXY", "*")
 
 
@@ -281,7 +275,7 @@ def test_pips_files_are_used_where_uv_has_none(
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("VIRTUAL_ENV", str(tmp_path / "venv"))
     monkeypatch.setenv("PIP_CONFIG_FILE", str(tmp_path / "named.conf"))
-    monkeypatch.setattr(index_module, "PIP_SYSTEM", (tmp_path / "system.conf",))
+    monkeypatch.setattr(indexes, "PIP_SYSTEM", (tmp_path / "system.conf",))
     write(
         tmp_path,
         {

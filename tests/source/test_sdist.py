@@ -10,7 +10,7 @@ import pytest
 
 from patchwheel.kit.errors import InputError
 from patchwheel.source import sdist
-from patchwheel.source.sdist import read_sdist
+from patchwheel.source.sdist import Sdist
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,7 +47,7 @@ def repacked(path: Path, change: Callable[[bytes], bytes]) -> Path:
 
 
 def test_files_come_below_the_top_folder_with_their_git_modes(tmp_path: Path) -> None:
-    sdist = read_sdist(
+    sdist = Sdist(
         write(
             tmp_path / "p-1.tar.gz",
             member("p-1/", kind=tarfile.DIRTYPE, mtime=5),
@@ -65,7 +65,7 @@ def test_files_come_below_the_top_folder_with_their_git_modes(tmp_path: Path) ->
 
 
 def test_epoch_is_the_newest_time_in_the_archive(tmp_path: Path) -> None:
-    sdist = read_sdist(
+    sdist = Sdist(
         write(
             tmp_path / "p-1.tar.gz",
             member("p-1/new", mtime=1_800_000_000),
@@ -110,7 +110,7 @@ REFUSED = {
 def test_hostile_entries_are_refused_by_name(tmp_path: Path, case: str) -> None:
     path = write(tmp_path / "p-1.tar.gz", *REFUSED[case])
     with pytest.raises(InputError) as caught:
-        list(read_sdist(path))
+        list(Sdist(path))
     assert caught.value.where == path
     assert caught.value.expected
 
@@ -118,7 +118,7 @@ def test_hostile_entries_are_refused_by_name(tmp_path: Path, case: str) -> None:
 def test_links_are_named_as_links(tmp_path: Path) -> None:
     path = write(tmp_path / "p-1.tar.gz", *REFUSED["link inside"])
     with pytest.raises(InputError, match="'p-1/l' is a link"):
-        list(read_sdist(path))
+        list(Sdist(path))
 
 
 def test_a_bomb_is_refused_at_once(tmp_path: Path) -> None:
@@ -131,7 +131,7 @@ def test_a_bomb_is_refused_at_once(tmp_path: Path) -> None:
             sink.write(bytes(1 << 20))
     start = time.process_time()
     with pytest.raises(InputError, match="unpacks to more than"):
-        list(read_sdist(path))
+        list(Sdist(path))
     assert time.process_time() - start < 1
 
 
@@ -141,7 +141,7 @@ def test_many_small_files_cannot_add_up_to_a_bomb(
     monkeypatch.setattr(sdist, "FLOOR", 1 << 16)
     path = write(tmp_path / "p-1.tar.gz", *[member(f"p-1/{n}", bytes(5000)) for n in range(200)])
     with pytest.raises(InputError, match="unpacks to more than"):
-        list(read_sdist(path))
+        list(Sdist(path))
 
 
 def test_a_huge_extended_header_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,14 +151,14 @@ def test_a_huge_extended_header_is_refused(tmp_path: Path, monkeypatch: pytest.M
     info.type, info.size = tarfile.XHDTYPE, 8 << 20
     path.write_bytes(gzip.compress(info.tobuf() + bytes(8 << 20)))
     with pytest.raises(InputError, match="unpacks to more than"):
-        list(read_sdist(path))
+        list(Sdist(path))
 
 
 def test_too_many_entries_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sdist, "MAX_ENTRIES", 3)
     path = write(tmp_path / "p-1.tar.gz", *[member(f"p-1/{n}") for n in range(5)])
     with pytest.raises(InputError, match="more than 3 entries"):
-        list(read_sdist(path))
+        list(Sdist(path))
 
 
 def test_an_archive_cut_anywhere_is_refused(tmp_path: Path) -> None:
@@ -170,7 +170,7 @@ def test_an_archive_cut_anywhere_is_refused(tmp_path: Path) -> None:
     for size in range(0, len(whole) - 1, 37):
         path.write_bytes(whole[:size])
         with pytest.raises(InputError):
-            list(read_sdist(path))
+            list(Sdist(path))
 
 
 def test_a_flipped_bit_is_found_by_the_checksum(tmp_path: Path) -> None:
@@ -179,7 +179,7 @@ def test_a_flipped_bit_is_found_by_the_checksum(tmp_path: Path) -> None:
     data[-6] ^= 1  # in gzip's checksum
     path.write_bytes(data)
     with pytest.raises(InputError, match="is damaged"):
-        list(read_sdist(path))
+        list(Sdist(path))
 
 
 def test_a_damaged_header_in_the_middle_does_not_end_the_archive_early(
@@ -188,27 +188,27 @@ def test_a_damaged_header_in_the_middle_does_not_end_the_archive_early(
     path = write(tmp_path / "p-1.tar.gz", *[member(f"p-1/{n}") for n in range(4)])
     path = repacked(path, lambda tar: tar[:2048] + b"?" * 512 + tar[2560:])
     with pytest.raises(InputError, match="something else follows"):
-        list(read_sdist(path))
+        list(Sdist(path))
 
 
 def test_something_behind_the_archive_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "p-1.tar.gz", member("p-1/a"))
     with pytest.raises(InputError, match="something else follows"):
-        list(read_sdist(repacked(path, lambda tar: tar + b"payload")))
+        list(Sdist(repacked(path, lambda tar: tar + b"payload")))
 
 
 def test_a_tail_of_padding_is_bounded_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sdist, "FLOOR", 1 << 20)
     path = write(tmp_path / "p-1.tar.gz", member("p-1/a"))
     with pytest.raises(InputError, match="unpacks to more than"):
-        list(read_sdist(repacked(path, lambda tar: tar + bytes(4 << 20))))
+        list(Sdist(repacked(path, lambda tar: tar + bytes(4 << 20))))
 
 
 def test_what_is_no_archive_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "p-1.tar.gz"
     path.write_bytes(b"<html>not found</html>")
     with pytest.raises(InputError, match="is damaged"):
-        list(read_sdist(path))
+        list(Sdist(path))
 
 
 def test_a_negative_size_is_refused(tmp_path: Path) -> None:
@@ -217,4 +217,4 @@ def test_a_negative_size_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "p-1.tar.gz"
     path.write_bytes(gzip.compress(info.tobuf(tarfile.GNU_FORMAT) + bytes(2048)))
     with pytest.raises(InputError):
-        list(read_sdist(path))
+        list(Sdist(path))

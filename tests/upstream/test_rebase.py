@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from patchwheel.cli import tables
-from patchwheel.kit import transaction
 from patchwheel.kit.errors import MachineError, ManifestError, PatchError, PatchwheelError
 from patchwheel.kit.repo import GitError
+from patchwheel.manifest import transaction
 from patchwheel.manifest.model import Sdist
 from patchwheel.series.apply import apply_series
 from patchwheel.series.export import export_commits

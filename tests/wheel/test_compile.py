@@ -20,12 +20,12 @@ from patchwheel.build.sandbox import detect_sandbox
 from patchwheel.kit import process, uv
 from patchwheel.kit.distribution import Distribution
 from patchwheel.kit.errors import BuildError, CheckError, MachineError, ManifestError
+from patchwheel.kit.indexes import IndexConfig, load_index_config
 from patchwheel.kit.repo import Repository
 from patchwheel.kit.store import Store
 from patchwheel.manifest.inventory import BuildInventory
 from patchwheel.manifest.lock import ForkBuild
 from patchwheel.manifest.model import Fork, UpstreamWheel
-from patchwheel.source.index import IndexConfig, load_index_config
 from patchwheel.wheel.compile import compile_wheel
 from patchwheel.wheel.relocate import check_relocated
 from tests.fixtures import support

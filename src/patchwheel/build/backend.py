@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from patchwheel.build.sandbox import BuildDir
     from patchwheel.build.toolchain import Tool
     from patchwheel.kit.context import Context
-    from patchwheel.kit.progress import Report
+    from patchwheel.kit.progress import Progress
     from patchwheel.kit.store import Store
     from patchwheel.manifest.model import Fork
 
@@ -61,7 +61,7 @@ class BuildSession:
     tools: Mapping[str, Tool]
     jobs: int
     log: Path
-    report: Report
+    report: Progress
 
     @property
     def source(self) -> Path:
@@ -171,7 +171,7 @@ class BuildSession:
         env: Mapping[str, str] = MappingProxyType({}),
         write: Sequence[Path] = (),
     ) -> None:
-        progress = Progress(self.fork.name, self.report)
+        progress = StepCounter(self.fork.name, self.report)
         try:
             self.build_dir.run(
                 argv,
@@ -205,10 +205,10 @@ class BuildSession:
             ) from err
 
 
-class Progress:
+class StepCounter:
     """Turns the lines of ninja, or of Cython and setuptools, into progress."""
 
-    def __init__(self, name: str, report: Report) -> None:
+    def __init__(self, name: str, report: Progress) -> None:
         self.what = f"compiling {name}"
         self.report = report
         self.done = self.built = 0

@@ -83,7 +83,7 @@ def _git() -> Finding:
 def _pythons(manifest: Manifest) -> Iterator[Finding]:
     for wanted in manifest.environment.python:
         try:
-            python = find_interpreter(wanted, report=Quiet())
+            python = find_interpreter(wanted, progress=Quiet())
         except PatchwheelError as err:
             fix = err.hint or "see the message"
             yield _finding(f"Python {wanted}", err.message, fix, needed=True)

@@ -18,7 +18,7 @@ STEPS = 50_000
 
 
 class Console:
-    """A Report on standard error. rich is imported when the first bar or table is drawn: a no-op needs neither."""
+    """A Progress on standard error. rich is imported when the first bar or table is drawn: a no-op needs neither."""
 
     def __init__(self) -> None:
         self._bars: Progress | None = None

@@ -50,7 +50,7 @@ def project_options(function: F) -> F:
 
     @functools.wraps(function)
     def command(*, manifest: Path, verbose: bool, **rest: Any) -> Any:  # noqa: ANN401
-        from patchwheel.kit.repo import scrub_environment
+        from patchwheel.kit.process import scrub_environment
         from patchwheel.kit.store import Store, default_root
         from patchwheel.project import Project
 

@@ -5,15 +5,13 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Literal
 
-from patchwheel.kit.digest import digest
-
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from patchwheel.kit.indexes import IndexConfig
     from patchwheel.kit.interpreter import Interpreter
-    from patchwheel.kit.progress import Report
+    from patchwheel.kit.progress import Progress
     from patchwheel.kit.store import Store
-    from patchwheel.source.index import IndexConfig
 
 SandboxMode = Literal["auto", "required", "none"]
 
@@ -22,15 +20,15 @@ class Context:
     """The store, where progress goes, and the options of a run.
 
     `python` is the version that wheels are for, such as 3.12; `explicit` the interpreter that the
-    user named for it. Index settings are read for the project at `root`. Neither the settings nor the
-    interpreter are looked for before they are needed, since a run that changes nothing needs neither;
-    `index` and `interpreter` may be given instead.
+    user named for it. Index settings are read for the project at `root`. Neither the settings nor
+    the interpreter are looked for before they are needed, since a run that changes nothing needs
+    neither; `index` and `interpreter` may be given instead.
     """
 
     def __init__(
         self,
         store: Store,
-        progress: Report,
+        progress: Progress,
         *,
         root: Path | None = None,
         python: str = "",
@@ -59,7 +57,7 @@ class Context:
         """The user's settings of package indexes, those of pip and uv included."""
         with self._lock:
             if self._index is None:
-                from patchwheel.source.index import load_index_config
+                from patchwheel.kit.indexes import load_index_config
 
                 assert self.root is not None  # noqa: S101  (a project always has one)
                 self._index = load_index_config(self.root)
@@ -89,13 +87,8 @@ class Context:
         )
 
     def _find_interpreter(self) -> Interpreter:
-        from patchwheel.kit.interpreter import find_interpreter, interpreter_hints, noted, recall
+        from patchwheel.kit.interpreter import remembered_interpreter
 
-        # Starting every candidate takes a quarter of a second; the answer holds as long as the
-        # interpreter's file is unchanged.
-        key = digest(self.python, self.explicit, interpreter_hints())
-        if known := recall(self.store.memo("interpreter", key)):
-            return known
-        found = find_interpreter(self.python, explicit=self.explicit, report=self.progress)
-        self.store.remember("interpreter", key, noted(found))
-        return found
+        return remembered_interpreter(
+            self.python, explicit=self.explicit, store=self.store, progress=self.progress
+        )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Distribution:
-    """A distribution that may be installed, with the sha256 of every file that is accepted for it."""
+    """A distribution that may be installed, with the sha256 of each file that is accepted."""
 
     name: str
     version: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
 class PatchwheelError(Exception):
     """What is wrong, where, what was expected and what to do next.
 
-    `where` is a file, or `file:line`; `tail` holds the last lines of a log and `log` its path.
+    `where` is a file, or `file:line`; `tail` holds the last lines of a log, `log` is its path.
     """
 
     exit_code: ClassVar[int] = 1
@@ -49,6 +50,17 @@ class PatchwheelError(Exception):
         return "\n".join(lines)
 
 
+def redacted(text: str) -> str:
+    """Remove credentials from the URLs in a text, and queries, which may hold a token."""
+    text = re.sub(r"(?<=://)[^/@\s]+@", "", text)
+    return re.sub(r"(://[^\s?#]+)[?#][^\s'\")]*", r"\1", text)
+
+
+def disk_is_full(message: str) -> bool:
+    """Say whether git or uv stopped because the disk is full."""
+    return any(reason in message for reason in ("No space left on device", "Disk quota exceeded"))
+
+
 def first(rows: Sequence[str], limit: int = 20) -> list[str]:
     """Return the first of many rows, and a row that says how many more there are."""
     more = len(rows) - limit
@@ -80,7 +92,7 @@ class BuildError(PatchwheelError):
 
 
 class GraftNotPossible(BuildError):  # noqa: N818  (an outcome, handled by a compile)
-    """An output can be remade, and cannot stand beside what a graft takes from its base: it has to be a compile."""
+    """A remade output does not fit the files that a graft takes from its base: compile instead."""
 
 
 class CheckError(PatchwheelError):

@@ -1,4 +1,4 @@
-"""Writing so that a power cut cannot leave half a file, and removing what resists."""
+"""Write files and replace folders so that a power cut leaves no half of them; remove folders."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write `data` so that `path` holds all of it or what it held before, a power cut included."""
+    """Write `data` so that `path` always holds all of it or what it held before."""
     handle, name = tempfile.mkstemp(".tmp", f".{path.name}.", path.parent)
     temporary = Path(name)
     try:
@@ -33,12 +33,49 @@ def write_atomically(path: Path, data: bytes) -> None:
     fsync(path.parent)
 
 
+def new_folder(folder: Path) -> Path:
+    """Return the path where a replacement of `folder` is to be made; remove older leftovers."""
+    finish_replacement(folder)
+    shutil.rmtree(_old(folder), ignore_errors=True)
+    shutil.rmtree(_new(folder), ignore_errors=True)
+    return _new(folder)
+
+
+def replace_folder(folder: Path) -> None:
+    """Put the finished replacement in the folder's place and remove the old folder.
+
+    A folder cannot be replaced in one step: who reads it calls `finish_replacement` first.
+    """
+    new, old = _new(folder), _old(folder)
+    for path in [*new.rglob("*"), new]:
+        if not path.is_symlink():
+            fsync(path)
+    folder.rename(old)
+    # A reader may have finished it already.
+    with contextlib.suppress(FileNotFoundError):
+        new.rename(folder)
+    fsync(folder.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def finish_replacement(folder: Path) -> None:
+    """Finish a replacement that was interrupted between its two renames."""
+    if folder.exists() or not _old(folder).exists():
+        return
+    # The replacement was complete before the first rename. Another reader may be quicker.
+    with contextlib.suppress(FileNotFoundError):
+        (_new(folder) if _new(folder).exists() else _old(folder)).rename(folder)
+
+
 @contextlib.contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """Wait until nobody else is alone with the folder; nothing is left in it, and whoever is killed holds nothing."""
+def exclusive_lock(folder: Path) -> Iterator[None]:
+    """Hold an exclusive lock on a folder; released if the process dies.
+
+    filelock would leave its lock file in the user's folder; this leaves nothing.
+    """
     handle = os.open(folder, os.O_RDONLY)
     try:
-        # Some network file systems know no such locks.
+        # Some network file systems have no such locks.
         with contextlib.suppress(OSError):
             fcntl.flock(handle, fcntl.LOCK_EX)
         yield
@@ -46,7 +83,7 @@ def alone(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def files(folder: Path) -> Iterator[tuple[str, int]]:
+def regular_files(folder: Path) -> Iterator[tuple[str, int]]:
     """Yield the regular files below a folder, by relative path, with their sizes."""
     for path in sorted(folder.rglob("*")):
         info = path.lstat()
@@ -55,6 +92,7 @@ def files(folder: Path) -> Iterator[tuple[str, int]]:
 
 
 def fsync(path: Path) -> None:
+    """Have the file, or the names in the folder, on the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -63,7 +101,9 @@ def fsync(path: Path) -> None:
 
 
 def rmtree(path: Path) -> None:
-    def writable(function: Callable[..., object], name: str, _err: object) -> None:
+    """Remove a folder, a file or a link if it is there, read-only folders included."""
+
+    def retry(function: Callable[..., object], name: str, _err: object) -> None:
         # Sources may hold read-only folders; anything else is left for `prune`.
         with contextlib.suppress(OSError):
             Path(name).parent.chmod(0o700)
@@ -73,6 +113,14 @@ def rmtree(path: Path) -> None:
     if path.is_symlink() or not path.is_dir():
         path.unlink(missing_ok=True)
     elif sys.version_info >= (3, 12):
-        shutil.rmtree(path, onexc=writable)
+        shutil.rmtree(path, onexc=retry)
     else:
-        shutil.rmtree(path, onerror=writable)
+        shutil.rmtree(path, onerror=retry)
+
+
+def _new(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.new")
+
+
+def _old(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.old")

@@ -1,4 +1,7 @@
-"""The one place that starts processes: argument lists, explicit directory and environment, a log for each step."""
+"""The one place that starts processes, with explicit arguments, directory and environment.
+
+Long steps write to a log of their own.
+"""
 
 from __future__ import annotations
 
@@ -14,37 +17,24 @@ import signal
 import subprocess
 from typing import TYPE_CHECKING
 
-from patchwheel.kit.errors import MachineError, PatchwheelError
+from patchwheel.kit.errors import MachineError, PatchwheelError, redacted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
 TAIL = 40
-# What a child needs to find programs, certificates and indexes; nothing else leaks in.
-INHERITED = (
-    "PATH",
-    "HOME",
-    "TMPDIR",
-    "USER",
-    "LOGNAME",
-    "SSL_CERT_FILE",
-    "SSL_CERT_DIR",
-    "REQUESTS_CA_BUNDLE",
-    "CURL_CA_BUNDLE",
-    "HTTP_PROXY",
-    "HTTPS_PROXY",
-    "ALL_PROXY",
-    "NO_PROXY",
-    "http_proxy",
-    "https_proxy",
-    "all_proxy",
-    "no_proxy",
-    "XDG_CACHE_HOME",
-    "XDG_CONFIG_HOME",
-    "XDG_DATA_HOME",
-    "COVERAGE_PROCESS_START",
-    "COVERAGE_PROCESS_CONFIG",
+# What a child needs to find programs, certificates and indexes; it gets nothing else.
+INHERITED = shlex.split("""
+    PATH HOME TMPDIR USER LOGNAME
+    SSL_CERT_FILE SSL_CERT_DIR REQUESTS_CA_BUNDLE CURL_CA_BUNDLE
+    HTTP_PROXY HTTPS_PROXY ALL_PROXY NO_PROXY http_proxy https_proxy all_proxy no_proxy
+    XDG_CACHE_HOME XDG_CONFIG_HOME XDG_DATA_HOME
+    COVERAGE_PROCESS_START COVERAGE_PROCESS_CONFIG
+""")
+# What a user may set for git to reach a remote.
+GIT_TRANSPORT = re.compile(
+    r"GIT_(SSL_.*|SSH|SSH_COMMAND|ASKPASS|PROXY_.*|ALLOW_PROTOCOL|CEILING_DIRECTORIES)"
 )
 
 
@@ -65,6 +55,13 @@ def base_env(**extra: str) -> dict[str, str]:
     return {**env, "LC_ALL": "C.UTF-8", **extra}
 
 
+def scrub_environment() -> None:
+    """Drop the GIT_* variables of a hook or a CI job, which may name another repository."""
+    for name in [n for n in os.environ if n.startswith("GIT_")]:
+        if not GIT_TRANSPORT.fullmatch(name):
+            del os.environ[name]
+
+
 def capture(
     argv: Sequence[str | Path],
     *,
@@ -75,16 +72,16 @@ def capture(
 ) -> bytes:
     """Run a short command and return its standard output.
 
-    Raises CommandError with the last lines of standard error, MachineError when the program is missing.
+    Raises CommandError with the last lines of standard error, MachineError for a missing program.
     """
-    words = [os.fspath(word) for word in argv]
-    with _starting(words):
+    args = [os.fspath(arg) for arg in argv]
+    with _starting(args):
         done = subprocess.run(
-            words, cwd=cwd, env=dict(env), input=stdin, capture_output=True, check=False
+            args, cwd=cwd, env=dict(env), input=stdin, capture_output=True, check=False
         )
     if done.returncode not in ok:
         text = (done.stderr or done.stdout).decode(errors="replace")
-        raise CommandError(words, done.returncode, text.splitlines()[-TAIL:], None)
+        raise CommandError(args, done.returncode, text.splitlines()[-TAIL:], None)
     return done.stdout
 
 
@@ -99,17 +96,17 @@ def logged(
 ) -> None:
     """Run a long command, append both its streams to `log`, and hand each line to `on_line`.
 
-    What is left of the process group is killed when this function is left, Ctrl-C included.
+    The rest of its process group is killed at the end, also after an exception or Ctrl-C.
     Raises CommandError with the last lines and the path of the log.
     """
-    words = [os.fspath(word) for word in argv]
+    args = [os.fspath(arg) for arg in argv]
     log.parent.mkdir(parents=True, exist_ok=True)
     tail: collections.deque[str] = collections.deque(maxlen=TAIL)
     with log.open("ab") as sink:
-        sink.write(f"$ {_shown(words)}\n".encode())
-        with _starting(words):
+        sink.write(f"$ {_shown(args)}\n".encode())
+        with _starting(args):
             process = subprocess.Popen(
-                [*_leash(words, env), *words],
+                [*_leash(args, env), *args],
                 cwd=cwd,
                 env=dict(env),
                 stdin=subprocess.DEVNULL,
@@ -125,44 +122,48 @@ def logged(
                 tail.append(line)
                 if on_line:
                     on_line(line)
-            # Not reaped yet: until then its id names its group, and no other.
+            # Wait without reaping: until then, its id cannot name another process group.
             os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
         finally:
             status = _end(process)
     if status != 0:
-        raise CommandError(words, status, list(tail), log)
+        raise CommandError(args, status, list(tail), log)
 
 
 def interactive(argv: Sequence[str | Path], *, cwd: Path, env: Mapping[str, str]) -> int:
     """Run a command on our own terminal and return its exit status."""
-    words = [os.fspath(word) for word in argv]
-    with _starting(words):
-        return subprocess.run(words, cwd=cwd, env=dict(env), check=False).returncode
+    args = [os.fspath(arg) for arg in argv]
+    with _starting(args):
+        return subprocess.run(args, cwd=cwd, env=dict(env), check=False).returncode
 
 
 @contextlib.contextmanager
-def _starting(words: Sequence[str]) -> Iterator[None]:
+def _starting(args: Sequence[str]) -> Iterator[None]:
     try:
         yield
     except (FileNotFoundError, PermissionError) as err:
-        if err.filename not in (words[0], None):
+        if err.filename not in (args[0], None):
             raise
         raise MachineError(
-            f"cannot start {words[0]!r}: {err.strerror}",
+            f"cannot start {args[0]!r}: {err.strerror}",
             hint="`patchwheel doctor` lists what is missing and how to get it",
         ) from err
 
 
-def _leash(words: Sequence[str], env: Mapping[str, str]) -> list[str]:
-    """Return a prefix that has the kernel end the command when we are killed in a way that nothing can catch."""
-    if not shutil.which(words[0], path=env.get("PATH")):
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), words[0])
+def _leash(args: Sequence[str], env: Mapping[str, str]) -> list[str]:
+    """Return a prefix with which the kernel ends the command when we are killed by SIGKILL."""
+    if not shutil.which(args[0], path=env.get("PATH")):
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), args[0])
     setpriv = shutil.which("setpriv")
     return [setpriv, "--pdeathsig", "KILL", "--"] if setpriv else []
 
 
 def _lines(process: subprocess.Popen[bytes]) -> Iterator[bytes]:
-    """Yield lines until the process ends: something that it left behind may hold its pipe open for ever."""
+    """Yield lines until the process ends.
+
+    The end of the pipe may never come: a daemon that a build starts, such as a compiler cache,
+    leaves the process group and keeps the pipe open.
+    """
     assert process.stdout is not None  # noqa: S101  (PIPE was asked for)
     pipe, pending = process.stdout.fileno(), b""
     with selectors.DefaultSelector() as selector:
@@ -196,6 +197,6 @@ def _end(process: subprocess.Popen[bytes]) -> int:
     return status
 
 
-def _shown(words: Sequence[str]) -> str:
-    """Return the command as a shell reads it, less the credentials in its URLs."""
-    return re.sub(r"(?<=://)[^/@\s']+@", "", shlex.join(words))
+def _shown(args: Sequence[str]) -> str:
+    """Return the command as a shell reads it, without the credentials in its URLs."""
+    return redacted(shlex.join(args))

@@ -1,11 +1,11 @@
-"""What stages say while they work; the command line decides how it looks."""
+"""What a stage reports while it works; the command line decides how it looks."""
 
 from __future__ import annotations
 
 from typing import Protocol
 
 
-class Report(Protocol):
+class Progress(Protocol):
     def say(self, line: str) -> None:
         """Show one finished fact."""
         ...
@@ -16,7 +16,7 @@ class Report(Protocol):
 
 
 class Quiet:
-    """A report that nobody reads."""
+    """Shows nothing."""
 
     def say(self, line: str) -> None:
         pass

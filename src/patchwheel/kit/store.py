@@ -1,7 +1,7 @@
 """The content-addressed cache: an entry is a folder that is complete from the moment it exists.
 
-Layout: `<root>/<kind>/<key>/…`, each entry with an `entry.json`: its name, its files with size and sha256;
-`memo/<kind>/<key>.json` remembers small answers; `tmp/` holds what is being made, `locks/` who makes it.
+Layout: `<root>/<kind>/<key>/...`, each entry with an `entry.json` that lists its files with size
+and sha256; `memo/<kind>/<key>.json` keeps small results; `tmp/` holds what is being made.
 `CACHEDIR.TAG` marks the folder as a store. A folder without it is not touched, unless it is empty.
 In a store only known kinds of entries are removed.
 """
@@ -17,11 +17,11 @@ import shutil
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
-from patchwheel.kit.digest import file_sha256
+from patchwheel.kit.digest import digest, file_sha256
 from patchwheel.kit.errors import MachineError
-from patchwheel.kit.files import files, fsync, rmtree, write_atomically
+from patchwheel.kit.files import fsync, regular_files, rmtree, write_atomically
 from patchwheel.kit.store_entry import (
     KINDS,
     MANIFEST,
@@ -33,9 +33,11 @@ from patchwheel.kit.store_entry import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from patchwheel.kit.store_entry import Kind
+
+T = TypeVar("T")
 
 MARKER = "CACHEDIR.TAG"
 CACHEDIR_TAG = "Signature: 8a477f597d28d172789f06886806bc55\n# Made by patchwheel.\n"
@@ -56,7 +58,7 @@ class Store:
         return self.root / kind / key
 
     def find(self, kind: Kind, key: str) -> Path | None:
-        """Return the entry's folder without reading what is in it, or None; this counts as a use."""
+        """Return the entry's folder unchecked, or None; this counts as a use."""
         path = self.path(kind, key)
         with contextlib.suppress(OSError):
             os.utime(path / MANIFEST)
@@ -74,7 +76,7 @@ class Store:
         return path
 
     def get(self, kind: Kind, key: str, make: Callable[[Path], None]) -> Path:
-        """Return the entry, made by `make(folder)` if it is not there; one maker per key at a time."""
+        """Return the entry; if it is missing, one process at a time makes it by `make(folder)`."""
         if path := self.checked(kind, key):
             return path
         with self.lock(f"{kind}-{key}"):
@@ -85,20 +87,20 @@ class Store:
                 return self._publish(kind, key, folder)
 
     def get_in_place(self, kind: Kind, key: str, make: Callable[[Path], None]) -> Path:
-        """Like `get` for what cannot be moved: `make` works at the final path, which counts once it is done."""
+        """Like `get`, for what cannot be moved: `make` works at the final path."""
         if path := self.checked(kind, key):
             return path
         with self.lock(f"{kind}-{key}"):
             if path := self.checked(kind, key):
                 return path
             path = self.path(kind, key)
-            # What a maker that was killed left behind.
+            # A maker that was killed may have left files; without entry.json they are no entry.
             self.remove(kind, key)
             try:
                 with self._usable():
                     path.mkdir(parents=True)
                     make(path)
-                    # Its files come from elsewhere in any number: one call has all of them on the disk.
+                    # It may have many files, in any place: one call brings all of them to the disk.
                     os.sync()
                     write_atomically(path / MANIFEST, record(kind, key, {}))
                     fsync(path.parent)
@@ -114,7 +116,7 @@ class Store:
 
     @contextlib.contextmanager
     def scratch(self) -> Iterator[Path]:
-        """Give a folder below the store that is removed on leaving; a full disk becomes one clear error."""
+        """Give a temporary folder in the store; MachineError when the disk is full."""
         self.ensure()
         with self._usable():
             folder = Path(tempfile.mkdtemp(dir=self.root / "tmp"))
@@ -125,7 +127,10 @@ class Store:
 
     @contextlib.contextmanager
     def lock(self, name: str, *, busy: str | None = None) -> Iterator[None]:
-        """Hold the lock `name`, waited for unless `busy` says what else to tell; who was killed holds nothing."""
+        """Hold the lock `name`; released if the process dies.
+
+        Waits for it, or with `busy` raises MachineError with that message.
+        """
         self.ensure()
         import filelock
 
@@ -142,6 +147,32 @@ class Store:
             yield
         finally:
             lock.release()
+
+    def cached(
+        self,
+        kind: str,
+        record: type[T],
+        inputs: Sequence[object],
+        compute: Callable[[], T],
+        *,
+        valid: Callable[[T], bool] = lambda _record: True,
+    ) -> T:
+        """Return the record that `compute` made from `inputs`, computed again if it is not kept.
+
+        The JSON-like `inputs` include a version, raised when `compute` changes its results.
+        A record that is damaged, or not `valid` any more, is computed again.
+        """
+        from cattrs.errors import BaseValidationError
+        from cattrs.preconf.json import make_converter
+
+        converter, key = make_converter(forbid_extra_keys=True), digest(*inputs)
+        if kept := self.memo(kind, key):
+            with contextlib.suppress(BaseValidationError):
+                if valid(known := converter.structure(kept, record)):
+                    return known
+        computed = compute()
+        self.remember(kind, key, converter.unstructure(computed))
+        return computed
 
     def memo(self, kind: str, key: str) -> dict[str, object] | None:
         try:
@@ -199,7 +230,7 @@ class Store:
                     yield Entry(kind=kind, key=path.name, path=path)
 
     def prune(self, *, older_than_days: float) -> tuple[int, int]:
-        """Remove entries that were not used for so long, and leftovers; return their count and bytes.
+        """Remove leftovers, and entries unused for so long; return the entries' count and bytes.
 
         An environment that a link still points to stays. Raises MachineError when it is no store.
         """
@@ -208,7 +239,7 @@ class Store:
         for entry in list(self.entries()):
             if last_use(entry.path) > limit or linked(entry.path):
                 continue
-            freed += sum(size for _, size in files(entry.path))
+            freed += sum(size for _, size in regular_files(entry.path))
             self.remove(entry.kind, entry.key)
             count += 1
         # Nothing that is being made is a day old.
@@ -236,8 +267,7 @@ class Store:
             raise self._unusable(err) from err
         if foreign:
             raise MachineError(
-                f"the folder is not a store of patchwheel: it holds {min(foreign)}, "
-                f"and no {MARKER} of patchwheel",
+                f"the folder is not a store of patchwheel: it holds {min(foreign)}, no {MARKER}",
                 where=self.root,
                 expected="an empty folder, or a store that patchwheel made",
                 hint="set PATCHWHEEL_STORE to a new folder, or unset it for the default one",
@@ -250,7 +280,7 @@ class Store:
     def _publish(self, kind: Kind, key: str, folder: Path) -> Path:
         listed = {}
         if kind not in UNHASHED:
-            for name, size in files(folder):
+            for name, size in regular_files(folder):
                 file = folder / name
                 listed[name] = (size, file_sha256(file))
                 fsync(file)

@@ -1,4 +1,4 @@
-"""One entry of the store: what is recorded of it, and whether it still is that."""
+"""One entry of the store, and whether its files are those that were stored."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from patchwheel.kit.digest import file_sha256
-from patchwheel.kit.files import files
+from patchwheel.kit.files import regular_files
 
 MANIFEST = "entry.json"
 Kind = Literal["build-envs", "configured", "environments", "files", "unpacked", "wheels"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
-# A venv is used in place and its interpreter writes into it; it is remade from hashed wheels, not verified.
+# A venv is used in place and its interpreter writes into it. It is not verified, but remade from
+# wheels that are.
 UNHASHED = frozenset({"environments", "build-envs", "unpacked"})
 
 
@@ -24,44 +25,44 @@ class Entry:
     path: Path
 
     def broken(self) -> str | None:
-        """Say how the entry differs from what was published, or None."""
+        """Say how the entry differs from what was stored, or None."""
         try:
-            found = json.loads((self.path / MANIFEST).read_text())
-            if found["entry"] != f"{self.kind}/{self.key}":
-                return f"is {found['entry']}, moved here"
+            manifest = json.loads((self.path / MANIFEST).read_text())
+            if manifest["entry"] != f"{self.kind}/{self.key}":
+                return f"is {manifest['entry']}, moved here"
             if self.kind in UNHASHED:
                 python = self.path / "bin" / "python"
                 gone = python.is_symlink() and not python.exists()
                 return f"its interpreter {python.readlink()} is gone" if gone else None
-            return self._differs(found["files"])
+            return self._differs(manifest["files"])
         except OSError as err:
             return f"{err.filename} cannot be read: {err.strerror}"
         except (ValueError, KeyError, TypeError, AttributeError):
             return f"{MANIFEST} is damaged"
 
     def _differs(self, listed: dict[str, list[object]]) -> str | None:
-        found = dict(files(self.path))
-        found.pop(MANIFEST)
-        if extra := sorted(found.keys() - listed.keys()):
+        sizes = dict(regular_files(self.path))
+        sizes.pop(MANIFEST)
+        if extra := sorted(sizes.keys() - listed.keys()):
             return f"{extra[0]} was added"
         for name, (size, sha256) in listed.items():
-            if name not in found:
+            if name not in sizes:
                 return f"{name} is missing"
-            if found[name] != size or file_sha256(self.path / name) != sha256:
+            if sizes[name] != size or file_sha256(self.path / name) != sha256:
                 return f"{name} has other bytes than when it was stored"
         return None
 
 
 def record(kind: str, key: str, content: dict[str, tuple[int, str]]) -> bytes:
     """Return the text of entry.json."""
-    found = {"entry": f"{kind}/{key}", "files": content}
-    return json.dumps(found, sort_keys=True, indent=0).encode()
+    manifest = {"entry": f"{kind}/{key}", "files": content}
+    return json.dumps(manifest, sort_keys=True, indent=0).encode()
 
 
 def listed(entry: Path) -> dict[str, tuple[int, str]]:
     """Return the files of an entry with size and sha256, as they were when it was stored."""
-    found = json.loads((entry / MANIFEST).read_text())["files"]
-    return {name: (size, sha256) for name, (size, sha256) in found.items()}
+    files = json.loads((entry / MANIFEST).read_text())["files"]
+    return {name: (size, sha256) for name, (size, sha256) in files.items()}
 
 
 def last_use(path: Path) -> float:

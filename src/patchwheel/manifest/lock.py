@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Never
 from patchwheel.kit.digest import digest
 from patchwheel.kit.distribution import Distribution
 from patchwheel.kit.errors import MachineError, ManifestError
-from patchwheel.kit.files import alone, write_atomically
+from patchwheel.kit.files import exclusive_lock, write_atomically
 from patchwheel.manifest.convert import (
     InvalidValueError,
     find_problems,
@@ -175,7 +175,7 @@ def save_lock(lock: Lock) -> None:
     text = _pretty(_converter().unstructure(table)) + "\n"
     # Commands may run at the same time; a reader sees the old lock or the new one.
     try:
-        with alone(lock.path.parent):
+        with exclusive_lock(lock.path.parent):
             write_atomically(lock.path, text.encode())
     except OSError as err:
         raise MachineError(f"the lock cannot be written: {err.strerror}", where=lock.path) from err

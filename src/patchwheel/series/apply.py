@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Never
 
 from patchwheel.kit.digest import digest
-from patchwheel.kit.errors import MachineError, PatchError
+from patchwheel.kit.errors import MachineError, PatchError, disk_is_full
 from patchwheel.kit.repo import GitError, Repository
 from patchwheel.patch.lint import check_patch
 from patchwheel.patch.simulate import Simulation
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from patchwheel.source.fetch import Source
 
 REF = "refs/patchwheel/trees"
-FULL_DISK = ("No space left on device", "Disk quota exceeded")
 REPORT = "this should not happen: please report it with the patch"
 
 
@@ -68,7 +67,7 @@ def _apply(source: Source, patches: Sequence[Patch], *, ref: str) -> str:
             contents = _check_result(staged, patches)
             return staged.commit(contents, ref=ref)
     except GitError as err:
-        if any(message in err.stderr for message in FULL_DISK):
+        if disk_is_full(err.stderr):
             raise MachineError("the disk is full", where=source.git_dir) from err
         _fail_with_reason(source, patches, err)
 

@@ -8,8 +8,8 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Never
 
-from patchwheel.kit import atomic_dir
 from patchwheel.kit.errors import PatchError
+from patchwheel.kit.files import new_folder, replace_folder
 from patchwheel.kit.repo import GitError, Repository
 from patchwheel.patch.lint import check_requires, warnings
 from patchwheel.patch.simulate import DoesNotApplyError
@@ -97,7 +97,7 @@ def export_commits(
     """
     target = source.fork.patches
     with store.lock(f"export-{source.fork.name}"), store.scratch() as scratch:
-        place = scratch / source.fork.name if check else atomic_dir.fresh(target)
+        place = scratch / source.fork.name if check else new_folder(target)
         series = load_series(target)
         work = WorkTree(folder)
         work.check_pin(source)
@@ -125,7 +125,7 @@ def export_commits(
                     hint=REPORT,
                 )
             if not check:
-                atomic_dir.swap(target)
+                replace_folder(target)
         result = ExportResult(
             written=tuple(n for n in new if old.get(n) != new[n]),
             kept=tuple(n for n in new if old.get(n) == new[n]),

@@ -9,8 +9,8 @@ import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Never
 
-from patchwheel.kit.atomic_dir import recover
 from patchwheel.kit.errors import MachineError, PatchError
+from patchwheel.kit.files import finish_replacement
 from patchwheel.patch.lint import check_patch
 from patchwheel.patch.mail import Patch
 
@@ -51,7 +51,7 @@ def load_series(folder: Path) -> Series:
     Raises PatchError with file and line for an entry that is no plain file name, for a missing,
     duplicate or unlisted patch, and for a symbolic link. Finishes an interrupted export.
     """
-    recover(folder)
+    finish_replacement(folder)
     path = folder / SERIES
     try:
         # Editors on Windows begin a file with a byte order mark.

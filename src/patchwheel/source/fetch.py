@@ -1,15 +1,16 @@
-"""A pin as a git tree in the store: from the sdist, or from upstream's repository with its submodules."""
+"""Fetch a pin as a git tree in the store: from its sdist, or from upstream's repository."""
 
 from __future__ import annotations
 
 import contextlib
+import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from patchwheel.kit.digest import digest
-from patchwheel.kit.errors import InputError, MachineError, ManifestError
+from patchwheel.kit.errors import InputError, MachineError, ManifestError, disk_is_full
 from patchwheel.kit.repo import GitError, Repository
-from patchwheel.source.git_remote import EARLIEST, Remote, refuse
+from patchwheel.source.git_remote import EARLIEST, Fetched, Remote, refuse
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
     from patchwheel.project import Project
 
 Origin: TypeAlias = Literal["sdist", "git"]
-
-FULL_DISK = ("No space left on device", "Disk quota exceeded")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,28 +63,28 @@ def fetch_pin(context: Context, fork: Fork, *, origin: Origin | None = None) -> 
     git_dir = git_folder(store, fork)
     # A pin with an sdist leaves the commit out, but a tree from git depends on it.
     where = [fork.git, fork.tag, fork.commit] if origin == "git" else None
-    key = digest(fork.pin, origin, where)
-    known = _known(store, git_dir, key)
-    if known is None:
-        sdist = None
-        if origin == "sdist":
-            sdist = _sdist(context, fork)
+    inputs = [1, fork.pin, origin, where]
+    ref = f"refs/patchwheel/source/{digest(*inputs)}"
+
+    def is_whole(_: Fetched) -> bool:
+        # The ref lies in the repository that holds the tree: they can only be lost together.
+        return (git_dir / ref).exists()
+
+    def fetch() -> Fetched:
+        sdist = _sdist(context, fork) if origin == "sdist" else None
         with _using(fork, store):
+            make = functools.partial(_import, context, fork, sdist, ref)
             # Another process may have fetched it while we waited.
-            known = _known(store, git_dir, key)
-            if known is None:
-                repo = Repository.bare(git_dir)
-                known = _from_sdist(repo, sdist) if sdist else Remote(context, fork, repo).fetch()
-                _keep(repo, key, known, f"{fork.name}: {origin}")
-                store.remember("source", key, known)
-    commit = known.get("commit")
+            return store.cached("source", Fetched, inputs, make, valid=is_whole)
+
+    fetched = store.cached("source", Fetched, inputs, fetch, valid=is_whole)
     return Source(
         fork=fork,
         git_dir=git_dir,
-        tree=str(known["tree"]),
-        epoch=int(str(known["epoch"])),
+        tree=fetched.tree,
+        epoch=fetched.epoch,
         origin=origin,
-        commit=str(commit) if commit else None,
+        commit=fetched.commit,
     )
 
 
@@ -101,38 +100,34 @@ def _sdist(context: Context, fork: Fork) -> Path:
     return download_file(context, fork.name, fork.sdist.filename, fork.sdist.sha256)
 
 
-def _from_sdist(repo: Repository, path: Path) -> dict[str, object]:
-    from patchwheel.source.sdist import read_sdist
+def _import(context: Context, fork: Fork, sdist: Path | None, ref: str) -> Fetched:
+    """Bring the pin into the fork's repository, from the sdist or from upstream."""
+    from patchwheel.source.sdist import Sdist
 
-    files = read_sdist(path)
-    tree = repo.import_files(files)
-    return {"tree": tree, "epoch": max(EARLIEST, files.epoch)}
-
-
-def _known(store: Store, git_dir: Path, key: str) -> dict[str, object] | None:
-    # The ref lies in the repository that holds the tree: they can only be lost together.
-    return store.memo("source", key) if (git_dir / _ref(key)).exists() else None
-
-
-def _keep(repo: Repository, key: str, known: dict[str, object], message: str) -> None:
-    """Point a ref at the tree: it says that the tree is whole, and keeps git from dropping it."""
-    repo.keep_index(str(known["tree"]))
-    commit = repo.commit(str(known["tree"]), message, epoch=0, name="patchwheel", mail="patchwheel")
-    repo.git("update-ref", _ref(key), commit)
-
-
-def _ref(key: str) -> str:
-    return f"refs/patchwheel/source/{key}"
+    repo = Repository.bare(git_folder(context.store, fork))
+    if sdist:
+        files = Sdist(sdist)
+        tree = repo.import_files(files)
+        fetched = Fetched(tree=tree, epoch=max(EARLIEST, files.epoch))
+    else:
+        fetched = Remote(context, fork, repo).fetch()
+    repo.keep_index(fetched.tree)
+    # A ref says that the tree is whole, and keeps git from dropping it.
+    message = f"{fork.name}: {'sdist' if sdist else 'git'}"
+    author = "patchwheel"
+    commit = repo.commit(fetched.tree, message, epoch=0, name=author, mail=author)
+    repo.git("update-ref", ref, commit)
+    return fetched
 
 
 @contextlib.contextmanager
 def _using(fork: Fork, store: Store) -> Iterator[None]:
-    """Hold the fork's repository; a full disk is the machine's fault, anything else git's own words."""
+    """Hold the fork's repository; raise MachineError for a full disk, InputError for the rest."""
     with store.lock(f"git-{fork.name}"), store.scratch():
         try:
             yield
         except GitError as err:
-            if any(word in err.stderr for word in FULL_DISK):
+            if disk_is_full(err.stderr):
                 raise MachineError("the disk is full", where=store.root, tail=err.tail) from err
             raise InputError(
                 f"{fork.name}: git cannot use its repository: {err.message}",

@@ -1,4 +1,4 @@
-"""The git route to a pin: a full commit of upstream's repository, submodules as plain files."""
+"""Fetch a pin from upstream's repository; submodules become plain files of its tree."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import contextlib
 import os
 import posixpath
 import re
+import shlex
+from dataclasses import dataclass
 from threading import Event, Thread
 from typing import TYPE_CHECKING, Never
 
 from patchwheel.kit.digest import digest
-from patchwheel.kit.errors import InputError
+from patchwheel.kit.errors import InputError, redacted
 from patchwheel.kit.repo import GitError
-from patchwheel.source.http import redacted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,15 +25,22 @@ if TYPE_CHECKING:
 # A zip file, and so a wheel, cannot hold an earlier time.
 EARLIEST = 315_532_800
 REMOTE = re.compile(r"(https|ssh|file)://.|/|\./|\.\./|[\w.-]+@[\w.-]+:")
-# Small packs are kept whole too: unpacked, an interrupted fetch would leave a commit without its files.
-SETTINGS = (
-    *("-c", "fetch.unpackLimit=1"),
-    *("-c", "http.lowSpeedLimit=1", "-c", "http.lowSpeedTime=60"),
-)
+# Small packs stay packed: unpacking one object by one, an interrupted fetch would leave a commit
+# without its files.
+SETTINGS = shlex.split("-c fetch.unpackLimit=1 -c http.lowSpeedLimit=1 -c http.lowSpeedTime=60")
 REACH = "check the address, the network and the access rights"
 HOLES = "it is a partial clone that lacks these files: name the repository that it was cloned from"
 INTERVAL = 1.0
 LOCAL = re.compile(r"file://|/|\./|\.\./")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fetched:
+    """A tree in the fork's repository, the time of what it holds, and the commit if there is one."""
+
+    tree: str
+    epoch: int
+    commit: str | None = None
 
 
 class Remote:
@@ -47,19 +55,16 @@ class Remote:
         self.progress = context.progress
         self.offline = context.offline
 
-    def fetch(self) -> dict[str, object]:
+    def fetch(self) -> Fetched:
         """Return the commit, its time, and the tree of its files with those of the submodules."""
         commit = self.commit()
         self.get(self.url, commit, what="the pinned commit")
         epoch = int(self.repo.text("show", "-s", "--format=%ct", commit))
-        return {
-            "commit": commit,
-            "epoch": max(EARLIEST, epoch),
-            "tree": self.spliced(commit, self.url, at=""),
-        }
+        tree = self.spliced(commit, self.url, at="")
+        return Fetched(tree=tree, epoch=max(EARLIEST, epoch), commit=commit)
 
     def commit(self) -> str:
-        """Return the pinned commit, or that of the tag; unless offline, the two must be one."""
+        """Return the pinned commit, or that of the tag; unless offline, the two must agree."""
         fork = self.fork
         if fork.tag is None or (self.offline and fork.commit):
             if fork.commit is None:
@@ -69,9 +74,9 @@ class Remote:
             self.unreachable(f"the commit of tag {fork.tag} is not known offline")
         name = f"refs/tags/{fork.tag}"
         out = self.run(self.url, "ls-remote", "--", self.url, name, f"{name}^{{}}")
-        found = {ref: oid for oid, ref in map(str.split, out.splitlines())}
+        refs = {ref: oid for oid, ref in map(str.split, out.splitlines())}
         # An annotated tag is listed twice: itself, and the commit that it names.
-        tagged = found.get(f"{name}^{{}}") or found.get(name)
+        tagged = refs.get(f"{name}^{{}}") or refs.get(name)
         if tagged is None:
             refuse(fork, f"{redacted(self.url)} has no tag {fork.tag}")
         if fork.commit not in {None, tagged}:
@@ -79,12 +84,12 @@ class Remote:
                 fork,
                 f"tag {fork.tag} of {redacted(self.url)} is commit {tagged}",
                 expected=f"commit {fork.commit}, which is pinned",
-                hint="upstream moved the tag, or the pin is wrong: find out which before changing it",
+                hint="upstream moved the tag, or the pin is wrong: find out which first",
             )
         return tagged
 
     def get(self, url: str, commit: str, *, what: str) -> None:
-        """Have the commit and its files in the repository."""
+        """Fetch the commit with its files, unless the repository has them."""
         if self.repo.has(f"{commit}^{{tree}}"):
             return
         shown = redacted(url)
@@ -95,14 +100,14 @@ class Remote:
         try:
             self.run(url, *flags, "--depth=1", "--", url, commit)
         except InputError:
-            # A server may refuse to send a commit by name: then everything it has is the only way.
+            # A server may refuse to send a commit by its id; then all of its refs are fetched.
             everything = f"+refs/*:refs/patchwheel/remote/{digest(url)[:12]}/*"
             self.run(url, *flags, "--", url, everything)
         if not self.repo.has(f"{commit}^{{tree}}"):
             refuse(
                 self.fork,
                 f"{shown} has no commit {commit}, {what}",
-                hint="correct the manifest if it is misspelt there; a pin to the sdist does without it",
+                hint="correct the commit in the manifest, or pin the fork to its sdist",
             )
 
     def spliced(self, commit: str, url: str, *, at: str) -> str:
@@ -132,22 +137,19 @@ class Remote:
             return self.repo.text("write-tree", env=env)
 
     def addresses(self, oid: str) -> dict[str, str]:
-        out = self.repo.git(
-            "config",
-            f"--blob={oid}",
-            "-z",
-            "--get-regexp",
-            r"^submodule\..*\.(path|url)$",
-        )
+        """Return the URLs of the submodules in a .gitmodules file, by path."""
+        keys = r"^submodule\..*\.(path|url)$"
+        out = self.repo.git("config", f"--blob={oid}", "-z", "--get-regexp", keys)
         rows = [os.fsdecode(row).split("\n", 1) for row in out.split(b"\0") if row]
-        said = {row[0]: row[-1] for row in rows}
+        config = {row[0]: row[-1] for row in rows}
         return {
-            value: said.get(f"{key.removesuffix('.path')}.url", "")
-            for key, value in said.items()
+            value: config.get(f"{key.removesuffix('.path')}.url", "")
+            for key, value in config.items()
             if key.endswith(".path")
         }
 
     def check_links(self, links: dict[str, str], at: str) -> None:
+        """Refuse links that lead out of the tree, which is checked out where builds run."""
         targets = self.repo.read(list(links.values()))
         for path, oid in links.items():
             target = os.fsdecode(targets[oid])
@@ -155,41 +157,41 @@ class Remote:
             if end.startswith(("/", "../")) or end in {"..", ".git"}:
                 refuse(self.fork, f"link {at + path} leads out of the tree, to {target}")
 
-    def run(self, url: str, *words: str, stdin: bytes = b"") -> str:
-        """Run a git command that talks to a remote, over no other transport than the three we know."""
+    def run(self, url: str, *argv: str, stdin: bytes = b"") -> str:
+        """Run a git command that talks to a remote, by https, ssh or file only."""
         if not REMOTE.match(url):
             refuse(
                 self.fork,
-                f"{redacted(url)} is no address that patchwheel fetches from",
+                f"{redacted(url)}: patchwheel does not fetch from such an address",
                 expected="https://, ssh:// or file://",
             )
         allowed = os.environ.get("GIT_ALLOW_PROTOCOL", "file:https:ssh")
         try:
             with self.watched(url):
-                return self.repo.git(
-                    *SETTINGS, *words, stdin=stdin, env={"GIT_ALLOW_PROTOCOL": allowed}
-                ).decode(errors="replace")
+                env = {"GIT_ALLOW_PROTOCOL": allowed}
+                out = self.repo.git(*SETTINGS, *argv, stdin=stdin, env=env)
+                return out.decode(errors="replace")
         except GitError as err:
-            said = redacted(err.stderr).splitlines()
             raise InputError(
                 f"{self.fork.name}: git cannot fetch from {redacted(url)}",
-                tail=said[-10:],
+                tail=redacted(err.stderr).splitlines()[-10:],
                 hint=HOLES if "promisor remote" in err.stderr else REACH,
             ) from err
 
     @contextlib.contextmanager
     def watched(self, url: str) -> Iterator[None]:
-        """Report how much of a pack has come while git fetches."""
-        what = f"{self.fork.name}: from {redacted(url)}"
+        """Report the size of the incoming pack while git fetches."""
+        task = f"{self.fork.name}: from {redacted(url)}"
         packs, ended, most = self.repo.git_dir / "objects" / "pack", Event(), 0
 
         def watch() -> None:
             nonlocal most
             while not ended.wait(INTERVAL):
                 for pack in packs.glob("tmp_pack_*"):
-                    with contextlib.suppress(OSError):  # whole now, and renamed
+                    # A finished pack is renamed.
+                    with contextlib.suppress(OSError):
                         most = max(most, pack.stat().st_size)
-                        self.progress.progress(what, most, None)
+                        self.progress.progress(task, most, None)
 
         thread = Thread(target=watch, daemon=True)
         thread.start()
@@ -199,7 +201,7 @@ class Remote:
             ended.set()
             thread.join()
             if most:
-                self.progress.progress(what, most, most)
+                self.progress.progress(task, most, most)
 
     def no_address(self, path: str) -> Never:
         refuse(self.fork, f"submodule {path} has no url in .gitmodules")
@@ -209,7 +211,7 @@ class Remote:
 
 
 def joined(url: str, relative: str) -> str:
-    """Return a submodule's address: relative ones start from the address of the repository above."""
+    """Return a submodule's address; a relative one starts from that of its parent repository."""
     if not relative.startswith(("./", "../")):
         return relative
     base = url.rstrip("/")

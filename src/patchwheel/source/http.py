@@ -1,14 +1,13 @@
-"""HTTP for indexes and downloads: certificates, what may be tried again, and messages without secrets."""
+"""HTTP for indexes and downloads: certificates, retries, and messages without secrets."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import re
-import time
 from typing import TYPE_CHECKING, TypeVar
 
-from patchwheel.kit.errors import InputError
+from patchwheel.kit.errors import InputError, redacted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -18,76 +17,74 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 TIMEOUT = (10, 30)
-# Seconds between attempts at a server that answers badly or not at all.
-PAUSES = (0.5, 1.0, 2.0, 4.0)
-BUSY = frozenset({408, 425, 429})
+RETRIES = 4
+# urllib3 doubles the pause with each retry, this many seconds to begin with.
+BACKOFF = 0.5
+BUSY = (408, 425, 429, 500, 502, 503, 504)
 REACH = "check the network, the proxy and the index settings of uv or pip"
 
 
-class Flaky(Exception):  # noqa: N818  (no error yet: it is what makes `retried` try again)
-    """The network or a server failed in a way that may pass."""
-
-
-def redacted(text: str) -> str:
-    """Return text in which no URL has credentials or a query, which may hold a token."""
-    text = re.sub(r"(?<=://)[^/@\s]+@", "", text)
-    return re.sub(r"(://[^\s?#]+)[?#][^\s'\")]*", r"\1", text)
+class TransientError(Exception):
+    """A transfer failed in a way that may not repeat."""
 
 
 def session() -> requests.Session:
-    """Return a session that trusts the certificates that uv and pip are told to trust."""
+    """Return a session that retries, and trusts the certificates that uv and pip trust."""
     import requests
+    from requests.adapters import HTTPAdapter
+    from urllib3.util import Retry
 
     made = requests.Session()
     if not (os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")):
         bundle = os.environ.get("SSL_CERT_FILE") or os.environ.get("PIP_CERT")
         made.verify = bundle or True
+    # `other` counts certificates that are not trusted: they will not be the next time either.
+    retry = Retry(
+        RETRIES, other=0, backoff_factor=BACKOFF, status_forcelist=BUSY, raise_on_status=False
+    )
+    for scheme in ("http://", "https://"):
+        made.mount(scheme, HTTPAdapter(max_retries=retry))
     return made
 
 
-def retried(what: str, attempt: Callable[[], T]) -> T:
-    """Call `attempt` until it raises no Flaky, a few times; then InputError says what it raised last."""
-    for pause in (*PAUSES, None):
+def retried(task: str, attempt: Callable[[], T]) -> T:
+    """Call `attempt` again while it raises TransientError, a few times; then raise InputError.
+
+    urllib3 retries until an answer begins; this is for a body that was cut off or damaged.
+    """
+    for number in range(RETRIES + 1):
         try:
             return attempt()
-        except Flaky as err:
-            if pause is None:
-                raise InputError(
-                    f"{what}: {err} (tried {len(PAUSES) + 1} times)", hint=REACH
-                ) from err
-            time.sleep(pause)
+        except TransientError as err:
+            if number == RETRIES:
+                raise InputError(f"{task}: {err} (tried {RETRIES + 1} times)", hint=REACH) from err
     raise AssertionError  # pragma: no cover  (the last attempt returns or raises)
 
 
 @contextlib.contextmanager
-def http_errors(what: str) -> Iterator[None]:
-    """Turn what requests raises into Flaky where another attempt may help, else into InputError."""
+def http_errors(task: str) -> Iterator[None]:
+    """Raise TransientError for a body that was cut off, InputError for all else that fails."""
     import requests
+    from urllib3.exceptions import MaxRetryError
 
     try:
         yield
     except requests.exceptions.SSLError as err:
         raise InputError(
-            f"{what}: the server's certificate is not trusted: {_cause(err)}",
+            f"{task}: the server's certificate is not trusted: {_cause(err)}",
             hint="name the file of your certificate authority in SSL_CERT_FILE",
         ) from err
-    except (
-        requests.exceptions.ConnectionError,
-        requests.exceptions.Timeout,
-        requests.exceptions.ChunkedEncodingError,
-    ) as err:
-        raise Flaky(_cause(err)) from err
     except requests.exceptions.RequestException as err:
-        raise InputError(f"{what}: {_cause(err)}", hint=REACH) from err
+        lost = (requests.exceptions.ConnectionError, requests.exceptions.ChunkedEncodingError)
+        if isinstance(err, lost) and not isinstance(err.args[0], MaxRetryError):
+            raise TransientError(_cause(err)) from err
+        raise InputError(f"{task}: {_cause(err)}", hint=REACH) from err
 
 
-def check_status(what: str, response: requests.Response) -> None:
-    """Raise Flaky for a status that may pass, InputError for another that is no success."""
-    status = f"the server answered {response.status_code} {response.reason}"
-    if response.status_code in BUSY or response.status_code >= 500:  # noqa: PLR2004
-        raise Flaky(status)
+def check_status(task: str, response: requests.Response) -> None:
     if not response.ok:
-        raise InputError(f"{what}: {status}", hint=REACH)
+        status = f"the server answered {response.status_code} {response.reason}"
+        raise InputError(f"{task}: {status}", hint=REACH)
 
 
 def _cause(err: Exception) -> str:

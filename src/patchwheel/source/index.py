@@ -1,88 +1,63 @@
-"""Package indexes: which ones this machine is set up for, and the files that they offer for a project."""
+"""The files that package indexes offer for a project, by the simple API (PEP 691 and PEP 503)."""
 
 from __future__ import annotations
 
-import configparser
 import contextlib
 import difflib
-import os
-import sys
+import html.parser
+import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urldefrag, urljoin, urlsplit
 from urllib.request import url2pathname
 
-from patchwheel.kit import process
-from patchwheel.kit.errors import InputError
-from patchwheel.kit.interpreter import uv_bin
+from patchwheel.kit.errors import InputError, redacted
 from patchwheel.manifest.model import Sdist
-from patchwheel.source.http import (
-    TIMEOUT,
-    check_status,
-    http_errors,
-    redacted,
-    retried,
-    session,
-)
-from patchwheel.source.simple import IndexFile, from_html, from_json
+from patchwheel.source.http import TIMEOUT, check_status, http_errors, retried, session
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
-PIP_SYSTEM = (Path("/etc/xdg/pip/pip.conf"), Path("/etc/pip.conf"))
-ACCEPT = "application/vnd.pypi.simple.v1+json, application/vnd.pypi.simple.v1+html;q=0.2, text/html;q=0.01"
+    from packaging.version import Version
+
+    from patchwheel.kit.indexes import IndexConfig
+
+JSON_API = "application/vnd.pypi.simple.v1+json"
+ACCEPT = f"{JSON_API}, application/vnd.pypi.simple.v1+html;q=0.2, text/html;q=0.01"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class IndexConfig:
-    """The indexes, the main one first, and the places of loose files; `equal` when pip's rule holds.
+class IndexFile:
+    """A file as an index lists it; `sha256` and `size` are None where the index does not say."""
 
-    To uv the indexes beside the main one come before it and the first that knows a project is the only one
-    asked; pip takes the best of all.
-    """
-
-    urls: tuple[str, ...] = ()
-    find_links: tuple[str, ...] = ()
-    equal: bool = False
-
-
-def load_index_config(root: Path) -> IndexConfig:
-    """Return the indexes that uv would use in `root`, or pip's where none are set for uv.
-
-    Raises InputError when uv cannot read its settings.
-    """
-    asked = _ask_uv(root, configured=True)
-    pip = _pip_settings()
-    if not pip:
-        return asked
-    default = _ask_uv(root, configured=False)
-    if asked != default:
-        return asked
-    main = pip.get("index-url") or default.urls
-    found = [_absolute(place, root) for place in pip.get("find-links", ())]
-    return IndexConfig(
-        urls=() if pip.get("no-index") else (*main, *pip.get("extra-index-url", ())),
-        # pip passes over a folder that is not there, uv stops.
-        find_links=tuple(p for p in found if "://" in p or Path(p).exists()),
-        equal=True,
-    )
+    project: str
+    filename: str
+    url: str
+    sha256: str | None = None
+    size: int | None = None
+    yanked: bool = False
 
 
 def project_files(config: IndexConfig, project: str) -> list[IndexFile]:
     """Return the files of a project on all indexes; of two with one name, the first index's.
 
-    Raises InputError when an index cannot be reached or read; one that lacks the project is passed over.
+    An index that lacks the project is skipped.
+    Raises InputError for one that cannot be reached or read.
     """
-    found: dict[str, IndexFile] = {}
-    for files in _offers(config, project):
-        for file in files:
-            found.setdefault(file.filename, file)
-    return list(found.values())
+    files: dict[str, IndexFile] = {}
+    for offered in _offers(config, project):
+        for file in offered:
+            files.setdefault(file.filename, file)
+    return list(files.values())
 
 
 def find_file(config: IndexConfig, project: str, filename: str) -> IndexFile:
-    """Return the file of that name from the first index that has it; InputError says where it was looked for."""
+    """Return the file from the first index that has it.
+
+    Raises InputError with the indexes that were searched and similar names when none has it.
+    """
     names: list[str] = []
     for files in _offers(config, project):
         for file in files:
@@ -91,28 +66,29 @@ def find_file(config: IndexConfig, project: str, filename: str) -> IndexFile:
         names += [file.filename for file in files]
     places = [redacted(place) for place in (*config.urls, *config.find_links)]
     near = difflib.get_close_matches(filename, names, n=3)
-    knows = f"has {len(names)} files of {project}" if names else f"knows {project}"
+    offers = f"has {len(names)} files of {project}" if names else f"knows {project}"
     raise InputError(
         f"no index has {filename}",
         where=", ".join(places) or "no index is configured",
-        expected=f"one of {', '.join(near)}" if near else f"an index that {knows}",
-        hint="correct the file name in the manifest or the lock, or the index settings of uv or pip",
+        expected=f"one of {', '.join(near)}" if near else f"an index that {offers}",
+        hint="correct the file name in the manifest or the lock, or uv's or pip's index settings",
     )
 
 
 def find_sdist(config: IndexConfig, project: str, version: str) -> Sdist:
     """Return the sdist of a release; raises InputError when no index has one with a sha256."""
-    from packaging.utils import InvalidSdistFilename, parse_sdist_filename
     from packaging.version import InvalidVersion, Version
 
-    known = []
-    for file in project_files(config, project):
-        with contextlib.suppress(InvalidSdistFilename, InvalidVersion):
-            found = parse_sdist_filename(file.filename)[1]
-            if file.sha256 and found == Version(version):
+    sdists = [
+        (file, of)
+        for file, of in _versions(project_files(config, project))
+        if not file.filename.endswith(".whl")
+    ]
+    with contextlib.suppress(InvalidVersion):
+        for file, of in sdists:
+            if file.sha256 and of == Version(version):
                 return Sdist(filename=file.filename, sha256=file.sha256)
-            known.append(found)
-    newest = ", ".join(map(str, sorted(known)[-3:]))
+    newest = ", ".join(map(str, sorted(of for _, of in sdists)[-3:]))
     raise InputError(
         f"{project}: there is no tag, branch, commit or release {version}",
         expected=f"a release such as {newest}" if newest else None,
@@ -120,87 +96,86 @@ def find_sdist(config: IndexConfig, project: str, version: str) -> Sdist:
 
 
 def latest_version(config: IndexConfig, project: str) -> str | None:
-    """Return the newest final version that is not yanked, or None when no index knows the project."""
-    from packaging.utils import (
-        InvalidSdistFilename,
-        InvalidWheelFilename,
-        parse_sdist_filename,
-        parse_wheel_filename,
-    )
-
-    versions = []
-    for file in project_files(config, project):
-        with contextlib.suppress(InvalidSdistFilename, InvalidWheelFilename):
-            if file.filename.endswith(".whl"):
-                version = parse_wheel_filename(file.filename)[1]
-            else:
-                version = parse_sdist_filename(file.filename)[1]
-            if not (file.yanked or version.is_prerelease):
-                versions.append(version)
-    return str(max(versions)) if versions else None
+    """Return the newest final version that is not yanked, or None when no index has the project."""
+    files = _versions(project_files(config, project))
+    final = [of for file, of in files if not (file.yanked or of.is_prerelease)]
+    return str(max(final)) if final else None
 
 
-def _ask_uv(root: Path, *, configured: bool) -> IndexConfig:
-    names = [n for n in os.environ if n.startswith("UV_")] if configured else []
-    words = ["pip", "compile", "-", "--emit-index-url", "--emit-find-links", "--quiet"]
-    words += ["--no-header", "--offline", "--no-python-downloads"]
-    words += ["--python", sys.executable, *([] if configured else ["--no-config"])]
+def from_json(data: bytes, url: str, project: str) -> list[IndexFile]:
+    """Read a page of the simple API in JSON (PEP 691) that came from `url`."""
     try:
-        out = process.capture(
-            [uv_bin(), *words],
-            cwd=root,
-            env=process.base_env(**{name: os.environ[name] for name in names}),
-        )
-    except process.CommandError as err:
+        return [
+            IndexFile(
+                project=project,
+                filename=file["filename"],
+                url=urljoin(url, file["url"]),
+                sha256=file.get("hashes", {}).get("sha256"),
+                size=file.get("size"),
+                yanked=bool(file.get("yanked")),
+            )
+            for file in json.loads(data)["files"]
+        ]
+    except (ValueError, KeyError, TypeError, AttributeError) as err:
         raise InputError(
-            "uv cannot use its index settings",
-            tail=[redacted(line) for line in err.tail],
-            hint="correct uv.toml or the UV_… variables",
+            f"the index's answer does not follow the simple API: {err!r}",
+            where=redacted(url),
+            expected="PEP 691 JSON or PEP 503 HTML",
         ) from err
-    rows = [line.split(maxsplit=1) for line in out.decode().splitlines()]
-    said = [(row[0], row[1].strip()) for row in rows if len(row) == 2]  # noqa: PLR2004
-    return IndexConfig(
-        urls=tuple(v for k, v in said if k in {"--index-url", "--extra-index-url"}),
-        find_links=tuple(_absolute(v, root) for k, v in said if k == "--find-links"),
-    )
 
 
-def _pip_settings() -> dict[str, list[str]]:
-    """Return pip's index settings: its files in its order, then its variables."""
-    parser = configparser.RawConfigParser(strict=False)
-    parser.optionxform = lambda name: name.lower().replace("_", "-")  # type: ignore[method-assign,assignment]
-    for path in _pip_files():
-        with contextlib.suppress(OSError, UnicodeDecodeError, configparser.Error):
-            parser.read(path, encoding="utf-8")
-    found: dict[str, list[str]] = {}
-    for key in ("index-url", "extra-index-url", "find-links", "no-index"):
-        value = os.environ.get(f"PIP_{key.upper().replace('-', '_')}", "")
-        for section in ("install", "global"):
-            value = value or parser.get(section, key, fallback="")
-        if value.strip().lower() not in {"", "0", "false", "no", "off"}:
-            found[key] = value.split()
-    return found
+def from_html(data: bytes, url: str, project: str) -> list[IndexFile]:
+    """Read a page of links (PEP 503) that came from `url`."""
+    page = _Page(url, project)
+    page.feed(data.decode(errors="replace"))
+    page.close()
+    return page.files
 
 
-def _pip_files() -> list[Path]:
-    named = os.environ.get("PIP_CONFIG_FILE")
-    if named == os.devnull:
-        return []
-    home = Path.home()
-    config = os.environ.get("XDG_CONFIG_HOME") or home / ".config"
-    files = [*PIP_SYSTEM, home / ".pip" / "pip.conf"]
-    files.append(Path(config) / "pip" / "pip.conf")
-    if venv := os.environ.get("VIRTUAL_ENV"):
-        files.append(Path(venv) / "pip.conf")
-    return [*files, Path(named)] if named else files
+class _Page(html.parser.HTMLParser):
+    """Collects the distributions that the anchors of a page link to."""
+
+    def __init__(self, url: str, project: str) -> None:
+        super().__init__()
+        self.base = url
+        self.project = project
+        self.files: list[IndexFile] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        attributes = dict(attrs)
+        if not (href := attributes.get("href")):
+            return
+        if tag == "base":
+            self.base = urljoin(self.base, href)
+        elif tag == "a":
+            url, fragment = urldefrag(urljoin(self.base, href))
+            name = unquote(urlsplit(url).path.rpartition("/")[2])
+            sha256 = re.search(r"sha256=([0-9a-f]{64})", fragment)
+            file = IndexFile(
+                project=self.project,
+                filename=name,
+                url=url,
+                sha256=sha256[1] if sha256 else None,
+                yanked="data-yanked" in attributes,
+            )
+            if name.endswith((".whl", ".tar.gz", ".zip")):
+                self.files.append(file)
 
 
-def _absolute(place: str, root: Path) -> str:
-    return place if "://" in place else str(root / Path(place).expanduser())
+def _versions(files: Iterable[IndexFile]) -> Iterator[tuple[IndexFile, Version]]:
+    """Yield the files whose names are valid, with their versions."""
+    from packaging.utils import InvalidSdistFilename, InvalidWheelFilename
+    from packaging.utils import parse_sdist_filename as sdist
+    from packaging.utils import parse_wheel_filename as wheel
+
+    for file in files:
+        with contextlib.suppress(InvalidSdistFilename, InvalidWheelFilename):
+            parse = wheel if file.filename.endswith(".whl") else sdist
+            yield file, parse(file.filename)[1]
 
 
 def _offers(config: IndexConfig, project: str) -> Iterator[list[IndexFile]]:
-    """Yield what each place has of the project, asked only when it is its turn."""
+    """Yield what each index has of the project; an index is asked only when its turn comes."""
     from packaging.utils import canonicalize_name
 
     name = canonicalize_name(project)
@@ -208,11 +183,9 @@ def _offers(config: IndexConfig, project: str) -> Iterator[list[IndexFile]]:
         yield _page(f"{url.rstrip('/')}/{name}/", name)
     for place in config.find_links:
         url = place if "://" in place else Path(place).as_uri()
-        yield [
-            file
-            for file in _page(url, name, flat=True)
-            if canonicalize_name(_stem(file.filename)) == name
-        ]
+        # Loose files are those of any project.
+        files = _page(url, name, flat=True)
+        yield [file for file in files if canonicalize_name(_stem(file.filename)) == name]
 
 
 def _stem(filename: str) -> str:
@@ -230,16 +203,7 @@ def _page(url: str, project: str, *, flat: bool = False) -> list[IndexFile]:
         if path.is_dir() and not flat and (path / "index.html").exists():
             path /= "index.html"
         if path.is_dir():
-            files = [file for file in sorted(path.iterdir()) if file.is_file()]
-            return [
-                IndexFile(
-                    project=project,
-                    filename=file.name,
-                    url=file.absolute().as_uri(),
-                    size=file.stat().st_size,
-                )
-                for file in files
-            ]
+            return _folder(path, project)
         return from_html(path.read_bytes(), path.as_uri(), project)
     except FileNotFoundError:
         return []
@@ -247,17 +211,29 @@ def _page(url: str, project: str, *, flat: bool = False) -> list[IndexFile]:
         raise InputError(f"cannot be read: {err.strerror}", where=path) from err
 
 
+def _folder(path: Path, project: str) -> list[IndexFile]:
+    return [
+        IndexFile(
+            project=project,
+            filename=file.name,
+            url=file.absolute().as_uri(),
+            size=file.stat().st_size,
+        )
+        for file in sorted(path.iterdir())
+        if file.is_file()
+    ]
+
+
 def _remote_page(url: str, project: str) -> list[IndexFile]:
-    what = f"asking {redacted(url)}"
+    task = f"asking {redacted(url)}"
 
     def ask() -> list[IndexFile]:
-        with http_errors(what), session() as web:
-            answer = web.get(url, headers={"Accept": ACCEPT}, timeout=TIMEOUT)
+        with http_errors(task), session() as http:
+            answer = http.get(url, headers={"Accept": ACCEPT}, timeout=TIMEOUT)
         if answer.status_code in {404, 410}:
             return []
-        check_status(what, answer)
-        if "json" in answer.headers.get("Content-Type", ""):
-            return from_json(answer.content, answer.url, project)
-        return from_html(answer.content, answer.url, project)
+        check_status(task, answer)
+        read = from_json if "json" in answer.headers.get("Content-Type", "") else from_html
+        return read(answer.content, answer.url, project)
 
-    return retried(what, ask)
+    return retried(task, ask)

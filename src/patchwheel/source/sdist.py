@@ -1,4 +1,4 @@
-"""The strict reader of sdists: nothing is written, nothing is linked, nothing is unbounded."""
+"""A strict reader of sdists: writes nothing to disk, follows no links, bounds the sizes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 MAX_ENTRIES = 200_000
 MAX_BYTES = 4 << 30
-# Real sdists unpack to 1.3 to 7 times their size; below the floor a high ratio harms nobody.
+# Real sdists unpack to 1.3 to 7 times their size; below the floor a high ratio does no harm.
 MAX_RATIO = 50
 FLOOR = 64 << 20
 CONTROL = re.compile(r"[\x00-\x1f\x7f\\]")
@@ -26,7 +26,8 @@ CONTROL = re.compile(r"[\x00-\x1f\x7f\\]")
 class Sdist:
     """The files of an sdist below its one top folder, as (path, git mode, content).
 
-    Iterate once; afterwards `epoch` is the newest time stamp in it. InputError says which entry is refused.
+    Iterate once; afterwards `epoch` is the newest time stamp in it.
+    Raises InputError with the name of an entry that is refused.
     """
 
     def __init__(self, path: Path) -> None:
@@ -42,7 +43,11 @@ class Sdist:
                 stream = _Bounded(unpacked, self.path)
                 with tarfile.open(fileobj=stream, mode="r:") as archive:
                     for member in archive:
-                        yield from self._entry(archive, member)
+                        path = self._checked(member)
+                        self.epoch = max(self.epoch, int(member.mtime))
+                        if not member.isdir():
+                            mode = "100755" if member.mode & 0o100 else "100644"
+                            yield path, mode, self._content(archive, member)
                 stream.drain()
         except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as err:
             raise InputError(
@@ -51,18 +56,12 @@ class Sdist:
         if not self.files:
             self._refuse("", "holds no files")
 
-    def _entry(
-        self, archive: tarfile.TarFile, member: tarfile.TarInfo
-    ) -> Iterator[tuple[str, str, bytes]]:
-        path = self._checked(member)
-        self.epoch = max(self.epoch, int(member.mtime))
-        if member.isdir():
-            return
+    def _content(self, archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
         stream = archive.extractfile(member)
         data = stream.read() if stream else b""
         if len(data) != member.size:
-            self._refuse(path, "is cut short")
-        yield path, "100755" if member.mode & 0o100 else "100644", data
+            self._refuse(member.name, "is cut short")
+        return data
 
     def _checked(self, member: tarfile.TarInfo) -> str:
         """Return the entry's path below the top folder, or refuse it."""
@@ -74,22 +73,22 @@ class Sdist:
         if CONTROL.search(name) or {"", ".", ".."} & set(parts):
             self._refuse(name, "is no plain relative path")
         if ".git" in {part.lower() for part in parts}:
-            self._refuse(name, "would be git's own")
-        if self.top is None:
-            self.top = parts[0]
+            self._refuse(name, "is inside a .git folder")
+        self.top = self.top or parts[0]
         if parts[0] != self.top or (len(parts) == 1 and not member.isdir()):
             self._refuse(name, f"is outside the top folder {self.top!r}")
-        path = "/".join(parts[1:])
-        above = ["/".join(parts[1:n]) for n in range(2, len(parts))]
+        return self._recorded(name, parts[1:], folder=member.isdir())
+
+    def _recorded(self, name: str, parts: list[str], *, folder: bool) -> str:
+        """Note the path, which must not clash with an earlier one."""
+        path = "/".join(parts)
+        above = ["/".join(parts[:n]) for n in range(1, len(parts))]
         if path in self.files or not self.files.isdisjoint(above):
             self._refuse(name, "comes twice, or lies below a file")
-        self.folders.update(above)
-        if member.isdir():
-            self.folders.add(path)
-        elif path in self.folders:
+        if path in self.folders and not folder:
             self._refuse(name, "is a file where a folder is")
-        else:
-            self.files.add(path)
+        self.folders.update(above)
+        (self.folders if folder else self.files).add(path)
         if len(self.files) + len(self.folders) > MAX_ENTRIES:
             self._refuse("", f"has more than {MAX_ENTRIES} entries")
         return path
@@ -99,16 +98,12 @@ class Sdist:
             f"{name!r} {why}" if name else why,
             where=self.path,
             expected="an sdist of regular files and folders below one folder",
-            hint="pin the fork by git commit instead, if the file is what upstream published",
+            hint="pin the fork by git commit instead, if this file is what upstream published",
         )
 
 
-def read_sdist(path: Path) -> Sdist:
-    return Sdist(path)
-
-
 class _Bounded(io.RawIOBase):
-    """A stream that goes forward only and ends with InputError where the archive grows out of proportion."""
+    """A stream without a way back; InputError where the archive grows out of proportion."""
 
     def __init__(self, stream: gzip.GzipFile, path: Path) -> None:
         self.stream = stream
@@ -118,7 +113,7 @@ class _Bounded(io.RawIOBase):
 
     def read(self, size: int = -1) -> bytes:
         if size < 0 or self.at + size > self.limit:
-            # An honest archive never asks for so much: what was announced is refused before it is unpacked.
+            # Refused before it is unpacked: no honest archive announces so much.
             self._too_large()
         data = self.stream.read(size)
         self.at += len(data)

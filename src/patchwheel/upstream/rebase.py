@@ -1,6 +1,6 @@
 """Moves a series to another pin: an ordinary `git rebase` in the work tree, from the recorded pin.
 
-Pin, lock and series change together at the end, see `kit.transaction`.
+Pin, lock and series change together at the end, see `manifest.transaction`.
 """
 
 from __future__ import annotations

@@ -183,7 +183,7 @@ def start_rebase(project: Project, fork: Fork, ref: str) -> ExportResult:
 
 
 def proceed_rebase(project: Project, fork: Fork, how: str) -> ExportResult | None:
-    from patchwheel.kit import transaction
+    from patchwheel.manifest import transaction
     from patchwheel.upstream import rebase
 
     folder = project.work_folder(fork)
@@ -198,7 +198,7 @@ def proceed_rebase(project: Project, fork: Fork, how: str) -> ExportResult | Non
 
 def finish_rebase(project: Project, fork: Fork) -> ExportResult:
     """Make pin, lock and series of the rebased work tree beside the project, then put them in place together."""
-    from patchwheel.kit import transaction
+    from patchwheel.manifest import transaction
     from patchwheel.series.export import export_commits
     from patchwheel.upstream import rebase
 

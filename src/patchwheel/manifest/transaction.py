@@ -1,7 +1,7 @@
-"""Changes the manifest, the lock and a series together, or not at all.
+"""Change the manifest, the lock and a series together, or not at all.
 
-They are made in a folder beside the project's. When all are complete a journal is written, and whoever finds it
-finishes the change; without it the folder is a leftover.
+The new files are made in a folder beside the project's. When all are complete, a journal is
+written; whoever finds it finishes the change. Without a journal the folder is a leftover.
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ import shutil
 from typing import TYPE_CHECKING
 
 from patchwheel.kit.errors import ManifestError
-from patchwheel.kit.files import alone, fsync, rmtree
+from patchwheel.kit.files import exclusive_lock, fsync, rmtree
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
 JOURNAL = ".patchwheel-journal"
-# What `write_atomically` leaves when it is killed; the lock is written by who is alone with the folder.
-HALF_A_LOCK = ".*.lock.????????.tmp"
+# What `write_atomically` leaves when it is killed; the lock is written under the folder's lock.
+TEMPORARY_LOCK = ".*.lock.????????.tmp"
 
 
 def stage(root: Path, manifest: Path, lock: Path, name: str) -> Path:
-    """Return a folder beside the project's files with copies of what a rebase changes; an old one is removed."""
+    """Return a folder beside the project's files with copies of what a rebase changes."""
     unstage(root, name)
     folder = root / f".rebase-{name}"
     folder.mkdir()
@@ -36,15 +36,14 @@ def stage(root: Path, manifest: Path, lock: Path, name: str) -> Path:
 
 
 def unstage(root: Path, name: str) -> None:
-    """Remove what was made for a rebase that is not to be."""
-    if (folder := root / f".rebase-{name}").exists():
-        rmtree(folder)
+    """Remove what was staged for a rebase."""
+    rmtree(root / f".rebase-{name}")
 
 
 def commit(root: Path, staged: Path, names: Iterable[str], fork: str, *, then: Path) -> None:
-    """Put the staged files and the fork's series in the place of the project's, and remove the file `then`.
+    """Replace the project's files by the staged ones, with the fork's series, and remove `then`.
 
-    All of it, whatever happens.
+    Once the journal is written, all of it happens, even if this process is killed.
     """
     journal = {
         "staged": staged.name,
@@ -63,17 +62,18 @@ def commit(root: Path, staged: Path, names: Iterable[str], fork: str, *, then: P
 
 
 def recover(root: Path) -> str | None:
-    """Finish a change of pin, lock and series that was cut off, and return its fork; every step can be done again."""
-    if not (root / JOURNAL).exists() and not any(root.glob(HALF_A_LOCK)):
+    """Finish an interrupted change of pin, lock and series; return its fork, or None."""
+    if not (root / JOURNAL).exists() and not any(root.glob(TEMPORARY_LOCK)):
         return None
-    # Two that finish the same change could move its results away again.
-    with alone(root):
-        for path in root.glob(HALF_A_LOCK):
+    # Two processes that finish the same change could move its results away again.
+    with exclusive_lock(root):
+        for path in root.glob(TEMPORARY_LOCK):
             path.unlink()
         return _recover(root)
 
 
 def _recover(root: Path) -> str | None:
+    """Do what the journal says; each step may have been done before."""
     try:
         journal = json.loads((root / JOURNAL).read_text())
     except FileNotFoundError:
@@ -85,18 +85,18 @@ def _recover(root: Path) -> str | None:
             hint="compare the folder .rebase-FORK with the project, then remove both",
         ) from err
     staged = root / journal["staged"]
-    new, now = staged / "patches" / journal["fork"], root / "patches" / journal["fork"]
+    new, current = staged / "patches" / journal["fork"], root / "patches" / journal["fork"]
     if new.exists():
         with contextlib.suppress(FileNotFoundError):
-            now.rename(staged / "old")
-        new.rename(now)
+            current.rename(staged / "old")
+        new.rename(current)
     for name in journal["files"]:
         with contextlib.suppress(FileNotFoundError):
             (staged / name).replace(root / name)
     for folder in (root, root / "patches"):
         fsync(folder)
     (root / journal["then"]).unlink(missing_ok=True)
-    # Before the journal: without it, nobody would remove the rest.
+    # The journal goes last: without it, nobody would remove the rest.
     rmtree(staged)
     (root / JOURNAL).unlink()
     return str(journal["fork"])
