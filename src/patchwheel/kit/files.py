@@ -25,6 +25,7 @@ def write_atomically(path: Path, data: bytes) -> None:
             stream.write(data)
             stream.flush()
             os.fsync(stream.fileno())
+        # mkstemp makes it private.
         temporary.chmod(0o644)
         temporary.replace(path)
     except BaseException:

@@ -119,6 +119,7 @@ def probe(candidate: Path) -> Interpreter | None:
         path, version, implementation, free_threaded = json.loads(out)
     except (process.CommandError, MachineError, OSError, ValueError):
         return None
+    # The forks' wheels have no other ABI.
     if implementation != "cpython" or free_threaded:
         return None
     return _interpreter(path, version)

@@ -104,17 +104,7 @@ def logged(
     tail: collections.deque[str] = collections.deque(maxlen=TAIL)
     with log.open("ab") as sink:
         sink.write(f"$ {_shown(args)}\n".encode())
-        with _starting(args):
-            process = subprocess.Popen(
-                [*_leash(args, env), *args],
-                cwd=cwd,
-                env=dict(env),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-                umask=umask,
-            )
+        process = _start(args, cwd=cwd, env=env, umask=umask)
         try:
             for raw in _lines(process):
                 sink.write(raw + b"\n")
@@ -137,11 +127,30 @@ def interactive(argv: Sequence[str | Path], *, cwd: Path, env: Mapping[str, str]
         return subprocess.run(args, cwd=cwd, env=dict(env), check=False).returncode
 
 
+def _start(
+    args: Sequence[str], *, cwd: Path, env: Mapping[str, str], umask: int
+) -> subprocess.Popen[bytes]:
+    with _starting(args):
+        return subprocess.Popen(
+            [*_leash(args, env), *args],
+            cwd=cwd,
+            env=dict(env),
+            # A step that asks a question fails instead of waiting for an answer.
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            # Its children are of its process group, which is killed at the end.
+            start_new_session=True,
+            umask=umask,
+        )
+
+
 @contextlib.contextmanager
 def _starting(args: Sequence[str]) -> Iterator[None]:
     try:
         yield
     except (FileNotFoundError, PermissionError) as err:
+        # A missing working directory raises the same error.
         if err.filename not in (args[0], None):
             raise
         raise MachineError(
@@ -152,6 +161,7 @@ def _starting(args: Sequence[str]) -> Iterator[None]:
 
 def _leash(args: Sequence[str], env: Mapping[str, str]) -> list[str]:
     """Return a prefix with which the kernel ends the command when we are killed by SIGKILL."""
+    # With the prefix, a missing program would be an error of setpriv.
     if not shutil.which(args[0], path=env.get("PATH")):
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), args[0])
     setpriv = shutil.which("setpriv")

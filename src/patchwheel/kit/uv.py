@@ -107,6 +107,7 @@ def index_arguments(index: IndexConfig | None) -> list[str]:
     """Return uv's arguments for an index; folders that do not exist are left out, as pip does."""
     urls = [url for url in index.urls if _exists(url)] if index else []
     argv = [] if urls else ["--no-index"]
+    # uv asks the default index last.
     for number, url in enumerate(urls):
         argv += ["--index" if number else "--default-index", url]
     for place in index.find_links if index else ():
@@ -117,6 +118,7 @@ def index_arguments(index: IndexConfig | None) -> list[str]:
 
 
 def _exists(place: str) -> bool:
+    """Say whether a folder or file of an index exists; a server is taken to."""
     parts = urlsplit(place)
     if parts.scheme in {"http", "https"}:
         return True
@@ -127,6 +129,7 @@ def _exists(place: str) -> bool:
 
 
 def _uv(*argv: str, log: Path, on_line: Callable[[str], None] | None = None) -> None:
+    # Configuration files count through the arguments for the index only.
     process.logged(
         [uv_bin(), *argv, "--no-config", "--no-progress", "--color", "never"],
         cwd=Path("/"),
@@ -153,6 +156,7 @@ def _downloads(report: Progress) -> Callable[[str], None]:
         nonlocal done
         if match := DOWNLOADING.fullmatch(line):
             sizes[match[1]] = int(float(match[2]) * UNITS[match[3]])
+        # uv announces large files only.
         elif line.startswith(" Downloaded "):
             done += sizes.get(line.split()[1], 0)
         else:

@@ -122,6 +122,7 @@ class _Download:
                 sink.write(piece)
                 done += len(piece)
                 self.progress.progress(self.file.filename, done, total)
+                # A body without end would fill the disk; its hash is wrong in any case.
                 if total is not None and done > total:
                     break
         return total

@@ -36,7 +36,7 @@ LOCAL = re.compile(r"file://|/|\./|\.\./")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fetched:
-    """A tree in the fork's repository, the time of what it holds, and the commit if there is one."""
+    """A tree in the fork's repository, the time of its content, and its commit if it has one."""
 
     tree: str
     epoch: int
@@ -131,6 +131,7 @@ class Remote:
                     refuse(self.fork, f"submodule {at + path} is at a path of this machine")
                 self.get(address, oid, what=f"submodule {at + path}")
                 below = self.spliced(oid, address, at=f"{at}{path}/")
+                # Its entry has to go before files can take its place.
                 gone = f"0 {'0' * 40}\t{path}\0".encode(errors="surrogateescape")
                 self.repo.git("update-index", "-z", "--index-info", stdin=gone, env=env)
                 self.repo.git("read-tree", "-i", f"--prefix={path}/", below, env=env)
@@ -217,6 +218,7 @@ def joined(url: str, relative: str) -> str:
     base = url.rstrip("/")
     while relative.startswith(("./", "../")):
         step, _, relative = relative.partition("/")
+        # As git does: a host of ssh ends with a colon, not a slash.
         if step == "..":
             cut = max(base.rfind("/"), base.rfind(":"))
             base = base[: cut + 1].rstrip("/") if base[cut] == "/" else base[: cut + 1]

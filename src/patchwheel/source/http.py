@@ -35,6 +35,7 @@ def session() -> requests.Session:
     from urllib3.util import Retry
 
     made = requests.Session()
+    # requests itself reads these two.
     if not (os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")):
         bundle = os.environ.get("SSL_CERT_FILE") or os.environ.get("PIP_CERT")
         made.verify = bundle or True
@@ -89,6 +90,7 @@ def check_status(task: str, response: requests.Response) -> None:
 
 def _cause(err: Exception) -> str:
     """Return the innermost reason that requests and urllib3 wrap in each other."""
+    # The text is that of the outermost error; it ends with the cause in parentheses.
     text = str(err).rpartition("Caused by ")[2].strip("() ")
     reason = re.sub(r"<[^>]*>:? ?|^\w+\(['\"]?|['\"]\)?$", "", text)
     return redacted(reason) or type(err).__name__

@@ -158,6 +158,7 @@ class _Page(html.parser.HTMLParser):
                 sha256=sha256[1] if sha256 else None,
                 yanked="data-yanked" in attributes,
             )
+            # Pages also link to signatures, metadata and other pages.
             if name.endswith((".whl", ".tar.gz", ".zip")):
                 self.files.append(file)
 
@@ -200,12 +201,14 @@ def _page(url: str, project: str, *, flat: bool = False) -> list[IndexFile]:
         return _remote_page(url, project)
     path = Path(url2pathname(parts.path))
     try:
+        # A folder of loose files may have an index.html that is not for installers.
         if path.is_dir() and not flat and (path / "index.html").exists():
             path /= "index.html"
         if path.is_dir():
             return _folder(path, project)
         return from_html(path.read_bytes(), path.as_uri(), project)
     except FileNotFoundError:
+        # As from a server: this index does not have the project.
         return []
     except OSError as err:
         raise InputError(f"cannot be read: {err.strerror}", where=path) from err

@@ -86,6 +86,7 @@ def choose_wheel(
     rank = {tag: number for number, tag in enumerate(tags)}
     fitting = []
     for file in files:
+        # An index may have files that no installer takes.
         try:
             _, of, _, supported = parse_wheel_filename(file.filename)
         except InvalidWheelFilename:
