@@ -30,12 +30,13 @@ print(json.dumps([
     bool(sysconfig.get_config_var("Py_GIL_DISABLED")),
 ]))
 """
-# How uv reaches the network, where it keeps things, and how it authenticates. What it resolves
-# against comes from arguments only.
+# How uv reaches the network, where it keeps things, how it authenticates, and which version a shim
+# of pyenv stands for. What it resolves against comes from arguments only.
 UV_VARIABLES = re.compile(
     r"UV_(CACHE_DIR|HTTP_.*|CONCURRENT_.*|INSECURE_HOST|KEYRING_PROVIDER|LINK_MODE|NATIVE_TLS"
     r"|NO_CACHE|SYSTEM_CERTS|INDEX_STRATEGY|INDEX_.+_(USERNAME|PASSWORD)|REQUEST_TIMEOUT"
-    r"|PYTHON_(BIN_DIR|CACHE_DIR|DOWNLOADS|DOWNLOADS_JSON_URL|INSTALL_DIR|INSTALL_MIRROR))|NETRC"
+    r"|PYTHON_(BIN_DIR|CACHE_DIR|DOWNLOADS|DOWNLOADS_JSON_URL|INSTALL_DIR|INSTALL_MIRROR))"
+    r"|NETRC|PYENV_.*"
 )
 
 
@@ -114,8 +115,8 @@ def remembered_interpreter(
 def probe(candidate: Path) -> Interpreter | None:
     """Run the candidate; None when it fails or is not an ordinary CPython."""
     try:
-        env = process.base_env(**_pyenv_settings())
-        out = process.capture([candidate, "-I", "-S", "-c", PROBE], cwd=Path("/"), env=env)
+        argv = ["-I", "-S", "-c", PROBE]
+        out = process.capture([candidate, *argv], cwd=Path("/"), env=uv_env())
         path, version, implementation, free_threaded = json.loads(out)
     except (process.CommandError, MachineError, OSError, ValueError):
         return None
@@ -173,7 +174,7 @@ def _uv_python(*argv: str) -> bytes | None:
     # uv does not look below pyenv, nor at the Python that we run in.
     own = Path(getattr(sys, "_base_executable", sys.executable)).resolve().parent
     folders = [*_path_folders(), own, *_pyenv_folders()]
-    env = {**uv_env(), **_pyenv_settings(), "PATH": os.pathsep.join(map(str, folders))}
+    env = {**uv_env(), "PATH": os.pathsep.join(map(str, folders))}
     # A version that is missing is installed on request only.
     flags = [] if argv[0] == "install" else ["--no-python-downloads"]
     try:
@@ -181,11 +182,6 @@ def _uv_python(*argv: str) -> bytes | None:
         return process.capture([uv_bin(), *argv], cwd=Path("/"), env=env)
     except process.CommandError:
         return None
-
-
-def _pyenv_settings() -> dict[str, str]:
-    """Return what tells a shim of pyenv which version its user chose."""
-    return {k: v for k, v in os.environ.items() if k.startswith("PYENV_")}
 
 
 def _path_folders() -> list[Path]:
