@@ -102,6 +102,7 @@ def test_the_context_is_what_the_build_reads() -> None:
     assert allowed == {
         "ci/requirements.txt",
         "docker",
+        "forks.inventory",
         "forks.lock",
         "forks.toml",
         "patches",

@@ -30,7 +30,9 @@ def test_a_file_that_the_build_did_not_make_is_named(tmp_path: Path) -> None:
     fork = SimpleNamespace(name="pw-demo", lock_key="pw-demo")
     session = cast("Any", SimpleNamespace(fork=fork, log=tmp_path / "log"))
     with pytest.raises(BuildError, match=r"pw-demo: its build did not make pw/x\.so"):
-        remake._read(session, tmp_path, "//pw/x.so")
+        remake._read(session, tmp_path, "//pw/x.so", ruled=True)
+    with pytest.raises(GraftNotPossible, match=r"pw/x\.so has no build rule"):
+        remake._read(session, tmp_path, "//pw/x.so", ruled=False)
 
 
 def test_the_sources_of_the_last_time_are_used_again(tmp_path: Path, store: Store) -> None:

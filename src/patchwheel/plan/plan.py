@@ -194,6 +194,8 @@ def plan_fork(
     `made` are wheels of this run, by lock key. With `configure` the build's inputs must be there:
     trees are configured where that decides, and nothing is left pending.
     """
+    # The lock must fit before anything is downloaded.
+    _ = project.build(fork)
     planner = Planner(
         project,
         patched_tree(project, fork, dev=dev),
