@@ -14,11 +14,13 @@ import shutil
 import statistics
 import subprocess
 import tempfile
-import zipfile
 from pathlib import Path
 from typing import NamedTuple
 
 from bench import PLAIN, cpu, project_copy, python_with_pip
+
+from patchwheel.wheelfile.read import read_wheel
+from patchwheel.wheelfile.record import read_record
 
 LINES = {
     ".pyx": "\n\ndef _bench_{0}():\n    return {0}\n",
@@ -105,12 +107,11 @@ def measure(edit: Edit, project: Path, python: str, runs: int) -> list[float]:
 
 
 def check(edit: Edit, wheel: Path, python: str, project: Path, mark: str) -> None:
-    with zipfile.ZipFile(wheel) as archive:
-        name = next(n for n in archive.namelist() if n.endswith("/patchwheel.json"))
-        record = json.loads(archive.read(name))
-    built = [row["path"] for row in record["remade"] if row["action"] == "build"]
+    record = read_record(read_wheel(wheel))
+    built = [output.path for output in record.remade if output.action == "build"]
     print(f"{edit.path}:", *built)
-    if record["base"]["kind"] != "upstream" or len(built) != edit.built:
+    on_upstream = record.base and record.base.kind == "upstream"
+    if not on_upstream or len(built) != edit.built:
         raise SystemExit(f"{wheel.name} is not what was to be measured")
     if not edit.path.endswith(".pxd"):
         subprocess.run([python, "-c", CHECK, edit.module, mark], cwd="/", check=True)

@@ -30,6 +30,7 @@ from patchwheel.kit.store import Store, default_root
 from patchwheel.project import Project
 from patchwheel.series.patched import patched_tree
 from patchwheel.wheel.build import build_wheels
+from patchwheel.wheelfile.record import FILENAME, parse_record
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
@@ -129,14 +130,15 @@ def closure(site: Path, roots: Iterable[str], python: str) -> dict[str, Distribu
 def remade(site: Path, distribution: str) -> tuple[dict[str, bytes], list[str]]:
     """Return the files that the series remade, with the dist-info folder, and the paths that it removed."""
     [dist] = distributions(name=distribution, path=[str(site)])
-    record = json.loads(dist.read_text("patchwheel.json") or "")
-    paths = {row["path"]: row["action"] for row in record["remade"]}
+    text = dist.read_text(FILENAME) or ""
+    record = parse_record(text.encode(), where=dist.name)
+    paths = [output.path for output in record.remade]
     present = [path for path in paths if (site / path).is_file()]
     info = [
         str(p) for p in dist.files or () if p.parts[0].endswith(".dist-info") and needed(str(p), ())
     ]
     files = {path: (site / path).read_bytes() for path in [*present, *info]}
-    return files, sorted(paths.keys() - files.keys())
+    return files, sorted(set(paths) - files.keys())
 
 
 def cupti() -> dict[str, bytes]:

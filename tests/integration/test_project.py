@@ -352,7 +352,7 @@ def test_a_graft_of_built_outputs_is_what_a_compile_makes_and_a_corrupted_plan_i
     assert [row["path"] for row in made["remade"]] == [FAST]  # type: ignore[attr-defined]
     proof = json.loads(other.run("verify", "tinyext", "--from-source", "--json"))
     assert proof["differences"] == []
-    assert proof["needless"] == []
+    assert proof["unnecessary"] == []
     assert proof["equal"] > 1
     python = tmp_path / "env"
     other.run("env", str(python))

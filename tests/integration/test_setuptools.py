@@ -136,7 +136,7 @@ def test_the_graft_is_what_a_compile_makes(
 ) -> None:
     other = patched(project, upstream, tmp_path / "p", "tinyset/include/other.h", "1", "2")
     proof = json.loads(other.run("verify", "tinyset", "--from-source", "--json"))
-    assert (proof["differences"], proof["needless"]) == ([], [])
+    assert (proof["differences"], proof["unnecessary"]) == ([], [])
     python = tmp_path / "env" / "bin" / "python"
     other.run("env", str(tmp_path / "env"))
     script = "import tinyset; print(tinyset.KEY, tinyset.total([1, 2]))"

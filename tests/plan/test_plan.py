@@ -12,6 +12,7 @@ from patchwheel.plan import plan as plan_module
 from patchwheel.plan.base import Base
 from tests.fixtures import support
 from tests.fixtures.grafts import BUILT, FILES, INVENTORY, PYPROJECT, Bench, GivenPlanner
+from tests.fixtures.records import record_bytes
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -179,15 +180,15 @@ def test_a_change_that_no_patch_names(bench: Bench) -> None:
 
 def test_a_built_base_is_compared_with_what_it_was_built_from(bench: Bench) -> None:
     first = {A: "one = 2\n"}
-    record = {"trees": {"patched": bench.patched(first).tree}}
+    trees = {"source": "0" * 40, "patched": bench.patched(first).tree}
     name = "pw_demo-1.0.dist-info/patchwheel.json"
-    path = bench.wheel({name: json.dumps(record)}, "built")
+    path = bench.wheel({name: record_bytes(trees=trees).decode()}, "built")
     base = Base(kind="built", path=path, sha256=support.sha256(path))
     plan = bench.plan(first, {"src/pw_demo/data.txt": "4\n"}, base=base)
     assert [output.path for output in plan.outputs] == ["pw_demo/data.txt"]
     silent = bench.wheel({name: "{}"}, "silent")
     base = Base(kind="built", path=silent, sha256=support.sha256(silent))
-    with pytest.raises(InputError, match="does not record the tree that it was built from"):
+    with pytest.raises(InputError, match=r"record patchwheel\.json has schema None"):
         bench.plan(first, base=base)
 
 

@@ -32,7 +32,8 @@ from patchwheel.kit.store import Store
 from patchwheel.kit.uv import index_arguments, make_venv
 from patchwheel.manifest.load import load_manifest
 from patchwheel.manifest.lock import load_lock
-from patchwheel.release.check import inspect, make_index
+from patchwheel.release.check import check_release
+from patchwheel.release.publish import make_index
 from patchwheel.wheelfile.archive import make_entry, write_archive
 from patchwheel.wheelfile.read import read_wheel, write_wheel
 from tests.fixtures import support
@@ -245,7 +246,7 @@ def test_each_field_of_record_and_sbom_is_checked(copied: Path, name: str) -> No
         wheel.write_bytes(untouched)
         rewritten(wheel, f"/{name}", lambda _, at=at: lie(data, at))  # type: ignore[misc]
         # The wheel alone is enough.
-        problems = inspect(wheel).problems
+        problems = check_release(wheel).problems
         assert any("patchwheel.cdx.json" in p or "record" in p for p in problems), at
 
 
@@ -265,7 +266,7 @@ def test_each_field_of_a_statement_is_checked(copied: Path) -> None:
     for at in fields:
         statement.write_bytes(lie(data, at))
         correct_sums(copied)
-        [problem] = inspect(copied).problems
+        [problem] = check_release(copied).problems
         assert problem.startswith(f"{statement.name}: {at[0]}"), at
 
 
@@ -275,7 +276,7 @@ def test_each_field_of_the_lock_is_checked(copied: Path) -> None:
     for at in leaves(data):
         lock.write_text(tomlkit.dumps(json.loads(lie(data, at))))
         correct_sums(copied)
-        [problem] = inspect(copied).problems
+        [problem] = check_release(copied).problems
         assert problem.startswith(f"pylock.toml: {at[0]}"), at
 
 
@@ -286,10 +287,10 @@ def test_each_byte_of_every_file_counts(copied: Path) -> None:
             changed = bytearray(data)
             changed[number] ^= 1
             path.write_bytes(changed)
-            problems = inspect(copied).problems
+            problems = check_release(copied).problems
             assert any(path.name in problem for problem in problems), (path, number)
         path.write_bytes(data)
-    assert inspect(copied).problems == ()
+    assert check_release(copied).problems == ()
 
 
 def renamed(folder: Path, old: str, new: str, *, inside: bool = True) -> None:
@@ -422,7 +423,7 @@ def test_a_lie_is_named_though_all_checksums_agree(copied: Path, what: str) -> N
         correct(copied)
     else:
         correct_sums(copied)
-    problems = inspect(copied).problems
+    problems = check_release(copied).problems
     assert any(named in problem for problem in problems), problems
 
 
@@ -439,7 +440,7 @@ def test_a_lie_is_named_though_all_checksums_agree(copied: Path, what: str) -> N
 def test_sums_that_lie_are_named(copied: Path, old: str, new: str, named: str) -> None:
     file = copied / "SHA256SUMS"
     file.write_text(re.sub(old, new, file.read_text(), count=1))
-    problems = inspect(copied).problems
+    problems = check_release(copied).problems
     assert any(named in problem for problem in problems), problems
 
 
@@ -651,11 +652,11 @@ def test_the_lock_installs_with_uv(dist: Path, tmp_path: Path) -> None:
 
 def test_the_index_itself_is_checked(indexed: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(indexed, tmp_path / "dist"))
-    assert inspect(folder).problems == ()
+    assert check_release(folder).problems == ()
     for file in [*folder.rglob("simple/**/*.*"), *folder.glob("*.metadata")]:
         data = file.read_bytes()
         file.write_bytes(data.replace(b"tiny", b"tinz"))
-        [problem] = inspect(folder).problems
+        [problem] = check_release(folder).problems
         assert problem.startswith(f"{file.relative_to(folder)}: ")
         file.write_bytes(data)
 
@@ -679,7 +680,7 @@ def test_two_files_of_one_name_are_not_indexed(dist: Path, tmp_path: Path) -> No
     assert make_index(tmp_path / "set") == list(FORKS)
     page = (tmp_path / "set/simple/tinyset/index.html").read_text()
     assert page.count("<a ") == 1
-    assert inspect(tmp_path / "set").problems == ()
+    assert check_release(tmp_path / "set").problems == ()
     shutil.rmtree(tmp_path / "set/simple")
     [wheel] = two.glob("tinyset-*.whl")
     repack(wheel)
@@ -734,7 +735,7 @@ def test_the_projects_own_release_installs_from_its_index(
         support.lacking("dist/ holds no release: `patchwheel build --release` makes one")
     folder = Path(shutil.copytree(place, tmp_path / "dist"))
     projects = make_index(folder)
-    assert inspect(folder).problems == ()
+    assert check_release(folder).problems == ()
     [version] = manifest.environment.python[:1]
     lock = load_lock(manifest.lock_path).environment(manifest, version)
     expected = {d.name: d.version for d in lock.packages}

@@ -204,11 +204,9 @@ def test_a_build_sees_a_fixed_environment_at_a_fixed_place(
         assert wanted in text
     assert "hunter2" not in text
     assert str(contained.folder) not in text
-    assert done.record["sandbox"] == "bwrap"
-    assert done.record["config-settings"] == {"a": "-j{jobs}", "b": ["c"]}
-    tools = done.record["toolchain"]
-    assert isinstance(tools, dict)
-    assert tools.keys() == {"gcc", "g++", "python"}
+    assert done.record.sandbox == "bwrap"
+    assert done.record.config_settings == {"a": "-j{jobs}", "b": ("c",)}
+    assert done.record.toolchain.keys() == {"gcc", "g++", "python"}
 
 
 def test_a_build_without_a_sandbox_has_the_same_variables(bench: Bench) -> None:
@@ -219,7 +217,7 @@ def test_a_build_without_a_sandbox_has_the_same_variables(bench: Bench) -> None:
     assert "('NVCC_APPEND_FLAGS', '-Xcompiler=-ffile-prefix-map=" in text
     assert "('LDSHARED', 'gcc -shared')" in text
     assert "('PYTHONHASHSEED', '0')" in text
-    assert done.record["sandbox"] == "none"
+    assert done.record.sandbox == "none"
 
 
 def test_a_failing_build_shows_its_last_lines_and_its_log(bench: Bench) -> None:
@@ -317,9 +315,7 @@ def test_the_systems_cuda_is_seen_and_counted(
     assert f"('PATH', '{toolkit}/bin:" in text
     assert "-O1')" in text
     assert "['bin']" in log_of(bench)
-    tools = done.record["toolchain"]
-    assert isinstance(tools, dict)
-    assert tools["nvcc"]["version"] == "release 13.2, V13.2.86"
+    assert done.record.toolchain["nvcc"].version == "release 13.2, V13.2.86"
 
 
 def test_the_lock_can_ask_for_all_requirements(bench: Bench) -> None:
@@ -362,7 +358,7 @@ def test_what_we_make_ourselves_comes_from_us(bench: Bench, tmp_path: Path) -> N
         done = bench.compile({"pyproject.toml": pyproject, "act.py": act})
         assert f"against {label}" in log_of(bench)
         seen = interface(ours, bench.store)
-        assert done.record["compiled-against"] == {"pw-base": seen}
+        assert done.record.compiled_against == {"pw-base": seen}
         found.append((done.record, bench.parts(needs=bench.needs)))
     assert found[0] == found[1]
 

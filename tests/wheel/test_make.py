@@ -16,6 +16,7 @@ from patchwheel.wheel import compile as compile_module
 from patchwheel.wheel import make as wheel_module
 from patchwheel.wheel.make import finish, unpack
 from patchwheel.wheelfile.read import check_record, read_wheel
+from patchwheel.wheelfile.record import CompileRecord, Epoch, TreesRecord, read_record
 from tests.fixtures import support
 from tests.fixtures.grafts import BUILT, FILES, INVENTORY, TAG, Bench
 
@@ -61,16 +62,17 @@ def test_a_graft_is_a_true_labelled_wheel(bench: Bench) -> None:
 
 def test_its_record_says_how_it_was_made(bench: Bench) -> None:
     plan = bench.plan({A: "one = 2\n"})
-    record = json.loads(read_wheel(bench.make(plan).path).metadata("patchwheel.json"))
-    assert record["trees"] == {"source": bench.tree, "patched": plan.tree.tree}
-    (patch,) = record["patches"]
-    assert patch["name"] == "0001.patch"
-    assert patch["sha256"] == plan.tree.series.patches[0].sha256
-    assert patch["upstream-status"] == "Pending"
-    assert record["base"]["filename"] == bench.base_path.name
-    assert [row["path"] for row in record["remade"]] == ["pw_demo/a.py"]
-    assert record["route"] == "graft"
-    assert str(bench.folder) not in json.dumps(record)
+    record = read_record(read_wheel(bench.make(plan).path))
+    assert record.trees == TreesRecord(source=bench.tree, patched=plan.tree.tree)
+    (patch,) = record.patches
+    assert patch.name == "0001.patch"
+    assert patch.sha256 == plan.tree.series.patches[0].sha256
+    assert patch.upstream_status == "Pending"
+    assert record.base
+    assert record.base.filename == bench.base_path.name
+    assert [output.path for output in record.remade] == ["pw_demo/a.py"]
+    assert record.route == "graft"
+    assert str(bench.folder) not in record.to_bytes().decode()
 
 
 def test_made_twice_in_different_folders_it_is_the_same(bench: Bench, tmp_path: Path) -> None:
@@ -125,13 +127,16 @@ def test_tags_that_the_base_has_wrong_are_made_true(bench: Bench) -> None:
 
 
 # What a compile records of itself.
-MADE = {
-    "sandbox": "none",
-    "source-date-epoch": str(support.EPOCH),
-    "build-requirements": [],
-    "compiled-against": {},
-    "toolchain": {},
-}
+MADE = CompileRecord(
+    sandbox="none",
+    source_date_epoch=Epoch(str(support.EPOCH)),
+    build_requirements=(),
+    compiled_against={},
+    toolchain={},
+    config_settings={},
+    env={},
+    built={},
+)
 
 
 def compiled(
@@ -157,11 +162,11 @@ def test_a_compile_is_finished_the_same_way(bench: Bench, monkeypatch: pytest.Mo
     compiled(bench, monkeypatch, {"pw_demo/a.py": "one = 2\n"})
     path = make(bench, {A: "one = 2\n"})
     assert ".graft" not in path.name
-    record = json.loads(read_wheel(path).metadata("patchwheel.json"))
-    assert record["compiled"] == MADE
+    record = read_record(read_wheel(path))
+    assert record.compiled == MADE
     assert "sboms/patchwheel.cdx.json" in str(read_wheel(path).entries)
-    assert record["base"] is None
-    assert record["key"]["toolchain"] == "gcc"
+    assert record.base is None
+    assert record.key["toolchain"] == "gcc"
 
 
 def test_a_compile_that_lacks_an_output(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -210,7 +215,7 @@ def test_a_wheel_that_calls_itself_otherwise(bench: Bench, tmp_path: Path) -> No
     draft = unpack(stranger)
     out = tmp_path / "o"
     out.mkdir()
-    path = finish(draft, plan, out, {})
+    path = finish(draft, plan, out, None)
     with pytest.raises(CheckError, match="calls itself") as caught:
         wheel_module.check_wheel(path, plan, draft)
     assert "pw-demo" in str(caught.value)
@@ -219,7 +224,8 @@ def test_a_wheel_that_calls_itself_otherwise(bench: Bench, tmp_path: Path) -> No
 def test_metadata_of_another_version(bench: Bench, tmp_path: Path) -> None:
     other = support.make_wheel(tmp_path / "s", "pw-demo", "1.1", {"x.py": ""})
     draft = unpack(other)
-    wrong = replace(draft, made_from=read_wheel(other))
-    wrong.made_from.name = replace(wrong.made_from.name, version="1.0")
+    wheel = read_wheel(other)
+    renamed = replace(wheel, name=replace(wheel.name, version="1.0"))
+    wrong = replace(draft, made_from=renamed)
     with pytest.raises(CheckError, match="another version than the file name"):
-        finish(wrong, bench.plan(), tmp_path, {})
+        finish(wrong, bench.plan(), tmp_path, None)

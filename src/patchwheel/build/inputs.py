@@ -14,6 +14,7 @@ from patchwheel.kit.digest import digest
 from patchwheel.manifest.lock import build_settings
 from patchwheel.wheelfile.archive import names
 from patchwheel.wheelfile.read import read_wheel
+from patchwheel.wheelfile.record import CompileRecord, Epoch, RequirementRecord, ToolRecord
 
 if TYPE_CHECKING:
     import contextlib
@@ -139,25 +140,27 @@ def interface(wheel: Path, store: Store) -> str:
     return str(memo["digest"])
 
 
-def build_record(inputs: BuildInputs, session: BuildSession) -> dict[str, object]:
-    """Return what `patchwheel.json` says about how something was compiled."""
+def build_record(inputs: BuildInputs, session: BuildSession) -> CompileRecord:
+    """Return how something was compiled; the caller adds what was built."""
     fork = session.fork
-    return {
-        "build-requirements": [[d.name, d.version, *d.hashes] for d in inputs.build.build_requires],
+    return CompileRecord(
+        build_requirements=tuple(
+            RequirementRecord(name=d.name, version=d.version, hashes=d.hashes)
+            for d in inputs.build.build_requires
+        ),
         # Not the wheels: one with another label and the same interface makes the same bytes,
         # and this record is part of them.
-        "compiled-against": {
+        compiled_against={
             need.fork: interface(need.path, inputs.context.store) for need in inputs.needs
         },
-        "toolchain": {
-            name: {"version": tool.version, "identity": tool.identity}
-            for name, tool in sorted(inputs.tools.items())
+        toolchain={
+            name: ToolRecord(version=tool.version, identity=tool.identity)
+            for name, tool in inputs.tools.items()
         },
-        "sandbox": session.build_dir.sandbox.level,
+        sandbox=session.build_dir.sandbox.level,
         # As in the manifest: the number of jobs and the folder make no difference to the result.
-        "config-settings": {
-            k: v if isinstance(v, str) else list(v) for k, v in fork.config_settings.items()
-        },
-        "env": {**fork.env, **required_variables(fork)},
-        "source-date-epoch": session.variables["SOURCE_DATE_EPOCH"],
-    }
+        config_settings=fork.config_settings,
+        env={**fork.env, **required_variables(fork)},
+        source_date_epoch=Epoch(session.variables["SOURCE_DATE_EPOCH"]),
+        built={},
+    )

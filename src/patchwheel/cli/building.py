@@ -70,9 +70,9 @@ def build(
         project, forks, from_source=from_source, dev=dev, keep_going=keep_going
     )
     if release and not failures:
-        from patchwheel.release.check import complete
+        from patchwheel.release.publish import complete_release
 
-        complete(project.dist)
+        complete_release(project.dist)
     CONSOLE.close()
     if any(not wheel.cached for wheel in wheels):
         tables.wheels(wheels)

@@ -15,8 +15,8 @@ from patchwheel.cli.options import emit, json_option, project_options, variant_o
 
 if TYPE_CHECKING:
     from patchwheel.project import Project
-    from patchwheel.release.equivalence import Proof
-    from patchwheel.release.reproduce import Rebuilt
+    from patchwheel.release.equivalence import EquivalenceCheck
+    from patchwheel.release.reproduce import RebuildResult
 
 
 @click.command()
@@ -63,7 +63,7 @@ def verify(
     if rebuild:
         from patchwheel.release.reproduce import check_reproducible
 
-        proof: Proof | Rebuilt = check_reproducible(project, fork)
+        proof: EquivalenceCheck | RebuildResult = check_reproducible(project, fork)
     else:
         from patchwheel.release.equivalence import check_equivalence
 
@@ -73,14 +73,14 @@ def verify(
 
 
 def _verify_path(path: Path, *, as_json: bool) -> None:
-    from patchwheel.release.check import inspect
+    from patchwheel.release.check import check_release
 
     if not path.exists():
         raise click.UsageError(
             f"there is no file or folder {path}; "
             "to verify a fork, give one of --pin, --from-source and --rebuild"
         )
-    checked = inspect(path)
+    checked = check_release(path)
     emit(checked.to_json(), lambda: tables.checked(checked), as_json=as_json)
     checked.check(path)
 
@@ -89,7 +89,7 @@ def _verify_path(path: Path, *, as_json: bool) -> None:
 @click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
 def index(folder: Path) -> None:
     """Write a simple index over the release wheels in FOLDER, into FOLDER/simple."""
-    from patchwheel.release.check import make_index
+    from patchwheel.release.publish import make_index
 
     names = make_index(folder)
     CONSOLE.say(f"an index of {', '.join(names)}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from html import escape
 from typing import TYPE_CHECKING
 
@@ -15,7 +14,7 @@ if TYPE_CHECKING:
     from patchwheel.build.doctor import Finding
     from patchwheel.manifest.model import Fork
     from patchwheel.plan.plan import Plan
-    from patchwheel.release.check import Checked
+    from patchwheel.release.check import ReleaseCheck
     from patchwheel.series.export import ExportResult
     from patchwheel.series.status import ForkStatus, PatchStatus
     from patchwheel.source.compare import PinReport
@@ -237,26 +236,24 @@ def pin(report: PinReport) -> None:
     )
 
 
-def checked(found: Checked) -> None:
+def checked(found: ReleaseCheck) -> None:
     """Show what wheels are made of."""
     for wheel in found.wheels:
-        made = json.loads(wheel.record)
-        pin, compiled, base = made["pin"], made["compiled"], made["base"]
-        source = pin["sdist"] or {"filename": pin["git"], "sha256": pin["commit"]}
+        made, base = wheel.record, wheel.record.base
+        pin, sdist = made.pin, made.pin.sdist
         rows = [
             ("sha256", wheel.sha256),
-            ("upstream", f"{made['fork']} {pin['version']} ({pin['tag'] or 'no tag'})"),
-            ("source", f"{source['filename']} {source['sha256']}"),
-            *(("patch", f"{p['name']} {p['sha256']}") for p in made["patches"]),
-            ("made by", made["route"] + (f" on {base['filename']}" if base else "")),
+            ("upstream", f"{made.fork} {pin.version} ({pin.tag or 'no tag'})"),
+            ("source", f"{sdist.filename} {sdist.sha256}" if sdist else f"{pin.git} {pin.commit}"),
+            *(("patch", f"{patch.name} {patch.sha256}") for patch in made.patches),
+            ("made by", made.route + (f" on {base.filename}" if base else "")),
         ]
-        if compiled:
-            named = [f"{n} {v}" for n, v, *_ in compiled["build-requirements"]]
-            tools = [tool["version"] for tool in compiled["toolchain"].values()]
+        if compiled := made.compiled:
+            requirements = [f"{r.name} {r.version}" for r in compiled.build_requirements]
             rows += [
-                ("with", ", ".join(named)),
-                ("tools", "; ".join(tools)),
-                ("sandbox", compiled["sandbox"]),
+                ("with", ", ".join(requirements)),
+                ("tools", "; ".join(tool.version for tool in compiled.toolchain.values())),
+                ("sandbox", compiled.sandbox),
             ]
         CONSOLE.table(("", ""), rows, title=wheel.path.name)
 

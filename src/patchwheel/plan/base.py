@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Literal
@@ -13,6 +12,7 @@ from patchwheel.kit.errors import InputError
 from patchwheel.kit.store_entry import listed
 from patchwheel.source.download import download_file
 from patchwheel.wheelfile.read import output_names, read_wheel
+from patchwheel.wheelfile.record import read_record
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -48,16 +48,10 @@ class Base:
         return output_names(self.wheel.entries, self.wheel.name)
 
     def made_from(self, tree: PatchedTree) -> str:
-        """Return the tree that it was made from; raises InputError when it does not record it."""
+        """Return the tree that it was made from; raises InputError when it has no record."""
         if self.kind == "upstream":
             return tree.source.tree
-        try:
-            record = json.loads(self.wheel.metadata("patchwheel.json"))
-            return str(record["trees"]["patched"])
-        except (ValueError, KeyError, TypeError) as err:
-            raise InputError(
-                "does not record the tree that it was built from", where=self.path
-            ) from err
+        return read_record(self.wheel).trees.patched
 
 
 def upstream_base(project: Project, fork: Fork) -> Base | None:

@@ -1,11 +1,11 @@
-"""Is a graft what a compile of the same tree makes? Compared file by file, libraries before their relocation."""
+"""Compares a graft with a compile of the same tree, libraries by their hash before relocation."""
 
 from __future__ import annotations
 
-import json
+from collections import defaultdict
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from patchwheel.build.backend import check_machine
 from patchwheel.kit.errors import CheckError, first
@@ -14,6 +14,7 @@ from patchwheel.series.patched import patched_tree
 from patchwheel.wheel.build import build_needs, build_wheel
 from patchwheel.wheel.make import make_wheel
 from patchwheel.wheelfile.read import output_names, read_wheel
+from patchwheel.wheelfile.record import read_record
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -24,25 +25,29 @@ if TYPE_CHECKING:
     from patchwheel.series.apply import PatchedTree
     from patchwheel.wheel.make import BuiltWheel
 
+    Verdict = Literal["equal", "taken", "unnecessary", "different"]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Proof:
-    """`equal` files are the compile's, `taken` are built ones of upstream's that no change reaches.
+class EquivalenceCheck:
+    """How many files of a graft are the compile's, and which are not.
 
-    `needless` were remade although they came out as they were: what following the changes over-approximates.
+    `taken` counts built files of upstream's wheel that no change reaches; `unnecessary` files were
+    remade although they came out as they were, because following changes over-approximates.
     """
 
     fork: str
     equal: int
     taken: int
-    needless: tuple[str, ...]
+    unnecessary: tuple[str, ...]
     differences: tuple[str, ...]
 
     @property
     def summary(self) -> str:
         return (
-            f"{self.fork}: {self.equal} files are a compile's, {self.taken} are upstream's own and unaffected, "
-            f"{len(self.needless)} remade without need, {len(self.differences)} different"
+            f"{self.fork}: {self.equal} files equal the compile's, "
+            f"{self.taken} are upstream's and not affected, "
+            f"{len(self.unnecessary)} were remade unnecessarily, {len(self.differences)} differ"
         )
 
     def check(self) -> None:
@@ -57,14 +62,13 @@ class Proof:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Content:
-    """The hashes of a wheel's outputs as RECORD has them, those of its libraries as they were before relocation."""
+    """RECORD's hashes of a wheel's files, and those of its built files before relocation."""
 
     outputs: Mapping[str, str]
     built: Mapping[str, str]
-    record: Mapping[str, Any]
 
 
-def check_equivalence(project: Project, fork: Fork, *, dev: bool = False) -> Proof:
+def check_equivalence(project: Project, fork: Fork, *, dev: bool = False) -> EquivalenceCheck:
     """Compare a fork's graft with a compile of its tree and, on upstream's base, of the pin."""
     made: dict[str, BuiltWheel] = {}
     # A compile may need more than the graft, which would be made for nothing.
@@ -84,56 +88,61 @@ def check_equivalence(project: Project, fork: Fork, *, dev: bool = False) -> Pro
     return compare(graft, compiled(tree), lambda: compiled(unpatched))
 
 
-def compare(graft: BuiltWheel, compiled: BuiltWheel, pin: Callable[[], BuiltWheel]) -> Proof:
-    """Compare; `pin` compiles the pin without a series, which shows the effect of the series."""
+def compare(
+    graft: BuiltWheel, compiled: BuiltWheel, compile_pin: Callable[[], BuiltWheel]
+) -> EquivalenceCheck:
+    """Compare a graft with the compile of its tree.
+
+    `compile_pin` compiles the pin without a series. It is called for a graft on upstream's wheel,
+    to tell which built files the series changes: upstream had another toolchain.
+    """
     one, two = _content(graft.path), _content(compiled.path)
-    fork, base = graft.plan.fork, graft.plan.base
+    base = graft.plan.base
     changed: frozenset[str] | None = None
     if base and base.kind == "upstream":
-        plain = _content(pin().path).built
+        plain = _content(compile_pin().path).built
         paths = plain.keys() | two.built.keys()
         changed = frozenset(p for p in paths if plain.get(p) != two.built.get(p))
     old = _content(base.path).built if base and base.kind == "built" else {}
-    upstream = fork.upstream_wheel
+    upstream = graft.plan.fork.upstream_wheel
     globs = (*upstream.only_in_base, *upstream.only_in_build) if upstream else ()
-    found: dict[str, list[str]] = {w: [] for w in ("equal", "taken", "needless", "other")}
+    verdicts: defaultdict[Verdict, list[str]] = defaultdict(list)
     for path in sorted(one.outputs.keys() | two.outputs.keys()):
         bundled = path.partition("/")[0].endswith(".libs")
         if not bundled and not any(fnmatchcase(path, g) for g in globs):
-            found[_judge(path, one, two, old, changed)].append(path)
-    return Proof(
-        fork=fork.name,
-        equal=len(found["equal"]) + len(found["needless"]),
-        taken=len(found["taken"]),
-        needless=tuple(found["needless"]),
-        differences=tuple(found["other"]),
+            verdicts[_compare(path, one, two, old, changed)].append(path)
+    return EquivalenceCheck(
+        fork=graft.plan.fork.name,
+        equal=len(verdicts["equal"]) + len(verdicts["unnecessary"]),
+        taken=len(verdicts["taken"]),
+        unnecessary=tuple(verdicts["unnecessary"]),
+        differences=tuple(verdicts["different"]),
     )
 
 
-def _judge(
+def _compare(
     path: str,
     graft: Content,
     compiled: Content,
     old: Mapping[str, str],
     changed: frozenset[str] | None,
-) -> Literal["equal", "taken", "needless", "other"]:
+) -> Verdict:
     if path not in graft.outputs or path not in compiled.outputs:
-        return "other"
+        return "different"
     if path not in compiled.built:
-        return "equal" if graft.outputs[path] == compiled.outputs[path] else "other"
+        return "equal" if graft.outputs[path] == compiled.outputs[path] else "different"
     if path not in graft.built and changed is not None:
-        return "other" if path in changed else "taken"
+        return "different" if path in changed else "taken"
     if (graft.built.get(path) or old.get(path)) != compiled.built[path]:
-        return "other"
-    return "needless" if changed is not None and path not in changed else "equal"
+        return "different"
+    return "unnecessary" if changed is not None and path not in changed else "equal"
 
 
 def _content(path: Path) -> Content:
     wheel = read_wheel(path)
-    record = json.loads(wheel.metadata("patchwheel.json"))
+    compiled = read_record(wheel).compiled
     names = output_names(wheel.entries, wheel.name)
     return Content(
         outputs={plain: wheel.entries[name].sha256 for plain, name in names.items()},
-        built=record["compiled"].get("built", {}),
-        record=record,
+        built=compiled.built if compiled else {},
     )

@@ -1,4 +1,4 @@
-"""Is a compile reproducible? Done again by another patchwheel in other circumstances, and compared byte for byte."""
+"""Compiles a release wheel again under other conditions, and compares the bytes."""
 
 from __future__ import annotations
 
@@ -27,36 +27,44 @@ if TYPE_CHECKING:
 
 UMASK = 0o077
 DIFFOSCOPE = ".diffoscope.txt"
-# Of the store only what is named by its content, and cost a download or another fork's compile, is used again.
+# Of the store only what is named by its content, and what cost a download, is used again.
 SHARED = ("files", "git")
-CIRCUMSTANCES = {
+ENVIRONMENT = {
     "TZ": "Pacific/Kiritimati",
     "LC_ALL": "POSIX",
     "PYTHONHASHSEED": "4711",
 }
-VARIED = (
-    *("folder", "home", "store", "time zone", "locale", "hash seed", "umask"),
+VARIED_CONDITIONS = (
+    "folder",
+    "home",
+    "store",
+    "time zone",
+    "locale",
+    "hash seed",
+    "umask",
     "clock",
 )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rebuilt:
-    """`varied` is what was otherwise, `differences` are files of the wheel with what differs in them."""
+class RebuildResult:
+    """A release wheel compared with its second build.
+
+    `differences` names each file that differs, and how; `kept` is the second wheel, if any does.
+    """
 
     fork: str
     wheel: str
     sha256: str
-    varied: tuple[str, ...]
+    varied_conditions: tuple[str, ...]
     differences: tuple[str, ...]
     kept: Path | None = None
 
     @property
     def summary(self) -> str:
-        found = f"{len(self.differences)} files differ" if self.kept else "bit-identical"
-        return (
-            f"{self.fork}: {self.wheel}, built again with another {', '.join(self.varied)}: {found}"
-        )
+        result = f"{len(self.differences)} files differ" if self.kept else "bit-identical"
+        conditions = ", ".join(self.varied_conditions)
+        return f"{self.fork}: {self.wheel}, built again with another {conditions}: {result}"
 
     def check(self) -> None:
         """Raise CheckError when anything differs."""
@@ -71,7 +79,7 @@ class Rebuilt:
             )
 
 
-def check_reproducible(project: Project, fork: Fork) -> Rebuilt:
+def check_reproducible(project: Project, fork: Fork) -> RebuildResult:
     """Compile a fork again with another store, home and project folder, and compare.
 
     The wheels that it compiles against are not made again. Raises BuildError when the fork cannot
@@ -85,84 +93,91 @@ def check_reproducible(project: Project, fork: Fork) -> Rebuilt:
     options += ["--jobs", str(project.context.jobs)] if project.context.jobs else []
     options += ["--offline"] if project.context.offline else []
     options += ["--variant", fork.variant] if fork.variant else []
-    return build_again(project, wheel, needs, options)
+    return _rebuild(project, wheel, needs, options)
 
 
-def build_again(
-    project: Project,
-    wheel: BuiltWheel,
-    needs: Sequence[BuiltWheel],
-    options: Sequence[str],
-) -> Rebuilt:
-    """Compile the wheel's fork under varied conditions and compare."""
-    store = project.store
-    log = store.log(wheel.fork, "rebuild")
-    with store.scratch() as folder:
-        copy, home, other = (folder / name for name in ("project", "home", "store"))
-        Store(other).ensure()
-        for path in (copy, home, other / "memo", other / "wheels", folder / "tmp"):
-            path.mkdir(parents=True)
+def _rebuild(
+    project: Project, wheel: BuiltWheel, needs: Sequence[BuiltWheel], options: Sequence[str]
+) -> RebuildResult:
+    log = project.store.log(wheel.fork, "rebuild")
+    with project.store.scratch() as folder:
+        copy = folder / "project"
+        copy.mkdir()
         project.copy_to(copy)
-        for inside in Path.home().iterdir():
-            (home / inside.name).symlink_to(inside)
-        for name in SHARED:
-            (other / name).symlink_to(store.root / name)
-        shutil.copytree(store.root / "memo/source", other / "memo/source")
-        for need in needs:
-            shutil.copytree(need.path.parent, other / "wheels" / need.node_key)
-        # Settings of patchwheel's own would count again; what reaches an index must.
-        env = {k: v for k, v in os.environ.items() if not k.startswith("PATCHWHEEL_")}
-        places = {"HOME": home, "PATCHWHEEL_STORE": other, "TMPDIR": folder / "tmp"}
-        places[CLOCK] = _clock(folder, store)
-        env |= {name: str(place) for name, place in places.items()} | CIRCUMSTANCES
-        words = [sys.executable, "-m", "patchwheel", "build", wheel.fork]
-        words += ["--from-source", "--manifest", project.manifest.path.name, *options]
+        env = _other_conditions(folder, project.store, needs)
+        argv = [sys.executable, "-m", "patchwheel", "build", wheel.fork, "--from-source"]
+        argv += ["--manifest", project.manifest.path.name, *options]
         try:
-            process.logged(words, cwd=copy, env=env, log=log, umask=UMASK)
+            process.logged(argv, cwd=copy, env=env, log=log, umask=UMASK)
         except process.CommandError as err:
             raise BuildError(
-                f"{wheel.fork}: cannot be built in other circumstances",
+                f"{wheel.fork}: cannot be built under other conditions",
                 tail=err.tail,
                 log=err.log,
             ) from err
         [again] = (copy / "dist").glob("*.whl")
-        same = again.read_bytes() == wheel.path.read_bytes()
-        kept = None if same else log.with_name(again.name)
+        kept = None
         differences: list[str] = []
-        if kept:
+        if again.read_bytes() != wheel.path.read_bytes():
+            kept = log.with_name(again.name)
             shutil.copyfile(again, kept)
             differences = _differences(wheel.path, kept)
             _diffoscope(wheel.path, kept)
-    return Rebuilt(
+    return RebuildResult(
         fork=wheel.fork,
         wheel=wheel.path.name,
         sha256=wheel.sha256,
-        varied=VARIED,
+        varied_conditions=VARIED_CONDITIONS,
         differences=tuple(differences),
         kept=kept,
     )
 
 
+def _other_conditions(folder: Path, store: Store, needs: Sequence[BuiltWheel]) -> dict[str, str]:
+    """Make another home and store in the folder, and return the environment variables of a build."""
+    home, other, tmp = (folder / name for name in ("home", "store", "tmp"))
+    Store(other).ensure()
+    for path in (home, other / "memo", other / "wheels", tmp):
+        path.mkdir(parents=True)
+    for inside in Path.home().iterdir():
+        (home / inside.name).symlink_to(inside)
+    for name in SHARED:
+        (other / name).symlink_to(store.root / name)
+    shutil.copytree(store.root / "memo/source", other / "memo/source")
+    for need in needs:
+        shutil.copytree(need.path.parent, other / "wheels" / need.node_key)
+    # The settings of this run would make it the same build; what reaches an index is needed.
+    env = {k: v for k, v in os.environ.items() if not k.startswith("PATCHWHEEL_")}
+    places = {
+        "HOME": home,
+        "PATCHWHEEL_STORE": other,
+        "TMPDIR": tmp,
+        CLOCK: _clock(folder, store),
+    }
+    return env | {name: str(place) for name, place in places.items()} | ENVIRONMENT
+
+
 def _clock(folder: Path, store: Store) -> Path:
     """Compile the library that shifts the clock of the programs that load it."""
-    source, library = CLOCK_SOURCE, folder / "clock.so"
+    library = folder / "clock.so"
     gcc = toolchain.identify(["gcc"], store=store)["gcc"]
-    words = [*gcc.words, "-O1", "-shared", "-fPIC", "-o"]
-    process.capture([*words, library, source], cwd=folder, env=process.base_env())
+    argv: list[str | Path] = [*gcc.words, "-O1", "-shared", "-fPIC", "-o", library, CLOCK_SOURCE]
+    process.capture(argv, cwd=folder, env=process.base_env())
     return library
 
 
 def _differences(one: Path, two: Path) -> list[str]:
+    """Name each file that only one wheel has, or that differs in content, mode or date."""
     first, second = _files(one), _files(two)
-    found = []
+    rows = []
     for name in sorted(first.keys() | second.keys()):
         if name not in first or name not in second:
-            found.append(f"{name}: only in one")
+            rows.append(f"{name}: only in one")
         elif first[name] != second[name]:
             pairs = zip(("content", "mode", "date"), first[name], second[name], strict=True)
-            what = [what for what, a, b in pairs if a != b]
-            found.append(f"{name}: another {' and '.join(what)}")
-    return found or ["the archive: another order or packing of the same files"]
+            differing = [what for what, a, b in pairs if a != b]
+            rows.append(f"{name}: another {' and '.join(differing)}")
+    return rows or ["the archive: another order or compression of the same files"]
 
 
 def _files(path: Path) -> dict[str, tuple[object, ...]]:
@@ -171,9 +186,9 @@ def _files(path: Path) -> dict[str, tuple[object, ...]]:
 
 
 def _diffoscope(one: Path, two: Path) -> None:
-    """Let diffoscope, where it is installed, write beside the second how the two differ."""
+    """Let diffoscope, where it is installed, write beside the second wheel how the two differ."""
     report = two.with_suffix(DIFFOSCOPE)
     report.unlink(missing_ok=True)
     if program := shutil.which("diffoscope"):
-        words: list[str | Path] = [program, "--text", report, one, two]
-        process.capture(words, cwd=two.parent, env=process.base_env(), ok=(0, 1))
+        argv: list[str | Path] = [program, "--text", report, one, two]
+        process.capture(argv, cwd=two.parent, env=process.base_env(), ok=(0, 1))

@@ -12,7 +12,7 @@ from patchwheel.kit.errors import GraftNotPossible, InputError, PatchwheelError
 from patchwheel.plan.base import remember_base
 from patchwheel.plan.plan import plan_fork
 from patchwheel.wheel.make import make_wheel
-from patchwheel.wheelfile.sbom import STATEMENT
+from patchwheel.wheelfile.record import STATEMENT
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

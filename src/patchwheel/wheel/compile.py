@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,17 +16,16 @@ from patchwheel.wheelfile.elf import MAGIC
 from patchwheel.wheelfile.read import read_wheel
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from patchwheel.build.backend import BuildSession
     from patchwheel.build.inputs import BuildInputs
     from patchwheel.plan.plan import Plan
+    from patchwheel.wheelfile.record import CompileRecord
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Compiled:
     wheel: Path
-    record: Mapping[str, object]
+    record: CompileRecord
 
 
 def compile_wheel(plan: Plan, inputs: BuildInputs, *, out: Path) -> Compiled:
@@ -52,8 +51,7 @@ def compile_wheel(plan: Plan, inputs: BuildInputs, *, out: Path) -> Compiled:
         out.mkdir(parents=True, exist_ok=True)
         result = out / wheel.name
         shutil.copyfile(wheel, result)
-        record = build_record(inputs, session)
-        record["built"] = built
+        record = replace(build_record(inputs, session), built=built)
     return Compiled(wheel=result, record=record)
 
 

@@ -15,7 +15,7 @@ from patchwheel.kit.errors import CheckError
 from patchwheel.kit.repo import Repository
 from patchwheel.plan.plan import check_complete, wheel_in_store
 from patchwheel.wheel.graft import UnlabelledWheel, graft
-from patchwheel.wheelfile import metadata, sbom
+from patchwheel.wheelfile import metadata, record, sbom
 from patchwheel.wheelfile.archive import make_entry, zip_date
 from patchwheel.wheelfile.read import (
     UNRECORDED,
@@ -26,7 +26,6 @@ from patchwheel.wheelfile.read import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from pathlib import Path
 
     from patchwheel.build.inputs import BuildInputs
@@ -34,9 +33,9 @@ if TYPE_CHECKING:
     from patchwheel.plan.plan import Plan
     from patchwheel.wheelfile.metadata import WheelName
     from patchwheel.wheelfile.read import WheelFile
+    from patchwheel.wheelfile.record import CompileRecord, WheelRecord
 
 KIND: Final = "wheels"
-RECORD_SCHEMA = 1
 # What a build decides to make follows from these; a series that changes one may change the list of outputs.
 DECIDING = (
     *("meson.build", "meson.options", "meson_options.txt", "pyproject.toml"),
@@ -73,8 +72,8 @@ def make_wheel(plan: Plan, store: Store) -> BuiltWheel:
     def make(folder: Path) -> None:
         start = time.monotonic()
         with contextlib.ExitStack() as stack:
-            draft, record = _content(plan, stack.enter_context(store.scratch()))
-            wheel = finish(draft, plan, folder, record)
+            draft, compiled = _content(plan, stack.enter_context(store.scratch()))
+            wheel = finish(draft, plan, folder, compiled)
             check_wheel(wheel, plan, draft)
         seconds = round(time.monotonic() - start, 2)
         (folder / "made.json").write_text(json.dumps({"seconds": seconds}))
@@ -94,15 +93,15 @@ def make_wheel(plan: Plan, store: Store) -> BuiltWheel:
     )
 
 
-def _content(plan: Plan, scratch: Path) -> tuple[UnlabelledWheel, Mapping[str, object]]:
-    """Graft or compile; return the files, and what `patchwheel.json` says of the compilation."""
+def _content(plan: Plan, scratch: Path) -> tuple[UnlabelledWheel, CompileRecord | None]:
+    """Graft or compile; return the files, and what they were compiled with."""
     if plan.base is None:
         from patchwheel.wheel.compile import compile_wheel
 
         made = compile_wheel(plan, _inputs(plan), out=scratch)
         return unpack(made.wheel), made.record
     if not plan.built:
-        return graft(plan, plan.base), {}
+        return graft(plan, plan.base), None
     from patchwheel.wheel.remake import remake
 
     remade = remake(plan, plan.base, _inputs(plan))
@@ -129,14 +128,16 @@ def unpack(path: Path) -> UnlabelledWheel:
 
 
 def finish(
-    draft: UnlabelledWheel, plan: Plan, folder: Path, compiled: Mapping[str, object]
+    draft: UnlabelledWheel, plan: Plan, folder: Path, compiled: CompileRecord | None
 ) -> Path:
     """Write the labelled wheel, with its record in the dist-info folder and a compile's SBOM, and return its path."""
     old = draft.made_from.name
     new = replace(old, version=plan.version, tags=draft.tags)
     info = f"{new.stem}.dist-info"
     # A wheel that was labelled before, as a base built here, has a record of its own.
-    dropped = {f"{draft.made_from.dist_info}/{n}" for n in (*UNRECORDED, sbom.RECORD, sbom.SBOM)}
+    dropped = {
+        f"{draft.made_from.dist_info}/{n}" for n in (*UNRECORDED, record.FILENAME, sbom.PLACE)
+    }
     date = zip_date(plan.tree.source.epoch)
     entries = []
     for entry in draft.entries.values():
@@ -153,11 +154,10 @@ def finish(
             entries.append(replace(entry, name=f"{new.stem}.data/{rest}"))
         else:
             entries.append(entry)
-    text = json.dumps(describe(plan, compiled), indent=1, sort_keys=True) + "\n"
-    record = text.encode()
-    written = {sbom.RECORD: record}
+    made_from = describe(plan, compiled)
+    written = {record.FILENAME: made_from.to_bytes()}
     if plan.route == "compile":
-        written[sbom.SBOM] = sbom.sbom(record, metadata.normal(new.name))
+        written[sbom.PLACE] = sbom.make_sbom(made_from, metadata.normalize_name(new.name))
     entries += [
         make_entry(f"{info}/{name}", content, mode=0o644, date=date)
         for name, content in written.items()
@@ -167,39 +167,41 @@ def finish(
     return path
 
 
-def describe(plan: Plan, compiled: Mapping[str, object]) -> dict[str, object]:
-    """Return what `patchwheel.json` says: everything that the wheel was made from, and nothing of this machine."""
+def describe(plan: Plan, compiled: CompileRecord | None) -> WheelRecord:
+    """Return everything that the wheel was made from, and nothing of this machine."""
     fork, base = plan.fork, plan.base
-    return {
-        "schema": RECORD_SCHEMA,
-        "fork": fork.name,
-        "version": plan.version,
-        "route": plan.route,
-        "pin": {
-            "version": fork.version,
-            "git": fork.git,
-            "tag": fork.tag,
-            "commit": fork.commit,
-            "sdist": fork.sdist and asdict(fork.sdist),
-        },
-        "trees": {"source": plan.tree.source.tree, "patched": plan.tree.tree},
-        "patches": [
-            {
-                "name": patch.name,
-                "sha256": patch.sha256,
-                "subject": patch.mail.subject,
-                "upstream-status": ", ".join(patch.trailer("Upstream-Status")),
-            }
+    return record.WheelRecord(
+        schema=record.SCHEMA,
+        fork=fork.name,
+        version=plan.version,
+        route=plan.route,
+        pin=record.PinRecord(
+            version=fork.version,
+            git=fork.git,
+            tag=fork.tag,
+            commit=fork.commit,
+            sdist=record.SdistRecord(**asdict(fork.sdist)) if fork.sdist else None,
+        ),
+        trees=record.TreesRecord(source=plan.tree.source.tree, patched=plan.tree.tree),
+        patches=tuple(
+            record.PatchRecord(
+                name=patch.name,
+                sha256=patch.sha256,
+                subject=patch.mail.subject,
+                upstream_status=", ".join(patch.trailer("Upstream-Status")),
+            )
             for patch in plan.tree.series.patches
-        ],
-        "base": base and {"kind": base.kind, "filename": base.path.name, "sha256": base.sha256},
-        "remade": [asdict(output) for output in plan.outputs],
-        "taken": plan.taken,
+        ),
+        base=record.BaseRecord(kind=base.kind, filename=base.path.name, sha256=base.sha256)
+        if base
+        else None,
+        remade=tuple(record.OutputRecord(**asdict(output)) for output in plan.outputs),
+        taken=plan.taken,
         # What made it a compile is not in its key, and a wheel holds no more than its key says.
-        "why": list(plan.why) if base else [],
-        "compiled": dict(compiled),
-        "key": dict(plan.key_parts),
-    }
+        why=plan.why if base else (),
+        compiled=compiled,
+        key=plan.key_parts,
+    )
 
 
 def check_wheel(path: Path, plan: Plan, draft: UnlabelledWheel) -> None:
@@ -208,7 +210,7 @@ def check_wheel(path: Path, plan: Plan, draft: UnlabelledWheel) -> None:
     trusted = draft.made_from if plan.base else None
     check_record(wheel, trusted=trusted)
     said, named = names_itself(wheel)
-    expected = (metadata.normal(plan.fork.distribution), [plan.version])
+    expected = (metadata.normalize_name(plan.fork.distribution), [plan.version])
     if said != named or named[:2] != expected:
         raise CheckError(
             f"the wheel calls itself {said}",
@@ -222,14 +224,14 @@ def names_itself(wheel: WheelFile) -> tuple[tuple[object, ...], tuple[object, ..
     """Return name, version, dist-info folder and tags: as the wheel's metadata has them, and as its file name has."""
     text, name = wheel.metadata("METADATA"), wheel.name
     said = (
-        metadata.normal("".join(metadata.field(text, "Name")[:1])),
+        metadata.normalize_name("".join(metadata.field(text, "Name")[:1])),
         metadata.field(text, "Version"),
         wheel.dist_info,
         sorted(metadata.field(wheel.metadata("WHEEL"), "Tag")),
     )
     info = f"{name.stem}.dist-info"
     return said, (
-        *(metadata.normal(name.name), [name.version], info),
+        *(metadata.normalize_name(name.name), [name.version], info),
         sorted(name.expanded_tags),
     )
 
@@ -281,5 +283,5 @@ def _edit(name: str, data: bytes, old: WheelName, new: WheelName) -> bytes:
     if name == "WHEEL":
         return metadata.set_tags(data, new.expanded_tags)
     if name.startswith("sboms/"):
-        return metadata.set_subject(data, old, new)
+        return sbom.set_subject(data, old, new)
     return data

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from patchwheel.plan.base import Base
     from patchwheel.plan.plan import Plan
     from patchwheel.series.apply import PatchedTree
+    from patchwheel.wheelfile.record import CompileRecord
 
 PLATFORM = re.compile(r"[a-z]*linux(?:\d+|(?:_\d+){2})?_(.+)")
 
@@ -43,7 +44,7 @@ class Remade:
 
     contents: Mapping[str, bytes]
     platforms: tuple[str, ...]
-    record: Mapping[str, object]
+    record: CompileRecord
 
 
 def remake(plan: Plan, base: Base, inputs: BuildInputs) -> Remade:
@@ -69,7 +70,7 @@ def remake(plan: Plan, base: Base, inputs: BuildInputs) -> Remade:
         for path, data in raw.items():
             check_makers(path, data, inputs.build.base.made_with)
     contents, platforms = _fitted(raw, base, inputs.environment, store)
-    return Remade(contents=contents, platforms=platforms, record={**record, "built": digests})
+    return Remade(contents=contents, platforms=platforms, record=replace(record, built=digests))
 
 
 @contextlib.contextmanager

@@ -1,24 +1,18 @@
-"""What a wheel says about itself: its file name, METADATA, WHEEL and an SBOM, read and edited as text."""
+"""What a wheel says of itself: its file name, METADATA and WHEEL, edited as text."""
 
 from __future__ import annotations
 
 import itertools
-import json
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
 from patchwheel.kit.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
-FILENAME = re.compile(
-    r"(?P<name>[A-Za-z0-9_.]+)-(?P<version>[A-Za-z0-9_.!+]+)(-(?P<build>\d[A-Za-z0-9_.]*))?"
-    r"-(?P<tags>[A-Za-z0-9_.]+-[A-Za-z0-9_.]+-[A-Za-z0-9_.]+)\.whl"
-)
 # The fields of [project] that an edit of METADATA can follow, and the fields that they become.
 EDITABLE = ("dependencies", "optional-dependencies", "requires-python")
 BECOME = ("Requires-Python", "Requires-Dist", "Provides-Extra")
@@ -26,7 +20,10 @@ BECOME = ("Requires-Python", "Requires-Dist", "Provides-Extra")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WheelName:
-    """The parts of a wheel's file name; `tags` is python-abi-platform, each perhaps several joined by dots."""
+    """The parts of a wheel's file name.
+
+    `tags` is python-abi-platform, each perhaps several joined by dots.
+    """
 
     name: str
     version: str
@@ -48,7 +45,10 @@ class WheelName:
         return self.version.partition("+")[0]
 
     def plain(self, path: str) -> str:
-        """Return a path in the wheel as it is without a local version, which the data folder's name may carry."""
+        """Return a path in the wheel as it would be without a local version.
+
+        Only the name of the data folder carries the version.
+        """
         folder, slash, rest = path.partition(".data/")
         if slash and folder == self.stem:
             return f"{self.name}-{self.public}.data/{rest}"
@@ -56,32 +56,34 @@ class WheelName:
 
     @property
     def expanded_tags(self) -> list[str]:
+        # In the order of the file name, in which WHEEL lists them: packaging.tags gives a set.
         parts = [part.split(".") for part in self.tags.split("-")]
         return ["-".join(tag) for tag in itertools.product(*parts)]
 
 
 def parse_filename(filename: str, *, where: Path | str) -> WheelName:
-    match = FILENAME.fullmatch(filename)
-    if match is None:
+    from installer.utils import parse_wheel_filename
+
+    try:
+        name, version, build, tags = parse_wheel_filename(filename)
+    except ValueError as err:
         raise InputError(
             f"{filename!r} is no wheel's file name",
             where=where,
             expected="NAME-VERSION-PYTHON-ABI-PLATFORM.whl",
-        )
-    return WheelName(
-        name=match["name"],
-        version=match["version"],
-        build=match["build"],
-        tags=match["tags"],
-    )
+        ) from err
+    return WheelName(name=name, version=version, build=build, tags=tags)
 
 
-def normal(name: str) -> str:
-    return re.sub(r"[-_.]+", "-", name).lower()
+def normalize_name(name: str) -> str:
+    """Return a distribution's name as an index spells it; imported late, as `plan` needs it not."""
+    from packaging.utils import canonicalize_name
+
+    return canonicalize_name(name)
 
 
 def labelled(version: str, label: str, node_key: str | None, *, graft: bool) -> str:
-    """Return the version that marks a wheel as ours, such as 1.18.1+arrayapi.h1a2b3c4d.graft."""
+    """Return the version that marks a patched wheel, as 1.18.1+arrayapi.h1a2b3c4d.graft."""
     shown = node_key[:8] if node_key else "????????"
     return f"{version}+{label}.h{shown}{'.graft' if graft else ''}"
 
@@ -102,54 +104,21 @@ def set_field(metadata: bytes, names: Sequence[str], rows: Iterable[tuple[str, s
 
 
 def set_tags(wheel: bytes, tags: Sequence[str]) -> bytes:
-    """Make WHEEL carry the tags of the file name; what already says so is left as it is."""
+    """Return WHEEL with the tags of the file name; the same bytes where it has them already."""
     if set(field(wheel, "Tag")) == set(tags):
         return wheel
     return set_field(wheel, ["Tag"], [("Tag", tag) for tag in tags])
 
 
-def set_subject(sbom: bytes, old: WheelName, new: WheelName) -> bytes:
-    """Rename the component that a CycloneDX SBOM is about, if that is the wheel itself."""
-    try:
-        data = json.loads(sbom)
-        subject = data["metadata"]["component"]
-        about_us = normal(subject["name"]) == normal(old.name)
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return sbom
-    if not about_us or subject.get("version") != old.version:
-        return sbom
-    ref = subject.get("bom-ref")
-
-    def renamed(text: str) -> str:
-        text = text.replace(old.filename, quote(new.filename))
-        return text.replace(f"@{old.version}", f"@{quote(new.version)}")
-
-    return json.dumps(_edit(data, ref, renamed, new.version)).encode()
-
-
 def set_dependencies(metadata: bytes, old: Mapping[str, Any], new: Mapping[str, Any]) -> bytes:
     """Follow a change of [project]'s dependency fields.
 
-    Raises InputError when METADATA does not say what `old` says: then something else made it.
+    Raises InputError when METADATA does not have those of `old`: then something else made it.
     """
-    says = {_comparable(n, v) for n in BECOME for v in field(metadata, n)}
-    if says != {_comparable(*row) for row in _rows(old)}:
+    present = {_comparable(n, v) for n in BECOME for v in field(metadata, n)}
+    if present != {_comparable(*row) for row in _rows(old)}:
         raise InputError("the base's METADATA has other requirements than its source")
     return set_field(metadata, BECOME, _rows(new))
-
-
-def _edit(node: object, ref: object, renamed: Callable[[str], str], version: str) -> object:
-    """Rename the subject's reference wherever it stands, and version and purl where it is described."""
-    if isinstance(node, list):
-        return [_edit(item, ref, renamed, version) for item in node]
-    if isinstance(node, dict):
-        fresh = {k: _edit(v, ref, renamed, version) for k, v in node.items()}
-        if node.get("bom-ref") == ref and "name" in node:
-            fresh["version"] = version
-            if "purl" in node:
-                fresh["purl"] = renamed(node["purl"])
-        return fresh
-    return renamed(ref) if isinstance(ref, str) and node == ref else node
 
 
 def _split(metadata: bytes) -> tuple[list[str], str]:
@@ -173,8 +142,8 @@ def _rows(project: Mapping[str, Any]) -> list[tuple[str, str]]:
     plain = project.get("dependencies", ())
     rows += [("Requires-Dist", str(Requirement(line))) for line in plain]
     for extra, lines in project.get("optional-dependencies", {}).items():
-        rows.append(("Provides-Extra", normal(extra)))
-        rows += [("Requires-Dist", _with_extra(line, normal(extra))) for line in lines]
+        rows.append(("Provides-Extra", normalize_name(extra)))
+        rows += [("Requires-Dist", _with_extra(line, normalize_name(extra))) for line in lines]
     return rows
 
 
@@ -201,7 +170,7 @@ def _comparable(name: str, value: str) -> tuple[str, str]:
     if name == "Requires-Python":
         return name, _specifiers(value)
     if name == "Provides-Extra":
-        return name, normal(value)
+        return name, normalize_name(value)
     requirement = Requirement(value)
-    requirement.name = normal(requirement.name)
+    requirement.name = normalize_name(requirement.name)
     return name, str(requirement)

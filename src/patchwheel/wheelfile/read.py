@@ -1,38 +1,38 @@
-"""Wheels as files: what is read is sound, what is written has a true RECORD."""
+"""Read wheels strictly, and write them with a true RECORD."""
 
 from __future__ import annotations
 
 import csv
 import io
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from patchwheel.kit.digest import file_sha256
 from patchwheel.kit.errors import InputError
 from patchwheel.wheelfile.archive import make_entry, read_archive, refuse, write_archive
-from patchwheel.wheelfile.metadata import normal, parse_filename
+from patchwheel.wheelfile.metadata import normalize_name, parse_filename
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
+    from installer.records import RecordEntry
+
     from patchwheel.wheelfile.archive import Entry
     from patchwheel.wheelfile.metadata import WheelName
 
-# Beside RECORD itself only its detached signatures are not in it.
+# Beside RECORD itself only its detached signatures are not listed in it.
 UNRECORDED = ("RECORD", "RECORD.jws", "RECORD.p7s")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WheelFile:
-    """A wheel that was read whole and found sound; `entries` are its files in the archive's order."""
+    """A wheel that was read whole; `entries` are its files by name, in the archive's order."""
 
-    def __init__(
-        self, path: Path, name: WheelName, dist_info: str, entries: dict[str, Entry]
-    ) -> None:
-        self.path = path
-        self.name = name
-        self.dist_info = dist_info
-        self.entries = entries
+    path: Path
+    name: WheelName
+    dist_info: str
+    entries: dict[str, Entry]
 
     def metadata(self, name: str) -> bytes:
         """Return a file of the dist-info folder, checked against RECORD where RECORD lists it."""
@@ -41,89 +41,101 @@ class WheelFile:
             refuse(self.path, f"has no {self.dist_info}/{name}")
         return entry.content() if name in UNRECORDED else entry.checked()
 
+    def is_unrecorded(self, name: str) -> bool:
+        return name in {f"{self.dist_info}/{unrecorded}" for unrecorded in UNRECORDED}
+
 
 def read_wheel(path: Path, *, sha256: str | None = None) -> WheelFile:
-    """Read a wheel; raises InputError when its bytes are not `sha256` or when anything in it is unsound.
+    """Read a wheel whose RECORD lists exactly its files.
 
-    An entry's bytes are compared with RECORD only when they are asked for (`Entry.checked`, `check_record`).
+    An entry's bytes are compared with RECORD only when they are used (`Entry.checked`,
+    `check_record`). Raises InputError when the wheel has another sha256 than given, or is unsound.
     """
     name = parse_filename(path.name, where=path)
     if sha256 is not None and (actual := file_sha256(path)) != sha256:
         raise InputError(
-            "has other bytes than pinned",
+            f"has other bytes than pinned: sha256 {actual}",
             where=path,
-            expected=f"sha256 {sha256}, and it is {actual}",
+            expected=f"sha256 {sha256}",
             hint="remove the file; it is fetched again",
         )
     entries = read_archive(path)
     dist_info = _dist_info(path, name, entries)
-    hashes = _record(path, dist_info, entries)
-    known = {n: replace(e, sha256=hashes.get(n, "")) for n, e in entries.items()}
-    return WheelFile(path, name, dist_info, known)
+    wheel = WheelFile(path=path, name=name, dist_info=dist_info, entries=entries)
+    hashes = _recorded_hashes(wheel)
+    recorded = {n: replace(e, sha256=hashes.get(n, "")) for n, e in entries.items()}
+    return replace(wheel, entries=recorded)
 
 
 def write_wheel(path: Path, dist_info: str, entries: Iterable[Entry]) -> None:
-    """Write entries in their order, those of the dist-info folder last and a true RECORD at the very end."""
+    """Write entries in their order, the dist-info folder's last, with a new RECORD at the end."""
     ordered = sorted(entries, key=lambda e: e.name.startswith(f"{dist_info}/"))
     record = f"{dist_info}/RECORD"
-    rows = "".join(_record_row(e) for e in ordered) + f"{record},,\n"
-    last = make_entry(record, rows.encode(), mode=0o644, date=ordered[-1].date)
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(
+        [*((e.name, e.sha256, e.size) for e in ordered), (record, "", "")]
+    )
+    last = make_entry(record, text.getvalue().encode(), mode=0o644, date=ordered[-1].date)
     write_archive(path, [*ordered, last])
 
 
 def check_record(wheel: WheelFile, *, trusted: WheelFile | None = None) -> None:
-    """Compare every file with RECORD, except those that are in `trusted` with the same bytes and hash."""
+    """Compare every file with RECORD, except those that `trusted` has with the same bytes."""
     known = trusted.entries if trusted else {}
     for entry in wheel.entries.values():
-        if entry.name in {f"{wheel.dist_info}/{name}" for name in UNRECORDED}:
+        if wheel.is_unrecorded(entry.name):
             continue
         before = known.get(entry.name)
         if before is None or before != replace(entry, mode=before.mode):
             entry.checked()
 
 
-def output_names(found: Iterable[str], name: WheelName) -> dict[str, str]:
-    """Map what a build calls its outputs to their names in the wheel; the dist-info folder is not an output."""
-    return {name.plain(n): n for n in found if ".dist-info/" not in n}
+def output_names(files: Iterable[str], name: WheelName) -> dict[str, str]:
+    """Map what a build calls its outputs to the names in the wheel, without the dist-info folder."""
+    return {name.plain(n): n for n in files if ".dist-info/" not in n}
 
 
-def _dist_info(path: Path, name: WheelName, found: Iterable[str]) -> str:
-    folders = sorted({n.split("/")[0] for n in found if ".dist-info/" in n})
-    folders = [folder for folder in folders if folder.endswith(".dist-info")]
+def _dist_info(path: Path, name: WheelName, files: Iterable[str]) -> str:
+    tops = {n.split("/")[0] for n in files if ".dist-info/" in n}
+    folders = sorted(folder for folder in tops if folder.endswith(".dist-info"))
     if len(folders) != 1:
         refuse(path, f"has {len(folders)} dist-info folders, not one")
-    if normal(folders[0].removesuffix(".dist-info")) != normal(name.stem):
+    if normalize_name(folders[0].removesuffix(".dist-info")) != normalize_name(name.stem):
         refuse(path, f"its dist-info folder is {folders[0]}")
     return folders[0]
 
 
-def _record(path: Path, dist_info: str, entries: dict[str, Entry]) -> dict[str, str]:
-    record = entries.get(f"{dist_info}/RECORD")
-    if record is None:
-        refuse(path, "has no RECORD")
-    try:
-        rows = list(csv.reader(io.StringIO(record.content().decode())))
-    except (UnicodeDecodeError, csv.Error) as err:
-        raise InputError(f"its RECORD cannot be read: {err}", where=path) from err
-    hashes = {}
-    for row in rows:
-        if len(row) != 3 or row[0] in hashes:  # noqa: PLR2004  (path, hash, size)
-            refuse(path, f"its RECORD has the row {row}")
-        name, hashed, size = row
-        hashes[name] = hashed
-        if name in {f"{dist_info}/{n}" for n in UNRECORDED}:
+def _recorded_hashes(wheel: WheelFile) -> dict[str, str]:
+    path, entries = wheel.path, wheel.entries
+    hashes: dict[str, str] = {}
+    for row in _record_rows(wheel):
+        if row.path in hashes:
+            refuse(path, f"its RECORD has the row {row.to_row()} after another one of the file")
+        hashes[row.path] = str(row.hash_ or "")
+        if wheel.is_unrecorded(row.path):
             continue
-        if name not in entries:
-            refuse(path, f"its RECORD lists {name}, which it lacks")
-        if not hashed.startswith("sha256=") or size != str(entries[name].size):
-            refuse(path, f"its RECORD gives no true hash and size for {name}")
-    unlisted = entries.keys() - hashes.keys()
-    for name in sorted(unlisted - {f"{dist_info}/{n}" for n in UNRECORDED}):
-        refuse(path, f"its RECORD lacks {name}")
+        if row.path not in entries:
+            refuse(path, f"its RECORD lists {row.path}, which it lacks")
+        # The format allows other hashes than sha256; nobody writes them.
+        is_sha256 = row.hash_ and row.hash_.name == "sha256"
+        if not is_sha256 or row.size != entries[row.path].size:
+            refuse(path, f"its RECORD gives no true hash and size for {row.path}")
+    for name in sorted(entries.keys() - hashes.keys()):
+        if not wheel.is_unrecorded(name):
+            refuse(path, f"its RECORD lacks {name}")
     return hashes
 
 
-def _record_row(entry: Entry) -> str:
-    out = io.StringIO()
-    csv.writer(out, lineterminator="\n").writerow([entry.name, entry.sha256, entry.size])
-    return out.getvalue()
+def _record_rows(wheel: WheelFile) -> list[RecordEntry]:
+    from installer.records import InvalidRecordEntry, RecordEntry, parse_record_file
+
+    record = wheel.entries.get(f"{wheel.dist_info}/RECORD")
+    if record is None:
+        refuse(wheel.path, "has no RECORD")
+    try:
+        rows = parse_record_file(io.StringIO(record.content().decode()))
+        return [RecordEntry.from_elements(*row) for row in rows]
+    except InvalidRecordEntry as err:
+        refuse(wheel.path, f"its RECORD has the row {err.elements}: {err}")
+    except (UnicodeDecodeError, csv.Error) as err:
+        raise InputError(f"its RECORD cannot be read: {err}", where=wheel.path) from err

@@ -1,0 +1,259 @@
+"""`patchwheel.json`: what a wheel was made from, as one typed record.
+
+`wheel.make` writes it into the dist-info folder of every wheel; everyone else reads it as a
+`WheelRecord`. It holds nothing of the machine, so the same build gives the same bytes.
+"""
+
+# No `from __future__ import annotations`: cattrs reads the types of the fields at run time.
+import functools
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NewType, TypeVar
+
+from patchwheel.kit.errors import InputError
+
+if TYPE_CHECKING:
+    from cattrs import Converter
+
+    from patchwheel.wheelfile.read import WheelFile
+
+FILENAME = "patchwheel.json"
+# A release wheel's provenance statement is called as the wheel, with this ending.
+STATEMENT = ".intoto.json"
+# Raised when a field is added or gets another meaning: a record of another schema is refused.
+SCHEMA = 1
+
+Setting = str | tuple[str, ...]
+Epoch = NewType("Epoch", str)
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SdistRecord:
+    filename: str
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PinRecord:
+    version: str
+    git: str | None
+    tag: str | None
+    commit: str | None
+    sdist: SdistRecord | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TreesRecord:
+    """Git tree ids of the pin and of the pin with its series applied."""
+
+    source: str
+    patched: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PatchRecord:
+    name: str
+    sha256: str
+    subject: str
+    upstream_status: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BaseRecord:
+    """The wheel that a graft took its other files from."""
+
+    kind: Literal["upstream", "built"]
+    filename: str
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutputRecord:
+    """A file that a graft did not take from its base."""
+
+    path: str
+    action: Literal["remake", "add", "build", "remove"]
+    source: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolRecord:
+    version: str
+    identity: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequirementRecord:
+    """A locked build requirement; in JSON a list, the name and the version before the hashes."""
+
+    name: str
+    version: str
+    hashes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompileRecord:
+    """What built outputs were compiled with.
+
+    `compiled_against` has the interface digest of each fork of ours that was compiled against;
+    `built` has RECORD's hash of each built output as it was before relocation.
+    """
+
+    build_requirements: tuple[RequirementRecord, ...]
+    compiled_against: Mapping[str, str]
+    toolchain: Mapping[str, ToolRecord]
+    sandbox: str
+    config_settings: Mapping[str, Setting]
+    env: Mapping[str, str]
+    source_date_epoch: Epoch
+    built: Mapping[str, str]
+
+    @property
+    def published_requirements(self) -> tuple[RequirementRecord, ...]:
+        """The build requirements less those that wheels of ours took the place of."""
+        return tuple(r for r in self.build_requirements if r.name not in self.compiled_against)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WheelRecord:
+    """Everything that a wheel was made from.
+
+    `compiled` is None where nothing was built. `key` has the parts of the node key, whose names
+    differ with the route: its digest is the node key.
+    """
+
+    schema: int
+    fork: str
+    version: str
+    route: Literal["graft", "compile"]
+    pin: PinRecord
+    trees: TreesRecord
+    patches: tuple[PatchRecord, ...]
+    base: BaseRecord | None
+    remade: tuple[OutputRecord, ...]
+    taken: int
+    why: tuple[str, ...]
+    compiled: CompileRecord | None
+    key: Mapping[str, str]
+
+    def to_json(self) -> dict[str, Any]:
+        answer: dict[str, Any] = _converter().unstructure(self)
+        return answer
+
+    def to_bytes(self) -> bytes:
+        return (json.dumps(self.to_json(), indent=1, sort_keys=True) + "\n").encode()
+
+    @property
+    def sha256(self) -> str:
+        """The sha256 of the file, which SBOM and provenance name."""
+        return hashlib.sha256(self.to_bytes()).hexdigest()
+
+
+def read_record(wheel: "WheelFile") -> WheelRecord:
+    """Return a wheel's record; raises InputError when it has none or one that cannot be read."""
+    return parse_record(wheel.metadata(FILENAME), where=wheel.path)
+
+
+def parse_record(data: bytes, *, where: Path | str) -> WheelRecord:
+    """Return the record that a `patchwheel.json` holds; raises InputError when it is not one."""
+    from cattrs import BaseValidationError, transform_error
+
+    try:
+        value = json.loads(data)
+        schema = value.get("schema")
+    except (ValueError, AttributeError) as err:
+        raise _malformed(f"it is no JSON object: {err}", where) from err
+    if schema != SCHEMA:
+        raise InputError(
+            f"its record {FILENAME} has schema {schema}; this patchwheel reads schema {SCHEMA}",
+            where=where,
+            hint="read it with the patchwheel that made it, or build the wheel again",
+        )
+    try:
+        record = _converter().structure(value, WheelRecord)
+    except BaseValidationError as err:
+        raise _malformed("; ".join(transform_error(err, path="$")), where) from err
+    if record.route == "compile" and record.compiled is None:
+        raise _malformed("a compile has to say what it was compiled with", where)
+    # SBOM and provenance hold the hash of the file, so there is only one way to write it.
+    if record.to_bytes() != data:
+        raise _malformed("it is not written as patchwheel writes it", where)
+    return record
+
+
+def _malformed(problem: str, where: Path | str) -> InputError:
+    return InputError(
+        f"its record {FILENAME} cannot be read: {problem}",
+        where=where,
+        hint="build the wheel again",
+    )
+
+
+@functools.cache
+def _converter() -> "Converter":
+    # cattrs takes 40 ms to import, and a build that finds its wheels in the store reads no record.
+    from cattrs import Converter
+    from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
+
+    converter = Converter()
+
+    def kebab(cls: type[Any]) -> dict[str, Any]:
+        return {f.name: override(rename=f.name.replace("_", "-")) for f in fields(cls)}
+
+    converter.register_structure_hook_factory(
+        is_dataclass,
+        lambda cls: make_dict_structure_fn(
+            cls, converter, _cattrs_forbid_extra_keys=True, **kebab(cls)
+        ),
+    )
+    converter.register_unstructure_hook_factory(
+        is_dataclass, lambda cls: make_dict_unstructure_fn(cls, converter, **kebab(cls))
+    )
+    # Without these cattrs turns a number into a string, and a string into a number.
+    for kind in (str, int):
+        converter.register_structure_hook(kind, _exactly)
+    converter.register_structure_hook(Epoch, lambda value, _: _epoch(value))
+    converter.register_structure_hook(Setting, lambda value, _: _setting(value))
+    converter.register_structure_hook(RequirementRecord, lambda row, _: _requirement(row))
+    converter.register_unstructure_hook(RequirementRecord, lambda r: [r.name, r.version, *r.hashes])
+    # An empty object stands for None.
+    converter.register_structure_hook(
+        CompileRecord | None,
+        lambda value, _: converter.structure(value, CompileRecord) if value != {} else None,
+    )
+    converter.register_unstructure_hook(
+        CompileRecord | None,
+        lambda compiled: converter.unstructure(compiled, CompileRecord) if compiled else {},
+    )
+    return converter
+
+
+def _exactly(value: object, kind: type[T]) -> T:
+    if type(value) is not kind:
+        raise TypeError(f"{value!r} is not of type {kind.__name__}")
+    return value
+
+
+def _epoch(value: object) -> Epoch:
+    # More digits are no date, and the SBOM writes it as one.
+    text = _exactly(value, str)
+    if not re.fullmatch(r"\d{1,11}", text, re.ASCII):
+        raise ValueError(f"{text!r} is no number of seconds")
+    return Epoch(text)
+
+
+def _setting(value: object) -> Setting:
+    if isinstance(value, list):
+        return tuple(_exactly(item, str) for item in value)
+    return _exactly(value, str)
+
+
+def _requirement(row: object) -> RequirementRecord:
+    name, version, *hashes = (_exactly(item, str) for item in _exactly(row, list))
+    return RequirementRecord(name=name, version=version, hashes=tuple(hashes))

@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from patchwheel.kit.errors import InputError
+from patchwheel.wheelfile.read import read_wheel
+from patchwheel.wheelfile.record import FILENAME, RequirementRecord, parse_record, read_record
+from tests.fixtures import support
+from tests.fixtures.records import compiled_json, make_record, record_bytes, record_json
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+PIN = {"git": None, "tag": None, "commit": None, "sdist": None, "version": "1.0"}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"pin": PIN, "base": None, "patches": [], "remade": [], "why": []},
+        {"route": "compile", "base": None, "compiled": compiled_json()},
+    ],
+)
+def test_a_record_that_is_read_and_written_keeps_its_bytes(changes: dict[str, object]) -> None:
+    data = record_bytes(**changes)
+    record = parse_record(data, where="here")
+    assert record.to_bytes() == data
+    assert record.sha256 == hashlib.sha256(data).hexdigest()
+
+
+def test_names_and_values_are_those_of_the_file() -> None:
+    record = make_record(compiled=compiled_json())
+    assert record.patches[0].upstream_status == "Backport [0123abc]"
+    assert record.compiled
+    assert record.compiled.config_settings == {"a": "b", "setup-args": ("-Dx=y", "-Dz")}
+    meson = RequirementRecord(name="meson", version="1.9", hashes=("d" * 64, "e" * 64))
+    assert record.compiled.build_requirements[0] == meson
+    # What is compiled against was not taken from the index.
+    assert record.compiled.published_requirements == (meson,)
+    assert make_record().compiled is None
+
+
+def without(name: str) -> bytes:
+    data = record_bytes()
+    line = next(row for row in data.splitlines() if row.startswith(f' "{name}"'.encode()))
+    return data.replace(line + b"\n", b"")
+
+
+@pytest.mark.parametrize(
+    ("data", "problem"),
+    [
+        (b"\xff", "it is no JSON object"),
+        (b"[]", "it is no JSON object"),
+        (without("taken"), r"required field missing @ \$\.taken"),
+        (record_bytes(more=1), r"extra fields found \(more\) @ \$"),
+        (record_bytes(taken="3"), r"expected int @ \$\.taken"),
+        (record_bytes(taken=True), r"expected int @ \$\.taken"),
+        (record_bytes(fork=3), r"expected str @ \$\.fork"),
+        (record_bytes(route="other"), r"@ \$\.route"),
+        (record_bytes(trees=None), r"@ \$\.trees"),
+        (record_bytes(pin={**PIN, "sha": ""}), r"extra fields found \(sha\) @ \$\.pin"),
+        (record_bytes(compiled=[]), r"@ \$\.compiled"),
+        (record_bytes(compiled=compiled_json(env={"A": 1})), r"@ \$\.compiled\.env\['A'\]"),
+        (
+            record_bytes(compiled=compiled_json(**{"build-requirements": [["meson"]]})),
+            r"@ \$\.compiled\.build_requirements\[0\]",
+        ),
+        (
+            record_bytes(compiled=compiled_json(**{"source-date-epoch": "today"})),
+            r"@ \$\.compiled\.source_date_epoch",
+        ),
+        (record_bytes(route="compile"), "a compile has to say what it was compiled with"),
+        (record_bytes(why="text"), "not written as patchwheel writes it"),
+        (record_bytes() + b"\n", "not written as patchwheel writes it"),
+    ],
+)
+def test_a_malformed_record_is_one_clear_error(data: bytes, problem: str) -> None:
+    with pytest.raises(InputError, match=f"its record {FILENAME} cannot be read: .*{problem}"):
+        parse_record(data, where="here")
+
+
+@pytest.mark.parametrize("schema", [0, 2, "1", None])
+def test_another_schema_is_refused_before_anything_else(schema: object) -> None:
+    with pytest.raises(InputError, match=f"has schema {schema}; this patchwheel reads schema 1"):
+        parse_record(record_bytes(schema=schema, more=1), where="here")
+
+
+def test_a_wheel_without_a_record(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=rf"has no demo-1\.0\.dist-info/{FILENAME}"):
+        read_record(read_wheel(support.make_wheel(tmp_path, "demo", "1.0", {})))
+
+
+def test_reading_a_wheel_names_the_wheel_whose_record_is_malformed(tmp_path: Path) -> None:
+    files = {f"demo-1.0.dist-info/{FILENAME}": "{}"}
+    wheel = support.make_wheel(tmp_path, "demo", "1.0", files)
+    with pytest.raises(InputError) as caught:
+        read_record(read_wheel(wheel))
+    assert caught.value.where == wheel
+    good = support.make_wheel(
+        tmp_path / "good",
+        "demo",
+        "1.0",
+        {f"demo-1.0.dist-info/{FILENAME}": record_bytes().decode()},
+    )
+    assert read_record(read_wheel(good)).to_json()["patches"] == record_json()["patches"]
+
+
+def test_a_command_that_reads_no_record_does_not_import_cattrs() -> None:
+    code = "import sys, patchwheel.wheelfile.record; print('cattrs' in sys.modules)"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True) == "False\n"
