@@ -134,7 +134,7 @@ def _rebuild(
 
 
 def _other_conditions(folder: Path, store: Store, needs: Sequence[BuiltWheel]) -> dict[str, str]:
-    """Make another home and store in the folder, and return the environment variables of a build."""
+    """Make another home and store in the folder, and return the environment of a build."""
     home, other, tmp = (folder / name for name in ("home", "store", "tmp"))
     Store(other).ensure()
     for path in (home, other / "memo", other / "wheels", tmp):

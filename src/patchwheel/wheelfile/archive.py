@@ -1,4 +1,7 @@
-"""Zip files: read strictly, and written so that what did not change keeps its packed bytes."""
+"""Zip archives, read strictly, and written with the compressed bytes of what did not change.
+
+zipfile and the libraries on it compress every file again: slow, and not the base's bytes.
+"""
 
 from __future__ import annotations
 
@@ -23,14 +26,20 @@ Date = tuple[int, int, int, int, int, int]
 
 ZLIB = zlib.ZLIB_RUNTIME_VERSION
 LEVEL = 6
-# Not ZIP64: no wheel of ours has 65,535 entries or 4 GiB, and a reader that never meets one is simpler.
-LIMIT = 0xFFFFFFFF
-COUNT = 0xFFFF
+# ZIP64 is not written: no wheel that patchwheel makes has 4 GiB or 65,535 files.
+MAX_SIZE = 0xFFFFFFFF
+MAX_FILES = 0xFFFF
+# Flags of an entry that are harmless: compression level, data descriptor, UTF-8 name.
+KNOWN_FLAGS = 0x080E
+UTF8 = 0x0800
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """A file of a wheel as it is in the archive: `packed` is its content under `method`, `sha256` RECORD's word."""
+    """A file of a wheel as the archive has it.
+
+    `packed` is its content as compressed by `method`; `sha256` is the hash that RECORD states.
+    """
 
     name: str
     method: int
@@ -43,17 +52,17 @@ class Entry:
     origin: str = field(default="", compare=False)
 
     def content(self) -> bytes:
-        """Return the file's bytes; raises InputError when they are not what the wheel says."""
+        """Return the file's bytes; raises InputError when size or checksum are others."""
         if self.method == zipfile.ZIP_STORED:
             data = self.packed
         else:
             unpacker = zlib.decompressobj(-zlib.MAX_WBITS)
             try:
-                # One byte of room more than it says, so that a file that says too little is caught early.
+                # One byte more than stated, to stop early at a file that is larger.
                 data = unpacker.decompress(self.packed, self.size + 1)
             except zlib.error as err:
                 where = f"{self.origin}: {self.name}"
-                raise InputError(f"cannot be unpacked: {err}", where=where) from err
+                raise InputError(f"cannot be decompressed: {err}", where=where) from err
         if len(data) != self.size or zlib.crc32(data) != self.crc:
             raise InputError(
                 "has other bytes than its checksum", where=f"{self.origin}: {self.name}"
@@ -71,13 +80,13 @@ class Entry:
 
 
 def names(path: Path) -> list[str]:
-    """List the files of an archive from its central directory, nothing else read."""
+    """List the files of an archive; only its central directory is read."""
     with _archive(path) as archive:
         return [i.filename for i in archive.infolist() if not i.is_dir()]
 
 
 def read_archive(path: Path) -> dict[str, Entry]:
-    """Return the files of an archive in its order; raises InputError when anything in it is unsound."""
+    """Return the files of an archive in its order; raises InputError for an unsound archive."""
     with _archive(path) as archive:
         infos = archive.infolist()
         if archive.comment:
@@ -108,7 +117,7 @@ def read_archive(path: Path) -> dict[str, Entry]:
 def write_archive(path: Path, entries: Sequence[Entry]) -> None:
     """Write entries in their order."""
     size = sum(len(e.packed) + 2 * len(e.name) + 100 for e in entries)
-    if size > LIMIT or len(entries) >= COUNT:
+    if size > MAX_SIZE or len(entries) >= MAX_FILES:
         raise InputError(
             "the wheel would be larger than a zip without ZIP64 may be",
             where=path.name,
@@ -119,10 +128,11 @@ def write_archive(path: Path, entries: Sequence[Entry]) -> None:
         for entry in entries:
             name = entry.name.encode()
             year, month, day, hour, minute, second = entry.date
+            # What the local header and the central directory have in common.
             common = struct.pack(
                 "<HHHHHLLLHH",
                 20,
-                0 if entry.name.isascii() else 0x800,
+                0 if entry.name.isascii() else UTF8,
                 entry.method,
                 hour << 11 | minute << 5 | second // 2,
                 (year - 1980) << 9 | month << 5 | day,
@@ -144,13 +154,7 @@ def write_archive(path: Path, entries: Sequence[Entry]) -> None:
         stream.write(struct.pack("<4sHHHHLLH", b"PK\5\6", 0, 0, count, count, len(listing), at, 0))
 
 
-def make_entry(
-    name: str,
-    content: bytes,
-    *,
-    mode: int,
-    date: Date,
-) -> Entry:
+def make_entry(name: str, content: bytes, *, mode: int, date: Date) -> Entry:
     packer = zlib.compressobj(LEVEL, zlib.DEFLATED, -zlib.MAX_WBITS)
     return Entry(
         name=name,
@@ -171,15 +175,14 @@ def zip_date(epoch: int) -> Date:
 
 
 def record_hash(content: bytes) -> str:
+    """Return the sha256 as RECORD writes it."""
     raw = hashlib.sha256(content).digest()
     return "sha256=" + base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
 
 
 def refuse(where: Path | str, problem: str) -> Never:
     raise InputError(
-        f"is no sound wheel: {problem}",
-        where=where,
-        hint="fetch or build it again; a wheel of this kind is not used",
+        f"is no sound wheel: {problem}", where=where, hint="fetch or build the wheel again"
     )
 
 
@@ -190,7 +193,7 @@ def _archive(path: Path) -> zipfile.ZipFile:
         raise InputError("there is no such wheel", where=path) from err
     except (zipfile.BadZipFile, NotImplementedError, UnicodeDecodeError) as err:
         raise InputError(
-            f"is no sound wheel: {err}", where=path, hint="fetch or build it again"
+            f"is no sound wheel: {err}", where=path, hint="fetch or build the wheel again"
         ) from err
 
 
@@ -206,25 +209,29 @@ def _check_entry(path: Path, info: zipfile.ZipInfo) -> None:
     kind = stat.S_IFMT(info.external_attr >> 16)
     if kind not in {0, stat.S_IFDIR if info.is_dir() else stat.S_IFREG}:
         refuse(path, f"{name} is neither a file nor a folder")
-    if info.flag_bits & ~0x080E:
+    if info.flag_bits & ~KNOWN_FLAGS:
         refuse(path, f"{name} is encrypted or patched data")
     if info.compress_type not in {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
-        refuse(path, f"{name} is packed with method {info.compress_type}")
+        refuse(path, f"{name} is compressed with method {info.compress_type}")
     if info.is_dir() and info.file_size:
         refuse(path, f"{name} is a folder with content")
 
 
 def _spans(path: Path, infos: Sequence[zipfile.ZipInfo], data: bytes) -> dict[str, bytes]:
-    """Find each entry's packed bytes; entries that overlap, or whose two headers disagree, are refused."""
-    found, end = {}, 0
+    """Return each entry's compressed bytes by name.
+
+    Entries that overlap, or whose local header contradicts the directory, are refused: another
+    reader could see another file.
+    """
+    spans, end = {}, 0
     for info in sorted(infos, key=lambda i: i.header_offset):
         at = info.header_offset
         if at < end or data[at : at + 4] != b"PK\3\4":
-            refuse(path, f"{info.filename} overlaps with what stands before it")
+            refuse(path, f"{info.filename} overlaps with the entry before it")
         flags, method = struct.unpack_from("<HH", data, at + 6)
         name_size, extra_size = struct.unpack_from("<HH", data, at + 26)
         raw = data[at + 30 : at + 30 + name_size]
-        encoding = "utf-8" if flags & 0x800 else "cp437"
+        encoding = "utf-8" if flags & UTF8 else "cp437"
         if raw.decode(encoding, "replace") != info.filename:
             refuse(path, f"{info.filename} has another name in its own header")
         if method != info.compress_type:
@@ -233,5 +240,5 @@ def _spans(path: Path, infos: Sequence[zipfile.ZipInfo], data: bytes) -> dict[st
         end = start + info.compress_size
         if end > len(data):
             refuse(path, f"{info.filename} reaches beyond the end")
-        found[info.filename] = data[start:end]
-    return found
+        spans[info.filename] = data[start:end]
+    return spans

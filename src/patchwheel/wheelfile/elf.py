@@ -1,4 +1,7 @@
-"""What a shared library asks of the place where it is loaded, read with pyelftools."""
+"""What a shared library needs where it is loaded, read with pyelftools.
+
+auditwheel's own readers want paths of files; these libraries are still in a wheel.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,11 @@ VERSION = re.compile(r"(.*)_(\d+(?:\.\d+)*)")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Library:
-    """`run_path` is DT_RUNPATH's or DT_RPATH's text, `versions` are symbol versions such as GLIBC_2.17."""
+    """The dynamic section of a library.
+
+    `run_path` is the text of DT_RUNPATH, else of DT_RPATH; `versions` are the symbol versions that
+    it needs, such as GLIBC_2.17.
+    """
 
     needed: tuple[str, ...]
     run_path: str
@@ -39,8 +46,8 @@ def read_library(content: bytes) -> Library:
                 elif name in {"rpath", "runpath"}:
                     paths[name] = getattr(tag, name)
         elif isinstance(section, GNUVerNeedSection):
-            for _, wanted in section.iter_versions():
-                versions.update(version.name for version in wanted)
+            for _, needed_versions in section.iter_versions():
+                versions.update(version.name for version in needed_versions)
     return Library(
         needed=tuple(needed),
         run_path=paths.get("runpath") or paths.get("rpath", ""),

@@ -91,7 +91,7 @@ def check_record(wheel: WheelFile, *, trusted: WheelFile | None = None) -> None:
 
 
 def output_names(files: Iterable[str], name: WheelName) -> dict[str, str]:
-    """Map what a build calls its outputs to the names in the wheel, without the dist-info folder."""
+    """Map what a build calls its outputs to names in the wheel; dist-info is no output."""
     return {name.plain(n): n for n in files if ".dist-info/" not in n}
 
 
