@@ -4,22 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
-import zipfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 COLUMNS = ("fork", "pin", "patches", "made", "why", "size", "time", "sha256")
-
-
-def record(wheel: Path) -> dict[str, Any]:
-    """Return what the wheel says of its making."""
-    with zipfile.ZipFile(wheel) as archive:
-        [name] = [n for n in archive.namelist() if n.endswith(".dist-info/patchwheel.json")]
-        answer: dict[str, Any] = json.loads(archive.read(name))
-    return answer
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:
@@ -30,36 +21,42 @@ def table(rows: Sequence[Sequence[str]]) -> str:
 
 
 def wheels(cell: str, reports: Path) -> None:
-    """Tell what was built, and name the artifact with the keys of its wheels."""
-    rows, found = [], []
+    """Report what was built, and name the artifact with the keys of its wheels."""
+    # Only here: `changes` does without patchwheel.
+    from patchwheel.wheelfile.read import read_wheel
+    from patchwheel.wheelfile.record import read_record
+
+    rows, built_wheels = [], []
     for built in json.loads((reports / f"{cell}.built").read_text()):
         path = reports.parent / Path(built["path"]).name
-        told = record(path)
-        pin, remade = told["pin"], told["remade"]
-        done = f"{len(remade)} of {len(remade) + told['taken']} files remade"
+        record = read_record(read_wheel(path))
+        pin, remade = record.pin, len(record.remade)
+        summary = f"{remade} of {remade + record.taken} files remade"
         rows.append(
             (
-                told["fork"],
-                f"{pin['version']} ({(pin['commit'] or pin['tag'] or 'sdist')[:12]})",
-                ", ".join(p["name"] for p in told["patches"]) or "none",
-                f"{told['route']}{', from the cache' if built['cached'] else ''}",
+                record.fork,
+                f"{pin.version} ({(pin.commit or pin.tag or 'sdist')[:12]})",
+                ", ".join(patch.name for patch in record.patches) or "none",
+                f"{record.route}{', from the cache' if built['cached'] else ''}",
                 "; ".join(built["plan"]["why"])
-                or (done if told["route"] == "graft" else "asked for"),
+                or (summary if record.route == "graft" else "asked for"),
                 f"{path.stat().st_size / 1e6:.1f} MB",
                 f"{built['seconds']:.0f} s",
                 f"`{built['sha256']}`",
             )
         )
-        found.append({"file": path.name, "sha256": built["sha256"], "version": told["version"]})
-    keys = "-".join(w["version"].partition("+")[2].split(".h")[-1][:8] for w in found)
-    (reports / f"{cell}.json").write_text(json.dumps({"cell": cell, "wheels": found}, indent=1))
+        row = {"file": path.name, "sha256": built["sha256"], "version": record.version}
+        built_wheels.append(row)
+    keys = "-".join(w["version"].partition("+")[2].split(".h")[-1][:8] for w in built_wheels)
+    text = json.dumps({"cell": cell, "wheels": built_wheels}, indent=1)
+    (reports / f"{cell}.json").write_text(text)
     (reports / f"{cell}.md").write_text(f"### {cell}\n\n{table(rows)}\n")
     (reports / f"{cell}.artifact").write_text(f"{cell}-{keys}\n")
 
 
 def changes(cell: str, reports: Path) -> None:
-    """Tell what upstream did to the series since the last time; exits with 6 where it did something."""
-    found = json.loads((reports / f"{cell}.json").read_text())
+    """Report what upstream did to the series since the last time, and exit with 6 if anything."""
+    report = json.loads((reports / f"{cell}.json").read_text())
     lines = [
         f"* {fork}/{patch['name']} at {ref['ref']}: {patch['state']}"
         + (
@@ -67,7 +64,7 @@ def changes(cell: str, reports: Path) -> None:
             if patch["commit"]
             else ""
         )
-        for fork, refs in found.items()
+        for fork, refs in report.items()
         for ref in refs
         for patch in ref["patches"]
     ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
 import os
 import re
@@ -302,6 +301,15 @@ def test_every_failing_fork_of_a_test_cell_is_named(project: Path) -> None:
     assert "upstream's tests fail: one three" in done.stderr
 
 
+def test_a_python_without_patchwheel_is_named_before_anything_is_built(project: Path) -> None:
+    env = fake_tool(project, "graft 60 3.12 - scipy", "false")
+    support.write(project, {"fake/python3": "#!/bin/sh\nexit 1\n"})
+    (project / "fake/python3").chmod(0o755)
+    done = run("ci/run-cell", "graft-scipy-3.12", cwd=project, **env)
+    assert done.returncode == 7
+    assert f"{project}/fake/python3 does not have patchwheel; next: ci/setup" in done.stderr
+
+
 def test_what_upstream_changed_fails_the_watch(project: Path) -> None:
     def watch(patches: list[Any]) -> subprocess.CompletedProcess[str]:
         answer = json.dumps({"scipy": [{"ref": "main", "patches": patches}]})
@@ -390,7 +398,7 @@ def test_a_wheel_that_is_not_what_its_cell_reported_stops_the_publication(
     reason = {
         "changed": "has sha256",
         "missing": "is missing",
-        "two": "tells of 2 wheels",
+        "two": "reports 2 wheels",
     }
     assert reason[how] in done.stderr
     assert "release-scipy-3.12" in done.stderr
@@ -407,7 +415,10 @@ def test_what_changed_after_staging_is_not_promoted(project: Path) -> None:
     assert done.returncode == 6
     assert f"{known} was staged" in done.stderr
     assert not (project / "publish/site").exists()
+    check = run(*publish, "check", staged, cwd=project, DIGEST=known)
+    assert (check.returncode, "nothing is published" in check.stderr) == (6, True)
     support.write(staged, {"site/a.whl": b"a"})
+    assert run(*publish, "check", staged, cwd=project, DIGEST=known).returncode == 0
     assert run(*promote, cwd=project, DIGEST=known).returncode == 0
     assert (project / "publish/site/a.whl").read_bytes() == b"a"
 
@@ -434,30 +445,3 @@ def test_wheels_made_elsewhere_must_be_one_for_each_fork(tmp_path: Path) -> None
     done = run(*command, "--from-source", cwd=tmp_path)
     assert done.returncode == 2
     assert "--wheels names what was made" in done.stderr
-
-
-def test_validation_gives_uv_an_interpreter_and_not_a_version(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    spec = importlib.util.spec_from_file_location("publish", support.ROOT / "ci/publish.py")
-    assert spec
-    assert spec.loader
-    publish = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(publish)
-    ran: list[tuple[str | Path, ...]] = []
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
-    monkeypatch.setattr(publish, "run", lambda *words: ran.append(words))
-    version = f"{sys.version_info.major}.{sys.version_info.minor}"
-    installed = json.dumps({version: {"thing": "thing==1.0"}})
-    support.write(tmp_path, {"installed.json": installed.encode()})
-    publish.validate(tmp_path)
-    made = [words for words in ran if words[:2] == ("uv", "venv")]
-    assert len(made) == 2
-    for words in made:
-        python = Path(words[words.index("--python") + 1])
-        assert python.is_absolute()
-        assert os.access(python, os.X_OK)
-    (tmp_path / "installed.json").write_text('{"2.7": {"thing": "thing==1.0"}}')
-    with pytest.raises(SystemExit) as caught:
-        publish.validate(tmp_path)
-    assert caught.value.code == 7

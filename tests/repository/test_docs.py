@@ -45,6 +45,10 @@ def test_every_command_and_option_that_a_document_names_exists(name: str) -> Non
     ):
         found = cli.commands.get(command)
         assert found is not None, command
+        if isinstance(found, click.Group):
+            subcommand = re.findall(r"[a-z]+", rest)[0]
+            assert subcommand in found.commands, f"{command} {subcommand}"
+            found = found.commands[subcommand]
         known = {o for p in found.params if isinstance(p, click.Option) for o in p.opts}
         for option in re.findall(r"(?<!\S)--[a-z][a-z-]*", rest.partition(" -- ")[0]):
             assert option in known, f"{command} {option}"

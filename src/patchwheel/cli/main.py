@@ -24,6 +24,7 @@ COMMANDS = {
     "rebase": "series",
     "verify": "release",
     "index": "release",
+    "release": "release",
     "ci": "release",
     "lock": "maintenance",
     "doctor": "maintenance",

@@ -1,4 +1,4 @@
-"""verify, index and ci: checking and publishing wheels."""
+"""verify, index, release and ci: checking and publishing wheels."""
 
 from __future__ import annotations
 
@@ -94,6 +94,46 @@ def index(folder: Path) -> None:
     names = make_index(folder)
     CONSOLE.say(f"an index of {', '.join(names)}")
     click.echo(folder / "simple")
+
+
+@click.group()
+def release() -> None:
+    """Gather the wheels of CI's release cells, and try them before they are published."""
+
+
+@release.command()
+@click.argument("source", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.argument("staged", type=click.Path(path_type=Path, file_okay=False))
+@click.option(
+    "--earlier",
+    metavar="FOLDER",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Wheels of earlier releases, for the index.",
+)
+@project_options
+def stage(project: Project, source: Path, staged: Path, *, earlier: Path | None) -> None:
+    """Write the folder STAGED from the wheels and reports that the cells left below SOURCE."""
+    from patchwheel.ci.workflows import cells
+    from patchwheel.release.stage import ExpectedWheel, stage_release
+
+    expected = [
+        ExpectedWheel(cell=cell.name, fork=cell.forks[0], python=cell.python)
+        for cell in cells(project.manifest)
+        if cell.kind == "release"
+    ]
+    count = stage_release(source, staged, expected, earlier=earlier)
+    CONSOLE.say(f"{count} wheels are staged")
+    click.echo(staged)
+
+
+@release.command()
+@click.argument("staged", type=click.Path(path_type=Path, exists=True, file_okay=False))
+def validate(staged: Path) -> None:
+    """Check the files in STAGED, and install them with pip and with uv from an index over HTTP."""
+    from patchwheel.release.validate import validate_release
+
+    validate_release(staged.absolute(), CONSOLE)
+    CONSOLE.close()
 
 
 @click.command()
