@@ -1,4 +1,4 @@
-"""Every cell of the CI matrix that a machine without a GPU can run, through the command that the workflows run."""
+"""The cells of the CI matrix that need no GPU, run by the command that the workflows run."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class Cells:
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Cells:
-    """A project of one small fork, with a wheel of upstream's to graft on; its series brings a test."""
+    """A project of one small fork whose series brings a test, with an upstream wheel as base."""
     root = tmp_path_factory.mktemp("cells")
     upstream, shelf = root / "upstream", root / "shelf"
     files: dict[str, str | bytes | None] = {
@@ -215,7 +215,7 @@ def test_the_pull_request_cells_of_the_real_forks(stack: Stack) -> None:
 @pytest.mark.xdist_group("forks")
 def test_the_heavy_cells_of_the_real_forks(stack: Stack) -> None:
     cells = real(stack)
-    # A variant whose toolchain is in an image of its own stops a publication from here, as it must; so leave it out.
+    # Without ROCm's image this variant cannot be built here, and would stop the publication.
     manifest = cells.root / "forks.toml"
     text, cut = re.subn(
         r"(?ms)^\[forks\.cupy\.variants\.rocm7\]\n.*?(?=^\[|\Z)",

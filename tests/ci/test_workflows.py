@@ -1,4 +1,4 @@
-"""The CI workflows and scripts: what the manifest gives, what the service takes, and what stops a publication."""
+"""The CI workflows and scripts: what they contain, and what stops a publication."""
 
 from __future__ import annotations
 
@@ -155,7 +155,8 @@ def test_pull_requests_are_grafted_and_only_releases_compile() -> None:
 def test_the_matrix_is_forks_by_pythons(tmp_path: Path) -> None:
     tables = {
         "one": 'version = "1.0"\nsdist = { filename = "one-1.0.tar.gz", sha256 = "%s" }\n',
-        "two": 'version = "1.0"\nprograms = ["cuda"]\nsdist = { filename = "two-1.0.tar.gz", sha256 = "%s" }\n',
+        "two": 'version = "1.0"\nprograms = ["cuda"]\n'
+        'sdist = { filename = "two-1.0.tar.gz", sha256 = "%s" }\n',
     }
     path = support.make_manifest(tmp_path, {n: t % ("0" * 64) for n, t in tables.items()})
     edit(path, '"3.12"', '"3.12", "3.13"')
@@ -181,7 +182,7 @@ def test_variants_are_released_each_where_its_toolchain_is(project: Path) -> Non
     image = str(found["release-cupy-3.12-rocm7"])
     assert re.search(r"/rocm/.*:7\.[\w.-]+@sha256:[0-9a-f]{64}$", image)
     # What a variant demands comes from the repository's settings; a program of a fork is installed.
-    text = workflows.workflows(manifest)[project / workflows.WORKFLOWS / "release.yml"]
+    text = workflows.render_workflows(manifest)[project / workflows.WORKFLOWS / "release.yml"]
     assert "HCC_AMDGPU_TARGET: ${{ vars.HCC_AMDGPU_TARGET }}" in text
     assert "run: ci/setup --system gfortran\n" in text
 
@@ -195,7 +196,7 @@ def test_a_variant_without_its_toolchain_is_named(project: Path) -> None:
 
 
 def test_a_variant_without_its_toolchain_publishes_nothing(project: Path) -> None:
-    """The cell of one that is not locked, or whose machine has no such toolchain, fails; the others are not staged alone."""
+    """Its cell fails where it is not locked or has no toolchain; nothing is staged without it."""
     done = run("ci/run-cell", "release-cupy-3.12-rocm7", cwd=project)
     assert done.returncode in {2, 7}
     assert "cupy:rocm7" in done.stderr
@@ -209,7 +210,7 @@ def test_a_cell_that_is_not_in_the_matrix_is_named(project: Path) -> None:
         ManifestError,
         match=r"no cell 'graft-scipi-3.12' \(did you mean 'graft-scipy-3.12'",
     ):
-        workflows.find(load_manifest(project / "forks.toml"), "graft-scipi-3.12")
+        workflows.find_cell(load_manifest(project / "forks.toml"), "graft-scipi-3.12")
     done = run("ci/run-cell", "release-scipy-3.9", cwd=project)
     assert done.returncode == 2
     assert "the matrix has no cell 'release-scipy-3.9'" in done.stderr
@@ -260,12 +261,17 @@ def test_what_setup_installs_is_what_the_package_requires() -> None:
 
 
 def fake_tool(project: Path, line: str, then: str) -> dict[str, str]:
-    """Put a command in the place of patchwheel's that knows one cell: only run-cell itself is looked at."""
+    """Put a command in place of patchwheel that knows one cell, to test run-cell alone."""
     tool = project / "fake" / "patchwheel"
     support.write(
         project,
         {
-            "fake/patchwheel": f'#!/bin/sh\ncase "$2" in\n--cell) echo {line} ;;\n*) {then} ;;\nesac\n'
+            "fake/patchwheel": f"""#!/bin/sh
+case "$2" in
+--cell) echo {line} ;;
+*) {then} ;;
+esac
+"""
         },
     )
     tool.chmod(0o755)

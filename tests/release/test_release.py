@@ -1,4 +1,4 @@
-"""Release wheels of two small real forks: made, checked offline, built again, indexed, installed with pip and uv."""
+"""Release wheels of two small forks: built, checked, rebuilt, indexed, and installed."""
 
 from __future__ import annotations
 
@@ -626,7 +626,10 @@ def test_pip_and_uv_install_from_the_index_over_http(
         kept = {k: v for k, v in os.environ.items() if k[:3] not in {"PIP", "UV_"}}
         env = {**kept, "PIP_CONFIG_FILE": os.devnull}
         install(installer, python, [*words, *FORKS], env)
-    code = "import importlib.metadata as m, tinyext, tinyset; print(tinyext.GREETING, m.version('tinyext'))"
+    code = (
+        "import importlib.metadata as m, tinyext, tinyset; "
+        "print(tinyext.GREETING, m.version('tinyext'))"
+    )
     out = subprocess.run([python, "-c", code], capture_output=True, text=True, check=True)
     label = only(indexed, "tinyext-*.whl").name.split("-")[1]
     assert out.stdout.split() == ["hello", label]
@@ -728,7 +731,10 @@ def test_a_graft_is_never_published(project: Project, copied: Path, tmp_path: Pa
 def test_the_projects_own_release_installs_from_its_index(
     installer: str, tmp_path: Path, report: support.Recorder
 ) -> None:
-    """Of what `patchwheel build --release` left in dist/, or in RELEASE; forks that are not there are upstream's."""
+    """`patchwheel build --release` made it in dist/, or in RELEASE.
+
+    A fork that is not in it is installed as upstream's wheel.
+    """
     manifest = load_manifest(support.ROOT / "forks.toml")
     place = Path(os.environ.get("RELEASE", support.ROOT / "dist"))
     if not (place / "SHA256SUMS").exists():

@@ -1,4 +1,7 @@
-"""The CI workflows, and the matrix of their cells, as the manifest gives them; `ci/run-cell` has what a cell does."""
+"""The CI workflows and the matrix of their cells, made from the manifest.
+
+`ci/run-cell` has the commands of each kind of cell.
+"""
 
 from __future__ import annotations
 
@@ -24,11 +27,12 @@ if TYPE_CHECKING:
 
 TEMPLATES = Path(__file__).with_name("templates")
 WORKFLOWS = Path(".github/workflows")
-# Toolchains that no package of the runner's has: cells of a fork that names the program run in an image.
+# Programs that the runner's packages do not have: a fork that names one is built in an image.
 IMAGES = {
-    "hipcc": "docker.io/rocm/dev-ubuntu-24.04:7.2.1-complete@sha256:3db551c4e1229aac1857ac44fcb6141bb749f41348eb572452f11279153c13c3",
+    "hipcc": "docker.io/rocm/dev-ubuntu-24.04:7.2.1-complete"
+    "@sha256:3db551c4e1229aac1857ac44fcb6141bb749f41348eb572452f11279153c13c3",
 }
-# Minutes after which a cell is ended; the job around it has ten more, to save what there is.
+# Minutes after which a cell is ended; the job around it has ten more, to save its results.
 QUICK, SLOW, LONGEST = 20, 60, 300
 ACTIONS = {
     "attest": "actions/attest@1e69f48acb82d1966a394da916b4c1698aa569d6 # v4.2.2",
@@ -39,19 +43,24 @@ ACTIONS = {
     "download": "actions/download-artifact@3e5f45b2cfb9172054b4087a40e8e0b5a5461e7c # v8.0.1",
     "setup_python": "actions/setup-python@5fda3b95a4ea91299a34e894583c3862153e4b97 # v7.0.0",
     "upload": "actions/upload-artifact@043fb46d1a93c77aae656e7c1c64a875d1fc6a0a # v7.0.1",
-    "upload_pages": "actions/upload-pages-artifact@fc324d3547104276b827a68afc52ff2a11cc49c9 # v5.0.0",
+    "upload_pages": "actions/upload-pages-artifact@"
+    "fc324d3547104276b827a68afc52ff2a11cc49c9 # v5.0.0",
 }
 
 
-class Filled(Template):
-    """Text in which `%%{name}` stands for a value: the service's own expressions begin with a dollar sign."""
+class WorkflowTemplate(Template):
+    """Text in which `%%{name}` is replaced: the service's own expressions begin with a dollar."""
 
     delimiter = "%%"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cell:
-    """The work of one job: `kind` names its commands in `ci/run-cell`, `forks` is what they are about."""
+    """The work of one job.
+
+    `kind` selects its commands in `ci/run-cell`, `forks` are their arguments; a `single` cell is
+    named after its one fork.
+    """
 
     kind: str
     minutes: int
@@ -68,12 +77,12 @@ class Cell:
     @property
     def line(self) -> str:
         """What `ci/run-cell` reads."""
-        words = (self.kind, str(self.minutes), self.python or "-", self.variant or "-")
-        return " ".join((*words, *self.forks))
+        columns = (self.kind, str(self.minutes), self.python or "-", self.variant or "-")
+        return " ".join((*columns, *self.forks))
 
 
 def cells(manifest: Manifest) -> list[Cell]:
-    """Return all cells. Upstream's tests of a fork for CUDA need a GPU, and so have none."""
+    """Return all cells; upstream's tests of a fork for CUDA have none, since they need a GPU."""
     pythons, forks = manifest.environment.python, manifest.forks.values()
     names = tuple(manifest.forks)
     tested = tuple(f.name for f in forks if CUDA not in f.programs)
@@ -107,7 +116,8 @@ def cells(manifest: Manifest) -> list[Cell]:
     ]
 
 
-def find(manifest: Manifest, name: str) -> Cell:
+def find_cell(manifest: Manifest, name: str) -> Cell:
+    """Return the cell of a name; raises ManifestError when the matrix has none."""
     known = {cell.name: cell for cell in cells(manifest)}
     if name not in known:
         raise ManifestError(
@@ -121,9 +131,9 @@ def find(manifest: Manifest, name: str) -> Cell:
 def matrix(manifest: Manifest, lock: Lock) -> dict[str, list[dict[str, object]]]:
     """Return the cells that depend on a Python by their kind, as a workflow includes them.
 
-    `key` is for caches: it changes with what a graft of the fork is made from, and is found without making a plan.
+    `key` is for caches: it changes with what a graft of the fork is made from. It takes no plan.
     """
-    found: dict[str, list[dict[str, object]]] = {}
+    rows: dict[str, list[dict[str, object]]] = {}
     for cell in cells(manifest):
         if not cell.python:
             continue
@@ -134,12 +144,15 @@ def matrix(manifest: Manifest, lock: Lock) -> dict[str, list[dict[str, object]]]
             row["container"] = _image(fork.variants.get(cell.variant, fork))
             if cell.kind == "graft":
                 row["key"] = digest(_inputs(fork, lock, cell.python))[:16]
-        found.setdefault(cell.kind, []).append(row)
-    return found
+        rows.setdefault(cell.kind, []).append(row)
+    return rows
 
 
 def _image(fork: Fork) -> str:
-    """Return the image that a compile of the fork needs, if any; raises ManifestError when no machine of CI can do it."""
+    """Return the image that a compile of the fork needs, or an empty string.
+
+    Raises ManifestError when no machine of CI can compile the fork.
+    """
     from packaging.requirements import Requirement
 
     requires = {Requirement(text).name for text in fork.build_requires}
@@ -160,39 +173,40 @@ def _inputs(fork: Fork, lock: Lock, python: str) -> list[object]:
     return [RECIPE, fork.pin, build_settings(fork), patches, requires, base]
 
 
-def workflows(manifest: Manifest) -> dict[Path, str]:
+def render_workflows(manifest: Manifest) -> dict[Path, str]:
     """Return the workflows' text by path."""
     for fork in manifest.all_variants:
         _image(fork)
     programs = {name for fork in manifest.all_variants for name in fork.programs}
     packages = [PACKAGES["apt"].get(name, name) for name in programs - {CUDA, *IMAGES}]
-    # What a variant demands is the repository's to say: a variable of its settings.
-    demands = sorted({name for fork in manifest.all_variants for name in fork.required_env})
+    # What a variant requires becomes a variable in the repository's settings.
+    required = sorted({name for fork in manifest.all_variants for name in fork.required_env})
     values = {
         **ACTIONS,
         "cells": "\n".join(f"#   {cell.name}" for cell in cells(manifest)),
         "packages": shlex.join(sorted(packages)),
         "compiling": "\n          ".join(
-            (
+            [
                 "PATCHWHEEL_SANDBOX: required",
-                *(f"{name}: ${{{{ vars.{name} }}}}" for name in demands),
-            )
+                *(f"{name}: ${{{{ vars.{name} }}}}" for name in required),
+            ]
         ),
     }
-    values["prepare"] = _filled("prepare.txt", values).rstrip()
+    values["prepare"] = _substitute("prepare.txt", values).rstrip()
     return {
-        manifest.root / WORKFLOWS / path.name: _filled(path.name, values)
+        manifest.root / WORKFLOWS / path.name: _substitute(path.name, values)
         for path in sorted(TEMPLATES.glob("*.yml"))
     }
 
 
-def _filled(name: str, values: dict[str, str]) -> str:
-    return Filled((TEMPLATES / name).read_text(encoding="utf-8")).substitute(values)
+def _substitute(name: str, values: dict[str, str]) -> str:
+    text = (TEMPLATES / name).read_text(encoding="utf-8")
+    return WorkflowTemplate(text).substitute(values)
 
 
 def write_workflows(manifest: Manifest, *, check: bool) -> list[Path]:
-    """Write them and return their paths; with `check` raise CheckError where one is not what the manifest gives."""
-    texts = workflows(manifest)
+    """Write the workflows and return their paths; with `check` raise CheckError instead."""
+    texts = render_workflows(manifest)
     stale = [path for path, text in texts.items() if not path.exists() or path.read_text() != text]
     if check and stale:
         raise CheckError(

@@ -154,7 +154,7 @@ def ci(project: Project, *, check: bool, matrix: bool, cells: bool, cell: str | 
     elif cells:
         click.echo("\n".join(found.name for found in workflows.cells(manifest)))
     elif cell is not None:
-        click.echo(workflows.find(manifest, cell).line)
+        click.echo(workflows.find_cell(manifest, cell).line)
     else:
         for path in workflows.write_workflows(manifest, check=check):
             click.echo(path)
