@@ -16,7 +16,7 @@ from patchwheel.wheel import compile as compile_module
 from patchwheel.wheel import make as wheel_module
 from patchwheel.wheel.make import finish, unpack
 from patchwheel.wheelfile.read import check_record, read_wheel
-from patchwheel.wheelfile.record import CompileRecord, Epoch, TreesRecord, read_record
+from patchwheel.wheelfile.record import CompileRecord, TreesRecord, read_record
 from tests.fixtures import support
 from tests.fixtures.grafts import BUILT, FILES, INVENTORY, TAG, Bench
 
@@ -129,7 +129,7 @@ def test_tags_that_the_base_has_wrong_are_made_true(bench: Bench) -> None:
 # What a compile records of itself.
 MADE = CompileRecord(
     sandbox="none",
-    source_date_epoch=Epoch(str(support.EPOCH)),
+    source_date_epoch=str(support.EPOCH),
     build_requirements=(),
     compiled_against={},
     toolchain={},

@@ -14,7 +14,7 @@ from patchwheel.kit.digest import digest
 from patchwheel.manifest.lock import build_settings
 from patchwheel.wheelfile.archive import names
 from patchwheel.wheelfile.read import read_wheel
-from patchwheel.wheelfile.record import CompileRecord, Epoch, RequirementRecord, ToolRecord
+from patchwheel.wheelfile.record import CompileRecord, RequirementRecord, ToolRecord
 
 if TYPE_CHECKING:
     import contextlib
@@ -161,6 +161,6 @@ def build_record(inputs: BuildInputs, session: BuildSession) -> CompileRecord:
         # As in the manifest: the number of jobs and the folder make no difference to the result.
         config_settings=fork.config_settings,
         env={**fork.env, **required_variables(fork)},
-        source_date_epoch=Epoch(session.variables["SOURCE_DATE_EPOCH"]),
+        source_date_epoch=session.variables["SOURCE_DATE_EPOCH"],
         built={},
     )

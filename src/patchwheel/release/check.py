@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 
 from patchwheel.kit.digest import file_sha256
 from patchwheel.kit.errors import CheckError, InputError
-from patchwheel.release.check_wheel import wheel_problems
-from patchwheel.release.compare import differences
+from patchwheel.release.check_wheel import differences, wheel_problems
 from patchwheel.release.files import (
     PYLOCK,
     SIMPLE,

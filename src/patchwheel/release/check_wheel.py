@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
+import tomllib
 from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
@@ -15,7 +16,6 @@ from patchwheel.build.requirements import env_key
 from patchwheel.kit.digest import digest
 from patchwheel.kit.distribution import Distribution
 from patchwheel.kit.errors import MachineError
-from patchwheel.release.compare import differences
 from patchwheel.release.files import LABELLED
 from patchwheel.wheel.fit import Policies, load_policies
 from patchwheel.wheel.make import names_itself
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 MANYLINUX = re.compile(r"manylinux(?:_\d+_\d+|\d+)_(\w+)")
 MODULE = re.compile(r"\.cpython-(\d+)-")
+LOADERS = {".json": json.loads, ".toml": tomllib.loads}
 
 
 def wheel_problems(wheel: LabelledWheel) -> Iterator[str]:
@@ -144,3 +145,39 @@ def _policies(machine: str) -> Policies:
             hint="install patchwheel again, with its dependency auditwheel",
         )
     return load_policies(Path(spec.origin).parent.parent, machine)
+
+
+def differences(name: str, actual: bytes, expected: bytes) -> Iterator[str]:
+    """Yield one sentence if the file is not as expected; for JSON and TOML it names the field."""
+    if actual == expected:
+        return
+    load = LOADERS.get(Path(name).suffix)
+    try:
+        field = (
+            next(_differences(load(actual.decode()), load(expected.decode()), ""), None)
+            if load
+            else None
+        )
+    except ValueError as err:
+        yield f"{name}: cannot be read: {err}"
+    else:
+        yield f"{name}: {field or 'is not written as it follows from the wheels'}"
+
+
+def _differences(actual: object, expected: object, at: str) -> Iterator[str]:
+    """Yield each place in which two values of JSON differ."""
+    if isinstance(actual, dict) and isinstance(expected, dict):
+        for key in sorted(actual.keys() | expected.keys()):
+            place = f"{at}.{key}" if at else str(key)
+            if key not in actual or key not in expected:
+                yield f"{place} is {'missing' if key in expected else 'one too many'}"
+            else:
+                yield from _differences(actual[key], expected[key], place)
+    elif isinstance(actual, list) and isinstance(expected, list):
+        if len(actual) != len(expected):
+            yield f"{at} has {len(actual)} entries, not {len(expected)}"
+        else:
+            for number, pair in enumerate(zip(actual, expected, strict=True)):
+                yield from _differences(*pair, f"{at}[{number}]")
+    elif type(actual) is not type(expected) or actual != expected:
+        yield f"{at} is {actual!r}, not {expected!r}"

@@ -29,21 +29,8 @@ UMASK = 0o077
 DIFFOSCOPE = ".diffoscope.txt"
 # Of the store only what is named by its content, and what cost a download, is used again.
 SHARED = ("files", "git")
-ENVIRONMENT = {
-    "TZ": "Pacific/Kiritimati",
-    "LC_ALL": "POSIX",
-    "PYTHONHASHSEED": "4711",
-}
-VARIED_CONDITIONS = (
-    "folder",
-    "home",
-    "store",
-    "time zone",
-    "locale",
-    "hash seed",
-    "umask",
-    "clock",
-)
+ENVIRONMENT = {"TZ": "Pacific/Kiritimati", "LC_ALL": "POSIX", "PYTHONHASHSEED": "4711"}
+CONDITIONS = ("folder", "home", "store", "time zone", "locale", "hash seed", "umask", "clock")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,7 +114,7 @@ def _rebuild(
         fork=wheel.fork,
         wheel=wheel.path.name,
         sha256=wheel.sha256,
-        varied_conditions=VARIED_CONDITIONS,
+        varied_conditions=CONDITIONS,
         differences=tuple(differences),
         kept=kept,
     )

@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NewType, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from patchwheel.kit.errors import InputError
 
@@ -28,7 +28,6 @@ STATEMENT = ".intoto.json"
 SCHEMA = 1
 
 Setting = str | tuple[str, ...]
-Epoch = NewType("Epoch", str)
 T = TypeVar("T")
 
 
@@ -111,7 +110,7 @@ class CompileRecord:
     sandbox: str
     config_settings: Mapping[str, Setting]
     env: Mapping[str, str]
-    source_date_epoch: Epoch
+    source_date_epoch: str
     built: Mapping[str, str]
 
     @property
@@ -181,6 +180,9 @@ def parse_record(data: bytes, *, where: Path | str) -> WheelRecord:
         raise _malformed("; ".join(transform_error(err, path="$")), where) from err
     if record.route == "compile" and record.compiled is None:
         raise _malformed("a compile has to say what it was compiled with", where)
+    # More digits are no date, and the SBOM writes it as one.
+    if record.compiled and not re.fullmatch(r"[0-9]{1,11}", record.compiled.source_date_epoch):
+        raise _malformed("compiled.source-date-epoch is no number of seconds", where)
     # SBOM and provenance hold the hash of the file, so there is only one way to write it.
     if record.to_bytes() != data:
         raise _malformed("it is not written as patchwheel writes it", where)
@@ -218,7 +220,6 @@ def _converter() -> "Converter":
     # Without these cattrs turns a number into a string, and a string into a number.
     for kind in (str, int):
         converter.register_structure_hook(kind, _exactly)
-    converter.register_structure_hook(Epoch, lambda value, _: _epoch(value))
     converter.register_structure_hook(Setting, lambda value, _: _setting(value))
     converter.register_structure_hook(RequirementRecord, lambda row, _: _requirement(row))
     converter.register_unstructure_hook(RequirementRecord, lambda r: [r.name, r.version, *r.hashes])
@@ -238,14 +239,6 @@ def _exactly(value: object, kind: type[T]) -> T:
     if type(value) is not kind:
         raise TypeError(f"{value!r} is not of type {kind.__name__}")
     return value
-
-
-def _epoch(value: object) -> Epoch:
-    # More digits are no date, and the SBOM writes it as one.
-    text = _exactly(value, str)
-    if not re.fullmatch(r"\d{1,11}", text, re.ASCII):
-        raise ValueError(f"{text!r} is no number of seconds")
-    return Epoch(text)
 
 
 def _setting(value: object) -> Setting:
