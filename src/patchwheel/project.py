@@ -30,7 +30,7 @@ class Project:
     """What every command starts from; nothing is read before it is needed.
 
     `python` is a version such as 3.12 or the path of an interpreter; by default it is the first
-    version that the manifest names.
+    version that the manifest names. With `variant`, the forks that have it are that variant.
     """
 
     def __init__(
@@ -43,6 +43,7 @@ class Project:
         offline: bool = False,
         jobs: int | None = None,
         sandbox: SandboxMode = "auto",
+        variant: str | None = None,
     ) -> None:
         self.manifest_path = manifest_path
         self.store = store
@@ -51,6 +52,7 @@ class Project:
         self._offline = offline
         self._jobs = jobs
         self._sandbox: SandboxMode = sandbox
+        self._variant = variant
 
     @functools.cached_property
     def manifest(self) -> Manifest:
@@ -59,7 +61,7 @@ class Project:
             self.progress.say(
                 f"{fork}: finished an interrupted rebase (pin, lock and series updated)"
             )
-        return load_manifest(self.manifest_path)
+        return load_manifest(self.manifest_path).with_variant(self._variant)
 
     @functools.cached_property
     def lock(self) -> Lock:
@@ -124,6 +126,15 @@ class Project:
 
     def with_manifest(self, path: Path) -> Project:
         """Return a project with another manifest and the same options."""
+        return self._copy(path, self._variant)
+
+    def with_variant(self, variant: str | None) -> Project:
+        """Return a project whose forks are that variant, where they have it."""
+        if variant == self._variant:
+            return self
+        return self._copy(self.manifest_path, variant)
+
+    def _copy(self, path: Path, variant: str | None) -> Project:
         return Project(
             path,
             self.store,
@@ -132,6 +143,7 @@ class Project:
             offline=self._offline,
             jobs=self._jobs,
             sandbox=self._sandbox,
+            variant=variant,
         )
 
     def copy_to(self, folder: Path) -> None:

@@ -19,6 +19,18 @@ def test_a_variant_is_selected_where_there_is_one(tmp_path: Path) -> None:
     assert default.env == one.env
 
 
+def test_a_manifest_with_a_variant_has_it_in_the_forks_that_have_it(tmp_path: Path) -> None:
+    found = load(tmp_path, f"{FULL}\n[forks.plain]\n{GOOD}")
+    chosen = found.with_variant("two")
+    assert list(chosen.forks) == list(found.forks)
+    assert chosen.forks["tiny-ext"] == found.forks["tiny-ext"].variants["two"]
+    assert chosen.forks["plain"] == found.forks["plain"]
+    assert found.with_variant(None) is found
+    assert found.other_variants == ["two"]
+    with pytest.raises(ManifestError, match=r"has no variant 'too' .*did you mean"):
+        found.with_variant("too")
+
+
 def test_a_variant_that_is_not_there(tmp_path: Path) -> None:
     found = load(tmp_path, f"{FULL}\n[forks.plain]\n{GOOD}")
     assert [f.name for f in found.select([], "two")] == ["tiny-ext"]

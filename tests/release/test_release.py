@@ -145,6 +145,34 @@ def test_a_variant_is_a_wheel_of_its_own_name_and_target(
     assert checked(other.root / "dist")
 
 
+def test_an_environment_is_composed_of_a_variant(project: Project, tmp_path: Path) -> None:
+    other = project.copied(tmp_path / "other")
+    target = {"TINY_TARGET": "one"}
+    answer = json.loads(other.run("env", "made", "--variant", "fast", "--json", **target))
+    python = tmp_path / "other" / "made/bin/python"
+    code = (
+        "from importlib.metadata import distributions; import tinyset; "
+        "print(*sorted(d.name for d in distributions() if 'tiny' in d.name))"
+    )
+    names = subprocess.run([python, "-c", code], capture_output=True, text=True, check=True)
+    assert names.stdout.split() == ["tinyext", "tinyset-fast"]
+    assert answer["wheels"].keys() == set(FORKS)
+    # Checked again, it is still the environment of the variant.
+    other.run("env", "made", "--variant", "fast", "--check", **target)
+    message = other.run("env", "made", "--variant", "other", status=2)
+    assert "tinyset:other has no entry" in message
+    assert "no variant 'slow'" in other.run("env", "--variant", "slow", status=2)
+
+
+def test_the_doctor_looks_at_a_variant(project: Project, tmp_path: Path) -> None:
+    other = project.copied(tmp_path / "other")
+    process = other.start("doctor", "--variant", "other", "--json")
+    out, _ = process.communicate(timeout=500)
+    rows = [row for row in json.loads(out) if "no-such-compiler" in json.dumps(row)]
+    assert [(row["ok"], row["fork"]) for row in rows] == [(False, "tinyset")]
+    assert "no-such-compiler" not in other.start("doctor", "--json").communicate(timeout=500)[0]
+
+
 def test_a_variant_whose_toolchain_is_elsewhere_keeps_its_lock(
     project: Project, tmp_path: Path
 ) -> None:

@@ -106,6 +106,7 @@ def plan(
 @click.command()
 @click.argument("path", required=False, type=click.Path(path_type=Path))
 @option("--gpu", is_flag=True, help="Add the CUDA runtime libraries.")
+@variant_option
 @from_source_option
 @dev_option
 @wheels_option
@@ -117,6 +118,7 @@ def env(
     path: Path | None,
     *,
     gpu: bool,
+    variant: str | None,
     from_source: bool,
     dev: bool,
     wheels: Path | None,
@@ -128,6 +130,7 @@ def env(
     from patchwheel.environment.compose import compose_environment
     from patchwheel.project import ENVIRONMENT_LINK
 
+    project = project.with_variant(variant)
     found = _wheels(project, wheels, from_source=from_source, dev=dev)
     link = (path or project.root / ENVIRONMENT_LINK).absolute()
     groups = ("gpu",) if gpu else ()

@@ -9,7 +9,13 @@ import click
 
 from patchwheel.cli import tables
 from patchwheel.cli.console import CONSOLE
-from patchwheel.cli.options import emit, forks_argument, json_option, project_options
+from patchwheel.cli.options import (
+    emit,
+    forks_argument,
+    json_option,
+    project_options,
+    variant_option,
+)
 from patchwheel.kit.errors import CheckError, MachineError
 
 if TYPE_CHECKING:
@@ -33,12 +39,14 @@ def lock(project: Project, names: Sequence[str], *, force: bool) -> None:
 
 
 @click.command()
+@variant_option
 @json_option
 @project_options
-def doctor(project: Project, *, as_json: bool) -> None:
+def doctor(project: Project, *, variant: str | None, as_json: bool) -> None:
     """Show what each fork needs that this machine lacks, and the command that installs it."""
     from patchwheel.build.doctor import diagnose
 
+    project = project.with_variant(variant)
     lock = project.lock if project.manifest.lock_path.exists() else None
     findings = diagnose(project.manifest, lock, store=project.store.root)
     rows = [dataclasses.asdict(finding) for finding in findings]

@@ -80,7 +80,7 @@ def lock_environment(
     gpu: list[str] = []
     bounds: list[str] = []
     for fork in project.manifest.forks.values():
-        base = forks[fork.name].builds[python].base
+        base = forks[fork.lock_key].builds[python].base
         wanted += _dependencies(context, fork, base)
         if base and (adds := requirements(_wheel(context, fork, base), GPU_EXTRA)):
             gpu += adds

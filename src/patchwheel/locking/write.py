@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from typing import TYPE_CHECKING
 
 from patchwheel.build.backend import check_machine
 from patchwheel.kit.errors import MachineError, ManifestError
 from patchwheel.locking.reach import write_reach
 from patchwheel.locking.resolve import is_current, lock_environment, lock_fork
-from patchwheel.manifest.lock import Lock, environment_inputs, save_lock
+from patchwheel.manifest.lock import Lock, environment_inputs, environment_key, save_lock
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -32,13 +33,19 @@ def write_lock(project: Project, names: Sequence[str] = (), *, force: bool = Fal
         old = project.lock
     forks = _lock_forks(project, old, chosen, force=force)
     environments: dict[str, EnvironmentLock] = {}
-    for python in manifest.environment.python:
-        last = old.environments.get(python) if old else None
+    variants = (None, *manifest.other_variants)
+    for python, variant in itertools.product(manifest.environment.python, variants):
+        chosen_project = project.with_variant(variant)
+        inside = chosen_project.manifest
+        if any(fork.lock_key not in forks for fork in inside.forks.values()):
+            continue
+        key = environment_key(inside, python)
+        last = old.environments.get(key) if old else None
         again = force and not names
-        if last and not again and last.inputs == environment_inputs(manifest):
-            environments[python] = last
+        if last and not again and last.inputs == environment_inputs(inside):
+            environments[key] = last
         else:
-            environments[python] = lock_environment(project, python, forks)
+            environments[key] = lock_environment(chosen_project, python, forks)
     lock = Lock(path=manifest.lock_path, environments=environments, forks=forks)
     save_lock(lock)
     write_reach(project, lock, chosen, force=force)

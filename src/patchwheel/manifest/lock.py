@@ -107,9 +107,9 @@ class Lock:
 
     def environment(self, manifest: Manifest, python: str) -> EnvironmentLock:
         """Return what is locked for the environment."""
-        entry = self.environments.get(python)
+        entry = self.environments.get(key := environment_key(manifest, python))
         if entry is None:
-            self._stale("environment", f"has no entry for Python {python}")
+            self._stale("environment", f"has no entry for Python {key}")
         if entry.inputs != environment_inputs(manifest):
             self._stale("environment", "was locked for other requirements than the manifest's")
         return entry
@@ -127,6 +127,11 @@ class Lock:
 
     def _stale(self, name: str, problem: str) -> Never:
         raise ManifestError(f"{name} {problem}", where=self.path, hint=RELOCK)
+
+
+def environment_key(manifest: Manifest, python: str) -> str:
+    """Return the key of an environment: 3.12, or 3.12:rocm7 when forks are that variant."""
+    return ":".join([python, *sorted({f.variant for f in manifest.forks.values() if f.variant})])
 
 
 def environment_inputs(manifest: Manifest) -> str:

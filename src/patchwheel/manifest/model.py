@@ -3,7 +3,7 @@
 # No `from __future__ import annotations`: the types are read at run time, by cattrs and schema.py.
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, Literal
@@ -191,6 +191,11 @@ class Manifest:
         return [v for f in forks for v in (f.variants or {"": f}).values()]
 
     @property
+    def other_variants(self) -> list[str]:
+        """The names of all variants that are not a fork's first."""
+        return sorted({fork.variant for fork in self.all_variants if fork.variant})
+
+    @property
     def root(self) -> Path:
         return self.path.parent
 
@@ -226,3 +231,13 @@ class Manifest:
                 expected=f"one of {', '.join(known)}" if known else None,
             )
         return [f.variants[variant] for f in having]
+
+    def with_variant(self, variant: str | None) -> Manifest:
+        """Return a manifest in which each fork that has the variant is that variant.
+
+        Raises ManifestError when no fork has it.
+        """
+        if variant is None:
+            return self
+        chosen = {fork.name: fork for fork in self.select([], variant)}
+        return replace(self, forks=MappingProxyType({**self.forks, **chosen}))
