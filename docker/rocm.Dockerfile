@@ -17,7 +17,7 @@ ENV PATCHWHEEL_STORE=/opt/patchwheel UV_LINK_MODE=copy PATH=/opt/rocm/bin:${PATH
 RUN --mount=type=secret,id=ca --mount=type=secret,id=pip,target=/etc/pip.conf \
     --mount=type=cache,id=patchwheel,target=/opt/patchwheel,sharing=locked \
     --mount=type=cache,id=patchwheel-uv,target=/root/.cache/uv \
-    ./docker/make-environment rocm-wheels
+    ./docker/make-environment wheels --variant rocm7
 
 FROM wheels AS build
 ARG HCC_AMDGPU_TARGET
@@ -25,7 +25,7 @@ ARG PIP_INDEX_URL=
 RUN --mount=type=secret,id=ca --mount=type=secret,id=pip,target=/etc/pip.conf \
     --mount=type=cache,id=patchwheel,target=/opt/patchwheel,sharing=locked \
     --mount=type=cache,id=patchwheel-uv,target=/root/.cache/uv \
-    ./docker/make-environment \
+    ./docker/make-environment --variant rocm7 \
     && ./docker/rocm-libraries /opt/rocm /image "${HCC_AMDGPU_TARGET}"
 
 FROM ${RUNTIME_IMAGE}

@@ -232,7 +232,7 @@ class Manifest:
             )
         return [f.variants[variant] for f in having]
 
-    def with_variant(self, variant: str | None) -> Manifest:
+    def with_variant(self, variant: str | None) -> "Manifest":
         """Return a manifest in which each fork that has the variant is that variant.
 
         Raises ManifestError when no fork has it.
