@@ -147,8 +147,8 @@ def test_a_variant_is_a_wheel_of_its_own_name_and_target(
 
 def test_an_environment_is_composed_of_a_variant(project: Project, tmp_path: Path) -> None:
     other = project.copied(tmp_path / "other")
-    target = {"TINY_TARGET": "one"}
-    answer = json.loads(other.run("env", "made", "--variant", "fast", "--json", **target))
+    variant = ("env", "made", "--variant", "fast")
+    answer = json.loads(other.run(*variant, "--json", TINY_TARGET="one"))
     python = tmp_path / "other" / "made/bin/python"
     code = (
         "from importlib.metadata import distributions; import tinyset; "
@@ -158,7 +158,7 @@ def test_an_environment_is_composed_of_a_variant(project: Project, tmp_path: Pat
     assert names.stdout.split() == ["tinyext", "tinyset-fast"]
     assert answer["wheels"].keys() == set(FORKS)
     # Checked again, it is still the environment of the variant.
-    other.run("env", "made", "--variant", "fast", "--check", **target)
+    other.run(*variant, "--check", TINY_TARGET="one")
     message = other.run("env", "made", "--variant", "other", status=2)
     assert "tinyset:other has no entry" in message
     assert "no variant 'slow'" in other.run("env", "--variant", "slow", status=2)
