@@ -193,7 +193,7 @@ def checked(path: Path, *, status: int = 0) -> str:
         words = ["unshare", "--map-root-user", "--net", *words]
     done = subprocess.run(words, capture_output=True, text=True, check=False, cwd="/")
     assert done.returncode == status, done.stderr
-    return done.stderr
+    return done.stdout + done.stderr
 
 
 def only(folder: Path, pattern: str) -> Path:
