@@ -17,6 +17,7 @@ from patchwheel.manifest.lock import (
     Lock,
     build_settings,
     environment_inputs,
+    environment_key,
     load_lock,
     save_lock,
 )
@@ -127,6 +128,20 @@ def test_the_entry_of_a_fork_is_for_its_pin_and_a_python(lock: Lock, manifest: M
             lock.fork(fork, python)
         assert "patchwheel lock" in str(caught.value.hint)
         assert caught.value.where == lock.path
+
+
+def test_an_environment_of_a_variant_has_an_entry_of_its_own(
+    lock: Lock, manifest: Manifest
+) -> None:
+    other = replace(manifest.forks["tiny"], variant="fast")
+    chosen = replace(manifest, forks={"tiny": other})
+    assert environment_key(manifest, "3.12") == "3.12"
+    assert environment_key(chosen, "3.12") == "3.12:fast"
+    with pytest.raises(ManifestError, match=r"no entry for Python 3\.12:fast"):
+        lock.environment(chosen, "3.12")
+    entry = lock.environment(manifest, "3.12")
+    both = replace(lock, environments={**lock.environments, "3.12:fast": entry})
+    assert both.environment(chosen, "3.12") == entry
 
 
 def test_the_environment_is_for_the_manifests_requirements(lock: Lock, manifest: Manifest) -> None:
