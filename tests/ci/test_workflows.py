@@ -450,4 +450,4 @@ def test_wheels_made_elsewhere_must_be_one_for_each_fork(tmp_path: Path) -> None
     assert "cp313" not in done.stderr
     done = run(*command, "--from-source", cwd=tmp_path)
     assert done.returncode == 2
-    assert "--wheels names what was made" in done.stderr
+    assert "--wheels cannot be combined with --from-source" in done.stderr
