@@ -157,8 +157,6 @@ def notebook(session: nox.Session) -> None:
 def check_forks(session: nox.Session) -> None:
     """Check results against unpatched releases: nox -s check-forks -- [--xp torch] [--tests]."""
     install(session)
-    session.run("patchwheel", "build")
-    session.run("patchwheel", "env", *(["--gpu"] if "cupy" in session.posargs else []))
     plain = unpatched(session).parents[2]
     command = ["scripts/check_forks.py", "--unpatched", str(plain), *session.posargs]
     session.run("python", *command)

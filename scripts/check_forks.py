@@ -1,7 +1,8 @@
-"""Check the patched forks: NumPy's results bit for bit those of unpatched releases, others in the type of their input.
+"""Check the patched forks: on NumPy against unpatched releases, elsewhere against NumPy.
 
-`nox -s check-forks -- [--fork F] [--xp torch] [--tests] [--json FILE] [--table FILE]` makes the two environments. The
-cases are those of fork_cases.py; array-api-strict is always a column. Exit status 6 when a check failed.
+`nox -s check-forks -- [--fork F] [--xp torch] [--tests] [--json FILE] [--table FILE]` makes the two
+environments and runs tests/forks in them. array-api-strict is always a column, bad input has none.
+Exit status 6 when a check failed.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from patchwheel.kit.errors import (
     PatchwheelError,
 )
 from patchwheel.kit.store import Store, default_root
-from patchwheel.project import ENVIRONMENT_LINK, Project
+from patchwheel.project import Project
 from patchwheel.series.patched import patched_tree
 from patchwheel.wheel.build import build_wheels
 
@@ -49,6 +50,7 @@ HEADINGS = {
 ALWAYS = ("strict", "strict-device1")
 # Sums in the same order in every run, and no threads that spin where others want the processor.
 ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+USAGE_ERROR, NO_TESTS = 4, 5  # of pytest's exit statuses
 MODES = {"plain": {}, "SCIPY_ARRAY_API=1": {"SCIPY_ARRAY_API": "1"}}
 BEGIN, END = "<!-- written by check-forks: begin -->", "<!-- end -->"
 # The better outcome of a test first; one that is gone is the worst.
@@ -68,31 +70,62 @@ class Failure(NamedTuple):
         return f"{self.where}: {self.function}{case}{patches}: {self.why}"
 
 
+def make_environment(folder: Path, *, gpu: bool) -> Path:
+    """Return the Python of an environment of the wheels of a project, pytest included."""
+    project = Project(folder / "forks.toml", Store(default_root()), CONSOLE)
+    wheels, _ = build_wheels(project, list(project.manifest.forks.values()))
+    groups = ("test", "gpu") if gpu else ("test",)
+    return compose_for_tests(project, wheels, groups=groups).python
+
+
+def run_pytest(
+    options: argparse.Namespace, python: Path, *arguments: str, api: bool = True
+) -> subprocess.CompletedProcess[str]:
+    """Run the modules of tests/forks in the environment of a Python."""
+    env = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
+    env |= {"PYTHONDONTWRITEBYTECODE": "1", "SCIPY_ARRAY_API": "1" if api else ""} | ONE_THREAD
+    command = [str(python), "-m", "pytest", "-q", "--tb=short", str(options.cases), *arguments]
+    return subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+
+
 def run_cases(
     options: argparse.Namespace, python: Path, column: str, *, api: bool, coins: bool
 ) -> dict[str, Any]:
-    """Run the cases of one column in the environment of a Python."""
-    dropped = ("SCIPY_ARRAY_API", "PYTHON")
-    env = {k: v for k, v in os.environ.items() if not k.startswith(dropped)}
-    env |= ONE_THREAD
-    env |= {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": str(ROOT / "scripts")}
-    env |= {"SCIPY_ARRAY_API": "1"} if api else {}
+    """Make the calls of one column, and return what came of them."""
     with tempfile.TemporaryDirectory() as folder:
-        output = Path(folder) / "found.json"
-        command = [str(python), str(options.cases), "--column", column]
-        command += ["--output", str(output)]
-        command += [f"--coins={options.coins:g}"] if coins else []
-        command += [word for fork in options.fork for word in ("--fork", fork)]
-        done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise CheckError(f"the cases of {column} stop:\n{done.stderr[-3000:]}")
-        found: dict[str, Any] = json.loads(output.read_text())
-    if "unusable" in found:
-        raise MachineError(
-            f"{column} cannot be used by {python}: {found['unusable']}",
-            hint=f"name an environment with the library and the wheels of dist/: --python {column}=PATH",
-        )
-    return found
+        output = Path(folder) / "record.json"
+        arguments = ["--column", column, "--record", str(output)]
+        arguments += [f"--coins={options.coins if coins else 0:g}"]
+        arguments += [word for fork in options.fork for word in ("--fork", fork)]
+        done = run_pytest(options, python, *arguments, api=api)
+        unusable = done.returncode == USAGE_ERROR or "No module named pytest" in done.stderr
+        if unusable and not output.exists():
+            reason = done.stderr.strip().rpartition("\n")[2]
+            raise MachineError(
+                f"{python} cannot make the calls of {column}: {reason}",
+                hint="name an environment with the library, the wheels of dist/, pytest and "
+                f"array-api-strict: --python {column}=PATH",
+            )
+        # No call may be for the column: the record says so.
+        if done.returncode not in {0, 1, NO_TESTS}:
+            raise CheckError(f"the calls of {column} stop:\n{done.stdout[-3000:]}{done.stderr}")
+        record: dict[str, Any] = json.loads(output.read_text())
+        return record
+
+
+def check_bad_input(
+    options: argparse.Namespace, python: Path
+) -> tuple[dict[str, str], list[Failure]]:
+    """Run the tests of bad input; return the outcome of each, and the failures."""
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder) / "report.xml"
+        done = run_pytest(options, python, "-m", "not calls", f"--junitxml={report}")
+        if done.returncode not in {0, 1}:
+            raise CheckError(f"the bad input stops:\n{done.stdout[-3000:]}{done.stderr}")
+        results = outcomes(report)
+    failed = [test for test, outcome in results.items() if outcome == "failed"]
+    where = f"bad input, `{python} -m pytest {options.cases}` shows why"
+    return results, [Failure(where, test, "", "", "failed") for test in failed]
 
 
 def fails(where: str, row: dict[str, Any]) -> Failure:
@@ -103,7 +136,7 @@ def fails(where: str, row: dict[str, Any]) -> Failure:
 def check_numpy(
     options: argparse.Namespace, patched: Path, unpatched: Path
 ) -> tuple[dict[str, Any], list[Failure]]:
-    """Compare the results on NumPy with those of the unpatched releases; return those of the patched."""
+    """Compare the results on NumPy with the unpatched releases'; return those of the patched."""
     failures, found = [], {}
     for mode, api in (("plain", False), ("SCIPY_ARRAY_API=1", True)):
         CONSOLE.say(f"NumPy, {mode}")
@@ -172,11 +205,12 @@ def lines_of(known: dict[str, Any]) -> Iterator[str]:
     yield f"| function | {' | '.join(HEADINGS.values())} |"
     yield f"| --- |{' --- |' * len(HEADINGS)}"
     for function in functions:
+        name, comma, rest = function.partition(", ")
         cells = [
             known[c]["functions"].get(function, "not run") if c in known else "not run"
             for c in HEADINGS
         ]
-        yield f"| `{function.replace(', ', '`, ', 1)}{'' if ', ' in function else '`'} | {' | '.join(cells)} |"
+        yield f"| `{name}`{comma}{rest} | {' | '.join(cells)} |"
     yield ""
     for column, heading in HEADINGS.items():
         said = known.get(column, {}).get("versions", {})
@@ -196,7 +230,7 @@ def write_table(path: Path, known: dict[str, Any]) -> None:
 
 
 def outcomes(report: Path) -> dict[str, str]:
-    """Return the outcome of each test in a file that pytest wrote, by names that are the same in both environments."""
+    """Return the outcome of each test in pytest's file, by a name that fits both environments."""
     found: dict[str, str] = {}
     for test in ET.parse(report).iter("testcase"):
         name = f"{test.get('classname')}.{test.get('name')}".strip(".")
@@ -211,7 +245,7 @@ def outcomes(report: Path) -> dict[str, str]:
 
 
 def worse(new: dict[str, str], old: dict[str, str]) -> Iterator[tuple[str, str]]:
-    """Yield each test whose outcome is worse than it was, and why; one that is new has to pass or be skipped."""
+    """Yield each test whose outcome is worse, and why; a new one has to pass or be skipped."""
     # Parameters out of a set have other names in each process: of those, only the number counts.
     many, before = (Counter(t.partition("[")[0] for t in r) for r in (new, old))
     for test in sorted(new.keys() | old.keys()):
@@ -225,7 +259,7 @@ def worse(new: dict[str, str], old: dict[str, str]) -> Iterator[tuple[str, str]]
 def upstream_tests(
     options: argparse.Namespace, names: Sequence[str]
 ) -> tuple[dict[str, Any], list[Failure]]:
-    """Run upstream's tests of what each series touches, in both environments; a worse outcome is a failure."""
+    """Run upstream's tests of what each series touches; an outcome that is worse is a failure."""
     store = default_root()
     ours, theirs = (
         Project(folder / "forks.toml", Store(store), CONSOLE)
@@ -239,7 +273,8 @@ def upstream_tests(
             found = []
             variables, words = chosen, []
             if chosen and "cupy" not in options.xp:
-                # By "1" tests take every library that imports, as CuPy does without a GPU; scikit-learn wants just "1".
+                # By "1" tests take every library that imports, as CuPy does without a GPU;
+                # scikit-learn wants just "1".
                 words = ["-k", "not cupy-"]
                 if name == "scipy":
                     variables = {"SCIPY_ARRAY_API": '["numpy", "array_api_strict"]'}
@@ -288,7 +323,7 @@ def check(options: argparse.Namespace) -> tuple[dict[str, Any], list[Failure]]:
     known = json.loads(path.read_text()) if path and path.exists() else {}
     pythons = dict(pair.partition("=")[::2] for pair in options.python)
     patched, unpatched = (
-        folder.absolute() / ENVIRONMENT_LINK / "bin" / "python"
+        make_environment(folder.absolute(), gpu="cupy" in options.xp)
         for folder in (options.patched, options.unpatched)
     )
     numpy, failures = check_numpy(options, patched, unpatched)
@@ -301,7 +336,8 @@ def check(options: argparse.Namespace) -> tuple[dict[str, Any], list[Failure]]:
         for fork, made in numpy["versions"].items():
             if found["versions"].get(fork) != made:
                 raise ManifestError(
-                    f"--python {name}=…: {fork} there is {found['versions'].get(fork)}, in the environment {made}",
+                    f"--python {name}=…: {fork} there is {found['versions'].get(fork)}, "
+                    f"in the environment {made}",
                     hint="install the wheels of dist/ there",
                 )
         bad = [row for row in found["cases"] if row["verdict"] == "fails"]
@@ -319,7 +355,10 @@ def check(options: argparse.Namespace) -> tuple[dict[str, Any], list[Failure]]:
             for f in shown["numpy"]["functions"]
         ],
     )
-    facts: dict[str, Any] = {"columns": columns}
+    CONSOLE.say("bad input")
+    bad_input, broken = check_bad_input(options, patched)
+    failures += broken
+    facts: dict[str, Any] = {"columns": columns, "bad_input": bad_input}
     if options.tests:
         forks = options.fork or [
             path.parent.name
@@ -344,7 +383,7 @@ def main() -> None:
         action="append",
         default=[],
         metavar="XP=PATH",
-        help="Python of an environment with that library and the wheels of dist/",
+        help="Python with that library, the wheels of dist/, pytest and array-api-strict",
     )
     parser.add_argument("--coins", type=float, default=0.2, help="0 to leave them out")
     parser.add_argument("--tests", action="store_true", help="also upstream's tests")
@@ -352,9 +391,7 @@ def main() -> None:
     parser.add_argument("--table", type=Path, help="docs/reference/array-api.md")
     parser.add_argument("--patched", type=Path, default=ROOT, help=argparse.SUPPRESS)
     parser.add_argument("--unpatched", type=Path, required=True, metavar="FOLDER")
-    parser.add_argument(
-        "--cases", type=Path, default=ROOT / "scripts/fork_cases.py", metavar="FILE"
-    )
+    parser.add_argument("--cases", type=Path, default=ROOT / "tests/forks", metavar="FOLDER")
     options = parser.parse_args()
     if options.table and options.fork:
         parser.error("--table needs the cases of all forks, without --fork")
@@ -371,7 +408,8 @@ def main() -> None:
     except PatchwheelError as error:
         print(f"check-forks: {error}", file=sys.stderr)
         raise SystemExit(error.exit_code) from error
-    print(f"all is well: {sum(len(c['cases']) for c in facts['columns'])} cases")
+    count = sum(len(c["cases"]) for c in facts["columns"])
+    print(f"all is well: {count} calls, {len(facts['bad_input'])} of bad input")
 
 
 if __name__ == "__main__":

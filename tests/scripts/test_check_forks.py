@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,28 +20,9 @@ if TYPE_CHECKING:
     from tests.conftest import Stack
 
 ROOT = Path(__file__).parents[2]
+CASES = ROOT / "tests" / "forks"
 
 pytestmark = [pytest.mark.network, pytest.mark.xdist_group("forks")]
-
-# Stands in for fork_cases.py: only some of its cases, and one of them broken.
-BROKEN = """
-import dataclasses
-import functools
-import sys
-import fork_cases as f
-import numpy as np
-
-def change(function, call):
-    f.CASES[:] = [
-        dataclasses.replace(c, call=functools.partial(call, c.call)) if c is last else c
-        for same in [[c for c in f.CASES if c.function == function]]
-        for last in same[-1:]
-        for c in same
-    ]
-
-{change}
-f.main()
-"""
 
 
 @pytest.fixture(scope="module")
@@ -56,59 +39,139 @@ def projects(stack: Stack) -> tuple[Path, Path]:
     return stack.project, unpatched
 
 
-def check(projects: tuple[Path, Path], *arguments: str) -> subprocess.CompletedProcess[str]:
+def check(
+    stack: Stack, projects: tuple[Path, Path], *arguments: str
+) -> subprocess.CompletedProcess[str]:
     patched, unpatched = projects
     command = [sys.executable, str(ROOT / "scripts" / "check_forks.py")]
     command += ["--patched", str(patched), "--unpatched", str(unpatched), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=500)
+    env = {**os.environ, "PATCHWHEEL_STORE": str(stack.store)}
+    return subprocess.run(
+        command, env=env, capture_output=True, text=True, check=False, timeout=900
+    )
 
 
-def test_the_forks_pass(projects: tuple[Path, Path], tmp_path: Path) -> None:
-    table = tmp_path / "array-api.md"
+@pytest.fixture
+def cases(tmp_path: Path) -> Path:
+    """A copy of the cases, but of the test modules only the smallest."""
+    folder = tmp_path / "tests" / "forks"
+    others = shutil.ignore_patterns("test_s*.py", "test_coins.py", "__pycache__")
+    shutil.copytree(CASES, folder, ignore=others)
+    (folder.parent / "__init__.py").touch()
+    (tmp_path / "scripts").symlink_to(ROOT / "scripts")
+    return folder
+
+
+# How many cases of bad input each module has.
+BAD_INPUT = {"test_cupy": 6, "test_scipy": 697, "test_skimage": 475, "test_sklearn": 324}
+
+
+def test_the_forks_pass(stack: Stack, projects: tuple[Path, Path], tmp_path: Path) -> None:
+    table, facts = tmp_path / "array-api.md", tmp_path / "facts.json"
     document = (ROOT / "docs" / "reference" / "array-api.md").read_text()
     table.write_text(document)
-    done = check(projects, "--coins=0.1", "--table", str(table))
+    done = check(stack, projects, "--coins=0.1", "--table", str(table), "--json", str(facts))
     assert done.returncode == 0, done.stdout + done.stderr
     rows = re.findall(r"^\| `.*", table.read_text(), re.MULTILINE)
     recorded = re.findall(r"^\| `.*", document, re.MULTILINE)
     assert [r.split("|")[1:5] for r in rows] == [r.split("|")[1:5] for r in recorded]
-    facts = json.loads(table.with_suffix(".json").read_text())
-    assert {"numpy", "strict", "strict-device1"} <= facts.keys()
+    assert {"numpy", "strict", "strict-device1"} <= json.loads(
+        table.with_suffix(".json").read_text()
+    ).keys()
+    found = json.loads(facts.read_text())
+    assert [len(column["cases"]) for column in found["columns"]] == [786, 786, 786]
+    modules = Counter(re.findall(r"test_[a-z]+(?=\.)", " ".join(found["bad_input"])))
+    assert modules == BAD_INPUT
+    # Those that fail today, with the reason.
+    if not Path("/dev/nvidia0").exists():
+        assert Counter(found["bad_input"].values()) == {"passed": 1494, "skipped": 8}
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("module", "old", "new", "message"),
     [
         pytest.param(
-            "change('skimage.util.img_as_float', lambda old, a: a.to_numpy(old(a)))",
+            "test_skimage.py",
+            "util.img_as_float(a(image(dtype, shape)))",
+            "a.to_numpy(util.img_as_float(a(image(dtype, shape))))",
             r"strict, CPU: skimage\.util\.img_as_float \(dtype=float64.*\) \[scikit-image/0010\]: "
             r"result is numpy\.ndarray",
             id="silently converted",
         ),
         pytest.param(
-            "off = 'unpatched' not in sys.prefix and 'unpatched' not in sys.executable\n"
-            "change('sklearn.utils.check_symmetric', lambda old, a: old(a) * (1 + off * 2**-52))",
-            r"NumPy, plain: sklearn\.utils\.check_symmetric .* \[scikit-learn/0040\]: \w+, unpatched: \w+",
+            "test_sklearn.py",
+            "check_symmetric(a(matrix), raise_warning=False)",
+            "check_symmetric(a(matrix), raise_warning=False) "
+            "* (1 + (a.versions()['scikit-learn'] == 'PATCHED') * 2**-52)",
+            r"NumPy, plain: sklearn\.utils\.check_symmetric .* \[scikit-learn/0040\]: \w+, "
+            r"unpatched: \w+",
             id="one bit off",
         ),
         pytest.param(
-            "del f.CASES[1:]\nold = f.embed\n"
-            "def embed(a, known):\n"
-            "    found = a.to_numpy(old(a, known)).copy()\n"
-            "    found[:, 5] = known.vectors[:, known.k] / known.diagonal\n"
-            "    return a(found)\n"
-            "f.embed = embed",
+            "test_coins.py",
+            "    problems = known.wrong(",
+            "    embedding = column.to_numpy(embedding).copy()\n"
+            "    embedding[:, 5] = known.vectors[:, known.k] / known.diagonal\n"
+            "    embedding = column(embedding)\n"
+            "    problems = known.wrong(",
             r"labels of the coins \(scale=0.1\) .*an eigenvector is missed: angle 1\.6",
             id="missed eigenvector",
+        ),
+        pytest.param(
+            "test_cupy.py",
+            "match=NO_GPU_MATCH",
+            'match="no such message"',
+            r"bad input, .*test_cupy\.test_without_a_gpu\S*\[zeros\]: failed",
+            marks=pytest.mark.skipif(Path("/dev/nvidia0").exists(), reason="there is a GPU"),
+            id="bad input without its error",
         ),
     ],
 )
 def test_what_is_wrong_is_found_and_named(
-    projects: tuple[Path, Path], tmp_path: Path, change: str, said: str
+    stack: Stack,
+    projects: tuple[Path, Path],
+    cases: Path,
+    module: str,
+    old: str,
+    new: str,
+    message: str,
 ) -> None:
-    cases = tmp_path / "broken.py"
-    cases.write_text(BROKEN.replace("{change}", change))
-    coins = "0.1" if "embed" in change else "0"
-    done = check(projects, "--cases", str(cases), "--coins", coins)
+    [wheel] = (stack.project / "dist").glob("scikit_learn-*.whl")
+    text = (CASES / module).read_text()
+    assert old in text
+    new = new.replace("PATCHED", wheel.name.split("-")[1])
+    (cases / module).write_text(text.replace(old, new))
+    coins = "0.1" if "coins" in module else "0"
+    done = check(stack, projects, "--cases", str(cases), "--coins", coins)
+    assert done.returncode == 6, done.stderr
+    assert re.search(message, done.stdout), done.stdout
+
+
+def test_a_library_that_is_not_there_is_named(
+    stack: Stack, projects: tuple[Path, Path], cases: Path
+) -> None:
+    done = check(stack, projects, "--cases", str(cases), "--coins", "0", "--xp", "jax")
+    assert done.returncode == 7, done.stderr
+    assert "cannot make the calls of jax: ERROR: jax cannot be used: No module named 'jax'" in (
+        done.stderr
+    )
+    assert "--python jax=PATH" in done.stderr
+
+
+def test_a_python_without_pytest_is_named(
+    stack: Stack, projects: tuple[Path, Path], cases: Path
+) -> None:
+    python = f"strict={stack.environment / 'bin' / 'python'}"
+    done = check(stack, projects, "--cases", str(cases), "--coins", "0", "--python", python)
+    assert done.returncode == 7, done.stderr
+    assert "No module named pytest" in done.stderr
+
+
+def test_cases_that_do_not_import_stop_the_check(
+    stack: Stack, projects: tuple[Path, Path], cases: Path
+) -> None:
+    (cases / "test_broken.py").write_text("import no_such_module\n")
+    done = check(stack, projects, "--cases", str(cases), "--coins", "0")
     assert done.returncode == 6
-    assert re.search(said, done.stdout), done.stdout
+    assert "the calls of numpy stop" in done.stderr
+    assert "no_such_module" in done.stderr

@@ -215,19 +215,3 @@ else:
 def test_the_challenges_of_2022_are_answered_as_the_document_says(stack: Stack, name: str) -> None:
     python(stack, "-c", CHALLENGES[name], SCIPY_ARRAY_API="1")
     assert f"## {name[0].upper()}{name[1:]}" in (ROOT / "docs/array-api.md").read_text()
-
-
-def test_bad_input_is_refused_by_name(stack: Stack, tmp_path: Path) -> None:
-    sys.path.insert(0, str(SCRIPTS))
-    try:
-        from notebook import environment
-    finally:
-        sys.path.remove(str(SCRIPTS))
-    beside = environment(stack.environment, tmp_path / "beside", ["pytest"])
-    command = [str(beside), "-m", "pytest", "-q", "--noconftest", "-c"]
-    command += [os.devnull, "--rootdir", str(tmp_path), "-p", "no:cacheprovider"]
-    cases = Path(__file__).with_name("bad_input.py")
-    done = subprocess.run(
-        [*command, str(cases)], capture_output=True, text=True, check=False, timeout=500
-    )
-    assert done.returncode == 0, done.stdout[-5000:] + done.stderr

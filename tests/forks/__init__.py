@@ -1,0 +1,11 @@
+"""Calls of the patched functions on arrays of several libraries, in an environment of the forks.
+
+    .venv-forks/bin/python -m pytest tests/forks [--column torch]
+
+needs pytest and array-api-strict there. `nox -s check-forks` also compares with unpatched releases.
+"""
+
+import os
+
+# SciPy and scikit-learn read it when they are imported. Empty is off, which check-forks asks for.
+os.environ.setdefault("SCIPY_ARRAY_API", "1")

@@ -1,0 +1,64 @@
+"""Calls of what CuPy's series changes, and that its arrays compute nothing without a GPU."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import cupy
+import cupyx.scipy.sparse
+import numpy as np
+import pytest
+import scipy.sparse as sp
+
+from tests.forks.columns import NO_GPU, NO_GPU_MATCH, OWN, TWO_COMPONENTS, host_cupy, host_cupyx
+from tests.forks.verdicts import calls, each, no_gpu
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.forks.verdicts import Compare
+
+ONLY = frozenset({"cupy"})
+
+
+@calls("cupy.ndarray.__array_namespace__", "cupy/0020", only=ONLY)
+def test_namespace(compare: Compare) -> None:
+    compare(lambda a: a(np.ones(3)).__array_namespace__() is a.xp)
+
+
+@calls("cupyx.scipy.sparse.*.todia", "cupy/0010", only=ONLY)
+@each(kind=["coo", "csr", "csc"], n=[1, 9, 40])
+def test_todia(compare: Compare, kind: str, n: int) -> None:
+    band = sp.diags_array([1.0, 2, 3], offsets=[-1, 0, 2], shape=(n, n))
+    compare(lambda a: a.sparse(band.asformat(kind)).todia())
+
+
+@no_gpu
+@pytest.mark.parametrize(
+    "call",
+    [
+        pytest.param(lambda: cupy.zeros(3), id="zeros"),
+        pytest.param(lambda: cupy.asarray(np.ones(3)), id="asarray"),
+        pytest.param(lambda: host_cupy(np.ones(3)) + 1, id="add"),
+        pytest.param(lambda: host_cupy(np.ones(3)).get(), id="get"),
+        pytest.param(lambda: host_cupyx(TWO_COMPONENTS).todia(), id="todia"),
+    ],
+)
+def test_without_a_gpu_whatever_computes_raises(call: Callable[[], Any]) -> None:
+    # What raises nothing in a test of bad input has computed nothing.
+    with pytest.raises(NO_GPU, match=NO_GPU_MATCH):
+        call()
+
+
+@no_gpu
+def test_nothing_is_converted_implicitly() -> None:
+    x, index = host_cupy(np.ones(3)), np.arange(3)
+    assert x.__array_namespace__() is cupy
+    with pytest.raises(TypeError, match="Implicit conversion to a NumPy array"):
+        np.asarray(x)
+    with pytest.raises(ValueError, match="must be 1-D"):
+        cupyx.scipy.sparse.coo_matrix((np.ones(3), (index, index)))
+    strict = OWN["cpu"]
+    places = (strict(index), strict(index))
+    with pytest.raises(ValueError, match="must be 1-D"):
+        cupyx.scipy.sparse.coo_matrix((strict(np.ones(3)), places), shape=(3, 3))

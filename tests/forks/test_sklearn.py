@@ -1,0 +1,550 @@
+"""Calls of scikit-learn's patched functions."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import array_api_strict
+import cupyx.scipy.sparse
+import numpy as np
+import pytest
+import scipy.sparse as sp
+from sklearn.cluster import KMeans, SpectralClustering, k_means, spectral_clustering
+from sklearn.cluster._spectral import cluster_qr, discretize
+from sklearn.feature_extraction.image import grid_to_graph, img_to_graph
+from sklearn.manifold import spectral_embedding
+from sklearn.utils import as_float_array, check_array, check_symmetric
+
+from tests.forks.columns import (
+    DATA,
+    DTYPES,
+    FLOATS,
+    IMAGE,
+    KINDS,
+    OWN,
+    TWO_COMPONENTS,
+    graph,
+    image,
+)
+from tests.forks.verdicts import (
+    CUDA_ERROR,
+    OTHERS,
+    SAME,
+    Gives,
+    Raises,
+    Same,
+    calls,
+    each,
+    fails_today,
+    given,
+    grid,
+    inputs,
+    mixtures,
+    only,
+    own,
+    strict,
+    table,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.forks.columns import Column
+    from tests.forks.verdicts import Compare, Given
+
+    Shape = tuple[int, ...]
+
+parametrize = pytest.mark.parametrize
+SPARSE = frozenset({"numpy", "cupy"})
+NOT_CUPY = OTHERS - {"cupy"}
+DENSE = {"return_as": np.ndarray}
+
+
+def blobs(dtype: str = "float64", n: int = 40, columns: int = 4) -> np.ndarray:
+    """Return rows in four groups."""
+    rng = np.random.default_rng(n)
+    centres = 6 * np.eye(4, columns)[rng.integers(0, 4, n)]
+    return (centres + rng.normal(scale=0.4, size=(n, columns))).astype(dtype)
+
+
+def to_numpy(array: Any) -> np.ndarray:
+    """Return an array of NumPy or array-api-strict, and nothing else, as NumPy's."""
+    if isinstance(array, np.ndarray):
+        return array
+    assert type(array) is type(OWN["cpu"](0))
+    return OWN["cpu"].to_numpy(array)
+
+
+# check_array, as_float_array, check_symmetric
+
+ASKED: dict[str, Any] = {
+    "numeric": "numeric",
+    "float64": np.float64,
+    "list": [np.float64, np.float32],
+}
+
+
+@calls("sklearn.utils.check_array", "scikit-learn/0010")
+@each(dtype=["int32", "int64", *FLOATS], asked=list(ASKED), bad=[None, "nan", "empty", "1-D"])
+def test_check_array(compare: Compare, dtype: str, asked: str, bad: str | None) -> None:
+    rows = blobs(dtype)
+    if bad == "nan" and dtype.startswith("float"):
+        rows[3, 1] = np.nan
+    elif bad == "empty":
+        rows = rows[:0]
+    elif bad == "1-D":
+        rows = rows[0]
+    compare(lambda a: check_array(a(rows), dtype=ASKED[asked]))
+
+
+@calls("sklearn.utils.as_float_array", "scikit-learn/0010", only=frozenset({"numpy"}))
+@each(dtype=DTYPES)
+def test_as_float_array(compare: Compare, dtype: str) -> None:
+    compare(lambda a: as_float_array(a(image(dtype))))
+
+
+@calls("sklearn.utils.as_float_array", "scikit-learn/0010")
+@each(kind=DTYPES)
+def test_as_float_array_of_what_is_not_numpys_gives_float64(compare: Compare, kind: str) -> None:
+    pixels = image(kind)
+    compare(lambda a: as_float_array(pixels.tolist() if a.name == "numpy" else a(pixels)))
+
+
+@calls("sklearn.utils.check_symmetric", "scikit-learn/0040")
+@each(dtype=FLOATS, off=[0, 1])
+def test_check_symmetric(compare: Compare, dtype: str, off: float) -> None:
+    matrix = graph(12, dtype)
+    matrix[0, 3] += off
+    compare(lambda a: check_symmetric(a(matrix), raise_warning=False))
+
+
+@calls("sklearn.utils.check_array, check_symmetric, sparse", "scikit-learn/0040", only=SPARSE)
+@each(kind=["csr", "coo"])
+def test_checks_of_sparse(compare: Compare, kind: str) -> None:
+    def call(a: Column) -> Any:
+        matrix = a.sparse(sp.coo_array(graph(20)).asformat(kind))
+        checked = check_array(matrix, accept_sparse=["csr", "coo"], dtype=np.float32)
+        return checked, check_symmetric(matrix)
+
+    compare(call)
+
+
+SHAPES = {
+    "0d": own(Raises(ValueError, "Expected 2D array, got scalar array")),
+    "1d": own(Raises(ValueError, "Expected 2D array, got 1D array")),
+    "3d": own(Raises(ValueError, "Found array with dim 3")),
+    "4d": own(Raises(ValueError, "Found array with dim 4")),
+    "empty": own(Raises(ValueError, "Found array with 0 sample")),
+    "nan": own(Raises(ValueError, "Input contains NaN")),
+    "complex": {},
+}
+SPARSE_PASSED = Raises(TypeError, "Sparse data was passed")
+COMPLEX = own(Raises(ValueError, "Complex data not supported"))
+CHECKED = [
+    *table(DATA, own(SAME), SHAPES),
+    *given("image", IMAGE, only(CUDA_ERROR, "cupy")),
+    *given("sparse", TWO_COMPONENTS, only(SPARSE_PASSED, "scipy", "cupyx")),
+]
+PASS = fails_today("scikit-learn: complex arrays pass if no dtype is asked for")
+
+
+@inputs(CHECKED, given("complex", DATA["complex"], COMPLEX, PASS))
+def test_what_is_checked(given: Given) -> None:
+    given.check(lambda make, data: check_array(make(data)))
+
+
+@inputs(CHECKED, given("complex", DATA["complex"], COMPLEX))
+def test_what_is_checked_and_made_float(given: Given) -> None:
+    given.check(lambda make, data: check_array(make(data), dtype=np.float64))
+
+
+@inputs(given("coo", TWO_COMPONENTS, only(CUDA_ERROR, "cupyx")))
+def test_what_is_checked_as_sparse(given: Given) -> None:
+    given.check(lambda make, data: check_array(make(data), accept_sparse="coo"))
+
+
+NO_DTYPE = Raises(TypeError, "dtype=.* has no equivalent in the namespace")
+NOT_DTYPE = Raises(TypeError, "Cannot interpret .* as a data type")
+
+
+@inputs(
+    table({"object": object, "U3": "U3", "longdouble": np.longdouble}, strict(NO_DTYPE)),
+    given("strict", array_api_strict.float32, only(NOT_DTYPE, "np", "cupy")),
+)
+def test_check_array_refuses_dtypes_of_other_libraries(given: Given) -> None:
+    given.check(lambda make, dtype: check_array(make(IMAGE), dtype=dtype))
+
+
+# Graphs of images
+
+
+@calls("sklearn.feature_extraction.image.img_to_graph, dense", "scikit-learn/0030")
+@each(dtype=["uint8", *FLOATS], shape=[(6, 7), (4, 3, 5)], masked=[False, True])
+def test_img_to_graph(compare: Compare, dtype: str, shape: Shape, *, masked: bool) -> None:
+    mask = image("float64", shape) > -0.5
+
+    def call(a: Column) -> Any:
+        options = {"mask": a(mask)} if masked else {}
+        return img_to_graph(a(image(dtype, shape)), **DENSE, **options)
+
+    compare(call)
+
+
+@calls("sklearn.feature_extraction.image.img_to_graph, dense", "scikit-learn/0030")
+@each(dtype=FLOATS, shape=[(1, 5), (5, 1)])
+def test_img_to_graph_of_a_line(compare: Compare, dtype: str, shape: Shape) -> None:
+    compare(lambda a: img_to_graph(a(image(dtype, shape)), **DENSE))
+
+
+@calls(
+    "sklearn.feature_extraction.image.img_to_graph, sparse",
+    "scikit-learn/0030",
+    "scipy/0010",
+    refuses=NOT_CUPY,
+)
+@each(dtype=["uint8", *FLOATS], shape=[(6, 7), (4, 3, 5)])
+def test_img_to_sparse_graph(compare: Compare, dtype: str, shape: Shape) -> None:
+    compare(lambda a: img_to_graph(a(image(dtype, shape))))
+
+
+@calls("sklearn.feature_extraction.image.grid_to_graph, dense", "scikit-learn/0030")
+@each(shape=[(6, 7), (4, 3, 5)], dtype=["int64", *FLOATS])
+def test_grid_to_graph(compare: Compare, shape: Shape, dtype: str) -> None:
+    mask = image("float64", shape) > -0.5
+    compare(lambda a: grid_to_graph(*shape, mask=a(mask), dtype=getattr(a.xp, dtype), **DENSE))
+
+
+NO_SPARSE = Raises(TypeError, "There are no sparse arrays for the arrays of")
+NOT_ARRAY = Raises(ValueError, "The 'img' parameter of img_to_graph must be an array-li")
+MASK = Raises(ValueError, "The 'mask' parameter of .* must be None or an array-like")
+SIZE = strict(Raises(ValueError, "mask has 9 elements, expected 42"))
+NO_SLICE = "scikit-learn: a slice that array-api-strict doesn't take of an empty axis"
+NO_NDIM = "scikit-learn: no check of ndim; a wrong graph of PyTorch and CuPy images"
+NAN_MASK = "scikit-learn: a mask of floats passes, NaN is True"
+
+
+@inputs(
+    table(
+        DATA,
+        strict(SAME),
+        {"bool": own(Raises(TypeError, "boolean|numeric")), "empty": {}, "4d": {}},
+    ),
+    given("empty", DATA["empty"], own(SAME), fails_today(NO_SLICE, IndexError)),
+    given(
+        "4d",
+        DATA["4d"],
+        own(Raises(ValueError, "values|dim")),
+        fails_today(NO_NDIM, IndexError),
+    ),
+    given("image", IMAGE, only(CUDA_ERROR, "cupy")),
+    given("sparse", TWO_COMPONENTS, only(NOT_ARRAY, "scipy", "cupyx")),
+)
+def test_what_has_a_graph(given: Given) -> None:
+    given.check(lambda make, data: img_to_graph(make(data), **DENSE))
+
+
+@parametrize("return_as", [sp.coo_array, sp.csr_matrix, cupyx.scipy.sparse.coo_matrix, list])
+@inputs(given("image", IMAGE, strict(NO_SPARSE)))
+def test_img_to_graph_without_sparse_arrays(given: Given, return_as: Any) -> None:
+    given.check(lambda make, data: img_to_graph(make(data), return_as=return_as))
+
+
+@inputs(given("U3", IMAGE, strict(Raises(TypeError, "dtype='U3' has no equivalent"))))
+def test_img_to_graph_of_no_dtype(given: Given) -> None:
+    given.check(lambda make, data: img_to_graph(make(data), dtype="U3", **DENSE))
+
+
+@parametrize(("of", "kind"), mixtures((*OWN, "cupy"), (*OWN, "cupy")))
+def test_img_to_graph_refuses_a_mask_of_another_device(of: str, kind: str) -> None:
+    # scikit-learn's own error, with the devices of all arguments.
+    with pytest.raises(ValueError, match="Input arrays use different devices"):
+        img_to_graph(KINDS[of](IMAGE), mask=KINDS[kind](IMAGE > 0.3), **DENSE)
+
+
+@parametrize(("of", "kind"), mixtures((*OWN, "cupy"), ("scipy", "cupyx")))
+def test_img_to_graph_refuses_a_sparse_mask(of: str, kind: str) -> None:
+    with pytest.raises(ValueError, match=f"(?s){MASK.match}"):
+        img_to_graph(KINDS[of](TWO_COMPONENTS), mask=KINDS[kind](TWO_COMPONENTS > 1), **DENSE)
+
+
+@inputs(
+    given("none_left", np.zeros((6, 7), dtype=bool), strict(SAME)),
+    given(
+        "size",
+        np.ones((3, 3), dtype=bool),
+        SIZE | {"np": Raises(IndexError, "boolean index did not match")},
+    ),
+    given(
+        "nan",
+        np.where(IMAGE > 0.3, np.nan, 0),
+        own(Raises((IndexError, TypeError, ValueError), "mask|integer|boolean")),
+        fails_today(NAN_MASK),
+    ),
+)
+def test_masks_of_img_to_graph(given: Given) -> None:
+    given.check(lambda make, data: img_to_graph(make(IMAGE), mask=make(data), **DENSE))
+
+
+@inputs(
+    given("bool", IMAGE > 0.3, strict(SAME) | only(CUDA_ERROR, "cupy")),
+    given("int", (IMAGE > 0.3).astype(int), strict(SAME)),
+    given("none_left", np.zeros((6, 7), dtype=bool), strict(SAME)),
+    given("size", np.ones((3, 3), dtype=bool), SIZE),
+    given("sparse", TWO_COMPONENTS, only(MASK, "scipy", "cupyx")),
+)
+def test_masks_of_grid_to_graph(given: Given) -> None:
+    given.check(lambda make, data: grid_to_graph(6, 7, mask=make(data), **DENSE))
+
+
+@inputs(given("mask", IMAGE > 0.3, strict(NO_SPARSE)))
+def test_grid_to_graph_without_sparse_arrays(given: Given) -> None:
+    given.check(lambda make, data: grid_to_graph(6, 7, mask=make(data)))
+
+
+@inputs(
+    given("n_x", 6, own(Raises(ValueError, "The 'n_x' parameter of grid_to_graph must be an int")))
+)
+def test_grid_to_graph_refuses_an_array_for_an_integer(given: Given) -> None:
+    given.check(lambda make, data: grid_to_graph(make(data), 7))
+
+
+# spectral_embedding
+
+
+@calls("sklearn.manifold.spectral_embedding", "scikit-learn/0050", rtol=1e-4)
+@each(n=[12, 60], options=grid(norm_laplacian=[False, True], drop_first=[False, True]))
+def test_spectral_embedding(compare: Compare, n: int, options: dict[str, Any]) -> None:
+    more = {"n_components": 3, "eigen_tol": 1e-9, "random_state": 0}
+    # The sign is that of the largest entry, of which there can be two.
+    compare(lambda a: a.xp.abs(spectral_embedding(a(graph(n)), **more, **options)))
+
+
+RNG = np.random.default_rng(0)
+AFFINITY = RNG.random((40, 40))
+AFFINITY += AFFINITY.T
+np.fill_diagonal(AFFINITY, 0)
+DISCONNECTED = AFFINITY.copy()
+DISCONNECTED[:20, 20:] = DISCONNECTED[20:, :20] = 0
+DIAGONAL = np.eye(40) > 0
+CLOSE = Same(1e-3)
+TWO_D_SQUARE = Raises(ValueError, "array must be 2-dimensional and square")
+
+
+def embed(adjacency: Any, n_components: Any = 3, **options: Any) -> Any:
+    return spectral_embedding(adjacency, n_components=n_components, random_state=0, **options)
+
+
+def floats_embedded(data: np.ndarray) -> dict[str, Any]:
+    """NumPy has no Laplacian of these dtypes, others are converted to floating point numbers."""
+
+    def check(embedding: Any) -> None:
+        reference = embed(data.astype(float))
+        np.testing.assert_allclose(to_numpy(embedding), reference, atol=1e-3)
+
+    return strict(Gives(check)) | {"np": Raises(TypeError, "Cannot cast ufunc")}
+
+
+# Not (AFFINITY > 0): the embedding of a complete graph can have any basis.
+BOOLS, BYTES = AFFINITY > 1, (AFFINITY * 3).astype(np.uint8)
+
+
+def bad(message: str) -> dict[str, Any]:
+    other = Raises(ValueError, "NaN|infinity|Complex|0 sample")
+    return strict(Raises(ValueError, message)) | {"scipy": other}
+
+
+@inputs(
+    table(
+        {
+            "connected": AFFINITY,
+            "int": (AFFINITY * 10).astype(int),
+            "negative_some": AFFINITY - 0.5,
+            "not_symmetric": np.triu(AFFINITY),
+            "few_nodes": AFFINITY[:5, :5],
+        },
+        strict(CLOSE),
+    ),
+    given("bool", BOOLS, floats_embedded(BOOLS)),
+    given("uint8", BYTES, floats_embedded(BYTES)),
+    given("negative", -AFFINITY, bad("NaN|Linearly dependent initial")),
+    given("nan", np.where(DIAGONAL, np.nan, AFFINITY), bad("Input contains NaN")),
+    given("inf", np.where(DIAGONAL, np.inf, AFFINITY), bad("Input contains infinity")),
+    given(
+        "nan_off_diagonal",
+        np.where(np.eye(40, k=1) > 0, np.nan, AFFINITY),
+        bad("Input contains NaN"),
+    ),
+    given("complex", AFFINITY * 1j, bad("Complex data not supported")),
+    given("empty", np.zeros((0, 0)), bad("Found array with 0 sample")),
+    table({k: DATA[k] for k in ("1d", "3d", "4d")}, own(TWO_D_SQUARE, "cupy")),
+    given("not_square", IMAGE, own(TWO_D_SQUARE, "cupy", "scipy", "cupyx")),
+    given("affinity", AFFINITY, only(CUDA_ERROR, "cupy", "cupyx")),
+    given("one_node", np.ones((1, 1)), own(SAME)),
+)
+def test_what_is_embedded(given: Given) -> None:
+    given.check(lambda make, data: embed(make(data)))
+
+
+@inputs(given("few", AFFINITY[:8, :8], own(CLOSE)))
+def test_more_components_than_nodes(given: Given) -> None:
+    given.check(lambda make, data: embed(make(data), n_components=12))
+
+
+@inputs(given("3", 3, own(Raises(ValueError, "The 'n_components' parameter of"))))
+def test_spectral_embedding_refuses_an_array_for_an_integer(given: Given) -> None:
+    given.check(lambda make, data: embed(AFFINITY, n_components=make(data)))
+
+
+@parametrize("solver", ["arpack", "amg"])
+@parametrize("kind", ["cpu", "device1"])
+def test_other_solvers_refuse_other_arrays(kind: str, solver: str) -> None:
+    with pytest.raises(TypeError, match=f"eigen_solver='{solver}' works on NumPy"):
+        embed(KINDS[kind](AFFINITY), eigen_solver=solver)
+
+
+@parametrize("kind", ["cpu", "device1"])
+def test_the_first_vectors_tell_two_components_apart_and_a_warning_does(kind: str) -> None:
+    def projector(embedding: Any) -> np.ndarray:
+        # The subspace: in it, a degenerate eigenvector can be any.
+        q, _ = np.linalg.qr(to_numpy(embedding))
+        return q @ q.T
+
+    with pytest.warns(UserWarning, match="Graph is not fully connected"):
+        expected = embed(DISCONNECTED, n_components=2, drop_first=False)
+    with pytest.warns(UserWarning, match="Graph is not fully connected"):
+        actual = embed(OWN[kind](DISCONNECTED), n_components=2, drop_first=False)
+    assert type(actual) is type(OWN[kind](0))
+    assert OWN[kind].mismatch(actual) is None
+    np.testing.assert_allclose(projector(actual), projector(expected), atol=1e-4)
+
+
+# Labels
+
+
+@calls("sklearn.cluster.cluster_qr", "scikit-learn/0020")
+@each(dtype=FLOATS, n=[9, 40, 300])
+def test_cluster_qr(compare: Compare, dtype: str, n: int) -> None:
+    compare(lambda a: cluster_qr(a(blobs(dtype, n))))
+
+
+@calls("sklearn.cluster.discretize", "scikit-learn/0020")
+@each(dtype=FLOATS, n=[40, 300], seed=[0, 1])
+def test_discretize(compare: Compare, dtype: str, n: int, seed: int) -> None:
+    compare(lambda a: discretize(a(blobs(dtype, n)), random_state=seed))
+
+
+@calls("sklearn.cluster.k_means", "scikit-learn/0060", rtol=1e-4)
+@each(dtype=FLOATS, n=[40, 300], init=["k-means++", "random"], weighted=[False, True])
+def test_k_means(compare: Compare, dtype: str, n: int, init: str, *, weighted: bool) -> None:
+    weights = np.linspace(0.5, 2, n).astype(dtype)
+
+    def call(a: Column) -> Any:
+        options = {"init": init, "sample_weight": a(weights) if weighted else None}
+        return k_means(a(blobs(dtype, n)), 4, n_init=2, random_state=0, **options)[:2]
+
+    compare(call)
+
+
+@calls("sklearn.cluster.KMeans", "scikit-learn/0060", rtol=1e-4)
+@each(method=["predict", "transform", "fit_predict"])
+def test_kmeans_estimator(compare: Compare, method: str) -> None:
+    def call(a: Column) -> Any:
+        data = a(blobs())
+        return getattr(KMeans(4, n_init=1, random_state=0).fit(data), method)(data)
+
+    compare(call)
+
+
+@calls("sklearn.cluster.spectral_clustering", "scikit-learn/0070")
+@each(options=grid(assign_labels=["kmeans", "discretize", "cluster_qr"]), n=[30, 60])
+def test_spectral_clustering(compare: Compare, n: int, options: dict[str, Any]) -> None:
+    compare(lambda a: spectral_clustering(a(graph(n)), n_clusters=3, random_state=0, **options))
+
+
+@calls("sklearn.cluster.SpectralClustering", "scikit-learn/0070")
+@each(affinity=["rbf", "precomputed"])
+def test_spectral_clustering_estimator(compare: Compare, affinity: str) -> None:
+    data = graph(40) if affinity == "precomputed" else blobs()
+    options = {"affinity": affinity, "random_state": 0, "gamma": 0.1}
+    compare(lambda a: SpectralClustering(3, **options).fit(a(data)).labels_)
+
+
+VECTORS = np.linalg.qr(RNG.standard_normal((30, 3)))[0]
+LABELS: dict[str, Callable[[Any], Any]] = {
+    "discretize": lambda vectors: discretize(vectors, random_state=0),
+    "cluster_qr": cluster_qr,
+}
+CONVERGE = Raises(np.linalg.LinAlgError, "SVD did not converge")
+EXPECTED_2D = Raises(ValueError, "Expected 2D array")
+# The base class of LinAlgError.
+NOT_FINITE = {"np": Raises(ValueError, "SVD|NaN")}
+
+
+@parametrize("function", LABELS)
+@inputs(
+    table(
+        {
+            "float": VECTORS,
+            "int": np.arange(12).reshape(6, 2) % 5,
+            # No two pivots and no two clusters are equally good for a row: rounding would decide.
+            "uint8": np.arange(12, dtype=np.uint8).reshape(6, 2) ** 2 % 19,
+            "negative": -np.abs(VECTORS),
+            "one": np.ones((1, 1)),
+        },
+        strict(SAME),
+    ),
+    table({"0d": DATA["0d"], "1d": DATA["1d"]}, strict(EXPECTED_2D)),
+    given("3d", DATA["3d"], strict(Raises(ValueError, "Found array with dim 3"))),
+    given("empty", DATA["empty"], strict(Raises(ValueError, "Found array with 0 sample"))),
+    given(
+        "no_columns",
+        np.zeros((5, 0)),
+        strict(Raises(ValueError, "Found array with 0 feature")),
+    ),
+    given(
+        "nan",
+        DATA["nan"],
+        strict(Raises(ValueError, "Input vectors contains NaN")) | NOT_FINITE,
+    ),
+    given(
+        "inf",
+        np.full((6, 2), np.inf),
+        strict(Raises(ValueError, "Input vectors contains infinity")) | NOT_FINITE,
+    ),
+    given("complex", DATA["complex"], strict(Raises(ValueError, "Complex data not supp"))),
+    given("vectors", VECTORS, only(CUDA_ERROR, "cupy")),
+    given(
+        "sparse",
+        TWO_COMPONENTS,
+        {
+            "cupyx": Raises(TypeError, "Sparse data was passed for vectors"),
+            "scipy": Raises(ValueError, "shape mismatch|at least a 2-D"),
+        },
+    ),
+)
+def test_what_is_labelled(given: Given, function: str) -> None:
+    given.check(lambda make, data: LABELS[function](make(data)))
+
+
+BOOL, ZERO, WIDE = np.eye(6, 3) > 0, np.zeros((6, 2)), RNG.random((2, 5))
+
+
+@inputs(table({"bool": BOOL, "zero": ZERO}, strict(CONVERGE)), given("wide", WIDE, strict(SAME)))
+def test_discretize_of_degenerate_vectors(given: Given) -> None:
+    given.check(lambda make, data: discretize(make(data), random_state=0))
+
+
+def in_one_cluster(labels: Any) -> bool:
+    # The numbers of clusters are arbitrary where the data are degenerate.
+    found = to_numpy(labels)
+    return bool(np.equal.outer(found, found).tolist() == np.ones((6, 6)).tolist())
+
+
+@inputs(
+    table({"bool": BOOL, "zero": ZERO}, strict(SAME)),
+    # More clusters than pixels.
+    given("wide", WIDE, strict(Raises(ValueError, "matmul|not aligned"))),
+    given("rank_1", np.ones((6, 3)), strict(Same(of=in_one_cluster))),
+)
+def test_cluster_qr_of_degenerate_vectors(given: Given) -> None:
+    given.check(lambda make, data: cluster_qr(make(data)))
