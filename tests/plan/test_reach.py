@@ -1,18 +1,14 @@
-"""Compare what a plan says that a change reaches with the truth: the files that each step of a real build opens.
+"""What a plan says that a change reaches contains the files that each step of a real build opens.
 
-The pin is built once under strace, with compilers that only preprocess (what they open is the same), ten times faster
-than a compile. Then, for each fork, seeded single-file mutations are planned like any change, one for each kind of file
-and more up to `--count`; what the plan builds must contain what opened the file. Beside that, the reach of every output
-is compared with all files that its steps opened. `--write` puts the first mutations that can change a compiled file into
-the open work tree of the fork, for `patchwheel verify FORK --from-source --dev`, which compares two full compiles.
-It needs strace, and takes minutes.
+The pin of each fork is built once under strace, with compilers that only preprocess: what they open
+is the same, and a compile takes ten times as long. It needs strace, and takes minutes a fork.
 """
 
 from __future__ import annotations
 
-import argparse
 import codecs
 import json
+import logging
 import os
 import random
 import re
@@ -20,8 +16,10 @@ import shutil
 import subprocess
 from collections import defaultdict
 from dataclasses import dataclass, field, replace
-from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, NamedTuple
+
+import pytest
 
 from patchwheel.build.backend import rename_project
 from patchwheel.build.configure import configure
@@ -34,11 +32,11 @@ from patchwheel.plan.plan import Planner
 from patchwheel.plan.trace import trace_changes
 from patchwheel.project import Project
 from patchwheel.series.patched import patched_tree
-from patchwheel.source.fetch import fetch_source
 from patchwheel.wheel.build import build_needs
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+    from pathlib import Path
 
     from patchwheel.build.backend import BuildSession
     from patchwheel.build.configure import Configured
@@ -47,16 +45,20 @@ if TYPE_CHECKING:
     from patchwheel.plan.plan import Plan
     from patchwheel.series.apply import PatchedTree
     from patchwheel.wheel.make import BuiltWheel
+    from tests.conftest import Stack
 
-ROOT = Path(__file__).resolve().parent.parent
+pytestmark = [pytest.mark.network, pytest.mark.heavy, pytest.mark.xdist_group("forks")]
+
+LOG = logging.getLogger(__name__)
 KINDS = ("py", "pyx", "pxd", "pxi", "c", "cpp", "h", "hpp", "in", "build")
+# A built output is made of a source at least, and itself.
 SOME = 2
 STRACE = (
     *("strace", "-f", "--seccomp-bpf", "-qq", "-y", "-z", "-s", "1000000"),
     *("-e", "trace=open,openat,execve,clone,clone3,fork,vfork", "-e", "signal=none"),
 )
-# Stands for gcc, g++ and gfortran: preprocesses what it shall compile, and opens what it shall link. Fortran, of which
-# there is little, is compiled: its includes are not the preprocessor's.
+# Stands for gcc, g++ and gfortran: preprocesses what it shall compile, and opens what it shall
+# link. Fortran, of which there is little, is compiled: its includes are not the preprocessor's.
 COMPILER = """#!/bin/sh
 name=${0##*/}; real=$(PATH=${PATH#*:} command -v "$name"); out=; next=; compile=
 for word; do
@@ -82,12 +84,21 @@ CUPY = (
     *("-E", "CUPY_CUFFT_STATIC=False,CUPY_USE_CUDA_PYTHON=False"),
     *("-E", "CUPY_CUDA_VERSION=13020,CUPY_HIP_VERSION=0,CUPY_CYTHON_VERSION=3.2.4"),
 )
-# What outputs depend on only through CUPY_CACHE_KEY: the reach of one configuration does not have it, a plan does.
-KEYED: dict[str, set[str]] = {}
 CALL = re.compile(r"(\d+) +(\w+)\((.*)\) += (\d+)(?:<(.*)>)?$")
 RESUMED = re.compile(r"(\d+) +<\.\.\. (\w+) resumed>.*= (\d+)(?:<(.*)>)?$")
 # The call may be cut in two by what another process does meanwhile.
 SHELL = re.compile(r'(\d+) +execve\("(?:/bin/)?sh", \["(?:/bin/)?sh", "-c", "(.*)"\], ')
+
+
+class Truth(NamedTuple):
+    """By built output, the source files that its steps opened, and those that only key it.
+
+    Two of CuPy's modules depend on all of its headers through CUPY_CACHE_KEY, a macro: the reach of
+    one configuration does not have them, a plan does.
+    """
+
+    opened: dict[str, frozenset[str]]
+    keyed: dict[str, frozenset[str]]
 
 
 @dataclass
@@ -144,7 +155,7 @@ def traced(session: BuildSession, words: Sequence[str | Path], *, cwd: Path) -> 
     return Opened.read(log)
 
 
-def truth_of_meson(session: BuildSession, configured: Configured) -> dict[str, frozenset[str]]:
+def truth_of_meson(session: BuildSession, configured: Configured) -> Truth:
     """Return the source files that each built output was made from, by what its steps opened."""
     build_dir = session.build_dir
     folder = build_dir.work / "meson"
@@ -167,9 +178,9 @@ def truth_of_meson(session: BuildSession, configured: Configured) -> dict[str, f
         for output, source in configured.observed.outputs.items()
         if source.startswith(MADE) and source in same
     }
-    if empty := [output for output, files in truth.items() if len(files) < SOME]:
-        raise SystemExit(f"nothing is known to have opened sources of {empty}")
-    return truth
+    empty = [output for output, files in truth.items() if len(files) < SOME]
+    assert not empty, "nothing is known to have opened their sources"
+    return Truth(truth, {})
 
 
 def _place(path: str, build: Path, session: BuildSession) -> str | None:
@@ -190,9 +201,9 @@ def closure(origin: str, steps: Mapping[str, set[str]]) -> frozenset[str]:
     return frozenset(seen)
 
 
-def truth_of_setuptools(session: BuildSession, configured: Configured) -> dict[str, frozenset[str]]:
+def truth_of_setuptools(session: BuildSession, configured: Configured) -> Truth:
     """Run Cython and the preprocessor for each extension module as CuPy's build would."""
-    found = {}
+    truth = Truth({}, {})
     script = "import sysconfig; print(sysconfig.get_path('include'))"
     python = subprocess.check_output([session.python, "-c", script], text=True)
     for edge in configured.edges:
@@ -220,9 +231,9 @@ def truth_of_setuptools(session: BuildSession, configured: Configured) -> dict[s
             folder = session.source / "cupy" / "_core" / "include"
             all_files = (path for path in folder.rglob("*") if path.is_file())
             keyed = {str(path.relative_to(session.source)) for path in all_files}
-            KEYED[edge.outputs[0].removeprefix(MADE)] = keyed - inside
-        found[edge.outputs[0].removeprefix(MADE)] = frozenset(inside)
-    return found
+            truth.keyed[edge.outputs[0].removeprefix(MADE)] = frozenset(keyed - inside)
+        truth.opened[edge.outputs[0].removeprefix(MADE)] = frozenset(inside)
+    return truth
 
 
 def opened_by(session: BuildSession, *words: str | Path) -> set[str]:
@@ -254,13 +265,20 @@ class Subject:
     def configured(self) -> Configured:
         return configure(self.pin.tree, self.pin.source, self.inputs)
 
-    def truth(self) -> dict[str, frozenset[str]]:
+    def truth(self) -> Truth:
         source, configured = self.pin.source, self.configured()
         with self.inputs.session("reach") as session:
             Repository(source.git_dir).checkout(source.tree, session.source)
             rename_project(session.source, self.fork)
             run = truth_of_setuptools if configured.scripted else truth_of_meson
             return run(session, configured)
+
+    def files(self) -> dict[str, bytes]:
+        """Return the contents of the pin's plain files."""
+        repo = Repository(self.pin.source.git_dir)
+        blobs = repo.files(self.pin.tree)
+        contents = repo.read([b.oid for b in blobs.values() if b.mode.startswith("100")])
+        return {path: contents[b.oid] for path, b in blobs.items() if b.oid in contents}
 
     def changed(self, path: str, text: bytes) -> PatchedTree:
         """Return the pin with one file changed."""
@@ -308,7 +326,7 @@ def kind_of(path: str) -> str | None:
 
 
 def mutate(path: str, text: str, mark: str) -> str:
-    """Return the text with one change that means something: a new symbol, or another setting of the build."""
+    """Return the text with one change that means something: a symbol, or a setting of the build."""
     kind = kind_of(path)
     inner = kind_of(path.removesuffix(".tp").removesuffix(".in")) if kind == "in" else kind
     if inner in {"py", "pyx", "pxi"}:
@@ -326,7 +344,7 @@ def mutate(path: str, text: str, mark: str) -> str:
 
 
 def mutate_definition(text: str) -> str:
-    """Give the first extension module of a meson.build a macro, or take away the first Python file that it installs."""
+    """Give the first extension module a macro, or take away the first installed Python file."""
     head, call, rest = text.partition("extension_module(")
     if not call:
         return re.sub(r"(?m)^\s*'\w+\.py',?\n", "", text, count=1)
@@ -357,82 +375,50 @@ def draw(files: Mapping[str, bytes], seed: str, count: int) -> list[str]:
     return drawn
 
 
-def compare(
-    subject: Subject, truth: Mapping[str, frozenset[str]], files: Mapping[str, bytes]
-) -> list[str]:
-    """Compare the reach of every output with all that its steps opened; return what the reach lacks."""
-    reach, compiles = subject.reaches(files)
-    missed, true, thought = [], 0, 0
-    for output, opened in truth.items():
-        inside = {path for path in opened if path in files}
-        lacks = inside - reach.get(output, set()) - compiles
-        missed += [f"{output} reads {path}" for path in sorted(lacks)]
-        true += len(inside)
-        thought += len(reach.get(output, ()))
-    print(f"{len(truth)} built outputs opened {true} files in all; the reach has {thought}")
-    return missed
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("fork")
-    parser.add_argument("--seed", default="2026")
-    parser.add_argument("--count", type=int, default=10)
-    parser.add_argument("--truth", type=Path, help="keep the truth here, or take it")
-    parser.add_argument("--write", type=int, metavar="N", help="see above")
-    parser.add_argument("--manifest", type=Path, default=ROOT / "forks.toml")
-    given = parser.parse_args()
-    store = os.environ.get("PATCHWHEEL_STORE", "~/.cache/patchwheel")
-    project = Project(
-        given.manifest.resolve(), Store(Path(store).expanduser()), Quiet(), sandbox="none"
-    )
-    fork = project.manifest.forks[given.fork]
+@pytest.fixture(
+    scope="module", params=["scipy", "scikit-learn", "scikit-image", "cupy"], name="subject"
+)
+def make_subject(request: pytest.FixtureRequest, stack: Stack) -> Subject:
+    manifest = stack.project / "forks.toml"
+    project = Project(manifest, Store(stack.store), Quiet(), sandbox="none")
+    fork = project.manifest.forks[request.param]
     made: dict[str, BuiltWheel] = {}
     build_needs(project, fork, made=made)
-    subject = Subject(project, fork, made)
-    repo = Repository(fetch_source(project, fork).git_dir)
-    blobs = repo.files(subject.pin.tree)
-    contents = repo.read([b.oid for b in blobs.values() if b.mode.startswith("100")])
-    files = {p: contents[b.oid] for p, b in blobs.items() if b.oid in contents}
-    drawn = draw(files, f"{given.seed} {fork.name}", given.count)
+    return Subject(project, fork, made)
 
-    def mutated(path: str) -> bytes:
+
+@pytest.fixture(scope="module", name="truth")
+def find_truth(subject: Subject) -> Truth:
+    return subject.truth()
+
+
+def test_the_reach_of_each_output_contains_what_its_steps_open(
+    subject: Subject, truth: Truth
+) -> None:
+    files = subject.files()
+    reach, compiles = subject.reaches(files)
+    missed = {
+        output: lacks
+        for output, opened in truth.opened.items()
+        if (lacks := (opened & files.keys()) - reach.get(output, set()) - compiles)
+    }
+    true = sum(len(opened & files.keys()) for opened in truth.opened.values())
+    thought = sum(len(reach.get(output, ())) for output in truth.opened)
+    LOG.info("%d outputs opened %d files; the reach has %d", len(truth.opened), true, thought)
+    assert not missed
+
+
+def test_what_opened_a_changed_file_is_built(subject: Subject, truth: Truth) -> None:
+    files = subject.files()
+    missed = {}
+    for path in draw(files, f"2026 {subject.fork.name}", 10):
         mark = "pw_" + re.sub(r"\W", "_", path)
-        return mutate(path, files[path].decode(), mark).encode()
-
-    if given.write:
-        folder = project.work_folder(fork)
-        for path in [p for p in drawn if kind_of(p) not in {"py", "build"}][: given.write]:
-            (folder / path).write_bytes(mutated(path))
-            print(folder / path)
-        return
-    if given.truth and given.truth.exists():
-        read, keyed = json.loads(given.truth.read_text())
-        truth = {output: frozenset(paths) for output, paths in read.items()}
-        KEYED.update({output: set(paths) for output, paths in keyed.items()})
-    else:
-        truth = subject.truth()
-        if given.truth:
-            rows = [
-                {output: sorted(paths) for output, paths in found.items()}
-                for found in (truth, KEYED)
-            ]
-            given.truth.write_text(json.dumps(rows))
-    missed = compare(subject, truth, files)
-    print("| file | truth | planned | route |\n| --- | --- | --- | --- |")
-    for path in drawn:
-        tree = subject.changed(path, mutated(path))
+        tree = subject.changed(path, mutate(path, files[path].decode(), mark).encode())
         plan = subject.plan(tree)
         hit = subject.redefined(tree) if kind_of(path) == "build" else {path}
-        due = {o for o, opened in truth.items() if (opened | KEYED.get(o, set())) & hit}
         built = {output.path for output in plan.built}
-        if plan.route == "graft":
-            missed += [f"{path} reaches {output}" for output in sorted(due - built)]
-        count = len(built) if plan.route == "graft" else "all"
-        print(f"| {path} | {len(due)} | {count} | {plan.route} |")
-    if missed:
-        raise SystemExit("\n".join(["the plan misses:", *missed]))
-
-
-if __name__ == "__main__":
-    main()
+        needed = {o for o, f in truth.opened.items() if (f | truth.keyed.get(o, set())) & hit}
+        LOG.info("%s: truth %d, planned %d, %s", path, len(needed), len(built), plan.route)
+        if plan.route == "graft" and needed - built:
+            missed[path] = needed - built
+    assert not missed

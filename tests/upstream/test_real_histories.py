@@ -1,0 +1,192 @@
+"""A series is followed right on real histories, with patches cut from upstream's own later commits.
+
+They are drawn by a seed. Landed: commits of upstream's that apply to the base as they are, each of
+which must be found as landed by itself. Breaking: a line of the base that a later commit changes,
+changed by a patch; which commit stops it is also found by `git apply --check` at every commit that
+touches the file. Reworded: landed ones with one line changed, as in a review; what is said of them
+is logged, and nothing is asserted.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import random
+import re
+import subprocess
+import tempfile
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import pytest
+
+from patchwheel.kit.errors import PatchError
+from patchwheel.kit.repo import GitError, Repository
+from patchwheel.series.files import check_patch, read_patch
+from patchwheel.upstream.forecast import Span, forecast
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from patchwheel.upstream.verdict import Verdict
+
+pytestmark = [pytest.mark.network, pytest.mark.heavy]
+
+LOG = logging.getLogger(__name__)
+HISTORIES = {
+    "scipy/scipy": "v1.16.0",
+    "scikit-learn/scikit-learn": "1.7.0",
+    "scikit-image/scikit-image": "v0.25.0",
+    "cupy/cupy": "v13.4.1",
+}
+COUNT = 20
+MOST_FILES, MOST_LINES = 10, 400
+KINDS = ("*.py", "*.pyx", "*.pxd", "*.c", "*.cpp", "*.h", "*.build")
+
+
+class Synthetic(NamedTuple):
+    """A patch and the commit that must be named for it, if there is one."""
+
+    data: bytes
+    expected: str | None
+
+
+def mail(diff: bytes) -> bytes:
+    head = b"From: A U Thor <author@example.org>\nDate: Tue, 1 Mar 2022 12:00:00 +0100\n"
+    head += b"Subject: [PATCH] ENH: synthetic\n\nCut from a later commit.\n\n"
+    return head + b"Upstream-Status: Pending\n\n" + diff
+
+
+class History:
+    """The first parents of `tip` since `base`, oldest first."""
+
+    def __init__(self, git_dir: Path, base: str, tip: str) -> None:
+        self.repo = Repository(git_dir)
+        self.base = self.repo.text("rev-parse", f"{base}^{{commit}}")
+        self.tip = self.repo.text("rev-parse", f"{tip}^{{commit}}")
+        self.start = self.repo.text("merge-base", self.base, self.tip)
+        self.commits = self.touching()
+        self.order = random.Random("2026").sample(self.commits, len(self.commits))
+
+    def diff(self, commit: str) -> bytes:
+        flags = ("-p", "--full-index", "--no-renames")
+        return self.repo.git("diff-tree", *flags, f"{commit}^", commit, "--", *KINDS)
+
+    def applies(self, commit: str, diff: bytes) -> bool:
+        """Ask git, with an index of the commit."""
+        with tempfile.TemporaryDirectory() as folder:
+            env = {"GIT_INDEX_FILE": f"{folder}/index"}
+            self.repo.git("read-tree", commit, env=env)
+            try:
+                self.repo.git("apply", "--check", "--cached", "-", stdin=diff, env=env)
+            except GitError:
+                return False
+            return True
+
+    def touching(self, *paths: str) -> list[str]:
+        words = ("rev-list", "--first-parent", "--reverse", f"{self.start}..{self.tip}")
+        return self.repo.text(*words, "--", *paths).split()
+
+    def landed(self) -> Iterator[Synthetic]:
+        for commit in self.order:
+            diff = self.diff(commit)
+            files, lines = diff.count(b"\ndiff --git ") + 1, diff.count(b"\n")
+            usable = b"GIT binary" not in diff and b"Binary files" not in diff
+            if not diff or files > MOST_FILES or lines > MOST_LINES or not usable:
+                continue
+            if self.applies(self.start, diff):
+                yield Synthetic(mail(diff), commit)
+
+    def reworded(self) -> Iterator[Synthetic]:
+        for one in self.landed():
+            added = list(re.finditer(rb"(?m)^\+[^+\n].{8,}$", one.data))
+            if added:
+                at = added[len(added) // 2].end()
+                data = one.data[:at] + b"  # as submitted" + one.data[at:]
+                yield Synthetic(data, one.expected)
+
+    def breaking(self) -> Iterator[Synthetic]:
+        for commit in self.order:
+            if diff := self.edit_of_a_line(commit):
+                yield Synthetic(mail(diff), self.stopped_by(diff))
+
+    def edit_of_a_line(self, commit: str) -> bytes | None:
+        """Return a patch to the base that changes a line which the commit changes or removes."""
+        found = re.search(rb"(?ms)^--- a/(\S+)$.*?^-( *[a-zA-Z][^\n]{15,})$", self.diff(commit))
+        if not found:
+            return None
+        path, line = found[1].decode(), found[2]
+        try:
+            old = self.repo.git("show", f"{self.start}:{path}")
+        except GitError:
+            return None
+        if old.count(line + b"\n") != 1:
+            return None
+        new = old.replace(line + b"\n", line + b"  # ours\n")
+        tree = self.repo.tree_of(self.start)
+        with tempfile.TemporaryDirectory() as folder:
+            env = {"GIT_INDEX_FILE": f"{folder}/index"}
+            self.repo.git("read-tree", tree, env=env)
+            oid = self.repo.git("hash-object", "-w", "--stdin", stdin=new).decode()
+            row = f"100644,{oid.strip()},{path}"
+            self.repo.git("update-index", "--cacheinfo", row, env=env)
+            made = self.repo.text("write-tree", env=env)
+        return self.repo.git("diff-tree", "-r", "-p", "--full-index", tree, made)
+
+    def stopped_by(self, diff: bytes) -> str | None:
+        """Return the commit after the last state that takes the patch; None if the tip does."""
+        path = re.findall(rb"^\+\+\+ b/(\S+)$", diff, re.MULTILINE)[0].decode()
+        commits = self.touching(path)
+        states = [self.start, *commits]
+        good = [at for at, c in enumerate(states) if self.applies(c, diff)]
+        return None if good[-1] == len(commits) else commits[good[-1]]
+
+    def verdicts(self, patches: Iterator[Synthetic]) -> Iterator[tuple[Synthetic, Verdict]]:
+        """Say what comes of each patch alone; lint may refuse some of upstream's own changes."""
+        span = Span(ref="tip", base=self.base, tip=self.tip)
+        for one in patches:
+            patch = read_patch(Path("0010-synthetic.patch"), one.data)
+            try:
+                check_patch(patch)
+            except PatchError as error:
+                LOG.info("left out: %s", error.message)
+                continue
+            yield one, forecast(self.repo, [patch], span, fetch_blobs=lambda _oids: None).patches[0]
+
+
+@pytest.fixture(scope="module", params=HISTORIES, name="history")
+def clone(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> History:
+    folder = tmp_path_factory.mktemp("clone")
+    url = f"https://github.com/{request.param}"
+    subprocess.run(["git", "clone", "--quiet", "--bare", url, folder], check=True)
+    return History(folder, HISTORIES[request.param], "HEAD")
+
+
+def named(verdict: Verdict) -> str | None:
+    return verdict.commit.oid if verdict.commit else None
+
+
+def test_what_landed_is_found_by_its_commit(history: History) -> None:
+    verdicts = [*itertools.islice(history.verdicts(history.landed()), COUNT)]
+    assert len(verdicts) == COUNT
+    for one, verdict in verdicts:
+        # One that was reverted later is told by the commit that did.
+        if verdict.state != "reverted":
+            assert (verdict.state, named(verdict)) == ("landed", one.expected), verdict.evidence
+
+
+def test_what_stops_a_patch_is_named(history: History) -> None:
+    verdicts = [*itertools.islice(history.verdicts(history.breaking()), COUNT)]
+    assert len(verdicts) == COUNT
+    for one, verdict in verdicts:
+        if one.expected is None:
+            assert verdict.state in {"clean", "offset"}, verdict.evidence
+        else:
+            assert (verdict.state, named(verdict)) == ("conflict", one.expected), verdict.evidence
+
+
+def test_what_landed_in_other_words_is_logged(history: History) -> None:
+    verdicts = [*itertools.islice(history.verdicts(history.reworded()), COUNT)]
+    assert len(verdicts) == COUNT
+    LOG.info("reworded: %s", Counter(verdict.state for _, verdict in verdicts))
