@@ -212,7 +212,7 @@ def hip_check(session: nox.Session) -> None:
 def bench(session: nox.Session) -> None:
     """Measure against what a user would otherwise do; prints ratios of CPU seconds."""
     install(session)
-    session.run("python", "scripts/bench.py", *session.posargs)
+    session.run("python", "scripts/bench/bench.py", *session.posargs)
 
 
 def _build_one(fork: str) -> None:

@@ -1,16 +1,15 @@
-"""Measure the maintainer's loop: save a .pyx, see the result of upstream's test. CPU seconds of whole processes.
+"""Measure the maintainer's loop: save a .pyx, see the result of upstream's test. In CPU seconds.
 
-Ours is `patchwheel test FORK --dev -- -k NAME` in an open work tree. Beside it stands meson-python's editable install of
-the same sources, which compiles everything once (cold) and then what ninja finds changed when the package is imported
-(warm), with the same packages: once with `-k NAME` in the test files that ours takes, all those of the series, and once
-in the one file that has the test. Every edit is a new line of code. Compiler caches are kept out.
+Ours is `patchwheel test FORK --dev -- -k NAME` in an open work tree. Beside it stands an editable
+install of the same sources by meson-python, which compiles everything once (cold) and then what
+ninja finds changed when the package is imported (warm), with the same packages: once with `-k NAME`
+in the test files that ours takes, all those of the series, and once in the one file that has the
+test. Every edit is a new line of code.
 """
 
 from __future__ import annotations
 
-import argparse
 import functools
-import json
 import os
 import statistics
 import tempfile
@@ -18,7 +17,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from bench import PLAIN, ROOT, cpu, project_copy
+from measure import PLAIN, ROOT, Figures, cpu, leave_the_sandbox, make_parser, project_copy
 
 from patchwheel.environment.upstream_tests import select_tests
 from patchwheel.kit.interpreter import find_interpreter
@@ -36,7 +35,7 @@ if TYPE_CHECKING:
 
 
 class Loop(NamedTuple):
-    """A module that is edited, and the test that is run after it; `change` is a line that tests do not meet."""
+    """A module that is edited, and the test that is run after it."""
 
     source: str
     tests: str
@@ -63,7 +62,7 @@ def edit(path: Path, mark: int) -> None:
 
 
 def ours(project: Path, fork: str, loop: Loop) -> Callable[[int], float]:
-    """Open a work tree, run the test once so that all is there, and return what measures an edit."""
+    """Open a work tree, run the test so that all is there, and return what measures an edit."""
     source = project / "work" / fork / loop.source
     command = ["patchwheel", "test", fork, "--dev", "--", "-q", "-k", loop.name]
     cpu(["patchwheel", "dev", fork], cwd=project)
@@ -80,7 +79,7 @@ def ours(project: Path, fork: str, loop: Loop) -> Callable[[int], float]:
 def editable(
     project: Path, fork: Fork, loop: Loop
 ) -> tuple[float, Callable[[int], float], Callable[[int], float]]:
-    """Make meson-python's editable install; return what that costs, and what measures an edit, in all files and in one."""
+    """Make an editable install; return its cost, and what measures an edit in all files or one."""
     manifest, lock = load_manifest(ROOT / "forks.toml"), load_lock(ROOT / "forks.lock")
     version = manifest.environment.python[0]
     build = lock.fork(fork, version)
@@ -129,14 +128,11 @@ def editable(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = make_parser(__doc__, runs=3)
     parser.add_argument("forks", nargs="*", default=[*LOOPS])
-    parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--json", type=Path, help="also write the figures there")
     options = parser.parse_args()
-    # Within bubblewrap the seconds of a build are not counted for its parent.
-    os.environ["PATCHWHEEL_SANDBOX"] = "none"
-    figures: dict[str, list[float]] = {}
+    leave_the_sandbox()
+    figures = Figures()
     manifest = load_manifest(ROOT / "forks.toml")
     for name in options.forks:
         with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as two:
@@ -148,19 +144,16 @@ def main() -> None:
             marks = range(first, first + options.runs)
             rows = [(mine(m), same_files(m), in_one(-m)) for m in marks]
         loops, same, one_file = ([*column] for column in zip(*rows, strict=True))
-        figures[f"{name}: patchwheel test --dev"] = loops
-        figures[f"{name}: editable install, warm"] = same
-        figures[f"{name}: editable install, warm, one file"] = one_file
-        figures[f"{name}: editable install, cold"] = [cold]
+        figures.note(f"{name}: patchwheel test --dev", loops)
+        figures.note(f"{name}: editable install, warm", same)
+        figures.note(f"{name}: editable install, warm, one file", one_file)
+        figures.note(f"{name}: editable install, cold", [cold])
         for what, others in (("", same), (", one file", one_file)):
             pairs = [*zip(loops, others, strict=True)]
             ratio = statistics.median(a / b for a, b in pairs)
             whole = statistics.median((cold + b) / a for a, b in pairs)
             print(f"{name}{what}: {ratio:.2f} x warm, 1/{whole:.0f} of cold", flush=True)
-    for what, values in figures.items():
-        print(f"{what:50} {' '.join(f'{v:8.2f}' for v in values)}")
-    if options.json:
-        options.json.write_text(json.dumps(figures, indent=1) + "\n")
+    figures.write(options.json)
 
 
 if __name__ == "__main__":

@@ -1,23 +1,30 @@
-"""Measure what one changed line of compiled code costs, from the saved file to the installed wheel, in CPU seconds.
+"""Measure one changed line of compiled code, from the saved file to the installed wheel.
 
-Each file is edited in an open work tree, `patchwheel build FORK --dev` makes the wheel on upstream's as its base, and uv
-installs it; the build environment and the configured pin are there before. Then the edit must show in the installed
-module, upstream's tests of it must pass, and at most one OpenBLAS may be loaded. Compiler caches are kept out.
+Each file is edited in an open work tree, `patchwheel build FORK --dev` makes the wheel on
+upstream's as its base, and uv installs it; the build environment and the configured pin are there
+before. Then the edit must show in the installed module, upstream's tests of it must pass, and at
+most one OpenBLAS may be loaded. Figures are CPU seconds.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import shutil
-import statistics
 import subprocess
 import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
-from bench import PLAIN, cpu, project_copy, python_with_pip
+from measure import (
+    PLAIN,
+    Figures,
+    cpu,
+    leave_the_sandbox,
+    make_parser,
+    project_copy,
+    python_with_pip,
+)
 
 from patchwheel.wheelfile.read import read_wheel
 from patchwheel.wheelfile.record import read_record
@@ -32,8 +39,9 @@ CHECK = """
 import importlib, re, sys
 from pathlib import Path
 module = importlib.import_module(sys.argv[1])
-if sys.argv[2] not in dir(module) and sys.argv[2].encode() not in Path(module.__file__).read_bytes():
-    sys.exit(f"{module.__file__} is without {sys.argv[2]}")
+name = sys.argv[2]
+if name not in dir(module) and name.encode() not in Path(module.__file__).read_bytes():
+    sys.exit(f"{module.__file__} is without {name}")
 maps = Path("/proc/self/maps").read_text()
 found = sorted(set(re.findall(r"/(\\S*?/)?(\\w+\\.libs/\\S*openblas\\S*)", maps)))
 print("loaded:", *(name for _, name in found))
@@ -41,7 +49,7 @@ print("loaded:", *(name for _, name in found))
 
 
 class Edit(NamedTuple):
-    """A file and the module that must show its change; `tests` are upstream's, `built` are how many outputs it reaches."""
+    """A file and the module that must show its change; `built` is how many outputs it reaches."""
 
     fork: str
     path: str
@@ -125,19 +133,16 @@ def check(edit: Edit, wheel: Path, python: str, project: Path, mark: str) -> Non
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = make_parser(__doc__, runs=3)
     parser.add_argument("words", nargs="*", help="only files with one of these in it")
-    parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--json", type=Path, help="also write the figures there")
     options = parser.parse_args()
-    # Within bubblewrap the seconds of a build are not counted for its parent.
-    os.environ["PATCHWHEEL_SANDBOX"] = "none"
+    leave_the_sandbox()
     chosen = [
         edit
         for edit in EDITS
         if not options.words or any(word in edit.path for word in options.words)
     ]
-    figures = {}
+    figures = Figures()
     with tempfile.TemporaryDirectory() as folder:
         project = project_copy(Path(folder))
         for series in (project / "patches").glob("*/series"):
@@ -154,12 +159,8 @@ def main() -> None:
         for fork in dict.fromkeys(edit.fork for edit in chosen):
             cpu(["patchwheel", "dev", fork], cwd=project)
         for edit in chosen:
-            values = measure(edit, project, python, options.runs)
-            figures[edit.path] = values
-            row = f"{min(values):8.2f} {statistics.median(values):8.2f} {max(values):8.2f}"
-            print(f"{edit.path:50} {row}", flush=True)
-    if options.json:
-        options.json.write_text(json.dumps(figures, indent=1) + "\n")
+            figures.note(edit.path, measure(edit, project, python, options.runs))
+    figures.write(options.json)
 
 
 if __name__ == "__main__":

@@ -1,17 +1,15 @@
-"""Measure patchwheel against what a user would otherwise do, in one run; figures are CPU seconds of whole processes.
+"""Measure patchwheel against what a user would otherwise do, in one run, in CPU seconds.
 
-Everything that patchwheel needs is fetched before it is measured. Compiler caches are kept out of the baselines (CC=gcc,
-CXX=g++), which compile scikit-image: about ten CPU minutes each. `--quick` leaves these two out.
+Everything that patchwheel needs is fetched before it is measured. Compiler caches are kept out of
+the baselines (CC=gcc, CXX=g++), which compile scikit-image: about ten CPU minutes each. `--quick`
+leaves these two out.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import random
 import re
-import resource
 import shutil
 import statistics
 import subprocess
@@ -19,11 +17,20 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from patchwheel.kit.indexes import load_index_config
-from patchwheel.kit.interpreter import find_interpreter
-from patchwheel.kit.progress import Quiet
+from measure import (
+    PLAIN,
+    ROOT,
+    Figures,
+    cpu,
+    cpu_so_far,
+    make_parser,
+    project_copy,
+    python_with_pip,
+    repeated,
+)
+
 from patchwheel.kit.repo import Repository
 from patchwheel.kit.store import Store
 from patchwheel.manifest.load import load_manifest
@@ -32,10 +39,6 @@ from patchwheel.series.apply import apply_series
 from patchwheel.series.files import load_series
 from patchwheel.source.fetch import Source
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-ROOT = Path(__file__).resolve().parent.parent
 FORK = "scikit-image"
 APPLY = """
 import sys
@@ -55,42 +58,6 @@ Why it is carried.
 Upstream-Status: Pending
 
 """
-PLAIN = {"CC": "gcc", "CXX": "g++", "CCACHE_DISABLE": "1"}
-
-
-def cpu_so_far() -> float:
-    """Return the CPU seconds of this process and the children that it waited for."""
-    used = map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    return sum(each.ru_utime + each.ru_stime for each in used)
-
-
-def cpu(argv: list[str], *, cwd: Path, env: dict[str, str] | None = None) -> float:
-    """Run a command and return the CPU seconds, user and system, of it and its children."""
-    before = cpu_so_far()
-    done = subprocess.run(
-        argv,
-        cwd=cwd,
-        env={**os.environ, **(env or {})},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        raise SystemExit(f"{' '.join(argv)} failed:\n{done.stderr[-3000:]}")
-    return cpu_so_far() - before
-
-
-def repeated(runs: int, once: Callable[[], float]) -> list[float]:
-    return [once() for _ in range(runs)]
-
-
-def project_copy(folder: Path) -> Path:
-    """Copy what a build reads, so that patches can be edited."""
-    for name in ("forks.toml", "forks.lock"):
-        shutil.copy(ROOT / name, folder)
-    shutil.copytree(ROOT / "patches", folder / "patches")
-    return folder
 
 
 def series(fork: str) -> list[Path]:
@@ -126,13 +93,6 @@ def python_only(fork: str, runs: int) -> list[float]:
             edit_one_line(project, fork, mark + int(time.time()))
             found.append(cpu(command, cwd=project))
         return found
-
-
-def python_with_pip(folder: Path) -> str:
-    wanted = load_manifest(ROOT / "forks.toml").environment.python[0]
-    python = find_interpreter(wanted, progress=Quiet()).path
-    cpu(["uv", "venv", "--seed", "-p", str(python), str(folder)], cwd=ROOT)
-    return str(folder / "bin" / "python")
 
 
 def pip_wheel() -> float:
@@ -190,7 +150,7 @@ def series_application(runs: int) -> tuple[list[float], list[float]]:
 
 
 class Many:
-    """A repository with 3,000 files, and fifty patches that were made for an older state of them."""
+    """A repository with 3,000 files, and fifty patches for an older state of them."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -233,7 +193,7 @@ class Many:
         return copy
 
     def ours(self, run: int) -> float:
-        """Everything between a pin and a patched tree: reading, checking, applying, comparing, keeping."""
+        """All between a pin and a patched tree: reading, checking, applying, comparing, keeping."""
         fork = Fork(name="many", version="1.0", patches=self.patches[0].parent)
         git_dir = self.fresh()
         source = Source(fork=fork, git_dir=git_dir, tree=self.tree, epoch=0, origin="git")
@@ -248,7 +208,7 @@ class Many:
         return spent
 
     def plain(self) -> float:
-        """One `git apply --cached` of all, and what it needs: an index of the tree, and the tree of the index."""
+        """One `git apply --cached` of all, with the index that it needs and the tree of that."""
         git_dir, names = self.fresh(), [str(path) for path in self.patches]
         env = {"GIT_DIR": str(git_dir), "GIT_INDEX_FILE": str(git_dir / "new-index")}
         steps = (["read-tree", self.tree], ["apply", "--cached", *names])
@@ -295,19 +255,11 @@ def many_patches(runs: int) -> dict[str, list[float]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = make_parser(__doc__, runs=5)
     parser.add_argument("--quick", action="store_true", help="leave out what compiles")
-    parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--json", type=Path, help="also write the figures there")
     options = parser.parse_args()
-    figures: dict[str, float] = {}
-
-    def note(what: str, values: list[float]) -> None:
-        figures[what] = round(statistics.median(values), 3)
-        row = f"{min(values):9.3f} {figures[what]:9.3f} {max(values):9.3f}"
-        print(f"{what:60} {row}", flush=True)
-
-    print(f"{'CPU seconds':60} {'min':>9} {'median':>9} {'max':>9}")
+    figures = Figures()
+    note = figures.note
     note("patchwheel build, nothing changed, all forks", no_op(options.runs))
     changed = f"patchwheel build, one Python line changed, {FORK}"
     note(changed, python_only(FORK, options.runs))
@@ -327,9 +279,9 @@ def main() -> None:
             (f"fromager build with the same patches, {FORK}", fromager),
         ):
             note(peer, [measure()])
-            print(f"  {figures[peer] / figures[changed]:,.0f} times one changed line")
-    if options.json:
-        options.json.write_text(json.dumps(figures, indent=1) + "\n")
+            times = figures[peer][0] / statistics.median(figures[changed])
+            print(f"  {times:,.0f} times one changed line")
+    figures.write(options.json)
 
 
 if __name__ == "__main__":

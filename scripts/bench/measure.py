@@ -1,0 +1,94 @@
+"""What the benchmarks share: CPU seconds of processes, copies of the project, the table."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import shutil
+import statistics
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from patchwheel.kit.interpreter import find_interpreter
+from patchwheel.kit.progress import Quiet
+from patchwheel.manifest.load import load_manifest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+ROOT = Path(__file__).resolve().parents[2]
+# Compiler caches are kept out.
+PLAIN = {"CC": "gcc", "CXX": "g++", "CCACHE_DISABLE": "1"}
+
+
+def cpu_so_far() -> float:
+    """Return the CPU seconds of this process and the children that it waited for."""
+    used = map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(each.ru_utime + each.ru_stime for each in used)
+
+
+def cpu(argv: list[str], *, cwd: Path, env: dict[str, str] | None = None) -> float:
+    """Run a command and return the CPU seconds, user and system, of it and its children."""
+    before = cpu_so_far()
+    done = subprocess.run(
+        argv,
+        cwd=cwd,
+        env={**os.environ, **(env or {})},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise SystemExit(f"{' '.join(argv)} failed:\n{done.stderr[-3000:]}")
+    return cpu_so_far() - before
+
+
+def repeated(runs: int, once: Callable[[], float]) -> list[float]:
+    return [once() for _ in range(runs)]
+
+
+def project_copy(folder: Path) -> Path:
+    """Copy what a build reads, so that patches can be edited."""
+    for name in ("forks.toml", "forks.lock"):
+        shutil.copy(ROOT / name, folder)
+    shutil.copytree(ROOT / "patches", folder / "patches")
+    return folder
+
+
+def python_with_pip(folder: Path) -> str:
+    wanted = load_manifest(ROOT / "forks.toml").environment.python[0]
+    python = find_interpreter(wanted, report=Quiet()).path
+    cpu(["uv", "venv", "--seed", "-p", str(python), str(folder)], cwd=ROOT)
+    return str(folder / "bin" / "python")
+
+
+def make_parser(description: str | None, runs: int) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--runs", type=int, default=runs)
+    parser.add_argument("--json", type=Path, help="also write the CPU seconds of each run there")
+    return parser
+
+
+def leave_the_sandbox() -> None:
+    """Build without bubblewrap: a build's seconds within it are not counted for its parent."""
+    os.environ["PATCHWHEEL_SANDBOX"] = "none"
+
+
+class Figures(dict[str, list[float]]):
+    """CPU seconds of each run, by what was measured."""
+
+    def note(self, what: str, values: list[float]) -> None:
+        """Keep the figures, and print a row of the table."""
+        if not self:
+            print(f"{'CPU seconds':60} {'min':>9} {'median':>9} {'max':>9}")
+        self[what] = values
+        row = f"{min(values):9.3f} {statistics.median(values):9.3f} {max(values):9.3f}"
+        print(f"{what:60} {row}", flush=True)
+
+    def write(self, path: Path | None) -> None:
+        if path:
+            path.write_text(json.dumps(self, indent=1) + "\n")
