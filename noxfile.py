@@ -16,7 +16,7 @@ nox.options.sessions = ["lint", "types", "tests"]
 PROJECT = nox.project.load_toml("pyproject.toml")
 SHELL = (
     *("ci/github-release", "ci/run-cell", "ci/setup", ".ci/run"),
-    *("scripts/nox", "scripts/gpu_run.sh"),
+    *("scripts/nox", "scripts/gpu/gpu_run.sh"),
 )
 IMAGES = (
     *("docker/entrypoint", "docker/hip-base", "docker/make-environment"),
@@ -118,7 +118,7 @@ def in_forks(session: nox.Session, script: str, *arguments: str, gpu: bool = Fal
     session.run("patchwheel", "build")
     session.run("patchwheel", "env", *(["--gpu"] if gpu else []))
     python = Path(".venv-forks/bin/python").absolute()
-    command = [str(python), f"scripts/{script}", *arguments, *session.posargs]
+    command = [str(python), f"scripts/demo/{script}", *arguments, *session.posargs]
     session.run(*command, external=True)
 
 
@@ -150,7 +150,7 @@ def notebook(session: nox.Session) -> None:
     session.run("patchwheel", "env")
     beside = str(Path(session.create_tmp()).absolute() / "jupyter")
     words = ["--lab" if word == "lab" else word for word in session.posargs]
-    session.run("python", "scripts/notebook.py", "--beside", beside, *words)
+    session.run("python", "scripts/demo/notebook.py", "--beside", beside, *words)
 
 
 @nox.session(name="check-forks", default=False)
@@ -182,12 +182,15 @@ def gpu_check(session: nox.Session) -> None:
     install_cupti(session)
     folder = Path(session.create_tmp(), "gpu-check").absolute()
     gpu = [] if "--xp" in session.posargs and "cupy" not in session.posargs else ["--gpu"]
-    session.run("python", "scripts/gpu_bundle.py", "--local", str(folder), *gpu)
+    session.run("python", "scripts/gpu/gpu_bundle.py", "--local", str(folder), *gpu)
     [cupti] = Path(session.virtualenv.location).glob("lib/*/site-packages/nvidia/*/lib")
     session.run(
-        *(str(folder / "venv/bin/python"), "scripts/gpu_check.py"),
+        *(str(folder / "venv/bin/python"), "scripts/gpu/gpu_check.py"),
         *("--tests", str(folder), *session.posargs),
-        env={"CUPTI_FOLDER": str(cupti.absolute())},
+        env={
+            "CUPTI_FOLDER": str(cupti.absolute()),
+            "PYTHONPATH": str(Path("scripts/demo").absolute()),
+        },
         external=True,
     )
 
@@ -197,7 +200,7 @@ def gpu_bundle(session: nox.Session) -> None:
     """Pack what gpu-check needs on a machine without an index: nox -s gpu-bundle -- [--output FILE]."""
     install(session)
     install_cupti(session)
-    session.run("python", "scripts/gpu_bundle.py", *session.posargs)
+    session.run("python", "scripts/gpu/gpu_bundle.py", *session.posargs)
 
 
 @nox.session(name="hip-check", default=False)

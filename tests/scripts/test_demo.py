@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from tests.conftest import Stack
 
 ROOT = Path(__file__).parents[2]
-SCRIPTS = ROOT / "scripts"
+SCRIPTS = ROOT / "scripts" / "demo"
 
 pytestmark = [pytest.mark.network, pytest.mark.xdist_group("forks")]
 

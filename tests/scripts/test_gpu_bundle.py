@@ -24,13 +24,15 @@ SCRIPTS = Path(__file__).parents[2] / "scripts"
 
 @pytest.fixture(name="bundle")
 def _bundle(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(SCRIPTS))
+    monkeypatch.syspath_prepend(str(SCRIPTS / "demo"))
+    monkeypatch.syspath_prepend(str(SCRIPTS / "gpu"))
     return importlib.import_module("gpu_bundle")
 
 
 @pytest.fixture(name="check")
 def _check(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(SCRIPTS))
+    monkeypatch.syspath_prepend(str(SCRIPTS / "demo"))
+    monkeypatch.syspath_prepend(str(SCRIPTS / "gpu"))
     return importlib.import_module("gpu_check")
 
 
@@ -124,7 +126,7 @@ def overlay(tmp_path: Path, version: str) -> subprocess.CompletedProcess[str]:
         "overlays": {"cupy-cuda13x": []},
     }
     (tmp_path / "bundle" / "manifest.json").write_text(json.dumps(manifest))
-    script = str(SCRIPTS / "gpu_overlay.py")
+    script = str(SCRIPTS / "gpu" / "gpu_overlay.py")
     return subprocess.run(
         [sys.executable, script, tmp_path / "bundle", tmp_path / "target"],
         env={**os.environ, "PYTHONPATH": str(tmp_path / "site")},

@@ -34,7 +34,7 @@ def test_the_bundle_checks_numpy_and_misses_the_gpu(tmp_path: Path) -> None:
     for name in ("forks.toml", "forks.lock"):
         shutil.copy(ROOT / name, root)
     shutil.copytree(ROOT / "patches", root / "patches")
-    script = [sys.executable, str(ROOT / "scripts" / "gpu_bundle.py")]
+    script = [sys.executable, str(ROOT / "scripts" / "gpu" / "gpu_bundle.py")]
     subprocess.run([*script, *FORKS, "--output", str(bundle)], cwd=root, check=True)
     assert bundle.stat().st_size <= 64 << 20
     python = str(find_interpreter("3.12", progress=support.Recorder()).path)

@@ -44,7 +44,8 @@ int cuptiActivityFlushAll(uint32_t flag) {
 
 @pytest.fixture(name="traffic")
 def _traffic(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(SCRIPTS))
+    monkeypatch.syspath_prepend(str(SCRIPTS / "gpu"))
+    monkeypatch.syspath_prepend(str(SCRIPTS / "demo"))
     return importlib.import_module("traffic")
 
 

@@ -38,13 +38,17 @@ if TYPE_CHECKING:
     from patchwheel.manifest.model import Fork
     from patchwheel.wheel.make import BuiltWheel
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 LIMIT = 64 << 20
 # Any fixed time; also what is made on a machine with a wrong clock is the same.
 EPOCH = 1_700_000_000
 SCRIPTS = (
-    *("coins.py", "demo.py", "traffic.py", "bench_demo.py"),
-    *("gpu_check.py", "gpu_overlay.py"),
+    "demo/coins.py",
+    "demo/demo.py",
+    "demo/traffic.py",
+    "demo/bench_demo.py",
+    "gpu/gpu_check.py",
+    "gpu/gpu_overlay.py",
 )
 # Compiled against CUDA's wheels, of which the machine has its own: only what the series remade is packed.
 OVERLAID = ("cupy",)
@@ -186,9 +190,10 @@ def collect(project: Project, forks: list[Fork]) -> dict[str, bytes]:
             files |= {f"overlay/{name}/{p}": data for p, data in laid.items()}
             versions[name] = fork.version
     files |= {f"tests/{p}": data for p, data in lay_out_tests(tests).items()}
-    files |= {f"scripts/{n}": (ROOT / "scripts" / n).read_bytes() for n in SCRIPTS}
+    scripts = [ROOT / "scripts" / name for name in SCRIPTS]
+    files |= {f"scripts/{path.name}": path.read_bytes() for path in scripts}
     files |= cupti()
-    files["run.sh"] = (ROOT / "scripts" / "gpu_run.sh").read_bytes()
+    files["run.sh"] = (ROOT / "scripts" / "gpu" / "gpu_run.sh").read_bytes()
     manifest = {
         "needs": {"python": python, "machine": "x86_64", "distributions": versions},
         "forks": {wheel.fork: describe(wheel) for wheel in wheels},
@@ -233,7 +238,7 @@ def pack(path: Path, files: Mapping[str, bytes]) -> None:
         path.unlink()
         raise CheckError(
             f"the bundle has {size:,} bytes, {LIMIT:,} at most",
-            hint="leave out more in scripts/gpu_bundle.py",
+            hint="leave out more in scripts/gpu/gpu_bundle.py",
         )
 
 

@@ -420,8 +420,10 @@ class Checks:
 
     def bench(self) -> None:
         """Measure the time of each stage, beside NumPy's."""
+        import coins
+
         names = dict.fromkeys(("numpy", self.options.xp))
-        command = [str(Path(__file__).with_name("bench_demo.py"))]
+        command = [str(Path(coins.__file__).with_name("bench_demo.py"))]
         command += [word for name in names for word in ("--xp", name)]
         command += ["--scales", ",".join(f"{s:g}" for s in self.options.scales)]
         command += ["--runs", str(self.options.runs)]
