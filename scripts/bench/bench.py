@@ -18,7 +18,6 @@ import tempfile
 import time
 from pathlib import Path
 
-from patchwheel.kit.indexes import load_index_config
 from measure import (
     PLAIN,
     ROOT,
@@ -31,6 +30,7 @@ from measure import (
     repeated,
 )
 
+from patchwheel.kit.indexes import load_index_config
 from patchwheel.kit.repo import Repository
 from patchwheel.kit.store import Store
 from patchwheel.manifest.load import load_manifest

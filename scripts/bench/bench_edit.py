@@ -8,7 +8,6 @@ most one OpenBLAS may be loaded. Figures are CPU seconds.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess

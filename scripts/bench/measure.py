@@ -61,7 +61,7 @@ def project_copy(folder: Path) -> Path:
 
 def python_with_pip(folder: Path) -> str:
     wanted = load_manifest(ROOT / "forks.toml").environment.python[0]
-    python = find_interpreter(wanted, report=Quiet()).path
+    python = find_interpreter(wanted, progress=Quiet()).path
     cpu(["uv", "venv", "--seed", "-p", str(python), str(folder)], cwd=ROOT)
     return str(folder / "bin" / "python")
 
