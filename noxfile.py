@@ -99,8 +99,7 @@ def lint(session: nox.Session) -> None:
     session.run("patchwheel", "ci", "--check")
     session.run("hadolint", *map(str, sorted(Path("docker").glob("*.Dockerfile"))))
     session.run(
-        *("check-jsonschema", "--builtin-schema", "vendor.compose-spec"),
-        "docker/compose.yaml",
+        *("check-jsonschema", "--builtin-schema", "vendor.compose-spec"), "docker/compose.yaml"
     )
 
 

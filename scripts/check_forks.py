@@ -22,12 +22,7 @@ from xml.etree import ElementTree as ET
 from patchwheel.cli.console import CONSOLE
 from patchwheel.environment.compose import compose_for_tests
 from patchwheel.environment.upstream_tests import run_files, select_tests
-from patchwheel.kit.errors import (
-    CheckError,
-    MachineError,
-    ManifestError,
-    PatchwheelError,
-)
+from patchwheel.kit.errors import CheckError, MachineError, ManifestError, PatchwheelError
 from patchwheel.kit.store import Store, default_root
 from patchwheel.project import Project
 from patchwheel.series.patched import patched_tree

@@ -32,11 +32,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[1]
 # Where everything is seen in the chroot.
 SEEN = PurePosixPath("/check")
-DEVICE = (
-    "cupy/random/cupy_distributions.cu",
-    "cupy/cuda/cupy_cub.cu",
-    "cupy/cuda/cupy_thrust.cu",
-)
+DEVICE = ("cupy/random/cupy_distributions.cu", "cupy/cuda/cupy_cub.cu", "cupy/cuda/cupy_thrust.cu")
 # Beside those that the series changes: the ones that name HIP's functions, through CuPy's stubs.
 MODULES = (
     *(f"cupy_backends/cuda/api/{name}.pyx" for name in ("runtime", "driver")),
@@ -78,8 +74,7 @@ class Chroot:
     def compile(self, *words: str) -> str:
         """Run a compiler; return nothing, or what it says where it fails."""
         return failure(
-            ["chroot", str(self.root), *words],
-            env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
+            ["chroot", str(self.root), *words], env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
         )
 
 
@@ -198,8 +193,7 @@ def main() -> None:
     try:
         if os.getuid() or not (shutil.which("mmdebstrap") and shutil.which("chroot")):
             raise MachineError(
-                "the check needs root and mmdebstrap",
-                hint="sudo apt-get install mmdebstrap",
+                "the check needs root and mmdebstrap", hint="sudo apt-get install mmdebstrap"
             )
         if not (arguments.root / ".complete").exists():
             print(f"making {arguments.root}: Debian with HIP, about 1.2 GB", flush=True)

@@ -136,10 +136,7 @@ def series_application(runs: int) -> tuple[list[float], list[float]]:
             copy = project / "am"
             shutil.rmtree(copy, ignore_errors=True)
             return (
-                cpu(
-                    ["git", "clone", "-q", "--mirror", str(work), str(copy / ".git")],
-                    cwd=project,
-                )
+                cpu(["git", "clone", "-q", "--mirror", str(work), str(copy / ".git")], cwd=project)
                 + cpu(["git", "config", "core.bare", "false"], cwd=copy)
                 + cpu(["git", "checkout", "-q", "-f", "--detach", base], cwd=copy)
                 + cpu(["git", "am", "-q", *patches], cwd=copy, env=who)

@@ -49,9 +49,7 @@ LOOPS = {
         "weak_connections",
     ),
     "scikit-image": Loop(
-        "src/skimage/transform/_warps_cy.pyx",
-        "tests/skimage/transform/test_warps.py",
-        "swirl",
+        "src/skimage/transform/_warps_cy.pyx", "tests/skimage/transform/test_warps.py", "swirl"
     ),
 }
 

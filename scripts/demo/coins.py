@@ -101,13 +101,7 @@ def _cupy(device: str | None) -> Backend:
             f"CuPy finds no usable GPU ({type(error).__name__}: {error}); `--xp numpy` runs without one, and "
             "`patchwheel env --gpu` adds CUDA's libraries where there is a driver"
         ) from error
-    return Backend(
-        name="cupy",
-        xp=cupy,
-        device=chosen,
-        synchronize=chosen.synchronize,
-        sparse=True,
-    )
+    return Backend(name="cupy", xp=cupy, device=chosen, synchronize=chosen.synchronize, sparse=True)
 
 
 def _torch(device: str | None) -> Backend:

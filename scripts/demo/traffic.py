@@ -11,16 +11,7 @@ import importlib.util
 import os
 import struct
 from contextlib import contextmanager
-from ctypes import (
-    CFUNCTYPE,
-    POINTER,
-    byref,
-    c_size_t,
-    c_uint32,
-    c_uint64,
-    c_void_p,
-    string_at,
-)
+from ctypes import CFUNCTYPE, POINTER, byref, c_size_t, c_uint32, c_uint64, c_void_p, string_at
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any

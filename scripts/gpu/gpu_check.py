@@ -293,11 +293,7 @@ class Checks:
             if xp != "numpy":
                 # In the other order, a machine without time left would have nothing of the GPU.
                 _, missing = self.work(
-                    "demo",
-                    xp="numpy",
-                    scales=scales,
-                    labels=labels,
-                    folder=str(self.folder),
+                    "demo", xp="numpy", scales=scales, labels=labels, folder=str(self.folder)
                 )
                 error = error or missing
             self.report.facts.setdefault("demo", {})[labels] = ours

@@ -15,12 +15,7 @@ from patchwheel.kit.distribution import Distribution
 from patchwheel.kit.errors import MachineError
 from patchwheel.manifest.inventory import BuildInventory
 from patchwheel.manifest.load import load_manifest
-from patchwheel.manifest.lock import (
-    ForkBuild,
-    ForkLock,
-    Lock,
-    build_settings,
-)
+from patchwheel.manifest.lock import ForkBuild, ForkLock, Lock, build_settings
 from tests.fixtures import support
 
 if TYPE_CHECKING:
@@ -194,11 +189,7 @@ def lock_with(manifest: Manifest, *requirements: Distribution) -> Lock:
         patches={},
         builds={"3.12": build},
     )
-    return Lock(
-        path=manifest.lock_path,
-        environments={},
-        forks=MappingProxyType({"heavy": heavy}),
-    )
+    return Lock(path=manifest.lock_path, environments={}, forks=MappingProxyType({"heavy": heavy}))
 
 
 def test_findings_never_start_anything_but_git(

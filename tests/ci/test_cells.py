@@ -86,10 +86,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Cells:
     init = (PACKAGE / "src/tinyext/__init__.py").read_text()
     greet = support.make_patch(
         upstream,
-        {
-            "src/tinyext/__init__.py": f'{init}\nGREETING = "hello"\n',
-            "tests/test_greet.py": TEST,
-        },
+        {"src/tinyext/__init__.py": f'{init}\nGREETING = "hello"\n', "tests/test_greet.py": TEST},
         subject="Greet | all",
         body="Carried for the tests.\n\nUpstream-Status: Inappropriate [a test]\n",
     )
@@ -98,11 +95,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Cells:
     plain.run("lock")
     support.make_index(shelf / "simple", sdist, publish(plain.build(), shelf))
     project: Project = make_project(
-        root / "project",
-        sdist_table(sdist, extra=""),
-        {"0010-greet.patch": greet},
-        store,
-        shelf,
+        root / "project", sdist_table(sdist, extra=""), {"0010-greet.patch": greet}, store, shelf
     )
     manifest = project.root / "forks.toml"
     text = manifest.read_text()
@@ -193,10 +186,7 @@ def real(stack: Stack) -> Cells:
     if (stack.project / "ci").exists():
         shutil.rmtree(stack.project / "ci")
     shutil.copytree(support.ROOT / ".github", stack.project / ".github", dirs_exist_ok=True)
-    env = {
-        "PATCHWHEEL_STORE": str(stack.store),
-        "UV_CACHE_DIR": os.environ["UV_CACHE_DIR"],
-    }
+    env = {"PATCHWHEEL_STORE": str(stack.store), "UV_CACHE_DIR": os.environ["UV_CACHE_DIR"]}
     return Cells(stack.project, env)
 
 
@@ -218,9 +208,7 @@ def test_the_heavy_cells_of_the_real_forks(stack: Stack) -> None:
     # Without ROCm's image this variant cannot be built here, and would stop the publication.
     manifest = cells.root / "forks.toml"
     text, cut = re.subn(
-        r"(?ms)^\[forks\.cupy\.variants\.rocm7\]\n.*?(?=^\[|\Z)",
-        "",
-        manifest.read_text(),
+        r"(?ms)^\[forks\.cupy\.variants\.rocm7\]\n.*?(?=^\[|\Z)", "", manifest.read_text()
     )
     assert cut == 1
     manifest.write_text(text)

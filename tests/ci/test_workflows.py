@@ -93,11 +93,7 @@ def test_a_changed_manifest_makes_the_workflows_stale(project: Path, old: str, n
 def test_an_edited_or_missing_workflow_is_found(project: Path) -> None:
     manifest = load_manifest(project / "forks.toml")
     workflows.write_workflows(manifest, check=False)
-    edit(
-        project / workflows.WORKFLOWS / "check.yml",
-        "permissions: {}",
-        "permissions: write-all",
-    )
+    edit(project / workflows.WORKFLOWS / "check.yml", "permissions: {}", "permissions: write-all")
     (project / workflows.WORKFLOWS / "release.yml").unlink()
     with pytest.raises(CheckError, match=r"gives: check\.yml, release\.yml\n"):
         workflows.write_workflows(manifest, check=True)
@@ -207,8 +203,7 @@ def test_a_variant_without_its_toolchain_publishes_nothing(project: Path) -> Non
 
 def test_a_cell_that_is_not_in_the_matrix_is_named(project: Path) -> None:
     with pytest.raises(
-        ManifestError,
-        match=r"no cell 'graft-scipi-3.12' \(did you mean 'graft-scipy-3.12'",
+        ManifestError, match=r"no cell 'graft-scipi-3.12' \(did you mean 'graft-scipy-3.12'"
     ):
         workflows.find_cell(load_manifest(project / "forks.toml"), "graft-scipi-3.12")
     done = run("ci/run-cell", "release-scipy-3.9", cwd=project)
@@ -238,9 +233,7 @@ def test_a_cache_key_changes_with_its_fork_alone(project: Path) -> None:
     assert before == keys() | {"graft-scipy-3.12": before["graft-scipy-3.12"]}
 
 
-def test_a_lock_that_lacks_a_python_is_found_before_anything_runs(
-    project: Path,
-) -> None:
+def test_a_lock_that_lacks_a_python_is_found_before_anything_runs(project: Path) -> None:
     edit(project / "forks.toml", '"3.12"', '"3.12", "3.13"')
     done = run("patchwheel", "ci", "--matrix", cwd=project)
     assert done.returncode == 2
@@ -281,13 +274,7 @@ esac
 def test_a_cell_that_takes_too_long_is_ended_and_says_so(project: Path) -> None:
     summary = project / "summary.md"
     env = fake_tool(project, "compose 0.01 3.12 - scipy", "exec sleep 60")
-    done = run(
-        "ci/run-cell",
-        "compose-3.12",
-        cwd=project,
-        GITHUB_STEP_SUMMARY=str(summary),
-        **env,
-    )
+    done = run("ci/run-cell", "compose-3.12", cwd=project, GITHUB_STEP_SUMMARY=str(summary), **env)
     assert done.returncode == 124
     assert "### compose-3.12: failed, not done after 0.01 minutes" in summary.read_text()
 
@@ -335,10 +322,7 @@ def cell_of(project: Path, cell: str, content: bytes, *, name: str = "", told: s
     folder = project / "publish/cells" / f"{cell}-{len(content)}"
     file = name or f"{cell.split('-')[1]}-1.0+arrayapi.h00000000-cp312-cp312-linux_x86_64.whl"
     digest = told or hashlib.sha256(content).hexdigest()
-    report = {
-        "cell": cell,
-        "wheels": [{"file": file, "sha256": digest, "version": "1.0"}],
-    }
+    report = {"cell": cell, "wheels": [{"file": file, "sha256": digest, "version": "1.0"}]}
     support.write(folder, {file: content, f"reports/{cell}.json": json.dumps(report)})
     return folder / file
 
@@ -376,9 +360,7 @@ def test_a_wheel_of_an_unknown_cell_stops_the_publication(project: Path) -> None
     assert "release-numpy-3.12, a cell that is not in the matrix" in done.stderr
 
 
-def test_two_wheels_of_one_name_and_other_bytes_stop_the_publication(
-    project: Path,
-) -> None:
+def test_two_wheels_of_one_name_and_other_bytes_stop_the_publication(project: Path) -> None:
     for cell in CELLS:
         cell_of(project, cell, cell.encode(), name="same-1.0-cp312-cp312-linux_x86_64.whl")
     done = stage(project)
@@ -401,11 +383,7 @@ def test_a_wheel_that_is_not_what_its_cell_reported_stops_the_publication(
         report.write_text(json.dumps({**told, "wheels": told["wheels"] * 2}))
     done = stage(project)
     assert done.returncode == 6
-    reason = {
-        "changed": "has sha256",
-        "missing": "is missing",
-        "two": "reports 2 wheels",
-    }
+    reason = {"changed": "has sha256", "missing": "is missing", "two": "reports 2 wheels"}
     assert reason[how] in done.stderr
     assert "release-scipy-3.12" in done.stderr
 

@@ -46,9 +46,7 @@ def test_without_a_manifest_the_error_says_where_it_looked(tmp_path: Path) -> No
     assert "--manifest" in done.stderr
 
 
-def test_a_misspelt_key_names_the_line_and_the_key_that_was_meant(
-    tmp_path: Path,
-) -> None:
+def test_a_misspelt_key_names_the_line_and_the_key_that_was_meant(tmp_path: Path) -> None:
     support.make_manifest(tmp_path, {"demo": SDIST + 'comit = "x"\n'})
     done = patchwheel(tmp_path, "status")
     assert done.returncode == 2
@@ -57,9 +55,7 @@ def test_a_misspelt_key_names_the_line_and_the_key_that_was_meant(
     )
 
 
-def test_an_unknown_fork_and_an_unknown_command_are_usage_errors(
-    tmp_path: Path,
-) -> None:
+def test_an_unknown_fork_and_an_unknown_command_are_usage_errors(tmp_path: Path) -> None:
     support.make_manifest(tmp_path, {"demo": SDIST})
     assert "did you mean 'demo'?" in patchwheel(tmp_path, "build", "demmo").stderr
     assert patchwheel(tmp_path, "build", "demmo").returncode == 2
@@ -73,9 +69,7 @@ def test_a_missing_lock_says_which_command_writes_it(tmp_path: Path) -> None:
     assert "next: run `patchwheel lock`" in done.stderr
 
 
-def test_a_python_that_the_manifest_does_not_build_for_is_refused(
-    tmp_path: Path,
-) -> None:
+def test_a_python_that_the_manifest_does_not_build_for_is_refused(tmp_path: Path) -> None:
     support.make_manifest(tmp_path, {"demo": SDIST})
     (tmp_path / "forks.lock").write_text('{"schema": 2, "environment": {}, "forks": {}}')
     done = patchwheel(tmp_path, "plan", PATCHWHEEL_PYTHON="3.10")
@@ -143,9 +137,7 @@ def test_a_folder_with_other_files_is_not_used_as_a_store(tmp_path: Path) -> Non
     assert [path.name for path in home.iterdir()] == ["documents"]
 
 
-def test_cache_commands_keep_a_folder_that_the_store_does_not_know(
-    tmp_path: Path,
-) -> None:
+def test_cache_commands_keep_a_folder_that_the_store_does_not_know(tmp_path: Path) -> None:
     from patchwheel.kit.store import Store
 
     store = Store(tmp_path / "store")

@@ -15,11 +15,7 @@ from packaging.pylock import Pylock
 
 from patchwheel.build.inputs import OwnWheel
 from patchwheel.environment.check import check_environment
-from patchwheel.environment.compose import (
-    Environment,
-    compose_environment,
-    compose_for_tests,
-)
+from patchwheel.environment.compose import Environment, compose_environment, compose_for_tests
 from patchwheel.guest import INSPECT_ENVIRONMENT, inspect_environment
 from patchwheel.kit import uv
 from patchwheel.kit.context import Context
@@ -30,13 +26,7 @@ from patchwheel.kit.interpreter import uv_bin
 from patchwheel.manifest.load import load_manifest
 from patchwheel.manifest.lock import EnvironmentLock, Lock, environment_inputs
 from tests.fixtures.contexts import GivenProject, make_context
-from tests.fixtures.support import (
-    Recorder,
-    make_index,
-    make_manifest,
-    make_wheel,
-    sha256,
-)
+from tests.fixtures.support import Recorder, make_index, make_manifest, make_wheel, sha256
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -111,11 +101,7 @@ class Set:
         self.link = self.folder / ".venv-forks"
 
     def compose(
-        self,
-        link: Path | None = None,
-        groups: Sequence[str] = (),
-        *,
-        layered: bool = False,
+        self, link: Path | None = None, groups: Sequence[str] = (), *, layered: bool = False
     ) -> Environment:
         if layered:
             return compose_for_tests(self.project, self.wheels, groups=groups)
@@ -129,9 +115,7 @@ class Set:
             groups={"gpu": (self.more,)},
         )
         lock = Lock(
-            path=self.folder / "forks.lock",
-            environments={self.interpreter.python: entry},
-            forks={},
+            path=self.folder / "forks.lock", environments={self.interpreter.python: entry}, forks={}
         )
         context = CountingContext(self)
         return GivenProject(context, self.manifest, lock=lock)
@@ -287,9 +271,7 @@ def test_a_link_that_points_nowhere_any_more_is_ours_to_replace(forks: Set) -> N
     assert (forks.link / "bin" / "python").exists()
 
 
-def test_a_link_that_cannot_be_written_is_an_error_of_the_machine(
-    forks: Set,
-) -> None:
+def test_a_link_that_cannot_be_written_is_an_error_of_the_machine(forks: Set) -> None:
     (forks.folder / "file").write_text("")
     with pytest.raises(MachineError, match="link cannot be written"):
         forks.compose(link=forks.folder / "file" / "env")
@@ -336,11 +318,7 @@ def test_a_cupy_that_cannot_show_its_configuration_is_reported(forks: Set) -> No
 
 def test_an_unmet_requirement_is_reported(forks: Set) -> None:
     forks.wheels[0] = ours(
-        forks.folder / "w2",
-        "pw-fork",
-        "pw-fork",
-        {"pwfork.py": ""},
-        requires=["pw-base>5"],
+        forks.folder / "w2", "pw-fork", "pw-fork", {"pwfork.py": ""}, requires=["pw-base>5"]
     )
     with pytest.raises(CheckError, match="pw-base>5"):
         forks.compose()
@@ -358,19 +336,13 @@ def test_everything_that_is_wrong_is_said_at_once(forks: Set) -> None:
     made = forks.compose()
     loose = forks.folder / "loose"
     for wheel in (
-        make_wheel(
-            loose,
-            "cupy-cuda12x",
-            "9.0",
-            {"cupy/extra.py": "", "cupy/__init__.py": SHOWS},
-        ),
+        make_wheel(loose, "cupy-cuda12x", "9.0", {"cupy/extra.py": "", "cupy/__init__.py": SHOWS}),
         make_wheel(loose, "pw-fork", "1.0", {"pwfork/__init__.py": "import nowhere\n"}),
     ):
         forks.put_in(made, wheel)
     twice = make_wheel(loose, "pw-base", "0.9", {})
     subprocess.run(
-        ["unzip", "-q", twice, "-d", next(made.path.glob("lib/*/site-packages"))],
-        check=True,
+        ["unzip", "-q", twice, "-d", next(made.path.glob("lib/*/site-packages"))], check=True
     )
     said = forks.check(made)
     for part in (
@@ -386,10 +358,7 @@ def test_everything_that_is_wrong_is_said_at_once(forks: Set) -> None:
 
 def test_what_is_missing_is_said(forks: Set) -> None:
     made = forks.compose()
-    subprocess.run(
-        [uv_bin(), "pip", "uninstall", "-q", "-p", made.python, "pw-base"],
-        check=True,
-    )
+    subprocess.run([uv_bin(), "pip", "uninstall", "-q", "-p", made.python, "pw-base"], check=True)
     said = forks.check(made)
     assert "pw-base 1.0 is missing" in said
     assert "requires `pw-base`" in said
@@ -399,12 +368,7 @@ def test_an_environment_can_be_checked_by_its_own_lock_alone(forks: Set) -> None
     """As a container does, which has nothing of ours but this one file."""
     made = forks.compose()
     path = made.path
-    words = [
-        str(made.python),
-        "-I",
-        str(INSPECT_ENVIRONMENT),
-        str(path / "pylock.toml"),
-    ]
+    words = [str(made.python), "-I", str(INSPECT_ENVIRONMENT), str(path / "pylock.toml")]
     assert subprocess.run(words, check=False).returncode == 0
     shutil.rmtree(next(path.glob("lib/*/site-packages/pw_fork-*.dist-info")))
     done = subprocess.run(words, check=False, capture_output=True, text=True)

@@ -344,11 +344,7 @@ PROMOTED = strict(Raises(TypeError, "^A has dtype .*; .* floating point dtype is
 @inputs(
     given("1d", np.ones(N), own(Raises(ValueError, "shape .* not preserved"))),
     table(
-        {
-            "short": OPERATOR[:-1, :-1],
-            "not_square": OPERATOR[:, :-1],
-            "empty": np.zeros((0, 0)),
-        },
+        {"short": OPERATOR[:-1, :-1], "not_square": OPERATOR[:, :-1], "empty": np.zeros((0, 0))},
         own(MISMATCH),
     ),
     given("nan", np.full((N, N), np.nan), own(Raises(ValueError, "eigh has failed|converge"))),

@@ -97,10 +97,7 @@ def test_resize(compare: Compare, dtype: str, to: Shape, options: dict[str, Any]
 
 
 @calls("skimage.transform.resize", "scikit-image/0020", compiled=True)
-@each(
-    options=grid(preserve_range=[False, True], clip=[False, True]),
-    shape=[(9, 12), (9, 12, 3)],
-)
+@each(options=grid(preserve_range=[False, True], clip=[False, True]), shape=[(9, 12), (9, 12, 3)])
 def test_resize_of_integers(compare: Compare, shape: Shape, options: dict[str, Any]) -> None:
     pixels = image("int16", shape)
     compare(lambda a: transform.resize(a(pixels), (6, 7), cval=2.5, **options))
@@ -137,9 +134,7 @@ def test_what_is_rescaled(given: Given, options: dict[str, Any]) -> None:
 
 @inputs(
     table(
-        DATA,
-        COMPILED,
-        SCALED | {"4d": own(Raises(ValueError, "output_shape length cannot be"))},
+        DATA, COMPILED, SCALED | {"4d": own(Raises(ValueError, "output_shape length cannot be"))}
     ),
     REFUSED,
 )
@@ -154,9 +149,7 @@ PARAMETERS: list[tuple[str, Any]] = [
 ]
 
 
-def given_parameters(
-    readable: Callable[[Callable[..., Any], Any], Outcome],
-) -> list[ParameterSet]:
+def given_parameters(readable: Callable[[Callable[..., Any], Any], Outcome]) -> list[ParameterSet]:
     rows = []
     for name, (function, value) in PARAMETERS:
         refused = Raises(TypeError, f"`{name}` is an array of type .* NumPy can't convert")
@@ -236,10 +229,7 @@ def test_warp(compare: Compare, dtype: str, matrix: str, options: dict[str, Any]
 
 
 @calls("skimage.transform.warp", "scikit-image/0040", rtol=1e-9)
-@each(
-    shape=[(9, 12), (9, 12, 3)],
-    options=grid(output_shape=[None, (5, 20)], cval=[0.5, np.nan]),
-)
+@each(shape=[(9, 12), (9, 12, 3)], options=grid(output_shape=[None, (5, 20)], cval=[0.5, np.nan]))
 def test_warp_by_a_transform(compare: Compare, shape: Shape, options: dict[str, Any]) -> None:
     turn = transform.SimilarityTransform(scale=1.2, rotation=0.3, translation=(1, 2))
     compare(lambda a: transform.warp(a(image("float64", shape)), turn, **options))

@@ -231,10 +231,7 @@ NAN_MASK = "scikit-learn: a mask of floats passes, NaN is True"
     ),
     given("empty", DATA["empty"], own(SAME), fails_today(NO_SLICE, IndexError)),
     given(
-        "4d",
-        DATA["4d"],
-        own(Raises(ValueError, "values|dim")),
-        fails_today(NO_NDIM, IndexError),
+        "4d", DATA["4d"], own(Raises(ValueError, "values|dim")), fails_today(NO_NDIM, IndexError)
     ),
     given("image", IMAGE, only(CUDA_ERROR, "cupy")),
     given("sparse", TWO_COMPONENTS, only(NOT_ARRAY, "scipy", "cupyx")),
@@ -496,15 +493,9 @@ NOT_FINITE = {"np": Raises(ValueError, "SVD|NaN")}
     table({"0d": DATA["0d"], "1d": DATA["1d"]}, strict(EXPECTED_2D)),
     given("3d", DATA["3d"], strict(Raises(ValueError, "Found array with dim 3"))),
     given("empty", DATA["empty"], strict(Raises(ValueError, "Found array with 0 sample"))),
+    given("no_columns", np.zeros((5, 0)), strict(Raises(ValueError, "Found array with 0 feature"))),
     given(
-        "no_columns",
-        np.zeros((5, 0)),
-        strict(Raises(ValueError, "Found array with 0 feature")),
-    ),
-    given(
-        "nan",
-        DATA["nan"],
-        strict(Raises(ValueError, "Input vectors contains NaN")) | NOT_FINITE,
+        "nan", DATA["nan"], strict(Raises(ValueError, "Input vectors contains NaN")) | NOT_FINITE
     ),
     given(
         "inf",

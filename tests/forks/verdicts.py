@@ -87,12 +87,7 @@ def judge(call: Call, a: Column, tolerance: Tolerance, *, patched: bool) -> Verd
 
 
 def _judge_error(
-    error: Exception,
-    reference: Exception | None,
-    a: Column,
-    tolerance: Tolerance,
-    *,
-    patched: bool,
+    error: Exception, reference: Exception | None, a: Column, tolerance: Tolerance, *, patched: bool
 ) -> Verdict:
     message = " ".join(f"{type(error).__name__}: {error!s:.200}".split())
     if reference and isinstance(error, type(reference)):
@@ -244,10 +239,7 @@ def inputs(*rows: Sequence[ParameterSet]) -> pytest.MarkDecorator:
 
 
 def given(
-    name: str,
-    data: Any,
-    expected: Expected,
-    known: dict[str, pytest.MarkDecorator] | None = None,
+    name: str, data: Any, expected: Expected, known: dict[str, pytest.MarkDecorator] | None = None
 ) -> list[ParameterSet]:
     """Return the data in arrays of each expected kind; `known` are marks of single kinds."""
     rows = []

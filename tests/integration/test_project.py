@@ -25,11 +25,7 @@ PACKAGE = Path(__file__).parent.parent / "packages" / "tinyext"
 PATCH = "0010-greet.patch"
 SUFFIX = sysconfig.get_config_var("EXT_SUFFIX")
 
-pytestmark = [
-    pytest.mark.network,
-    pytest.mark.compiled,
-    pytest.mark.xdist_group("project"),
-]
+pytestmark = [pytest.mark.network, pytest.mark.compiled, pytest.mark.xdist_group("project")]
 
 
 @pytest.fixture(scope="module")
@@ -137,12 +133,7 @@ def record(wheel: Path) -> dict[str, object]:
 
 
 def test_a_pin_through_git_and_through_an_sdist_give_the_same_content(
-    upstream: Path,
-    compiled: Path,
-    greeting: bytes,
-    stores: Path,
-    shelf: Path,
-    tmp_path: Path,
+    upstream: Path, compiled: Path, greeting: bytes, stores: Path, shelf: Path, tmp_path: Path
 ) -> None:
     commit = support.git(upstream, "rev-parse", f"v{VERSION}")
     table = (
@@ -158,12 +149,7 @@ def test_a_pin_through_git_and_through_an_sdist_give_the_same_content(
 
 
 def test_a_series_is_followed_to_branches_and_to_releases(
-    upstream: Path,
-    project: Project,
-    greeting: bytes,
-    stores: Path,
-    shelf: Path,
-    tmp_path: Path,
+    upstream: Path, project: Project, greeting: bytes, stores: Path, shelf: Path, tmp_path: Path
 ) -> None:
     commit = support.git(upstream, "rev-parse", f"v{VERSION}")
     init = "src/tinyext/__init__.py"
@@ -314,12 +300,7 @@ def another(grafting: Project, folder: Path, patch: bytes) -> Project:
         ),
         ("src/tinyext/generate.py", "\n", "\n# patched\n", {UNITS: "build"}),
         ("src/tinyext/meson.build", "\n", "\n# patched\n", {}),
-        (
-            "src/tinyext/meson.build",
-            "optimization=1",
-            "optimization=2",
-            {PAIRS: "build"},
-        ),
+        ("src/tinyext/meson.build", "optimization=1", "optimization=2", {PAIRS: "build"}),
         ("src/tinyext/meson.build", "'pure.py', ", "", {"tinyext/pure.py": "remove"}),
         ("src/tinyext/meson.build", TARGET, "", {FAST: "remove"}),
     ],
@@ -392,13 +373,7 @@ def test_a_proof_that_cannot_be_had_is_refused_before_the_graft_is_made(
     ],
 )
 def test_a_graft_that_cannot_be_built_is_an_error_and_leaves_nothing(
-    grafting: Project,
-    upstream: Path,
-    tmp_path: Path,
-    path: str,
-    old: str,
-    new: str,
-    said: str,
+    grafting: Project, upstream: Path, tmp_path: Path, path: str, old: str, new: str, said: str
 ) -> None:
     other = another(grafting, tmp_path / "p", change(upstream, path, old, new, "Break"))
     message = other.run("build", status=5)

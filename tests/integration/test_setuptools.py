@@ -22,11 +22,7 @@ FILES = {
     if path.is_file()
 }
 
-pytestmark = [
-    pytest.mark.network,
-    pytest.mark.compiled,
-    pytest.mark.xdist_group("setuptools"),
-]
+pytestmark = [pytest.mark.network, pytest.mark.compiled, pytest.mark.xdist_group("setuptools")]
 
 
 @pytest.fixture(scope="module")
@@ -68,26 +64,11 @@ def patched(project: Project, upstream: Path, root: Path, path: str, old: str, n
     ("path", "old", "new", "outputs"),
     [
         # setuptools ships the sources of extension modules that lie in a package.
-        (
-            "tinyset/_plain.pyx",
-            "0.0",
-            "1.0",
-            {PLAIN: "build", "tinyset/_plain.pyx": 1},
-        ),
-        (
-            "tinyset/sum.c",
-            "one + two",
-            "one - two",
-            {PLAIN: "build", "tinyset/sum.c": 1},
-        ),
+        ("tinyset/_plain.pyx", "0.0", "1.0", {PLAIN: "build", "tinyset/_plain.pyx": 1}),
+        ("tinyset/sum.c", "one + two", "one - two", {PLAIN: "build", "tinyset/sum.c": 1}),
         ("tinyset/near.pxd", "\n", "\n\n", {PLAIN: "build", "tinyset/near.pxd": 1}),
         # The key is over all headers, and only one module's text uses it.
-        (
-            "tinyset/include/other.h",
-            "1",
-            "2",
-            {KEYED: "build", "tinyset/include/other.h": 1},
-        ),
+        ("tinyset/include/other.h", "1", "2", {KEYED: "build", "tinyset/include/other.h": 1}),
         (
             "tinyset/include/sum.h",
             ";",
@@ -117,10 +98,7 @@ def test_only_what_a_change_reaches_is_built(
 
 @pytest.mark.parametrize(
     ("path", "old", "new"),
-    [
-        ("setup.py", "\n", "\n\n"),
-        ("install/builder.py", "language_level=3", "language_level=2"),
-    ],
+    [("setup.py", "\n", "\n\n"), ("install/builder.py", "language_level=3", "language_level=2")],
 )
 def test_a_change_of_the_builds_own_code_is_a_compile(
     project: Project, upstream: Path, tmp_path: Path, path: str, old: str, new: str

@@ -11,12 +11,7 @@ import pytest
 
 from patchwheel.kit import interpreter
 from patchwheel.kit.errors import MachineError
-from patchwheel.kit.interpreter import (
-    Interpreter,
-    find_interpreter,
-    probe,
-    remembered_interpreter,
-)
+from patchwheel.kit.interpreter import Interpreter, find_interpreter, probe, remembered_interpreter
 
 if TYPE_CHECKING:
     from patchwheel.kit.store import Store
@@ -97,10 +92,7 @@ def test_what_answers_nonsense_or_cannot_run_is_no_interpreter(tmp_path: Path) -
 
 
 def test_failing_shims_on_path_are_skipped(
-    tmp_path: Path,
-    bare: Path,
-    report: Recorder,
-    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path, bare: Path, report: Recorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     failing(bare / "python3.77")
     real = fake(tmp_path / "second" / "python3.77", "3.77.4")
@@ -119,11 +111,7 @@ def test_a_plain_python3_of_that_version_counts_and_another_version_does_not(
 
 @pytest.mark.parametrize("how", ["PYENV_ROOT", "home", "shims", "program"])
 def test_pyenv_versions_are_found_newest_first(
-    tmp_path: Path,
-    bare: Path,
-    report: Recorder,
-    monkeypatch: pytest.MonkeyPatch,
-    how: str,
+    tmp_path: Path, bare: Path, report: Recorder, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
     root = tmp_path / (".pyenv" if how == "home" else "elsewhere")
     for version in ("3.77.2", "3.77.10", "3.7.17"):
@@ -186,10 +174,7 @@ def test_the_explicit_interpreter_is_taken_before_any_other(
 
 
 def test_an_explicit_name_is_looked_for_past_failing_shims(
-    tmp_path: Path,
-    bare: Path,
-    report: Recorder,
-    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path, bare: Path, report: Recorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     failing(bare / "mypython")
     real = fake(tmp_path / "second" / "mypython", "3.77.4")

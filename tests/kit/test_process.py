@@ -74,9 +74,7 @@ def test_logged_keeps_both_streams_and_hands_lines_on(tmp_path: Path) -> None:
     assert log.read_text().endswith("one\ntwo\nthree\n")
 
 
-def test_a_failing_step_shows_the_end_of_its_log_and_where_it_is(
-    tmp_path: Path,
-) -> None:
+def test_a_failing_step_shows_the_end_of_its_log_and_where_it_is(tmp_path: Path) -> None:
     log = tmp_path / "log"
     words = ["sh", "-c", "seq 100; kill -9 $$"]
     with pytest.raises(process.CommandError, match="signal 9") as caught:
@@ -112,11 +110,7 @@ def test_leaving_early_kills_the_whole_group(tmp_path: Path) -> None:
     words = ["sh", "-c", "echo $$; sleep 60 & echo $!; wait"]
     with pytest.raises(KeyboardInterrupt):
         process.logged(
-            words,
-            cwd=tmp_path,
-            env=process.base_env(),
-            log=tmp_path / "log",
-            on_line=interrupt,
+            words, cwd=tmp_path, env=process.base_env(), log=tmp_path / "log", on_line=interrupt
         )
     assert all(gone(pid) for pid in pids)
 
@@ -157,8 +151,6 @@ def test_interactive_returns_the_status(tmp_path: Path) -> None:
     assert process.interactive(["sh", "-c", "exit 5"], cwd=tmp_path, env={}) == 5
 
 
-def test_a_missing_working_directory_is_not_taken_for_a_missing_program(
-    tmp_path: Path,
-) -> None:
+def test_a_missing_working_directory_is_not_taken_for_a_missing_program(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         process.capture(["true"], cwd=tmp_path / "none", env=process.base_env())

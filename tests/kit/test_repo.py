@@ -289,9 +289,7 @@ def test_git_missing_is_the_machines_fault(
         repo.git("version")
 
 
-def test_scrubbing_keeps_only_the_way_to_a_remote(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_scrubbing_keeps_only_the_way_to_a_remote(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("GIT_DIR", "GIT_INDEX_FILE", "GIT_CONFIG_COUNT", "GIT_SSL_CAINFO"):
         monkeypatch.setenv(name, "x")
     scrub_environment()

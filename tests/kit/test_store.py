@@ -322,9 +322,7 @@ def test_a_full_disk_is_a_named_failure_that_leaves_nothing_half_made(
     assert fits.startswith("made\n")
 
 
-def test_a_read_only_store_is_one_error_and_what_is_there_can_be_used(
-    store: Store,
-) -> None:
+def test_a_read_only_store_is_one_error_and_what_is_there_can_be_used(store: Store) -> None:
     store.get("wheels", KEY, maker())
     mount = f"mount --bind {store.root} {store.root} && mount -o remount,ro,bind {store.root}"
     script = UNSHARED + f"print(store.checked('wheels', {KEY!r}) is not None)"
@@ -401,10 +399,7 @@ def test_entries_are_listed_and_each_can_be_verified(store: Store) -> None:
     store.get("files", "f" * 64, maker())
     store.remember("tree", "k", {})
     entries = list(store.entries())
-    assert [(e.kind, e.broken()) for e in entries] == [
-        ("files", None),
-        ("wheels", None),
-    ]
+    assert [(e.kind, e.broken()) for e in entries] == [("files", None), ("wheels", None)]
     _flip(entries[1].path)
     assert entries[1].broken() == "sub/file has other bytes than when it was stored"
 
@@ -502,9 +497,7 @@ def test_a_file_in_the_stores_place_is_one_error(tmp_path: Path) -> None:
     assert (tmp_path / "file").read_text() == "content"
 
 
-def test_an_empty_folder_or_none_has_no_entries_and_becomes_a_store(
-    tmp_path: Path,
-) -> None:
+def test_an_empty_folder_or_none_has_no_entries_and_becomes_a_store(tmp_path: Path) -> None:
     # A file system's own folder, and what is left of a marker whose writing was cut off.
     write(tmp_path / "disk", {"lost+found/x": "", ".CACHEDIR.TAG.a1b2.tmp": "Sig"})
     (tmp_path / "empty").mkdir()
@@ -532,9 +525,7 @@ def test_a_store_whose_making_was_cut_off_is_finished(
     store.get("wheels", KEY, maker())
 
 
-def test_processes_that_make_one_store_at_once_do_not_refuse_each_other(
-    tmp_path: Path,
-) -> None:
+def test_processes_that_make_one_store_at_once_do_not_refuse_each_other(tmp_path: Path) -> None:
     script = """if True:
         import pathlib, sys, time
         from patchwheel.kit.store import Store

@@ -150,12 +150,7 @@ def test_a_missing_file_is_an_error_of_the_input(tmp_path: Path, python: Path) -
 def test_offline_says_that_a_first_run_must_not_be(python: Path) -> None:
     nowhere = IndexConfig(urls=("https://nowhere.invalid/simple",))
     with pytest.raises(InputError) as caught:
-        install(
-            python,
-            [f"pw-alpha==1 --hash=sha256:{sha256(b'x')}"],
-            index=nowhere,
-            offline=True,
-        )
+        install(python, [f"pw-alpha==1 --hash=sha256:{sha256(b'x')}"], index=nowhere, offline=True)
     assert "--offline" in str(caught.value.hint)
 
 
@@ -184,7 +179,7 @@ def test_downloads_become_progress(
     install(python, [], progress=report)
     total = (3 << 20) + 1536
     assert [(done, whole) for _, done, whole in report.steps] == [
-        *((0, 3 << 20), (0, total), (3 << 20, total), (total, total)),
+        *((0, 3 << 20), (0, total), (3 << 20, total), (total, total))
     ]
 
 

@@ -13,10 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from patchwheel.build.requirements import (
-    build_environment,
-    static_build_requirements,
-)
+from patchwheel.build.requirements import build_environment, static_build_requirements
 from patchwheel.guest import survey_build
 from patchwheel.kit import uv
 from patchwheel.kit.errors import BuildError, InputError
@@ -155,10 +152,7 @@ def bench(tmp_path: Path, store: Store, interpreter: Interpreter) -> Bench:
 def test_a_survey_finds_outputs_and_everything_that_is_read(bench: Bench) -> None:
     found = bench.survey(FILES)
     assert found.gap is None
-    assert found.inventory.verbatim == {
-        "pw_demo/a.py": "a.py",
-        "pw_demo/both.py": "both.py",
-    }
+    assert found.inventory.verbatim == {"pw_demo/a.py": "a.py", "pw_demo/both.py": "both.py"}
     assert found.inventory.built == ("pw_demo/x.so",)
     # gen.py says none of helper.py and data/more.txt to ninja.
     assert found.inventory.reads == {
@@ -276,9 +270,7 @@ copy(root + "/b.txt")
     assert log.read_text().split("\0") == ["\na.txt", ""]
 
 
-def test_what_a_script_of_the_project_opens_is_noted_beside_its_name(
-    tmp_path: Path,
-) -> None:
+def test_what_a_script_of_the_project_opens_is_noted_beside_its_name(tmp_path: Path) -> None:
     root, log = tmp_path / "root", tmp_path / "log"
     code = "import sys, os\nfor name in ('given', 'found'): open(os.path.dirname(sys.argv[1]) + '/' + name).close()\n"
     support.write(root, {"tools/gen.py": code, "tools/given": "", "tools/found": ""})
@@ -286,11 +278,7 @@ def test_what_a_script_of_the_project_opens_is_noted_beside_its_name(
     source = Path(survey_build.__file__).read_text()
     support.write(trace, {"sitecustomize.py": source})
     log.touch()
-    env = {
-        survey_build.LOG: str(log),
-        survey_build.ROOT: str(root),
-        "PYTHONPATH": str(trace),
-    }
+    env = {survey_build.LOG: str(log), survey_build.ROOT: str(root), "PYTHONPATH": str(trace)}
     words = [sys.executable, "tools/gen.py", "tools/given"]
     subprocess.run(words, cwd=root, env={**os.environ, **env}, check=True)
     assert log.read_text() == "tools/gen.py\ntools/found\0"
@@ -456,10 +444,7 @@ def real_environment(tree: Path, fork: Fork, interpreter: Interpreter, store: St
 
 
 def survey_really(
-    folder: Path,
-    files: Mapping[str, str | bytes],
-    interpreter: Interpreter,
-    store: Store,
+    folder: Path, files: Mapping[str, str | bytes], interpreter: Interpreter, store: Store
 ) -> Surveyed:
     support.write(folder / "tree", files)
     source = source_of(folder, files, FORK)
@@ -480,7 +465,7 @@ def test_a_real_meson_project(tmp_path: Path, interpreter: Interpreter, store: S
     assert survey.verbatim == {f"tinyext/{n}": f"src/tinyext/{n}" for n in shipped}
     assert "tinyext/units.py" in survey.built
     assert [name.partition(".")[0] for name in survey.built] == [
-        *("tinyext/_fast", "tinyext/_pairs", "tinyext/units"),
+        *("tinyext/_fast", "tinyext/_pairs", "tinyext/units")
     ]
     assert {"src/tinyext/pure.py", "src/tinyext/generate.py"} <= survey.reads
     assert "src/tinyext/__init__.py" not in survey.reads

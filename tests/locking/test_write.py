@@ -153,10 +153,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 @pytest.fixture
 def site(
-    tmp_path: Path,
-    store: Store,
-    interpreter: Interpreter,
-    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path, store: Store, interpreter: Interpreter, monkeypatch: pytest.MonkeyPatch
 ) -> Site:
     site = Site(tmp_path, store, interpreter)
     monkeypatch.setattr(resolve, "survey_pin", site.survey)
@@ -173,10 +170,7 @@ def test_everything_that_is_not_ours_is_pinned(site: Site) -> None:
     one, two = lock.forks["pw-one"], lock.forks["pw-two"]
     build = one.builds[site.interpreter.python]
     assert build.base
-    assert (build.base.filename, build.base.sha256) == (
-        site.upstream.name,
-        sha256(site.upstream),
-    )
+    assert (build.base.filename, build.base.sha256) == (site.upstream.name, sha256(site.upstream))
     assert build.base.made_with == {"cython": "3.2.4", "cuda": "13.2"}
     assert build.inventory == INVENTORY
     assert build.needs == ()
@@ -193,9 +187,7 @@ def test_build_requirements_are_the_projects_the_backends_and_ours(site: Site) -
     ]
 
 
-def test_cython_is_what_upstream_used_unless_the_manifest_says_otherwise(
-    site: Site,
-) -> None:
+def test_cython_is_what_upstream_used_unless_the_manifest_says_otherwise(site: Site) -> None:
     site.settings = {"pw-one": 'build-requires = ["cython==3.2.9"]'}
     lock = site.lock()
     python = site.interpreter.python
@@ -204,18 +196,14 @@ def test_cython_is_what_upstream_used_unless_the_manifest_says_otherwise(
     assert "cython 3.2.9" in names(lock.forks["pw-two"].builds[python].build_requires)
 
 
-def test_the_environment_is_what_was_asked_for_and_what_the_forks_need(
-    site: Site,
-) -> None:
+def test_the_environment_is_what_was_asked_for_and_what_the_forks_need(site: Site) -> None:
     found = site.lock().environments[site.interpreter.python]
     assert names(found.packages) == ["pw-asked 1", "pw-needed 1"]
     assert names(found.groups["gpu"]) == ["cuda-toolkit 13.2.1"]
     assert names(found.groups["test"]) == ["pw-test 1"]
 
 
-def test_what_did_not_change_is_neither_configured_nor_resolved_again(
-    site: Site,
-) -> None:
+def test_what_did_not_change_is_neither_configured_nor_resolved_again(site: Site) -> None:
     first = site.lock()
     text = first.path.read_bytes()
     assert site.surveyed == ["pw-one", "pw-two"]
@@ -243,9 +231,7 @@ def test_other_settings_configure_that_fork_again(site: Site) -> None:
     assert second.forks["pw-two"].settings != first.forks["pw-two"].settings
 
 
-def test_other_requirements_resolve_the_environment_again_and_nothing_else(
-    site: Site,
-) -> None:
+def test_other_requirements_resolve_the_environment_again_and_nothing_else(site: Site) -> None:
     first = site.lock()
     site.environment = "[]"
     second = site.lock(first)
@@ -283,9 +269,7 @@ def test_the_commit_is_the_pinned_one_or_the_remotes(site: Site) -> None:
     assert site.lock(lock, force=False).forks["pw-one"].commit == commit
 
 
-def test_a_remote_that_does_not_answer_leaves_the_commit_unverified(
-    site: Site,
-) -> None:
+def test_a_remote_that_does_not_answer_leaves_the_commit_unverified(site: Site) -> None:
     site.settings = {"pw-one": 'git = "file:///nowhere"\ntag = "v1"'}
     assert site.lock().forks["pw-one"].commit is None
     assert any("commit unverified" in line for line in site.report.lines)

@@ -108,18 +108,11 @@ def test_a_variant_replaces_what_the_fork_says(tmp_path: Path) -> None:
 def test_without_an_sdist_a_commit_is_the_pin(tmp_path: Path) -> None:
     text = fork(f'version = "1"\ngit = "file:///x"\ncommit = "{COMMIT}"')
     found = load(tmp_path, text).forks["tiny"]
-    assert found.pin == {
-        "version": "1",
-        "git": "file:///x",
-        "commit": COMMIT,
-        "sdist": None,
-    }
+    assert found.pin == {"version": "1", "git": "file:///x", "commit": COMMIT, "sdist": None}
     assert found.distribution == "tiny"
 
 
-def test_a_commit_that_becomes_known_does_not_change_the_pin_of_an_sdist(
-    tmp_path: Path,
-) -> None:
+def test_a_commit_that_becomes_known_does_not_change_the_pin_of_an_sdist(tmp_path: Path) -> None:
     sdist = f'sdist = {{ filename = "a-1.tar.gz", sha256 = "{SHA}" }}'
     plain = load(tmp_path, fork(f'version = "1"\n{sdist}'))
     known = load(tmp_path, fork(f'version = "1"\n{sdist}\ncommit = "{COMMIT}"'))

@@ -20,16 +20,7 @@ from patchwheel.series.files import load_series
 from patchwheel.series.status import fork_status
 from patchwheel.upstream.forecast import Span, forecast
 from tests.fixtures import support
-from tests.fixtures.patches import (
-    ONE,
-    STATUS,
-    Files,
-    Kit,
-    Session,
-    mail,
-    numbered,
-    patch,
-)
+from tests.fixtures.patches import ONE, STATUS, Files, Kit, Session, mail, numbered, patch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -355,11 +346,7 @@ def rebasing(kit: Kit) -> None:
 ROWS: dict[str, Row] = {
     "CRLF target file": becomes({"a": CRLF}, {"a": CRLF.replace(b"line 9", b"x")}),
     "patch file turned CRLF by checkout": refused(
-        (
-            mail(ONE).replace(b"\n", b"\r\n"),
-            "the patch file has CRLF line ends (autocrlf?)",
-            1,
-        ),
+        (mail(ONE).replace(b"\n", b"\r\n"), "the patch file has CRLF line ends (autocrlf?)", 1),
         hint=".gitattributes",
     ),
     "CRLF headers and LF body": refused(
@@ -368,9 +355,7 @@ ROWS: dict[str, Row] = {
     ),
     "binary": becomes({"a": b"\0"}, {"a": b"\0\1"}, {"b": b"\0\1"}),
     "large binary": becomes(
-        {"a": b""},
-        {"a": random.Random(1).randbytes(200_000)},
-        warning="with a binary file in them",
+        {"a": b""}, {"a": random.Random(1).randbytes(200_000)}, warning="with a binary file in them"
     ),
     "binary without data": refused((mail(NO_DATA), "carries no data", 12)),
     "renames": becomes(

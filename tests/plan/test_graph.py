@@ -61,11 +61,7 @@ def graph(
     settled: frozenset[str] = frozenset(),
 ) -> Graph:
     return Graph(
-        EDGES,
-        files,
-        lambda path: mentions(path, files[path]),
-        opened=opened or {},
-        settled=settled,
+        EDGES, files, lambda path: mentions(path, files[path]), opened=opened or {}, settled=settled
     )
 
 
@@ -125,13 +121,7 @@ def test_steps_tell_commands_and_their_inputs_apart() -> None:
         (
             "a.pyx",
             "cimport x.y as z, w",
-            {
-                "x/__init__.pxd",
-                "x/y/__init__.pxd",
-                "x/y.pxd",
-                "w.pxd",
-                "w/__init__.pxd",
-            },
+            {"x/__init__.pxd", "x/y/__init__.pxd", "x/y.pxd", "w.pxd", "w/__init__.pxd"},
         ),
         (
             "a.pxd",

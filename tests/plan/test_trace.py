@@ -175,15 +175,7 @@ def test_files_come_and_go_with_the_builds_definition(bench: Bench) -> None:
 @pytest.mark.parametrize(
     ("given", "path"),
     [
-        (
-            {
-                "edges": (
-                    EDGES[0],
-                    Edge(outputs=EDGES[1].outputs, inputs=(), command="x"),
-                )
-            },
-            OTHER,
-        ),
+        ({"edges": (EDGES[0], Edge(outputs=EDGES[1].outputs, inputs=(), command="x"))}, OTHER),
         ({"made": {"//pw/config.py": "other"}}, "pw/config.py"),
         ({"outputs": {**OUTPUTS, "pw/more.so": "//pw/other.so"}}, "pw/more.so"),
     ],
@@ -199,16 +191,8 @@ def test_another_definition_builds_what_it_makes_otherwise(
     [
         ({"meson.build": "2"}, {"version": "2"}, "the project's version or licence"),
         ({"tools/secret.json": "2"}, {}, "tools/secret.json: the build reads it"),
-        (
-            {"pw/odr/sizes.inc": "2"},
-            {},
-            "pw/odr/sizes.inc: it may reach pw/odr/deep.so",
-        ),
-        (
-            {"pw/b.py": "2"},
-            {},
-            "pw/b.py: pw/b.py in the base is not the same",
-        ),
+        ({"pw/odr/sizes.inc": "2"}, {}, "pw/odr/sizes.inc: it may reach pw/odr/deep.so"),
+        ({"pw/b.py": "2"}, {}, "pw/b.py: pw/b.py in the base is not the same"),
     ],
 )
 def test_what_cannot_be_attributed_is_said(

@@ -60,11 +60,7 @@ programs = ["no-such-compiler"]
 """
 }
 
-pytestmark = [
-    pytest.mark.network,
-    pytest.mark.compiled,
-    pytest.mark.xdist_group("release"),
-]
+pytestmark = [pytest.mark.network, pytest.mark.compiled, pytest.mark.xdist_group("release")]
 
 
 @pytest.fixture(scope="module")
@@ -328,11 +324,7 @@ def renamed(folder: Path, old: str, new: str, *, inside: bool = True) -> None:
     if inside:
         tags = "-".join(wheel.name.removesuffix(".whl").split("-")[2:])
         due = re.sub(old, new, wheel.name).removesuffix(".whl").split("-")[2:]
-        rewritten(
-            wheel,
-            "/WHEEL",
-            lambda text: text.replace(tags.encode(), "-".join(due).encode()),
-        )
+        rewritten(wheel, "/WHEEL", lambda text: text.replace(tags.encode(), "-".join(due).encode()))
     statement = wheel.with_name(f"{wheel.name}.intoto.json")
     wheel.rename(other)
     lock = folder / "pylock.toml"
@@ -379,10 +371,7 @@ LIES: dict[str, tuple[Callable[[Path], None], str]] = {
         edit("/METADATA", "Name: tinyext", "Name: tinyexz"),
         "METADATA and WHEEL say",
     ),
-    "METADATA's version": (
-        edit("/METADATA", r"\+arrayapi", "+arrayapj"),
-        "METADATA and WHEEL say",
-    ),
+    "METADATA's version": (edit("/METADATA", r"\+arrayapi", "+arrayapj"), "METADATA and WHEEL say"),
     "WHEEL's tag": (edit("/WHEEL", "Tag: cp3", "Tag: cp4"), "METADATA and WHEEL say"),
     "the name's tag": (
         lambda f: renamed(f, "manylinux_2_3", "manylinux_2_2", inside=False),
@@ -413,14 +402,8 @@ LIES: dict[str, tuple[Callable[[Path], None], str]] = {
         record_row(r",(\d)(\d*)\n", r",9\1\2\n"),
         "RECORD gives no true hash and size",
     ),
-    "RECORD lacks a row": (
-        record_row(r"tinyext/pure.py.*\n", ""),
-        "RECORD lacks tinyext/pure.py",
-    ),
-    "RECORD has another row": (
-        record_row(r"\A", "a.py,sha256=x,1\n"),
-        "RECORD lists a.py",
-    ),
+    "RECORD lacks a row": (record_row(r"tinyext/pure.py.*\n", ""), "RECORD lacks tinyext/pure.py"),
+    "RECORD has another row": (record_row(r"\A", "a.py,sha256=x,1\n"), "RECORD lists a.py"),
     "no SBOM": (
         lambda f: rewritten(only(f, "tinyext-*.whl"), "/patchwheel.cdx.json", lambda _: None),
         "has no sboms/patchwheel.cdx.json",
@@ -436,10 +419,7 @@ LIES: dict[str, tuple[Callable[[Path], None], str]] = {
     ),
     "no statement": (remove("tinyext-*.intoto.json"), "intoto.json: is missing"),
     "no lock": (remove("pylock.toml"), "is in no pylock.toml"),
-    "a wheel is gone": (
-        remove("tinyext-*.whl"),
-        "pylock.toml: packages has 2 entries, not 1",
-    ),
+    "a wheel is gone": (remove("tinyext-*.whl"), "pylock.toml: packages has 2 entries, not 1"),
 }
 
 
@@ -619,11 +599,7 @@ def install(installer: str, python: Path, words: list[str], env: Mapping[str, st
         start += ["--python", str(python)]
     proxy = {"NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
     done = subprocess.run(
-        [*start, *words],
-        env={**env, **proxy},
-        capture_output=True,
-        text=True,
-        check=False,
+        [*start, *words], env={**env, **proxy}, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
 
@@ -671,12 +647,7 @@ def test_the_lock_installs_with_uv(dist: Path, tmp_path: Path) -> None:
     Pylock.from_dict(tomllib.loads((dist / "pylock.toml").read_text())).validate()
     venv.create(tmp_path / "venv", symlinks=True)
     words = [str(uv_bin()), "pip", "install", "--no-config", "--offline", "--no-deps"]
-    words += [
-        "-r",
-        str(dist / "pylock.toml"),
-        "--python",
-        f"{tmp_path}/venv/bin/python",
-    ]
+    words += ["-r", str(dist / "pylock.toml"), "--python", f"{tmp_path}/venv/bin/python"]
     subprocess.run(words, check=True, cwd=tmp_path)
     assert list(tmp_path.glob("venv/lib/*/site-packages/tinyset/__init__.py"))
 

@@ -237,9 +237,7 @@ def test_the_lock_has_all_that_the_image_for_rocm_needs() -> None:
 
 
 @pytest.mark.compiled
-def test_an_image_gets_the_libraries_that_are_loaded_and_no_compiler(
-    tmp_path: Path,
-) -> None:
+def test_an_image_gets_the_libraries_that_are_loaded_and_no_compiler(tmp_path: Path) -> None:
     rocm, image = tmp_path / "rocm-7.2.1", tmp_path / "image"
     (tmp_path / "rocm").symlink_to(rocm)
     headers = tmp_path / "headers"
@@ -263,12 +261,7 @@ def test_an_image_gets_the_libraries_that_are_loaded_and_no_compiler(
 
     def library(path: Path, *needed: str) -> None:
         linked = [f"-l:{name}" for name in needed]
-        words = [
-            "gcc",
-            "-shared",
-            "-nostdlib",
-            f"-Wl,--no-as-needed,-soname,{path.name}",
-        ]
+        words = ["gcc", "-shared", "-nostdlib", f"-Wl,--no-as-needed,-soname,{path.name}"]
         words += ["-x", "c", os.devnull, "-o", str(path), f"-L{rocm}/lib", *linked]
         subprocess.run(words, check=True)
 
@@ -278,20 +271,15 @@ def test_an_image_gets_the_libraries_that_are_loaded_and_no_compiler(
     library(rocm / "lib/libamd_comgr.so.3")
     library(rocm / "lib/libunused.so.1")
     library(module, "libamdhip64.so.7")
-    script = [
-        DOCKER / "rocm-libraries",
-        tmp_path / "rocm",
-        image,
-        "gfx90a:sramecc+,gfx1100",
-    ]
+    script = [DOCKER / "rocm-libraries", tmp_path / "rocm", image, "gfx90a:sramecc+,gfx1100"]
     said = run(*map(str, script), PATH=os.environ["PATH"])
     assert said.returncode == 0, said.stderr
     out = image / "opt/rocm"
     assert {p.name for p in (out / "lib").glob("*.so*")} == {
-        *("libamdhip64.so.7", "libdeep.so.1", "libhiprtc.so.7", "libamd_comgr.so.3"),
+        *("libamdhip64.so.7", "libdeep.so.1", "libhiprtc.so.7", "libamd_comgr.so.3")
     }
     assert {p.name for p in (out / "lib/rocblas/library").iterdir()} == {
-        *("k_gfx90a.dat", "k_gfx90a-xnack+.dat", "k_gfx1100.dat", "names.dat"),
+        *("k_gfx90a.dat", "k_gfx90a-xnack+.dat", "k_gfx1100.dat", "names.dat")
     }
     assert [p.name for p in (out / "bin").iterdir()] == ["hipcc"]
     assert (image / headers.relative_to("/") / "hip/hip_runtime.h").exists()
@@ -306,9 +294,7 @@ def test_an_image_gets_the_libraries_that_are_loaded_and_no_compiler(
     assert "libdeep.so.1 libhiprtc.so" in said.stderr
 
 
-def test_a_disk_that_is_too_small_is_said_before_anything_is_built(
-    tmp_path: Path,
-) -> None:
+def test_a_disk_that_is_too_small_is_said_before_anything_is_built(tmp_path: Path) -> None:
     head = "#!/bin/sh\n"
     tools = {
         "id": "echo 0",

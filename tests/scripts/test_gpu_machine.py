@@ -20,11 +20,7 @@ ROOT = Path(__file__).parents[2]
 FORKS = ("scipy", "scikit-learn", "scikit-image")
 
 # Two minutes: SciPy is grafted, and each process of the checks imports it all.
-pytestmark = [
-    pytest.mark.network,
-    pytest.mark.heavy,
-    pytest.mark.xdist_group("forks"),
-]
+pytestmark = [pytest.mark.network, pytest.mark.heavy, pytest.mark.xdist_group("forks")]
 
 
 def test_the_bundle_checks_numpy_and_misses_the_gpu(tmp_path: Path) -> None:

@@ -46,35 +46,17 @@ STEPS: dict[str, list[Files]] = {
     "undone again": [{"a": LINES}, {"a": numbered(1, 30, l9="x")}, {"a": LINES}],
     "new and removed": [{"a": b"1\n"}, {"d/b": b"2\n"}, {"d/b": b"2\n", "a": b"3"}],
     "empty files": [{"a": b""}, {"b": b""}, {"a": b"", "b": b"x\n"}, {"b": b""}],
-    "rename chain": [
-        {"a": LINES},
-        {"b": LINES},
-        {"c/d": numbered(1, 30, l3="x")},
-        {"a": LINES},
-    ],
+    "rename chain": [{"a": LINES}, {"b": LINES}, {"c/d": numbered(1, 30, l3="x")}, {"a": LINES}],
     "renames swap": [{"a": LINES, "b": LINES * 2}, {"b": LINES, "a": LINES * 2}],
-    "modes": [
-        {"a": LINES},
-        {"a": ("100755", LINES)},
-        {"a": ("100644", b"x\n" + LINES)},
-    ],
+    "modes": [{"a": LINES}, {"a": ("100755", LINES)}, {"a": ("100644", b"x\n" + LINES)}],
     "no newline": [{"a": b"x\ny"}, {"a": b"x\ny\n"}, {"a": b"x\nz"}],
     "crlf target": [
         {"a": LINES.replace(b"\n", b"\r\n")},
         {"a": numbered(1, 30, l9="x").replace(b"\n", b"\r\n")},
     ],
     "not utf-8": [{"a": b"\xff\n\rb\n"}, {"a": b"\xfe\n\rb\n"}],
-    "odd names": [
-        {'é\tü "q\\': LINES, "sp ace": b"1\n"},
-        {'é\tü "q\\': b"2\n", "sp ace": b"2\n"},
-    ],
-    "binary": [
-        {"a": b"\0" * 50},
-        {"a": b"\0" * 40 + b"x"},
-        {"a": b"\0x"},
-        {"b": b"\0x"},
-        {},
-    ],
+    "odd names": [{'é\tü "q\\': LINES, "sp ace": b"1\n"}, {'é\tü "q\\': b"2\n", "sp ace": b"2\n"}],
+    "binary": [{"a": b"\0" * 50}, {"a": b"\0" * 40 + b"x"}, {"a": b"\0x"}, {"b": b"\0x"}, {}],
     "binary, then text": [{"a": b"\0\n"}, {"a": b"text\n"}, {"a": b"text\nmore\n"}],
     "link": [
         {"a": b"1\n"},
@@ -144,10 +126,7 @@ def test_a_hunk_at_an_offset_is_applied_and_reported(kit: Kit) -> None:
     found = apply_series(source, series, store=kit.store)
     assert kit.content(found.tree)["a"] == b"new\nlines\n" + numbered(1, 30, l9="x", l25="y")
     placements = start_simulation(source, series.patches).apply(series.patches[0])
-    assert [(x.line, x.offset, x.unique) for x in placements] == [
-        (8, 2, True),
-        (24, 2, True),
-    ]
+    assert [(x.line, x.offset, x.unique) for x in placements] == [(8, 2, True), (24, 2, True)]
 
 
 # --- what does not ---
@@ -174,16 +153,13 @@ def test_nothing_like_the_hunk(kit: Kit) -> None:
 
 def test_the_nearest_match_may_end_with_the_file(kit: Kit) -> None:
     error = refusal(
-        kit,
-        {"a": numbered(1, 8)},
-        mail(kit.diff({"a": LINES}, {"a": numbered(1, 30, l7="x")})),
+        kit, {"a": numbered(1, 8)}, mail(kit.diff({"a": LINES}, {"a": numbered(1, 30, l7="x")}))
     )
     assert error.expected == "'line 9' in line 9, which is beyond the file"
 
 
 @pytest.mark.parametrize(
-    "name",
-    ["edits in order", "new and removed", "rename chain", "modes", "binary", "link"],
+    "name", ["edits in order", "new and removed", "rename chain", "modes", "binary", "link"]
 )
 def test_an_applied_patch_is_called_applied(kit: Kit, name: str) -> None:
     states = STEPS[name]
@@ -224,18 +200,8 @@ def test_a_missing_file_is_looked_for_elsewhere(kit: Kit) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "base", "message"),
     [
-        (
-            {"x": b""},
-            {"x": b"", "a": b"1\n"},
-            {"x": b"", "a": b"2\n"},
-            "there is a file a already",
-        ),
-        (
-            {"x": b""},
-            {"x": b"", "a": b"1\n"},
-            {"x": b"", "a/b": b"2\n"},
-            "a is a folder",
-        ),
+        ({"x": b""}, {"x": b"", "a": b"1\n"}, {"x": b"", "a": b"2\n"}, "there is a file a already"),
+        ({"x": b""}, {"x": b"", "a": b"1\n"}, {"x": b"", "a/b": b"2\n"}, "a is a folder"),
         (
             {"x": b""},
             {"x": b"", "a/b": b"1\n"},
@@ -257,12 +223,7 @@ def test_a_missing_file_is_looked_for_elsewhere(kit: Kit) -> None:
             "has the mode 100644, not 120000",
         ),
         ({"a": b""}, {}, {"a": b"x\n"}, "holds more than the patch removes"),
-        (
-            {"a": LINES},
-            {"a": ("100755", LINES)},
-            {"a": ("100755", LINES)},
-            "is already applied",
-        ),
+        ({"a": LINES}, {"a": ("100755", LINES)}, {"a": ("100755", LINES)}, "is already applied"),
         (
             {"a": LINES, "b": LINES},
             {"a": ("100755", LINES), "b": numbered(1, 30, l9="x")},

@@ -17,17 +17,7 @@ from patchwheel.series.apply import PatchedTree, apply_series
 from patchwheel.series.export import export_commits, message_of
 from patchwheel.series.files import load_series
 from patchwheel.series.worktree import WorkTree, open_work
-from tests.fixtures.patches import (
-    ONE,
-    STATUS,
-    Files,
-    Kit,
-    Session,
-    mail,
-    numbered,
-    patch,
-    snapshot,
-)
+from tests.fixtures.patches import ONE, STATUS, Files, Kit, Session, mail, numbered, patch, snapshot
 from tests.fixtures.support import write
 
 if TYPE_CHECKING:
@@ -170,12 +160,7 @@ def test_only_the_changed_patch_is_rewritten(session: Session) -> None:
     session.git("commit", "-qa", "--fixup=HEAD~2")
     session.rebase("")
     session.git(
-        "rebase",
-        "-q",
-        "-i",
-        "--autosquash",
-        "refs/patchwheel/base",
-        GIT_SEQUENCE_EDITOR="true",
+        "rebase", "-q", "-i", "--autosquash", "refs/patchwheel/base", GIT_SEQUENCE_EDITOR="true"
     )
     result = session.export()
     assert result.written == ("0010-p.patch",)
@@ -217,11 +202,7 @@ def test_a_kept_patch_must_be_unmistakable(kit: Kit) -> None:
     """Moved by a line, its old numbers would point at one of two equal places: it is renumbered."""
     base = numbered(1, 30) * 2
     first, second = numbered(1, 30, l2="x"), numbered(1, 30, l20="y")
-    states: list[Files] = [
-        {"a": base},
-        {"a": first + numbered(1, 30)},
-        {"a": first + second},
-    ]
+    states: list[Files] = [{"a": base}, {"a": first + numbered(1, 30)}, {"a": first + second}]
     source, series = kit.steps(*states)
     session = Session(kit, apply_series(source, series, store=kit.store))
     session.git("checkout", "-q", "HEAD~1")
@@ -461,9 +442,7 @@ def test_a_result_with_another_tree_is_refused(
     assert session.names == before
 
 
-def test_a_folder_that_cannot_be_written_is_the_machines_fault(
-    session: Session,
-) -> None:
+def test_a_folder_that_cannot_be_written_is_the_machines_fault(session: Session) -> None:
     session.write("b", b"1\n")
     session.commit("One")
     (session.kit.folder.parent / ".demo.new").write_text("in the way")
@@ -537,9 +516,7 @@ def test_an_export_that_was_killed_loses_nothing(
     assert sorted(p.name for p in session.kit.folder.parent.iterdir()) == ["demo"]
 
 
-def test_a_swap_that_was_cut_off_between_its_renames_is_finished(
-    tmp_path: Path,
-) -> None:
+def test_a_swap_that_was_cut_off_between_its_renames_is_finished(tmp_path: Path) -> None:
     folder = tmp_path / "demo"
     for name, text in ((".demo.old", "old"), (".demo.new", "new")):
         (tmp_path / name).mkdir()

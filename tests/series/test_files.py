@@ -31,9 +31,7 @@ def error_of(folder: Path, text: str) -> PatchError:
     return caught.value
 
 
-def test_comments_blanks_crlf_and_a_missing_last_newline_are_tolerated(
-    folder: Path,
-) -> None:
+def test_comments_blanks_crlf_and_a_missing_last_newline_are_tolerated(folder: Path) -> None:
     text = "# head\r\n\r\n  0020-b.patch  \r\n0010-a.patch # why"
     (folder / "series").write_bytes(text.encode())
     series = load_series(folder)
@@ -97,9 +95,7 @@ def test_links_are_refused(folder: Path) -> None:
     assert "symbolic link" in error.message
 
 
-def test_a_folder_in_place_of_a_patch_or_of_the_series_is_an_error(
-    folder: Path,
-) -> None:
+def test_a_folder_in_place_of_a_patch_or_of_the_series_is_an_error(folder: Path) -> None:
     (folder / "0030-c.patch").mkdir()
     assert "cannot be read" in error_of(folder, "0030-c.patch\n").message
     (folder / "series").unlink()

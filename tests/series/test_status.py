@@ -27,21 +27,13 @@ def change(kit: Kit, **lines: str) -> bytes:
 
 def test_a_fork_whose_patches_apply(kit: Kit) -> None:
     base: Files = {"a": b"new\n\n" + LINES}
-    trailers = [
-        "Requires: demo/0010-p",
-        "Upstream-Status: Submitted [https://example.org/1]",
-    ]
+    trailers = ["Requires: demo/0010-p", "Upstream-Status: Submitted [https://example.org/1]"]
     first = mail(kit.diff({"b": b""}, {"b": b"", "c": b"1\n"}))
     second = mail(change(kit, l9="x"), subject="ENH: x", trailers=trailers)
     source = kit.source({**base, "b": b""})
     status = fork_status(source, kit.series(first, second), store=kit.store)
     one, two = status.patches
-    assert (one.state, one.offset, one.upstream, one.paths) == (
-        "clean",
-        0,
-        "Pending",
-        ("c",),
-    )
+    assert (one.state, one.offset, one.upstream, one.paths) == ("clean", 0, "Pending", ("c",))
     assert (two.state, two.offset, two.subject) == ("offset", 2, "ENH: x")
     assert two.requires == ("demo/0010-p",)
     assert two.upstream == "Submitted [https://example.org/1]"
@@ -69,12 +61,7 @@ def test_every_patch_is_tried_also_after_one_that_fails(kit: Kit) -> None:
         ),
         store=kit.store,
     )
-    assert [p.state for p in status.patches] == [
-        "fails",
-        "landed",
-        "malformed",
-        "clean",
-    ]
+    assert [p.state for p in status.patches] == ["fails", "landed", "malformed", "clean"]
     assert "hunk 1 does not match a at line 6" in str(status.patches[0].problem)
     assert str(status.patches[0].where).endswith("0010-p.patch:14")
     assert "already applied" in str(status.patches[1].problem)
@@ -101,12 +88,7 @@ LANDED: dict[str, tuple[Files, Files, Files, str]] = {
         {"a": numbered(1, 40, l18="x") + GONE},
         "fails",
     ),
-    "the lines moved": (
-        {"a": LINES},
-        {"a": CUT},
-        {"a": CUT + b"line 20\nline 21\n"},
-        "fails",
-    ),
+    "the lines moved": ({"a": LINES}, {"a": CUT}, {"a": CUT + b"line 20\nline 21\n"}, "fails"),
     "what it adds is elsewhere, what it removes is there": (
         {"a": LINES},
         {"a": numbered(1, 40, l20="x")},
@@ -140,12 +122,7 @@ LANDED: dict[str, tuple[Files, Files, Files, str]] = {
     "all lines": ({"a": LINES}, {"a": b""}, {"a": b""}, "landed"),
     "all lines, and others are there": ({"a": LINES}, {"a": b""}, {"a": TWO}, "fails"),
     "the file": ({"a": LINES, "b": TWO}, {"b": TWO}, {"b": TWO}, "landed"),
-    "the file, which changed": (
-        {"a": LINES, "b": TWO},
-        {"b": TWO},
-        {"a": GONE, "b": TWO},
-        "fails",
-    ),
+    "the file, which changed": ({"a": LINES, "b": TWO}, {"b": TWO}, {"a": GONE, "b": TWO}, "fails"),
     "a rename": ({"a": LINES}, {"b": LINES}, {"b": LINES}, "landed"),
     "a rename that left the old file": (
         {"a": LINES},
@@ -160,12 +137,7 @@ LANDED: dict[str, tuple[Files, Files, Files, str]] = {
         "fails",
     ),
     "a mode": ({"a": LINES}, {"a": ("100755", CUT)}, {"a": ("100755", CUT)}, "landed"),
-    "lines without the mode": (
-        {"a": LINES},
-        {"a": ("100755", CUT)},
-        {"a": CUT},
-        "fails",
-    ),
+    "lines without the mode": ({"a": LINES}, {"a": ("100755", CUT)}, {"a": CUT}, "fails"),
     "another file has the lines": (
         {"a": LINES, "b": TWO},
         {"a": CUT, "b": TWO},

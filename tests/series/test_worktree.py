@@ -67,9 +67,7 @@ def refusal(kit: Kit, tree: PatchedTree) -> PatchError:
 # --- opening ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_work_tree_is_an_ordinary_repository_with_a_commit_for_each_patch(
-    kit: Kit,
-) -> None:
+def test_a_work_tree_is_an_ordinary_repository_with_a_commit_for_each_patch(kit: Kit) -> None:
     source = kit.source(STATES[0])
     data = mail(
         kit.diff(STATES[0], STATES[1]),
@@ -149,12 +147,7 @@ def test_commits_that_end_elsewhere_are_refused(kit: Kit) -> None:
 def test_detached_sources_are_a_plain_folder(kit: Kit) -> None:
     tree = patched(kit)
     open_work(tree, kit.work, store=kit.store, detach=True)
-    assert {p.name for p in kit.work.iterdir()} == {
-        "a",
-        "dos.bat",
-        ".gitattributes",
-        "i",
-    }
+    assert {p.name for p in kit.work.iterdir()} == {"a", "dos.bat", ".gitattributes", "i"}
     assert (kit.work / "a").read_bytes() == numbered(1, 30, l9="x")
     with pytest.raises(PatchError, match="not empty"):
         open_work(tree, kit.work, store=kit.store, detach=True)
@@ -286,9 +279,7 @@ def test_a_repository_in_the_work_tree_is_refused(kit: Kit) -> None:
     tree = opened(kit)
     subprocess.run(["git", "init", "-q", "sub"], cwd=kit.work, check=True)
     subprocess.run(
-        ["git", "commit", "-q", "--allow-empty", "-m", "x"],
-        cwd=kit.work / "sub",
-        check=True,
+        ["git", "commit", "-q", "--allow-empty", "-m", "x"], cwd=kit.work / "sub", check=True
     )
     with pytest.raises(PatchError, match="a git repository lies in the work tree"):
         dev(kit, tree)

@@ -33,11 +33,7 @@ class Pin:
     def commit(self, files: Mapping[str, str]) -> str:
         return make_upstream(self.upstream, files)
 
-    def check(
-        self,
-        published: Mapping[str, str | bytes],
-        commit: str | None = None,
-    ) -> PinReport:
+    def check(self, published: Mapping[str, str | bytes], commit: str | None = None) -> PinReport:
         path = make_sdist(self.folder, "thing", "1.0", published)
         self.fork = Fork(
             name="thing",

@@ -16,15 +16,7 @@ from patchwheel.source.download import download_file
 from tests.fixtures import web
 from tests.fixtures.contexts import make_context
 from tests.fixtures.support import lacking, sha256
-from tests.fixtures.web import (
-    chunked_cut,
-    cut,
-    instead,
-    reset,
-    serving,
-    status,
-    unannounced,
-)
+from tests.fixtures.web import chunked_cut, cut, instead, reset, serving, status, unannounced
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -76,10 +68,7 @@ def get(store: Store, report: Recorder, server: web.Server) -> Callable[..., Pat
 
 def leftovers(store: Store) -> list[Path]:
     files = store.root / "files"
-    return [
-        *(store.root / "tmp").iterdir(),
-        *(files.iterdir() if files.exists() else ()),
-    ]
+    return [*(store.root / "tmp").iterdir(), *(files.iterdir() if files.exists() else ())]
 
 
 def test_a_file_is_downloaded_once_and_progress_ends(
@@ -107,9 +96,7 @@ def test_a_file_is_downloaded_once_and_progress_ends(
     ids=["cut", "reset", "chunked", "no length", "flipped bit", "503", "429"],
 )
 def test_a_passing_failure_is_overcome(
-    get: Callable[..., Path],
-    server: web.Server,
-    failure: Callable[[web.Handler], None],
+    get: Callable[..., Path], server: web.Server, failure: Callable[[web.Handler], None]
 ) -> None:
     server.script[FILE] = [failure]
     assert get().read_bytes() == DATA
@@ -248,10 +235,7 @@ def test_nobody_listening_is_one_clear_error(store: Store, report: Recorder) -> 
     config = IndexConfig(urls=(f"http://user:secret@127.0.0.1:{port}/simple",))
     with pytest.raises(InputError, match="Connection refused") as caught:
         download_file(
-            make_context(store, index=config, progress=report, offline=False),
-            "thing",
-            NAME,
-            HASH,
+            make_context(store, index=config, progress=report, offline=False), "thing", NAME, HASH
         )
     assert "secret" not in str(caught.value)
     assert f"127.0.0.1:{port}" in str(caught.value)
@@ -267,10 +251,7 @@ def test_a_file_from_a_folder_is_checked_too(
 
     def get(sha: str) -> Path:
         return download_file(
-            make_context(store, index=config, progress=report, offline=False),
-            "thing",
-            NAME,
-            sha,
+            make_context(store, index=config, progress=report, offline=False), "thing", NAME, sha
         )
 
     assert get(HASH).read_bytes() == DATA

@@ -51,11 +51,7 @@ def from_sdist(path: Path) -> Fork:
 
 
 def from_git(
-    upstream: Path,
-    commit: str | None,
-    *,
-    tag: str | None = None,
-    url: str | None = None,
+    upstream: Path, commit: str | None, *, tag: str | None = None, url: str | None = None
 ) -> Fork:
     return Fork(
         name="thing",

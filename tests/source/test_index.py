@@ -59,30 +59,19 @@ def test_html_pages_are_read(server: web.Server) -> None:
     server.put("/simple/the-thing/", HTML.format(sha="a" * 64))
     files = project_files(config(f"{server.url}/simple"), "the_thing")
     assert [(f.filename, f.url, f.sha256, f.yanked) for f in files] == [
-        (
-            "the_thing-1.0.tar.gz",
-            f"{server.url}/files/the_thing-1.0.tar.gz",
-            "a" * 64,
-            False,
-        ),
+        ("the_thing-1.0.tar.gz", f"{server.url}/files/the_thing-1.0.tar.gz", "a" * 64, False),
         (
             "the_thing-1.1+x-py3-none-any.whl",
             "https://files.example.org/the_thing-1.1%2Bx-py3-none-any.whl",
             None,
             True,
         ),
-        (
-            "the_thing-1.2.tar.gz",
-            f"{server.url}/elsewhere/the_thing-1.2.tar.gz",
-            None,
-            True,
-        ),
+        ("the_thing-1.2.tar.gz", f"{server.url}/elsewhere/the_thing-1.2.tar.gz", None, True),
     ]
 
 
 @pytest.mark.parametrize(
-    "page",
-    ["no json", "[]", '{"files": 3}', '{"files": [{"url": "x"}]}', '{"files": ["x"]}'],
+    "page", ["no json", "[]", '{"files": 3}', '{"files": [{"url": "x"}]}', '{"files": ["x"]}']
 )
 def test_a_page_that_breaks_the_protocol_is_an_error(server: web.Server, page: str) -> None:
     server.put("/simple/x/", page, "application/vnd.pypi.simple.v1+json")
@@ -98,9 +87,7 @@ def test_an_index_without_the_project_is_passed_over(server: web.Server, tmp_pat
     assert found.sha256 == sha256(sdist)
 
 
-def test_the_first_index_wins_and_the_rest_is_not_asked(
-    server: web.Server,
-) -> None:
+def test_the_first_index_wins_and_the_rest_is_not_asked(server: web.Server) -> None:
     server.offer("thing", "thing-1.0.tar.gz", b"main")
     other = server.put("/other/thing/", '<a href="/o/thing-1.0.tar.gz">x</a>')
     both = config(f"{server.url}/simple", other.removesuffix("/thing/"))
@@ -157,9 +144,7 @@ def test_a_wrong_address_is_one_clear_error() -> None:
         project_files(config("gopher://host/simple"), "thing")
 
 
-def test_a_missing_file_is_reported_with_near_names_and_places(
-    server: web.Server,
-) -> None:
+def test_a_missing_file_is_reported_with_near_names_and_places(server: web.Server) -> None:
     server.offer("thing", "thing-1.0.1.tar.gz", b"data")
     with pytest.raises(InputError, match="no index has thing") as caught:
         find_file(config(f"{server.url}/simple"), "thing", "thing-1.0.tar.gz")
@@ -187,11 +172,7 @@ def test_find_links_give_only_the_projects_files(tmp_path: Path, server: web.Ser
     page = server.put("/links.html", '<a href="the_thing-3.tar.gz">3</a><a href="z.whl">')
     places = (str(tmp_path), page, str(tmp_path / "gone"))
     names = {f.filename for f in project_files(config(find_links=places), "the-thing")}
-    assert names == {
-        "the_thing-1.0.tar.gz",
-        "the_thing-1.1-py3-none-any.whl",
-        "the_thing-3.tar.gz",
-    }
+    assert names == {"the_thing-1.0.tar.gz", "the_thing-1.1-py3-none-any.whl", "the_thing-3.tar.gz"}
 
 
 def test_a_folder_that_cannot_be_read_is_an_error(
@@ -243,10 +224,7 @@ def test_uvs_variables_and_files_are_honoured(
 ) -> None:
     write(
         tmp_path,
-        {
-            "uv.toml": '[pip]\nfind-links = ["./links", "https://l.example.org"]\n',
-            "links/x": "",
-        },
+        {"uv.toml": '[pip]\nfind-links = ["./links", "https://l.example.org"]\n', "links/x": ""},
     )
     monkeypatch.setenv("UV_DEFAULT_INDEX", "https://u:p@main.example.org/simple")
     monkeypatch.setenv("UV_INDEX", "https://a.example.org/s named=https://b.example.org/s")
@@ -288,11 +266,7 @@ def test_pips_files_are_used_where_uv_has_none(
     )
     found = load_index_config(tmp_path)
     assert found == IndexConfig(
-        urls=(
-            "https://home.example.org/s",
-            "file:///a/simple",
-            "https://b.example.org/s",
-        ),
+        urls=("https://home.example.org/s", "file:///a/simple", "https://b.example.org/s"),
         find_links=(str(tmp_path), "https://x.example.org/l"),
         equal=True,
     )
@@ -301,10 +275,7 @@ def test_pips_files_are_used_where_uv_has_none(
 def test_pips_variables_come_after_its_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write(
-        tmp_path,
-        {"named.conf": "[global]\nextra-index-url = https://file.example.org/s\n"},
-    )
+    write(tmp_path, {"named.conf": "[global]\nextra-index-url = https://file.example.org/s\n"})
     monkeypatch.setenv("PIP_CONFIG_FILE", str(tmp_path / "named.conf"))
     monkeypatch.setenv("PIP_EXTRA_INDEX_URL", "https://variable.example.org/s")
     found = load_index_config(tmp_path)

@@ -90,15 +90,9 @@ REFUSED = {
     "same file twice": [member("p-1/a"), member("p-1/a", b"other")],
     "below a file": [member("p-1/a"), member("p-1/a/b")],
     "file where a folder is": [member("p-1/a/b"), member("p-1/a")],
-    "folder where a file is": [
-        member("p-1/a"),
-        member("p-1/a", kind=tarfile.DIRTYPE),
-    ],
+    "folder where a file is": [member("p-1/a"), member("p-1/a", kind=tarfile.DIRTYPE)],
     "link to the outside": [member("p-1/l", kind=tarfile.SYMTYPE, target="../../etc/passwd")],
-    "link inside": [
-        member("p-1/a"),
-        member("p-1/l", kind=tarfile.SYMTYPE, target="a"),
-    ],
+    "link inside": [member("p-1/a"), member("p-1/l", kind=tarfile.SYMTYPE, target="a")],
     "hard link": [member("p-1/l", kind=tarfile.LNKTYPE, target="/etc/passwd")],
     "device": [member("p-1/null", kind=tarfile.CHRTYPE)],
     "pipe": [member("p-1/pipe", kind=tarfile.FIFOTYPE)],
@@ -163,8 +157,7 @@ def test_too_many_entries_are_refused(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_an_archive_cut_anywhere_is_refused(tmp_path: Path) -> None:
     whole = write(
-        tmp_path / "p-1.tar.gz",
-        *[member(f"p-1/{n}", bytes(range(256)) * 9) for n in range(9)],
+        tmp_path / "p-1.tar.gz", *[member(f"p-1/{n}", bytes(range(256)) * 9) for n in range(9)]
     ).read_bytes()
     path = tmp_path / "cut.tar.gz"
     for size in range(0, len(whole) - 1, 37):
@@ -182,9 +175,7 @@ def test_a_flipped_bit_is_found_by_the_checksum(tmp_path: Path) -> None:
         list(Sdist(path))
 
 
-def test_a_damaged_header_in_the_middle_does_not_end_the_archive_early(
-    tmp_path: Path,
-) -> None:
+def test_a_damaged_header_in_the_middle_does_not_end_the_archive_early(tmp_path: Path) -> None:
     path = write(tmp_path / "p-1.tar.gz", *[member(f"p-1/{n}") for n in range(4)])
     path = repacked(path, lambda tar: tar[:2048] + b"?" * 512 + tar[2560:])
     with pytest.raises(InputError, match="something else follows"):

@@ -42,9 +42,7 @@ def pinned(site: Site, version: str) -> str:
     return text.replace("1.0", version).replace(old, new)
 
 
-def test_a_second_manifest_shares_the_patches_and_works_with_every_command(
-    site: Site,
-) -> None:
+def test_a_second_manifest_shares_the_patches_and_works_with_every_command(site: Site) -> None:
     (site.root / "forks-next.toml").write_text(pinned(site, SHIFTED))
     before = site.state()
     site.run("lock", *NEXT)
@@ -171,9 +169,7 @@ def test_a_patch_that_another_requires_cannot_be_dropped(site: Site) -> None:
         assert site.state() == before
 
 
-def test_a_ref_that_one_fork_lacks_is_no_reason_to_hide_the_others(
-    site: Site,
-) -> None:
+def test_a_ref_that_one_fork_lacks_is_no_reason_to_hide_the_others(site: Site) -> None:
     path = site.root / "forks.toml"
     other = path.read_text().partition("[forks.demo]")[2]
     path.write_text(path.read_text() + "\n[forks.other]" + other)

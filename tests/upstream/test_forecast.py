@@ -110,9 +110,7 @@ def test_a_conflict_that_went_away_again_is_none(upstream: Upstream) -> None:
     assert upstream.verdict(mail(upstream.diff(with_line(30)))).state == "clean"
 
 
-def test_a_patch_that_landed_is_found_also_when_its_lines_changed_later(
-    upstream: Upstream,
-) -> None:
+def test_a_patch_that_landed_is_found_also_when_its_lines_changed_later(upstream: Upstream) -> None:
     took = upstream.commit("Take it", a=with_line(30))
     upstream.commit(a=numbered(1, 60, l30="ours, reworded"))
     upstream.commit("Word it as it was", a=with_line(30))
@@ -165,10 +163,7 @@ def test_a_patch_that_was_reverted_and_then_met_a_conflict_has_not_landed(
     undone = upstream.commit("Back out", a=LINES)
     upstream.commit("Rework", a=with_line(31, "theirs"))
     verdict = upstream.verdict(data)
-    assert (verdict.state, verdict.commit and verdict.commit.oid) == (
-        "reverted",
-        undone,
-    )
+    assert (verdict.state, verdict.commit and verdict.commit.oid) == ("reverted", undone)
     assert "hunk 1 does not match" in str(verdict.problem)
     # In one step, where only the message tells.
     support.git(upstream.folder, "reset", "-q", "--hard", took)
@@ -178,10 +173,7 @@ def test_a_patch_that_was_reverted_and_then_met_a_conflict_has_not_landed(
     for message in (said, 'Revert "Take it (#8)" (#9)'):
         undone = upstream.commit(message, a=numbered(1, 60, l33="theirs"))
         verdict = upstream.verdict(data)
-        assert (verdict.state, verdict.commit and verdict.commit.oid) == (
-            "reverted",
-            undone,
-        )
+        assert (verdict.state, verdict.commit and verdict.commit.oid) == ("reverted", undone)
         assert verdict.evidence[-1] == f"and reverted by {undone[:12]}"
         support.git(upstream.folder, "reset", "-q", "--hard", "HEAD^")
     # No message tells, or that of another commit: the line that it removes is back in its place.
@@ -196,9 +188,7 @@ def test_a_patch_that_was_reverted_and_then_met_a_conflict_has_not_landed(
         support.git(upstream.folder, "reset", "-q", "--hard", "HEAD^")
 
 
-def test_a_patch_that_landed_twice_counts_from_the_second_time(
-    upstream: Upstream,
-) -> None:
+def test_a_patch_that_landed_twice_counts_from_the_second_time(upstream: Upstream) -> None:
     upstream.commit("Take it", a=with_line(30))
     upstream.commit('Revert "Take it"', a=LINES)
     took = upstream.commit("Take it again", a=with_line(30))
@@ -223,9 +213,7 @@ def test_a_pull_request_that_was_merged_in_another_form_has_landed(
     assert (verdict.state, verdict.commit and verdict.commit.oid) == ("reverted", back)
 
 
-def test_a_merged_pull_request_that_left_the_lines_has_not_landed(
-    upstream: Upstream,
-) -> None:
+def test_a_merged_pull_request_that_left_the_lines_has_not_landed(upstream: Upstream) -> None:
     data = mail(upstream.diff(with_line(30)), trailers=SUBMITTED)
     upstream.commit("ENH: it (#7)", a=numbered(1, 60, l28="as reviewed"))
     assert upstream.verdict(data).state == "conflict"
@@ -236,12 +224,7 @@ TWINS = LINES + numbered(1, 60, l30="ours")
 # The pin, the patch's result, upstream's next state, and what is said.
 LANDED: dict[str, tuple[bytes, bytes, bytes, str]] = {
     "removed": (LINES, CUT, CUT, "landed"),
-    "removed beside another change": (
-        LINES,
-        CUT,
-        CUT.replace(b"line 33\n", b"x\n"),
-        "landed",
-    ),
+    "removed beside another change": (LINES, CUT, CUT.replace(b"line 33\n", b"x\n"), "landed"),
     "the context is elsewhere, the lines are there": (
         LINES + b"--\n" + CUT,
         CUT + b"--\n" + CUT,
@@ -314,9 +297,7 @@ def test_where_a_file_went_is_told(upstream: Upstream, left: bytes | None) -> No
     assert (verdict.state, verdict.moved) == ("conflict", "moved.txt")
 
 
-def test_patches_build_on_those_before_and_do_without_those_that_fail(
-    upstream: Upstream,
-) -> None:
+def test_patches_build_on_those_before_and_do_without_those_that_fail(upstream: Upstream) -> None:
     first = mail(upstream.diff(with_line(30)))
     second = mail(upstream.diff(with_line(10), "b.txt"), subject="ENH: b")
     upstream.commit(a=with_line(30, "theirs"))
@@ -324,9 +305,7 @@ def test_patches_build_on_those_before_and_do_without_those_that_fail(
     assert states == ["conflict", "clean"]
 
 
-def test_a_patch_that_builds_on_one_that_is_stopped_says_so(
-    upstream: Upstream,
-) -> None:
+def test_a_patch_that_builds_on_one_that_is_stopped_says_so(upstream: Upstream) -> None:
     ours = with_line(30)
     further = numbered(1, 60, l30="ours", l31="more")
     other = numbered(1, 60, l30="ours", l50="far")
@@ -382,9 +361,7 @@ def test_only_what_a_commit_touches_is_tried_again_and_nothing_is_missed(
     assert len({status.state for step in found for status in step}) >= 3
 
 
-def test_history_is_that_of_the_first_parents_since_the_branches_parted(
-    upstream: Upstream,
-) -> None:
+def test_history_is_that_of_the_first_parents_since_the_branches_parted(upstream: Upstream) -> None:
     # The pin is on a release branch that has a commit of its own.
     support.git(upstream.folder, "checkout", "-q", "-b", "release")
     upstream.base = upstream.commit(b=with_line(3))
@@ -392,13 +369,7 @@ def test_history_is_that_of_the_first_parents_since_the_branches_parted(
     upstream.commit("Rework", a=with_line(30, "theirs"))
     support.git(upstream.folder, "checkout", "-q", "main")
     support.git(
-        upstream.folder,
-        "merge",
-        "-q",
-        "--no-ff",
-        "-m",
-        "Merge pull request #9 from t",
-        "topic",
+        upstream.folder, "merge", "-q", "--no-ff", "-m", "Merge pull request #9 from t", "topic"
     )
     verdict = upstream.verdict(mail(upstream.diff(with_line(30))), tip="main")
     assert verdict.commit
@@ -434,11 +405,7 @@ def test_without_a_history_there_are_states_and_no_commits() -> None:
         b"From: A <a@example.org>\nDate: Tue, 1 Mar 2022 12:00:00 +0000\nSubject: x\n\n"
         b"Upstream-Status: Pending\n\ndiff --git a/a b/a\n--- a/a\n+++ b/a\n@@ -1 +1 @@\n-old\n+new\n"
     )
-    for content, state in (
-        (b"old\n", "clean"),
-        (b"new\n", "landed"),
-        (b"x\n", "conflict"),
-    ):
+    for content, state in ((b"old\n", "clean"), (b"new\n", "landed"), (b"x\n", "conflict")):
         [status] = try_series({"a": blob}, _reader(content), [ours])
         assert verdict_without_history("p", status).state == state
     shifted = PatchStatus(name="p", state="offset", offset=3)

@@ -46,13 +46,7 @@ def kit(tmp_path: Path) -> Kit:
 class Move:
     """A series of patches to a pin with the files a and b, and another pin to move it to."""
 
-    def __init__(
-        self,
-        kit: Kit,
-        new: Files,
-        *patches: bytes,
-        base: Files | None = None,
-    ) -> None:
+    def __init__(self, kit: Kit, new: Files, *patches: bytes, base: Files | None = None) -> None:
         self.kit = kit
         self.base: Files = base or {"a": LINES, "b": LINES}
         series = kit.series(*(patches or self.patches()))
@@ -143,9 +137,7 @@ def test_a_copy_of_a_file_that_is_still_there_is_not_taken_for_it(kit: Kit) -> N
     assert (one.state, one.moved) == ("clean", ())
 
 
-def test_a_conflict_is_told_once_and_not_of_the_patches_that_build_on_it(
-    kit: Kit,
-) -> None:
+def test_a_conflict_is_told_once_and_not_of_the_patches_that_build_on_it(kit: Kit) -> None:
     states: list[Files] = [
         {"a": LINES, "b": LINES},
         {"a": with_line(30), "b": LINES},
@@ -164,11 +156,7 @@ def test_a_conflict_is_told_once_and_not_of_the_patches_that_build_on_it(
         ({"b": LINES}, "conflict", "upstream removed it"),
         ({"a": with_line(30), "b": LINES}, "landed", None),
         ({"a": numbered(1, 60, l30="ours", l33="x"), "b": LINES}, "landed", None),
-        (
-            {"a": numbered(1, 60, l30="ours", l33="x") + b"line 30\n", "b": LINES},
-            "conflict",
-            KEPT,
-        ),
+        ({"a": numbered(1, 60, l30="ours", l33="x") + b"line 30\n", "b": LINES}, "conflict", KEPT),
     ],
 )
 def test_what_is_gone_and_what_landed(kit: Kit, new: Files, state: str, why: str | None) -> None:
@@ -294,12 +282,7 @@ STAGES: dict[str, tuple[Files, Files, Files, dict[str, str]]] = {
             "c": ONLY_OURS,
         },
     ),
-    "a folder in its place": (
-        {},
-        {"a": b"1\n"},
-        {"a/b": b"2\n"},
-        {"a~0010-p.patch": ONLY_THEIRS},
-    ),
+    "a folder in its place": ({}, {"a": b"1\n"}, {"a/b": b"2\n"}, {"a~0010-p.patch": ONLY_THEIRS}),
     "its folder moved": (
         FOLDER,
         {**FOLDER, "d/new": b"1\n"},
@@ -365,17 +348,12 @@ def test_a_git_that_cannot_merge_trees_is_told_from_one_that_failed(
     assert (status == 129) == ("git 2.38 or newer" in str(caught.value.hint))
 
 
-def test_a_series_moves_and_patches_that_only_shifted_keep_their_bytes(
-    kit: Kit,
-) -> None:
+def test_a_series_moves_and_patches_that_only_shifted_keep_their_bytes(kit: Kit) -> None:
     move = Move(kit, {"a": b"new\n" + LINES, "b": numbered(1, 60, l8="theirs")})
     before = (kit.folder / "0010-p.patch").read_bytes()
     move.start()
     assert rebase.state(kit.work).pin == rebase.Pin(
-        version="2.0",
-        tag=None,
-        commit=None,
-        sdist=Sdist(filename="d-2.0.tar.gz", sha256="0"),
+        version="2.0", tag=None, commit=None, sdist=Sdist(filename="d-2.0.tar.gz", sha256="0")
     )
     result = move.finish()
     assert (result.kept, result.written) == (("0010-p.patch",), ("0020-p.patch",))
@@ -383,10 +361,7 @@ def test_a_series_moves_and_patches_that_only_shifted_keep_their_bytes(
     assert ("=" in first, "!" in second) == (True, True)
     assert (kit.folder / "0010-p.patch").read_bytes() == before
     assert not rebase.state_path(kit.work).exists()
-    expected = {
-        "a": b"new\n" + with_line(30),
-        "b": numbered(1, 60, l8="theirs", l10="ours"),
-    }
+    expected = {"a": b"new\n" + with_line(30), "b": numbered(1, 60, l8="theirs", l10="ours")}
     assert move.files() == expected
     again = apply_series(
         move.onto, kit.series(*(p.data for p in WorkPatches(kit))), store=kit.store
@@ -394,9 +369,7 @@ def test_a_series_moves_and_patches_that_only_shifted_keep_their_bytes(
     assert kit.content(again.tree) == expected
 
 
-def test_after_a_clean_rebase_fifty_patches_are_the_files_that_they_were(
-    kit: Kit,
-) -> None:
+def test_after_a_clean_rebase_fifty_patches_are_the_files_that_they_were(kit: Kit) -> None:
     """Plain `git format-patch` writes every one of them anew, for line numbers and ids."""
     rng = random.Random(50)
     state: Files = {f"f{n}": numbered(1, 200) for n in range(25)}
@@ -464,9 +437,7 @@ def test_it_stops_at_a_conflict_and_goes_on(kit: Kit) -> None:
     assert move.git("log", "--format=%an <%ae>", "-1") == "Zoe Example <z@example.org>"
 
 
-def test_a_conflict_that_was_added_with_its_markers_is_not_taken_for_resolved(
-    kit: Kit,
-) -> None:
+def test_a_conflict_that_was_added_with_its_markers_is_not_taken_for_resolved(kit: Kit) -> None:
     move = Move(kit, {"a": with_line(30, "theirs"), "b": LINES})
     with pytest.raises(PatchError, match="conflicts in a"):
         move.start()
@@ -495,14 +466,7 @@ def sized(size: str) -> Files:
         (sized("0"), "", "a", 7, b"\r\n", "diff3"),
         (sized("long"), "", "a", 7, b"\n", "merge"),
         (sized("9"), "a conflict-marker-size=12\n", "a", 12, b"\n", "zdiff3"),
-        (
-            {"d/.gitattributes": sized("5")[".gitattributes"]},
-            "",
-            "d/a",
-            5,
-            b"\n",
-            "merge",
-        ),
+        ({"d/.gitattributes": sized("5")[".gitattributes"]}, "", "d/a", 5, b"\n", "merge"),
         ({".gitattributes": b"a -diff\n"}, "", "a", 7, b"\n", "zdiff3"),
     ],
 )
@@ -610,9 +574,7 @@ def test_a_patch_can_be_dropped_on_the_way(kit: Kit) -> None:
         rebase.resume(kit.work, "skip")
 
 
-def test_a_patch_that_upstream_has_is_asked_about_and_never_dropped_unasked(
-    kit: Kit,
-) -> None:
+def test_a_patch_that_upstream_has_is_asked_about_and_never_dropped_unasked(kit: Kit) -> None:
     move = Move(kit, {"a": with_line(30), "b": LINES})
     with pytest.raises(PatchError, match="nothing is left of 'ENH: a'") as caught:
         move.start()

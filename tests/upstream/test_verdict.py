@@ -23,20 +23,8 @@ def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 def test_a_worse_outcome_is_found_and_a_parameter_of_another_name_is_none(
     script: ModuleType,
 ) -> None:
-    old = {
-        "a": "passed",
-        "b": "passed",
-        "c": "skipped",
-        "d[1]": "passed",
-        "e": "failed",
-    }
-    new = {
-        "a": "skipped",
-        "c": "passed",
-        "d[2]": "passed",
-        "e": "failed",
-        "f": "failed",
-    }
+    old = {"a": "passed", "b": "passed", "c": "skipped", "d[1]": "passed", "e": "failed"}
+    new = {"a": "skipped", "c": "passed", "d[2]": "passed", "e": "failed", "f": "failed"}
     assert dict(script.worse(new, old)) == {
         "a": "skipped, unpatched: passed",
         "b": "gone, unpatched: passed",

@@ -9,11 +9,7 @@ from zipfile import ZipFile
 import pytest
 
 from patchwheel.build import cuda, sandbox, toolchain
-from patchwheel.build.backend import (
-    OPTIMISED,
-    BuildSession,
-    rename_project,
-)
+from patchwheel.build.backend import OPTIMISED, BuildSession, rename_project
 from patchwheel.build.inputs import BuildInputs, interface, interface_part
 from patchwheel.build.requirements import static_build_requirements
 from patchwheel.build.sandbox import detect_sandbox

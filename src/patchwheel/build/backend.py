@@ -71,11 +71,7 @@ class BuildSession:
         return build_system(self.source)
 
     def step(
-        self,
-        argv: Sequence[str | Path],
-        *,
-        cwd: Path | None = None,
-        what: str | None = None,
+        self, argv: Sequence[str | Path], *, cwd: Path | None = None, what: str | None = None
     ) -> None:
         """Run one command in the room, the sources by default; its output goes to the log and to the progress.
 

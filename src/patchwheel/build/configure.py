@@ -35,13 +35,7 @@ KIND: Final = "configured"
 # Raised whenever the same inputs would be configured in another way, or written down in one.
 LAYOUT = 2
 # What Meson writes for itself and for tools; no step of a build reads it.
-OWN = (
-    "meson-info/",
-    "meson-logs/",
-    "meson-private/",
-    "build.ninja",
-    "compile_commands.json",
-)
+OWN = ("meson-info/", "meson-logs/", "meson-private/", "build.ninja", "compile_commands.json")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,18 +101,14 @@ def observe(session: BuildSession, *, generate: bool) -> Observed:
         [
             *(session.python, build_dir.path_inside(work / "survey_build.py")),
             *(system.backend, build_dir.path_inside(out)),
-            *(
-                json.dumps(session.settings()),
-                "generate" if generate else "configure",
-            ),
+            *(json.dumps(session.settings()), "generate" if generate else "configure"),
         ],
         what="the project cannot be configured",
     )
     answer = json.loads((out / "survey.json").read_text(encoding="utf-8"))
     if not answer["outputs"]:
         raise BuildError(
-            f"{session.fork.name}: its backend names no files for the wheel",
-            log=session.log,
+            f"{session.fork.name}: its backend names no files for the wheel", log=session.log
         )
     opened: dict[str, set[str]] = {}
     for row in log.read_bytes().decode(errors="surrogateescape").split("\0")[:-1]:

@@ -57,12 +57,7 @@ def diagnose(manifest: Manifest, lock: Lock | None, *, store: Path) -> list[Find
 
 
 def _finding(
-    what: str,
-    detail: str,
-    fix: str = "",
-    *,
-    fork: str | None = None,
-    needed: bool = False,
+    what: str, detail: str, fix: str = "", *, fork: str | None = None, needed: bool = False
 ) -> Finding:
     return Finding(fork=fork, what=what, ok=not fix, detail=detail, fix=fix, needed=needed)
 

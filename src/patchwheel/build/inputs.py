@@ -110,12 +110,7 @@ class BuildInputs:
         # First, as a missing compiler is found in an instant and an environment takes a while.
         compilers = self.compilers
         return open_session(
-            self.context,
-            self.fork,
-            self.environment,
-            tools=compilers,
-            epoch=self.epoch,
-            step=step,
+            self.context, self.fork, self.environment, tools=compilers, epoch=self.epoch, step=step
         )
 
     def _own_versions(self) -> dict[str, str]:

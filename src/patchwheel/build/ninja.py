@@ -89,10 +89,7 @@ def located(edge: Edge, build: PurePosixPath, source: PurePosixPath) -> Edge:
 
     parts = {part for part in SPLIT.split(edge.command) if "/" in part}
     return replace(
-        edge,
-        outputs=place(edge.outputs),
-        inputs=place(edge.inputs),
-        named=place(sorted(parts)),
+        edge, outputs=place(edge.outputs), inputs=place(edge.inputs), named=place(sorted(parts))
     )
 
 

@@ -185,7 +185,4 @@ def _requirement(line: str) -> Requirement:
 
 
 def _marker_env(python: str) -> dict[str, str]:
-    return {
-        "python_version": python.rpartition(".")[0],
-        "python_full_version": python,
-    }
+    return {"python_version": python.rpartition(".")[0], "python_full_version": python}

@@ -142,12 +142,7 @@ def detect_sandbox(wanted: SandboxMode = "auto") -> Sandbox:
 
 @contextlib.contextmanager
 def open_build_dir(
-    name: str,
-    *,
-    sandbox: Sandbox,
-    store: Store,
-    env: Path | None = None,
-    read: Sequence[Path] = (),
+    name: str, *, sandbox: Sandbox, store: Store, env: Path | None = None, read: Sequence[Path] = ()
 ) -> Iterator[BuildDir]:
     """Give an empty room for one build of `name`; it is removed on leaving.
 

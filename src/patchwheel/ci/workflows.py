@@ -30,7 +30,7 @@ WORKFLOWS = Path(".github/workflows")
 # Programs that the runner's packages do not have: a fork that names one is built in an image.
 IMAGES = {
     "hipcc": "docker.io/rocm/dev-ubuntu-24.04:7.2.1-complete"
-    "@sha256:3db551c4e1229aac1857ac44fcb6141bb749f41348eb572452f11279153c13c3",
+    "@sha256:3db551c4e1229aac1857ac44fcb6141bb749f41348eb572452f11279153c13c3"
 }
 # Minutes after which a cell is ended; the job around it has ten more, to save its results.
 QUICK, SLOW, LONGEST = 20, 60, 300

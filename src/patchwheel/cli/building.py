@@ -91,12 +91,7 @@ def build(
 @json_option
 @project_options
 def plan(
-    project: Project,
-    names: Sequence[str],
-    *,
-    from_source: bool,
-    dev: bool,
-    as_json: bool,
+    project: Project, names: Sequence[str], *, from_source: bool, dev: bool, as_json: bool
 ) -> None:
     """Show what a build would remake, and why; builds nothing and needs no compiler."""
     forks = project.manifest.select(names)

@@ -126,13 +126,7 @@ def export(project: Project, fork: str, *, check: bool, exact: bool, as_json: bo
 @json_option
 @project_options
 def rebase(
-    project: Project,
-    fork: str,
-    *,
-    onto: str | None,
-    dry_run: bool,
-    how: str | None,
-    as_json: bool,
+    project: Project, fork: str, *, onto: str | None, dry_run: bool, how: str | None, as_json: bool
 ) -> None:
     """Move FORK's series to another pin; pin, lock and series change together at the end."""
     from patchwheel.upstream import target

@@ -70,12 +70,7 @@ def status(found: Sequence[ForkStatus]) -> None:
     CONSOLE.table(
         ("patch", "applies", "upstream-status", "subject"),
         [
-            (
-                f"{fork.fork}/{patch.name}",
-                _applies(patch),
-                patch.upstream,
-                patch.subject,
-            )
+            (f"{fork.fork}/{patch.name}", _applies(patch), patch.upstream, patch.subject)
             for fork in found
             for patch in fork.patches
         ],

@@ -61,11 +61,7 @@ class Environment:
 
 
 def compose_environment(
-    project: Project,
-    wheels: Sequence[OwnWheel],
-    *,
-    link: Path | None,
-    groups: Sequence[str] = (),
+    project: Project, wheels: Sequence[OwnWheel], *, link: Path | None, groups: Sequence[str] = ()
 ) -> Environment:
     """Return the environment of these wheels and the locked distributions; `link` points to it.
 
@@ -173,10 +169,7 @@ def _check_pylock(text: str, packages: Iterable[Distribution], wheels: Iterable[
     """Compare what was looked up again, by version, with the locked bytes."""
     known = {h for d in packages for h in d.hashes} | {w.sha256 for w in wheels}
     for row in tomllib.loads(text)["packages"]:
-        for file in [
-            *row.get("wheels", ()),
-            *([row["archive"]] if "archive" in row else ()),
-        ]:
+        for file in [*row.get("wheels", ()), *([row["archive"]] if "archive" in row else ())]:
             if file["hashes"]["sha256"] not in known:
                 raise CheckError(
                     f"{row['name']}: the index has another file for this version than was locked",

@@ -113,8 +113,4 @@ def run_files(
 def _env(home: Path) -> dict[str, str]:
     """Keep the user's environment, but for what would let Python find other code."""
     env = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
-    return {
-        **env,
-        "MPLBACKEND": "agg",
-        "HOME": str(home),
-    }
+    return {**env, "MPLBACKEND": "agg", "HOME": str(home)}

@@ -263,11 +263,7 @@ def main() -> None:
         step["inputs"] = [_inside(path) or path for path in step["inputs"]]
         if mode == "generate":
             read.extend(step["inputs"])
-    answer = {
-        "outputs": origins,
-        "read": [_inside(path) for path in read],
-        "steps": steps,
-    }
+    answer = {"outputs": origins, "read": [_inside(path) for path in read], "steps": steps}
     with open(os.path.join(out, "survey.json"), "w") as stream:
         json.dump(answer, stream)
 

@@ -22,15 +22,7 @@ from typing import TYPE_CHECKING, TypeVar
 from patchwheel.kit.digest import digest, file_sha256
 from patchwheel.kit.errors import MachineError
 from patchwheel.kit.files import fsync, regular_files, rmtree, write_atomically
-from patchwheel.kit.store_entry import (
-    KINDS,
-    MANIFEST,
-    UNHASHED,
-    Entry,
-    last_use,
-    linked,
-    record,
-)
+from patchwheel.kit.store_entry import KINDS, MANIFEST, UNHASHED, Entry, last_use, linked, record
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

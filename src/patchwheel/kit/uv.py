@@ -38,9 +38,7 @@ def make_venv(
         _uv(*argv, "--python", str(interpreter.path), str(folder), log=log)
     except process.CommandError as err:
         raise MachineError(
-            f"no virtual environment could be made at {folder}",
-            tail=err.tail,
-            log=err.log,
+            f"no virtual environment could be made at {folder}", tail=err.tail, log=err.log
         ) from err
     return folder / "bin" / "python"
 

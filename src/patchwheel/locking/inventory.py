@@ -38,11 +38,7 @@ class Surveyed:
 
 
 def survey_pin(
-    context: Context,
-    source: Source,
-    environment: Path,
-    *,
-    base: Path | None,
+    context: Context, source: Source, environment: Path, *, base: Path | None
 ) -> Surveyed:
     """Configure the pin in its build environment and compare it with the base, every byte of which is checked.
 

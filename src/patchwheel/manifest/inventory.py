@@ -52,8 +52,7 @@ def register_inventory(converter: Converter) -> None:
     """Let a converter write and read BuildInventory as InventoryTable."""
     register_paths(converter)
     converter.register_structure_hook(
-        BuildInventory,
-        lambda data, _: _from_table(converter.structure(data, InventoryTable)),
+        BuildInventory, lambda data, _: _from_table(converter.structure(data, InventoryTable))
     )
     converter.register_unstructure_hook(
         BuildInventory, lambda inventory: converter.unstructure(_to_table(inventory))

@@ -141,8 +141,7 @@ def read_diffs(cursor: Cursor) -> Iterator[FileDiff]:
             cursor.fail("a second mail starts here", expected="one patch per file", hint=SPLIT_HINT)
         if line != b"-- \n" and STRAY.match(line):
             cursor.fail(
-                "this line belongs to no hunk",
-                expected="as many lines as the `@@` line above says",
+                "this line belongs to no hunk", expected="as many lines as the `@@` line above says"
             )
         cursor.at += 1
 

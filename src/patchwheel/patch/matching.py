@@ -71,11 +71,7 @@ def nearest(lines: list[bytes], block: list[bytes]) -> tuple[int, int] | None:
 
 
 def has_removed_lines(
-    lines: list[bytes],
-    hunks: Sequence[Hunk],
-    result: list[bytes] | None,
-    *,
-    in_place: bool = False,
+    lines: list[bytes], hunks: Sequence[Hunk], result: list[bytes] | None, *, in_place: bool = False
 ) -> bool:
     """Whether a file has lines that the hunks remove.
 

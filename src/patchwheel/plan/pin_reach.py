@@ -64,10 +64,7 @@ def reach_of_pin(source: Source, inputs: BuildInputs, present: Collection[str]) 
 
 
 def trace_by_inventory(
-    reach: Reach,
-    inventory: BuildInventory,
-    changes: Sequence[Change],
-    present: Collection[str],
+    reach: Reach, inventory: BuildInventory, changes: Sequence[Change], present: Collection[str]
 ) -> TraceResult | None:
     """Say what changes of content reach; None where only a configured tree can tell."""
     if not is_content_only(changes, reach):
@@ -93,10 +90,7 @@ def trace_by_inventory(
     known |= set(inventory.verbatim.values())
     unread, idle = unattributed(changed - known, unknown, inventory)
     return TraceResult(
-        effects=tuple(effects),
-        configured=reach.tree,
-        unknown=(*unknown, *unread),
-        idle=tuple(idle),
+        effects=tuple(effects), configured=reach.tree, unknown=(*unknown, *unread), idle=tuple(idle)
     )
 
 

@@ -301,10 +301,7 @@ class Planner:
         )
 
     def _decision(
-        self,
-        base: Base | None,
-        changes: Callable[[], list[Change]],
-        refused: str | None,
+        self, base: Base | None, changes: Callable[[], list[Change]], refused: str | None
     ) -> Decision:
         """Return the decision, remembered if it was made before."""
         if self.from_source or base is None:
@@ -363,11 +360,7 @@ class Planner:
         return replace(decision, outputs=tuple(outputs), taken=taken)
 
     def _trace(
-        self,
-        base: Base,
-        changes: list[Change],
-        follow: list[str],
-        decision: Decision,
+        self, base: Base, changes: list[Change], follow: list[str], decision: Decision
     ) -> tuple[Decision, tuple[Effect, ...]]:
         """Follow changes through the build."""
         source = self.tree.source
@@ -386,10 +379,7 @@ class Planner:
         if traced.unknown:
             return Decision(route="compile", why=(*traced.unknown, *follow)), ()
         found = replace(
-            decision,
-            why=(*decision.why, *traced.idle),
-            configured=traced.configured,
-            tools=tools,
+            decision, why=(*decision.why, *traced.idle), configured=traced.configured, tools=tools
         )
         return found, traced.effects
 

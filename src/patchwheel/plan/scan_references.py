@@ -25,8 +25,7 @@ RARE = re.compile(rf"{PYTHON.pattern}|{DATA.pattern}|{BARE.pattern}", re.IGNOREC
 FORTRAN = re.compile(r".*\.(f|for|f77|f90|f95|f03|f08|pyf)(\.\w+)?", re.IGNORECASE)
 
 INCLUDE = re.compile(
-    r'^[ \t]*#[ \t]*(?:include|include_next|embed|import)[ \t]*[<"]([^>"\n]+)[>"]',
-    re.MULTILINE,
+    r'^[ \t]*#[ \t]*(?:include|include_next|embed|import)[ \t]*[<"]([^>"\n]+)[>"]', re.MULTILINE
 )
 # The name of a header as a macro, for `#include MACRO`.
 DEFINED = re.compile(r'^[ \t]*#[ \t]*define[ \t]+\w+[ \t]+[<"]([\w./+-]+\.\w+)[>"]', re.MULTILINE)
@@ -75,10 +74,7 @@ def mentions(path: str, text: str) -> set[str]:
 
 
 def _modules(
-    text: str,
-    origin: re.Pattern[str],
-    plain: re.Pattern[str],
-    suffixes: tuple[str, ...],
+    text: str, origin: re.Pattern[str], plain: re.Pattern[str], suffixes: tuple[str, ...]
 ) -> set[str]:
     dotted: set[str] = set()
     for module, names in origin.findall(text):

@@ -348,11 +348,7 @@ def reads_by_name(output: str, side: Side, inventory: BuildInventory) -> frozens
 
 
 def _mentions(
-    repo: Repository,
-    oids: Mapping[str, str],
-    configured: Configured,
-    store: Store,
-    pin: str,
+    repo: Repository, oids: Mapping[str, str], configured: Configured, store: Store, pin: str
 ) -> Callable[[str], Iterable[str]]:
     """Tell what files mention; for the pin's code it is remembered, since reading all of it takes seconds."""
 

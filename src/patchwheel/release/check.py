@@ -64,9 +64,7 @@ def check_release(path: Path, *, pages: bool = True) -> ReleaseCheck:
     paths = sorted(path.rglob("*.whl")) if path.is_dir() else [path]
     if not paths:
         raise InputError(
-            "there is no wheel in it",
-            where=path,
-            expected="a wheel, or a folder of them",
+            "there is no wheel in it", where=path, expected="a wheel, or a folder of them"
         )
     wheels: list[LabelledWheel] = []
     problems: list[str] = []

@@ -98,9 +98,7 @@ def _rebuild(
             process.logged(argv, cwd=copy, env=env, log=log, umask=UMASK)
         except process.CommandError as err:
             raise BuildError(
-                f"{wheel.fork}: cannot be built under other conditions",
-                tail=err.tail,
-                log=err.log,
+                f"{wheel.fork}: cannot be built under other conditions", tail=err.tail, log=err.log
             ) from err
         [again] = (copy / "dist").glob("*.whl")
         kept = None
@@ -135,12 +133,7 @@ def _other_conditions(folder: Path, store: Store, needs: Sequence[BuiltWheel]) -
         shutil.copytree(need.path.parent, other / "wheels" / need.node_key)
     # The settings of this run would make it the same build; what reaches an index is needed.
     env = {k: v for k, v in os.environ.items() if not k.startswith("PATCHWHEEL_")}
-    places = {
-        "HOME": home,
-        "PATCHWHEEL_STORE": other,
-        "TMPDIR": tmp,
-        CLOCK: _clock(folder, store),
-    }
+    places = {"HOME": home, "PATCHWHEEL_STORE": other, "TMPDIR": tmp, CLOCK: _clock(folder, store)}
     return env | {name: str(place) for name, place in places.items()} | ENVIRONMENT
 
 

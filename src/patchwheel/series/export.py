@@ -105,8 +105,7 @@ def export_commits(
             raise PatchError(problem, where=folder, hint=f"git -C {folder} status")
         job = _Job(work, source, series)
         work.check_markers(
-            f"resolve them, and commit to the patch: git -C {folder} rebase -i {BASE}",
-            job.commits,
+            f"resolve them, and commit to the patch: git -C {folder} rebase -i {BASE}", job.commits
         )
         patches = job.patches(scratch, exact=exact)
         if others is not None:
@@ -177,14 +176,10 @@ class _Job:
         before, commits = self.repo.tree_of(self.base), []
         for commit, tree, *parents in map(str.split, rows):
             if len(parents) != 1:
-                self.fail(
-                    f"commit {commit[:12]} is a merge",
-                    "git rebase refs/patchwheel/base",
-                )
+                self.fail(f"commit {commit[:12]} is a merge", "git rebase refs/patchwheel/base")
             if tree == before:
                 self.fail(
-                    f"commit {commit[:12]} changes nothing",
-                    "git rebase -i refs/patchwheel/base",
+                    f"commit {commit[:12]} changes nothing", "git rebase -i refs/patchwheel/base"
                 )
             before = tree
             commits.append(commit)

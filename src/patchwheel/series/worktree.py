@@ -137,9 +137,7 @@ def open_work(tree: PatchedTree, folder: Path, *, store: Store, detach: bool = F
         if folder.exists() and any(folder.iterdir()):
             if detach:
                 raise PatchError(
-                    "the folder is not empty",
-                    where=folder,
-                    hint="name another one, or remove it",
+                    "the folder is not empty", where=folder, hint="name another one, or remove it"
                 )
             return _reopen(tree, folder, count)
         new = folder.with_name(f".{folder.name}.new")
@@ -166,9 +164,7 @@ def work_tree_source(folder: Path, source: Source, *, store: Store) -> PatchedTr
     work.check_pin(source)
     if work.repo.git("ls-files", "--unmerged"):
         raise PatchError(
-            "there are conflicts to resolve",
-            where=folder,
-            hint=f"git -C {folder} status",
+            "there are conflicts to resolve", where=folder, hint=f"git -C {folder} status"
         )
     with tempfile.TemporaryDirectory() as scratch:
         # A copy of the index knows which files were not touched, and spares hashing them.

@@ -143,10 +143,7 @@ def preview_rebase(project: Project, fork: Fork, ref: str) -> tuple[MergeResult,
 
     def merged(repo: Repository, new: str) -> tuple[MergeResult, ...]:
         ends = Ends(
-            old=tree.source.tree,
-            new=new,
-            old_label=label_of(fork),
-            new_label=f"upstream {ref}",
+            old=tree.source.tree, new=new, old_label=label_of(fork), new_label=f"upstream {ref}"
         )
         return dry_run(repo, tree.series.patches, ends, fetch_blobs=fetch_blobs)
 
@@ -173,11 +170,7 @@ def start_rebase(project: Project, fork: Fork, ref: str) -> ExportResult:
             )
         onto = target(project, fork, ref)
         rebase.start(
-            patched_tree(project, fork),
-            onto,
-            folder,
-            store=project.store,
-            say=project.progress.say,
+            patched_tree(project, fork), onto, folder, store=project.store, say=project.progress.say
         )
         return finish_rebase(project, fork)
 

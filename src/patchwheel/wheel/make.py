@@ -213,9 +213,7 @@ def check_wheel(path: Path, plan: Plan, draft: UnlabelledWheel) -> None:
     expected = (metadata.normalize_name(plan.fork.distribution), [plan.version])
     if said != named or named[:2] != expected:
         raise CheckError(
-            f"the wheel calls itself {said}",
-            where=path.name,
-            expected=str((*expected, *named[2:])),
+            f"the wheel calls itself {said}", where=path.name, expected=str((*expected, *named[2:]))
         )
     _check_outputs(wheel, plan)
 
