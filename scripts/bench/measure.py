@@ -53,7 +53,7 @@ def repeated(runs: int, once: Callable[[], float]) -> list[float]:
 
 def project_copy(folder: Path) -> Path:
     """Copy what a build reads, so that patches can be edited."""
-    for name in ("forks.toml", "forks.lock"):
+    for name in ("forks.toml", "forks.lock", "forks.inventory"):
         shutil.copy(ROOT / name, folder)
     shutil.copytree(ROOT / "patches", folder / "patches")
     return folder

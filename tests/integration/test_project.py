@@ -175,7 +175,7 @@ def test_a_series_is_followed_to_branches_and_to_releases(
     message = project.run("status", "tinyext", "--against", "9.9", status=4)
     assert "there is no tag, branch, commit or release 9.9" in message
     message = project.run("status", "tinyext", "--changes", status=2)
-    assert "go with --against" in message
+    assert "--changes and --html need --against" in message
 
 
 def test_a_wheel_built_again_in_other_folders_is_bit_identical(
@@ -315,7 +315,7 @@ def test_only_what_a_change_reaches_is_remade(
     outputs: dict[str, str],
 ) -> None:
     patch = change(upstream, path, old, new, "Touch")
-    [plan] = json.loads(another(grafting, tmp_path / "p", patch).run("plan", "--json"))
+    plan = another(grafting, tmp_path / "p", patch).decided()
     assert plan["route"] == "graft", plan["why"]
     assert {o["path"]: o["action"] for o in plan["outputs"]} == outputs
     assert all(PATCH in output["why"] for output in plan["outputs"])
@@ -390,13 +390,13 @@ def test_a_configured_tree_that_was_damaged_is_made_again(
     patch = change(upstream, "src/tinyext/pairs.cpp", "\n", "\n// 3\n", "Touch")
     other = another(grafting, tmp_path / "p", patch)
     other = replace(other, store=tmp_path / "store")
-    [plan] = json.loads(other.run("plan", "--json"))
+    wheel = other.build().read_bytes()
     for file in (other.store / "configured").glob("*/meson/build.ninja"):
         file.write_text(file.read_text()[:-2000])
-    shutil.rmtree(other.store / "memo" / "plan")
-    done = other.start("plan", "--json")
+    shutil.rmtree(other.store / "wheels")
+    done = other.start("build")
     out, err = done.communicate(timeout=300)
-    assert json.loads(out)[0]["outputs"] == plan["outputs"]
+    assert Path(out.strip()).read_bytes() == wheel
     assert "build.ninja has other bytes than when it was stored" in err
 
 
@@ -445,7 +445,7 @@ def test_dev_edit_build_export_round_trip(grafting: Project, tmp_path: Path) -> 
     after = (other.patches / PATCH).read_bytes()
     assert after != before
     assert b"good day" in after
-    assert other.run("export", "tinyext", "--check") == ""
+    assert "would be" not in other.run("export", "tinyext", "--check")
     assert json.loads(other.run("build", "--json"))[0]["cached"]
 
 

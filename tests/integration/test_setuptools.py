@@ -89,7 +89,7 @@ def test_only_what_a_change_reaches_is_built(
     outputs: dict[str, object],
 ) -> None:
     other = patched(project, upstream, tmp_path / "p", path, old, new)
-    [plan] = json.loads(other.run("plan", "--json"))
+    plan = other.decided()
     assert plan["route"] == "graft", plan["why"]
     assert {o["path"] for o in plan["outputs"]} == outputs.keys()
     built = {o["path"] for o in plan["outputs"] if o["action"] == "build"}
@@ -104,7 +104,7 @@ def test_a_change_of_the_builds_own_code_is_a_compile(
     project: Project, upstream: Path, tmp_path: Path, path: str, old: str, new: str
 ) -> None:
     other = patched(project, upstream, tmp_path / "p", path, old, new)
-    [plan] = json.loads(other.run("plan", "--json"))
+    plan = other.decided()
     assert plan["route"] == "compile"
     assert f"{path}: the build's own code reads it" in plan["why"]
 

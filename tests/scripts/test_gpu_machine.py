@@ -27,7 +27,7 @@ def test_the_bundle_checks_numpy_and_misses_the_gpu(tmp_path: Path) -> None:
     bundle, venv = tmp_path / "bundle.tar.gz", tmp_path / "venv"
     root = tmp_path / "project"
     root.mkdir()
-    for name in ("forks.toml", "forks.lock"):
+    for name in ("forks.toml", "forks.lock", "forks.inventory"):
         shutil.copy(ROOT / name, root)
     shutil.copytree(ROOT / "patches", root / "patches")
     script = [sys.executable, str(ROOT / "scripts" / "gpu" / "gpu_bundle.py")]

@@ -827,7 +827,7 @@ def project(root: Path) -> Path:
             "begun": "rebase",
         },
     )
-    staged = transaction.stage(root, root / "forks.toml", root / "forks.lock", "demo")
+    staged = transaction.stage(root, root / "forks.toml", [root / "forks.lock"], "demo")
     support.write(
         staged,
         {
@@ -911,6 +911,6 @@ def test_a_journal_that_nobody_can_read_stops_everything(tmp_path: Path) -> None
 
 def test_an_old_stage_is_no_obstacle(tmp_path: Path) -> None:
     project(tmp_path)
-    staged = transaction.stage(tmp_path, tmp_path / "forks.toml", tmp_path / "nothing.lock", "demo")
+    staged = transaction.stage(tmp_path, tmp_path / "forks.toml", [tmp_path / "x.lock"], "demo")
     assert (staged / "forks.toml").read_text() == "old pin"
     assert not (staged / "patches/demo/0010.patch").exists()

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from patchwheel.kit.errors import MachineError, ManifestError
-from patchwheel.kit.files import write_atomically
+from patchwheel.kit.files import exclusive_lock, write_atomically
 from patchwheel.manifest.convert import InvalidValueError, make_converter
 from patchwheel.manifest.inventory import Paths, register_paths
 
@@ -111,13 +111,16 @@ def save_reach(path: Path, found: Mapping[tuple[str, str], Reach], keep: Iterabl
         names = set(keep)
         rows = json.loads(path.read_text(encoding="utf-8")).get("forks", {})
         kept = {name: row for name, row in rows.items() if name in names}
+    if not (kept or found or path.exists()):
+        return
     converter = _converter()
     for (lock_key, python), reach in found.items():
         row = kept.setdefault(lock_key, {})
         row[python] = converter.unstructure(_pack(reach))
     data = {"schema": SCHEMA, "forks": dict(sorted(kept.items()))}
     try:
-        write_atomically(path, (_lines(data) + "\n").encode())
+        with exclusive_lock(path.parent):
+            write_atomically(path, (_lines(data) + "\n").encode())
     except OSError as err:
         raise MachineError(f"cannot be written: {err.strerror}", where=path) from err
 

@@ -15,22 +15,23 @@ from patchwheel.kit.errors import ManifestError
 from patchwheel.kit.files import exclusive_lock, fsync, rmtree
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
 JOURNAL = ".patchwheel-journal"
 # What `write_atomically` leaves when it is killed; the lock is written under the folder's lock.
-TEMPORARY_LOCK = ".*.lock.????????.tmp"
+TEMPORARY_FILES = (".*.lock.????????.tmp", ".*.inventory.????????.tmp")
 
 
-def stage(root: Path, manifest: Path, lock: Path, name: str) -> Path:
+def stage(root: Path, manifest: Path, generated: Iterable[Path], name: str) -> Path:
     """Return a folder beside the project's files with copies of what a rebase changes."""
     unstage(root, name)
     folder = root / f".rebase-{name}"
     folder.mkdir()
     shutil.copy(manifest, folder)
-    if lock.exists():
-        shutil.copy(lock, folder)
+    for file in generated:
+        if file.exists():
+            shutil.copy(file, folder)
     shutil.copytree(root / "patches", folder / "patches", symlinks=True)
     return folder
 
@@ -63,13 +64,17 @@ def commit(root: Path, staged: Path, names: Iterable[str], fork: str, *, then: P
 
 def recover(root: Path) -> str | None:
     """Finish an interrupted change of pin, lock and series; return its fork, or None."""
-    if not (root / JOURNAL).exists() and not any(root.glob(TEMPORARY_LOCK)):
+    if not (root / JOURNAL).exists() and not any(_leftovers(root)):
         return None
     # Two processes that finish the same change could move its results away again.
     with exclusive_lock(root):
-        for path in root.glob(TEMPORARY_LOCK):
+        for path in list(_leftovers(root)):
             path.unlink()
         return _recover(root)
+
+
+def _leftovers(root: Path) -> Iterator[Path]:
+    return (path for pattern in TEMPORARY_FILES for path in root.glob(pattern))
 
 
 def _recover(root: Path) -> str | None:

@@ -199,7 +199,9 @@ def finish_rebase(project: Project, fork: Fork) -> ExportResult:
     state = rebase.state(folder)
     # Tried before, and cut off: it can be done again.
     rebase.restore_base(folder)
-    staged = transaction.stage(root, project.manifest.path, project.manifest.lock_path, fork.name)
+    manifest_path = project.manifest.path
+    generated = (project.manifest.lock_path, project.manifest.inventory_path)
+    staged = transaction.stage(root, manifest_path, generated, fork.name)
     try:
         manifest = staged / project.manifest.path.name
         text = rebase.with_pin(manifest.read_text("utf-8"), fork.name, state.pin)
@@ -214,7 +216,7 @@ def finish_rebase(project: Project, fork: Fork) -> ExportResult:
         rebase.restore_base(folder)
         shutil.rmtree(staged, ignore_errors=True)
         raise
-    names = [project.manifest.lock_path.name, project.manifest.path.name]
+    names = [f.name for f in (*generated, manifest_path) if (staged / f.name).exists()]
     then = rebase.state_path(folder)
     transaction.commit(root, staged, names, fork.name, then=then)
     return result
