@@ -9,15 +9,24 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import sysconfig
 import tarfile
 import time
 import zipfile
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import patchwheel.project
+from patchwheel.build import toolchain
+from patchwheel.kit.repo import Repository
+from patchwheel.kit.store import Store
+from patchwheel.plan import base
+from patchwheel.wheel.build import build_wheel
 from tests.fixtures import support
 from tests.fixtures.projects import VERSION, Project, make_project, publish, sdist_table
 
@@ -319,6 +328,65 @@ def test_only_what_a_change_reaches_is_remade(
     assert plan["route"] == "graft", plan["why"]
     assert {o["path"]: o["action"] for o in plan["outputs"]} == outputs
     assert all(PATCH in output["why"] for output in plan["outputs"])
+
+
+def test_a_graft_asks_each_question_once(
+    grafting: Project, upstream: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    patch = change(upstream, "src/tinyext/pairs.cpp", "\n", "\n// once\n", "Touch")
+    other = another(grafting, tmp_path / "p", patch)
+    for name, value in other.index.items():
+        monkeypatch.setenv(name, value)
+    asked: Counter[object] = Counter()
+
+    def count(owner: Any, name: str) -> None:  # noqa: ANN401
+        real = getattr(owner, name)
+
+        def counting(*args: Any, **options: Any) -> Any:  # noqa: ANN401
+            trees = args[1:] if name == "changes" else ()
+            asked[name, *trees] += 1
+            return real(*args, **options)
+
+        monkeypatch.setattr(owner, name, counting)
+
+    count(base, "read_wheel")
+    count(toolchain, "identify")
+    count(Repository, "changes")
+    store = Store(other.store)
+    opened = patchwheel.project.Project(other.root / "forks.toml", store, support.Recorder())
+    wheel = build_wheel(opened, opened.manifest.forks["tinyext"])
+    assert [output.path for output in wheel.plan.built] == [PAIRS]
+    tree = wheel.plan.tree
+    questions = {("read_wheel",), ("identify",), ("changes", tree.source.tree, tree.tree)}
+    assert asked == dict.fromkeys(questions, 1)
+
+
+def test_a_plan_needs_no_compiler_and_makes_no_wheel(
+    grafting: Project, upstream: Path, tmp_path: Path
+) -> None:
+    bare = tmp_path / "bin"
+    bare.mkdir()
+    (bare / "git").symlink_to(str(shutil.which("git")))
+    for path, old, new in (
+        ("src/tinyext/pairs.cpp", "\n", "\n// plain\n"),
+        ("src/tinyext/meson.build", "optimization=1", "optimization=2"),
+    ):
+        patch = change(upstream, path, old, new, "Touch")
+        other = another(grafting, tmp_path / Path(path).name, patch)
+        other = replace(other, store=tmp_path / "store")
+        python = str(Path(sys.executable).resolve())
+        [plan] = json.loads(other.run("plan", "--json", PATH=str(bare), PATCHWHEEL_PYTHON=python))
+        assert (plan["route"], plan["node-key"]) == ("graft", None)
+        assert "gcc" in plan["pending"][0]
+        found = plan["candidates"] or [o["path"] for o in plan["outputs"]]
+        assert PAIRS in found
+        assert bool(plan["undecided"]) == (path == "src/tinyext/meson.build")
+        [source] = json.loads(
+            other.run("plan", "--from-source", "--json", PATH=str(bare), PATCHWHEEL_PYTHON=python)
+        )
+        assert (source["route"], source["node-key"]) == ("compile", None)
+        assert not (other.store / "wheels").exists()
+        assert not (other.store / "configured").exists()
 
 
 def test_a_graft_of_built_outputs_is_what_a_compile_makes_and_a_corrupted_plan_is_found(

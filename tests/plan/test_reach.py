@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from patchwheel.build.configure import Configured
     from patchwheel.build.inputs import BuildInputs
     from patchwheel.manifest.model import Fork
-    from patchwheel.plan.plan import Plan
+    from patchwheel.plan.records import Plan
     from patchwheel.series.apply import PatchedTree
     from patchwheel.wheel.make import BuiltWheel
     from tests.conftest import Stack

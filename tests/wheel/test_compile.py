@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from patchwheel.kit.context import Context, SandboxMode
     from patchwheel.kit.interpreter import Interpreter
-    from patchwheel.plan.plan import Plan
+    from patchwheel.plan.records import Plan
     from patchwheel.wheel.compile import Compiled
 
 # A whole backend that does in an instant what a test wants; `act.py` is run as the build.

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from patchwheel.kit.store import Store
-    from patchwheel.plan.plan import Plan
+    from patchwheel.plan.records import Plan
 
 A = "src/pw_demo/a.py"
 NONE = sandbox.Sandbox(level="none")

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from patchwheel.build.doctor import Finding
     from patchwheel.manifest.model import Fork
-    from patchwheel.plan.plan import Plan
+    from patchwheel.plan.records import Plan
     from patchwheel.release.check import ReleaseCheck
     from patchwheel.series.export import ExportResult
     from patchwheel.series.status import ForkStatus, PatchStatus

@@ -7,13 +7,13 @@ pending, and a change that only a configured tree can attribute is named as such
 from __future__ import annotations
 
 import functools
-from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING
 
 from patchwheel.build.configure import can_follow, without_missing_tools
 from patchwheel.build.inputs import BuildInputs, OwnWheel, interface_part
-from patchwheel.kit.digest import digest
-from patchwheel.kit.errors import BuildError, MachineError
+from patchwheel.kit.digest import digest, file_sha256
+from patchwheel.kit.errors import MachineError
 from patchwheel.kit.repo import Repository
 from patchwheel.kit.store_entry import listed
 from patchwheel.manifest.lock import build_settings
@@ -21,9 +21,10 @@ from patchwheel.manifest.reach import load_reach
 from patchwheel.plan.attribute import METADATA, attribute_changes, patches_by_path
 from patchwheel.plan.base import base_mismatch, built_bases, upstream_base
 from patchwheel.plan.pin_reach import candidates, same_references, trace_by_inventory
+from patchwheel.plan.records import Decision, Output, Plan, read_decision
 from patchwheel.plan.trace import trace_changes
 from patchwheel.series.patched import patched_tree
-from patchwheel.wheelfile import metadata, sbom
+from patchwheel.wheelfile import sbom
 from patchwheel.wheelfile.archive import ZLIB
 
 if TYPE_CHECKING:
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from patchwheel.kit.repo import Change
-    from patchwheel.manifest.inventory import BuildInventory
     from patchwheel.manifest.lock import ForkBuild
     from patchwheel.manifest.model import Fork
     from patchwheel.manifest.reach import Reach
@@ -42,141 +42,6 @@ if TYPE_CHECKING:
 
 # Raised whenever the same inputs would give different bytes: it is part of every key.
 RECIPE = "2"
-Action = Literal["remake", "add", "build", "remove"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Output:
-    """A file of the wheel that is not just taken; `path` is METADATA for an edit of the metadata.
-
-    It is remade from (or added with) the file `source` of the patched tree, built as `source` of the
-    build folder, or removed.
-    """
-
-    path: str
-    action: Action
-    source: str
-    why: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Decision:
-    """What follows from trees, series and base; remembered in the store.
-
-    `why` says what made it a compile, or which changes make no difference. `configured` is the tree
-    whose configuration builds what is built, and `tools` the digest of the tools that it was found
-    with. While `undecided` names changes, only a configured tree can tell what they reach;
-    `candidates` are the outputs that come into question.
-    """
-
-    route: Literal["graft", "compile"]
-    outputs: tuple[Output, ...] = ()
-    taken: int = 0
-    why: tuple[str, ...] = ()
-    configured: str = ""
-    tools: str = ""
-    undecided: tuple[str, ...] = ()
-    candidates: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    """How a wheel comes to be.
-
-    `key_parts` is the node key's content as far as it is known; `pending` says what the rest waits
-    for. `changes` lead from the tree that the base was made from, or the pin, to the patched tree.
-    `inputs` are those of the build, if anything is built.
-    """
-
-    tree: PatchedTree
-    decision: Decision
-    base: Base | None
-    label: str
-    key_parts: Mapping[str, str]
-    pending: tuple[str, ...] = ()
-    inventory: BuildInventory = field(compare=False, repr=False)
-    inputs: BuildInputs | None = field(default=None, compare=False, repr=False)
-    changes: Callable[[], list[Change]] = field(compare=False, repr=False)
-
-    @property
-    def node_key(self) -> str | None:
-        """The key of the wheel; None while a part of it is pending."""
-        return None if self.pending or self.decision.undecided else digest(dict(self.key_parts))
-
-    @property
-    def key(self) -> str:
-        """The key of a plan that is complete, as any that is carried out."""
-        key = self.node_key
-        assert key is not None  # noqa: S101  (the wheel stage completes the plan first)
-        return key
-
-    @property
-    def fork(self) -> Fork:
-        return self.tree.source.fork
-
-    @property
-    def route(self) -> Literal["graft", "compile"]:
-        return self.decision.route
-
-    @property
-    def outputs(self) -> tuple[Output, ...]:
-        return self.decision.outputs
-
-    @property
-    def taken(self) -> int:
-        """How many files a graft takes from its base."""
-        return self.decision.taken
-
-    @property
-    def why(self) -> tuple[str, ...]:
-        return self.decision.why
-
-    @property
-    def built(self) -> tuple[Output, ...]:
-        return tuple(output for output in self.outputs if output.action == "build")
-
-    @property
-    def version(self) -> str:
-        """The version of the wheel, with its label; of a pending one the label lacks its digest."""
-        graft, key = self.route == "graft", self.node_key
-        return metadata.labelled(self.fork.version, self.label, key, graft=graft)
-
-    @property
-    def description(self) -> str:
-        """What carrying the plan out amounts to, in a few words."""
-        decision = self.decision
-        if self.route == "compile":
-            return "a compile: minutes to half an hour"
-        if decision.undecided:
-            return f"a graft: up to {len(decision.candidates)} compiled, once it is configured"
-        total = len(self.outputs) + self.taken
-        built = f"{len(self.built)} compiled" if self.built else "about a second"
-        return f"a graft: {built}, {len(self.outputs)} of {total} files remade"
-
-    @property
-    def cost(self) -> tuple[bool, int]:
-        """What orders plans: a compile is dearest, then what compiles more."""
-        return self.route == "compile", len(self.built)
-
-    def to_json(self) -> dict[str, object]:
-        base, decision = self.base, self.decision
-        return {
-            "fork": self.fork.name,
-            "version": self.version,
-            "route": self.route,
-            "cost": self.description,
-            "base": base and {"kind": base.kind, "filename": base.path.name, "sha256": base.sha256},
-            "outputs": [asdict(output) for output in self.outputs],
-            "taken": decision.taken,
-            "why": list(decision.why),
-            "undecided": list(decision.undecided),
-            "candidates": list(decision.candidates),
-            "patches": [patch.name for patch in self.tree.series.patches],
-            "trees": {"source": self.tree.source.tree, "patched": self.tree.tree},
-            "key": dict(self.key_parts),
-            "pending": list(self.pending),
-            "node-key": self.node_key,
-        }
 
 
 def plan_fork(
@@ -312,7 +177,7 @@ class Planner:
             decision = Decision(route="compile", why=(refused,))
             store.remember("plan", key, asdict(decision))
             return decision
-        if (memo := store.memo("plan", key)) and self._still_holds(decision := _read(memo)):
+        if (memo := store.memo("plan", key)) and self._still_holds(decision := read_decision(memo)):
             return decision
         decision = self._decide(base, changes())
         if not decision.undecided:
@@ -328,7 +193,9 @@ class Planner:
 
     def _decision_key(self, base: Base) -> str:
         tree, survey, wheel = self.tree, self.build.inventory, self.fork.upstream_wheel
+        path = self.project.manifest.inventory_path
         return digest(
+            file_sha256(path) if path.exists() else None,
             [RECIPE, tree.source.tree, tree.tree],
             [tree.dev, *([p.name, p.sha256] for p in tree.series.patches)],
             [base.kind, base.sha256],
@@ -479,16 +346,3 @@ class Planner:
 def _output(effect: Effect, culprit: Callable[[str], str]) -> Output:
     by = dict.fromkeys(culprit(path) if "." in path else path for path in effect.by)
     return Output(path=effect.path, action=effect.action, source=effect.source, why=", ".join(by))
-
-
-def _read(memo: Mapping[str, Any]) -> Decision:
-    outputs = tuple(Output(**row) for row in memo["outputs"])
-    lists = {name: tuple(memo[name]) for name in ("why", "undecided", "candidates")}
-    return Decision(**{**memo, **lists, "outputs": outputs})
-
-
-def check_complete(plan: Plan) -> None:
-    """Raise BuildError for a plan that cannot be carried out yet."""
-    if plan.node_key is None:
-        reasons = [*plan.pending, *plan.decision.undecided]
-        raise BuildError(f"{plan.fork.name}: the plan is not complete: {'; '.join(reasons)}")

@@ -15,6 +15,7 @@ from patchwheel.kit.digest import digest
 from patchwheel.kit.repo import Repository
 from patchwheel.plan.classify import CODE
 from patchwheel.plan.graph import Graph
+from patchwheel.plan.memory import Memory
 from patchwheel.plan.scan_references import LAYOUT, RARE, mentions, speaks
 from patchwheel.plan.system_headers import Outside
 
@@ -35,8 +36,6 @@ HEADER = re.compile(r".*\.(h|hh|hpp|hxx|cuh|inc|inl|ipp|tcc)", re.IGNORECASE)
 DEFINITION = "the build's definition"
 # Raised whenever the same files would be followed otherwise.
 FOLLOWED = 1
-
-Followed = dict[str, list[str]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,39 +75,6 @@ class Side:
         if origin not in self.reached:
             self.reached[origin] = self.graph.reach(origin)
         return self.reached[origin]
-
-
-class Memory:
-    """Remembers where the files of a configured tree lead, since following all of a project takes seconds."""
-
-    def __init__(self, store: Store, key: str) -> None:
-        self._store, self._key = store, key
-        self._open: list[tuple[str, Collection[str], Mapping[str, str], Followed]] = []
-
-    def recall(self, configured: Configured, oids: Mapping[str, str]) -> Followed:
-        """Return what is known of the files that have not changed since; what is found out goes there."""
-        key = digest(self._key, configured.path.name, sorted(oids))
-        memo: dict[str, Any] = self._store.memo("followed", key) or {}
-        names, known = memo.get("names", []), memo.get("ends", {})
-        found = {
-            path: [names[number] for number in numbers]
-            for path, (oid, numbers) in known.items()
-            if oid == oids.get(path, "")
-        }
-        self._open.append((key, known.keys(), oids, found))
-        return found
-
-    def keep(self) -> None:
-        for key, known, oids, found in self._open:
-            if found.keys() - known:
-                names = sorted({name for ends in found.values() for name in ends})
-                # Most names stand in many lists.
-                number = {name: at for at, name in enumerate(names)}
-                rows = {
-                    path: [oids.get(path, ""), [number[name] for name in ends]]
-                    for path, ends in found.items()
-                }
-                self._store.remember("followed", key, {"names": names, "ends": rows})
 
 
 class Tracer:

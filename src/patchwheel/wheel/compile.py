@@ -18,7 +18,7 @@ from patchwheel.wheelfile.read import read_wheel
 if TYPE_CHECKING:
     from patchwheel.build.backend import BuildSession
     from patchwheel.build.inputs import BuildInputs
-    from patchwheel.plan.plan import Plan
+    from patchwheel.plan.records import Plan
     from patchwheel.wheelfile.record import CompileRecord
 
 

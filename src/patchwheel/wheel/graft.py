@@ -14,7 +14,7 @@ from patchwheel.wheelfile.archive import make_entry, zip_date
 if TYPE_CHECKING:
     from patchwheel.kit.repo import Blob
     from patchwheel.plan.base import Base
-    from patchwheel.plan.plan import Output, Plan
+    from patchwheel.plan.records import Output, Plan
     from patchwheel.wheel.remake import Remade
     from patchwheel.wheelfile.archive import Entry
     from patchwheel.wheelfile.read import WheelFile

@@ -13,7 +13,7 @@ from patchwheel.build.inputs import OwnWheel
 from patchwheel.kit.digest import blob_id
 from patchwheel.kit.errors import CheckError
 from patchwheel.kit.repo import Repository
-from patchwheel.plan.plan import check_complete, wheel_in_store
+from patchwheel.plan.plan import wheel_in_store
 from patchwheel.wheel.graft import UnlabelledWheel, graft
 from patchwheel.wheelfile import metadata, record, sbom
 from patchwheel.wheelfile.archive import make_entry, zip_date
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from patchwheel.build.inputs import BuildInputs
     from patchwheel.kit.store import Store
-    from patchwheel.plan.plan import Plan
+    from patchwheel.plan.records import Plan
     from patchwheel.wheelfile.metadata import WheelName
     from patchwheel.wheelfile.read import WheelFile
     from patchwheel.wheelfile.record import CompileRecord, WheelRecord
@@ -66,7 +66,6 @@ class BuiltWheel(OwnWheel):
 
 def make_wheel(plan: Plan, store: Store) -> BuiltWheel:
     """Return the wheel of a complete plan, made if it is not in the store; else it is not read."""
-    check_complete(plan)
     key = plan.key
 
     def make(folder: Path) -> None:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from patchwheel.build.inputs import BuildInputs
     from patchwheel.kit.store import Store
     from patchwheel.plan.base import Base
-    from patchwheel.plan.plan import Plan
+    from patchwheel.plan.records import Plan
     from patchwheel.series.apply import PatchedTree
     from patchwheel.wheelfile.record import CompileRecord
 
