@@ -1,4 +1,4 @@
-"""A project: its manifest, its lock and the context of a run, read once and handed to every stage."""
+"""A project: manifest, lock and the context of a run, read once and handed down."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ class Project:
         return self.root / "dist"
 
     def build(self, fork: Fork) -> ForkBuild:
-        """Return what the lock holds for a fork and this Python; raises ManifestError if outdated."""
+        """Return the lock's entry for a fork and this Python; raises ManifestError if outdated."""
         return self.lock.fork(fork, self.python)
 
     def wheels_of(self, fork: Fork, folder: Path | None = None) -> list[Path]:

@@ -1,4 +1,4 @@
-"""How stages' reports and results look: progress bars on a terminal, plain lines elsewhere, tables of results."""
+"""Progress bars on a terminal, plain lines elsewhere, and tables of results."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ STEPS = 50_000
 
 
 class Console:
-    """A Progress on standard error. rich is imported when the first bar or table is drawn: a no-op needs neither."""
+    """A Progress on standard error; rich is imported for the first bar or table only."""
 
     def __init__(self) -> None:
         self._bars: Progress | None = None

@@ -221,7 +221,8 @@ def export(fork: str, result: ExportResult, *, check: bool) -> None:
 
 def pin(report: PinReport) -> None:
     CONSOLE.result(
-        f"{report.sdist} and commit {report.commit}: {report.equal} files are equal, none differs unexplained"
+        f"{report.sdist} and commit {report.commit}: "
+        f"{report.equal} files are equal, and every difference is explained"
     )
     for path, why in report.explained.items():
         CONSOLE.result(f"  {path}: {why}")

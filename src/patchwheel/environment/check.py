@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 def check_environment(project: Project, environment: Environment) -> None:
     """Check in the environment itself that it holds exactly its set, and that the forks work in it.
 
-    Every fork imports and carries its label, nothing has another version or is there twice, no second distribution
-    owns a fork's package, requirements agree; CuPy shows its configuration, which needs no GPU.
+    Every fork imports and carries its label, each distribution is there once in its version, no
+    other owns a fork's package, requirements agree; CuPy shows its configuration, which needs no
+    GPU.
     Raises CheckError with everything that is wrong.
     """
     manifest = project.manifest
@@ -48,7 +49,7 @@ def check_environment(project: Project, environment: Environment) -> None:
             "the environment failed its checks:"
             + "".join(f"\n  - {problem}" for problem in problems),
             where=environment.path,
-            hint="if something else was installed into it, remove that folder: it is then made again",
+            hint="if something was installed into it, remove that folder and run the command again",
         )
 
 

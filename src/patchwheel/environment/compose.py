@@ -36,7 +36,7 @@ LAYOUT = 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Environment:
-    """A finished environment; `link` is the user's name for `path`, `packages` are those beside the wheels.
+    """A finished environment; the user's `link` leads to `path`.
 
     `places` has, by fork, the folder that its packages are imported from.
     """
@@ -183,7 +183,7 @@ def _check_link(link: Path) -> None:
         return
     if link.is_symlink() or link.exists():
         raise MachineError(
-            "something is in the place of the environment's link, and it is not ours",
+            "this path exists and was not created by patchwheel",
             where=link,
             expected="nothing, or a link that patchwheel made",
             hint="move it away, or name another place for the environment",
@@ -191,7 +191,7 @@ def _check_link(link: Path) -> None:
 
 
 def _flip(link: Path, target: Path) -> None:
-    """Let the link point to the environment from one instant to the next, and note it there: `prune` keeps linked ones."""
+    """Move the link atomically, and note it in the environment: `prune` keeps linked ones."""
     try:
         noted = target / "links"
         links = noted.read_text().splitlines() if noted.exists() else []

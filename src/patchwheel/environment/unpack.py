@@ -1,4 +1,4 @@
-"""A wheel unpacked into a folder, with as little written as can be: what an earlier one of its kind has is linked."""
+"""Unpacks a wheel into a folder; files that an earlier one has too are hard links."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ SCHEME = re.compile(r"[^/]+\.data/(purelib|platlib)/")
 
 
 def unpack(wheel: Path, folder: Path, before: Path | None) -> None:
-    """Unpack a wheel so that it can be imported; what is the same in `before`, another one unpacked, is linked.
+    """Unpack a wheel so that it can be imported; equal files of `before` are linked.
 
-    The bytecode beside a linked file is linked too, and holds: it names date and size of that very file.
+    The bytecode beside a linked file is linked too: it names date and size of that file.
     """
     known = _hashes(before) if before else {}
     seen: set[Path] = set()

@@ -28,9 +28,9 @@ NO_TESTS = 5  # pytest's exit status when it collected nothing
 
 
 def select_tests(tree: PatchedTree) -> list[str]:
-    """Return the test files that the series touches, and those named after the modules that it touches.
+    """Return the test files that the series touches, and those of the modules that it touches.
 
-    Upstream's layouts: `a/tests/test_b.py` for `a/_b.py`, or `tests/a/test_b.py` beside or above the package.
+    Layouts: `a/tests/test_b.py` for `a/_b.py`, or `tests/a/test_b.py` beside or above the package.
     """
     repo = Repository(tree.source.git_dir)
     present = repo.files(tree.tree)
@@ -87,8 +87,8 @@ def run_files(
 ) -> int:
     """Run pytest on the tree's files of these names, and return its exit status.
 
-    Those that ship are run where they are installed, others from the patched tree. Upstream's pytest configuration is
-    left out, as it may ask for plug-ins.
+    Installed tests run where they are, others from the patched tree. Upstream's pytest
+    configuration is left out, as it may ask for plug-ins.
     """
     repo = Repository(tree.source.git_dir)
     present = repo.files(tree.tree)

@@ -1,7 +1,7 @@
-"""Runs inside a build environment: builds some extension modules of a setuptools project, by the project's own code.
+"""Runs in a build environment: builds some extension modules of a setuptools project.
 
-Its arguments: the backend, a folder for the modules, the config settings and the wanted paths in the wheel as JSON.
-It imports nothing of ours. The backend is asked for a wheel, and stopped when the modules are there.
+Its arguments are the backend, a folder for the modules, and as JSON the config settings and the
+paths in the wheel. The backend is asked for a wheel, and stopped when the modules are built.
 """
 
 # ruff: noqa: PTH118
@@ -20,7 +20,7 @@ class Done(BaseException):
 
 
 def build_only(wanted: set[str], out: str) -> None:
-    """Let setuptools build these extension modules, instead of all, wherever a wheel is asked for."""
+    """Let setuptools build only these extension modules."""
     distribution: Any = importlib.import_module("setuptools.dist").Distribution
     real = distribution.run_command
 

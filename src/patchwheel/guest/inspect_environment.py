@@ -1,6 +1,6 @@
-"""Runs inside a composed environment, without anything of ours: compares what is there with what should be.
+"""Runs in a composed environment: compares what is installed with what should be.
 
-With the environment's pylock.toml as its only argument it exits with what is wrong, which is a container's health check.
+With the environment's pylock.toml as its only argument it is a container's health check.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def inspect(expected: dict[str, str], forks: list[str]) -> list[str]:
 
 
 def read_pylock(text: str) -> tuple[dict[str, str], list[str]]:
-    """Return the versions in a pylock.toml, and the names of those that are wheels of ours: the local files."""
+    """Return the versions in a pylock.toml, and the names of our wheels, the local files."""
     rows = tomllib.loads(text)["packages"]
     expected = {normal(row["name"]): row["version"] for row in rows}
     return expected, [normal(row["name"]) for row in rows if "archive" in row]

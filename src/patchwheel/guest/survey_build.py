@@ -1,8 +1,9 @@
-"""Runs inside a build environment: asks the backend what it would put into a wheel, and watches what it reads.
+"""Runs in a build environment: lists what a backend would put into a wheel, and what it reads.
 
-Its arguments: the backend, a folder for the answer, the config settings as JSON, and `generate` or `configure`: only
-the first runs the project's generators. It imports nothing of ours. For meson-python the project is configured and its
-generators are run, for setuptools the extension modules stay empty: nothing is compiled. Another backend simply builds the wheel, and every file of it
+Its arguments are the backend, a folder for the answer, the config settings as JSON, and `generate`
+or `configure`: only the first runs the project's generators. meson-python configures the project,
+for setuptools the extension modules stay empty: nothing is compiled. Another backend builds the
+wheel, and every file of it
 counts as built. Imported as `sitecustomize` it watches its process.
 """
 
@@ -52,7 +53,7 @@ shipping = False
 
 
 def watch(log: str, root: str) -> None:
-    """Note every file below the source root that this process opens, after the script of the project that it runs."""
+    """Note every file below the source root that this process opens, by running script."""
     sink = os.open(log, os.O_WRONLY | os.O_APPEND)
     root = os.path.join(os.path.realpath(root), "")
     words = [os.path.realpath(word) for word in sys.orig_argv[1:]]
@@ -69,7 +70,7 @@ def watch(log: str, root: str) -> None:
         path = os.path.realpath(os.fsdecode(args[0]))
         if not path.startswith(root) or path in seen or (shipping and _copying()):
             return
-        # Every backend opens it for itself, and what that decides is known; a script of the project is another matter.
+        # Every backend opens it, to a known effect; a script of the project may use it otherwise.
         if path != f"{root}pyproject.toml" or sys.argv[0].startswith(root):
             seen.add(path)
             row = f"{inside}\n{path.removeprefix(root)}\0"
@@ -90,11 +91,17 @@ def _copying() -> bool:
 def survey_meson(
     settings: dict[str, Any], out: str, *, generate: bool
 ) -> tuple[dict[str, str], list[str]]:
-    """Return meson-python's outputs with what each is made from, and the files that decide or feed the build."""
+    """Return meson-python's outputs by origin, and the files that decide or feed the build."""
     mesonpy: Any = importlib.import_module("mesonpy")
     found = {}
 
-    def install(_self: object, _wheel: object, origin: Any, name: Any, *_: Any) -> None:  # noqa: ANN401
+    def install(
+        _self: object,
+        _wheel: object,
+        origin: Any,  # noqa: ANN401
+        name: Any,  # noqa: ANN401
+        *_: object,
+    ) -> None:
         found[name.as_posix()] = os.fspath(origin)
 
     mesonpy.Project.build = lambda _self: None

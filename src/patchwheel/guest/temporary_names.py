@@ -1,7 +1,8 @@
 """Installed into every build environment: temporary names that depend on the command alone.
 
-Cython writes the name of a temporary folder into the C file that --generate-shared makes; with random names, no two
-builds of scikit-learn or SciPy are the same. Each process gets a sequence of its own, so that steps side by side meet no
+Cython writes the name of a temporary folder into the C file that --generate-shared makes; with
+random names, no two builds of SciPy are equal. Each process has a sequence of its own, so that
+parallel steps meet no
 name of each other's; where they do, tempfile goes on to the next.
 """
 
@@ -10,12 +11,14 @@ import random
 import sys
 import tempfile
 
-# A build's temporary folder lies in the build's own. Where it and the environment are differs between machines.
-FOLDER = os.path.dirname(os.environ.get("TMPDIR", ""))  # noqa: PTH120 -- pathlib is slow to import, and this starts often
+# A build's temporary folder lies in the build's own, whose place differs between machines.
+# Not by pathlib, which is slow to import: this starts often.
+FOLDER = os.path.dirname(os.environ.get("TMPDIR", ""))  # noqa: PTH120
 WORDS = "\0".join(sys.orig_argv).replace(FOLDER, "").replace(sys.prefix, "")
 
 
-class _Names(tempfile._RandomNameSequence):  # type: ignore[misc, name-defined] # noqa: SLF001 -- there is no public way
+# There is no public way to give tempfile its names.
+class _Names(tempfile._RandomNameSequence):  # type: ignore[misc, name-defined] # noqa: SLF001
     """The sequence of tempfile, seeded by the words of the command."""
 
     rng = random.Random(WORDS)  # noqa: S311 -- names, not secrets

@@ -98,7 +98,7 @@ def _noted(project: Project, fork: Fork) -> dict[str, Any]:
 def base_mismatch(present: Iterable[str], survey: BuildInventory, fork: Fork) -> str | None:
     """Say in what the base's files differ from the pin's own outputs, or None.
 
-    auditwheel's folder of bundled libraries is in no build's own output, and in every repaired wheel.
+    auditwheel's folder of bundled libraries is left out: no build makes it itself.
     """
     upstream = fork.upstream_wheel
     theirs = {n for n in present if not n.partition("/")[0].endswith(".libs")}

@@ -1,4 +1,4 @@
-"""What one changed source file can reach. The order of the rules matters: the first that applies decides."""
+"""What one changed source file can reach: the first rule that applies decides."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ if TYPE_CHECKING:
     from patchwheel.manifest.inventory import BuildInventory
 
 FILES = frozenset({"100644", "100755", "000000"})
-# Sources, headers and templates: which outputs they reach is known only once something was compiled from them.
+# Sources, headers and templates: only the build knows which outputs they reach.
 CODE = re.compile(
-    r".*\.(pyx|pxd|pxi|c|cc|cpp|cxx|c\+\+|h|hh|hpp|hxx|h\+\+|inc|inl|ipp|tcc|cu|cuh|cl|f|for|ftn|f77|f90|f95|f03|f08"
-    r"|m|mm|s|asm|i|swg|rs|go|in|tp|tmpl|tpl|template|jinja|jinja2|j2|mako|src|build|options|wrap|cmake|pro|def|map|ld"
+    r".*\.(pyx|pxd|pxi|c|cc|cpp|cxx|c\+\+|h|hh|hpp|hxx|h\+\+|inc|inl|ipp|tcc"
+    r"|cu|cuh|cl|f|for|ftn|f77|f90|f95|f03|f08|m|mm|s|asm|i|swg|rs|go|in|tp|tmpl|tpl|template"
+    r"|jinja|jinja2|j2|mako|src|build|options|wrap|cmake|pro|def|map|ld"
     r"|sh|pl|awk|bash)|(.*/)?(CMakeLists\.txt|Makefile.*|setup\.(py|cfg)|meson_options\.txt)",
     re.IGNORECASE,
 )
@@ -39,7 +40,7 @@ EXPLAINED = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """`trace`: which built outputs it reaches can be found out by following it through the build."""
+    """`trace`: the outputs that it reaches are found by following it through the build."""
 
     effect: Literal["compile", "trace", "remake", "nothing"]
     why: str
@@ -101,7 +102,7 @@ def _judge_unshipped(change: Change, facts: Facts) -> Verdict:
 
 
 def _built(path: str, why: str) -> Verdict:
-    """Judge what the build reads: what is neither code nor Python may become a part of the wheel's metadata."""
+    """Judge a file that the build reads; other files than code may become metadata."""
     return _trace(why) if CODE.fullmatch(path) or PYTHON.fullmatch(path) else _compile(why)
 
 

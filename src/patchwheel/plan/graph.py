@@ -1,4 +1,4 @@
-"""Which files an output may be made from, by a build's steps and by what its sources mention; it over-approximates."""
+"""The dependency graph of a build: its steps, and what sources mention. It over-approximates."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 MARKERS = ("__init__.py", "__init__.pyx", "__init__.pxd")
 CYTHON = re.compile(r".*\.(pyx|pxd)")
 COPY = "meson --internal copy"
-# These read the files that they are given; any other program may read all of a folder that it is given.
+# These read only the files that they are given; other programs may read a whole folder.
 READS_FILES = re.compile(
     r"(rm -f|(ccache )?([\w.]+-)*(gcc|g\+\+|cc|c\+\+|clang|clang\+\+|gfortran|ar)(-[\d.]+)?"
     rf"|(python[\d.]* )?(cython\w*|pythran)(\.py)?|{COPY})( .*)?"
@@ -30,7 +30,8 @@ READS_FILES = re.compile(
 class Reach:
     """What an output may depend on: its steps, files by content, and package markers by existence.
 
-    `steps` digests the commands and their inputs, the macros apart; Cython only looks whether a package marker is there.
+    `steps` is the digest of commands and inputs without macros; `exists` are files whose presence
+    matters and not their content, such as the markers of packages for Cython.
     """
 
     steps: str
@@ -40,10 +41,11 @@ class Reach:
 
 
 class Graph:
-    """The steps of a build over the files that are there before it; `mentions` tells what one mentions.
+    """The steps of a build over the files that exist before it.
 
-    `opened` are the files that a script of the project is known to open. Where a module is `settled`, all that it
-    imports is among them. `exits` tells what headers from elsewhere, by a mention of them, include in turn. `followed`
+    `mentions` gives the references in a file. `opened` are the files that a script of the project
+    opens; those of a `settled` module are complete. `exits` gives what the headers of the build
+    environment include of the project. `followed`
     is where files lead, as far as it is known, and grows.
     """
 
@@ -147,7 +149,7 @@ class Graph:
                     if path.startswith(found[: 1 - len(end)]):
                         yield found
         if CYTHON.fullmatch(path):
-            # A declaration file is read without being mentioned, and so is that of each package around.
+            # Cython reads the .pxd file of a module and of its packages without a reference.
             plain = path.removeprefix(MADE)
             near = [plain.rpartition(".")[0] + ".pxd"]
             near += [f"{folder}/__init__.pxd" for folder in PurePosixPath(plain).parents]

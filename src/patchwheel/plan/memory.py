@@ -16,14 +16,14 @@ Followed = dict[str, list[str]]
 
 
 class Memory:
-    """Remembers where the files of a configured tree lead, since following all of a project takes seconds."""
+    """Remembers where files lead, since following all of a project takes seconds."""
 
     def __init__(self, store: Store, key: str) -> None:
         self._store, self._key = store, key
         self._open: list[tuple[str, Collection[str], Mapping[str, str], Followed]] = []
 
     def recall(self, configured: Configured, oids: Mapping[str, str]) -> Followed:
-        """Return what is known of the files that have not changed since; what is found out goes there."""
+        """Return what is known of unchanged files; new answers are added to it."""
         key = digest(self._key, configured.path.name, sorted(oids))
         memo: dict[str, Any] = self._store.memo("followed", key) or {}
         names, known = memo.get("names", []), memo.get("ends", {})

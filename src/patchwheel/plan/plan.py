@@ -126,7 +126,7 @@ class Planner:
         return self._graft_inputs if graft else self._compile_inputs
 
     def plan(self, *, refused: str | None = None) -> Plan:
-        """Choose the cheapest plan; one on upstream's wheel that compiles nothing is never beaten."""
+        """Choose the cheapest plan; one that compiles nothing is taken at once."""
         upstream = None if self.from_source else upstream_base(self.project, self.fork)
         plan = self.on(upstream, refused=refused)
         store = self.project.store
@@ -262,7 +262,7 @@ class Planner:
 
     @functools.cached_property
     def _reach(self) -> Reach | None:
-        """What forks.inventory says of the pin; None if that is for another pin or other settings."""
+        """The entry of forks.inventory; None if it is for another pin or other settings."""
         path = self.project.manifest.inventory_path
         reach = load_reach(path, self.fork.lock_key, self.project.python)
         current = (self.tree.source.tree, build_settings(self.fork))
@@ -302,7 +302,7 @@ class Planner:
         return self._parts_of(self._compile_inputs)
 
     def _parts_of(self, inputs: BuildInputs) -> tuple[dict[str, str], tuple[str, ...]]:
-        """Return the parts of the key that a build adds; raises MachineError only to `configure`."""
+        """Return the key parts of a build, and what is pending; to `configure`, it raises."""
         parts: dict[str, str] = {}
         pending = []
         try:
@@ -333,7 +333,7 @@ class Planner:
         )
 
     def _needed(self, name: str) -> OwnWheel | None:
-        """Return another fork's wheel if it was made: in this run, or earlier as it is planned now."""
+        """Return another fork's wheel, from this run or from the store, if it was made."""
         fork = self.project.manifest.forks[name]
         if fork.lock_key in self.made or self.configure:
             return self.made.get(fork.lock_key)

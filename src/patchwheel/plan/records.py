@@ -26,8 +26,8 @@ Action = Literal["remake", "add", "build", "remove"]
 class Output:
     """A file of the wheel that is not just taken; `path` is METADATA for an edit of the metadata.
 
-    It is remade from (or added with) the file `source` of the patched tree, built as `source` of the
-    build folder, or removed.
+    It is remade from (or added with) the file `source` of the patched tree, built as `source` of
+    the build folder, or removed.
     """
 
     path: str

@@ -1,7 +1,8 @@
-"""What the text of a source file mentions by name: includes, cimports, imports. It over-approximates.
+"""The references in a source file: includes, cimports, imports. It over-approximates.
 
-A build graph knows these only once something was compiled. A mention is the end of a path, such as `_shared/fast.pxd`;
-`*` stands for what a template fills in. `^` before it: it begins in a folder above the file that mentions it.
+A build graph knows them only after a compile. A reference is the end of a path, such as
+`_shared/fast.pxd`; `*` stands for what a template fills in, and `^` says that the path begins in a
+folder above the file.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ import re
 # Raised whenever a text would be found to mention something else.
 LAYOUT = 4
 C_FAMILY = re.compile(
-    r".*\.(c|cc|cpp|cxx|h|hh|hpp|hxx|inc|inl|ipp|tcc|cu|cuh|cl|in|src|tp|tmpl|template|pyx|pxd|pxi)",
+    r".*\.(c|cc|cpp|cxx|h|hh|hpp|hxx|inc|inl|ipp|tcc|cu|cuh|cl|in|src|tp|tmpl"
+    r"|template|pyx|pxd|pxi)",
     re.IGNORECASE,
 )
 CYTHON = re.compile(r".*\.(pyx|pxd|pxi)(\.\w+)?|.*\.(tp|in|src|tmpl|template)")

@@ -1,4 +1,4 @@
-"""Follows the headers of a build environment back into a project: CUDA's own include what CuPy has a copy of.
+"""Follows headers of a build environment back into the project: CUDA's include copies of CuPy's.
 
 Headers of the machine are not followed: they include nothing that a project brings.
 """
@@ -33,7 +33,7 @@ class Outside:
         self._read: dict[str, list[tuple[str, str]]] = {}
 
     def exits(self, end: str) -> frozenset[str]:
-        """Return what the headers that a mention may mean, and those that they include, may include from a project."""
+        """Return what the headers of a reference may include from a project, at any depth."""
         if end not in self._found:
             self._found[end] = self._follow(end)
         return self._found[end]
@@ -52,7 +52,7 @@ class Outside:
                 if quote == '"' and (self.root / beside).is_file():
                     todo.append(beside)
                     continue
-                # One without folder and ending is the standard library's, whatever a project has of that name.
+                # A name without folder and ending is a header of the standard library.
                 if STANDARD.fullmatch(name):
                     continue
                 exits.add(name)

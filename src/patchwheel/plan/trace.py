@@ -1,4 +1,4 @@
-"""Follows changes through a project's build: which outputs they reach, what they add, what they take away."""
+"""Follows changes through a build: the outputs that they reach, add and remove."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 HEADER = re.compile(r".*\.(h|hh|hpp|hxx|cuh|inc|inl|ipp|tcc)", re.IGNORECASE)
-# Named as the cause where commands or the list of outputs differ; plan shows the patches of the other changes.
+# Named as the cause where commands or the list of outputs differ.
 DEFINITION = "the build's definition"
 # Raised whenever the same files would be followed otherwise.
 FOLLOWED = 1
@@ -40,7 +40,10 @@ FOLLOWED = 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Effect:
-    """What becomes of one output: `source` is what it is copied or, marked, built from; `by` are the changed files."""
+    """What happens to one output; `by` are the changed files that cause it.
+
+    `source` is the file that it is copied from or, in the build folder, built as.
+    """
 
     path: str
     action: Literal["remake", "add", "build", "remove"]
@@ -130,7 +133,7 @@ def trace_changes(
     *,
     present: Collection[str],
 ) -> TraceResult:
-    """Follow the changes between two trees to the outputs of a base that has the files `present`."""
+    """Follow the changes between two trees to the outputs `present` in a base."""
     tracer = Tracer(source, inputs)
     changed = frozenset(change.path for change in changes)
     first = configure(trees[0], source, inputs)
@@ -176,7 +179,7 @@ def not_copied(effects: Iterable[Effect], inventory: BuildInventory) -> list[str
 def unattributed(
     paths: Iterable[str], unknown: Iterable[str], inventory: BuildInventory
 ) -> tuple[list[str], list[str]]:
-    """Sort changed files that reach no output: those that the build reads, and code without effect."""
+    """Sort changes that reach no output: files that the build reads, and code without effect."""
     told = {line.partition(":")[0] for line in unknown}
     unread, idle = [], []
     for path in sorted(set(paths) - told):
@@ -303,7 +306,7 @@ def _unruled(
 
 
 def reads_by_name(output: str, side: Side, inventory: BuildInventory) -> frozenset[str]:
-    """Attribute an output that has no build rule: to its own .pyx file, or the code of its folder."""
+    """Attribute an output without a build rule: to its .pyx file, or the code of its folder."""
     folders = {posixpath.dirname(w): posixpath.dirname(s) for w, s in inventory.verbatim.items()}
     folder, name = posixpath.split(output)
     place = folders.get(folder, folder)
@@ -316,7 +319,7 @@ def reads_by_name(output: str, side: Side, inventory: BuildInventory) -> frozens
 def _mentions(
     repo: Repository, oids: Mapping[str, str], configured: Configured, store: Store, pin: str
 ) -> Callable[[str], Iterable[str]]:
-    """Tell what files mention; for the pin's code it is remembered, since reading all of it takes seconds."""
+    """Return what gives the references in a file; those of the pin's code are remembered."""
 
     def key(path: str) -> str:
         return oids[path] + posixpath.splitext(path)[1]

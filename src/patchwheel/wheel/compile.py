@@ -1,4 +1,4 @@
-"""Compiles a wheel from source: the project's own backend in a locked environment, relocated and checked."""
+"""Compiles a wheel with the project's own backend, then relocates and checks it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Makes a remade library stand where another stood: in a wheel of somebody else, beside the libraries bundled there."""
+"""Fits a remade library into a base wheel, beside the libraries that are bundled there."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 BUNDLED = re.compile(r"(.+)-[0-9a-f]{8}(\.so.*)")
 
 
-# A compiled module names the Cython that made it, and the NumPy that it was compiled for when it meets an older one.
+# A compiled module names the Cython that made it and the NumPy that it was compiled for.
 CYTHON = re.compile(rb"_cython_(\d+_\d+_\w+)\b")
 NUMPY = re.compile(rb"\(NumPy (\d[\d.]*)\)")
 
@@ -29,15 +29,15 @@ NUMPY = re.compile(rb"\(NumPy (\d[\d.]*)\)")
 class Policies:
     """auditwheel's policies of one architecture.
 
-    `tags` are the platform tags, the most compatible first, with the versions of symbols that they admit;
-    `libraries` are those that every machine has.
+    `tags` are the platform tags, the most compatible first, with the symbol versions that they
+    admit; `libraries` are those that every machine has.
     """
 
     tags: Mapping[str, frozenset[str]]
     libraries: frozenset[str]
 
     def admits(self, tag: str, versions: Iterable[str]) -> bool:
-        """Say whether a platform tag promises all these symbol versions; what no policy speaks of is no matter."""
+        """Whether a platform tag promises these symbol versions; those of no policy are ignored."""
         named = {version.partition("_")[0] for known in self.tags.values() for version in known}
         wanted = {v for v in versions if v.partition("_")[0] in named}
         return wanted <= self.tags.get(tag, frozenset())
@@ -63,7 +63,7 @@ def load_policies(site_packages: Path, machine: str) -> Policies:
 
 
 def check_makers(name: str, content: bytes, made_with: Mapping[str, str]) -> None:
-    """Raise UnfitError for a module that another Cython made than the base's, or that asks for a newer NumPy."""
+    """Raise GraftNotPossible for a module of another Cython or a newer NumPy than the base's."""
     cython = {v.decode().replace("_", ".") for v in CYTHON.findall(content)}
     wanted = made_with.get("cython")
     if wanted and cython - {wanted}:
@@ -90,9 +90,9 @@ def refit(
     policies: Policies,
     patchelf: Path,
 ) -> bytes:
-    """Return a remade library with the run path of the one that it replaces, its needs met by the wheel's libraries.
+    """Return a remade library with the run path of the one that it replaces.
 
-    `bundled` are the file names in the wheel's folder of libraries. Raises UnfitError for a need that neither the
+    `bundled` are the libraries of the wheel. Raises GraftNotPossible for a need that neither the
     wheel nor every machine meets.
     """
     library = read_library(new)
@@ -128,7 +128,7 @@ def platform_tags(
     *,
     policies: Policies,
 ) -> tuple[str, ...]:
-    """Return the platform tags of a wheel with new libraries: the base's, if they ask no more than it or they promise.
+    """Return the platform tags of a wheel with new libraries: the base's, if they need no more.
 
     `base` tells the versions of symbols that the base's own libraries need.
 

@@ -1,4 +1,4 @@
-"""Carries out a graft: the files that the plan names are remade from the patched tree, all others are the base's."""
+"""Carries out a graft: remakes the files that the plan names, and takes all others."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnlabelledWheel:
-    """The content of a wheel that is not labelled yet: what it was made from, its files without RECORD, its tags."""
+    """The content of a wheel before it is labelled; `entries` leave out RECORD."""
 
     made_from: WheelFile
     entries: dict[str, Entry]

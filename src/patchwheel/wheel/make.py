@@ -1,4 +1,4 @@
-"""Carries a plan out and finishes the wheel: labelled, with a record of how it was made, checked, in the store."""
+"""Carries a plan out: makes the wheel, labels it, records how it was made, and checks it."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from patchwheel.wheelfile.record import CompileRecord, WheelRecord
 
 KIND: Final = "wheels"
-# What a build decides to make follows from these; a series that changes one may change the list of outputs.
+# A series that changes one of these may change the list of outputs.
 DECIDING = (
     *("meson.build", "meson.options", "meson_options.txt", "pyproject.toml"),
     *("setup.py", "setup.cfg", "MANIFEST.in"),
@@ -115,7 +115,7 @@ def _inputs(plan: Plan) -> BuildInputs:
 def unpack(path: Path) -> UnlabelledWheel:
     """Take a finished wheel as a draft, each file compared with RECORD.
 
-    Of modes only what git knows is kept: backends copy those of the sources, which our own umask decided.
+    Of modes only the executable bit is kept: the rest comes from our own umask.
     """
     wheel = read_wheel(path)
     check_record(wheel)
@@ -129,7 +129,7 @@ def unpack(path: Path) -> UnlabelledWheel:
 def finish(
     draft: UnlabelledWheel, plan: Plan, folder: Path, compiled: CompileRecord | None
 ) -> Path:
-    """Write the labelled wheel, with its record in the dist-info folder and a compile's SBOM, and return its path."""
+    """Write the labelled wheel, with its record and a compile's SBOM, and return its path."""
     old = draft.made_from.name
     new = replace(old, version=plan.version, tags=draft.tags)
     info = f"{new.stem}.dist-info"
@@ -204,7 +204,7 @@ def describe(plan: Plan, compiled: CompileRecord | None) -> WheelRecord:
 
 
 def check_wheel(path: Path, plan: Plan, draft: UnlabelledWheel) -> None:
-    """Raise CheckError or InputError unless the wheel is sound, names itself rightly and holds what it must."""
+    """Raise CheckError or InputError unless the wheel is sound, complete and named correctly."""
     wheel = read_wheel(path)
     trusted = draft.made_from if plan.base else None
     check_record(wheel, trusted=trusted)
@@ -218,7 +218,7 @@ def check_wheel(path: Path, plan: Plan, draft: UnlabelledWheel) -> None:
 
 
 def names_itself(wheel: WheelFile) -> tuple[tuple[object, ...], tuple[object, ...]]:
-    """Return name, version, dist-info folder and tags: as the wheel's metadata has them, and as its file name has."""
+    """Return name, version, dist-info folder and tags, by its metadata and by its file name."""
     text, name = wheel.metadata("METADATA"), wheel.name
     said = (
         metadata.normalize_name("".join(metadata.field(text, "Name")[:1])),

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 
 def relocate(wheel: Path, session: BuildSession) -> Path:
-    """Bundle the libraries that the wheel needs and other machines lack, and give it the lowest true platform tag.
+    """Bundle the libraries that other machines lack; give the lowest true platform tag.
 
-    The libraries of CUDA and of its driver stay out: they are the user's. Returns the new wheel, on the host.
+    The libraries of CUDA and of its driver are left out. Returns the path of the new wheel.
     """
     if wheel.name.endswith("-any.whl"):
         return wheel
@@ -42,9 +42,9 @@ def relocate(wheel: Path, session: BuildSession) -> Path:
 def check_relocated(wheel: Path, *, machine: Iterable[Path], patchelf: Path) -> None:
     """Raise CheckError when a library of the wheel names a place of this machine.
 
-    No run path but one relative to $ORIGIN, and no byte string that is one of the `machine`'s paths. /build, where
-    every build of ours takes place, may stand in a message (an assertion's file name): it says nothing about a
-    machine. In a run path it may not.
+    Run paths must be relative to $ORIGIN, and no byte string may be one of the `machine`'s paths.
+    /build, where every build takes place, is allowed in a message (an assertion's file name): it
+    tells nothing of a machine. In a run path it is not.
     """
     needles = [str(path).encode() for path in machine if len(path.parts) > 1]
     with tempfile.TemporaryDirectory() as name:
@@ -74,5 +74,5 @@ def _refuse(wheel: Path, name: str, what: str) -> None:
         f"{name} holds {what}",
         where=wheel.name,
         expected=f"no path of this machine ({INSIDE} in messages excepted)",
-        hint="find what puts it there; a compiler's -ffile-prefix-map or the project's own switch takes it out",
+        hint="find its origin; -ffile-prefix-map or an option of the project can remove it",
     )

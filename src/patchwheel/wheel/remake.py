@@ -1,4 +1,4 @@
-"""Builds the few outputs of a graft that a change reaches, by ninja or by the project's setup.py."""
+"""Builds the outputs of a graft that a change reaches, by ninja or by setup.py."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ PLATFORM = re.compile(r"[a-z]*linux(?:\d+|(?:_\d+){2})?_(.+)")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Remade:
-    """Built outputs, ready to stand in the base wheel, with the platform tags that they allow it."""
+    """Built outputs, fitted to the base wheel, with the platform tags of the result."""
 
     contents: Mapping[str, bytes]
     platforms: tuple[str, ...]
@@ -50,8 +50,8 @@ class Remade:
 def remake(plan: Plan, base: Base, inputs: BuildInputs) -> Remade:
     """Build a plan's built outputs and fit them into its base.
 
-    Raises BuildError when a step fails, and GraftNotPossible when the result cannot stand beside the
-    base's files.
+    Raises BuildError when a step fails, and GraftNotPossible when the result does not fit the
+    base.
     """
     source, store = plan.tree.source, inputs.context.store
     configured = configure(plan.decision.configured, source, inputs)
@@ -75,9 +75,10 @@ def remake(plan: Plan, base: Base, inputs: BuildInputs) -> Remade:
 
 @contextlib.contextmanager
 def _sources(tree: PatchedTree, session: BuildSession, store: Store) -> Iterator[None]:
-    """Put the tree's files into the workplace: those of the fork's last time, where they are still the same.
+    """Put the tree's files into the session; reuse the previous checkout of the fork.
 
-    A whole tree is 5,500 files for SciPy, and a change is one. Who is first takes them, others start from nothing.
+    Only changed files are updated: SciPy has 5,500. One process claims the checkout, and concurrent
+    builds start empty.
     """
     fork, folder = tree.source.fork, session.source
     kept = store.root / "tmp" / f"source-{os.getuid()}-{fork.name}"
@@ -179,7 +180,7 @@ def _fitted(
 def _symbol_versions(
     base: Base, store: Store, *, without: Collection[str]
 ) -> Callable[[], frozenset[str]]:
-    """Return what tells the versions of symbols that a wheel's other libraries need; reading them all takes a second."""
+    """Return what gives the symbol versions of the base's other libraries, read once."""
 
     def tell() -> frozenset[str]:
         known: dict[str, Any] | None = store.memo("symbols", base.sha256)
