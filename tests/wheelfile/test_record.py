@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from patchwheel.kit.distribution import Distribution
 from patchwheel.kit.errors import InputError
 from patchwheel.wheelfile.read import read_wheel
-from patchwheel.wheelfile.record import FILENAME, RequirementRecord, parse_record, read_record
+from patchwheel.wheelfile.record import FILENAME, parse_record, read_record
 from tests.fixtures import support
 from tests.fixtures.records import compiled_json, make_record, record_bytes, record_json
 
@@ -39,7 +40,7 @@ def test_names_and_values_are_those_of_the_file() -> None:
     assert record.patches[0].upstream_status == "Backport [0123abc]"
     assert record.compiled
     assert record.compiled.config_settings == {"a": "b", "setup-args": ("-Dx=y", "-Dz")}
-    meson = RequirementRecord(name="meson", version="1.9", hashes=("d" * 64, "e" * 64))
+    meson = Distribution(name="meson", version="1.9", hashes=("d" * 64, "e" * 64))
     assert record.compiled.build_requirements[0] == meson
     # What is compiled against was not taken from the index.
     assert record.compiled.published_requirements == (meson,)

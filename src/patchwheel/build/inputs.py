@@ -14,7 +14,7 @@ from patchwheel.kit.digest import digest
 from patchwheel.manifest.lock import build_settings
 from patchwheel.wheelfile.archive import names
 from patchwheel.wheelfile.read import read_wheel
-from patchwheel.wheelfile.record import CompileRecord, RequirementRecord, ToolRecord
+from patchwheel.wheelfile.record import CompileRecord, ToolRecord
 
 if TYPE_CHECKING:
     import contextlib
@@ -139,10 +139,7 @@ def build_record(inputs: BuildInputs, session: BuildSession) -> CompileRecord:
     """Return how something was compiled; the caller adds what was built."""
     fork = session.fork
     return CompileRecord(
-        build_requirements=tuple(
-            RequirementRecord(name=d.name, version=d.version, hashes=d.hashes)
-            for d in inputs.build.build_requires
-        ),
+        build_requirements=inputs.build.build_requires,
         # Not the wheels: one with another label and the same interface makes the same bytes,
         # and this record is part of them.
         compiled_against={

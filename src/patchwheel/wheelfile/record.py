@@ -14,6 +14,7 @@ from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+from patchwheel.kit.distribution import Distribution
 from patchwheel.kit.errors import InputError
 
 if TYPE_CHECKING:
@@ -88,15 +89,6 @@ class ToolRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RequirementRecord:
-    """A locked build requirement; in JSON a list, the name and the version before the hashes."""
-
-    name: str
-    version: str
-    hashes: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class CompileRecord:
     """What built outputs were compiled with.
 
@@ -104,7 +96,7 @@ class CompileRecord:
     `built` has RECORD's hash of each built output as it was before relocation.
     """
 
-    build_requirements: tuple[RequirementRecord, ...]
+    build_requirements: tuple[Distribution, ...]
     compiled_against: Mapping[str, str]
     toolchain: Mapping[str, ToolRecord]
     sandbox: str
@@ -114,7 +106,7 @@ class CompileRecord:
     built: Mapping[str, str]
 
     @property
-    def published_requirements(self) -> tuple[RequirementRecord, ...]:
+    def published_requirements(self) -> tuple[Distribution, ...]:
         """The build requirements less those that wheels of ours took the place of."""
         return tuple(r for r in self.build_requirements if r.name not in self.compiled_against)
 
@@ -143,7 +135,8 @@ class WheelRecord:
 
     def to_json(self) -> dict[str, Any]:
         answer: dict[str, Any] = _converter().unstructure(self)
-        return answer
+        # In the file an empty object stands for None.
+        return answer | {"compiled": answer["compiled"] or {}}
 
     def to_bytes(self) -> bytes:
         return (json.dumps(self.to_json(), indent=1, sort_keys=True) + "\n").encode()
@@ -174,6 +167,8 @@ def parse_record(data: bytes, *, where: Path | str) -> WheelRecord:
             where=where,
             hint="read it with the patchwheel that made it, or build the wheel again",
         )
+    if value.get("compiled") == {}:
+        value["compiled"] = None
     try:
         record = _converter().structure(value, WheelRecord)
     except BaseValidationError as err:
@@ -221,17 +216,9 @@ def _converter() -> "Converter":
     for kind in (str, int):
         converter.register_structure_hook(kind, _exactly)
     converter.register_structure_hook(Setting, lambda value, _: _setting(value))
-    converter.register_structure_hook(RequirementRecord, lambda row, _: _requirement(row))
-    converter.register_unstructure_hook(RequirementRecord, lambda r: [r.name, r.version, *r.hashes])
-    # An empty object stands for None.
-    converter.register_structure_hook(
-        CompileRecord | None,
-        lambda value, _: converter.structure(value, CompileRecord) if value != {} else None,
-    )
-    converter.register_unstructure_hook(
-        CompileRecord | None,
-        lambda compiled: converter.unstructure(compiled, CompileRecord) if compiled else {},
-    )
+    # A list, with the name and the version before the hashes, since there are many of them.
+    converter.register_structure_hook(Distribution, lambda row, _: _requirement(row))
+    converter.register_unstructure_hook(Distribution, lambda r: [r.name, r.version, *r.hashes])
     return converter
 
 
@@ -247,6 +234,6 @@ def _setting(value: object) -> Setting:
     return _exactly(value, str)
 
 
-def _requirement(row: object) -> RequirementRecord:
+def _requirement(row: object) -> Distribution:
     name, version, *hashes = (_exactly(item, str) for item in _exactly(row, list))
-    return RequirementRecord(name=name, version=version, hashes=tuple(hashes))
+    return Distribution(name=name, version=version, hashes=tuple(hashes))
