@@ -114,13 +114,13 @@ def release() -> None:
 def stage(project: Project, source: Path, staged: Path, *, earlier: Path | None) -> None:
     """Write the folder STAGED from the wheels and reports that the cells left below SOURCE."""
     from patchwheel.ci.workflows import cells
-    from patchwheel.release.stage import ExpectedWheel, stage_release
+    from patchwheel.release.publish import stage_release
 
-    expected = [
-        ExpectedWheel(cell=cell.name, fork=cell.forks[0], python=cell.python)
+    expected = {
+        cell.name: (cell.forks[0], cell.python)
         for cell in cells(project.manifest)
         if cell.kind == "release"
-    ]
+    }
     count = stage_release(source, staged, expected, earlier=earlier)
     CONSOLE.say(f"{count} wheels are staged")
     click.echo(staged)

@@ -10,15 +10,17 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from patchwheel.kit.digest import file_sha256
-from patchwheel.release.provenance import make_statement
+from patchwheel.kit.digest import digest, file_sha256
 from patchwheel.wheelfile import metadata
 from patchwheel.wheelfile.read import WheelFile, read_wheel
-from patchwheel.wheelfile.record import STATEMENT, WheelRecord, read_record
+from patchwheel.wheelfile.record import FILENAME, STATEMENT, WheelRecord, read_record
+from patchwheel.wheelfile.sbom import purl
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
+
+    from patchwheel.wheelfile.record import CompileRecord
 
 LABELLED = re.compile(
     r"(?P<upstream>[^+]+)\+(?P<label>.+)\.h(?P<key>[0-9a-f]{8})(?P<graft>\.graft)?"
@@ -78,17 +80,71 @@ def read_labelled(path: Path) -> LabelledWheel:
 
 def sidecars(folder: Path, wheels: Sequence[LabelledWheel]) -> dict[str, bytes]:
     """Return the statement of each wheel, and the pylock.toml of the set, by path in the folder."""
-    statements = {
-        f"{_place(w, folder)}{STATEMENT}": make_statement(w.record, w.path.name, w.sha256)
-        for w in wheels
-    }
+    statements = {f"{_place(w, folder)}{STATEMENT}": make_statement(w) for w in wheels}
     return {**statements, PYLOCK: _pylock(folder, wheels)}
 
 
-def sums_of(folder: Path, names: Iterable[str]) -> bytes:
-    """Return SHA256SUMS of the named files of a folder."""
-    rows = [f"{file_sha256(folder / name)}  {name}\n" for name in sorted(names)]
-    return "".join(rows).encode()
+def make_statement(wheel: LabelledWheel) -> bytes:
+    """Return a release wheel's in-toto statement with its SLSA provenance."""
+    record, compiled = wheel.record, wheel.record.compiled
+    assert compiled  # noqa: S101  (a release wheel is compiled)
+    tools = {
+        name: {"identity": tool.identity, "version": tool.version}
+        for name, tool in compiled.toolchain.items()
+    }
+    statement = {
+        "_type": "https://in-toto.io/Statement/v1",
+        "subject": [_resource(wheel.path.name, sha256=wheel.sha256)],
+        "predicateType": "https://slsa.dev/provenance/v1",
+        "predicate": {
+            "buildDefinition": {
+                "buildType": "urn:patchwheel:compile:1",
+                "externalParameters": {
+                    "fork": record.fork,
+                    "version": record.version,
+                    "config-settings": compiled.config_settings,
+                    "env": compiled.env,
+                },
+                "internalParameters": {
+                    "sandbox": compiled.sandbox,
+                    "source-date-epoch": compiled.source_date_epoch,
+                    "toolchain": tools,
+                    "key": record.key,
+                },
+                "resolvedDependencies": _dependencies(record, compiled),
+            },
+            "runDetails": {
+                "builder": {"id": "urn:patchwheel:builder"},
+                "metadata": {"invocationId": digest(dict(record.key))},
+                "byproducts": [_resource(FILENAME, sha256=record.sha256)],
+            },
+        },
+    }
+    return _json(statement)
+
+
+def _dependencies(record: WheelRecord, compiled: CompileRecord) -> list[dict[str, object]]:
+    fork, pin = record.fork, record.pin
+    resources = []
+    if sdist := pin.sdist:
+        uri = f"{purl(fork, pin.version)}?file_name={quote(sdist.filename)}"
+        resources.append(_resource(sdist.filename, uri, sha256=sdist.sha256))
+    if commit := pin.commit:
+        uri = f"git+{pin.git}@{pin.tag or commit}"
+        resources.append(_resource("upstream", uri, gitCommit=commit))
+    resources += [
+        _resource(f"patches/{fork}/{patch.name}", sha256=patch.sha256) for patch in record.patches
+    ]
+    resources.append(_resource("patched tree", gitTree=record.trees.patched))
+    for required in compiled.published_requirements:
+        uri = purl(required.name, required.version)
+        resources += [_resource(required.name, uri, sha256=sha256) for sha256 in required.hashes]
+    against = compiled.compiled_against.items()
+    return [*resources, *(_resource(name, patchwheelInterface=digest) for name, digest in against)]
+
+
+def _resource(name: str, uri: str | None = None, **digests: str) -> dict[str, object]:
+    return {"name": name, **({"uri": uri} if uri else {}), "digest": digests}
 
 
 def parse_sums(text: str) -> dict[str, str]:
@@ -104,22 +160,16 @@ def parse_sums(text: str) -> dict[str, str]:
 
 def simple_index(folder: Path, wheels: Sequence[LabelledWheel]) -> dict[str, bytes]:
     """Return the pages of a simple index and the wheels' metadata files, by path in the folder."""
-    projects: dict[str, list[dict[str, Any]]] = {}
-    files: dict[str, bytes] = {}
-    for wheel in _unique(wheels):
-        place = _place(wheel, folder)
-        files[f"{place}.metadata"] = wheel.metadata
-        row = _row(wheel, f"../../{quote(place)}")
-        projects.setdefault(wheel.project, []).append(row)
-    files |= _pages(
-        SIMPLE,
-        "Simple index",
-        {"projects": [{"name": name} for name in sorted(projects)]},
-        [f'<a href="{name}/">{name}</a><br>' for name in sorted(projects)],
-    )
-    versions = {name: {w.version for w in wheels if w.project == name} for name in projects}
-    for name, rows in projects.items():
-        answer = {"name": name, "versions": sorted(versions[name]), "files": rows}
+    names = sorted({wheel.project for wheel in wheels})
+    answer: dict[str, object] = {"projects": [{"name": name} for name in names]}
+    links = [f'<a href="{name}/">{name}</a><br>' for name in names]
+    files = _pages(SIMPLE, "Simple index", answer, links)
+    for name in names:
+        own = [wheel for wheel in _unique(wheels) if wheel.project == name]
+        files |= {f"{_place(wheel, folder)}.metadata": wheel.metadata for wheel in own}
+        rows = [_row(wheel, f"../../{quote(_place(wheel, folder))}") for wheel in own]
+        versions = sorted({wheel.version for wheel in own})
+        answer = {"name": name, "versions": versions, "files": rows}
         files |= _pages(f"{SIMPLE}/{name}", f"Links for {name}", answer, map(_link, rows))
     return files
 
@@ -131,8 +181,12 @@ def _pages(
     data = {"meta": {"api-version": API}, **answer}
     return {
         f"{place}/index.html": page.encode(),
-        f"{place}/index.json": (json.dumps(data, indent=1) + "\n").encode(),
+        f"{place}/index.json": _json(data),
     }
+
+
+def _json(data: object) -> bytes:
+    return (json.dumps(data, indent=1) + "\n").encode()
 
 
 def _row(wheel: LabelledWheel, url: str) -> dict[str, Any]:
@@ -151,50 +205,40 @@ def _row(wheel: LabelledWheel, url: str) -> dict[str, Any]:
 
 
 def _link(row: Mapping[str, Any]) -> str:
+    hashed = f"sha256={row['core-metadata']['sha256']}"
     attributes = {
         "href": f"{row['url']}#sha256={row['hashes']['sha256']}",
         "data-requires-python": row.get("requires-python"),
-        "data-core-metadata": f"sha256={row['core-metadata']['sha256']}",
-        "data-dist-info-metadata": f"sha256={row['core-metadata']['sha256']}",
+        "data-core-metadata": hashed,
+        "data-dist-info-metadata": hashed,
     }
     text = " ".join(f'{k}="{escape(v)}"' for k, v in attributes.items() if v)
     return f"<a {text}>{row['filename']}</a><br>"
 
 
-def _pylock(folder: Path, wheels: Iterable[LabelledWheel]) -> bytes:
+def _pylock(folder: Path, wheels: Sequence[LabelledWheel]) -> bytes:
     import tomlkit
 
-    packages = [
-        {
-            "name": wheel.project,
-            "version": wheel.version,
-            **_marker(wheel.wheel.name.tags),
-            "wheels": [
-                {
-                    "name": wheel.path.name,
-                    "path": _place(wheel, folder),
-                    "size": wheel.path.stat().st_size,
-                    "hashes": {"sha256": wheel.sha256},
-                }
-            ],
+    packages = []
+    for wheel in _unique(wheels):
+        file = {
+            "name": wheel.path.name,
+            "path": _place(wheel, folder),
+            "size": wheel.path.stat().st_size,
+            "hashes": {"sha256": wheel.sha256},
         }
-        for wheel in _unique(wheels)
-    ]
+        # A lock may hold the wheels of one project for several Pythons.
+        python = re.match(r"cp(\d)(\d+)-cp", wheel.wheel.name.tags)
+        marker = {"marker": f"python_version == '{python[1]}.{python[2]}'"} if python else {}
+        package = {"name": wheel.project, "version": wheel.version, **marker, "wheels": [file]}
+        packages.append(package)
     lock = {"lock-version": "1.0", "created-by": "patchwheel", "packages": packages}
     return tomlkit.dumps(lock).encode()
 
 
-def _marker(tags: str) -> dict[str, str]:
-    """Return the marker that tells the wheels of one project for several Pythons apart."""
-    match = re.match(r"cp(\d)(\d+)-cp", tags)
-    return {"marker": f"python_version == '{match[1]}.{match[2]}'"} if match else {}
-
-
-def _unique(wheels: Iterable[LabelledWheel]) -> list[LabelledWheel]:
+def _unique(wheels: Sequence[LabelledWheel]) -> list[LabelledWheel]:
     """Return the wheels sorted by file name; of several with one name the first."""
-    by_name: dict[str, LabelledWheel] = {}
-    for wheel in wheels:
-        by_name.setdefault(wheel.path.name, wheel)
+    by_name = {wheel.path.name: wheel for wheel in reversed(wheels)}
     return [by_name[name] for name in sorted(by_name)]
 
 

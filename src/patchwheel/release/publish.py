@@ -1,11 +1,19 @@
-"""Folders of release wheels: completed with what belongs beside them, and made into an index."""
+"""Folders of release wheels: completed, gathered from CI's release cells, and made into an index.
+
+A staged release holds what is published in `release`, the index of it and of the releases before in
+`site`, and in `installed.json` the requirements that `release.validate` installs.
+"""
 
 from __future__ import annotations
 
 import json
+import shutil
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from patchwheel.kit.errors import InputError
+from patchwheel.kit.digest import file_sha256
+from patchwheel.kit.errors import CheckError, InputError
 from patchwheel.kit.files import write_atomically
 from patchwheel.release.check import ReleaseCheck, check_release
 from patchwheel.release.files import (
@@ -15,14 +23,15 @@ from patchwheel.release.files import (
     read_labelled,
     sidecars,
     simple_index,
-    sums_of,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-    from pathlib import Path
+    from collections.abc import Iterator, Mapping, Sequence
 
     from patchwheel.release.files import LabelledWheel
+
+INSTALLED = "installed.json"
+HINT = "nothing is published; correct it, and run the cell again"
 
 
 def complete_release(folder: Path) -> None:
@@ -45,8 +54,8 @@ def make_index(folder: Path) -> list[str]:
         name = wheel.path.name
         if not wheel.is_release:
             problems.append(f"{name}: is a graft; only compiled wheels are published")
-        before = known.setdefault(name, wheel.sha256)
-        if before != wheel.sha256:
+        # An installer that has the hash of a file refuses another file of its name.
+        if (before := known.setdefault(name, wheel.sha256)) != wheel.sha256:
             problems.append(
                 f"{name}: another file of this name, with sha256 {before}, "
                 "is in the folder or was in its index"
@@ -64,7 +73,8 @@ def _write_sidecars(folder: Path, wheels: Sequence[LabelledWheel]) -> None:
     for name, content in files.items():
         write_atomically(folder / name, content)
     listed = [*files, *(w.path.relative_to(folder).as_posix() for w in wheels)]
-    write_atomically(folder / SUMS, sums_of(folder, listed))
+    sums = [f"{file_sha256(folder / name)}  {name}\n" for name in sorted(listed)]
+    write_atomically(folder / SUMS, "".join(sums).encode())
 
 
 def _indexed(folder: Path) -> Iterator[tuple[str, str]]:
@@ -74,8 +84,77 @@ def _indexed(folder: Path) -> Iterator[tuple[str, str]]:
             rows = json.loads(page.read_text("utf-8"))["files"]
             yield from ((row["filename"], row["hashes"]["sha256"]) for row in rows)
         except (ValueError, KeyError, TypeError) as err:
-            raise InputError(
-                f"is no page of an index: {err!r}",
-                where=page,
-                hint=f"remove {SIMPLE}; it is made again",
-            ) from err
+            hint = f"remove {SIMPLE}; it is made again"
+            raise InputError(f"is no page of an index: {err!r}", where=page, hint=hint) from err
+
+
+def stage_release(
+    source: Path,
+    staged: Path,
+    expected: Mapping[str, tuple[str, str]],
+    *,
+    earlier: Path | None = None,
+) -> int:
+    """Write `staged` from the wheels and reports below `source`, and return the number of wheels.
+
+    `expected` has the fork and the Python of each release cell, `earlier` the wheels of earlier
+    releases. Raises CheckError when a wheel is missing, unexpected or not the one that its cell
+    reported; then there is no staged folder, nor the one from before.
+    """
+    staged.parent.mkdir(exist_ok=True)
+    shutil.rmtree(staged, ignore_errors=True)
+    wheels = _reported_wheels(source, expected)
+    installed: dict[str, dict[str, str]] = {}
+    # Renamed at the end: a folder that is there is complete.
+    with tempfile.TemporaryDirectory(dir=staged.parent, prefix=".staging-") as name:
+        folder = Path(name, "staged")
+        release, site = folder / "release", folder / "site"
+        for cell, (fork, python) in expected.items():
+            _add(wheels[cell], release)
+            distribution, version = wheels[cell].name.split("-")[:2]
+            # The variants of a fork own the same files, so only the first is installed.
+            installed.setdefault(python, {}).setdefault(fork, f"{distribution}=={version}")
+        for origin in filter(None, (earlier, release)):
+            for file in sorted(origin.glob("*.whl")):
+                _add(file, site)
+        make_index(release)
+        make_index(site)
+        (folder / INSTALLED).write_text(json.dumps(installed, indent=1))
+        folder.rename(staged)
+    return len(wheels)
+
+
+def _reported_wheels(source: Path, expected: Mapping[str, object]) -> dict[str, Path]:
+    """Return the wheel of each cell; the cells' reports name them."""
+    paths: dict[str, Path] = {}
+    for file in sorted(source.rglob("reports/release-*.json")):
+        report = json.loads(file.read_text())
+        cell, wheels = report["cell"], report["wheels"]
+        if cell not in expected:
+            raise _refused(file, f"reports {cell}, a cell that is not in the matrix")
+        if len(wheels) != 1:
+            raise _refused(file, f"reports {len(wheels)} wheels, not one")
+        path, sha256 = file.parent.parent / str(wheels[0]["file"]), wheels[0]["sha256"]
+        if not path.exists():
+            raise _refused(file, f"reports {path}, which is missing")
+        if (actual := file_sha256(path)) != sha256:
+            raise _refused(file, f"reports sha256 {sha256}, and {path} has sha256 {actual}")
+        paths[cell] = path
+    if missing := [cell for cell in expected if cell not in paths]:
+        raise _refused(
+            source, f"no wheel of {', '.join(missing)}; has the cell failed, or its runner?"
+        )
+    return paths
+
+
+def _add(file: Path, folder: Path) -> None:
+    """Copy a file; raises CheckError when the folder has other bytes under its name."""
+    folder.mkdir(parents=True, exist_ok=True)
+    target = folder / file.name
+    if target.exists() and (old := file_sha256(target)) != (new := file_sha256(file)):
+        raise _refused(file, f"two files are called {file.name}: {old}, and this one, {new}")
+    shutil.copyfile(file, target)
+
+
+def _refused(where: Path, problem: str) -> CheckError:
+    return CheckError(problem, where=where, hint=HINT)

@@ -16,7 +16,7 @@ from patchwheel.kit import process
 from patchwheel.kit.errors import CheckError
 from patchwheel.kit.interpreter import find_interpreter, uv_bin
 from patchwheel.release.check import check_release
-from patchwheel.release.stage import HINT, INSTALLED
+from patchwheel.release.publish import HINT, INSTALLED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -35,12 +35,8 @@ for name in sys.argv[1:]:
 
 
 def validate_release(staged: Path, progress: Progress) -> None:
-    """Check the files of a staged release, and install them into empty environments.
-
-    Raises CheckError when a file is not as it must be, or when what was staged does not install.
-    """
-    release = staged / "release"
-    check_release(release).check(release)
+    """Check a staged release and install it; raises CheckError when that shows a problem."""
+    check_release(staged / "release").check(staged / "release")
     install_release(staged, progress)
 
 
@@ -52,20 +48,17 @@ def install_release(staged: Path, progress: Progress) -> None:
             # uv is given a path, since it stops at the shims of pyenv.
             base = find_interpreter(version, progress=progress).path
             requirements = sorted(forks.values())
+            names = [requirement.partition("==")[0] for requirement in requirements]
             for tool in ("pip", "uv"):
                 folder = Path(name, f"{tool}-{version}")
                 python = folder / "bin" / "python"
                 _run([uv_bin(), "venv", "--quiet", "--seed", "--python", base, folder], staged)
-                _run([*_installer(tool, python, index), *requirements], staged)
-                names = [requirement.partition("==")[0] for requirement in requirements]
+                argv: list[str | Path] = [python, "-m", "pip", "install", "--extra-index-url"]
+                if tool == "uv":
+                    argv = [uv_bin(), "pip", "install", "--python", python, "--index"]
+                _run([*argv, index, "--quiet", *requirements], staged)
                 _run([python, "-I", "-c", IMPORTS, *names], staged)
                 progress.say(f"{tool} installs {', '.join(requirements)} for Python {version}")
-
-
-def _installer(tool: str, python: Path, index: str) -> list[str | Path]:
-    if tool == "pip":
-        return [python, "-m", "pip", "install", "--quiet", "--extra-index-url", index]
-    return [uv_bin(), "pip", "install", "--quiet", "--python", python, "--index", index]
 
 
 def _run(argv: Sequence[str | Path], cwd: Path) -> None:
