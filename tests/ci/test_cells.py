@@ -176,7 +176,7 @@ def test_a_release_is_staged_validated_and_promoted(tiny: Cells) -> None:
 @pytest.mark.compiled
 @pytest.mark.xdist_group("cells")
 def test_a_scheduled_rebuild(tiny: Cells) -> None:
-    pytest.importorskip("patchwheel.release.reproduce")
+    pytest.importorskip("patchwheel.release.recompile")
     for row in tiny.matrix["rebuild"]:
         tiny.run(row["cell"])
 

@@ -15,8 +15,7 @@ from patchwheel.cli.options import emit, json_option, project_options, variant_o
 
 if TYPE_CHECKING:
     from patchwheel.project import Project
-    from patchwheel.release.equivalence import EquivalenceCheck
-    from patchwheel.release.reproduce import RebuildResult
+    from patchwheel.release.recompile import EquivalenceCheck, RebuildResult
 
 
 @click.command()
@@ -60,13 +59,12 @@ def verify(
         report = check_pin(project.context, fork)
         emit(dataclasses.asdict(report), lambda: tables.pin(report), as_json=as_json)
         return
+    from patchwheel.release.recompile import check_equivalence, check_reproducible
+
+    proof: EquivalenceCheck | RebuildResult
     if rebuild:
-        from patchwheel.release.reproduce import check_reproducible
-
-        proof: EquivalenceCheck | RebuildResult = check_reproducible(project, fork)
+        proof = check_reproducible(project, fork)
     else:
-        from patchwheel.release.equivalence import check_equivalence
-
         proof = check_equivalence(project, fork, dev=dev)
     emit(dataclasses.asdict(proof), lambda: click.echo(proof.summary), as_json=as_json)
     proof.check()

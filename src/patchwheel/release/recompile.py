@@ -1,0 +1,279 @@
+"""Compiles a fork again and compares: a graft with a compile, a release wheel with its repetition.
+
+Libraries are compared by their hash before relocation.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections import defaultdict
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from patchwheel.build import toolchain
+from patchwheel.build.backend import CLOCK, check_machine
+from patchwheel.guest import CLOCK_SOURCE
+from patchwheel.kit import process
+from patchwheel.kit.errors import BuildError, CheckError, first
+from patchwheel.kit.store import Store
+from patchwheel.plan.plan import Planner
+from patchwheel.series.patched import patched_tree
+from patchwheel.wheel.build import build_needs, build_wheel
+from patchwheel.wheel.make import make_wheel
+from patchwheel.wheelfile.read import output_names, read_wheel
+from patchwheel.wheelfile.record import read_record
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from patchwheel.manifest.model import Fork
+    from patchwheel.project import Project
+    from patchwheel.series.apply import PatchedTree
+    from patchwheel.wheel.make import BuiltWheel
+
+    Verdict = Literal["equal", "taken", "unnecessary", "different"]
+
+UMASK = 0o077
+DIFFOSCOPE = ".diffoscope.txt"
+# Of the store only what is named by its content, and what cost a download, is used again.
+SHARED = ("files", "git")
+ENVIRONMENT = {"TZ": "Pacific/Kiritimati", "LC_ALL": "POSIX", "PYTHONHASHSEED": "4711"}
+CONDITIONS = ("folder", "home", "store", "time zone", "locale", "hash seed", "umask", "clock")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EquivalenceCheck:
+    """How many files of a graft are the compile's, and which are not.
+
+    `taken` counts built files of upstream's wheel that no change reaches; `unnecessary` files were
+    remade although they came out as they were, because following changes over-approximates.
+    """
+
+    fork: str
+    equal: int
+    taken: int
+    unnecessary: tuple[str, ...]
+    differences: tuple[str, ...]
+
+    @property
+    def summary(self) -> str:
+        return (
+            f"{self.fork}: {self.equal} files equal the compile's, "
+            f"{self.taken} are upstream's and not affected, "
+            f"{len(self.unnecessary)} were remade unnecessarily, {len(self.differences)} differ"
+        )
+
+    def check(self) -> None:
+        """Raise CheckError when anything differs."""
+        if self.differences:
+            raise CheckError(
+                f"the graft of {self.fork} is not what a compile makes",
+                tail=first(self.differences),
+                hint="build it with --from-source, and report what the plan missed",
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Content:
+    """RECORD's hashes of a wheel's files, and those of its built files before relocation."""
+
+    outputs: Mapping[str, str]
+    built: Mapping[str, str]
+
+
+def check_equivalence(project: Project, fork: Fork, *, dev: bool = False) -> EquivalenceCheck:
+    """Compare a fork's graft with a compile of its tree and, on upstream's base, of the pin."""
+    made: dict[str, BuiltWheel] = {}
+    # A compile may need more than the graft, which would be made for nothing.
+    check_machine(fork, store=project.store)
+    tree = patched_tree(project, fork, dev=dev)
+    graft = build_wheel(project, fork, dev=dev, made=made)
+    # Against the same wheels as the graft: another SciPy would make another scikit-learn.
+    build_needs(project, fork, dev=dev, made=made)
+
+    def compiled(tree: PatchedTree) -> Content:
+        planner = Planner(project, tree, from_source=True, made=made, configure=True)
+        return _content(make_wheel(planner.plan(), project.store).path)
+
+    new, base = compiled(tree), graft.plan.base
+    changed: frozenset[str] | None = None
+    # Upstream had another toolchain, so only a compile of the pin shows what the series changes.
+    if base and base.kind == "upstream":
+        unpatched = replace(tree.series, patches=())
+        pin = compiled(replace(tree, tree=tree.source.tree, series=unpatched, dev=False)).built
+        paths = pin.keys() | new.built.keys()
+        changed = frozenset(p for p in paths if pin.get(p) != new.built.get(p))
+    return _compare(graft, new, changed)
+
+
+def _compare(graft: BuiltWheel, new: Content, changed: frozenset[str] | None) -> EquivalenceCheck:
+    """Compare with a compile's content; `changed` has the built files that the series changes."""
+    old, base, upstream = _content(graft.path), graft.plan.base, graft.plan.fork.upstream_wheel
+    if base and base.kind == "built":
+        old = replace(old, built={**_content(base.path).built, **old.built})
+    globs = (*upstream.only_in_base, *upstream.only_in_build) if upstream else ()
+    verdicts: defaultdict[Verdict, list[str]] = defaultdict(list)
+    for path in sorted(old.outputs.keys() | new.outputs.keys()):
+        bundled = path.partition("/")[0].endswith(".libs")
+        if not bundled and not any(fnmatchcase(path, g) for g in globs):
+            verdicts[_verdict(path, old, new, changed)].append(path)
+    return EquivalenceCheck(
+        fork=graft.plan.fork.name,
+        equal=len(verdicts["equal"]) + len(verdicts["unnecessary"]),
+        taken=len(verdicts["taken"]),
+        unnecessary=tuple(verdicts["unnecessary"]),
+        differences=tuple(verdicts["different"]),
+    )
+
+
+def _verdict(path: str, old: Content, new: Content, changed: frozenset[str] | None) -> Verdict:
+    if path not in old.outputs or path not in new.outputs:
+        return "different"
+    if path not in new.built:
+        return "equal" if old.outputs[path] == new.outputs[path] else "different"
+    if path not in old.built and changed is not None:
+        return "different" if path in changed else "taken"
+    if old.built.get(path) != new.built[path]:
+        return "different"
+    return "unnecessary" if changed is not None and path not in changed else "equal"
+
+
+def _content(path: Path) -> Content:
+    wheel = read_wheel(path)
+    compiled = read_record(wheel).compiled
+    names = output_names(wheel.entries, wheel.name)
+    return Content(
+        outputs={plain: wheel.entries[name].sha256 for plain, name in names.items()},
+        built=compiled.built if compiled else {},
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RebuildResult:
+    """A release wheel compared with its second build, `kept` if any of its files differs."""
+
+    fork: str
+    wheel: str
+    sha256: str
+    varied_conditions: tuple[str, ...]
+    differences: tuple[str, ...]
+    kept: Path | None = None
+
+    @property
+    def summary(self) -> str:
+        result = f"{len(self.differences)} files differ" if self.kept else "bit-identical"
+        conditions = ", ".join(self.varied_conditions)
+        return f"{self.fork}: {self.wheel}, built again with another {conditions}: {result}"
+
+    def check(self) -> None:
+        """Raise CheckError when anything differs."""
+        if self.kept:
+            report = self.kept.with_suffix(DIFFOSCOPE)
+            raise CheckError(
+                f"{self.fork}: the same build made another wheel",
+                where=self.kept,
+                tail=first(self.differences),
+                hint=f"see {report}, which diffoscope wrote"
+                if report.exists()
+                else "compare the two wheels; diffoscope, where installed, shows how they differ",
+            )
+
+
+def check_reproducible(project: Project, fork: Fork) -> RebuildResult:
+    """Compile a fork again under other conditions, against the same wheels, and compare."""
+    made: dict[str, BuiltWheel] = {}
+    wheel = build_wheel(project, fork, from_source=True, made=made)
+    needs = build_needs(project, fork, from_source=True, made=made)
+    log = project.store.log(wheel.fork, "rebuild")
+    kept, differences = None, []
+    with project.store.scratch() as folder:
+        env = _other_conditions(folder, project.store, needs)
+        again = _build_again(project, fork, folder / "project", env, log)
+        if again.read_bytes() != wheel.path.read_bytes():
+            kept = log.with_name(again.name)
+            shutil.copyfile(again, kept)
+            differences = _differences(wheel.path, kept)
+            _diffoscope(wheel.path, kept)
+    return RebuildResult(
+        fork=wheel.fork,
+        wheel=wheel.path.name,
+        sha256=wheel.sha256,
+        varied_conditions=CONDITIONS,
+        differences=tuple(differences),
+        kept=kept,
+    )
+
+
+def _build_again(
+    project: Project, fork: Fork, folder: Path, env: Mapping[str, str], log: Path
+) -> Path:
+    """Return the wheel that another process makes in a copy of the project."""
+    folder.mkdir()
+    project.copy_to(folder)
+    context = project.context
+    argv = [sys.executable, "-m", "patchwheel", "build", fork.name, "--from-source"]
+    argv += ["--manifest", project.manifest.path.name, "--sandbox", context.sandbox]
+    argv += ["--python", str(context.interpreter.path)]
+    argv += ["--jobs", str(context.jobs)] if context.jobs else []
+    argv += ["--offline"] if context.offline else []
+    argv += ["--variant", fork.variant] if fork.variant else []
+    try:
+        process.logged(argv, cwd=folder, env=env, log=log, umask=UMASK)
+    except process.CommandError as err:
+        message = f"{fork.name}: cannot be built under other conditions"
+        raise BuildError(message, tail=err.tail, log=err.log) from err
+    [wheel] = (folder / "dist").glob("*.whl")
+    return wheel
+
+
+def _other_conditions(folder: Path, store: Store, needs: Sequence[BuiltWheel]) -> dict[str, str]:
+    """Make another home and store in the folder, and return the environment of a build."""
+    home, other, tmp = (folder / name for name in ("home", "store", "tmp"))
+    Store(other).ensure()
+    for path in (home, other / "memo", other / "wheels", tmp):
+        path.mkdir(parents=True)
+    for inside in Path.home().iterdir():
+        (home / inside.name).symlink_to(inside)
+    for name in SHARED:
+        (other / name).symlink_to(store.root / name)
+    shutil.copytree(store.root / "memo/source", other / "memo/source")
+    for need in needs:
+        shutil.copytree(need.path.parent, other / "wheels" / need.node_key)
+    # The settings of this run would make it the same build; what reaches an index is needed.
+    env = {k: v for k, v in os.environ.items() if not k.startswith("PATCHWHEEL_")}
+    places = {"HOME": home, "PATCHWHEEL_STORE": other, "TMPDIR": tmp, CLOCK: _clock(folder, store)}
+    return env | {name: str(place) for name, place in places.items()} | ENVIRONMENT
+
+
+def _clock(folder: Path, store: Store) -> Path:
+    """Compile the library that shifts the clock of the programs that load it."""
+    library = folder / "clock.so"
+    gcc = toolchain.identify(["gcc"], store=store)["gcc"]
+    argv: list[str | Path] = [*gcc.words, "-O1", "-shared", "-fPIC", "-o", library, CLOCK_SOURCE]
+    process.capture(argv, cwd=folder, env=process.base_env())
+    return library
+
+
+def _differences(one: Path, two: Path) -> list[str]:
+    """Name each file that only one wheel has, or that differs in content, mode or date."""
+    old, new = read_wheel(one).entries, read_wheel(two).entries
+    fields = {"content": "sha256", "mode": "mode", "date": "date"}
+    rows = [f"{name}: only in one" for name in sorted(old.keys() ^ new.keys())]
+    for name in sorted(old.keys() & new.keys()):
+        pairs = [(what, getattr(old[name], f), getattr(new[name], f)) for what, f in fields.items()]
+        if differing := [what for what, before, after in pairs if before != after]:
+            rows.append(f"{name}: another {' and '.join(differing)}")
+    return rows or ["the archive: another order or compression of the same files"]
+
+
+def _diffoscope(one: Path, two: Path) -> None:
+    """Let diffoscope, where it is installed, write beside the second wheel how the two differ."""
+    report = two.with_suffix(DIFFOSCOPE)
+    report.unlink(missing_ok=True)
+    if program := shutil.which("diffoscope"):
+        argv: list[str | Path] = [program, "--text", report, one, two]
+        process.capture(argv, cwd=two.parent, env=process.base_env(), ok=(0, 1))
