@@ -36,10 +36,7 @@ UTF8 = 0x0800
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """A file of a wheel as the archive has it.
-
-    `packed` is its content as compressed by `method`; `sha256` is the hash that RECORD states.
-    """
+    """A file of a wheel as the archive has it; `packed` is its content, compressed by `method`."""
 
     name: str
     method: int
@@ -48,8 +45,14 @@ class Entry:
     packed: bytes = field(repr=False)
     mode: int
     date: Date
+    # The hash that RECORD states.
     sha256: str = ""
+    # The archive's name, for messages.
     origin: str = field(default="", compare=False)
+
+    @property
+    def where(self) -> str:
+        return f"{self.origin}: {self.name}"
 
     def content(self) -> bytes:
         """Return the file's bytes; raises InputError when size or checksum are others."""
@@ -61,21 +64,16 @@ class Entry:
                 # One byte more than stated, to stop early at a file that is larger.
                 data = unpacker.decompress(self.packed, self.size + 1)
             except zlib.error as err:
-                where = f"{self.origin}: {self.name}"
-                raise InputError(f"cannot be decompressed: {err}", where=where) from err
+                raise InputError(f"cannot be decompressed: {err}", where=self.where) from err
         if len(data) != self.size or zlib.crc32(data) != self.crc:
-            raise InputError(
-                "has other bytes than its checksum", where=f"{self.origin}: {self.name}"
-            )
+            raise InputError("has other bytes than its checksum", where=self.where)
         return data
 
     def checked(self) -> bytes:
         """Return the file's bytes after comparing them with RECORD."""
         data = self.content()
         if record_hash(data) != self.sha256:
-            raise InputError(
-                "has other bytes than RECORD says", where=f"{self.origin}: {self.name}"
-            )
+            raise InputError("has other bytes than RECORD says", where=self.where)
         return data
 
 
@@ -94,6 +92,7 @@ def read_archive(path: Path) -> dict[str, Entry]:
     seen = set()
     for info in infos:
         _check_entry(path, info)
+        # A file and a folder of one name would take each other's place too.
         if (name := info.filename.removesuffix("/")) in seen:
             refuse(path, f"{name} is in it twice")
         seen.add(name)
@@ -118,11 +117,8 @@ def write_archive(path: Path, entries: Sequence[Entry]) -> None:
     """Write entries in their order."""
     size = sum(len(e.packed) + 2 * len(e.name) + 100 for e in entries)
     if size > MAX_SIZE or len(entries) >= MAX_FILES:
-        raise InputError(
-            "the wheel would be larger than a zip without ZIP64 may be",
-            where=path.name,
-            expected="less than 4 GiB and 65,535 files",
-        )
+        expected = "less than 4 GiB and 65,535 files"
+        raise InputError("is larger than a zip may be", where=path.name, expected=expected)
     directory, at = [], 0
     with path.open("wb") as stream:
         for entry in entries:
@@ -180,10 +176,9 @@ def record_hash(content: bytes) -> str:
     return "sha256=" + base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
 
 
-def refuse(where: Path | str, problem: str) -> Never:
-    raise InputError(
-        f"is no sound wheel: {problem}", where=where, hint="fetch or build the wheel again"
-    )
+def refuse(where: Path, problem: str) -> Never:
+    hint = "fetch or build the wheel again"
+    raise InputError(f"is no sound wheel: {problem}", where=where, hint=hint)
 
 
 def _archive(path: Path) -> zipfile.ZipFile:
@@ -192,9 +187,7 @@ def _archive(path: Path) -> zipfile.ZipFile:
     except FileNotFoundError as err:
         raise InputError("there is no such wheel", where=path) from err
     except (zipfile.BadZipFile, NotImplementedError, UnicodeDecodeError) as err:
-        raise InputError(
-            f"is no sound wheel: {err}", where=path, hint="fetch or build the wheel again"
-        ) from err
+        refuse(path, str(err))
 
 
 def _check_entry(path: Path, info: zipfile.ZipInfo) -> None:
@@ -218,12 +211,10 @@ def _check_entry(path: Path, info: zipfile.ZipInfo) -> None:
 
 
 def _spans(path: Path, infos: Sequence[zipfile.ZipInfo], data: bytes) -> dict[str, bytes]:
-    """Return each entry's compressed bytes by name.
-
-    Entries that overlap, or whose local header contradicts the directory, are refused: another
-    reader could see another file.
-    """
+    """Return each entry's compressed bytes by name."""
     spans, end = {}, 0
+    # Where entries overlap, or a local header contradicts the directory, another reader could see
+    # another file.
     for info in sorted(infos, key=lambda i: i.header_offset):
         at = info.header_offset
         if at < end or data[at : at + 4] != b"PK\3\4":

@@ -1,34 +1,28 @@
-"""What a shared library needs where it is loaded, read with pyelftools.
-
-auditwheel's own readers want paths of files; these libraries are still in a wheel.
-"""
+"""What a shared library needs where it is loaded, read with pyelftools."""
 
 from __future__ import annotations
 
 import io
-import re
 from dataclasses import dataclass
 from typing import Any
 
 MAGIC = b"\x7fELF"
-VERSION = re.compile(r"(.*)_(\d+(?:\.\d+)*)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Library:
-    """The dynamic section of a library.
-
-    `run_path` is the text of DT_RUNPATH, else of DT_RPATH; `versions` are the symbol versions that
-    it needs, such as GLIBC_2.17.
-    """
+    """The dynamic section of a library."""
 
     needed: tuple[str, ...]
+    # The text of DT_RUNPATH, else of DT_RPATH.
     run_path: str
     uses_rpath: bool
+    # The symbol versions that it needs, such as GLIBC_2.17.
     versions: frozenset[str]
 
 
 def read_library(content: bytes) -> Library:
+    # auditwheel's own readers want paths of files; these libraries are still in a wheel.
     from elftools.elf.dynamic import DynamicSection
     from elftools.elf.elffile import ELFFile
     from elftools.elf.gnuversions import GNUVerNeedSection

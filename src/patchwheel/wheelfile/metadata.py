@@ -20,14 +20,12 @@ BECOME = ("Requires-Python", "Requires-Dist", "Provides-Extra")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WheelName:
-    """The parts of a wheel's file name.
-
-    `tags` is python-abi-platform, each perhaps several joined by dots.
-    """
+    """The parts of a wheel's file name."""
 
     name: str
     version: str
     build: str | None
+    # python-abi-platform, each perhaps several joined by dots.
     tags: str
 
     @property
@@ -45,14 +43,10 @@ class WheelName:
         return self.version.partition("+")[0]
 
     def plain(self, path: str) -> str:
-        """Return a path in the wheel as it would be without a local version.
-
-        Only the name of the data folder carries the version.
-        """
-        folder, slash, rest = path.partition(".data/")
-        if slash and folder == self.stem:
-            return f"{self.name}-{self.public}.data/{rest}"
-        return path
+        """Return a path in the wheel as it would be without a local version."""
+        # Only the name of the data folder carries the version.
+        inside = path.removeprefix(f"{self.stem}.data/")
+        return path if inside == path else f"{self.name}-{self.public}.data/{inside}"
 
     @property
     def expanded_tags(self) -> list[str]:
@@ -67,11 +61,9 @@ def parse_filename(filename: str, *, where: Path | str) -> WheelName:
     try:
         name, version, build, tags = parse_wheel_filename(filename)
     except ValueError as err:
-        raise InputError(
-            f"{filename!r} is no wheel's file name",
-            where=where,
-            expected="NAME-VERSION-PYTHON-ABI-PLATFORM.whl",
-        ) from err
+        expected = "NAME-VERSION-PYTHON-ABI-PLATFORM.whl"
+        problem = f"{filename!r} is no wheel's file name"
+        raise InputError(problem, where=where, expected=expected) from err
     return WheelName(name=name, version=version, build=build, tags=tags)
 
 
@@ -135,6 +127,7 @@ def _is(header: str, *names: str) -> bool:
 
 def _rows(project: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return the fields of METADATA that [project]'s become, as build backends write them."""
+    from packaging.markers import Marker
     from packaging.requirements import Requirement
     from packaging.specifiers import SpecifierSet
 
@@ -143,20 +136,14 @@ def _rows(project: Mapping[str, Any]) -> list[tuple[str, str]]:
         rows.append(("Requires-Python", str(SpecifierSet(python))))
     rows += [("Requires-Dist", str(Requirement(r))) for r in project.get("dependencies", ())]
     for extra, lines in project.get("optional-dependencies", {}).items():
-        rows.append(("Provides-Extra", normalize_name(extra)))
-        rows += [("Requires-Dist", _with_extra(line, normalize_name(extra))) for line in lines]
+        name = normalize_name(extra)
+        rows.append(("Provides-Extra", name))
+        for requirement in map(Requirement, lines):
+            own = str(requirement.marker or "")
+            own = f"({own})" if " or " in own else own
+            requirement.marker = Marker(f'{own}{own and " and "}extra == "{name}"')
+            rows.append(("Requires-Dist", str(requirement)))
     return rows
-
-
-def _with_extra(line: str, extra: str) -> str:
-    from packaging.markers import Marker
-    from packaging.requirements import Requirement
-
-    requirement = Requirement(line)
-    own = str(requirement.marker or "")
-    own = f"({own})" if " or " in own else own
-    requirement.marker = Marker(f'{own}{own and " and "}extra == "{extra}"')
-    return str(requirement)
 
 
 def _comparable(name: str, value: str) -> tuple[str, str]:

@@ -48,17 +48,14 @@ class WheelFile:
 def read_wheel(path: Path, *, sha256: str | None = None) -> WheelFile:
     """Read a wheel whose RECORD lists exactly its files.
 
-    An entry's bytes are compared with RECORD only when they are used (`Entry.checked`,
-    `check_record`). Raises InputError when the wheel has another sha256 than given, or is unsound.
+    Raises InputError when it is unsound or has another sha256 than given. The entries' bytes are
+    compared with RECORD when they are used (`Entry.checked`, `check_record`).
     """
     name = parse_filename(path.name, where=path)
     if sha256 is not None and (actual := file_sha256(path)) != sha256:
-        raise InputError(
-            f"has other bytes than pinned: sha256 {actual}",
-            where=path,
-            expected=f"sha256 {sha256}",
-            hint="remove the file; it is fetched again",
-        )
+        problem = f"has other bytes than pinned: sha256 {actual}"
+        hint = "remove the file; it is fetched again"
+        raise InputError(problem, where=path, expected=f"sha256 {sha256}", hint=hint)
     entries = read_archive(path)
     dist_info = _dist_info(path, name, entries)
     wheel = WheelFile(path=path, name=name, dist_info=dist_info, entries=entries)
@@ -71,10 +68,9 @@ def write_wheel(path: Path, dist_info: str, entries: Iterable[Entry]) -> None:
     """Write entries in their order, the dist-info folder's last, with a new RECORD at the end."""
     ordered = sorted(entries, key=lambda e: e.name.startswith(f"{dist_info}/"))
     record = f"{dist_info}/RECORD"
+    rows = [(e.name, e.sha256, e.size) for e in ordered]
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(
-        [*((e.name, e.sha256, e.size) for e in ordered), (record, "", "")]
-    )
+    csv.writer(text, lineterminator="\n").writerows([*rows, (record, "", "")])
     last = make_entry(record, text.getvalue().encode(), mode=0o644, date=ordered[-1].date)
     write_archive(path, [*ordered, last])
 
@@ -82,11 +78,9 @@ def write_wheel(path: Path, dist_info: str, entries: Iterable[Entry]) -> None:
 def check_record(wheel: WheelFile, *, trusted: WheelFile | None = None) -> None:
     """Compare every file with RECORD, except those that `trusted` has with the same bytes."""
     known = trusted.entries if trusted else {}
-    for entry in wheel.entries.values():
-        if wheel.is_unrecorded(entry.name):
-            continue
-        before = known.get(entry.name)
-        if before is None or before != replace(entry, mode=before.mode):
+    for name, entry in wheel.entries.items():
+        same = name in known and known[name] == replace(entry, mode=known[name].mode)
+        if not same and not wheel.is_unrecorded(name):
             entry.checked()
 
 
@@ -129,13 +123,12 @@ def _recorded_hashes(wheel: WheelFile) -> dict[str, str]:
 def _record_rows(wheel: WheelFile) -> list[RecordEntry]:
     from installer.records import InvalidRecordEntry, RecordEntry, parse_record_file
 
-    record = wheel.entries.get(f"{wheel.dist_info}/RECORD")
-    if record is None:
+    if f"{wheel.dist_info}/RECORD" not in wheel.entries:
         refuse(wheel.path, "has no RECORD")
     try:
-        rows = parse_record_file(io.StringIO(record.content().decode()))
+        rows = parse_record_file(io.StringIO(wheel.metadata("RECORD").decode()))
         return [RecordEntry.from_elements(*row) for row in rows]
     except InvalidRecordEntry as err:
         refuse(wheel.path, f"its RECORD has the row {err.elements}: {err}")
     except (UnicodeDecodeError, csv.Error) as err:
-        raise InputError(f"its RECORD cannot be read: {err}", where=wheel.path) from err
+        refuse(wheel.path, f"its RECORD cannot be read: {err}")

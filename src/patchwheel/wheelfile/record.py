@@ -1,7 +1,6 @@
 """`patchwheel.json`: what a wheel was made from, as one typed record.
 
-`wheel.make` writes it into the dist-info folder of every wheel; everyone else reads it as a
-`WheelRecord`. It holds nothing of the machine, so the same build gives the same bytes.
+It is in the dist-info folder of every wheel that patchwheel makes, and holds nothing of the machine.
 """
 
 # No `from __future__ import annotations`: cattrs reads the types of the fields at run time.
@@ -90,19 +89,17 @@ class ToolRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompileRecord:
-    """What built outputs were compiled with.
-
-    `compiled_against` has the interface digest of each fork of ours that was compiled against;
-    `built` has RECORD's hash of each built output as it was before relocation.
-    """
+    """What built outputs were compiled with."""
 
     build_requirements: tuple[Distribution, ...]
+    # The digest of the interface of each fork of ours that was compiled against.
     compiled_against: Mapping[str, str]
     toolchain: Mapping[str, ToolRecord]
     sandbox: str
     config_settings: Mapping[str, Setting]
     env: Mapping[str, str]
     source_date_epoch: str
+    # RECORD's hash of each built output as it was before relocation.
     built: Mapping[str, str]
 
     @property
@@ -113,11 +110,7 @@ class CompileRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WheelRecord:
-    """Everything that a wheel was made from.
-
-    `compiled` is None where nothing was built. `key` has the parts of the node key, whose names
-    differ with the route: its digest is the node key.
-    """
+    """Everything that a wheel was made from; `compiled` is None where nothing was built."""
 
     schema: int
     fork: str
@@ -131,6 +124,7 @@ class WheelRecord:
     taken: int
     why: tuple[str, ...]
     compiled: CompileRecord | None
+    # The parts of the node key, whose names differ with the route: its digest is the node key.
     key: Mapping[str, str]
 
     def to_json(self) -> dict[str, Any]:
@@ -162,11 +156,9 @@ def parse_record(data: bytes, *, where: Path | str) -> WheelRecord:
     except (ValueError, AttributeError) as err:
         raise _malformed(f"it is no JSON object: {err}", where) from err
     if schema != SCHEMA:
-        raise InputError(
-            f"its record {FILENAME} has schema {schema}; this patchwheel reads schema {SCHEMA}",
-            where=where,
-            hint="read it with the patchwheel that made it, or build the wheel again",
-        )
+        problem = f"has schema {schema}; this patchwheel reads schema {SCHEMA}"
+        hint = "read it with the patchwheel that made it, or build the wheel again"
+        raise InputError(f"its record {FILENAME} {problem}", where=where, hint=hint)
     if value.get("compiled") == {}:
         value["compiled"] = None
     try:
@@ -185,11 +177,8 @@ def parse_record(data: bytes, *, where: Path | str) -> WheelRecord:
 
 
 def _malformed(problem: str, where: Path | str) -> InputError:
-    return InputError(
-        f"its record {FILENAME} cannot be read: {problem}",
-        where=where,
-        hint="build the wheel again",
-    )
+    message = f"its record {FILENAME} cannot be read: {problem}"
+    return InputError(message, where=where, hint="build the wheel again")
 
 
 @functools.cache
@@ -198,16 +187,13 @@ def _converter() -> "Converter":
     from cattrs import Converter
     from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
 
-    converter = Converter()
+    converter = Converter(forbid_extra_keys=True)
 
     def kebab(cls: type[Any]) -> dict[str, Any]:
         return {f.name: override(rename=f.name.replace("_", "-")) for f in fields(cls)}
 
     converter.register_structure_hook_factory(
-        is_dataclass,
-        lambda cls: make_dict_structure_fn(
-            cls, converter, _cattrs_forbid_extra_keys=True, **kebab(cls)
-        ),
+        is_dataclass, lambda cls: make_dict_structure_fn(cls, converter, **kebab(cls))
     )
     converter.register_unstructure_hook_factory(
         is_dataclass, lambda cls: make_dict_unstructure_fn(cls, converter, **kebab(cls))

@@ -1,7 +1,6 @@
 """The CycloneDX SBOM that a compiled wheel carries, and the edit of one that a base brought along.
 
-The SBOM follows from the wheel's record and names its sha256, so whoever has the wheel can make
-it again and compare, offline. That shows that the two agree, not who made them.
+Our SBOM follows from the wheel's record alone: whoever has the wheel can make it again and compare.
 """
 
 from __future__ import annotations
@@ -14,8 +13,8 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from patchwheel.kit.digest import digest
-from patchwheel.wheelfile import record as record_file
 from patchwheel.wheelfile.metadata import normalize_name
+from patchwheel.wheelfile.record import FILENAME
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,6 +32,10 @@ def make_sbom(record: WheelRecord, distribution: str) -> bytes:
     assert record.compiled  # noqa: S101  (only compiled wheels have an SBOM of ours)
     key = digest(dict(record.key))
     moment = time.gmtime(int(record.compiled.source_date_epoch))
+    made_with = [
+        *_made_with(record.compiled),
+        _component("file", FILENAME, record.sha256),
+    ]
     reference = purl(distribution, record.version)
     subject = {
         "type": "library",
@@ -59,14 +62,7 @@ def make_sbom(record: WheelRecord, distribution: str) -> bytes:
             "component": subject,
         },
         "dependencies": [{"ref": reference}],
-        "formulation": [
-            {
-                "components": [
-                    *_made_with(record.compiled),
-                    _component("file", record_file.FILENAME, record.sha256),
-                ]
-            }
-        ],
+        "formulation": [{"components": made_with}],
     }
     return (json.dumps(document, indent=1) + "\n").encode()
 
@@ -77,6 +73,7 @@ def set_subject(sbom: bytes, old: WheelName, new: WheelName) -> bytes:
         data = json.loads(sbom)
         subject = data["metadata"]["component"]
         is_wheel = normalize_name(subject["name"]) == normalize_name(old.name)
+    # Whatever else the base brought along is left as it is.
     except (ValueError, KeyError, TypeError, AttributeError):
         return sbom
     if not is_wheel or subject.get("version") != old.version:
@@ -127,9 +124,8 @@ def _made_with(compiled: CompileRecord) -> list[dict[str, object]]:
 
 def _upstream(fork: str, pin: PinRecord) -> dict[str, object]:
     hashes = [pin.sdist.sha256] if pin.sdist else []
-    component = _component(
-        "library", fork, *hashes, version=pin.version, purl=purl(fork, pin.version)
-    )
+    url = purl(fork, pin.version)
+    component = _component("library", fork, *hashes, version=pin.version, purl=url)
     if pin.git:
         state = [f"{k} {v}" for k, v in (("tag", pin.tag), ("commit", pin.commit)) if v]
         link = {"type": "vcs", "url": pin.git, "comment": ", ".join(state)}
