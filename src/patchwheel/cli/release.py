@@ -128,7 +128,7 @@ def stage(project: Project, source: Path, staged: Path, *, earlier: Path | None)
 @click.argument("staged", type=click.Path(path_type=Path, exists=True, file_okay=False))
 def validate(staged: Path) -> None:
     """Check the files in STAGED, and install them with pip and with uv from an index over HTTP."""
-    from patchwheel.release.validate import validate_release
+    from patchwheel.release.publish import validate_release
 
     validate_release(staged.absolute(), CONSOLE)
     CONSOLE.close()

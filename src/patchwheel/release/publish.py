@@ -1,20 +1,27 @@
-"""Folders of release wheels: completed, gathered from CI's release cells, and made into an index.
+"""Folders of release wheels: completed, indexed, gathered from CI's release cells, and tried.
 
 A staged release holds what is published in `release`, the index of it and of the releases before in
-`site`, and in `installed.json` the requirements that `release.validate` installs.
+`site`, and in `installed.json` the requirements that are installed from the index to try it.
 """
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import json
+import os
 import shutil
 import tempfile
+import threading
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from patchwheel.kit import process
 from patchwheel.kit.digest import file_sha256
 from patchwheel.kit.errors import CheckError, InputError
 from patchwheel.kit.files import write_atomically
+from patchwheel.kit.interpreter import find_interpreter, uv_bin
 from patchwheel.release.check import ReleaseCheck, check_release
 from patchwheel.release.files import (
     SIMPLE,
@@ -28,10 +35,20 @@ from patchwheel.release.files import (
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from patchwheel.kit.progress import Progress
     from patchwheel.release.files import LabelledWheel
 
 INSTALLED = "installed.json"
 HINT = "nothing is published; correct it, and run the cell again"
+# Runs in an environment that holds nothing but the wheels and what they require.
+IMPORTS = """
+import importlib, sys
+from importlib.metadata import distribution
+for name in sys.argv[1:]:
+    tops = {f.parts[0] for f in distribution(name).files if f.parts[1:] == ("__init__.py",)}
+    for top in sorted(tops):
+        importlib.import_module(top)
+"""
 
 
 def complete_release(folder: Path) -> None:
@@ -158,3 +175,57 @@ def _add(file: Path, folder: Path) -> None:
 
 def _refused(where: Path, problem: str) -> CheckError:
     return CheckError(problem, where=where, hint=HINT)
+
+
+def validate_release(staged: Path, progress: Progress) -> None:
+    """Check a staged release and install it; raises CheckError when that shows a problem."""
+    check_release(staged / "release").check(staged / "release")
+    install_release(staged, progress)
+
+
+def install_release(staged: Path, progress: Progress) -> None:
+    """Install what was staged as a user would: with pip and uv, over HTTP, and import it."""
+    installed = json.loads((staged / INSTALLED).read_text())
+    with _serving(staged / "site") as index, tempfile.TemporaryDirectory() as name:
+        for version, forks in installed.items():
+            # uv is given a path, since it stops at the shims of pyenv.
+            base = find_interpreter(version, progress=progress).path
+            requirements = sorted(forks.values())
+            names = [requirement.partition("==")[0] for requirement in requirements]
+            for tool in ("pip", "uv"):
+                folder = Path(name, f"{tool}-{version}")
+                python = folder / "bin" / "python"
+                _run([uv_bin(), "venv", "--quiet", "--seed", "--python", base, folder], staged)
+                argv: list[str | Path] = [python, "-m", "pip", "install", "--extra-index-url"]
+                if tool == "uv":
+                    argv = [uv_bin(), "pip", "install", "--python", python, "--index"]
+                _run([*argv, index, "--quiet", *requirements], staged)
+                _run([python, "-I", "-c", IMPORTS, *names], staged)
+                progress.say(f"{tool} installs {', '.join(requirements)} for Python {version}")
+
+
+def _run(argv: Sequence[str | Path], cwd: Path) -> None:
+    # The user's own settings count: what the wheels require comes from the user's index.
+    env = {**os.environ, "no_proxy": "127.0.0.1", "NO_PROXY": "127.0.0.1"}
+    try:
+        process.capture(argv, cwd=cwd, env=env)
+    except process.CommandError as err:
+        problem = f"what was staged does not install: {err.message}"
+        raise CheckError(problem, where=cwd, tail=err.tail, hint=HINT) from err
+
+
+@contextlib.contextmanager
+def _serving(folder: Path) -> Iterator[str]:
+    """Serve a folder with a simple index on loopback, and give the index's URL."""
+    handler = functools.partial(_Handler, directory=str(folder))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}/simple/"
+        finally:
+            server.shutdown()
+
+
+class _Handler(SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+        """Say nothing of each request."""

@@ -124,20 +124,11 @@ def write_archive(path: Path, entries: Sequence[Entry]) -> None:
         for entry in entries:
             name = entry.name.encode()
             year, month, day, hour, minute, second = entry.date
+            moment = (hour << 11 | minute << 5 | second // 2, (year - 1980) << 9 | month << 5 | day)
+            sizes = (entry.crc, len(entry.packed), entry.size, len(name), 0)
+            flags = 0 if entry.name.isascii() else UTF8
             # What the local header and the central directory have in common.
-            common = struct.pack(
-                "<HHHHHLLLHH",
-                20,
-                0 if entry.name.isascii() else UTF8,
-                entry.method,
-                hour << 11 | minute << 5 | second // 2,
-                (year - 1980) << 9 | month << 5 | day,
-                entry.crc,
-                len(entry.packed),
-                entry.size,
-                len(name),
-                0,
-            )
+            common = struct.pack("<HHHHHLLLHH", 20, flags, entry.method, *moment, *sizes)
             attributes = (stat.S_IFREG | entry.mode) << 16
             tail = struct.pack("<HHHLL", 0, 0, 0, attributes, at)
             # Made by "Unix, version 2.0", as zipfile and every wheel builder says.
