@@ -1,12 +1,9 @@
-"""The CI workflows and the matrix of their cells, made from the manifest.
-
-`ci/run-cell` has the commands of each kind of cell.
-"""
+"""The CI workflows and the matrix of their cells, made from the manifest."""
 
 from __future__ import annotations
 
 import shlex
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING
@@ -56,17 +53,15 @@ class WorkflowTemplate(Template):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cell:
-    """The work of one job.
+    """The work of one job."""
 
-    `kind` selects its commands in `ci/run-cell`, `forks` are their arguments; a `single` cell is
-    named after its one fork.
-    """
-
+    # Selects the commands in ci/run-cell, of which the forks are the arguments.
     kind: str
     minutes: int
     forks: tuple[str, ...]
     python: str = ""
     variant: str = ""
+    # Named after its one fork.
     single: bool = False
 
     @property
@@ -87,32 +82,26 @@ def cells(manifest: Manifest) -> list[Cell]:
     names = tuple(manifest.forks)
     tested = tuple(f.name for f in forks if CUDA not in f.programs)
     watched = tuple(f.name for f in forks if f.git)
-
-    def each(kind: str, minutes: int, *, variants: bool) -> list[Cell]:
-        return [
-            Cell(
-                kind=kind,
-                minutes=minutes,
-                forks=(fork.name,),
-                python=python,
-                variant=variant,
-                single=True,
-            )
-            for python in pythons
-            for fork in forks
-            for variant in (fork.variants if variants and fork.variants else ("",))
-        ]
-
+    single = [
+        Cell(kind="", minutes=LONGEST, forks=(f.name,), python=p, single=True)
+        for p in pythons
+        for f in forks
+    ]
+    compiled = [
+        replace(cell, variant=variant)
+        for cell in single
+        for variant in manifest.forks[cell.forks[0]].variants or ("",)
+    ]
     return [
         Cell(kind="plan", minutes=QUICK, forks=names),
-        *each("graft", SLOW, variants=False),
-        *each("release", LONGEST, variants=True),
+        *(replace(cell, kind="graft", minutes=SLOW) for cell in single),
+        *(replace(cell, kind="release") for cell in compiled),
         *(Cell(kind="test", minutes=SLOW, forks=tested, python=p) for p in pythons),
         *(Cell(kind="compose", minutes=QUICK, forks=names, python=p) for p in pythons),
         *(Cell(kind=k, minutes=SLOW, forks=names) for k in ("stage", "validate")),
         Cell(kind="promote", minutes=QUICK, forks=names),
         Cell(kind="watch", minutes=SLOW, forks=watched),
-        *each("rebuild", LONGEST, variants=True),
+        *(replace(cell, kind="rebuild") for cell in compiled),
     ]
 
 
@@ -120,19 +109,14 @@ def find_cell(manifest: Manifest, name: str) -> Cell:
     """Return the cell of a name; raises ManifestError when the matrix has none."""
     known = {cell.name: cell for cell in cells(manifest)}
     if name not in known:
-        raise ManifestError(
-            f"the matrix has no cell {name!r}{did_you_mean(name, known)}",
-            where=manifest.path,
-            expected=f"one of {', '.join(known)}",
-        )
+        problem = f"the matrix has no cell {name!r}{did_you_mean(name, known)}"
+        expected = f"one of {', '.join(known)}"
+        raise ManifestError(problem, where=manifest.path, expected=expected)
     return known[name]
 
 
 def matrix(manifest: Manifest, lock: Lock) -> dict[str, list[dict[str, object]]]:
-    """Return the cells that depend on a Python by their kind, as a workflow includes them.
-
-    `key` is for caches: it changes with what a graft of the fork is made from. It takes no plan.
-    """
+    """Return the cells that depend on a Python by their kind, as a workflow includes them."""
     rows: dict[str, list[dict[str, object]]] = {}
     for cell in cells(manifest):
         if not cell.python:
@@ -143,6 +127,7 @@ def matrix(manifest: Manifest, lock: Lock) -> dict[str, list[dict[str, object]]]
             fork = manifest.forks[cell.forks[0]]
             row["container"] = _image(fork.variants.get(cell.variant, fork))
             if cell.kind == "graft":
+                # For caches: it changes with what a graft is made from, and takes no plan.
                 row["key"] = digest(_inputs(fork, lock, cell.python))[:16]
         rows.setdefault(cell.kind, []).append(row)
     return rows
@@ -179,18 +164,14 @@ def render_workflows(manifest: Manifest) -> dict[Path, str]:
         _image(fork)
     programs = {name for fork in manifest.all_variants for name in fork.programs}
     packages = [PACKAGES["apt"].get(name, name) for name in programs - {CUDA, *IMAGES}]
-    # What a variant requires becomes a variable in the repository's settings.
     required = sorted({name for fork in manifest.all_variants for name in fork.required_env})
+    # What a variant requires becomes a variable in the repository's settings.
+    variables = [f"{name}: ${{{{ vars.{name} }}}}" for name in required]
     values = {
         **ACTIONS,
         "cells": "\n".join(f"#   {cell.name}" for cell in cells(manifest)),
         "packages": shlex.join(sorted(packages)),
-        "compiling": "\n          ".join(
-            [
-                "PATCHWHEEL_SANDBOX: required",
-                *(f"{name}: ${{{{ vars.{name} }}}}" for name in required),
-            ]
-        ),
+        "compiling": "\n          ".join(["PATCHWHEEL_SANDBOX: required", *variables]),
     }
     values["prepare"] = _substitute("prepare.txt", values).rstrip()
     return {

@@ -94,13 +94,11 @@ def check_release(path: Path, *, pages: bool = True) -> ReleaseCheck:
         problems += _beside(folder, wheels)
     # Wheels of several builds that were gathered for an index get sums and lock with the index.
     elif pages or any(path.rglob(SUMS)):
-        problems += _folder_problems(folder, wheels, pages=pages)
+        problems += [*_all_sums_problems(folder), *_sidecar_problems(folder, wheels, pages=pages)]
     return ReleaseCheck(wheels=tuple(wheels), problems=tuple(problems))
 
 
-def _folder_problems(
-    folder: Path, wheels: Sequence[LabelledWheel], *, pages: bool
-) -> Iterator[str]:
+def _all_sums_problems(folder: Path) -> Iterator[str]:
     listed: set[Path] = set()
     for file in sorted(folder.rglob(SUMS)):
         for name, problem in _sums_problems(file, listed):
@@ -109,7 +107,6 @@ def _folder_problems(
         for file in sorted(folder.rglob(pattern)):
             if file not in listed:
                 yield f"{file.relative_to(folder)}: is in no {SUMS}"
-    yield from _sidecar_problems(folder, wheels, pages=pages)
 
 
 def _sidecar_problems(
@@ -192,12 +189,10 @@ def _label_problems(wheel: LabelledWheel) -> Iterator[str]:
         ("key.base", key.get("base"), record.base.sha256 if record.base else "none"),
         ("key.wheel", key.get("wheel"), digest([spelled, label["upstream"], label["label"]])),
     ]
-    if record.compiled:
-        tools = {name: tool.identity for name, tool in record.compiled.toolchain.items()}
-        rows += [
-            ("key.env", key.get("env"), _env_key(record.compiled)),
-            ("key.toolchain", key.get("toolchain"), digest(tools)),
-        ]
+    if compiled := record.compiled:
+        tools = {name: tool.identity for name, tool in compiled.toolchain.items()}
+        rows.append(("key.env", key.get("env"), _env_key(compiled)))
+        rows.append(("key.toolchain", key.get("toolchain"), digest(tools)))
     for name, actual, expected in rows:
         if actual != expected:
             yield f"its record's {name} is {actual}, the rest of the wheel gives {expected}"
@@ -266,9 +261,8 @@ def _file_differences(name: str, actual: bytes, expected: bytes) -> Iterator[str
     problem = "is not written as it follows from the wheels"
     try:
         if load := LOADERS.get(Path(name).suffix):
-            problem = next(
-                _differences(load(actual.decode()), load(expected.decode()), ""), problem
-            )
+            found = _differences(load(actual.decode()), load(expected.decode()), "")
+            problem = next(found, problem)
     except ValueError as err:
         problem = f"cannot be read: {err}"
     yield f"{name}: {problem}"

@@ -139,8 +139,9 @@ def _dependencies(record: WheelRecord, compiled: CompileRecord) -> list[dict[str
     for required in compiled.published_requirements:
         uri = purl(required.name, required.version)
         resources += [_resource(required.name, uri, sha256=sha256) for sha256 in required.hashes]
-    against = compiled.compiled_against.items()
-    return [*resources, *(_resource(name, patchwheelInterface=digest) for name, digest in against)]
+    for name, interface in compiled.compiled_against.items():
+        resources.append(_resource(name, patchwheelInterface=interface))
+    return resources
 
 
 def _resource(name: str, uri: str | None = None, **digests: str) -> dict[str, object]:
@@ -179,10 +180,7 @@ def _pages(
 ) -> dict[str, bytes]:
     page = PAGE.format(api=API, title=title, links="\n".join(links))
     data = {"meta": {"api-version": API}, **answer}
-    return {
-        f"{place}/index.html": page.encode(),
-        f"{place}/index.json": _json(data),
-    }
+    return {f"{place}/index.html": page.encode(), f"{place}/index.json": _json(data)}
 
 
 def _json(data: object) -> bytes:
@@ -221,12 +219,9 @@ def _pylock(folder: Path, wheels: Sequence[LabelledWheel]) -> bytes:
 
     packages = []
     for wheel in _unique(wheels):
-        file = {
-            "name": wheel.path.name,
-            "path": _place(wheel, folder),
-            "size": wheel.path.stat().st_size,
-            "hashes": {"sha256": wheel.sha256},
-        }
+        place, size = _place(wheel, folder), wheel.path.stat().st_size
+        hashes = {"sha256": wheel.sha256}
+        file = {"name": wheel.path.name, "path": place, "size": size, "hashes": hashes}
         # A lock may hold the wheels of one project for several Pythons.
         python = re.match(r"cp(\d)(\d+)-cp", wheel.wheel.name.tags)
         marker = {"marker": f"python_version == '{python[1]}.{python[2]}'"} if python else {}

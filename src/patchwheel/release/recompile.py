@@ -47,15 +47,13 @@ CONDITIONS = ("folder", "home", "store", "time zone", "locale", "hash seed", "um
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EquivalenceCheck:
-    """How many files of a graft are the compile's, and which are not.
-
-    `taken` counts built files of upstream's wheel that no change reaches; `unnecessary` files were
-    remade although they came out as they were, because following changes over-approximates.
-    """
+    """How many files of a graft are the compile's, and which are not."""
 
     fork: str
     equal: int
+    # Built files of upstream's wheel that no change reaches.
     taken: int
+    # Remade, and as they were before: following changes over-approximates.
     unnecessary: tuple[str, ...]
     differences: tuple[str, ...]
 
@@ -100,17 +98,16 @@ def check_equivalence(project: Project, fork: Fork, *, dev: bool = False) -> Equ
         return _content(make_wheel(planner.plan(), project.store).path)
 
     new, base = compiled(tree), graft.plan.base
-    changed: frozenset[str] | None = None
+    changed = set(new.built)
     # Upstream had another toolchain, so only a compile of the pin shows what the series changes.
     if base and base.kind == "upstream":
         unpatched = replace(tree.series, patches=())
         pin = compiled(replace(tree, tree=tree.source.tree, series=unpatched, dev=False)).built
-        paths = pin.keys() | new.built.keys()
-        changed = frozenset(p for p in paths if pin.get(p) != new.built.get(p))
+        changed = {path for path in new.built if pin.get(path) != new.built[path]}
     return _compare(graft, new, changed)
 
 
-def _compare(graft: BuiltWheel, new: Content, changed: frozenset[str] | None) -> EquivalenceCheck:
+def _compare(graft: BuiltWheel, new: Content, changed: set[str]) -> EquivalenceCheck:
     """Compare with a compile's content; `changed` has the built files that the series changes."""
     old, base, upstream = _content(graft.path), graft.plan.base, graft.plan.fork.upstream_wheel
     if base and base.kind == "built":
@@ -130,16 +127,16 @@ def _compare(graft: BuiltWheel, new: Content, changed: frozenset[str] | None) ->
     )
 
 
-def _verdict(path: str, old: Content, new: Content, changed: frozenset[str] | None) -> Verdict:
+def _verdict(path: str, old: Content, new: Content, changed: set[str]) -> Verdict:
     if path not in old.outputs or path not in new.outputs:
         return "different"
     if path not in new.built:
         return "equal" if old.outputs[path] == new.outputs[path] else "different"
-    if path not in old.built and changed is not None:
+    if path not in old.built:
         return "different" if path in changed else "taken"
-    if old.built.get(path) != new.built[path]:
+    if old.built[path] != new.built[path]:
         return "different"
-    return "unnecessary" if changed is not None and path not in changed else "equal"
+    return "equal" if path in changed else "unnecessary"
 
 
 def _content(path: Path) -> Content:
@@ -177,9 +174,7 @@ class RebuildResult:
                 f"{self.fork}: the same build made another wheel",
                 where=self.kept,
                 tail=first(self.differences),
-                hint=f"see {report}, which diffoscope wrote"
-                if report.exists()
-                else "compare the two wheels; diffoscope, where installed, shows how they differ",
+                hint=f"compare the two wheels; where diffoscope is installed, see {report}",
             )
 
 
@@ -261,12 +256,12 @@ def _clock(folder: Path, store: Store) -> Path:
 def _differences(one: Path, two: Path) -> list[str]:
     """Name each file that only one wheel has, or that differs in content, mode or date."""
     old, new = read_wheel(one).entries, read_wheel(two).entries
-    fields = {"content": "sha256", "mode": "mode", "date": "date"}
     rows = [f"{name}: only in one" for name in sorted(old.keys() ^ new.keys())]
     for name in sorted(old.keys() & new.keys()):
-        pairs = [(what, getattr(old[name], f), getattr(new[name], f)) for what, f in fields.items()]
-        if differing := [what for what, before, after in pairs if before != after]:
-            rows.append(f"{name}: another {' and '.join(differing)}")
+        a, b = old[name], new[name]
+        same = {"content": a.sha256 == b.sha256, "mode": a.mode == b.mode, "date": a.date == b.date}
+        if not all(same.values()):
+            rows.append(f"{name}: another {' and '.join(w for w in same if not same[w])}")
     return rows or ["the archive: another order or compression of the same files"]
 
 

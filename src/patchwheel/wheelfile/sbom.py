@@ -32,10 +32,7 @@ def make_sbom(record: WheelRecord, distribution: str) -> bytes:
     assert record.compiled  # noqa: S101  (only compiled wheels have an SBOM of ours)
     key = digest(dict(record.key))
     moment = time.gmtime(int(record.compiled.source_date_epoch))
-    made_with = [
-        *_made_with(record.compiled),
-        _component("file", FILENAME, record.sha256),
-    ]
+    made_with = [*_made_with(record.compiled), _component("file", FILENAME, record.sha256)]
     reference = purl(distribution, record.version)
     subject = {
         "type": "library",
@@ -116,9 +113,8 @@ def _made_with(compiled: CompileRecord) -> list[dict[str, object]]:
         components.append(_component("library", fork, properties=properties))
     for name, tool in sorted(compiled.toolchain.items()):
         properties = [{"name": "patchwheel:identity", "value": tool.identity}]
-        components.append(
-            _component("application", name, version=tool.version, properties=properties)
-        )
+        more = {"version": tool.version, "properties": properties}
+        components.append(_component("application", name, **more))
     return components
 
 
