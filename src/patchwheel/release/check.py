@@ -1,7 +1,4 @@
-"""Release wheels and the files beside them, checked offline against each other.
-
-All that must follow from a wheel's record is made again and compared; each contradiction is named.
-"""
+"""Checks release wheels and the files beside them: what follows from a record is made again."""
 
 from __future__ import annotations
 
@@ -132,7 +129,7 @@ def _sidecar_problems(
 
 
 def _beside(folder: Path, wheels: Sequence[LabelledWheel]) -> Iterator[str]:
-    """Check a single wheel's statement and sums, where its folder has them."""
+    # A wheel may have been fetched without them.
     for wheel in wheels:
         name = f"{wheel.path.name}{STATEMENT}"
         if wheel.is_release and (folder / name).is_file():
@@ -217,15 +214,15 @@ def _sbom_problems(wheel: LabelledWheel) -> Iterator[str]:
             try:
                 subject = json.loads(entry.content()).get("metadata", {}).get("component", {})
                 project = metadata.normalize_name(subject.get("name", ""))
+                if project == wheel.project and subject.get("version") != wheel.version:
+                    yield f"{name} is about version {subject.get('version')}"
+            # It may be any JSON.
             except (ValueError, TypeError, AttributeError) as err:
                 yield f"{name} cannot be read: {err!r}"
-                continue
-            if project == wheel.project and subject.get("version") != wheel.version:
-                yield f"{name} is about version {subject.get('version')}"
 
 
 def _platform_problems(wheel: LabelledWheel) -> Iterator[str]:
-    """Compare what the libraries need with what auditwheel's policy promises for the tag."""
+    # What libraries need is compared with what auditwheel's policy promises for the tag.
     _, abi, platforms = wheel.wheel.name.tags.split("-")
     contents = {name: entry.content() for name, entry in wheel.wheel.entries.items()}
     libraries = {n: read_library(c) for n, c in contents.items() if c.startswith(MAGIC)}
@@ -255,7 +252,7 @@ def _policies(machine: str) -> Policies:
 
 
 def _file_differences(name: str, actual: bytes, expected: bytes) -> Iterator[str]:
-    """Yield one sentence if the file is not as expected; for JSON and TOML it names the field."""
+    # For JSON and TOML the first field that differs is named.
     if actual == expected:
         return
     problem = "is not written as it follows from the wheels"

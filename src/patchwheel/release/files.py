@@ -232,7 +232,7 @@ def _pylock(folder: Path, wheels: Sequence[LabelledWheel]) -> bytes:
 
 
 def _unique(wheels: Sequence[LabelledWheel]) -> list[LabelledWheel]:
-    """Return the wheels sorted by file name; of several with one name the first."""
+    # Equal files in several folders are one in the index.
     by_name = {wheel.path.name: wheel for wheel in reversed(wheels)}
     return [by_name[name] for name in sorted(by_name)]
 

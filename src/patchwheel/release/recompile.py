@@ -1,7 +1,4 @@
-"""Compiles a fork again and compares: a graft with a compile, a release wheel with its repetition.
-
-Libraries are compared by their hash before relocation.
-"""
+"""Compares a graft with a compile of its tree, and a release wheel with its repetition."""
 
 from __future__ import annotations
 
@@ -134,6 +131,7 @@ def _verdict(path: str, old: Content, new: Content, changed: set[str]) -> Verdic
         return "equal" if old.outputs[path] == new.outputs[path] else "different"
     if path not in old.built:
         return "different" if path in changed else "taken"
+    # As they were before relocation, which names bundled libraries by their hash.
     if old.built[path] != new.built[path]:
         return "different"
     return "equal" if path in changed else "unnecessary"
@@ -245,7 +243,7 @@ def _other_conditions(folder: Path, store: Store, needs: Sequence[BuiltWheel]) -
 
 
 def _clock(folder: Path, store: Store) -> Path:
-    """Compile the library that shifts the clock of the programs that load it."""
+    # Programs that load this library read another clock.
     library = folder / "clock.so"
     gcc = toolchain.identify(["gcc"], store=store)["gcc"]
     argv: list[str | Path] = [*gcc.words, "-O1", "-shared", "-fPIC", "-o", library, CLOCK_SOURCE]
@@ -266,8 +264,8 @@ def _differences(one: Path, two: Path) -> list[str]:
 
 
 def _diffoscope(one: Path, two: Path) -> None:
-    """Let diffoscope, where it is installed, write beside the second wheel how the two differ."""
     report = two.with_suffix(DIFFOSCOPE)
+    # One of an earlier run would be of other wheels.
     report.unlink(missing_ok=True)
     if program := shutil.which("diffoscope"):
         argv: list[str | Path] = [program, "--text", report, one, two]

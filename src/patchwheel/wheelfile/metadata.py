@@ -35,7 +35,7 @@ class WheelName:
 
     @property
     def stem(self) -> str:
-        """What the names of the dist-info and data folders begin with."""
+        # What the names of the dist-info and data folders begin with.
         return f"{self.name}-{self.version}"
 
     @property
@@ -103,10 +103,8 @@ def set_tags(wheel: bytes, tags: Sequence[str]) -> bytes:
 
 
 def set_dependencies(metadata: bytes, old: Mapping[str, Any], new: Mapping[str, Any]) -> bytes:
-    """Follow a change of [project]'s dependency fields.
-
-    Raises InputError when METADATA does not have those of `old`: then something else made it.
-    """
+    """Follow a change of [project]'s dependency fields; raises InputError if `old` is not there."""
+    # Something else than [project] gave METADATA its requirements then.
     present = {_comparable(n, v) for n in BECOME for v in field(metadata, n)}
     if present != {_comparable(*row) for row in _rows(old)}:
         raise InputError("the base's METADATA has other requirements than its source")

@@ -1,6 +1,6 @@
 """`patchwheel.json`: what a wheel was made from, as one typed record.
 
-It is in the dist-info folder of every wheel that patchwheel makes, and holds nothing of the machine.
+It is in the dist-info folder of each wheel that patchwheel makes. It holds nothing of the machine.
 """
 
 # No `from __future__ import annotations`: cattrs reads the types of the fields at run time.

@@ -9,7 +9,7 @@ import json
 import re
 import time
 import uuid
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from patchwheel.kit.digest import digest
@@ -17,8 +17,6 @@ from patchwheel.wheelfile.metadata import normalize_name
 from patchwheel.wheelfile.record import FILENAME
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from patchwheel.wheelfile.metadata import WheelName
     from patchwheel.wheelfile.record import CompileRecord, PatchRecord, PinRecord, WheelRecord
 
@@ -75,32 +73,29 @@ def set_subject(sbom: bytes, old: WheelName, new: WheelName) -> bytes:
         return sbom
     if not is_wheel or subject.get("version") != old.version:
         return sbom
-    ref = subject.get("bom-ref")
+    reference = subject.get("bom-ref")
 
     def renamed(text: str) -> str:
         text = text.replace(old.filename, quote(new.filename))
         return text.replace(f"@{old.version}", f"@{quote(new.version)}")
 
-    return json.dumps(_edit(data, ref, renamed, new.version)).encode()
+    def described(node: dict[str, Any]) -> dict[str, Any]:
+        if node.get("bom-ref") == reference and "name" in node:
+            node["version"] = new.version
+            if "purl" in node:
+                node["purl"] = renamed(node["purl"])
+        return node
+
+    text = json.dumps(json.loads(sbom, object_hook=described))
+    # Whatever refers to the subject has its reference as a whole string.
+    if isinstance(reference, str):
+        text = text.replace(json.dumps(reference), json.dumps(renamed(reference)))
+    return text.encode()
 
 
 def purl(name: str, version: str) -> str:
     """Return the package URL of a distribution on PyPI."""
     return f"pkg:pypi/{name}@{quote(version)}"
-
-
-def _edit(node: object, ref: object, renamed: Callable[[str], str], version: str) -> object:
-    """Rename the reference everywhere, and version and purl where the subject is described."""
-    if isinstance(node, list):
-        return [_edit(item, ref, renamed, version) for item in node]
-    if isinstance(node, dict):
-        fresh = {k: _edit(v, ref, renamed, version) for k, v in node.items()}
-        if node.get("bom-ref") == ref and "name" in node:
-            fresh["version"] = version
-            if "purl" in node:
-                fresh["purl"] = renamed(node["purl"])
-        return fresh
-    return renamed(ref) if isinstance(ref, str) and node == ref else node
 
 
 def _made_with(compiled: CompileRecord) -> list[dict[str, object]]:
