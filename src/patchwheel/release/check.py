@@ -16,17 +16,7 @@ from patchwheel.build import cuda
 from patchwheel.build.requirements import env_key
 from patchwheel.kit.digest import digest, file_sha256
 from patchwheel.kit.errors import CheckError, InputError
-from patchwheel.release.files import (
-    LABELLED,
-    PYLOCK,
-    SIMPLE,
-    SUMS,
-    LabelledWheel,
-    parse_sums,
-    read_labelled,
-    sidecars,
-    simple_index,
-)
+from patchwheel.release import files
 from patchwheel.wheel.fit import Policies, load_policies
 from patchwheel.wheel.make import names_itself
 from patchwheel.wheelfile import metadata, sbom
@@ -37,6 +27,7 @@ from patchwheel.wheelfile.record import STATEMENT
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from patchwheel.release.files import LabelledWheel
     from patchwheel.wheelfile.record import CompileRecord
 
 MANYLINUX = re.compile(r"manylinux(?:_\d+_\d+|\d+)_(\w+)")
@@ -80,7 +71,7 @@ def check_release(path: Path, *, pages: bool = True) -> ReleaseCheck:
     for file in paths:
         name = file.relative_to(folder).as_posix()
         try:
-            wheel = read_labelled(file)
+            wheel = files.read_labelled(file)
             check_record(wheel.wheel)
             problems += [f"{name}: {problem}" for problem in _wheel_problems(wheel)]
             wheels.append(wheel)
@@ -90,20 +81,20 @@ def check_release(path: Path, *, pages: bool = True) -> ReleaseCheck:
     if not path.is_dir():
         problems += _beside(folder, wheels)
     # Wheels of several builds that were gathered for an index get sums and lock with the index.
-    elif pages or any(path.rglob(SUMS)):
+    elif pages or any(path.rglob(files.SUMS)):
         problems += [*_all_sums_problems(folder), *_sidecar_problems(folder, wheels, pages=pages)]
     return ReleaseCheck(wheels=tuple(wheels), problems=tuple(problems))
 
 
 def _all_sums_problems(folder: Path) -> Iterator[str]:
     listed: set[Path] = set()
-    for file in sorted(folder.rglob(SUMS)):
+    for file in sorted(folder.rglob(files.SUMS)):
         for name, problem in _sums_problems(file, listed):
             yield f"{(file.parent / name).relative_to(folder)}: {problem}"
-    for pattern in ("*.whl", f"*{STATEMENT}", PYLOCK):
+    for pattern in ("*.whl", f"*{STATEMENT}", files.PYLOCK):
         for file in sorted(folder.rglob(pattern)):
             if file not in listed:
-                yield f"{file.relative_to(folder)}: is in no {SUMS}"
+                yield f"{file.relative_to(folder)}: is in no {files.SUMS}"
 
 
 def _sidecar_problems(
@@ -111,15 +102,15 @@ def _sidecar_problems(
 ) -> Iterator[str]:
     """Compare statements, locks and pages of the index with what follows from the wheels."""
     released = [wheel for wheel in wheels if wheel.is_release]
-    places = sorted(path.parent for path in folder.rglob(PYLOCK))
+    places = sorted(path.parent for path in folder.rglob(files.PYLOCK))
     for wheel in released:
         if not any(wheel.path.is_relative_to(place) for place in places):
-            yield f"{wheel.path.relative_to(folder)}: is in no {PYLOCK}"
+            yield f"{wheel.path.relative_to(folder)}: is in no {files.PYLOCK}"
     for place in places:
         inside = [w for w in released if w.path.is_relative_to(place)]
-        expected = sidecars(place, inside)
-        if pages and (place / SIMPLE).is_dir():
-            expected |= simple_index(place, inside)
+        expected = files.sidecars(place, inside)
+        if pages and (place / files.SIMPLE).is_dir():
+            expected |= files.simple_index(place, inside)
         for name, content in expected.items():
             file, shown = place / name, str((place / name).relative_to(folder))
             if file.is_file():
@@ -133,10 +124,10 @@ def _beside(folder: Path, wheels: Sequence[LabelledWheel]) -> Iterator[str]:
     for wheel in wheels:
         name = f"{wheel.path.name}{STATEMENT}"
         if wheel.is_release and (folder / name).is_file():
-            expected = sidecars(folder, [wheel])[name]
+            expected = files.sidecars(folder, [wheel])[name]
             yield from _file_differences(name, (folder / name).read_bytes(), expected)
-        if (folder / SUMS).is_file():
-            for listed, problem in _sums_problems(folder / SUMS, set()):
+        if (folder / files.SUMS).is_file():
+            for listed, problem in _sums_problems(folder / files.SUMS, set()):
                 if listed in {wheel.path.name, name}:
                     yield f"{listed}: {problem}"
 
@@ -144,17 +135,17 @@ def _beside(folder: Path, wheels: Sequence[LabelledWheel]) -> Iterator[str]:
 def _sums_problems(file: Path, listed: set[Path]) -> Iterator[tuple[str, str]]:
     """Yield the names whose sum is wrong, and add every file that has a sum to `listed`."""
     try:
-        rows = parse_sums(file.read_text("utf-8"))
+        rows = files.parse_sums(file.read_text("utf-8"))
     except ValueError as err:
-        yield SUMS, f"cannot be read: {err}"
+        yield files.SUMS, f"cannot be read: {err}"
         return
     for name, sha256 in rows.items():
         path = file.parent / name
         listed.add(path)
         if not path.is_file():
-            yield name, f"is in {SUMS}, and missing"
+            yield name, f"is in {files.SUMS}, and missing"
         elif file_sha256(path) != sha256:
-            yield name, f"has another sha256 than {SUMS} says"
+            yield name, f"has another sha256 than {files.SUMS} says"
 
 
 def _wheel_problems(wheel: LabelledWheel) -> Iterator[str]:
@@ -171,7 +162,7 @@ def _wheel_problems(wheel: LabelledWheel) -> Iterator[str]:
 
 def _label_problems(wheel: LabelledWheel) -> Iterator[str]:
     """Compare version and label with the record's key, and the key with what it was made of."""
-    label = LABELLED.fullmatch(wheel.version)
+    label = files.LABELLED.fullmatch(wheel.version)
     if label is None:
         yield f"its version {wheel.version} carries no label"
         return

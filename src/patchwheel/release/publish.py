@@ -22,15 +22,8 @@ from patchwheel.kit.digest import file_sha256
 from patchwheel.kit.errors import CheckError, InputError
 from patchwheel.kit.files import write_atomically
 from patchwheel.kit.interpreter import find_interpreter, uv_bin
+from patchwheel.release import files
 from patchwheel.release.check import ReleaseCheck, check_release
-from patchwheel.release.files import (
-    SIMPLE,
-    SUMS,
-    is_release_wheel,
-    read_labelled,
-    sidecars,
-    simple_index,
-)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -53,8 +46,8 @@ for name in sys.argv[1:]:
 
 def complete_release(folder: Path) -> None:
     """Write what belongs beside the release wheels of a folder; grafts in it are left out."""
-    paths = sorted(path for path in folder.rglob("*.whl") if is_release_wheel(path))
-    wheels = [read_labelled(path) for path in paths]
+    paths = sorted(path for path in folder.rglob("*.whl") if files.is_release_wheel(path))
+    wheels = [files.read_labelled(path) for path in paths]
     _write_sidecars(folder, [wheel for wheel in wheels if wheel.is_release])
 
 
@@ -79,29 +72,29 @@ def make_index(folder: Path) -> list[str]:
             )
     ReleaseCheck(wheels=(), problems=tuple(problems)).check(folder)
     _write_sidecars(folder, checked.wheels)
-    for name, content in simple_index(folder, checked.wheels).items():
+    for name, content in files.simple_index(folder, checked.wheels).items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         write_atomically(folder / name, content)
     return sorted({wheel.project for wheel in checked.wheels})
 
 
 def _write_sidecars(folder: Path, wheels: Sequence[LabelledWheel]) -> None:
-    files = sidecars(folder, wheels)
-    for name, content in files.items():
+    contents = files.sidecars(folder, wheels)
+    for name, content in contents.items():
         write_atomically(folder / name, content)
-    listed = [*files, *(w.path.relative_to(folder).as_posix() for w in wheels)]
+    listed = [*contents, *(w.path.relative_to(folder).as_posix() for w in wheels)]
     sums = [f"{file_sha256(folder / name)}  {name}\n" for name in sorted(listed)]
-    write_atomically(folder / SUMS, "".join(sums).encode())
+    write_atomically(folder / files.SUMS, "".join(sums).encode())
 
 
 def _indexed(folder: Path) -> Iterator[tuple[str, str]]:
     """Yield name and sha256 of the files in the index that is in the folder."""
-    for page in sorted((folder / SIMPLE).glob("*/index.json")):
+    for page in sorted((folder / files.SIMPLE).glob("*/index.json")):
         try:
             rows = json.loads(page.read_text("utf-8"))["files"]
             yield from ((row["filename"], row["hashes"]["sha256"]) for row in rows)
         except (ValueError, KeyError, TypeError) as err:
-            hint = f"remove {SIMPLE}; it is made again"
+            hint = f"remove {files.SIMPLE}; it is made again"
             raise InputError(f"is no page of an index: {err!r}", where=page, hint=hint) from err
 
 
