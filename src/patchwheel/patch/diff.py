@@ -5,6 +5,7 @@ Not by a library: unidiff and whatthepatch read text, without modes, binary data
 
 from __future__ import annotations
 
+import io
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Never
@@ -16,25 +17,20 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 HUNK = re.compile(rb"@@ -(\d+)(?:,(\d+))? \+(\d+)(?:,(\d+))? @@(?: .*)?\n")
-INDEX = re.compile(rb"index ([0-9a-f]{7,64})\.\.([0-9a-f]{7,64})(?: (\d{6}))?\n")
-EXTENDED = re.compile(
-    rb"(old mode|new mode|deleted file mode|new file mode|copy from|copy to|rename from|rename to"
-    rb"|similarity index|dissimilarity index) (.+)\n"
+HEADER = re.compile(
+    rb"(?:(old mode|new mode|deleted file mode|new file mode|copy from|copy to|rename from|rename to"
+    rb"|similarity index|dissimilarity index) (.+)"
+    rb"|index ([0-9a-f]{7,64})\.\.([0-9a-f]{7,64})(?: (\d{6}))?)\n"
 )
 # What looks like a diff after the last hunk, as when a hunk has more lines than it says.
 STRAY = re.compile(rb"[ +\\-]|@@ |diff |Index: ")
 MBOX = re.compile(rb"From [0-9a-f]{7,64} ")
-ESCAPE = re.compile(rb'\\([0-7]{3}|[abtnvfr"\\])')
-ESCAPED = dict(zip(b'abtnvfr"\\', b'\a\b\t\n\v\f\r"\\', strict=True))
-EXPORT_HINT = (
-    "commit the change in `patchwheel dev {fork}` and let `patchwheel export {fork}` write the file"
-)
-SPLIT_HINT = (
-    "let `git am` make a commit of each in `patchwheel dev {fork}`, then `patchwheel export {fork}`"
-)
+# git's escapes; Python reads each of them alike.
+ESCAPE = re.compile(rb'\\([0-3][0-7]{2}|[abtnvfr"\\])')
+EXPORT_HINT = "commit the change in `patchwheel dev {fork}`, then `patchwheel export {fork}`"
+SPLIT_HINT = "run `git am` on each in `patchwheel dev {fork}`, then `patchwheel export {fork}`"
 CRLF_HINT = (
-    "write it with LF line ends; `patches/**/*.patch -text` in .gitattributes "
-    "keeps git from changing them"
+    "write it with LF; `patches/**/*.patch -text` in .gitattributes keeps git from changing it"
 )
 
 
@@ -79,6 +75,10 @@ class FileDiff:
         return self.new or self.old or ""
 
     @property
+    def mode(self) -> str | None:
+        return self.new_mode or self.old_mode
+
+    @property
     def paths(self) -> set[str]:
         return {path for path in (self.old, self.new) if path is not None}
 
@@ -97,22 +97,13 @@ class Cursor:
         self.at = 0
 
     def fail(
-        self,
-        message: str,
-        *,
-        line: int | None = None,
-        expected: str | None = None,
-        hint: str = EXPORT_HINT,
+        self, message: str, *, line: int | None = None, expected: str = "", hint: str = EXPORT_HINT
     ) -> Never:
         """Raise PatchError for a line, by default the next one; a hint may hold `{fork}`."""
         if line is None:
             line = max(min(self.at + 1, len(self.lines)), 1)
-        raise PatchError(
-            message,
-            where=f"{self.path}:{line}",
-            expected=expected,
-            hint=hint.replace("{fork}", self.path.parent.name),
-        )
+        hint = hint.replace("{fork}", self.path.parent.name)
+        raise PatchError(message, where=f"{self.path}:{line}", expected=expected, hint=hint)
 
     def raw(self) -> bytes:
         """Return the next line of a hunk, empty at the end."""
@@ -128,8 +119,7 @@ class Cursor:
 
 def split_lines(data: bytes) -> list[bytes]:
     """Split at LF only, since a lone CR is content; each line keeps its end."""
-    parts = data.split(b"\n")
-    return [part + b"\n" for part in parts[:-1]] + ([parts[-1]] if parts[-1] else [])
+    return io.BytesIO(data).readlines()
 
 
 def read_diffs(cursor: Cursor) -> Iterator[FileDiff]:
@@ -140,20 +130,25 @@ def read_diffs(cursor: Cursor) -> Iterator[FileDiff]:
         if MBOX.match(line):
             cursor.fail("a second mail starts here", expected="one patch per file", hint=SPLIT_HINT)
         if line != b"-- \n" and STRAY.match(line):
-            cursor.fail(
-                "this line belongs to no hunk", expected="as many lines as the `@@` line above says"
-            )
+            cursor.fail("this line belongs to no hunk", expected="as many as the `@@` line says")
         cursor.at += 1
 
 
 def _file(cursor: Cursor) -> FileDiff:
     start, head = cursor.at + 1, cursor.peek()[len(b"diff --git ") :].rstrip(b"\n")
     cursor.at += 1
-    headers, index = _extended(cursor)
-    old, new = _names(cursor, head, headers)
+    headers, index = {}, None
+    while match := HEADER.fullmatch(cursor.peek()):
+        if match[1]:
+            headers[match[1]] = match[2]
+        else:
+            index = match
+        cursor.at += 1
+    old, new = _names(cursor, start, head, headers)
     old_mode = headers.get(b"old mode") or headers.get(b"deleted file mode")
     new_mode = headers.get(b"new mode") or headers.get(b"new file mode")
-    binary = _binary(cursor, index)
+    ids = (index[3].decode(), index[4].decode()) if index else None
+    binary = _binary(cursor, ids)
     before = None if b"new file mode" in headers else old
     after = None if b"deleted file mode" in headers else new
     hunks = () if binary else tuple(_hunks(cursor, before, after))
@@ -163,60 +158,41 @@ def _file(cursor: Cursor) -> FileDiff:
         line=start,
         old=before,
         new=after,
-        old_mode=(old_mode or (index[3] if index else None) or b"").decode() or None,
+        old_mode=(old_mode or (index and index[5]) or b"").decode() or None,
         new_mode=(new_mode or b"").decode() or None,
-        ids=(index[1].decode(), index[2].decode()) if index else None,
+        ids=ids,
         copy=b"copy from" in headers,
         binary=binary,
         hunks=hunks,
     )
 
 
-def _extended(cursor: Cursor) -> tuple[dict[bytes, bytes], re.Match[bytes] | None]:
-    headers, index = {}, None
-    while True:
-        line = cursor.peek()
-        if header := EXTENDED.fullmatch(line):
-            headers[header[1]] = header[2]
-        elif match := INDEX.fullmatch(line):
-            index = match
-        else:
-            return headers, index
-        cursor.at += 1
-
-
-def _names(cursor: Cursor, head: bytes, headers: dict[bytes, bytes]) -> tuple[str, str]:
+def _names(cursor: Cursor, start: int, head: bytes, headers: dict[bytes, bytes]) -> tuple[str, str]:
     """Return both paths, from the rename lines or the `diff --git` line."""
     for kind in (b"rename", b"copy"):
         if kind + b" from" in headers and kind + b" to" in headers:
-            old, new = headers[kind + b" from"], headers[kind + b" to"]
-            return _text(_unquoted(old)), _text(_unquoted(new))
+            return _path(headers[kind + b" from"]), _path(headers[kind + b" to"])
     quoted = re.fullmatch(rb'("(?:[^"\\]|\\.)*"|\S+) ("(?:[^"\\]|\\.)*"|\S+)', head)
     if quoted and b'"' in head:
-        old, new = _unquoted(quoted[1]), _unquoted(quoted[2])
+        old, new = _path(quoted[1]), _path(quoted[2])
     else:
         # A path may hold spaces: both halves are equally long.
         half = len(head) // 2
-        old, new = head[:half], head[half + 1 :]
-    if old[:2] != b"a/" or new[:2] != b"b/" or old[2:] != new[2:]:
-        cursor.fail(
-            "cannot read the paths of this diff",
-            line=cursor.lines.index(b"diff --git " + head + b"\n") + 1,
-            expected="diff --git a/PATH b/PATH",
-        )
-    return _text(old[2:]), _text(new[2:])
+        old, new = _path(head[:half]), _path(head[half + 1 :])
+    if old[:2] != "a/" or new[:2] != "b/" or old[2:] != new[2:]:
+        problem = "cannot read the paths of this diff"
+        cursor.fail(problem, line=start, expected="diff --git a/PATH b/PATH")
+    return old[2:], new[2:]
 
 
-def _binary(cursor: Cursor, index: re.Match[bytes] | None) -> bool:
+def _binary(cursor: Cursor, ids: tuple[str, str] | None) -> bool:
     line = cursor.peek()
     if line.startswith(b"Binary files "):
-        cursor.fail(
-            "the binary change carries no data",
-            expected="a patch made with `git format-patch --binary --full-index`",
-        )
+        expected = "a patch made with `git format-patch --binary --full-index`"
+        cursor.fail("the binary change carries no data", expected=expected)
     if line != b"GIT binary patch\n":
         return False
-    if index is None or len(index[1]) < 40 or len(index[2]) < 40:  # noqa: PLR2004
+    if ids is None or min(map(len, ids)) < 40:  # noqa: PLR2004
         cursor.fail("a binary change needs an index line with full ids")
     cursor.at += 1
     # The new content and, so that the patch can be reversed, the old one.
@@ -232,16 +208,14 @@ def _binary(cursor: Cursor, index: re.Match[bytes] | None) -> bool:
 def _hunks(cursor: Cursor, old: str | None, new: str | None) -> Iterator[Hunk]:
     if not cursor.peek().startswith(b"--- "):
         return
-    for marker, prefix, path in ((b"--- ", b"a/", old), (b"+++ ", b"b/", new)):
+    for marker, prefix, path in (("--- ", "a/", old), ("+++ ", "b/", new)):
         line = cursor.peek()
-        expected = prefix + _raw(path) if path is not None else b"/dev/null"
+        expected = "/dev/null" if path is None else prefix + path
         # git ends a path that holds a space with a tab.
-        name = _unquoted(line[4:].rstrip(b"\n").removesuffix(b"\t"))
-        if not line.startswith(marker) or name != expected:
-            cursor.fail(
-                f"the {marker.decode()}line names another path than the `diff --git` line",
-                expected=marker.decode() + _text(expected),
-            )
+        name = _path(line[4:].rstrip(b"\n").removesuffix(b"\t"))
+        if not line.startswith(marker.encode()) or name != expected:
+            problem = f"the {marker}line names another path than the `diff --git` line"
+            cursor.fail(problem, expected=marker + expected)
         cursor.at += 1
     if not cursor.peek().startswith(b"@@ "):
         cursor.fail("truncated: no hunk follows", expected="@@ -LINE,COUNT +LINE,COUNT @@")
@@ -277,20 +251,12 @@ def _hunk(cursor: Cursor) -> Hunk:
     return Hunk(line=start, old_start=int(head[1]), new_start=int(head[3]), rows=tuple(rows))
 
 
-def _unquoted(name: bytes) -> bytes:
-    if not (name.startswith(b'"') and name.endswith(b'"') and len(name) > 1):
-        return name
-
-    def unescaped(escape: re.Match[bytes]) -> bytes:
-        code = escape[1]
-        return bytes([int(code, 8) & 255 if len(code) > 1 else ESCAPED[code[0]]])
-
-    return ESCAPE.sub(unescaped, name[1:-1])
-
-
-def _text(name: bytes) -> str:
+def _path(name: bytes) -> str:
+    """Decode a path, which git quotes where it holds special characters."""
+    if name.startswith(b'"') and name.endswith(b'"') and len(name) > 1:
+        name = ESCAPE.sub(_unescaped, name[1:-1])
     return name.decode(errors="surrogateescape")
 
 
-def _raw(name: str) -> bytes:
-    return name.encode(errors="surrogateescape")
+def _unescaped(escape: re.Match[bytes]) -> bytes:
+    return escape[0].decode("unicode_escape").encode("latin-1")

@@ -6,8 +6,6 @@ import posixpath
 import re
 from typing import TYPE_CHECKING
 
-from patchwheel.kit.errors import PatchError
-
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
@@ -42,22 +40,21 @@ def check_patch(patch: Patch) -> None:
         for path in diff.paths:
             if problem := path_problem(path):
                 patch.fail(f"{path!r} {problem}", line=diff.line)
-        _check_twice(patch, diff, seen.get(diff.path))
+        before = seen.get(diff.path)
+        # A file that becomes a link is written as its removal and a new file.
+        if before and (before.new is not None or diff.old is not None):
+            patch.fail(f"{diff.path} is changed twice, first in line {before.line}", line=diff.line)
         seen[diff.path] = diff
-    links = {d.new: d for d in diffs if d.new and _mode(d) == LINK}
-    for diff in diffs:
-        for link in links:
+    for link in [d.new for d in diffs if d.mode == LINK]:
+        for diff in diffs:
             if diff.path.startswith(f"{link}/"):
                 problem = f"{diff.path!r} goes through the symbolic link {link!r}"
                 patch.fail(problem, line=diff.line)
     check_status(patch)
     for value in patch.trailer("Requires"):
         if not REQUIRES.fullmatch(value):
-            patch.fail(
-                f"cannot read `Requires: {value}`",
-                line=_line(patch, "Requires"),
-                expected="Requires: FORK/PATCH",
-            )
+            line = _line(patch, "Requires")
+            patch.fail(f"cannot read `Requires: {value}`", line=line, expected="FORK/PATCH")
 
 
 def warnings(patches: Sequence[Patch], files: Iterable[str]) -> Iterator[str]:
@@ -117,7 +114,7 @@ def path_problem(path: str) -> str | None:
 def link_problem(path: str, target: bytes) -> str | None:
     """Return why a symbolic link at `path` is unsafe, or None."""
     text = target.decode(errors="surrogateescape")
-    if not text or "\n" in text or "\0" in text:
+    if not text or set(text) & set("\n\0"):
         return "has no plain target"
     if text.startswith("/"):
         return f"points to the absolute path {text!r}"
@@ -130,25 +127,18 @@ def link_problem(path: str, target: bytes) -> str | None:
 def check_status(patch: Patch) -> None:
     """Raise PatchError unless there is one Upstream-Status trailer, with a value of STATUSES."""
     values = patch.trailer("Upstream-Status")
+    line = _line(patch, "Upstream-Status")
     forms = " | ".join(form for _, form in STATUSES.values())
     if len(values) != 1:
         problem = "two Upstream-Status trailers" if values else "no Upstream-Status trailer"
         if not values and re.search(r"(?m)^Upstream-Status:", patch.mail.message):
             problem += " in its last paragraph"
-        patch.fail(
-            f"the message has {problem}",
-            line=_line(patch, "Upstream-Status"),
-            expected=f"Upstream-Status: {forms}",
-            hint="end the message with that line: `git commit --amend` in `patchwheel dev {fork}`, "
-            "then `patchwheel export {fork}`",
-        )
+        expected = f"Upstream-Status: {forms}, in the last line"
+        patch.fail(f"the message has {problem}", line=line, expected=expected)
     word, _, rest = values[0].partition(" ")
-    if word not in STATUSES or not re.fullmatch(STATUSES[word][0], rest.strip()):
-        patch.fail(
-            f"cannot read `Upstream-Status: {values[0]}`",
-            line=_line(patch, "Upstream-Status"),
-            expected=STATUSES[word][1] if word in STATUSES else forms,
-        )
+    pattern, form = STATUSES.get(word, ("(?!)", forms))
+    if not re.fullmatch(pattern, rest.strip()):
+        patch.fail(f"cannot read `Upstream-Status: {values[0]}`", line=line, expected=form)
 
 
 def check_requires(forks: Mapping[str, Sequence[Patch]]) -> None:
@@ -162,51 +152,27 @@ def check_requires(forks: Mapping[str, Sequence[Patch]]) -> None:
                 required, _, name = value.partition("/")
                 known = patches[:place] if required == fork else forks.get(required, ())
                 if not any(name in {p.name, p.path.stem} for p in known):
-                    raise PatchError(
-                        f"Requires: {value}, and there is no such patch"
-                        + (" before it in its series" if required == fork else ""),
-                        where=f"{patch.path}:{_line(patch, 'Requires')}",
-                        hint=f"add the patch to patches/{required}, or correct the trailer",
-                    )
+                    where = " before it in its series" if required == fork else ""
+                    problem = f"Requires: {value}, and there is no such patch{where}"
+                    hint = f"add the patch to patches/{required}, or correct the trailer"
+                    patch.fail(problem, line=_line(patch, "Requires"), hint=hint)
 
 
 def _check_modes(patch: Patch, diff: FileDiff) -> None:
     for mode in (diff.old_mode, diff.new_mode):
         if mode == SUBMODULE:
-            patch.fail(
-                f"{diff.path} is a submodule, whose commit a patch cannot change",
-                line=diff.line,
-                hint="patch the files in it: the source tree holds them as plain files",
-            )
+            problem = f"{diff.path} is a submodule, whose commit a patch cannot change"
+            hint = "patch the files in it: the source tree holds them as plain files"
+            patch.fail(problem, line=diff.line, hint=hint)
         if mode is not None and mode not in MODES:
-            patch.fail(
-                f"{diff.path} has the mode {mode}",
-                line=diff.line,
-                expected=", ".join(sorted(MODES)),
-            )
-    if not (diff.new and _mode(diff) == LINK and diff.hunks):
-        return
-    if problem := link_problem(diff.new, b"".join(diff.hunks[0].after)):
-        patch.fail(f"the symbolic link {diff.new!r} {problem}", line=diff.hunks[0].line)
-
-
-def _check_twice(patch: Patch, diff: FileDiff, before: FileDiff | None) -> None:
-    if before is None:
-        return
-    # A file that becomes a link is written as its removal and a new file.
-    retyped = before.new is None and diff.old is None
-    if not retyped:
-        patch.fail(f"{diff.path} is changed twice, first in line {before.line}", line=diff.line)
-
-
-def _mode(diff: FileDiff) -> str | None:
-    return diff.new_mode or diff.old_mode
+            expected = ", ".join(sorted(MODES))
+            patch.fail(f"{diff.path} has the mode {mode}", line=diff.line, expected=expected)
+    for hunk in diff.hunks[:1] if diff.mode == LINK else ():
+        if why := diff.new and link_problem(diff.new, b"".join(hunk.after)):
+            patch.fail(f"the symbolic link {diff.new!r} {why}", line=hunk.line)
 
 
 def _line(patch: Patch, key: str) -> int:
     """Return the line of a trailer, or else of the first diff."""
-    lines = patch.data.split(b"\n")
-    for number, line in enumerate(lines, 1):
-        if line.lower().startswith(key.lower().encode() + b":"):
-            return number
-    return next((n for n, x in enumerate(lines, 1) if x.startswith(b"diff ")), 1)
+    match = re.search(b"(?im)^%s:" % key.encode(), patch.data)
+    return patch.data.count(b"\n", 0, match.start()) + 1 if match else patch.diffs[0].line

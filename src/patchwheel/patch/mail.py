@@ -29,10 +29,7 @@ DEP3_FIELD = re.compile(
 URL = re.compile(r"https?://[^\s,\]>]+")
 COMMIT = re.compile(r"\bcommit[: ]\s*([0-9a-f]{7,40})\b")
 MAIL_FORMAT = "a patch in git's mail format"
-PLAIN_DIFF_HINT = (
-    "`git apply` takes it in `patchwheel dev {fork}`; "
-    "commit it there and `patchwheel export {fork}`"
-)
+PLAIN_DIFF_HINT = "`git apply` takes it in `patchwheel dev {fork}`; commit it there, then export"
 UTF8_HINT = (
     "if it is Latin-1, `git am` in `patchwheel dev {fork}` reads it; "
     "else convert the header and the message, not the diff, to UTF-8"
@@ -108,12 +105,16 @@ def upstream_status(fields: Iterable[tuple[str, str]]) -> str | None:
 
 
 def _read_mail(cursor: Cursor) -> Mail:
+    from email.utils import parseaddr
+
     if not any(line.strip() for line in cursor.lines):
         cursor.fail("the patch is empty")
     fields = _read_headers(cursor)
     header, text = _git_header(cursor, fields)
-    author, address = _author(cursor, header["from"])
-    when = _date(cursor, header["date"])
+    author, address = parseaddr(header["from"])
+    if not address or not author or set(author + address) & set("<>\n"):
+        problem = f"cannot read an author from {header['from']!r}"
+        cursor.fail(problem, line=1, expected="From: Name <address>")
     # Only git's own prefix: other brackets belong to the subject.
     subject = re.sub(r"^\[PATCH[^\]]*\] *", "", header["subject"])
     body = "\n".join([text, "", *_read_body(cursor)]).strip("\n")
@@ -124,7 +125,7 @@ def _read_mail(cursor: Cursor) -> Mail:
     return Mail(
         author=author,
         address=address,
-        when=when,
+        when=_date(cursor, header["date"]),
         subject=subject,
         message=f"{subject}\n\n{body}\n" if body else f"{subject}\n",
         trailers=_trailers_with_status(body),
@@ -155,15 +156,10 @@ def _git_header(cursor: Cursor, fields: list[tuple[str, str]]) -> tuple[dict[str
     """Return the fields, DEP-3's under git's names, and the text of a Description."""
     header = {name.lower(): _decoded(value) for name, value in fields}
     description = next((value for name, value in fields if name.lower() == "description"), "")
-    subject, _, text = description.partition("\n")
-    header = {
-        "from": header.get("author", ""),
-        "date": header.get("last-update", ""),
-        "subject": subject,
-        **header,
-    }
-    for key in ("from", "date", "subject"):
-        if not header[key]:
+    header["description"], _, text = description.partition("\n")
+    dep3 = {"from": "author", "date": "last-update", "subject": "description"}
+    for key, field_name in dep3.items():
+        if not header.setdefault(key, header.get(field_name, "")):
             cursor.fail(f"the mail has no {key.title()}: header", line=1, expected=MAIL_FORMAT)
     encoding = header.get("content-transfer-encoding", "8bit").lower()
     multipart = "multipart" in header.get("content-type", "")
@@ -173,27 +169,14 @@ def _git_header(cursor: Cursor, fields: list[tuple[str, str]]) -> tuple[dict[str
     return header, re.sub(r"(?m)^\.$", "", text)
 
 
-def _author(cursor: Cursor, value: str) -> tuple[str, str]:
-    from email.utils import parseaddr
-
-    author, address = parseaddr(value)
-    if not address or not author or set(author + address) & set("<>\n"):
-        cursor.fail(
-            f"cannot read an author from {value!r}", line=1, expected="From: Name <address>"
-        )
-    return author, address
-
-
 def _date(cursor: Cursor, value: str) -> str:
     """Return git's raw date; a Last-Update of DEP-3 is a day only."""
     from datetime import UTC, datetime
     from email.utils import parsedate_to_datetime
 
+    is_day = re.fullmatch(r"\d{4}-\d\d-\d\d", value)
     try:
-        if re.fullmatch(r"\d{4}-\d\d-\d\d", value):
-            date = datetime.fromisoformat(value).replace(tzinfo=UTC)
-        else:
-            date = parsedate_to_datetime(value)
+        date = datetime.fromisoformat(value) if is_day else parsedate_to_datetime(value)
     except (ValueError, OverflowError):
         cursor.fail(f"cannot read the date {value!r}", line=1)
     # A date without a zone, or in the zone -0000, is UTC.
@@ -241,9 +224,7 @@ def _check_line(cursor: Cursor, line: bytes) -> None:
     if re.match(rb"Binary files .* differ$", line):
         cursor.fail("this is no git diff, and it carries no data")
     if re.match(rb"diff -|Index: |--- \S|@@ -\d", line):
-        cursor.fail(
-            "git takes this line of the message for a diff", hint="indent the line, or reword it"
-        )
+        cursor.fail("git takes this line of the message for a diff", hint="indent or reword it")
 
 
 def _after_statistics(cursor: Cursor) -> int | None:

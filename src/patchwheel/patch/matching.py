@@ -82,7 +82,7 @@ def has_removed_lines(
     spans = None if result is not None else _result_spans(lines, hunks)
     for hunk in hunks:
         for above, block, below in _removed_blocks(hunk):
-            significant = sum(map(_is_significant, block))
+            significant = len(list(filter(SIGNIFICANT.search, block)))
             if result is None:
                 suffices = significant >= ENOUGH
             else:
@@ -102,17 +102,11 @@ def has_removed_lines(
 
 def _removed_blocks(hunk: Hunk) -> Iterator[tuple[list[bytes], list[bytes], list[bytes]]]:
     """Give each block of removed lines, between the context before it and after it."""
-    groups = [
-        (is_context, list(rows))
-        for is_context, rows in groupby(hunk.rows, key=lambda row: row[:1] == b" ")
-    ]
-    for at, (is_context, rows) in enumerate(groups):
-        block = [row[1:] for row in rows if row[:1] == b"-"]
-        if is_context or not block:
-            continue
-        above = groups[at - 1][1] if at else []
-        below = groups[at + 1][1] if at + 1 < len(groups) else []
-        yield [row[1:] for row in above], block, [row[1:] for row in below]
+    changes = groupby(hunk.rows, key=lambda row: row[:1] == b" ")
+    groups = [[], *(list(rows) for _, rows in changes), []]
+    for above, rows, below in zip(groups, groups[1:], groups[2:], strict=False):
+        if block := [row[1:] for row in rows if row[:1] == b"-"]:
+            yield [row[1:] for row in above], block, [row[1:] for row in below]
 
 
 def _with_context(above: list[bytes], block: list[bytes], below: list[bytes]) -> list[list[bytes]]:
@@ -120,17 +114,12 @@ def _with_context(above: list[bytes], block: list[bytes], below: list[bytes]) ->
 
     One side is enough, since the other may have changed, but not where the block is insignificant.
     """
-    up = next((n for n, x in enumerate(reversed(above), 1) if _is_significant(x)), 0)
-    down = next((n for n, x in enumerate(below, 1) if _is_significant(x)), 0)
+    up = next((n for n, x in enumerate(reversed(above), 1) if SIGNIFICANT.search(x)), 0)
+    down = next((n for n, x in enumerate(below, 1) if SIGNIFICANT.search(x)), 0)
     head, tail = above[len(above) - up :], below[:down]
-    if any(map(_is_significant, block)) and (head or tail):
-        sides = ([*head, *block] if head else [], [*block, *tail] if tail else [])
-        return [side for side in sides if side]
+    if any(map(SIGNIFICANT.search, block)) and (head or tail):
+        return ([[*head, *block]] if head else []) + ([[*block, *tail]] if tail else [])
     return [[*(head or above), *block, *(tail or below)]]
-
-
-def _is_significant(line: bytes) -> bool:
-    return SIGNIFICANT.search(line) is not None
 
 
 def _result_spans(lines: list[bytes], hunks: Sequence[Hunk]) -> list[int]:

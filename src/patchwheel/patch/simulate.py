@@ -11,6 +11,7 @@ import difflib
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Never
 
 from patchwheel.kit.digest import blob_id
@@ -51,20 +52,15 @@ Files = Mapping[str, Content | None]
 
 
 class DoesNotApplyError(PatchError):
-    """A patch that does not apply; `path` is the file at which it failed."""
+    """A patch that does not apply at the file `path`; `landed` where its change is there already."""
 
-    landed = False
-
-    def __init__(self, message: str, *, path: str, where: str, **details: str | None) -> None:
+    def __init__(
+        self, message: str, *, where: str, path: str, landed: bool = False, **details: str
+    ) -> None:
         expected, hint = details.get("expected"), details.get("hint")
         super().__init__(message, where=where, expected=expected, hint=hint)
         self.path = path
-
-
-class AlreadyAppliedError(DoesNotApplyError):
-    """A patch that does not apply because its change is already there."""
-
-    landed = True
+        self.landed = landed
 
 
 class Simulation:
@@ -83,16 +79,15 @@ class Simulation:
         earlier_results: Mapping[str, Files] | None = None,
     ) -> None:
         self.files = files
-        self.earlier_results = {} if earlier_results is None else earlier_results
+        self.earlier_results = earlier_results or {}
         self.results: dict[str, Files] = {}
         self.state: dict[str, Content | None] = {}
         named = {path for patch in patches for diff in patch.diffs for path in diff.paths}
         blobs = {path: files[path] for path in named if path in files}
         # In one process; the id of a submodule is a commit of another repository.
         contents = read([b.oid for b in blobs.values() if b.mode != SUBMODULE])
-        for path, blob in blobs.items():
-            data = contents.get(blob.oid)
-            self.state[path] = Content(mode=blob.mode, data=data, oid=blob.oid)
+        for path, b in blobs.items():
+            self.state[path] = Content(mode=b.mode, data=contents.get(b.oid), oid=b.oid)
 
     def apply(self, patch: Patch) -> tuple[HunkPlacement, ...]:
         """Apply one patch, all or nothing; raises DoesNotApplyError."""
@@ -104,11 +99,11 @@ class Simulation:
             if not step.has_landed():
                 raise
             reason = "holds all that it changes" if self.get(err.path) else "is gone"
-            raise AlreadyAppliedError(
-                f"{patch.name} is already applied (landed?): {err.path} {reason}",
-                path=err.path,
-                where=f"{patch.path}:{patch.diffs[0].line}",
-                hint=f"if upstream took it, remove it from the series of {patch.fork}",
+            problem = f"{patch.name} is already applied (landed?): {err.path} {reason}"
+            hint = f"if upstream took it, remove it from the series of {patch.fork}"
+            where = f"{patch.path}:{patch.diffs[0].line}"
+            raise DoesNotApplyError(
+                problem, where=where, path=err.path, landed=True, hint=hint
             ) from err
         self.state.update(step.changed)
         self.results[patch.name] = step.changed
@@ -116,12 +111,12 @@ class Simulation:
 
     def changed(self) -> dict[str, Content | None]:
         """Return the files that differ from the tree at the beginning."""
-        changed = {}
-        for path, now in self.state.items():
-            was = self.files.get(path)
-            if (was and (was.mode, was.oid)) != (now and (now.mode, now.oid)):
-                changed[path] = now
-        return changed
+
+        def identity(file: Blob | Content | None) -> tuple[str, str] | None:
+            return (file.mode, file.oid) if file else None
+
+        state = self.state.items()
+        return {p: now for p, now in state if identity(now) != identity(self.files.get(p))}
 
     def still_has(
         self,
@@ -146,8 +141,7 @@ class Simulation:
             now, result = self.get(path), results.get(diff.new)
             if now is None or now.data is None:
                 continue
-            lines = split_lines(now.data)
-            known = result.data if result else None
+            lines, known = split_lines(now.data), result.data if result else None
             expected = None if known is None else split_lines(known)
             if matching.has_removed_lines(lines, diff.hunks, expected, in_place=in_place):
                 return path
@@ -174,15 +168,11 @@ class _Step:
         self.removed = {diff.old for diff in patch.diffs if diff.removes_old}
 
     def fail(
-        self, diff: FileDiff, reason: str, hunk: Hunk | None = None, **details: str | None
+        self, diff: FileDiff, why: str, hunk: Hunk | None = None, expected: str = "", hint: str = ""
     ) -> Never:
-        """Raise the error; `details` are what was expected and a hint."""
-        raise DoesNotApplyError(
-            f"{self.patch.name} does not apply: {reason}",
-            path=diff.path,
-            where=f"{self.patch.path}:{(hunk or diff).line}",
-            **details,
-        )
+        message = f"{self.patch.name} does not apply: {why}"
+        where = f"{self.patch.path}:{(hunk or diff).line}"
+        raise DoesNotApplyError(message, where=where, path=diff.path, expected=expected, hint=hint)
 
     def apply_diff(self, diff: FileDiff) -> None:
         """Change one file; as in git, each diff reads the files as they were before the patch."""
@@ -241,13 +231,9 @@ class _Step:
             if at != expected and len(places) > 1:
                 # git would take the nearest one without a warning.
                 shown = ", ".join(str(place + 1) for place in places[:5])
-                self.fail(
-                    diff,
-                    f"hunk {number} is ambiguous: its lines occur {len(places)} times "
-                    f"in {diff.old}, in lines {shown}",
-                    hunk=hunk,
-                    expected=f"line {expected + 1}, or only one other place",
-                )
+                problem = f"hunk {number} is ambiguous: its lines occur {len(places)} times in "
+                wanted = f"line {expected + 1}, or only one other place"
+                self.fail(diff, f"{problem}{diff.old}, in lines {shown}", hunk, expected=wanted)
             unique = len(places) == 1
             self.placements.append(HunkPlacement(line=at + 1, offset=at - expected, unique=unique))
             lines[at : at + size] = after
@@ -266,29 +252,22 @@ class _Step:
             # All lines are there, but the hunk has no context on one side.
             end = "beginning" if hunk.old_start <= 1 else "end"
             hint = f"they begin in line {start + 1} of {path}"
-            problem += f" at its {end}: its lines are further in"
-            self.fail(diff, problem, hunk=hunk, hint=hint)
+            self.fail(diff, f"{problem} at its {end}: its lines are further in", hunk, hint=hint)
         there = {at: lines[at] for at in range(max(start, 0), len(lines))}
         first = next((n for n, line in enumerate(before) if there.get(start + n) != line), 0)
-        expected = matching.shown_line(before[first])
         actual = matching.shown_line(there.get(start + first))
-        self.fail(
-            diff,
-            f"{problem} at line {max(hunk.new_start, 1)}",
-            hunk=hunk,
-            expected=f"{expected} in line {start + first + 1}, which is {actual}",
-            hint=f"the nearest match begins in line {max(start, 0) + 1} of {path}: "
-            f"{equal} of {len(before)} lines are equal",
-        )
+        expected = matching.shown_line(before[first])
+        expected += f" in line {start + first + 1}, which is {actual}"
+        hint = f"the nearest match begins in line {max(start, 0) + 1} of {path}: "
+        hint += f"{equal} of {len(before)} lines are equal"
+        self.fail(diff, f"{problem} at line {max(hunk.new_start, 1)}", hunk, expected, hint)
 
     def check_free(self, diff: FileDiff, path: str) -> None:
         """Refuse a new file where something is, or below something that is no folder."""
         if self.remains(path):
             self.fail(diff, f"there is a file {path} already")
-        parts = path.split("/")
         kinds = {LINK: "a symbolic link", SUBMODULE: "a submodule"}
-        for end in range(1, len(parts)):
-            parent = "/".join(parts[:end])
+        for parent in map(str, PurePosixPath(path).parents):
             if content := self.remains(parent):
                 self.fail(diff, f"{parent} is {kinds.get(content.mode, 'a file')}, not a folder")
         known = itertools.chain(self.simulation.files, self.simulation.state, self.changed)
@@ -301,18 +280,17 @@ class _Step:
             return self.changed[path]
         return None if path in self.removed else self.simulation.get(path)
 
-    def moved_hint(self, path: str) -> str | None:
+    def moved_hint(self, path: str) -> str:
         name = path.rpartition("/")[2]
         same_name = [p for p in self.simulation.files if p.rpartition("/")[2] == name]
         closest = difflib.get_close_matches(path, same_name, n=1, cutoff=0.0)
-        return f"moved? there is {closest[0]}" if closest else None
+        return f"moved? there is {closest[0]}" if closest else ""
 
     def has_landed(self) -> bool:
         """Whether all that the patch adds is there, and all that it removes is gone."""
-        if not all(self.has_result(diff) for diff in self.patch.diffs):
-            return False
-        results = self.simulation.earlier_results.get(self.patch.name, {})
-        return self.simulation.still_has(self.patch.diffs, results) is None
+        simulation, diffs = self.simulation, self.patch.diffs
+        results = simulation.earlier_results.get(self.patch.name, {})
+        return all(map(self.has_result, diffs)) and simulation.still_has(diffs, results) is None
 
     def has_result(self, diff: FileDiff) -> bool:
         """Whether a file has what the patch adds; removed lines are not looked for."""
