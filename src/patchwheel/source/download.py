@@ -11,14 +11,7 @@ from urllib.request import url2pathname
 
 from patchwheel.kit.digest import file_sha256
 from patchwheel.kit.errors import InputError, redacted
-from patchwheel.source.http import (
-    TIMEOUT,
-    TransientError,
-    check_status,
-    http_errors,
-    retried,
-    session,
-)
+from patchwheel.source.http import TransientError, requested, retried
 from patchwheel.source.index import find_file
 
 if TYPE_CHECKING:
@@ -44,15 +37,17 @@ def download_file(context: Context, project: str, filename: str, sha256: str) ->
 
     def make(folder: Path) -> None:
         if context.offline:
-            raise InputError(
-                f"{filename} is not in the store, and nothing is downloaded offline",
-                where=store.path("files", sha256),
-                hint="run once without --offline",
-            )
+            problem = f"{filename} is not in the store, and nothing is downloaded offline"
+            where = store.path("files", sha256)
+            raise InputError(problem, where=where, hint="run once without --offline")
         file = find_file(context.index, project, filename)
         if file.sha256 not in {None, sha256}:
             raise _mismatch(file, sha256, str(file.sha256), "the index lists")
-        _Download(file, folder / filename, sha256, context.progress).run()
+        download = _Download(file, folder / filename, sha256, context.progress)
+        if urlsplit(file.url).scheme == "file":
+            download.copy()
+        else:
+            retried(download.task, download.attempt)
 
     path = store.get("files", sha256, make) / filename
     if not path.exists():
@@ -73,12 +68,6 @@ class _Download:
         self.task = f"downloading {file.filename} from {redacted(file.url)}"
         self.mismatched = False
 
-    def run(self) -> None:
-        if urlsplit(self.file.url).scheme == "file":
-            self.copy()
-        else:
-            retried(self.task, self.attempt)
-
     def copy(self) -> None:
         place = Path(url2pathname(urlsplit(self.file.url).path))
         try:
@@ -97,15 +86,10 @@ class _Download:
         headers = {"Accept-Encoding": "identity"}
         if start:
             headers["Range"] = f"bytes={start}-"
-        with (
-            http_errors(self.task),
-            session() as http,
-            http.get(self.file.url, headers=headers, stream=True, timeout=TIMEOUT) as answer,
-        ):
+        with requested(self.task, self.file.url, headers, ok=(RANGE_REFUSED,)) as answer:
             if answer.status_code == RANGE_REFUSED:
                 os.truncate(self.path, 0)
                 raise TransientError("the server refused to continue the download")
-            check_status(self.task, answer)
             total = self.receive(answer, start)
         self.check(total)
 

@@ -71,7 +71,13 @@ def fetch_pin(context: Context, fork: Fork, *, origin: Origin | None = None) -> 
         return (git_dir / ref).exists()
 
     def fetch() -> Fetched:
-        sdist = _sdist(context, fork) if origin == "sdist" else None
+        sdist = None
+        if origin == "sdist":
+            from patchwheel.source.download import download_file
+
+            if fork.sdist is None:
+                refuse(fork, "the pin names no sdist", hint="add `sdist` to the fork")
+            sdist = download_file(context, fork.name, fork.sdist.filename, fork.sdist.sha256)
         with _using(fork, store):
             make = functools.partial(_import, context, fork, sdist, ref)
             # Another process may have fetched it while we waited.
@@ -92,14 +98,6 @@ def git_folder(store: Store, fork: Fork) -> Path:
     return store.root / "git" / f"{fork.name}.git"
 
 
-def _sdist(context: Context, fork: Fork) -> Path:
-    from patchwheel.source.download import download_file
-
-    if fork.sdist is None:
-        refuse(fork, "the pin names no sdist", hint="add `sdist` to the fork")
-    return download_file(context, fork.name, fork.sdist.filename, fork.sdist.sha256)
-
-
 def _import(context: Context, fork: Fork, sdist: Path | None, ref: str) -> Fetched:
     """Bring the pin into the fork's repository, from the sdist or from upstream."""
     from patchwheel.source.sdist import Sdist
@@ -113,9 +111,8 @@ def _import(context: Context, fork: Fork, sdist: Path | None, ref: str) -> Fetch
         fetched = Remote(context, fork, repo).fetch()
     repo.keep_index(fetched.tree)
     # A ref says that the tree is whole, and keeps git from dropping it.
-    message = f"{fork.name}: {'sdist' if sdist else 'git'}"
     author = "patchwheel"
-    commit = repo.commit(fetched.tree, message, epoch=0, name=author, mail=author)
+    commit = repo.commit(fetched.tree, fork.name, epoch=0, name=author, mail=author)
     repo.git("update-ref", ref, commit)
     return fetched
 

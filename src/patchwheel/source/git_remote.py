@@ -52,8 +52,7 @@ class Remote:
         self.fork = fork
         self.url = fork.git
         self.repo = repo
-        self.progress = context.progress
-        self.offline = context.offline
+        self.context = context
 
     def fetch(self) -> Fetched:
         """Return the commit, its time, and the tree of its files with those of the submodules."""
@@ -66,11 +65,11 @@ class Remote:
     def commit(self) -> str:
         """Return the pinned commit, or that of the tag; unless offline, the two must agree."""
         fork = self.fork
-        if fork.tag is None or (self.offline and fork.commit):
+        if fork.tag is None or (self.context.offline and fork.commit):
             if fork.commit is None:
                 refuse(fork, "the pin names neither tag nor commit")
             return fork.commit
-        if self.offline:
+        if self.context.offline:
             self.unreachable(f"the commit of tag {fork.tag} is not known offline")
         name = f"refs/tags/{fork.tag}"
         out = self.run(self.url, "ls-remote", "--", self.url, name, f"{name}^{{}}")
@@ -80,12 +79,9 @@ class Remote:
         if tagged is None:
             refuse(fork, f"{redacted(self.url)} has no tag {fork.tag}")
         if fork.commit not in {None, tagged}:
-            refuse(
-                fork,
-                f"tag {fork.tag} of {redacted(self.url)} is commit {tagged}",
-                expected=f"commit {fork.commit}, which is pinned",
-                hint="upstream moved the tag, or the pin is wrong: find out which first",
-            )
+            problem = f"tag {fork.tag} of {redacted(self.url)} is commit {tagged}"
+            hint = "upstream moved the tag, or the pin is wrong: find out which first"
+            refuse(fork, problem, expected=f"the pinned commit {fork.commit}", hint=hint)
         return tagged
 
     def get(self, url: str, commit: str, *, what: str) -> None:
@@ -93,9 +89,9 @@ class Remote:
         if self.repo.has(f"{commit}^{{tree}}"):
             return
         shown = redacted(url)
-        if self.offline:
+        if self.context.offline:
             self.unreachable(f"{what} {commit} of {shown} is not in the store")
-        self.progress.say(f"{self.fork.name}: fetching {commit[:12]} from {shown}")
+        self.context.progress.say(f"{self.fork.name}: fetching {commit[:12]} from {shown}")
         flags = ("fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--force")
         try:
             self.run(url, *flags, "--depth=1", "--", url, commit)
@@ -104,11 +100,8 @@ class Remote:
             everything = f"+refs/*:refs/patchwheel/remote/{digest(url)[:12]}/*"
             self.run(url, *flags, "--", url, everything)
         if not self.repo.has(f"{commit}^{{tree}}"):
-            refuse(
-                self.fork,
-                f"{shown} has no commit {commit}, {what}",
-                hint="correct the commit in the manifest, or pin the fork to its sdist",
-            )
+            hint = "correct the commit in the manifest, or pin the fork to its sdist"
+            refuse(self.fork, f"{shown} has no commit {commit}, {what}", hint=hint)
 
     def spliced(self, commit: str, url: str, *, at: str) -> str:
         """Return the commit's tree with the files of each submodule in the submodule's place."""
@@ -119,13 +112,11 @@ class Remote:
         modules = {path: b.oid for path, b in files.items() if b.mode == "160000"}
         if not modules:
             return tree
-        if ".gitmodules" not in files:
-            self.no_address(at + min(modules))
-        urls = self.addresses(files[".gitmodules"].oid)
+        urls = self.addresses(files[".gitmodules"].oid) if ".gitmodules" in files else {}
         with self.repo.index(tree) as env:
             for path, oid in sorted(modules.items()):
                 if path not in urls:
-                    self.no_address(at + path)
+                    refuse(self.fork, f"submodule {at + path} has no url in .gitmodules")
                 address = joined(url, urls[path])
                 if LOCAL.match(address) and not LOCAL.match(url):
                     refuse(self.fork, f"submodule {at + path} is at a path of this machine")
@@ -161,15 +152,11 @@ class Remote:
     def run(self, url: str, *argv: str, stdin: bytes = b"") -> str:
         """Run a git command that talks to a remote, by https, ssh or file only."""
         if not REMOTE.match(url):
-            refuse(
-                self.fork,
-                f"{redacted(url)}: patchwheel does not fetch from such an address",
-                expected="https://, ssh:// or file://",
-            )
-        allowed = os.environ.get("GIT_ALLOW_PROTOCOL", "file:https:ssh")
+            problem = f"{redacted(url)}: patchwheel does not fetch from such an address"
+            refuse(self.fork, problem, expected="https://, ssh:// or file://")
+        env = {"GIT_ALLOW_PROTOCOL": os.environ.get("GIT_ALLOW_PROTOCOL", "file:https:ssh")}
         try:
             with self.watched(url):
-                env = {"GIT_ALLOW_PROTOCOL": allowed}
                 out = self.repo.git(*SETTINGS, *argv, stdin=stdin, env=env)
                 return out.decode(errors="replace")
         except GitError as err:
@@ -183,6 +170,7 @@ class Remote:
     def watched(self, url: str) -> Iterator[None]:
         """Report the size of the incoming pack while git fetches."""
         task = f"{self.fork.name}: from {redacted(url)}"
+        progress = self.context.progress.progress
         packs, ended, most = self.repo.git_dir / "objects" / "pack", Event(), 0
 
         def watch() -> None:
@@ -192,7 +180,7 @@ class Remote:
                     # A finished pack is renamed.
                     with contextlib.suppress(OSError):
                         most = max(most, pack.stat().st_size)
-                        self.progress.progress(task, most, None)
+                        progress(task, most, None)
 
         thread = Thread(target=watch, daemon=True)
         thread.start()
@@ -202,10 +190,7 @@ class Remote:
             ended.set()
             thread.join()
             if most:
-                self.progress.progress(task, most, most)
-
-    def no_address(self, path: str) -> Never:
-        refuse(self.fork, f"submodule {path} has no url in .gitmodules")
+                progress(task, most, most)
 
     def unreachable(self, why: str) -> Never:
         refuse(self.fork, why, hint="run once without --offline")

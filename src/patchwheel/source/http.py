@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 from patchwheel.kit.errors import InputError, redacted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Collection, Iterator, Mapping
 
     import requests
 
@@ -28,7 +28,7 @@ class TransientError(Exception):
     """A transfer failed in a way that may not repeat."""
 
 
-def session() -> requests.Session:
+def _session() -> requests.Session:
     """Return a session that retries, and trusts the certificates that uv and pip trust."""
     import requests
     from requests.adapters import HTTPAdapter
@@ -37,8 +37,7 @@ def session() -> requests.Session:
     made = requests.Session()
     # requests itself reads these two.
     if not (os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")):
-        bundle = os.environ.get("SSL_CERT_FILE") or os.environ.get("PIP_CERT")
-        made.verify = bundle or True
+        made.verify = os.environ.get("SSL_CERT_FILE") or os.environ.get("PIP_CERT") or True
     # `other` counts certificates that are not trusted: they will not be the next time either.
     retry = Retry(
         RETRIES, other=0, backoff_factor=BACKOFF, status_forcelist=BUSY, raise_on_status=False
@@ -53,23 +52,35 @@ def retried(task: str, attempt: Callable[[], T]) -> T:
 
     urllib3 retries until an answer begins; this is for a body that was cut off or damaged.
     """
-    for number in range(RETRIES + 1):
-        try:
+    for _ in range(RETRIES):
+        with contextlib.suppress(TransientError):
             return attempt()
-        except TransientError as err:
-            if number == RETRIES:
-                raise InputError(f"{task}: {err} (tried {RETRIES + 1} times)", hint=REACH) from err
-    raise AssertionError  # pragma: no cover  (the last attempt returns or raises)
+    try:
+        return attempt()
+    except TransientError as err:
+        raise InputError(f"{task}: {err} (tried {RETRIES + 1} times)", hint=REACH) from err
 
 
 @contextlib.contextmanager
-def http_errors(task: str) -> Iterator[None]:
-    """Raise TransientError for a body that was cut off, InputError for all else that fails."""
+def requested(
+    task: str, url: str, headers: Mapping[str, str], *, ok: Collection[int]
+) -> Iterator[requests.Response]:
+    """Give the answer to a request; the status is below 400 or in `ok`.
+
+    Raises TransientError for a body that was cut off, InputError for all else that fails.
+    """
     import requests
     from urllib3.exceptions import MaxRetryError
 
     try:
-        yield
+        with (
+            _session() as http,
+            http.get(url, headers=headers, stream=True, timeout=TIMEOUT) as response,
+        ):
+            if not (response.ok or response.status_code in ok):
+                status = f"the server answered {response.status_code} {response.reason}"
+                raise InputError(f"{task}: {status}", hint=REACH)
+            yield response
     except requests.exceptions.SSLError as err:
         raise InputError(
             f"{task}: the server's certificate is not trusted: {_cause(err)}",
@@ -80,12 +91,6 @@ def http_errors(task: str) -> Iterator[None]:
         if isinstance(err, lost) and not isinstance(err.args[0], MaxRetryError):
             raise TransientError(_cause(err)) from err
         raise InputError(f"{task}: {_cause(err)}", hint=REACH) from err
-
-
-def check_status(task: str, response: requests.Response) -> None:
-    if not response.ok:
-        status = f"the server answered {response.status_code} {response.reason}"
-        raise InputError(f"{task}: {status}", hint=REACH)
 
 
 def _cause(err: Exception) -> str:

@@ -15,7 +15,7 @@ from urllib.request import url2pathname
 
 from patchwheel.kit.errors import InputError, redacted
 from patchwheel.manifest.model import Sdist
-from patchwheel.source.http import TIMEOUT, check_status, http_errors, retried, session
+from patchwheel.source.http import requested, retried
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -43,13 +43,11 @@ class IndexFile:
 def project_files(config: IndexConfig, project: str) -> list[IndexFile]:
     """Return the files of a project on all indexes; of two with one name, the first index's.
 
-    An index that lacks the project is skipped.
-    Raises InputError for one that cannot be reached or read.
+    Raises InputError for an index that cannot be reached or read.
     """
     files: dict[str, IndexFile] = {}
-    for offered in _offers(config, project):
-        for file in offered:
-            files.setdefault(file.filename, file)
+    for file in _offers(config, project):
+        files.setdefault(file.filename, file)
     return list(files.values())
 
 
@@ -59,11 +57,10 @@ def find_file(config: IndexConfig, project: str, filename: str) -> IndexFile:
     Raises InputError with the indexes that were searched and similar names when none has it.
     """
     names: list[str] = []
-    for files in _offers(config, project):
-        for file in files:
-            if file.filename == filename:
-                return file
-        names += [file.filename for file in files]
+    for file in _offers(config, project):
+        if file.filename == filename:
+            return file
+        names.append(file.filename)
     places = [redacted(place) for place in (*config.urls, *config.find_links)]
     near = difflib.get_close_matches(filename, names, n=3)
     offers = f"has {len(names)} files of {project}" if names else f"knows {project}"
@@ -79,20 +76,15 @@ def find_sdist(config: IndexConfig, project: str, version: str) -> Sdist:
     """Return the sdist of a release; raises InputError when no index has one with a sha256."""
     from packaging.version import InvalidVersion, Version
 
-    sdists = [
-        (file, of)
-        for file, of in _versions(project_files(config, project))
-        if not file.filename.endswith(".whl")
-    ]
+    files = project_files(config, project)
+    sdists = [row for row in _versions(files) if not row[0].filename.endswith(".whl")]
     with contextlib.suppress(InvalidVersion):
         for file, of in sdists:
             if file.sha256 and of == Version(version):
                 return Sdist(filename=file.filename, sha256=file.sha256)
     newest = ", ".join(map(str, sorted(of for _, of in sdists)[-3:]))
-    raise InputError(
-        f"{project}: there is no tag, branch, commit or release {version}",
-        expected=f"a release such as {newest}" if newest else None,
-    )
+    problem = f"{project}: there is no tag, branch, commit or release {version}"
+    raise InputError(problem, expected=f"a release such as {newest}" if newest else None)
 
 
 def latest_version(config: IndexConfig, project: str) -> str | None:
@@ -117,11 +109,8 @@ def from_json(data: bytes, url: str, project: str) -> list[IndexFile]:
             for file in json.loads(data)["files"]
         ]
     except (ValueError, KeyError, TypeError, AttributeError) as err:
-        raise InputError(
-            f"the index's answer does not follow the simple API: {err!r}",
-            where=redacted(url),
-            expected="PEP 691 JSON or PEP 503 HTML",
-        ) from err
+        problem = f"the index's answer does not follow the simple API (PEP 691): {err!r}"
+        raise InputError(problem, where=redacted(url)) from err
 
 
 def from_html(data: bytes, url: str, project: str) -> list[IndexFile]:
@@ -175,24 +164,21 @@ def _versions(files: Iterable[IndexFile]) -> Iterator[tuple[IndexFile, Version]]
             yield file, parse(file.filename)[1]
 
 
-def _offers(config: IndexConfig, project: str) -> Iterator[list[IndexFile]]:
-    """Yield what each index has of the project; an index is asked only when its turn comes."""
+def _offers(config: IndexConfig, project: str) -> Iterator[IndexFile]:
+    """Yield the files of each index; an index is asked only when its turn comes."""
     from packaging.utils import canonicalize_name
 
     name = canonicalize_name(project)
     for url in config.urls:
-        yield _page(f"{url.rstrip('/')}/{name}/", name)
+        yield from _page(f"{url.rstrip('/')}/{name}/", name)
     for place in config.find_links:
         url = place if "://" in place else Path(place).as_uri()
         # Loose files are those of any project.
-        files = _page(url, name, flat=True)
-        yield [file for file in files if canonicalize_name(_stem(file.filename)) == name]
-
-
-def _stem(filename: str) -> str:
-    """Return the project's part of a file's name, as it is written there."""
-    wheel = filename.endswith(".whl")
-    return filename.split("-", 1)[0] if wheel else filename.rpartition("-")[0]
+        for file in _page(url, name, flat=True):
+            is_wheel = file.filename.endswith(".whl")
+            split = file.filename.partition if is_wheel else file.filename.rpartition
+            if canonicalize_name(split("-")[0]) == name:
+                yield file
 
 
 def _page(url: str, project: str, *, flat: bool = False) -> list[IndexFile]:
@@ -205,7 +191,16 @@ def _page(url: str, project: str, *, flat: bool = False) -> list[IndexFile]:
         if path.is_dir() and not flat and (path / "index.html").exists():
             path /= "index.html"
         if path.is_dir():
-            return _folder(path, project)
+            files = sorted(file for file in path.iterdir() if file.is_file())
+            return [
+                IndexFile(
+                    project=project,
+                    filename=file.name,
+                    url=file.absolute().as_uri(),
+                    size=file.stat().st_size,
+                )
+                for file in files
+            ]
         return from_html(path.read_bytes(), path.as_uri(), project)
     except FileNotFoundError:
         # As from a server: this index does not have the project.
@@ -214,29 +209,14 @@ def _page(url: str, project: str, *, flat: bool = False) -> list[IndexFile]:
         raise InputError(f"cannot be read: {err.strerror}", where=path) from err
 
 
-def _folder(path: Path, project: str) -> list[IndexFile]:
-    return [
-        IndexFile(
-            project=project,
-            filename=file.name,
-            url=file.absolute().as_uri(),
-            size=file.stat().st_size,
-        )
-        for file in sorted(path.iterdir())
-        if file.is_file()
-    ]
-
-
 def _remote_page(url: str, project: str) -> list[IndexFile]:
     task = f"asking {redacted(url)}"
 
     def ask() -> list[IndexFile]:
-        with http_errors(task), session() as http:
-            answer = http.get(url, headers={"Accept": ACCEPT}, timeout=TIMEOUT)
-        if answer.status_code in {404, 410}:
-            return []
-        check_status(task, answer)
-        read = from_json if "json" in answer.headers.get("Content-Type", "") else from_html
-        return read(answer.content, answer.url, project)
+        with requested(task, url, {"Accept": ACCEPT}, ok=(404, 410)) as answer:
+            if not answer.ok:
+                return []
+            read = from_json if "json" in answer.headers.get("Content-Type", "") else from_html
+            return read(answer.content, answer.url, project)
 
     return retried(task, ask)

@@ -40,10 +40,7 @@ def fetch_wheel(context: Context, fork: Fork) -> tuple[Path, str] | None:
         )
         return None
     if wheel.sha256 is None:
-        raise InputError(
-            f"the index gives no sha256 for {wheel.filename}",
-            expected="an index that names the sha256 of its files",
-        )
+        raise InputError(f"the index gives no sha256 for {wheel.filename}")
     path = download_file(context, fork.distribution, wheel.filename, wheel.sha256)
     return path, wheel.sha256
 
