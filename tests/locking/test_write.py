@@ -14,8 +14,8 @@ from patchwheel.locking.write import write_lock
 from patchwheel.manifest.inventory import BuildInventory
 from patchwheel.manifest.load import load_manifest
 from patchwheel.manifest.lock import Lock, load_lock
+from patchwheel.source.download import choose_wheel
 from patchwheel.source.index import IndexFile
-from patchwheel.source.upstream_wheel import choose_wheel
 from tests.fixtures.contexts import GivenProject, make_context
 from tests.fixtures.support import (
     Recorder,
@@ -309,10 +309,10 @@ def test_dependencies_that_only_a_build_knows_are_asked_of_the_user(site: Site) 
 def test_a_wheel_without_a_sha256_cannot_be_pinned(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from patchwheel.source import upstream_wheel
+    from patchwheel.source import download
 
     bare = IndexFile(project="pw-one", filename=site.upstream.name, url="https://x")
-    monkeypatch.setattr(upstream_wheel, "project_files", lambda *_: [bare])
+    monkeypatch.setattr(download, "project_files", lambda *_: [bare])
     with pytest.raises(InputError, match="gives no sha256"):
         site.lock()
 

@@ -13,8 +13,7 @@ from patchwheel.kit.errors import InputError, MachineError
 from patchwheel.kit.indexes import IndexConfig
 from patchwheel.kit.repo import GitError, Repository
 from patchwheel.manifest.model import Fork, Sdist
-from patchwheel.source.fetch import Source, fetch_pin, git_folder
-from patchwheel.source.git_remote import joined
+from patchwheel.source.fetch import Source, fetch_pin, git_folder, joined
 from tests.fixtures.contexts import make_context
 from tests.fixtures.support import EPOCH, git, make_sdist, make_upstream, sha256, write
 

@@ -15,7 +15,7 @@ from patchwheel.kit.repo import Blob, Repository
 from patchwheel.kit.store import Store
 from patchwheel.manifest.model import Fork
 from patchwheel.series.status import PatchStatus
-from patchwheel.source import git_remote
+from patchwheel.source import fetch
 from patchwheel.upstream.forecast import Forecast, Span, forecast
 from patchwheel.upstream.history import History
 from patchwheel.upstream.verdict import Verdict, verdict_without_history
@@ -488,7 +488,7 @@ def test_a_fetch_tells_how_much_has_come(
     upstream: Upstream, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(History, "use_alternates", lambda *_: None)
-    monkeypatch.setattr(git_remote, "INTERVAL", 0.001)
+    monkeypatch.setattr(fetch, "INTERVAL", 0.001)
     upstream.commit(a=random.Random(1).randbytes(20_000_000))
     found = history(fork(upstream.folder), store)
     found.update()

@@ -27,10 +27,8 @@ from patchwheel.manifest.lock import (
     environment_inputs,
 )
 from patchwheel.series.files import load_series
-from patchwheel.source.download import download_file
-from patchwheel.source.fetch import fetch_pin
-from patchwheel.source.git_remote import Remote
-from patchwheel.source.upstream_wheel import fetch_wheel, requirements
+from patchwheel.source.download import download_file, fetch_wheel, requirements
+from patchwheel.source.fetch import Remote, fetch_pin
 from patchwheel.wheelfile.read import read_wheel
 
 if TYPE_CHECKING:

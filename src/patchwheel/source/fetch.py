@@ -1,16 +1,23 @@
-"""Fetch a pin as a git tree in the store: from its sdist, or from upstream's repository."""
+"""Fetch a pin as a git tree in the store: from its sdist, or from upstream's repository.
+
+Submodules become plain files of the tree.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import functools
+import os
+import posixpath
+import re
+import shlex
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from threading import Event, Thread
+from typing import TYPE_CHECKING, Literal, Never, TypeAlias
 
 from patchwheel.kit.digest import digest
-from patchwheel.kit.errors import InputError, MachineError, ManifestError, disk_is_full
+from patchwheel.kit.errors import InputError, MachineError, ManifestError, disk_is_full, redacted
 from patchwheel.kit.repo import GitError, Repository
-from patchwheel.source.git_remote import EARLIEST, Fetched, Remote, refuse
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,6 +29,16 @@ if TYPE_CHECKING:
     from patchwheel.project import Project
 
 Origin: TypeAlias = Literal["sdist", "git"]
+# A zip file, and so a wheel, cannot hold an earlier time.
+EARLIEST = 315_532_800
+REMOTE = re.compile(r"(https|ssh|file)://.|/|\./|\.\./|[\w.-]+@[\w.-]+:")
+# Small packs stay packed: unpacking one object by one, an interrupted fetch would leave a commit
+# without its files.
+SETTINGS = shlex.split("-c fetch.unpackLimit=1 -c http.lowSpeedLimit=1 -c http.lowSpeedTime=60")
+REACH = "check the address, the network and the access rights"
+HOLES = "it is a partial clone that lacks these files: name the repository that it was cloned from"
+INTERVAL = 1.0
+LOCAL = re.compile(r"file://|/|\./|\.\./")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +95,8 @@ def fetch_pin(context: Context, fork: Fork, *, origin: Origin | None = None) -> 
             if fork.sdist is None:
                 refuse(fork, "the pin names no sdist", hint="add `sdist` to the fork")
             sdist = download_file(context, fork.name, fork.sdist.filename, fork.sdist.sha256)
-        with _using(fork, store):
+        # Only one process at a time changes the fork's repository.
+        with store.lock(f"git-{fork.name}"), store.scratch():
             make = functools.partial(_import, context, fork, sdist, ref)
             # Another process may have fetched it while we waited.
             return store.cached("source", Fetched, inputs, make, valid=is_whole)
@@ -102,33 +120,204 @@ def _import(context: Context, fork: Fork, sdist: Path | None, ref: str) -> Fetch
     """Bring the pin into the fork's repository, from the sdist or from upstream."""
     from patchwheel.source.sdist import Sdist
 
-    repo = Repository.bare(git_folder(context.store, fork))
-    if sdist:
-        files = Sdist(sdist)
-        tree = repo.import_files(files)
-        fetched = Fetched(tree=tree, epoch=max(EARLIEST, files.epoch))
-    else:
-        fetched = Remote(context, fork, repo).fetch()
-    repo.keep_index(fetched.tree)
-    # A ref says that the tree is whole, and keeps git from dropping it.
-    author = "patchwheel"
-    commit = repo.commit(fetched.tree, fork.name, epoch=0, name=author, mail=author)
-    repo.git("update-ref", ref, commit)
+    git_dir = git_folder(context.store, fork)
+    try:
+        repo = Repository.bare(git_dir)
+        if sdist:
+            files = Sdist(sdist)
+            tree = repo.import_files(files)
+            fetched = Fetched(tree=tree, epoch=max(EARLIEST, files.epoch))
+        else:
+            fetched = Remote(context, fork, repo).fetch()
+        repo.keep_index(fetched.tree)
+        # A ref says that the tree is whole, and keeps git from dropping it.
+        author = "patchwheel"
+        commit = repo.commit(fetched.tree, fork.name, epoch=0, name=author, mail=author)
+        repo.git("update-ref", ref, commit)
+    except GitError as err:
+        if disk_is_full(err.stderr):
+            raise MachineError("the disk is full", where=git_dir, tail=err.tail) from err
+        problem = f"{fork.name}: git cannot use its repository: {err.message}"
+        hint = "remove that folder: it is fetched again"
+        raise InputError(problem, where=git_dir, tail=err.tail, hint=hint) from err
     return fetched
 
 
-@contextlib.contextmanager
-def _using(fork: Fork, store: Store) -> Iterator[None]:
-    """Hold the fork's repository; raise MachineError for a full disk, InputError for the rest."""
-    with store.lock(f"git-{fork.name}"), store.scratch():
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fetched:
+    """A tree in the fork's repository, the time of its content, and its commit if it has one."""
+
+    tree: str
+    epoch: int
+    commit: str | None = None
+
+
+class Remote:
+    """Upstream's repository and those of its submodules, fetched into one bare repository."""
+
+    def __init__(self, context: Context, fork: Fork, repo: Repository) -> None:
+        if fork.git is None:
+            refuse(fork, "the pin names no repository", hint="add `git` to the fork")
+        self.fork = fork
+        self.url = fork.git
+        self.repo = repo
+        self.context = context
+
+    def fetch(self) -> Fetched:
+        """Return the commit, its time, and the tree of its files with those of the submodules."""
+        commit = self.commit()
+        self.get(self.url, commit, what="the pinned commit")
+        epoch = int(self.repo.text("show", "-s", "--format=%ct", commit))
+        tree = self.spliced(commit, self.url, at="")
+        return Fetched(tree=tree, epoch=max(EARLIEST, epoch), commit=commit)
+
+    def commit(self) -> str:
+        """Return the pinned commit, or that of the tag; unless offline, the two must agree."""
+        fork = self.fork
+        if fork.tag is None or (self.context.offline and fork.commit):
+            if fork.commit is None:
+                refuse(fork, "the pin names neither tag nor commit")
+            return fork.commit
+        if self.context.offline:
+            self.unreachable(f"the commit of tag {fork.tag} is not known offline")
+        name = f"refs/tags/{fork.tag}"
+        out = self.run(self.url, "ls-remote", "--", self.url, name, f"{name}^{{}}")
+        refs = {ref: oid for oid, ref in map(str.split, out.splitlines())}
+        # An annotated tag is listed twice: itself, and the commit that it names.
+        tagged = refs.get(f"{name}^{{}}") or refs.get(name)
+        if tagged is None:
+            refuse(fork, f"{redacted(self.url)} has no tag {fork.tag}")
+        if fork.commit not in {None, tagged}:
+            problem = f"tag {fork.tag} of {redacted(self.url)} is commit {tagged}"
+            hint = "upstream moved the tag, or the pin is wrong: find out which first"
+            refuse(fork, problem, expected=f"the pinned commit {fork.commit}", hint=hint)
+        return tagged
+
+    def get(self, url: str, commit: str, *, what: str) -> None:
+        """Fetch the commit with its files, unless the repository has them."""
+        if self.repo.has(f"{commit}^{{tree}}"):
+            return
+        shown = redacted(url)
+        if self.context.offline:
+            self.unreachable(f"{what} {commit} of {shown} is not in the store")
+        self.context.progress.say(f"{self.fork.name}: fetching {commit[:12]} from {shown}")
+        flags = ("fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--force")
+        try:
+            self.run(url, *flags, "--depth=1", "--", url, commit)
+        except InputError:
+            # A server may refuse to send a commit by its id; then all of its refs are fetched.
+            everything = f"+refs/*:refs/patchwheel/remote/{digest(url)[:12]}/*"
+            self.run(url, *flags, "--", url, everything)
+        if not self.repo.has(f"{commit}^{{tree}}"):
+            hint = "correct the commit in the manifest, or pin the fork to its sdist"
+            refuse(self.fork, f"{shown} has no commit {commit}, {what}", hint=hint)
+
+    def spliced(self, commit: str, url: str, *, at: str) -> str:
+        """Return the commit's tree with the files of each submodule in the submodule's place."""
+        tree = self.repo.tree_of(commit)
+        files = self.repo.files(tree)
+        links = {path: blob.oid for path, blob in files.items() if blob.mode == "120000"}
+        self.check_links(links, at)
+        modules = {path: b.oid for path, b in files.items() if b.mode == "160000"}
+        if not modules:
+            return tree
+        urls = self.addresses(files[".gitmodules"].oid) if ".gitmodules" in files else {}
+        with self.repo.index(tree) as env:
+            for path, oid in sorted(modules.items()):
+                if path not in urls:
+                    refuse(self.fork, f"submodule {at + path} has no url in .gitmodules")
+                address = joined(url, urls[path])
+                if LOCAL.match(address) and not LOCAL.match(url):
+                    refuse(self.fork, f"submodule {at + path} is at a path of this machine")
+                self.get(address, oid, what=f"submodule {at + path}")
+                below = self.spliced(oid, address, at=f"{at}{path}/")
+                # Its entry has to go before files can take its place.
+                gone = f"0 {'0' * 40}\t{path}\0".encode(errors="surrogateescape")
+                self.repo.git("update-index", "-z", "--index-info", stdin=gone, env=env)
+                self.repo.git("read-tree", "-i", f"--prefix={path}/", below, env=env)
+            return self.repo.text("write-tree", env=env)
+
+    def addresses(self, oid: str) -> dict[str, str]:
+        """Return the URLs of the submodules in a .gitmodules file, by path."""
+        keys = r"^submodule\..*\.(path|url)$"
+        out = self.repo.git("config", f"--blob={oid}", "-z", "--get-regexp", keys)
+        rows = [os.fsdecode(row).split("\n", 1) for row in out.split(b"\0") if row]
+        config = {row[0]: row[-1] for row in rows}
+        return {
+            value: config.get(f"{key.removesuffix('.path')}.url", "")
+            for key, value in config.items()
+            if key.endswith(".path")
+        }
+
+    def check_links(self, links: dict[str, str], at: str) -> None:
+        """Refuse links that lead out of the tree, which is checked out where builds run."""
+        targets = self.repo.read(list(links.values()))
+        for path, oid in links.items():
+            target = os.fsdecode(targets[oid])
+            end = posixpath.normpath(posixpath.join(at, posixpath.dirname(path), target))
+            if end.startswith(("/", "../")) or end in {"..", ".git"}:
+                refuse(self.fork, f"link {at + path} leads out of the tree, to {target}")
+
+    def run(self, url: str, *argv: str, stdin: bytes = b"") -> str:
+        """Run a git command that talks to a remote, by https, ssh or file only."""
+        if not REMOTE.match(url):
+            problem = f"{redacted(url)}: patchwheel does not fetch from such an address"
+            refuse(self.fork, problem, expected="https://, ssh:// or file://")
+        env = {"GIT_ALLOW_PROTOCOL": os.environ.get("GIT_ALLOW_PROTOCOL", "file:https:ssh")}
+        try:
+            with self.watched(url):
+                out = self.repo.git(*SETTINGS, *argv, stdin=stdin, env=env)
+                return out.decode(errors="replace")
+        except GitError as err:
+            raise InputError(
+                f"{self.fork.name}: git cannot fetch from {redacted(url)}",
+                tail=redacted(err.stderr).splitlines()[-10:],
+                hint=HOLES if "promisor remote" in err.stderr else REACH,
+            ) from err
+
+    @contextlib.contextmanager
+    def watched(self, url: str) -> Iterator[None]:
+        """Report the size of the incoming pack while git fetches."""
+        task = f"{self.fork.name}: from {redacted(url)}"
+        progress = self.context.progress.progress
+        packs, ended, most = self.repo.git_dir / "objects" / "pack", Event(), 0
+
+        def watch() -> None:
+            nonlocal most
+            while not ended.wait(INTERVAL):
+                for pack in packs.glob("tmp_pack_*"):
+                    # A finished pack is renamed.
+                    with contextlib.suppress(OSError):
+                        most = max(most, pack.stat().st_size)
+                        progress(task, most, None)
+
+        thread = Thread(target=watch, daemon=True)
+        thread.start()
         try:
             yield
-        except GitError as err:
-            if disk_is_full(err.stderr):
-                raise MachineError("the disk is full", where=store.root, tail=err.tail) from err
-            raise InputError(
-                f"{fork.name}: git cannot use its repository: {err.message}",
-                where=git_folder(store, fork),
-                tail=err.tail,
-                hint="remove that folder: it is fetched again",
-            ) from err
+        finally:
+            ended.set()
+            thread.join()
+            if most:
+                progress(task, most, most)
+
+    def unreachable(self, why: str) -> Never:
+        refuse(self.fork, why, hint="run once without --offline")
+
+
+def joined(url: str, relative: str) -> str:
+    """Return a submodule's address; a relative one starts from that of its parent repository."""
+    if not relative.startswith(("./", "../")):
+        return relative
+    base = url.rstrip("/")
+    while relative.startswith(("./", "../")):
+        step, _, relative = relative.partition("/")
+        # As git does: a host of ssh ends with a colon, not a slash.
+        if step == "..":
+            cut = max(base.rfind("/"), base.rfind(":"))
+            base = base[: cut + 1].rstrip("/") if base[cut] == "/" else base[: cut + 1]
+    return base + relative if base.endswith(":") else f"{base}/{relative}"
+
+
+def refuse(fork: Fork, why: str, *, expected: str | None = None, hint: str | None = None) -> Never:
+    raise InputError(f"{fork.name}: {why}", expected=expected, hint=hint)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from patchwheel.kit.digest import digest
 from patchwheel.kit.repo import GitError, Repository
-from patchwheel.source.git_remote import Remote, refuse
+from patchwheel.source.fetch import Remote, refuse
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
