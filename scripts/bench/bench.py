@@ -193,7 +193,7 @@ class Many:
         """All between a pin and a patched tree: reading, checking, applying, comparing, keeping."""
         fork = Fork(name="many", version="1.0", patches=self.patches[0].parent)
         git_dir = self.fresh()
-        source = Source(fork=fork, git_dir=git_dir, tree=self.tree, epoch=0, origin="git")
+        source = Source(fork=fork, git_dir=git_dir, tree=self.tree, epoch=0)
         store = Store(self.folder / f"store{run}")
         # A store that has its folders.
         store.remember("tree", "another", {})

@@ -115,7 +115,6 @@ def source_of(folder: Path, files: Mapping[str, str | bytes], fork: Fork) -> Sou
         git_dir=repo.git_dir,
         tree=repo.import_files(rows),
         epoch=support.EPOCH,
-        origin="sdist",
     )
 
 

@@ -311,7 +311,7 @@ def test_a_wheel_without_a_sha256_cannot_be_pinned(
 ) -> None:
     from patchwheel.source import download
 
-    bare = IndexFile(project="pw-one", filename=site.upstream.name, url="https://x")
+    bare = IndexFile(filename=site.upstream.name, url="https://x")
     monkeypatch.setattr(download, "project_files", lambda *_: [bare])
     with pytest.raises(InputError, match="gives no sha256"):
         site.lock()
@@ -344,8 +344,7 @@ def test_the_wheel_that_fits_is_chosen(
 ) -> None:
     python = replace(interpreter, python="3.12", tag="cp312", version="3.12.1")
     files = [
-        IndexFile(project="a", filename=name, url="https://x")
-        for name in [*others, *([best] if best else [])]
+        IndexFile(filename=name, url="https://x") for name in [*others, *([best] if best else [])]
     ]
     for offered in (files, files[::-1]):
         found = choose_wheel(offered, "1.0", python)
@@ -353,7 +352,7 @@ def test_the_wheel_that_fits_is_chosen(
 
 
 def test_a_yanked_wheel_is_the_last_choice(interpreter: Interpreter) -> None:
-    yanked = IndexFile(project="a", filename="a-1.0-1-py3-none-any.whl", url="x", yanked=True)
-    other = IndexFile(project="a", filename="a-1.0-py3-none-any.whl", url="x")
+    yanked = IndexFile(filename="a-1.0-1-py3-none-any.whl", url="x", yanked=True)
+    other = IndexFile(filename="a-1.0-py3-none-any.whl", url="x")
     assert choose_wheel([yanked, other], "1.0", interpreter) == other
     assert choose_wheel([yanked], "1.0", interpreter) == yanked

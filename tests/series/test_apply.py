@@ -251,9 +251,7 @@ def test_a_file_in_a_submodule_names_it(kit: Kit) -> None:
         repo.git("update-index", "--add", "--cacheinfo", f"160000,{'1' * 40},sub", env=env)
         tree = repo.git("write-tree", env=env).decode().strip()
     series = kit.series(mail(kit.diff({"x": b""}, {"x": b"", "sub/f": b"1\n"})))
-    broken = type(source)(
-        fork=source.fork, git_dir=source.git_dir, tree=tree, epoch=0, origin="git"
-    )
+    broken = type(source)(fork=source.fork, git_dir=source.git_dir, tree=tree, epoch=0)
     with pytest.raises(DoesNotApplyError, match="sub is a submodule, not a folder"):
         apply_series(broken, series, store=kit.store)
 

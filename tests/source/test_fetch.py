@@ -71,7 +71,7 @@ def test_an_sdist_becomes_a_tree_with_all_its_files(
     source = get(from_sdist(make_sdist(tmp_path, "thing", "1.0", FILES)))
     assert content(source).keys() == {*FILES, "PKG-INFO"}
     assert content(source)["thing/__init__.py"] == "x = 1\n"
-    assert (source.origin, source.epoch, source.commit) == ("sdist", EPOCH, None)
+    assert (source.epoch, source.commit) == (EPOCH, None)
 
 
 def test_the_second_time_nothing_is_opened_or_run(
@@ -171,7 +171,7 @@ def test_a_commit_becomes_a_tree(get: Callable[..., Source], tmp_path: Path) -> 
     source = get(from_git(upstream, commit, tag="v1.0"))
     assert content(source) == FILES
     assert source.tree == git(upstream, "rev-parse", f"{commit}^{{tree}}")
-    assert (source.origin, source.commit, source.epoch) == ("git", commit, EPOCH)
+    assert (source.commit, source.epoch) == (commit, EPOCH)
 
 
 def test_a_fetched_commit_needs_the_remote_no_more(

@@ -108,11 +108,7 @@ def _differences(
 
 def _scripted(repo: Repository, raw: Mapping[str, Blob]) -> set[str]:
     """Return the paths that the project's meson.build files name in add_dist_script."""
-    builds = {
-        path: blob.oid
-        for path, blob in raw.items()
-        if posixpath.basename(path) == "meson.build" and blob.mode != LINK
-    }
+    builds = {p: b.oid for p, b in raw.items() if posixpath.basename(p) == "meson.build"}
     data = repo.read(list(builds.values()))
     paths = set()
     for build, oid in builds.items():
@@ -134,13 +130,10 @@ def _left_out(repo: Repository, tree: str, missing: Iterable[str]) -> tuple[Left
         fields = repo.git(*argv, stdin=stdin, env=env).split(b"\0")[:-1]
     values = zip(fields[::3], fields[2::3], strict=True)
     ignored = {os.fsdecode(place) for place, value in values if value == b"set"}
-    counts = collections.Counter(
-        (
-            path.partition("/")[0],
-            "not distributed" if ignored.isdisjoint(places) else "export-ignore",
-        )
-        for path, places in lineage.items()
-    )
+    counts: collections.Counter[tuple[str, str]] = collections.Counter()
+    for path, places in lineage.items():
+        why = "not distributed" if ignored.isdisjoint(places) else "export-ignore"
+        counts[path.partition("/")[0], why] += 1
     rows = sorted(counts.items())
     return tuple(LeftOut(folder=folder, why=why, count=n) for (folder, why), n in rows)
 

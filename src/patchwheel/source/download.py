@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from pathlib import Path
@@ -137,12 +138,10 @@ class _Download:
 
 
 def _mismatch(file: IndexFile, expected: str, actual: str, who: str) -> InputError:
-    return InputError(
-        f"{file.filename}: {who} other bytes than pinned: sha256 {actual}",
-        where=redacted(file.url),
-        expected=f"sha256 {expected}",
-        hint="find out why before changing the pin: a published file never changes",
-    )
+    problem = f"{file.filename}: {who} other bytes than pinned: sha256 {actual}"
+    hint = "find out why before changing the pin: a published file never changes"
+    where = redacted(file.url)
+    return InputError(problem, where=where, expected=f"sha256 {expected}", hint=hint)
 
 
 def fetch_wheel(context: Context, fork: Fork) -> tuple[Path, str] | None:
@@ -155,10 +154,8 @@ def fetch_wheel(context: Context, fork: Fork) -> tuple[Path, str] | None:
     files = project_files(context.index, fork.distribution)
     wheel = choose_wheel(files, fork.version, context.interpreter)
     if wheel is None:
-        context.progress.say(
-            f"{fork.name}: upstream has no wheel of {fork.version} for {context.interpreter.tag}: "
-            "every change compiles"
-        )
+        missing = f"upstream has no wheel of {fork.version} for {context.interpreter.tag}"
+        context.progress.say(f"{fork.name}: {missing}: every change compiles")
         return None
     if wheel.sha256 is None:
         raise InputError(f"the index gives no sha256 for {wheel.filename}")
@@ -197,18 +194,14 @@ def choose_wheel(
     for glibc in GLIBC:
         platforms += [f"manylinux_2_{glibc}_x86_64"]
         platforms += [f"{LEGACY[glibc]}_x86_64"] if glibc in LEGACY else []
-    tags = [
-        *cpython_tags((major, minor), platforms=platforms),
-        *compatible_tags((major, minor), interpreter.tag, platforms),
-    ]
+    tags = list(cpython_tags((major, minor), platforms=platforms))
+    tags += compatible_tags((major, minor), interpreter.tag, platforms)
     rank = {tag: number for number, tag in enumerate(tags)}
     fitting = []
     for file in files:
         # An index may have files that no installer takes.
-        try:
+        with contextlib.suppress(InvalidWheelFilename):
             _, of, _, supported = parse_wheel_filename(file.filename)
-        except InvalidWheelFilename:
-            continue
-        if of == Version(version) and (ranks := [rank[t] for t in supported if t in rank]):
-            fitting.append((file.yanked, min(ranks), file.filename, file))
+            if of == Version(version) and (ranks := [rank[t] for t in supported if t in rank]):
+                fitting.append((file.yanked, min(ranks), file.filename, file))
     return min(fitting, key=lambda row: row[:3])[3] if fitting else None

@@ -45,14 +45,13 @@ LOCAL = re.compile(r"file://|/|\./|\.\./")
 class Source:
     """`tree` is in the bare repository `git_dir`; `epoch` is the time for whatever is made from it.
 
-    `commit` is known when the tree comes from git.
+    `commit` is None where the tree comes from an sdist.
     """
 
     fork: Fork
     git_dir: Path
     tree: str
     epoch: int
-    origin: Origin
     commit: str | None = None
 
 
@@ -61,12 +60,9 @@ def fetch_source(project: Project, fork: Fork) -> Source:
     locked = project.lock.tree(fork)
     source = fetch_pin(project.context, fork)
     if source.tree != locked:
-        raise ManifestError(
-            f"{fork.name}: the source tree is {source.tree}",
-            where=project.lock.path,
-            expected=f"{locked}, which was locked for this pin",
-            hint="run `patchwheel lock` if the pin is right",
-        )
+        problem = f"{fork.name}: the source tree is {source.tree}, not the locked {locked}"
+        hint = "run `patchwheel lock` if the pin is right"
+        raise ManifestError(problem, where=project.lock.path, hint=hint)
     return source
 
 
@@ -102,14 +98,8 @@ def fetch_pin(context: Context, fork: Fork, *, origin: Origin | None = None) -> 
             return store.cached("source", Fetched, inputs, make, valid=is_whole)
 
     fetched = store.cached("source", Fetched, inputs, fetch, valid=is_whole)
-    return Source(
-        fork=fork,
-        git_dir=git_dir,
-        tree=fetched.tree,
-        epoch=fetched.epoch,
-        origin=origin,
-        commit=fetched.commit,
-    )
+    tree, epoch, commit = fetched.tree, fetched.epoch, fetched.commit
+    return Source(fork=fork, git_dir=git_dir, tree=tree, epoch=epoch, commit=commit)
 
 
 def git_folder(store: Store, fork: Fork) -> Path:
@@ -243,11 +233,8 @@ class Remote:
         out = self.repo.git("config", f"--blob={oid}", "-z", "--get-regexp", keys)
         rows = [os.fsdecode(row).split("\n", 1) for row in out.split(b"\0") if row]
         config = {row[0]: row[-1] for row in rows}
-        return {
-            value: config.get(f"{key.removesuffix('.path')}.url", "")
-            for key, value in config.items()
-            if key.endswith(".path")
-        }
+        names = [key.removesuffix(".path") for key in config if key.endswith(".path")]
+        return {config[f"{name}.path"]: config.get(f"{name}.url", "") for name in names}
 
     def check_links(self, links: dict[str, str], at: str) -> None:
         """Refuse links that lead out of the tree, which is checked out where builds run."""
@@ -269,11 +256,10 @@ class Remote:
                 out = self.repo.git(*SETTINGS, *argv, stdin=stdin, env=env)
                 return out.decode(errors="replace")
         except GitError as err:
-            raise InputError(
-                f"{self.fork.name}: git cannot fetch from {redacted(url)}",
-                tail=redacted(err.stderr).splitlines()[-10:],
-                hint=HOLES if "promisor remote" in err.stderr else REACH,
-            ) from err
+            problem = f"{self.fork.name}: git cannot fetch from {redacted(url)}"
+            hint = HOLES if "promisor remote" in err.stderr else REACH
+            tail = redacted(err.stderr).splitlines()[-10:]
+            raise InputError(problem, tail=tail, hint=hint) from err
 
     @contextlib.contextmanager
     def watched(self, url: str) -> Iterator[None]:

@@ -32,7 +32,6 @@ ACCEPT = f"{JSON_API}, application/vnd.pypi.simple.v1+html;q=0.2, text/html;q=0.
 class IndexFile:
     """A file as an index lists it; `sha256` and `size` are None where the index does not say."""
 
-    project: str
     filename: str
     url: str
     sha256: str | None = None
@@ -94,12 +93,11 @@ def latest_version(config: IndexConfig, project: str) -> str | None:
     return str(max(final)) if final else None
 
 
-def from_json(data: bytes, url: str, project: str) -> list[IndexFile]:
+def from_json(data: bytes, url: str) -> list[IndexFile]:
     """Read a page of the simple API in JSON (PEP 691) that came from `url`."""
     try:
         return [
             IndexFile(
-                project=project,
                 filename=file["filename"],
                 url=urljoin(url, file["url"]),
                 sha256=file.get("hashes", {}).get("sha256"),
@@ -113,22 +111,15 @@ def from_json(data: bytes, url: str, project: str) -> list[IndexFile]:
         raise InputError(problem, where=redacted(url)) from err
 
 
-def from_html(data: bytes, url: str, project: str) -> list[IndexFile]:
-    """Read a page of links (PEP 503) that came from `url`."""
-    page = _Page(url, project)
-    page.feed(data.decode(errors="replace"))
-    page.close()
-    return page.files
-
-
 class _Page(html.parser.HTMLParser):
-    """Collects the distributions that the anchors of a page link to."""
+    """Collects the distributions that the anchors of a page (PEP 503) link to."""
 
-    def __init__(self, url: str, project: str) -> None:
+    def __init__(self, data: bytes, url: str) -> None:
         super().__init__()
         self.base = url
-        self.project = project
         self.files: list[IndexFile] = []
+        self.feed(data.decode(errors="replace"))
+        self.close()
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         attributes = dict(attrs)
@@ -139,16 +130,11 @@ class _Page(html.parser.HTMLParser):
         elif tag == "a":
             url, fragment = urldefrag(urljoin(self.base, href))
             name = unquote(urlsplit(url).path.rpartition("/")[2])
-            sha256 = re.search(r"sha256=([0-9a-f]{64})", fragment)
-            file = IndexFile(
-                project=self.project,
-                filename=name,
-                url=url,
-                sha256=sha256[1] if sha256 else None,
-                yanked="data-yanked" in attributes,
-            )
+            match = re.search(r"sha256=([0-9a-f]{64})", fragment)
+            sha256, yanked = match[1] if match else None, "data-yanked" in attributes
             # Pages also link to signatures, metadata and other pages.
             if name.endswith((".whl", ".tar.gz", ".zip")):
+                file = IndexFile(filename=name, url=url, sha256=sha256, yanked=yanked)
                 self.files.append(file)
 
 
@@ -170,53 +156,45 @@ def _offers(config: IndexConfig, project: str) -> Iterator[IndexFile]:
 
     name = canonicalize_name(project)
     for url in config.urls:
-        yield from _page(f"{url.rstrip('/')}/{name}/", name)
+        yield from _page(f"{url.rstrip('/')}/{name}/")
     for place in config.find_links:
-        url = place if "://" in place else Path(place).as_uri()
         # Loose files are those of any project.
-        for file in _page(url, name, flat=True):
+        for file in _page(place if "://" in place else Path(place).as_uri(), flat=True):
             is_wheel = file.filename.endswith(".whl")
             split = file.filename.partition if is_wheel else file.filename.rpartition
             if canonicalize_name(split("-")[0]) == name:
                 yield file
 
 
-def _page(url: str, project: str, *, flat: bool = False) -> list[IndexFile]:
+def _page(url: str, *, flat: bool = False) -> list[IndexFile]:
     parts = urlsplit(url)
     if parts.scheme != "file":
-        return _remote_page(url, project)
+        return _remote_page(url)
     path = Path(url2pathname(parts.path))
     try:
         # A folder of loose files may have an index.html that is not for installers.
         if path.is_dir() and not flat and (path / "index.html").exists():
             path /= "index.html"
-        if path.is_dir():
-            files = sorted(file for file in path.iterdir() if file.is_file())
-            return [
-                IndexFile(
-                    project=project,
-                    filename=file.name,
-                    url=file.absolute().as_uri(),
-                    size=file.stat().st_size,
-                )
-                for file in files
-            ]
-        return from_html(path.read_bytes(), path.as_uri(), project)
+        if not path.is_dir():
+            return _Page(path.read_bytes(), path.as_uri()).files
+        files = [(file, file.stat().st_size) for file in sorted(path.iterdir()) if file.is_file()]
     except FileNotFoundError:
         # As from a server: this index does not have the project.
         return []
     except OSError as err:
         raise InputError(f"cannot be read: {err.strerror}", where=path) from err
+    return [IndexFile(filename=f.name, url=f.absolute().as_uri(), size=size) for f, size in files]
 
 
-def _remote_page(url: str, project: str) -> list[IndexFile]:
+def _remote_page(url: str) -> list[IndexFile]:
     task = f"asking {redacted(url)}"
 
     def ask() -> list[IndexFile]:
         with requested(task, url, {"Accept": ACCEPT}, ok=(404, 410)) as answer:
             if not answer.ok:
                 return []
-            read = from_json if "json" in answer.headers.get("Content-Type", "") else from_html
-            return read(answer.content, answer.url, project)
+            if "json" in answer.headers.get("Content-Type", ""):
+                return from_json(answer.content, answer.url)
+            return _Page(answer.content, answer.url).files
 
     return retried(task, ask)
