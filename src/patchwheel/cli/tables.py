@@ -228,7 +228,7 @@ def pin(report: PinReport) -> None:
         CONSOLE.result(f"  {path}: {why}")
     CONSOLE.table(
         ("only in the repository", "files", "because"),
-        [(row.folder, str(row.count), row.why) for row in report.left_out],
+        [(folder, str(n), why) for (folder, why), n in report.left_out.items()],
     )
 
 

@@ -29,9 +29,7 @@ MBOX = re.compile(rb"From [0-9a-f]{7,64} ")
 ESCAPE = re.compile(rb'\\([0-3][0-7]{2}|[abtnvfr"\\])')
 EXPORT_HINT = "commit the change in `patchwheel dev {fork}`, then `patchwheel export {fork}`"
 SPLIT_HINT = "run `git am` on each in `patchwheel dev {fork}`, then `patchwheel export {fork}`"
-CRLF_HINT = (
-    "write it with LF; `patches/**/*.patch -text` in .gitattributes keeps git from changing it"
-)
+CRLF_HINT = "write it with LF; `patches/**/*.patch -text` in .gitattributes lets git keep it so"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,10 +108,13 @@ class Cursor:
         return self.lines[self.at] if self.at < len(self.lines) else b""
 
     def peek(self) -> bytes:
-        """Return the next line outside of hunks, empty at the end; it must not end with CRLF."""
+        """Return the next line outside of hunks, empty at the end; refuse CRLF and a new mail."""
         line = self.raw()
         if line.endswith(b"\r\n"):
             self.fail("the patch file has CRLF line ends (autocrlf?)", hint=CRLF_HINT)
+        # The first line of the file may begin its own mail.
+        if self.at and MBOX.match(line):
+            self.fail("a second mail starts here", expected="one patch per file", hint=SPLIT_HINT)
         return line
 
 
@@ -127,8 +128,7 @@ def read_diffs(cursor: Cursor) -> Iterator[FileDiff]:
     while cursor.peek().startswith(b"diff --git "):
         yield _file(cursor)
     while line := cursor.peek():
-        if MBOX.match(line):
-            cursor.fail("a second mail starts here", expected="one patch per file", hint=SPLIT_HINT)
+        # git ends a mail with its version, below a line of two hyphens.
         if line != b"-- \n" and STRAY.match(line):
             cursor.fail("this line belongs to no hunk", expected="as many as the `@@` line says")
         cursor.at += 1

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from patchwheel.patch.diff import MBOX, SPLIT_HINT, Cursor, FileDiff, read_diffs
+from patchwheel.patch.diff import Cursor, FileDiff, read_diffs
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -122,13 +122,19 @@ def _read_mail(cursor: Cursor) -> Mail:
     kept = [f"{name}: {_decoded(value)}" for name, value in fields if DEP3_FIELD.fullmatch(name)]
     gap = "\n" if any(_trailers(body)) else "\n\n"
     body = gap.join(filter(None, [body, "\n".join(kept)]))
+    trailers = _trailers(body)
+    # A note may follow the fields, so that they are not the last paragraph.
+    pairs = [pair for paragraph in body.split("\n\n") for pair in _trailers(paragraph)]
+    keys = {key.lower() for key, _ in trailers}
+    if "upstream-status" not in keys and (status := upstream_status(pairs)):
+        trailers.append(("Upstream-Status", status))
     return Mail(
         author=author,
         address=address,
         when=_date(cursor, header["date"]),
         subject=subject,
         message=f"{subject}\n\n{body}\n" if body else f"{subject}\n",
-        trailers=_trailers_with_status(body),
+        trailers=tuple(trailers),
     )
 
 
@@ -215,8 +221,6 @@ def _read_body(cursor: Cursor) -> Iterator[str]:
 
 
 def _check_line(cursor: Cursor, line: bytes) -> None:
-    if MBOX.match(line):
-        cursor.fail("a second mail starts here", expected="one patch per file", hint=SPLIT_HINT)
     following = b"".join(cursor.lines[cursor.at + 1 : cursor.at + 2])
     if line.startswith(b"--- ") and following.startswith(b"+++ "):
         expected = "diff --git a/PATH b/PATH"
@@ -235,17 +239,6 @@ def _after_statistics(cursor: Cursor) -> int | None:
         if not STATISTICS.fullmatch(line):
             break
     return None
-
-
-def _trailers_with_status(body: str) -> tuple[tuple[str, str], ...]:
-    """Return the trailers; a missing Upstream-Status is taken from DEP-3 fields in the body."""
-    trailers = tuple(_trailers(body))
-    if any(key.lower() == "upstream-status" for key, _ in trailers):
-        return trailers
-    # A note may follow the fields, so that they are not the last paragraph.
-    fields = [pair for paragraph in body.split("\n\n") for pair in _trailers(paragraph)]
-    status = upstream_status(fields)
-    return (*trailers, ("Upstream-Status", status)) if status else trailers
 
 
 def _trailers(body: str) -> list[tuple[str, str]]:

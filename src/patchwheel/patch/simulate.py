@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from patchwheel.patch.diff import FileDiff, Hunk
     from patchwheel.patch.mail import Patch
 
-REGULAR = "100644"
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HunkPlacement:
@@ -111,12 +109,12 @@ class Simulation:
 
     def changed(self) -> dict[str, Content | None]:
         """Return the files that differ from the tree at the beginning."""
-
-        def identity(file: Blob | Content | None) -> tuple[str, str] | None:
-            return (file.mode, file.oid) if file else None
-
-        state = self.state.items()
-        return {p: now for p, now in state if identity(now) != identity(self.files.get(p))}
+        changed = {}
+        for path, now in self.state.items():
+            was = self.files.get(path)
+            if (was and (was.mode, was.oid)) != (now and (now.mode, now.oid)):
+                changed[path] = now
+        return changed
 
     def still_has(
         self,
@@ -135,11 +133,9 @@ class Simulation:
         for diff in diffs:
             if diff.old is not None and diff.removes_old and self.get(diff.old):
                 return diff.old
-            if diff.new is None or diff.old is None or diff.binary:
-                continue
-            path = moved.get(diff.new, diff.new)
-            now, result = self.get(path), results.get(diff.new)
-            if now is None or now.data is None:
+            path = moved.get(diff.path, diff.path)
+            now, result = self.get(path), results.get(diff.path)
+            if diff.new is None or now is None or now.data is None:
                 continue
             lines, known = split_lines(now.data), result.data if result else None
             expected = None if known is None else split_lines(known)
@@ -196,7 +192,7 @@ class _Step:
             self.fail(diff, f"it changes nothing in {diff.path}")
 
     def result(self, diff: FileDiff, source: Content | None) -> Content | None:
-        old_mode = source.mode if source else REGULAR
+        old_mode = source.mode if source else "100644"
         mode = diff.new_mode or old_mode
         if diff.old_mode and source and (diff.old_mode == LINK) != (old_mode == LINK):
             self.fail(diff, f"{diff.old} has the mode {old_mode}, not {diff.old_mode}")

@@ -36,18 +36,10 @@ QUOTED = re.compile(rb"'([^'\n]*)'")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LeftOut:
-    """Files of the repository that the sdist lacks, below one top folder."""
-
-    folder: str
-    why: str
-    count: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class PinReport:
     """`equal` counts files that are in both; `explained` maps the sdist's other files to a reason.
 
+    `left_out` counts files that only the repository has, by top folder and reason.
     A generated file is explained, not verified: the repository does not say what it must contain.
     """
 
@@ -56,7 +48,7 @@ class PinReport:
     commit: str
     equal: int
     explained: Mapping[str, str]
-    left_out: tuple[LeftOut, ...]
+    left_out: Mapping[tuple[str, str], int]
 
 
 def check_pin(context: Context, fork: Fork) -> PinReport:
@@ -119,7 +111,7 @@ def _scripted(repo: Repository, raw: Mapping[str, Blob]) -> set[str]:
     return paths
 
 
-def _left_out(repo: Repository, tree: str, missing: Iterable[str]) -> tuple[LeftOut, ...]:
+def _left_out(repo: Repository, tree: str, missing: Iterable[str]) -> Mapping[tuple[str, str], int]:
     """Count the repository's files that the sdist lacks, by top folder and reason."""
     # `git archive` leaves out all that is below a folder with the attribute, too.
     lineage = {path: [path, *map(str, PurePosixPath(path).parents)][:-1] for path in missing}
@@ -134,8 +126,7 @@ def _left_out(repo: Repository, tree: str, missing: Iterable[str]) -> tuple[Left
     for path, places in lineage.items():
         why = "not distributed" if ignored.isdisjoint(places) else "export-ignore"
         counts[path.partition("/")[0], why] += 1
-    rows = sorted(counts.items())
-    return tuple(LeftOut(folder=folder, why=why, count=n) for (folder, why), n in rows)
+    return dict(sorted(counts.items()))
 
 
 def resolved(repo: Repository, files: Mapping[str, Blob]) -> dict[str, Blob]:

@@ -35,6 +35,8 @@ def _session() -> requests.Session:
     from urllib3.util import Retry
 
     made = requests.Session()
+    # A file is written as it comes: wheels are too large for memory.
+    made.stream = True
     # requests itself reads these two.
     if not (os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")):
         made.verify = os.environ.get("SSL_CERT_FILE") or os.environ.get("PIP_CERT") or True
@@ -73,19 +75,15 @@ def requested(
     from urllib3.exceptions import MaxRetryError
 
     try:
-        with (
-            _session() as http,
-            http.get(url, headers=headers, stream=True, timeout=TIMEOUT) as response,
-        ):
+        with _session() as http, http.get(url, headers=headers, timeout=TIMEOUT) as response:
             if not (response.ok or response.status_code in ok):
                 status = f"the server answered {response.status_code} {response.reason}"
                 raise InputError(f"{task}: {status}", hint=REACH)
             yield response
     except requests.exceptions.SSLError as err:
-        raise InputError(
-            f"{task}: the server's certificate is not trusted: {_cause(err)}",
-            hint="name the file of your certificate authority in SSL_CERT_FILE",
-        ) from err
+        problem = f"{task}: the server's certificate is not trusted: {_cause(err)}"
+        hint = "name the file of your certificate authority in SSL_CERT_FILE"
+        raise InputError(problem, hint=hint) from err
     except requests.exceptions.RequestException as err:
         lost = (requests.exceptions.ConnectionError, requests.exceptions.ChunkedEncodingError)
         if isinstance(err, lost) and not isinstance(err.args[0], MaxRetryError):

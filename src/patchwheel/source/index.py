@@ -60,15 +60,12 @@ def find_file(config: IndexConfig, project: str, filename: str) -> IndexFile:
         if file.filename == filename:
             return file
         names.append(file.filename)
-    places = [redacted(place) for place in (*config.urls, *config.find_links)]
-    near = difflib.get_close_matches(filename, names, n=3)
-    offers = f"has {len(names)} files of {project}" if names else f"knows {project}"
-    raise InputError(
-        f"no index has {filename}",
-        where=", ".join(places) or "no index is configured",
-        expected=f"one of {', '.join(near)}" if near else f"an index that {offers}",
-        hint="correct the file name in the manifest or the lock, or uv's or pip's index settings",
-    )
+    places = ", ".join(map(redacted, (*config.urls, *config.find_links)))
+    near = ", ".join(difflib.get_close_matches(filename, names, n=3))
+    expected = f"one of {near}" if near else f"one of {len(names)} files of {project}"
+    hint = "correct the file name in the manifest or the lock, or uv's or pip's index settings"
+    where = places or "no index is configured"
+    raise InputError(f"no index has {filename}", where=where, expected=expected, hint=hint)
 
 
 def find_sdist(config: IndexConfig, project: str, version: str) -> Sdist:
@@ -140,13 +137,12 @@ class _Page(html.parser.HTMLParser):
 
 def _versions(files: Iterable[IndexFile]) -> Iterator[tuple[IndexFile, Version]]:
     """Yield the files whose names are valid, with their versions."""
-    from packaging.utils import InvalidSdistFilename, InvalidWheelFilename
-    from packaging.utils import parse_sdist_filename as sdist
-    from packaging.utils import parse_wheel_filename as wheel
+    from packaging import utils
 
     for file in files:
-        with contextlib.suppress(InvalidSdistFilename, InvalidWheelFilename):
-            parse = wheel if file.filename.endswith(".whl") else sdist
+        is_wheel = file.filename.endswith(".whl")
+        with contextlib.suppress(utils.InvalidSdistFilename, utils.InvalidWheelFilename):
+            parse = utils.parse_wheel_filename if is_wheel else utils.parse_sdist_filename
             yield file, parse(file.filename)[1]
 
 

@@ -50,9 +50,8 @@ class Sdist:
                             yield path, mode, self._content(archive, member)
                 stream.drain()
         except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as err:
-            raise InputError(
-                f"is damaged: {err}", where=self.path, expected="a whole .tar.gz"
-            ) from err
+            problem = f"is damaged: {err}"
+            raise InputError(problem, where=self.path, expected="a whole .tar.gz") from err
         if not self.files:
             self._refuse("", "holds no files")
 
@@ -94,12 +93,10 @@ class Sdist:
         return path
 
     def _refuse(self, name: str, why: str) -> Never:
-        raise InputError(
-            f"{name!r} {why}" if name else why,
-            where=self.path,
-            expected="an sdist of regular files and folders below one folder",
-            hint="pin the fork by git commit instead, if this file is what upstream published",
-        )
+        problem = f"{name!r} {why}" if name else why
+        expected = "an sdist of regular files and folders below one folder"
+        hint = "pin the fork by git commit instead, if this file is what upstream published"
+        raise InputError(problem, where=self.path, expected=expected, hint=hint)
 
 
 class _Bounded(io.RawIOBase):
@@ -142,9 +139,7 @@ class _Bounded(io.RawIOBase):
         self._too_large()
 
     def _too_large(self) -> Never:
-        raise InputError(
-            f"unpacks to more than {self.limit >> 20} MiB",
-            where=self.path,
-            expected=f"at most {MAX_RATIO} times its own size",
-            hint="nothing was written; look at the archive before trusting it",
-        )
+        problem = f"unpacks to more than {self.limit >> 20} MiB"
+        expected = f"at most {MAX_RATIO} times its own size"
+        hint = "nothing was written; look at the archive before trusting it"
+        raise InputError(problem, where=self.path, expected=expected, hint=hint)
