@@ -29,7 +29,7 @@ MBOX = re.compile(rb"From [0-9a-f]{7,64} ")
 ESCAPE = re.compile(rb'\\([0-3][0-7]{2}|[abtnvfr"\\])')
 EXPORT_HINT = "commit the change in `patchwheel dev {fork}`, then `patchwheel export {fork}`"
 SPLIT_HINT = "run `git am` on each in `patchwheel dev {fork}`, then `patchwheel export {fork}`"
-CRLF_HINT = "write it with LF; `patches/**/*.patch -text` in .gitattributes lets git keep it so"
+CRLF_HINT = "write it with LF line ends, and put `patches/**/*.patch -text` into .gitattributes"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

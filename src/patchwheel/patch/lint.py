@@ -77,7 +77,7 @@ def warnings(patches: Sequence[Patch], files: Iterable[str]) -> Iterator[str]:
 
 
 def _odd_diffs(patch: Patch, known: dict[str, str]) -> Iterator[tuple[int, str]]:
-    """Give line and problem; `known` maps casefolded paths to paths, and is brought up to date."""
+    """Yield lines and problems; `known` maps casefolded paths to paths, and is updated."""
     for diff in patch.diffs:
         if diff.old and diff.removes_old:
             known.pop(diff.old.casefold(), None)
@@ -133,7 +133,7 @@ def check_status(patch: Patch) -> None:
         problem = "two Upstream-Status trailers" if values else "no Upstream-Status trailer"
         if not values and re.search(r"(?m)^Upstream-Status:", patch.mail.message):
             problem += " in its last paragraph"
-        expected = f"Upstream-Status: {forms}, in the last line"
+        expected = f"a last paragraph with Upstream-Status: {forms}"
         patch.fail(f"the message has {problem}", line=line, expected=expected)
     word, _, rest = values[0].partition(" ")
     pattern, form = STATUSES.get(word, ("(?!)", forms))

@@ -227,9 +227,9 @@ class _Step:
             if at != expected and len(places) > 1:
                 # git would take the nearest one without a warning.
                 shown = ", ".join(str(place + 1) for place in places[:5])
-                problem = f"hunk {number} is ambiguous: its lines occur {len(places)} times in "
-                wanted = f"line {expected + 1}, or only one other place"
-                self.fail(diff, f"{problem}{diff.old}, in lines {shown}", hunk, expected=wanted)
+                problem = f"hunk {number} is ambiguous: its lines occur {len(places)} times"
+                problem += f" in {diff.old}, in lines {shown}"
+                self.fail(diff, problem, hunk, f"line {expected + 1}, or only one other place")
             unique = len(places) == 1
             self.placements.append(HunkPlacement(line=at + 1, offset=at - expected, unique=unique))
             lines[at : at + size] = after
@@ -290,13 +290,12 @@ class _Step:
 
     def has_result(self, diff: FileDiff) -> bool:
         """Whether a file has what the patch adds; removed lines are not looked for."""
-        old = self.simulation.get(diff.old) if diff.old is not None else None
-        if diff.new is None:
-            return old is None
-        now = self.simulation.get(diff.new)
-        if now is None or (diff.removes_old and old is not None):
+        if diff.removes_old and self.simulation.get(diff.old or ""):
             return False
-        if diff.new_mode and diff.new_mode != now.mode:
+        if diff.new is None:
+            return True
+        now = self.simulation.get(diff.new)
+        if now is None or diff.new_mode not in {None, now.mode}:
             return False
         if diff.binary and diff.ids:
             return now.oid == diff.ids[1]
