@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 HUNK = re.compile(rb"@@ -(\d+)(?:,(\d+))? \+(\d+)(?:,(\d+))? @@(?: .*)?\n")
 HEADER = re.compile(
-    rb"(?:(old mode|new mode|deleted file mode|new file mode|copy from|copy to|rename from|rename to"
-    rb"|similarity index|dissimilarity index) (.+)"
+    rb"(?:(old mode|new mode|deleted file mode|new file mode|copy from|copy to|rename from"
+    rb"|rename to|similarity index|dissimilarity index) (.+)"
     rb"|index ([0-9a-f]{7,64})\.\.([0-9a-f]{7,64})(?: (\d{6}))?)\n"
 )
 # What looks like a diff after the last hunk, as when a hunk has more lines than it says.

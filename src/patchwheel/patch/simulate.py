@@ -50,7 +50,7 @@ Files = Mapping[str, Content | None]
 
 
 class DoesNotApplyError(PatchError):
-    """A patch that does not apply at the file `path`; `landed` where its change is there already."""
+    """A patch does not apply, at the file `path`; `landed` if its change is already there."""
 
     def __init__(
         self, message: str, *, where: str, path: str, landed: bool = False, **details: str
@@ -242,17 +242,16 @@ class _Step:
         problem = f"hunk {number} does not match {path}"
         match = matching.nearest(lines, before)
         if match is None:
-            self.fail(diff, f"{problem}, which holds nothing like it", hunk=hunk)
+            self.fail(diff, f"{problem}, which holds nothing like it", hunk)
         start, equal = match
         if equal == len(before):
             # All lines are there, but the hunk has no context on one side.
             end = "beginning" if hunk.old_start <= 1 else "end"
             hint = f"they begin in line {start + 1} of {path}"
             self.fail(diff, f"{problem} at its {end}: its lines are further in", hunk, hint=hint)
-        there = {at: lines[at] for at in range(max(start, 0), len(lines))}
+        there = dict(enumerate(lines))
         first = next((n for n, line in enumerate(before) if there.get(start + n) != line), 0)
-        actual = matching.shown_line(there.get(start + first))
-        expected = matching.shown_line(before[first])
+        expected, actual = map(matching.shown_line, (before[first], there.get(start + first)))
         expected += f" in line {start + first + 1}, which is {actual}"
         hint = f"the nearest match begins in line {max(start, 0) + 1} of {path}: "
         hint += f"{equal} of {len(before)} lines are equal"
