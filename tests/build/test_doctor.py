@@ -11,8 +11,8 @@ from patchwheel.build import cuda, doctor, rocm, sandbox, toolchain
 from patchwheel.build.doctor import Finding, diagnose
 from patchwheel.build.sandbox import Sandbox
 from patchwheel.kit import process
-from patchwheel.kit.distribution import Distribution
 from patchwheel.kit.errors import MachineError
+from patchwheel.kit.uv import Distribution
 from patchwheel.manifest.inventory import BuildInventory
 from patchwheel.manifest.load import load_manifest
 from patchwheel.manifest.lock import ForkBuild, ForkLock, Lock, build_settings

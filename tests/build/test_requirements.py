@@ -18,9 +18,9 @@ from patchwheel.build.requirements import (
     unsatisfied,
 )
 from patchwheel.guest import TEMPORARY_NAMES
-from patchwheel.kit.distribution import Distribution
 from patchwheel.kit.errors import InputError, ManifestError
 from patchwheel.kit.indexes import IndexConfig
+from patchwheel.kit.uv import Distribution
 from patchwheel.manifest.model import Fork
 from tests.fixtures import support
 from tests.fixtures.contexts import make_context

@@ -19,10 +19,10 @@ from patchwheel.environment.compose import Environment, compose_environment, com
 from patchwheel.guest import INSPECT_ENVIRONMENT, inspect_environment
 from patchwheel.kit import uv
 from patchwheel.kit.context import Context
-from patchwheel.kit.distribution import Distribution
 from patchwheel.kit.errors import CheckError, InputError, MachineError
 from patchwheel.kit.indexes import IndexConfig
 from patchwheel.kit.interpreter import uv_bin
+from patchwheel.kit.uv import Distribution
 from patchwheel.manifest.load import load_manifest
 from patchwheel.manifest.lock import EnvironmentLock, Lock, environment_inputs
 from tests.fixtures.contexts import GivenProject, make_context
@@ -141,7 +141,7 @@ class CountingContext(Context):
         super().__init__(
             forks.store,
             forks.report,
-            interpreter=forks.interpreter,
+            known_interpreter=forks.interpreter,
             python=forks.interpreter.python,
         )
         self.forks = forks

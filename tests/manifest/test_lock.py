@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from patchwheel.kit.distribution import Distribution
 from patchwheel.kit.errors import MachineError, ManifestError
+from patchwheel.kit.uv import Distribution
 from patchwheel.manifest.inventory import BuildInventory
 from patchwheel.manifest.load import load_manifest
 from patchwheel.manifest.lock import (

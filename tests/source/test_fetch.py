@@ -509,7 +509,7 @@ def test_a_killed_fetch_is_simply_done_again(
         f"fork = Fork(name='thing', version='1.0', patches=Path('none'), sdist={fork.sdist!r})\n"
         f"index = IndexConfig(find_links=({str(tmp_path)!r},))\n"
         "print('started', flush=True)\n"
-        f"fetch_pin(Context(Store(Path({str(store.root)!r})), Quiet(), index=index), fork)\n"
+        f"fetch_pin(Context(Store(Path({str(store.root)!r})), Quiet(), known_index=index), fork)\n"
     )
     for delay in (0.0, 0.05, 0.1, 0.15):
         with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as child:

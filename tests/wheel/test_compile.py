@@ -14,11 +14,11 @@ from patchwheel.build.inputs import BuildInputs, interface, interface_part
 from patchwheel.build.requirements import static_build_requirements
 from patchwheel.build.sandbox import detect_sandbox
 from patchwheel.kit import process, uv
-from patchwheel.kit.distribution import Distribution
 from patchwheel.kit.errors import BuildError, CheckError, MachineError, ManifestError
 from patchwheel.kit.indexes import IndexConfig, load_index_config
 from patchwheel.kit.repo import Repository
 from patchwheel.kit.store import Store
+from patchwheel.kit.uv import Distribution
 from patchwheel.manifest.inventory import BuildInventory
 from patchwheel.manifest.lock import ForkBuild
 from patchwheel.manifest.model import Fork, UpstreamWheel

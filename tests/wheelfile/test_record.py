@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from patchwheel.kit.distribution import Distribution
 from patchwheel.kit.errors import InputError
+from patchwheel.kit.uv import Distribution
 from patchwheel.wheelfile.read import read_wheel
 from patchwheel.wheelfile.record import FILENAME, parse_record, read_record
 from tests.fixtures import support

@@ -16,7 +16,7 @@ from patchwheel.build import cuda, toolchain
 from patchwheel.guest import TEMPORARY_NAMES
 from patchwheel.kit.digest import digest, file_sha256
 from patchwheel.kit.errors import ManifestError
-from patchwheel.kit.uv import install, make_venv
+from patchwheel.kit.uv import Distribution, install, make_venv
 from patchwheel.manifest.lock import RELOCK
 
 if TYPE_CHECKING:
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from packaging.requirements import Requirement
 
     from patchwheel.kit.context import Context
-    from patchwheel.kit.distribution import Distribution
     from patchwheel.manifest.model import Fork
 
 KIND: Final = "build-envs"

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
     from patchwheel.build.inputs import OwnWheel
     from patchwheel.kit.context import Context
-    from patchwheel.kit.distribution import Distribution
     from patchwheel.kit.store import Store
+    from patchwheel.kit.uv import Distribution
     from patchwheel.project import Project
 
 KIND: Final = "environments"

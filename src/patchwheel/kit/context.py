@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 from typing import TYPE_CHECKING, Literal
 
@@ -16,79 +17,53 @@ if TYPE_CHECKING:
 SandboxMode = Literal["auto", "required", "none"]
 
 
+@dataclasses.dataclass
 class Context:
     """The store, where progress goes, and the options of a run.
 
     `python` is the version that wheels are for, such as 3.12; `explicit` the interpreter that the
-    user named for it. Index settings are read for the project at `root`. Neither the settings nor
-    the interpreter are looked for before they are needed, since a run that changes nothing needs
-    neither; `index` and `interpreter` may be given instead.
+    user named for it. Index settings are read for the project at `root`, when they are needed.
     """
 
-    def __init__(
-        self,
-        store: Store,
-        progress: Progress,
-        *,
-        root: Path | None = None,
-        python: str = "",
-        explicit: str | None = None,
-        offline: bool = False,
-        jobs: int | None = None,
-        sandbox: SandboxMode = "auto",
-        index: IndexConfig | None = None,
-        interpreter: Interpreter | None = None,
-    ) -> None:
-        self.store = store
-        self.progress = progress
-        self.root = root
-        self.python = python
-        self.explicit = explicit
-        self.offline = offline
-        self.jobs = jobs
-        self.sandbox = sandbox
-        self._index = index
-        self._interpreter = interpreter
-        # Forks are built in threads: each answer is computed once.
-        self._lock = threading.RLock()
+    store: Store
+    progress: Progress
+    _: dataclasses.KW_ONLY
+    root: Path | None = None
+    python: str = ""
+    explicit: str | None = None
+    offline: bool = False
+    jobs: int | None = None
+    sandbox: SandboxMode = "auto"
+    known_index: IndexConfig | None = None
+    known_interpreter: Interpreter | None = None
+    # Forks are built in threads: each answer is computed once.
+    lock: threading.RLock = dataclasses.field(default_factory=threading.RLock)
 
     @property
     def index(self) -> IndexConfig:
         """The user's settings of package indexes, those of pip and uv included."""
-        with self._lock:
-            if self._index is None:
+        with self.lock:
+            if self.known_index is None:
                 from patchwheel.kit.indexes import load_index_config
 
                 assert self.root is not None  # noqa: S101  (a project always has one)
-                self._index = load_index_config(self.root)
-            return self._index
+                self.known_index = load_index_config(self.root)
+            return self.known_index
 
     @property
     def interpreter(self) -> Interpreter:
         """The CPython that wheels are for; raises MachineError when there is none."""
-        with self._lock:
-            if self._interpreter is None:
-                self._interpreter = self._find_interpreter()
-            return self._interpreter
+        with self.lock:
+            if self.known_interpreter is None:
+                from patchwheel.kit.interpreter import remembered_interpreter
+
+                self.known_interpreter = remembered_interpreter(
+                    self.python, explicit=self.explicit, store=self.store, progress=self.progress
+                )
+            return self.known_interpreter
 
     def for_python(self, version: str) -> Context:
         """Return the same context for another Python."""
         if version == self.python:
             return self
-        return Context(
-            self.store,
-            self.progress,
-            root=self.root,
-            python=version,
-            offline=self.offline,
-            jobs=self.jobs,
-            sandbox=self.sandbox,
-            index=self._index,
-        )
-
-    def _find_interpreter(self) -> Interpreter:
-        from patchwheel.kit.interpreter import remembered_interpreter
-
-        return remembered_interpreter(
-            self.python, explicit=self.explicit, store=self.store, progress=self.progress
-        )
+        return dataclasses.replace(self, python=version, explicit=None, known_interpreter=None)

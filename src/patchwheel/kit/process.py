@@ -1,7 +1,4 @@
-"""The one place that starts processes, with explicit arguments, directory and environment.
-
-Long steps write to a log of their own.
-"""
+"""The one place that starts processes, with explicit arguments, directory and environment."""
 
 from __future__ import annotations
 
@@ -104,7 +101,19 @@ def logged(
     tail: collections.deque[str] = collections.deque(maxlen=TAIL)
     with log.open("ab") as sink:
         sink.write(f"$ {_shown(args)}\n".encode())
-        process = _start(args, cwd=cwd, env=env, umask=umask)
+        with _starting(args):
+            process = subprocess.Popen(
+                [*_leash(args, env), *args],
+                cwd=cwd,
+                env=dict(env),
+                # A step that asks a question fails instead of waiting for an answer.
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                # Its children are of its process group, which is killed at the end.
+                start_new_session=True,
+                umask=umask,
+            )
         try:
             for raw in _lines(process):
                 sink.write(raw + b"\n")
@@ -115,7 +124,12 @@ def logged(
             # Wait without reaping: until then, its id cannot name another process group.
             os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
         finally:
-            status = _end(process)
+            # What is left of its group ends with it.
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(process.pid, signal.SIGKILL)
+            status = process.wait()
+            if process.stdout:
+                process.stdout.close()
     if status != 0:
         raise CommandError(args, status, list(tail), log)
 
@@ -125,24 +139,6 @@ def interactive(argv: Sequence[str | Path], *, cwd: Path, env: Mapping[str, str]
     args = [os.fspath(arg) for arg in argv]
     with _starting(args):
         return subprocess.run(args, cwd=cwd, env=dict(env), check=False).returncode
-
-
-def _start(
-    args: Sequence[str], *, cwd: Path, env: Mapping[str, str], umask: int
-) -> subprocess.Popen[bytes]:
-    with _starting(args):
-        return subprocess.Popen(
-            [*_leash(args, env), *args],
-            cwd=cwd,
-            env=dict(env),
-            # A step that asks a question fails instead of waiting for an answer.
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            # Its children are of its process group, which is killed at the end.
-            start_new_session=True,
-            umask=umask,
-        )
 
 
 @contextlib.contextmanager
@@ -169,42 +165,25 @@ def _leash(args: Sequence[str], env: Mapping[str, str]) -> list[str]:
 
 
 def _lines(process: subprocess.Popen[bytes]) -> Iterator[bytes]:
-    """Yield lines until the process ends.
-
-    The end of the pipe may never come: a daemon that a build starts, such as a compiler cache,
-    leaves the process group and keeps the pipe open.
-    """
+    """Yield lines until the process ends."""
     assert process.stdout is not None  # noqa: S101  (PIPE was asked for)
     pipe, pending = process.stdout.fileno(), b""
+    options = os.WEXITED | os.WNOWAIT | os.WNOHANG
     with selectors.DefaultSelector() as selector:
         selector.register(pipe, selectors.EVENT_READ)
         while True:
+            # The end of the pipe may never come: a daemon that a build starts, such as a compiler
+            # cache, leaves the process group and keeps the pipe open.
             if not selector.select(timeout=0.2):
-                if _ended(process):
+                if os.waitid(os.P_PID, process.pid, options):
                     break
                 continue
-            chunk = os.read(pipe, 1 << 16)
-            if not chunk:
+            if not (chunk := os.read(pipe, 1 << 16)):
                 break
             *lines, pending = (pending + chunk).split(b"\n")
             yield from lines
     if pending:
         yield pending
-
-
-def _ended(process: subprocess.Popen[bytes]) -> bool:
-    options = os.WEXITED | os.WNOWAIT | os.WNOHANG
-    return os.waitid(os.P_PID, process.pid, options) is not None
-
-
-def _end(process: subprocess.Popen[bytes]) -> int:
-    """Kill what is left of the group and return the status of its leader."""
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)
-    status = process.wait()
-    if process.stdout:
-        process.stdout.close()
-    return status
 
 
 def _shown(args: Sequence[str]) -> str:

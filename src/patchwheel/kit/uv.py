@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 import tempfile
 import tomllib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from patchwheel.kit import process
-from patchwheel.kit.distribution import Distribution
 from patchwheel.kit.errors import InputError, MachineError, disk_is_full
 from patchwheel.kit.interpreter import uv_bin, uv_env
 
@@ -26,6 +26,21 @@ if TYPE_CHECKING:
 PLATFORM = "x86_64-manylinux_2_28"
 DOWNLOADING = re.compile(r"Downloading (\S+) \(([\d.]+)(B|KiB|MiB|GiB)\)")
 UNITS = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Distribution:
+    """A distribution that may be installed, with the sha256 of each file that is accepted."""
+
+    name: str
+    version: str
+    hashes: tuple[str, ...]
+
+    @property
+    def requirement(self) -> str:
+        """The line of a requirements file, hashes included."""
+        hashes = " ".join(f"--hash=sha256:{h}" for h in self.hashes)
+        return f"{self.name}=={self.version} {hashes}"
 
 
 def make_venv(

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from patchwheel.kit.context import Context
-    from patchwheel.kit.distribution import Distribution
+    from patchwheel.kit.uv import Distribution
     from patchwheel.manifest.model import Fork
     from patchwheel.project import Project
     from patchwheel.source.fetch import Source

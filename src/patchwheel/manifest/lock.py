@@ -9,9 +9,9 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Never
 
 from patchwheel.kit.digest import digest
-from patchwheel.kit.distribution import Distribution
 from patchwheel.kit.errors import MachineError, ManifestError
 from patchwheel.kit.files import exclusive_lock, write_atomically
+from patchwheel.kit.uv import Distribution
 from patchwheel.manifest.convert import InvalidValueError, find_problems, make_converter
 from patchwheel.manifest.inventory import BuildInventory, register_inventory
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from patchwheel.kit.distribution import Distribution
 from patchwheel.kit.errors import InputError
+from patchwheel.kit.uv import Distribution
 
 if TYPE_CHECKING:
     from cattrs import Converter
