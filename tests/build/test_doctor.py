@@ -43,7 +43,7 @@ def _machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, interpreter: Inter
     for path in tools.iterdir():
         path.chmod(0o755)
     monkeypatch.setenv("PATH", str(tools))
-    python = replace(interpreter, version="3.12.1", python="3.12")
+    python = replace(interpreter, version="3.12.1")
     monkeypatch.setattr(doctor, "find_interpreter", lambda *_a, **_k: python)
     monkeypatch.setattr(doctor, "detect_sandbox", lambda _wanted: Sandbox(level="bwrap"))
     monkeypatch.setattr(doctor, "free_memory", lambda: 16 * 10**9)

@@ -98,7 +98,7 @@ def test_failing_shims_on_path_are_skipped(
     real = fake(tmp_path / "second" / "python3.77", "3.77.4")
     monkeypatch.setenv("PATH", f"{bare}:{real.parent}")
     found = find_interpreter("3.77", progress=report)
-    assert found == Interpreter(path=real, version="3.77.4", tag="cp377", python="3.77")
+    assert found == Interpreter(path=real, version="3.77.4")
 
 
 def test_a_plain_python3_of_that_version_counts_and_another_version_does_not(
@@ -234,7 +234,7 @@ def test_what_was_found_is_remembered_while_the_file_is_the_same(
 
     python = fake(bare / "python3.77", "3.77.1")
     first = find()
-    assert first == Interpreter(path=python, version="3.77.1", tag="cp377", python="3.77")
+    assert first == Interpreter(path=python, version="3.77.1")
     searched: list[str] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(interpreter, "_search", searched.append)

@@ -67,17 +67,21 @@ def test_an_entry_is_made_once_and_found_without_being_read(store: Store) -> Non
     assert list((store.root / "tmp").iterdir()) == []
 
 
+# Made elsewhere and moved, and made in place.
+MADE: tuple[Kind, ...] = ("wheels", "environments")
+
+
 def test_a_maker_that_fails_leaves_nothing(store: Store) -> None:
     def fails(folder: Path) -> None:
         maker()(folder)
         raise KeyboardInterrupt
 
-    for get in (store.get, store.get_in_place):
+    for kind in MADE:
         with pytest.raises(KeyboardInterrupt):
-            get("wheels", KEY, fails)
-        assert store.find("wheels", KEY) is None
+            store.get(kind, KEY, fails)
+        assert store.find(kind, KEY) is None
         assert list((store.root / "tmp").iterdir()) == []
-        assert list((store.root / "wheels").glob("*")) == []
+        assert list((store.root / kind).glob("*")) == []
 
 
 def _truncate(entry: Path) -> None:
@@ -164,18 +168,18 @@ def test_an_unreadable_file_counts_as_damage(store: Store, report: Recorder) -> 
 
 def test_an_entry_in_place_is_made_where_it_stays(store: Store) -> None:
     made: list[Path] = []
-    path = store.get_in_place("environments", KEY, maker(made=made))
+    path = store.get("environments", KEY, maker(made=made))
     assert made == [path]
     # It is used in place, so what changes in it is not its damage.
     (path / "other").write_text("changed")
-    assert store.get_in_place("environments", KEY, must_not) == path
+    assert store.get("environments", KEY, must_not) == path
 
 
 def test_what_a_killed_maker_left_in_place_is_removed_first(store: Store) -> None:
     store.ensure()
     left = store.path("environments", KEY)
     write(left, {"lib/half": ""})
-    store.get_in_place("environments", KEY, maker())
+    store.get("environments", KEY, maker())
     assert not (left / "lib").exists()
 
 
@@ -188,17 +192,17 @@ def test_an_environment_whose_interpreter_is_gone_is_made_again(
         (folder / "bin").mkdir()
         (folder / "bin" / "python").symlink_to(tmp_path / "python")
 
-    path = store.get_in_place("environments", KEY, make)
-    assert store.get_in_place("environments", KEY, must_not) == path
+    path = store.get("environments", KEY, make)
+    assert store.get("environments", KEY, must_not) == path
     (tmp_path / "python").unlink()
-    store.get_in_place("environments", KEY, make)
+    store.get("environments", KEY, make)
     assert "is gone" in report.lines[0]
 
 
 CHILD = """
 import os, pathlib, sys, time
 from patchwheel.kit.store import Store
-root, kind, key, way = sys.argv[1:]
+root, kind, key = sys.argv[1:]
 def make(folder):
     (folder / "file").write_text("content")
     with open(root + ".made", "a") as stream:
@@ -206,15 +210,12 @@ def make(folder):
     while not os.path.exists(root + ".go"):
         time.sleep(0.01)
 store = Store(pathlib.Path(root), say=lambda line: print(line, flush=True))
-getattr(store, way)(kind, key, make)
+store.get(kind, key, make)
 """
 
 
-KINDS: dict[str, Kind] = {"get": "wheels", "get_in_place": "environments"}
-
-
-def child(store: Store, way: str) -> subprocess.Popen[str]:
-    words = [sys.executable, "-c", CHILD, str(store.root), KINDS[way], KEY, way]
+def child(store: Store, kind: Kind) -> subprocess.Popen[str]:
+    words = [sys.executable, "-c", CHILD, str(store.root), kind, KEY]
     return subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
 
 
@@ -225,14 +226,14 @@ def wait_for(path: Path) -> None:
         time.sleep(0.01)
 
 
-@pytest.mark.parametrize("way", ["get", "get_in_place"])
+@pytest.mark.parametrize("kind", MADE)
 def test_processes_that_want_the_same_entry_make_it_once_and_say_that_they_wait(
-    store: Store, way: str
+    store: Store, kind: Kind
 ) -> None:
     made = Path(f"{store.root}.made")
-    first = child(store, way)
+    first = child(store, kind)
     wait_for(made)
-    others = [child(store, way) for _ in range(3)]
+    others = [child(store, kind) for _ in range(3)]
     for process in others:
         assert process.stdout
         assert "waiting for another patchwheel" in process.stdout.readline()
@@ -240,19 +241,19 @@ def test_processes_that_want_the_same_entry_make_it_once_and_say_that_they_wait(
     said = [process.communicate(timeout=30)[0] for process in (first, *others)]
     assert said == [""] * 4
     assert made.read_text() == "x"
-    assert store.checked(KINDS[way], KEY)
+    assert store.checked(kind, KEY)
 
 
-@pytest.mark.parametrize("way", ["get", "get_in_place"])
+@pytest.mark.parametrize("kind", MADE)
 def test_a_killed_maker_leaves_a_store_that_the_next_one_uses_at_once(
-    store: Store, report: Recorder, way: str
+    store: Store, report: Recorder, kind: Kind
 ) -> None:
-    with child(store, way) as process:
+    with child(store, kind) as process:
         wait_for(Path(f"{store.root}.made"))
         process.send_signal(signal.SIGKILL)
-    assert store.find(KINDS[way], KEY) is None
+    assert store.find(kind, KEY) is None
     start = time.monotonic()
-    getattr(store, way)(KINDS[way], KEY, maker())
+    store.get(kind, KEY, maker())
     assert time.monotonic() - start < 2
     assert report.lines == []
 
@@ -279,11 +280,11 @@ store = Store(pathlib.Path(sys.argv[1]))
 def big(folder):
     (folder / "file").write_bytes(b"x" * int(sys.argv[2]))
 try:
-    getattr(store, sys.argv[3])("wheels", "k" * 64, big)
+    store.get(sys.argv[3], "k" * 64, big)
     print("made")
 except MachineError as err:
     print(err)
-print(sorted(str(p.relative_to(store.root)) for p in store.root.glob("wheels/*")))
+print(sorted(str(p.relative_to(store.root)) for p in store.root.glob(sys.argv[3] + "/*")))
 print(len(list(store.root.glob("tmp/*"))))
 """
 
@@ -305,20 +306,20 @@ def in_own_mounts(mount: str, *words: str) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("way", ["get", "get_in_place"])
+@pytest.mark.parametrize("kind", MADE)
 def test_a_full_disk_is_a_named_failure_that_leaves_nothing_half_made(
-    store: Store, way: str
+    store: Store, kind: Kind
 ) -> None:
     store.ensure()
     mount = f"mount -t tmpfs -o size=1m none {store.root}"
     words = (sys.executable, "-c", UNSHARED, str(store.root))
     # The second size leaves room for the file and none for what records it.
     for size in (2 << 20, 1044480):
-        said = in_own_mounts(mount, *words, str(size), way)
+        said = in_own_mounts(mount, *words, str(size), kind)
         assert "the store cannot be used: No space left on device" in said
         assert "cache prune" in said
         assert said.endswith("[]\n0\n")
-    fits = in_own_mounts(mount, *words, "1000", way)
+    fits = in_own_mounts(mount, *words, "1000", kind)
     assert fits.startswith("made\n")
 
 
@@ -326,7 +327,7 @@ def test_a_read_only_store_is_one_error_and_what_is_there_can_be_used(store: Sto
     store.get("wheels", KEY, maker())
     mount = f"mount --bind {store.root} {store.root} && mount -o remount,ro,bind {store.root}"
     script = UNSHARED + f"print(store.checked('wheels', {KEY!r}) is not None)"
-    words = ("-c", script, str(store.root), "10", "get")
+    words = ("-c", script, str(store.root), "10", "wheels")
     said = in_own_mounts(mount, sys.executable, *words)
     assert "the store cannot be used: Read-only file system" in said
     assert said.endswith("True\n")
@@ -431,7 +432,7 @@ def test_prune_keeps_what_is_being_made(store: Store) -> None:
 
 
 def test_prune_keeps_an_environment_that_a_link_points_to(store: Store, tmp_path: Path) -> None:
-    path = store.get_in_place("environments", KEY, maker())
+    path = store.get("environments", KEY, maker())
     link = tmp_path / ".venv"
     link.symlink_to(path)
     (path / "links").write_text(f"{link}\n")
@@ -445,7 +446,7 @@ def uses(store: Store) -> list[Callable[[], object]]:
     return [
         store.ensure,
         lambda: store.get("wheels", KEY, must_not),
-        lambda: store.get_in_place("environments", KEY, must_not),
+        lambda: store.get("environments", KEY, must_not),
         lambda: store.remove("files", KEY),
         lambda: store.remember("tree", "k", {}),
         lambda: store.log("a", "b"),

@@ -87,7 +87,7 @@ def test_a_relocatable_environment_is_marked_so(tmp_path: Path, interpreter: Int
 def test_an_environment_that_cannot_be_made_says_why(
     tmp_path: Path, interpreter: Interpreter
 ) -> None:
-    broken = Interpreter(path=tmp_path / "none", version="3.12.1", tag="cp312", python="3.12")
+    broken = Interpreter(path=tmp_path / "none", version="3.12.1")
     with pytest.raises(MachineError, match="no virtual environment") as caught:
         uv.make_venv(tmp_path / "venv", broken, log=tmp_path / "log")
     assert caught.value.tail
@@ -269,6 +269,6 @@ def test_the_main_index_comes_first_and_no_index_means_none() -> None:
         *("--default-index", "https://main.example/simple"),
         *("--index", "https://more.example/simple"),
     ]
-    assert uv.index_arguments(None) == ["--no-index"]
+    assert uv.index_arguments(IndexConfig()) == ["--no-index"]
     equal = IndexConfig(urls=places.urls[:1], equal=True)
     assert uv.index_arguments(equal)[2:] == ["--index-strategy", "unsafe-best-match"]

@@ -342,7 +342,7 @@ def test_what_cannot_be_resolved_leaves_the_old_lock(site: Site) -> None:
 def test_the_wheel_that_fits_is_chosen(
     interpreter: Interpreter, best: str | None, others: list[str]
 ) -> None:
-    python = replace(interpreter, python="3.12", tag="cp312", version="3.12.1")
+    python = replace(interpreter, version="3.12.1")
     files = [
         IndexFile(filename=name, url="https://x") for name in [*others, *([best] if best else [])]
     ]

@@ -153,7 +153,7 @@ def build_environment(
             gcc = toolchain.identify(["gcc"], store=store)["gcc"]
             cuda.assemble(toolkit, compiler=gcc.words, log=log)
 
-    return store.get_in_place(KIND, key, make)
+    return store.get(KIND, key, make)
 
 
 def env_key(requirements: Sequence[Distribution], tag: str) -> str:

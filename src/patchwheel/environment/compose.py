@@ -151,7 +151,7 @@ def _venv(context: Context, lines: Sequence[str], paths: Sequence[str] = ()) -> 
             file.write_text("".join(f"{line}\n" for line in paths))
 
     cached = store.find(KIND, key) is not None
-    return store.get_in_place(KIND, key, make), cached
+    return store.get(KIND, key, make), cached
 
 
 def _unpacked(wheel: OwnWheel, store: Store) -> Path:
@@ -162,7 +162,7 @@ def _unpacked(wheel: OwnWheel, store: Store) -> Path:
         unpack(wheel.path, folder, store.find(UNPACKED, str(last["key"])) if last else None)
         store.remember("unpacked", wheel.fork, {"key": wheel.sha256})
 
-    return store.get_in_place(UNPACKED, wheel.sha256, make)
+    return store.get(UNPACKED, wheel.sha256, make)
 
 
 def _check_pylock(text: str, packages: Iterable[Distribution], wheels: Iterable[OwnWheel]) -> None:

@@ -1,7 +1,4 @@
-"""Find a Python of the version that the forks are built for.
-
-uv searches for it and, if there is none, installs one.
-"""
+"""Let uv find, or install, a Python of the version that the forks are built for."""
 
 from __future__ import annotations
 
@@ -42,20 +39,27 @@ UV_VARIABLES = re.compile(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Interpreter:
-    """A CPython; `path` is its binary, `version` such as 3.12.1, `tag` cp312, `python` 3.12."""
+    """A CPython; `path` is its binary, `version` such as 3.12.1."""
 
     path: Path
     version: str
-    tag: str
-    python: str
+
+    @property
+    def python(self) -> str:
+        """The version that a manifest names, such as 3.12."""
+        return self.version.rpartition(".")[0]
+
+    @property
+    def tag(self) -> str:
+        """The tag of its wheels, such as cp312."""
+        return f"cp{self.python.replace('.', '')}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Known:
     """What the store keeps of an interpreter; `file` tells whether it is still the same."""
 
-    path: str
-    version: str
+    interpreter: Interpreter
     file: tuple[int, ...]
 
 
@@ -64,7 +68,6 @@ def find_interpreter(
 ) -> Interpreter:
     """Return a CPython `wanted` (such as 3.12): the explicit one, or the first that runs.
 
-    They are searched for on PATH, among pyenv's versions and among uv's.
     Raises MachineError when the explicit one is another Python, or when uv cannot install one.
     """
     if explicit and explicit not in {wanted, f"python{wanted}"}:
@@ -79,10 +82,8 @@ def find_interpreter(
     if interpreter is None or interpreter.python != wanted:
         raise MachineError(
             f"no Python {wanted} was found on this machine",
-            expected=f"python{wanted} on PATH, among pyenv's or uv's versions, "
-            "or one that uv can download",
-            hint=f"`uv python install {wanted}`, `pyenv install {wanted}` or the system's package; "
-            "or name an interpreter with --python PATH",
+            expected=f"python{wanted} on PATH, among pyenv's or uv's, or one that uv can download",
+            hint=f"run `uv python install {wanted}`, or name an interpreter with --python PATH",
         )
     return interpreter
 
@@ -94,22 +95,17 @@ def remembered_interpreter(
 
     def find() -> _Known:
         interpreter = find_interpreter(wanted, explicit=explicit, progress=progress)
-        return _Known(
-            path=str(interpreter.path),
-            version=interpreter.version,
-            file=_identity(interpreter.path),
-        )
+        return _Known(interpreter=interpreter, file=_identity(interpreter.path))
 
     names = sorted(n for n in os.environ if n in {"PATH", "HOME"} or n.startswith("PYENV_"))
     environment = [sys.executable, *(f"{name}={os.environ[name]}" for name in names)]
-    known = store.cached(
+    return store.cached(
         "interpreter",
         _Known,
-        [1, wanted, explicit, environment],
+        [2, wanted, explicit, environment],
         find,
-        valid=lambda known: known.file == _identity(Path(known.path)),
-    )
-    return _interpreter(known.path, known.version)
+        valid=lambda known: known.file == _identity(known.interpreter.path),
+    ).interpreter
 
 
 def probe(candidate: Path) -> Interpreter | None:
@@ -123,7 +119,7 @@ def probe(candidate: Path) -> Interpreter | None:
     # The forks' wheels have no other ABI.
     if implementation != "cpython" or free_threaded:
         return None
-    return _interpreter(path, version)
+    return Interpreter(path=Path(path).resolve(), version=version)
 
 
 def uv_bin() -> Path:
@@ -151,14 +147,13 @@ def _explicit(explicit: str, wanted: str) -> Interpreter:
         raise MachineError(
             f"--python {explicit} does not run as a CPython",
             expected=f"a working CPython {wanted}",
-            hint="name the interpreter's own file: "
-            "a shim of a version manager may have no version selected",
+            hint="name its own file: a shim of a version manager may have no version selected",
         )
     if interpreter.python != wanted:
         raise MachineError(
             f"--python {explicit} is Python {interpreter.version}",
             expected=f"Python {wanted}, which the manifest asks for",
-            hint="name another interpreter, or leave --python out: it is then searched for",
+            hint="name another interpreter, or leave --python out to have one searched for",
         )
     return interpreter
 
@@ -200,19 +195,7 @@ def _pyenv_folders() -> list[Path]:
             roots.append((folder / "pyenv").resolve().parent.parent)
     folders = [f for root in dict.fromkeys(roots) for f in root.expanduser().glob("versions/*/bin")]
     return sorted(
-        folders,
-        key=lambda folder: [int(n) for n in re.findall(r"\d+", folder.parent.name)],
-        reverse=True,
-    )
-
-
-def _interpreter(path: str, version: str) -> Interpreter:
-    major, minor, _ = version.split(".")
-    return Interpreter(
-        path=Path(path).resolve(),
-        version=version,
-        tag=f"cp{major}{minor}",
-        python=f"{major}.{minor}",
+        folders, key=lambda f: [int(n) for n in re.findall(r"\d+", f.parent.name)], reverse=True
     )
 
 

@@ -8,11 +8,9 @@ from typing import Protocol
 class Progress(Protocol):
     def say(self, line: str) -> None:
         """Show one finished fact."""
-        ...
 
     def progress(self, what: str, done: int, total: int | None) -> None:
         """Show how far `what` is; called often, `done == total` ends it."""
-        ...
 
 
 class Quiet:

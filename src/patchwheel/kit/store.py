@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, TypeVar
 from patchwheel.kit.digest import digest, file_sha256
 from patchwheel.kit.errors import MachineError
 from patchwheel.kit.files import fsync, regular_files, rmtree, write_atomically
-from patchwheel.kit.store_entry import KINDS, MANIFEST, UNHASHED, Entry, last_use, linked, record
+from patchwheel.kit.store_entry import IN_PLACE, KINDS, MANIFEST, Entry, last_use, linked, record
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -68,38 +68,20 @@ class Store:
         return path
 
     def get(self, kind: Kind, key: str, make: Callable[[Path], None]) -> Path:
-        """Return the entry; if it is missing, one process at a time makes it by `make(folder)`."""
+        """Return the entry; if it is missing, one process at a time makes it by `make(folder)`.
+
+        What cannot be moved afterwards is made at its final path.
+        """
         if path := self.checked(kind, key):
             return path
         with self.lock(f"{kind}-{key}"):
             if path := self.checked(kind, key):
                 return path
+            if kind in IN_PLACE:
+                return self._make_in_place(kind, key, make)
             with self.scratch() as folder:
                 make(folder)
                 return self._publish(kind, key, folder)
-
-    def get_in_place(self, kind: Kind, key: str, make: Callable[[Path], None]) -> Path:
-        """Like `get`, for what cannot be moved: `make` works at the final path."""
-        if path := self.checked(kind, key):
-            return path
-        with self.lock(f"{kind}-{key}"):
-            if path := self.checked(kind, key):
-                return path
-            path = self.path(kind, key)
-            # A maker that was killed may have left files; without entry.json they are no entry.
-            self.remove(kind, key)
-            try:
-                with self._usable():
-                    path.mkdir(parents=True)
-                    make(path)
-                    # It may have many files, in any place: one call brings all of them to the disk.
-                    os.sync()
-                    write_atomically(path / MANIFEST, record(kind, key, {}))
-                    fsync(path.parent)
-            except BaseException:
-                self.remove(kind, key)
-                raise
-            return path
 
     def remove(self, kind: Kind, key: str) -> None:
         # Renamed first: nobody can see half an entry, even if the removal is interrupted.
@@ -149,10 +131,9 @@ class Store:
         *,
         valid: Callable[[T], bool] = lambda _record: True,
     ) -> T:
-        """Return the record that `compute` made from `inputs`, computed again if it is not kept.
+        """Return the record computed from `inputs`, again if it is lost, damaged or not `valid`.
 
         The JSON-like `inputs` include a version, raised when `compute` changes its results.
-        A record that is damaged, or not `valid` any more, is computed again.
         """
         from cattrs.errors import BaseValidationError
         from cattrs.preconf.json import make_converter
@@ -181,10 +162,7 @@ class Store:
             write_atomically(path, json.dumps(answer, sort_keys=True).encode())
 
     def ensure(self) -> None:
-        """Make the store's skeleton; raise MachineError when its place cannot be written.
-
-        A folder with other files in it is refused in the same way.
-        """
+        """Make the store's skeleton; MachineError for a place with other files or not writable."""
         marked = self._marked()
         ready = (self.root / "locks").is_dir() and os.access(self.root / "tmp", os.W_OK)
         if marked and ready:
@@ -222,13 +200,11 @@ class Store:
                     yield Entry(kind=kind, key=path.name, path=path)
 
     def prune(self, *, older_than_days: float) -> tuple[int, int]:
-        """Remove leftovers, and entries unused for so long; return the entries' count and bytes.
-
-        An environment that a link still points to stays. Raises MachineError when it is no store.
-        """
+        """Remove leftovers, and entries unused for so long; return the entries' count and bytes."""
         limit = time.time() - older_than_days * 86400
         count = freed = 0
         for entry in list(self.entries()):
+            # An environment that a link still points to stays.
             if last_use(entry.path) > limit or linked(entry.path):
                 continue
             freed += sum(size for _, size in regular_files(entry.path))
@@ -236,20 +212,18 @@ class Store:
             count += 1
         # Nothing that is being made is a day old.
         limit = min(limit, time.time() - 86400)
-        for left in [*_inside(self.root / "tmp"), *_logs(self.root / "logs")]:
+        logs = [path for path in _inside(self.root / "logs", "**/*.log") if path.is_file()]
+        for left in [*_inside(self.root / "tmp"), *logs]:
             with contextlib.suppress(FileNotFoundError):
                 if left.lstat().st_mtime < limit:
                     rmtree(left)
         return count, freed
 
     def _marked(self) -> bool:
-        """Say whether the folder has patchwheel's marker: False when it is missing or empty.
-
-        Raises MachineError when it has other files and no marker.
-        """
+        """Say whether the folder has the marker; MachineError for one with other files instead."""
         try:
             # Listed before the marker is read: another process may be making the store just now.
-            foreign = [p.name for p in self.root.iterdir() if not _bare(p.name)]
+            foreign = {path.name for path in self.root.iterdir()}
             marker = self.root / MARKER
             if marker.is_file() and marker.read_bytes() == CACHEDIR_TAG.encode():
                 return True
@@ -257,6 +231,8 @@ class Store:
             return False
         except OSError as err:
             raise self._unusable(err) from err
+        # A new file system has its `lost+found`, and a marker that was not finished a temporary name.
+        foreign = {n for n in foreign if n != "lost+found" and not n.startswith(f".{MARKER}.")}
         if foreign:
             raise MachineError(
                 f"the folder is not a store of patchwheel: it holds {min(foreign)}, no {MARKER}",
@@ -269,13 +245,28 @@ class Store:
     def _memo_path(self, kind: str, key: str) -> Path:
         return self.root / "memo" / kind / f"{key}.json"
 
+    def _make_in_place(self, kind: Kind, key: str, make: Callable[[Path], None]) -> Path:
+        path = self.path(kind, key)
+        # A maker that was killed may have left files; without entry.json they are no entry.
+        self.remove(kind, key)
+        try:
+            with self._usable():
+                path.mkdir(parents=True)
+                make(path)
+                # It may have many files, in any place: one call brings all of them to the disk.
+                os.sync()
+                write_atomically(path / MANIFEST, record(kind, key, {}))
+                fsync(path.parent)
+        except BaseException:
+            self.remove(kind, key)
+            raise
+        return path
+
     def _publish(self, kind: Kind, key: str, folder: Path) -> Path:
         listed = {}
-        if kind not in UNHASHED:
-            for name, size in regular_files(folder):
-                file = folder / name
-                listed[name] = (size, file_sha256(file))
-                fsync(file)
+        for name, size in regular_files(folder):
+            listed[name] = (size, file_sha256(folder / name))
+            fsync(folder / name)
         write_atomically(folder / MANIFEST, record(kind, key, listed))
         folder.chmod(0o755)
         path = self.path(kind, key)
@@ -297,7 +288,8 @@ class Store:
             raise
 
     def _unusable(self, err: OSError) -> MachineError:
-        free = shutil.disk_usage(_existing(self.root)).free
+        existing = next(path for path in (self.root, *self.root.parents) if path.exists())
+        free = shutil.disk_usage(existing).free
         room = "free some room (`patchwheel cache prune`), or "
         return MachineError(
             f"the store cannot be used: {err.strerror}",
@@ -316,27 +308,6 @@ def default_root() -> Path:
     return (cache if cache.is_absolute() else Path.home() / ".cache") / "patchwheel"
 
 
-def _bare(name: str) -> bool:
-    """Say whether a folder with this in it still counts as empty.
-
-    A new file system has its `lost+found`; a marker that was not finished has a temporary name.
-    """
-    return name == "lost+found" or name.startswith(f".{MARKER}.")
-
-
-def _inside(folder: Path) -> list[Path]:
+def _inside(folder: Path, pattern: str = "*") -> list[Path]:
     """Return what is in a folder of the store; a link in its place is not followed."""
-    return [] if folder.is_symlink() else sorted(folder.glob("*"))
-
-
-def _logs(folder: Path) -> Iterator[Path]:
-    if folder.is_symlink():
-        return
-    for place, _, names in os.walk(folder):
-        yield from (Path(place, name) for name in names if name.endswith(".log"))
-
-
-def _existing(path: Path) -> Path:
-    while not path.exists():
-        path = path.parent
-    return path
+    return [] if folder.is_symlink() else sorted(folder.glob(pattern))

@@ -13,9 +13,9 @@ from patchwheel.kit.files import regular_files
 MANIFEST = "entry.json"
 Kind = Literal["build-envs", "configured", "environments", "files", "unpacked", "wheels"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
-# A venv is used in place and its interpreter writes into it. It is not verified, but remade from
-# wheels that are.
-UNHASHED = frozenset({"environments", "build-envs", "unpacked"})
+# A venv is made and used in place, and its interpreter writes into it. It is not verified, but
+# remade from wheels that are.
+IN_PLACE = frozenset({"environments", "build-envs", "unpacked"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +30,7 @@ class Entry:
             manifest = json.loads((self.path / MANIFEST).read_text())
             if manifest["entry"] != f"{self.kind}/{self.key}":
                 return f"is {manifest['entry']}, moved here"
-            if self.kind in UNHASHED:
+            if self.kind in IN_PLACE:
                 python = self.path / "bin" / "python"
                 gone = python.is_symlink() and not python.exists()
                 return f"its interpreter {python.readlink()} is gone" if gone else None

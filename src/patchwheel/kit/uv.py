@@ -1,21 +1,22 @@
-"""The one caller of uv's installer and resolver: virtual environments, installation, resolution."""
+"""The one caller of uv's installer and resolver."""
 
 from __future__ import annotations
 
+import contextlib
 import re
 import tempfile
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from patchwheel.kit import process
 from patchwheel.kit.errors import InputError, MachineError, disk_is_full
 from patchwheel.kit.interpreter import uv_bin, uv_env
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from patchwheel.kit.context import Context
     from patchwheel.kit.indexes import IndexConfig
@@ -52,9 +53,8 @@ def make_venv(
         argv += ["--relocatable"] if relocatable else []
         _uv(*argv, "--python", str(interpreter.path), str(folder), log=log)
     except process.CommandError as err:
-        raise MachineError(
-            f"no virtual environment could be made at {folder}", tail=err.tail, log=err.log
-        ) from err
+        message = f"no virtual environment could be made at {folder}"
+        raise MachineError(message, tail=err.tail, log=err.log) from err
     return folder / "bin" / "python"
 
 
@@ -68,22 +68,19 @@ def install(
 ) -> None:
     """Install exactly these wheels, each with a hash, into the environment of `python`.
 
-    With `bytecode` they are compiled at once, for an environment that cannot be written later.
     Raises InputError with uv's message: a hash differs, or something is missing.
     """
     # An sdist is never built: that would run its code, with whatever it resolves.
     argv = ["pip", "install", "--python", str(python), "--only-binary", ":all:"]
     argv += ["--require-hashes", "--no-deps", *index_arguments(context.index)]
     argv += ["--offline"] if context.offline else []
+    # For an environment that cannot be written later.
     argv += ["--compile-bytecode"] if bytecode else []
     with tempfile.TemporaryDirectory() as folder:
         file = _write(Path(folder) / "requirements.txt", requirements)
         argv += ["--requirements", str(file)]
-        try:
+        with _explained("uv cannot install what is locked", offline=context.offline):
             _uv(*argv, log=log, on_line=_downloads(context.progress))
-        except process.CommandError as err:
-            message = "uv cannot install what is locked"
-            raise _failure(err, message, offline=context.offline) from err
 
 
 def resolve(
@@ -107,38 +104,33 @@ def pylock(context: Context, requirements: Sequence[str], *, log: Path) -> str:
 
 def conflicts(python: Path, *, log: Path) -> list[str]:
     """Return what `uv pip check` finds wrong with the requirements of what is installed."""
-    try:
-        _uv("pip", "check", "--python", str(python), log=log)
-    except process.CommandError as err:
-        if problems := [line for line in err.tail if line.startswith("The package ")]:
-            return problems
-        raise _failure(err, "uv cannot check the environment", offline=False) from err
+    with _explained("uv cannot check the environment", offline=False):
+        try:
+            _uv("pip", "check", "--python", str(python), log=log)
+        except process.CommandError as err:
+            if problems := [line for line in err.tail if line.startswith("The package ")]:
+                return problems
+            raise
     return []
 
 
-def index_arguments(index: IndexConfig | None) -> list[str]:
+def index_arguments(index: IndexConfig) -> list[str]:
     """Return uv's arguments for an index; folders that do not exist are left out, as pip does."""
-    urls = [url for url in index.urls if _exists(url)] if index else []
+    urls = [url for url in index.urls if _exists(url)]
     argv = [] if urls else ["--no-index"]
     # uv asks the default index last.
     for number, url in enumerate(urls):
         argv += ["--index" if number else "--default-index", url]
-    for place in index.find_links if index else ():
-        argv += ["--find-links", place] if _exists(place) else []
-    if index and index.equal:
-        argv += ["--index-strategy", "unsafe-best-match"]
-    return argv
+    for place in filter(_exists, index.find_links):
+        argv += ["--find-links", place]
+    return [*argv, *(["--index-strategy", "unsafe-best-match"] if index.equal else [])]
 
 
 def _exists(place: str) -> bool:
     """Say whether a folder or file of an index exists; a server is taken to."""
     parts = urlsplit(place)
-    if parts.scheme in {"http", "https"}:
-        return True
-    from urllib.request import url2pathname
-
-    path = url2pathname(parts.path) if parts.scheme == "file" else place
-    return Path(path).exists()
+    path = unquote(parts.path) if parts.scheme == "file" else place
+    return parts.scheme in {"http", "https"} or Path(path).exists()
 
 
 def _uv(*argv: str, log: Path, on_line: Callable[[str], None] | None = None) -> None:
@@ -158,10 +150,7 @@ def _write(path: Path, lines: Sequence[str]) -> Path:
 
 
 def _downloads(report: Progress) -> Callable[[str], None]:
-    """Turn uv's lines about large files into progress, in bytes.
-
-    They are `Downloading NAME (SIZE)` and ` Downloaded NAME`.
-    """
+    """Turn uv's lines about large files into progress, in bytes."""
     sizes: dict[str, int] = {}
     done = 0
 
@@ -169,7 +158,7 @@ def _downloads(report: Progress) -> Callable[[str], None]:
         nonlocal done
         if match := DOWNLOADING.fullmatch(line):
             sizes[match[1]] = int(float(match[2]) * UNITS[match[3]])
-        # uv announces large files only.
+        # uv announces large files only: others have no size here.
         elif line.startswith(" Downloaded "):
             done += sizes.get(line.split()[1], 0)
         else:
@@ -179,23 +168,19 @@ def _downloads(report: Progress) -> Callable[[str], None]:
     return see
 
 
-def _failure(
-    err: process.CommandError, message: str, *, offline: bool
-) -> InputError | MachineError:
-    tail = [line for line in err.tail if not line.startswith("Using Python")]
-    if disk_is_full("\n".join(tail)):
-        return MachineError(
-            "uv has no room on the disk",
-            tail=tail,
-            log=err.log,
-            hint="free some room (`patchwheel cache prune`, `uv cache prune`)",
-        )
-    return InputError(
-        message,
-        tail=tail,
-        log=err.log,
-        hint="run once without --offline: downloads are kept" if offline else None,
-    )
+@contextlib.contextmanager
+def _explained(message: str, *, offline: bool) -> Iterator[None]:
+    """Turn a failure of uv into an InputError with its message."""
+    try:
+        yield
+    except process.CommandError as err:
+        tail = [line for line in err.tail if not line.startswith("Using Python")]
+        if disk_is_full("\n".join(tail)):
+            message = "uv has no room on the disk"
+            hint = "free some room (`patchwheel cache prune`, `uv cache prune`)"
+            raise MachineError(message, tail=tail, log=err.log, hint=hint) from err
+        online = "run once without --offline: downloads are kept" if offline else None
+        raise InputError(message, tail=tail, log=err.log, hint=online) from err
 
 
 def _compile(context: Context, requirements: Sequence[str], *flags: str, log: Path) -> str:
@@ -207,11 +192,8 @@ def _compile(context: Context, requirements: Sequence[str], *flags: str, log: Pa
         file = _write(Path(folder) / "requirements.in", requirements)
         out = Path(folder) / "pylock.toml"
         argv += ["--format", "pylock.toml", "--output-file", str(out), str(file)]
-        try:
+        with _explained("uv finds no set of versions", offline=context.offline):
             _uv(*argv, log=log)
-        except process.CommandError as err:
-            message = "uv finds no set of versions"
-            raise _failure(err, message, offline=context.offline) from err
         return out.read_text()
 
 
@@ -221,23 +203,16 @@ def _distributions(pylock: str, log: Path) -> tuple[Distribution, ...]:
     try:
         packages = Pylock.from_dict(tomllib.loads(pylock)).packages
     except PylockValidationError as err:
-        raise InputError(
-            f"the pylock.toml that uv wrote is not valid: {err}",
-            hint="an index may list files with wrong names or without hashes",
-            log=log,
-        ) from err
+        hint = "an index may list files with wrong names or without hashes"
+        message = f"the pylock.toml that uv wrote is not valid: {err}"
+        raise InputError(message, hint=hint, log=log) from err
     distributions = []
     for package in packages:
         hashes = [wheel.hashes.get("sha256", "") for wheel in package.wheels or ()]
         if package.version is None or not hashes or "" in hashes:
-            raise InputError(
-                f"{package.name}: no wheel with a version and a sha256",
-                expected="a wheel from an index or from a folder, for Linux",
-                log=log,
-            )
-        distributions.append(
-            Distribution(
-                name=package.name, version=str(package.version), hashes=tuple(sorted(hashes))
-            )
-        )
+            message = f"{package.name}: no wheel with a version and a sha256"
+            expected = "a wheel from an index or from a folder, for Linux"
+            raise InputError(message, expected=expected, log=log)
+        version, accepted = str(package.version), tuple(sorted(hashes))
+        distributions.append(Distribution(name=package.name, version=version, hashes=accepted))
     return tuple(sorted(distributions, key=lambda d: d.name))
