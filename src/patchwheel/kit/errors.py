@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
@@ -10,6 +11,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+@dataclass(eq=False, repr=False)
 class PatchwheelError(Exception):
     """What is wrong, where, what was expected and what to do next.
 
@@ -17,24 +19,13 @@ class PatchwheelError(Exception):
     """
 
     exit_code: ClassVar[int] = 1
-
-    def __init__(
-        self,
-        message: str,
-        *,
-        where: Path | str | None = None,
-        expected: str | None = None,
-        hint: str | None = None,
-        tail: Sequence[str] = (),
-        log: Path | None = None,
-    ) -> None:
-        super().__init__(message)
-        self.message = message
-        self.where = where
-        self.expected = expected
-        self.hint = hint
-        self.tail = tuple(tail)
-        self.log = log
+    message: str
+    _: KW_ONLY
+    where: Path | str | None = None
+    expected: str | None = None
+    hint: str | None = None
+    tail: Sequence[str] = ()
+    log: Path | None = None
 
     def __str__(self) -> str:
         lines = [f"{self.where}: {self.message}" if self.where else self.message]
@@ -64,7 +55,7 @@ def disk_is_full(message: str) -> bool:
 def first(rows: Sequence[str], limit: int = 20) -> list[str]:
     """Return the first of many rows, and a row that says how many more there are."""
     more = len(rows) - limit
-    return [*rows[:limit], *([f"and {more} more"] if more > 0 else [])]
+    return [*rows[:limit], f"and {more} more"] if more > 0 else list(rows)
 
 
 class ManifestError(PatchwheelError):

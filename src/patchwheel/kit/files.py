@@ -43,10 +43,8 @@ def new_folder(folder: Path) -> Path:
 
 
 def replace_folder(folder: Path) -> None:
-    """Put the finished replacement in the folder's place and remove the old folder.
-
-    A folder cannot be replaced in one step: who reads it calls `finish_replacement` first.
-    """
+    """Put the finished replacement in the folder's place and remove the old folder."""
+    # A folder cannot be replaced in one step: who reads it calls `finish_replacement` first.
     new, old = _new(folder), _old(folder)
     for path in [*new.rglob("*"), new]:
         if not path.is_symlink():
@@ -70,10 +68,8 @@ def finish_replacement(folder: Path) -> None:
 
 @contextlib.contextmanager
 def exclusive_lock(folder: Path) -> Iterator[None]:
-    """Hold an exclusive lock on a folder; released if the process dies.
-
-    filelock would leave its lock file in the user's folder; this leaves nothing.
-    """
+    """Hold an exclusive lock on a folder; released if the process dies."""
+    # filelock would leave its lock file in the user's folder; this leaves nothing.
     handle = os.open(folder, os.O_RDONLY)
     try:
         # Some network file systems have no such locks.

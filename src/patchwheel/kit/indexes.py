@@ -30,10 +30,7 @@ class IndexConfig:
 
 
 def load_index_config(root: Path) -> IndexConfig:
-    """Return the indexes that uv would use in `root`, or pip's where none are set for uv.
-
-    Raises InputError when uv cannot read its settings.
-    """
+    """Return the indexes that uv would use in `root`, or pip's where none are set for uv."""
     configured = _ask_uv(root, configured=True)
     pip = _pip_settings()
     if not pip:
@@ -53,19 +50,15 @@ def load_index_config(root: Path) -> IndexConfig:
 
 def _ask_uv(root: Path, *, configured: bool) -> IndexConfig:
     """Return the indexes of uv in `root`, or its default when `configured` is false."""
-    names = [n for n in os.environ if n.startswith("UV_")] if configured else []
+    uv_env = {k: v for k, v in os.environ.items() if k.startswith("UV_") and configured}
     argv = ["pip", "compile", "-", "--emit-index-url", "--emit-find-links", "--quiet"]
     argv += ["--no-header", "--offline", "--no-python-downloads", "--python", sys.executable]
     argv += [] if configured else ["--no-config"]
     try:
-        env = process.base_env(**{name: os.environ[name] for name in names})
-        out = process.capture([uv_bin(), *argv], cwd=root, env=env)
+        out = process.capture([uv_bin(), *argv], cwd=root, env=process.base_env(**uv_env))
     except process.CommandError as err:
-        raise InputError(
-            "uv cannot use its index settings",
-            tail=[redacted(line) for line in err.tail],
-            hint="correct uv.toml or the UV_… variables",
-        ) from err
+        tail, hint = [redacted(line) for line in err.tail], "correct uv.toml or the UV_… variables"
+        raise InputError("uv cannot use its index settings", tail=tail, hint=hint) from err
     options = [line.partition(" ")[::2] for line in out.decode().splitlines()]
     return IndexConfig(
         urls=tuple(v.strip() for k, v in options if k in {"--index-url", "--extra-index-url"}),

@@ -129,10 +129,8 @@ def uv_bin() -> Path:
     try:
         return Path(find_uv_bin())
     except FileNotFoundError as err:
-        raise MachineError(
-            "the installed package uv lacks its program",
-            hint="install patchwheel again, with its dependency uv",
-        ) from err
+        hint = "install patchwheel again, with its dependency uv"
+        raise MachineError("the installed package uv lacks its program", hint=hint) from err
 
 
 def uv_env() -> dict[str, str]:

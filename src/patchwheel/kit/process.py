@@ -42,7 +42,7 @@ class CommandError(PatchwheelError):
         self, argv: Sequence[str], status: int, tail: Sequence[str], log: Path | None
     ) -> None:
         ending = f"signal {-status}" if status < 0 else f"status {status}"
-        super().__init__(f"{_shown(argv)[:400]}: ended with {ending}", tail=tail, log=log)
+        super().__init__(f"{_shown(argv)[:400]}: ended with {ending}", tail=tuple(tail), log=log)
         self.status = status
 
 

@@ -2,8 +2,7 @@
 
 Layout: `<root>/<kind>/<key>/...`, each entry with an `entry.json` that lists its files with size
 and sha256; `memo/<kind>/<key>.json` keeps small results; `tmp/` holds what is being made.
-`CACHEDIR.TAG` marks the folder as a store. A folder without it is not touched, unless it is empty.
-In a store only known kinds of entries are removed.
+A folder without the marker `CACHEDIR.TAG` is not touched, unless it is empty.
 """
 
 from __future__ import annotations
@@ -68,15 +67,13 @@ class Store:
         return path
 
     def get(self, kind: Kind, key: str, make: Callable[[Path], None]) -> Path:
-        """Return the entry; if it is missing, one process at a time makes it by `make(folder)`.
-
-        What cannot be moved afterwards is made at its final path.
-        """
+        """Return the entry; if it is missing, one process at a time makes it by `make(folder)`."""
         if path := self.checked(kind, key):
             return path
         with self.lock(f"{kind}-{key}"):
             if path := self.checked(kind, key):
                 return path
+            # A venv cannot be moved afterwards.
             if kind in IN_PLACE:
                 return self._make_in_place(kind, key, make)
             with self.scratch() as folder:
@@ -101,10 +98,7 @@ class Store:
 
     @contextlib.contextmanager
     def lock(self, name: str, *, busy: str | None = None) -> Iterator[None]:
-        """Hold the lock `name`; released if the process dies.
-
-        Waits for it, or with `busy` raises MachineError with that message.
-        """
+        """Wait for the lock `name` and hold it; with `busy`, raise MachineError instead of waiting."""
         self.ensure()
         import filelock
 
