@@ -1,4 +1,4 @@
-"""Calls a project's PEP 517 backend in a room: with a fixed environment, and every path the same on every machine."""
+"""Call a project's PEP 517 backend in a sandbox, with an environment that is the same everywhere."""
 
 from __future__ import annotations
 
@@ -11,13 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from patchwheel.build import cuda, rocm, toolchain
-from patchwheel.build.requirements import (
-    build_system,
-    merged,
-    site_packages,
-    static_build_requirements,
-)
+from patchwheel.build import cuda, requirements, rocm, toolchain
 from patchwheel.build.sandbox import detect_sandbox, open_build_dir
 from patchwheel.kit import process
 from patchwheel.kit.errors import BuildError, MachineError, ManifestError
@@ -37,10 +31,10 @@ if TYPE_CHECKING:
     from patchwheel.manifest.model import Fork
 
 NINJA = re.compile(r"\[(\d+)/(\d+)\] ")
-# Behind the prefix of a logger in newer setuptools.
+# Newer setuptools puts the prefix of a logger in front.
 BUILDING = re.compile(r"\bbuilding '[\w.]+' extension")
 CUDA = "cuda"
-# A library that build steps load before all others, for comparing builds. Not for users.
+# A library that build steps load before all others, for comparing builds; not for users.
 CLOCK = "PATCHWHEEL_CLOCK"
 HIPCC = "hipcc"
 # Those of CPython's own release builds.
@@ -49,7 +43,7 @@ OPTIMISED = "-fno-strict-overflow -DNDEBUG -O3 -g0"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildSession:
-    """A room with a build environment, and what its steps are started with.
+    """A build directory with an environment, and what its steps are started with.
 
     Put the sources into `source` (a folder of the host) first.
     """
@@ -68,28 +62,21 @@ class BuildSession:
         return self.build_dir.work / "src"
 
     def system(self) -> BuildSystem:
-        return build_system(self.source)
+        return requirements.build_system(self.source)
 
     def step(
         self, argv: Sequence[str | Path], *, cwd: Path | None = None, what: str | None = None
     ) -> None:
-        """Run one command in the room, the sources by default; its output goes to the log and to the progress.
-
-        Raises BuildError that says `what` went wrong when it fails.
-        """
+        """Run one command, in the sources by default; raise BuildError, `what`, when it fails."""
         with self._translated(what or f"{Path(argv[0]).name} failed"):
             self._run(argv, cwd=cwd or self.source)
 
     def requirements(self) -> list[str]:
         """Return all that the environment must hold; runs the backend, and needs the sources."""
-        static = static_build_requirements(self.source, self.fork)
-        return merged([*static, *self.dynamic_requirements()], self.fork.build_requires)
-
-    def dynamic_requirements(self) -> list[str]:
-        """Ask the backend what else it needs to build a wheel; that runs the project's code, in the room."""
+        static = requirements.static_build_requirements(self.source, self.fork)
         with self._translated("the build requirements cannot be asked for"):
-            answer = self._hooks().get_requires_for_build_wheel(self.settings())
-        return [str(line) for line in answer]
+            dynamic = self._hooks().get_requires_for_build_wheel(self.settings())
+        return requirements.merged([*static, *map(str, dynamic)], self.fork.build_requires)
 
     def build_wheel(self) -> Path:
         """Build the wheel and return its path on the host."""
@@ -98,34 +85,29 @@ class BuildSession:
             name = self._hooks().build_wheel(out, self.settings())
         wheel = self.build_dir.work / "out" / Path(name).name
         if not wheel.is_file():
-            raise BuildError(
-                f"{self.fork.name}: the backend says that it built {name}, which is not there",
-                log=self.log,
-            )
+            message = f"{self.fork.name}: the backend says that it built {name}, which is not there"
+            raise BuildError(message, log=self.log)
         return wheel
 
     def settings(self) -> dict[str, str | list[str]]:
-        """Return the config settings: the manifest's, and for meson-python where and how parallel to build."""
-        found: dict[str, str | list[str]] = {
-            key: self.expanded(value)
-            if isinstance(value, str)
-            else [self.expanded(v) for v in value]
-            for key, value in self.fork.config_settings.items()
-        }
+        """Return the manifest's config settings, and where and how parallel Meson is to build."""
+        jobs, settings = str(self.jobs), dict[str, str | list[str]]()
         if self.system().is_meson:
             # Without it every build has a random folder, which ends up in what it makes.
-            found.setdefault("build-dir", str(self.build_dir.inside / "meson"))
-            found.setdefault("compile-args", f"-j{self.jobs}")
-        return found
-
-    def expanded(self, value: str) -> str:
-        return value.replace("{jobs}", str(self.jobs))
+            settings["build-dir"] = str(self.build_dir.inside / "meson")
+            settings["compile-args"] = f"-j{jobs}"
+        for key, value in self.fork.config_settings.items():
+            if isinstance(value, str):
+                settings[key] = value.replace("{jobs}", jobs)
+            else:
+                settings[key] = [part.replace("{jobs}", jobs) for part in value]
+        return settings
 
     def _hooks(self) -> BuildBackendHookCaller:
         from pyproject_hooks import BuildBackendHookCaller
 
         system = self.system()
-        # It computes with these paths and never opens them: they are the room's.
+        # It computes with these paths and never opens them: they are those that steps see.
         return BuildBackendHookCaller(
             str(self.build_dir.inside / "src"),
             system.backend,
@@ -143,21 +125,21 @@ class BuildSession:
         script, exchange = Path(cmd[1]), Path(cmd[3])
         copy = self.build_dir.work / script.name
         copy.write_bytes(script.read_bytes())
-        words = [cmd[0], str(self.build_dir.path_inside(copy)), *cmd[2:]]
-        self._run(words, cwd=self.source, env=extra_environ or {}, write=[exchange])
+        argv = [cmd[0], str(self.build_dir.path_inside(copy)), *cmd[2:]]
+        self._run(argv, cwd=self.source, env=extra_environ or {}, write=[exchange])
 
     def _flags(self) -> dict[str, str]:
-        """Return the compiler flags for backends that take them from the interpreter's own build.
-
-        That build's run paths and debug information lead into this machine; meson has flags of its own.
-        """
+        """Return the compiler flags for backends that take them from the interpreter's own build."""
+        # Meson has flags of its own.
         if self.system().is_meson:
             return {}
-        flags = {"LDSHARED": f"{self.variables['CC']} -shared"}
-        flags["LDCXXSHARED"] = f"{self.variables['CXX']} -shared"
-        for name in ("CFLAGS", "CXXFLAGS"):
-            flags[name] = f"{OPTIMISED} {self.variables.get(name, '')}".strip()
-        return flags
+        # Run paths and debug information of the interpreter's build lead into this machine.
+        return {
+            "LDSHARED": f"{self.variables['CC']} -shared",
+            "LDCXXSHARED": f"{self.variables['CXX']} -shared",
+            "CFLAGS": f"{OPTIMISED} {self.variables.get('CFLAGS', '')}".strip(),
+            "CXXFLAGS": f"{OPTIMISED} {self.variables.get('CXXFLAGS', '')}".strip(),
+        }
 
     def _run(
         self,
@@ -168,15 +150,9 @@ class BuildSession:
         write: Sequence[Path] = (),
     ) -> None:
         progress = StepCounter(self.fork.name, self.report)
+        env = {**self.variables, **self._flags(), **env}
         try:
-            self.build_dir.run(
-                argv,
-                cwd=cwd,
-                env={**self.variables, **self._flags(), **env},
-                log=self.log,
-                on_line=progress,
-                write=write,
-            )
+            self.build_dir.run(argv, cwd=cwd, env=env, log=self.log, on_line=progress, write=write)
         finally:
             progress.end()
 
@@ -187,26 +163,20 @@ class BuildSession:
         try:
             yield
         except BackendUnavailable as err:
-            raise ManifestError(
-                f"{self.fork.name}: the build environment has no backend {self.system().backend}",
-                tail=str(err).splitlines()[-5:],
-                hint=RELOCK,
-            ) from err
+            what = f"the build environment has no backend {self.system().backend}"
+            tail = str(err).splitlines()[-5:]
+            raise ManifestError(f"{self.fork.name}: {what}", tail=tail, hint=RELOCK) from err
         except process.CommandError as err:
-            raise BuildError(
-                f"{self.fork.name}: {what}",
-                tail=err.tail,
-                log=err.log,
-                hint="correct what the log points to; `patchwheel doctor` checks the machine",
-            ) from err
+            hint = "correct what the log points to; `patchwheel doctor` checks the machine"
+            message = f"{self.fork.name}: {what}"
+            raise BuildError(message, tail=err.tail, log=err.log, hint=hint) from err
 
 
 class StepCounter:
     """Turns the lines of ninja, or of Cython and setuptools, into progress."""
 
     def __init__(self, name: str, report: Progress) -> None:
-        self.what = f"compiling {name}"
-        self.report = report
+        self.what, self.report = f"compiling {name}", report
         self.done = self.built = 0
 
     def __call__(self, line: str) -> None:
@@ -235,35 +205,31 @@ def open_session(
     step: str,
     tools: Mapping[str, Tool] | None = None,
 ) -> Iterator[BuildSession]:
-    """Give an empty build directory with a build environment.
+    """Give an empty build directory with a build environment; MachineError for a missing tool.
 
-    `tools` are the fork's compilers, where they were identified before. Raises MachineError when
-    one is missing.
+    `tools` are the fork's compilers, where they were identified before.
     """
-    store = context.store
+    store, sandbox = context.store, detect_sandbox(context.sandbox)
     if tools is None:
         tools = toolchain.identify(compilers(fork), store=store)
-    toolkit = None
+    read, toolkit = [context.interpreter.path.parent.parent], None
+    for tool in tools.values():
+        # Below the folder that a link such as /opt/rocm names, and below the one that it leads to.
+        read += [tool.program.parent.parent, tool.program.resolve().parent.parent]
     if CUDA in fork.programs:
-        toolkit = cuda.complete_toolkit(site_packages(environment))
-    read = [context.interpreter.path.parent.parent]
-    programs = [tool.program for tool in tools.values()]
-    # Below the folder that a link such as /opt/rocm names, and below the one that it leads to.
-    read += [p.parent.parent for one in programs for p in (one, one.resolve())]
-    if toolkit and not toolkit.is_relative_to(environment):
-        read.append(toolkit)
+        toolkit = cuda.complete_toolkit(requirements.site_packages(environment))
+        # One that was made of wheels is in the environment already.
+        read += [] if toolkit.is_relative_to(environment) else [toolkit]
     if HIPCC in fork.programs:
         read.append(rocm.home(fork))
-    level = detect_sandbox(context.sandbox)
     with open_build_dir(
-        fork.name, sandbox=level, store=store, env=environment, read=read
+        fork.name, sandbox=sandbox, store=store, env=environment, read=read
     ) as build_dir:
-        inside = build_dir.path_inside(environment)
         workers = toolchain.worker_count(context.jobs)
         variables = _variables(build_dir, tools, epoch)
         if library := os.environ.get(CLOCK):
-            preloaded = shutil.copy(library, build_dir.work)
-            variables["LD_PRELOAD"] = str(build_dir.path_inside(Path(preloaded)))
+            preloaded = Path(shutil.copy(library, build_dir.work))
+            variables["LD_PRELOAD"] = str(build_dir.path_inside(preloaded))
         if toolkit:
             seen = build_dir.path_inside(toolkit)
             for key, value in cuda.variables(seen).items():
@@ -276,7 +242,7 @@ def open_session(
         yield BuildSession(
             fork=fork,
             build_dir=build_dir,
-            python=inside / "bin" / "python",
+            python=build_dir.path_inside(environment) / "bin" / "python",
             variables=variables,
             tools=tools,
             jobs=workers,
@@ -286,7 +252,7 @@ def open_session(
 
 
 def rename_project(tree: Path, fork: Fork) -> None:
-    """Give the project the name that its wheel is published under, as upstream's release scripts do."""
+    """Give the project its wheel's name, as upstream's release scripts do."""
     path = tree / "pyproject.toml"
     if fork.distribution == fork.name:
         return
@@ -297,11 +263,8 @@ def rename_project(tree: Path, fork: Fork) -> None:
         r"(?m)^name\s*=\s*([\"'])[^\"']*\1", f'name = "{fork.distribution}"', body
     )
     if count != 1:
-        raise ManifestError(
-            f"{fork.name}: cannot give its wheel the name {fork.distribution}",
-            where=path,
-            expected="a [project] table with a name in pyproject.toml",
-        )
+        message = f"{fork.name}: cannot give its wheel the name {fork.distribution}"
+        raise ManifestError(message, where=path, expected="a name in its [project] table")
     path.write_text(head + start + body + end + rest, encoding="utf-8")
 
 
@@ -310,28 +273,28 @@ def compilers(fork: Fork) -> list[str]:
 
 
 def check_machine(fork: Fork, *, store: Store) -> None:
-    """Raise MachineError for what a compile of the fork lacks here: variables that it demands, or programs."""
+    """Raise MachineError when a compile of the fork lacks variables or programs here."""
     required_variables(fork)
     toolchain.identify(compilers(fork), store=store)
 
 
 def required_variables(fork: Fork) -> dict[str, str]:
-    """Return the variables that the fork demands; raises MachineError for one that is not set: none is guessed."""
+    """Return the variables that the fork demands; raises MachineError for one that is not set."""
     if unset := [name for name in fork.required_env if not os.environ.get(name)]:
         raise MachineError(
             f"{fork.lock_key}: {' and '.join(unset)} must be set",
             expected="what to build for: `required-env` in forks.toml names it, nothing is guessed",
-            hint=f"set {unset[0]}, such as {unset[0]}=VALUE, and run the command again",
+            hint=f"run the command again with {unset[0]}=VALUE",
         )
     return {name: os.environ[name] for name in fork.required_env}
 
 
 def _variables(build_dir: BuildDir, tools: Mapping[str, Tool], epoch: int) -> dict[str, str]:
     env = build_dir.env_inside
-    assert build_dir.env is not None  # noqa: S101  (a workplace always has one)
+    assert build_dir.env is not None  # noqa: S101  (`open_session` gave one)
     folders = [str(tool.program.parent) for tool in tools.values()]
     packages = sorted(build_dir.env.glob("**/pkgconfig"))
-    found = {
+    variables = {
         "PATH": ":".join(dict.fromkeys([f"{env}/bin", *folders, "/usr/bin", "/bin"])),
         "HOME": str(build_dir.inside / "home"),
         "TMPDIR": str(build_dir.inside / "tmp"),
@@ -345,15 +308,15 @@ def _variables(build_dir: BuildDir, tools: Mapping[str, Tool], epoch: int) -> di
         "GIT_CEILING_DIRECTORIES": str(build_dir.inside),
         "GIT_CONFIG_GLOBAL": os.devnull,
         "GIT_CONFIG_NOSYSTEM": "1",
-        # Libraries of the environment, such as OpenBLAS, and not the machine's, unless there is no other.
+        # The environment's libraries, such as OpenBLAS, come before the machine's.
         "PKG_CONFIG_PATH": ":".join(str(build_dir.path_inside(path)) for path in packages),
     }
     for name, variable in toolchain.VARIABLES.items():
         if name in tools:
-            # Said explicitly, so that meson does not put a ccache that it finds in front.
-            found[variable] = " ".join(tools[name].words)
+            # Always set: else Meson puts a ccache that it finds in front.
+            variables[variable] = " ".join(tools[name].words)
     if build_dir.sandbox.level != "bwrap":
         mapped = f"-ffile-prefix-map={build_dir.inside}=/build"
-        found |= dict.fromkeys(("CFLAGS", "CXXFLAGS", "FFLAGS"), mapped)
-        found["NVCC_APPEND_FLAGS"] = f"-Xcompiler={mapped}"
-    return found
+        variables |= dict.fromkeys(("CFLAGS", "CXXFLAGS", "FFLAGS"), mapped)
+        variables["NVCC_APPEND_FLAGS"] = f"-Xcompiler={mapped}"
+    return variables
