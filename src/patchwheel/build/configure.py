@@ -1,12 +1,13 @@
-"""Configures a tree: which files its wheel will hold, what they are made from, and what deciding that reads.
+"""Configure a tree: which files its wheel will hold, and what they are made from.
 
-A configured meson build folder is kept in the store: the next change of a source file builds in a copy of it.
+The store keeps the build folder: the next change of a source file builds in a copy of it.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping, Sequence  # noqa: TC003  (cattrs reads the annotations)
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Final
@@ -24,8 +25,6 @@ from patchwheel.kit.repo import Repository
 from patchwheel.manifest.lock import build_settings
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
     from patchwheel.build.backend import BuildSession
     from patchwheel.build.inputs import BuildInputs
     from patchwheel.manifest.model import Fork
@@ -33,31 +32,28 @@ if TYPE_CHECKING:
 
 KIND: Final = "configured"
 # Raised whenever the same inputs would be configured in another way, or written down in one.
-LAYOUT = 2
+LAYOUT = 3
 # What Meson writes for itself and for tools; no step of a build reads it.
 OWN = ("meson-info/", "meson-logs/", "meson-private/", "build.ninja", "compile_commands.json")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observed:
-    """`outputs` maps the wheel's files to source files, or marked to files of the build folder.
+    """What a project's build system says of its build."""
 
-    `reads` are source files that decide what is made; `opened` those that the project's own scripts opened,
-    by script, beside what their commands name. `steps` are the extension modules of setuptools, where it builds.
-    """
-
+    # The wheel's files, each with its source file, or with its file of the build folder, marked.
     outputs: Mapping[str, str]
+    # The source files that decide what is made.
     reads: frozenset[str]
+    # What each of the project's scripts opened, beside what its command names.
     opened: Mapping[str, frozenset[str]]
+    # The extension modules, where setuptools builds.
     steps: Sequence[Mapping[str, Any]] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Configured:
-    """A configured tree in the store; `made` are the files that configuring made, with their sha256.
-
-    With setuptools the edges are described, and the project's own Python carries them out: it is `scripted`.
-    """
+    """A configured tree in the store; `made` are the files that configuring made, with their sha256."""
 
     path: Path
     observed: Observed
@@ -66,6 +62,7 @@ class Configured:
 
     @property
     def scripted(self) -> bool:
+        """Whether the project's own Python carries out the edges, as with setuptools."""
         return self.observed.steps is not None
 
     def text(self, path: str) -> str:
@@ -75,10 +72,7 @@ class Configured:
 
 
 def observe(session: BuildSession, *, generate: bool) -> Observed:
-    """Run the surveyor in the room, which holds the sources.
-
-    Raises BuildError when the project cannot be configured.
-    """
+    """Run the surveyor on the sources; BuildError when the project cannot be configured."""
     build_dir, work = session.build_dir, session.build_dir.work
     text = SURVEY_BUILD.read_text(encoding="utf-8")
     trace = work / "trace"
@@ -94,22 +88,17 @@ def observe(session: BuildSession, *, generate: bool) -> Observed:
         "PATCHWHEEL_SURVEY_LOG": str(build_dir.path_inside(log)),
         "PATCHWHEEL_SURVEY_ROOT": str(inside),
     }
-    # The backend counts the files that it would pack: nothing that is worth showing as progress.
+    # The backend counts the files that it would pack, which is not worth showing as progress.
     watched = replace(session, report=Quiet(), variables={**session.variables, **variables})
     out = work / "out"
-    watched.step(
-        [
-            *(session.python, build_dir.path_inside(work / "survey_build.py")),
-            *(system.backend, build_dir.path_inside(out)),
-            *(json.dumps(session.settings()), "generate" if generate else "configure"),
-        ],
-        what="the project cannot be configured",
-    )
+    argv: list[str | Path] = [session.python, build_dir.path_inside(work / "survey_build.py")]
+    argv += [system.backend, build_dir.path_inside(out), json.dumps(session.settings())]
+    argv.append("generate" if generate else "configure")
+    watched.step(argv, what="the project cannot be configured")
     answer = json.loads((out / "survey.json").read_text(encoding="utf-8"))
     if not answer["outputs"]:
-        raise BuildError(
-            f"{session.fork.name}: its backend names no files for the wheel", log=session.log
-        )
+        message = f"{session.fork.name}: its backend names no files for the wheel"
+        raise BuildError(message, log=session.log)
     opened: dict[str, set[str]] = {}
     for row in log.read_bytes().decode(errors="surrogateescape").split("\0")[:-1]:
         script, _, path = row.partition("\n")
@@ -123,37 +112,35 @@ def observe(session: BuildSession, *, generate: bool) -> Observed:
 
 
 def can_follow(source: Source) -> bool:
-    """Say whether a project's build can be followed to its outputs: that of meson-python and setuptools can."""
+    """Say whether a project's build can be followed from its sources to the files of its wheel."""
     repo = Repository(source.git_dir)
     blob = repo.files(source.tree).get("pyproject.toml")
     content = repo.read([blob.oid])[blob.oid] if blob else b""
     system = parse_build_system(content.decode())
-    return system.is_meson or system.is_setuptools
+    return system.module in {"mesonpy", "setuptools"}
 
 
 def without_missing_tools(fork: Fork) -> Fork:
-    """Return the fork as a graft builds it here: without the tools that it can do without and this machine lacks."""
+    """Return the fork without the tools that this machine lacks and that a graft can do without."""
     gone = [tool for tool in toolchain.missing(compilers(fork)) if tool in fork.without]
     settings = dict(fork.config_settings)
     for tool in gone:
         for key, value in fork.without[tool].items():
-            old, new = settings.get(key, ()), value
-            lists = [(v,) if isinstance(v, str) else v for v in (old, new)]
-            settings[key] = (*lists[0], *lists[1])
+            parts = [(v,) if isinstance(v, str) else v for v in (settings.get(key, ()), value)]
+            settings[key] = (*parts[0], *parts[1])
     programs = tuple(tool for tool in fork.programs if tool not in gone)
     return replace(fork, config_settings=settings, programs=programs)
 
 
 def configure(tree: str, source: Source, inputs: BuildInputs) -> Configured:
-    """Return a tree of a fork configured in its build environment, from the store if it is there.
-
-    Raises BuildError when it cannot be configured.
-    """
+    """Return a configured tree of a fork, from the store if it is there; BuildError if it fails."""
     fork, context = inputs.fork, inputs.context
     parts = [tree, inputs.environment.name, toolchain.key(inputs.compilers), build_settings(fork)]
     key = digest(LAYOUT, *parts, inputs.epoch, detect_sandbox(context.sandbox).level)
 
     def make(folder: Path) -> None:
+        from cattrs.preconf.json import make_converter
+
         context.progress.say(f"configuring {fork.name} to see what its changes reach")
         with inputs.session("configure") as session:
             Repository(source.git_dir).checkout(tree, session.source)
@@ -162,45 +149,31 @@ def configure(tree: str, source: Source, inputs: BuildInputs) -> Configured:
             build = session.build_dir.work / "meson"
             if build.is_dir():
                 shutil.copytree(build, folder / "meson", symlinks=True)
-            inside = PurePosixPath(session.build_dir.inside)
-        data = {
-            "inside": str(inside),
-            "outputs": dict(observed.outputs),
-            "reads": sorted(observed.reads),
-            "opened": {s: sorted(paths) for s, paths in observed.opened.items()},
-            "steps": observed.steps,
-        }
-        (folder / "configured.json").write_text(json.dumps(data))
+            inside = str(session.build_dir.inside)
+        (folder / "configured.json").write_text(make_converter().dumps([inside, observed]))
 
-    path = context.store.get(KIND, key, make)
-    return _load(path)
+    return _load(context.store.get(KIND, key, make))
 
 
 def _load(path: Path) -> Configured:
-    data = json.loads((path / "configured.json").read_text())
-    inside, build = PurePosixPath(data["inside"]), path / "meson"
-    steps, text = data["steps"], build / "build.ninja"
-    edges = [_edge(step) for step in steps or ()]
-    if text.exists():
-        read = parse_ninja(text.read_text(encoding="utf-8"))
+    from cattrs.preconf.json import make_converter
+
+    data = (path / "configured.json").read_text()
+    inside, observed = make_converter().loads(data, tuple[PurePosixPath, Observed])
+    build = path / "meson"
+    edges = [_edge(step) for step in observed.steps or ()]
+    if (build / "build.ninja").exists():
+        read = parse_ninja((build / "build.ninja").read_text(encoding="utf-8"))
         edges = [located(edge, inside / "meson", inside / "src") for edge in read]
     names = {f.relative_to(build).as_posix(): f for f in build.rglob("*") if f.is_file()}
-    return Configured(
-        path=path,
-        observed=Observed(
-            outputs=data["outputs"],
-            reads=frozenset(data["reads"]),
-            opened={s: frozenset(paths) for s, paths in data["opened"].items()},
-            steps=steps,
-        ),
-        edges=tuple(edges),
-        made={MADE + n: file_sha256(f) for n, f in names.items() if not n.startswith(OWN)},
-    )
+    made = {MADE + n: file_sha256(f) for n, f in names.items() if not n.startswith(OWN)}
+    return Configured(path=path, observed=observed, edges=tuple(edges), made=made)
 
 
 def _edge(step: Mapping[str, Any]) -> Edge:
-    """Take an extension module as a step; a static library of the project has no output in the wheel."""
+    """Take an extension module as a step of a build."""
     return Edge(
+        # A static library of the project has none in the wheel.
         outputs=(MADE + step["output"],) if "output" in step else (),
         inputs=tuple(step["inputs"]),
         command=step.get("command", ""),

@@ -1,12 +1,13 @@
-"""A CUDA toolkit for a build: assembled from the CUDA wheels of its environment, or the system's where complete.
+"""A CUDA toolkit for a build: made of the CUDA wheels of its environment, or the machine's.
 
-The wheels unpack into one tree, `nvidia/cu13`, that lacks only what a linker needs: `libX.so` beside `libX.so.N`,
-a `lib64`, and a libcuda.so (the driver's, of which the linker reads nothing but the name).
+The wheels unpack into one tree, `nvidia/cu13`, that lacks only what a linker needs: `libX.so`
+beside `libX.so.N`, a `lib64`, and the driver's libcuda.so.
 """
 
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,19 +20,20 @@ if TYPE_CHECKING:
 
 # The distribution with nvcc; where it is locked, the toolkit is made of wheels.
 COMPILER = "nvidia-cuda-nvcc"
+WHEELS = "add cuda-toolkit to build-requires in forks.toml and run `patchwheel lock`"
 # Raised whenever `variables` or `assemble` would lead to other bytes than before.
 LAYOUT = 2
 SYSTEM = ("/usr/local/cuda", "/opt/cuda")
-HEADERS = (
-    *("cuda.h", "cuda_runtime.h", "cuda_profiler_api.h", "nvrtc.h"),
-    *("cublas_v2.h", "cufft.h", "curand.h", "cusolverDn.h", "cusparse.h"),
-)
+HEADERS = shlex.split("""
+    cuda.h cuda_runtime.h cuda_profiler_api.h nvrtc.h
+    cublas_v2.h cufft.h curand.h cusolverDn.h cusparse.h
+""")
 LINKED = ("cuda", "cudart", "cublas", "cufft", "curand", "cusolver", "cusparse")
 # Loaded from the user's CUDA, or ROCm, at run time, never bundled into a wheel.
-LIBRARIES = (
-    *("libcu*.so*", "libnv*.so*", "libnccl.so*"),
-    *("libamdhip64.so*", "libhip*.so*", "libroc*.so*", "librccl.so*", "libhsa-*.so*"),
-)
+LIBRARIES = shlex.split("""
+    libcu*.so* libnv*.so* libnccl.so*
+    libamdhip64.so* libhip*.so* libroc*.so* librccl.so* libhsa-*.so*
+""")
 
 
 def in_environment(site_packages: Path) -> Path | None:
@@ -52,15 +54,13 @@ def assemble(toolkit: Path, *, compiler: Sequence[str], log: Path) -> None:
     stubs = library / "stubs"
     stubs.mkdir(exist_ok=True)
     # A soname is all that a link against the driver's library takes from it.
-    words = [*compiler, "-shared", "-nostdlib", "-Wl,-soname,libcuda.so.1"]
-    words += ["-x", "c", os.devnull, "-o", str(stubs / "libcuda.so")]
-    process.logged(words, cwd=toolkit, env=process.base_env(), log=log)
+    argv = [*compiler, "-shared", "-nostdlib", "-Wl,-soname,libcuda.so.1"]
+    argv += ["-x", "c", os.devnull, "-o", str(stubs / "libcuda.so")]
+    process.logged(argv, cwd=toolkit, env=process.base_env(), log=log)
     if lacks := lacking(toolkit):
-        raise MachineError(
-            f"the CUDA wheels of the build environment lack {', '.join(lacks)}",
-            where=toolkit,
-            hint="add their distribution to build-requires in forks.toml, then run `patchwheel lock`",
-        )
+        message = f"the CUDA wheels of the build environment lack {', '.join(lacks)}"
+        hint = "add their distribution to build-requires in forks.toml, then run `patchwheel lock`"
+        raise MachineError(message, where=toolkit, hint=hint)
 
 
 def system_toolkit() -> Path | None:
@@ -87,27 +87,26 @@ def lacking(toolkit: Path) -> list[str]:
 
 
 def complete_toolkit(site_packages: Path | None = None) -> Path:
-    """Return the toolkit of an environment, else the machine's; MachineError when there is none or it is incomplete."""
+    """Return the toolkit of an environment, else the machine's; MachineError if it lacks a part."""
     if site_packages and (inside := in_environment(site_packages)):
         return inside
-    hint = "add cuda-toolkit to build-requires in forks.toml and run `patchwheel lock`, or install a CUDA toolkit"
-    found = system_toolkit()
-    if found is None:
+    toolkit, hint = system_toolkit(), f"{WHEELS}, or install a CUDA toolkit"
+    if toolkit is None:
         raise MachineError("there is no CUDA toolkit to compile with", hint=hint)
-    if lacks := lacking(found):
-        raise MachineError(f"the CUDA toolkit lacks {', '.join(lacks)}", where=found, hint=hint)
-    return found
+    if lacks := lacking(toolkit):
+        raise MachineError(f"the CUDA toolkit lacks {', '.join(lacks)}", where=toolkit, hint=hint)
+    return toolkit
 
 
 def variables(toolkit: Path) -> dict[str, str]:
-    """Return the environment variables that point a build to a toolkit; `toolkit` is the path that the build sees."""
+    """Return the environment variables that point a build to a toolkit, by the path that it sees."""
     return {
         "CUDA_PATH": str(toolkit),
         "CUDA_HOME": str(toolkit),
         "NVCC": str(toolkit / "bin" / "nvcc"),
-        # CUB, Thrust and libcu++, searched after every -I: a project that brings its own must get its own.
+        # CUB, Thrust and libcu++; searched after every -I, for projects that bring their own.
         "CPLUS_INCLUDE_PATH": f"{toolkit}/include/cccl",
         "LDFLAGS": f"-L{toolkit}/lib64 -L{toolkit}/lib64/stubs",
-        # nvcc names temporary files by process id, which ends up in objects unless told otherwise.
+        # Else nvcc names temporary files by process id, which ends up in objects.
         "NVCC_APPEND_FLAGS": "--objdir-as-tempdir",
     }

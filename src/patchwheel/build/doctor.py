@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,40 +26,36 @@ if TYPE_CHECKING:
 
 # The first with `git merge-tree --write-tree`.
 OLDEST_GIT = (2, 38)
-# Sources, environments and wheels of four forks; SciPy's build folder and CUDA's wheels are the large ones.
-DISK_GRAFT = 2_000_000_000
-DISK_COMPILE = 10_000_000_000
+# Sources, environments and wheels of four forks: SciPy's build folder and CUDA's wheels are large.
+DISK_GRAFT, DISK_COMPILE = 2_000_000_000, 10_000_000_000
 # Where a distribution forbids user namespaces to programs that it does not know.
 APPARMOR = Path("/proc/sys/kernel/apparmor_restrict_unprivileged_userns")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at; `fork` is None where it concerns all, `fix` is empty where there is nothing to do.
+    """One thing that was looked at, and the command that mends it, if it is not well."""
 
-    `needed` says whether a plain build fails without it; else only a compile does, or something is weaker.
-    """
-
-    fork: str | None
     what: str
-    ok: bool
     detail: str
     fix: str = ""
+    _: KW_ONLY
+    # None for all forks.
+    fork: str | None = None
+    # Whether a plain build fails without it; else only a compile does, or something is weaker.
     needed: bool = False
+
+    @property
+    def ok(self) -> bool:
+        return not self.fix
 
 
 def diagnose(manifest: Manifest, lock: Lock | None, *, store: Path) -> list[Finding]:
     """Look at everything that a build of these forks may need; never raises for what is missing."""
-    found = [_git(), *_pythons(manifest), _sandbox(), _disk(store), _memory()]
+    findings = [_git(), *_pythons(manifest), _sandbox(), _disk(store), _memory()]
     for fork in manifest.forks.values():
-        found += _fork(fork, lock)
-    return found
-
-
-def _finding(
-    what: str, detail: str, fix: str = "", *, fork: str | None = None, needed: bool = False
-) -> Finding:
-    return Finding(fork=fork, what=what, ok=not fix, detail=detail, fix=fix, needed=needed)
+        findings += _fork(fork, lock)
+    return findings
 
 
 def _git() -> Finding:
@@ -67,12 +63,12 @@ def _git() -> Finding:
     try:
         out = process.capture(["git", "--version"], cwd=Path("/"), env=process.base_env())
     except PatchwheelError:
-        return _finding("git", "not found", fix, needed=True)
+        return Finding("git", "not found", fix, needed=True)
     text = out.decode().strip()
     if tuple(int(n) for n in re.findall(r"\d+", text)[:2]) >= OLDEST_GIT:
-        return _finding("git", text, needed=True)
+        return Finding("git", text, needed=True)
     oldest = ".".join(map(str, OLDEST_GIT))
-    return _finding("git", f"{text}, and {oldest} is needed", fix, needed=True)
+    return Finding("git", f"{text}, and {oldest} is needed", fix, needed=True)
 
 
 def _pythons(manifest: Manifest) -> Iterator[Finding]:
@@ -81,24 +77,24 @@ def _pythons(manifest: Manifest) -> Iterator[Finding]:
             python = find_interpreter(wanted, progress=Quiet())
         except PatchwheelError as err:
             fix = err.hint or "see the message"
-            yield _finding(f"Python {wanted}", err.message, fix, needed=True)
+            yield Finding(f"Python {wanted}", err.message, fix, needed=True)
         else:
             detail = f"{python.version} at {python.path}"
-            yield _finding(f"Python {wanted}", detail, needed=True)
+            yield Finding(f"Python {wanted}", detail, needed=True)
 
 
 def _sandbox() -> Finding:
     level = detect_sandbox("auto").level
     if level == "bwrap":
-        return _finding("sandbox", "bubblewrap: no network, no writes elsewhere")
+        return Finding("sandbox", "bubblewrap: no network, no writes elsewhere")
     weaker = "only the network is cut" if level == "unshare" else "compiles run as you"
     if shutil.which("bwrap") is None:
         fix = toolchain.install_command(["bwrap"])
     elif APPARMOR.exists() and APPARMOR.read_text().strip() == "1":
         fix = f"sudo sysctl {'.'.join(APPARMOR.parts[3:])}=0"
     else:
-        fix = "allow unprivileged user namespaces; a container needs --security-opt seccomp=unconfined"
-    return _finding("sandbox", f"no bubblewrap: {weaker}", fix)
+        fix = "allow user namespaces; a container needs --security-opt seccomp=unconfined"
+    return Finding("sandbox", f"no bubblewrap: {weaker}", fix)
 
 
 def _disk(store: Path) -> Finding:
@@ -106,32 +102,27 @@ def _disk(store: Path) -> Finding:
     free = shutil.disk_usage(place).free
     detail = f"{free / 1e9:.1f} GB free at {place}"
     if free >= DISK_COMPILE:
-        return _finding("disk", detail)
-    return _finding(
-        "disk",
-        f"{detail}; a graft takes up to {DISK_GRAFT / 1e9:.0f}, a compile of all {DISK_COMPILE / 1e9:.0f}",
-        "patchwheel cache prune, or set PATCHWHEEL_STORE to a folder on a larger disk",
-        needed=free < DISK_GRAFT,
-    )
+        return Finding("disk", detail)
+    graft, compiled = (f"{size / 1e9:.0f}" for size in (DISK_GRAFT, DISK_COMPILE))
+    detail += f"; a graft takes up to {graft}, a compile of all {compiled}"
+    fix = "patchwheel cache prune, or set PATCHWHEEL_STORE to a folder on a larger disk"
+    return Finding("disk", detail, fix, needed=free < DISK_GRAFT)
 
 
 def _memory() -> Finding:
     cores, jobs, free = len(os.sched_getaffinity(0)), worker_count(None), free_memory()
-    return _finding(
-        "memory",
-        f"{free / 1e9:.1f} GB free: {jobs} of {cores} cores will compile at once",
-        "" if free >= MEMORY_PER_JOB else "close something, or compile with -j 1",
-    )
+    detail = f"{free / 1e9:.1f} GB free: {jobs} of {cores} cores will compile at once"
+    fix = "" if free >= MEMORY_PER_JOB else "close something, or compile with -j 1"
+    return Finding("memory", detail, fix)
 
 
 def _fork(fork: Fork, lock: Lock | None) -> Iterator[Finding]:
     for name in compilers(fork):
         if found := toolchain.find(name):
-            yield _finding(name, str(found[1]), fork=fork.name)
+            yield Finding(name, str(found[1]), fork=fork.name)
         else:
             fix = toolchain.install_command([name])
-            detail = "not found; a graft does without it"
-            yield _finding(name, detail, fix, fork=fork.name)
+            yield Finding(name, "not found; a graft does without it", fix, fork=fork.name)
     if CUDA in fork.programs:
         yield _cuda(fork, lock)
     if HIPCC in fork.programs:
@@ -142,30 +133,24 @@ def _cuda(fork: Fork, lock: Lock | None) -> Finding:
     builds = lock.forks[fork.name].builds if lock and fork.name in lock.forks else {}
     locked = [d.name for build in builds.values() for d in build.build_requires]
     if cuda.COMPILER in locked:
-        detail = "from the CUDA wheels in forks.lock"
-        return _finding("CUDA toolkit", detail, fork=fork.name)
+        return Finding("CUDA toolkit", "from the CUDA wheels in forks.lock", fork=fork.name)
     toolkit = cuda.system_toolkit()
     lacks = cuda.lacking(toolkit) if toolkit else ["everything"]
     if not lacks:
-        return _finding("CUDA toolkit", str(toolkit), fork=fork.name)
-    return _finding(
-        "CUDA toolkit",
-        f"{toolkit or 'no toolkit'} lacks {', '.join(lacks)}",
-        "add cuda-toolkit to build-requires in forks.toml and run `patchwheel lock`",
-        fork=fork.name,
-    )
+        return Finding("CUDA toolkit", str(toolkit), fork=fork.name)
+    detail = f"{toolkit or 'no toolkit'} lacks {', '.join(lacks)}"
+    return Finding("CUDA toolkit", detail, cuda.WHEELS, fork=fork.name)
 
 
 def _rocm(fork: Fork) -> Iterator[Finding]:
     """Find what the project is configured against, for a graft as for a compile."""
     for piece, lacks in rocm.lacking(rocm.home(fork)).items():
-        what, fix = f"ROCm {piece}", toolchain.install_command([f"{piece}-dev"])
+        detail, fix = str(rocm.home(fork)), ""
         if lacks:
-            detail = f"{rocm.home(fork)} lacks {', '.join(lacks)}"
-            yield _finding(what, detail, fix, fork=fork.name, needed=True)
-        else:
-            yield _finding(what, str(rocm.home(fork)), fork=fork.name, needed=True)
+            detail += f" lacks {', '.join(lacks)}"
+            fix = toolchain.install_command([f"{piece}-dev"])
+        yield Finding(f"ROCm {piece}", detail, fix, fork=fork.name, needed=True)
     try:
-        yield _finding(rocm.TARGET, rocm.target(fork), fork=fork.name, needed=True)
+        yield Finding(rocm.TARGET, rocm.target(fork), fork=fork.name, needed=True)
     except ManifestError as err:
-        yield _finding(rocm.TARGET, err.message, rocm.TARGET_HINT, fork=fork.name, needed=True)
+        yield Finding(rocm.TARGET, err.message, rocm.TARGET_HINT, fork=fork.name, needed=True)

@@ -45,15 +45,13 @@ class OwnWheel:
 
 @dataclass(frozen=True, kw_only=True)
 class BuildInputs:
-    """The locked inputs of a build; each part is looked up once, when it is first needed.
-
-    `fork` has the settings that the build uses: a graft's leave out tools that it can do without.
-    `needs` are the wheels of other forks that it compiles against.
-    """
+    """The locked inputs of a build; each part is looked up once, when it is first needed."""
 
     context: Context
+    # With the settings that the build uses: a graft's leave out tools that it can do without.
     fork: Fork
     build: ForkBuild
+    # The wheels of other forks that it compiles against.
     needs: Sequence[OwnWheel] = ()
     epoch: int
 
@@ -65,14 +63,13 @@ class BuildInputs:
     @functools.cached_property
     def tools(self) -> dict[str, Tool]:
         """The whole toolchain: the compilers, Python, and nvcc where the machine has CUDA."""
-        store, python = self.context.store, self.context.interpreter.path
-        tools = dict(self.compilers)
-        tools["python"] = toolchain.identify_program("python", [str(python)], python, store=store)
-        locked = {name_of(d.name) for d in self.build.build_requires}
-        if CUDA in self.fork.programs and cuda.COMPILER not in locked:
-            nvcc = cuda.complete_toolkit() / "bin" / "nvcc"
-            tools["nvcc"] = toolchain.identify_program("nvcc", [str(nvcc)], nvcc, store=store)
-        return tools
+        programs = {"python": self.context.interpreter.path}
+        if CUDA in self.fork.programs and cuda.COMPILER not in self.versions:
+            programs["nvcc"] = cuda.complete_toolkit() / "bin" / "nvcc"
+        return self.compilers | {
+            name: toolchain.identify_program(name, [str(path)], path, store=self.context.store)
+            for name, path in programs.items()
+        }
 
     @functools.cached_property
     def environment(self) -> Path:
@@ -89,7 +86,7 @@ class BuildInputs:
 
     @functools.cached_property
     def toolchain_parts(self) -> dict[str, str]:
-        """The parts of the node key that need no other wheel; a few calls of stat when asked again."""
+        """The parts of the node key that need no other wheel."""
         # A wheel from a weaker sandbox must never answer for one from a stronger.
         level = detect_sandbox(self.context.sandbox).level
         flags: list[object] = [RECIPE, build_settings(self.fork), self.epoch, level]
@@ -108,9 +105,9 @@ class BuildInputs:
     def session(self, step: str) -> contextlib.AbstractContextManager[BuildSession]:
         """Open an empty build directory with the build environment; its log is named `step`."""
         # First, as a missing compiler is found in an instant and an environment takes a while.
-        compilers = self.compilers
+        tools = self.compilers
         return open_session(
-            self.context, self.fork, self.environment, tools=compilers, epoch=self.epoch, step=step
+            self.context, self.fork, self.environment, tools=tools, epoch=self.epoch, step=step
         )
 
     def _own_versions(self) -> dict[str, str]:
@@ -124,15 +121,15 @@ def interface_part(wheels: Sequence[OwnWheel], store: Store) -> str:
 
 def interface(wheel: Path, store: Store) -> str:
     """Digest what a compile against a wheel can see: headers, .pxd files, static libraries."""
-    info = wheel.stat()
-    key = digest(str(wheel), info.st_size, info.st_mtime_ns)
-    memo = store.memo("interface", key)
-    if memo is None:
+
+    def compute() -> dict[str, str]:
         seen = [name for name in names(wheel) if name.endswith(INTERFACE)]
         entries = read_wheel(wheel).entries if seen else {}
-        memo = {"digest": digest([(n, entries[n].sha256) for n in sorted(seen)])}
-        store.remember("interface", key, memo)
-    return str(memo["digest"])
+        return {"digest": digest([(n, entries[n].sha256) for n in sorted(seen)])}
+
+    info = wheel.stat()
+    inputs = [str(wheel), info.st_size, info.st_mtime_ns]
+    return store.cached("interface", dict[str, str], inputs, compute)["digest"]
 
 
 def build_record(inputs: BuildInputs, session: BuildSession) -> CompileRecord:
@@ -140,8 +137,7 @@ def build_record(inputs: BuildInputs, session: BuildSession) -> CompileRecord:
     fork = session.fork
     return CompileRecord(
         build_requirements=inputs.build.build_requires,
-        # Not the wheels: one with another label and the same interface makes the same bytes,
-        # and this record is part of them.
+        # Not the wheels: a wheel with another label and the same interface leads to the same bytes.
         compiled_against={
             need.fork: interface(need.path, inputs.context.store) for need in inputs.needs
         },
@@ -150,7 +146,7 @@ def build_record(inputs: BuildInputs, session: BuildSession) -> CompileRecord:
             for name, tool in inputs.tools.items()
         },
         sandbox=session.build_dir.sandbox.level,
-        # As in the manifest: the number of jobs and the folder make no difference to the result.
+        # As in the manifest: the number of jobs and the folder make no difference.
         config_settings=fork.config_settings,
         env={**fork.env, **required_variables(fork)},
         source_date_epoch=session.variables["SOURCE_DATE_EPOCH"],

@@ -1,7 +1,7 @@
-"""Reads build.ninja: which files each build edge makes, from what, and with which command.
+"""Read build.ninja: which files each build edge makes, from what, and with which command.
 
-The format is that of the ninja manual, https://ninja-build.org/manual.html#ref_ninja_file, as far as generators such
-as Meson write it: no includes, no subninja, no variables in paths.
+The format is https://ninja-build.org/manual.html#ref_ninja_file, as far as generators such as Meson
+write it: no includes, no subninja, no variables in paths.
 """
 
 from __future__ import annotations
@@ -24,68 +24,60 @@ SPLIT = re.compile(r"""(?:\$ |[\s=,:@'"])+""")
 ESCAPED = re.compile(r"\$([ :$])")
 # Enough for `python tool.py` and `meson --internal copy`.
 WORDS = 3
-# What is said while a step runs, and where its dependency file goes, makes no difference to what it makes.
+# What ninja shows of a step, and where its dependency file goes, make no difference to its outputs.
 IGNORED = frozenset({"DESC", "description", "DEPFILE", "DEPFILE_UNQUOTED", "depfile"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Edge:
-    """One step of a build; `named` are files that only the command names. What must merely be there first is left out.
-
-    `program` is what the command starts, without folders, with its next words. `macros` are those that matter only where
-    a text uses them; other builds have all of theirs in the command.
-    """
+    """One step of a build, without the files that must merely be there first."""
 
     outputs: tuple[str, ...]
     inputs: tuple[str, ...]
     command: str
+    # Files that only the command names.
     named: tuple[str, ...] = ()
+    # What the command starts, without folders, with its next words.
     program: str = ""
+    # Those that matter only where a text uses them; Meson has its macros in the command.
     macros: frozenset[tuple[str, str]] = frozenset()
 
 
 def parse_ninja(text: str) -> list[Edge]:
     """Return the edges that run a command; raises BuildError for what is no build.ninja."""
     rules: dict[str, Mapping[str, str]] = {}
-    found = []
-    lines = iter(_blocks(text))
-    for head, variables in lines:
+    edges = []
+    for head, variables in _blocks(text):
         word, _, rest = head.partition(" ")
         if word == "rule":
             rules[rest.strip()] = variables
         elif word == "build":
             outputs, rule, inputs = _split(rest)
-            if rule != "phony":
-                parts = {**rules.get(rule, {}), **variables}
-                kept = {k: v for k, v in parts.items() if k not in IGNORED}
-                edge = Edge(
-                    outputs=outputs,
-                    inputs=inputs,
-                    command=" ".join(f"{k}={v}" for k, v in sorted(kept.items())),
-                    program=_program(parts.get("COMMAND") or parts.get("command", "")),
-                )
-                found.append(edge)
-    if not found:
+            if rule == "phony":
+                continue
+            parts = {**rules.get(rule, {}), **variables}
+            started = (parts.get("COMMAND") or parts.get("command", "")).split()[:WORDS]
+            program = " ".join(part.rpartition("/")[2] for part in started)
+            command = " ".join(f"{k}={v}" for k, v in sorted(parts.items()) if k not in IGNORED)
+            edges.append(Edge(outputs=outputs, inputs=inputs, command=command, program=program))
+    if not edges:
         raise BuildError("build.ninja names no build step")
-    return found
+    return edges
 
 
 def located(edge: Edge, build: PurePosixPath, source: PurePosixPath) -> Edge:
-    """Give an edge's files, and those that its command names, as paths in the source tree or the build folder.
-
-    Files elsewhere, of the build environment or the machine, are left out.
-    """
-    root = str(build)
+    """Return an edge with its files as paths in the source tree or the build folder."""
 
     def place(paths: Iterable[str]) -> tuple[str, ...]:
-        found = []
+        places = []
         for path in paths:
-            whole = posixpath.normpath(posixpath.join(root, path))
+            whole = posixpath.normpath(posixpath.join(build, path))
+            # Files elsewhere, of the build environment or the machine, are left out.
             if whole.startswith(f"{source}/"):
-                found.append(whole.removeprefix(f"{source}/"))
-            elif whole.startswith(f"{root}/"):
-                found.append(MADE + whole.removeprefix(f"{root}/"))
-        return tuple(found)
+                places.append(whole.removeprefix(f"{source}/"))
+            elif whole.startswith(f"{build}/"):
+                places.append(MADE + whole.removeprefix(f"{build}/"))
+        return tuple(places)
 
     parts = {part for part in SPLIT.split(edge.command) if "/" in part}
     return replace(
@@ -93,12 +85,8 @@ def located(edge: Edge, build: PurePosixPath, source: PurePosixPath) -> Edge:
     )
 
 
-def _program(command: str) -> str:
-    return " ".join(word.rpartition("/")[2] for word in command.split()[:WORDS])
-
-
 def _blocks(text: str) -> Iterator[tuple[str, Mapping[str, str]]]:
-    """Give each unindented line with the variables that are indented below it."""
+    """Yield each unindented line with the variables that are indented below it."""
     head, variables = "", {}
     for line in text.replace("$\n", "").splitlines():
         if line.startswith(" "):

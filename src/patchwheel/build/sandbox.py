@@ -1,14 +1,7 @@
 """Where build steps run: no network, no host writes, no secrets, killed with us.
 
-Three levels, recorded in every wheel. `bwrap` holds all four promises; `unshare` only cuts the network; `none`
-promises nothing. `required` never falls back from the first.
-
-How two users and two builds at once are kept apart. Under bwrap each build has a fresh folder of its own below the
-store and sees it as /build, in mount and process namespaces of its own: any number run side by side, and all see
-the same paths, whoever runs them. Without bwrap the folder is a fixed one below the store, named by user and fork,
-emptied before use and held under a lock: a second build of the same fork waits, another user has another folder.
-
-The environment of a step is exactly the one handed in. Nothing is inherited, so there is no secret to leak.
+There are three levels, recorded in every wheel. `bwrap` holds all four promises, `unshare` only
+cuts the network, `none` promises nothing. The environment of a step is exactly the one handed in.
 """
 
 from __future__ import annotations
@@ -17,7 +10,7 @@ import contextlib
 import functools
 import os
 import shutil
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -34,8 +27,8 @@ SandboxLevel = Literal["bwrap", "unshare", "none"]
 
 INSIDE = Path("/build")
 SYSTEM_LINKS = ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
-# `cc` is a link through /etc/alternatives; the loader and auditwheel find libraries through ld.so.*, and auditwheel
-# asks the package manager where a library that it bundles comes from.
+# `cc` is a link through /etc/alternatives, libraries are found through ld.so.*, and auditwheel asks
+# the package manager where a library that it bundles comes from.
 SYSTEM_FILES = (
     *("/etc/alternatives", "/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d"),
     *("/etc/os-release", "/var/lib/dpkg", "/var/lib/rpm"),
@@ -50,10 +43,7 @@ class Sandbox:
     def wrap(
         self, argv: Sequence[str | Path], *, cwd: Path, mounts: Sequence[Mount] = ()
     ) -> list[str]:
-        """Return the command that runs `argv` contained; only bwrap heeds `mounts` and `cwd`.
-
-        Start it with the environment that the step may see.
-        """
+        """Return the command that runs `argv` contained; only bwrap heeds `mounts` and `cwd`."""
         words = [os.fspath(word) for word in argv]
         match self.level:
             case "bwrap":
@@ -90,14 +80,14 @@ class Mount:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildDir:
-    """One build's place: `work` on the host is `inside` for its steps; a virtual environment is at `env_inside`."""
+    """One build's folder: `work` on the host is `inside` for its steps, and `env` is `env_inside`."""
 
     sandbox: Sandbox
     work: Path
     inside: Path
     env: Path | None
     env_inside: Path | None
-    read: tuple[Path, ...] = field(default=())
+    read: tuple[Path, ...] = ()
 
     def path_inside(self, host: Path) -> Path:
         """Return the path at which steps see a path of the host."""
@@ -116,43 +106,40 @@ class BuildDir:
         on_line: Callable[[str], None] | None = None,
         write: Sequence[Path] = (),
     ) -> None:
-        """Run a step in `cwd`, a folder below `work`; raises run.CommandError."""
+        """Run a step in `cwd`, a folder below `work`; raises CommandError."""
         mounts = [Mount(host=self.work, inside=self.inside, write=True)]
         if self.env and self.env_inside:
             mounts.append(Mount(host=self.env, inside=self.env_inside))
         mounts += [Mount(host=path, inside=path) for path in self.read]
         mounts += [Mount(host=path, inside=path, write=True) for path in write]
-        words = self.sandbox.wrap(argv, cwd=self.path_inside(cwd), mounts=mounts)
-        process.logged(words, cwd=cwd, env=env, log=log, on_line=on_line)
+        argv = self.sandbox.wrap(argv, cwd=self.path_inside(cwd), mounts=mounts)
+        process.logged(argv, cwd=cwd, env=env, log=log, on_line=on_line)
 
 
 def detect_sandbox(wanted: SandboxMode = "auto") -> Sandbox:
-    """Return the strongest sandbox that works here; for `required` anything less than bwrap is a MachineError."""
-    if wanted == "none":
-        return Sandbox(level="none")
-    found = _strongest()
-    if wanted == "required" and found.level != "bwrap":
+    """Return the strongest sandbox that works here; `required` takes bwrap or MachineError."""
+    sandbox = Sandbox(level="none") if wanted == "none" else _strongest()
+    if wanted == "required" and sandbox.level != "bwrap":
         raise MachineError(
             "the sandbox is required, and bubblewrap does not work here",
             expected="a `bwrap` that may make user namespaces",
             hint="`patchwheel doctor` says how to install or to allow it",
         )
-    return found
+    return sandbox
 
 
 @contextlib.contextmanager
 def open_build_dir(
     name: str, *, sandbox: Sandbox, store: Store, env: Path | None = None, read: Sequence[Path] = ()
 ) -> Iterator[BuildDir]:
-    """Give an empty room for one build of `name`; it is removed on leaving.
-
-    `read` are further folders that steps may read, at their own paths.
-    """
+    """Give an empty folder for one build of `name`; steps may also read the folders in `read`."""
     contained = sandbox.level == "bwrap"
     with contextlib.ExitStack() as stack:
         if contained:
+            # Any number of builds run side by side, and all see the same path.
             work = stack.enter_context(store.scratch())
         else:
+            # A fixed path, since steps see it: a second build of the fork waits.
             stack.enter_context(store.lock(f"{name}-{os.getuid()}"))
             work = store.root / "tmp" / f"build-{os.getuid()}-{name}"
             stack.enter_context(_emptied(work))
@@ -171,21 +158,19 @@ def open_build_dir(
 
 @functools.cache
 def _strongest() -> Sandbox:
-    if found := shutil.which("bwrap"):
-        sandbox = Sandbox(level="bwrap", program=Path(found).resolve())
-        if _works(sandbox):
-            return sandbox
-    if found := shutil.which("unshare"):
-        sandbox = Sandbox(level="unshare", program=Path(found).resolve())
-        if _works(sandbox):
-            return sandbox
+    levels: tuple[SandboxLevel, ...] = ("bwrap", "unshare")
+    for level in levels:
+        if program := shutil.which(level):
+            sandbox = Sandbox(level=level, program=Path(program).resolve())
+            if _works(sandbox):
+                return sandbox
     return Sandbox(level="none")
 
 
 def _works(sandbox: Sandbox) -> bool:
-    words = sandbox.wrap(["/usr/bin/env", "true"], cwd=Path("/"))
+    argv = sandbox.wrap(["/usr/bin/env", "true"], cwd=Path("/"))
     try:
-        process.capture(words, cwd=Path("/"), env={"PATH": os.defpath})
+        process.capture(argv, cwd=Path("/"), env={"PATH": os.defpath})
     except (process.CommandError, MachineError):
         return False
     return True

@@ -1,8 +1,7 @@
-"""Which compilers, linker and CUDA compiler a build uses: found once, identified by what they really consist of.
+"""Which compilers, linker and CUDA compiler a build uses, identified by all that they consist of.
 
-`gcc` is only a driver: the version it prints can stay while cc1plus changes beneath it. So a tool's identity is its
-version and the sha256 of every program and library that it brings into a build, remembered by path, size, time and
-inode. Asking again costs a few calls of stat.
+`gcc` is only a driver: the version that it prints can stay while cc1plus changes. So a tool's
+identity is its version and the sha256 of every program and library that it brings into a build.
 """
 
 from __future__ import annotations
@@ -11,6 +10,7 @@ import os
 import re
 import shlex
 import shutil
+from collections.abc import Mapping  # noqa: TC003  (cattrs reads the annotation)
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,7 +20,7 @@ from patchwheel.kit.digest import digest, file_sha256
 from patchwheel.kit.errors import MachineError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
 
     from patchwheel.kit.store import Store
 
@@ -28,9 +28,9 @@ OS_RELEASE = Path("/etc/os-release")
 # Peak of the heaviest template instantiations; more jobs than memory allows end in the OOM killer.
 MEMORY_PER_JOB = 1_500_000_000
 ALWAYS = ("gcc", "g++")
-# The variable by which a user names another program, and by which builds are told.
+# The variable that names another program, for us and for builds.
 VARIABLES = {"gcc": "CC", "g++": "CXX", "gfortran": "FC"}
-# What each compiler brings along: the passes behind the driver, and the libraries that it links into results.
+# The passes behind each driver, and the libraries that it links into results.
 PASSES = {
     "gcc": ("cc1", "as", "ld", "collect2", "lto1"),
     "g++": ("cc1plus",),
@@ -46,7 +46,8 @@ BESIDE = {
     "nvcc": ("bin/*", "nvvm/bin/*"),
     "hipcc": ("include/hip/hip_version.h", "lib/llvm/bin/clang-[0-9]*"),
     "python": (
-        *("lib/python3*/_sysconfigdata*.py", "include/python3*/pyconfig.h"),
+        "lib/python3*/_sysconfigdata*.py",
+        "include/python3*/pyconfig.h",
         "include/python3*/patchlevel.h",
     ),
 }
@@ -69,14 +70,26 @@ class Tool:
     identity: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Known:
+    """What the store keeps of a tool: its files, each with its state and its sha256."""
+
+    version: str
+    files: Mapping[str, tuple[tuple[int, ...], str]]
+
+    def holds(self) -> bool:
+        try:
+            return all(_facts(Path(path)) == state for path, (state, _) in self.files.items())
+        except OSError:
+            return False
+
+
 def find(name: str, path: str | None = None) -> tuple[tuple[str, ...], Path] | None:
-    """Return the words that start a tool and its program, the user's CC, CXX or FC included; None if it is missing."""
+    """Return the words that start a tool, by CC, CXX or FC, and its program; None if missing."""
     words = tuple(shlex.split(os.environ.get(VARIABLES.get(name, ""), "")) or [name])
     programs = [shutil.which(word, path=path) for word in words]
-    if programs[0] is None:
-        return None
-    found = [program for program in programs if program]
-    return words, Path(found[-1])
+    # After a launcher such as ccache comes the compiler.
+    return (words, Path(next(filter(None, reversed(programs))))) if programs[0] else None
 
 
 def missing(names: Iterable[str]) -> list[str]:
@@ -85,25 +98,22 @@ def missing(names: Iterable[str]) -> list[str]:
 
 def identify(names: Iterable[str], *, store: Store) -> dict[str, Tool]:
     """Return the named tools; raises one MachineError for all that are missing."""
-    wanted = list(dict.fromkeys(names))
-    if absent := missing(wanted):
-        raise MachineError(
-            f"cannot compile: {' and '.join(absent)} {'is' if len(absent) == 1 else 'are'} not installed",
-            hint=f"{install_command(absent)}; `patchwheel doctor` shows everything that is missing",
-        )
-    return {name: _found(name, store=store) for name in wanted}
+    places = {name: find(name) for name in names}
+    if absent := [name for name, place in places.items() if place is None]:
+        verb = "is" if len(absent) == 1 else "are"
+        message = f"cannot compile: {' and '.join(absent)} {verb} not installed"
+        hint = f"{install_command(absent)}; `patchwheel doctor` shows everything that is missing"
+        raise MachineError(message, hint=hint)
+    return {n: identify_program(n, *place, store=store) for n, place in places.items() if place}
 
 
 def install_command(names: Sequence[str]) -> str:
     """Return the command that installs programs on this distribution."""
     manager = _manager()
-    known = PACKAGES.get(manager, {})
-    packages = " ".join(known.get(name, name) for name in names)
-    if manager == "apt":
-        return f"sudo apt-get install {packages}"
-    if manager == "dnf":
-        return f"sudo dnf install {packages}"
-    return f"install {packages} with your distribution's package manager"
+    packages = " ".join(PACKAGES.get(manager, {}).get(name, name) for name in names)
+    if not manager:
+        return f"install {packages} with your distribution's package manager"
+    return f"sudo {'apt-get' if manager == 'apt' else manager} install {packages}"
 
 
 def key(tools: Mapping[str, Tool]) -> str:
@@ -114,26 +124,18 @@ def identify_program(name: str, words: Sequence[str], program: Path, *, store: S
     """Return a tool whose place is known."""
     # gcc takes these from PATH where it has none of its own.
     helpers = [shutil.which(helper) for helper in ("as", "ld")]
-    memo_key = digest(name, list(words), _facts(program.resolve()), helpers)
-    memo = store.memo("tools", memo_key)
-    if memo is None or not _still_true(memo["files"]):
-        memo = {"version": _version(words), "files": _contents(name, words, program)}
-        store.remember("tools", memo_key, memo)
-    files = memo["files"]
-    assert isinstance(files, dict)  # noqa: S101  (written above)
-    hashes = {path: sha256 for path, (_, sha256) in files.items()}
-    return Tool(
-        name=name,
-        words=tuple(words),
-        program=program,
-        version=str(memo["version"]),
-        # Where the files lie does not matter, what they are called and hold does.
-        identity=digest(
-            [Path(word).name for word in words],
-            memo["version"],
-            sorted((Path(p).name, h) for p, h in hashes.items()),
-        ),
+    known = store.cached(
+        "tools",
+        _Known,
+        [2, name, list(words), str(program.resolve()), _facts(program), helpers],
+        lambda: _Known(version=_version(words), files=_contents(name, words, program)),
+        valid=_Known.holds,
     )
+    # Where the files lie does not matter, what they are called and hold does.
+    contents = sorted((Path(path).name, sha256) for path, (_, sha256) in known.files.items())
+    identity = digest([Path(word).name for word in words], known.version, contents)
+    version = known.version
+    return Tool(name=name, words=tuple(words), program=program, version=version, identity=identity)
 
 
 def worker_count(jobs: int | None) -> int:
@@ -151,13 +153,9 @@ def free_memory() -> int:
     return int(match[1]) * 1024
 
 
-def _found(name: str, *, store: Store) -> Tool:
-    found = find(name)
-    assert found is not None  # noqa: S101  (`identify` has looked)
-    return identify_program(name, *found, store=store)
-
-
-def _contents(name: str, words: Sequence[str], program: Path) -> dict[str, list[object]]:
+def _contents(
+    name: str, words: Sequence[str], program: Path
+) -> dict[str, tuple[tuple[int, ...], str]]:
     paths = {program.resolve()}
     asked = [f"-print-prog-name={part}" for part in PASSES.get(name, ())]
     asked += [f"-print-file-name={part}" for part in LIBRARIES.get(name, ())]
@@ -170,7 +168,7 @@ def _contents(name: str, words: Sequence[str], program: Path) -> dict[str, list[
     prefix = program.resolve().parent.parent
     for pattern in BESIDE.get(name, ()):
         paths |= {path for path in prefix.glob(pattern) if path.is_file()}
-    return {str(path): [_facts(path), file_sha256(path)] for path in sorted(paths)}
+    return {str(path): (_facts(path), file_sha256(path)) for path in sorted(paths)}
 
 
 def _version(words: Sequence[str]) -> str:
@@ -182,26 +180,14 @@ def _ask(words: Sequence[str]) -> str:
     try:
         out = process.capture(words, cwd=Path("/"), env=process.base_env())
     except process.CommandError as err:
-        raise MachineError(
-            f"{words[0]} is there but does not work",
-            tail=err.tail,
-            hint="install it again, or point CC, CXX or FC to another",
-        ) from err
+        hint = "install it again, or point CC, CXX or FC to another"
+        raise MachineError(f"{words[0]} does not work", tail=err.tail, hint=hint) from err
     return out.decode(errors="replace").strip()
 
 
-def _facts(path: Path) -> list[object]:
+def _facts(path: Path) -> tuple[int, ...]:
     info = path.stat()
-    return [str(path), info.st_size, info.st_mtime_ns, info.st_ino]
-
-
-def _still_true(files: object) -> bool:
-    if not isinstance(files, dict):
-        return False
-    try:
-        return all(_facts(Path(path)) == facts for path, (facts, _) in files.items())
-    except OSError:
-        return False
+    return (info.st_size, info.st_mtime_ns, info.st_ino)
 
 
 def _manager() -> str:
