@@ -1,4 +1,4 @@
-"""Call a project's PEP 517 backend in a sandbox, with an environment that is the same everywhere."""
+"""Call a project's PEP 517 backend in a sandbox, in the same environment on every machine."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ class BuildSession:
         self._run(argv, cwd=self.source, env=extra_environ or {}, write=[exchange])
 
     def _flags(self) -> dict[str, str]:
-        """Return the compiler flags for backends that take them from the interpreter's own build."""
+        """Return the flags for backends that take them from the interpreter's own build."""
         # Meson has flags of its own.
         if self.system().is_meson:
             return {}

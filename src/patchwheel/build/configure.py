@@ -53,7 +53,7 @@ class Observed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Configured:
-    """A configured tree in the store; `made` are the files that configuring made, with their sha256."""
+    """A configured tree; `made` are the files that configuring made, with their sha256."""
 
     path: Path
     observed: Observed

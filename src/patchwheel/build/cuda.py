@@ -99,7 +99,7 @@ def complete_toolkit(site_packages: Path | None = None) -> Path:
 
 
 def variables(toolkit: Path) -> dict[str, str]:
-    """Return the environment variables that point a build to a toolkit, by the path that it sees."""
+    """Return the variables that point a build to a toolkit, by the path that it sees."""
     return {
         "CUDA_PATH": str(toolkit),
         "CUDA_HOME": str(toolkit),

@@ -79,8 +79,7 @@ def _pythons(manifest: Manifest) -> Iterator[Finding]:
             fix = err.hint or "see the message"
             yield Finding(f"Python {wanted}", err.message, fix, needed=True)
         else:
-            detail = f"{python.version} at {python.path}"
-            yield Finding(f"Python {wanted}", detail, needed=True)
+            yield Finding(f"Python {wanted}", f"{python.version} at {python.path}", needed=True)
 
 
 def _sandbox() -> Finding:

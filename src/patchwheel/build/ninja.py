@@ -101,7 +101,7 @@ def _blocks(text: str) -> Iterator[tuple[str, Mapping[str, str]]]:
 
 
 def _split(rest: str) -> tuple[tuple[str, ...], str, tuple[str, ...]]:
-    """Take `out | out: rule in | implicit || order-only` apart; implicit ones count as the others."""
+    """Take `out | out: rule in | implicit || order-only` apart; implicit ones count too."""
     parts: list[list[str]] = [[], [], []]
     at = 0
     for word in SEPARATOR.split(rest):

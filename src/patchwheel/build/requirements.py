@@ -1,4 +1,4 @@
-"""Build environments that hold exactly what forks.lock says, and what a project asks to have in one."""
+"""Build environments that hold exactly what forks.lock says, and what a project requires in one."""
 
 from __future__ import annotations
 
@@ -82,8 +82,10 @@ def merged(requirements: Iterable[str], overrides: Iterable[str]) -> list[str]:
     return list(dict.fromkeys([*kept, *forced.values()]))
 
 
-def unsatisfied(requirements: Iterable[str], have: Mapping[str, str], *, python: str) -> list[str]:
-    """Return the requirements that the distributions `have` (name to version) do not meet."""
+def check_satisfied(
+    fork: Fork, requirements: Iterable[str], have: Mapping[str, str], *, python: str
+) -> None:
+    """Raise ManifestError when `have` (name to version) does not meet the requirements."""
     missing = []
     machine = {"python_version": python.rpartition(".")[0], "python_full_version": python}
     for line in requirements:
@@ -93,14 +95,7 @@ def unsatisfied(requirements: Iterable[str], have: Mapping[str, str], *, python:
         version = have.get(name_of(line))
         if version is None or not requirement.specifier.contains(version, prereleases=True):
             missing.append(line)
-    return missing
-
-
-def check_satisfied(
-    fork: Fork, requirements: Iterable[str], have: Mapping[str, str], *, python: str
-) -> None:
-    """Raise ManifestError when the locked environment does not meet what the project asks for."""
-    if missing := unsatisfied(requirements, have, python=python):
+    if missing:
         lacking = f"the lock does not provide what the build requires: {', '.join(missing)}"
         expected = "every build requirement in forks.lock, in a version that the project accepts"
         raise ManifestError(f"{fork.name}: {lacking}", expected=expected, hint=RELOCK)

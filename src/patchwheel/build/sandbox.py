@@ -44,29 +44,29 @@ class Sandbox:
         self, argv: Sequence[str | Path], *, cwd: Path, mounts: Sequence[Mount] = ()
     ) -> list[str]:
         """Return the command that runs `argv` contained; only bwrap heeds `mounts` and `cwd`."""
-        words = [os.fspath(word) for word in argv]
+        args = [os.fspath(arg) for arg in argv]
         match self.level:
             case "bwrap":
-                return [*self._bwrap(), *_mounted(mounts), "--chdir", str(cwd), *words]
+                return [*self._bwrap(), *_mounted(mounts), "--chdir", str(cwd), *args]
             case "unshare":
                 user = ["--map-current-user"] if os.getuid() else []
-                return [str(self.program), "--net", *user, "--", *words]
+                return [str(self.program), "--net", *user, "--", *args]
             case "none":
-                return words
+                return args
 
     def _bwrap(self) -> list[str]:
-        words = [str(self.program), "--unshare-all", "--unshare-user"]
-        words += ["--die-with-parent", "--new-session", "--hostname", "localhost"]
-        words += ["--uid", "1000", "--gid", "1000", "--cap-drop", "ALL"]
-        words += ["--ro-bind", "/usr", "/usr"]
+        argv = [str(self.program), "--unshare-all", "--unshare-user"]
+        argv += ["--die-with-parent", "--new-session", "--hostname", "localhost"]
+        argv += ["--uid", "1000", "--gid", "1000", "--cap-drop", "ALL"]
+        argv += ["--ro-bind", "/usr", "/usr"]
         for name in SYSTEM_LINKS:
             if Path(name).is_symlink():
-                words += ["--symlink", str(Path(name).readlink()), name]
+                argv += ["--symlink", str(Path(name).readlink()), name]
             elif Path(name).exists():
-                words += ["--ro-bind", name, name]
+                argv += ["--ro-bind", name, name]
         for name in SYSTEM_FILES:
-            words += ["--ro-bind-try", name, name]
-        return [*words, "--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp"]  # noqa: S108
+            argv += ["--ro-bind-try", name, name]
+        return [*argv, "--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp"]  # noqa: S108
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +80,7 @@ class Mount:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildDir:
-    """One build's folder: `work` on the host is `inside` for its steps, and `env` is `env_inside`."""
+    """One build's folder: `work` on the host is `inside` for steps, and `env` is `env_inside`."""
 
     sandbox: Sandbox
     work: Path
@@ -120,11 +120,9 @@ def detect_sandbox(wanted: SandboxMode = "auto") -> Sandbox:
     """Return the strongest sandbox that works here; `required` takes bwrap or MachineError."""
     sandbox = Sandbox(level="none") if wanted == "none" else _strongest()
     if wanted == "required" and sandbox.level != "bwrap":
-        raise MachineError(
-            "the sandbox is required, and bubblewrap does not work here",
-            expected="a `bwrap` that may make user namespaces",
-            hint="`patchwheel doctor` says how to install or to allow it",
-        )
+        message = "the sandbox is required, and bubblewrap does not work here"
+        hint = "`patchwheel doctor` says how to install it, or how to allow it user namespaces"
+        raise MachineError(message, hint=hint)
     return sandbox
 
 
@@ -142,7 +140,9 @@ def open_build_dir(
             # A fixed path, since steps see it: a second build of the fork waits.
             stack.enter_context(store.lock(f"{name}-{os.getuid()}"))
             work = store.root / "tmp" / f"build-{os.getuid()}-{name}"
-            stack.enter_context(_emptied(work))
+            shutil.rmtree(work, ignore_errors=True)
+            stack.callback(shutil.rmtree, work, ignore_errors=True)
+            work.mkdir(parents=True)
         for folder in ("src", "out", "home", "tmp", "env"):
             (work / folder).mkdir()
         inside = INSIDE if contained else work
@@ -177,17 +177,17 @@ def _works(sandbox: Sandbox) -> bool:
 
 
 def _mounted(mounts: Sequence[Mount]) -> list[str]:
-    words: list[str] = []
-    seen: list[Path] = [Path("/usr")]
+    argv: list[str] = []
+    seen = [Path("/usr")]
     for mount in mounts:
         # A folder inside one that is already there at its own path needs no mount.
         if mount.host == mount.inside and not mount.write:
             if any(mount.host.is_relative_to(path) for path in seen):
                 continue
             seen.append(mount.host)
-        words += ["--bind" if mount.write else "--ro-bind"]
-        words += [str(mount.host), str(mount.inside)]
-    return [*words, "--remount-ro", "/"]
+        option = "--bind" if mount.write else "--ro-bind"
+        argv += [option, str(mount.host), str(mount.inside)]
+    return [*argv, "--remount-ro", "/"]
 
 
 def _safe(path: Path) -> Path:
@@ -198,13 +198,3 @@ def _safe(path: Path) -> Path:
             hint="move that installation, or use the system's",
         )
     return path
-
-
-@contextlib.contextmanager
-def _emptied(folder: Path) -> Iterator[None]:
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    try:
-        yield
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)

@@ -88,8 +88,9 @@ def find(name: str, path: str | None = None) -> tuple[tuple[str, ...], Path] | N
     """Return the words that start a tool, by CC, CXX or FC, and its program; None if missing."""
     words = tuple(shlex.split(os.environ.get(VARIABLES.get(name, ""), "")) or [name])
     programs = [shutil.which(word, path=path) for word in words]
-    # After a launcher such as ccache comes the compiler.
-    return (words, Path(next(filter(None, reversed(programs))))) if programs[0] else None
+    found = [Path(program) for program in programs if program]
+    # A launcher such as ccache comes first, and flags are no programs.
+    return (words, found[-1]) if programs[0] else None
 
 
 def missing(names: Iterable[str]) -> list[str]:
@@ -133,9 +134,13 @@ def identify_program(name: str, words: Sequence[str], program: Path, *, store: S
     )
     # Where the files lie does not matter, what they are called and hold does.
     contents = sorted((Path(path).name, sha256) for path, (_, sha256) in known.files.items())
-    identity = digest([Path(word).name for word in words], known.version, contents)
-    version = known.version
-    return Tool(name=name, words=tuple(words), program=program, version=version, identity=identity)
+    return Tool(
+        name=name,
+        words=tuple(words),
+        program=program,
+        version=known.version,
+        identity=digest([Path(word).name for word in words], known.version, contents),
+    )
 
 
 def worker_count(jobs: int | None) -> int:

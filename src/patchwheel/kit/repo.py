@@ -124,7 +124,7 @@ class Repository:
         raise GitError(argv, int(status or 0), _text(stderr))
 
     def unlock(self) -> bool:
-        """Remove the locks of a git that was killed; False when there are none, or git still runs."""
+        """Remove the locks of a killed git; False when there are none, or a git still runs."""
         locks = [*self.git_dir.glob("*.lock"), *self.git_dir.glob("refs/**/*.lock")]
         if not locks or not Path("/proc/self").exists():
             return False

@@ -98,7 +98,7 @@ class Store:
 
     @contextlib.contextmanager
     def lock(self, name: str, *, busy: str | None = None) -> Iterator[None]:
-        """Wait for the lock `name` and hold it; with `busy`, raise MachineError instead of waiting."""
+        """Wait for the lock `name` and hold it; with `busy`, raise MachineError instead."""
         self.ensure()
         import filelock
 
@@ -225,7 +225,7 @@ class Store:
             return False
         except OSError as err:
             raise self._unusable(err) from err
-        # A new file system has its `lost+found`, and a marker that was not finished a temporary name.
+        # A new file system has `lost+found`, and an unfinished marker has a temporary name.
         foreign = {n for n in foreign if n != "lost+found" and not n.startswith(f".{MARKER}.")}
         if foreign:
             raise MachineError(
