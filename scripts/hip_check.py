@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 from patchwheel.build.inputs import BuildInputs
 from patchwheel.build.requirements import site_packages
 from patchwheel.build.rocm import TARGETS
+from patchwheel.kit.context import Quiet
 from patchwheel.kit.errors import CheckError, MachineError, PatchwheelError
-from patchwheel.kit.progress import Quiet
 from patchwheel.kit.repo import Repository
 from patchwheel.kit.store import Store, default_root
 from patchwheel.project import Project

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from measure import PLAIN, ROOT, Figures, cpu, leave_the_sandbox, make_parser, project_copy
 
 from patchwheel.environment.upstream_tests import select_tests
+from patchwheel.kit.context import Quiet
 from patchwheel.kit.interpreter import find_interpreter
-from patchwheel.kit.progress import Quiet
 from patchwheel.kit.store import Store, default_root
 from patchwheel.manifest.load import load_manifest
 from patchwheel.manifest.lock import load_lock

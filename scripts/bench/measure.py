@@ -12,8 +12,8 @@ import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from patchwheel.kit.context import Quiet
 from patchwheel.kit.interpreter import find_interpreter
-from patchwheel.kit.progress import Quiet
 from patchwheel.manifest.load import load_manifest
 
 if TYPE_CHECKING:

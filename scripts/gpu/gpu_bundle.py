@@ -23,8 +23,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from patchwheel.environment.compose import compose_environment
+from patchwheel.kit.context import Quiet
 from patchwheel.kit.errors import CheckError, PatchwheelError
-from patchwheel.kit.progress import Quiet
 from patchwheel.kit.repo import Repository
 from patchwheel.kit.store import Store, default_root
 from patchwheel.project import Project

@@ -17,8 +17,7 @@ if TYPE_CHECKING:
     import contextlib
     from pathlib import Path
 
-    from patchwheel.kit.context import SandboxMode
-    from patchwheel.kit.progress import Progress
+    from patchwheel.kit.context import Progress, SandboxMode
     from patchwheel.kit.store import Store
     from patchwheel.manifest.lock import ForkBuild, Lock
     from patchwheel.manifest.model import Fork, Manifest

@@ -24,7 +24,7 @@ import pytest
 from patchwheel.build.backend import rename_project
 from patchwheel.build.configure import configure
 from patchwheel.build.ninja import MADE
-from patchwheel.kit.progress import Quiet
+from patchwheel.kit.context import Quiet
 from patchwheel.kit.repo import Blob, Change, Repository
 from patchwheel.kit.store import Store
 from patchwheel.plan.base import upstream_base

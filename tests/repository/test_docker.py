@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from patchwheel.ci import workflows
+from patchwheel.kit.context import Quiet
 from patchwheel.kit.interpreter import find_interpreter
-from patchwheel.kit.progress import Quiet
 from patchwheel.manifest.load import load_manifest
 from patchwheel.manifest.lock import load_lock
 from tests.fixtures import support

@@ -25,8 +25,7 @@ if TYPE_CHECKING:
     from patchwheel.build.requirements import BuildSystem
     from patchwheel.build.sandbox import BuildDir
     from patchwheel.build.toolchain import Tool
-    from patchwheel.kit.context import Context
-    from patchwheel.kit.progress import Progress
+    from patchwheel.kit.context import Context, Progress
     from patchwheel.kit.store import Store
     from patchwheel.manifest.model import Fork
 

@@ -18,9 +18,9 @@ from patchwheel.build.ninja import MADE, Edge, located, parse_ninja
 from patchwheel.build.requirements import parse_build_system
 from patchwheel.build.sandbox import detect_sandbox
 from patchwheel.guest import SURVEY_BUILD
+from patchwheel.kit.context import Quiet
 from patchwheel.kit.digest import digest, file_sha256
 from patchwheel.kit.errors import BuildError
-from patchwheel.kit.progress import Quiet
 from patchwheel.kit.repo import Repository
 from patchwheel.manifest.lock import build_settings
 
@@ -122,7 +122,7 @@ def can_follow(source: Source) -> bool:
 
 def without_missing_tools(fork: Fork) -> Fork:
     """Return the fork without the tools that this machine lacks and that a graft can do without."""
-    gone = [tool for tool in toolchain.missing(compilers(fork)) if tool in fork.without]
+    gone = [t for t in compilers(fork) if t in fork.without and toolchain.find(t) is None]
     settings = dict(fork.config_settings)
     for tool in gone:
         for key, value in fork.without[tool].items():

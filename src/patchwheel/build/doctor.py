@@ -14,9 +14,9 @@ from patchwheel.build.backend import CUDA, HIPCC, compilers
 from patchwheel.build.sandbox import detect_sandbox
 from patchwheel.build.toolchain import MEMORY_PER_JOB, free_memory, worker_count
 from patchwheel.kit import process
+from patchwheel.kit.context import Quiet
 from patchwheel.kit.errors import ManifestError, PatchwheelError
 from patchwheel.kit.interpreter import find_interpreter
-from patchwheel.kit.progress import Quiet
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -84,17 +84,13 @@ class _Known:
             return False
 
 
-def find(name: str, path: str | None = None) -> tuple[tuple[str, ...], Path] | None:
+def find(name: str) -> tuple[tuple[str, ...], Path] | None:
     """Return the words that start a tool, by CC, CXX or FC, and its program; None if missing."""
     words = tuple(shlex.split(os.environ.get(VARIABLES.get(name, ""), "")) or [name])
-    programs = [shutil.which(word, path=path) for word in words]
+    programs = [shutil.which(word) for word in words]
     found = [Path(program) for program in programs if program]
     # A launcher such as ccache comes first, and flags are no programs.
     return (words, found[-1]) if programs[0] else None
-
-
-def missing(names: Iterable[str]) -> list[str]:
-    return [name for name in names if find(name) is None]
 
 
 def identify(names: Iterable[str], *, store: Store) -> dict[str, Tool]:

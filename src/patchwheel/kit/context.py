@@ -1,20 +1,39 @@
-"""What one run may use of the machine; handed down to every stage, never global."""
+"""What a run may use of the machine, and how it reports; handed down, never global."""
 
 from __future__ import annotations
 
 import dataclasses
 import threading
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Protocol
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from patchwheel.kit.indexes import IndexConfig
     from patchwheel.kit.interpreter import Interpreter
-    from patchwheel.kit.progress import Progress
     from patchwheel.kit.store import Store
 
 SandboxMode = Literal["auto", "required", "none"]
+
+
+class Progress(Protocol):
+    """What a stage reports while it works; the command line decides how it looks."""
+
+    def say(self, line: str) -> None:
+        """Show one finished fact."""
+
+    def progress(self, what: str, done: int, total: int | None) -> None:
+        """Show how far `what` is; called often, `done == total` ends it."""
+
+
+class Quiet:
+    """Shows nothing."""
+
+    def say(self, line: str) -> None:
+        pass
+
+    def progress(self, what: str, done: int, total: int | None) -> None:
+        pass
 
 
 @dataclasses.dataclass

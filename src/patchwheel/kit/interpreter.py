@@ -14,7 +14,7 @@ from patchwheel.kit import process
 from patchwheel.kit.errors import MachineError
 
 if TYPE_CHECKING:
-    from patchwheel.kit.progress import Progress
+    from patchwheel.kit.context import Progress
     from patchwheel.kit.store import Store
 
 # In a virtual environment sys._base_executable is the Python that it was made from.

@@ -18,10 +18,9 @@ from patchwheel.kit.interpreter import uv_bin, uv_env
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from patchwheel.kit.context import Context
+    from patchwheel.kit.context import Context, Progress
     from patchwheel.kit.indexes import IndexConfig
     from patchwheel.kit.interpreter import Interpreter
-    from patchwheel.kit.progress import Progress
 
 # The oldest glibc that NumPy and SciPy still publish wheels for.
 PLATFORM = "x86_64-manylinux_2_28"

@@ -28,7 +28,7 @@ from patchwheel.release.check import ReleaseCheck, check_release
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from patchwheel.kit.progress import Progress
+    from patchwheel.kit.context import Progress
     from patchwheel.release.files import LabelledWheel
 
 INSTALLED = "installed.json"

@@ -22,9 +22,8 @@ if TYPE_CHECKING:
 
     import requests
 
-    from patchwheel.kit.context import Context
+    from patchwheel.kit.context import Context, Progress
     from patchwheel.kit.interpreter import Interpreter
-    from patchwheel.kit.progress import Progress
     from patchwheel.manifest.model import Fork
     from patchwheel.source.index import IndexFile
 
