@@ -30,9 +30,9 @@ from measure import (
     repeated,
 )
 
-from patchwheel.kit.indexes import load_index_config
 from patchwheel.kit.repo import Repository
 from patchwheel.kit.store import Store
+from patchwheel.kit.uv import load_index_config
 from patchwheel.manifest.load import load_manifest
 from patchwheel.manifest.model import Fork
 from patchwheel.series.apply import apply_series

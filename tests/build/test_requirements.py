@@ -18,8 +18,7 @@ from patchwheel.build.requirements import (
 )
 from patchwheel.guest import TEMPORARY_NAMES
 from patchwheel.kit.errors import InputError, ManifestError
-from patchwheel.kit.indexes import IndexConfig
-from patchwheel.kit.uv import Distribution
+from patchwheel.kit.uv import Distribution, IndexConfig
 from patchwheel.manifest.model import Fork
 from tests.fixtures import support
 from tests.fixtures.contexts import make_context

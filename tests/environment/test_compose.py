@@ -20,9 +20,8 @@ from patchwheel.guest import INSPECT_ENVIRONMENT, inspect_environment
 from patchwheel.kit import uv
 from patchwheel.kit.context import Context
 from patchwheel.kit.errors import CheckError, InputError, MachineError
-from patchwheel.kit.indexes import IndexConfig
 from patchwheel.kit.interpreter import uv_bin
-from patchwheel.kit.uv import Distribution
+from patchwheel.kit.uv import Distribution, IndexConfig
 from patchwheel.manifest.load import load_manifest
 from patchwheel.manifest.lock import EnvironmentLock, Lock, environment_inputs
 from tests.fixtures.contexts import GivenProject, make_context

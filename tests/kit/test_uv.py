@@ -9,10 +9,9 @@ from packaging.pylock import Pylock
 
 from patchwheel.kit import uv
 from patchwheel.kit.errors import InputError, MachineError
-from patchwheel.kit.indexes import IndexConfig
 from patchwheel.kit.interpreter import Interpreter
 from patchwheel.kit.store import Store
-from patchwheel.kit.uv import Distribution
+from patchwheel.kit.uv import Distribution, IndexConfig
 from tests.fixtures.contexts import make_context
 from tests.fixtures.support import Recorder, make_index, make_wheel, sha256
 

@@ -17,8 +17,8 @@ from patchwheel.build.requirements import build_environment, static_build_requir
 from patchwheel.guest import survey_build
 from patchwheel.kit import uv
 from patchwheel.kit.errors import BuildError, InputError
-from patchwheel.kit.indexes import load_index_config
 from patchwheel.kit.repo import Repository
+from patchwheel.kit.uv import load_index_config
 from patchwheel.locking.inventory import made_with, survey_pin
 from patchwheel.manifest.model import Fork, UpstreamWheel
 from patchwheel.source.fetch import Source

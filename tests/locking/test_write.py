@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from patchwheel.kit.errors import InputError
-from patchwheel.kit.indexes import IndexConfig
 from patchwheel.kit.store import Store
+from patchwheel.kit.uv import IndexConfig
 from patchwheel.locking import resolve
 from patchwheel.locking.inventory import Surveyed
 from patchwheel.locking.write import write_lock

@@ -26,10 +26,9 @@ import tomlkit
 from patchwheel.build.inputs import interface
 from patchwheel.environment import compose
 from patchwheel.kit.errors import CheckError
-from patchwheel.kit.indexes import load_index_config
 from patchwheel.kit.interpreter import find_interpreter, uv_bin
 from patchwheel.kit.store import Store
-from patchwheel.kit.uv import index_arguments, make_venv
+from patchwheel.kit.uv import index_arguments, load_index_config, make_venv
 from patchwheel.manifest.load import load_manifest
 from patchwheel.manifest.lock import load_lock
 from patchwheel.release.check import check_release

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from patchwheel.kit.errors import CheckError, InputError
-from patchwheel.kit.indexes import IndexConfig
+from patchwheel.kit.uv import IndexConfig
 from patchwheel.manifest.model import Fork, Sdist
 from patchwheel.source.compare import PinReport, check_pin
 from tests.fixtures.contexts import make_context

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from patchwheel.kit.errors import InputError, MachineError
-from patchwheel.kit.indexes import IndexConfig
+from patchwheel.kit.uv import IndexConfig
 from patchwheel.source import http
 from patchwheel.source.download import download_file
 from tests.fixtures import web

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from patchwheel.kit.errors import InputError, MachineError
-from patchwheel.kit.indexes import IndexConfig
 from patchwheel.kit.repo import GitError, Repository
+from patchwheel.kit.uv import IndexConfig
 from patchwheel.manifest.model import Fork, Sdist
 from patchwheel.source.fetch import Source, fetch_pin, git_folder, joined
 from tests.fixtures.contexts import make_context
@@ -500,7 +500,7 @@ def test_a_killed_fetch_is_simply_done_again(
     fork = from_sdist(make_sdist(tmp_path, "thing", "1.0", files))
     code = (
         "from pathlib import Path\n"
-        "from patchwheel.kit.indexes import IndexConfig\n"
+        "from patchwheel.kit.uv import IndexConfig\n"
         "from patchwheel.manifest.model import Fork, Sdist\n"
         "from patchwheel.kit.context import Context\n"
         "from patchwheel.kit.context import Quiet\n"

@@ -6,10 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from patchwheel.kit import indexes, process
+from patchwheel.kit import process, uv
 from patchwheel.kit.errors import InputError, redacted
-from patchwheel.kit.indexes import IndexConfig, load_index_config
-from patchwheel.kit.uv import index_arguments
+from patchwheel.kit.uv import IndexConfig, index_arguments, load_index_config
 from patchwheel.source import http
 from patchwheel.source.index import find_file, latest_version, project_files
 from tests.fixtures import web
@@ -31,7 +30,7 @@ HTML = """<!DOCTYPE html><html><head><base href="/elsewhere/"></head><body>
 def _plain(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http, "RETRIES", 2)
     monkeypatch.setattr(http, "BACKOFF", 0)
-    monkeypatch.setattr(indexes, "PIP_SYSTEM", ())
+    monkeypatch.setattr(uv, "PIP_SYSTEM", ())
     monkeypatch.setenv("NO_PROXY", "*")
 
 
@@ -252,7 +251,7 @@ def test_pips_files_are_used_where_uv_has_none(
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("VIRTUAL_ENV", str(tmp_path / "venv"))
     monkeypatch.setenv("PIP_CONFIG_FILE", str(tmp_path / "named.conf"))
-    monkeypatch.setattr(indexes, "PIP_SYSTEM", (tmp_path / "system.conf",))
+    monkeypatch.setattr(uv, "PIP_SYSTEM", (tmp_path / "system.conf",))
     write(
         tmp_path,
         {

@@ -15,10 +15,9 @@ from patchwheel.build.requirements import static_build_requirements
 from patchwheel.build.sandbox import detect_sandbox
 from patchwheel.kit import process, uv
 from patchwheel.kit.errors import BuildError, CheckError, MachineError, ManifestError
-from patchwheel.kit.indexes import IndexConfig, load_index_config
 from patchwheel.kit.repo import Repository
 from patchwheel.kit.store import Store
-from patchwheel.kit.uv import Distribution
+from patchwheel.kit.uv import Distribution, IndexConfig, load_index_config
 from patchwheel.manifest.inventory import BuildInventory
 from patchwheel.manifest.lock import ForkBuild
 from patchwheel.manifest.model import Fork, UpstreamWheel

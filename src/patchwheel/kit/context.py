@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Literal, Protocol
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from patchwheel.kit.indexes import IndexConfig
     from patchwheel.kit.interpreter import Interpreter
     from patchwheel.kit.store import Store
+    from patchwheel.kit.uv import IndexConfig
 
 SandboxMode = Literal["auto", "required", "none"]
 
@@ -63,7 +63,7 @@ class Context:
         """The user's settings of package indexes, those of pip and uv included."""
         with self.lock:
             if self.known_index is None:
-                from patchwheel.kit.indexes import load_index_config
+                from patchwheel.kit.uv import load_index_config
 
                 assert self.root is not None  # noqa: S101  (a project always has one)
                 self.known_index = load_index_config(self.root)

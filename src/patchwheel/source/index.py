@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from packaging.version import Version
 
-    from patchwheel.kit.indexes import IndexConfig
+    from patchwheel.kit.uv import IndexConfig
 
 JSON_API = "application/vnd.pypi.simple.v1+json"
 ACCEPT = f"{JSON_API}, application/vnd.pypi.simple.v1+html;q=0.2, text/html;q=0.01"
