@@ -7,8 +7,13 @@ import pytest
 
 from patchwheel.kit.errors import ManifestError
 from patchwheel.kit.repo import Blob, Change
-from patchwheel.manifest.inventory import BuildInventory
-from patchwheel.manifest.reach import BuiltOutput, Reach, load_reach, save_reach
+from patchwheel.manifest.inventory import (
+    BuildInventory,
+    BuiltOutput,
+    Reach,
+    load_reach,
+    save_reach,
+)
 from patchwheel.plan.pin_reach import candidates, same_references, trace_by_inventory
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from patchwheel.build.configure import can_follow
 from patchwheel.build.inputs import BuildInputs
 from patchwheel.kit.errors import MachineError
-from patchwheel.manifest.reach import load_reach, save_reach
+from patchwheel.manifest.inventory import load_reach, save_reach
 from patchwheel.plan.pin_reach import reach_of_pin
 from patchwheel.source.download import download_file
 from patchwheel.source.fetch import fetch_pin
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from patchwheel.kit.context import Context
+    from patchwheel.manifest.inventory import Reach
     from patchwheel.manifest.lock import ForkBuild, Lock
     from patchwheel.manifest.model import Fork
-    from patchwheel.manifest.reach import Reach
     from patchwheel.project import Project
 
 

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from inspect import get_annotations
 from types import MappingProxyType, NoneType, UnionType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
 
+from patchwheel.kit.errors import MachineError
+from patchwheel.kit.files import exclusive_lock, write_atomically
 from patchwheel.manifest.model import Rule
 from patchwheel.manifest.toml import did_you_mean
 
 # cattrs takes about 50 ms to import, so only the functions that need it do.
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from cattrs import Converter
 
@@ -180,3 +184,31 @@ def find_problems(error: BaseException, at: tuple[str, ...] = ()) -> list[Invali
         return [InvalidValueError(error.message, error.expected, (*at, *error.at))]
     # Anything else is a fault of patchwheel, not of the file.
     raise error
+
+
+def save_json(path: Path, data: object, *, depth: int, comma: str) -> None:
+    """Write JSON with a line for each key and row; what is nested deeper than `depth` has one."""
+    text = _lines(data, depth, comma) + "\n"
+    # Commands may run at the same time; a reader sees the old file or the new one.
+    try:
+        with exclusive_lock(path.parent):
+            write_atomically(path, text.encode())
+    except OSError as err:
+        raise MachineError(f"cannot be written: {err.strerror}", where=path) from err
+
+
+def _lines(value: object, depth: int, comma: str, indent: int = 0) -> str:
+    rows: list[str] = []
+    if indent < depth and isinstance(value, dict):
+        rows = [f"{json.dumps(k)}: {_lines(v, depth, comma, indent + 1)}" for k, v in value.items()]
+    elif (
+        indent < depth
+        and isinstance(value, list)
+        and any(isinstance(v, list | dict) for v in value)
+    ):
+        rows = [_lines(v, depth, comma, indent + 1) for v in value]
+    if not rows:
+        return json.dumps(value, separators=(comma, ":"))
+    start, end = "{}" if isinstance(value, dict) else "[]"
+    pad = "\n" + " " * indent
+    return start + ",".join(f"{pad} {row}" for row in rows) + pad + end

@@ -1,18 +1,30 @@
-"""The build inventory of a pin, and how it is written: a table of file names for each folder."""
+"""What configuring a pin reveals of its build, as forks.lock and forks.inventory hold it.
+
+`patchwheel lock` writes forks.inventory beside forks.lock, and people commit both. With it a change
+of content alone is planned without a compiler; without it, the plan needs a configured tree.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import json
 from collections.abc import Mapping  # noqa: TC003 - cattrs reads the types at run time
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import TYPE_CHECKING, NewType
+from typing import TYPE_CHECKING, Any, NewType
 
-from patchwheel.manifest.convert import InvalidValueError
+from patchwheel.kit.errors import ManifestError
+from patchwheel.manifest.convert import InvalidValueError, save_json
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
+    from pathlib import Path
 
     from cattrs import Converter
+
+SCHEMA = 1
+# The keys of a build are written on a line each, what is in them is not.
+DEPTH = 6
 
 # A tuple of paths that is written as a table of names by folder.
 Paths = NewType("Paths", tuple[str, ...])
@@ -35,7 +47,7 @@ class BuildInventory:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InventoryTable:
-    """The inventory as it is written.
+    """A BuildInventory as forks.lock has it.
 
     A file of `verbatim` has its wheel path below `source_root`; `moved` has the others' sources.
     """
@@ -48,21 +60,70 @@ class InventoryTable:
     opened: Mapping[str, tuple[str, ...]]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuiltOutput:
+    """`source` is the file of the build folder; `reads` are source files that it may depend on.
+
+    Of those in `exists` only the presence counts. An output without a `source` has no build rule
+    in the locked configuration: it is attributed to sources by its name.
+    """
+
+    source: str
+    reads: frozenset[str]
+    exists: frozenset[str] = frozenset()
+    commands: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reach:
+    """The built outputs of one pin for one Python; `tree` and `settings` say what it is true of.
+
+    `definition` are the files that decide what is built, `unfollowed` says what cannot be
+    attributed to outputs whatever changes.
+    """
+
+    tree: str
+    settings: str
+    definition: frozenset[str]
+    outputs: Mapping[str, BuiltOutput]
+    unfollowed: tuple[str, ...] = ()
+
+
 def register_inventory(converter: Converter) -> None:
-    """Let a converter write and read BuildInventory as InventoryTable."""
-    register_paths(converter)
+    """Let a converter read and write BuildInventory as InventoryTable."""
+    converter.register_structure_hook(Paths, lambda data, _: Paths(tuple(_unfold(data))))
     converter.register_structure_hook(
         BuildInventory, lambda data, _: _from_table(converter.structure(data, InventoryTable))
     )
-    converter.register_unstructure_hook(
-        BuildInventory, lambda inventory: converter.unstructure(_to_table(inventory))
-    )
+    converter.register_unstructure_hook(BuildInventory, _to_table)
 
 
-def register_paths(converter: Converter) -> None:
-    """Let a converter write and read Paths as a table of names by folder."""
-    converter.register_structure_hook_func(lambda hint: hint is Paths, _unfold)
-    converter.register_unstructure_hook_func(lambda hint: hint is Paths, _fold)
+def load_reach(path: Path, lock_key: str, python: str) -> Reach | None:
+    """Return what forks.inventory says of a fork for a Python; None where it says nothing."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        table = data["forks"].get(lock_key, {}).get(python)
+        return _unpack(table) if table else None
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as err:
+        raise ManifestError(
+            "is damaged", where=path, hint="run `patchwheel lock --force` to write it again"
+        ) from err
+
+
+def save_reach(path: Path, found: Mapping[tuple[str, str], Reach], keep: Collection[str]) -> None:
+    """Write the entries by lock key and Python, beside those in the file of the forks in `keep`."""
+    forks: dict[str, Any] = {}
+    # A damaged file is written anew.
+    with contextlib.suppress(FileNotFoundError, ValueError):
+        old = json.loads(path.read_text(encoding="utf-8")).get("forks", {})
+        forks = {name: row for name, row in old.items() if name in keep}
+    for (lock_key, python), reach in found.items():
+        forks.setdefault(lock_key, {})[python] = _pack(reach)
+    if forks or path.exists():
+        data = {"schema": SCHEMA, "forks": dict(sorted(forks.items()))}
+        save_json(path, data, depth=DEPTH, comma=",")
 
 
 def _from_table(table: InventoryTable) -> BuildInventory:
@@ -76,24 +137,73 @@ def _from_table(table: InventoryTable) -> BuildInventory:
     )
 
 
-def _to_table(inventory: BuildInventory) -> InventoryTable:
-    verbatim = inventory.verbatim
-    root = _common_root(verbatim)
-    return InventoryTable(
-        source_root=root,
-        verbatim=Paths(tuple(w for w, s in verbatim.items() if s == root + w)),
-        moved={w: s for w, s in verbatim.items() if s != root + w},
-        built=Paths(inventory.built),
-        reads=Paths(tuple(inventory.reads)),
-        opened={s: tuple(sorted(paths)) for s, paths in inventory.opened.items() if paths},
+def _to_table(inventory: BuildInventory) -> dict[str, object]:
+    verbatim = dict(sorted(inventory.verbatim.items()))
+    # The prefix that most sources have before their wheel path, such as `src/`. Without it, each
+    # path below it would be written twice.
+    roots = sorted(s.removesuffix(w) for w, s in verbatim.items() if s.endswith(w))
+    root = max(dict.fromkeys(roots), key=roots.count, default="")
+    return {
+        "source-root": root,
+        "verbatim": _fold(w for w, s in verbatim.items() if s == root + w),
+        "moved": {w: s for w, s in verbatim.items() if s != root + w},
+        "built": _fold(inventory.built),
+        "reads": _fold(inventory.reads),
+        "opened": {s: sorted(paths) for s, paths in sorted(inventory.opened.items()) if paths},
+    }
+
+
+def _pack(reach: Reach) -> dict[str, object]:
+    """Write files that the same outputs read as a group, and a command as numbers of words."""
+    # Without both, the file of CuPy alone would be 7 MB.
+    outputs = dict(sorted(reach.outputs.items()))
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for path in sorted({path for output in outputs.values() for path in output.reads}):
+        users = tuple(name for name, output in outputs.items() if path in output.reads)
+        groups.setdefault(users, []).append(path)
+    words: dict[str, int] = {}
+    rows = {
+        name: {
+            "source": output.source,
+            "groups": [at for at, users in enumerate(groups) if name in users],
+            "exists": sorted(output.exists),
+            "commands": [
+                [words.setdefault(word, len(words)) for word in command.split(" ")]
+                for command in output.commands
+            ],
+        }
+        for name, output in outputs.items()
+    }
+    return {
+        "tree": reach.tree,
+        "settings": reach.settings,
+        "definition": _fold(reach.definition),
+        "unfollowed": [*reach.unfollowed],
+        "groups": [_fold(paths) for paths in groups.values()],
+        "words": [*words],
+        "outputs": rows,
+    }
+
+
+def _unpack(table: dict[str, Any]) -> Reach:
+    groups = [_unfold(folders) for folders in table["groups"]]
+    words = _names(table["words"])
+    outputs = {
+        name: BuiltOutput(
+            source=row["source"],
+            reads=frozenset(path for at in row["groups"] for path in groups[at]),
+            exists=frozenset(_names(row["exists"])),
+            commands=tuple(" ".join(words[at] for at in command) for command in row["commands"]),
+        )
+        for name, row in table["outputs"].items()
+    }
+    return Reach(
+        tree=table["tree"],
+        settings=table["settings"],
+        definition=frozenset(_unfold(table["definition"])),
+        outputs=outputs,
+        unfollowed=tuple(_names(table["unfollowed"])),
     )
-
-
-def _common_root(verbatim: Mapping[str, str]) -> str:
-    """Return the prefix that most source paths have before their wheel path, such as `src/`."""
-    # Without it, each path below `src/` would be written twice.
-    roots = [s.removesuffix(w) for w, s in verbatim.items() if s.endswith(w)]
-    return max(sorted(set(roots)), key=roots.count, default="")
 
 
 def _fold(paths: Iterable[str]) -> dict[str, list[str]]:
@@ -105,13 +215,18 @@ def _fold(paths: Iterable[str]) -> dict[str, list[str]]:
     return dict(sorted(folders.items()))
 
 
-def _unfold(folders: object, _: object) -> Paths:
+def _unfold(folders: object) -> list[str]:
     # By hand: there are thousands of names, and every command reads them.
     if not isinstance(folders, dict):
         raise InvalidValueError("is not a table")
-    paths: list[str] = []
-    for folder, names in folders.items():
-        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            raise InvalidValueError(f"is {names!r}", "a list of file names", (folder,))
-        paths += [f"{folder}/{name}" for name in names] if folder else names
-    return Paths(tuple(paths))
+    return [
+        f"{folder}/{name}" if folder else name
+        for folder, names in folders.items()
+        for name in _names(names, folder)
+    ]
+
+
+def _names(value: object, *at: str) -> list[str]:
+    if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
+        raise InvalidValueError(f"is {value!r}", "a list of names", at)
+    return value

@@ -9,10 +9,14 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Never
 
 from patchwheel.kit.digest import digest
-from patchwheel.kit.errors import MachineError, ManifestError
-from patchwheel.kit.files import exclusive_lock, write_atomically
 from patchwheel.kit.uv import Distribution
-from patchwheel.manifest.convert import InvalidValueError, find_problems, make_converter
+from patchwheel.kit.errors import ManifestError
+from patchwheel.manifest.convert import (
+    InvalidValueError,
+    find_problems,
+    make_converter,
+    save_json,
+)
 from patchwheel.manifest.inventory import BuildInventory, register_inventory
 
 if TYPE_CHECKING:
@@ -23,6 +27,8 @@ if TYPE_CHECKING:
     from patchwheel.manifest.model import Fork, Manifest
 
 SCHEMA = 2
+# The deepest rows are those of `opened` in the inventory of a build.
+DEPTH = 8
 RELOCK = "run `patchwheel lock`, review the difference and commit it"
 
 
@@ -173,13 +179,7 @@ def load_lock(path: Path) -> Lock:
 def save_lock(lock: Lock) -> None:
     """Write forks.lock; the same entries give the same bytes, whatever their order."""
     table = LockTable(schema=SCHEMA, environment=lock.environments, forks=lock.forks)
-    text = _pretty(_converter().unstructure(table)) + "\n"
-    # Commands may run at the same time; a reader sees the old lock or the new one.
-    try:
-        with exclusive_lock(lock.path.parent):
-            write_atomically(lock.path, text.encode())
-    except OSError as err:
-        raise MachineError(f"the lock cannot be written: {err.strerror}", where=lock.path) from err
+    save_json(lock.path, _converter().unstructure(table), depth=DEPTH, comma=", ")
 
 
 def _damaged(path: Path, problems: list[InvalidValueError]) -> ManifestError:
@@ -234,15 +234,3 @@ def _write_distributions(distributions: tuple[Distribution, ...]) -> list[list[s
     # A row each, not a table: the lock has hundreds and is reviewed by people.
     ordered = sorted(distributions, key=lambda d: d.name)
     return [[d.name, d.version, *sorted(d.hashes)] for d in ordered]
-
-
-def _pretty(value: object, indent: int = 0) -> str:
-    """Write JSON with a line for each key and each list of strings."""
-    pad = " " * (indent + 1)
-    if isinstance(value, dict) and value:
-        rows = [f"{pad}{json.dumps(k)}: {_pretty(v, indent + 1)}" for k, v in value.items()]
-        return "{\n" + ",\n".join(rows) + "\n" + " " * indent + "}"
-    if isinstance(value, list) and any(isinstance(v, list) for v in value):
-        rows = [pad + _pretty(v, indent + 1) for v in value]
-        return "[\n" + ",\n".join(rows) + "\n" + " " * indent + "]"
-    return json.dumps(value)

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from patchwheel.build.configure import configure
 from patchwheel.build.ninja import MADE
+from patchwheel.manifest.inventory import BuiltOutput, Reach
 from patchwheel.manifest.lock import build_settings
-from patchwheel.manifest.reach import BuiltOutput, Reach
 from patchwheel.plan.classify import FILES
 from patchwheel.plan.scan_references import mentions, speaks
 from patchwheel.plan.trace import (

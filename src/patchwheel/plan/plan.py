@@ -16,8 +16,8 @@ from patchwheel.kit.digest import digest, file_sha256
 from patchwheel.kit.errors import MachineError
 from patchwheel.kit.repo import Repository
 from patchwheel.kit.store_entry import listed
+from patchwheel.manifest.inventory import load_reach
 from patchwheel.manifest.lock import build_settings
-from patchwheel.manifest.reach import load_reach
 from patchwheel.plan.attribute import METADATA, attribute_changes, patches_by_path
 from patchwheel.plan.base import base_mismatch, built_bases, upstream_base
 from patchwheel.plan.pin_reach import candidates, same_references, trace_by_inventory
@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from patchwheel.kit.repo import Change
+    from patchwheel.manifest.inventory import Reach
     from patchwheel.manifest.lock import ForkBuild
     from patchwheel.manifest.model import Fork
-    from patchwheel.manifest.reach import Reach
     from patchwheel.plan.base import Base
     from patchwheel.plan.trace import Effect, TraceResult
     from patchwheel.project import Project
