@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from patchwheel.manifest.convert import find_problems, make_converter
+from patchwheel.manifest.convert import did_you_mean, find_problems, make_converter
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,3 +20,8 @@ def test_a_fault_of_ours_is_not_told_as_a_problem_of_the_file() -> None:
         make_converter(strict=True).structure({"name": "x"}, Picky)
     with pytest.raises(RuntimeError, match="x"):
         find_problems(caught.value)
+
+
+def test_a_near_miss_is_a_question_and_another_word_is_none() -> None:
+    assert did_you_mean("comit", ["tag", "commit"]) == " (did you mean 'commit'?)"
+    assert did_you_mean("zzz", ["tag", "commit"]) == ""

@@ -8,7 +8,7 @@ import jsonschema
 import pytest
 
 from patchwheel.kit.errors import ManifestError
-from patchwheel.manifest.load import load_manifest
+from patchwheel.manifest.load import line_of, load_manifest
 from patchwheel.manifest.schema import manifest_schema
 from tests.fixtures.support import dedent, write
 
@@ -215,3 +215,19 @@ def test_all_problems_are_told_at_once_in_the_order_of_the_file(tmp_path: Path) 
         f"{path}: environment",
     ]
     assert "expected one of version, sdist, git, tag, commit, variants," in others[1]
+
+
+@pytest.mark.parametrize(
+    ("at", "line"),
+    [
+        (("a", "b"), 2),
+        (("a", "c", "d"), 3),
+        (("a", "c", "zzz"), 3),
+        (("x", "y", "k"), 6),
+        (("x", "missing"), None),
+        (("q",), None),
+    ],
+)
+def test_the_line_of_a_key_is_found(at: tuple[str, ...], line: int | None) -> None:
+    text = "[a]\nb = 1\nc = { d = 2 }\n\n[x.'y'] # note\n\"k\" = 3\n"
+    assert line_of(text, at) == line

@@ -13,8 +13,8 @@ from patchwheel.build.toolchain import PACKAGES
 from patchwheel.kit.digest import digest
 from patchwheel.kit.errors import CheckError, ManifestError
 from patchwheel.kit.files import write_atomically
+from patchwheel.manifest.convert import did_you_mean
 from patchwheel.manifest.lock import build_settings
-from patchwheel.manifest.toml import did_you_mean
 from patchwheel.plan.plan import RECIPE
 from patchwheel.series.files import load_series
 

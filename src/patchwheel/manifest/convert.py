@@ -1,8 +1,10 @@
-"""How cattrs turns plain data, of TOML or JSON, into records and back, and what it found wrong."""
+"""Turn plain data, of TOML or JSON, into records and back, and say what is wrong with it."""
 
 from __future__ import annotations
 
+import difflib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from inspect import get_annotations
@@ -11,12 +13,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_
 
 from patchwheel.kit.errors import MachineError
 from patchwheel.kit.files import exclusive_lock, write_atomically
-from patchwheel.manifest.model import Rule
-from patchwheel.manifest.toml import did_you_mean
 
 # cattrs takes about 50 ms to import, so only the functions that need it do.
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
     from cattrs import Converter
@@ -31,6 +31,26 @@ class InvalidValueError(ValueError):
     message: str
     expected: str | None = None
     at: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return f"{'.'.join(self.at)} {self.message}"
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What a value must be beyond its type: match the whole `pattern`, or just not be empty."""
+
+    expected: str
+    pattern: str = ""
+
+    def allows(self, value: object) -> bool:
+        return bool(re.fullmatch(self.pattern, str(value)) if self.pattern else value)
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return a question to append to the message about an unknown word, or an empty string."""
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""
 
 
 def key_name(field_name: str) -> str:
@@ -52,9 +72,9 @@ def make_converter(*, strict: bool) -> Converter:
     converter = Converter(forbid_extra_keys=strict)
     converter.register_structure_hook(str, _structure_string)
     for matches, structure_factory in (
-        (is_dataclass, _structure_record),
+        (is_dataclass, _structure_table),
+        (_has_origin(Mapping), _structure_table),
         (_has_origin(tuple), _structure_tuple),
-        (_has_origin(Mapping), _structure_mapping),
         (_has_origin(Union, UnionType), _structure_union),
         (_has_origin(Annotated), _structure_annotated),
     ):
@@ -74,25 +94,28 @@ def _renamed(record: type[Any]) -> dict[str, Any]:
     return {f.name: override(rename=key_name(f.name)) for f in fields(record)}
 
 
-def _structure_record(record: type[Any], converter: Converter) -> Hook:
-    from cattrs.gen import make_dict_structure_fn
+def _structure_table(hint: type[Any], converter: Converter) -> Hook:
+    from cattrs.gen import make_dict_structure_fn, mapping_structure_factory
 
-    structure: Hook = make_dict_structure_fn(record, converter, **_renamed(record))
-    return lambda value, _: structure(_expect_table(value), record)
+    structure: Hook
+    if is_dataclass(hint):
+        structure = make_dict_structure_fn(hint, converter, **_renamed(hint))
+    else:
+        # A read-only view, as the records are frozen.
+        structure = mapping_structure_factory(hint, converter, MappingProxyType)
+
+    def structure_table(value: object, _: object) -> object:
+        if not isinstance(value, dict):
+            raise InvalidValueError("is not a table")
+        return structure(value, hint)
+
+    return structure_table
 
 
 def _unstructure_record(record: type[Any], converter: Converter) -> Callable[[Any], Any]:
     from cattrs.gen import make_dict_unstructure_fn
 
     return make_dict_unstructure_fn(record, converter, **_renamed(record))
-
-
-def _structure_mapping(hint: type[Any], converter: Converter) -> Hook:
-    from cattrs.gen import mapping_structure_factory
-
-    structure: Hook = mapping_structure_factory(hint, converter)
-    # A read-only view, as the records are frozen.
-    return lambda value, _: MappingProxyType(structure(_expect_table(value), hint))
 
 
 def _unstructure_mapping(hint: object, converter: Converter) -> Callable[[Any], Any]:
@@ -117,14 +140,13 @@ def _structure_tuple(hint: object, converter: Converter) -> Hook:
 def _structure_union(hint: object, converter: Converter) -> Hook:
     """Structure a type that may also be None, a constant such as False, or a string."""
     arms = get_args(hint)
-    constants = [c for arm in arms if get_origin(arm) is Literal for c in get_args(arm)]
+    constants = [None, *(c for arm in arms if get_origin(arm) is Literal for c in get_args(arm))]
     *_, last = (arm for arm in arms if arm is not NoneType and get_origin(arm) is not Literal)
     structure_last = converter.get_structure_hook(last)
 
     def structure(value: object, _: object) -> object:
         # Compared by identity: 0 == False.
-        constant = value is None or any(value is c for c in constants)
-        if constant or (str in arms and isinstance(value, str)):
+        if any(value is c for c in constants) or (str in arms and isinstance(value, str)):
             return value
         return structure_last(value, last)
 
@@ -134,12 +156,11 @@ def _structure_union(hint: object, converter: Converter) -> Hook:
 def _structure_annotated(hint: object, converter: Converter) -> Hook:
     plain, *notes = get_args(hint)
     structure_plain = converter.get_structure_hook(plain)
-    rules = [note for note in notes if isinstance(note, Rule)]
 
     def structure(value: object, _: object) -> object:
         result = structure_plain(value, plain)
-        for rule in rules:
-            if not rule.allows(result):
+        for rule in notes:
+            if isinstance(rule, Rule) and not rule.allows(result):
                 raise InvalidValueError(f"is {value!r}" if value else "is empty", rule.expected)
         return result
 
@@ -149,12 +170,6 @@ def _structure_annotated(hint: object, converter: Converter) -> Hook:
 def _structure_string(value: object, _: object) -> str:
     if not isinstance(value, str):
         raise InvalidValueError(f"is {value!r}", "a string")
-    return value
-
-
-def _expect_table(value: object) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise InvalidValueError("is not a table")
     return value
 
 

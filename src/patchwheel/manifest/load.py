@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from dataclasses import fields, replace
 from types import MappingProxyType
@@ -19,13 +20,14 @@ from patchwheel.manifest.model import (
     ManifestTable,
     UpstreamWheel,
 )
-from patchwheel.manifest.toml import line_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
 HINT = "correct the manifest; docs/reference/manifest.md describes its keys"
+TABLE = re.compile(r"\s*\[([^\[\]]+)\]\s*(#.*)?$")
+KEY = re.compile(r"\s*([A-Za-z0-9_\"'.-]+)\s*=")
 
 
 def load_manifest(path: Path) -> Manifest:
@@ -41,30 +43,26 @@ def load_manifest(path: Path) -> Manifest:
     except (OSError, UnicodeDecodeError) as err:
         raise ManifestError(f"cannot be read: {err}", where=path) from err
     try:
-        data = tomllib.loads(text)
+        return _manifest(path.absolute(), tomllib.loads(text))
     except tomllib.TOMLDecodeError as err:
         raise ManifestError(f"is not valid TOML: {err}", where=path) from err
-    path = path.absolute()
-    try:
-        return _manifest(path, data)
     except ExceptionGroup as err:
-        raise _report(path, text, find_problems(err)) from err
+        raise _report(path.absolute(), text, find_problems(err)) from err
 
 
 def _manifest(path: Path, data: dict[str, Any]) -> Manifest:
     schema = data.get("schema")
     # The rest of another schema would be full of unknown keys. True == 1.
     if schema != SCHEMA or schema is True:
-        expected = f"schema = {SCHEMA}, the only one that this patchwheel reads"
         message = f"is {schema!r}" if "schema" in data else "is missing"
-        _fail([InvalidValueError(message, expected, ("schema",))])
+        _fail([InvalidValueError(message, f"schema = {SCHEMA}", ("schema",))])
     converter = make_converter(strict=True)
     # The checks run inside of cattrs, so that they are reported with the problems of other forks.
     structure_fork = converter.get_structure_hook(ForkTable)
 
     def structure_and_check(value: object, hint: object) -> ForkTable:
         table: ForkTable = structure_fork(value, hint)
-        _fail([*_check(table)])
+        _fail(_check(table))
         return table
 
     converter.register_structure_hook(ForkTable, structure_and_check)
@@ -74,13 +72,13 @@ def _manifest(path: Path, data: dict[str, Any]) -> Manifest:
         for name, table in data["forks"].items()
     }
     manifest = Manifest(path=path, environment=environment, forks=MappingProxyType(forks))
-    _fail([*_check_names(manifest)])
+    _fail(_check_names(manifest))
     return manifest
 
 
-def _fail(problems: Sequence[InvalidValueError]) -> None:
-    if problems:
-        raise ExceptionGroup("the manifest", problems)
+def _fail(problems: Iterable[InvalidValueError]) -> None:
+    if found := [*problems]:
+        raise ExceptionGroup("the manifest", found)
 
 
 def _check(table: ForkTable) -> Iterator[InvalidValueError]:
@@ -115,17 +113,14 @@ def _with_variants(
     def fork(data: dict[str, Any], variant: str = "") -> Fork:
         table = structure(data, ForkTable)
         values = {f.name: getattr(table, f.name) for f in fields(table)}
-        if "upstream-wheel" not in data:
-            values["upstream_wheel"] = UpstreamWheel(distribution=name)
-        elif wheel := table.upstream_wheel:
-            values["upstream_wheel"] = replace(wheel, distribution=wheel.distribution or name)
-        else:
-            values["upstream_wheel"] = None
-        return Fork(**values | {"name": name, "patches": patches, "variant": variant})
+        wheel = UpstreamWheel() if table.upstream_wheel is None else table.upstream_wheel
+        if wheel:
+            wheel = replace(wheel, distribution=wheel.distribution or name)
+        values["upstream_wheel"] = wheel or None
+        return Fork(**values, name=name, patches=patches, variant=variant)
 
-    tables = data.pop("variants", {})
     variants: dict[str, Fork] = {}
-    for variant, own in tables.items():
+    for variant, own in data.pop("variants", {}).items():
         # Only `env` is merged; any other key of the variant replaces that of the fork.
         env = data.get("env", {}) | own.get("env", {})
         # The lock has the first under the name of the fork.
@@ -141,13 +136,35 @@ def _report(path: Path, text: str, problems: Sequence[InvalidValueError]) -> Man
     # Last come problems without a line: what is missing altogether.
     ordered = sorted(lines, key=lambda p: (lines[p] is None, lines[p] or 0, p.at))
     places = [f"{path}:{lines[p]}" if lines[p] else str(path) for p in ordered]
-    rows = [f"{'.'.join(p.at)} {p.message}" for p in ordered]
+    first = ordered[0]
     if len(ordered) == 1:
-        return ManifestError(rows[0], where=places[0], expected=ordered[0].expected, hint=HINT)
-    rows = [
-        f"{row}; expected {problem.expected}" if problem.expected else row
-        for row, problem in zip(rows, ordered, strict=True)
-    ]
+        return ManifestError(str(first), where=places[0], expected=first.expected, hint=HINT)
+    rows = [f"{p}; expected {p.expected}" if p.expected else str(p) for p in ordered]
     # The error itself names the place of the first.
     others = (f"{place}: {row}" for place, row in zip(places[1:], rows[1:], strict=True))
     return ManifestError("\n".join([rows[0], *others]), where=places[0], hint=HINT)
+
+
+def line_of(text: str, at: Sequence[str]) -> int | None:
+    """Return the line of a path of keys, or of the longest part of it that can be seen."""
+    table: tuple[str, ...] = ()
+    depth, line = 0, None
+    # tomllib keeps no positions, so lines are matched, as far as people write them.
+    for number, row in enumerate(text.splitlines(), 1):
+        if head := TABLE.match(row):
+            seen = table = _parts(head[1])
+        elif key := KEY.match(row):
+            seen = (*table, *_parts(key[1]))
+            # An inline table shows its keys on the same line.
+            inside = at[len(seen) : len(seen) + 1]
+            seen = (*seen, *(part for part in inside if part in row))
+        else:
+            continue
+        shared = min(len(seen), len(at))
+        if shared > depth and tuple(at[:shared]) == seen[:shared]:
+            depth, line = shared, number
+    return line
+
+
+def _parts(key: str) -> tuple[str, ...]:
+    return tuple(part.strip().strip("\"'") for part in key.split("."))

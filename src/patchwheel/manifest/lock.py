@@ -172,7 +172,11 @@ def load_lock(path: Path) -> Lock:
     try:
         table = _converter().structure(data, LockTable)
     except ExceptionGroup as err:
-        raise _damaged(path, find_problems(err)) from err
+        first, *others = find_problems(err)
+        more = f" (and {len(others)} more problem{'s' * (len(others) > 1)})" if others else ""
+        raise ManifestError(
+            f"is damaged: {first}{more}", where=path, expected=first.expected, hint=RELOCK
+        ) from err
     return Lock(path=path, environments=table.environment, forks=table.forks)
 
 
@@ -180,18 +184,6 @@ def save_lock(lock: Lock) -> None:
     """Write forks.lock; the same entries give the same bytes, whatever their order."""
     table = LockTable(schema=SCHEMA, environment=lock.environments, forks=lock.forks)
     save_json(lock.path, _converter().unstructure(table), depth=DEPTH, comma=", ")
-
-
-def _damaged(path: Path, problems: list[InvalidValueError]) -> ManifestError:
-    first = problems[0]
-    others = len(problems) - 1
-    more = f" (and {others} more problem{'s' * (others > 1)})" if others else ""
-    return ManifestError(
-        f"is damaged: {'.'.join(first.at)} {first.message}{more}",
-        where=path,
-        expected=first.expected,
-        hint=RELOCK,
-    )
 
 
 def _converter() -> Converter:

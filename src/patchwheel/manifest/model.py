@@ -9,23 +9,12 @@ from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
 from patchwheel.kit.errors import ManifestError
-from patchwheel.manifest.toml import did_you_mean
+from patchwheel.manifest.convert import Rule, did_you_mean
 
 SCHEMA = 1
 VERSION = re.compile(r"[0-9]+(\.[0-9]+)*((a|b|rc)[0-9]+)?(\.(post|dev)[0-9]+)*")
 # A fork pins at least one of these sets of keys.
 SOURCES = (("sdist",), ("git", "commit"))
-
-
-@dataclass(frozen=True, slots=True)
-class Rule:
-    """What a value must be beyond its type: match the whole `pattern`, or just not be empty."""
-
-    expected: str
-    pattern: str = ""
-
-    def allows(self, value: object) -> bool:
-        return bool(re.fullmatch(self.pattern, str(value)) if self.pattern else value)
 
 
 Text = Annotated[str, Rule("a string that is not empty")]

@@ -8,13 +8,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import MISSING, fields, is_dataclass
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from types import NoneType
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
-from patchwheel.manifest.convert import key_name, key_names
-from patchwheel.manifest.model import SOURCES, EnvironmentSpec, ForkTable, ManifestTable, Rule
+from patchwheel.manifest.convert import Rule, key_name, key_names
+from patchwheel.manifest.model import SOURCES, EnvironmentSpec, ForkTable, ManifestTable
 
 SCHEMA_FILE = Path("src/patchwheel/manifest/forks.schema.json")
 REFERENCE = Path("docs/reference/manifest.md")
@@ -43,10 +43,8 @@ def with_tables(text: str) -> str:
     """Return the text of the reference with each table, between its markers, made anew."""
     for name, record in TABLES.items():
         # Markdown renderers hide comments.
-        start, end = f"<!-- keys of {name} -->\n", "<!-- end of keys -->"
-        pattern = re.compile(f"{start}.*?{end}", re.DOTALL)
-        table = start + key_table(record) + end
-        text = pattern.sub(table.replace("\\", r"\\"), text)
+        between = f"(?s)(?<=<!-- keys of {name} -->\n).*?(?=<!-- end of keys -->)"
+        text = re.sub(between, key_table(record).replace("\\", r"\\"), text)
     return text
 
 
@@ -88,11 +86,8 @@ def _rule(rule: Rule, schema: dict[str, Any]) -> dict[str, Any]:
 def _record(record: type[Any]) -> dict[str, Any]:
     hints = get_type_hints(record, include_extras=True)
     properties = {key_name(name): _schema(hint) for name, hint in hints.items()}
-    required = [
-        key_name(f.name)
-        for f in fields(record)
-        if f.default is MISSING and f.default_factory is MISSING
-    ]
+    # A field without a default has neither: both are MISSING.
+    required = [key_name(f.name) for f in fields(record) if f.default is f.default_factory]
     # The one rule that concerns several keys at once.
     sources = [{"required": list(keys)} for keys in SOURCES]
     return {
