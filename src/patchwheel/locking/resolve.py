@@ -80,7 +80,7 @@ def lock_environment(
     for fork in project.manifest.forks.values():
         base = forks[fork.lock_key].builds[python].base
         wanted += _dependencies(context, fork, base)
-        if base and (adds := requirements(_wheel(context, fork, base), GPU_EXTRA)):
+        if base and (adds := requirements(base_wheel(context, fork, base), GPU_EXTRA)):
             gpu += adds
             # The release that the wheel was made with: a driver that runs it need not be newer.
             if cuda := base.made_with.get("cuda"):
@@ -126,7 +126,7 @@ def _lock_build(project: Project, source: Source, python: str) -> ForkBuild:
     others = [f for f in project.manifest.forks.values() if f.name != fork.name]
     base = None
     if path:
-        base = BaseWheel(filename=path.name, sha256=sha256, made_with=surveyed.made_with)
+        base = BaseWheel(filename=path.name, sha256=sha256, made_with=revealed)
     return ForkBuild(
         build_requires=requires,
         base=base,
@@ -140,37 +140,28 @@ def _build_environment(
 ) -> tuple[tuple[Distribution, ...], Path]:
     """Resolve the static build requirements, ask the backend for more, make the environment."""
     fork = source.fork
-    repo = Repository(source.git_dir)
+    constraints = _pins(project)
+    # A graft mixes what is made here with upstream's files: both are of one Cython.
+    if "cython" in revealed and "cython" not in map(name_of, fork.build_requires):
+        constraints.append(f"cython=={revealed['cython']}")
+
+    def install(wanted: Sequence[str]) -> tuple[tuple[Distribution, ...], Path]:
+        log = context.store.log(fork.name, "resolve")
+        requires = uv.resolve(context, wanted, constraints=constraints, log=log)
+        return requires, build_environment(context, requires, ())
+
     with context.store.scratch() as folder:
-        for name in {"pyproject.toml"} & repo.files(source.tree).keys():
-            (folder / name).write_bytes(_read(source, name))
+        (folder / "pyproject.toml").write_bytes(_pyproject(source))
         wanted = static_build_requirements(folder, fork)
-    requires, environment = _install(project, context, fork, wanted, revealed)
+    requires, environment = install(wanted)
     with open_session(
         context, fork, environment, epoch=source.epoch, step="requirements"
     ) as session:
-        repo.checkout(source.tree, session.source)
+        Repository(source.git_dir).checkout(source.tree, session.source)
         asked = session.requirements()
     if set(asked) <= set(wanted):
         return requires, environment
-    return _install(project, context, fork, merged([*wanted, *asked], ()), revealed)
-
-
-def _install(
-    project: Project,
-    context: Context,
-    fork: Fork,
-    wanted: Sequence[str],
-    revealed: Mapping[str, str],
-) -> tuple[tuple[Distribution, ...], Path]:
-    """Resolve build requirements to those that upstream's wheel reveals, and install them."""
-    constraints = _pins(project)
-    forced = {name_of(line) for line in fork.build_requires}
-    if "cython" in revealed and "cython" not in forced:
-        constraints.append(f"cython=={revealed['cython']}")
-    log = context.store.log(fork.name, "resolve")
-    requires = uv.resolve(context, wanted, constraints=constraints, log=log)
-    return requires, build_environment(context, requires, ())
+    return install(merged([*wanted, *asked], ()))
 
 
 def _resolve(
@@ -191,9 +182,8 @@ def _resolve(
 def _dependencies(context: Context, fork: Fork, base: BaseWheel | None) -> list[str]:
     """Return a fork's dependencies, by upstream's wheel or else its project table."""
     if base:
-        return requirements(_wheel(context, fork, base))
-    text = _read(fetch_pin(context, fork), "pyproject.toml").decode()
-    table = tomllib.loads(text).get("project", {})
+        return requirements(base_wheel(context, fork, base))
+    table = tomllib.loads(_pyproject(fetch_pin(context, fork)).decode()).get("project", {})
     if "dependencies" in table.get("dynamic", ()):
         context.progress.say(
             f"{fork.name}: pyproject.toml does not state its dependencies; "
@@ -202,14 +192,15 @@ def _dependencies(context: Context, fork: Fork, base: BaseWheel | None) -> list[
     return list(table.get("dependencies", ()))
 
 
-def _wheel(context: Context, fork: Fork, base: BaseWheel) -> Path:
+def base_wheel(context: Context, fork: Fork, base: BaseWheel) -> Path:
     return download_file(context, fork.distribution, base.filename, base.sha256)
 
 
-def _read(source: Source, path: str) -> bytes:
+def _pyproject(source: Source) -> bytes:
+    """Return the project's pyproject.toml; an empty one means the same as none (PEP 518)."""
     repo = Repository(source.git_dir)
-    blob = repo.files(source.tree, path).get(path)
-    return repo.read([blob.oid])[blob.oid] if blob else b""
+    blobs = repo.files(source.tree, "pyproject.toml").values()
+    return b"".join(repo.read([blob.oid for blob in blobs]).values())
 
 
 def _pins(project: Project) -> list[str]:

@@ -1,4 +1,4 @@
-"""Writes forks.lock: the one place where anything is resolved. Entries that are current are kept."""
+"""Write forks.lock and forks.inventory; entries that are current are kept."""
 
 from __future__ import annotations
 
@@ -7,15 +7,23 @@ import itertools
 from typing import TYPE_CHECKING
 
 from patchwheel.build.backend import check_machine
+from patchwheel.build.configure import can_follow
+from patchwheel.build.inputs import BuildInputs
 from patchwheel.kit.errors import MachineError, ManifestError
-from patchwheel.locking.reach import write_reach
-from patchwheel.locking.resolve import is_current, lock_environment, lock_fork
+from patchwheel.locking.resolve import base_wheel, is_current, lock_environment, lock_fork
+from patchwheel.manifest.inventory import load_reach, save_reach
 from patchwheel.manifest.lock import Lock, environment_inputs, environment_key, save_lock
+from patchwheel.plan.pin_reach import reach_of_pin
+from patchwheel.source.fetch import fetch_pin
+from patchwheel.wheelfile.read import output_names, read_wheel
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
-    from patchwheel.manifest.lock import EnvironmentLock, ForkLock
+    from patchwheel.kit.context import Context
+    from patchwheel.manifest.inventory import Reach
+    from patchwheel.manifest.lock import EnvironmentLock, ForkBuild, ForkLock
+    from patchwheel.manifest.model import Fork
     from patchwheel.project import Project
 
 
@@ -27,7 +35,7 @@ def write_lock(project: Project, names: Sequence[str] = (), *, force: bool = Fal
     """
     manifest = project.manifest
     chosen = {fork.name for fork in manifest.select(names)}
-    old = None
+    old = Lock(path=manifest.lock_path, environments={}, forks={})
     # A lock that is missing, or damaged by a merge, is written anew.
     with contextlib.suppress(ManifestError):
         old = project.lock
@@ -40,25 +48,23 @@ def write_lock(project: Project, names: Sequence[str] = (), *, force: bool = Fal
         if any(fork.lock_key not in forks for fork in inside.forks.values()):
             continue
         key = environment_key(inside, python)
-        last = old.environments.get(key) if old else None
-        again = force and not names
-        if last and not again and last.inputs == environment_inputs(inside):
-            environments[key] = last
-        else:
-            environments[key] = lock_environment(chosen_project, python, forks)
+        entry = old.environments.get(key)
+        if not entry or entry.inputs != environment_inputs(inside) or (force and not names):
+            entry = lock_environment(chosen_project, python, forks)
+        environments[key] = entry
     lock = Lock(path=manifest.lock_path, environments=environments, forks=forks)
     save_lock(lock)
-    write_reach(project, lock, chosen, force=force)
+    _write_inventory(project, lock, chosen, force=force)
     return lock
 
 
 def _lock_forks(
-    project: Project, old: Lock | None, chosen: Collection[str], *, force: bool
+    project: Project, old: Lock, chosen: Collection[str], *, force: bool
 ) -> dict[str, ForkLock]:
     entries: dict[str, ForkLock] = {}
     pythons = {*project.manifest.environment.python}
     for fork in project.manifest.all_variants:
-        entry = old.forks.get(fork.lock_key) if old else None
+        entry = old.forks.get(fork.lock_key)
         complete = entry and is_current(entry, fork) and entry.builds.keys() >= pythons
         if entry and complete and fork.name not in chosen:
             entries[fork.lock_key] = entry
@@ -75,3 +81,40 @@ def _lock_forks(
             if entry:
                 entries[fork.lock_key] = entry
     return entries
+
+
+def _write_inventory(project: Project, lock: Lock, chosen: Collection[str], *, force: bool) -> None:
+    """Configure the pins of `chosen` forks that the file does not cover, and write it."""
+    path = project.manifest.inventory_path
+    found: dict[tuple[str, str], Reach] = {}
+    for fork in project.manifest.all_variants:
+        entry = lock.forks.get(fork.lock_key)
+        for python, build in entry.builds.items() if entry else ():
+            old = None if force and fork.name in chosen else load_reach(path, fork.lock_key, python)
+            current = old and entry and (old.tree, old.settings) == (entry.tree, entry.settings)
+            if fork.name in chosen and not current:
+                reach = _reach(project.context.for_python(python), fork, build)
+                found |= {(fork.lock_key, python): reach} if reach else {}
+    save_reach(path, found, keep=lock.forks)
+
+
+def _reach(context: Context, fork: Fork, build: ForkBuild) -> Reach | None:
+    source = fetch_pin(context, fork)
+    # A project of another backend, or a pure one: every change of it is a compile, or copied.
+    if not can_follow(source) or not build.inventory.built:
+        return None
+    inputs = BuildInputs(context=context, fork=fork, build=build, epoch=source.epoch)
+    try:
+        _ = inputs.tools
+    except MachineError as err:
+        # Another variant's toolchain is seldom on the same machine.
+        if not fork.variant:
+            raise
+        context.progress.say(f"{fork.lock_key}: not followed here: {err.message}")
+        return None
+    present: Collection[str] = ()
+    if build.base:
+        wheel = read_wheel(base_wheel(context, fork, build.base))
+        present = output_names(wheel.entries, wheel.name)
+    context.progress.say(f"{fork.lock_key}: following what its built files are made from")
+    return reach_of_pin(source, inputs, present)
