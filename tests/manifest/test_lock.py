@@ -114,7 +114,7 @@ def test_the_lock_reads_well_in_a_review(lock: Lock) -> None:
 def test_the_entry_of_a_fork_is_for_its_pin_and_a_python(lock: Lock, manifest: Manifest) -> None:
     tiny = manifest.forks["tiny"]
     assert lock.fork(tiny, "3.12").inventory == INVENTORY
-    assert lock.tree(tiny) == "a" * 40
+    assert lock.entry(tiny).tree == "a" * 40
     stale = [
         (replace(tiny, name="other"), "3.12", "other has no entry"),
         (tiny, "3.14", "has no entry for Python 3.14"),

@@ -233,7 +233,7 @@ def test_the_lock_has_all_that_the_image_for_rocm_needs() -> None:
     assert all(bases.values())
     assert str(bases["cupy"] and bases["cupy"].filename).startswith("cupy_rocm_7_0-")
     # It is the same pin, so the same tree.
-    assert lock.tree(manifest.forks["cupy"]) == lock.tree(ours.forks["cupy"])
+    assert lock.entry(manifest.forks["cupy"]).tree == lock.entry(ours.forks["cupy"]).tree
 
 
 @pytest.mark.compiled

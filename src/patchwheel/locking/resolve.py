@@ -124,9 +124,7 @@ def _lock_build(project: Project, source: Source, python: str) -> ForkBuild:
         context.progress.say(f"{fork.name}: no graft while this stands: {surveyed.gap}")
     names = {d.name for d in requires}
     others = [f for f in project.manifest.forks.values() if f.name != fork.name]
-    base = None
-    if path:
-        base = BaseWheel(filename=path.name, sha256=sha256, made_with=revealed)
+    base = BaseWheel(filename=path.name, sha256=sha256, made_with=revealed) if path else None
     return ForkBuild(
         build_requires=requires,
         base=base,

@@ -216,11 +216,7 @@ def _lines(value: object, depth: int, comma: str, indent: int = 0) -> str:
     rows: list[str] = []
     if indent < depth and isinstance(value, dict):
         rows = [f"{json.dumps(k)}: {_lines(v, depth, comma, indent + 1)}" for k, v in value.items()]
-    elif (
-        indent < depth
-        and isinstance(value, list)
-        and any(isinstance(v, list | dict) for v in value)
-    ):
+    elif indent < depth and isinstance(value, list) and value and isinstance(value[0], list | dict):
         rows = [_lines(v, depth, comma, indent + 1) for v in value]
     if not rows:
         return json.dumps(value, separators=(comma, ":"))

@@ -13,7 +13,6 @@ from patchwheel.manifest.convert import InvalidValueError, find_problems, make_c
 from patchwheel.manifest.model import (
     SCHEMA,
     SOURCES,
-    BuildOptions,
     Fork,
     ForkTable,
     Manifest,
@@ -84,9 +83,8 @@ def _fail(problems: Iterable[InvalidValueError]) -> None:
 def _check(table: ForkTable) -> Iterator[InvalidValueError]:
     if not any(all(getattr(table, key) for key in keys) for keys in SOURCES):
         yield InvalidValueError("pins no source", "an `sdist`, or `git` with a full `commit`")
-    tables: dict[tuple[str, ...], BuildOptions] = {(): table}
-    tables |= {("variants", name): options for name, options in table.variants.items()}
-    for at, options in tables.items():
+    variants = [(("variants", name), options) for name, options in table.variants.items()]
+    for at, options in ((), table), *variants:
         for program in options.without.keys() - (options.programs or table.programs):
             at_program = (*at, "without", program)
             yield InvalidValueError("is not listed", "a program that `programs` names", at_program)
@@ -134,15 +132,14 @@ def _report(path: Path, text: str, problems: Sequence[InvalidValueError]) -> Man
     """Return one error for all problems, in the order of the file."""
     lines = {problem: line_of(text, problem.at) for problem in problems}
     # Last come problems without a line: what is missing altogether.
-    ordered = sorted(lines, key=lambda p: (lines[p] is None, lines[p] or 0, p.at))
-    places = [f"{path}:{lines[p]}" if lines[p] else str(path) for p in ordered]
-    first = ordered[0]
-    if len(ordered) == 1:
-        return ManifestError(str(first), where=places[0], expected=first.expected, hint=HINT)
-    rows = [f"{p}; expected {p.expected}" if p.expected else str(p) for p in ordered]
+    first, *others = sorted(lines, key=lambda p: (lines[p] is None, lines[p] or 0, p.at))
+    where = {p: f"{path}:{line}" if line else str(path) for p, line in lines.items()}
+    if not others:
+        return ManifestError(str(first), where=where[first], expected=first.expected, hint=HINT)
+    rows = {p: f"{p}; expected {p.expected}" if p.expected else str(p) for p in lines}
     # The error itself names the place of the first.
-    others = (f"{place}: {row}" for place, row in zip(places[1:], rows[1:], strict=True))
-    return ManifestError("\n".join([rows[0], *others]), where=places[0], hint=HINT)
+    message = "\n".join([rows[first], *(f"{where[p]}: {rows[p]}" for p in others)])
+    return ManifestError(message, where=where[first], hint=HINT)
 
 
 def line_of(text: str, at: Sequence[str]) -> int | None:

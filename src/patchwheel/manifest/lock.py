@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Never
+from typing import TYPE_CHECKING, Never
 
 from patchwheel.kit.digest import digest
 from patchwheel.kit.uv import Distribution
@@ -98,14 +98,10 @@ class Lock:
 
     def fork(self, fork: Fork, python: str) -> ForkBuild:
         """Return what is locked for a build of a fork."""
-        build = self._entry(fork).builds.get(python)
+        build = self.entry(fork).builds.get(python)
         if build is None:
             self._stale(fork.lock_key, f"has no entry for Python {python}")
         return build
-
-    def tree(self, fork: Fork) -> str:
-        """Return the id of the source tree that was locked for a fork."""
-        return self._entry(fork).tree
 
     def environment(self, manifest: Manifest, python: str) -> EnvironmentLock:
         """Return what is locked for the environment."""
@@ -116,7 +112,8 @@ class Lock:
             self._stale("environment", "was locked for other requirements than the manifest's")
         return entry
 
-    def _entry(self, fork: Fork) -> ForkLock:
+    def entry(self, fork: Fork) -> ForkLock:
+        """Return what is locked for a fork."""
         entry = self.forks.get(fork.lock_key)
         if entry is None:
             self._stale(fork.lock_key, "has no entry")
@@ -140,19 +137,13 @@ def environment_inputs(manifest: Manifest) -> str:
     """Return the digest of what the environment's resolution depends on."""
     forks = {f.distribution: f.version for f in manifest.forks.values()}
     spec = manifest.environment
-    return digest(list(spec.requires), list(spec.test_requires), forks)
+    return digest(spec.requires, spec.test_requires, forks)
 
 
 def build_settings(fork: Fork) -> str:
     """Return the digest of the settings that change what a build of the pin needs and makes."""
-    settings = {k: v if isinstance(v, str) else list(v) for k, v in fork.config_settings.items()}
-    return digest(
-        settings,
-        dict(fork.env),
-        list(fork.build_requires),
-        list(fork.programs),
-        fork.upstream_wheel and fork.upstream_wheel.distribution,
-    )
+    options = [dict(fork.config_settings), dict(fork.env), fork.build_requires, fork.programs]
+    return digest(*options, fork.upstream_wheel and fork.upstream_wheel.distribution)
 
 
 def load_lock(path: Path) -> Lock:
@@ -200,14 +191,13 @@ def _converter() -> Converter:
     unstructure_build = converter.get_unstructure_hook(ForkBuild)
 
     # In the lock, the keys of the inventory stand beside those of the build.
-    def read_build(data: object, hint: object) -> ForkBuild:
+    def read_build(data: object, hint: object) -> object:
         nested = {**data, "inventory": data} if isinstance(data, dict) else data
-        build: ForkBuild = structure_build(nested, hint)
-        return build
+        return structure_build(nested, hint)
 
-    def write_build(build: ForkBuild) -> dict[str, Any]:
-        data: dict[str, Any] = unstructure_build(build)
-        inventory: dict[str, Any] = data.pop("inventory")
+    def write_build(build: ForkBuild) -> object:
+        data = unstructure_build(build)
+        inventory = data.pop("inventory")
         return data | inventory
 
     converter.register_structure_hook(ForkBuild, read_build)

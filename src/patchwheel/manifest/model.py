@@ -2,7 +2,7 @@
 
 # No `from __future__ import annotations`: the types are read at run time, by cattrs and schema.py.
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -16,17 +16,13 @@ VERSION = re.compile(r"[0-9]+(\.[0-9]+)*((a|b|rc)[0-9]+)?(\.(post|dev)[0-9]+)*")
 # A fork pins at least one of these sets of keys.
 SOURCES = (("sdist",), ("git", "commit"))
 
-
 Text = Annotated[str, Rule("a string that is not empty")]
 Name = Annotated[
     str, Rule("a normalised name such as scikit-learn or cuda13", r"[a-z0-9]+(-[a-z0-9]+)*")
 ]
 Label = Annotated[
     str,
-    Rule(
-        "lower-case letters and digits with dots between them, such as arrayapi",
-        r"[a-z][a-z0-9]*(\.[a-z0-9]+)*",
-    ),
+    Rule("lower-case letters, digits and dots, such as arrayapi", r"[a-z][a-z0-9]*(\.[a-z0-9]+)*"),
 ]
 Version = Annotated[str, Rule("a PEP 440 version without a local part", VERSION.pattern)]
 Commit = Annotated[str, Rule("all 40 hexadecimal digits", r"[0-9a-f]{40}")]
@@ -197,35 +193,28 @@ class Manifest:
         return self.path.with_suffix(".inventory")
 
     def select(self, names: Sequence[str], variant: str | None = None) -> list[Fork]:
-        """Return the named forks in the manifest's order; all of them if no name is given.
+        """Return the named forks, or all, in the manifest's order.
 
         With a variant, return that variant of each named fork, or of each fork that has it.
         """
-        for name in names:
-            if name not in self.forks:
-                raise ManifestError(
-                    f"no fork is called {name!r}{did_you_mean(name, self.forks)}",
-                    where=self.path,
-                    expected=f"one of {', '.join(self.forks)}",
-                )
+        if unknown := [name for name in names if name not in self.forks]:
+            raise self._unknown("no fork is called", unknown[0], self.forks)
         chosen = [f for n, f in self.forks.items() if not names or n in names]
         if variant is None:
             return chosen
         having = [f for f in chosen if variant in f.variants]
         if others := [f for f in chosen if f not in having and (names or not having)]:
             known = sorted({v for f in others for v in f.variants})
-            raise ManifestError(
-                f"{others[0].name} has no variant {variant!r}{did_you_mean(variant, known)}",
-                where=self.path,
-                expected=f"one of {', '.join(known)}" if known else None,
-            )
+            raise self._unknown(f"{others[0].name} has no variant", variant, known)
         return [f.variants[variant] for f in having]
 
-    def with_variant(self, variant: str | None) -> "Manifest":
-        """Return a manifest in which each fork that has the variant is that variant.
+    def _unknown(self, problem: str, name: str, known: Collection[str]) -> ManifestError:
+        message = f"{problem} {name!r}{did_you_mean(name, known)}"
+        expected = f"one of {', '.join(known)}" if known else None
+        return ManifestError(message, where=self.path, expected=expected)
 
-        Raises ManifestError when no fork has it.
-        """
+    def with_variant(self, variant: str | None) -> "Manifest":
+        """Return a manifest in which each fork that has the variant is that variant."""
         if variant is None:
             return self
         chosen = {fork.name: fork for fork in self.select([], variant)}

@@ -57,7 +57,7 @@ class Source:
 
 def fetch_source(project: Project, fork: Fork) -> Source:
     """Return the fork's pin as a git tree; raises ManifestError unless it is the locked tree."""
-    locked = project.lock.tree(fork)
+    locked = project.lock.entry(fork).tree
     source = fetch_pin(project.context, fork)
     if source.tree != locked:
         problem = f"{fork.name}: the source tree is {source.tree}, not the locked {locked}"
