@@ -32,7 +32,7 @@ from patchwheel.source.fetch import Remote, fetch_pin
 from patchwheel.wheelfile.read import read_wheel
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from patchwheel.kit.context import Context
@@ -85,12 +85,19 @@ def lock_environment(
             # The release that the wheel was made with: a driver that runs it need not be newer.
             if cuda := base.made_with.get("cuda"):
                 bounds.append(f"{CUDA_TOOLKIT}=={cuda}.*")
-    packages = _resolve(project, context, wanted)
-    pins = [f"{d.name}=={d.version}" for d in packages]
+    left_out = {name_of(f.distribution) for f in project.manifest.forks.values()}
+
+    def resolve(lines: Sequence[str], bounds: Sequence[str]) -> tuple[Distribution, ...]:
+        log = context.store.log("environment", f"resolve-{context.python}")
+        found = uv.resolve(context, lines, constraints=[*_pins(project), *bounds], log=log)
+        return tuple(d for d in found if d.name not in left_out)
+
+    packages = resolve(wanted, [])
+    # A group has only what it adds to the packages.
+    left_out |= {d.name for d in packages}
+    wanted += [f"{d.name}=={d.version}" for d in packages]
     groups = {
-        name: _resolve(project, context, [*pins, *wanted, *lines], bounds=bounds, without=packages)
-        if lines
-        else ()
+        name: resolve([*wanted, *lines], bounds) if lines else ()
         for name, lines in (("gpu", gpu), ("test", spec.test_requires))
     }
     return EnvironmentLock(
@@ -101,16 +108,15 @@ def lock_environment(
 def _commit(context: Context, source: Source, old: ForkLock | None) -> str | None:
     """Return the pinned commit, or the one that the remote has for the tag, if it answers."""
     fork = source.fork
-    if known := fork.commit or source.commit:
+    known = old.commit if old and dict(old.pin) == fork.pin else None
+    known = fork.commit or source.commit or known
+    if known or not (fork.git and fork.tag):
         return known
-    if old and old.commit and dict(old.pin) == fork.pin:
-        return old.commit
-    if fork.git and fork.tag:
-        try:
-            return Remote(context, fork, Repository(source.git_dir)).commit()
-        except InputError as err:
-            context.progress.say(f"{fork.name}: commit unverified: {err.message}")
-    return None
+    try:
+        return Remote(context, fork, Repository(source.git_dir)).commit()
+    except InputError as err:
+        context.progress.say(f"{fork.name}: commit unverified: {err.message}")
+        return None
 
 
 def _lock_build(project: Project, source: Source, python: str) -> ForkBuild:
@@ -160,21 +166,6 @@ def _build_environment(
     if set(asked) <= set(wanted):
         return requires, environment
     return install(merged([*wanted, *asked], ()))
-
-
-def _resolve(
-    project: Project,
-    context: Context,
-    wanted: Sequence[str],
-    *,
-    bounds: Sequence[str] = (),
-    without: Iterable[Distribution] = (),
-) -> tuple[Distribution, ...]:
-    forks = project.manifest.forks.values()
-    left_out = {name_of(f.distribution) for f in forks} | {d.name for d in without}
-    log = context.store.log("environment", f"resolve-{context.python}")
-    found = uv.resolve(context, wanted, constraints=[*_pins(project), *bounds], log=log)
-    return tuple(d for d in found if d.name not in left_out)
 
 
 def _dependencies(context: Context, fork: Fork, base: BaseWheel | None) -> list[str]:

@@ -66,20 +66,18 @@ def _lock_forks(
     for fork in project.manifest.all_variants:
         entry = old.forks.get(fork.lock_key)
         complete = entry and is_current(entry, fork) and entry.builds.keys() >= pythons
-        if entry and complete and fork.name not in chosen:
+        if fork.name in chosen or not complete:
+            again = force and fork.name in chosen
+            try:
+                check_machine(fork, store=project.store)
+                entry = lock_fork(project, fork, None if again else entry)
+            except MachineError as err:
+                # Another variant's toolchain is seldom on the same machine.
+                if not fork.variant:
+                    raise
+                project.progress.say(f"{fork.lock_key} is not locked here: {err.message}")
+        if entry:
             entries[fork.lock_key] = entry
-            continue
-        again = force and fork.name in chosen
-        try:
-            check_machine(fork, store=project.store)
-            entries[fork.lock_key] = lock_fork(project, fork, None if again else entry)
-        except MachineError as err:
-            # Another variant's toolchain is seldom on the same machine.
-            if not fork.variant:
-                raise
-            project.progress.say(f"{fork.lock_key} is not locked here: {err.message}")
-            if entry:
-                entries[fork.lock_key] = entry
     return entries
 
 

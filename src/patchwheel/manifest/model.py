@@ -129,12 +129,9 @@ class Fork(ForkTable):
     @property
     def pin(self) -> dict[str, str | None]:
         """The upstream state for keys; with an sdist, a commit may be added without changing it."""
-        return {
-            "version": self.version,
-            "git": self.git if not self.sdist else None,
-            "commit": self.commit if not self.sdist else None,
-            "sdist": self.sdist.sha256 if self.sdist else None,
-        }
+        sdist = self.sdist.sha256 if self.sdist else None
+        git, commit = (None, None) if sdist else (self.git, self.commit)
+        return {"version": self.version, "git": git, "commit": commit, "sdist": sdist}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
