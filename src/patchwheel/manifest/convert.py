@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass
+from functools import partial
 from inspect import get_annotations
 from types import MappingProxyType, NoneType, UnionType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
@@ -71,14 +72,14 @@ def make_converter(*, strict: bool) -> Converter:
     # cattrs itself would turn 1 into "1" and a string into a tuple of letters, hence the hooks.
     converter = Converter(forbid_extra_keys=strict)
     converter.register_structure_hook(str, _structure_string)
-    for matches, structure_factory in (
-        (is_dataclass, _structure_table),
-        (_has_origin(Mapping), _structure_table),
+    for matches, structure in (
         (_has_origin(tuple), _structure_tuple),
         (_has_origin(Union, UnionType), _structure_union),
         (_has_origin(Annotated), _structure_annotated),
     ):
-        converter.register_structure_hook_factory(matches, structure_factory)
+        converter.register_structure_hook_func(matches, partial(structure, converter))
+    for matches in (is_dataclass, _has_origin(Mapping)):
+        converter.register_structure_hook_factory(matches, _structure_table)
     converter.register_unstructure_hook_factory(is_dataclass, _unstructure_record)
     converter.register_unstructure_hook_factory(_has_origin(Mapping), _unstructure_mapping)
     return converter
@@ -124,47 +125,32 @@ def _unstructure_mapping(hint: object, converter: Converter) -> Callable[[Any], 
     return lambda value: {key: unstructure(v) for key, v in sorted(value.items())}
 
 
-def _structure_tuple(hint: object, converter: Converter) -> Hook:
+def _structure_tuple(converter: Converter, value: object, hint: object) -> object:
+    # A string is iterable too.
+    if not isinstance(value, list):
+        raise InvalidValueError(f"is {value!r}", "a list")
     item = get_args(hint)[0]
-    structure_item = converter.get_structure_hook(item)
-
-    def structure(value: object, _: object) -> object:
-        # A string is iterable too.
-        if not isinstance(value, list):
-            raise InvalidValueError(f"is {value!r}", "a list")
-        return tuple(structure_item(v, item) for v in value)
-
-    return structure
+    return tuple(converter.structure(v, item) for v in value)
 
 
-def _structure_union(hint: object, converter: Converter) -> Hook:
+def _structure_union(converter: Converter, value: object, hint: object) -> object:
     """Structure a type that may also be None, a constant such as False, or a string."""
     arms = get_args(hint)
     constants = [None, *(c for arm in arms if get_origin(arm) is Literal for c in get_args(arm))]
+    # Compared by identity: 0 == False.
+    if any(value is c for c in constants) or (str in arms and isinstance(value, str)):
+        return value
     *_, last = (arm for arm in arms if arm is not NoneType and get_origin(arm) is not Literal)
-    structure_last = converter.get_structure_hook(last)
-
-    def structure(value: object, _: object) -> object:
-        # Compared by identity: 0 == False.
-        if any(value is c for c in constants) or (str in arms and isinstance(value, str)):
-            return value
-        return structure_last(value, last)
-
-    return structure
+    return converter.structure(value, last)
 
 
-def _structure_annotated(hint: object, converter: Converter) -> Hook:
+def _structure_annotated(converter: Converter, value: object, hint: object) -> object:
     plain, *notes = get_args(hint)
-    structure_plain = converter.get_structure_hook(plain)
-
-    def structure(value: object, _: object) -> object:
-        result = structure_plain(value, plain)
-        for rule in notes:
-            if isinstance(rule, Rule) and not rule.allows(result):
-                raise InvalidValueError(f"is {value!r}" if value else "is empty", rule.expected)
-        return result
-
-    return structure
+    result = converter.structure(value, plain)
+    for rule in notes:
+        if isinstance(rule, Rule) and not rule.allows(result):
+            raise InvalidValueError(f"is {value!r}" if value else "is empty", rule.expected)
+    return result
 
 
 def _structure_string(value: object, _: object) -> str:

@@ -28,8 +28,7 @@ def stage(root: Path, manifest: Path, generated: Iterable[Path], name: str) -> P
     unstage(root, name)
     folder = root / f".rebase-{name}"
     folder.mkdir()
-    shutil.copy(manifest, folder)
-    for file in generated:
+    for file in (manifest, *generated):
         if file.exists():
             shutil.copy(file, folder)
     shutil.copytree(root / "patches", folder / "patches", symlinks=True)
@@ -46,12 +45,8 @@ def commit(root: Path, staged: Path, names: Iterable[str], fork: str, *, then: P
 
     Once the journal is written, all of it happens, even if this process is killed.
     """
-    journal = {
-        "staged": staged.name,
-        "files": [*names],
-        "fork": fork,
-        "then": str(then.relative_to(root)),
-    }
+    last = str(then.relative_to(root))
+    journal = {"staged": staged.name, "files": [*names], "fork": fork, "then": last}
     written = staged / JOURNAL
     written.write_text(json.dumps(journal))
     for path in staged.rglob("*"):
