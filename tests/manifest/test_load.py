@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import jsonschema
 import pytest
+from forks_schema import manifest_schema
 
 from patchwheel.kit.errors import ManifestError
 from patchwheel.manifest.load import line_of, load_manifest
-from patchwheel.manifest.schema import manifest_schema
 from tests.fixtures.support import dedent, write
 
 if TYPE_CHECKING:

@@ -7,10 +7,10 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+import forks_schema as schema
 import jsonschema
 import pytest
 
-from patchwheel.manifest import schema
 from tests.fixtures.support import dedent
 from tests.manifest.test_load import FULL, refused
 
@@ -35,7 +35,7 @@ def test_the_committed_schema_and_reference_are_those_of_the_records(tmp_path: P
     (tmp_path / schema.SCHEMA_FILE).write_text("{}")
     schema.rewrite(tmp_path)
     for file in (schema.SCHEMA_FILE, schema.REFERENCE):
-        # If this fails: python -m patchwheel.manifest.schema
+        # If this fails: python scripts/forks_schema.py
         assert (tmp_path / file).read_text() == (ROOT / file).read_text()
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import click
 import pytest
+from forks_schema import REFERENCE, TABLES, key_table, with_tables
 
 from patchwheel.cli.main import cli
-from patchwheel.manifest.schema import REFERENCE, TABLES, key_table, with_tables
 
 ROOT = Path(__file__).parent.parent.parent
 DOCUMENTS = [

@@ -1,7 +1,4 @@
-"""The JSON Schema of forks.toml and the key tables of its reference, made from the records.
-
-In a checkout, `python -m patchwheel.manifest.schema` writes both anew.
-"""
+"""Write the JSON Schema of forks.toml and the key tables of its reference from the records."""
 
 from __future__ import annotations
 
