@@ -132,3 +132,5 @@ def test_a_damaged_file_says_how_to_write_it_again(tmp_path: Path, text: str) ->
     with pytest.raises(ManifestError, match="is damaged") as caught:
         load_reach(path, "demo", "3.12")
     assert "patchwheel lock --force" in str(caught.value)
+    save_reach(path, {("demo", "3.12"): REACH}, keep=[])
+    assert load_reach(path, "demo", "3.12") == REACH

@@ -32,11 +32,10 @@ Paths = NewType("Paths", tuple[str, ...])
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildInventory:
-    """What configuring the pin revealed about its build.
+    """`verbatim` maps wheel paths to the sources that they are copies of; `built` are the others.
 
-    `verbatim` maps wheel paths to the source files that they are copies of, `built` lists the
-    other outputs, `reads` the source files that the build reads. `opened` has, for each script of
-    the project, the files that it opened besides those that its command names.
+    `reads` are the sources that the build reads. `opened` has, for each script of the project, the
+    files that it opened besides those that its command names.
     """
 
     verbatim: Mapping[str, str]
@@ -47,10 +46,7 @@ class BuildInventory:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InventoryTable:
-    """A BuildInventory as forks.lock has it.
-
-    A file of `verbatim` has its wheel path below `source_root`; `moved` has the others' sources.
-    """
+    """As in forks.lock: a source is at `source_root` plus its wheel path, or named in `moved`."""
 
     source_root: str
     verbatim: Paths
@@ -107,16 +103,15 @@ def load_reach(path: Path, lock_key: str, python: str) -> Reach | None:
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError, AttributeError, IndexError) as err:
-        raise ManifestError(
-            "is damaged", where=path, hint="run `patchwheel lock --force` to write it again"
-        ) from err
+        hint = "run `patchwheel lock --force` to write it again"
+        raise ManifestError("is damaged", where=path, hint=hint) from err
 
 
 def save_reach(path: Path, found: Mapping[tuple[str, str], Reach], keep: Collection[str]) -> None:
     """Write the entries by lock key and Python, beside those in the file of the forks in `keep`."""
     forks: dict[str, Any] = {}
     # A damaged file is written anew.
-    with contextlib.suppress(FileNotFoundError, ValueError):
+    with contextlib.suppress(FileNotFoundError, ValueError, AttributeError):
         old = json.loads(path.read_text(encoding="utf-8")).get("forks", {})
         forks = {name: row for name, row in old.items() if name in keep}
     for (lock_key, python), reach in found.items():

@@ -34,11 +34,8 @@ def load_manifest(path: Path) -> Manifest:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError as err:
-        raise ManifestError(
-            "there is no such manifest",
-            where=path,
-            hint="run patchwheel where forks.toml is, or name it with --manifest",
-        ) from err
+        hint = "run patchwheel where forks.toml is, or name it with --manifest"
+        raise ManifestError("there is no such manifest", where=path, hint=hint) from err
     except (OSError, UnicodeDecodeError) as err:
         raise ManifestError(f"cannot be read: {err}", where=path) from err
     try:
@@ -96,11 +93,8 @@ def _check_names(manifest: Manifest) -> Iterator[InvalidValueError]:
     for fork in manifest.all_variants:
         owner = owners.setdefault(fork.distribution, fork.lock_key)
         if owner != fork.lock_key:
-            yield InvalidValueError(
-                f"makes a wheel named {fork.distribution!r}, as {owner} does",
-                "another name for each wheel of the environment",
-                ("forks", fork.name),
-            )
+            problem = f"makes a wheel named {fork.distribution!r}, as {owner} does"
+            yield InvalidValueError(problem, "another name for each wheel", ("forks", fork.name))
 
 
 def _with_variants(
@@ -111,10 +105,10 @@ def _with_variants(
     def fork(data: dict[str, Any], variant: str = "") -> Fork:
         table = structure(data, ForkTable)
         values = {f.name: getattr(table, f.name) for f in fields(table)}
+        # The file may say `false`; without the key, the wheel has the name of the fork.
         wheel = UpstreamWheel() if table.upstream_wheel is None else table.upstream_wheel
-        if wheel:
-            wheel = replace(wheel, distribution=wheel.distribution or name)
-        values["upstream_wheel"] = wheel or None
+        named = replace(wheel, distribution=wheel.distribution or name) if wheel else None
+        values["upstream_wheel"] = named
         return Fork(**values, name=name, patches=patches, variant=variant)
 
     variants: dict[str, Fork] = {}
