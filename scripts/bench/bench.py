@@ -44,7 +44,7 @@ APPLY = """
 import sys
 from pathlib import Path
 from patchwheel.kit.repo import Repository
-from patchwheel.series.staged import apply_patches
+from patchwheel.series.apply import apply_patches
 repo = Repository(Path(sys.argv[1]))
 apply_patches(repo, repo.tree_of(sys.argv[2]), [Path(p) for p in sys.argv[3:]])
 """

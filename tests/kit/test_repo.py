@@ -11,7 +11,7 @@ import pytest
 from patchwheel.kit.errors import MachineError
 from patchwheel.kit.process import scrub_environment
 from patchwheel.kit.repo import Blob, GitError, Repository
-from patchwheel.series.staged import apply_patches, stage_patches
+from patchwheel.series.apply import apply_patches, stage_patches
 from tests.fixtures.support import git, make_patch, make_upstream, write
 
 if TYPE_CHECKING:

@@ -10,8 +10,13 @@ import pytest
 from patchwheel.kit.errors import MachineError, PatchError
 from patchwheel.kit.repo import GitError, Repository
 from patchwheel.patch.simulate import DoesNotApplyError
-from patchwheel.series.apply import apply_series, start_simulation
-from patchwheel.series.staged import StagedTree, apply_patches, stage_patches
+from patchwheel.series.apply import (
+    StagedTree,
+    apply_patches,
+    apply_series,
+    stage_patches,
+    start_simulation,
+)
 from tests.fixtures.patches import ONE, Files, Kit, mail, numbered
 
 if TYPE_CHECKING:
@@ -103,7 +108,7 @@ def test_a_tree_that_was_lost_with_its_repository_is_made_again(kit: Kit) -> Non
 
 
 def test_many_trees_do_not_pile_up_packs(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("patchwheel.series.staged.MANY_PACKS", 3)
+    monkeypatch.setattr("patchwheel.series.apply.MANY_PACKS", 3)
     trees = []
     for number in range(8):
         source, series = kit.steps({"a": LINES}, {"a": numbered(1, 30, l9=f"x{number}")})
@@ -285,7 +290,7 @@ def test_what_only_git_refuses_is_told_in_its_words(
         apply_series(source, series, store=kit.store)
 
 
-@pytest.mark.parametrize("step", ["apply.stage_patches", "staged.StagedTree.commit"])
+@pytest.mark.parametrize("step", ["apply.stage_patches", "apply.StagedTree.commit"])
 def test_a_full_disk_is_not_blamed_on_the_patch(
     kit: Kit, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:

@@ -16,10 +16,9 @@ from patchwheel.kit.store import Store
 from patchwheel.manifest.model import Fork
 from patchwheel.series.status import PatchStatus
 from patchwheel.source import fetch
-from patchwheel.upstream.forecast import Forecast, Span, forecast
+from patchwheel.upstream.forecast import Forecast, Span, Walk, forecast, try_series
 from patchwheel.upstream.history import History
 from patchwheel.upstream.verdict import Verdict, verdict_without_history
-from patchwheel.upstream.walk import Walk, try_series
 from tests.fixtures import support
 from tests.fixtures.contexts import make_context
 from tests.fixtures.patches import mail, numbered, patch

@@ -23,7 +23,8 @@ import pytest
 
 from patchwheel.kit.errors import PatchError
 from patchwheel.kit.repo import GitError, Repository
-from patchwheel.series.files import check_patch, read_patch
+from patchwheel.patch.lint import check_patch
+from patchwheel.series.files import read_patch
 from patchwheel.upstream.forecast import Span, forecast
 
 if TYPE_CHECKING:

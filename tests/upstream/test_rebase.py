@@ -8,7 +8,7 @@ import os
 import random
 import shutil
 import subprocess
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -74,7 +74,7 @@ class Move:
 
     def finish(self) -> ExportResult:
         result = self.settle()
-        rebase.close(self.kit.work)
+        rebase.state_path(self.kit.work).unlink()
         return result
 
     def settle(self) -> ExportResult:
@@ -111,7 +111,7 @@ def test_all_conflicts_are_told_at_once_with_labelled_markers(kit: Kit) -> None:
         "ours",
         ">>>>>>> 0010-p.patch",
     ]
-    assert json.loads(json.dumps(one.to_json()))["name"] == "0010-p.patch"
+    assert json.loads(json.dumps(asdict(one)))["name"] == "0010-p.patch"
 
 
 def test_a_file_that_moved_is_followed(kit: Kit) -> None:
@@ -352,9 +352,9 @@ def test_a_series_moves_and_patches_that_only_shifted_keep_their_bytes(kit: Kit)
     move = Move(kit, {"a": b"new\n" + LINES, "b": numbered(1, 60, l8="theirs")})
     before = (kit.folder / "0010-p.patch").read_bytes()
     move.start()
-    assert rebase.state(kit.work).pin == rebase.Pin(
-        version="2.0", tag=None, commit=None, sdist=Sdist(filename="d-2.0.tar.gz", sha256="0")
-    )
+    sdist = {"filename": "d-2.0.tar.gz", "sha256": "0"}
+    pin = {"version": "2.0", "tag": None, "commit": None, "sdist": sdist}
+    assert rebase.state(kit.work).pin == pin
     result = move.finish()
     assert (result.kept, result.written) == (("0010-p.patch",), ("0020-p.patch",))
     first, second = [r for r in result.range_diff.splitlines() if "ENH" in r]
@@ -806,8 +806,8 @@ sdist = { filename = "d-1.0.tar.gz", sha256 = "1" }
 
 
 def test_the_manifest_keeps_what_it_says_beside_the_pin() -> None:
-    sdist = Sdist(filename="d-2.0.tar.gz", sha256="2")
-    pin = rebase.Pin(version="2.0", tag=None, commit="c" * 40, sdist=sdist)
+    sdist = {"filename": "d-2.0.tar.gz", "sha256": "2"}
+    pin = {"version": "2.0", "tag": None, "commit": "c" * 40, "sdist": sdist}
     text = rebase.with_pin(MANIFEST, "demo", pin)
     assert text.startswith("# ours\nschema = 1\n")
     assert 'version = "2.0" # the pin' in text.replace("  #", " #")

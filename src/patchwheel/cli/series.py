@@ -129,7 +129,7 @@ def rebase(
     project: Project, fork: str, *, onto: str | None, dry_run: bool, how: str | None, as_json: bool
 ) -> None:
     """Move FORK's series to another pin; pin, lock and series change together at the end."""
-    from patchwheel.upstream import target
+    from patchwheel.upstream.rebase import proceed_rebase, start_rebase
 
     if (onto is None) == (how is None) or (dry_run and how):
         raise click.UsageError("give --onto REF, or one of --continue, --skip and --abort")
@@ -138,9 +138,9 @@ def rebase(
         _show_merge(project, selected, onto, as_json=as_json)
         return
     if onto:
-        result = target.start_rebase(project, selected, onto)
+        result = start_rebase(project, selected, onto)
     else:
-        done = target.proceed_rebase(project, selected, str(how))
+        done = proceed_rebase(project, selected, str(how))
         if done is None:
             CONSOLE.say(f"{fork}: the rebase is undone; pin and series never changed")
             return
@@ -157,10 +157,10 @@ def rebase(
 
 
 def _show_merge(project: Project, fork: Fork, onto: str, *, as_json: bool) -> None:
-    from patchwheel.upstream import target
+    from patchwheel.upstream.merge import preview_rebase
 
-    merged = target.preview_rebase(project, fork, onto)
-    emit([p.to_json() for p in merged], lambda: tables.preview(merged), as_json=as_json)
+    merged = preview_rebase(project, fork, onto)
+    emit([dataclasses.asdict(p) for p in merged], lambda: tables.preview(merged), as_json=as_json)
     if stuck := [patch.name for patch in merged if patch.state == "conflict"]:
         raise PatchError(
             f"{len(stuck)} of {len(merged)} patches of {fork.name} conflict: {', '.join(stuck)}",
@@ -178,19 +178,19 @@ def _show_forecasts(
     as_json: bool,
 ) -> None:
     """Show what each series meets at each ref; what was found is remembered for --changes."""
-    from patchwheel.upstream import target
+    from patchwheel.upstream.forecast import forecasts, remember_forecasts
 
     found, failed = {}, []
     for fork in forks:
         try:
-            found[fork.name] = target.forecasts(project, fork, refs)
+            found[fork.name] = forecasts(project, fork, refs)
         except InputError as err:
             if len(forks) == 1:
                 raise
             CONSOLE.say(f"{fork.name}: {err.message}")
             failed.append(fork.name)
     forks = [fork for fork in forks if fork.name in found]
-    known = {f.name: target.remember_forecasts(project, f, found[f.name]) for f in forks}
+    known = {f.name: remember_forecasts(project, f, found[f.name]) for f in forks}
     if html:
         html.write_text(tables.forecast_page(forks, found), encoding="utf-8")
     if changes:

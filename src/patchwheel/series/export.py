@@ -5,25 +5,19 @@ from __future__ import annotations
 import contextlib
 import copy
 import re
+import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Never
 
 from patchwheel.kit.errors import PatchError
 from patchwheel.kit.files import new_folder, replace_folder
 from patchwheel.kit.repo import GitError, Repository
-from patchwheel.patch.lint import check_requires, warnings
+from patchwheel.patch.lint import check_patch, check_requires, warnings
 from patchwheel.patch.simulate import DoesNotApplyError
 from patchwheel.series.apply import REPORT, apply_series, start_simulation
-from patchwheel.series.files import (
-    SERIES,
-    check_patch,
-    load_series,
-    name_patches,
-    read_patch,
-    write_series,
-)
+from patchwheel.series.files import SERIES, load_series, name_patches, read_patch, write_series
 from patchwheel.series.patched import load_all_series, patched_tree
-from patchwheel.series.worktree import BASE, EXPORTED, FETCH, WorkTree, open_work
+from patchwheel.series.worktree import BASE, EXPORTED, FETCH, WorkTree, open_work, record
 from patchwheel.source.fetch import fetch_source
 
 if TYPE_CHECKING:
@@ -32,19 +26,18 @@ if TYPE_CHECKING:
 
     from patchwheel.kit.store import Store
     from patchwheel.manifest.model import Fork
-    from patchwheel.patch.mail import Mail
+    from patchwheel.patch.mail import Mail, Patch
     from patchwheel.patch.simulate import Simulation
     from patchwheel.project import Project
-    from patchwheel.series.files import Patch, Series
+    from patchwheel.series.files import Series
     from patchwheel.source.fetch import Source
 
 # Every setting that could change a byte of the output is given, or isolated away by `repo`.
-FORMAT = (
-    *("format-patch", "--zero-commit", "--no-signature", "--no-stat", "--full-index"),
-    *("-N", "--no-thread", "--no-attach", "--no-to", "--no-cc", "--no-add-header"),
-    *("--no-encode-email-headers", "--find-renames=50%", "--binary", "-U3"),
-    *("--diff-algorithm=myers", "--inter-hunk-context=0", "--no-ext-diff"),
-    *("--no-textconv", "--submodule=short", "--pretty=mboxrd", "--numbered-files"),
+FORMAT = shlex.split(
+    "format-patch --zero-commit --no-signature --no-stat --full-index -N --no-thread --no-attach "
+    "--no-to --no-cc --no-add-header --no-encode-email-headers --find-renames=50% --binary -U3 "
+    "--diff-algorithm=myers --inter-hunk-context=0 --no-ext-diff --no-textconv "
+    "--submodule=short --pretty=mboxrd --numbered-files"
 )
 
 
@@ -63,20 +56,16 @@ class ExportResult:
 def export_series(
     project: Project, fork: Fork, *, check: bool = False, exact: bool = False
 ) -> ExportResult:
-    """Write the open work tree's commits to the fork's series; with `exact` unchanged patches too.
-
-    With `check` nothing is written; without a work tree the series itself is opened for it.
-    """
+    """Write the open work tree's commits to the fork's series; with `check` write nothing."""
     folder, store = project.work_folder(fork), project.store
     source, others = fetch_source(project, fork), load_all_series(project)
-    if folder.exists() or not check:
-        with project.exclusive(fork):
-            return export_commits(
-                folder, source, store=store, check=check, exact=exact, others=others
-            )
-    with store.scratch() as scratch:
-        folder = scratch / fork.name
-        open_work(patched_tree(project, fork), folder, store=store)
+    with contextlib.ExitStack() as stack:
+        if folder.exists() or not check:
+            stack.enter_context(project.exclusive(fork))
+        else:
+            # Without a work tree, it is the series itself that is checked.
+            folder = stack.enter_context(store.scratch()) / fork.name
+            open_work(patched_tree(project, fork), folder, store=store)
         return export_commits(folder, source, store=store, check=check, exact=exact, others=others)
 
 
@@ -89,11 +78,9 @@ def export_commits(
     exact: bool = False,
     others: Mapping[str, Sequence[Patch]] | None = None,
 ) -> ExportResult:
-    """Write the commits of the work tree in `folder` to the fork's series, all or nothing; `exact` keeps no old bytes.
+    """Write the commits of the work tree in `folder` to the fork's series, all or nothing.
 
-    Raises PatchError for a work tree that is not ready (edits, a merge, a rebase that is not
-    finished), for a commit that makes no good patch, for a series that changed meanwhile, and
-    for one that lacks what it or the series of `others` require.
+    With `exact` no patch keeps its old bytes; the series of `others` may require its patches.
     """
     target = source.fork.patches
     with store.lock(f"export-{source.fork.name}"), store.scratch() as scratch:
@@ -104,9 +91,8 @@ def export_commits(
         if problem := work.unfinished() or work.edits():
             raise PatchError(problem, where=folder, hint=f"git -C {folder} status")
         job = _Job(work, source, series)
-        work.check_markers(
-            f"resolve them, and commit to the patch: git -C {folder} rebase -i {BASE}", job.commits
-        )
+        hint = f"resolve them, and commit to the patch: git -C {folder} rebase -i {BASE}"
+        work.check_markers(hint, job.commits)
         patches = job.patches(scratch, exact=exact)
         if others is not None:
             check_requires({**others, series.fork: patches})
@@ -118,11 +104,8 @@ def export_commits(
             write_series(place, series, patches)
             made = apply_series(source, load_series(place), store=store)
             if made.tree != job.tree:
-                raise PatchError(
-                    f"the exported series gives the tree {made.tree}",
-                    expected=job.tree,
-                    hint=REPORT,
-                )
+                problem = f"the exported series gives the tree {made.tree}"
+                raise PatchError(problem, expected=job.tree, hint=REPORT)
             if not check:
                 replace_folder(target)
         result = ExportResult(
@@ -135,7 +118,7 @@ def export_commits(
         )
         if not check:
             work.repo.git("update-ref", EXPORTED, job.tip)
-            work.record(source, list(new.items()))
+            record(folder, source, list(new.items()))
             if changed:
                 text = f"{source.fork.name} {source.fork.version}: \n\n{result.range_diff}"
                 message_of(folder).write_text(text, encoding="utf-8")
@@ -148,7 +131,7 @@ def message_of(folder: Path) -> Path:
 
 
 class _Job:
-    """The commits between the pin and HEAD, copied to the store's repository, where no setting of a user's counts."""
+    """The commits between the pin and HEAD, copied to where no setting of a user's counts."""
 
     def __init__(self, work: WorkTree, source: Source, series: Series) -> None:
         self.work, self.source, self.series = work, source, series
@@ -158,7 +141,7 @@ class _Job:
         try:
             self.repo.git(*FETCH, str(work.repo.git_dir), *refspecs)
         except GitError as err:
-            self.fail(f"git cannot read its commits: {err.stderr.strip()}", "git status")
+            self.fail(f"git cannot read its commits: {err.stderr.strip()}", "status")
         self.base, self.exported, self.tip = (
             self.repo.text("rev-parse", f"{work.name}/{name}")
             for name in ("base", "exported", "tip")
@@ -168,39 +151,36 @@ class _Job:
         self.warnings: tuple[str, ...] = ()
 
     def check_commits(self) -> list[str]:
-        words = ("merge-base", "--all", self.base, self.tip)
-        if self.repo.git(*words, ok=(0, 1)).decode().strip() != self.base:
-            self.fail("HEAD is not based on the pin", "git rebase --onto refs/patchwheel/base")
-        words = ("log", "--reverse", "--topo-order", "--format=%H %T %P")
-        rows = self.repo.text(*words, f"{self.base}..{self.tip}").splitlines()
+        argv = ("merge-base", "--all", self.base, self.tip)
+        if self.repo.git(*argv, ok=(0, 1)).decode().strip() != self.base:
+            self.fail("HEAD is not based on the pin", f"rebase --onto {BASE}")
+        argv = ("log", "--reverse", "--topo-order", "--format=%H %T %P")
+        rows = self.repo.text(*argv, f"{self.base}..{self.tip}").splitlines()
         before, commits = self.repo.tree_of(self.base), []
         for commit, tree, *parents in map(str.split, rows):
             if len(parents) != 1:
-                self.fail(f"commit {commit[:12]} is a merge", "git rebase refs/patchwheel/base")
+                self.fail(f"commit {commit[:12]} is a merge", f"rebase {BASE}")
             if tree == before:
-                self.fail(
-                    f"commit {commit[:12]} changes nothing", "git rebase -i refs/patchwheel/base"
-                )
+                self.fail(f"commit {commit[:12]} changes nothing", f"rebase -i {BASE}")
             before = tree
             commits.append(commit)
         return commits
 
     def fail(self, problem: str, command: str) -> Never:
-        hint = f"git -C {self.work.folder} {command.removeprefix('git ')}"
-        raise PatchError(problem, where=self.work.folder, hint=hint)
+        folder = self.work.folder
+        raise PatchError(problem, where=folder, hint=f"git -C {folder} {command}")
 
     def check_fresh(self) -> None:
         """Refuse to write over a series that is not the one that the commits come from."""
         if self.work.series != self.series.digests:
-            raise PatchError(
-                "the series on disk is not the one that the work tree was opened with",
-                where=self.series.folder / SERIES,
-                hint=f"put it back, or open the new one elsewhere: mv {self.work.folder} "
-                f"{self.work.folder}.old, `patchwheel dev {self.series.fork}`, then cherry-pick",
-            )
+            folder, fork = self.work.folder, self.series.fork
+            problem = "the series on disk is not the one that the work tree was opened with"
+            hint = f"put it back, or move the work tree away: mv {folder} {folder}.old, "
+            hint += f"`patchwheel dev {fork}`, then cherry-pick"
+            raise PatchError(problem, where=self.series.folder / SERIES, hint=hint)
 
     def patches(self, scratch: Path, *, exact: bool) -> list[Patch]:
-        """Return the series' new patches, old files kept where they say the same unless they have to be `exact`."""
+        """Return the new patches; unless `exact`, old files that say the same are kept."""
         out = scratch / "patches"
         self.repo.git(*FORMAT, "-o", str(out), f"{self.base}..{self.tip}")
         fresh = [
@@ -226,12 +206,9 @@ class _Job:
             if re.match(r"(fixup|squash|amend)! ", patch.mail.subject):
                 patch.fail(f"{patch.mail.subject!r} is not squashed")
         except PatchError as err:
-            raise PatchError(
-                f"{patch.name}: {err.message}",
-                where=self.work.folder,
-                expected=err.expected,
-                hint=f"git -C {self.work.folder} rebase -i --autosquash {BASE}",
-            ) from err
+            problem, folder = f"{patch.name}: {err.message}", self.work.folder
+            hint = f"git -C {folder} rebase -i --autosquash {BASE}"
+            raise PatchError(problem, where=folder, expected=err.expected, hint=hint) from err
 
     def identify(self, fresh: Sequence[Patch]) -> list[Patch | None]:
         """Find for each commit the patch that it was: by its id, its subject, or its diff."""
@@ -246,31 +223,28 @@ class _Job:
             lambda n, patch: _essence(fresh[n])[1] == _essence(patch)[1],
         ):
             for number in range(len(fresh)):
-                if number in found:
-                    continue
-                for patch in left.values():
-                    if test(number, patch):
-                        found[number] = left.pop(patch.name)
-                        break
+                if number not in found:
+                    same = next((p.name for p in left.values() if test(number, p)), None)
+                    if same:
+                        found[number] = left.pop(same)
         return [found.get(number) for number in range(len(fresh))]
 
     def range_diff(self) -> str:
         if self.exported == self.tip:
             return ""
-        # The pin is a commit without parents; after a rebase it is not the one that was exported last.
+        # The pin is a commit without parents; a rebase moves the series to another one.
         root = self.repo.text("rev-list", "--max-parents=0", self.exported)
-        # Three revisions, not two ranges: git refuses an empty range, which is a series' first patch or last removal.
+        # Not two ranges: git refuses an empty one, as of a series without patches.
         ends: tuple[str, ...] = (self.base, self.exported, self.tip)
         if root != self.base:
             if root == self.exported or self.base == self.tip:
                 return ""
             ends = (f"{root}..{self.exported}", f"{self.base}..{self.tip}")
-        out = self.repo.git("range-diff", "--no-color", *ends)
-        return out.decode(errors="replace")
+        return self.repo.git("range-diff", "--no-color", *ends).decode(errors="replace")
 
 
 def _lazily(follow: Simulation, fresh: Patch, old: Patch | None) -> Patch:
-    """Apply a patch to `follow`; return the old file if only places and ids moved and it does the same."""
+    """Apply a patch to `follow`; return its old file where that does and says the same."""
     before = copy.copy(follow)
     before.state = dict(follow.state)
     follow.apply(fresh)

@@ -11,14 +11,11 @@ from typing import TYPE_CHECKING, Never
 
 from patchwheel.kit.errors import MachineError, PatchError
 from patchwheel.kit.files import finish_replacement
-from patchwheel.patch.lint import check_patch
 from patchwheel.patch.mail import Patch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
-
-__all__ = ["Patch", "Series", "check_patch", "load_series", "read_patch"]
 
 SERIES = "series"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*\.(patch|diff)")
@@ -46,24 +43,18 @@ class Series:
 
 
 def load_series(folder: Path) -> Series:
-    """Read a series and its patches without parsing the patches.
-
-    Raises PatchError with file and line for an entry that is no plain file name, for a missing,
-    duplicate or unlisted patch, and for a symbolic link. Finishes an interrupted export.
-    """
+    """Read a series and its patches without parsing the patches; raises PatchError."""
+    # An export may have been interrupted.
     finish_replacement(folder)
     path = folder / SERIES
     try:
         # Editors on Windows begin a file with a byte order mark.
         text = path.read_bytes().decode("utf-8-sig")
     except FileNotFoundError as err:
-        raise PatchError(
-            f"the fork {folder.name} has no series",
-            where=path,
-            expected="a file with one patch name a line; an empty file means no patches",
-            hint=f"start one: mkdir -p {folder} && touch {path}, "
-            f"then `patchwheel dev {folder.name}`",
-        ) from err
+        problem = f"the fork {folder.name} has no series"
+        expected = "a file with one patch name a line; an empty file means no patches"
+        hint = f"mkdir -p {folder} && touch {path}, then `patchwheel dev {folder.name}`"
+        raise PatchError(problem, where=path, expected=expected, hint=hint) from err
     except (OSError, UnicodeDecodeError) as err:
         raise PatchError(f"cannot be read: {err}", where=path) from err
     lines = tuple(line.rstrip() for line in text.split("\n"))
@@ -73,7 +64,10 @@ def load_series(folder: Path) -> Series:
     for number, line in enumerate(lines, 1):
         if name := _patch_name(line):
             patches[name] = _load_patch(folder, name, number, seen=patches)
-    _refuse_unlisted(folder, patches)
+    for path in sorted(folder.iterdir()):
+        if path.suffix in {".patch", ".diff"} and path.name not in patches:
+            hint = f"add it at its place in {folder / SERIES}, or remove it: rm {path}"
+            raise PatchError(f"{path.name} is not listed in the series", where=path, hint=hint)
     return Series(folder=folder, patches=tuple(patches.values()), lines=lines)
 
 
@@ -137,10 +131,8 @@ def _load_patch(folder: Path, name: str, number: int, *, seen: dict[str, Patch])
         raise PatchError(message, where=where, expected="NAME.patch", hint=hint)
 
     if not NAME.fullmatch(name):
-        fail(
-            f"{name!r} is not the name of a patch beside the series",
-            "paths, options such as -p0 and other endings are not read",
-        )
+        hint = "paths, options such as -p0 and other endings are not read"
+        fail(f"{name!r} is not the name of a patch beside the series", hint)
     if name in seen:
         fail(f"{name} is listed twice", "remove one of the lines")
     if path.is_symlink() or (folder / SERIES).is_symlink():
@@ -153,16 +145,6 @@ def _load_patch(folder: Path, name: str, number: int, *, seen: dict[str, Patch])
         fail(f"there is no patch {name}{suggestion}", f"remove the line, or add {path}")
     except OSError as err:
         fail(f"{name} cannot be read: {err.strerror}")
-
-
-def _refuse_unlisted(folder: Path, patches: dict[str, Patch]) -> None:
-    for path in sorted(folder.iterdir()):
-        if path.suffix in {".patch", ".diff"} and path.name not in patches:
-            raise PatchError(
-                f"{path.name} is not listed in the series",
-                where=path,
-                hint=f"add it at its place in {folder / SERIES}, or remove it: rm {path}",
-            )
 
 
 def _number(name: str) -> int:

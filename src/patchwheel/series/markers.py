@@ -27,24 +27,17 @@ ADDS_MARKER = "-G^(<+|>+|[|]+)([[:space:]]|$)"
 OPTIONS = ("-r", "-z", "--raw", "--no-renames", "--no-textconv", "--text", ADDS_MARKER)
 
 
-def in_index(repo: Repository, series: str) -> list[str]:
-    """Name the files of the index with markers that neither HEAD nor the series has."""
-    out = repo.git("diff-index", "--cached", *OPTIONS, "HEAD")
-    return _files_with_markers(repo, out, before="HEAD", series=series)
-
-
-def in_commits(repo: Repository, commits: Sequence[str], *, before: str, series: str) -> list[str]:
-    """Name the files to which a commit adds markers that the series lacks.
-
-    A later commit may have removed them: each becomes a patch of its own.
-    """
-    stdin = "".join(f"{commit}\n" for commit in commits).encode()
-    out = repo.git("diff-tree", "--stdin", "--no-commit-id", *OPTIONS, stdin=stdin)
-    return _files_with_markers(repo, out, before=before, series=series)
-
-
-def _files_with_markers(repo: Repository, raw: bytes, *, before: str, series: str) -> list[str]:
-    changes = [c for c in read_changes(raw) if _is_regular(c.old) or _is_regular(c.new)]
+def find_markers(
+    repo: Repository, commits: Sequence[str] | None, *, before: str, series: str
+) -> list[str]:
+    """Name the files to which the index, or one of some commits, adds what the series lacks."""
+    if commits is None:
+        out = repo.git("diff-index", "--cached", *OPTIONS, before)
+    else:
+        # One by one: a later commit may remove the markers, but each becomes a patch of its own.
+        stdin = "".join(f"{commit}\n" for commit in commits).encode()
+        out = repo.git("diff-tree", "--stdin", "--no-commit-id", *OPTIONS, stdin=stdin)
+    changes = [c for c in read_changes(out) if _is_regular(c.old) or _is_regular(c.new)]
     paths = {change.path for change in changes if _is_regular(change.new)}
     if not paths:
         return []
@@ -76,13 +69,10 @@ def _is_regular(blob: Blob) -> bool:
 
 
 def _marker_lines(data: bytes, size: int) -> Counter[bytes]:
-    """Count the lines that open and close conflicts.
-
-    A conflict has a line that opens it, one between its sides and one that closes it, all of one
-    length. That is `size` or more: git's are longer where two files were renamed to one.
-    """
+    """Count the lines that open and close conflicts, of `size` characters or more."""
     lines: Counter[bytes] = Counter()
-    # By their length: the opening line, and whether the sides were separated since.
+    # The three lines of a conflict have one length, which is more than `size` where two files were
+    # renamed to one. By that length: the opening line, and whether the sides were separated since.
     opened: dict[int, tuple[bytes, bool]] = {}
     for line in data.split(b"\n"):
         match = MARKER.fullmatch(line)

@@ -10,9 +10,9 @@ from patchwheel.source.fetch import fetch_source
 
 if TYPE_CHECKING:
     from patchwheel.manifest.model import Fork
+    from patchwheel.patch.mail import Patch
     from patchwheel.project import Project
     from patchwheel.series.apply import PatchedTree
-    from patchwheel.series.files import Patch
 
 
 def patched_tree(project: Project, fork: Fork, *, dev: bool = False) -> PatchedTree:

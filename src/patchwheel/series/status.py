@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
-from dataclasses import dataclass
+import contextlib
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Literal
 
 from patchwheel.kit.errors import InputError, PatchError
@@ -31,11 +31,7 @@ FINE = ("clean", "offset")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PatchStatus:
-    """`offset` is the largest distance, in lines, from where a hunk should be to where it is.
-
-    A patch that does not apply is left out for the patches after it; `problem` and `where` tell
-    the reason and the line.
-    """
+    """How a patch applies; one that does not apply is left out for the patches after it."""
 
     name: str
     state: State
@@ -43,6 +39,7 @@ class PatchStatus:
     upstream: str = ""
     requires: tuple[str, ...] = ()
     paths: tuple[str, ...] = ()
+    # The largest distance, in lines, from where a hunk should be to where it is.
     offset: int = 0
     problem: str | None = None
     where: str | None = None
@@ -50,10 +47,7 @@ class PatchStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ForkStatus:
-    """`tree` is None when a patch fails; `newest` is None where the index cannot be reached.
-
-    `warnings` name what is odd in patches that are not malformed; nothing fails because of them.
-    """
+    """`tree` is None when a patch fails; `newest` is None where the index cannot be reached."""
 
     fork: str
     version: str
@@ -73,7 +67,7 @@ class ForkStatus:
         return self.tree is not None
 
     def to_json(self) -> dict[str, object]:
-        return {**dataclasses.asdict(self), "ok": self.ok}
+        return {**asdict(self), "ok": self.ok}
 
 
 def status_of_fork(project: Project, fork: Fork) -> ForkStatus:
@@ -102,16 +96,15 @@ def fork_status(
     wheel: str | None = None,
     newest: Callable[[], str | None] = lambda: None,
 ) -> ForkStatus:
-    """Try every patch of a series, also those after one that fails.
-
-    `commit` is the one that the remote confirmed, `wheel` the last one built; `newest` returns
-    upstream's newest version or None, and may raise InputError.
-    """
+    """Try every patch of a series; `commit` is the one that the remote confirmed."""
     from packaging.version import Version
 
     patches, odd = _patch_statuses(source, series)
     fine = all(patch.state in FINE for patch in patches)
-    latest = _newest_version(newest)
+    latest = None
+    # Without a network the rest of the status is still true.
+    with contextlib.suppress(InputError):
+        latest = newest()
     confirmed = source.commit or commit
     return ForkStatus(
         fork=source.fork.name,
@@ -172,11 +165,3 @@ def _patch_statuses(
         statuses[patch.name] = try_patch(simulation, patch)
     odd = tuple(warnings(sound, simulation.files))
     return tuple(statuses[patch.name] for patch in series.patches), odd
-
-
-def _newest_version(newest: Callable[[], str | None]) -> str | None:
-    # Without a network the rest of the status is still true.
-    try:
-        return newest()
-    except InputError:
-        return None

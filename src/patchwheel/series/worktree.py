@@ -1,4 +1,4 @@
-"""The work tree of a fork: an ordinary git repository with a commit for each patch, for a person to work in."""
+"""The work tree of a fork: an ordinary git repository with a commit for each patch."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from patchwheel.kit.digest import digest
 from patchwheel.kit.errors import PatchError
 from patchwheel.kit.files import rmtree, write_atomically
 from patchwheel.kit.repo import GitError, Repository
-from patchwheel.series import markers
-from patchwheel.series.apply import REPORT, PatchedTree, apply_series
+from patchwheel.patch.lint import SUBMODULE
+from patchwheel.series.apply import REPORT, PatchedTree, apply_patches, apply_series
 from patchwheel.series.files import load_series
-from patchwheel.series.staged import apply_patches
+from patchwheel.series.markers import find_markers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from patchwheel.kit.store import Store
-    from patchwheel.series.files import Patch
+    from patchwheel.patch.mail import Mail
     from patchwheel.source.fetch import Source
 
 BRANCH = "patchwheel"
@@ -30,7 +30,7 @@ BASE = "refs/patchwheel/base"
 EXPORTED = "refs/patchwheel/exported"
 DEV = "refs/patchwheel/dev"
 STATE = "patchwheel-worktree.json"
-WHO = "patchwheel <patchwheel>"
+WHO = "patchwheel"
 FETCH = ("fetch", "-q", "--no-tags", "--no-write-fetch-head", "--force")
 # Attributes of the project must not change a byte between the source tree and the files.
 ATTRIBUTES = "* -text -eol -ident -filter -working-tree-encoding\n"
@@ -55,7 +55,7 @@ class Work:
 
 
 class WorkTree:
-    """An open work tree and what it was opened with: `tree` is the pin's, `series` holds names and sha256."""
+    """An open work tree, the tree of its pin, and the names and sha256 of its patches."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -65,27 +65,20 @@ class WorkTree:
             state = json.loads((folder / ".git" / STATE).read_text())
             self.tree, self.series = str(state["tree"]), list(state["series"])
         except (OSError, ValueError, KeyError, TypeError) as err:
-            raise PatchError(
-                "this is not a work tree that `patchwheel dev` opened",
-                where=folder,
-                hint=f"move it away: mv {folder} {folder}.old, then `patchwheel dev {folder.name}`",
-            ) from err
+            problem = "this is not a work tree that `patchwheel dev` opened"
+            hint = f"move it away: mv {folder} {folder}.old, then `patchwheel dev {folder.name}`"
+            raise PatchError(problem, where=folder, hint=hint) from err
 
     @property
     def name(self) -> str:
         """What the work tree's refs are called in the store."""
         return f"refs/patchwheel/work/{digest(str(self.folder.absolute()))[:16]}"
 
-    def record(self, source: Source, series: Sequence[Sequence[str]]) -> None:
-        record(self.folder, source, series)
-
     def check_pin(self, source: Source) -> None:
         if self.tree != source.tree:
-            raise PatchError(
-                "this work tree was opened for another pin than the manifest's",
-                where=self.folder,
-                hint="put the old pin back and `patchwheel export` first, or move the folder away",
-            )
+            problem = "this work tree was opened for another pin than the manifest's"
+            hint = "put the old pin back and `patchwheel export` first, or move the folder away"
+            raise PatchError(problem, where=self.folder, hint=hint)
 
     def unfinished(self) -> str | None:
         """Say what git was told to do here and has not ended."""
@@ -103,19 +96,14 @@ class WorkTree:
         return f"there are changes without a commit: {listed}" if rows else None
 
     def check_markers(self, hint: str, commits: Sequence[str] | None = None) -> None:
-        """Raise PatchError for markers of a conflict in the index or, if given, in what commits since the pin add."""
-        files = (
-            markers.in_index(self.repo, EXPORTED)
-            if commits is None
-            else markers.in_commits(self.repo, commits, before=BASE, series=EXPORTED)
-        )
-        if files:
-            raise PatchError(
-                f"markers of a conflict are left in {', '.join(files)}",
-                where=self.folder,
-                hint=f"{hint}; where such lines are meant, give the file longer markers: "
-                f"echo '{files[0]} conflict-marker-size=64' >> {self.folder}/.git/info/attributes",
-            )
+        """Raise PatchError for conflict markers in the index or, if given, in what commits add."""
+        before = "HEAD" if commits is None else BASE
+        if files := find_markers(self.repo, commits, before=before, series=EXPORTED):
+            hint += "; where such lines are meant, give the file longer markers: "
+            hint += f"echo '{files[0]} conflict-marker-size=64' "
+            hint += f">> {self.folder}/.git/info/attributes"
+            problem = f"markers of a conflict are left in {', '.join(files)}"
+            raise PatchError(problem, where=self.folder, hint=hint)
 
     def unexported(self) -> str | None:
         """Say what would be lost if the work tree were put to another state."""
@@ -129,17 +117,16 @@ class WorkTree:
 def open_work(tree: PatchedTree, folder: Path, *, store: Store, detach: bool = False) -> Work:
     """Open a work tree in `folder`, or, to `detach`, write the patched sources there without git.
 
-    A work tree that is there is kept: with the same pin and series as it is, with others brought up to
-    them. Raises PatchError when that would cost something that was not exported.
+    Raises PatchError where another pin or series would cost something that was not exported.
     """
     count = len(tree.series.patches)
     with store.lock(f"work-{digest(str(folder.absolute()))[:16]}"):
         if folder.exists() and any(folder.iterdir()):
             if detach:
-                raise PatchError(
-                    "the folder is not empty", where=folder, hint="name another one, or remove it"
-                )
+                hint = "name another one, or remove it"
+                raise PatchError("the folder is not empty", where=folder, hint=hint)
             return _reopen(tree, folder, count)
+        # An interrupted `dev` leaves no half of a work tree under its name.
         new = folder.with_name(f".{folder.name}.new")
         if new.exists():
             rmtree(new)
@@ -153,19 +140,15 @@ def open_work(tree: PatchedTree, folder: Path, *, store: Store, detach: bool = F
 
 
 def work_tree_source(folder: Path, source: Source, *, store: Store) -> PatchedTree:
-    """Return the files of the open work tree as a tree in the store, uncommitted and new ones included.
-
-    Without a work tree it is the series that counts.
-    """
+    """Return the files of the work tree, uncommitted and new ones too; without one the series'."""
     series = load_series(source.fork.patches)
     if not folder.exists():
         return apply_series(source, series, store=store)
     work = WorkTree(folder)
     work.check_pin(source)
     if work.repo.git("ls-files", "--unmerged"):
-        raise PatchError(
-            "there are conflicts to resolve", where=folder, hint=f"git -C {folder} status"
-        )
+        hint = f"git -C {folder} status"
+        raise PatchError("there are conflicts to resolve", where=folder, hint=hint)
     with tempfile.TemporaryDirectory() as scratch:
         # A copy of the index knows which files were not touched, and spares hashing them.
         index = Path(scratch) / "index"
@@ -176,40 +159,21 @@ def work_tree_source(folder: Path, source: Source, *, store: Store) -> PatchedTr
     repo = Repository(source.git_dir)
     if not repo.has(tree):
         # Its parent is known to the store: all that is sent is what differs from it.
-        commit = write_commit(
-            work.repo,
-            tree,
-            author=f"{WHO} 0 +0000",
-            message="dev\n",
-            parent=work.repo.text("rev-parse", EXPORTED),
-        )
+        commit = work.repo.commit(tree, "dev", EXPORTED, epoch=0, name=WHO, mail=WHO)
         work.repo.git("update-ref", DEV, commit)
         repo.git(*FETCH, str(work.repo.git_dir), f"{DEV}:{work.name}/dev")
     for change in repo.changes(source.tree, tree):
-        if change.new.mode == "160000":
-            raise PatchError(
-                "a git repository lies in the work tree; its files cannot be built",
-                where=folder / change.path,
-                hint="move it out of the work tree",
-            )
+        if change.new.mode == SUBMODULE:
+            problem = "a git repository lies in the work tree; its files cannot be built"
+            hint = "move it out of the work tree"
+            raise PatchError(problem, where=folder / change.path, hint=hint)
     return PatchedTree(source=source, tree=tree, series=series, dev=True)
 
 
 def record(folder: Path, source: Source, series: Sequence[Sequence[str]]) -> None:
     """Write down the pin and the patches that the work tree's refs stand for."""
-    state = {"tree": source.tree, "series": [list(pair) for pair in series]}
+    state = {"tree": source.tree, "series": series}
     write_atomically(folder / ".git" / STATE, json.dumps(state, indent=1).encode())
-
-
-def write_commit(
-    repo: Repository, tree: str, *, author: str, message: str, parent: str | None = None
-) -> str:
-    """Write a commit whose id depends on nothing else; unlike commit-tree, this keeps every character of a name."""
-    date = " ".join(author.rsplit(" ", 2)[1:])
-    lines = [f"tree {tree}", *([f"parent {parent}"] if parent else [])]
-    lines += [f"author {author}", f"committer {WHO} {date}", "", message]
-    words = ("hash-object", "-t", "commit", "-w", "--stdin")
-    return repo.git(*words, stdin="\n".join(lines).encode()).decode().strip()
 
 
 def _reopen(tree: PatchedTree, folder: Path, count: int) -> Work:
@@ -217,20 +181,17 @@ def _reopen(tree: PatchedTree, folder: Path, count: int) -> Work:
     if (work.tree, work.series) == (tree.source.tree, tree.series.digests):
         return Work(folder=folder, patches=count, resumed=True)
     if problem := work.unexported():
-        raise PatchError(
-            f"the work tree is of another pin or series, and {problem}",
-            where=folder,
-            hint=f"`patchwheel export {tree.series.fork}`, or move it away: mv {folder} {folder}.old",
-        )
+        message = f"the work tree is of another pin or series, and {problem}"
+        hint = f"`patchwheel export {folder.name}`, or move it away: mv {folder} {folder}.old"
+        raise PatchError(message, where=folder, hint=hint)
     tip = _import(tree, work.repo)
     try:
-        words = ("checkout", "-q", "--no-overwrite-ignore", "--no-track")
-        work.repo.git(*words, "-B", BRANCH, tip)
+        argv = ("checkout", "-q", "--no-overwrite-ignore", "--no-track")
+        work.repo.git(*argv, "-B", BRANCH, tip)
     except GitError as err:
-        raise PatchError(
-            f"git cannot check out the series: {err.stderr.strip()}", where=folder
-        ) from err
-    work.record(tree.source, tree.series.digests)
+        problem = f"git cannot check out the series: {err.stderr.strip()}"
+        raise PatchError(problem, where=folder) from err
+    record(folder, tree.source, tree.series.digests)
     return Work(folder=folder, patches=count)
 
 
@@ -249,16 +210,12 @@ def _create(tree: PatchedTree, folder: Path) -> None:
 def _import(tree: PatchedTree, repo: Repository) -> str:
     """Copy the pin and a commit for each patch into a work tree's repository."""
     source, store = tree.source, Repository(tree.source.git_dir)
-    base = write_commit(
-        store,
-        source.tree,
-        author=f"{WHO} {source.epoch} +0000",
-        message=f"{source.fork.name} {source.fork.version}\n",
-    )
+    message = f"{source.fork.name} {source.fork.version}\n"
+    base = store.commit(source.tree, message, epoch=source.epoch, name=WHO, mail=WHO)
     tip, files = base, source.tree
     for patch in tree.series.patches:
         files = apply_patches(store, files, [patch.path])
-        tip = _commit(store, patch, files, tip)
+        tip = _commit(store, patch.mail, files, tip)
     if files != tree.tree:
         raise PatchError(f"the commits end with the tree {files}", expected=tree.tree, hint=REPORT)
     refs = f"refs/patchwheel/open/{tip}"
@@ -268,7 +225,9 @@ def _import(tree: PatchedTree, repo: Repository) -> str:
     return tip
 
 
-def _commit(repo: Repository, patch: Patch, tree: str, parent: str) -> str:
-    mail = patch.mail
+def _commit(repo: Repository, mail: Mail, tree: str, parent: str) -> str:
+    # Unlike commit-tree, this keeps every character of a name. The id depends on nothing else.
     author = f"{mail.author} <{mail.address}> {mail.when}"
-    return write_commit(repo, tree, author=author, message=mail.message, parent=parent)
+    head = f"tree {tree}\nparent {parent}\nauthor {author}\ncommitter {WHO} <{WHO}> {mail.when}"
+    argv = ("hash-object", "-t", "commit", "-w", "--stdin")
+    return repo.git(*argv, stdin=f"{head}\n\n{mail.message}".encode()).decode().strip()

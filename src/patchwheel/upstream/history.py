@@ -1,25 +1,33 @@
-"""Upstream's commits in a repository of their own in the store: a partial clone, where possible."""
+"""Upstream's commits, in a repository of their own in the store, and its releases."""
 
 from __future__ import annotations
 
 import re
+import tomllib
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from patchwheel.kit.digest import digest
+from patchwheel.kit.errors import InputError
 from patchwheel.kit.repo import GitError, Repository
-from patchwheel.source.fetch import Remote, refuse
+from patchwheel.manifest.model import VERSION
+from patchwheel.source.fetch import Remote, fetch_pin, fetch_source, refuse
+from patchwheel.source.index import find_sdist
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from patchwheel.kit.context import Context
     from patchwheel.manifest.model import Fork
+    from patchwheel.project import Project
     from patchwheel.source.fetch import Source
 
 # Without files, which `fetch_blobs` gets; a server that cannot filter sends them all the same.
 FETCH = ("fetch", "--quiet", "--no-write-fetch-head", "--filter=blob:none")
 REFS = ("+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*")
+VERSION_FILE = re.compile(r"pyproject\.toml|([^/]+/){1,2}(__init__|_version|version)\.py")
+STATED = re.compile(r"""(?m)^__version__ = ["']([^"']+)["']""")
 
 
 class History:
@@ -40,11 +48,8 @@ class History:
         """Fetch new commits; raises InputError without a remote, or offline without any commits."""
         if self.offline:
             if not self.repo.text("for-each-ref", "--count=1", "refs/heads"):
-                refuse(
-                    self.fork,
-                    "upstream's history is not in the store",
-                    hint="run once without --offline",
-                )
+                problem = "upstream's history is not in the store"
+                refuse(self.fork, problem, hint="run once without --offline")
             return
         url = self.remote.url
         self.use_alternates(url)
@@ -91,11 +96,8 @@ class History:
         pin = self.fork.commit or self.fork.tag or self.fork.version
         commit = self.resolve(pin)
         if commit is None:
-            refuse(
-                self.fork,
-                f"upstream's history has no {pin}, the pin",
-                hint="correct tag or commit in the manifest",
-            )
+            problem = f"upstream's history has no {pin}, the pin"
+            refuse(self.fork, problem, hint="correct tag or commit in the manifest")
         return commit
 
     def fetch_blobs(self, oids: Iterable[str]) -> None:
@@ -105,3 +107,61 @@ class History:
             lines = "".join(f"{oid}\n" for oid in sorted(oids)).encode()
             argv = (*FETCH, "--no-tags", "--stdin", "upstream")
             self.remote.run(self.remote.url, *argv, stdin=lines)
+
+    def stated_version(self, commit: str) -> str:
+        """Return the version that a commit's project table, or a package's `__version__`, states."""
+        files = self.repo.files(self.repo.tree_of(commit))
+        oids = {p: b.oid for p, b in files.items() if VERSION_FILE.fullmatch(p)}
+        self.fetch_blobs(oids.values())
+        contents = self.repo.read([*oids.values()])
+        texts = {p: contents[oid].decode(errors="replace") for p, oid in oids.items()}
+        project = tomllib.loads(texts.pop("pyproject.toml", "")).get("project", {})
+        stated = {v for text in texts.values() for v in STATED.findall(text)}
+        found = {project["version"]} if "version" in project else stated
+        if len(found) == 1 and VERSION.fullmatch(*found):
+            return str(*found)
+        raise InputError(
+            f"{self.fork.name}: its files do not tell the version of {commit[:12]}",
+            expected="one `version` in pyproject.toml or `__version__` in a package"
+            + (f", not {', '.join(sorted(found))}" if found else ""),
+            hint="pin it by hand in a second manifest: `git`, `commit` and `version`",
+        )
+
+
+def upstream_history(project: Project, fork: Fork) -> History | None:
+    """Return upstream's commits as they are now, or None where its repository cannot be reached."""
+    try:
+        history = History(project.context, fork)
+        history.update()
+    except InputError as err:
+        project.progress.say(f"{err.message}; only releases can be had")
+        return None
+    return history
+
+
+def release(project: Project, fork: Fork, version: str) -> Source:
+    """Return another release of a fork's upstream, from its sdist."""
+    if version == fork.version:
+        return fetch_source(project, fork)
+    sdist = find_sdist(project.context.index, fork.name, version)
+    pin = replace(fork, version=version, git=None, tag=None, commit=None, sdist=sdist)
+    return fetch_pin(project.context, pin, origin="sdist")
+
+
+def find_target(project: Project, fork: Fork, ref: str) -> Source:
+    """Return a tag, branch, commit or release of upstream's, with the pin that it would have."""
+    history = upstream_history(project, fork)
+    commit = history.resolve(ref) if history else None
+    version = ref.removeprefix("v")
+    # Upstream names the tags of its releases alike.
+    tag = (fork.tag or "").replace(fork.version, version) or None
+    try:
+        released = release(project, fork, version)
+    except InputError:
+        if history is None or commit is None:
+            raise
+        version = history.stated_version(commit)
+        pin = replace(fork, version=version, tag=None, commit=commit, sdist=None)
+        return fetch_pin(project.context, pin, origin="git")
+    named = replace(released.fork, git=fork.git, tag=tag, commit=commit)
+    return replace(released, fork=named)

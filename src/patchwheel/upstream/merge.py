@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -16,12 +16,16 @@ from patchwheel.kit.errors import MachineError
 from patchwheel.kit.repo import Blob, GitError, Repository
 from patchwheel.patch.lint import LINK, SUBMODULE
 from patchwheel.patch.simulate import Content, Simulation
+from patchwheel.series.patched import patched_tree
 from patchwheel.series.status import try_patch
+from patchwheel.upstream.history import release, upstream_history
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
-    from patchwheel.series.files import Patch
+    from patchwheel.manifest.model import Fork
+    from patchwheel.patch.mail import Patch
+    from patchwheel.project import Project
 
 KEPT = "nothing is left to merge, but lines that the patch removes are still there"
 REMOVED = Blob(mode="0", oid="0" * 40)
@@ -33,15 +37,13 @@ USAGE = 129
 BASE, OURS, THEIRS = "1", "2", "3"
 # By the sides that a path in conflict has.
 REASONS = {
-    frozenset({BASE, OURS, THEIRS}): "it is binary, a link or declared so, and both changed it",
-    frozenset({BASE, THEIRS}): "upstream removed it",
-    frozenset({BASE, OURS}): "the patch removes it, and upstream changed it",
-    frozenset({OURS, THEIRS}): "upstream added it too, with other content",
-    frozenset({BASE}): "upstream and the patch moved it, to different places",
-    frozenset({OURS}): "upstream alone has it there: the patch moved it, or has a folder there",
-    frozenset(
-        {THEIRS}
-    ): "the patch alone has it there: upstream moved it or its folder, or has a folder there",
+    "123": "it is binary, a link or declared so, and both changed it",
+    "13": "upstream removed it",
+    "12": "the patch removes it, and upstream changed it",
+    "23": "upstream added it too, with other content",
+    "1": "upstream and the patch moved it, to different places",
+    "2": "upstream alone has it there: the patch moved it, or has a folder there",
+    "3": "the patch alone has it there: upstream moved it or its folder, or has a folder there",
 }
 State = Literal["clean", "offset", "merged", "conflict", "landed"]
 Stages = dict[str, dict[str, Blob]]
@@ -62,19 +64,13 @@ class Conflict:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MergeResult:
-    """What a rebase makes of a patch.
-
-    `clean`, `offset`: the patch applies as it is; `merged`: git merges it; `landed`: nothing of it
-    is left to apply. `moved` has the old and the new path of files that it changes.
-    """
+    """What a rebase makes of a patch; `moved` has old and new paths of files that it changes."""
 
     name: str
+    # clean, offset: it applies as it is; merged: git merges it; landed: nothing is left to apply.
     state: State
     conflicts: tuple[Conflict, ...] = ()
     moved: tuple[tuple[str, str], ...] = ()
-
-    def to_json(self) -> dict[str, object]:
-        return asdict(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,22 +83,40 @@ class Ends:
     new_label: str
 
 
+def label_of(fork: Fork) -> str:
+    """Return what conflict markers call a pin."""
+    return f"upstream {fork.tag or fork.version}"
+
+
+def preview_rebase(project: Project, fork: Fork, ref: str) -> tuple[MergeResult, ...]:
+    """Merge the fork's series onto another state of upstream's, in memory."""
+    tree, history = patched_tree(project, fork), upstream_history(project, fork)
+    fetch_blobs: Callable[[Iterable[str]], None] | None = None
+    if history and (commit := history.resolve(ref)):
+        history.import_pin(tree.source)
+        fetch_blobs = history.fetch_blobs
+        repo, new = history.repo, history.repo.tree_of(commit)
+    else:
+        released = release(project, fork, ref)
+        repo, new = Repository(released.git_dir), released.tree
+    labels = {"old_label": label_of(fork), "new_label": f"upstream {ref}"}
+    ends = Ends(old=tree.source.tree, new=new, **labels)
+    return dry_run(repo, tree.series.patches, ends, fetch_blobs)
+
+
 def dry_run(
     repo: Repository,
     patches: Sequence[Patch],
     ends: Ends,
-    *,
-    fetch_blobs: Callable[[Iterable[str]], None] = lambda _oids: None,
+    fetch_blobs: Callable[[Iterable[str]], None] | None = None,
 ) -> tuple[MergeResult, ...]:
-    """Merge a series that applies to the old tree onto the new one; both are in `repo`.
-
-    `fetch_blobs` is given the blobs of the new tree that the merge reads.
-    """
+    """Merge a series that applies to the old tree onto the new one; both are in `repo`."""
     files, moved = repo.files(ends.new), find_moves(repo, ends.old, ends.new, patches)
     paths = {path for patch in patches for path in patch_paths(patch)} | {*moved.values()}
     attributes = {p for p in paths | files.keys() if p.rpartition("/")[2] == ".gitattributes"}
-    wanted = (files[path] for path in (paths | attributes) & files.keys())
-    fetch_blobs(blob.oid for blob in wanted if blob.mode != SUBMODULE)
+    if fetch_blobs:
+        wanted = (files[path] for path in (paths | attributes) & files.keys())
+        fetch_blobs(blob.oid for blob in wanted if blob.mode != SUBMODULE)
     run = _DryRun(repo, ends, moved, attributes)
     # As in `rebase`: a file that left none of its name behind is followed by git itself.
     in_place = {} if files.keys().isdisjoint(moved) else moved
@@ -201,7 +215,7 @@ def _conflicts(
         first = [number for number, line in lines if re.match(f"<+ {ours}", line)]
         last = [number for number, line in lines if re.match(f">+ {theirs}", line)]
         spans = tuple(zip(first, last, strict=True))
-        why = REASONS[frozenset(sides)]
+        why = REASONS["".join(sorted(sides))]
         if spans and BASE in sides:
             why = f"{len(spans)} conflict{'s' if len(spans) > 1 else ''}"
         text = named(text) if spans else ""
@@ -225,7 +239,7 @@ def _take_theirs(repo: Repository, tree: str, stages: Stages, conflicts: Sequenc
 
 def patch_paths(patch: Patch) -> set[str]:
     """Return the paths that a patch names, old and new."""
-    return {path for diff in patch.diffs for path in (diff.old, diff.new) if path}
+    return {path for diff in patch.diffs for path in diff.paths}
 
 
 def read_contents(repo: Repository, tree: str, paths: Collection[str]) -> dict[str, Content]:

@@ -8,35 +8,37 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
+import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Never
 
+import tomlkit
+
 from patchwheel.kit.errors import PatchError
 from patchwheel.kit.files import rmtree, write_atomically
 from patchwheel.kit.repo import GitError, Repository
-from patchwheel.manifest.model import Sdist
+from patchwheel.locking.write import write_lock
+from patchwheel.manifest import transaction
 from patchwheel.patch.diff import Cursor, read_diffs
 from patchwheel.patch.simulate import Simulation
-from patchwheel.series.worktree import (
-    BASE,
-    BRANCH,
-    EXPORTED,
-    FETCH,
-    WHO,
-    WorkTree,
-    open_work,
-    write_commit,
-)
+from patchwheel.series.export import export_commits
+from patchwheel.series.patched import load_all_series, patched_tree
+from patchwheel.series.worktree import BASE, BRANCH, EXPORTED, FETCH, WorkTree, open_work, record
 from patchwheel.series.worktree import STATE as WORKTREE_STATE
-from patchwheel.upstream.merge import KEPT, find_moves, move_files, read_contents
+from patchwheel.source.fetch import fetch_pin
+from patchwheel.upstream.history import find_target
+from patchwheel.upstream.merge import KEPT, find_moves, label_of, move_files, read_contents
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from patchwheel.kit.store import Store
     from patchwheel.manifest.model import Fork
+    from patchwheel.project import Project
     from patchwheel.series.apply import PatchedTree
+    from patchwheel.series.export import ExportResult
     from patchwheel.source.fetch import Source
 
 ONTO = "refs/patchwheel/onto"
@@ -46,42 +48,77 @@ STATE = "patchwheel-rebase.json"
 UPSTREAM_STAGE = "2"
 # In patches/FORK, for a project that shares its resolutions of conflicts.
 RERERE = "rr-cache"
-CONFIG = (
-    "merge.conflictStyle=zdiff3",
-    "rerere.enabled=true",
-    "rerere.autoUpdate=true",
-    "core.commentChar=auto",
-    "user.name=patchwheel",
-    "user.email=patchwheel@localhost",
+SETTINGS = shlex.split(
+    "-c merge.conflictStyle=zdiff3 -c rerere.enabled=true -c rerere.autoUpdate=true "
+    "-c core.commentChar=auto -c user.name=patchwheel -c user.email=patchwheel@localhost"
 )
-SETTINGS = tuple(word for setting in CONFIG for word in ("-c", setting))
 # git leaves out a commit whose like is upstream, which may have been reverted there: keep all, and
 # stop at what becomes empty.
 REBASE = ("rebase", "--merge", "--reapply-cherry-picks", "--empty=ask", "--no-stat")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Pin:
-    """What a rebase changes in a fork's table of the manifest; None removes a key."""
-
-    version: str
-    tag: str | None
-    commit: str | None
-    sdist: Sdist | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class RebaseState:
-    """A rebase in progress, as it is kept in the work tree's `.git`.
+    """A rebase in progress, as it is kept in the work tree's `.git`."""
 
-    `pin` is what the manifest gets, `commits` are the ends of those to rebase. `refs` are the refs
-    of the work tree before the rebase, and `worktree` is the text of its own state file.
-    """
-
-    pin: Pin
-    commits: tuple[str, str]
+    # What the fork's table of the manifest gets at the end; None removes a key.
+    pin: Mapping[str, Any]
+    # The commits to rebase: those after the first one, up to the second.
+    commits: Sequence[str]
+    # The refs of the work tree, and the text of its state file, as before the rebase.
     refs: Mapping[str, str]
     worktree: str
+
+
+def start_rebase(project: Project, fork: Fork, ref: str) -> ExportResult:
+    """Move the fork's series to a tag, branch, commit or release of upstream's."""
+    folder = project.work_folder(fork)
+    with project.exclusive(fork):
+        if state_path(folder).exists():
+            hint = f"`patchwheel rebase {fork.name} --continue`, --skip or --abort"
+            raise PatchError(f"a rebase of {fork.name} is going on", where=folder, hint=hint)
+        onto = find_target(project, fork, ref)
+        tree = patched_tree(project, fork)
+        start(tree, onto, folder, store=project.store, say=project.progress.say)
+        return _finish(project, fork)
+
+
+def proceed_rebase(project: Project, fork: Fork, how: str) -> ExportResult | None:
+    """Go on with a rebase that stopped; `how` is `continue`, `skip` or `abort`."""
+    folder = project.work_folder(fork)
+    with project.exclusive(fork):
+        if how == "abort":
+            abort(folder)
+            transaction.unstage(project.manifest.root, fork.name)
+            return None
+        resume(folder, how)
+        return _finish(project, fork)
+
+
+def _finish(project: Project, fork: Fork) -> ExportResult:
+    """Make pin, lock and series beside the project, then put them in place together."""
+    root, folder = project.manifest.root, project.work_folder(fork)
+    # An earlier try may have been interrupted after `set_base`.
+    restore_base(folder)
+    path = project.manifest.path
+    generated = (project.manifest.lock_path, project.manifest.inventory_path)
+    staged = transaction.stage(root, path, generated, fork.name)
+    try:
+        manifest = staged / path.name
+        text = with_pin(manifest.read_text("utf-8"), fork.name, state(folder).pin)
+        manifest.write_text(text, encoding="utf-8")
+        other = project.with_manifest(manifest)
+        onto = fetch_pin(other.context, other.manifest.forks[fork.name])
+        set_base(folder, onto)
+        result = export_commits(folder, onto, store=project.store, others=load_all_series(project))
+        write_lock(other, [fork.name])
+    except BaseException:
+        restore_base(folder)
+        shutil.rmtree(staged, ignore_errors=True)
+        raise
+    names = [f.name for f in (*generated, path) if (staged / f.name).exists()]
+    transaction.commit(root, staged, names, fork.name, then=state_path(folder))
+    return result
 
 
 def start(
@@ -92,28 +129,30 @@ def start(
     store: Store,
     say: Callable[[str], None] = lambda _line: None,
 ) -> None:
-    """Begin to move the commits of the fork's work tree, opened if need be, onto another source.
+    """Begin to move the commits of the work tree, opened if need be, onto another source.
 
     Raises PatchError for a work tree with unexported changes, and at the first conflict.
     """
     open_work(tree, folder, store=store)
     work = WorkTree(folder)
     if problem := work.unexported():
-        raise PatchError(
-            f"the work tree cannot be rebased: {problem}",
-            where=folder,
-            hint=f"`patchwheel export {folder.name}` or discard them, then rebase",
-        )
-    _fetch_target(work, onto)
+        hint = f"`patchwheel export {folder.name}` or discard them, then rebase"
+        raise PatchError(f"the work tree cannot be rebased: {problem}", where=folder, hint=hint)
+    fork, sources = onto.fork, Repository(onto.git_dir)
+    label = f"{label_of(fork)}\n"
+    pin = sources.commit(onto.tree, label, epoch=onto.epoch, name="patchwheel", mail="patchwheel")
+    ref = f"refs/patchwheel/onto/{pin}"
+    sources.git("update-ref", ref, pin)
+    work.repo.git(*FETCH, str(onto.git_dir), f"{ref}:{ONTO}")
     shared, own = tree.source.fork.patches / RERERE, folder / ".git" / RERERE
     if shared.is_dir() and not own.exists():
         own.symlink_to(shared.absolute())
     moved = find_moves(work.repo, BASE, ONTO, tree.series.patches)
     for old, new in moved.items():
         say(f"{old} is now {new}")
-    fork = onto.fork
+    sdist = asdict(fork.sdist) if fork.sdist else None
     begun = RebaseState(
-        pin=Pin(version=fork.version, tag=fork.tag, commit=fork.commit, sdist=fork.sdist),
+        pin={"version": fork.version, "tag": fork.tag, "commit": fork.commit, "sdist": sdist},
         commits=_commits_to_rebase(work.repo, moved),
         refs={ref: work.repo.text("rev-parse", ref) for ref in (BASE, EXPORTED)},
         worktree=(folder / ".git" / WORKTREE_STATE).read_text(),
@@ -135,11 +174,8 @@ def resume(folder: Path, how: str) -> None:
             work.check_markers("resolve them, then git add FILE and --continue again")
         _rebase(work, "rebase", f"--{how}")
     elif how == "skip":
-        raise PatchError(
-            "there is no patch to skip",
-            where=folder,
-            hint=f"`patchwheel rebase {folder.name} --continue`",
-        )
+        hint = f"`patchwheel rebase {folder.name} --continue`"
+        raise PatchError("there is no patch to skip", where=folder, hint=hint)
     elif killed or not _is_rebased(work):
         _reset(work)
         _begin(work)
@@ -149,30 +185,24 @@ def abort(folder: Path) -> None:
     """Put the work tree back as it was before the rebase."""
     state(folder)
     _reset(WorkTree(folder))
-    close(folder)
+    state_path(folder).unlink()
 
 
 def state(folder: Path) -> RebaseState:
     """Return the rebase in progress; raises PatchError when there is none."""
     try:
-        data = json.loads(state_path(folder).read_text())
+        return RebaseState(**json.loads(state_path(folder).read_text()))
     except OSError as err:
-        raise PatchError(
-            f"no rebase of {folder.name} is going on",
-            where=folder,
-            hint=f"`patchwheel rebase {folder.name} --onto REF`",
-        ) from err
-    pin = data["pin"]
-    sdist = Sdist(**pin["sdist"]) if pin["sdist"] else None
-    commits = (data["commits"][0], data["commits"][1])
-    return RebaseState(**{**data, "pin": Pin(**{**pin, "sdist": sdist}), "commits": commits})
+        message = f"no rebase of {folder.name} is going on"
+        hint = f"`patchwheel rebase {folder.name} --onto REF`"
+        raise PatchError(message, where=folder, hint=hint) from err
 
 
 def set_base(folder: Path, onto: Source) -> None:
     """Make the new pin the base of the work tree: an export then writes patches against it."""
     work = WorkTree(folder)
     work.repo.git("update-ref", BASE, ONTO)
-    work.record(onto, work.series)
+    record(folder, onto, work.series)
 
 
 def restore_base(folder: Path) -> None:
@@ -184,57 +214,32 @@ def restore_base(folder: Path) -> None:
     write_atomically(folder / ".git" / WORKTREE_STATE, before.worktree.encode())
 
 
-def close(folder: Path) -> None:
-    """End the rebase: its state is removed."""
-    state_path(folder).unlink(missing_ok=True)
-
-
 def state_path(folder: Path) -> Path:
     """Return the file that is there from `start` until the rebase is finished or aborted."""
     return folder / ".git" / STATE
 
 
-def label_of(fork: Fork) -> str:
-    """Return what conflict markers call a pin."""
-    return f"upstream {fork.tag or fork.version}"
-
-
-def with_pin(text: str, name: str, pin: Pin) -> str:
+def with_pin(text: str, name: str, pin: Mapping[str, Any]) -> str:
     """Return the text of a manifest with another pin of a fork; comments and order stay."""
-    import tomlkit
-
     document = tomlkit.parse(text)
     table: Any = document["forks"][name]
-    for key, value in asdict(pin).items():
+    for key, value in pin.items():
         if value is None:
             table.pop(key, None)
         elif isinstance(value, dict):
-            inline = tomlkit.inline_table()
-            inline.update(value)
-            table[key] = inline
+            table[key] = tomlkit.inline_table()
+            table[key].update(value)
         else:
             table[key] = value
     return str(tomlkit.dumps(document))
 
 
-def _fetch_target(work: WorkTree, onto: Source) -> None:
-    """Copy the files of the new pin into the work tree's repository, as the commit ONTO."""
-    kept = Repository(onto.git_dir)
-    author = f"{WHO} {onto.epoch} +0000"
-    commit = write_commit(kept, onto.tree, author=author, message=f"{label_of(onto.fork)}\n")
-    ref = f"refs/patchwheel/onto/{commit}"
-    kept.git("update-ref", ref, commit)
-    work.repo.git(*FETCH, str(onto.git_dir), f"{ref}:{ONTO}")
-
-
 def _commits_to_rebase(repo: Repository, moved: Mapping[str, str]) -> tuple[str, str]:
-    """Return the ends of the commits to rebase.
-
-    Those are the exported ones or, where upstream left other files at the names of moved ones,
-    copies with the files where they went: git follows a file only if its old name is gone.
-    """
+    """Return the ends of the commits to rebase: the exported ones, or copies of them."""
     if repo.files(ONTO).keys().isdisjoint(moved):
         return BASE, EXPORTED
+    # git follows a file only if its old name is gone. Upstream left other files at the names of
+    # moved ones, so the copies have the files where they went.
     ends: list[str] = []
     for commit in repo.text("rev-list", "--reverse", "--first-parent", EXPORTED).split():
         tree = move_files(repo, repo.tree_of(commit), moved)
@@ -266,6 +271,7 @@ def _killed(merge: Path) -> bool:
         return False
     done = merge / "done"
     last = done.read_text("utf-8").splitlines()[-1:] if done.exists() else []
+    # It also stops at a `break`, and at an `exec` that fails.
     return not (last and last[0].startswith(("b", "x", "exec")))
 
 
@@ -284,10 +290,7 @@ def _reset(work: WorkTree) -> None:
 
 
 def _rebase(work: WorkTree, *argv: str, known: str = "") -> None:
-    """Run git's rebase; where it stops, raise what to do.
-
-    `known` is the commit of which rerere has just put in the recorded resolution.
-    """
+    """Run git's rebase; where it stops, raise what to do."""
     repo = work.repo
     try:
         repo.git(*SETTINGS, *argv, env={"GIT_EDITOR": "true"})
@@ -300,6 +303,7 @@ def _rebase(work: WorkTree, *argv: str, known: str = "") -> None:
         resolved = repo.text("diff", "--cached", "--name-only", "HEAD")
         if conflicts or not resolved or stopped == known:
             _raise_stopped(work, conflicts, err)
+        # rerere has put in the recorded resolution: go on, but at one commit only once.
         _rebase(work, "rebase", "--continue", known=stopped)
 
 
@@ -309,17 +313,15 @@ def _unmerged(repo: Repository) -> list[str]:
     for row in repo.git("ls-files", "-z", "--unmerged").split(b"\0")[:-1]:
         entry, _, path = os.fsdecode(row).partition("\t")
         stages.setdefault(path, set()).add(entry[-1])
-    return [
-        path if UPSTREAM_STAGE in found else f"{path} (upstream has no such file)"
-        for path, found in stages.items()
-    ]
+    missing = " (upstream has no such file)"
+    return [p if UPSTREAM_STAGE in found else p + missing for p, found in stages.items()]
 
 
 def _raise_stopped(work: WorkTree, conflicts: Sequence[str], err: GitError) -> Never:
     """Raise what stopped the rebase: conflicts, or a patch of which nothing is left."""
-    name = work.folder.name
+    command = f"`patchwheel rebase {work.folder.name}"
     subject = work.repo.text("log", "-1", "--format=%s", "REBASE_HEAD")
-    hint = f"then `patchwheel rebase {name} --continue`; --skip drops the patch, --abort puts"
+    hint = f"then {command} --continue`; --skip drops the patch, --abort puts everything back"
     message = f"{subject!r} conflicts in {', '.join(conflicts)}"
     expected: str | None = "the conflicts resolved between the markers and added: git add FILE"
     if not conflicts and (kept := _file_with_removed_lines(work.repo)):
@@ -327,17 +329,15 @@ def _raise_stopped(work: WorkTree, conflicts: Sequence[str], err: GitError) -> N
         expected = "the lines removed: git add FILE"
     elif not conflicts:
         message, expected = f"nothing is left of {subject!r}: upstream has it", None
-        hint = f"`patchwheel rebase {name} --skip` drops the patch, --abort puts"
-    raise PatchError(
-        message, where=work.folder, expected=expected, hint=f"{hint} everything back"
-    ) from err
+        hint = f"{command} --skip` drops the patch, --abort puts everything back"
+    raise PatchError(message, where=work.folder, expected=expected, hint=hint) from err
 
 
 def _file_with_removed_lines(repo: Repository) -> str | None:
     """Return a file that still has what the commit removes of which git found nothing left."""
     argv = ("diff-tree", "-p", "-M", "--binary", "--full-index", "REBASE_HEAD^", "REBASE_HEAD")
     diffs = list(read_diffs(Cursor(Path("REBASE_HEAD"), repo.git(*argv))))
-    paths = {path for diff in diffs for path in (diff.old, diff.new) if path}
+    paths = {path for diff in diffs for path in diff.paths}
     upstream = Simulation({}, repo.read, ())
     upstream.state.update(read_contents(repo, "HEAD", paths))
     return upstream.still_has(diffs, read_contents(repo, "REBASE_HEAD", paths))

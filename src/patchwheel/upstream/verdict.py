@@ -15,34 +15,31 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from patchwheel.kit.repo import Repository
-    from patchwheel.series.files import Patch
+    from patchwheel.patch.mail import Patch
     from patchwheel.series.status import PatchStatus
-    from patchwheel.upstream.walk import Commit, PatchTimeline
+    from patchwheel.upstream.forecast import Commit, PatchTimeline
 
 PULL_REQUEST = re.compile(r"/(?:pull|merge_requests)/(\d+)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """What becomes of one patch at a ref; `commit` broke it, took it or reverted it.
-
-    Without `commit`, a conflict is as old as the branch of the pin. `moved` is the new path of a
-    file that the patch changes.
-    """
+    """What becomes of one patch at a ref; `moved` is the new path of a file that it changes."""
 
     name: str
     state: Literal["clean", "offset", "conflict", "landed", "reverted", "unknown"]
     offset: int = 0
     problem: str | None = None
     where: str | None = None
+    # It broke, took or reverted the patch; without one, a conflict is as old as the pin's branch.
     commit: Commit | None = None
     evidence: tuple[str, ...] = ()
     moved: str | None = None
 
     def landed(self, commit: Commit | None, evidence: Sequence[str]) -> Verdict:
         """Return the verdict that a commit took the patch; a problem at the ref is none then."""
-        solved = replace(self, problem=None, where=None)
-        return replace(solved, state="landed", commit=commit, evidence=tuple(evidence))
+        took = replace(self, state="landed", commit=commit, evidence=tuple(evidence))
+        return replace(took, problem=None, where=None)
 
     def reverted(self, commit: Commit, evidence: Sequence[str]) -> Verdict:
         return replace(self, state="reverted", commit=commit, evidence=tuple(evidence))
@@ -52,19 +49,15 @@ def verdict_without_history(name: str, status: PatchStatus) -> Verdict:
     """Return the verdict where there are files and no history."""
     if status.state == "landed":
         return Verdict(name=name, state="landed", evidence=("its changes are there",))
-    if status.state in FINE:
-        fine: Literal["clean", "offset"] = "offset" if status.offset else "clean"
-        return Verdict(name=name, state=fine, offset=status.offset)
+    if status.state in {"clean", "offset"}:
+        return Verdict(name=name, state=status.state, offset=status.offset)
     return Verdict(name=name, state="conflict", problem=status.problem, where=status.where)
 
 
 def judge(
     repo: Repository, timeline: PatchTimeline, last: PatchStatus, log: Sequence[Commit]
 ) -> Verdict:
-    """Find the commit that matters to a patch.
-
-    `last` is the status of the patch among all files of the ref, `log` all commits up to it.
-    """
+    """Find the commit of `log` that matters to a patch; `last` is its status at the ref."""
     at_ref = verdict_without_history(timeline.patch.name, last)
     if timeline.states("landed"):
         return _judge_landed(repo, timeline, at_ref, log)
