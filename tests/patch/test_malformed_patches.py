@@ -18,7 +18,7 @@ from patchwheel.patch.lint import warnings
 from patchwheel.series.apply import apply_series
 from patchwheel.series.files import load_series
 from patchwheel.series.status import fork_status
-from patchwheel.upstream.forecast import Span, forecast
+from patchwheel.upstream.forecast import forecast
 from tests.fixtures import support
 from tests.fixtures.patches import ONE, STATUS, Files, Kit, Session, mail, numbered, patch
 
@@ -198,9 +198,8 @@ def already_removed(kit: Kit) -> None:
     base = support.make_upstream(upstream, {"a": LINES, "b": ""})
     gone = support.make_upstream(upstream, {"a": None})
     data = mail(kit.diff({"a": LINES, "b": b""}, {"b": b""}))
-    span = Span(ref="main", base=base, tip=gone)
     repo = Repository(upstream / ".git")
-    found = forecast(repo, [patch(data)], span, fetch_blobs=lambda _oids: None)
+    found = forecast(repo, [patch(data)], "main", (base, gone), lambda _oids: None)
     [verdict] = found.patches
     assert verdict.state == "landed"
     assert verdict.commit

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -16,7 +16,7 @@ from patchwheel.kit.store import Store
 from patchwheel.manifest.model import Fork
 from patchwheel.series.status import PatchStatus
 from patchwheel.source import fetch
-from patchwheel.upstream.forecast import Forecast, Span, Walk, forecast, try_series
+from patchwheel.upstream.forecast import Forecast, Walk, forecast, try_series
 from patchwheel.upstream.history import History
 from patchwheel.upstream.verdict import Verdict, verdict_without_history
 from tests.fixtures import support
@@ -65,8 +65,8 @@ class Upstream:
 
     def forecast(self, *data: bytes, tip: str = "HEAD") -> Forecast:
         patches = [patch(d, f"{n:04}.patch") for n, d in enumerate(data, 10)]
-        span = Span(ref=tip, base=self.base, tip=self.repo.text("rev-parse", tip))
-        return forecast(self.repo, patches, span, fetch_blobs=lambda _oids: None)
+        span = (self.base, self.repo.text("rev-parse", tip))
+        return forecast(self.repo, patches, tip, span, lambda _oids: None)
 
 
 @pytest.fixture
@@ -514,9 +514,9 @@ def test_a_partial_clone_tells_the_commits_and_a_shallow_one_is_refused(
     assert "fetch --unshallow" in str(caught.value.hint)
     found = history(fork(clones[0]), store)
     found.update()
-    span = Span(ref="main", base=upstream.base, tip=stopped)
+    span = (upstream.base, stopped)
     data = patch(mail(upstream.diff(with_line(30))))
-    [verdict] = forecast(found.repo, [data], span, fetch_blobs=found.fetch_blobs).patches
+    [verdict] = forecast(found.repo, [data], "main", span, found.fetch_blobs).patches
     assert verdict.commit
     assert (verdict.state, verdict.commit.oid) == ("conflict", stopped)
 
@@ -532,7 +532,7 @@ def test_a_repository_on_this_machine_is_not_copied(upstream: Upstream, store: S
 def test_results_are_compared_drawn_and_linked(upstream: Upstream) -> None:
     stopped = upstream.commit("Rework <b>", a=with_line(30, "theirs"))
     found = upstream.forecast(mail(upstream.diff(with_line(30))))
-    known = json.loads(json.dumps(found.to_json()))["patches"]
+    known = json.loads(json.dumps(asdict(found)))["patches"]
     assert found.without(known).patches == ()
     assert found.without([]).patches == found.patches
     one = fork(upstream.folder, git="https://example.org/p")

@@ -25,7 +25,7 @@ from patchwheel.kit.errors import PatchError
 from patchwheel.kit.repo import GitError, Repository
 from patchwheel.patch.lint import check_patch
 from patchwheel.series.files import read_patch
-from patchwheel.upstream.forecast import Span, forecast
+from patchwheel.upstream.forecast import forecast
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -145,7 +145,7 @@ class History:
 
     def verdicts(self, patches: Iterator[Synthetic]) -> Iterator[tuple[Synthetic, Verdict]]:
         """Say what comes of each patch alone; lint may refuse some of upstream's own changes."""
-        span = Span(ref="tip", base=self.base, tip=self.tip)
+        span = (self.base, self.tip)
         for one in patches:
             patch = read_patch(Path("0010-synthetic.patch"), one.data)
             try:
@@ -153,7 +153,7 @@ class History:
             except PatchError as error:
                 LOG.info("left out: %s", error.message)
                 continue
-            yield one, forecast(self.repo, [patch], span, fetch_blobs=lambda _oids: None).patches[0]
+            yield one, forecast(self.repo, [patch], "tip", span, lambda _oids: None).patches[0]
 
 
 @pytest.fixture(scope="module", params=HISTORIES, name="history")

@@ -23,7 +23,7 @@ from patchwheel.series.apply import apply_series
 from patchwheel.series.export import export_commits
 from patchwheel.series.worktree import EXPORTED, WorkTree, open_work
 from patchwheel.upstream import rebase
-from patchwheel.upstream.merge import KEPT, Conflict, Ends, MergeResult, dry_run
+from patchwheel.upstream.merge import KEPT, Conflict, MergeResult, dry_run
 from tests.fixtures import support
 from tests.fixtures.patches import Files, Kit, mail, numbered
 
@@ -61,13 +61,8 @@ class Move:
         return [mail(first, subject="ENH: a"), mail(second, subject="ENH: b")]
 
     def dry_run(self) -> tuple[MergeResult, ...]:
-        ends = Ends(
-            old=self.tree.source.tree,
-            new=self.onto.tree,
-            old_label="upstream 1.0",
-            new_label="upstream 2.0",
-        )
-        return dry_run(self.kit.repo, self.tree.series.patches, ends)
+        trees, labels = (self.tree.source.tree, self.onto.tree), ("upstream 1.0", "upstream 2.0")
+        return dry_run(self.kit.repo, self.tree.series.patches, trees, labels)
 
     def start(self) -> None:
         rebase.start(self.tree, self.onto, self.kit.work, store=self.kit.store)
@@ -179,13 +174,8 @@ def test_what_cannot_be_merged_is_said(
     keep: Files = {"k": b"k\n"}
     patch = mail(kit.diff({**keep, **old}, {**keep, **ours}))
     series = kit.series(patch)
-    ends = Ends(
-        old=kit.tree({**keep, **old}),
-        new=kit.tree({**keep, **new}),
-        old_label="old",
-        new_label="new",
-    )
-    [merged] = dry_run(kit.repo, series.patches, ends)
+    trees = (kit.tree({**keep, **old}), kit.tree({**keep, **new}))
+    [merged] = dry_run(kit.repo, series.patches, trees, ("old", "new"))
     assert merged.state == "conflict"
     assert merged.conflicts[0].why.startswith(why)
 

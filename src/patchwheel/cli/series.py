@@ -199,7 +199,7 @@ def _show_forecasts(
             for name, rows in found.items()
         }
     emit(
-        {name: [ref.to_json() for ref in rows] for name, rows in found.items()},
+        {name: [dataclasses.asdict(ref) for ref in rows] for name, rows in found.items()},
         lambda: tables.forecasts(found, only_changes=changes),
         as_json=as_json,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import itertools
 import re
 import shutil
 from dataclasses import dataclass
@@ -92,7 +93,10 @@ def name_patches(patches: Sequence[Patch], old: Sequence[Patch | None]) -> list[
             if last <= following < number + GAP * unnamed:
                 # There is no room for whole tens before the next old name.
                 number = last + (following - last) // (unnamed + 1)
-            name = _unused(f"{number:04}-{_slug(patches[at])}", taken)
+            stem = f"{number:04}-{_slug(patches[at])}"
+            stems = itertools.chain([stem], (f"{stem}-{count}" for count in itertools.count(2)))
+            name = next(f"{s}.patch" for s in stems if f"{s}.patch" not in taken)
+            taken.add(name)
         last = _number(name) or last
         names.append(name)
     return names
@@ -100,15 +104,11 @@ def name_patches(patches: Sequence[Patch], old: Sequence[Patch | None]) -> list[
 
 def write_series(folder: Path, series: Series, patches: Sequence[Patch]) -> None:
     """Write a new folder with these patches and with all other files of the old series."""
-    replaced = {SERIES, *(patch.name for patch in series.patches)}
     lines = _series_lines(series.lines, [patch.name for patch in patches])
     try:
-        folder.mkdir()
-        for path in series.folder.iterdir():
-            if path.is_dir():
-                shutil.copytree(path, folder / path.name, symlinks=True)
-            elif path.name not in replaced:
-                shutil.copy2(path, folder, follow_symlinks=False)
+        shutil.copytree(series.folder, folder, symlinks=True)
+        for name in (SERIES, *(patch.name for patch in series.patches)):
+            (folder / name).unlink()
         for patch in patches:
             (folder / patch.name).write_bytes(patch.data)
         text = "".join(f"{line}\n" for line in lines)
@@ -150,15 +150,6 @@ def _load_patch(folder: Path, name: str, number: int, *, seen: dict[str, Patch])
 def _number(name: str) -> int:
     digits = re.match(r"\d+", name)
     return int(digits[0]) if digits else 0
-
-
-def _unused(stem: str, taken: set[str]) -> str:
-    name, count = f"{stem}.patch", 1
-    while name in taken:
-        count += 1
-        name = f"{stem}-{count}.patch"
-    taken.add(name)
-    return name
 
 
 def _slug(patch: Patch) -> str:

@@ -53,33 +53,20 @@ class Commit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Forecast:
-    """The verdicts on a series at a ref; `commits` is how many commits up to it touch the series.
-
-    A release that was read from its sdist has no `commit`, and no `commits`.
-    """
+    """The verdicts on a series at a ref."""
 
     ref: str
+    # None for a release that was read from its sdist.
     commit: str | None
+    # How many commits up to this one touch the series.
     commits: int
     patches: tuple[Verdict, ...]
 
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
-
     def without(self, known: Iterable[object]) -> Forecast:
-        """Return the forecast without the verdicts that are `known`, in the form of `to_json`."""
+        """Return the forecast without the verdicts that are `known`, as read from JSON."""
         old = list(known)
         new = tuple(v for v in self.patches if json.loads(json.dumps(asdict(v))) not in old)
         return replace(self, patches=new)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Span:
-    """From the pin's commit `base` to the commit `tip` that `ref` names."""
-
-    ref: str
-    base: str
-    tip: str
 
 
 def forecasts(project: Project, fork: Fork, refs: Sequence[str]) -> list[Forecast]:
@@ -92,8 +79,7 @@ def forecasts(project: Project, fork: Fork, refs: Sequence[str]) -> list[Forecas
     found = []
     for ref in refs:
         if history and (tip := history.resolve(ref)):
-            span = Span(ref=ref, base=base, tip=tip)
-            found.append(forecast(history.repo, patches, span, fetch_blobs=history.fetch_blobs))
+            found.append(forecast(history.repo, patches, ref, (base, tip), history.fetch_blobs))
             continue
         released = release(project, fork, ref)
         repo = Repository(released.git_dir)
@@ -107,7 +93,7 @@ def remember_forecasts(project: Project, fork: Fork, found: Sequence[Forecast]) 
     """Note forecasts by ref and return what was noted the last time."""
     key = digest(str(project.manifest.path), fork.name)
     known = project.store.memo("forecasts", key) or {}
-    new = {row.ref: row.to_json()["patches"] for row in found}
+    new = {row.ref: asdict(row)["patches"] for row in found}
     project.store.remember("forecasts", key, {**known, **new})
     return known
 
@@ -115,15 +101,16 @@ def remember_forecasts(project: Project, fork: Fork, found: Sequence[Forecast]) 
 def forecast(
     repo: Repository,
     patches: Sequence[Patch],
-    span: Span,
-    *,
+    ref: str,
+    span: tuple[str, str],
     fetch_blobs: Callable[[Iterable[str]], None],
 ) -> Forecast:
-    """Follow a series through upstream's history; `fetch_blobs` is given the blobs it needs."""
+    """Follow a series through upstream's history, from the pin's commit to the one of a ref."""
+    base, tip = span
     # A pin on a release branch is followed from where that branch left the ref's.
-    start = repo.text("merge-base", span.base, span.tip)
+    start = repo.text("merge-base", base, tip)
     paths = sorted({path for patch in patches for path in patch_paths(patch)})
-    changes = list(_changes(repo, start, span.tip, paths))
+    changes = list(_changes(repo, start, tip, paths))
     commits = [commit for commit, _ in changes]
     states = _states(repo.files(repo.tree_of(start), *paths) if paths else {}, changes)
     blobs = (blob for files in states for blob in files.values() if blob.mode != SUBMODULE)
@@ -133,9 +120,9 @@ def forecast(
     contents = repo.read(oids)
     walk = Walk(patches, states, lambda _oids: contents)
     # Once more among all files of the tip: messages name those that are like a missing one.
-    files = repo.files(repo.tree_of(span.tip))
+    files = repo.files(repo.tree_of(tip))
     last = try_series(files, walk.read, patches, walk.results)
-    argv = ("log", "--first-parent", "-z", f"--format={FIELDS}", f"{start}..{span.tip}")
+    argv = ("log", "--first-parent", "-z", f"--format={FIELDS}", f"{start}..{tip}")
     out = repo.git(*argv).decode(errors="surrogateescape")
     log = [_commit(row) for row in out.split("\0") if row]
     verdicts = []
@@ -145,7 +132,7 @@ def forecast(
             verdicts.append(Verdict(name=patch.name, state="unknown", problem=problem))
         else:
             verdicts.append(judge(repo, PatchTimeline(walk, number, commits), status, log))
-    return Forecast(ref=span.ref, commit=span.tip, commits=len(commits), patches=tuple(verdicts))
+    return Forecast(ref=ref, commit=tip, commits=len(commits), patches=tuple(verdicts))
 
 
 def _states(

@@ -73,16 +73,6 @@ class MergeResult:
     moved: tuple[tuple[str, str], ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ends:
-    """The trees that a series moves between, and their labels in conflict markers."""
-
-    old: str
-    new: str
-    old_label: str
-    new_label: str
-
-
 def label_of(fork: Fork) -> str:
     """Return what conflict markers call a pin."""
     return f"upstream {fork.tag or fork.version}"
@@ -99,30 +89,31 @@ def preview_rebase(project: Project, fork: Fork, ref: str) -> tuple[MergeResult,
     else:
         released = release(project, fork, ref)
         repo, new = Repository(released.git_dir), released.tree
-    labels = {"old_label": label_of(fork), "new_label": f"upstream {ref}"}
-    ends = Ends(old=tree.source.tree, new=new, **labels)
-    return dry_run(repo, tree.series.patches, ends, fetch_blobs)
+    trees, labels = (tree.source.tree, new), (label_of(fork), f"upstream {ref}")
+    return dry_run(repo, tree.series.patches, trees, labels, fetch_blobs)
 
 
 def dry_run(
     repo: Repository,
     patches: Sequence[Patch],
-    ends: Ends,
+    trees: tuple[str, str],
+    labels: tuple[str, str],
     fetch_blobs: Callable[[Iterable[str]], None] | None = None,
 ) -> tuple[MergeResult, ...]:
-    """Merge a series that applies to the old tree onto the new one; both are in `repo`."""
-    files, moved = repo.files(ends.new), find_moves(repo, ends.old, ends.new, patches)
+    """Merge a series that applies to the first tree onto the second; `labels` are their names."""
+    old, new = trees
+    files, moved = repo.files(new), find_moves(repo, old, new, patches)
     paths = {path for patch in patches for path in patch_paths(patch)} | {*moved.values()}
     attributes = {p for p in paths | files.keys() if p.rpartition("/")[2] == ".gitattributes"}
     if fetch_blobs:
         wanted = (files[path] for path in (paths | attributes) & files.keys())
         fetch_blobs(blob.oid for blob in wanted if blob.mode != SUBMODULE)
-    run = _DryRun(repo, ends, moved, attributes)
+    run = _DryRun(repo, labels, moved, attributes, new)
     # As in `rebase`: a file that left none of its name behind is followed by git itself.
     in_place = {} if files.keys().isdisjoint(moved) else moved
     results = []
-    with repo.index(ends.old) as index:
-        base = run.commit(move_files(repo, ends.old, in_place))
+    with repo.index(old) as index:
+        base = run.commit(move_files(repo, old, in_place))
         for patch in patches:
             argv = ("apply", "--cached", "--whitespace=nowarn", "-")
             repo.git(*argv, stdin=patch.data, env=index)
@@ -133,17 +124,16 @@ def dry_run(
     return tuple(results)
 
 
+@dataclass(slots=True)
 class _DryRun:
-    """The new tree, merged with one patch after another; `attributes` are paths of such files."""
+    """The new tree, merged with one patch after another."""
 
-    def __init__(
-        self, repo: Repository, ends: Ends, moved: Mapping[str, str], attributes: set[str]
-    ) -> None:
-        self.repo = repo
-        self.ends = ends
-        self.moved = moved
-        self.attributes = attributes
-        self.tree = ends.new
+    repo: Repository
+    labels: tuple[str, str]
+    moved: Mapping[str, str]
+    # The paths of files of git's attributes, which change how it merges.
+    attributes: set[str]
+    tree: str
 
     def commit(self, tree: str, *parents: str) -> str:
         return self.repo.commit(tree, "", *parents, epoch=0, name="patchwheel", mail="patchwheel")
@@ -156,7 +146,7 @@ class _DryRun:
         before.state.update(read_contents(self.repo, self.tree, {*paths, *moved.values()}))
         ours = self.commit(self.tree, base)
         merged, stages = self.merge_commits(ours, theirs)
-        labels = {ours: self.ends.new_label, base: self.ends.old_label, theirs: patch.name}
+        labels = {ours: self.labels[1], base: self.labels[0], theirs: patch.name}
         conflicts = _conflicts(self.repo, merged, stages, labels) if stages else []
         state: State = "conflict" if conflicts else "merged"
         if merged == self.tree and not conflicts:
