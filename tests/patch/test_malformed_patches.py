@@ -6,7 +6,7 @@ import json
 import os
 import random
 import subprocess
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -72,7 +72,7 @@ def becomes(*states: Files, warning: str | None = None) -> Row:
         status = fork_status(source, series, store=kit.store)
         found = "\n".join(status.warnings)
         assert warning in found if warning else not found
-        assert json.loads(json.dumps(status.to_json()))["warnings"] == list(status.warnings)
+        assert json.loads(json.dumps(asdict(status)))["warnings"] == list(status.warnings)
 
     return check
 

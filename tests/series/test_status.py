@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -194,6 +194,6 @@ def test_it_can_be_printed_as_json(kit: Kit) -> None:
     status = fork_status(
         kit.source({"a": LINES}), kit.series(mail(change(kit, l9="x"))), store=kit.store
     )
-    data = json.loads(json.dumps(status.to_json()))
+    data = json.loads(json.dumps(asdict(status)))
     assert data["ok"] is True
     assert data["patches"][0]["state"] == "clean"

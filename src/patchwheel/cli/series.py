@@ -57,7 +57,9 @@ def status(
     from patchwheel.series.status import status_of_fork
 
     found = [status_of_fork(project, fork) for fork in forks]
-    emit([fork.to_json() for fork in found], lambda: tables.status(found), as_json=as_json)
+    emit(
+        [dataclasses.asdict(fork) for fork in found], lambda: tables.status(found), as_json=as_json
+    )
     check_requires(load_all_series(project))
     if broken := [fork.fork for fork in found if not fork.ok]:
         raise PatchError(

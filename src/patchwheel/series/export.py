@@ -136,16 +136,14 @@ class _Job:
     def __init__(self, work: WorkTree, source: Source, series: Series) -> None:
         self.work, self.source, self.series = work, source, series
         self.repo = Repository(source.git_dir)
-        names = {"HEAD": "tip", BASE: "base", EXPORTED: "exported"}
-        refspecs = [f"{ref}:{work.name}/{name}" for ref, name in names.items()]
+        names = {BASE: "base", EXPORTED: "exported", "HEAD": "tip"}
+        refs = {ref: f"{work.name}/{name}" for ref, name in names.items()}
         try:
+            refspecs = [f"{theirs}:{ours}" for theirs, ours in refs.items()]
             self.repo.git(*FETCH, str(work.repo.git_dir), *refspecs)
         except GitError as err:
             self.fail(f"git cannot read its commits: {err.stderr.strip()}", "status")
-        self.base, self.exported, self.tip = (
-            self.repo.text("rev-parse", f"{work.name}/{name}")
-            for name in ("base", "exported", "tip")
-        )
+        self.base, self.exported, self.tip = self.repo.text("rev-parse", *refs.values()).split()
         self.commits = self.check_commits()
         self.tree = self.repo.tree_of(self.tip)
         self.warnings: tuple[str, ...] = ()
@@ -223,10 +221,9 @@ class _Job:
             lambda n, patch: _essence(fresh[n])[1] == _essence(patch)[1],
         ):
             for number in range(len(fresh)):
-                if number not in found:
-                    same = next((p.name for p in left.values() if test(number, p)), None)
-                    if same:
-                        found[number] = left.pop(same)
+                unchanged = (p.name for p in left.values() if test(number, p))
+                if number not in found and (name := next(unchanged, None)):
+                    found[number] = left.pop(name)
         return [found.get(number) for number in range(len(fresh))]
 
     def range_diff(self) -> str:

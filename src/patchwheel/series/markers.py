@@ -17,11 +17,7 @@ if TYPE_CHECKING:
 DEFAULT_SIZE = 7
 MARKER = re.compile(rb"(<+|>+|\|+|=+)(?: (.*?))?\r?")
 # The labels of git's rebase. Such a line is a leftover even where the rest of its conflict is gone.
-LABELS = {
-    b"<": re.compile(rb"HEAD"),
-    b"|": re.compile(rb"parent of [0-9a-f]{4,}.*"),
-    b">": re.compile(rb"[0-9a-f]{4,} \(.*\)"),
-}
+LABELLED = re.compile(rb"(<+ HEAD|\|+ parent of [0-9a-f]{4,}.*|>+ [0-9a-f]{4,} \(.*\))\r?")
 ADDS_MARKER = "-G^(<+|>+|[|]+)([[:space:]]|$)"
 # --text: also in files whose attributes say that they are binary, since git merges them as text.
 OPTIONS = ("-r", "-z", "--raw", "--no-renames", "--no-textconv", "--text", ADDS_MARKER)
@@ -79,7 +75,7 @@ def _marker_lines(data: bytes, size: int) -> Counter[bytes]:
         if not match or len(match[1]) < size:
             continue
         kind, length, label = match[1][:1], len(match[1]), match[2]
-        if label is not None and kind in LABELS and LABELS[kind].fullmatch(label):
+        if LABELLED.fullmatch(line):
             lines[line] += 1
         if kind == b"<":
             opened[length] = (line, False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from patchwheel.kit.errors import InputError, PatchError
@@ -61,13 +61,7 @@ class ForkStatus:
     wheel: str | None
     newest: str | None
     outdated: bool
-
-    @property
-    def ok(self) -> bool:
-        return self.tree is not None
-
-    def to_json(self) -> dict[str, object]:
-        return {**asdict(self), "ok": self.ok}
+    ok: bool
 
 
 def status_of_fork(project: Project, fork: Fork) -> ForkStatus:
@@ -119,6 +113,7 @@ def fork_status(
         wheel=wheel,
         newest=latest,
         outdated=latest is not None and Version(latest) > Version(source.fork.version),
+        ok=fine,
     )
 
 
@@ -150,18 +145,16 @@ def _patch_statuses(
     source: Source, series: Series
 ) -> tuple[tuple[PatchStatus, ...], tuple[str, ...]]:
     """Return the status of each patch, and the warnings about those that are not malformed."""
-    statuses: dict[str, PatchStatus] = {}
-    sound: list[Patch] = []
+    malformed: dict[str, PatchStatus] = {}
     for patch in series.patches:
         try:
             check_patch(patch)
-            sound.append(patch)
         except PatchError as err:
-            statuses[patch.name] = PatchStatus(
-                name=patch.name, state="malformed", problem=err.message, where=str(err.where)
-            )
+            problem, where = err.message, str(err.where)
+            status = PatchStatus(name=patch.name, state="malformed", problem=problem, where=where)
+            malformed[patch.name] = status
+    sound = [patch for patch in series.patches if patch.name not in malformed]
     simulation = start_simulation(source, sound)
-    for patch in sound:
-        statuses[patch.name] = try_patch(simulation, patch)
+    statuses = malformed | {patch.name: try_patch(simulation, patch) for patch in sound}
     odd = tuple(warnings(sound, simulation.files))
     return tuple(statuses[patch.name] for patch in series.patches), odd

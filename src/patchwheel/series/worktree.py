@@ -128,13 +128,18 @@ def open_work(tree: PatchedTree, folder: Path, *, store: Store, detach: bool = F
             return _reopen(tree, folder, count)
         # An interrupted `dev` leaves no half of a work tree under its name.
         new = folder.with_name(f".{folder.name}.new")
-        if new.exists():
-            rmtree(new)
+        rmtree(new)
         if detach:
-            new.parent.mkdir(parents=True, exist_ok=True)
             Repository(tree.source.git_dir).checkout(tree.tree, new)
         else:
-            _create(tree, new)
+            new.mkdir(parents=True)
+            repo = Repository(new / ".git", new)
+            repo.git("init", "-q", "--template=", f"--initial-branch={BRANCH}")
+            (new / ".git" / "info").mkdir()
+            (new / ".git" / "info" / "attributes").write_text(ATTRIBUTES)
+            repo.git("config", "core.autocrlf", "false")
+            repo.git("reset", "-q", "--hard", _import(tree, repo))
+            record(new, tree.source, tree.series.digests)
         new.rename(folder)
     return Work(folder=folder, patches=count)
 
@@ -193,18 +198,6 @@ def _reopen(tree: PatchedTree, folder: Path, count: int) -> Work:
         raise PatchError(problem, where=folder) from err
     record(folder, tree.source, tree.series.digests)
     return Work(folder=folder, patches=count)
-
-
-def _create(tree: PatchedTree, folder: Path) -> None:
-    folder.mkdir(parents=True)
-    repo = Repository(folder / ".git", folder)
-    repo.git("init", "-q", "--template=", f"--initial-branch={BRANCH}")
-    (folder / ".git" / "info").mkdir()
-    (folder / ".git" / "info" / "attributes").write_text(ATTRIBUTES)
-    repo.git("config", "core.autocrlf", "false")
-    tip = _import(tree, repo)
-    repo.git("reset", "-q", "--hard", tip)
-    record(folder, tree.source, tree.series.digests)
 
 
 def _import(tree: PatchedTree, repo: Repository) -> str:

@@ -55,7 +55,7 @@ def verdict_without_history(name: str, status: PatchStatus) -> Verdict:
 
 
 def judge(
-    repo: Repository, timeline: PatchTimeline, last: PatchStatus, log: Sequence[Commit]
+    repo: Repository, timeline: PatchTimeline, last: PatchStatus, log: list[Commit]
 ) -> Verdict:
     """Find the commit of `log` that matters to a patch; `last` is its status at the ref."""
     at_ref = verdict_without_history(timeline.patch.name, last)
@@ -72,11 +72,15 @@ def judge(
 
 
 def _judge_landed(
-    repo: Repository, timeline: PatchTimeline, at_ref: Verdict, log: Sequence[Commit]
+    repo: Repository, timeline: PatchTimeline, at_ref: Verdict, log: list[Commit]
 ) -> Verdict:
     """Judge a patch that had landed at some state: it may have been reverted since."""
     commits, landed, applies = timeline.commits, timeline.states("landed"), timeline.states(*FINE)
-    took = _taken_by(timeline, landed, applies)
+    # Since it last applied: before, it may have landed too, and been reverted.
+    applied = max((n for n in applies if n < landed[-1]), default=-1)
+    first = next(n for n in landed if n > applied)
+    # Without a commit, the first state had its changes already.
+    took = commits[first - 1] if first else None
     evidence = [f"its changes are there since {took.oid[:12]}" if took else "its changes are there"]
     if took and _has_patch_id(repo, timeline.patch, took):
         evidence.append("with the patch-id of the patch")
@@ -98,22 +102,8 @@ def _judge_landed(
     return at_ref.reverted(reverted, evidence)
 
 
-def _taken_by(
-    timeline: PatchTimeline, landed: Sequence[int], applies: Sequence[int]
-) -> Commit | None:
-    """Return the commit that took the patch; None for one that the first state had already."""
-    # Since it last applied: before, it may have landed too, and been reverted.
-    last_applied = max((n for n in applies if n < landed[-1]), default=-1)
-    first = next(n for n in landed if n > last_applied)
-    return timeline.commits[first - 1] if first else None
-
-
 def _unless_reverted(
-    repo: Repository,
-    at_ref: Verdict,
-    took: Commit | None,
-    evidence: list[str],
-    log: Sequence[Commit],
+    repo: Repository, at_ref: Verdict, took: Commit | None, evidence: list[str], log: list[Commit]
 ) -> Verdict:
     """Return that a commit took the patch, or that the message of a later one reverts that."""
     if took is None or at_ref.state == "landed":
@@ -147,7 +137,7 @@ def _judge_broken(repo: Repository, timeline: PatchTimeline, at_ref: Verdict) ->
     return replace(at_ref, commit=commit, moved=next(iter(moves.values()), None))
 
 
-def _merged_request(patch: Patch, log: Sequence[Commit]) -> Commit | None:
+def _merged_request(patch: Patch, log: list[Commit]) -> Commit | None:
     """Return the commit that merged the pull request which a patch's Upstream-Status names."""
     status = patch.trailer("Upstream-Status")
     requests = {number for line in status for number in PULL_REQUEST.findall(line)}
