@@ -37,7 +37,7 @@ def test_comments_blanks_crlf_and_a_missing_last_newline_are_tolerated(folder: P
     series = load_series(folder)
     assert [p.name for p in series.patches] == ["0020-b.patch", "0010-a.patch"]
     assert series.lines == ("# head", "", "  0020-b.patch", "0010-a.patch # why")
-    assert series.fork == "demo"
+    assert series.folder.name == "demo"
 
 
 def test_an_empty_series_is_a_fork_without_patches(tmp_path: Path) -> None:

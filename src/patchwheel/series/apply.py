@@ -120,10 +120,9 @@ class StagedTree:
     changes: Sequence[Change]
     env: Mapping[str, str]
 
-    def commit(self, contents: Mapping[str, bytes] | None = None, *, ref: str | None = None) -> str:
+    def commit(self, contents: Mapping[str, bytes], *, ref: str | None = None) -> str:
         """Write the result to the repository, as a commit at `ref` if given; return its tree."""
         # Known contents, by the ids of blobs, need not be read again, which is a process less.
-        contents = contents or {}
         changed = [change for change in self.changes if change.status != "D"]
         unread = [change.new.oid for change in changed if change.new.oid not in contents]
         contents = {**contents, **self.repo.read(unread, env=self.env)}
@@ -164,4 +163,4 @@ def stage_patches(repo: Repository, tree: str, patches: Sequence[Path]) -> Itera
 def apply_patches(repo: Repository, tree: str, patches: Sequence[Path]) -> str:
     """Apply patch files and return the id of the resulting tree, which no ref holds."""
     with stage_patches(repo, tree, patches) as staged:
-        return staged.commit()
+        return staged.commit({})

@@ -95,7 +95,7 @@ def export_commits(
         work.check_markers(hint, job.commits)
         patches = job.patches(scratch, exact=exact)
         if others is not None:
-            check_requires({**others, series.fork: patches})
+            check_requires({**others, source.fork.name: patches})
         old = {patch.name: patch.sha256 for patch in series.patches}
         new = {patch.name: patch.sha256 for patch in patches}
         changed = list(old.items()) != list(new.items())
@@ -164,14 +164,14 @@ class _Job:
             commits.append(commit)
         return commits
 
-    def fail(self, problem: str, command: str) -> Never:
-        folder = self.work.folder
-        raise PatchError(problem, where=folder, hint=f"git -C {folder} {command}")
+    def fail(self, problem: str, command: str, expected: str | None = None) -> Never:
+        folder, hint = self.work.folder, f"git -C {self.work.folder} {command}"
+        raise PatchError(problem, where=folder, expected=expected, hint=hint)
 
     def check_fresh(self) -> None:
         """Refuse to write over a series that is not the one that the commits come from."""
         if self.work.series != self.series.digests:
-            folder, fork = self.work.folder, self.series.fork
+            folder, fork = self.work.folder, self.source.fork.name
             problem = "the series on disk is not the one that the work tree was opened with"
             hint = f"put it back, or move the work tree away: mv {folder} {folder}.old, "
             hint += f"`patchwheel dev {fork}`, then cherry-pick"
@@ -204,9 +204,8 @@ class _Job:
             if re.match(r"(fixup|squash|amend)! ", patch.mail.subject):
                 patch.fail(f"{patch.mail.subject!r} is not squashed")
         except PatchError as err:
-            problem, folder = f"{patch.name}: {err.message}", self.work.folder
-            hint = f"git -C {folder} rebase -i --autosquash {BASE}"
-            raise PatchError(problem, where=folder, expected=err.expected, hint=hint) from err
+            problem = f"{patch.name}: {err.message}"
+            self.fail(problem, f"rebase -i --autosquash {BASE}", err.expected)
 
     def identify(self, fresh: Sequence[Patch]) -> list[Patch | None]:
         """Find for each commit the patch that it was: by its id, its subject, or its diff."""

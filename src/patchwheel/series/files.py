@@ -34,10 +34,6 @@ class Series:
     lines: tuple[str, ...]
 
     @property
-    def fork(self) -> str:
-        return self.folder.name
-
-    @property
     def digests(self) -> list[list[str]]:
         """The names and sha256 of the patches, in order."""
         return [[patch.name, patch.sha256] for patch in self.patches]

@@ -110,9 +110,7 @@ def forecast(
     # A pin on a release branch is followed from where that branch left the ref's.
     start = repo.text("merge-base", base, tip)
     paths = sorted({path for patch in patches for path in patch_paths(patch)})
-    changes = list(_changes(repo, start, tip, paths))
-    commits = [commit for commit, _ in changes]
-    states = _states(repo.files(repo.tree_of(start), *paths) if paths else {}, changes)
+    commits, states = _changes(repo, start, tip, paths)
     blobs = (blob for files in states for blob in files.values() if blob.mode != SUBMODULE)
     oids = sorted({blob.oid for blob in blobs})
     # One request and one process for all states: later ones share most files with earlier ones.
@@ -135,31 +133,25 @@ def forecast(
     return Forecast(ref=ref, commit=tip, commits=len(commits), patches=tuple(verdicts))
 
 
-def _states(
-    files: Mapping[str, Blob], changes: Iterable[tuple[Commit, Mapping[str, Blob]]]
-) -> list[dict[str, Blob]]:
-    """Return the files at the start, and after each commit."""
-    states = [{path: blob for path, blob in files.items() if blob.mode != SUBMODULE}]
-    for _, changed in changes:
-        after = {**states[-1], **changed}
-        states.append({path: blob for path, blob in after.items() if blob.oid != REMOVED})
-    return states
-
-
 def _changes(
     repo: Repository, start: str, tip: str, paths: Sequence[str]
-) -> Iterator[tuple[Commit, dict[str, Blob]]]:
-    """Yield, oldest first, the commits that touch the paths, with what they made of them."""
+) -> tuple[list[Commit], list[dict[str, Blob]]]:
+    """Return the commits that touch the paths, and the files at the start and after each."""
+    files = repo.files(repo.tree_of(start), *paths) if paths else {}
+    states = [{path: blob for path, blob in files.items() if blob.mode != SUBMODULE}]
+    commits = []
     argv = ["log", "--first-parent", "-m", "--raw", "-z", "--no-abbrev", "--no-renames"]
     argv += ["--reverse", f"--format=%x1e{FIELDS}%x1e", f"{start}..{tip}", "--", *paths]
     parts = repo.git(*argv).decode(errors="surrogateescape").split("\x1e")[1:]
     for head, rows in zip(parts[::2], parts[1::2], strict=True):
         fields = [field for field in re.split(r"[\0\n]", rows) if field]
-        changed = {}
+        after = dict(states[-1])
         for raw, path in zip(fields[::2], fields[1::2], strict=True):
             _, mode, _, oid, _ = raw.split()
-            changed[path] = Blob(mode=mode, oid=oid)
-        yield _commit(head), changed
+            after[path] = Blob(mode=mode, oid=oid)
+        states.append({path: blob for path, blob in after.items() if blob.oid != REMOVED})
+        commits.append(_commit(head))
+    return commits, states
 
 
 def _commit(text: str) -> Commit:

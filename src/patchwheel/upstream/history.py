@@ -12,6 +12,7 @@ from patchwheel.kit.digest import digest
 from patchwheel.kit.errors import InputError
 from patchwheel.kit.repo import GitError, Repository
 from patchwheel.manifest.model import VERSION
+from patchwheel.series.worktree import FETCH, WHO
 from patchwheel.source.fetch import Remote, fetch_pin, fetch_source, refuse
 from patchwheel.source.index import find_sdist
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from patchwheel.source.fetch import Source
 
 # Without files, which `fetch_blobs` gets; a server that cannot filter sends them all the same.
-FETCH = ("fetch", "--quiet", "--no-write-fetch-head", "--filter=blob:none")
+FETCH_COMMITS = ("fetch", "--quiet", "--no-write-fetch-head", "--filter=blob:none")
 REFS = ("+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*")
 VERSION_FILE = re.compile(r"pyproject\.toml|([^/]+/){1,2}(__init__|_version|version)\.py")
 STATED = re.compile(r"""(?m)^__version__ = ["']([^"']+)["']""")
@@ -55,7 +56,7 @@ class History:
         self.use_alternates(url)
         self.progress.say(f"{self.fork.name}: fetching upstream's history")
         self.repo.git("config", "remote.upstream.url", url)
-        self.remote.run(url, *FETCH, "--prune", "upstream", *REFS)
+        self.remote.run(url, *FETCH_COMMITS, "--prune", "upstream", *REFS)
 
     def use_alternates(self, url: str) -> None:
         """Use the objects of a repository on this machine in place, instead of copying them."""
@@ -69,15 +70,6 @@ class History:
                 alternates = self.repo.git_dir / "objects" / "info" / "alternates"
                 alternates.parent.mkdir(exist_ok=True)
                 alternates.write_text(f"{objects.absolute()}\n")
-
-    def import_pin(self, source: Source) -> None:
-        """Copy the files of a pin into this repository."""
-        pins = Repository(source.git_dir)
-        commit = pins.commit(source.tree, "pin", epoch=0, name="patchwheel", mail="patchwheel")
-        ref = f"refs/patchwheel/pins/{commit}"
-        pins.git("update-ref", ref, commit)
-        argv = ("fetch", "-q", "--no-tags", "--no-write-fetch-head", "--force")
-        self.repo.git(*argv, str(source.git_dir), f"{ref}:{ref}")
 
     def resolve(self, ref: str) -> str | None:
         """Return the commit of a tag, branch, version or commit id; None when there is none."""
@@ -105,7 +97,7 @@ class History:
         setting = ("--default", "", "--get", "remote.upstream.promisor")
         if self.repo.text("config", *setting) == "true" and not self.offline:
             lines = "".join(f"{oid}\n" for oid in sorted(oids)).encode()
-            argv = (*FETCH, "--no-tags", "--stdin", "upstream")
+            argv = (*FETCH_COMMITS, "--no-tags", "--stdin", "upstream")
             self.remote.run(self.remote.url, *argv, stdin=lines)
 
     def stated_version(self, commit: str) -> str:
@@ -126,6 +118,21 @@ class History:
             + (f", not {', '.join(sorted(found))}" if found else ""),
             hint="pin it by hand in a second manifest: `git`, `commit` and `version`",
         )
+
+
+def label_of(fork: Fork) -> str:
+    """Return what conflict markers call a pin."""
+    return f"upstream {fork.tag or fork.version}"
+
+
+def import_pin(repo: Repository, source: Source, ref: str) -> None:
+    """Copy the files of a pin into another repository, as a commit at `ref`."""
+    pins = Repository(source.git_dir)
+    label = f"{label_of(source.fork)}\n"
+    commit = pins.commit(source.tree, label, epoch=source.epoch, name=WHO, mail=WHO)
+    kept = f"refs/patchwheel/onto/{commit}"
+    pins.git("update-ref", kept, commit)
+    repo.git(*FETCH, str(source.git_dir), f"{kept}:{ref}")
 
 
 def upstream_history(project: Project, fork: Fork) -> History | None:

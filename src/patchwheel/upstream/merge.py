@@ -18,7 +18,7 @@ from patchwheel.patch.lint import LINK, SUBMODULE
 from patchwheel.patch.simulate import Content, Simulation
 from patchwheel.series.patched import patched_tree
 from patchwheel.series.status import try_patch
-from patchwheel.upstream.history import release, upstream_history
+from patchwheel.upstream.history import import_pin, label_of, release, upstream_history
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -51,14 +51,13 @@ Stages = dict[str, dict[str, Blob]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Conflict:
-    """`text` is the file with conflict markers (zdiff3), empty where git wrote none.
-
-    `spans` are the first and the last line of each conflict in it, counted from 1.
-    """
+    """A file in which a patch conflicts, and why."""
 
     path: str
     why: str
+    # The file with conflict markers (zdiff3), empty where git wrote none.
     text: str = ""
+    # The first and the last line of each conflict in it, counted from 1.
     spans: tuple[tuple[int, int], ...] = ()
 
 
@@ -73,17 +72,12 @@ class MergeResult:
     moved: tuple[tuple[str, str], ...] = ()
 
 
-def label_of(fork: Fork) -> str:
-    """Return what conflict markers call a pin."""
-    return f"upstream {fork.tag or fork.version}"
-
-
 def preview_rebase(project: Project, fork: Fork, ref: str) -> tuple[MergeResult, ...]:
     """Merge the fork's series onto another state of upstream's, in memory."""
     tree, history = patched_tree(project, fork), upstream_history(project, fork)
     fetch_blobs: Callable[[Iterable[str]], None] | None = None
     if history and (commit := history.resolve(ref)):
-        history.import_pin(tree.source)
+        import_pin(history.repo, tree.source, f"refs/patchwheel/pins/{tree.source.tree}")
         fetch_blobs = history.fetch_blobs
         repo, new = history.repo, history.repo.tree_of(commit)
     else:

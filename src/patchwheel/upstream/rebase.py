@@ -18,22 +18,23 @@ import tomlkit
 
 from patchwheel.kit.errors import PatchError
 from patchwheel.kit.files import rmtree, write_atomically
-from patchwheel.kit.repo import GitError, Repository
+from patchwheel.kit.repo import GitError
 from patchwheel.locking.write import write_lock
 from patchwheel.manifest import transaction
 from patchwheel.patch.diff import Cursor, read_diffs
 from patchwheel.patch.simulate import Simulation
 from patchwheel.series.export import export_commits
 from patchwheel.series.patched import load_all_series, patched_tree
-from patchwheel.series.worktree import BASE, BRANCH, EXPORTED, FETCH, WorkTree, open_work, record
+from patchwheel.series.worktree import BASE, BRANCH, EXPORTED, WorkTree, open_work, record
 from patchwheel.series.worktree import STATE as WORKTREE_STATE
 from patchwheel.source.fetch import fetch_pin
-from patchwheel.upstream.history import find_target
-from patchwheel.upstream.merge import KEPT, find_moves, label_of, move_files, read_contents
+from patchwheel.upstream.history import find_target, import_pin
+from patchwheel.upstream.merge import KEPT, find_moves, move_files, read_contents
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from patchwheel.kit.repo import Repository
     from patchwheel.kit.store import Store
     from patchwheel.manifest.model import Fork
     from patchwheel.project import Project
@@ -138,18 +139,14 @@ def start(
     if problem := work.unexported():
         hint = f"`patchwheel export {folder.name}` or discard them, then rebase"
         raise PatchError(f"the work tree cannot be rebased: {problem}", where=folder, hint=hint)
-    fork, sources = onto.fork, Repository(onto.git_dir)
-    label = f"{label_of(fork)}\n"
-    pin = sources.commit(onto.tree, label, epoch=onto.epoch, name="patchwheel", mail="patchwheel")
-    ref = f"refs/patchwheel/onto/{pin}"
-    sources.git("update-ref", ref, pin)
-    work.repo.git(*FETCH, str(onto.git_dir), f"{ref}:{ONTO}")
+    import_pin(work.repo, onto, ONTO)
     shared, own = tree.source.fork.patches / RERERE, folder / ".git" / RERERE
     if shared.is_dir() and not own.exists():
         own.symlink_to(shared.absolute())
     moved = find_moves(work.repo, BASE, ONTO, tree.series.patches)
     for old, new in moved.items():
         say(f"{old} is now {new}")
+    fork = onto.fork
     sdist = asdict(fork.sdist) if fork.sdist else None
     begun = RebaseState(
         pin={"version": fork.version, "tag": fork.tag, "commit": fork.commit, "sdist": sdist},
@@ -176,7 +173,8 @@ def resume(folder: Path, how: str) -> None:
     elif how == "skip":
         hint = f"`patchwheel rebase {folder.name} --continue`"
         raise PatchError("there is no patch to skip", where=folder, hint=hint)
-    elif killed or not _is_rebased(work):
+    elif killed or work.repo.text("rev-list", "-1", ONTO, f"^{BRANCH}"):
+        # Interrupted before git began: the branch is not on the new pin yet.
         _reset(work)
         _begin(work)
 
@@ -258,11 +256,6 @@ def _begin(work: WorkTree) -> None:
     base, tip = state(work.folder).commits
     work.repo.git("checkout", "-q", "--force", "-B", BRANCH, tip)
     _rebase(work, *REBASE, "--onto", ONTO, base, BRANCH)
-
-
-def _is_rebased(work: WorkTree) -> bool:
-    onto = work.repo.text("rev-parse", ONTO)
-    return work.repo.git("merge-base", onto, BRANCH, ok=(0, 1)).decode().strip() == onto
 
 
 def _killed(merge: Path) -> bool:
