@@ -406,9 +406,9 @@ def test_without_a_history_there_are_states_and_no_commits() -> None:
     )
     for content, state in ((b"old\n", "clean"), (b"new\n", "landed"), (b"x\n", "conflict")):
         [status] = try_series({"a": blob}, _reader(content), [ours])
-        assert verdict_without_history("p", status).state == state
+        assert verdict_without_history(status).state == state
     shifted = PatchStatus(name="p", state="offset", offset=3)
-    assert verdict_without_history("p", shifted).offset == 3
+    assert verdict_without_history(shifted).offset == 3
 
 
 def fork(folder: Path, **more: Any) -> Fork:  # noqa: ANN401
@@ -491,8 +491,8 @@ def test_a_fetch_tells_how_much_has_come(
     upstream.commit(a=random.Random(1).randbytes(20_000_000))
     found = history(fork(upstream.folder), store)
     found.update()
-    assert isinstance(found.progress, support.Recorder)
-    steps = [(done, total) for _, done, total in found.progress.steps]
+    assert isinstance(found.context.progress, support.Recorder)
+    steps = [(done, total) for _, done, total in found.context.progress.steps]
     assert len(steps) > 1
     assert steps == sorted(steps, key=lambda step: step[0])
     assert {total for _, total in steps[:-1]} == {None}

@@ -145,7 +145,7 @@ class StagedTree:
 
 @contextlib.contextmanager
 def stage_patches(repo: Repository, tree: str, patches: Sequence[Path]) -> Iterator[StagedTree]:
-    """Apply patch files to a tree, all or nothing; raises GitError. Unless committed, it is gone."""
+    """Apply patch files to a tree, all or nothing, within a context; raises GitError."""
     with repo.index(tree) as index:
         objects = Path(index["GIT_INDEX_FILE"]).with_name("objects")
         objects.mkdir()

@@ -108,8 +108,8 @@ def fork_status(
         commit_verified=confirmed is not None,
         source_tree=source.tree,
         tree=apply_series(source, series, store=store).tree if fine else None,
-        patches=patches,
-        warnings=odd,
+        patches=tuple(patches),
+        warnings=tuple(odd),
         wheel=wheel,
         newest=latest,
         outdated=latest is not None and Version(latest) > Version(source.fork.version),
@@ -141,9 +141,7 @@ def try_patch(simulation: Simulation, patch: Patch) -> PatchStatus:
     )
 
 
-def _patch_statuses(
-    source: Source, series: Series
-) -> tuple[tuple[PatchStatus, ...], tuple[str, ...]]:
+def _patch_statuses(source: Source, series: Series) -> tuple[list[PatchStatus], list[str]]:
     """Return the status of each patch, and the warnings about those that are not malformed."""
     malformed: dict[str, PatchStatus] = {}
     for patch in series.patches:
@@ -156,5 +154,5 @@ def _patch_statuses(
     sound = [patch for patch in series.patches if patch.name not in malformed]
     simulation = start_simulation(source, sound)
     statuses = malformed | {patch.name: try_patch(simulation, patch) for patch in sound}
-    odd = tuple(warnings(sound, simulation.files))
-    return tuple(statuses[patch.name] for patch in series.patches), odd
+    odd = list(warnings(sound, simulation.files))
+    return [statuses[patch.name] for patch in series.patches], odd

@@ -62,10 +62,9 @@ class Forecast:
     commits: int
     patches: tuple[Verdict, ...]
 
-    def without(self, known: Iterable[object]) -> Forecast:
+    def without(self, known: Sequence[object]) -> Forecast:
         """Return the forecast without the verdicts that are `known`, as read from JSON."""
-        old = list(known)
-        new = tuple(v for v in self.patches if json.loads(json.dumps(asdict(v))) not in old)
+        new = tuple(v for v in self.patches if json.loads(json.dumps(asdict(v))) not in known)
         return replace(self, patches=new)
 
 
@@ -81,11 +80,12 @@ def forecasts(project: Project, fork: Fork, refs: Sequence[str]) -> list[Forecas
         if history and (tip := history.resolve(ref)):
             found.append(forecast(history.repo, patches, ref, (base, tip), history.fetch_blobs))
             continue
+        # Its sdist has the files, but not the commits.
         released = release(project, fork, ref)
         repo = Repository(released.git_dir)
         statuses = try_series(repo.files(released.tree), repo.read, patches)
-        verdicts = map(verdict_without_history, (p.name for p in patches), statuses)
-        found.append(Forecast(ref=ref, commit=None, commits=0, patches=tuple(verdicts)))
+        verdicts = tuple(map(verdict_without_history, statuses))
+        found.append(Forecast(ref=ref, commit=None, commits=0, patches=verdicts))
     return found
 
 
@@ -185,7 +185,7 @@ def try_series(
 
 
 class Walk:
-    """A series tried on the states of upstream's files: the first, and the one after each commit."""
+    """A series tried on states of upstream's files: the first, and the one after each commit."""
 
     def __init__(
         self, patches: Sequence[Patch], states: Sequence[Mapping[str, Blob]], read: Reader

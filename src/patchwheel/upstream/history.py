@@ -36,8 +36,7 @@ class History:
 
     def __init__(self, context: Context, fork: Fork) -> None:
         self.fork = fork
-        self.offline = context.offline
-        self.progress = context.progress
+        self.context = context
         context.store.ensure()
         # Apart from the sources: git asks the network for objects that a partial clone lacks. And
         # one for each address: alternates of another folder do not have these objects.
@@ -47,14 +46,14 @@ class History:
 
     def update(self) -> None:
         """Fetch new commits; raises InputError without a remote, or offline without any commits."""
-        if self.offline:
+        if self.context.offline:
             if not self.repo.text("for-each-ref", "--count=1", "refs/heads"):
                 problem = "upstream's history is not in the store"
                 refuse(self.fork, problem, hint="run once without --offline")
             return
         url = self.remote.url
         self.use_alternates(url)
-        self.progress.say(f"{self.fork.name}: fetching upstream's history")
+        self.context.progress.say(f"{self.fork.name}: fetching upstream's history")
         self.repo.git("config", "remote.upstream.url", url)
         self.remote.run(url, *FETCH_COMMITS, "--prune", "upstream", *REFS)
 
@@ -95,13 +94,13 @@ class History:
     def fetch_blobs(self, oids: Iterable[str]) -> None:
         """Fetch files that are not there yet, in one request: git would fetch them one by one."""
         setting = ("--default", "", "--get", "remote.upstream.promisor")
-        if self.repo.text("config", *setting) == "true" and not self.offline:
+        if self.repo.text("config", *setting) == "true" and not self.context.offline:
             lines = "".join(f"{oid}\n" for oid in sorted(oids)).encode()
             argv = (*FETCH_COMMITS, "--no-tags", "--stdin", "upstream")
             self.remote.run(self.remote.url, *argv, stdin=lines)
 
     def stated_version(self, commit: str) -> str:
-        """Return the version that a commit's project table, or a package's `__version__`, states."""
+        """Return the version of a commit by its project table or its packages' `__version__`."""
         files = self.repo.files(self.repo.tree_of(commit))
         oids = {p: b.oid for p, b in files.items() if VERSION_FILE.fullmatch(p)}
         self.fetch_blobs(oids.values())

@@ -45,8 +45,9 @@ class Verdict:
         return replace(self, state="reverted", commit=commit, evidence=tuple(evidence))
 
 
-def verdict_without_history(name: str, status: PatchStatus) -> Verdict:
+def verdict_without_history(status: PatchStatus) -> Verdict:
     """Return the verdict where there are files and no history."""
+    name = status.name
     if status.state == "landed":
         return Verdict(name=name, state="landed", evidence=("its changes are there",))
     if status.state in {"clean", "offset"}:
@@ -58,7 +59,7 @@ def judge(
     repo: Repository, timeline: PatchTimeline, last: PatchStatus, log: list[Commit]
 ) -> Verdict:
     """Find the commit of `log` that matters to a patch; `last` is its status at the ref."""
-    at_ref = verdict_without_history(timeline.patch.name, last)
+    at_ref = verdict_without_history(last)
     if timeline.states("landed"):
         return _judge_landed(repo, timeline, at_ref, log)
     merged = _merged_request(timeline.patch, log)
