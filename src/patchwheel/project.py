@@ -6,21 +6,15 @@ import functools
 import shutil
 from typing import TYPE_CHECKING
 
-from patchwheel.kit.context import Context
-from patchwheel.kit.digest import digest
-from patchwheel.kit.errors import ManifestError
-from patchwheel.manifest.load import load_manifest
-from patchwheel.manifest.lock import load_lock
-from patchwheel.manifest.transaction import recover
+from patchwheel.kit import Context, ManifestError, digest
+from patchwheel.manifest import load_lock, load_manifest, recover
 
 if TYPE_CHECKING:
     import contextlib
     from pathlib import Path
 
-    from patchwheel.kit.context import Progress, SandboxMode
-    from patchwheel.kit.store import Store
-    from patchwheel.manifest.lock import ForkBuild, Lock
-    from patchwheel.manifest.model import Fork, Manifest
+    from patchwheel.kit import Progress, SandboxMode, Store
+    from patchwheel.manifest import Fork, ForkBuild, Lock, Manifest
 
 ENVIRONMENT_LINK = ".venv-forks"
 

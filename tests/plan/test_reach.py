@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import pytest
 
 from patchwheel.build.backend import rename_project
-from patchwheel.build.configure import configure
+from patchwheel.build.configure import configure_tree
 from patchwheel.build.ninja import MADE
 from patchwheel.kit.context import Quiet
 from patchwheel.kit.repo import Blob, Change, Repository
@@ -263,7 +263,7 @@ class Subject:
         return self.planner(self.pin).inputs(graft=True)
 
     def configured(self) -> Configured:
-        return configure(self.pin.tree, self.pin.source, self.inputs)
+        return configure_tree(self.pin.tree, self.pin.source, self.inputs)
 
     def truth(self) -> Truth:
         source, configured = self.pin.source, self.configured()
@@ -309,7 +309,7 @@ class Subject:
         """Return the files of the build folder whose command another configuration changes."""
         rows = []
         for one in (self.pin, tree):
-            found = configure(one.tree, one.source, self.inputs)
+            found = configure_tree(one.tree, one.source, self.inputs)
             ninja = str(self.inputs.environment / "bin" / "ninja")
             text = subprocess.check_output(
                 [ninja, "-t", "compdb"], cwd=found.path / "meson", text=True

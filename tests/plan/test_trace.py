@@ -69,7 +69,7 @@ class Bench:
         self.environment = self.folder / "environment"
         (self.environment / "lib" / "python3.12" / "site-packages").mkdir(parents=True)
         self.pin = self.tree(FILES)
-        self.monkeypatch.setattr(trace_module, "configure", self.configure)
+        self.monkeypatch.setattr(trace_module, "configure_tree", self.configure)
 
     def tree(self, files: Mapping[str, str]) -> str:
         return self.repo.import_files(

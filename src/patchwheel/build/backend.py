@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING
 
 from patchwheel.build import cuda, requirements, rocm, toolchain
 from patchwheel.build.sandbox import detect_sandbox, open_build_dir
-from patchwheel.kit import process
-from patchwheel.kit.errors import BuildError, MachineError, ManifestError
-from patchwheel.manifest.lock import RELOCK
+from patchwheel.kit import BuildError, MachineError, ManifestError, process
+from patchwheel.manifest import RELOCK
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -25,9 +24,8 @@ if TYPE_CHECKING:
     from patchwheel.build.requirements import BuildSystem
     from patchwheel.build.sandbox import BuildDir
     from patchwheel.build.toolchain import Tool
-    from patchwheel.kit.context import Context, Progress
-    from patchwheel.kit.store import Store
-    from patchwheel.manifest.model import Fork
+    from patchwheel.kit import Context, Progress, Store
+    from patchwheel.manifest import Fork
 
 NINJA = re.compile(r"\[(\d+)/(\d+)\] ")
 # Newer setuptools puts the prefix of a logger in front.

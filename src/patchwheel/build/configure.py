@@ -18,17 +18,14 @@ from patchwheel.build.ninja import MADE, Edge, located, parse_ninja
 from patchwheel.build.requirements import parse_build_system
 from patchwheel.build.sandbox import detect_sandbox
 from patchwheel.guest import SURVEY_BUILD
-from patchwheel.kit.context import Quiet
-from patchwheel.kit.digest import digest, file_sha256
-from patchwheel.kit.errors import BuildError
-from patchwheel.kit.repo import Repository
-from patchwheel.manifest.lock import build_settings
+from patchwheel.kit import BuildError, Quiet, Repository, digest, file_sha256
+from patchwheel.manifest import build_settings
 
 if TYPE_CHECKING:
     from patchwheel.build.backend import BuildSession
     from patchwheel.build.inputs import BuildInputs
-    from patchwheel.manifest.model import Fork
-    from patchwheel.source.fetch import Source
+    from patchwheel.manifest import Fork
+    from patchwheel.source import Source
 
 KIND: Final = "configured"
 # Raised whenever the same inputs would be configured in another way, or written down in one.
@@ -132,7 +129,7 @@ def without_missing_tools(fork: Fork) -> Fork:
     return replace(fork, config_settings=settings, programs=programs)
 
 
-def configure(tree: str, source: Source, inputs: BuildInputs) -> Configured:
+def configure_tree(tree: str, source: Source, inputs: BuildInputs) -> Configured:
     """Return a configured tree of a fork, from the store if it is there; BuildError if it fails."""
     fork, context = inputs.fork, inputs.context
     parts = [tree, inputs.environment.name, toolchain.key(inputs.compilers), build_settings(fork)]

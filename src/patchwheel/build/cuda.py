@@ -12,8 +12,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from patchwheel.kit import process
-from patchwheel.kit.errors import MachineError
+from patchwheel.kit import MachineError, process
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

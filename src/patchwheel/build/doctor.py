@@ -13,16 +13,12 @@ from patchwheel.build import cuda, rocm, toolchain
 from patchwheel.build.backend import CUDA, HIPCC, compilers
 from patchwheel.build.sandbox import detect_sandbox
 from patchwheel.build.toolchain import MEMORY_PER_JOB, free_memory, worker_count
-from patchwheel.kit import process
-from patchwheel.kit.context import Quiet
-from patchwheel.kit.errors import ManifestError, PatchwheelError
-from patchwheel.kit.interpreter import find_interpreter
+from patchwheel.kit import ManifestError, PatchwheelError, Quiet, find_interpreter, process
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from patchwheel.manifest.lock import Lock
-    from patchwheel.manifest.model import Fork, Manifest
+    from patchwheel.manifest import Fork, Lock, Manifest
 
 # The first with `git merge-tree --write-tree`.
 OLDEST_GIT = (2, 38)

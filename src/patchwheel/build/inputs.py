@@ -10,11 +10,9 @@ from patchwheel.build import cuda, rocm, toolchain
 from patchwheel.build.backend import CUDA, HIPCC, compilers, open_session, required_variables
 from patchwheel.build.requirements import build_environment, env_key, name_of
 from patchwheel.build.sandbox import detect_sandbox
-from patchwheel.kit.digest import digest
-from patchwheel.manifest.lock import build_settings
-from patchwheel.wheelfile.archive import names
-from patchwheel.wheelfile.read import read_wheel
-from patchwheel.wheelfile.record import CompileRecord, ToolRecord
+from patchwheel.kit import digest
+from patchwheel.manifest import build_settings
+from patchwheel.wheelfile import CompileRecord, ToolRecord, names, read_wheel
 
 if TYPE_CHECKING:
     import contextlib
@@ -23,10 +21,8 @@ if TYPE_CHECKING:
 
     from patchwheel.build.backend import BuildSession
     from patchwheel.build.toolchain import Tool
-    from patchwheel.kit.context import Context
-    from patchwheel.kit.store import Store
-    from patchwheel.manifest.lock import ForkBuild
-    from patchwheel.manifest.model import Fork
+    from patchwheel.kit import Context, Store
+    from patchwheel.manifest import Fork, ForkBuild
 
 # Raised whenever the same inputs would make different bytes than before.
 RECIPE = 2

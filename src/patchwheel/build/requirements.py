@@ -9,10 +9,8 @@ from typing import TYPE_CHECKING, Final
 
 from patchwheel.build import cuda, toolchain
 from patchwheel.guest import TEMPORARY_NAMES
-from patchwheel.kit.digest import digest, file_sha256
-from patchwheel.kit.errors import ManifestError
-from patchwheel.kit.uv import Distribution, install, make_venv
-from patchwheel.manifest.lock import RELOCK
+from patchwheel.kit import Distribution, ManifestError, digest, file_sha256, install, make_venv
+from patchwheel.manifest import RELOCK
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -20,8 +18,8 @@ if TYPE_CHECKING:
 
     from packaging.requirements import Requirement
 
-    from patchwheel.kit.context import Context
-    from patchwheel.manifest.model import Fork
+    from patchwheel.kit import Context
+    from patchwheel.manifest import Fork
 
 KIND: Final = "build-envs"
 LAYOUT = 3
@@ -139,10 +137,12 @@ def env_key(requirements: Sequence[Distribution], tag: str) -> str:
 
 
 def site_packages(environment: Path) -> Path:
+    """Return the folder that the packages of a virtual environment are in."""
     return next(environment.glob("lib/python3*/site-packages"))
 
 
 def name_of(requirement: str) -> str:
+    """Return the normalised name of a requirement."""
     from packaging.utils import canonicalize_name
 
     return canonicalize_name(_requirement(requirement).name)

@@ -7,10 +7,10 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from patchwheel.kit.errors import MachineError, ManifestError
+from patchwheel.kit import MachineError, ManifestError
 
 if TYPE_CHECKING:
-    from patchwheel.manifest.model import Fork
+    from patchwheel.manifest import Fork
 
 HOME = "ROCM_HOME"
 USUAL = Path("/opt/rocm")

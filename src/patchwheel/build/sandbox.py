@@ -14,14 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from patchwheel.kit import process
-from patchwheel.kit.errors import MachineError
+from patchwheel.kit import MachineError, process
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from patchwheel.kit.context import SandboxMode
-    from patchwheel.kit.store import Store
+    from patchwheel.kit import SandboxMode, Store
 
 SandboxLevel = Literal["bwrap", "unshare", "none"]
 

@@ -15,14 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from patchwheel.kit import process
-from patchwheel.kit.digest import digest, file_sha256
-from patchwheel.kit.errors import MachineError
+from patchwheel.kit import MachineError, digest, file_sha256, process
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from patchwheel.kit.store import Store
+    from patchwheel.kit import Store
 
 OS_RELEASE = Path("/etc/os-release")
 # Peak of the heaviest template instantiations; more jobs than memory allows end in the OOM killer.

@@ -1,1 +1,5 @@
-"""CI's workflows and the matrix of their cells, both made from the manifest."""
+"""The workflows of continuous integration, written from the manifest."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -8,19 +8,14 @@ from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING
 
-from patchwheel.build.backend import CUDA
-from patchwheel.build.toolchain import PACKAGES
-from patchwheel.kit.digest import digest
-from patchwheel.kit.errors import CheckError, ManifestError
-from patchwheel.kit.files import write_atomically
-from patchwheel.manifest.convert import did_you_mean
-from patchwheel.manifest.lock import build_settings
-from patchwheel.plan.plan import RECIPE
-from patchwheel.series.files import load_series
+from patchwheel.build import CUDA, PACKAGES
+from patchwheel.kit import CheckError, ManifestError, digest, write_atomically
+from patchwheel.manifest import build_settings, did_you_mean
+from patchwheel.plan import RECIPE
+from patchwheel.series import load_series
 
 if TYPE_CHECKING:
-    from patchwheel.manifest.lock import Lock
-    from patchwheel.manifest.model import Fork, Manifest
+    from patchwheel.manifest import Fork, Lock, Manifest
 
 TEMPLATES = Path(__file__).with_name("templates")
 WORKFLOWS = Path(".github/workflows")

@@ -1,1 +1,1 @@
-"""The cli stage."""
+"""The command line: one module for each group of commands; nothing else prints."""

@@ -20,13 +20,13 @@ from patchwheel.cli.options import (
     variant_option,
     wheels_option,
 )
-from patchwheel.kit.errors import BuildError
+from patchwheel.kit import BuildError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from patchwheel.build.inputs import OwnWheel
-    from patchwheel.manifest.model import Fork
+    from patchwheel.build import OwnWheel
+    from patchwheel.manifest import Fork
     from patchwheel.project import Project
 
 
@@ -64,13 +64,13 @@ def build(
     if dry_run:
         _show_plans(project, forks, from_source=from_source, dev=dev, as_json=as_json)
         return
-    from patchwheel.wheel.build import build_wheels
+    from patchwheel.wheel import build_wheels
 
     wheels, failures = build_wheels(
         project, forks, from_source=from_source, dev=dev, keep_going=keep_going
     )
     if release and not failures:
-        from patchwheel.release.publish import complete_release
+        from patchwheel.release import complete_release
 
         complete_release(project.dist)
     CONSOLE.close()
@@ -121,8 +121,7 @@ def env(
     as_json: bool,
 ) -> None:
     """Compose one environment from all wheels; PATH becomes a link to it (.venv-forks)."""
-    from patchwheel.environment.check import check_environment
-    from patchwheel.environment.compose import compose_environment
+    from patchwheel.environment import check_environment, compose_environment
     from patchwheel.project import ENVIRONMENT_LINK
 
     project = project.with_variant(variant)
@@ -153,7 +152,7 @@ def test(
     wheels: Path | None,
 ) -> None:
     """Run upstream's tests of what FORK's series changes; ARGS go to pytest."""
-    from patchwheel.environment.upstream_tests import run_tests
+    from patchwheel.environment import run_tests
 
     [selected] = project.manifest.select([fork])
     found = _wheels(project, wheels, from_source=from_source, dev=dev)
@@ -164,7 +163,7 @@ def _wheels(
     project: Project, folder: Path | None, *, from_source: bool, dev: bool
 ) -> Sequence[OwnWheel]:
     """Return a wheel of each fork, from a folder or built now."""
-    from patchwheel.wheel.build import build_wheels, wheels_in
+    from patchwheel.wheel import build_wheels, wheels_in
 
     if folder is None:
         forks = list(project.manifest.forks.values())
@@ -177,7 +176,7 @@ def _wheels(
 def _show_plans(
     project: Project, forks: Sequence[Fork], *, from_source: bool, dev: bool, as_json: bool
 ) -> None:
-    from patchwheel.plan.plan import plan_fork
+    from patchwheel.plan import plan_fork
 
     plans = [plan_fork(project, fork, from_source=from_source, dev=dev) for fork in forks]
     emit([plan.to_json() for plan in plans], lambda: tables.plans(plans), as_json=as_json)

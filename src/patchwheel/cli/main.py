@@ -10,7 +10,7 @@ import click
 
 from patchwheel import __version__
 from patchwheel.cli.console import CONSOLE
-from patchwheel.kit.errors import PatchwheelError
+from patchwheel.kit import PatchwheelError
 
 # By the module of this package that holds each command; only that one is imported.
 COMMANDS = {

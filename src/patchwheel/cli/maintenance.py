@@ -16,7 +16,7 @@ from patchwheel.cli.options import (
     project_options,
     variant_option,
 )
-from patchwheel.kit.errors import CheckError, MachineError
+from patchwheel.kit import CheckError, MachineError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 @project_options
 def lock(project: Project, names: Sequence[str], *, force: bool) -> None:
     """Resolve and pin third-party dependencies, into forks.lock."""
-    from patchwheel.locking.write import write_lock
+    from patchwheel.locking import write_lock
 
     path = write_lock(project, names, force=force).path
     CONSOLE.close()
@@ -44,7 +44,7 @@ def lock(project: Project, names: Sequence[str], *, force: bool) -> None:
 @project_options
 def doctor(project: Project, *, variant: str | None, as_json: bool) -> None:
     """Show what each fork needs that this machine lacks, and the command that installs it."""
-    from patchwheel.build.doctor import diagnose
+    from patchwheel.build import diagnose
 
     project = project.with_variant(variant)
     lock = project.lock if project.manifest.lock_path.exists() else None
@@ -63,7 +63,7 @@ def cache() -> None:
 @cache.command("dir")
 def cache_dir() -> None:
     """Print the store's folder."""
-    from patchwheel.kit.store import default_root
+    from patchwheel.kit import default_root
 
     click.echo(default_root())
 
@@ -72,7 +72,7 @@ def cache_dir() -> None:
 @json_option
 def cache_verify(*, as_json: bool) -> None:
     """Hash everything in the store; damaged entries are removed, and made again when needed."""
-    from patchwheel.kit.store import Store, default_root
+    from patchwheel.kit import Store, default_root
 
     store = Store(default_root())
     found = [(entry, why) for entry in store.entries() if (why := entry.broken())]
@@ -89,7 +89,7 @@ def cache_verify(*, as_json: bool) -> None:
 @click.option("--older-than", default=30.0, show_default=True, help="Days since the last use.")
 def cache_prune(older_than: float) -> None:
     """Remove what was not used for a while, except environments that a link points to."""
-    from patchwheel.kit.store import Store, default_root
+    from patchwheel.kit import Store, default_root
 
     count, freed = Store(default_root()).prune(older_than_days=older_than)
     click.echo(f"removed {count} entries, {freed / 1e6:,.0f} MB", err=True)

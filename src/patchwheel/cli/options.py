@@ -50,8 +50,7 @@ def project_options(function: F) -> F:
 
     @functools.wraps(function)
     def command(*, manifest: Path, verbose: bool, **rest: Any) -> Any:  # noqa: ANN401
-        from patchwheel.kit.process import scrub_environment
-        from patchwheel.kit.store import Store, default_root
+        from patchwheel.kit import Store, default_root, scrub_environment
         from patchwheel.project import Project
 
         scrub_environment()

@@ -15,7 +15,7 @@ from patchwheel.cli.options import emit, json_option, project_options, variant_o
 
 if TYPE_CHECKING:
     from patchwheel.project import Project
-    from patchwheel.release.recompile import EquivalenceCheck, RebuildResult
+    from patchwheel.release import EquivalenceCheck, RebuildResult
 
 
 @click.command()
@@ -54,12 +54,12 @@ def verify(
         return
     [fork] = project.manifest.select([what], variant)
     if pin:
-        from patchwheel.source.compare import check_pin
+        from patchwheel.source import check_pin
 
         report = check_pin(project.context, fork)
         emit(dataclasses.asdict(report), lambda: tables.pin(report), as_json=as_json)
         return
-    from patchwheel.release.recompile import check_equivalence, check_reproducible
+    from patchwheel.release import check_equivalence, check_reproducible
 
     proof: EquivalenceCheck | RebuildResult
     if rebuild:
@@ -71,7 +71,7 @@ def verify(
 
 
 def _verify_path(path: Path, *, as_json: bool) -> None:
-    from patchwheel.release.check import check_release
+    from patchwheel.release import check_release
 
     if not path.exists():
         raise click.UsageError(
@@ -87,7 +87,7 @@ def _verify_path(path: Path, *, as_json: bool) -> None:
 @click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
 def index(folder: Path) -> None:
     """Write a simple index over the release wheels in FOLDER, into FOLDER/simple."""
-    from patchwheel.release.publish import make_index
+    from patchwheel.release import make_index
 
     names = make_index(folder)
     CONSOLE.say(f"an index of {', '.join(names)}")
@@ -111,8 +111,8 @@ def release() -> None:
 @project_options
 def stage(project: Project, source: Path, staged: Path, *, earlier: Path | None) -> None:
     """Write the folder STAGED from the wheels and reports that the cells left below SOURCE."""
-    from patchwheel.ci.workflows import cells
-    from patchwheel.release.publish import stage_release
+    from patchwheel.ci import cells
+    from patchwheel.release import stage_release
 
     expected = {
         cell.name: (cell.forks[0], cell.python)
@@ -128,7 +128,7 @@ def stage(project: Project, source: Path, staged: Path, *, earlier: Path | None)
 @click.argument("staged", type=click.Path(path_type=Path, exists=True, file_okay=False))
 def validate(staged: Path) -> None:
     """Check the files in STAGED, and install them with pip and with uv from an index over HTTP."""
-    from patchwheel.release.publish import validate_release
+    from patchwheel.release import validate_release
 
     validate_release(staged.absolute(), CONSOLE)
     CONSOLE.close()

@@ -11,12 +11,12 @@ import click
 from patchwheel.cli import tables
 from patchwheel.cli.console import CONSOLE
 from patchwheel.cli.options import emit, forks_argument, json_option, project_options
-from patchwheel.kit.errors import CheckError, InputError, PatchError
+from patchwheel.kit import CheckError, InputError, PatchError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from patchwheel.manifest.model import Fork
+    from patchwheel.manifest import Fork
     from patchwheel.project import Project
 
 
@@ -52,9 +52,8 @@ def status(
         return
     if changes or html:
         raise click.UsageError("--changes and --html need --against")
-    from patchwheel.patch.lint import check_requires
-    from patchwheel.series.patched import load_all_series
-    from patchwheel.series.status import status_of_fork
+    from patchwheel.patch import check_requires
+    from patchwheel.series import load_all_series, status_of_fork
 
     found = [status_of_fork(project, fork) for fork in forks]
     emit(
@@ -74,8 +73,7 @@ def status(
 @project_options
 def dev(project: Project, fork: str, *, detach: bool) -> None:
     """Open a work tree of FORK in work/FORK, with one commit per patch."""
-    from patchwheel.series.patched import patched_tree
-    from patchwheel.series.worktree import open_work
+    from patchwheel.series import open_work, patched_tree
 
     [selected] = project.manifest.select([fork])
     folder = project.work_folder(selected)
@@ -99,7 +97,7 @@ def dev(project: Project, fork: str, *, detach: bool) -> None:
 @project_options
 def export(project: Project, fork: str, *, check: bool, exact: bool, as_json: bool) -> None:
     """Write the commits of FORK's work tree to patches/FORK; unchanged patches keep their bytes."""
-    from patchwheel.series.export import export_series
+    from patchwheel.series import export_series
 
     [selected] = project.manifest.select([fork])
     result = export_series(project, selected, check=check, exact=exact)
@@ -131,7 +129,7 @@ def rebase(
     project: Project, fork: str, *, onto: str | None, dry_run: bool, how: str | None, as_json: bool
 ) -> None:
     """Move FORK's series to another pin; pin, lock and series change together at the end."""
-    from patchwheel.upstream.rebase import proceed_rebase, start_rebase
+    from patchwheel.upstream import proceed_rebase, start_rebase
 
     if (onto is None) == (how is None) or (dry_run and how):
         raise click.UsageError("give --onto REF, or one of --continue, --skip and --abort")
@@ -159,7 +157,7 @@ def rebase(
 
 
 def _show_merge(project: Project, fork: Fork, onto: str, *, as_json: bool) -> None:
-    from patchwheel.upstream.merge import preview_rebase
+    from patchwheel.upstream import preview_rebase
 
     merged = preview_rebase(project, fork, onto)
     emit([dataclasses.asdict(p) for p in merged], lambda: tables.preview(merged), as_json=as_json)
@@ -180,7 +178,7 @@ def _show_forecasts(
     as_json: bool,
 ) -> None:
     """Show what each series meets at each ref; what was found is remembered for --changes."""
-    from patchwheel.upstream.forecast import forecasts, remember_forecasts
+    from patchwheel.upstream import forecasts, remember_forecasts
 
     found, failed = {}, []
     for fork in forks:
@@ -211,7 +209,7 @@ def _show_forecasts(
 
 def _offer_commit(project: Project, fork: Fork, *changed: Path) -> None:
     """Say which command comes next; the commit message holds the range-diff."""
-    from patchwheel.series.export import message_of
+    from patchwheel.series import message_of
 
     paths = " ".join(str(path.relative_to(project.root)) for path in changed)
     message = message_of(project.work_folder(fork)).relative_to(project.root)

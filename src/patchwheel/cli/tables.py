@@ -6,22 +6,19 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from patchwheel.cli.console import CONSOLE
-from patchwheel.kit.errors import first
+from patchwheel.kit import first
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from patchwheel.build.doctor import Finding
-    from patchwheel.manifest.model import Fork
-    from patchwheel.plan.records import Plan
-    from patchwheel.release.check import ReleaseCheck
-    from patchwheel.series.export import ExportResult
-    from patchwheel.series.status import ForkStatus, PatchStatus
-    from patchwheel.source.compare import PinReport
-    from patchwheel.upstream.forecast import Forecast
-    from patchwheel.upstream.merge import Conflict, MergeResult
-    from patchwheel.upstream.verdict import Verdict
-    from patchwheel.wheel.make import BuiltWheel
+    from patchwheel.build import Finding
+    from patchwheel.manifest import Fork
+    from patchwheel.plan import Plan
+    from patchwheel.release import ReleaseCheck
+    from patchwheel.series import ExportResult, ForkStatus, PatchStatus
+    from patchwheel.source import PinReport
+    from patchwheel.upstream import Conflict, Forecast, MergeResult, Verdict
+    from patchwheel.wheel import BuiltWheel
 
 SHOWN = 30
 

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from patchwheel.guest import INSPECT_ENVIRONMENT
-from patchwheel.kit import process, uv
-from patchwheel.kit.errors import CheckError
+from patchwheel.kit import CheckError, process, uv
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

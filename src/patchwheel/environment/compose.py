@@ -11,22 +11,17 @@ import tomllib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from patchwheel.build.requirements import site_packages
+from patchwheel.build import site_packages
 from patchwheel.environment.check import check_environment
 from patchwheel.environment.unpack import unpack
-from patchwheel.kit import uv
-from patchwheel.kit.digest import digest
-from patchwheel.kit.errors import CheckError, MachineError
-from patchwheel.kit.files import write_atomically
+from patchwheel.kit import CheckError, MachineError, digest, uv, write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
-    from patchwheel.build.inputs import OwnWheel
-    from patchwheel.kit.context import Context
-    from patchwheel.kit.store import Store
-    from patchwheel.kit.uv import Distribution
+    from patchwheel.build import OwnWheel
+    from patchwheel.kit import Context, Distribution, Store
     from patchwheel.project import Project
 
 KIND: Final = "environments"

@@ -7,7 +7,7 @@ import os
 import re
 from typing import TYPE_CHECKING
 
-from patchwheel.wheelfile.read import read_wheel
+from patchwheel.wheelfile import read_wheel
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -7,22 +7,19 @@ import posixpath
 from typing import TYPE_CHECKING
 
 from patchwheel.environment.compose import compose_for_tests
-from patchwheel.kit import process
-from patchwheel.kit.errors import CheckError
-from patchwheel.kit.repo import Repository
-from patchwheel.series.patched import patched_tree
+from patchwheel.kit import CheckError, Repository, process
+from patchwheel.series import patched_tree
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from patchwheel.build.inputs import OwnWheel
+    from patchwheel.build import OwnWheel
     from patchwheel.environment.compose import Environment
-    from patchwheel.kit.store import Store
-    from patchwheel.manifest.inventory import BuildInventory
-    from patchwheel.manifest.model import Fork
+    from patchwheel.kit import Store
+    from patchwheel.manifest import BuildInventory, Fork
     from patchwheel.project import Project
-    from patchwheel.series.apply import PatchedTree
+    from patchwheel.series import PatchedTree
 
 NO_TESTS = 5  # pytest's exit status when it collected nothing
 

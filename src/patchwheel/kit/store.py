@@ -18,9 +18,9 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from patchwheel.kit.digest import digest, file_sha256
 from patchwheel.kit.errors import MachineError
 from patchwheel.kit.files import fsync, regular_files, rmtree, write_atomically
+from patchwheel.kit.hashes import digest, file_sha256
 from patchwheel.kit.store_entry import IN_PLACE, KINDS, MANIFEST, Entry, last_use, linked, record
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from patchwheel.kit.digest import file_sha256
 from patchwheel.kit.files import regular_files
+from patchwheel.kit.hashes import file_sha256
 
 MANIFEST = "entry.json"
 Kind = Literal["build-envs", "configured", "environments", "files", "unpacked", "wheels"]

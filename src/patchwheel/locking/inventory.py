@@ -7,21 +7,19 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from patchwheel.build.backend import open_session
-from patchwheel.build.configure import observe
-from patchwheel.kit.digest import blob_id
-from patchwheel.kit.repo import Repository
-from patchwheel.manifest.inventory import BuildInventory
-from patchwheel.plan.base import base_mismatch
-from patchwheel.wheel.fit import CYTHON, NUMPY
-from patchwheel.wheelfile.read import check_record, output_names, read_wheel
+from patchwheel.build import observe, open_session
+from patchwheel.kit import Repository, blob_id
+from patchwheel.manifest import BuildInventory
+from patchwheel.plan import base_mismatch
+from patchwheel.wheel import CYTHON, NUMPY
+from patchwheel.wheelfile import check_record, output_names, read_wheel
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from patchwheel.kit.context import Context
-    from patchwheel.source.fetch import Source
-    from patchwheel.wheelfile.read import WheelFile
+    from patchwheel.kit import Context
+    from patchwheel.source import Source
+    from patchwheel.wheelfile import WheelFile
 
 OPENBLAS = re.compile(rb"OpenBLAS (\d+(?:\.\d+)+)")
 PATTERNS = {

@@ -7,18 +7,16 @@ from typing import TYPE_CHECKING
 
 from packaging.version import Version
 
-from patchwheel.build.backend import open_session
-from patchwheel.build.requirements import (
+from patchwheel.build import (
     build_environment,
     merged,
     name_of,
+    open_session,
     static_build_requirements,
 )
-from patchwheel.kit import uv
-from patchwheel.kit.errors import InputError
-from patchwheel.kit.repo import Repository
+from patchwheel.kit import InputError, Repository, uv
 from patchwheel.locking.inventory import made_with, survey_pin
-from patchwheel.manifest.lock import (
+from patchwheel.manifest import (
     BaseWheel,
     EnvironmentLock,
     ForkBuild,
@@ -26,20 +24,18 @@ from patchwheel.manifest.lock import (
     build_settings,
     environment_inputs,
 )
-from patchwheel.series.files import load_series
-from patchwheel.source.download import download_file, fetch_wheel, requirements
-from patchwheel.source.fetch import Remote, fetch_pin
-from patchwheel.wheelfile.read import read_wheel
+from patchwheel.series import load_series
+from patchwheel.source import Remote, download_file, fetch_pin, fetch_wheel, requirements
+from patchwheel.wheelfile import read_wheel
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from patchwheel.kit.context import Context
-    from patchwheel.kit.uv import Distribution
-    from patchwheel.manifest.model import Fork
+    from patchwheel.kit import Context, Distribution
+    from patchwheel.manifest import Fork
     from patchwheel.project import Project
-    from patchwheel.source.fetch import Source
+    from patchwheel.source import Source
 
 # The extra by which CuPy's wheels ask for the CUDA libraries that they load.
 GPU_EXTRA = "ctk"

@@ -6,24 +6,26 @@ import contextlib
 import itertools
 from typing import TYPE_CHECKING
 
-from patchwheel.build.backend import check_machine
-from patchwheel.build.configure import can_follow
-from patchwheel.build.inputs import BuildInputs
-from patchwheel.kit.errors import MachineError, ManifestError
+from patchwheel.build import BuildInputs, can_follow, check_machine
+from patchwheel.kit import MachineError, ManifestError
 from patchwheel.locking.resolve import base_wheel, is_current, lock_environment, lock_fork
-from patchwheel.manifest.inventory import load_reach, save_reach
-from patchwheel.manifest.lock import Lock, environment_inputs, environment_key, save_lock
-from patchwheel.plan.pin_reach import reach_of_pin
-from patchwheel.source.fetch import fetch_pin
-from patchwheel.wheelfile.read import output_names, read_wheel
+from patchwheel.manifest import (
+    Lock,
+    environment_inputs,
+    environment_key,
+    load_reach,
+    save_lock,
+    save_reach,
+)
+from patchwheel.plan import reach_of_pin
+from patchwheel.source import fetch_pin
+from patchwheel.wheelfile import output_names, read_wheel
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
-    from patchwheel.kit.context import Context
-    from patchwheel.manifest.inventory import Reach
-    from patchwheel.manifest.lock import EnvironmentLock, ForkBuild, ForkLock
-    from patchwheel.manifest.model import Fork
+    from patchwheel.kit import Context
+    from patchwheel.manifest import EnvironmentLock, Fork, ForkBuild, ForkLock, Reach
     from patchwheel.project import Project
 
 

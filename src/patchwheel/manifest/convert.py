@@ -12,8 +12,7 @@ from inspect import get_annotations
 from types import MappingProxyType, NoneType, UnionType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
 
-from patchwheel.kit.errors import MachineError
-from patchwheel.kit.files import exclusive_lock, write_atomically
+from patchwheel.kit import MachineError, exclusive_lock, write_atomically
 
 # cattrs takes about 50 ms to import, so only the functions that need it do.
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NewType
 
-from patchwheel.kit.errors import ManifestError
+from patchwheel.kit import ManifestError
 from patchwheel.manifest.convert import InvalidValueError, save_json
 
 if TYPE_CHECKING:

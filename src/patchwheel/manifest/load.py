@@ -8,7 +8,7 @@ from dataclasses import fields, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from patchwheel.kit.errors import ManifestError
+from patchwheel.kit import ManifestError
 from patchwheel.manifest.convert import InvalidValueError, find_problems, make_converter
 from patchwheel.manifest.model import (
     SCHEMA,

@@ -8,9 +8,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Never
 
-from patchwheel.kit.digest import digest
-from patchwheel.kit.errors import ManifestError
-from patchwheel.kit.uv import Distribution
+from patchwheel.kit import Distribution, ManifestError, digest
 from patchwheel.manifest.convert import InvalidValueError, find_problems, make_converter, save_json
 from patchwheel.manifest.inventory import BuildInventory, register_inventory
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
-from patchwheel.kit.errors import ManifestError
+from patchwheel.kit import ManifestError
 from patchwheel.manifest.convert import Rule, did_you_mean
 
 SCHEMA = 1

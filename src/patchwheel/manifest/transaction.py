@@ -11,8 +11,7 @@ import json
 import shutil
 from typing import TYPE_CHECKING
 
-from patchwheel.kit.errors import ManifestError
-from patchwheel.kit.files import exclusive_lock, fsync, rmtree
+from patchwheel.kit import ManifestError, exclusive_lock, fsync, rmtree
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

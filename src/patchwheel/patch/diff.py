@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Never
 
-from patchwheel.kit.errors import PatchError
+from patchwheel.kit import PatchError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -14,8 +14,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Never
 
-from patchwheel.kit.digest import blob_id
-from patchwheel.kit.errors import PatchError
+from patchwheel.kit import PatchError, blob_id
 from patchwheel.patch import matching
 from patchwheel.patch.diff import split_lines
 from patchwheel.patch.lint import LINK, SUBMODULE, link_problem
@@ -23,7 +22,7 @@ from patchwheel.patch.lint import LINK, SUBMODULE, link_problem
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from patchwheel.kit.repo import Blob
+    from patchwheel.kit import Blob
     from patchwheel.patch.diff import FileDiff, Hunk
     from patchwheel.patch.mail import Patch
 

@@ -6,17 +6,17 @@ import tomllib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from patchwheel.kit.errors import InputError
+from patchwheel.kit import InputError
 from patchwheel.plan.classify import Verdict, arrange, judge
 from patchwheel.wheelfile import metadata
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from patchwheel.kit.repo import Change, Repository
-    from patchwheel.manifest.inventory import BuildInventory
+    from patchwheel.kit import Change, Repository
+    from patchwheel.manifest import BuildInventory
     from patchwheel.plan.base import Base
-    from patchwheel.series.apply import PatchedTree
+    from patchwheel.series import PatchedTree
 
 PYPROJECT = "pyproject.toml"
 METADATA = "METADATA"

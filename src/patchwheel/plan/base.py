@@ -7,22 +7,18 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Literal
 
-from patchwheel.kit.digest import digest
-from patchwheel.kit.errors import InputError
-from patchwheel.kit.store_entry import listed
-from patchwheel.source.download import download_file
-from patchwheel.wheelfile.read import output_names, read_wheel
-from patchwheel.wheelfile.record import read_record
+from patchwheel.kit import InputError, digest, listed
+from patchwheel.source import download_file
+from patchwheel.wheelfile import output_names, read_record, read_wheel
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
 
-    from patchwheel.manifest.inventory import BuildInventory
-    from patchwheel.manifest.model import Fork
+    from patchwheel.manifest import BuildInventory, Fork
     from patchwheel.project import Project
-    from patchwheel.series.apply import PatchedTree
-    from patchwheel.wheelfile.read import WheelFile
+    from patchwheel.series import PatchedTree
+    from patchwheel.wheelfile import WheelFile
 
 # So many of a fork's own compiles are considered as a base for its next change.
 BASES = 3

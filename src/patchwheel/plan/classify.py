@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from patchwheel.kit.repo import Change
-    from patchwheel.manifest.inventory import BuildInventory
+    from patchwheel.kit import Change
+    from patchwheel.manifest import BuildInventory
 
 FILES = frozenset({"100644", "100755", "000000"})
 # Sources, headers and templates: only the build knows which outputs they reach.

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
-from patchwheel.build.ninja import MADE
-from patchwheel.kit.digest import digest
+from patchwheel.build import MADE
+from patchwheel.kit import digest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
-    from patchwheel.build.ninja import Edge
+    from patchwheel.build import Edge
 
 MARKERS = ("__init__.py", "__init__.pyx", "__init__.pxd")
 CYTHON = re.compile(r".*\.(pyx|pxd)")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from patchwheel.kit.digest import digest
+from patchwheel.kit import digest
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-    from patchwheel.build.configure import Configured
-    from patchwheel.kit.store import Store
+    from patchwheel.build import Configured
+    from patchwheel.kit import Store
 
 Followed = dict[str, list[str]]
 

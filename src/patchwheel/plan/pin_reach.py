@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from patchwheel.build.configure import configure
-from patchwheel.build.ninja import MADE
-from patchwheel.manifest.inventory import BuiltOutput, Reach
-from patchwheel.manifest.lock import build_settings
+from patchwheel.build import MADE, configure_tree
+from patchwheel.manifest import BuiltOutput, Reach, build_settings
 from patchwheel.plan.classify import FILES
 from patchwheel.plan.scan_references import mentions, speaks
 from patchwheel.plan.trace import (
@@ -24,16 +22,16 @@ from patchwheel.plan.trace import (
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
-    from patchwheel.build.inputs import BuildInputs
-    from patchwheel.kit.repo import Change, Repository
-    from patchwheel.manifest.inventory import BuildInventory
-    from patchwheel.source.fetch import Source
+    from patchwheel.build import BuildInputs
+    from patchwheel.kit import Change, Repository
+    from patchwheel.manifest import BuildInventory
+    from patchwheel.source import Source
 
 
 def reach_of_pin(source: Source, inputs: BuildInputs, present: Collection[str]) -> Reach:
     """Configure a pin and follow each built output; `present` are the files of upstream's wheel."""
     tracer = Tracer(source, inputs)
-    configured = configure(source.tree, source, inputs)
+    configured = configure_tree(source.tree, source, inputs)
     side = tracer.side(source.tree, configured, recall=True)
     outputs = {}
     ruled = configured.observed.outputs

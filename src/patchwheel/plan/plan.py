@@ -10,35 +10,33 @@ import functools
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
-from patchwheel.build.configure import can_follow, without_missing_tools
-from patchwheel.build.inputs import BuildInputs, OwnWheel, interface_part
-from patchwheel.kit.digest import digest, file_sha256
-from patchwheel.kit.errors import MachineError
-from patchwheel.kit.repo import Repository
-from patchwheel.kit.store_entry import listed
-from patchwheel.manifest.inventory import load_reach
-from patchwheel.manifest.lock import build_settings
+from patchwheel.build import (
+    BuildInputs,
+    OwnWheel,
+    can_follow,
+    interface_part,
+    without_missing_tools,
+)
+from patchwheel.kit import MachineError, Repository, digest, file_sha256, listed
+from patchwheel.manifest import build_settings, load_reach
 from patchwheel.plan.attribute import METADATA, attribute_changes, patches_by_path
 from patchwheel.plan.base import base_mismatch, built_bases, upstream_base
 from patchwheel.plan.pin_reach import candidates, same_references, trace_by_inventory
 from patchwheel.plan.records import Decision, Output, Plan, read_decision
 from patchwheel.plan.trace import trace_changes
-from patchwheel.series.patched import patched_tree
-from patchwheel.wheelfile import sbom
-from patchwheel.wheelfile.archive import ZLIB
+from patchwheel.series import patched_tree
+from patchwheel.wheelfile import ZLIB, sbom
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    from patchwheel.kit.repo import Change
-    from patchwheel.manifest.inventory import Reach
-    from patchwheel.manifest.lock import ForkBuild
-    from patchwheel.manifest.model import Fork
+    from patchwheel.kit import Change
+    from patchwheel.manifest import Fork, ForkBuild, Reach
     from patchwheel.plan.base import Base
     from patchwheel.plan.trace import Effect, TraceResult
     from patchwheel.project import Project
-    from patchwheel.series.apply import PatchedTree
+    from patchwheel.series import PatchedTree
 
 # Raised whenever the same inputs would give different bytes: it is part of every key.
 RECIPE = "2"

@@ -5,19 +5,17 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from patchwheel.kit.digest import digest
-from patchwheel.kit.errors import BuildError
+from patchwheel.kit import BuildError, digest
 from patchwheel.wheelfile import metadata
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from patchwheel.build.inputs import BuildInputs
-    from patchwheel.kit.repo import Change
-    from patchwheel.manifest.inventory import BuildInventory
-    from patchwheel.manifest.model import Fork
+    from patchwheel.build import BuildInputs
+    from patchwheel.kit import Change
+    from patchwheel.manifest import BuildInventory, Fork
     from patchwheel.plan.base import Base
-    from patchwheel.series.apply import PatchedTree
+    from patchwheel.series import PatchedTree
 
 Action = Literal["remake", "add", "build", "remove"]
 

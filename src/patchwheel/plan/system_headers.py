@@ -8,13 +8,13 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from patchwheel.build.requirements import site_packages
-from patchwheel.kit.digest import digest
+from patchwheel.build import site_packages
+from patchwheel.kit import digest
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from patchwheel.kit.store import Store
+    from patchwheel.kit import Store
 
 # Raised whenever the same environment would be told of otherwise.
 LAYOUT = 1

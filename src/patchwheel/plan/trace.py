@@ -9,10 +9,8 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from patchwheel.build.configure import configure
-from patchwheel.build.ninja import MADE
-from patchwheel.kit.digest import digest
-from patchwheel.kit.repo import Repository
+from patchwheel.build import MADE, configure_tree
+from patchwheel.kit import Repository, digest
 from patchwheel.plan.classify import CODE
 from patchwheel.plan.graph import Graph
 from patchwheel.plan.memory import Memory
@@ -22,13 +20,11 @@ from patchwheel.plan.system_headers import Outside
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
-    from patchwheel.build.configure import Configured
-    from patchwheel.build.inputs import BuildInputs
-    from patchwheel.kit.repo import Blob, Change
-    from patchwheel.kit.store import Store
-    from patchwheel.manifest.inventory import BuildInventory
+    from patchwheel.build import BuildInputs, Configured
+    from patchwheel.kit import Blob, Change, Store
+    from patchwheel.manifest import BuildInventory
     from patchwheel.plan.graph import Reach
-    from patchwheel.source.fetch import Source
+    from patchwheel.source import Source
 
 
 HEADER = re.compile(r".*\.(h|hh|hpp|hxx|cuh|inc|inl|ipp|tcc)", re.IGNORECASE)
@@ -136,9 +132,9 @@ def trace_changes(
     """Follow the changes between two trees to the outputs `present` in a base."""
     tracer = Tracer(source, inputs)
     changed = frozenset(change.path for change in changes)
-    first = configure(trees[0], source, inputs)
+    first = configure_tree(trees[0], source, inputs)
     again = any(c.status != "M" or c.path in first.observed.reads for c in changes)
-    second = configure(trees[1], source, inputs) if again else first
+    second = configure_tree(trees[1], source, inputs) if again else first
     new = tracer.side(trees[1], second, recall=second is first)
     old = tracer.side(trees[0], first, recall=True) if again else new
     effects = [

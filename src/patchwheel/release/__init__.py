@@ -1,5 +1,8 @@
-"""What is published: compiled wheels, the files beside them, and the proof that they are true.
+"""What is published beside the wheels, and how wheels and folders of them are verified.
 
-`publish` completes, indexes and stages folders of release wheels, `check` compares all of it, and
-`recompile` compares wheels with another compile. A graft is never published.
+Nothing that was grafted is ever published.
 """
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -12,23 +12,17 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from patchwheel.build import cuda
-from patchwheel.build.requirements import env_key
-from patchwheel.kit.digest import digest, file_sha256
-from patchwheel.kit.errors import CheckError, InputError
+from patchwheel.build import cuda, env_key
+from patchwheel.kit import CheckError, InputError, digest, file_sha256
 from patchwheel.release import files
-from patchwheel.wheel.fit import Policies, load_policies
-from patchwheel.wheel.make import names_itself
-from patchwheel.wheelfile import metadata, sbom
-from patchwheel.wheelfile.elf import MAGIC, read_library
-from patchwheel.wheelfile.read import check_record
-from patchwheel.wheelfile.record import STATEMENT
+from patchwheel.wheel import Policies, load_policies, names_itself
+from patchwheel.wheelfile import MAGIC, STATEMENT, check_record, metadata, read_library, sbom
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from patchwheel.release.files import LabelledWheel
-    from patchwheel.wheelfile.record import CompileRecord
+    from patchwheel.wheelfile import CompileRecord
 
 MANYLINUX = re.compile(r"manylinux(?:_\d+_\d+|\d+)_(\w+)")
 MODULE = re.compile(r"\.cpython-(\d+)-")

@@ -10,17 +10,23 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from patchwheel.kit.digest import digest, file_sha256
-from patchwheel.wheelfile import metadata
-from patchwheel.wheelfile.read import WheelFile, read_wheel
-from patchwheel.wheelfile.record import FILENAME, STATEMENT, WheelRecord, read_record
-from patchwheel.wheelfile.sbom import purl
+from patchwheel.kit import digest, file_sha256
+from patchwheel.wheelfile import (
+    FILENAME,
+    STATEMENT,
+    WheelFile,
+    WheelRecord,
+    metadata,
+    purl,
+    read_record,
+    read_wheel,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
-    from patchwheel.wheelfile.record import CompileRecord
+    from patchwheel.wheelfile import CompileRecord
 
 LABELLED = re.compile(
     r"(?P<upstream>[^+]+)\+(?P<label>.+)\.h(?P<key>[0-9a-f]{8})(?P<graft>\.graft)?"

@@ -17,18 +17,22 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from patchwheel.kit import process
-from patchwheel.kit.digest import file_sha256
-from patchwheel.kit.errors import CheckError, InputError
-from patchwheel.kit.files import write_atomically
-from patchwheel.kit.interpreter import find_interpreter, uv_bin
+from patchwheel.kit import (
+    CheckError,
+    InputError,
+    file_sha256,
+    find_interpreter,
+    process,
+    uv_bin,
+    write_atomically,
+)
 from patchwheel.release import files
 from patchwheel.release.check import ReleaseCheck, check_release
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from patchwheel.kit.context import Progress
+    from patchwheel.kit import Progress
     from patchwheel.release.files import LabelledWheel
 
 INSTALLED = "installed.json"

@@ -11,26 +11,21 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from patchwheel.build import toolchain
-from patchwheel.build.backend import CLOCK, check_machine
+from patchwheel.build import CLOCK, check_machine, toolchain
 from patchwheel.guest import CLOCK_SOURCE
-from patchwheel.kit import process
-from patchwheel.kit.errors import BuildError, CheckError, first
-from patchwheel.kit.store import Store
-from patchwheel.plan.plan import Planner
-from patchwheel.series.patched import patched_tree
-from patchwheel.wheel.build import build_needs, build_wheel
-from patchwheel.wheel.make import make_wheel
-from patchwheel.wheelfile.read import output_names, read_wheel
-from patchwheel.wheelfile.record import read_record
+from patchwheel.kit import BuildError, CheckError, Store, first, process
+from patchwheel.plan import Planner
+from patchwheel.series import patched_tree
+from patchwheel.wheel import build_needs, build_wheel, make_wheel
+from patchwheel.wheelfile import output_names, read_record, read_wheel
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from patchwheel.manifest.model import Fork
+    from patchwheel.manifest import Fork
     from patchwheel.project import Project
-    from patchwheel.series.apply import PatchedTree
-    from patchwheel.wheel.make import BuiltWheel
+    from patchwheel.series import PatchedTree
+    from patchwheel.wheel import BuiltWheel
 
     Verdict = Literal["equal", "taken", "unnecessary", "different"]
 

@@ -8,20 +8,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Never, cast
 
-from patchwheel.kit.digest import digest
-from patchwheel.kit.errors import MachineError, PatchError, disk_is_full
-from patchwheel.kit.repo import GitError, Repository, read_changes
-from patchwheel.patch.lint import check_patch
-from patchwheel.patch.simulate import Simulation
+from patchwheel.kit import (
+    GitError,
+    MachineError,
+    PatchError,
+    Repository,
+    digest,
+    disk_is_full,
+    read_changes,
+)
+from patchwheel.patch import Simulation, check_patch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from patchwheel.kit.repo import Change
-    from patchwheel.kit.store import Store
-    from patchwheel.patch.mail import Patch
+    from patchwheel.kit import Change, Store
+    from patchwheel.patch import Patch
     from patchwheel.series.files import Series
-    from patchwheel.source.fetch import Source
+    from patchwheel.source import Source
 
 # The staged objects are temporary: neither the disk nor their size matters.
 TEMPORARY = ("-c", "core.fsync=none", "-c", "core.looseCompression=0")

@@ -9,28 +9,24 @@ import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Never
 
-from patchwheel.kit.errors import PatchError
-from patchwheel.kit.files import new_folder, replace_folder
-from patchwheel.kit.repo import GitError, Repository
-from patchwheel.patch.lint import check_patch, check_requires, warnings
-from patchwheel.patch.simulate import DoesNotApplyError
+from patchwheel.kit import GitError, PatchError, Repository, new_folder, replace_folder
+from patchwheel.patch import DoesNotApplyError, check_patch, check_requires, warnings
 from patchwheel.series.apply import REPORT, apply_series, start_simulation
 from patchwheel.series.files import SERIES, load_series, name_patches, read_patch, write_series
 from patchwheel.series.patched import load_all_series, patched_tree
 from patchwheel.series.worktree import BASE, EXPORTED, FETCH, WorkTree, open_work, record
-from patchwheel.source.fetch import fetch_source
+from patchwheel.source import fetch_source
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from patchwheel.kit.store import Store
-    from patchwheel.manifest.model import Fork
-    from patchwheel.patch.mail import Mail, Patch
-    from patchwheel.patch.simulate import Simulation
+    from patchwheel.kit import Store
+    from patchwheel.manifest import Fork
+    from patchwheel.patch import Mail, Patch, Simulation
     from patchwheel.project import Project
     from patchwheel.series.files import Series
-    from patchwheel.source.fetch import Source
+    from patchwheel.source import Source
 
 # Every setting that could change a byte of the output is given, or isolated away by `repo`.
 FORMAT = shlex.split(

@@ -10,9 +10,8 @@ import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Never
 
-from patchwheel.kit.errors import MachineError, PatchError
-from patchwheel.kit.files import finish_replacement
-from patchwheel.patch.mail import Patch
+from patchwheel.kit import MachineError, PatchError, finish_replacement
+from patchwheel.patch import Patch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

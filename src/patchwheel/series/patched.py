@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 from patchwheel.series.apply import apply_series
 from patchwheel.series.files import load_series
-from patchwheel.source.fetch import fetch_source
+from patchwheel.source import fetch_source
 
 if TYPE_CHECKING:
-    from patchwheel.manifest.model import Fork
-    from patchwheel.patch.mail import Patch
+    from patchwheel.manifest import Fork
+    from patchwheel.patch import Patch
     from patchwheel.project import Project
     from patchwheel.series.apply import PatchedTree
 

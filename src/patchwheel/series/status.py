@@ -6,24 +6,21 @@ import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from patchwheel.kit.errors import InputError, PatchError
-from patchwheel.patch.lint import check_patch, warnings
-from patchwheel.patch.simulate import DoesNotApplyError
+from patchwheel.kit import InputError, PatchError
+from patchwheel.patch import DoesNotApplyError, check_patch, warnings
 from patchwheel.series.apply import apply_series, start_simulation
 from patchwheel.series.files import load_series
-from patchwheel.source.fetch import fetch_source
-from patchwheel.source.index import latest_version
+from patchwheel.source import fetch_source, latest_version
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from patchwheel.kit.store import Store
-    from patchwheel.manifest.model import Fork
-    from patchwheel.patch.mail import Patch
-    from patchwheel.patch.simulate import Simulation
+    from patchwheel.kit import Store
+    from patchwheel.manifest import Fork
+    from patchwheel.patch import Patch, Simulation
     from patchwheel.project import Project
     from patchwheel.series.files import Series
-    from patchwheel.source.fetch import Source
+    from patchwheel.source import Source
 
 State = Literal["clean", "offset", "fails", "landed", "malformed"]
 FINE = ("clean", "offset")

@@ -12,21 +12,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from patchwheel.kit.digest import digest
-from patchwheel.kit.errors import PatchError
-from patchwheel.kit.files import rmtree, write_atomically
-from patchwheel.kit.repo import GitError, Repository, read_changes
-from patchwheel.patch.lint import SUBMODULE
+from patchwheel.kit import (
+    GitError,
+    PatchError,
+    Repository,
+    digest,
+    read_changes,
+    rmtree,
+    write_atomically,
+)
+from patchwheel.patch import SUBMODULE
 from patchwheel.series.apply import REPORT, PatchedTree, apply_patches, apply_series
 from patchwheel.series.files import load_series
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from patchwheel.kit.repo import Blob
-    from patchwheel.kit.store import Store
-    from patchwheel.patch.mail import Mail
-    from patchwheel.source.fetch import Source
+    from patchwheel.kit import Blob, Store
+    from patchwheel.patch import Mail
+    from patchwheel.source import Source
 
 BRANCH = "patchwheel"
 BASE = "refs/patchwheel/base"

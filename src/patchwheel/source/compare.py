@@ -13,16 +13,15 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
-from patchwheel.kit.errors import CheckError, first
-from patchwheel.kit.repo import Blob, Repository
-from patchwheel.patch.lint import LINK
+from patchwheel.kit import Blob, CheckError, Repository, first
+from patchwheel.patch import LINK
 from patchwheel.source.fetch import fetch_pin
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from patchwheel.kit.context import Context
-    from patchwheel.manifest.model import Fork
+    from patchwheel.kit import Context
+    from patchwheel.manifest import Fork
 
 # Written by a build backend, never by a build: it holds metadata and lists of files.
 METADATA = re.compile(r"PKG-INFO|(.+/)?[^/]+\.egg-info/(PKG-INFO|(not-)?zip-safe|[A-Za-z_]+\.txt)")

@@ -10,21 +10,18 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-from patchwheel.kit.digest import file_sha256
-from patchwheel.kit.errors import InputError, redacted
+from patchwheel.kit import InputError, file_sha256, redacted
 from patchwheel.source.http import TransientError, requested, retried
 from patchwheel.source.index import find_file, project_files
-from patchwheel.wheelfile.metadata import field
-from patchwheel.wheelfile.read import read_wheel
+from patchwheel.wheelfile import field, read_wheel
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     import requests
 
-    from patchwheel.kit.context import Context, Progress
-    from patchwheel.kit.interpreter import Interpreter
-    from patchwheel.manifest.model import Fork
+    from patchwheel.kit import Context, Interpreter, Progress
+    from patchwheel.manifest import Fork
     from patchwheel.source.index import IndexFile
 
 # A connection that is cut loses at most one piece; what came before is kept.

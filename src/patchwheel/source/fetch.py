@@ -15,17 +15,23 @@ from dataclasses import dataclass
 from threading import Event, Thread
 from typing import TYPE_CHECKING, Literal, Never, TypeAlias
 
-from patchwheel.kit.digest import digest
-from patchwheel.kit.errors import InputError, MachineError, ManifestError, disk_is_full, redacted
-from patchwheel.kit.repo import GitError, Repository
+from patchwheel.kit import (
+    GitError,
+    InputError,
+    MachineError,
+    ManifestError,
+    Repository,
+    digest,
+    disk_is_full,
+    redacted,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from patchwheel.kit.context import Context
-    from patchwheel.kit.store import Store
-    from patchwheel.manifest.model import Fork
+    from patchwheel.kit import Context, Store
+    from patchwheel.manifest import Fork
     from patchwheel.project import Project
 
 Origin: TypeAlias = Literal["sdist", "git"]
@@ -306,4 +312,5 @@ def joined(url: str, relative: str) -> str:
 
 
 def refuse(fork: Fork, why: str, *, expected: str | None = None, hint: str | None = None) -> Never:
+    """Raise InputError for a pin that cannot be fetched."""
     raise InputError(f"{fork.name}: {why}", expected=expected, hint=hint)

@@ -7,7 +7,7 @@ import os
 import re
 from typing import TYPE_CHECKING, TypeVar
 
-from patchwheel.kit.errors import InputError, redacted
+from patchwheel.kit import InputError, redacted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping

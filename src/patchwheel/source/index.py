@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote, urldefrag, urljoin, urlsplit
 from urllib.request import url2pathname
 
-from patchwheel.kit.errors import InputError, redacted
-from patchwheel.manifest.model import Sdist
+from patchwheel.kit import InputError, redacted
+from patchwheel.manifest import Sdist
 from patchwheel.source.http import requested, retried
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from packaging.version import Version
 
-    from patchwheel.kit.uv import IndexConfig
+    from patchwheel.kit import IndexConfig
 
 JSON_API = "application/vnd.pypi.simple.v1+json"
 ACCEPT = f"{JSON_API}, application/vnd.pypi.simple.v1+html;q=0.2, text/html;q=0.01"

@@ -9,7 +9,7 @@ import tarfile
 import zlib
 from typing import TYPE_CHECKING, Never
 
-from patchwheel.kit.errors import InputError
+from patchwheel.kit import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

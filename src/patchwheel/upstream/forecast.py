@@ -13,12 +13,9 @@ import re
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from patchwheel.kit.digest import digest
-from patchwheel.kit.repo import Blob, Repository
-from patchwheel.patch.lint import SUBMODULE, check_patch
-from patchwheel.patch.simulate import Simulation
-from patchwheel.series.files import load_series
-from patchwheel.series.status import FINE, try_patch
+from patchwheel.kit import Blob, Repository, digest
+from patchwheel.patch import SUBMODULE, Simulation, check_patch
+from patchwheel.series import FINE, load_series, try_patch
 from patchwheel.upstream.history import release, upstream_history
 from patchwheel.upstream.merge import patch_paths
 from patchwheel.upstream.verdict import Verdict, judge, verdict_without_history
@@ -26,11 +23,10 @@ from patchwheel.upstream.verdict import Verdict, judge, verdict_without_history
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from patchwheel.manifest.model import Fork
-    from patchwheel.patch.mail import Patch
-    from patchwheel.patch.simulate import Content, Files
+    from patchwheel.manifest import Fork
+    from patchwheel.patch import Content, Files, Patch
     from patchwheel.project import Project
-    from patchwheel.series.status import PatchStatus
+    from patchwheel.series import PatchStatus
 
     Reader = Callable[[Sequence[str]], Mapping[str, bytes]]
 

@@ -8,21 +8,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from patchwheel.kit.digest import digest
-from patchwheel.kit.errors import InputError
-from patchwheel.kit.repo import GitError, Repository
-from patchwheel.manifest.model import VERSION
-from patchwheel.series.worktree import FETCH, WHO
-from patchwheel.source.fetch import Remote, fetch_pin, fetch_source, refuse
-from patchwheel.source.index import find_sdist
+from patchwheel.kit import GitError, InputError, Repository, digest
+from patchwheel.manifest import VERSION
+from patchwheel.series import FETCH, WHO
+from patchwheel.source import Remote, fetch_pin, fetch_source, find_sdist, refuse
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from patchwheel.kit.context import Context
-    from patchwheel.manifest.model import Fork
+    from patchwheel.kit import Context
+    from patchwheel.manifest import Fork
     from patchwheel.project import Project
-    from patchwheel.source.fetch import Source
+    from patchwheel.source import Source
 
 # Without files, which `fetch_blobs` gets; a server that cannot filter sends them all the same.
 FETCH_COMMITS = ("fetch", "--quiet", "--no-write-fetch-head", "--filter=blob:none")

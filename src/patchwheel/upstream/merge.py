@@ -12,19 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from patchwheel.kit.errors import MachineError
-from patchwheel.kit.repo import Blob, GitError, Repository
-from patchwheel.patch.lint import LINK, SUBMODULE
-from patchwheel.patch.simulate import Content, Simulation
-from patchwheel.series.patched import patched_tree
-from patchwheel.series.status import try_patch
+from patchwheel.kit import Blob, GitError, MachineError, Repository
+from patchwheel.patch import LINK, SUBMODULE, Content, Simulation
+from patchwheel.series import patched_tree, try_patch
 from patchwheel.upstream.history import import_pin, label_of, release, upstream_history
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
-    from patchwheel.manifest.model import Fork
-    from patchwheel.patch.mail import Patch
+    from patchwheel.manifest import Fork
+    from patchwheel.patch import Patch
     from patchwheel.project import Project
 
 KEPT = "nothing is left to merge, but lines that the patch removes are still there"

@@ -16,31 +16,34 @@ from typing import TYPE_CHECKING, Any, Never
 
 import tomlkit
 
-from patchwheel.kit.errors import PatchError
-from patchwheel.kit.files import rmtree, write_atomically
-from patchwheel.kit.repo import GitError
-from patchwheel.locking.write import write_lock
+from patchwheel.kit import GitError, PatchError, rmtree, write_atomically
+from patchwheel.locking import write_lock
 from patchwheel.manifest import transaction
-from patchwheel.patch.diff import Cursor, read_diffs
-from patchwheel.patch.simulate import Simulation
-from patchwheel.series.export import export_commits
-from patchwheel.series.patched import load_all_series, patched_tree
-from patchwheel.series.worktree import BASE, BRANCH, EXPORTED, WorkTree, open_work, record
-from patchwheel.series.worktree import STATE as WORKTREE_STATE
-from patchwheel.source.fetch import fetch_pin
+from patchwheel.patch import Cursor, Simulation, read_diffs
+from patchwheel.series import (
+    BASE,
+    BRANCH,
+    EXPORTED,
+    WorkTree,
+    export_commits,
+    load_all_series,
+    open_work,
+    patched_tree,
+    record,
+)
+from patchwheel.series import STATE as WORKTREE_STATE
+from patchwheel.source import fetch_pin
 from patchwheel.upstream.history import find_target, import_pin
 from patchwheel.upstream.merge import KEPT, find_moves, move_files, read_contents
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from patchwheel.kit.repo import Repository
-    from patchwheel.kit.store import Store
-    from patchwheel.manifest.model import Fork
+    from patchwheel.kit import Repository, Store
+    from patchwheel.manifest import Fork
     from patchwheel.project import Project
-    from patchwheel.series.apply import PatchedTree
-    from patchwheel.series.export import ExportResult
-    from patchwheel.source.fetch import Source
+    from patchwheel.series import ExportResult, PatchedTree
+    from patchwheel.source import Source
 
 ONTO = "refs/patchwheel/onto"
 RENAMED = "refs/patchwheel/renamed"

@@ -7,16 +7,16 @@ from dataclasses import dataclass, replace
 from itertools import takewhile
 from typing import TYPE_CHECKING, Literal
 
-from patchwheel.kit.repo import GitError
-from patchwheel.series.status import FINE
+from patchwheel.kit import GitError
+from patchwheel.series import FINE
 from patchwheel.upstream.merge import find_moves
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from patchwheel.kit.repo import Repository
-    from patchwheel.patch.mail import Patch
-    from patchwheel.series.status import PatchStatus
+    from patchwheel.kit import Repository
+    from patchwheel.patch import Patch
+    from patchwheel.series import PatchStatus
     from patchwheel.upstream.forecast import Commit, PatchTimeline
 
 PULL_REQUEST = re.compile(r"/(?:pull|merge_requests)/(\d+)")

@@ -7,18 +7,17 @@ import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from patchwheel.build.inputs import OwnWheel
-from patchwheel.kit.errors import GraftNotPossible, InputError, PatchwheelError
-from patchwheel.plan.base import remember_base
-from patchwheel.plan.plan import plan_fork
+from patchwheel.build import OwnWheel
+from patchwheel.kit import GraftNotPossible, InputError, PatchwheelError
+from patchwheel.plan import plan_fork, remember_base
 from patchwheel.wheel.make import make_wheel
-from patchwheel.wheelfile.record import STATEMENT
+from patchwheel.wheelfile import STATEMENT
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from patchwheel.manifest.model import Fork
+    from patchwheel.manifest import Fork
     from patchwheel.project import Project
     from patchwheel.wheel.make import BuiltWheel
 
@@ -48,7 +47,7 @@ def build_wheel(
     if fork.lock_key in made:
         return made[fork.lock_key]
     if from_source:
-        from patchwheel.build.backend import check_machine
+        from patchwheel.build import check_machine
 
         check_machine(fork, store=project.store)
     plan = plan_fork(project, fork, from_source=from_source, dev=dev, made=made)
@@ -156,7 +155,7 @@ def wheels_in(project: Project, folder: Path) -> list[OwnWheel]:
 def _wheel_in(project: Project, folder: Path, fork: Fork) -> OwnWheel:
     from packaging.utils import parse_wheel_filename
 
-    from patchwheel.kit.digest import file_sha256
+    from patchwheel.kit import file_sha256
 
     interpreters = {f"cp{project.python.replace('.', '')}", "py3"}
     paths = [

@@ -7,19 +7,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from patchwheel.build.backend import rename_project
-from patchwheel.build.inputs import build_record
-from patchwheel.build.requirements import check_satisfied, static_build_requirements
-from patchwheel.kit.repo import Repository
+from patchwheel.build import (
+    build_record,
+    check_satisfied,
+    rename_project,
+    static_build_requirements,
+)
+from patchwheel.kit import Repository
 from patchwheel.wheel.relocate import check_relocated, relocate
-from patchwheel.wheelfile.elf import MAGIC
-from patchwheel.wheelfile.read import read_wheel
+from patchwheel.wheelfile import MAGIC, read_wheel
 
 if TYPE_CHECKING:
-    from patchwheel.build.backend import BuildSession
-    from patchwheel.build.inputs import BuildInputs
-    from patchwheel.plan.records import Plan
-    from patchwheel.wheelfile.record import CompileRecord
+    from patchwheel.build import BuildInputs, BuildSession
+    from patchwheel.plan import Plan
+    from patchwheel.wheelfile import CompileRecord
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from patchwheel.kit import process
-from patchwheel.kit.errors import GraftNotPossible
-from patchwheel.wheelfile.elf import read_library
+from patchwheel.kit import GraftNotPossible, process
+from patchwheel.wheelfile import read_library
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence

@@ -5,19 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from patchwheel.kit.errors import InputError
-from patchwheel.kit.repo import Repository
-from patchwheel.plan.attribute import METADATA, read_projects
-from patchwheel.wheelfile import metadata
-from patchwheel.wheelfile.archive import make_entry, zip_date
+from patchwheel.kit import InputError, Repository
+from patchwheel.plan import METADATA, read_projects
+from patchwheel.wheelfile import make_entry, metadata, zip_date
 
 if TYPE_CHECKING:
-    from patchwheel.kit.repo import Blob
-    from patchwheel.plan.base import Base
-    from patchwheel.plan.records import Output, Plan
+    from patchwheel.kit import Blob
+    from patchwheel.plan import Base, Output, Plan
     from patchwheel.wheel.remake import Remade
-    from patchwheel.wheelfile.archive import Entry
-    from patchwheel.wheelfile.read import WheelFile
+    from patchwheel.wheelfile import Entry, WheelFile
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,31 +9,30 @@ from dataclasses import asdict, dataclass, replace
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Final
 
-from patchwheel.build.inputs import OwnWheel
-from patchwheel.kit.digest import blob_id
-from patchwheel.kit.errors import CheckError
-from patchwheel.kit.repo import Repository
-from patchwheel.plan.plan import wheel_in_store
+from patchwheel.build import OwnWheel
+from patchwheel.kit import CheckError, Repository, blob_id
+from patchwheel.plan import wheel_in_store
 from patchwheel.wheel.graft import UnlabelledWheel, graft
-from patchwheel.wheelfile import metadata, record, sbom
-from patchwheel.wheelfile.archive import make_entry, zip_date
-from patchwheel.wheelfile.read import (
+from patchwheel.wheelfile import (
     UNRECORDED,
     check_record,
+    make_entry,
+    metadata,
     output_names,
     read_wheel,
+    record,
+    sbom,
     write_wheel,
+    zip_date,
 )
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from patchwheel.build.inputs import BuildInputs
-    from patchwheel.kit.store import Store
-    from patchwheel.plan.records import Plan
-    from patchwheel.wheelfile.metadata import WheelName
-    from patchwheel.wheelfile.read import WheelFile
-    from patchwheel.wheelfile.record import CompileRecord, WheelRecord
+    from patchwheel.build import BuildInputs
+    from patchwheel.kit import Store
+    from patchwheel.plan import Plan
+    from patchwheel.wheelfile import CompileRecord, WheelFile, WheelName, WheelRecord
 
 KIND: Final = "wheels"
 # A series that changes one of these may change the list of outputs.

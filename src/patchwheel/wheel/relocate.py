@@ -6,17 +6,14 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from patchwheel.build import cuda
-from patchwheel.build.sandbox import INSIDE
-from patchwheel.kit import process
-from patchwheel.kit.errors import BuildError, CheckError
-from patchwheel.wheelfile.elf import MAGIC
-from patchwheel.wheelfile.read import read_wheel
+from patchwheel.build import INSIDE, cuda
+from patchwheel.kit import BuildError, CheckError, process
+from patchwheel.wheelfile import MAGIC, read_wheel
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from patchwheel.build.backend import BuildSession
+    from patchwheel.build import BuildSession
 
 
 def relocate(wheel: Path, session: BuildSession) -> Path:

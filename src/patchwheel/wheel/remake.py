@@ -10,30 +10,22 @@ import shutil
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from patchwheel.build.backend import rename_project
-from patchwheel.build.configure import configure
-from patchwheel.build.inputs import build_record
-from patchwheel.build.ninja import MADE
-from patchwheel.build.requirements import site_packages as packages_of
+from patchwheel.build import MADE, build_record, configure_tree, rename_project
+from patchwheel.build import site_packages as packages_of
 from patchwheel.guest import BUILD_EXTENSIONS
-from patchwheel.kit.errors import BuildError, GraftNotPossible
-from patchwheel.kit.repo import Repository
+from patchwheel.kit import BuildError, GraftNotPossible, Repository
 from patchwheel.wheel.fit import check_makers, load_policies, platform_tags, refit
-from patchwheel.wheelfile.archive import record_hash
-from patchwheel.wheelfile.elf import MAGIC, read_library
+from patchwheel.wheelfile import MAGIC, read_library, record_hash
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from patchwheel.build.backend import BuildSession
-    from patchwheel.build.configure import Configured
-    from patchwheel.build.inputs import BuildInputs
-    from patchwheel.kit.store import Store
-    from patchwheel.plan.base import Base
-    from patchwheel.plan.records import Plan
-    from patchwheel.series.apply import PatchedTree
-    from patchwheel.wheelfile.record import CompileRecord
+    from patchwheel.build import BuildInputs, BuildSession, Configured
+    from patchwheel.kit import Store
+    from patchwheel.plan import Base, Plan
+    from patchwheel.series import PatchedTree
+    from patchwheel.wheelfile import CompileRecord
 
 PLATFORM = re.compile(r"[a-z]*linux(?:\d+|(?:_\d+){2})?_(.+)")
 
@@ -54,7 +46,7 @@ def remake(plan: Plan, base: Base, inputs: BuildInputs) -> Remade:
     base.
     """
     source, store = plan.tree.source, inputs.context.store
-    configured = configure(plan.decision.configured, source, inputs)
+    configured = configure_tree(plan.decision.configured, source, inputs)
     with inputs.session("remake") as session, _sources(plan.tree, session, store):
         rename_project(session.source, inputs.fork)
         steps = {path for edge in configured.edges for path in edge.outputs}

@@ -1,5 +1,8 @@
-"""Wheels as files: read strictly, edited as text, written with a true RECORD.
+"""Wheels as files: reads what is sound, writes a true RECORD, edits metadata.
 
-The entries of a `WheelFile` keep their compressed bytes, so what did not change is not compressed
-again. `record` has the typed form of `patchwheel.json`, and `sbom` the SBOM that follows from it.
+It takes paths and bytes and gives entries and records; it knows nothing of how a wheel is made.
 """
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -16,7 +16,7 @@ import zlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Never
 
-from patchwheel.kit.errors import InputError
+from patchwheel.kit import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -142,6 +142,7 @@ def write_archive(path: Path, entries: Sequence[Entry]) -> None:
 
 
 def make_entry(name: str, content: bytes, *, mode: int, date: Date) -> Entry:
+    """Return an entry with this content, compressed, as a wheel holds it."""
     packer = zlib.compressobj(LEVEL, zlib.DEFLATED, -zlib.MAX_WBITS)
     return Entry(
         name=name,
@@ -168,6 +169,7 @@ def record_hash(content: bytes) -> str:
 
 
 def refuse(where: Path, problem: str) -> Never:
+    """Raise InputError for a wheel that is not sound."""
     hint = "fetch or build the wheel again"
     raise InputError(f"is no sound wheel: {problem}", where=where, hint=hint)
 

@@ -22,6 +22,7 @@ class Library:
 
 
 def read_library(content: bytes) -> Library:
+    """Read what a shared library needs: libraries, run paths, symbol versions."""
     # auditwheel's own readers want paths of files; these libraries are still in a wheel.
     from elftools.elf.dynamic import DynamicSection
     from elftools.elf.elffile import ELFFile

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from patchwheel.kit.errors import InputError
+from patchwheel.kit import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

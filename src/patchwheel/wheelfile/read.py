@@ -7,8 +7,7 @@ import io
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from patchwheel.kit.digest import file_sha256
-from patchwheel.kit.errors import InputError
+from patchwheel.kit import InputError, file_sha256
 from patchwheel.wheelfile.archive import make_entry, read_archive, refuse, write_archive
 from patchwheel.wheelfile.metadata import normalize_name, parse_filename
 

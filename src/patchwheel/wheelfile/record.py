@@ -13,8 +13,7 @@ from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from patchwheel.kit.errors import InputError
-from patchwheel.kit.uv import Distribution
+from patchwheel.kit import Distribution, InputError
 
 if TYPE_CHECKING:
     from cattrs import Converter

@@ -12,7 +12,7 @@ import uuid
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from patchwheel.kit.digest import digest
+from patchwheel.kit import digest
 from patchwheel.wheelfile.metadata import normalize_name
 from patchwheel.wheelfile.record import FILENAME
 

@@ -17,6 +17,7 @@ def digest(*parts: object) -> str:
 
 
 def file_sha256(path: Path) -> str:
+    """Return the sha256 of a file's content, in hex."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 

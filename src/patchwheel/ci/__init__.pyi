@@ -1,0 +1,2 @@
+from . import workflows as workflows
+from .workflows import cells as cells

@@ -1,0 +1,1 @@
+from .write import write_lock as write_lock

@@ -1,0 +1,13 @@
+from .diff import Cursor as Cursor
+from .diff import read_diffs as read_diffs
+from .lint import LINK as LINK
+from .lint import SUBMODULE as SUBMODULE
+from .lint import check_patch as check_patch
+from .lint import check_requires as check_requires
+from .lint import warnings as warnings
+from .mail import Mail as Mail
+from .mail import Patch as Patch
+from .simulate import Content as Content
+from .simulate import DoesNotApplyError as DoesNotApplyError
+from .simulate import Files as Files
+from .simulate import Simulation as Simulation

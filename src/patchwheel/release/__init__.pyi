@@ -1,0 +1,10 @@
+from .check import ReleaseCheck as ReleaseCheck
+from .check import check_release as check_release
+from .publish import complete_release as complete_release
+from .publish import make_index as make_index
+from .publish import stage_release as stage_release
+from .publish import validate_release as validate_release
+from .recompile import EquivalenceCheck as EquivalenceCheck
+from .recompile import RebuildResult as RebuildResult
+from .recompile import check_equivalence as check_equivalence
+from .recompile import check_reproducible as check_reproducible

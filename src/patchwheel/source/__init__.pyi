@@ -1,0 +1,12 @@
+from .compare import PinReport as PinReport
+from .compare import check_pin as check_pin
+from .download import download_file as download_file
+from .download import fetch_wheel as fetch_wheel
+from .download import requirements as requirements
+from .fetch import Remote as Remote
+from .fetch import Source as Source
+from .fetch import fetch_pin as fetch_pin
+from .fetch import fetch_source as fetch_source
+from .fetch import refuse as refuse
+from .index import find_sdist as find_sdist
+from .index import latest_version as latest_version
