@@ -106,8 +106,8 @@ def needed(name: str, kept: Collection[str]) -> bool:
         return True
     if path.parts[0].endswith(".dist-info"):
         return path.name not in INSTALLATION
-    outside = path.parts[0] == ".." or "__pycache__" in path.parts
-    if outside or "tests" in path.parts or path.suffix in SOURCES:
+    system_headers = path.parts[0] == ".." or "__pycache__" in path.parts
+    if system_headers or "tests" in path.parts or path.suffix in SOURCES:
         return False
     picture = name.startswith("skimage/data/") and path.suffix in PICTURES
     return not picture or path.name in USED

@@ -19,7 +19,7 @@ from patchwheel.kit import uv
 from patchwheel.kit.errors import BuildError, InputError
 from patchwheel.kit.repo import Repository
 from patchwheel.kit.uv import load_index_config
-from patchwheel.locking.inventory import made_with, survey_pin
+from patchwheel.locking.inventory import inventory_of_pin, made_with
 from patchwheel.manifest.model import Fork, UpstreamWheel
 from patchwheel.source.fetch import Source
 from patchwheel.wheelfile.read import read_wheel
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from patchwheel.kit.context import Context
     from patchwheel.kit.interpreter import Interpreter
     from patchwheel.kit.store import Store
-    from patchwheel.locking.inventory import Surveyed
+    from patchwheel.locking.inventory import PinInventory
 
 TINYEXT = Path(__file__).parents[1] / "packages" / "tinyext"
 # What meson-python shows of itself, without meson: files that are copied, and one that ninja makes.
@@ -132,11 +132,11 @@ class Bench:
 
     def survey(
         self, files: Mapping[str, str], base: Mapping[str, str] | Path | None = None
-    ) -> Surveyed:
+    ) -> PinInventory:
         if base is not None and not isinstance(base, Path):
             base = support.make_wheel(self.folder / "base", "pw-demo", "1.0", base)
         source = source_of(self.folder, files, FORK)
-        return survey_pin(self.context, source, self.env, base=base)
+        return inventory_of_pin(self.context, source, self.env, base=base)
 
     @property
     def context(self) -> Context:
@@ -150,7 +150,7 @@ def bench(tmp_path: Path, store: Store, interpreter: Interpreter) -> Bench:
 
 def test_a_survey_finds_outputs_and_everything_that_is_read(bench: Bench) -> None:
     found = bench.survey(FILES)
-    assert found.gap is None
+    assert found.mismatch is None
     assert found.inventory.verbatim == {"pw_demo/a.py": "a.py", "pw_demo/both.py": "both.py"}
     assert found.inventory.built == ("pw_demo/x.so",)
     # gen.py says none of helper.py and data/more.txt to ninja.
@@ -170,11 +170,11 @@ def test_the_base_is_compared(bench: Bench) -> None:
     base = {"pw_demo/a.py": "a = 1\n", "pw_demo/both.py": "published otherwise\n"}
     base |= {"pw_demo/x.so": "_cython_3_2_9\0 (NumPy 1.25)", "pw_demo.libs/a.so": ""}
     found = bench.survey(FILES, base)
-    assert found.gap is None
+    assert found.mismatch is None
     assert found.inventory.verbatim == {"pw_demo/a.py": "a.py"}
     assert found.inventory.built == ("pw_demo/both.py", "pw_demo/x.so")
     other = bench.survey(FILES, {**base, "pw_demo/extra.py": ""})
-    assert other.gap == "it has pw_demo/extra.py"
+    assert other.mismatch == "it has pw_demo/extra.py"
 
 
 def test_a_base_whose_record_lies(bench: Bench) -> None:
@@ -211,7 +211,7 @@ def test_another_backend_builds_and_nothing_of_it_is_a_copy(bench: Bench) -> Non
     text = '[build-system]\nbuild-backend = "own"\nbackend-path = ["tools"]\nrequires = []\n'
     files = {"pyproject.toml": text, "tools/own.py": backend, "a.py": ""}
     source = source_of(bench.folder, {**files, "ready.whl": wheel.read_bytes()}, FORK)
-    found = survey_pin(bench.context, source, bench.env, base=None)
+    found = inventory_of_pin(bench.context, source, bench.env, base=None)
     assert found.inventory.verbatim == {}
     assert found.inventory.built == ("a.py",)
     assert found.inventory.reads == {"a.py", "ready.whl", "tools/own.py"}
@@ -444,12 +444,12 @@ def real_environment(tree: Path, fork: Fork, interpreter: Interpreter, store: St
 
 def survey_really(
     folder: Path, files: Mapping[str, str | bytes], interpreter: Interpreter, store: Store
-) -> Surveyed:
+) -> PinInventory:
     support.write(folder / "tree", files)
     source = source_of(folder, files, FORK)
     environment = real_environment(folder / "tree", FORK, interpreter, store)
     context = make_context(store, interpreter=interpreter)
-    return survey_pin(context, source, environment, base=None)
+    return inventory_of_pin(context, source, environment, base=None)
 
 
 @pytest.mark.network
@@ -538,7 +538,7 @@ def test_no_target_beside_the_build_is_run_for_a_project_that_brings_its_meson(
     environment = real_environment(tmp_path / "tree", FORK, interpreter, store)
     # Without a sandbox, what is run here can install files anywhere.
     unguarded = make_context(store, interpreter=interpreter, sandbox="none")
-    found = survey_pin(unguarded, source_of(tmp_path, files, FORK), environment, base=None)
+    found = inventory_of_pin(unguarded, source_of(tmp_path, files, FORK), environment, base=None)
     assert not sprung.exists()
     assert not prefix.exists()
     log = (store.root / "logs" / FORK.name / "survey.log").read_text()

@@ -9,7 +9,7 @@ from patchwheel.kit.errors import InputError
 from patchwheel.kit.store import Store
 from patchwheel.kit.uv import IndexConfig
 from patchwheel.locking import resolve
-from patchwheel.locking.inventory import Surveyed
+from patchwheel.locking.inventory import PinInventory
 from patchwheel.locking.write import write_lock
 from patchwheel.manifest.inventory import BuildInventory
 from patchwheel.manifest.load import load_manifest
@@ -63,7 +63,7 @@ class Site:
     interpreter: Interpreter
     surveyed: list[str] = field(default_factory=list)
     report: Recorder = field(default_factory=Recorder)
-    gap: str | None = None
+    mismatch: str | None = None
     settings: dict[str, str] = field(default_factory=dict)
     environment: str = '["pw-asked"]'
     tests: str = '["pw-test"]'
@@ -138,10 +138,10 @@ class Site:
 
     def survey(
         self, _context: object, source: Source, environment: Path, *, base: Path | None
-    ) -> Surveyed:
+    ) -> PinInventory:
         assert (environment / "bin" / "python").exists()
         self.surveyed.append(source.fork.name)
-        return Surveyed(inventory=INVENTORY, gap=self.gap)
+        return PinInventory(inventory=INVENTORY, mismatch=self.mismatch)
 
 
 @pytest.fixture(scope="module")
@@ -275,7 +275,7 @@ def test_a_remote_that_does_not_answer_leaves_the_commit_unverified(site: Site) 
 
 
 def test_a_base_that_differs_from_the_pin_is_said(site: Site) -> None:
-    site.gap = "a.so is missing"
+    site.mismatch = "a.so is missing"
     site.lock()
     assert "pw-one: no graft while this stands: a.so is missing" in site.report.lines
 

@@ -6,7 +6,7 @@ import pytest
 
 from patchwheel.build.ninja import Edge
 from patchwheel.plan.graph import READS_FILES, Graph
-from patchwheel.plan.scan_references import mentions
+from patchwheel.plan.scan_references import scan_references
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -58,10 +58,14 @@ EDGES = (
 def graph(
     files: Mapping[str, str] = FILES,
     opened: Mapping[str, frozenset[str]] | None = None,
-    settled: frozenset[str] = frozenset(),
+    fully_traced: frozenset[str] = frozenset(),
 ) -> Graph:
     return Graph(
-        EDGES, files, lambda path: mentions(path, files[path]), opened=opened or {}, settled=settled
+        EDGES,
+        files,
+        lambda path: scan_references(path, files[path]),
+        opened=opened or {},
+        fully_traced=fully_traced,
     )
 
 
@@ -89,8 +93,8 @@ def test_a_new_header_that_is_found_first_is_reached() -> None:
 
 def test_what_a_script_is_known_to_open_replaces_what_it_mentions() -> None:
     opened = {"tools/gen.py": frozenset({"tools/helper.py", "far/helper.py"})}
-    settled = frozenset({"tools/gen.py", "tools/helper.py", "far/helper.py"})
-    found = graph(opened=opened, settled=settled).reach(SO).contents
+    fully_traced = frozenset({"tools/gen.py", "tools/helper.py", "far/helper.py"})
+    found = graph(opened=opened, fully_traced=fully_traced).reach(SO).contents
     assert {"tools/helper.py", "far/helper.py"} <= found
     assert "tools/table.txt" not in found
     # A script that was changed may open something else: then both count.
@@ -106,7 +110,7 @@ def test_steps_tell_commands_and_their_inputs_apart() -> None:
         FILES,
         lambda _path: (),
         opened={},
-        settled=frozenset(),
+        fully_traced=frozenset(),
     )
     assert other.reach(SO).steps != steps
 
@@ -149,7 +153,7 @@ def test_steps_tell_commands_and_their_inputs_apart() -> None:
     ],
 )
 def test_mentions(path: str, text: str, found: set[str]) -> None:
-    assert mentions(path, text) == found
+    assert scan_references(path, text) == found
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from patchwheel.plan.system_headers import Outside
+from patchwheel.plan.system_headers import SystemHeaders
 from tests.fixtures import support
 
 if TYPE_CHECKING:
@@ -32,17 +32,17 @@ def environment(tmp_path: Path) -> Path:
 def test_what_headers_include_is_followed_to_what_a_project_may_have(
     environment: Path, store: Store
 ) -> None:
-    outside = Outside(environment, store)
+    system_headers = SystemHeaders(environment, store)
     expected = {"cuda/atomic", "deep/x.h", "far/y.h"}
-    assert outside.exits("groups.h") == expected
-    assert outside.exits("include/groups.h") == expected
-    assert outside.exits("x.h") == expected
-    assert outside.exits("nowhere.h") == frozenset()
+    assert system_headers.project_includes("groups.h") == expected
+    assert system_headers.project_includes("include/groups.h") == expected
+    assert system_headers.project_includes("x.h") == expected
+    assert system_headers.project_includes("nowhere.h") == frozenset()
 
 
 def test_the_walk_through_an_environment_is_remembered(environment: Path, store: Store) -> None:
-    Outside(environment, store).exits("groups.h")
+    SystemHeaders(environment, store).project_includes("groups.h")
     (environment / "lib/python3.12/site-packages/nvidia/include/new.h").write_text("")
-    again = Outside(environment, store)
+    again = SystemHeaders(environment, store)
     assert "new.h" not in again._names()
-    assert again.exits("near.h") == {"cuda/atomic", "deep/x.h", "far/y.h"}
+    assert again.project_includes("near.h") == {"cuda/atomic", "deep/x.h", "far/y.h"}

@@ -156,8 +156,8 @@ def _load(path: Path) -> Configured:
     from cattrs.preconf.json import make_converter
 
     data = (path / "configured.json").read_text()
-    inside, observed = make_converter().loads(data, tuple[PurePosixPath, Observed])
-    build = path / "meson"
+    where, observed = make_converter().loads(data, tuple[str, Observed])
+    inside, build = PurePosixPath(where), path / "meson"
     edges = [_edge(step) for step in observed.steps or ()]
     if (build / "build.ninja").exists():
         read = parse_ninja((build / "build.ninja").read_text(encoding="utf-8"))

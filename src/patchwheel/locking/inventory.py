@@ -30,16 +30,16 @@ PATTERNS = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Surveyed:
-    """With a `gap`, a difference of the base from the pin's own build, there is no graft."""
+class PinInventory:
+    """With a `mismatch`, a difference of the base from the pin's own build, there is no graft."""
 
     inventory: BuildInventory
-    gap: str | None
+    mismatch: str | None
 
 
-def survey_pin(
+def inventory_of_pin(
     context: Context, source: Source, environment: Path, *, base: Path | None
-) -> Surveyed:
+) -> PinInventory:
     """Configure the pin in its build environment, and compare it with the checked base."""
     fork, repo = source.fork, Repository(source.git_dir)
     context.progress.say(f"configuring {fork.name} to see what it builds and reads")
@@ -74,8 +74,8 @@ def survey_pin(
         reads=frozenset(reads),
         opened={s: paths & files.keys() for s, paths in found.opened.items()},
     )
-    gap = base_mismatch(present, inventory, fork) if base else None
-    return Surveyed(inventory=inventory, gap=gap)
+    mismatch = base_mismatch(present, inventory, fork) if base else None
+    return PinInventory(inventory=inventory, mismatch=mismatch)
 
 
 def made_with(wheel: WheelFile) -> dict[str, str]:

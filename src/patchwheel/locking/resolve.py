@@ -15,7 +15,7 @@ from patchwheel.build import (
     static_build_requirements,
 )
 from patchwheel.kit import InputError, Repository, uv
-from patchwheel.locking.inventory import made_with, survey_pin
+from patchwheel.locking.inventory import inventory_of_pin, made_with
 from patchwheel.manifest import (
     BaseWheel,
     EnvironmentLock,
@@ -121,9 +121,9 @@ def _lock_build(project: Project, source: Source, python: str) -> ForkBuild:
     path, sha256 = fetch_wheel(context, fork) or (None, "")
     revealed = made_with(read_wheel(path)) if path else {}
     requires, environment = _build_environment(project, context, source, revealed)
-    surveyed = survey_pin(context, source, environment, base=path)
-    if surveyed.gap:
-        context.progress.say(f"{fork.name}: no graft while this stands: {surveyed.gap}")
+    surveyed = inventory_of_pin(context, source, environment, base=path)
+    if surveyed.mismatch:
+        context.progress.say(f"{fork.name}: no graft while this stands: {surveyed.mismatch}")
     names = {d.name for d in requires}
     others = [f for f in project.manifest.forks.values() if f.name != fork.name]
     base = BaseWheel(filename=path.name, sha256=sha256, made_with=revealed) if path else None

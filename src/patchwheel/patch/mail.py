@@ -120,8 +120,8 @@ def _read_mail(cursor: Cursor) -> Mail:
     body = "\n".join([text, "", *_read_body(cursor)]).strip("\n")
     # A commit has no room for other fields than its message.
     kept = [f"{name}: {_decoded(value)}" for name, value in fields if DEP3_FIELD.fullmatch(name)]
-    gap = "\n" if any(_trailers(body)) else "\n\n"
-    body = gap.join(filter(None, [body, "\n".join(kept)]))
+    mismatch = "\n" if any(_trailers(body)) else "\n\n"
+    body = mismatch.join(filter(None, [body, "\n".join(kept)]))
     trailers = _trailers(body)
     # A note may follow the fields, so that they are not the last paragraph.
     pairs = [pair for paragraph in body.split("\n\n") for pair in _trailers(paragraph)]

@@ -43,28 +43,28 @@ class Reach:
 class Graph:
     """The steps of a build over the files that exist before it.
 
-    `mentions` gives the references in a file. `opened` are the files that a script of the project
-    opens; those of a `settled` module are complete. `exits` gives what the headers of the build
-    environment include of the project. `followed`
-    is where files lead, as far as it is known, and grows.
+    `scan_references` gives the references in a file. `opened` are the files that a script of the
+    project opens; those of a `fully_traced` module are complete. `project_includes` gives what the
+    headers of the build environment include of the project. `followed` is where files lead, as far
+    as it is known, and grows.
     """
 
     def __init__(
         self,
         edges: Iterable[Edge],
         files: Iterable[str],
-        mentions: Callable[[str], Iterable[str]],
+        scan_references: Callable[[str], Iterable[str]],
         *,
         opened: Mapping[str, frozenset[str]],
-        settled: frozenset[str],
-        exits: Callable[[str], Iterable[str]] = lambda _end: (),
+        fully_traced: frozenset[str],
+        project_includes: Callable[[str], Iterable[str]] = lambda _end: (),
         followed: dict[str, list[str]] | None = None,
     ) -> None:
         self.files = frozenset(files)
-        self._mentions = mentions
+        self._references = scan_references
         self._opened = opened
-        self._settled = settled
-        self._exits = exits
+        self._fully_traced = fully_traced
+        self._project_includes = project_includes
         self._makes = {path: edge for edge in edges for path in edge.outputs}
         self._by_name: dict[str, list[str]] = {}
         for path in (*self.files, *self._makes):
@@ -138,11 +138,11 @@ class Graph:
 
     def _follow(self, path: str) -> Iterator[str]:
         yield from (p for p in self._opened.get(path, ()) if p in self.files)
-        if path in self.files and path not in self._settled:
-            for end in self._mentions(path):
+        if path in self.files and path not in self._fully_traced:
+            for end in self._references(path):
                 if not end.startswith("^"):
                     yield from self.resolve(end)
-                    for name in self._exits(end):
+                    for name in self._project_includes(end):
                         yield from self.resolve(name)
                     continue
                 for found in self.resolve(end[1:]):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from patchwheel.build import MADE, configure_tree
 from patchwheel.manifest import BuiltOutput, Reach, build_settings
 from patchwheel.plan.classify import FILES
-from patchwheel.plan.scan_references import mentions, speaks
+from patchwheel.plan.scan_references import is_scannable, scan_references
 from patchwheel.plan.trace import (
     Effect,
     Tracer,
@@ -117,14 +117,14 @@ def same_references(repo: Repository, changes: Iterable[Change]) -> bool:
 
     Then what the inventory says of the pin is true of a tree that a base was built from, too.
     """
-    wanted = [c for c in changes if speaks(c.path)]
+    wanted = [c for c in changes if is_scannable(c.path)]
     contents = repo.read([blob.oid for c in wanted for blob in (c.old, c.new)])
     return all(c.status == "M" and _mentions(c, contents) for c in wanted)
 
 
 def _mentions(change: Change, contents: Mapping[str, bytes]) -> bool:
     old, new = (
-        mentions(change.path, contents[blob.oid].decode(errors="replace"))
+        scan_references(change.path, contents[blob.oid].decode(errors="replace"))
         for blob in (change.old, change.new)
     )
     return old == new

@@ -47,12 +47,12 @@ HOLE = re.compile(r"\{\{.*?\}\}|@\w+@|\$\{\w+\}")
 NAME = re.compile(r"[\w*]+")
 
 
-def speaks(path: str) -> bool:
+def is_scannable(path: str) -> bool:
     """Say whether a file of this name may mention others."""
     return any(p.fullmatch(path) for p in (C_FAMILY, CYTHON, FORTRAN, RARE))
 
 
-def mentions(path: str, text: str) -> set[str]:
+def scan_references(path: str, text: str) -> set[str]:
     """Return the ends of the paths that a source file may make its reader read."""
     text = HOLE.sub("*", text)
     found: set[str] = set()

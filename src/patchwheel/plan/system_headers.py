@@ -22,7 +22,7 @@ INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]*([<"])([^>"\n]+)[>"]', re.MULT
 STANDARD = re.compile(r"\w+")
 
 
-class Outside:
+class SystemHeaders:
     """The headers below the `include` folders of an environment."""
 
     def __init__(self, environment: Path, store: Store) -> None:
@@ -32,14 +32,14 @@ class Outside:
         self._found: dict[str, frozenset[str]] = {}
         self._read: dict[str, list[tuple[str, str]]] = {}
 
-    def exits(self, end: str) -> frozenset[str]:
+    def project_includes(self, end: str) -> frozenset[str]:
         """Return what the headers of a reference may include from a project, at any depth."""
         if end not in self._found:
             self._found[end] = self._follow(end)
         return self._found[end]
 
     def _follow(self, end: str) -> frozenset[str]:
-        exits: set[str] = set()
+        project_includes: set[str] = set()
         seen: set[str] = set()
         todo = self._resolve(end)
         while todo:
@@ -55,9 +55,9 @@ class Outside:
                 # A name without folder and ending is a header of the standard library.
                 if STANDARD.fullmatch(name):
                     continue
-                exits.add(name)
+                project_includes.add(name)
                 todo += self._resolve(name)
-        return frozenset(exits)
+        return frozenset(project_includes)
 
     def _includes(self, path: str) -> list[tuple[str, str]]:
         if path not in self._read:

@@ -14,8 +14,8 @@ from patchwheel.kit import Repository, digest
 from patchwheel.plan.classify import CODE
 from patchwheel.plan.graph import Graph
 from patchwheel.plan.memory import Memory
-from patchwheel.plan.scan_references import LAYOUT, RARE, mentions, speaks
-from patchwheel.plan.system_headers import Outside
+from patchwheel.plan.scan_references import LAYOUT, RARE, is_scannable, scan_references
+from patchwheel.plan.system_headers import SystemHeaders
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -89,10 +89,10 @@ class Tracer:
         # What a script of the pin imports is known: the references in its modules are not followed.
         opened = self.inventory.opened
         seen = {p for paths in opened.values() for p in paths if p.endswith(".py")}
-        self.settled = frozenset(seen | opened.keys())
-        self.outside = Outside(inputs.environment, self.store)
+        self.fully_traced = frozenset(seen | opened.keys())
+        self.system_headers = SystemHeaders(inputs.environment, self.store)
         facts = digest(
-            *(LAYOUT, FOLLOWED, self.outside.key, source.tree),
+            *(LAYOUT, FOLLOWED, self.system_headers.key, source.tree),
             {script: sorted(paths) for script, paths in opened.items()},
         )
         self.memory = Memory(self.store, facts)
@@ -108,8 +108,8 @@ class Tracer:
             [*plain, *configured.made],
             _mentions(self.repo, plain, configured, self.store, self.source.tree),
             opened=self.inventory.opened,
-            settled=self.settled - differs,
-            exits=self.outside.exits,
+            fully_traced=self.fully_traced - differs,
+            project_includes=self.system_headers.project_includes,
             followed=self.memory.recall(configured, plain) if recall else None,
         )
         return Side(
@@ -237,7 +237,7 @@ def _reads(old: Side, new: Side) -> frozenset[str]:
 
 def _users(repo: Repository, oids: Mapping[str, str], word: str) -> frozenset[str]:
     """Return the sources and headers whose text has a word."""
-    paths = [p for p in oids if speaks(p) and not RARE.fullmatch(p)]
+    paths = [p for p in oids if is_scannable(p) and not RARE.fullmatch(p)]
     contents = repo.read([oids[path] for path in paths])
     pattern = re.compile(rb"\b" + re.escape(word.encode()) + rb"\b")
     return frozenset(p for p in paths if pattern.search(contents[oids[p]]))
@@ -322,22 +322,22 @@ def _mentions(
 
     memo: dict[str, Any] = store.memo("mentions", digest(LAYOUT, pin)) or {}
     fresh = not memo
-    unread = [p for p in oids if speaks(p) and not RARE.fullmatch(p) and key(p) not in memo]
+    unread = [p for p in oids if is_scannable(p) and not RARE.fullmatch(p) and key(p) not in memo]
     contents = repo.read([oids[path] for path in unread])
     for path in unread:
         text = contents[oids[path]].decode(errors="replace")
-        memo[key(path)] = sorted(mentions(path, text))
+        memo[key(path)] = sorted(scan_references(path, text))
     if fresh:
         store.remember("mentions", digest(LAYOUT, pin), memo)
 
     def tell(path: str) -> Iterable[str]:
-        if not speaks(path):
+        if not is_scannable(path):
             return ()
         if path.startswith(MADE):
-            return mentions(path, configured.text(path))
+            return scan_references(path, configured.text(path))
         if key(path) not in memo:
             [content] = repo.read([oids[path]]).values()
-            memo[key(path)] = mentions(path, content.decode(errors="replace"))
+            memo[key(path)] = scan_references(path, content.decode(errors="replace"))
         return memo[key(path)]  # type: ignore[no-any-return]
 
     return tell

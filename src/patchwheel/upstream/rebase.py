@@ -245,10 +245,10 @@ def _commits_to_rebase(repo: Repository, moved: Mapping[str, str]) -> tuple[str,
     for commit in repo.text("rev-list", "--reverse", "--first-parent", EXPORTED).split():
         tree = move_files(repo, repo.tree_of(commit), moved)
         # Author, date and message stay, to the byte.
-        head, gap, message = repo.git("cat-file", "commit", commit).partition(b"\n\n")
+        head, mismatch, message = repo.git("cat-file", "commit", commit).partition(b"\n\n")
         parents = b"".join(b"parent %s\n" % parent.encode() for parent in ends[-1:])
         kept = re.sub(rb"(?m)^(tree|parent) .*\n", b"", head)
-        copy = b"tree %s\n%s%s" % (tree.encode(), parents, kept + gap + message)
+        copy = b"tree %s\n%s%s" % (tree.encode(), parents, kept + mismatch + message)
         argv = ("hash-object", "-t", "commit", "-w", "--stdin")
         ends.append(repo.git(*argv, stdin=copy).decode().strip())
     repo.git("update-ref", RENAMED, ends[-1])
