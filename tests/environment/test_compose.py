@@ -257,7 +257,7 @@ def test_what_is_not_our_link_stays_and_says_what_to_do(forks: Set, what: str) -
             forks.link.write_text("mine")
         case _:
             forks.link.symlink_to(forks.folder)
-    with pytest.raises(MachineError, match="not ours") as caught:
+    with pytest.raises(MachineError, match="was not created by patchwheel") as caught:
         forks.compose()
     assert "move it away" in str(caught.value.hint)
     assert forks.asked == 0
