@@ -155,7 +155,7 @@ def site(
     tmp_path: Path, store: Store, interpreter: Interpreter, monkeypatch: pytest.MonkeyPatch
 ) -> Site:
     site = Site(tmp_path, store, interpreter)
-    monkeypatch.setattr(resolve, "survey_pin", site.survey)
+    monkeypatch.setattr(resolve, "inventory_of_pin", site.survey)
     return site
 
 

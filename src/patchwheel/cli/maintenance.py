@@ -49,7 +49,7 @@ def doctor(project: Project, *, variant: str | None, as_json: bool) -> None:
     project = project.with_variant(variant)
     lock = project.lock if project.manifest.lock_path.exists() else None
     findings = diagnose(project.manifest, lock, store=project.store.root)
-    rows = [dataclasses.asdict(finding) for finding in findings]
+    rows = [{**dataclasses.asdict(finding), "ok": finding.ok} for finding in findings]
     emit(rows, lambda: tables.findings(findings), as_json=as_json)
     if any(finding.needed and not finding.ok for finding in findings):
         raise MachineError("required tools are missing", hint="run the commands in the table")
