@@ -330,6 +330,13 @@ def test_only_what_a_change_reaches_is_remade(
     assert all(PATCH in output["why"] for output in plan["outputs"])
 
 
+def test_the_inventory_names_no_place_of_this_machine(grafting: Project) -> None:
+    text = (grafting.root / "forks.inventory").read_text()
+    assert FAST in text
+    for place in (grafting.store, grafting.root, Path(sys.executable).resolve().parents[1]):
+        assert str(place) not in text
+
+
 def test_a_graft_asks_each_question_once(
     grafting: Project, upstream: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -50,9 +50,13 @@ class Observed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Configured:
-    """A configured tree; `made` are the files that configuring made, with their sha256."""
+    """A configured tree; `made` are the files that configuring made, with their sha256.
+
+    `inside` is the build directory as commands name it.
+    """
 
     path: Path
+    inside: str = "/build"
     observed: Observed
     edges: tuple[Edge, ...]
     made: Mapping[str, str]
@@ -164,7 +168,7 @@ def _load(path: Path) -> Configured:
         edges = [located(edge, inside / "meson", inside / "src") for edge in read]
     names = {f.relative_to(build).as_posix(): f for f in build.rglob("*") if f.is_file()}
     made = {MADE + n: file_sha256(f) for n, f in names.items() if not n.startswith(OWN)}
-    return Configured(path=path, observed=observed, edges=tuple(edges), made=made)
+    return Configured(path=path, inside=where, observed=observed, edges=tuple(edges), made=made)
 
 
 def _edge(step: Mapping[str, Any]) -> Edge:

@@ -33,6 +33,12 @@ def reach_of_pin(source: Source, inputs: BuildInputs, present: Collection[str]) 
     tracer = Tracer(source, inputs)
     configured = configure_tree(source.tree, source, inputs)
     side = tracer.side(source.tree, configured, recall=True)
+    # The file is committed: it must not name places of this machine.
+    python = str(inputs.context.interpreter.path.parent.parent)
+
+    def portable(command: str) -> str:
+        return command.replace(configured.inside, "/build").replace(python, "{python}")
+
     outputs = {}
     ruled = configured.observed.outputs
     for name, path in ruled.items():
@@ -42,7 +48,7 @@ def reach_of_pin(source: Source, inputs: BuildInputs, present: Collection[str]) 
                 source=path,
                 reads=frozenset(p for p in reach.contents if p in side.files),
                 exists=reach.exists,
-                commands=tuple(side.graph.commands(path)),
+                commands=tuple(map(portable, side.graph.commands(path))),
             )
     for name in sorted(set(present) - ruled.keys() - tracer.inventory.verbatim.keys()):
         if not name.partition("/")[0].endswith(".libs"):
