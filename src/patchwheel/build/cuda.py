@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 # The distribution with nvcc; where it is locked, the toolkit is made of wheels.
 COMPILER = "nvidia-cuda-nvcc"
 WHEELS = "add cuda-toolkit to build-requires in forks.toml and run `patchwheel lock`"
-# Raised whenever `variables` or `assemble` would lead to other bytes than before.
+# Raised whenever `variables` or `assemble` would change the bytes of a build.
 LAYOUT = 2
 SYSTEM = ("/usr/local/cuda", "/opt/cuda")
 HEADERS = shlex.split("""
