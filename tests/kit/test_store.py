@@ -402,7 +402,7 @@ def test_entries_are_listed_and_each_can_be_verified(store: Store) -> None:
     entries = list(store.entries())
     assert [(e.kind, e.broken()) for e in entries] == [("files", None), ("wheels", None)]
     _flip(entries[1].path)
-    assert entries[1].broken() == "sub/file has other bytes than when it was stored"
+    assert entries[1].broken() == "sub/file has changed since it was stored"
 
 
 def age(path: Path, days: float) -> None:

@@ -184,7 +184,7 @@ def test_a_base_whose_record_lies(bench: Bench) -> None:
     with zipfile.ZipFile(wheel, "w") as archive:
         for name, data in files.items():
             archive.writestr(name, b"two" if name == "a.py" else data)
-    with pytest.raises(InputError, match="other bytes than RECORD"):
+    with pytest.raises(InputError, match="does not match RECORD"):
         bench.survey(FILES, wheel)
 
 

@@ -87,7 +87,7 @@ def test_the_same_entries_give_the_same_bytes(wheel: Path) -> None:
 
 
 def test_other_bytes_than_pinned(wheel: Path) -> None:
-    with pytest.raises(InputError, match="other bytes than pinned") as caught:
+    with pytest.raises(InputError, match="sha256 mismatch") as caught:
         read_wheel(wheel, sha256="0" * 64)
     assert "0" * 64 in str(caught.value)
 
@@ -129,13 +129,13 @@ def test_unsound_wheels_are_refused(
 def test_a_record_that_lies_is_found_when_the_file_is_used(wheel: Path) -> None:
     lying = rewrite(wheel, lambda f: f.update({"demo/a.py": b"b = 1\n" * 50}))
     found = read_wheel(lying)
-    with pytest.raises(InputError, match=r"demo/a\.py: has other bytes than RECORD"):
+    with pytest.raises(InputError, match=r"demo/a\.py: does not match RECORD"):
         found.entries["demo/a.py"].checked()
-    with pytest.raises(InputError, match="other bytes than RECORD"):
+    with pytest.raises(InputError, match="does not match RECORD"):
         check_record(found)
     # What is the same as in a wheel that was checked before is not hashed again; anything else is.
     check_record(found, trusted=found)
-    with pytest.raises(InputError, match="other bytes than RECORD"):
+    with pytest.raises(InputError, match="does not match RECORD"):
         check_record(found, trusted=read_wheel(wheel))
 
 
@@ -234,7 +234,7 @@ def test_damaged_content(wheel: Path) -> None:
     damaged = replace(entry, packed=b"\xff" * len(entry.packed))
     with pytest.raises(InputError, match="cannot be decompressed"):
         damaged.content()
-    with pytest.raises(InputError, match="other bytes than its checksum"):
+    with pytest.raises(InputError, match="does not match its checksum"):
         replace(entry, crc=1).content()
     with pytest.raises(InputError, match=f"has no {INFO}/nothing"):
         found.metadata("nothing")

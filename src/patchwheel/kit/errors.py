@@ -71,7 +71,7 @@ class PatchError(PatchwheelError):
 
 
 class InputError(PatchwheelError):
-    """Something that comes from outside is missing or has other bytes than pinned."""
+    """A download is missing, or does not match its sha256."""
 
     exit_code = 4
 
@@ -87,7 +87,7 @@ class GraftNotPossible(BuildError):  # noqa: N818  (an outcome, handled by a com
 
 
 class CheckError(PatchwheelError):
-    """A result was made, and is not what it must be."""
+    """A result failed a check."""
 
     exit_code = 6
 

@@ -49,7 +49,7 @@ class Entry:
             if name not in sizes:
                 return f"{name} is missing"
             if sizes[name] != size or file_sha256(self.path / name) != sha256:
-                return f"{name} has other bytes than when it was stored"
+                return f"{name} has changed since it was stored"
         return None
 
 

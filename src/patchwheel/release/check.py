@@ -47,8 +47,7 @@ class ReleaseCheck:
         """Raise CheckError when there is a problem."""
         if self.problems:
             raise CheckError(
-                f"{len(self.problems)} things are not what they must be:"
-                + "".join(f"\n  - {problem}" for problem in self.problems),
+                "verification failed:" + "".join(f"\n  - {problem}" for problem in self.problems),
                 where=where,
                 hint="do not publish or install these; build or fetch them again",
             )

@@ -134,7 +134,7 @@ class _Download:
 
 
 def _mismatch(file: IndexFile, expected: str, actual: str, who: str) -> InputError:
-    problem = f"{file.filename}: {who} other bytes than pinned: sha256 {actual}"
+    problem = f"{file.filename}: sha256 mismatch: {who} {actual}"
     hint = "find out why before changing the pin: a published file never changes"
     where = redacted(file.url)
     return InputError(problem, where=where, expected=f"sha256 {expected}", hint=hint)

@@ -66,14 +66,14 @@ class Entry:
             except zlib.error as err:
                 raise InputError(f"cannot be decompressed: {err}", where=self.where) from err
         if len(data) != self.size or zlib.crc32(data) != self.crc:
-            raise InputError("has other bytes than its checksum", where=self.where)
+            raise InputError("does not match its checksum", where=self.where)
         return data
 
     def checked(self) -> bytes:
         """Return the file's bytes after comparing them with RECORD."""
         data = self.content()
         if record_hash(data) != self.sha256:
-            raise InputError("has other bytes than RECORD says", where=self.where)
+            raise InputError("does not match RECORD", where=self.where)
         return data
 
 

@@ -52,7 +52,7 @@ def read_wheel(path: Path, *, sha256: str | None = None) -> WheelFile:
     """
     name = parse_filename(path.name, where=path)
     if sha256 is not None and (actual := file_sha256(path)) != sha256:
-        problem = f"has other bytes than pinned: sha256 {actual}"
+        problem = f"sha256 mismatch: it is {actual}"
         hint = "remove the file; it is fetched again"
         raise InputError(problem, where=path, expected=f"sha256 {sha256}", hint=hint)
     entries = read_archive(path)
