@@ -287,7 +287,7 @@ def test_a_full_disk_is_the_machines_fault(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device", "/store/file")
 
-    monkeypatch.setattr("patchwheel.source.download._Download.receive", full)
+    monkeypatch.setattr("patchwheel.source.download._receive", full)
     with pytest.raises(MachineError, match="No space left"):
         get()
 

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from patchwheel.kit import InputError, file_sha256, redacted
-from patchwheel.source.http import TransientError, requested, retried
+from patchwheel.source.http import TIMEOUT, retried
 from patchwheel.source.index import find_file, project_files
 from patchwheel.wheelfile import field, read_wheel
 
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 # A connection that is cut loses at most one piece; what came before is kept.
 PIECE = 1 << 17
-PARTIAL = 206
 RANGE_REFUSED = 416
 # Wheels for the oldest glibc that we support are preferred to those that need a newer one.
 GLIBC = (*range(28, 4, -1), *range(29, 60))
@@ -46,14 +45,7 @@ def download_file(context: Context, project: str, filename: str, sha256: str) ->
             problem = f"{filename} is not in the store, and nothing is downloaded offline"
             where = store.path("files", sha256)
             raise InputError(problem, where=where, hint="run once without --offline")
-        file = find_file(context.index, project, filename)
-        if file.sha256 not in {None, sha256}:
-            raise _mismatch(file, sha256, str(file.sha256), "the index lists")
-        download = _Download(file, folder / filename, sha256, context.progress)
-        if urlsplit(file.url).scheme == "file":
-            download.copy()
-        else:
-            retried(download.task, download.attempt)
+        _download(context, find_file(context.index, project, filename), folder, sha256)
 
     path = store.get("files", sha256, make) / filename
     if not path.exists():
@@ -63,81 +55,61 @@ def download_file(context: Context, project: str, filename: str, sha256: str) ->
     return path
 
 
-class _Download:
-    """The attempts at one file. What came before a connection was cut stays in `path`."""
+def _download(context: Context, file: IndexFile, folder: Path, sha256: str) -> None:
+    """Bring the file into the folder; raises InputError unless its sha256 is the expected one."""
+    if file.sha256 not in {None, sha256}:
+        raise _mismatch(file, sha256, f"the index lists {file.sha256}")
+    path, place = folder / file.filename, Path(url2pathname(urlsplit(file.url).path))
+    actual = ""
+    task = f"downloading {file.filename} from {redacted(file.url)}"
+    # One transfer may be damaged, or continue another file; a second means other bytes.
+    for _ in range(2):
+        path.write_bytes(b"")
+        if urlsplit(file.url).scheme != "file":
+            retried(task, lambda http: _receive(http, file, path, context.progress))
+        else:
+            try:
+                shutil.copyfile(place, path)
+            except (FileNotFoundError, PermissionError, IsADirectoryError) as err:
+                raise InputError(f"{task}: {err.strerror}", where=place) from err
+        if (actual := file_sha256(path)) == sha256:
+            return
+    raise _mismatch(file, sha256, f"the file has {actual}")
 
-    def __init__(self, file: IndexFile, path: Path, sha256: str, progress: Progress) -> None:
-        self.file = file
-        self.path = path
-        self.sha256 = sha256
-        self.progress = progress
-        self.task = f"downloading {file.filename} from {redacted(file.url)}"
-        self.mismatched = False
 
-    def copy(self) -> None:
-        place = Path(url2pathname(urlsplit(self.file.url).path))
-        try:
-            stream = place.open("rb")
-        except OSError as err:
-            raise InputError(f"{self.task}: {err.strerror}", where=place) from err
-        with stream, self.path.open("wb") as sink:
-            shutil.copyfileobj(stream, sink)
-        if (actual := file_sha256(self.path)) != self.sha256:
-            raise _mismatch(self.file, self.sha256, actual, "the file has")
+def _mismatch(file: IndexFile, sha256: str, actual: str) -> InputError:
+    problem = f"{file.filename}: sha256 mismatch: {actual}"
+    hint = "find out why before changing the pin: a published file never changes"
+    where = redacted(file.url)
+    return InputError(problem, where=where, expected=f"sha256 {sha256}", hint=hint)
 
-    def attempt(self) -> None:
-        self.path.touch()
-        start = self.path.stat().st_size
-        # Compressed, neither sizes nor ranges would be those of the file.
-        headers = {"Accept-Encoding": "identity"}
-        if start:
-            headers["Range"] = f"bytes={start}-"
-        with requested(self.task, self.file.url, headers, ok=(RANGE_REFUSED,)) as answer:
-            if answer.status_code == RANGE_REFUSED:
-                os.truncate(self.path, 0)
-                raise TransientError("the server refused to continue the download")
-            total = self.receive(answer, start)
-        self.check(total)
 
-    def receive(self, answer: requests.Response, done: int) -> int | None:
-        """Append the body, or start over where the server does; return the announced size."""
-        continued = answer.headers.get("Content-Range", "").startswith(f"bytes {done}-")
-        if not (answer.status_code == PARTIAL and continued):
-            os.truncate(self.path, 0)
+def _receive(http: requests.Session, file: IndexFile, path: Path, progress: Progress) -> None:
+    """Append what `path` lacks of the file, or start over where the server does."""
+    from requests import ConnectionError as CutOff
+
+    done = path.stat().st_size
+    # Compressed, neither sizes nor ranges would be those of the file.
+    headers = {"Accept-Encoding": "identity", **({"Range": f"bytes={done}-"} if done else {})}
+    with http.get(file.url, headers=headers, timeout=TIMEOUT) as answer:
+        if not answer.headers.get("Content-Range", "").startswith(f"bytes {done}-"):
+            os.truncate(path, 0)
             done = 0
+        if answer.status_code == RANGE_REFUSED:
+            raise CutOff("the server refused to continue the download")
+        answer.raise_for_status()
         length = answer.headers.get("Content-Length", "")
-        total = self.file.size or (done + int(length) if length.isdecimal() else None)
-        with self.path.open("ab") as sink:
+        total = file.size or (done + int(length) if length.isdecimal() else None)
+        with path.open("ab") as sink:
             for piece in answer.iter_content(PIECE):
                 sink.write(piece)
                 done += len(piece)
-                self.progress.progress(self.file.filename, done, total)
+                progress.progress(file.filename, done, total)
                 # A body without end would fill the disk; its hash is wrong in any case.
                 if total is not None and done > total:
                     break
-        return total
-
-    def check(self, total: int | None) -> None:
-        """Raise TransientError for a short file or a first wrong hash, InputError for a second."""
-        size = self.path.stat().st_size
-        if total is not None and size < total:
-            raise TransientError(f"the connection ended after {size} of {total} bytes")
-        actual = file_sha256(self.path)
-        if actual == self.sha256:
-            return
-        os.truncate(self.path, 0)
-        # One transfer may be damaged, or continue another file; a second means other bytes.
-        if self.mismatched:
-            raise _mismatch(self.file, self.sha256, actual, "the server sends")
-        self.mismatched = True
-        raise TransientError(f"expected sha256 {self.sha256}, got {actual}")
-
-
-def _mismatch(file: IndexFile, expected: str, actual: str, who: str) -> InputError:
-    problem = f"{file.filename}: sha256 mismatch: {who} {actual}"
-    hint = "find out why before changing the pin: a published file never changes"
-    where = redacted(file.url)
-    return InputError(problem, where=where, expected=f"sha256 {expected}", hint=hint)
+    if total is not None and done < total:
+        raise CutOff(f"the connection ended after {done} of {total} bytes")
 
 
 def fetch_wheel(context: Context, fork: Fork) -> tuple[Path, str] | None:
@@ -185,13 +157,13 @@ def choose_wheel(
     from packaging.utils import InvalidWheelFilename, parse_wheel_filename
     from packaging.version import Version
 
-    major, minor = map(int, interpreter.python.split("."))
-    platforms = []
-    for glibc in GLIBC:
-        platforms += [f"manylinux_2_{glibc}_x86_64"]
-        platforms += [f"{LEGACY[glibc]}_x86_64"] if glibc in LEGACY else []
-    tags = list(cpython_tags((major, minor), platforms=platforms))
-    tags += compatible_tags((major, minor), interpreter.tag, platforms)
+    python = [int(part) for part in interpreter.python.split(".")]
+    names = [
+        name for glibc in GLIBC for name in (f"manylinux_2_{glibc}", LEGACY.get(glibc)) if name
+    ]
+    platforms = [f"{name}_x86_64" for name in names]
+    tags = [*cpython_tags(python, None, platforms)]
+    tags += compatible_tags(python, interpreter.tag, platforms)
     rank = {tag: number for number, tag in enumerate(tags)}
     fitting = []
     for file in files:

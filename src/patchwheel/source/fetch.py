@@ -6,12 +6,11 @@ Submodules become plain files of the tree.
 from __future__ import annotations
 
 import contextlib
-import functools
 import os
 import posixpath
 import re
 import shlex
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from threading import Event, Thread
 from typing import TYPE_CHECKING, Literal, Never, TypeAlias
 
@@ -27,7 +26,7 @@ from patchwheel.kit import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from patchwheel.kit import Context, Store
@@ -43,6 +42,7 @@ REMOTE = re.compile(r"(https|ssh|file)://.|/|\./|\.\./|[\w.-]+@[\w.-]+:")
 SETTINGS = shlex.split("-c fetch.unpackLimit=1 -c http.lowSpeedLimit=1 -c http.lowSpeedTime=60")
 REACH = "check the address, the network and the access rights"
 HOLES = "it is a partial clone that lacks these files: name the repository that it was cloned from"
+OFFLINE = "run once without --offline"
 INTERVAL = 1.0
 LOCAL = re.compile(r"file://|/|\./|\.\./")
 
@@ -77,39 +77,38 @@ def fetch_pin(context: Context, fork: Fork, *, origin: Origin | None = None) -> 
 
     Raises InputError when the pin cannot be downloaded or its content does not match.
     """
-    store = context.store
+    store, git_dir = context.store, git_folder(context.store, fork)
     origin = origin or ("sdist" if fork.sdist else "git")
-    git_dir = git_folder(store, fork)
     # A pin with an sdist leaves the commit out, but a tree from git depends on it.
     where = [fork.git, fork.tag, fork.commit] if origin == "git" else None
     inputs = [1, fork.pin, origin, where]
     ref = f"refs/patchwheel/source/{digest(*inputs)}"
 
-    def is_whole(_: Fetched) -> bool:
+    def cached(fetch: Callable[[], Fetched]) -> Fetched:
         # The ref lies in the repository that holds the tree: they can only be lost together.
-        return (git_dir / ref).exists()
+        whole = (git_dir / ref).exists
+        return store.cached("source", Fetched, inputs, fetch, valid=lambda _: whole())
 
     def fetch() -> Fetched:
-        sdist = None
-        if origin == "sdist":
-            from patchwheel.source.download import download_file
-
-            if fork.sdist is None:
-                refuse(fork, "the pin names no sdist", hint="add `sdist` to the fork")
-            sdist = download_file(context, fork.name, fork.sdist.filename, fork.sdist.sha256)
+        sdist = _sdist(context, fork) if origin == "sdist" else None
         # Only one process at a time changes the fork's repository.
         with store.lock(f"git-{fork.name}"), store.scratch():
-            make = functools.partial(_import, context, fork, sdist, ref)
             # Another process may have fetched it while we waited.
-            return store.cached("source", Fetched, inputs, make, valid=is_whole)
+            return cached(lambda: _import(context, fork, sdist, ref))
 
-    fetched = store.cached("source", Fetched, inputs, fetch, valid=is_whole)
-    tree, epoch, commit = fetched.tree, fetched.epoch, fetched.commit
-    return Source(fork=fork, git_dir=git_dir, tree=tree, epoch=epoch, commit=commit)
+    return Source(fork=fork, git_dir=git_dir, **asdict(cached(fetch)))
 
 
 def git_folder(store: Store, fork: Fork) -> Path:
     return store.root / "git" / f"{fork.name}.git"
+
+
+def _sdist(context: Context, fork: Fork) -> Path:
+    from patchwheel.source.download import download_file
+
+    if fork.sdist is None:
+        refuse(fork, "the pin names no sdist", hint="add `sdist` to the fork")
+    return download_file(context, fork.name, fork.sdist.filename, fork.sdist.sha256)
 
 
 def _import(context: Context, fork: Fork, sdist: Path | None, ref: str) -> Fetched:
@@ -160,7 +159,7 @@ class Remote:
         self.context = context
 
     def fetch(self) -> Fetched:
-        """Return the commit, its time, and the tree of its files with those of the submodules."""
+        """Return the commit, and the tree of its files with those of the submodules."""
         commit = self.commit()
         self.get(self.url, commit, what="the pinned commit")
         epoch = int(self.repo.text("show", "-s", "--format=%ct", commit))
@@ -170,12 +169,12 @@ class Remote:
     def commit(self) -> str:
         """Return the pinned commit, or that of the tag; unless offline, the two must agree."""
         fork = self.fork
-        if fork.tag is None or (self.context.offline and fork.commit):
-            if fork.commit is None:
-                refuse(fork, "the pin names neither tag nor commit")
+        if fork.commit and (self.context.offline or fork.tag is None):
             return fork.commit
+        if fork.tag is None:
+            refuse(fork, "the pin names neither tag nor commit")
         if self.context.offline:
-            self.unreachable(f"the commit of tag {fork.tag} is not known offline")
+            refuse(fork, f"the commit of tag {fork.tag} is not known offline", hint=OFFLINE)
         name = f"refs/tags/{fork.tag}"
         out = self.run(self.url, "ls-remote", "--", self.url, name, f"{name}^{{}}")
         refs = {ref: oid for oid, ref in map(str.split, out.splitlines())}
@@ -195,7 +194,7 @@ class Remote:
             return
         shown = redacted(url)
         if self.context.offline:
-            self.unreachable(f"{what} {commit} of {shown} is not in the store")
+            refuse(self.fork, f"{what} {commit} of {shown} is not in the store", hint=OFFLINE)
         self.context.progress.say(f"{self.fork.name}: fetching {commit[:12]} from {shown}")
         flags = ("fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--force")
         try:
@@ -259,8 +258,9 @@ class Remote:
         env = {"GIT_ALLOW_PROTOCOL": os.environ.get("GIT_ALLOW_PROTOCOL", "file:https:ssh")}
         try:
             with self.watched(url):
-                out = self.repo.git(*SETTINGS, *argv, stdin=stdin, env=env)
-                return out.decode(errors="replace")
+                return self.repo.git(*SETTINGS, *argv, stdin=stdin, env=env).decode(
+                    errors="replace"
+                )
         except GitError as err:
             problem = f"{self.fork.name}: git cannot fetch from {redacted(url)}"
             hint = HOLES if "promisor remote" in err.stderr else REACH
@@ -272,16 +272,18 @@ class Remote:
         """Report the size of the incoming pack while git fetches."""
         task = f"{self.fork.name}: from {redacted(url)}"
         progress = self.context.progress.progress
-        packs, ended, most = self.repo.git_dir / "objects" / "pack", Event(), 0
+        packs, ended = self.repo.git_dir / "objects" / "pack", Event()
 
         def watch() -> None:
-            nonlocal most
+            most = 0
             while not ended.wait(INTERVAL):
                 for pack in packs.glob("tmp_pack_*"):
                     # A finished pack is renamed.
                     with contextlib.suppress(OSError):
                         most = max(most, pack.stat().st_size)
                         progress(task, most, None)
+            if most:
+                progress(task, most, most)
 
         thread = Thread(target=watch, daemon=True)
         thread.start()
@@ -290,11 +292,6 @@ class Remote:
         finally:
             ended.set()
             thread.join()
-            if most:
-                progress(task, most, most)
-
-    def unreachable(self, why: str) -> Never:
-        refuse(self.fork, why, hint="run once without --offline")
 
 
 def joined(url: str, relative: str) -> str:

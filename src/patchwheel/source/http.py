@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 from typing import TYPE_CHECKING, TypeVar
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 from patchwheel.kit import InputError, redacted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Mapping
+    from collections.abc import Callable
 
     import requests
 
@@ -21,11 +20,24 @@ RETRIES = 4
 # urllib3 doubles the pause with each retry, this many seconds to begin with.
 BACKOFF = 0.5
 BUSY = (408, 425, 429, 500, 502, 503, 504)
-REACH = "check the network, the proxy and the index settings of uv or pip"
 
 
-class TransientError(Exception):
-    """A transfer failed in a way that may not repeat."""
+def retried(task: str, attempt: Callable[[requests.Session], T]) -> T:
+    """Call `attempt`, again when its connection is cut off; InputError for all else that fails."""
+    import requests
+    from urllib3.exceptions import MaxRetryError
+
+    lost = (requests.ConnectionError, requests.exceptions.ChunkedEncodingError)
+    left = RETRIES
+    while True:
+        try:
+            with _session() as http:
+                return attempt(http)
+        except requests.RequestException as err:
+            # urllib3 has retried until the answer began; this is for a body that was cut off.
+            if not left or not isinstance(err, lost) or isinstance(err.args[0], MaxRetryError):
+                raise _explained(task, err) from err
+            left -= 1
 
 
 def _session() -> requests.Session:
@@ -49,51 +61,16 @@ def _session() -> requests.Session:
     return made
 
 
-def retried(task: str, attempt: Callable[[], T]) -> T:
-    """Call `attempt` again while it raises TransientError, a few times; then raise InputError.
-
-    urllib3 retries until an answer begins; this is for a body that was cut off or damaged.
-    """
-    for _ in range(RETRIES):
-        with contextlib.suppress(TransientError):
-            return attempt()
-    try:
-        return attempt()
-    except TransientError as err:
-        raise InputError(f"{task}: {err} (tried {RETRIES + 1} times)", hint=REACH) from err
-
-
-@contextlib.contextmanager
-def requested(
-    task: str, url: str, headers: Mapping[str, str], *, ok: Collection[int]
-) -> Iterator[requests.Response]:
-    """Give the answer to a request; the status is below 400 or in `ok`.
-
-    Raises TransientError for a body that was cut off, InputError for all else that fails.
-    """
+def _explained(task: str, err: requests.RequestException) -> InputError:
     import requests
-    from urllib3.exceptions import MaxRetryError
 
-    try:
-        with _session() as http, http.get(url, headers=headers, timeout=TIMEOUT) as response:
-            if not (response.ok or response.status_code in ok):
-                status = f"the server answered {response.status_code} {response.reason}"
-                raise InputError(f"{task}: {status}", hint=REACH)
-            yield response
-    except requests.exceptions.SSLError as err:
-        problem = f"{task}: the server's certificate is not trusted: {_cause(err)}"
-        hint = "name the file of your certificate authority in SSL_CERT_FILE"
-        raise InputError(problem, hint=hint) from err
-    except requests.exceptions.RequestException as err:
-        lost = (requests.exceptions.ConnectionError, requests.exceptions.ChunkedEncodingError)
-        if isinstance(err, lost) and not isinstance(err.args[0], MaxRetryError):
-            raise TransientError(_cause(err)) from err
-        raise InputError(f"{task}: {_cause(err)}", hint=REACH) from err
-
-
-def _cause(err: Exception) -> str:
-    """Return the innermost reason that requests and urllib3 wrap in each other."""
-    # The text is that of the outermost error; it ends with the cause in parentheses.
+    # requests and urllib3 wrap errors in each other: the text ends with the cause in parentheses.
     text = str(err).rpartition("Caused by ")[2].strip("() ")
-    reason = re.sub(r"<[^>]*>:? ?|^\w+\(['\"]?|['\"]\)?$", "", text)
-    return redacted(reason) or type(err).__name__
+    why = redacted(re.sub(r"<[^>]*>:? ?|^\w+\(['\"]?|['\"]\)?$", "", text)) or type(err).__name__
+    hint = "check the network, the proxy and the index settings of uv or pip"
+    if isinstance(err, requests.exceptions.SSLError):
+        why = f"the server's certificate is not trusted: {why}"
+        hint = "name the file of your certificate authority in SSL_CERT_FILE"
+    elif isinstance(err, requests.HTTPError):
+        why = f"the server answered {err.response.status_code} {err.response.reason}"
+    return InputError(f"{task}: {why}", hint=hint)

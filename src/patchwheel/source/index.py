@@ -15,11 +15,12 @@ from urllib.request import url2pathname
 
 from patchwheel.kit import InputError, redacted
 from patchwheel.manifest import Sdist
-from patchwheel.source.http import requested, retried
+from patchwheel.source.http import TIMEOUT, retried
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    import requests
     from packaging.version import Version
 
     from patchwheel.kit import IndexConfig
@@ -61,11 +62,13 @@ def find_file(config: IndexConfig, project: str, filename: str) -> IndexFile:
             return file
         names.append(file.filename)
     places = ", ".join(map(redacted, (*config.urls, *config.find_links)))
-    near = ", ".join(difflib.get_close_matches(filename, names, n=3))
-    expected = f"one of {near}" if near else f"one of {len(names)} files of {project}"
-    hint = "correct the file name in the manifest or the lock, or uv's or pip's index settings"
-    where = places or "no index is configured"
-    raise InputError(f"no index has {filename}", where=where, expected=expected, hint=hint)
+    near = difflib.get_close_matches(filename, names, n=3) or [f"{len(names)} files of {project}"]
+    raise InputError(
+        f"no index has {filename}",
+        where=places or "no index is configured",
+        expected=f"one of {', '.join(near)}",
+        hint="correct the file name in the manifest or the lock, or uv's or pip's index settings",
+    )
 
 
 def find_sdist(config: IndexConfig, project: str, version: str) -> Sdist:
@@ -183,14 +186,13 @@ def _page(url: str, *, flat: bool = False) -> list[IndexFile]:
 
 
 def _remote_page(url: str) -> list[IndexFile]:
-    task = f"asking {redacted(url)}"
-
-    def ask() -> list[IndexFile]:
-        with requested(task, url, {"Accept": ACCEPT}, ok=(404, 410)) as answer:
-            if not answer.ok:
+    def ask(http: requests.Session) -> list[IndexFile]:
+        with http.get(url, headers={"Accept": ACCEPT}, timeout=TIMEOUT) as answer:
+            if answer.status_code in {404, 410}:
                 return []
+            answer.raise_for_status()
             if "json" in answer.headers.get("Content-Type", ""):
                 return from_json(answer.content, answer.url)
             return _Page(answer.content, answer.url).files
 
-    return retried(task, ask)
+    return retried(f"asking {redacted(url)}", ask)
