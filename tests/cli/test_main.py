@@ -71,7 +71,7 @@ def test_a_missing_lock_says_which_command_writes_it(tmp_path: Path) -> None:
 
 def test_a_python_that_the_manifest_does_not_build_for_is_refused(tmp_path: Path) -> None:
     support.make_manifest(tmp_path, {"demo": SDIST})
-    (tmp_path / "forks.lock").write_text('{"schema": 2, "environment": {}, "forks": {}}')
+    (tmp_path / "forks.lock").write_text('{"schema": 3, "environments": {}, "forks": {}}')
     done = patchwheel(tmp_path, "plan", PATCHWHEEL_PYTHON="3.10")
     assert done.returncode == 2
     assert "3.10" in done.stderr

@@ -152,7 +152,7 @@ def test_a_survey_finds_outputs_and_everything_that_is_read(bench: Bench) -> Non
     found = bench.survey(FILES)
     assert found.mismatch is None
     assert found.inventory.verbatim == {"pw_demo/a.py": "a.py", "pw_demo/both.py": "both.py"}
-    assert found.inventory.built == ("pw_demo/x.so",)
+    assert found.inventory.built == {"pw_demo/x.so"}
     # gen.py says none of helper.py and data/more.txt to ninja.
     assert found.inventory.reads == {
         *("meson.build", "README.md", "both.py", "fast.h"),
@@ -172,7 +172,7 @@ def test_the_base_is_compared(bench: Bench) -> None:
     found = bench.survey(FILES, base)
     assert found.mismatch is None
     assert found.inventory.verbatim == {"pw_demo/a.py": "a.py"}
-    assert found.inventory.built == ("pw_demo/both.py", "pw_demo/x.so")
+    assert found.inventory.built == {"pw_demo/both.py", "pw_demo/x.so"}
     other = bench.survey(FILES, {**base, "pw_demo/extra.py": ""})
     assert other.mismatch == "it has pw_demo/extra.py"
 
@@ -213,7 +213,7 @@ def test_another_backend_builds_and_nothing_of_it_is_a_copy(bench: Bench) -> Non
     source = source_of(bench.folder, {**files, "ready.whl": wheel.read_bytes()}, FORK)
     found = inventory_of_pin(bench.context, source, bench.env, base=None)
     assert found.inventory.verbatim == {}
-    assert found.inventory.built == ("a.py",)
+    assert found.inventory.built == {"a.py"}
     assert found.inventory.reads == {"a.py", "ready.whl", "tools/own.py"}
 
 
@@ -547,7 +547,7 @@ def test_no_target_beside_the_build_is_run_for_a_project_that_brings_its_meson(
     assert sorted(steps) == ["Generating late", "Generating table", "Generating units"]
     survey = found.inventory
     assert survey.verbatim == {"pw_demo/a.py": "a.py"}
-    assert survey.built == ("pw_demo/late.py", "pw_demo/table.py")
+    assert survey.built == {"pw_demo/late.py", "pw_demo/table.py"}
     assert survey.opened["gen.py"] == {"units.csv"}
     # Meson itself starts what writes to its standard output.
     assert "names.csv" in survey.reads

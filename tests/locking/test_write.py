@@ -50,7 +50,9 @@ name = "{name}"
 version = "1.0"
 dependencies = ["pw-needed"]
 """
-INVENTORY = BuildInventory(verbatim={"a.py": "a.py"}, built=(), reads=frozenset({"small.py"}))
+INVENTORY = BuildInventory(
+    verbatim={"a.py": "a.py"}, built=frozenset(), reads=frozenset({"small.py"})
+)
 X86 = "manylinux_2_28_x86_64"
 
 

@@ -195,7 +195,7 @@ def test_what_cannot_be_read_is_one_error(tmp_path: Path) -> None:
     with pytest.raises(ManifestError, match="cannot be read"):
         load_manifest(tmp_path)
     (tmp_path / "forks.toml").write_bytes(b'a = "\xff"')
-    with pytest.raises(ManifestError, match="cannot be read"):
+    with pytest.raises(ManifestError, match="is not valid TOML: 'utf-8' codec"):
         load_manifest(tmp_path / "forks.toml")
 
 

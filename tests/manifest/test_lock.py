@@ -38,7 +38,7 @@ INVENTORY = BuildInventory(
         "tiny/moved.py": "other/name.py",
         "top.py": "src/top.py",
     },
-    built=("tiny/_ext.so", "tiny/_version.py"),
+    built=frozenset({"tiny/_ext.so", "tiny/_version.py"}),
     reads=frozenset({"meson.build", "src/tiny/_ext.pyx", "tools/generate.py"}),
 )
 
@@ -94,7 +94,7 @@ def test_the_same_lock_is_the_same_bytes_in_whatever_order_it_came(lock: Lock) -
         inventory=replace(
             INVENTORY,
             verbatim=dict(list(INVENTORY.verbatim.items())[::-1]),
-            built=INVENTORY.built[::-1],
+            built=frozenset(sorted(INVENTORY.built, reverse=True)),
         ),
     )
     builds = {"3.13": tiny.builds["3.13"], "3.12": shuffled}
@@ -160,12 +160,12 @@ def test_the_environment_is_for_the_manifests_requirements(lock: Lock, manifest:
         ("<<<<<<< ours", "is not valid JSON"),
         ("[]", "has another schema"),
         ('{"schema": 99}', "has another schema"),
-        ('{"schema": 2}', "is damaged: environment is missing"),
-        ('{"schema": 2, "environment": {}, "forks": []}', "is damaged: forks is not a table"),
-        ('{"schema": 2, "environment": {"3.12": 1}, "forks": {}}', r"is damaged: environment\.3\.12 is not a table"),
-        ('{"schema": 2, "environment": {"3.12": {"inputs": 1, "packages": [["a"]], "groups": {}}}, "forks": {}}', r"environment\.3\.12\.inputs is 1 \(and 1 more problem\)"),
-        ('{"schema": 2, "environment": {"3.12": {"inputs": "", "packages": [["a", "1", 2]], "groups": {}}}, "forks": {}}', r"packages is \['a', '1', 2\]"),
-        ('{"schema": 2, "environment": {}, "forks": {"a": {"pin": {}, "tree": "", "commit": null, "patches": {}, "builds": {"3.12": {"base": {}}}}}}', "is damaged: forks.a.settings is missing"),
+        ('{"schema": 3}', "is damaged: environments is missing"),
+        ('{"schema": 3, "environments": {}, "forks": []}', "is damaged: forks is not a table"),
+        ('{"schema": 3, "environments": {"3.12": 1}, "forks": {}}', r"is damaged: environments\.3\.12 is not a table"),
+        ('{"schema": 3, "environments": {"3.12": {"inputs": 1, "packages": [["a"]], "groups": {}}}, "forks": {}}', r"environments\.3\.12\.inputs is 1 \(and 1 more problem\)"),
+        ('{"schema": 3, "environments": {"3.12": {"inputs": "", "packages": [["a", "1", 2]], "groups": {}}}, "forks": {}}', r"packages is \['a', '1', 2\]"),
+        ('{"schema": 3, "environments": {}, "forks": {"a": {"pin": {}, "tree": "", "commit": null, "patches": {}, "builds": {"3.12": {"base": {}}}}}}', "is damaged: forks.a.settings is missing"),
     ],
 )  # fmt: skip
 def test_a_damaged_lock_is_one_error_that_says_how_to_get_another(

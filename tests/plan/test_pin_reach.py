@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 INVENTORY = BuildInventory(
     verbatim={"pw/a.py": "src/a.py", "pw/fast.h": "src/fast.h", "pw/odd.py": "src/odd.py"},
-    built=("pw/fast.so", "pw/slow.so", "pw/odd.py"),
+    built=frozenset({"pw/fast.so", "pw/slow.so", "pw/odd.py"}),
     reads=frozenset({"meson.build", "src/fast.pyx", "src/table.txt"}),
 )
 REACH = Reach(

@@ -108,7 +108,7 @@ def test_a_base_of_another_build(bench: Bench) -> None:
 
 
 def test_a_base_that_lacks_an_output(bench: Bench) -> None:
-    bench.inventory = replace(INVENTORY, built=(BUILT, "pw_demo/_slow.so"))
+    bench.inventory = replace(INVENTORY, built=frozenset({BUILT, "pw_demo/_slow.so"}))
     plan = bench.plan()
     assert "it lacks pw_demo/_slow.so" in plan.why[0]
     assert "more" not in plan.why[0]

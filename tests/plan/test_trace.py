@@ -51,7 +51,7 @@ EDGES = (
 )
 INVENTORY = BuildInventory(
     verbatim={"pw/a.py": "pw/a.py", "pw/odr/__init__.py": "pw/odr/__init__.py"},
-    built=(SO, OTHER, "pw/odr/deep.so", "pw/b.py"),
+    built=frozenset({SO, OTHER, "pw/odr/deep.so", "pw/b.py"}),
     reads=frozenset({"meson.build", "pw/fast.pyx", "tools/secret.json"}),
 )
 

@@ -107,7 +107,7 @@ class Bench:
 
     @property
     def build(self) -> ForkBuild:
-        survey = BuildInventory(verbatim={}, built=(), reads=frozenset())
+        survey = BuildInventory(verbatim={}, built=frozenset(), reads=frozenset())
         found = self.requires or tuple(locked(wheel) for wheel in self.tools)
         return ForkBuild(build_requires=found, base=None, inventory=survey)
 

@@ -110,7 +110,7 @@ def test_a_base_that_was_built_here_is_labelled_anew(bench: Bench) -> None:
 def test_the_data_folder_is_renamed(bench: Bench) -> None:
     script = "pw_demo-1.0.data/scripts/demo"
     bench.base_path = bench.wheel(name="data")
-    bench.inventory = replace(INVENTORY, built=(BUILT, script))
+    bench.inventory = replace(INVENTORY, built=frozenset({BUILT, script}))
     built = bench.make(bench.plan())
     assert f"pw_demo-{built.version}.data/scripts/demo" in read_wheel(built.path).entries
     base = Base(kind="built", path=built.path, sha256=built.sha256)

@@ -70,9 +70,9 @@ def inventory_of_pin(
         reads |= {verbatim.pop(name) for name in changed}
     inventory = BuildInventory(
         verbatim=verbatim,
-        built=tuple(sorted(outputs.keys() - verbatim.keys())),
+        built=frozenset(outputs.keys() - verbatim.keys()),
         reads=frozenset(reads),
-        opened={s: paths & files.keys() for s, paths in found.opened.items()},
+        opened={s: kept for s, paths in found.opened.items() if (kept := paths & files.keys())},
     )
     mismatch = base_mismatch(present, inventory, fork) if base else None
     return PinInventory(inventory=inventory, mismatch=mismatch)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
+import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from functools import partial
@@ -12,7 +13,7 @@ from inspect import get_annotations
 from types import MappingProxyType, NoneType, UnionType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
 
-from patchwheel.kit import MachineError, exclusive_lock, write_atomically
+from patchwheel.kit import MachineError, ManifestError, exclusive_lock, write_atomically
 
 # cattrs takes about 50 ms to import, so only the functions that need it do.
 if TYPE_CHECKING:
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from cattrs import Converter
 
     Hook = Callable[[Any, Any], Any]
+
+# As `json.dumps` indents it. A string has no newline, so a list in a string is none.
+FLAT_LIST = re.compile(r"\[\n *([^\[\]{}]+?)\n *\]")
 
 
 @dataclass(eq=False)
@@ -80,7 +84,6 @@ def make_converter(*, strict: bool) -> Converter:
     for matches in (is_dataclass, _has_origin(Mapping)):
         converter.register_structure_hook_factory(matches, _structure_table)
     converter.register_unstructure_hook_factory(is_dataclass, _unstructure_record)
-    converter.register_unstructure_hook_factory(_has_origin(Mapping), _unstructure_mapping)
     return converter
 
 
@@ -116,12 +119,6 @@ def _unstructure_record(record: type[Any], converter: Converter) -> Callable[[An
     from cattrs.gen import make_dict_unstructure_fn
 
     return make_dict_unstructure_fn(record, converter, **_renamed(record))
-
-
-def _unstructure_mapping(hint: object, converter: Converter) -> Callable[[Any], Any]:
-    unstructure = converter.get_unstructure_hook(get_args(hint)[1])
-    # Sorted, so that the same content is the same bytes.
-    return lambda value: {key: unstructure(v) for key, v in sorted(value.items())}
 
 
 def _structure_tuple(converter: Converter, value: object, hint: object) -> object:
@@ -186,25 +183,30 @@ def find_problems(error: BaseException, at: tuple[str, ...] = ()) -> list[Invali
     raise error
 
 
-def save_json(path: Path, data: object, *, depth: int, comma: str) -> None:
-    """Write JSON with a line for each key and row; what is nested deeper than `depth` has one."""
-    text = _lines(data, depth, comma) + "\n"
+def read_file(path: Path, form: Literal["TOML", "JSON"], *, missing: str, hint: str) -> Any:  # noqa: ANN401
+    """Return the data in a file of the project; raises ManifestError."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        return tomllib.loads(text) if form == "TOML" else json.loads(text)
+    except FileNotFoundError as err:
+        raise ManifestError(missing, where=path, hint=hint) from err
+    except OSError as err:
+        raise ManifestError(f"cannot be read: {err.strerror}", where=path) from err
+    except ValueError as err:
+        raise ManifestError(f"is not valid {form}: {err}", where=path, hint=hint) from err
+
+
+def save_json(path: Path, data: object) -> None:
+    """Write JSON with sorted keys and a line for each; a list of names or numbers has one line."""
+    text = json.dumps(data, indent=1, sort_keys=True)
+    text = FLAT_LIST.sub(_on_one_line, text)
     # Commands may run at the same time; a reader sees the old file or the new one.
     try:
         with exclusive_lock(path.parent):
-            write_atomically(path, text.encode())
+            write_atomically(path, f"{text}\n".encode())
     except OSError as err:
         raise MachineError(f"cannot be written: {err.strerror}", where=path) from err
 
 
-def _lines(value: object, depth: int, comma: str, indent: int = 0) -> str:
-    rows: list[str] = []
-    if indent < depth and isinstance(value, dict):
-        rows = [f"{json.dumps(k)}: {_lines(v, depth, comma, indent + 1)}" for k, v in value.items()]
-    elif indent < depth and isinstance(value, list) and value and isinstance(value[0], list | dict):
-        rows = [_lines(v, depth, comma, indent + 1) for v in value]
-    if not rows:
-        return json.dumps(value, separators=(comma, ":"))
-    start, end = "{}" if isinstance(value, dict) else "[]"
-    pad = "\n" + " " * indent
-    return start + ",".join(f"{pad} {row}" for row in rows) + pad + end
+def _on_one_line(found: re.Match[str]) -> str:
+    return "[" + re.sub(r"\n *", " ", found[1]) + "]"

@@ -4,30 +4,26 @@
 of content alone is planned without a compiler; without it, the plan needs a configured tree.
 """
 
-from __future__ import annotations
-
+# No `from __future__ import annotations`: cattrs reads the annotated types at run time.
 import contextlib
 import json
-from collections.abc import Mapping  # noqa: TC003 - cattrs reads the types at run time
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NewType
+from typing import TYPE_CHECKING, Annotated, Any
 
 from patchwheel.kit import ManifestError
 from patchwheel.manifest.convert import InvalidValueError, save_json
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
-    from pathlib import Path
-
     from cattrs import Converter
 
 SCHEMA = 1
-# The keys of a build are written on a line each, what is in them is not.
-DEPTH = 6
 
-# A tuple of paths that is written as a table of names by folder.
-Paths = NewType("Paths", tuple[str, ...])
+# Both are written by folder: the file is short, and its differences are readable.
+Paths = Annotated[frozenset[str], "by folder"]
+Copies = Annotated[Mapping[str, str], "by folder"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,22 +34,19 @@ class BuildInventory:
     files that it opened besides those that its command names.
     """
 
-    verbatim: Mapping[str, str]
-    built: tuple[str, ...]
-    reads: frozenset[str]
-    opened: Mapping[str, frozenset[str]] = field(default_factory=lambda: MappingProxyType({}))
+    verbatim: Copies
+    built: Paths
+    reads: Paths
+    opened: Mapping[str, Paths] = field(default_factory=lambda: MappingProxyType({}))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class InventoryTable:
+class CopiesTable:
     """As in forks.lock: a source is at `source_root` plus its wheel path, or named in `moved`."""
 
     source_root: str
-    verbatim: Paths
+    same: Paths
     moved: Mapping[str, str]
-    built: Paths
-    reads: Paths
-    opened: Mapping[str, tuple[str, ...]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,13 +78,19 @@ class Reach:
     unfollowed: tuple[str, ...] = ()
 
 
-def register_inventory(converter: Converter) -> None:
-    """Let a converter read and write BuildInventory as InventoryTable."""
-    converter.register_structure_hook(Paths, lambda data, _: Paths(tuple(_unfold(data))))
-    converter.register_structure_hook(
-        BuildInventory, lambda data, _: _from_table(converter.structure(data, InventoryTable))
+def register_inventory(converter: "Converter") -> None:
+    """Let a converter read and write the paths of a BuildInventory by folder."""
+    converter.register_structure_hook_func(
+        lambda hint: hint == Paths, lambda folders, _: frozenset(_unfold(folders))
     )
-    converter.register_unstructure_hook(BuildInventory, _to_table)
+    converter.register_unstructure_hook_func(lambda hint: hint == Paths, _fold)
+    converter.register_structure_hook_func(
+        lambda hint: hint == Copies,
+        lambda table, _: _from_table(converter.structure(table, CopiesTable)),
+    )
+    converter.register_unstructure_hook_func(
+        lambda hint: hint == Copies, lambda copies: converter.unstructure(_to_table(copies))
+    )
 
 
 def load_reach(path: Path, lock_key: str, python: str) -> Reach | None:
@@ -117,35 +116,22 @@ def save_reach(path: Path, found: Mapping[tuple[str, str], Reach], keep: Collect
     for (lock_key, python), reach in found.items():
         forks.setdefault(lock_key, {})[python] = _pack(reach)
     if forks or path.exists():
-        data = {"schema": SCHEMA, "forks": dict(sorted(forks.items()))}
-        save_json(path, data, depth=DEPTH, comma=",")
+        save_json(path, {"schema": SCHEMA, "forks": forks})
 
 
-def _from_table(table: InventoryTable) -> BuildInventory:
-    root = table.source_root
-    verbatim = {**{path: root + path for path in table.verbatim}, **table.moved}
-    return BuildInventory(
-        verbatim=MappingProxyType(verbatim),
-        built=table.built,
-        reads=frozenset(table.reads),
-        opened=MappingProxyType({s: frozenset(paths) for s, paths in table.opened.items()}),
-    )
+def _from_table(table: CopiesTable) -> Mapping[str, str]:
+    same = {path: table.source_root + path for path in table.same}
+    return MappingProxyType({**same, **table.moved})
 
 
-def _to_table(inventory: BuildInventory) -> dict[str, object]:
-    verbatim = dict(sorted(inventory.verbatim.items()))
+def _to_table(copies: Mapping[str, str]) -> CopiesTable:
     # The prefix that most sources have before their wheel path, such as `src/`. Without it, each
     # path below it would be written twice.
-    roots = sorted(s.removesuffix(w) for w, s in verbatim.items() if s.endswith(w))
+    roots = sorted(s.removesuffix(w) for w, s in copies.items() if s.endswith(w))
     root = max(dict.fromkeys(roots), key=roots.count, default="")
-    return {
-        "source-root": root,
-        "verbatim": _fold(w for w, s in verbatim.items() if s == root + w),
-        "moved": {w: s for w, s in verbatim.items() if s != root + w},
-        "built": _fold(inventory.built),
-        "reads": _fold(inventory.reads),
-        "opened": {s: sorted(paths) for s, paths in sorted(inventory.opened.items()) if paths},
-    }
+    same = frozenset(w for w, s in copies.items() if s == root + w)
+    moved = {w: s for w, s in copies.items() if w not in same}
+    return CopiesTable(source_root=root, same=same, moved=moved)
 
 
 def _pack(reach: Reach) -> dict[str, object]:
@@ -202,12 +188,11 @@ def _unpack(table: dict[str, Any]) -> Reach:
 
 
 def _fold(paths: Iterable[str]) -> dict[str, list[str]]:
-    """Group paths by folder: a line for each keeps the file short and its differences readable."""
     folders: dict[str, list[str]] = {}
     for path in sorted(paths):
         folder, _, name = path.rpartition("/")
         folders.setdefault(folder, []).append(name)
-    return dict(sorted(folders.items()))
+    return folders
 
 
 def _unfold(folders: object) -> list[str]:

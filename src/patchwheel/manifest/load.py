@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from dataclasses import fields, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from patchwheel.kit import ManifestError
-from patchwheel.manifest.convert import InvalidValueError, find_problems, make_converter
+from patchwheel.manifest.convert import InvalidValueError, find_problems, make_converter, read_file
 from patchwheel.manifest.model import (
     SCHEMA,
     SOURCES,
@@ -31,19 +30,12 @@ KEY = re.compile(r"\s*([A-Za-z0-9_\"'.-]+)\s*=")
 
 def load_manifest(path: Path) -> Manifest:
     """Read forks.toml; the error names every problem with its file, line and key."""
+    hint = "write it as in docs/reference/manifest.md, or name another file with --manifest"
+    data = read_file(path, "TOML", missing="there is no such manifest", hint=hint)
     try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError as err:
-        hint = "run patchwheel where forks.toml is, or name it with --manifest"
-        raise ManifestError("there is no such manifest", where=path, hint=hint) from err
-    except (OSError, UnicodeDecodeError) as err:
-        raise ManifestError(f"cannot be read: {err}", where=path) from err
-    try:
-        return _manifest(path.absolute(), tomllib.loads(text))
-    except tomllib.TOMLDecodeError as err:
-        raise ManifestError(f"is not valid TOML: {err}", where=path) from err
+        return _manifest(path.absolute(), data)
     except ExceptionGroup as err:
-        raise _report(path.absolute(), text, find_problems(err)) from err
+        raise _report(path.absolute(), find_problems(err)) from err
 
 
 def _manifest(path: Path, data: dict[str, Any]) -> Manifest:
@@ -122,8 +114,9 @@ def _with_variants(
     return replace(next(iter(variants.values())), variants=MappingProxyType(variants))
 
 
-def _report(path: Path, text: str, problems: Sequence[InvalidValueError]) -> ManifestError:
+def _report(path: Path, problems: Iterable[InvalidValueError]) -> ManifestError:
     """Return one error for all problems, in the order of the file."""
+    text = path.read_text(encoding="utf-8")
     lines = {problem: line_of(text, problem.at) for problem in problems}
     # Last come problems without a line: what is missing altogether.
     first, *others = sorted(lines, key=lambda p: (lines[p] is None, lines[p] or 0, p.at))

@@ -1,27 +1,27 @@
 """forks.lock: what is pinned beside forks.toml. `patchwheel lock` writes it, people commit it."""
 
-from __future__ import annotations
-
-import json
+# No `from __future__ import annotations`: cattrs reads the types at run time.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Never
 
 from patchwheel.kit import Distribution, ManifestError, digest
-from patchwheel.manifest.convert import InvalidValueError, find_problems, make_converter, save_json
+from patchwheel.manifest.convert import (
+    InvalidValueError,
+    find_problems,
+    make_converter,
+    read_file,
+    save_json,
+)
 from patchwheel.manifest.inventory import BuildInventory, register_inventory
+from patchwheel.manifest.model import Fork, Manifest
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from cattrs import Converter
 
-    from patchwheel.manifest.model import Fork, Manifest
-
-SCHEMA = 2
-# The deepest rows are those of `opened` in the inventory of a build.
-DEPTH = 8
+SCHEMA = 3
 RELOCK = "run `patchwheel lock`, review the difference and commit it"
 
 
@@ -67,15 +67,6 @@ class EnvironmentLock:
     inputs: str
     packages: tuple[Distribution, ...]
     groups: Mapping[str, tuple[Distribution, ...]]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LockTable:
-    """What forks.lock says."""
-
-    schema: int
-    environment: Mapping[str, EnvironmentLock]
-    forks: Mapping[str, ForkLock]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,60 +132,37 @@ def build_settings(fork: Fork) -> str:
 
 def load_lock(path: Path) -> Lock:
     """Read forks.lock; raises ManifestError if it is missing, malformed or of another schema."""
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as err:
-        raise ManifestError("there is no lock", where=path, hint=RELOCK) from err
-    except OSError as err:
-        raise ManifestError(f"cannot be read: {err.strerror}", where=path) from err
-    except ValueError as err:
-        raise ManifestError(f"is not valid JSON: {err}", where=path, hint=RELOCK) from err
+    data = read_file(path, "JSON", missing="there is no lock", hint=RELOCK)
     if not isinstance(data, dict) or data.get("schema") != SCHEMA:
         raise ManifestError(
             "has another schema", where=path, expected=f"schema {SCHEMA}", hint=RELOCK
         )
     try:
-        table = _converter().structure(data, LockTable)
+        return _converter().structure({**data, "path": path}, Lock)
     except ExceptionGroup as err:
         first, *others = find_problems(err)
         more = f" (and {len(others)} more problem{'s' * (len(others) > 1)})" if others else ""
         raise ManifestError(
             f"is damaged: {first}{more}", where=path, expected=first.expected, hint=RELOCK
         ) from err
-    return Lock(path=path, environments=table.environment, forks=table.forks)
 
 
 def save_lock(lock: Lock) -> None:
     """Write forks.lock; the same entries give the same bytes, whatever their order."""
-    table = LockTable(schema=SCHEMA, environment=lock.environments, forks=lock.forks)
-    save_json(lock.path, _converter().unstructure(table), depth=DEPTH, comma=", ")
+    data = _converter().unstructure(lock)
+    del data["path"]
+    save_json(lock.path, {"schema": SCHEMA, **data})
 
 
-def _converter() -> Converter:
+def _converter() -> "Converter":
     # Not strict: a later patchwheel may add keys without a new schema.
     converter = make_converter(strict=False)
+    converter.register_structure_hook(Path, lambda path, _: path)
     converter.register_structure_hook(Distribution, _read_distribution)
     converter.register_unstructure_hook_func(
         lambda hint: hint == tuple[Distribution, ...], _write_distributions
     )
-    # A pin is not sorted: the version comes first.
-    converter.register_unstructure_hook_func(lambda hint: hint == Mapping[str, str | None], dict)
     register_inventory(converter)
-    structure_build = converter.get_structure_hook(ForkBuild)
-    unstructure_build = converter.get_unstructure_hook(ForkBuild)
-
-    # In the lock, the keys of the inventory stand beside those of the build.
-    def read_build(data: object, hint: object) -> object:
-        nested = {**data, "inventory": data} if isinstance(data, dict) else data
-        return structure_build(nested, hint)
-
-    def write_build(build: ForkBuild) -> object:
-        data = unstructure_build(build)
-        inventory = data.pop("inventory")
-        return data | inventory
-
-    converter.register_structure_hook(ForkBuild, read_build)
-    converter.register_unstructure_hook(ForkBuild, write_build)
     return converter
 
 

@@ -234,7 +234,7 @@ class Planner:
         traced, tools = self._trace_by_inventory(base, changes), ""
         if traced is None and not self.configure:
             built = self.build.inventory.built
-            outputs = candidates(self._reach, changes) if self._reach else built
+            outputs = candidates(self._reach, changes) if self._reach else tuple(sorted(built))
             return replace(decision, undecided=tuple(follow), candidates=outputs), ()
         if traced is None:
             trees = (base.made_from(self.tree), self.tree.tree)
