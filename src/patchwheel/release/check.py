@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-import tomllib
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cache
 from importlib import resources
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 MANYLINUX = re.compile(r"manylinux(?:_\d+_\d+|\d+)_(\w+)")
 MODULE = re.compile(r"\.cpython-(\d+)-")
-LOADERS = {".json": json.loads, ".toml": tomllib.loads}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,73 +71,51 @@ def check_release(path: Path, *, pages: bool = True) -> ReleaseCheck:
             inside = str(err.where).partition(": ")[2]
             problems.append(f"{name}: {inside}{inside and ' '}{err.message}")
     if not path.is_dir():
-        problems += _beside(folder, wheels)
+        problems += [problem for wheel in wheels for problem in _problems_beside(wheel)]
     # Wheels of several builds that were gathered for an index get sums and lock with the index.
     elif pages or any(path.rglob(files.SUMS)):
-        problems += [*_all_sums_problems(folder), *_sidecar_problems(folder, wheels, pages=pages)]
+        problems += _folder_problems(folder, wheels, pages=pages)
     return ReleaseCheck(wheels=tuple(wheels), problems=tuple(problems))
 
 
-def _all_sums_problems(folder: Path) -> Iterator[str]:
-    listed: set[Path] = set()
-    for file in sorted(folder.rglob(files.SUMS)):
-        for name, problem in _sums_problems(file, listed):
-            yield f"{(file.parent / name).relative_to(folder)}: {problem}"
-    for pattern in ("*.whl", f"*{STATEMENT}", files.PYLOCK):
-        for file in sorted(folder.rglob(pattern)):
-            if file not in listed:
-                yield f"{file.relative_to(folder)}: is in no {files.SUMS}"
-
-
-def _sidecar_problems(
+def _folder_problems(
     folder: Path, wheels: Sequence[LabelledWheel], *, pages: bool
 ) -> Iterator[str]:
-    """Compare statements, locks and pages of the index with what follows from the wheels."""
-    released = [wheel for wheel in wheels if wheel.is_release]
-    places = sorted(path.parent for path in folder.rglob(files.PYLOCK))
-    for wheel in released:
-        if not any(wheel.path.is_relative_to(place) for place in places):
-            yield f"{wheel.path.relative_to(folder)}: is in no {files.PYLOCK}"
-    for place in places:
-        inside = [w for w in released if w.path.is_relative_to(place)]
+    """Compare sums, statements, locks and pages of the index with what follows from the wheels."""
+    listed: set[Path] = set()
+    for place in sorted({f.parent for n in (files.SUMS, files.PYLOCK) for f in folder.rglob(n)}):
+        inside = [w for w in wheels if w.is_release and w.path.is_relative_to(place)]
         expected = files.sidecars(place, inside)
         if pages and (place / files.SIMPLE).is_dir():
             expected |= files.simple_index(place, inside)
         for name, content in expected.items():
-            file, shown = place / name, str((place / name).relative_to(folder))
+            file, shown = place / name, (place / name).relative_to(folder).as_posix()
             if file.is_file():
-                yield from _file_differences(shown, file.read_bytes(), content)
+                yield from _difference(shown, file.read_bytes(), content)
             else:
                 yield f"{shown}: is missing"
+        listed |= {place / name for _, name in _sums(place)}
+    for file in sorted([*folder.rglob("*.whl"), *folder.rglob(f"*{STATEMENT}")]):
+        if file not in listed:
+            yield f"{file.relative_to(folder)}: is in no {files.SUMS}"
 
 
-def _beside(folder: Path, wheels: Sequence[LabelledWheel]) -> Iterator[str]:
-    # A wheel may have been fetched without them.
-    for wheel in wheels:
-        name = f"{wheel.path.name}{STATEMENT}"
-        if wheel.is_release and (folder / name).is_file():
-            expected = files.sidecars(folder, [wheel])[name]
-            yield from _file_differences(name, (folder / name).read_bytes(), expected)
-        if (folder / files.SUMS).is_file():
-            for listed, problem in _sums_problems(folder / files.SUMS, set()):
-                if listed in {wheel.path.name, name}:
-                    yield f"{listed}: {problem}"
+def _problems_beside(wheel: LabelledWheel) -> Iterator[str]:
+    """Check what was fetched together with one wheel: its statement, and the sums of both."""
+    own = {wheel.path.name: wheel.sha256}
+    statement = wheel.path.with_name(f"{wheel.path.name}{STATEMENT}")
+    if wheel.is_release and statement.is_file():
+        own[statement.name] = file_sha256(statement)
+        yield from _difference(statement.name, statement.read_bytes(), files.make_statement(wheel))
+    for sha256, name in _sums(wheel.path.parent):
+        if own.get(name, sha256) != sha256:
+            yield f"{name}: has another sha256 than {files.SUMS} says"
 
 
-def _sums_problems(file: Path, listed: set[Path]) -> Iterator[tuple[str, str]]:
-    """Yield the names whose sum is wrong, and add every file that has a sum to `listed`."""
-    try:
-        rows = files.parse_sums(file.read_text("utf-8"))
-    except ValueError as err:
-        yield files.SUMS, f"cannot be read: {err}"
-        return
-    for name, sha256 in rows.items():
-        path = file.parent / name
-        listed.add(path)
-        if not path.is_file():
-            yield name, f"is in {files.SUMS}, and missing"
-        elif file_sha256(path) != sha256:
-            yield name, f"has another sha256 than {files.SUMS} says"
+def _sums(folder: Path) -> list[tuple[str, str]]:
+    file = folder / files.SUMS
+    lines = file.read_text("utf-8", "replace").splitlines() if file.is_file() else []
+    return [(sha256, name) for sha256, _, name in (line.partition("  ") for line in lines)]
 
 
 def _wheel_problems(wheel: LabelledWheel) -> Iterator[str]:
@@ -190,7 +167,7 @@ def _sbom_problems(wheel: LabelledWheel) -> Iterator[str]:
     own = entries.get(f"{wheel.wheel.dist_info}/{sbom.PLACE}")
     if wheel.record.route == "compile" and own:
         expected = sbom.make_sbom(wheel.record, wheel.project)
-        yield from _file_differences(sbom.PLACE, own.content(), expected)
+        yield from _difference(sbom.PLACE, own.content(), expected)
     elif wheel.record.route == "compile":
         yield f"has no {sbom.PLACE}"
     for name, entry in entries.items():
@@ -235,34 +212,11 @@ def _policies(machine: str) -> Policies:
     return load_policies(Path(str(resources.files("auditwheel"))).parent, machine)
 
 
-def _file_differences(name: str, actual: bytes, expected: bytes) -> Iterator[str]:
-    # For JSON and TOML the first field that differs is named.
-    if actual == expected:
-        return
-    problem = "is not written as it follows from the wheels"
-    try:
-        if load := LOADERS.get(Path(name).suffix):
-            found = _differences(load(actual.decode()), load(expected.decode()), "")
-            problem = next(found, problem)
-    except ValueError as err:
-        problem = f"cannot be read: {err}"
-    yield f"{name}: {problem}"
-
-
-def _differences(actual: object, expected: object, at: str) -> Iterator[str]:
-    """Yield each place in which two values of JSON differ."""
-    if isinstance(actual, dict) and isinstance(expected, dict):
-        for key in sorted(actual.keys() | expected.keys()):
-            place = f"{at}.{key}" if at else str(key)
-            if key not in actual or key not in expected:
-                yield f"{place} is {'missing' if key in expected else 'one too many'}"
-            else:
-                yield from _differences(actual[key], expected[key], place)
-    elif isinstance(actual, list) and isinstance(expected, list):
-        if len(actual) != len(expected):
-            yield f"{at} has {len(actual)} entries, not {len(expected)}"
-        else:
-            for number, value in enumerate(actual):
-                yield from _differences(value, expected[number], f"{at}[{number}]")
-    elif type(actual) is not type(expected) or actual != expected:
-        yield f"{at} is {actual!r}, not {expected!r}"
+def _difference(name: str, actual: bytes, expected: bytes) -> Iterator[str]:
+    """Yield the first line in which a file differs from what follows from the wheels."""
+    rows = zip_longest(actual.split(b"\n"), expected.split(b"\n"), fillvalue=b"missing")
+    for number, lines in enumerate(rows, 1):
+        if lines[0] != lines[1]:
+            found, due = (line.decode(errors="backslashreplace").strip() for line in lines)
+            yield f"{name}: line {number} is {found}, and follows from the wheels as {due}"
+            return

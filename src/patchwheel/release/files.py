@@ -85,9 +85,13 @@ def read_labelled(path: Path) -> LabelledWheel:
 
 
 def sidecars(folder: Path, wheels: Sequence[LabelledWheel]) -> dict[str, bytes]:
-    """Return the statement of each wheel, and the pylock.toml of the set, by path in the folder."""
-    statements = {f"{_place(w, folder)}{STATEMENT}": make_statement(w) for w in wheels}
-    return {**statements, PYLOCK: _pylock(folder, wheels)}
+    """Return statements, lock and sums of the wheels in a folder, by path in the folder."""
+    contents = {f"{_place(w, folder)}{STATEMENT}": make_statement(w) for w in wheels}
+    contents[PYLOCK] = _pylock(folder, wheels)
+    sums = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
+    sums |= {_place(wheel, folder): wheel.sha256 for wheel in wheels}
+    contents[SUMS] = "".join(f"{sums[name]}  {name}\n" for name in sorted(sums)).encode()
+    return contents
 
 
 def make_statement(wheel: LabelledWheel) -> bytes:
@@ -152,17 +156,6 @@ def _dependencies(record: WheelRecord, compiled: CompileRecord) -> list[dict[str
 
 def _resource(name: str, uri: str | None = None, **digests: str) -> dict[str, object]:
     return {"name": name, **({"uri": uri} if uri else {}), "digest": digests}
-
-
-def parse_sums(text: str) -> dict[str, str]:
-    """Return sha256 by path; raises ValueError for a line of another form."""
-    sums: dict[str, str] = {}
-    for line in text.splitlines():
-        match = re.fullmatch(r"([0-9a-f]{64})  (.+)", line)
-        if match is None or match[2] in sums:
-            raise ValueError(line)
-        sums[match[2]] = match[1]
-    return sums
 
 
 def simple_index(folder: Path, wheels: Sequence[LabelledWheel]) -> dict[str, bytes]:

@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from patchwheel.kit import Progress
-    from patchwheel.release.files import LabelledWheel
 
 INSTALLED = "installed.json"
 HINT = "nothing is published; correct it, and run the cell again"
@@ -52,7 +51,7 @@ def complete_release(folder: Path) -> None:
     """Write what belongs beside the release wheels of a folder; grafts in it are left out."""
     paths = sorted(path for path in folder.rglob("*.whl") if files.is_release_wheel(path))
     wheels = [files.read_labelled(path) for path in paths]
-    _write_sidecars(folder, [wheel for wheel in wheels if wheel.is_release])
+    _write(folder, files.sidecars(folder, [wheel for wheel in wheels if wheel.is_release]))
 
 
 def make_index(folder: Path) -> list[str]:
@@ -75,20 +74,15 @@ def make_index(folder: Path) -> list[str]:
                 "is in the folder or was in its index"
             )
     ReleaseCheck(wheels=(), problems=tuple(problems)).check(folder)
-    _write_sidecars(folder, checked.wheels)
-    for name, content in files.simple_index(folder, checked.wheels).items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(folder / name, content)
+    sidecars = files.sidecars(folder, checked.wheels)
+    _write(folder, sidecars | files.simple_index(folder, checked.wheels))
     return sorted({wheel.project for wheel in checked.wheels})
 
 
-def _write_sidecars(folder: Path, wheels: Sequence[LabelledWheel]) -> None:
-    contents = files.sidecars(folder, wheels)
+def _write(folder: Path, contents: Mapping[str, bytes]) -> None:
     for name, content in contents.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
         write_atomically(folder / name, content)
-    listed = [*contents, *(w.path.relative_to(folder).as_posix() for w in wheels)]
-    sums = [f"{file_sha256(folder / name)}  {name}\n" for name in sorted(listed)]
-    write_atomically(folder / files.SUMS, "".join(sums).encode())
 
 
 def _indexed(folder: Path) -> Iterator[tuple[str, str]]:
