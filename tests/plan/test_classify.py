@@ -3,16 +3,16 @@ from __future__ import annotations
 import pytest
 
 from patchwheel.kit.repo import Blob, Change
-from patchwheel.plan.classify import arrange, judge
+from patchwheel.plan.classify import Rules
 from tests.fixtures.grafts import INVENTORY
 
-FACTS = arrange(INVENTORY)
+RULES = Rules(INVENTORY)
 
 
 def effect(path: str, status: str = "M", new_mode: str = "100644") -> str:
     old = Blob(mode="000000" if status == "A" else "100644", oid="0" * 40)
     new = Blob(mode="000000" if status == "D" else new_mode, oid="1" * 40)
-    return judge(Change(path=path, status=status, old=old, new=new), FACTS).effect
+    return RULES.judge(Change(path=path, status=status, old=old, new=new)).effect
 
 
 @pytest.mark.parametrize("mode", ["100644", "100755"])

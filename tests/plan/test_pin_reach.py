@@ -14,7 +14,8 @@ from patchwheel.manifest.inventory import (
     load_reach,
     save_reach,
 )
-from patchwheel.plan.pin_reach import candidates, same_references, trace_by_inventory
+from patchwheel.plan.scan_references import same_references
+from patchwheel.plan.trace import candidates, trace_by_inventory
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -13,7 +13,7 @@ from patchwheel.build.configure import Configured, Observed
 from patchwheel.build.ninja import Edge
 from patchwheel.kit.repo import Repository
 from patchwheel.manifest.inventory import BuildInventory
-from patchwheel.plan import trace as trace_module
+from patchwheel.plan import trace
 from patchwheel.plan.trace import TraceResult, trace_changes
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ class Bench:
         self.environment = self.folder / "environment"
         (self.environment / "lib" / "python3.12" / "site-packages").mkdir(parents=True)
         self.pin = self.tree(FILES)
-        self.monkeypatch.setattr(trace_module, "configure_tree", self.configure)
+        self.monkeypatch.setattr(trace, "configure_tree", self.configure)
 
     def tree(self, files: Mapping[str, str]) -> str:
         return self.repo.import_files(
@@ -146,9 +146,9 @@ def test_what_nothing_mentions_reaches_nothing(bench: Bench) -> None:
     assert found.idle == ("pw/unused.h: nothing that is built mentions it",)
 
 
-def test_what_is_remembered_is_where_unchanged_files_lead(bench: Bench, store: Store) -> None:
+def test_what_is_remembered_is_what_unchanged_files_mention(bench: Bench, store: Store) -> None:
     assert effects(bench.trace({"pw/near.pxd": "# 1"})) == {SO: "build"}
-    remembered = list((store.root / "memo" / "followed").iterdir())
+    remembered = list((store.root / "memo" / "mentions").iterdir())
     assert len(remembered) == 1
     text = "cdef extern from 'unused.h': pass\n"
     found = bench.trace({"pw/fast.pyx": text, "pw/unused.h": "// 1"})
@@ -159,7 +159,7 @@ def test_what_is_remembered_is_where_unchanged_files_lead(bench: Bench, store: S
     assert effects(found) == {}
     assert found.idle == ("pw/unused.h: nothing that is built mentions it",)
     assert effects(bench.trace({"pw/near.pxd": "# 2"})) == {SO: "build"}
-    assert list((store.root / "memo" / "followed").iterdir()) == remembered
+    assert list((store.root / "memo" / "mentions").iterdir()) == remembered
 
 
 def test_files_come_and_go_with_the_builds_definition(bench: Bench) -> None:

@@ -168,13 +168,12 @@ def plans(plans: Sequence[Plan]) -> None:
             CONSOLE.table(("", "output", "made from", "because of"), rows[:SHOWN])
         if len(rows) > SHOWN:
             CONSOLE.result(f"  and {len(rows) - SHOWN} more; --json has them all")
-        decision = plan.decision
-        for line in decision.why:
+        for line in plan.why:
             CONSOLE.result(f"  {line}")
-        for line in decision.undecided:
+        for line in plan.undecided:
             CONSOLE.result(f"  needs a configured tree: {line}")
-        if decision.candidates:
-            names = ", ".join(first(decision.candidates))
+        if plan.candidates:
+            names = ", ".join(first(plan.candidates))
             CONSOLE.result(f"  may be compiled: {names}")
         for line in plan.pending:
             CONSOLE.result(f"  pending: {line}")

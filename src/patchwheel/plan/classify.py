@@ -1,17 +1,22 @@
-"""What one changed source file can reach: the first rule that applies decides."""
+"""What a changed source file makes necessary, judged by itself."""
 
 from __future__ import annotations
 
 import re
+import tomllib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+from patchwheel.kit import InputError
+from patchwheel.wheelfile import metadata
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from patchwheel.kit import Change
+    from patchwheel.kit import Change, Repository
     from patchwheel.manifest import BuildInventory
+    from patchwheel.plan.base import Base
 
+PYPROJECT = "pyproject.toml"
+METADATA = "METADATA"
 FILES = frozenset({"100644", "100755", "000000"})
 # Sources, headers and templates: only the build knows which outputs they reach.
 CODE = re.compile(
@@ -25,89 +30,97 @@ PYTHON = re.compile(r".*\.(py|pyi|pyw)")
 # Backends put these into the dist-info folder by default patterns.
 LEGAL = re.compile(r"(LICEN[CS]E|COPYING|NOTICE|AUTHORS)[^/]*", re.IGNORECASE)
 EXPLAINED = {
-    "documentation": re.compile(
-        r"(docs?|documentation|examples?|gallery)/.*|[^/]+\.(md|rst|bib|cff)"
-    ),
-    "a test that is not installed": re.compile(
+    "documentation": r"(docs?|documentation|examples?|gallery)/.*|[^/]+\.(md|rst|bib|cff)",
+    "a test that is not installed": (
         r"tests?/.*|(.*/)?tests?/[^/]*\.py|(.*/)?(test_[^/]*|conftest)\.py"
     ),
-    "a benchmark": re.compile(r"(benchmarks?|asv_bench)/.*|asv\.conf\.json"),
-    "continuous integration or a developer's tool": re.compile(
+    "a benchmark": r"(benchmarks?|asv_bench)/.*|asv\.conf\.json",
+    "continuous integration or a developer's tool": (
         r"\.[^/]+/.*|\.[^/]+|ci/.*|(tox|pytest|mypy)\.ini"
     ),
 }
+Effect = Literal["compile", "trace", "remake", "nothing"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
     """`trace`: the outputs that it reaches are found by following it through the build."""
 
-    effect: Literal["compile", "trace", "remake", "nothing"]
+    effect: Effect
     why: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Facts:
-    """The survey, arranged for questions about source files."""
+class Rules:
+    """Judges files by what the build of the pin reads and ships; the first rule decides."""
 
-    ships: Mapping[str, list[str]]
-    reads: frozenset[str]
-    shipping: frozenset[str]
-    running: frozenset[str]
+    def __init__(self, survey: BuildInventory) -> None:
+        self.reads = survey.reads
+        self.ships = frozenset(survey.verbatim.values())
+        self.shipping = {source.partition("/")[0] for source in self.ships}
+        self.running = {_folder(path) for path in self.reads if PYTHON.fullmatch(path)}
 
+    def judge(self, change: Change) -> Verdict:
+        path, code, python = change.path, CODE.fullmatch(change.path), PYTHON.fullmatch(change.path)
+        read, ships = path in self.reads, path in self.ships
+        reading = f"the build reads it{', and it ships too' if ships else ''}"
+        plain = {change.old.mode, change.new.mode} <= FILES
+        helper = python and _folder(path) in self.running
+        among = path.partition("/")[0] in self.shipping or path.endswith("__init__.py")
+        rules: list[tuple[object, Effect, str]] = [
+            (not plain, "compile", "it is a link or a submodule"),
+            (read and (code or python), "trace", reading),
+            # Other files than code may become metadata.
+            (read, "compile", reading),
+            (code, "trace", "it is code or a template that outputs may be made from"),
+            (ships and change.status == "D", "trace", "it ships, and was removed"),
+            (ships, "remake", "it ships as it is in the source"),
+            (helper, "trace", "it stands beside Python files that the build runs"),
+            (LEGAL.fullmatch(path), "compile", "licence files may become metadata of the wheel"),
+            (among and change.status != "M", "trace", "it was added or removed where files ship"),
+            *((re.fullmatch(p, path), "nothing", f"it is {w}") for w, p in EXPLAINED.items()),
+            (True, "compile", "no rule says what it reaches"),
+        ]
+        return next(Verdict(effect=effect, why=why) for fits, effect, why in rules if fits)
 
-def arrange(survey: BuildInventory) -> Facts:
-    ships: dict[str, list[str]] = {}
-    for output, source in survey.verbatim.items():
-        ships.setdefault(source, []).append(output)
-    return Facts(
-        ships=ships,
-        reads=survey.reads,
-        shipping=frozenset(s.partition("/")[0] for s in ships),
-        running=frozenset(_folder(r) for r in survey.reads if PYTHON.fullmatch(r)),
-    )
-
-
-def judge(change: Change, facts: Facts) -> Verdict:
-    """Say what a change to one file makes necessary."""
-    path = change.path
-    if not {change.old.mode, change.new.mode} <= FILES:
-        return _compile("it is a link or a submodule")
-    if path in facts.reads:
-        both = ", and it ships too" if path in facts.ships else ""
-        return _built(path, f"the build reads it{both}")
-    if CODE.fullmatch(path):
-        return _trace("it is code or a template that outputs may be made from")
-    if path in facts.ships:
-        if change.status == "D":
-            return _trace("it ships, and was removed")
-        return Verdict(effect="remake", why="it ships as it is in the source")
-    return _judge_unshipped(change, facts)
-
-
-def _judge_unshipped(change: Change, facts: Facts) -> Verdict:
-    path = change.path
-    if PYTHON.fullmatch(path) and _folder(path) in facts.running:
-        return _trace("it stands beside Python files that the build runs")
-    if LEGAL.fullmatch(path):
-        return _compile("licence files may become part of the wheel's metadata")
-    if change.status != "M" and (
-        path.partition("/")[0] in facts.shipping or path.endswith("__init__.py")
-    ):
-        return _trace("it was added or removed where files ship")
-    for what, pattern in EXPLAINED.items():
-        if pattern.fullmatch(path):
-            return Verdict(effect="nothing", why=f"it is {what}")
-    return _compile("no rule says what it reaches")
+    def judge_with(self, change: Change, repo: Repository, base: Base) -> Verdict:
+        """Judge a change; one of pyproject.toml by its content, if nothing else reads it."""
+        if change.path == PYPROJECT and change.path not in self.reads | self.ships:
+            return _judge_project(repo, change, base)
+        return self.judge(change)
 
 
-def _built(path: str, why: str) -> Verdict:
-    """Judge a file that the build reads; other files than code may become metadata."""
-    return _trace(why) if CODE.fullmatch(path) or PYTHON.fullmatch(path) else _compile(why)
+def read_projects(repo: Repository, change: Change) -> list[dict[str, Any]]:
+    """Return pyproject.toml before and after a change."""
+    blobs = repo.read([change.old.oid, change.new.oid])
+    return [tomllib.loads(blobs[blob.oid].decode()) for blob in (change.old, change.new)]
 
 
-def _trace(why: str) -> Verdict:
-    return Verdict(effect="trace", why=why)
+def _judge_project(repo: Repository, change: Change, base: Base) -> Verdict:
+    """Compare pyproject.toml as data: a change of dependency fields is an edit of METADATA."""
+    if change.status != "M":
+        return _compile("it was added or removed")
+    try:
+        old, new = read_projects(repo, change)
+    except ValueError:
+        return _compile("it cannot be read as TOML")
+    if old == new:
+        return Verdict(effect="nothing", why="its content as TOML is the same")
+    before, after = old.get("project", {}), new.get("project", {})
+    changed = {f"[{key}]" for key in _differing(old, new)}
+    if changed == {"[project]"}:
+        keys = _differing(before, after) - set(metadata.EDITABLE)
+        changed = {f"[project] {key}" for key in keys}
+    if changed:
+        return _compile(f"it changes {', '.join(sorted(changed))}")
+    try:
+        metadata.set_dependencies(base.wheel.metadata(METADATA), before, after)
+    except InputError as err:
+        return _compile(err.message)
+    return Verdict(effect="remake", why="it changes requirements only")
+
+
+def _differing(old: dict[str, Any], new: dict[str, Any]) -> set[str]:
+    return {key for key in old.keys() | new.keys() if old.get(key) != new.get(key)}
 
 
 def _compile(why: str) -> Verdict:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import fnmatch
+import functools
 import re
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from patchwheel.build import MADE
-from patchwheel.kit import digest
+from patchwheel.plan.scan_references import SYSTEM
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -28,49 +29,44 @@ READS_FILES = re.compile(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reach:
-    """What an output may depend on: its steps, files by content, and package markers by existence.
+    """What an output may depend on: its steps, and files by content or only by existence."""
 
-    `steps` is the digest of commands and inputs without macros; `exists` are files whose presence
-    matters and not their content, such as the markers of packages for Cython.
-    """
-
-    steps: str
-    macros: frozenset[tuple[str, str]]
+    # Each is a command without macros, with its inputs.
+    steps: frozenset[tuple[str, tuple[str, ...]]] = frozenset()
+    macros: frozenset[tuple[str, str]] = frozenset()
     contents: frozenset[str]
-    exists: frozenset[str]
+    # Such as the markers of packages, which Cython looks for and does not read.
+    exists: frozenset[str] = frozenset()
 
 
 class Graph:
-    """The steps of a build over the files that exist before it.
+    """The steps of a build over the `files` that exist before it.
 
-    `scan_references` gives the references in a file. `opened` are the files that a script of the
-    project opens; those of a `fully_traced` module are complete. `project_includes` gives what the
-    headers of the build environment include of the project. `followed` is where files lead, as far
-    as it is known, and grows.
+    `references` gives the references in a file. `opened` are the files that a script of the project
+    opens; those of a `fully_traced` module are complete. `headers` are the build environment's.
     """
 
     def __init__(
         self,
         edges: Iterable[Edge],
         files: Iterable[str],
-        scan_references: Callable[[str], Iterable[str]],
+        references: Callable[[str], Iterable[str]],
         *,
         opened: Mapping[str, frozenset[str]],
         fully_traced: frozenset[str],
-        project_includes: Callable[[str], Iterable[str]] = lambda _end: (),
-        followed: dict[str, list[str]] | None = None,
+        headers: Iterable[str] = (),
     ) -> None:
         self.files = frozenset(files)
-        self._references = scan_references
+        self._references = references
         self._opened = opened
         self._fully_traced = fully_traced
-        self._project_includes = project_includes
         self._makes = {path: edge for edge in edges for path in edge.outputs}
         self._by_name: dict[str, list[str]] = {}
-        for path in (*self.files, *self._makes):
+        for path in (*self.files, *self._makes, *headers):
             self._by_name.setdefault(_name(path), []).append(path)
-        self._resolved: dict[str, list[str]] = {}
-        self.followed = {} if followed is None else followed
+        # The reaches of most outputs overlap.
+        self._leads_to = functools.cache(self._follow)
+        self._resolve = functools.cache(self._find)
 
     def reach(self, output: str) -> Reach:
         seen: set[str] = set()
@@ -96,37 +92,19 @@ class Graph:
                         seen.add(name)
                     else:
                         todo.append(name)
-            if path not in self.followed:
-                self.followed[path] = list(dict.fromkeys(self._follow(path)))
-            todo += self.followed[path]
+            todo += self._leads_to(path)
             if CYTHON.fullmatch(path):
-                exists |= self._markers(path)
+                folders = PurePosixPath(path.removeprefix(MADE)).parents
+                markers = {f"{folder}/{marker}" for folder in folders for marker in MARKERS}
+                exists.update(filter(self._is, markers))
         return Reach(
-            steps=digest(sorted(steps)),
+            steps=frozenset(steps),
             macros=frozenset(macros),
             contents=frozenset(seen & self.files),
             exists=frozenset(exists),
         )
 
-    def commands(self, output: str) -> list[str]:
-        """Return the commands that make an output, those of its inputs included."""
-        seen: set[str] = set()
-        todo, commands = [output], []
-        while todo:
-            path = todo.pop()
-            edge = self._makes.get(path)
-            if edge and path not in seen:
-                seen.update(edge.outputs)
-                commands.append(edge.command)
-                todo += edge.inputs
-        return commands
-
-    def resolve(self, end: str) -> list[str]:
-        if end not in self._resolved:
-            self._resolved[end] = self._resolve(end)
-        return self._resolved[end]
-
-    def _resolve(self, end: str) -> list[str]:
+    def _find(self, end: str) -> list[str]:
         """Return every file that the end of a path may mean; `*` in it means anything."""
         name = _name(end)
         if "*" not in end:
@@ -134,32 +112,26 @@ class Graph:
             return [path for path in found if f"/{path}".endswith(f"/{end}")]
         names = fnmatch.filter(self._by_name, name)
         found = [path for one in names for path in self._by_name[one]]
+        # What a template of the project fills in is a file of the project.
+        found = [path for path in found if not path.startswith(SYSTEM)]
         return [path for path in found if fnmatch.fnmatchcase(f"/{path}", f"*/{end}")]
 
-    def _follow(self, path: str) -> Iterator[str]:
-        yield from (p for p in self._opened.get(path, ()) if p in self.files)
-        if path in self.files and path not in self._fully_traced:
-            for end in self._references(path):
-                if not end.startswith("^"):
-                    yield from self.resolve(end)
-                    for name in self._project_includes(end):
-                        yield from self.resolve(name)
-                    continue
-                for found in self.resolve(end[1:]):
-                    if path.startswith(found[: 1 - len(end)]):
-                        yield found
+    def _follow(self, path: str) -> frozenset[str]:
+        found = {p for p in self._opened.get(path, ()) if p in self.files}
+        unknown = path in self.files and path not in self._fully_traced
+        for end in self._references(path) if unknown or path.startswith(SYSTEM) else ():
+            if end.startswith("^"):
+                begun = (p for p in self._resolve(end[1:]) if path.startswith(p[: 1 - len(end)]))
+                found.update(begun)
+            else:
+                found.update(self._resolve(end))
         if CYTHON.fullmatch(path):
             # Cython reads the .pxd file of a module and of its packages without a reference.
             plain = path.removeprefix(MADE)
             near = [plain.rpartition(".")[0] + ".pxd"]
             near += [f"{folder}/__init__.pxd" for folder in PurePosixPath(plain).parents]
-            for one in near:
-                yield from (p for p in (one, MADE + one) if self._is(p))
-
-    def _markers(self, path: str) -> set[str]:
-        folders = PurePosixPath(path.removeprefix(MADE)).parents
-        names = {f"{folder}/{marker}" for folder in folders for marker in MARKERS}
-        return {name for name in names if self._is(name)}
+            found.update(p for one in near for p in (one, MADE + one) if self._is(p))
+        return frozenset(found)
 
     def _named(self, edge: Edge) -> Iterator[str]:
         """Give the files that a command names without declaring them."""

@@ -7,7 +7,8 @@ pending, and a change that only a configured tree can attribute is named as such
 from __future__ import annotations
 
 import functools
-from dataclasses import asdict, replace
+from collections import defaultdict
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from patchwheel.build import (
@@ -19,11 +20,11 @@ from patchwheel.build import (
 )
 from patchwheel.kit import MachineError, Repository, digest, file_sha256, listed
 from patchwheel.manifest import build_settings, load_reach
-from patchwheel.plan.attribute import METADATA, attribute_changes, patches_by_path
 from patchwheel.plan.base import base_mismatch, built_bases, upstream_base
-from patchwheel.plan.pin_reach import candidates, same_references, trace_by_inventory
-from patchwheel.plan.records import Decision, Output, Plan, read_decision
-from patchwheel.plan.trace import trace_changes
+from patchwheel.plan.classify import METADATA, Rules
+from patchwheel.plan.records import Decision, Output, Plan
+from patchwheel.plan.scan_references import same_references
+from patchwheel.plan.trace import Effect, candidates, trace_by_inventory, trace_changes
 from patchwheel.series import patched_tree
 from patchwheel.wheelfile import ZLIB, sbom
 
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from patchwheel.kit import Change
     from patchwheel.manifest import Fork, ForkBuild, Reach
     from patchwheel.plan.base import Base
-    from patchwheel.plan.trace import Effect, TraceResult
+    from patchwheel.plan.trace import TraceResult
     from patchwheel.project import Project
     from patchwheel.series import PatchedTree
 
@@ -59,21 +60,11 @@ def plan_fork(
     """
     # The lock must fit before anything is downloaded.
     _ = project.build(fork)
+    tree = patched_tree(project, fork, dev=dev)
     planner = Planner(
-        project,
-        patched_tree(project, fork, dev=dev),
-        from_source=from_source,
-        dev=dev,
-        made=made or {},
-        configure=configure,
+        project, tree, from_source=from_source, dev=dev, made=made or {}, configure=configure
     )
     return planner.plan(refused=refused)
-
-
-def find_wheel(project: Project, plan: Plan) -> OwnWheel | None:
-    """Return a plan's wheel if it is in the store; its content is not read."""
-    entry = plan.node_key and project.store.find("wheels", plan.node_key)
-    return wheel_in_store(plan, entry) if entry else None
 
 
 def wheel_in_store(plan: Plan, entry: Path) -> OwnWheel:
@@ -85,26 +76,20 @@ def wheel_in_store(plan: Plan, entry: Path) -> OwnWheel:
     )
 
 
+@dataclass
 class Planner:
     """Plans one patched tree on the base wheels that there are."""
 
-    def __init__(
-        self,
-        project: Project,
-        tree: PatchedTree,
-        *,
-        from_source: bool = False,
-        dev: bool = False,
-        made: Mapping[str, OwnWheel],
-        configure: bool = False,
-    ) -> None:
-        self.project = project
-        self.tree = tree
-        self.from_source = from_source
-        self.dev = dev
-        self.fork = tree.source.fork
-        self.made = made
-        self.configure = configure
+    project: Project
+    tree: PatchedTree
+    from_source: bool = False
+    dev: bool = False
+    made: Mapping[str, OwnWheel] = field(default_factory=dict)
+    configure: bool = False
+
+    @property
+    def fork(self) -> Fork:
+        return self.tree.source.fork
 
     @functools.cached_property
     def build(self) -> ForkBuild:
@@ -115,20 +100,31 @@ class Planner:
         return Repository(self.tree.source.git_dir)
 
     @functools.cached_property
-    def needs(self) -> list[OwnWheel] | None:
-        """The wheels of other forks to compile against; None while one of them is not made."""
-        wheels = [self._needed(name) for name in self.build.needs]
-        return None if None in wheels else [wheel for wheel in wheels if wheel]
+    def needs(self) -> dict[str, OwnWheel | None]:
+        """The wheels of other forks to compile against, None for one that is not made."""
+        return {name: self._needed(name) for name in self.build.needs}
 
     def inputs(self, *, graft: bool) -> BuildInputs:
-        return self._graft_inputs if graft else self._compile_inputs
+        return self._inputs[graft]
+
+    @functools.cached_property
+    def _inputs(self) -> tuple[BuildInputs, BuildInputs]:
+        """The inputs of a compile, and those of a graft, which does without some tools."""
+        compiled = BuildInputs(
+            context=self.project.context,
+            fork=self.fork,
+            build=self.build,
+            needs=[wheel for wheel in self.needs.values() if wheel],
+            epoch=self.tree.source.epoch,
+        )
+        return compiled, replace(compiled, fork=without_missing_tools(self.fork))
 
     def plan(self, *, refused: str | None = None) -> Plan:
         """Choose the cheapest plan; one that compiles nothing is taken at once."""
         upstream = None if self.from_source else upstream_base(self.project, self.fork)
         plan = self.on(upstream, refused=refused)
         store = self.project.store
-        cheap = plan.route == "graft" and not plan.built and not plan.decision.undecided
+        cheap = plan.route == "graft" and not plan.built and not plan.undecided
         known = plan.node_key and store.find("wheels", plan.node_key)
         if self.from_source or refused or cheap or known:
             return plan
@@ -137,7 +133,7 @@ class Planner:
         others = [self.on(base) for base in bases]
         # What made it a compile says more than that there is no base.
         plans = [plan, *others] if upstream else [*others, plan]
-        return min(plans, key=lambda p: p.cost)
+        return min(plans, key=lambda p: (p.route == "compile", len(p.built)))
 
     def on(self, base: Base | None, *, refused: str | None = None) -> Plan:
         """Return the plan on one base."""
@@ -152,14 +148,14 @@ class Planner:
         key_parts, pending = self._key_parts(decision, base if graft else None)
         builds = not graft or decision.configured or decision.undecided
         return Plan(
+            **vars(decision),
             tree=self.tree,
-            decision=decision,
             base=base if graft else None,
             label=self.project.manifest.environment.label,
             key_parts=key_parts,
             pending=pending,
             inventory=self.build.inventory,
-            inputs=self.inputs(graft=graft) if builds and self.needs is not None else None,
+            inputs=self.inputs(graft=graft) if builds and None not in self.needs.values() else None,
             changes=changes,
         )
 
@@ -170,37 +166,35 @@ class Planner:
         if self.from_source or base is None:
             why = "requested with --from-source" if self.from_source else "there is no base wheel"
             return Decision(route="compile", why=(refused or why,))
-        store, key = self.project.store, self._decision_key(base)
-        if refused:
-            decision = Decision(route="compile", why=(refused,))
-            store.remember("plan", key, asdict(decision))
-            return decision
-        if (memo := store.memo("plan", key)) and self._still_holds(decision := read_decision(memo)):
-            return decision
-        decision = self._decide(base, changes())
-        if not decision.undecided:
-            store.remember("plan", key, asdict(decision))
-        return decision
+        no_graft = Decision(route="compile", why=(refused or "",))
+        return self.project.store.cached(
+            "plan",
+            Decision,
+            self._question(base),
+            lambda: no_graft if refused else self._decide(base, changes()),
+            valid=lambda known: known == no_graft if refused else self._still_holds(known),
+        )
 
-    def _still_holds(self, decision: Decision) -> bool:
-        """Say whether the tools are those that the decision was found with."""
-        if not decision.tools:
-            return True
+    def _still_holds(self, known: Decision) -> bool:
+        """Say whether it was decided, with the tools that there are now."""
+        if known.undecided or not known.tools:
+            return not known.undecided
         parts, pending = self._build_parts(graft=True)
-        return bool(pending) or decision.tools == digest(parts)
+        return bool(pending) or known.tools == digest(parts)
 
-    def _decision_key(self, base: Base) -> str:
+    def _question(self, base: Base) -> list[object]:
+        """Return all that a decision depends on."""
         tree, survey, wheel = self.tree, self.build.inventory, self.fork.upstream_wheel
         path = self.project.manifest.inventory_path
-        return digest(
+        return [
             file_sha256(path) if path.exists() else None,
             [RECIPE, tree.source.tree, tree.tree],
-            [tree.dev, *([p.name, p.sha256] for p in tree.series.patches)],
+            [tree.dev, *tree.series.digests],
             [base.kind, base.sha256],
             [dict(survey.verbatim), sorted(survey.built), sorted(survey.reads)],
             wheel and [wheel.distribution, *wheel.only_in_base, "", *wheel.only_in_build],
             self.fork.version,
-        )
+        ]
 
     def _decide(self, base: Base, changes: list[Change]) -> Decision:
         survey = self.build.inventory
@@ -209,20 +203,32 @@ class Planner:
         if mismatch and base.kind == "upstream":
             why = f"{base.path.name} is not the pin's own build: {mismatch}"
             return Decision(route="compile", why=(why,))
-        culprit = patches_by_path(self.tree)
-        found = attribute_changes(changes, self.repo, survey, base, culprit)
-        if found.compile:
-            return Decision(route="compile", why=tuple(found.compile))
-        outputs = [Output(**row) for row in found.remake]
-        decision = Decision(route="graft", why=tuple(found.nothing))
-        if found.trace:
-            edits = [output for output in outputs if output.path == METADATA]
-            decision, traced = self._trace(base, changes, found.trace, decision)
+        rules, culprit = Rules(survey), patches_by_path(self.tree)
+        lines: defaultdict[str, list[str]] = defaultdict(list)
+        copied = []
+        for change in changes:
+            verdict = rules.judge_with(change, self.repo, base)
+            path = change.path
+            lines[verdict.effect].append(f"{path}: {verdict.why} ({culprit(path)})")
+            if verdict.effect == "remake":
+                names = [name for name, source in survey.verbatim.items() if source == path]
+                copied += [
+                    Effect(path=name, action="remake", source=path, by=(path,))
+                    for name in names or [METADATA]
+                ]
+        if lines["compile"]:
+            return Decision(route="compile", why=tuple(lines["compile"]))
+        idle = tuple(f"{line}; nothing is remade for it" for line in lines["nothing"])
+        decision, effects = Decision(route="graft", why=idle), copied
+        if lines["trace"]:
+            edits = [effect for effect in copied if effect.path == METADATA]
+            decision, traced = self._trace(base, changes, lines["trace"], decision)
             if decision.route == "compile":
                 return decision
-            outputs = [*(_output(effect, culprit) for effect in traced), *edits]
-        taken = len(present) - sum(output.path in present for output in outputs)
-        return replace(decision, outputs=tuple(outputs), taken=taken)
+            effects = [*traced, *edits]
+        taken = len(present) - sum(effect.path in present for effect in effects)
+        outputs = tuple(_output(effect, culprit) for effect in effects)
+        return replace(decision, outputs=outputs, taken=taken)
 
     def _trace(
         self, base: Base, changes: list[Change], follow: list[str], decision: Decision
@@ -289,46 +295,21 @@ class Planner:
         return parts | build_parts, pending
 
     def _build_parts(self, *, graft: bool) -> tuple[dict[str, str], tuple[str, ...]]:
-        return self._graft_parts if graft else self._compile_parts
-
-    @functools.cached_property
-    def _graft_parts(self) -> tuple[dict[str, str], tuple[str, ...]]:
-        return self._parts_of(self._graft_inputs)
-
-    @functools.cached_property
-    def _compile_parts(self) -> tuple[dict[str, str], tuple[str, ...]]:
-        return self._parts_of(self._compile_inputs)
-
-    def _parts_of(self, inputs: BuildInputs) -> tuple[dict[str, str], tuple[str, ...]]:
         """Return the key parts of a build, and what is pending; to `configure`, it raises."""
         parts: dict[str, str] = {}
         pending = []
         try:
-            parts |= inputs.toolchain_parts
+            parts |= self.inputs(graft=graft).toolchain_parts
         except MachineError as err:
             if self.configure:
                 raise
             pending.append(f"the toolchain: {err.message}")
-        if self.needs is None:
-            missing = [name for name in self.build.needs if self._needed(name) is None]
+        if missing := [name for name, wheel in self.needs.items() if wheel is None]:
             pending.append(f"the wheel of {' and '.join(missing)}, which it compiles against")
         else:
-            parts["interface"] = interface_part(self.needs, self.project.store)
+            wheels = self.inputs(graft=graft).needs
+            parts["interface"] = interface_part(wheels, self.project.store)
         return parts, tuple(pending)
-
-    @functools.cached_property
-    def _graft_inputs(self) -> BuildInputs:
-        return replace(self._compile_inputs, fork=without_missing_tools(self.fork))
-
-    @functools.cached_property
-    def _compile_inputs(self) -> BuildInputs:
-        return BuildInputs(
-            context=self.project.context,
-            fork=self.fork,
-            build=self.build,
-            needs=self.needs or (),
-            epoch=self.tree.source.epoch,
-        )
 
     def _needed(self, name: str) -> OwnWheel | None:
         """Return another fork's wheel, from this run or from the store, if it was made."""
@@ -338,7 +319,18 @@ class Planner:
         plan = plan_fork(
             self.project, fork, from_source=self.from_source, dev=self.dev, made=self.made
         )
-        return find_wheel(self.project, plan)
+        entry = plan.node_key and self.project.store.find("wheels", plan.node_key)
+        return wheel_in_store(plan, entry) if entry else None
+
+
+def patches_by_path(tree: PatchedTree) -> Callable[[str], str]:
+    """Return what names the patches that touch a path."""
+    names: dict[str, list[str]] = {}
+    for patch in tree.series.patches:
+        for path in {p for d in patch.diffs for p in (d.old, d.new) if p}:
+            names.setdefault(path, []).append(patch.name)
+    nobody = "the open work tree" if tree.dev else "no patch of the series"
+    return lambda path: ", ".join(names.get(path, [nobody]))
 
 
 def _output(effect: Effect, culprit: Callable[[str], str]) -> Output:

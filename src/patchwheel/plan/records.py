@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from patchwheel.kit import BuildError, digest
 from patchwheel.wheelfile import metadata
@@ -34,28 +34,29 @@ class Output:
     why: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Decision:
     """What follows from trees, series and base; remembered in the store.
 
-    `why` says what made it a compile, or which changes make no difference. `configured` is the tree
-    whose configuration builds what is built, and `tools` the digest of the tools that it was found
-    with. While `undecided` names changes, only a configured tree can tell what they reach;
-    `candidates` are the outputs that come into question.
+    While `undecided` names changes, only a configured tree can tell what they reach; `candidates`
+    are the outputs that come into question.
     """
 
     route: Literal["graft", "compile"]
     outputs: tuple[Output, ...] = ()
+    # How many files a graft takes from its base.
     taken: int = 0
+    # What made it a compile, or which changes make no difference.
     why: tuple[str, ...] = ()
+    # The tree whose configuration builds what is built, and a digest of the tools that it needs.
     configured: str = ""
     tools: str = ""
     undecided: tuple[str, ...] = ()
     candidates: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+@dataclass(frozen=True, kw_only=True)
+class Plan(Decision):
     """How a wheel comes to be.
 
     `key_parts` is the node key's content as far as it is known; `pending` says what the rest waits
@@ -64,7 +65,6 @@ class Plan:
     """
 
     tree: PatchedTree
-    decision: Decision
     base: Base | None
     label: str
     key_parts: Mapping[str, str]
@@ -76,36 +76,19 @@ class Plan:
     @property
     def node_key(self) -> str | None:
         """The key of the wheel; None while a part of it is pending."""
-        return None if self.pending or self.decision.undecided else digest(dict(self.key_parts))
+        return None if self.pending or self.undecided else digest(dict(self.key_parts))
 
     @property
     def key(self) -> str:
         """The key of a plan that can be carried out; raises BuildError for any other."""
         if self.node_key is None:
-            reasons = "; ".join([*self.pending, *self.decision.undecided])
+            reasons = "; ".join([*self.pending, *self.undecided])
             raise BuildError(f"{self.fork.name}: the plan is not complete: {reasons}")
         return self.node_key
 
     @property
     def fork(self) -> Fork:
         return self.tree.source.fork
-
-    @property
-    def route(self) -> Literal["graft", "compile"]:
-        return self.decision.route
-
-    @property
-    def outputs(self) -> tuple[Output, ...]:
-        return self.decision.outputs
-
-    @property
-    def taken(self) -> int:
-        """How many files a graft takes from its base."""
-        return self.decision.taken
-
-    @property
-    def why(self) -> tuple[str, ...]:
-        return self.decision.why
 
     @property
     def built(self) -> tuple[Output, ...]:
@@ -120,22 +103,16 @@ class Plan:
     @property
     def description(self) -> str:
         """What carrying the plan out amounts to, in a few words."""
-        decision = self.decision
         if self.route == "compile":
             return "a compile: minutes to half an hour"
-        if decision.undecided:
-            return f"a graft: up to {len(decision.candidates)} compiled, once it is configured"
+        if self.undecided:
+            return f"a graft: up to {len(self.candidates)} compiled, once it is configured"
         total = len(self.outputs) + self.taken
         built = f"{len(self.built)} compiled" if self.built else "about a second"
         return f"a graft: {built}, {len(self.outputs)} of {total} files remade"
 
-    @property
-    def cost(self) -> tuple[bool, int]:
-        """What orders plans: a compile is dearest, then what compiles more."""
-        return self.route == "compile", len(self.built)
-
     def to_json(self) -> dict[str, object]:
-        base, decision = self.base, self.decision
+        base = self.base
         return {
             "fork": self.fork.name,
             "version": self.version,
@@ -143,19 +120,13 @@ class Plan:
             "cost": self.description,
             "base": base and {"kind": base.kind, "filename": base.path.name, "sha256": base.sha256},
             "outputs": [asdict(output) for output in self.outputs],
-            "taken": decision.taken,
-            "why": list(decision.why),
-            "undecided": list(decision.undecided),
-            "candidates": list(decision.candidates),
+            "taken": self.taken,
+            "why": list(self.why),
+            "undecided": list(self.undecided),
+            "candidates": list(self.candidates),
             "patches": [patch.name for patch in self.tree.series.patches],
             "trees": {"source": self.tree.source.tree, "patched": self.tree.tree},
             "key": dict(self.key_parts),
             "pending": list(self.pending),
             "node-key": self.node_key,
         }
-
-
-def read_decision(memo: Mapping[str, Any]) -> Decision:
-    outputs = tuple(Output(**row) for row in memo["outputs"])
-    lists = {name: tuple(memo[name]) for name in ("why", "undecided", "candidates")}
-    return Decision(**{**memo, **lists, "outputs": outputs})

@@ -7,10 +7,22 @@ folder above the file.
 
 from __future__ import annotations
 
+import posixpath
 import re
+from typing import TYPE_CHECKING
+
+from patchwheel.build import site_packages
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+    from pathlib import Path
+
+    from patchwheel.kit import Change, Repository, Store
 
 # Raised whenever a text would be found to mention something else.
-LAYOUT = 4
+LAYOUT = 5
+# Before the path of a header in the site-packages of the build environment.
+SYSTEM = "<"
 C_FAMILY = re.compile(
     r".*\.(c|cc|cpp|cxx|h|hh|hpp|hxx|inc|inl|ipp|tcc|cu|cuh|cl|in|src|tp|tmpl"
     r"|template|pyx|pxd|pxi)",
@@ -43,6 +55,9 @@ LITERAL = re.compile(r"""["']([\w./-]*\w\.\w+)\+*["']""")
 SOURCE = re.compile(
     r"(?<![\w./-])[\w./-]*\w\.(?:pyx|pxd|pxi|py|h|hh|hpp|hxx|inc|c|cc|cpp|cxx|cu|cuh|f|f90|pyf)\b"
 )
+# With its quote: a header looks beside itself for `"near.h"` first.
+QUOTED = re.compile(r'^[ \t]*#[ \t]*include[ \t]*([<"])([^>"\n]+)[>"]', re.MULTILINE)
+STANDARD = re.compile(r"\w+")
 HOLE = re.compile(r"\{\{.*?\}\}|@\w+@|\$\{\w+\}")
 NAME = re.compile(r"[\w*]+")
 
@@ -73,6 +88,48 @@ def scan_references(path: str, text: str) -> set[str]:
         suffixes = (".py", ".pxd") if "cython" in text else (".py",)
         found |= {f"^{end}" for end in _modules(text, FROM, IMPORT, suffixes)}
     return {end for name in found if (end := _end(name))}
+
+
+def same_references(repo: Repository, changes: Collection[Change]) -> bool:
+    """Whether changed files mention the same files as before.
+
+    Then what the inventory says of the pin is true of a tree that a base was built from, too.
+    """
+    wanted = [c for c in changes if is_scannable(c.path)]
+    contents = repo.read([blob.oid for c in wanted for blob in (c.old, c.new)])
+
+    def mentions(path: str, oid: str) -> set[str]:
+        return scan_references(path, contents[oid].decode(errors="replace"))
+
+    return all(
+        c.status == "M" and mentions(c.path, c.old.oid) == mentions(c.path, c.new.oid)
+        for c in wanted
+    )
+
+
+def list_headers(environment: Path, store: Store) -> frozenset[str]:
+    """Return the headers below the `include` folders of an environment, which never changes."""
+    root = site_packages(environment)
+
+    def walk() -> dict[str, list[str]]:
+        found = {f for folder in root.rglob("include") for f in folder.rglob("*") if f.is_file()}
+        return {"headers": sorted(SYSTEM + f.relative_to(root).as_posix() for f in found)}
+
+    inputs = [LAYOUT, environment.name]
+    return frozenset(store.cached("headers", dict[str, list[str]], inputs, walk)["headers"])
+
+
+def scan_header(path: str, text: str, headers: Collection[str]) -> set[str]:
+    """Return what a header of the environment may include: CUDA's include copies of CuPy's."""
+    found = set()
+    for quote, name in QUOTED.findall(text):
+        beside = posixpath.normpath(f"{posixpath.dirname(path)}/{name}")
+        if quote == '"' and beside in headers:
+            found.add(beside)
+        # A name without folder and ending is a header of the standard library.
+        elif not STANDARD.fullmatch(name):
+            found.add(_end(name))
+    return found
 
 
 def _modules(

@@ -46,7 +46,7 @@ def remake(plan: Plan, base: Base, inputs: BuildInputs) -> Remade:
     base.
     """
     source, store = plan.tree.source, inputs.context.store
-    configured = configure_tree(plan.decision.configured, source, inputs)
+    configured = configure_tree(plan.configured, source, inputs)
     with inputs.session("remake") as session, _sources(plan.tree, session, store):
         rename_project(session.source, inputs.fork)
         steps = {path for edge in configured.edges for path in edge.outputs}

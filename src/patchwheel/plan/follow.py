@@ -1,0 +1,207 @@
+"""Follows each output of a configured tree to what it may be made from."""
+
+from __future__ import annotations
+
+import functools
+import json
+import posixpath
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from patchwheel.build import MADE, configure_tree, site_packages
+from patchwheel.kit import Repository
+from patchwheel.manifest import BuiltOutput, build_settings
+from patchwheel.manifest import Reach as PinReach
+from patchwheel.plan.classify import CODE
+from patchwheel.plan.graph import Graph, Reach
+from patchwheel.plan.scan_references import (
+    LAYOUT,
+    RARE,
+    SYSTEM,
+    is_scannable,
+    list_headers,
+    scan_header,
+    scan_references,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+
+    from patchwheel.build import BuildInputs, Configured
+    from patchwheel.source import Source
+
+HEADER = re.compile(r".*\.(h|hh|hpp|hxx|cuh|inc|inl|ipp|tcc)", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Side:
+    """A tree as its configuration or forks.inventory tells of it: before a change, or after it."""
+
+    # The wheel's files, each with its source file, or with its file of the build folder, marked.
+    outputs: Mapping[str, str]
+    # Of built outputs, and of files of the base that this configuration does not make.
+    reaches: Mapping[str, Reach]
+    # The files that decide what is built.
+    reads: frozenset[str]
+    # Those of them that are code, with all that it imports, where the project's own code builds.
+    code: frozenset[str] = frozenset()
+    # What cannot be attributed to outputs, whatever changes.
+    unfollowed: tuple[str, ...] = ()
+    # The files that configuring made, with their sha256.
+    made: Mapping[str, str] = field(default_factory=dict)
+    # METADATA is the base's: what Meson tells of the project must be the same.
+    project: tuple[str, object] = ("", None)
+    # Gives the sources and headers whose text has a word.
+    users: Callable[[str], frozenset[str]] = lambda _word: frozenset()
+
+
+class Follower:
+    """Follows trees of one fork; `present` are the files of a base wheel."""
+
+    def __init__(self, source: Source, inputs: BuildInputs, present: Collection[str]) -> None:
+        self.present = present
+        self.repo = Repository(source.git_dir)
+        self.inventory = inputs.build.inventory
+        self.pin = {p: b.oid for p, b in self.repo.files(source.tree).items() if _is_plain(b.mode)}
+        self.packages = site_packages(inputs.environment)
+        store = inputs.context.store
+        self.headers = list_headers(inputs.environment, store)
+        # To read all of a project takes a second.
+        self.mentions = store.cached(
+            "mentions", dict[str, list[str]], [LAYOUT, source.tree], self._scan_pin
+        )
+
+    def follow(self, tree: str, configured: Configured) -> Side:
+        """Follow a tree with its own configuration, or one that serves it as well."""
+        files = self.repo.files(tree)
+        plain = {path: blob.oid for path, blob in files.items() if _is_plain(blob.mode)}
+        opened, observed = self.inventory.opened, configured.observed
+        # What a script of the pin imports is known: the references in its modules are not followed.
+        traced = {p for paths in opened.values() for p in paths if p.endswith(".py")}
+        graph = Graph(
+            configured.edges,
+            [*plain, *configured.made],
+            functools.partial(self._references, plain, configured),
+            opened=opened,
+            fully_traced=frozenset(
+                p for p in traced | opened.keys() if p not in plain or plain[p] == self.pin.get(p)
+            ),
+            headers=self.headers,
+        )
+        reach = functools.cache(graph.reach)
+        outputs = {n: origin for n, origin in observed.outputs.items() if ".dist-info/" not in n}
+        reaches = {n: reach(origin) for n, origin in outputs.items() if origin.startswith(MADE)}
+        for name in set(self.present) - observed.outputs.keys() - self.inventory.verbatim.keys():
+            # auditwheel's folder of bundled libraries is in no build's own output.
+            if not name.partition("/")[0].endswith(".libs"):
+                seeds = self._seeds(name, files)
+                contents = {p for seed in seeds for p in reach(seed).contents}
+                reaches[name] = Reach(contents=frozenset(contents))
+        reads, code = observed.reads & files.keys(), set[str]()
+        if configured.scripted:
+            # What it reads of a header shows in macros; what else it reads may decide anything.
+            code |= {path for path in reads if not HEADER.fullmatch(path)}
+            scripts = [path for path in reads if path.endswith(".py")]
+            code |= {p for s in scripts for p in reach(s).contents if p.endswith(".py")}
+        return Side(
+            outputs=outputs,
+            reaches=reaches,
+            reads=reads,
+            code=frozenset(code),
+            unfollowed=tuple(sorted({*_unfollowed(configured, outputs, files)})),
+            made=configured.made,
+            project=_project(configured),
+            users=functools.cache(functools.partial(self._users, plain)),
+        )
+
+    def _seeds(self, output: str, files: Iterable[str]) -> list[str]:
+        """Attribute an output without a build rule: to its .pyx file, or the code of its folder."""
+        verbatim = self.inventory.verbatim.items()
+        folders = {posixpath.dirname(w): posixpath.dirname(s) for w, s in verbatim}
+        folder, name = posixpath.split(output)
+        place = folders.get(folder, folder)
+        own = f"{place}/{name.partition('.')[0]}.pyx"
+        near = [p for p in files if p.startswith(f"{place}/") and CODE.fullmatch(p)]
+        return [own] if own in files else near
+
+    def _scan_pin(self) -> dict[str, list[str]]:
+        paths = list(filter(is_scannable, self.pin))
+        texts = self._texts(self.pin, paths)
+        return {path: sorted(scan_references(path, texts[path])) for path in paths}
+
+    def _references(
+        self, oids: Mapping[str, str], configured: Configured, path: str
+    ) -> Iterable[str]:
+        if path.startswith(SYSTEM):
+            file = self.packages / path.removeprefix(SYSTEM)
+            text = file.read_text(encoding="utf-8", errors="replace")
+            return scan_header(path, text, self.headers)
+        if not is_scannable(path):
+            return ()
+        if path.startswith(MADE):
+            return scan_references(path, configured.text(path))
+        if path in self.mentions and oids[path] == self.pin[path]:
+            return self.mentions[path]
+        return scan_references(path, self._texts(oids, [path])[path])
+
+    def _users(self, oids: Mapping[str, str], word: str) -> frozenset[str]:
+        texts = self._texts(oids, [p for p in oids if is_scannable(p) and not RARE.fullmatch(p)])
+        pattern = re.compile(rf"\b{re.escape(word)}\b", re.ASCII)
+        return frozenset(path for path, text in texts.items() if pattern.search(text))
+
+    def _texts(self, oids: Mapping[str, str], paths: Collection[str]) -> dict[str, str]:
+        contents = self.repo.read([oids[path] for path in paths])
+        return {path: contents[oids[path]].decode(errors="replace") for path in paths}
+
+
+def reach_of_pin(source: Source, inputs: BuildInputs, present: Collection[str]) -> PinReach:
+    """Configure a pin and follow each built output; `present` are the files of upstream's wheel."""
+    configured = configure_tree(source.tree, source, inputs)
+    side = Follower(source, inputs, present).follow(source.tree, configured)
+    # The file is committed: it must not name places of this machine.
+    python = str(inputs.context.interpreter.path.parent.parent)
+
+    def portable(command: str) -> str:
+        return command.replace(configured.inside, "/build").replace(python, "{python}")
+
+    outputs = {
+        name: BuiltOutput(
+            source=side.outputs.get(name, ""),
+            reads=frozenset(path for path in reach.contents if not path.startswith(MADE)),
+            exists=reach.exists,
+            commands=tuple(sorted({portable(command) for command, _ in reach.steps})),
+        )
+        for name, reach in side.reaches.items()
+    }
+    return PinReach(
+        tree=source.tree,
+        settings=build_settings(inputs.fork),
+        definition=side.reads | side.code,
+        outputs=outputs,
+        unfollowed=side.unfollowed,
+    )
+
+
+def _is_plain(mode: str) -> bool:
+    return mode.startswith("100")
+
+
+def _unfollowed(
+    configured: Configured, outputs: Mapping[str, str], files: Collection[str]
+) -> Iterator[str]:
+    """Name what cannot be attributed where Python code of the project carries the steps out."""
+    for edge in configured.edges if configured.scripted else ():
+        if not edge.outputs:
+            yield f"{edge.inputs[0]}: it is a part of a static library"
+        yield from (f"{p}: it is made on the way" for p in edge.inputs if p not in files)
+    for name, origin in outputs.items() if configured.scripted else ():
+        if origin == MADE:
+            yield f"{name}: nothing says what it is made from"
+
+
+def _project(configured: Configured) -> tuple[str, object]:
+    if configured.scripted:
+        return "", None
+    info = json.loads(configured.text("meson-info/intro-projectinfo.json"))
+    return info["version"], info.get("license")
