@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import tomllib
 from pathlib import Path
 
@@ -127,20 +126,6 @@ def demo(session: nox.Session) -> None:
     in_forks(session, "demo.py", gpu="cupy" in session.posargs)
 
 
-def unpatched(session: nox.Session) -> Path:
-    """Compose the environment of the same releases without a patch, by the same route; return its Python."""
-    folder = Path(session.create_tmp()) / "unpatched"
-    for fork in FORKS:
-        (folder / "patches" / fork).mkdir(parents=True, exist_ok=True)
-        (folder / "patches" / fork / "series").write_text("")
-    for name in ("forks.toml", "forks.lock"):
-        shutil.copy(name, folder)
-    with session.chdir(folder):
-        session.run("patchwheel", "build")
-        session.run("patchwheel", "env")
-    return folder.absolute() / ".venv-forks" / "bin" / "python"
-
-
 @nox.session
 def notebook(session: nox.Session) -> None:
     """Execute docs/demo.ipynb, or open it: nox -s notebook -- lab."""
@@ -156,17 +141,17 @@ def notebook(session: nox.Session) -> None:
 def check_forks(session: nox.Session) -> None:
     """Check results against unpatched releases: nox -s check-forks -- [--xp torch] [--tests]."""
     install(session)
-    plain = unpatched(session).parents[2]
-    command = ["scripts/check_forks.py", "--unpatched", str(plain), *session.posargs]
-    session.run("python", *command)
+    session.run("python", "scripts/check_forks.py", *session.posargs)
 
 
 @nox.session(name="bench-demo", default=False)
 def bench_demo(session: nox.Session) -> None:
     """Measure the demo beside unpatched releases: nox -s bench-demo -- [--json F] [--plot F]."""
     install(session)
-    plain = unpatched(session)
-    in_forks(session, "bench_demo.py", "--unpatched", str(plain))
+    plain = Path(session.create_tmp(), "unpatched").absolute()
+    session.run("patchwheel", "build", "--without-patches")
+    session.run("patchwheel", "env", "--wheels", "dist/unpatched", str(plain))
+    in_forks(session, "bench_demo.py", "--unpatched", str(plain / "bin" / "python"))
 
 
 def install_cupti(session: nox.Session) -> None:

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 from xml.etree import ElementTree as ET
@@ -65,9 +66,15 @@ class Failure(NamedTuple):
         return f"{self.where}: {self.function}{case}{patches}: {self.why}"
 
 
-def make_environment(folder: Path, *, gpu: bool) -> Path:
+def projects(options: argparse.Namespace) -> tuple[Project, Project]:
+    """Return the patched project, and that of the same releases without a patch."""
+    manifest = options.patched.absolute() / "forks.toml"
+    project = Project(manifest, Store(default_root()), CONSOLE)
+    return project, replace(project, without_patches=True)
+
+
+def make_environment(project: Project, *, gpu: bool) -> Path:
     """Return the Python of an environment of the wheels of a project, pytest included."""
-    project = Project(folder / "forks.toml", Store(default_root()), CONSOLE)
     wheels, _ = build_wheels(project, list(project.manifest.forks.values()))
     groups = ("test", "gpu") if gpu else ("test",)
     return compose_for_tests(project, wheels, groups=groups).python
@@ -255,11 +262,7 @@ def upstream_tests(
     options: argparse.Namespace, names: Sequence[str]
 ) -> tuple[dict[str, Any], list[Failure]]:
     """Run upstream's tests of what each series touches; an outcome that is worse is a failure."""
-    store = default_root()
-    ours, theirs = (
-        Project(folder / "forks.toml", Store(store), CONSOLE)
-        for folder in (options.patched, options.unpatched)
-    )
+    ours, theirs = projects(options)
     counts: dict[str, Any] = {}
     failures = []
     for name in names:
@@ -318,8 +321,7 @@ def check(options: argparse.Namespace) -> tuple[dict[str, Any], list[Failure]]:
     known = json.loads(path.read_text()) if path and path.exists() else {}
     pythons = dict(pair.partition("=")[::2] for pair in options.python)
     patched, unpatched = (
-        make_environment(folder.absolute(), gpu="cupy" in options.xp)
-        for folder in (options.patched, options.unpatched)
+        make_environment(project, gpu="cupy" in options.xp) for project in projects(options)
     )
     numpy, failures = check_numpy(options, patched, unpatched)
     failures += check_named(options, numpy["cases"])
@@ -385,7 +387,6 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="also write all of it there")
     parser.add_argument("--table", type=Path, help="docs/reference/array-api.md")
     parser.add_argument("--patched", type=Path, default=ROOT, help=argparse.SUPPRESS)
-    parser.add_argument("--unpatched", type=Path, required=True, metavar="FOLDER")
     parser.add_argument("--cases", type=Path, default=ROOT / "tests/forks", metavar="FOLDER")
     options = parser.parse_args()
     if options.table and options.fork:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import shutil
+from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING
 
 from patchwheel.kit import Context, ManifestError, digest
@@ -19,33 +20,24 @@ if TYPE_CHECKING:
 ENVIRONMENT_LINK = ".venv-forks"
 
 
+@dataclass(frozen=True, eq=False)
 class Project:
     """What every command starts from; nothing is read before it is needed.
 
-    `python` is a version such as 3.12 or the path of an interpreter; by default it is the first
-    version that the manifest names. With `variant`, the forks that have it are that variant.
+    `python_option` is a version such as 3.12 or the path of an interpreter; by default it is the
+    first version that the manifest names. With `variant`, the forks that have it are that variant.
     """
 
-    def __init__(
-        self,
-        manifest_path: Path,
-        store: Store,
-        progress: Progress,
-        *,
-        python: str | None = None,
-        offline: bool = False,
-        jobs: int | None = None,
-        sandbox: SandboxMode = "auto",
-        variant: str | None = None,
-    ) -> None:
-        self.manifest_path = manifest_path
-        self.store = store
-        self.progress = progress
-        self._python = python
-        self._offline = offline
-        self._jobs = jobs
-        self._sandbox: SandboxMode = sandbox
-        self._variant = variant
+    manifest_path: Path
+    store: Store
+    progress: Progress
+    _: KW_ONLY
+    python_option: str | None = None
+    offline: bool = False
+    jobs: int | None = None
+    sandbox: SandboxMode = "auto"
+    variant: str | None = None
+    without_patches: bool = False
 
     @functools.cached_property
     def manifest(self) -> Manifest:
@@ -54,7 +46,7 @@ class Project:
             self.progress.say(
                 f"{fork}: finished an interrupted rebase (pin, lock and series updated)"
             )
-        return load_manifest(self.manifest_path).with_variant(self._variant)
+        return load_manifest(self.manifest_path).with_variant(self.variant)
 
     @functools.cached_property
     def lock(self) -> Lock:
@@ -64,7 +56,7 @@ class Project:
     def python(self) -> str:
         """The version of Python that wheels are for, such as 3.12; raises ManifestError."""
         supported = self.manifest.environment.python
-        version = self._python or supported[0]
+        version = self.python_option or supported[0]
         if not version[0].isdigit():
             return supported[0]
         if version not in supported:
@@ -77,16 +69,20 @@ class Project:
 
     @functools.cached_property
     def context(self) -> Context:
-        explicit = self._python if self._python and not self._python[0].isdigit() else None
+        explicit = (
+            self.python_option
+            if self.python_option and not self.python_option[0].isdigit()
+            else None
+        )
         return Context(
             self.store,
             self.progress,
             root=self.manifest.root,
             python=self.python,
             explicit=explicit,
-            offline=self._offline,
-            jobs=self._jobs,
-            sandbox=self._sandbox,
+            offline=self.offline,
+            jobs=self.jobs,
+            sandbox=self.sandbox,
         )
 
     @property
@@ -96,7 +92,7 @@ class Project:
     @property
     def dist(self) -> Path:
         """The folder that wheels are copied to."""
-        return self.root / "dist"
+        return self.root / ("dist/unpatched" if self.without_patches else "dist")
 
     def build(self, fork: Fork) -> ForkBuild:
         """Return the lock's entry for a fork and this Python; raises ManifestError if outdated."""
@@ -116,28 +112,6 @@ class Project:
         place = digest(str(self.work_folder(fork).absolute()))[:16]
         busy = f"another patchwheel is changing {fork.name}"
         return self.store.lock(f"change-{place}", busy=busy)
-
-    def with_manifest(self, path: Path) -> Project:
-        """Return a project with another manifest and the same options."""
-        return self._copy(path, self._variant)
-
-    def with_variant(self, variant: str | None) -> Project:
-        """Return a project whose forks are that variant, where they have it."""
-        if variant == self._variant:
-            return self
-        return self._copy(self.manifest_path, variant)
-
-    def _copy(self, path: Path, variant: str | None) -> Project:
-        return Project(
-            path,
-            self.store,
-            self.progress,
-            python=self._python,
-            offline=self._offline,
-            jobs=self._jobs,
-            sandbox=self._sandbox,
-            variant=variant,
-        )
 
     def copy_to(self, folder: Path) -> None:
         """Copy manifest, lock and patches: all that a build reads of the project."""

@@ -85,11 +85,12 @@ def test_verify_is_asked_one_question(tmp_path: Path, words: list[str]) -> None:
     assert "give one of --pin, --from-source and --rebuild" in done.stderr
 
 
-def test_a_release_is_of_what_is_committed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("more", ["--dev", "--without-patches"])
+def test_a_release_is_of_the_patches_that_are_committed(tmp_path: Path, more: str) -> None:
     support.make_manifest(tmp_path, {"demo": SDIST})
-    done = patchwheel(tmp_path, "build", "--release", "--dev")
+    done = patchwheel(tmp_path, "build", "--release", more)
     assert done.returncode == 2
-    assert "--release cannot be combined with --dev" in done.stderr
+    assert "--release, --dev and --without-patches cannot be combined" in done.stderr
 
 
 def test_an_unwritable_store_is_the_machines_fault(tmp_path: Path) -> None:

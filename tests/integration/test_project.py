@@ -278,6 +278,17 @@ def test_nothing_changed_means_nothing_is_made_and_a_renamed_patch_is_a_hit(
     assert renamed["sha256"] == again["sha256"]
 
 
+def test_without_patches_the_wheel_is_the_pins_and_goes_beside_the_others(
+    grafting: Project,
+) -> None:
+    patched = grafting.build()
+    plain = grafting.build("--without-patches")
+    assert plain.parent == patched.parent / "unpatched"
+    assert patched.exists()
+    assert record(plain)["patches"] == []
+    assert support.sha256(grafting.build()) == support.sha256(patched)
+
+
 FAST, PAIRS = (f"tinyext/{name}{SUFFIX}" for name in ("_fast", "_pairs"))
 UNITS = "tinyext/units.py"
 TARGET = "py.extension_module('_fast', '_fast.pyx', install: true, subdir: 'tinyext')\n"

@@ -14,8 +14,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.fixtures import support
-
 if TYPE_CHECKING:
     from tests.conftest import Stack
 
@@ -25,26 +23,9 @@ CASES = ROOT / "tests" / "forks"
 pytestmark = [pytest.mark.network, pytest.mark.xdist_group("forks")]
 
 
-@pytest.fixture(scope="module")
-def projects(stack: Stack) -> tuple[Path, Path]:
-    """The patched project and an unpatched one, with their environments."""
-    unpatched = stack.project.parent / "unpatched"
-    support.copy_project(unpatched)
-    for series in (unpatched / "patches").glob("*/series"):
-        shutil.rmtree(series.parent)
-        series.parent.mkdir()
-        series.touch()
-    stack.run("build", folder=unpatched)
-    stack.run("env", folder=unpatched)
-    return stack.project, unpatched
-
-
-def check(
-    stack: Stack, projects: tuple[Path, Path], *arguments: str
-) -> subprocess.CompletedProcess[str]:
-    patched, unpatched = projects
+def check(stack: Stack, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(ROOT / "scripts" / "check_forks.py")]
-    command += ["--patched", str(patched), "--unpatched", str(unpatched), *arguments]
+    command += ["--patched", str(stack.project), *arguments]
     env = {**os.environ, "PATCHWHEEL_STORE": str(stack.store)}
     return subprocess.run(
         command, env=env, capture_output=True, text=True, check=False, timeout=900
@@ -66,11 +47,11 @@ def cases(tmp_path: Path) -> Path:
 BAD_INPUT = {"test_cupy": 6, "test_scipy": 697, "test_skimage": 475, "test_sklearn": 324}
 
 
-def test_the_forks_pass(stack: Stack, projects: tuple[Path, Path], tmp_path: Path) -> None:
+def test_the_forks_pass(stack: Stack, tmp_path: Path) -> None:
     table, facts = tmp_path / "array-api.md", tmp_path / "facts.json"
     document = (ROOT / "docs" / "reference" / "array-api.md").read_text()
     table.write_text(document)
-    done = check(stack, projects, "--coins=0.1", "--table", str(table), "--json", str(facts))
+    done = check(stack, "--coins=0.1", "--table", str(table), "--json", str(facts))
     assert done.returncode == 0, done.stdout + done.stderr
     rows = re.findall(r"^\| `.*", table.read_text(), re.MULTILINE)
     recorded = re.findall(r"^\| `.*", document, re.MULTILINE)
@@ -129,7 +110,6 @@ def test_the_forks_pass(stack: Stack, projects: tuple[Path, Path], tmp_path: Pat
 )
 def test_what_is_wrong_is_found_and_named(
     stack: Stack,
-    projects: tuple[Path, Path],
     cases: Path,
     module: str,
     old: str,
@@ -142,15 +122,13 @@ def test_what_is_wrong_is_found_and_named(
     new = new.replace("PATCHED", wheel.name.split("-")[1])
     (cases / module).write_text(text.replace(old, new))
     coins = "0.1" if "coins" in module else "0"
-    done = check(stack, projects, "--cases", str(cases), "--coins", coins)
+    done = check(stack, "--cases", str(cases), "--coins", coins)
     assert done.returncode == 6, done.stderr
     assert re.search(message, done.stdout), done.stdout
 
 
-def test_a_library_that_is_not_there_is_named(
-    stack: Stack, projects: tuple[Path, Path], cases: Path
-) -> None:
-    done = check(stack, projects, "--cases", str(cases), "--coins", "0", "--xp", "jax")
+def test_a_library_that_is_not_there_is_named(stack: Stack, cases: Path) -> None:
+    done = check(stack, "--cases", str(cases), "--coins", "0", "--xp", "jax")
     assert done.returncode == 7, done.stderr
     assert "cannot make the calls of jax: ERROR: jax cannot be used: No module named 'jax'" in (
         done.stderr
@@ -158,20 +136,16 @@ def test_a_library_that_is_not_there_is_named(
     assert "--python jax=PATH" in done.stderr
 
 
-def test_a_python_without_pytest_is_named(
-    stack: Stack, projects: tuple[Path, Path], cases: Path
-) -> None:
+def test_a_python_without_pytest_is_named(stack: Stack, cases: Path) -> None:
     python = f"strict={stack.environment / 'bin' / 'python'}"
-    done = check(stack, projects, "--cases", str(cases), "--coins", "0", "--python", python)
+    done = check(stack, "--cases", str(cases), "--coins", "0", "--python", python)
     assert done.returncode == 7, done.stderr
     assert "No module named pytest" in done.stderr
 
 
-def test_cases_that_do_not_import_stop_the_check(
-    stack: Stack, projects: tuple[Path, Path], cases: Path
-) -> None:
+def test_cases_that_do_not_import_stop_the_check(stack: Stack, cases: Path) -> None:
     (cases / "test_broken.py").write_text("import no_such_module\n")
-    done = check(stack, projects, "--cases", str(cases), "--coins", "0")
+    done = check(stack, "--cases", str(cases), "--coins", "0")
     assert done.returncode == 6
     assert "the calls of numpy stop" in done.stderr
     assert "no_such_module" in done.stderr

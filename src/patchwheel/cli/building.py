@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from patchwheel.build import OwnWheel
     from patchwheel.manifest import Fork
     from patchwheel.project import Project
+    from patchwheel.wheel import BuiltWheel
 
 
 @click.command()
@@ -40,6 +42,9 @@ if TYPE_CHECKING:
     help="Compile for publishing, with provenance, SHA256SUMS and pylock.toml.",
 )
 @dev_option
+@click.option(
+    "--without-patches", is_flag=True, help="Build the pins as they are, into dist/unpatched."
+)
 @option("-k", "--keep-going", is_flag=True, help="Continue with other forks after a failure.")
 @click.option("-n", "--dry-run", is_flag=True, help="Show the plan instead.")
 @json_option
@@ -52,17 +57,19 @@ def build(
     variant: str | None,
     release: bool,
     dev: bool,
+    without_patches: bool,
     keep_going: bool,
     dry_run: bool,
-    as_json: bool,
 ) -> None:
     """Build the patched wheels into dist/."""
-    if release and dev:
-        raise click.UsageError("--release cannot be combined with --dev")
+    if release + dev + without_patches > 1:
+        raise click.UsageError("--release, --dev and --without-patches cannot be combined")
     from_source |= release
     forks = project.manifest.select(names, variant)
+    if without_patches:
+        project = replace(project, without_patches=True)
     if dry_run:
-        _show_plans(project, forks, from_source=from_source, dev=dev, as_json=as_json)
+        _show_plans(project, forks, from_source=from_source, dev=dev)
         return
     from patchwheel.wheel import build_wheels
 
@@ -76,8 +83,11 @@ def build(
     CONSOLE.close()
     if any(not wheel.cached for wheel in wheels):
         tables.wheels(wheels)
-    paths = [str(project.dist / wheel.path.name) for wheel in wheels]
-    emit([w.to_json() for w in wheels], lambda: CONSOLE.lines(paths), as_json=as_json)
+
+    def show(wheels: Sequence[BuiltWheel]) -> None:
+        CONSOLE.lines(str(project.dist / wheel.path.name) for wheel in wheels)
+
+    emit(wheels, show)
     for failure in failures:
         click.echo(f"error: {failure.fork}: {failure.error}", err=True)
     if failures:
@@ -90,12 +100,9 @@ def build(
 @dev_option
 @json_option
 @project_options
-def plan(
-    project: Project, names: Sequence[str], *, from_source: bool, dev: bool, as_json: bool
-) -> None:
+def plan(project: Project, names: Sequence[str], *, from_source: bool, dev: bool) -> None:
     """Show what a build would remake, and why; builds nothing and needs no compiler."""
-    forks = project.manifest.select(names)
-    _show_plans(project, forks, from_source=from_source, dev=dev, as_json=as_json)
+    _show_plans(project, project.manifest.select(names), from_source=from_source, dev=dev)
 
 
 @click.command()
@@ -118,13 +125,12 @@ def env(
     dev: bool,
     wheels: Path | None,
     check: bool,
-    as_json: bool,
 ) -> None:
     """Compose one environment from all wheels; PATH becomes a link to it (.venv-forks)."""
     from patchwheel.environment import check_environment, compose_environment
     from patchwheel.project import ENVIRONMENT_LINK
 
-    project = project.with_variant(variant)
+    project = replace(project, variant=variant)
     found = _wheels(project, wheels, from_source=from_source, dev=dev)
     link = (path or project.root / ENVIRONMENT_LINK).absolute()
     groups = ("gpu",) if gpu else ()
@@ -132,7 +138,7 @@ def env(
     # A new one was checked before the link was moved to it.
     if check and environment.cached:
         check_environment(project, environment)
-    emit(environment.to_json(), lambda: click.echo(link), as_json=as_json)
+    emit(environment, lambda environment: click.echo(environment.link))
 
 
 @click.command(context_settings={"ignore_unknown_options": True})
@@ -173,10 +179,8 @@ def _wheels(
     return wheels_in(project, folder)
 
 
-def _show_plans(
-    project: Project, forks: Sequence[Fork], *, from_source: bool, dev: bool, as_json: bool
-) -> None:
+def _show_plans(project: Project, forks: Sequence[Fork], *, from_source: bool, dev: bool) -> None:
     from patchwheel.plan import plan_fork
 
     plans = [plan_fork(project, fork, from_source=from_source, dev=dev) for fork in forks]
-    emit([plan.to_json() for plan in plans], lambda: tables.plans(plans), as_json=as_json)
+    emit(plans, tables.plans)

@@ -42,15 +42,15 @@ def lock(project: Project, names: Sequence[str], *, force: bool) -> None:
 @variant_option
 @json_option
 @project_options
-def doctor(project: Project, *, variant: str | None, as_json: bool) -> None:
+def doctor(project: Project, *, variant: str | None) -> None:
     """Show what each fork needs that this machine lacks, and the command that installs it."""
     from patchwheel.build import diagnose
 
-    project = project.with_variant(variant)
+    project = dataclasses.replace(project, variant=variant)
     lock = project.lock if project.manifest.lock_path.exists() else None
     findings = diagnose(project.manifest, lock, store=project.store.root)
     rows = [{**dataclasses.asdict(finding), "ok": finding.ok} for finding in findings]
-    emit(rows, lambda: tables.findings(findings), as_json=as_json)
+    emit(rows, lambda _: tables.findings(findings))
     if any(finding.needed and not finding.ok for finding in findings):
         raise MachineError("required tools are missing", hint="run the commands in the table")
 
@@ -70,7 +70,7 @@ def cache_dir() -> None:
 
 @cache.command("verify")
 @json_option
-def cache_verify(*, as_json: bool) -> None:
+def cache_verify() -> None:
     """Hash everything in the store; damaged entries are removed, and made again when needed."""
     from patchwheel.kit import Store, default_root
 
@@ -79,8 +79,7 @@ def cache_verify(*, as_json: bool) -> None:
     for entry, _ in found:
         store.remove(entry.kind, entry.key)
     broken = {f"{entry.kind}/{entry.key}": why for entry, why in found}
-    lines = [f"{name}: {why}; removed" for name, why in broken.items()]
-    emit(broken, lambda: CONSOLE.lines(lines), as_json=as_json)
+    emit(broken, lambda broken: CONSOLE.lines(f"{e}: {why}; removed" for e, why in broken.items()))
     if broken:
         raise CheckError(f"{len(broken)} entries of the store were damaged", where=store.root)
 

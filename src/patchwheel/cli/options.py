@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 from pathlib import Path
@@ -15,23 +16,30 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 F = TypeVar("F", bound="Callable[..., Any]")
+T = TypeVar("T")
 
 
 def option(*names: str, **settings: Any) -> Callable[[F], F]:  # noqa: ANN401
     """Make an option that can also be given as the environment variable PATCHWHEEL_NAME."""
-    name = max(names, key=len).lstrip("-").replace("-", "_").upper()
-    return click.option(*names, envvar=f"PATCHWHEEL_{name}", **settings)
+    [name] = [name for name in names if name.startswith("--")]
+    variable = name.removeprefix("--").replace("-", "_").upper()
+    return click.option(*names, envvar=f"PATCHWHEEL_{variable}", **settings)
+
+
+def folder(*, exists: bool = True) -> click.Path:
+    return click.Path(path_type=Path, exists=exists, file_okay=False)
 
 
 PROJECT_OPTIONS = (
     option(
         "--manifest",
+        "manifest_path",
         type=click.Path(path_type=Path),
         default=Path("forks.toml"),
         show_default=True,
         help="The manifest.",
     ),
-    option("--python", help="Python version of the wheels, or an interpreter."),
+    option("--python", "python_option", help="Python version of the wheels, or an interpreter."),
     option("--offline", is_flag=True, help="Download nothing."),
     option("-j", "--jobs", type=click.IntRange(1), help="Number of compiler processes."),
     option(
@@ -41,31 +49,38 @@ PROJECT_OPTIONS = (
         show_default=True,
         help="Isolation of builds.",
     ),
-    option("-v", "--verbose", is_flag=True, help="Show the path of each log."),
 )
 
 
 def project_options(function: F) -> F:
     """Add the options that every stage understands; the command gets a Project first."""
 
+    @option("-v", "--verbose", is_flag=True, help="Show the path of each log.")
     @functools.wraps(function)
-    def command(*, manifest: Path, verbose: bool, **rest: Any) -> Any:  # noqa: ANN401
+    def command(*, verbose: bool, **rest: Any) -> Any:  # noqa: ANN401
         from patchwheel.kit import Store, default_root, scrub_environment
         from patchwheel.project import Project
 
         scrub_environment()
-        given = {name: rest.pop(name) for name in ("python", "offline", "jobs", "sandbox")}
         store = Store(default_root(), say=CONSOLE.say)
         store.show_logs = verbose
-        return function(Project(manifest, store, CONSOLE, **given), **rest)
+        names = ("manifest_path", "python_option", "offline", "jobs", "sandbox")
+        given = {name: rest.pop(name) for name in names}
+        return function(Project(store=store, progress=CONSOLE, **given), **rest)
 
     for add in reversed(PROJECT_OPTIONS):
         command = add(command)
     return command  # type: ignore[return-value]
 
 
+def _remember(ctx: click.Context, _: click.Parameter, as_json: bool) -> None:  # noqa: FBT001
+    ctx.meta["json"] = as_json
+
+
 forks_argument = click.argument("names", nargs=-1, metavar="[FORK]...")
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+json_option = click.option(
+    "--json", is_flag=True, expose_value=False, callback=_remember, help="Print JSON."
+)
 from_source_option = option(
     "--from-source", is_flag=True, help="Compile everything, without a base wheel."
 )
@@ -74,17 +89,18 @@ dev_option = click.option(
 )
 variant_option = option("--variant", help="Use this variant of the forks that have it.")
 wheels_option = click.option(
-    "--wheels",
-    metavar="FOLDER",
-    type=click.Path(path_type=Path, exists=True, file_okay=False),
-    help="Use the wheels in FOLDER instead of building.",
+    "--wheels", metavar="FOLDER", type=folder(), help="Use the wheels in FOLDER, do not build."
 )
 
 
-def emit(value: object, show: Callable[[], object], *, as_json: bool) -> None:
-    """Print a command's result: `value` as JSON, or what `show` prints."""
+def emit(value: T, show: Callable[[T], object]) -> None:
+    """Print a command's result: as JSON with --json, otherwise by `show`."""
     CONSOLE.close()
-    if as_json:
-        click.echo(json.dumps(value, indent=1))
+    if click.get_current_context().meta["json"]:
+        click.echo(json.dumps(value, indent=1, default=_plain))
     else:
-        show()
+        show(value)
+
+
+def _plain(record: Any) -> object:  # noqa: ANN401
+    return record.to_json() if hasattr(record, "to_json") else dataclasses.asdict(record)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +10,7 @@ import click
 
 from patchwheel.cli import tables
 from patchwheel.cli.console import CONSOLE
-from patchwheel.cli.options import emit, json_option, project_options, variant_option
+from patchwheel.cli.options import emit, folder, json_option, project_options, variant_option
 
 if TYPE_CHECKING:
     from patchwheel.project import Project
@@ -44,20 +43,18 @@ def verify(
     rebuild: bool,
     variant: str | None,
     dev: bool,
-    as_json: bool,
 ) -> None:
     """Check a wheel or a folder of wheels offline; with an option, check the inputs of a fork."""
     if pin + from_source + rebuild > 1:
         raise click.UsageError("give one of --pin, --from-source and --rebuild")
     if not (pin or from_source or rebuild):
-        _verify_path(Path(what), as_json=as_json)
+        _verify_path(Path(what))
         return
     [fork] = project.manifest.select([what], variant)
     if pin:
         from patchwheel.source import check_pin
 
-        report = check_pin(project.context, fork)
-        emit(dataclasses.asdict(report), lambda: tables.pin(report), as_json=as_json)
+        emit(check_pin(project.context, fork), tables.pin)
         return
     from patchwheel.release import check_equivalence, check_reproducible
 
@@ -66,11 +63,11 @@ def verify(
         proof = check_reproducible(project, fork)
     else:
         proof = check_equivalence(project, fork, dev=dev)
-    emit(dataclasses.asdict(proof), lambda: click.echo(proof.summary), as_json=as_json)
+    emit(proof, lambda proof: click.echo(proof.summary))
     proof.check()
 
 
-def _verify_path(path: Path, *, as_json: bool) -> None:
+def _verify_path(path: Path) -> None:
     from patchwheel.release import check_release
 
     if not path.exists():
@@ -79,19 +76,19 @@ def _verify_path(path: Path, *, as_json: bool) -> None:
             "to verify a fork, give one of --pin, --from-source and --rebuild"
         )
     checked = check_release(path)
-    emit(checked.to_json(), lambda: tables.checked(checked), as_json=as_json)
+    emit(checked, tables.checked)
     checked.check(path)
 
 
 @click.command()
-@click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
-def index(folder: Path) -> None:
+@click.argument("wheels", metavar="FOLDER", type=folder())
+def index(wheels: Path) -> None:
     """Write a simple index over the release wheels in FOLDER, into FOLDER/simple."""
     from patchwheel.release import make_index
 
-    names = make_index(folder)
+    names = make_index(wheels)
     CONSOLE.say(f"an index of {', '.join(names)}")
-    click.echo(folder / "simple")
+    click.echo(wheels / "simple")
 
 
 @click.group()
@@ -100,12 +97,12 @@ def release() -> None:
 
 
 @release.command()
-@click.argument("source", type=click.Path(path_type=Path, exists=True, file_okay=False))
-@click.argument("staged", type=click.Path(path_type=Path, file_okay=False))
+@click.argument("source", type=folder())
+@click.argument("staged", type=folder(exists=False))
 @click.option(
     "--earlier",
     metavar="FOLDER",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=folder(exists=False),
     help="Wheels of earlier releases, for the index.",
 )
 @project_options
@@ -125,7 +122,7 @@ def stage(project: Project, source: Path, staged: Path, *, earlier: Path | None)
 
 
 @release.command()
-@click.argument("staged", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.argument("staged", type=folder())
 def validate(staged: Path) -> None:
     """Check the files in STAGED, and install them with pip and with uv from an index over HTTP."""
     from patchwheel.release import validate_release

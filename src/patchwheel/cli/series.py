@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,12 +42,11 @@ def status(
     against: Sequence[str],
     changes: bool,
     html: Path | None,
-    as_json: bool,
 ) -> None:
     """Show pins, patches and newer releases; exits with 3 when a patch does not apply."""
     forks = project.manifest.select(names)
     if against:
-        _show_forecasts(project, forks, against, changes=changes, html=html, as_json=as_json)
+        _show_forecasts(project, forks, against, changes=changes, html=html)
         return
     if changes or html:
         raise click.UsageError("--changes and --html need --against")
@@ -56,9 +54,7 @@ def status(
     from patchwheel.series import load_all_series, status_of_fork
 
     found = [status_of_fork(project, fork) for fork in forks]
-    emit(
-        [dataclasses.asdict(fork) for fork in found], lambda: tables.status(found), as_json=as_json
-    )
+    emit(found, tables.status)
     check_requires(load_all_series(project))
     if broken := [fork.fork for fork in found if not fork.ok]:
         raise PatchError(
@@ -95,18 +91,14 @@ def dev(project: Project, fork: str, *, detach: bool) -> None:
 @click.option("--exact", is_flag=True, help="Write and renumber unchanged patches too.")
 @json_option
 @project_options
-def export(project: Project, fork: str, *, check: bool, exact: bool, as_json: bool) -> None:
+def export(project: Project, fork: str, *, check: bool, exact: bool) -> None:
     """Write the commits of FORK's work tree to patches/FORK; unchanged patches keep their bytes."""
     from patchwheel.series import export_series
 
     [selected] = project.manifest.select([fork])
     result = export_series(project, selected, check=check, exact=exact)
-    emit(
-        dataclasses.asdict(result),
-        lambda: tables.export(fork, result, check=check),
-        as_json=as_json,
-    )
-    if result.changed and not check and not as_json:
+    emit(result, lambda result: tables.export(fork, result, check=check))
+    if result.changed and not check:
         _offer_commit(project, selected, selected.patches)
     if check and result.changed:
         raise CheckError(
@@ -126,7 +118,7 @@ def export(project: Project, fork: str, *, check: bool, exact: bool, as_json: bo
 @json_option
 @project_options
 def rebase(
-    project: Project, fork: str, *, onto: str | None, dry_run: bool, how: str | None, as_json: bool
+    project: Project, fork: str, *, onto: str | None, dry_run: bool, how: str | None
 ) -> None:
     """Move FORK's series to another pin; pin, lock and series change together at the end."""
     from patchwheel.upstream import proceed_rebase, start_rebase
@@ -135,7 +127,7 @@ def rebase(
         raise click.UsageError("give --onto REF, or one of --continue, --skip and --abort")
     [selected] = project.manifest.select([fork])
     if onto and dry_run:
-        _show_merge(project, selected, onto, as_json=as_json)
+        _show_merge(project, selected, onto)
         return
     if onto:
         result = start_rebase(project, selected, onto)
@@ -145,22 +137,17 @@ def rebase(
             CONSOLE.say(f"{fork}: the rebase is undone; pin and series never changed")
             return
         result = done
-    emit(
-        dataclasses.asdict(result),
-        lambda: tables.export(fork, result, check=False),
-        as_json=as_json,
-    )
-    if not as_json:
-        CONSOLE.say(f"pin, lock and series of {fork} are changed")
-        manifest = project.manifest
-        _offer_commit(project, selected, manifest.path, manifest.lock_path, selected.patches)
+    emit(result, lambda result: tables.export(fork, result, check=False))
+    CONSOLE.say(f"pin, lock and series of {fork} are changed")
+    manifest = project.manifest
+    _offer_commit(project, selected, manifest.path, manifest.lock_path, selected.patches)
 
 
-def _show_merge(project: Project, fork: Fork, onto: str, *, as_json: bool) -> None:
+def _show_merge(project: Project, fork: Fork, onto: str) -> None:
     from patchwheel.upstream import preview_rebase
 
     merged = preview_rebase(project, fork, onto)
-    emit([dataclasses.asdict(p) for p in merged], lambda: tables.preview(merged), as_json=as_json)
+    emit(merged, tables.preview)
     if stuck := [patch.name for patch in merged if patch.state == "conflict"]:
         raise PatchError(
             f"{len(stuck)} of {len(merged)} patches of {fork.name} conflict: {', '.join(stuck)}",
@@ -175,7 +162,6 @@ def _show_forecasts(
     *,
     changes: bool,
     html: Path | None,
-    as_json: bool,
 ) -> None:
     """Show what each series meets at each ref; what was found is remembered for --changes."""
     from patchwheel.upstream import forecasts, remember_forecasts
@@ -198,11 +184,7 @@ def _show_forecasts(
             name: [ref.without(known[name].get(ref.ref, ())) for ref in rows]
             for name, rows in found.items()
         }
-    emit(
-        {name: [dataclasses.asdict(ref) for ref in rows] for name, rows in found.items()},
-        lambda: tables.forecasts(found, only_changes=changes),
-        as_json=as_json,
-    )
+    emit(found, lambda found: tables.forecasts(found, only_changes=changes))
     if failed:
         raise InputError(f"not followed: {', '.join(failed)}", hint="the reasons are above")
 

@@ -224,7 +224,11 @@ def pin(report: PinReport) -> None:
         CONSOLE.result(f"  {path}: {why}")
     CONSOLE.table(
         ("only in the repository", "files", "because"),
-        [(folder, str(n), why) for (folder, why), n in report.left_out.items()],
+        [
+            (folder, str(n), why)
+            for why, row in report.left_out.items()
+            for folder, n in row.items()
+        ],
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from patchwheel.build import BuildInputs, can_follow, check_machine
@@ -45,7 +46,7 @@ def write_lock(project: Project, names: Sequence[str] = (), *, force: bool = Fal
     environments: dict[str, EnvironmentLock] = {}
     variants = (None, *manifest.other_variants)
     for python, variant in itertools.product(manifest.environment.python, variants):
-        chosen_project = project.with_variant(variant)
+        chosen_project = replace(project, variant=variant)
         inside = chosen_project.manifest
         if any(fork.lock_key not in forks for fork in inside.forks.values()):
             continue

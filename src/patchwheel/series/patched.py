@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from patchwheel.series.apply import apply_series
@@ -25,7 +26,10 @@ def patched_tree(project: Project, fork: Fork, *, dev: bool = False) -> PatchedT
         from patchwheel.series.worktree import work_tree_source
 
         return work_tree_source(project.work_folder(fork), source, store=project.store)
-    return apply_series(source, load_series(fork.patches), store=project.store)
+    series = load_series(fork.patches)
+    if project.without_patches:
+        series = replace(series, patches=())
+    return apply_series(source, series, store=project.store)
 
 
 def load_all_series(project: Project) -> dict[str, tuple[Patch, ...]]:

@@ -38,7 +38,7 @@ QUOTED = re.compile(rb"'([^'\n]*)'")
 class PinReport:
     """`equal` counts files that are in both; `explained` maps the sdist's other files to a reason.
 
-    `left_out` counts files that only the repository has, by top folder and reason.
+    `left_out` counts files that only the repository has, by reason and top folder.
     A generated file is explained, not verified: the repository does not say what it must contain.
     """
 
@@ -47,7 +47,7 @@ class PinReport:
     commit: str
     equal: int
     explained: Mapping[str, str]
-    left_out: Mapping[tuple[str, str], int]
+    left_out: Mapping[str, Mapping[str, int]]
 
 
 def check_pin(context: Context, fork: Fork) -> PinReport:
@@ -110,8 +110,10 @@ def _scripted(repo: Repository, raw: Mapping[str, Blob]) -> set[str]:
     return paths
 
 
-def _left_out(repo: Repository, tree: str, missing: Iterable[str]) -> Mapping[tuple[str, str], int]:
-    """Count the repository's files that the sdist lacks, by top folder and reason."""
+def _left_out(
+    repo: Repository, tree: str, missing: Iterable[str]
+) -> Mapping[str, Mapping[str, int]]:
+    """Count the repository's files that the sdist lacks, by reason and top folder."""
     # `git archive` leaves out all that is below a folder with the attribute, too.
     lineage = {path: [path, *map(str, PurePosixPath(path).parents)][:-1] for path in missing}
     asked = sorted({place for places in lineage.values() for place in places})
@@ -121,11 +123,11 @@ def _left_out(repo: Repository, tree: str, missing: Iterable[str]) -> Mapping[tu
         fields = repo.git(*argv, stdin=stdin, env=env).split(b"\0")[:-1]
     values = zip(fields[::3], fields[2::3], strict=True)
     ignored = {os.fsdecode(place) for place, value in values if value == b"set"}
-    counts: collections.Counter[tuple[str, str]] = collections.Counter()
-    for path, places in lineage.items():
+    counts: dict[str, collections.Counter[str]] = {}
+    for path, places in sorted(lineage.items()):
         why = "not distributed" if ignored.isdisjoint(places) else "export-ignore"
-        counts[path.partition("/")[0], why] += 1
-    return dict(sorted(counts.items()))
+        counts.setdefault(why, collections.Counter())[path.partition("/")[0]] += 1
+    return counts
 
 
 def resolved(repo: Repository, files: Mapping[str, Blob]) -> dict[str, Blob]:

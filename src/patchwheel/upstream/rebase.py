@@ -10,7 +10,7 @@ import os
 import re
 import shlex
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Never
 
@@ -111,7 +111,7 @@ def _finish(project: Project, fork: Fork) -> ExportResult:
         manifest = staged / path.name
         text = with_pin(manifest.read_text("utf-8"), fork.name, state(folder).pin)
         manifest.write_text(text, encoding="utf-8")
-        other = project.with_manifest(manifest)
+        other = replace(project, manifest_path=manifest)
         onto = fetch_pin(other.context, other.manifest.forks[fork.name])
         set_base(folder, onto)
         result = export_commits(folder, onto, store=project.store, others=load_all_series(project))

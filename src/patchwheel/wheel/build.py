@@ -134,7 +134,7 @@ def build_wheels(
 
 def publish(project: Project, wheels: Sequence[BuiltWheel]) -> None:
     """Copy wheels into dist/, and remove older ones of the same fork and Python from there."""
-    project.dist.mkdir(exist_ok=True)
+    project.dist.mkdir(parents=True, exist_ok=True)
     for wheel in wheels:
         target = project.dist / wheel.path.name
         if not (target.exists() and target.stat().st_size == wheel.path.stat().st_size):
