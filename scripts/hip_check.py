@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from patchwheel.build.inputs import BuildInputs
 from patchwheel.build.requirements import site_packages
 from patchwheel.build.rocm import TARGETS
-from patchwheel.kit.context import Quiet
+from patchwheel.kit.context import Progress
 from patchwheel.kit.errors import CheckError, MachineError, PatchwheelError
 from patchwheel.kit.repo import Repository
 from patchwheel.kit.store import Store, default_root
@@ -198,7 +198,7 @@ def main() -> None:
         if not (arguments.root / ".complete").exists():
             print(f"making {arguments.root}: Debian with HIP, about 1.2 GB", flush=True)
             subprocess.run([ROOT / "docker" / "hip-base", arguments.root], check=True)
-        project = Project(ROOT / "forks.toml", Store(default_root()), Quiet())
+        project = Project(ROOT / "forks.toml", Store(default_root()), Progress())
         if failed := run(Chroot(arguments.root), project, arguments.target):
             raise CheckError("these do not compile for HIP:\n" + "\n".join(failed))
     except PatchwheelError as error:

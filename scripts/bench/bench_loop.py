@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from measure import PLAIN, ROOT, Figures, cpu, leave_the_sandbox, make_parser, project_copy
 
 from patchwheel.environment.upstream_tests import select_tests
-from patchwheel.kit.context import Quiet
+from patchwheel.kit.context import Progress
 from patchwheel.kit.interpreter import find_interpreter
 from patchwheel.kit.store import Store, default_root
 from patchwheel.manifest.load import load_manifest
@@ -84,7 +84,7 @@ def editable(
     entry = lock.environment(manifest, version)
     folder, sources = project / "venv", project / "work" / fork.name
     cpu(["patchwheel", "dev", fork.name, "--detach"], cwd=project)
-    python = str(find_interpreter(version, progress=Quiet()).path)
+    python = str(find_interpreter(version, progress=Progress()).path)
     cpu(["uv", "venv", "-q", "-p", python, str(folder)], cwd=project)
     rows = {d.name: d for d in (*entry.packages, *entry.groups["test"])}
     rows |= {d.name: d for d in build.build_requires}
@@ -112,7 +112,7 @@ def editable(
     test += ["no:cacheprovider", "-c", str(project / "pytest.ini")]
     test += ["--import-mode=importlib", "-k", loop.name]
     (project / "pytest.ini").write_text("[pytest]\n")
-    opened = Project(project / "forks.toml", Store(default_root()), Quiet())
+    opened = Project(project / "forks.toml", Store(default_root()), Progress())
     tree = patched_tree(opened, fork)
     every = [str(sources / path) for path in select_tests(tree)]
     cpu([*test, *every], cwd=project, env=env)

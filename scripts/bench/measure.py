@@ -12,7 +12,7 @@ import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from patchwheel.kit.context import Quiet
+from patchwheel.kit.context import Progress
 from patchwheel.kit.interpreter import find_interpreter
 from patchwheel.manifest.load import load_manifest
 
@@ -61,7 +61,7 @@ def project_copy(folder: Path) -> Path:
 
 def python_with_pip(folder: Path) -> str:
     wanted = load_manifest(ROOT / "forks.toml").environment.python[0]
-    python = find_interpreter(wanted, progress=Quiet()).path
+    python = find_interpreter(wanted, progress=Progress()).path
     cpu(["uv", "venv", "--seed", "-p", str(python), str(folder)], cwd=ROOT)
     return str(folder / "bin" / "python")
 

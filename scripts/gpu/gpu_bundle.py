@@ -23,7 +23,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from patchwheel.environment.compose import compose_environment
-from patchwheel.kit.context import Quiet
+from patchwheel.kit.context import Progress
 from patchwheel.kit.errors import CheckError, PatchwheelError
 from patchwheel.kit.repo import Repository
 from patchwheel.kit.store import Store, default_root
@@ -250,7 +250,7 @@ def main() -> None:
     parser.add_argument("--gpu", action="store_true", help="with CUDA's libraries")
     options = parser.parse_args()
     try:
-        project = Project(Path("forks.toml"), Store(default_root()), Quiet())
+        project = Project(Path("forks.toml"), Store(default_root()), Progress())
         forks = list(project.manifest.select(options.fork))
         if options.local:
             prepare(project, forks, options.local.absolute(), gpu=options.gpu)

@@ -137,12 +137,8 @@ class CountingContext(Context):
     """A context that counts how often the index is asked for."""
 
     def __init__(self, forks: Set) -> None:
-        super().__init__(
-            forks.store,
-            forks.report,
-            known_interpreter=forks.interpreter,
-            python=forks.interpreter.python,
-        )
+        super().__init__(forks.store, forks.report, python=forks.interpreter.python)
+        vars(self)["interpreter"] = forks.interpreter
         self.forks = forks
 
     @property

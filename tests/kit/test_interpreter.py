@@ -42,9 +42,8 @@ def fake(path: Path, version: str) -> Path:
 
 def answering(path: Path, implementation: str, *, free: bool) -> Path:
     """Write a program that answers to us as such an interpreter would."""
-    path.write_text(
-        f'#!/bin/sh\necho \'["{path}", "3.12.1", "{implementation}", {str(free).lower()}]\'\n'
-    )
+    flags = "t" if free else "-"
+    path.write_text(f"#!/bin/sh\necho '{path}'\necho 3.12.1 {implementation} {flags}\n")
     path.chmod(0o755)
     return path
 

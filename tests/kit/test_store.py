@@ -23,7 +23,7 @@ from tests.fixtures.support import lacking, write
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from patchwheel.kit.store_entry import Kind
+    from patchwheel.kit.store import Kind
     from tests.fixtures.support import Recorder
 
 KEY = "0123456789abcdef" * 4

@@ -24,7 +24,7 @@ import pytest
 from patchwheel.build.backend import rename_project
 from patchwheel.build.configure import configure_tree
 from patchwheel.build.ninja import MADE
-from patchwheel.kit.context import Quiet
+from patchwheel.kit.context import Progress
 from patchwheel.kit.repo import Blob, Change, Repository
 from patchwheel.kit.store import Store
 from patchwheel.plan.base import upstream_base
@@ -380,7 +380,7 @@ def draw(files: Mapping[str, bytes], seed: str, count: int) -> list[str]:
 )
 def make_subject(request: pytest.FixtureRequest, stack: Stack) -> Subject:
     manifest = stack.project / "forks.toml"
-    project = Project(manifest, Store(stack.store), Quiet(), sandbox="none")
+    project = Project(manifest, Store(stack.store), Progress(), sandbox="none")
     fork = project.manifest.forks[request.param]
     made: dict[str, BuiltWheel] = {}
     build_needs(project, fork, made=made)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from patchwheel.ci import workflows
-from patchwheel.kit.context import Quiet
+from patchwheel.kit.context import Progress
 from patchwheel.kit.interpreter import find_interpreter
 from patchwheel.manifest.load import load_manifest
 from patchwheel.manifest.lock import load_lock
@@ -325,7 +325,7 @@ def test_a_disk_that_is_too_small_is_said_before_anything_is_built(tmp_path: Pat
 def test_the_images_build_and_are_as_they_must_be(name: str) -> None:
     if os.getuid() or not shutil.which("buildah"):
         pytest.skip("needs root and buildah")
-    python = find_interpreter("3.12", progress=Quiet()).path
+    python = find_interpreter("3.12", progress=Progress()).path
     done = subprocess.run(
         [DOCKER / "test.sh", name],
         check=False,

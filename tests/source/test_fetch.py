@@ -95,13 +95,12 @@ def test_the_second_time_gitpython_is_not_imported(
         "import sys; before = set(sys.modules)\n"
         "from pathlib import Path\n"
         "from patchwheel.manifest.model import Fork, Sdist\n"
-        "from patchwheel.kit.context import Context\n"
-        "from patchwheel.kit.context import Quiet\n"
+        "from patchwheel.kit.context import Context, Progress\n"
         "from patchwheel.source.fetch import fetch_pin\n"
         "from patchwheel.kit.store import Store\n"
         f"sdist = Sdist(filename={path.name!r}, sha256={sha256(path)!r})\n"
         "fork = Fork(name='thing', version='1.0', patches=Path('none'), sdist=sdist)\n"
-        f"fetch_pin(Context(Store(Path({str(store.root)!r})), Quiet()), fork)\n"
+        f"fetch_pin(Context(Store(Path({str(store.root)!r})), Progress()), fork)\n"
         "print({'git', 'requests', 'tarfile', 'uuid', 'packaging'} & set(sys.modules) - before)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
@@ -449,11 +448,10 @@ def test_two_at_once_fetch_once(
     code = (
         "import sys; from pathlib import Path\n"
         "from patchwheel.manifest.model import Fork\n"
-        "from patchwheel.kit.context import Context\n"
-        "from patchwheel.kit.context import Quiet\n"
+        "from patchwheel.kit.context import Context, Progress\n"
         "from patchwheel.source.fetch import fetch_pin\n"
         "from patchwheel.kit.store import Store\n"
-        "class Say(Quiet):\n"
+        "class Say(Progress):\n"
         "    def say(self, line): print(line)\n"
         f"fork = Fork(name='thing', version='1.0', patches=Path('none'), git={fork.git!r}, commit={fork.commit!r})\n"
         f"print(fetch_pin(Context(Store(Path({str(store.root)!r})), Say()), fork).tree)\n"
@@ -502,14 +500,15 @@ def test_a_killed_fetch_is_simply_done_again(
         "from pathlib import Path\n"
         "from patchwheel.kit.uv import IndexConfig\n"
         "from patchwheel.manifest.model import Fork, Sdist\n"
-        "from patchwheel.kit.context import Context\n"
-        "from patchwheel.kit.context import Quiet\n"
+        "from patchwheel.kit.context import Context, Progress\n"
         "from patchwheel.source.fetch import fetch_pin\n"
         "from patchwheel.kit.store import Store\n"
         f"fork = Fork(name='thing', version='1.0', patches=Path('none'), sdist={fork.sdist!r})\n"
         f"index = IndexConfig(find_links=({str(tmp_path)!r},))\n"
         "print('started', flush=True)\n"
-        f"fetch_pin(Context(Store(Path({str(store.root)!r})), Quiet(), known_index=index), fork)\n"
+        f"context = Context(Store(Path({str(store.root)!r})), Progress())\n"
+        "context.index = index\n"
+        "fetch_pin(context, fork)\n"
     )
     for delay in (0.0, 0.05, 0.1, 0.15):
         with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as child:

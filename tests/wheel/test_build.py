@@ -35,7 +35,7 @@ class Run:
         made[fork.lock_key] = fork.name
 
     def build(self, **options: bool) -> list[str]:
-        project = cast("Any", SimpleNamespace(lock=None, context=None))
+        project = cast("Any", SimpleNamespace(lock=None, context=SimpleNamespace(interpreter=None)))
         _, failures = build.build_wheels(project, FORKS, **options)
         return [failure.fork for failure in failures]
 

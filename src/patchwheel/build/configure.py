@@ -18,7 +18,7 @@ from patchwheel.build.ninja import MADE, Edge, located, parse_ninja
 from patchwheel.build.requirements import parse_build_system
 from patchwheel.build.sandbox import detect_sandbox
 from patchwheel.guest import SURVEY_BUILD
-from patchwheel.kit import BuildError, Quiet, Repository, digest, file_sha256
+from patchwheel.kit import BuildError, Progress, Repository, digest, file_sha256
 from patchwheel.manifest import build_settings
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def observe(session: BuildSession, *, generate: bool) -> Observed:
         "PATCHWHEEL_SURVEY_ROOT": str(inside),
     }
     # The backend counts the files that it would pack, which is not worth showing as progress.
-    watched = replace(session, report=Quiet(), variables={**session.variables, **variables})
+    watched = replace(session, report=Progress(), variables={**session.variables, **variables})
     out = work / "out"
     argv: list[str | Path] = [session.python, build_dir.path_inside(work / "survey_build.py")]
     argv += [system.backend, build_dir.path_inside(out), json.dumps(session.settings())]

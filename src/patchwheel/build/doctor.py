@@ -13,7 +13,7 @@ from patchwheel.build import cuda, rocm, toolchain
 from patchwheel.build.backend import CUDA, HIPCC, compilers
 from patchwheel.build.sandbox import detect_sandbox
 from patchwheel.build.toolchain import MEMORY_PER_JOB, free_memory, worker_count
-from patchwheel.kit import ManifestError, PatchwheelError, Quiet, find_interpreter, process
+from patchwheel.kit import ManifestError, PatchwheelError, Progress, find_interpreter, process
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -70,7 +70,7 @@ def _git() -> Finding:
 def _pythons(manifest: Manifest) -> Iterator[Finding]:
     for wanted in manifest.environment.python:
         try:
-            python = find_interpreter(wanted, progress=Quiet())
+            python = find_interpreter(wanted, progress=Progress())
         except PatchwheelError as err:
             fix = err.hint or "see the message"
             yield Finding(f"Python {wanted}", err.message, fix, needed=True)

@@ -8,21 +8,23 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
+from patchwheel.kit import Progress
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from rich.progress import Progress, TaskID
+    from rich import progress
 
 PLAIN_INTERVAL = 15.0
 STEPS = 50_000
 
 
-class Console:
+class Console(Progress):
     """A Progress on standard error; rich is imported for the first bar or table only."""
 
     def __init__(self) -> None:
-        self._bars: Progress | None = None
-        self._tasks: dict[str, TaskID] = {}
+        self._bars: progress.Progress | None = None
+        self._tasks: dict[str, progress.TaskID] = {}
         self._shown: dict[str, float] = {}
         self._lock = threading.Lock()
         self.terminal = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
@@ -80,21 +82,15 @@ class Console:
         Rich(stderr=note, width=width, markup=False).print(drawn)
 
     def _bar(self, what: str, done: int, total: int | None) -> None:
+        from rich import progress
         from rich.console import Console as Rich
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            Progress,
-            TextColumn,
-            TimeElapsedColumn,
-        )
 
         if self._bars is None:
-            self._bars = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TimeElapsedColumn(),
+            self._bars = progress.Progress(
+                progress.TextColumn("{task.description}"),
+                progress.BarColumn(),
+                progress.MofNCompleteColumn(),
+                progress.TimeElapsedColumn(),
                 console=Rich(stderr=True),
                 transient=True,
             )

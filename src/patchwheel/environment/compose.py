@@ -80,7 +80,7 @@ def compose_environment(
     )
     if not (path / "checked").exists():
         check_environment(project, environment)
-        text = uv.pylock(context, lines, log=context.store.log(KIND, path.name))
+        text = uv.pylock(context, lines, "--no-deps", log=context.store.log(KIND, path.name))
         _check_pylock(text, packages, wheels)
         (path / "pylock.toml").write_text(text)
         (path / "checked").touch()

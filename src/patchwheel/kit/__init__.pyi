@@ -2,7 +2,6 @@ from . import process as process
 from . import uv as uv
 from .context import Context as Context
 from .context import Progress as Progress
-from .context import Quiet as Quiet
 from .context import SandboxMode as SandboxMode
 from .errors import BuildError as BuildError
 from .errors import CheckError as CheckError
@@ -15,16 +14,16 @@ from .errors import PatchwheelError as PatchwheelError
 from .errors import disk_is_full as disk_is_full
 from .errors import first as first
 from .errors import redacted as redacted
+from .files import blob_id as blob_id
+from .files import digest as digest
 from .files import exclusive_lock as exclusive_lock
+from .files import file_sha256 as file_sha256
 from .files import finish_replacement as finish_replacement
 from .files import fsync as fsync
 from .files import new_folder as new_folder
 from .files import replace_folder as replace_folder
 from .files import rmtree as rmtree
 from .files import write_atomically as write_atomically
-from .hashes import blob_id as blob_id
-from .hashes import digest as digest
-from .hashes import file_sha256 as file_sha256
 from .interpreter import Interpreter as Interpreter
 from .interpreter import find_interpreter as find_interpreter
 from .interpreter import uv_bin as uv_bin
@@ -36,7 +35,7 @@ from .repo import Repository as Repository
 from .repo import read_changes as read_changes
 from .store import Store as Store
 from .store import default_root as default_root
-from .store_entry import listed as listed
+from .store import listed as listed
 from .uv import Distribution as Distribution
 from .uv import IndexConfig as IndexConfig
 from .uv import install as install

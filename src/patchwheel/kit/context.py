@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
-import threading
-from typing import TYPE_CHECKING, Literal, Protocol
+import functools
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -16,24 +17,14 @@ if TYPE_CHECKING:
 SandboxMode = Literal["auto", "required", "none"]
 
 
-class Progress(Protocol):
-    """What a stage reports while it works; the command line decides how it looks."""
+class Progress:
+    """What a stage reports while it works. This one shows nothing; the command line has another."""
 
     def say(self, line: str) -> None:
         """Show one finished fact."""
 
     def progress(self, what: str, done: int, total: int | None) -> None:
         """Show how far `what` is; called often, `done == total` ends it."""
-
-
-class Quiet:
-    """Shows nothing."""
-
-    def say(self, line: str) -> None:
-        pass
-
-    def progress(self, what: str, done: int, total: int | None) -> None:
-        pass
 
 
 @dataclasses.dataclass
@@ -53,36 +44,30 @@ class Context:
     offline: bool = False
     jobs: int | None = None
     sandbox: SandboxMode = "auto"
-    known_index: IndexConfig | None = None
-    known_interpreter: Interpreter | None = None
-    # Forks are built in threads: each answer is computed once.
-    lock: threading.RLock = dataclasses.field(default_factory=threading.RLock)
 
-    @property
+    @functools.cached_property
     def index(self) -> IndexConfig:
         """The user's settings of package indexes, those of pip and uv included."""
-        with self.lock:
-            if self.known_index is None:
-                from patchwheel.kit.uv import load_index_config
+        from patchwheel.kit.uv import load_index_config
 
-                assert self.root is not None  # noqa: S101  (a project always has one)
-                self.known_index = load_index_config(self.root)
-            return self.known_index
+        assert self.root is not None  # noqa: S101  (a project always has one)
+        return load_index_config(self.root)
 
-    @property
+    @functools.cached_property
     def interpreter(self) -> Interpreter:
         """The CPython that wheels are for; raises MachineError when there is none."""
-        with self.lock:
-            if self.known_interpreter is None:
-                from patchwheel.kit.interpreter import remembered_interpreter
+        from patchwheel.kit.interpreter import remembered_interpreter
 
-                self.known_interpreter = remembered_interpreter(
-                    self.python, explicit=self.explicit, store=self.store, progress=self.progress
-                )
-            return self.known_interpreter
+        return remembered_interpreter(
+            self.python, explicit=self.explicit, store=self.store, progress=self.progress
+        )
 
     def for_python(self, version: str) -> Context:
         """Return the same context for another Python."""
         if version == self.python:
             return self
-        return dataclasses.replace(self, python=version, explicit=None, known_interpreter=None)
+        other = copy.copy(self)
+        other.python, other.explicit = version, None
+        # What was read of the indexes stays.
+        vars(other).pop("interpreter", None)
+        return other

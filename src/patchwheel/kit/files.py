@@ -1,19 +1,20 @@
-"""Write files and replace folders so that a power cut leaves no half of them; remove folders."""
+"""Write files and replace folders so that a power cut leaves no half of them; digests."""
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
+import json
 import os
 import shutil
 import stat
-import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -99,20 +100,32 @@ def fsync(path: Path) -> None:
 
 def rmtree(path: Path) -> None:
     """Remove a folder, a file or a link if it is there, read-only folders included."""
-
-    def retry(function: Callable[..., object], name: str, _err: object) -> None:
-        # Sources may hold read-only folders; anything else is left for `prune`.
-        with contextlib.suppress(OSError):
-            Path(name).parent.chmod(0o700)
-            function(name)
-
     # A link is removed, never what it points to.
     if path.is_symlink() or not path.is_dir():
         path.unlink(missing_ok=True)
-    elif sys.version_info >= (3, 12):
-        shutil.rmtree(path, onexc=retry)
-    else:
-        shutil.rmtree(path, onerror=retry)
+        return
+    # Sources may hold read-only folders; what cannot be removed is left for `prune`.
+    for folder, _, _ in os.walk(path):
+        with contextlib.suppress(OSError):
+            Path(folder).chmod(0o700)
+    shutil.rmtree(path, ignore_errors=True)
+
+
+def digest(*parts: object) -> str:
+    """Return the sha256 of JSON-like `parts`, independent of the order of mapping keys."""
+    text = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def file_sha256(path: Path) -> str:
+    """Return the sha256 of a file's content, in hex."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def blob_id(data: bytes) -> str:
+    """Return the id that git gives to a file's content."""
+    return hashlib.sha1(b"blob %d\0%s" % (len(data), data), usedforsecurity=False).hexdigest()
 
 
 def _new(folder: Path) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import sys
@@ -17,15 +16,12 @@ if TYPE_CHECKING:
     from patchwheel.kit.context import Progress
     from patchwheel.kit.store import Store
 
-# In a virtual environment sys._base_executable is the Python that it was made from.
+# In a virtual environment sys._base_executable is the Python that it was made from. Flags with a t
+# mean a free-threaded build.
 PROBE = """\
-import json, sys, sysconfig
-print(json.dumps([
-    getattr(sys, "_base_executable", None) or sys.executable,
-    ".".join(map(str, sys.version_info[:3])),
-    sys.implementation.name,
-    bool(sysconfig.get_config_var("Py_GIL_DISABLED")),
-]))
+import sys
+print(getattr(sys, "_base_executable", None) or sys.executable)
+print(".".join(map(str, sys.version_info[:3])), sys.implementation.name, sys.abiflags or "-")
 """
 # How uv reaches the network, where it keeps things, how it authenticates, and which version a shim
 # of pyenv stands for. What it resolves against comes from arguments only.
@@ -97,15 +93,12 @@ def remembered_interpreter(
         interpreter = find_interpreter(wanted, explicit=explicit, progress=progress)
         return _Known(interpreter=interpreter, file=_identity(interpreter.path))
 
+    def holds(known: _Known) -> bool:
+        return known.file == _identity(known.interpreter.path)
+
     names = sorted(n for n in os.environ if n in {"PATH", "HOME"} or n.startswith("PYENV_"))
-    environment = [sys.executable, *(f"{name}={os.environ[name]}" for name in names)]
-    return store.cached(
-        "interpreter",
-        _Known,
-        [2, wanted, explicit, environment],
-        find,
-        valid=lambda known: known.file == _identity(known.interpreter.path),
-    ).interpreter
+    inputs = [2, wanted, explicit, sys.executable, [f"{n}={os.environ[n]}" for n in names]]
+    return store.cached("interpreter", _Known, inputs, find, valid=holds).interpreter
 
 
 def probe(candidate: Path) -> Interpreter | None:
@@ -113,11 +106,12 @@ def probe(candidate: Path) -> Interpreter | None:
     try:
         argv = ["-I", "-S", "-c", PROBE]
         out = process.capture([candidate, *argv], cwd=Path("/"), env=uv_env())
-        path, version, implementation, free_threaded = json.loads(out)
+        path, facts = out.decode().splitlines()
+        version, implementation, flags = facts.split()
     except (process.CommandError, MachineError, OSError, ValueError):
         return None
     # The forks' wheels have no other ABI.
-    if implementation != "cpython" or free_threaded:
+    if implementation != "cpython" or "t" in flags:
         return None
     return Interpreter(path=Path(path).resolve(), version=version)
 
@@ -140,20 +134,16 @@ def uv_env() -> dict[str, str]:
 
 def _explicit(explicit: str, wanted: str) -> Interpreter:
     is_path = "/" in explicit
-    interpreter = probe(Path(explicit).expanduser().absolute()) if is_path else _search(explicit)
-    if interpreter is None:
-        raise MachineError(
-            f"--python {explicit} does not run as a CPython",
-            expected=f"a working CPython {wanted}",
-            hint="name its own file: a shim of a version manager may have no version selected",
-        )
-    if interpreter.python != wanted:
-        raise MachineError(
-            f"--python {explicit} is Python {interpreter.version}",
-            expected=f"Python {wanted}, which the manifest asks for",
-            hint="name another interpreter, or leave --python out to have one searched for",
-        )
-    return interpreter
+    found = probe(Path(explicit).expanduser().absolute()) if is_path else _search(explicit)
+    if found and found.python == wanted:
+        return found
+    raise MachineError(
+        f"--python {explicit} "
+        + (f"is Python {found.version}" if found else "does not run as a CPython"),
+        expected=f"Python {wanted}, which the manifest asks for",
+        hint="name the program itself: a version manager's shim may have no version selected; "
+        "or leave --python out to have one searched for",
+    )
 
 
 def _search(request: str) -> Interpreter | None:
@@ -191,10 +181,9 @@ def _pyenv_folders() -> list[Path]:
             roots.append(folder.parent)
         elif (folder / "pyenv").is_file():
             roots.append((folder / "pyenv").resolve().parent.parent)
-    folders = [f for root in dict.fromkeys(roots) for f in root.expanduser().glob("versions/*/bin")]
-    return sorted(
-        folders, key=lambda f: [int(n) for n in re.findall(r"\d+", f.parent.name)], reverse=True
-    )
+    folders = [f for root in roots for f in root.expanduser().glob("versions/*/bin")]
+    versions = [[int(n) for n in re.findall(r"\d+", f.parent.name)] for f in folders]
+    return [folder for _, folder in sorted(zip(versions, folders, strict=True), reverse=True)]
 
 
 def _identity(path: Path) -> tuple[int, ...]:

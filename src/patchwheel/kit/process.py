@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from patchwheel.kit.errors import MachineError, PatchwheelError, redacted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
 TAIL = 40
@@ -39,7 +39,7 @@ class CommandError(PatchwheelError):
     """A process ended with a status that its caller did not expect; stages translate it."""
 
     def __init__(
-        self, argv: Sequence[str], status: int, tail: Sequence[str], log: Path | None
+        self, argv: Sequence[str], status: int, tail: Iterable[str], log: Path | None = None
     ) -> None:
         ending = f"signal {-status}" if status < 0 else f"status {status}"
         super().__init__(f"{_shown(argv)[:400]}: ended with {ending}", tail=tuple(tail), log=log)
@@ -71,14 +71,11 @@ def capture(
 
     Raises CommandError with the last lines of standard error, MachineError for a missing program.
     """
-    args = [os.fspath(arg) for arg in argv]
-    with _starting(args):
-        done = subprocess.run(
-            args, cwd=cwd, env=dict(env), input=stdin, capture_output=True, check=False
-        )
+    with _starting(argv) as args:
+        done = subprocess.run(args, cwd=cwd, env=env, input=stdin, capture_output=True, check=False)
     if done.returncode not in ok:
         text = (done.stderr or done.stdout).decode(errors="replace")
-        raise CommandError(args, done.returncode, text.splitlines()[-TAIL:], None)
+        raise CommandError(args, done.returncode, text.splitlines()[-TAIL:])
     return done.stdout
 
 
@@ -96,16 +93,15 @@ def logged(
     The rest of its process group is killed at the end, also after an exception or Ctrl-C.
     Raises CommandError with the last lines and the path of the log.
     """
-    args = [os.fspath(arg) for arg in argv]
     log.parent.mkdir(parents=True, exist_ok=True)
     tail: collections.deque[str] = collections.deque(maxlen=TAIL)
     with log.open("ab") as sink:
-        sink.write(f"$ {_shown(args)}\n".encode())
-        with _starting(args):
+        with _starting(argv) as args:
+            sink.write(f"$ {_shown(args)}\n".encode())
             process = subprocess.Popen(
                 [*_leash(args, env), *args],
                 cwd=cwd,
-                env=dict(env),
+                env=env,
                 # A step that asks a question fails instead of waiting for an answer.
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
@@ -131,28 +127,27 @@ def logged(
             if process.stdout:
                 process.stdout.close()
     if status != 0:
-        raise CommandError(args, status, list(tail), log)
+        raise CommandError(args, status, tail, log)
 
 
 def interactive(argv: Sequence[str | Path], *, cwd: Path, env: Mapping[str, str]) -> int:
     """Run a command on our own terminal and return its exit status."""
-    args = [os.fspath(arg) for arg in argv]
-    with _starting(args):
-        return subprocess.run(args, cwd=cwd, env=dict(env), check=False).returncode
+    with _starting(argv) as args:
+        return subprocess.run(args, cwd=cwd, env=env, check=False).returncode
 
 
 @contextlib.contextmanager
-def _starting(args: Sequence[str]) -> Iterator[None]:
+def _starting(argv: Sequence[str | Path]) -> Iterator[list[str]]:
+    args = [os.fspath(arg) for arg in argv]
     try:
-        yield
+        yield args
     except (FileNotFoundError, PermissionError) as err:
         # A missing working directory raises the same error.
         if err.filename not in (args[0], None):
             raise
-        raise MachineError(
-            f"cannot start {args[0]!r}: {err.strerror}",
-            hint="`patchwheel doctor` lists what is missing and how to get it",
-        ) from err
+        problem = f"cannot start {args[0]!r}: {err.strerror}"
+        hint = "`patchwheel doctor` lists what is missing and how to get it"
+        raise MachineError(problem, hint=hint) from err
 
 
 def _leash(args: Sequence[str], env: Mapping[str, str]) -> list[str]:

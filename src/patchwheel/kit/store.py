@@ -15,26 +15,77 @@ import re
 import shutil
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar, get_args
 
+from patchwheel.kit import files
 from patchwheel.kit.errors import MachineError
-from patchwheel.kit.files import fsync, regular_files, rmtree, write_atomically
-from patchwheel.kit.hashes import digest, file_sha256
-from patchwheel.kit.store_entry import IN_PLACE, KINDS, MANIFEST, Entry, last_use, linked, record
+from patchwheel.kit.files import file_sha256, fsync, regular_files, rmtree, write_atomically
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-
-    from patchwheel.kit.store_entry import Kind
+    from collections.abc import Callable, Collection, Iterator, Sequence
 
 T = TypeVar("T")
+Kind = Literal["build-envs", "configured", "environments", "files", "unpacked", "wheels"]
+# A venv is made and used in place, and its interpreter writes into it. It is not verified, but
+# remade from wheels that are.
+IN_PLACE = frozenset({"environments", "build-envs", "unpacked"})
+MANIFEST = "entry.json"
 
 MARKER = "CACHEDIR.TAG"
 CACHEDIR_TAG = "Signature: 8a477f597d28d172789f06886806bc55\n# Made by patchwheel.\n"
 KEY = re.compile(r"[0-9a-f]{64}")
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 UNUSABLE = frozenset({*FULL, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One folder of the store, and whether its files are those that were stored."""
+
+    kind: Kind
+    key: str
+    path: Path
+
+    def broken(self) -> str | None:
+        """Say how the entry differs from what was stored, or None."""
+        try:
+            manifest = json.loads((self.path / MANIFEST).read_text())
+            if manifest["entry"] != f"{self.kind}/{self.key}":
+                return f"is {manifest['entry']}, moved here"
+            if self.kind in IN_PLACE:
+                python = self.path / "bin" / "python"
+                gone = python.is_symlink() and not python.exists()
+                return f"its interpreter {python.readlink()} is gone" if gone else None
+            return self._differs(manifest["files"])
+        except OSError as err:
+            return f"{err.filename} cannot be read: {err.strerror}"
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return f"{MANIFEST} is damaged"
+
+    def _differs(self, listed: dict[str, list[object]]) -> str | None:
+        found = dict(regular_files(self.path))
+        del found[MANIFEST]
+        if extra := sorted(found.keys() - listed.keys()):
+            return f"{extra[0]} was added"
+        for name, (size, sha256) in listed.items():
+            if name not in found:
+                return f"{name} is missing"
+            if found[name] != size or file_sha256(self.path / name) != sha256:
+                return f"{name} has changed since it was stored"
+        return None
+
+    def last_use(self) -> float:
+        marker = self.path / MANIFEST
+        return (marker if marker.exists() else self.path).stat().st_mtime
+
+    def linked(self) -> bool:
+        """Say whether a link recorded in the environment's `links` file still points to it."""
+        with contextlib.suppress(OSError):
+            links = (self.path / "links").read_text().splitlines()
+            return any(Path(link).resolve() == self.path.resolve() for link in links)
+        return False
 
 
 class Store:
@@ -58,9 +109,7 @@ class Store:
     def checked(self, kind: Kind, key: str) -> Path | None:
         """Return the entry's folder after hashing it; a broken entry is removed and reported."""
         path = self.find(kind, key)
-        if path is None:
-            return None
-        if why := Entry(kind=kind, key=key, path=path).broken():
+        if path and (why := Entry(kind=kind, key=key, path=path).broken()):
             self.say(f"store: {kind}/{key[:12]}: {why}; making it again")
             self.remove(kind, key)
             return None
@@ -73,12 +122,11 @@ class Store:
         with self.lock(f"{kind}-{key}"):
             if path := self.checked(kind, key):
                 return path
-            # A venv cannot be moved afterwards.
-            if kind in IN_PLACE:
-                return self._make_in_place(kind, key, make)
-            with self.scratch() as folder:
-                make(folder)
-                return self._publish(kind, key, folder)
+            try:
+                return self._make(kind, key, make)
+            except BaseException:
+                self.remove(kind, key)
+                raise
 
     def remove(self, kind: Kind, key: str) -> None:
         # Renamed first: nobody can see half an entry, even if the removal is interrupted.
@@ -132,7 +180,7 @@ class Store:
         from cattrs.errors import BaseValidationError
         from cattrs.preconf.json import make_converter
 
-        converter, key = make_converter(forbid_extra_keys=True), digest(*inputs)
+        converter, key = make_converter(forbid_extra_keys=True), files.digest(*inputs)
         if kept := self.memo(kind, key):
             with contextlib.suppress(BaseValidationError):
                 if valid(known := converter.structure(kept, record)):
@@ -158,10 +206,9 @@ class Store:
     def ensure(self) -> None:
         """Make the store's skeleton; MachineError for a place with other files or not writable."""
         marked = self._marked()
-        ready = (self.root / "locks").is_dir() and os.access(self.root / "tmp", os.W_OK)
-        if marked and ready:
+        if marked and (self.root / "locks").is_dir() and os.access(self.root / "tmp", os.W_OK):
             return
-        try:
+        with self._usable(errno.errorcode):
             # First and whole: even if this is interrupted, no store has files and no marker.
             if not marked:
                 self.root.mkdir(parents=True, exist_ok=True)
@@ -170,8 +217,6 @@ class Store:
                 (self.root / name).mkdir(parents=True, exist_ok=True)
             with tempfile.NamedTemporaryFile(dir=self.root / "tmp"):
                 pass
-        except OSError as err:
-            raise self._unusable(err) from err
 
     def log(self, *parts: str) -> Path:
         """Return the path of a log file for one step; the folder exists."""
@@ -187,7 +232,7 @@ class Store:
     def entries(self) -> Iterator[Entry]:
         """Yield the entries of known kinds; raise MachineError when this is not a store."""
         self._marked()
-        for kind in KINDS:
+        for kind in get_args(Kind):
             for path in _inside(self.root / kind):
                 # A link leads out of the store, and only a key is a name that patchwheel gave.
                 if KEY.fullmatch(path.name) and path.is_dir() and not path.is_symlink():
@@ -199,7 +244,7 @@ class Store:
         count = freed = 0
         for entry in list(self.entries()):
             # An environment that a link still points to stays.
-            if last_use(entry.path) > limit or linked(entry.path):
+            if entry.last_use() > limit or entry.linked():
                 continue
             freed += sum(size for _, size in regular_files(entry.path))
             self.remove(entry.kind, entry.key)
@@ -215,16 +260,12 @@ class Store:
 
     def _marked(self) -> bool:
         """Say whether the folder has the marker; MachineError for one with other files instead."""
-        try:
+        foreign, marker = set(), self.root / MARKER
+        with self._usable(errno.errorcode), contextlib.suppress(FileNotFoundError):
             # Listed before the marker is read: another process may be making the store just now.
             foreign = {path.name for path in self.root.iterdir()}
-            marker = self.root / MARKER
             if marker.is_file() and marker.read_bytes() == CACHEDIR_TAG.encode():
                 return True
-        except FileNotFoundError:
-            return False
-        except OSError as err:
-            raise self._unusable(err) from err
         # A new file system has `lost+found`, and an unfinished marker has a temporary name.
         foreign = {n for n in foreign if n != "lost+found" and not n.startswith(f".{MARKER}.")}
         if foreign:
@@ -239,58 +280,48 @@ class Store:
     def _memo_path(self, kind: str, key: str) -> Path:
         return self.root / "memo" / kind / f"{key}.json"
 
-    def _make_in_place(self, kind: Kind, key: str, make: Callable[[Path], None]) -> Path:
-        path = self.path(kind, key)
+    def _make(self, kind: Kind, key: str, make: Callable[[Path], None]) -> Path:
+        path, listed = self.path(kind, key), {}
         # A maker that was killed may have left files; without entry.json they are no entry.
         self.remove(kind, key)
-        try:
-            with self._usable():
-                path.mkdir(parents=True)
-                make(path)
+        with self.scratch() as scratch:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # A venv cannot be moved afterwards; all else appears when it is whole.
+            folder = path if kind in IN_PLACE else scratch
+            folder.mkdir(exist_ok=True)
+            make(folder)
+            if folder == path:
                 # It may have many files, in any place: one call brings all of them to the disk.
                 os.sync()
-                write_atomically(path / MANIFEST, record(kind, key, {}))
-                fsync(path.parent)
-        except BaseException:
-            self.remove(kind, key)
-            raise
-        return path
-
-    def _publish(self, kind: Kind, key: str, folder: Path) -> Path:
-        listed = {}
-        for name, size in regular_files(folder):
-            listed[name] = (size, file_sha256(folder / name))
-            fsync(folder / name)
-        write_atomically(folder / MANIFEST, record(kind, key, listed))
-        folder.chmod(0o755)
-        path = self.path(kind, key)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.exists():
-            self.remove(kind, key)
-        folder.rename(path)
-        fsync(path.parent)
+            else:
+                for name, size in regular_files(folder):
+                    listed[name] = (size, file_sha256(folder / name))
+                    fsync(folder / name)
+            record = {"entry": f"{kind}/{key}", "files": listed}
+            write_atomically(folder / MANIFEST, json.dumps(record, indent=0).encode())
+            if folder != path:
+                folder.chmod(0o755)
+                folder.rename(path)
+            fsync(path.parent)
         return path
 
     @contextlib.contextmanager
-    def _usable(self) -> Iterator[None]:
+    def _usable(self, errors: Collection[int] = UNUSABLE) -> Iterator[None]:
         """Turn what a full or an unwritable disk raises into one clear error."""
         try:
             yield
         except OSError as err:
-            if err.errno in UNUSABLE:
-                raise self._unusable(err) from err
-            raise
-
-    def _unusable(self, err: OSError) -> MachineError:
-        existing = next(path for path in (self.root, *self.root.parents) if path.exists())
-        free = shutil.disk_usage(existing).free
-        room = "free some room (`patchwheel cache prune`), or "
-        return MachineError(
-            f"the store cannot be used: {err.strerror}",
-            where=err.filename or self.root,
-            expected=f"a folder that can be written, with room ({free >> 20} MiB are free)",
-            hint=f"{room if err.errno in FULL else ''}set PATCHWHEEL_STORE to another folder",
-        )
+            if err.errno not in errors:
+                raise
+            existing = next(path for path in (self.root, *self.root.parents) if path.exists())
+            free = shutil.disk_usage(existing).free
+            room = "free some room (`patchwheel cache prune`), or "
+            raise MachineError(
+                f"the store cannot be used: {err.strerror}",
+                where=err.filename or self.root,
+                expected=f"a folder that can be written, with room ({free >> 20} MiB are free)",
+                hint=f"{room if err.errno in FULL else ''}set PATCHWHEEL_STORE to another folder",
+            ) from err
 
 
 def default_root() -> Path:
@@ -305,3 +336,9 @@ def default_root() -> Path:
 def _inside(folder: Path, pattern: str = "*") -> list[Path]:
     """Return what is in a folder of the store; a link in its place is not followed."""
     return [] if folder.is_symlink() else sorted(folder.glob(pattern))
+
+
+def listed(entry: Path) -> dict[str, tuple[int, str]]:
+    """Return the files of an entry with size and sha256, as they were when it was stored."""
+    files = json.loads((entry / MANIFEST).read_text())["files"]
+    return {name: (size, sha256) for name, (size, sha256) in files.items()}

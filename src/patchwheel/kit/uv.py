@@ -14,7 +14,13 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from patchwheel.kit import process
-from patchwheel.kit.errors import InputError, MachineError, disk_is_full, redacted
+from patchwheel.kit.errors import (
+    InputError,
+    MachineError,
+    PatchwheelError,
+    disk_is_full,
+    redacted,
+)
 from patchwheel.kit.interpreter import uv_bin, uv_env
 
 if TYPE_CHECKING:
@@ -81,13 +87,10 @@ def make_venv(
     folder: Path, interpreter: Interpreter, *, log: Path, relocatable: bool = False
 ) -> Path:
     """Make a virtual environment in a folder that is empty or not there; return its Python."""
-    try:
-        argv = ["venv", "--no-project", "--no-python-downloads", "--prompt", "patchwheel"]
-        argv += ["--relocatable"] if relocatable else []
-        _uv(*argv, "--python", str(interpreter.path), str(folder), log=log)
-    except process.CommandError as err:
-        message = f"no virtual environment could be made at {folder}"
-        raise MachineError(message, tail=err.tail, log=err.log) from err
+    flags = ["--no-project", "--no-python-downloads", "--prompt", "patchwheel"]
+    flags += ["--relocatable"] if relocatable else []
+    argv = ["venv", *flags, "--python", str(interpreter.path), str(folder)]
+    _uv(*argv, failed=f"uv cannot make an environment at {folder}", error=MachineError, log=log)
     return folder / "bin" / "python"
 
 
@@ -103,17 +106,13 @@ def install(
 
     Raises InputError with uv's message: a hash differs, or something is missing.
     """
-    # An sdist is never built: that would run its code, with whatever it resolves.
-    argv = ["pip", "install", "--python", str(python), "--only-binary", ":all:"]
-    argv += ["--require-hashes", "--no-deps", *index_arguments(context.index)]
-    argv += ["--offline"] if context.offline else []
+    argv = ["pip", "install", "--python", str(python), "--require-hashes", "--no-deps"]
     # For an environment that cannot be written later.
     argv += ["--compile-bytecode"] if bytecode else []
-    with tempfile.TemporaryDirectory() as folder:
-        file = _write(Path(folder) / "requirements.txt", requirements)
-        argv += ["--requirements", str(file)]
-        with _explained("uv cannot install what is locked", offline=context.offline):
-            _uv(*argv, log=log, on_line=_downloads(context.progress))
+    with _file(requirements) as file:
+        argv += [*_sources(context), "--requirements", str(file)]
+        on_line = _downloads(context.progress)
+        _uv(*argv, failed="uv cannot install what is locked", log=log, on_line=on_line)
 
 
 def resolve(
@@ -124,26 +123,31 @@ def resolve(
     Raises InputError with uv's explanation when nothing does, or for a wheel without a sha256.
     """
     context.progress.say(f"resolving {len(requirements)} requirements")
-    with tempfile.TemporaryDirectory() as folder:
-        upper = _write(Path(folder) / "constraints.txt", constraints)
-        flags = ["--python-platform", PLATFORM, "--constraints", str(upper)]
-        return _distributions(_compile(context, requirements, *flags, log=log), log)
+    with _file(constraints) as file:
+        flags = ["--python-platform", PLATFORM, "--constraints", str(file)]
+        return _distributions(pylock(context, requirements, *flags, log=log), log)
 
 
-def pylock(context: Context, requirements: Sequence[str], *, log: Path) -> str:
-    """Return pylock.toml for exact requirements on this machine, with URLs and sha256."""
-    return _compile(context, requirements, "--no-deps", log=log)
+def pylock(context: Context, requirements: Sequence[str], *flags: str, log: Path) -> str:
+    """Return uv's pylock.toml: this format alone names only the wheels that fit, with hashes."""
+    argv = ["pip", "compile", "--quiet", "--no-header", *flags, *_sources(context)]
+    argv += ["--python", str(context.interpreter.path), "--no-python-downloads"]
+    with _file(requirements) as file:
+        out = file.with_name("pylock.toml")
+        argv += ["--format", "pylock.toml", "--output-file", str(out), str(file)]
+        _uv(*argv, failed="uv finds no set of versions", log=log)
+        return out.read_text()
 
 
 def conflicts(python: Path, *, log: Path) -> list[str]:
     """Return what `uv pip check` finds wrong with the requirements of what is installed."""
-    with _explained("uv cannot check the environment", offline=False):
-        try:
-            _uv("pip", "check", "--python", str(python), log=log)
-        except process.CommandError as err:
-            if problems := [line for line in err.tail if line.startswith("The package ")]:
-                return problems
-            raise
+    argv = ("pip", "check", "--python", str(python))
+    try:
+        _uv(*argv, failed="uv cannot check the environment", log=log)
+    except InputError as err:
+        if problems := [line for line in err.tail if line.startswith("The package ")]:
+            return problems
+        raise
     return []
 
 
@@ -156,7 +160,13 @@ def index_arguments(index: IndexConfig) -> list[str]:
         argv += ["--index" if number else "--default-index", url]
     for place in filter(_exists, index.find_links):
         argv += ["--find-links", place]
-    return [*argv, *(["--index-strategy", "unsafe-best-match"] if index.equal else [])]
+    return argv + (["--index-strategy", "unsafe-best-match"] if index.equal else [])
+
+
+def _sources(context: Context) -> list[str]:
+    # An sdist is never built: that would run its code, with whatever it resolves.
+    offline = ["--offline"] if context.offline else []
+    return ["--only-binary", ":all:", *index_arguments(context.index), *offline]
 
 
 def _ask_uv(root: Path, *, configured: bool) -> IndexConfig:
@@ -221,68 +231,53 @@ def _exists(place: str) -> bool:
     return parts.scheme in {"http", "https"} or Path(path).exists()
 
 
-def _uv(*argv: str, log: Path, on_line: Callable[[str], None] | None = None) -> None:
+def _uv(
+    *argv: str,
+    failed: str,
+    error: type[PatchwheelError] = InputError,
+    log: Path,
+    on_line: Callable[[str], None] | None = None,
+) -> None:
+    """Run uv; raises `error` with uv's own message."""
     # Configuration files count through the arguments for the index only.
-    process.logged(
-        [uv_bin(), *argv, "--no-config", "--no-progress", "--color", "never"],
-        cwd=Path("/"),
-        env=uv_env(),
-        log=log,
-        on_line=on_line,
-    )
+    words = [str(uv_bin()), *argv, "--no-config", "--no-progress", "--color", "never"]
+    try:
+        process.logged(words, cwd=Path("/"), env=uv_env(), log=log, on_line=on_line)
+    except process.CommandError as err:
+        tail = [line for line in err.tail if not line.startswith("Using Python")]
+        hint = "run once without --offline: downloads are kept" if "--offline" in argv else None
+        if disk_is_full("\n".join(tail)):
+            failed, error = "uv has no room on the disk", MachineError
+            hint = "free some room (`patchwheel cache prune`, `uv cache prune`)"
+        raise error(failed, tail=tail, log=err.log, hint=hint) from err
 
 
-def _write(path: Path, lines: Sequence[str]) -> Path:
-    path.write_text("".join(f"{line}\n" for line in lines))
-    return path
+@contextlib.contextmanager
+def _file(requirements: Sequence[str]) -> Iterator[Path]:
+    """Give a requirements file, alone in its folder."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "requirements.in"
+        path.write_text("".join(f"{line}\n" for line in requirements))
+        yield path
 
 
 def _downloads(report: Progress) -> Callable[[str], None]:
     """Turn uv's lines about large files into progress, in bytes."""
+    # uv announces large files only: others have no size here.
     sizes: dict[str, int] = {}
-    done = 0
+    done: set[str] = set()
 
     def see(line: str) -> None:
-        nonlocal done
         if match := DOWNLOADING.fullmatch(line):
             sizes[match[1]] = int(float(match[2]) * UNITS[match[3]])
-        # uv announces large files only: others have no size here.
         elif line.startswith(" Downloaded "):
-            done += sizes.get(line.split()[1], 0)
+            done.add(line.split()[1])
         else:
             return
-        report.progress("downloading distributions", done, sum(sizes.values()))
+        got = sum(size for name, size in sizes.items() if name in done)
+        report.progress("downloading distributions", got, sum(sizes.values()))
 
     return see
-
-
-@contextlib.contextmanager
-def _explained(message: str, *, offline: bool) -> Iterator[None]:
-    """Turn a failure of uv into an InputError with its message."""
-    try:
-        yield
-    except process.CommandError as err:
-        tail = [line for line in err.tail if not line.startswith("Using Python")]
-        if disk_is_full("\n".join(tail)):
-            message = "uv has no room on the disk"
-            hint = "free some room (`patchwheel cache prune`, `uv cache prune`)"
-            raise MachineError(message, tail=tail, log=err.log, hint=hint) from err
-        online = "run once without --offline: downloads are kept" if offline else None
-        raise InputError(message, tail=tail, log=err.log, hint=online) from err
-
-
-def _compile(context: Context, requirements: Sequence[str], *flags: str, log: Path) -> str:
-    """Return uv's pylock.toml: this format alone names only the wheels that fit, with hashes."""
-    argv = ["pip", "compile", "--quiet", "--only-binary", ":all:", "--no-header", *flags]
-    argv += ["--python", str(context.interpreter.path), "--no-python-downloads"]
-    argv += [*index_arguments(context.index), *(["--offline"] if context.offline else [])]
-    with tempfile.TemporaryDirectory() as folder:
-        file = _write(Path(folder) / "requirements.in", requirements)
-        out = Path(folder) / "pylock.toml"
-        argv += ["--format", "pylock.toml", "--output-file", str(out), str(file)]
-        with _explained("uv finds no set of versions", offline=context.offline):
-            _uv(*argv, log=log)
-        return out.read_text()
 
 
 def _distributions(pylock: str, log: Path) -> tuple[Distribution, ...]:
@@ -294,13 +289,13 @@ def _distributions(pylock: str, log: Path) -> tuple[Distribution, ...]:
         hint = "an index may list files with wrong names or without hashes"
         message = f"the pylock.toml that uv wrote is not valid: {err}"
         raise InputError(message, hint=hint, log=log) from err
-    distributions = []
+    found = []
     for package in packages:
-        hashes = [wheel.hashes.get("sha256", "") for wheel in package.wheels or ()]
-        if package.version is None or not hashes or "" in hashes:
+        hashes = sorted(wheel.hashes.get("sha256", "") for wheel in package.wheels or ())
+        if package.version is None or not hashes or not all(hashes):
             message = f"{package.name}: no wheel with a version and a sha256"
             expected = "a wheel from an index or from a folder, for Linux"
             raise InputError(message, expected=expected, log=log)
-        version, accepted = str(package.version), tuple(sorted(hashes))
-        distributions.append(Distribution(name=package.name, version=version, hashes=accepted))
-    return tuple(sorted(distributions, key=lambda d: d.name))
+        version = str(package.version)
+        found.append(Distribution(name=package.name, version=version, hashes=tuple(hashes)))
+    return tuple(sorted(found, key=lambda d: d.name))

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Never, cast
+from typing import TYPE_CHECKING, Never
 
 from patchwheel.kit import (
     GitError,
@@ -130,17 +129,12 @@ class StagedTree:
         changed = [change for change in self.changes if change.status != "D"]
         unread = [change.new.oid for change in changed if change.new.oid not in contents]
         contents = {**contents, **self.repo.read(unread, env=self.env)}
-        with tempfile.TemporaryFile() as stream:
-            # One pack: git would compress and sync each loose object by itself, the blobs between
-            # two patches included. For fifty patches that costs five times as much.
-            tree = self.repo.fast_import(
-                cast("BinaryIO", stream),
-                ((c.path, c.new.mode, contents[c.new.oid]) for c in changed),
-                settings=("-c", "core.compression=0", "-c", "fastimport.unpackLimit=0"),
-                onto=self.tree,
-                removed=[change.path for change in self.changes if change.status == "D"],
-                ref=ref,
-            )
+        tree = self.repo.import_files(
+            ((c.path, c.new.mode, contents[c.new.oid]) for c in changed),
+            onto=self.tree,
+            removed=[change.path for change in self.changes if change.status == "D"],
+            ref=ref,
+        )
         packs = self.repo.git_dir / "objects" / "pack"
         if sum(1 for _ in packs.glob("*.pack")) > MANY_PACKS:
             self.repo.git("repack", "-q", "-d", "--geometric=2")

@@ -114,7 +114,7 @@ def build_wheels(
             check(fork)
     else:
         # Read before the threads start, each of which needs them.
-        _ = project.lock, project.context
+        _ = project.lock, project.context.interpreter
         # Daemons: Ctrl-C ends the run at once; a file that is being written has a temporary name.
         threads = [threading.Thread(target=make, args=[fork], daemon=True) for fork in forks]
         for thread in threads:
