@@ -1,17 +1,18 @@
 from __future__ import annotations
 
+import functools
 import random
 import shutil
 import socket
 import ssl
 import subprocess
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from patchwheel.kit.errors import InputError, MachineError
 from patchwheel.kit.uv import IndexConfig
-from patchwheel.source import http
+from patchwheel.source import index
 from patchwheel.source.download import download_file
 from tests.fixtures import web
 from tests.fixtures.contexts import make_context
@@ -35,7 +36,7 @@ HASH = sha256(DATA)
 
 @pytest.fixture(autouse=True)
 def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http, "BACKOFF", 0)
+    monkeypatch.setattr(index, "BACKOFF", 0)
     monkeypatch.setenv("NO_PROXY", "*")
     for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE", "PIP_CERT"):
         monkeypatch.delenv(name, raising=False)
@@ -49,21 +50,18 @@ def server() -> Iterator[web.Server]:
 
 
 @pytest.fixture
-def get(store: Store, report: Recorder, server: web.Server) -> Callable[..., Path]:
-    def call(*, sha: str = HASH, name: str = NAME, offline: bool = False) -> Path:
-        return download_file(
-            make_context(
-                store,
-                index=IndexConfig(urls=(f"{server.url}/simple",)),
-                progress=report,
-                offline=offline,
-            ),
-            "thing",
-            name,
-            sha,
-        )
+def get_from(store: Store, report: Recorder) -> Callable[..., Path]:
+    def call(*urls: str, sha: str = HASH, name: str = NAME, **options: Any) -> Path:  # noqa: ANN401
+        index = options.pop("index", IndexConfig(urls=urls))
+        context = make_context(store, index=index, progress=report, **options)
+        return download_file(context, "thing", name, sha)
 
     return call
+
+
+@pytest.fixture
+def get(get_from: Callable[..., Path], server: web.Server) -> Callable[..., Path]:
+    return functools.partial(get_from, f"{server.url}/simple")
 
 
 def leftovers(store: Store) -> list[Path]:
@@ -82,46 +80,30 @@ def test_a_file_is_downloaded_once_and_progress_ends(
     assert len(server.asked(FILE)) == 1
 
 
-@pytest.mark.parametrize(
-    "failure",
-    [
-        cut(1_000_000),
-        reset(1_000_000),
-        chunked_cut(1_000_000),
-        unannounced(1_000_000),
-        instead(FLIPPED),
-        status(503),
-        status(429),
-    ],
-    ids=["cut", "reset", "chunked", "no length", "flipped bit", "503", "429"],
-)
+FAILURES = {
+    "cut": cut(1_000_000),
+    "reset": reset(1_000_000),
+    "chunked": chunked_cut(1_000_000),
+    "no length": unannounced(1_000_000),
+    "flipped bit": instead(FLIPPED),
+    **{str(code): status(code) for code in (500, 503, 429)},
+}
+
+
+@pytest.mark.parametrize("failure", [name for name in FAILURES if name != "500"])
 def test_a_passing_failure_is_overcome(
-    get: Callable[..., Path], server: web.Server, failure: Callable[[web.Handler], None]
+    get: Callable[..., Path], server: web.Server, failure: str
 ) -> None:
-    server.script[FILE] = [failure]
+    server.script[FILE] = [FAILURES[failure]]
     assert get().read_bytes() == DATA
     assert len(server.asked(FILE)) == 2
 
 
-@pytest.mark.parametrize(
-    "failure",
-    [
-        cut(1_000_000),
-        reset(1_000_000),
-        chunked_cut(1_000_000),
-        unannounced(1_000_000),
-        instead(FLIPPED),
-        status(500),
-    ],
-    ids=["cut", "reset", "chunked", "no length", "flipped bit", "500"],
-)
+@pytest.mark.parametrize("failure", [n for n in FAILURES if n not in {"503", "429"}])
 def test_a_lasting_failure_ends_and_leaves_nothing(
-    get: Callable[..., Path],
-    server: web.Server,
-    store: Store,
-    failure: Callable[[web.Handler], None],
+    get: Callable[..., Path], server: web.Server, store: Store, failure: str
 ) -> None:
-    server.script[FILE] = [failure] * 9
+    server.script[FILE] = [FAILURES[failure]] * 9
     with pytest.raises(InputError, match=NAME) as caught:
         get()
     assert caught.value.exit_code == 4
@@ -228,56 +210,35 @@ def test_equal_bytes_of_another_name_get_that_name(
     assert path.read_bytes() == DATA
 
 
-def test_nobody_listening_is_one_clear_error(store: Store, report: Recorder) -> None:
+def test_nobody_listening_is_one_clear_error(get_from: Callable[..., Path]) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    config = IndexConfig(urls=(f"http://user:secret@127.0.0.1:{port}/simple",))
     with pytest.raises(InputError, match="Connection refused") as caught:
-        download_file(
-            make_context(store, index=config, progress=report, offline=False), "thing", NAME, HASH
-        )
+        get_from(f"http://user:secret@127.0.0.1:{port}/simple")
     assert "secret" not in str(caught.value)
     assert f"127.0.0.1:{port}" in str(caught.value)
 
 
-def test_a_file_from_a_folder_is_checked_too(
-    tmp_path: Path, store: Store, report: Recorder
-) -> None:
+def test_a_file_from_a_folder_is_checked_too(tmp_path: Path, get_from: Callable[..., Path]) -> None:
     folder = tmp_path / "loose files"
     folder.mkdir()
     (folder / NAME).write_bytes(DATA)
-    config = IndexConfig(find_links=(str(folder),))
-
-    def get(sha: str) -> Path:
-        return download_file(
-            make_context(store, index=config, progress=report, offline=False), "thing", NAME, sha
-        )
-
-    assert get(HASH).read_bytes() == DATA
+    places = IndexConfig(find_links=(str(folder),))
+    assert get_from(index=places).read_bytes() == DATA
     with pytest.raises(InputError, match="sha256 mismatch: the file has") as caught:
-        get("1" * 64)
+        get_from(index=places, sha="1" * 64)
     assert HASH in str(caught.value)
 
 
 def test_a_listed_file_that_is_not_there_is_named(
-    tmp_path: Path, store: Store, report: Recorder
+    tmp_path: Path, get_from: Callable[..., Path]
 ) -> None:
     page = tmp_path / "index" / "thing" / "index.html"
     page.parent.mkdir(parents=True)
     page.write_text(f'<a href="{NAME}">{NAME}</a>')
     with pytest.raises(InputError, match="No such file") as caught:
-        download_file(
-            make_context(
-                store,
-                index=IndexConfig(urls=((tmp_path / "index").as_uri(),)),
-                progress=report,
-                offline=False,
-            ),
-            "thing",
-            NAME,
-            HASH,
-        )
+        get_from((tmp_path / "index").as_uri())
     assert caught.value.where == page.parent / NAME
 
 
@@ -308,9 +269,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("variable", ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", None])
 def test_the_users_certificate_authority_is_trusted(
-    *,
-    store: Store,
-    report: Recorder,
+    get_from: Callable[..., Path],
     certificate: Path,
     monkeypatch: pytest.MonkeyPatch,
     variable: str | None,
@@ -321,22 +280,8 @@ def test_the_users_certificate_authority_is_trusted(
         monkeypatch.setenv(variable, f"{certificate}.crt")
     with serving(context) as server:
         server.offer("thing", NAME, DATA)
-
-        def get() -> Path:
-            return download_file(
-                make_context(
-                    store,
-                    index=IndexConfig(urls=(f"{server.url}/simple",)),
-                    progress=report,
-                    offline=False,
-                ),
-                "thing",
-                NAME,
-                HASH,
-            )
-
         if variable:
-            assert get().read_bytes() == DATA
+            assert get_from(f"{server.url}/simple").read_bytes() == DATA
         else:
             with pytest.raises(InputError, match="certificate is not trusted"):
-                get()
+                get_from(f"{server.url}/simple")

@@ -37,6 +37,11 @@ def get(store: Store, report: Recorder, tmp_path: Path) -> Callable[..., Source]
     return call
 
 
+@pytest.fixture
+def upstream(tmp_path: Path) -> Path:
+    return tmp_path / "upstream"
+
+
 def content(source: Source) -> dict[str, str]:
     repo = Repository(source.git_dir)
     files = repo.files(source.tree)
@@ -60,6 +65,30 @@ def from_git(
         commit=commit,
         tag=tag,
     )
+
+
+CHILD = """\
+import sys; before = set(sys.modules)
+from pathlib import Path
+from patchwheel.manifest.model import Fork, Sdist
+from patchwheel.kit.context import Context, Progress
+from patchwheel.kit.uv import IndexConfig
+from patchwheel.source.fetch import fetch_pin
+from patchwheel.kit.store import Store
+class Say(Progress):
+    def say(self, line): print(line)
+"""
+
+
+def child(store: Store, fork: Fork, fetch: str) -> subprocess.Popen[str]:
+    """Start a process that has the fork and a context, and does `fetch`."""
+    pin = f"sdist={fork.sdist!r}, git={fork.git!r}, commit={fork.commit!r}"
+    code = f"""{CHILD}
+fork = Fork(name="thing", version="1.0", patches=Path("none"), {pin})
+context = Context(Store(Path({str(store.root)!r})), Say())
+{fetch}
+"""
+    return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
 
 
 # From an sdist
@@ -91,20 +120,10 @@ def test_the_second_time_gitpython_is_not_imported(
 ) -> None:
     path = make_sdist(tmp_path, "thing", "1.0", FILES)
     get(from_sdist(path))
-    code = (
-        "import sys; before = set(sys.modules)\n"
-        "from pathlib import Path\n"
-        "from patchwheel.manifest.model import Fork, Sdist\n"
-        "from patchwheel.kit.context import Context, Progress\n"
-        "from patchwheel.source.fetch import fetch_pin\n"
-        "from patchwheel.kit.store import Store\n"
-        f"sdist = Sdist(filename={path.name!r}, sha256={sha256(path)!r})\n"
-        "fork = Fork(name='thing', version='1.0', patches=Path('none'), sdist=sdist)\n"
-        f"fetch_pin(Context(Store(Path({str(store.root)!r})), Progress()), fork)\n"
-        "print({'git', 'requests', 'tarfile', 'uuid', 'packaging'} & set(sys.modules) - before)\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.stdout == "set()\n", done.stderr
+    modules = "{'git', 'requests', 'tarfile', 'uuid', 'packaging'}"
+    fetch = f"fetch_pin(context, fork); print({modules} & set(sys.modules) - before)"
+    with child(store, from_sdist(path), fetch) as process:
+        assert process.communicate()[0] == "set()\n"
 
 
 def test_a_lost_repository_is_made_again_from_the_stored_sdist(
@@ -149,12 +168,11 @@ def test_an_sdist_that_no_index_has_is_an_error(get: Callable[..., Source], tmp_
 
 
 def test_an_origin_that_the_pin_lacks_is_an_error(
-    get: Callable[..., Source], tmp_path: Path
+    get: Callable[..., Source], upstream: Path, tmp_path: Path
 ) -> None:
     fork = from_sdist(make_sdist(tmp_path, "thing", "1.0", FILES))
     with pytest.raises(InputError, match="names no repository"):
         get(fork, origin="git")
-    upstream = tmp_path / "upstream"
     commit = make_upstream(upstream, FILES)
     with pytest.raises(InputError, match="names no sdist"):
         get(from_git(upstream, commit), origin="sdist")
@@ -163,8 +181,7 @@ def test_an_origin_that_the_pin_lacks_is_an_error(
 # From git
 
 
-def test_a_commit_becomes_a_tree(get: Callable[..., Source], tmp_path: Path) -> None:
-    upstream = tmp_path / "upstream"
+def test_a_commit_becomes_a_tree(get: Callable[..., Source], upstream: Path) -> None:
     commit = make_upstream(upstream, FILES, tag="v1.0")
     make_upstream(upstream, {"later": ""})
     source = get(from_git(upstream, commit, tag="v1.0"))
@@ -174,9 +191,8 @@ def test_a_commit_becomes_a_tree(get: Callable[..., Source], tmp_path: Path) -> 
 
 
 def test_a_fetched_commit_needs_the_remote_no_more(
-    get: Callable[..., Source], store: Store, tmp_path: Path
+    get: Callable[..., Source], upstream: Path, store: Store, tmp_path: Path
 ) -> None:
-    upstream = tmp_path / "upstream"
     fork = from_git(upstream, make_upstream(upstream, FILES, tag="v1.0"), tag="v1.0")
     first = get(fork)
     upstream.rename(tmp_path / "gone")
@@ -187,8 +203,7 @@ def test_a_fetched_commit_needs_the_remote_no_more(
     assert get(fork, offline=True) == first
 
 
-def test_offline_without_the_commit_is_an_error(get: Callable[..., Source], tmp_path: Path) -> None:
-    upstream = tmp_path / "upstream"
+def test_offline_without_the_commit_is_an_error(get: Callable[..., Source], upstream: Path) -> None:
     commit = make_upstream(upstream, FILES, tag="v1.0")
     with pytest.raises(InputError, match=f"{commit} .* is not in the store"):
         get(from_git(upstream, commit), offline=True)
@@ -197,9 +212,8 @@ def test_offline_without_the_commit_is_an_error(get: Callable[..., Source], tmp_
 
 
 def test_a_server_that_sends_only_branches_is_fetched_whole(
-    get: Callable[..., Source], tmp_path: Path
+    get: Callable[..., Source], upstream: Path
 ) -> None:
-    upstream = tmp_path / "upstream"
     commit = make_upstream(upstream, FILES)
     make_upstream(upstream, {"later": ""})
     for name in ("AnySHA1", "TipSHA1", "ReachableSHA1"):
@@ -208,16 +222,14 @@ def test_a_server_that_sends_only_branches_is_fetched_whole(
     assert content(get(from_git(upstream, commit))) == FILES
 
 
-def test_a_commit_that_is_not_there_is_named(get: Callable[..., Source], tmp_path: Path) -> None:
-    upstream = tmp_path / "upstream"
+def test_a_commit_that_is_not_there_is_named(get: Callable[..., Source], upstream: Path) -> None:
     make_upstream(upstream, FILES)
     with pytest.raises(InputError, match="has no commit " + "ab" * 20) as caught:
         get(from_git(upstream, "ab" * 20))
     assert caught.value.exit_code == 4
 
 
-def test_a_moved_tag_names_both_commits(get: Callable[..., Source], tmp_path: Path) -> None:
-    upstream = tmp_path / "upstream"
+def test_a_moved_tag_names_both_commits(get: Callable[..., Source], upstream: Path) -> None:
     pinned = make_upstream(upstream, FILES, tag="v1.0")
     moved = make_upstream(upstream, {"later": ""})
     git(upstream, "tag", "-f", "v1.0")
@@ -229,9 +241,9 @@ def test_a_moved_tag_names_both_commits(get: Callable[..., Source], tmp_path: Pa
 
 @pytest.mark.parametrize("how", ["--depth=1", "--filter=blob:none"])
 def test_a_shallow_and_a_partial_clone_are_enough_for_a_commit_that_they_have(
-    get: Callable[..., Source], tmp_path: Path, how: str
+    get: Callable[..., Source], upstream: Path, tmp_path: Path, how: str
 ) -> None:
-    upstream, clone = tmp_path / "upstream", tmp_path / "clone"
+    clone = tmp_path / "clone"
     first = make_upstream(upstream, {"thing/__init__.py": "x = 0\n"})
     commit = make_upstream(upstream, FILES, tag="v1.0")
     git(upstream, "config", "uploadpack.allowFilter", "true")
@@ -243,9 +255,9 @@ def test_a_shallow_and_a_partial_clone_are_enough_for_a_commit_that_they_have(
 
 
 def test_a_partial_clone_without_the_files_is_told(
-    get: Callable[..., Source], tmp_path: Path
+    get: Callable[..., Source], upstream: Path, tmp_path: Path
 ) -> None:
-    upstream, clone = tmp_path / "upstream", tmp_path / "clone"
+    clone = tmp_path / "clone"
     commit = make_upstream(upstream, FILES)
     git(upstream, "config", "uploadpack.allowFilter", "true")
     words = ("clone", "-q", "--no-checkout", "--filter=blob:none", upstream.as_uri())
@@ -256,17 +268,15 @@ def test_a_partial_clone_without_the_files_is_told(
 
 
 def test_an_annotated_tag_stands_for_its_commit(
-    get: Callable[..., Source], store: Store, report: Recorder, tmp_path: Path
+    get: Callable[..., Source], upstream: Path, store: Store, report: Recorder
 ) -> None:
-    upstream = tmp_path / "upstream"
     commit = make_upstream(upstream, FILES)
     git(upstream, "tag", "-a", "v1.0", "-m", "release")
     fork = from_git(upstream, None, tag="v1.0")
     assert get(fork).commit == commit
 
 
-def test_a_tag_that_is_not_there_is_named(get: Callable[..., Source], tmp_path: Path) -> None:
-    upstream = tmp_path / "upstream"
+def test_a_tag_that_is_not_there_is_named(get: Callable[..., Source], upstream: Path) -> None:
     commit = make_upstream(upstream, FILES)
     with pytest.raises(InputError, match=r"has no tag v9"):
         get(from_git(upstream, commit, tag="v9"))
@@ -293,9 +303,8 @@ def test_other_transports_are_refused(get: Callable[..., Source], url: str) -> N
 
 
 def test_the_users_own_limit_on_transports_holds(
-    get: Callable[..., Source], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    get: Callable[..., Source], upstream: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    upstream = tmp_path / "upstream"
     commit = make_upstream(upstream, FILES)
     monkeypatch.setenv("GIT_ALLOW_PROTOCOL", "ssh")
     with pytest.raises(InputError) as caught:
@@ -327,14 +336,13 @@ def add_submodule(upstream: Path, path: str, commit: str, url: str | None) -> st
 
 
 def test_submodules_come_as_plain_files_recursively(
-    get: Callable[..., Source], tmp_path: Path
+    get: Callable[..., Source], upstream: Path, tmp_path: Path
 ) -> None:
     deep = make_upstream(tmp_path / "deep", {"deep.h": "deep\n"})
     make_upstream(tmp_path / "deep", {"deep.h": "later\n"})
     make_upstream(tmp_path / "sub", {"sub.h": "sub\n"})
     sub = add_submodule(tmp_path / "sub", "third/deep", deep, "../deep")
     make_upstream(tmp_path / "upstream", FILES)
-    upstream = tmp_path / "upstream"
     add_submodule(upstream, "vendor/a b", sub, f"file://{tmp_path}/sub/")
     commit = add_submodule(upstream, "deep", deep, "./../deep")
     fork = from_git(upstream, commit)
@@ -353,10 +361,9 @@ def test_submodules_come_as_plain_files_recursively(
 
 
 def test_a_submodule_that_cannot_be_had_is_named(
-    get: Callable[..., Source], tmp_path: Path
+    get: Callable[..., Source], upstream: Path, tmp_path: Path
 ) -> None:
     make_upstream(tmp_path / "sub", {"x": ""})
-    upstream = tmp_path / "upstream"
     make_upstream(upstream, FILES)
     missing = add_submodule(upstream, "vendor", "ab" * 20, "../sub")
     with pytest.raises(InputError, match="submodule vendor"):
@@ -367,9 +374,8 @@ def test_a_submodule_that_cannot_be_had_is_named(
 
 
 def test_a_submodule_without_gitmodules_is_named(
-    get: Callable[..., Source], tmp_path: Path
+    get: Callable[..., Source], upstream: Path
 ) -> None:
-    upstream = tmp_path / "upstream"
     make_upstream(upstream, FILES)
     entry = f"160000,{'ab' * 20},vendor"
     git(upstream, "update-index", "--add", "--cacheinfo", entry)
@@ -380,10 +386,9 @@ def test_a_submodule_without_gitmodules_is_named(
 
 
 def test_a_remote_cannot_pull_in_folders_of_this_machine(
-    get: Callable[..., Source], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    get: Callable[..., Source], upstream: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     secret = make_upstream(tmp_path / "secret", {"key": "secret"})
-    upstream = tmp_path / "upstream"
     make_upstream(upstream, FILES)
     url = (tmp_path / "secret").as_uri()
     commit = add_submodule(upstream, "stolen", secret, url)
@@ -400,8 +405,7 @@ def test_a_remote_cannot_pull_in_folders_of_this_machine(
         get(fork)
 
 
-def test_links_inside_the_tree_stay_links(get: Callable[..., Source], tmp_path: Path) -> None:
-    upstream = tmp_path / "upstream"
+def test_links_inside_the_tree_stay_links(get: Callable[..., Source], upstream: Path) -> None:
     write(upstream, {"include/a.h": "a\n", "src/x": ""})
     (upstream / "src" / "a.h").symlink_to("../include/a.h")
     commit = make_upstream(upstream, FILES)
@@ -412,9 +416,8 @@ def test_links_inside_the_tree_stay_links(get: Callable[..., Source], tmp_path: 
 
 @pytest.mark.parametrize("target", ["/etc/passwd", "../../x", "..", "../.git"])
 def test_links_that_lead_out_are_refused(
-    get: Callable[..., Source], tmp_path: Path, target: str
+    get: Callable[..., Source], upstream: Path, target: str
 ) -> None:
-    upstream = tmp_path / "upstream"
     write(upstream, {"src/x": ""})
     (upstream / "src" / "l").symlink_to(target if target != ".." else "../..")
     commit = make_upstream(upstream, FILES)
@@ -441,25 +444,10 @@ def test_relative_addresses_are_joined_as_git_does(url: str, relative: str, expe
 
 
 def test_two_at_once_fetch_once(
-    get: Callable[..., Source], store: Store, report: Recorder, tmp_path: Path
+    get: Callable[..., Source], upstream: Path, store: Store, report: Recorder
 ) -> None:
-    upstream = tmp_path / "upstream"
     fork = from_git(upstream, make_upstream(upstream, FILES))
-    code = (
-        "import sys; from pathlib import Path\n"
-        "from patchwheel.manifest.model import Fork\n"
-        "from patchwheel.kit.context import Context, Progress\n"
-        "from patchwheel.source.fetch import fetch_pin\n"
-        "from patchwheel.kit.store import Store\n"
-        "class Say(Progress):\n"
-        "    def say(self, line): print(line)\n"
-        f"fork = Fork(name='thing', version='1.0', patches=Path('none'), git={fork.git!r}, commit={fork.commit!r})\n"
-        f"print(fetch_pin(Context(Store(Path({str(store.root)!r})), Say()), fork).tree)\n"
-    )
-    running = [
-        subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
-        for _ in range(3)
-    ]
+    running = [child(store, fork, "print(fetch_pin(context, fork).tree)") for _ in range(3)]
     out = "".join(process.communicate()[0] for process in running)
     assert out.count("fetching") == 1
     assert out.count(get(fork).tree) == 3
@@ -496,26 +484,14 @@ def test_a_killed_fetch_is_simply_done_again(
 ) -> None:
     files = {f"thing/{n}.py": f"{n}\n" * 2000 for n in range(150)}
     fork = from_sdist(make_sdist(tmp_path, "thing", "1.0", files))
-    code = (
-        "from pathlib import Path\n"
-        "from patchwheel.kit.uv import IndexConfig\n"
-        "from patchwheel.manifest.model import Fork, Sdist\n"
-        "from patchwheel.kit.context import Context, Progress\n"
-        "from patchwheel.source.fetch import fetch_pin\n"
-        "from patchwheel.kit.store import Store\n"
-        f"fork = Fork(name='thing', version='1.0', patches=Path('none'), sdist={fork.sdist!r})\n"
-        f"index = IndexConfig(find_links=({str(tmp_path)!r},))\n"
-        "print('started', flush=True)\n"
-        f"context = Context(Store(Path({str(store.root)!r})), Progress())\n"
-        "context.index = index\n"
-        "fetch_pin(context, fork)\n"
-    )
+    fetch = f"context.index = IndexConfig(find_links=({str(tmp_path)!r},))\n"
+    fetch += "print('started', flush=True); fetch_pin(context, fork)"
     for delay in (0.0, 0.05, 0.1, 0.15):
-        with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as child:
-            assert child.stdout
-            child.stdout.readline()
+        with child(store, fork, fetch) as process:
+            assert process.stdout
+            process.stdout.readline()
             time.sleep(delay)
-            child.kill()
+            process.kill()
     assert content(get(fork)) == {
         **files,
         "PKG-INFO": "Metadata-Version: 2.1\nName: thing\nVersion: 1.0\n",

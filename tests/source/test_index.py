@@ -9,7 +9,7 @@ import pytest
 from patchwheel.kit import process, uv
 from patchwheel.kit.errors import InputError, redacted
 from patchwheel.kit.uv import IndexConfig, index_arguments, load_index_config
-from patchwheel.source import http
+from patchwheel.source import index
 from patchwheel.source.index import find_file, latest_version, project_files
 from tests.fixtures import web
 from tests.fixtures.support import make_index, make_sdist, make_wheel, sha256, write
@@ -28,8 +28,8 @@ HTML = """<!DOCTYPE html><html><head><base href="/elsewhere/"></head><body>
 
 @pytest.fixture(autouse=True)
 def _plain(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http, "RETRIES", 2)
-    monkeypatch.setattr(http, "BACKOFF", 0)
+    monkeypatch.setattr(index, "RETRIES", 2)
+    monkeypatch.setattr(index, "BACKOFF", 0)
     monkeypatch.setattr(uv, "PIP_SYSTEM", ())
     monkeypatch.setenv("NO_PROXY", "*")
 

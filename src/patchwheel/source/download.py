@@ -11,8 +11,7 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from patchwheel.kit import InputError, file_sha256, redacted
-from patchwheel.source.http import TIMEOUT, retried
-from patchwheel.source.index import find_file, project_files
+from patchwheel.source.index import TIMEOUT, find_file, project_files, retried
 from patchwheel.wheelfile import field, read_wheel
 
 if TYPE_CHECKING:

@@ -298,14 +298,10 @@ def joined(url: str, relative: str) -> str:
     """Return a submodule's address; a relative one starts from that of its parent repository."""
     if not relative.startswith(("./", "../")):
         return relative
-    base = url.rstrip("/")
-    while relative.startswith(("./", "../")):
-        step, _, relative = relative.partition("/")
-        # As git does: a host of ssh ends with a colon, not a slash.
-        if step == "..":
-            cut = max(base.rfind("/"), base.rfind(":"))
-            base = base[: cut + 1].rstrip("/") if base[cut] == "/" else base[: cut + 1]
-    return base + relative if base.endswith(":") else f"{base}/{relative}"
+    # A host of ssh ends with a colon, not a slash.
+    place = re.match(r"\w+://[^/]*/|[^/]*:|", url)
+    head = place[0] if place else ""
+    return head + posixpath.normpath(posixpath.join(url[len(head) :], relative))
 
 
 def refuse(fork: Fork, why: str, *, expected: str | None = None, hint: str | None = None) -> Never:
