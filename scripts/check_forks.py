@@ -26,7 +26,7 @@ from patchwheel.environment.upstream_tests import run_files, select_tests
 from patchwheel.kit.errors import CheckError, MachineError, ManifestError, PatchwheelError
 from patchwheel.kit.store import Store, default_root
 from patchwheel.project import Project
-from patchwheel.series.patched import patched_tree
+from patchwheel.series.worktree import patched_tree
 from patchwheel.wheel.build import build_wheels
 
 if TYPE_CHECKING:

@@ -24,7 +24,7 @@ from patchwheel.kit.errors import CheckError, MachineError, PatchwheelError
 from patchwheel.kit.repo import Repository
 from patchwheel.kit.store import Store, default_root
 from patchwheel.project import Project
-from patchwheel.series.patched import patched_tree
+from patchwheel.series.worktree import patched_tree
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -44,9 +44,10 @@ APPLY = """
 import sys
 from pathlib import Path
 from patchwheel.kit.repo import Repository
-from patchwheel.series.apply import apply_patches
+from patchwheel.series.apply import stage_patches
 repo = Repository(Path(sys.argv[1]))
-apply_patches(repo, repo.tree_of(sys.argv[2]), [Path(p) for p in sys.argv[3:]])
+with stage_patches(repo, repo.tree_of(sys.argv[2]), [Path(p) for p in sys.argv[3:]]) as staged:
+    staged.commit()
 """
 FILES, PATCHES = 3000, 50
 MAIL = b"""From: A U Thor <author@example.org>
@@ -175,8 +176,7 @@ class Many:
             self.patches[-1].write_bytes(MAIL + diff)
         names = [path.name for path in self.patches]
         (series / "series").write_text("".join(f"{name}\n" for name in names))
-        commit = repo.commit(self.tree, "base", epoch=0, name="a", mail="b")
-        repo.git("update-ref", "refs/heads/base", commit)
+        repo.git("update-ref", "refs/heads/base", repo.commit(self.tree, "base"))
 
     def written(self, repo: Repository, files: dict[str, list[str]]) -> str:
         rows = ((n, "100644", "".join(lines).encode()) for n, lines in files.items())

@@ -26,7 +26,7 @@ from patchwheel.kit.store import Store, default_root
 from patchwheel.manifest.load import load_manifest
 from patchwheel.manifest.lock import load_lock
 from patchwheel.project import Project
-from patchwheel.series.patched import patched_tree
+from patchwheel.series.worktree import patched_tree
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -28,7 +28,7 @@ from patchwheel.kit.errors import CheckError, PatchwheelError
 from patchwheel.kit.repo import Repository
 from patchwheel.kit.store import Store, default_root
 from patchwheel.project import Project
-from patchwheel.series.patched import patched_tree
+from patchwheel.series.worktree import patched_tree
 from patchwheel.wheel.build import build_wheels
 from patchwheel.wheelfile.record import FILENAME, parse_record
 

@@ -11,7 +11,7 @@ import pytest
 from patchwheel.kit.errors import MachineError
 from patchwheel.kit.process import scrub_environment
 from patchwheel.kit.repo import Blob, GitError, Repository
-from patchwheel.series.apply import apply_patches, stage_patches
+from patchwheel.series.apply import stage_patches
 from tests.fixtures.support import git, make_patch, make_upstream, write
 
 if TYPE_CHECKING:
@@ -175,6 +175,11 @@ def test_odd_names_survive_changes(repo: Repository) -> None:
     assert {c.path for c in changes} == {ODD, NOT_UTF8}
 
 
+def apply_patches(repo: Repository, tree: str, patches: list[Path]) -> str:
+    with stage_patches(repo, tree, patches) as staged:
+        return staged.commit()
+
+
 def test_patches_apply_in_order_or_not_at_all(repo: Repository, tmp_path: Path) -> None:
     upstream = tmp_path / "upstream"
     make_upstream(upstream, {"plain.txt": FILES[0][2], "bin/run": FILES[1][2]})
@@ -227,11 +232,11 @@ def test_what_is_tried_and_not_kept_leaves_nothing(repo: Repository, tmp_path: P
 
 def test_a_commit_says_who_and_when(repo: Repository) -> None:
     tree = repo.import_files(FILES)
-    who = {"name": "A", "mail": "a@example.org"}
-    first = repo.commit(tree, "subject\n\nbody\n", epoch=0, **who)
-    second = repo.commit(tree, "next", first, epoch=1_700_000_000, **who)
-    show = repo.text("show", "-s", "--format=%an <%ae> %at %ct %P", second)
-    assert show == f"A <a@example.org> 1700000000 1700000000 {first}"
+    first = repo.commit(tree, "subject\n\nbody\n")
+    who = "A <a@example.org>"
+    second = repo.commit(tree, "next", first, author=who, when="1700000000 +0100")
+    show = repo.text("show", "-s", "--format=%an <%ae> %at %cn %cI %P", second)
+    assert show == f"{who} 1700000000 patchwheel 2023-11-14T23:13:20+01:00 {first}"
     assert repo.text("show", "-s", "--format=%ct", first) == "0"
 
 
@@ -247,8 +252,7 @@ def test_the_users_configuration_and_hooks_do_not_count(
 @pytest.mark.parametrize("lock", ["refs/heads/x.lock", "config.lock"])
 def test_what_a_git_that_was_killed_locked_is_unlocked(repo: Repository, lock: str) -> None:
     tree = repo.import_files([("a", "100644", b"1")])
-    who = {"name": "n", "mail": "m"}
-    commit = repo.commit(tree, "x", epoch=0, **who)
+    commit = repo.commit(tree, "x")
     (repo.git_dir / lock).parent.mkdir(parents=True, exist_ok=True)
     (repo.git_dir / lock).touch()
     words = ("update-ref", "refs/heads/x", commit)

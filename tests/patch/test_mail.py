@@ -17,8 +17,7 @@ def test_the_mail_is_read_exactly() -> None:
     )
     found = patch(data).mail
     assert found.subject == "[CI skip] fix [array] of the long line"
-    assert found.author == "Øre, Å."
-    assert found.address == "o@example.org"
+    assert found.author == "Øre, Å. <o@example.org>"
     assert found.when == "1646132400 +0100"
     assert found.message == (
         "[CI skip] fix [array] of the long line\n\nText.\n\n"
@@ -41,7 +40,7 @@ def test_encoded_headers_and_folded_trailers_are_read() -> None:
         ],
     )
     found = patch(data)
-    assert found.mail.author == "Jörg"
+    assert found.mail.author == "Jörg <j@example.org>"
     assert found.mail.when.endswith(" -0330")
     assert found.trailer("Upstream-Status") == ["Inappropriate [only for us]"]
     check_patch(found)

@@ -31,7 +31,7 @@ from patchwheel.plan.base import upstream_base
 from patchwheel.plan.plan import Planner
 from patchwheel.plan.trace import trace_changes
 from patchwheel.project import Project
-from patchwheel.series.patched import patched_tree
+from patchwheel.series.worktree import patched_tree
 from patchwheel.wheel.build import build_needs
 
 if TYPE_CHECKING:

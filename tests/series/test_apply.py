@@ -10,17 +10,10 @@ import pytest
 from patchwheel.kit.errors import MachineError, PatchError
 from patchwheel.kit.repo import GitError, Repository
 from patchwheel.patch.simulate import DoesNotApplyError
-from patchwheel.series.apply import (
-    StagedTree,
-    apply_patches,
-    apply_series,
-    stage_patches,
-    start_simulation,
-)
+from patchwheel.series.apply import StagedTree, apply_series, patch_trees, start_simulation
 from tests.fixtures.patches import ONE, Files, Kit, mail, numbered
 
 if TYPE_CHECKING:
-    from contextlib import AbstractContextManager
     from pathlib import Path
 
 
@@ -130,8 +123,7 @@ def test_a_hunk_at_an_offset_is_applied_and_reported(kit: Kit) -> None:
     source, series = kit.source({"a": b"new\nlines\n" + LINES}), kit.series(mail(diff))
     found = apply_series(source, series, store=kit.store)
     assert kit.content(found.tree)["a"] == b"new\nlines\n" + numbered(1, 30, l9="x", l25="y")
-    placements = start_simulation(source, series.patches).apply(series.patches[0])
-    assert [(x.line, x.offset, x.unique) for x in placements] == [(8, 2, True), (24, 2, True)]
+    assert start_simulation(source, series.patches).apply(series.patches[0]) == [2, 2]
 
 
 # --- what does not ---
@@ -273,21 +265,13 @@ def test_a_malformed_patch_is_refused_before_git_sees_it(
         apply_series(source, series, store=kit.store)
 
 
-def test_what_only_git_refuses_is_told_in_its_words(
-    kit: Kit, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    source, series = kit.steps({"a": LINES}, {"a": LINES * 2}, {"a": LINES * 3})
-
-    def refuse(
-        repo: Repository, tree: str, patches: list[Path]
-    ) -> AbstractContextManager[StagedTree]:
-        if len(patches) > 1:
-            raise GitError(("apply",), 1, "error: no")
-        return stage_patches(repo, tree, patches)
-
-    monkeypatch.setattr("patchwheel.series.apply.stage_patches", refuse)
-    with pytest.raises(PatchError, match=r"0020-p.patch does not apply: error: no"):
-        apply_series(source, series, store=kit.store)
+def test_what_only_git_refuses_is_told_in_its_words(kit: Kit) -> None:
+    states: list[Files] = [{"a": b"\0"}, {"a": b"\0\1"}, {"a": b"\0\2"}]
+    source, series = kit.steps(*states)
+    data = [patch.data for patch in series.patches]
+    broken = data[1].replace(b"\nliteral 2\n", b"\nliteral 3\n")
+    with pytest.raises(PatchError, match=r"0020-p\.patch does not apply: error: corrupt"):
+        apply_series(source, kit.series(data[0], broken), store=kit.store)
 
 
 @pytest.mark.parametrize("step", ["apply.stage_patches", "apply.StagedTree.commit"])
@@ -353,8 +337,8 @@ def test_git_and_the_simulation_agree(kit: Kit, seed: int) -> None:
         source = kit.source({"a": file(moved)})
         series = kit.series(mail(kit.diff({"a": old}, {"a": new}, f"-U{rng.randrange(1, 4)}")))
         try:
-            tree = apply_patches(kit.repo, source.tree, [series.patches[0].path])
-        except GitError:
+            [tree] = patch_trees(kit.repo, source.tree, series.patches)
+        except PatchError:
             with pytest.raises(DoesNotApplyError):
                 start_simulation(source, series.patches).apply(series.patches[0])
             continue

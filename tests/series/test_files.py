@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,8 +10,6 @@ from tests.fixtures.patches import ONE, mail, patch
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from patchwheel.patch.mail import Patch
 
 
 @pytest.fixture
@@ -130,13 +127,10 @@ def test_loading_parses_nothing(folder: Path) -> None:
 def test_new_patches_are_numbered_by_their_place(
     names: list[str], at: int, expected: list[str]
 ) -> None:
-    old = [replace(_patch(), name=f"{name}.patch") for name in names]
-    commits = [_patch() for _ in expected]
+    data = mail(ONE, subject="n")
+    old = [patch(data, f"{name}.patch") for name in names]
+    commits = [patch(data) for _ in expected]
     mixed = [*old[:at], *([None] * len(expected)), *old[at:]]
     fresh = [*old[:at], *commits, *old[at:]]
     found = name_patches(fresh, mixed)
     assert found[at : at + len(expected)] == [f"{name}.patch" for name in expected]
-
-
-def _patch() -> Patch:
-    return patch(mail(ONE, subject="n"))

@@ -7,11 +7,16 @@ from typing import TYPE_CHECKING
 import pytest
 
 from patchwheel.kit.errors import InputError
-from patchwheel.series.status import ForkStatus, fork_status
+from patchwheel.series.status import ForkStatus, fork_status, newest_version
+from tests.fixtures.contexts import make_context
 from tests.fixtures.patches import ONE, Files, Kit, mail, numbered
 
 if TYPE_CHECKING:
     from pathlib import Path
+    from typing import TypeAlias
+
+    # All files, or only a.
+    State: TypeAlias = Files | bytes | tuple[str, bytes]
 
 LINES = numbered(1, 40)
 
@@ -74,70 +79,55 @@ CUT = LINES.replace(b"line 20\nline 21\n", b"")
 GONE = LINES.replace(b"line 20\n", b"")
 TWO = numbered(50, 60)
 # The state that the patch was made for, its result, what is there now, and whether it landed.
-LANDED: dict[str, tuple[Files, Files, Files, str]] = {
-    "removed": ({"a": LINES}, {"a": CUT}, {"a": CUT}, "landed"),
+LANDED: dict[str, tuple[State, State, State, str]] = {
+    "removed": (LINES, CUT, CUT, "landed"),
     "the context is elsewhere, the lines are there": (
-        {"a": LINES},
-        {"a": CUT},
-        {"a": numbered(1, 40, l18="x") + CUT},
+        LINES,
+        CUT,
+        numbered(1, 40, l18="x") + CUT,
         "fails",
     ),
     "one line, and the context is elsewhere": (
-        {"a": LINES},
-        {"a": GONE},
-        {"a": numbered(1, 40, l18="x") + GONE},
+        LINES,
+        GONE,
+        numbered(1, 40, l18="x") + GONE,
         "fails",
     ),
-    "the lines moved": ({"a": LINES}, {"a": CUT}, {"a": CUT + b"line 20\nline 21\n"}, "fails"),
+    "the lines moved": (LINES, CUT, CUT + b"line 20\nline 21\n", "fails"),
     "what it adds is elsewhere, what it removes is there": (
-        {"a": LINES},
-        {"a": numbered(1, 40, l20="x")},
-        {"a": numbered(1, 40, l18="y") + numbered(1, 40, l20="x")},
+        LINES,
+        numbered(1, 40, l20="x"),
+        numbered(1, 40, l18="y") + numbered(1, 40, l20="x"),
         "fails",
     ),
     "a line of which others stay": (
-        {"a": numbered(1, 40, l20="return None")},
-        {"a": GONE},
-        {"a": GONE + b"return None\n"},
+        numbered(1, 40, l20="return None"),
+        GONE,
+        GONE + b"return None\n",
         "landed",
     ),
-    "a bracket": (
-        {"a": numbered(1, 40, l20="}")},
-        {"a": GONE},
-        {"a": GONE + b"}\nx\n}\n"},
-        "landed",
-    ),
+    "a bracket": (numbered(1, 40, l20="}"), GONE, GONE + b"}\nx\n}\n", "landed"),
     "a bracket that is there": (
-        {"a": numbered(1, 40, l20="}")},
-        {"a": GONE},
-        {"a": numbered(1, 40, l18="x", l20="}") + GONE},
+        numbered(1, 40, l20="}"),
+        GONE,
+        numbered(1, 40, l18="x", l20="}") + GONE,
         "fails",
     ),
     "a line that the patch moves": (
-        {"a": LINES},
-        {"a": GONE.replace(b"line 23\n", b"line 23\nline 20\n")},
-        {"a": GONE.replace(b"line 23\n", b"line 23\nline 20\n")},
+        LINES,
+        GONE.replace(b"line 23\n", b"line 23\nline 20\n"),
+        GONE.replace(b"line 23\n", b"line 23\nline 20\n"),
         "landed",
     ),
-    "all lines": ({"a": LINES}, {"a": b""}, {"a": b""}, "landed"),
-    "all lines, and others are there": ({"a": LINES}, {"a": b""}, {"a": TWO}, "fails"),
+    "all lines": (LINES, b"", b"", "landed"),
+    "all lines, and others are there": (LINES, b"", TWO, "fails"),
     "the file": ({"a": LINES, "b": TWO}, {"b": TWO}, {"b": TWO}, "landed"),
     "the file, which changed": ({"a": LINES, "b": TWO}, {"b": TWO}, {"a": GONE, "b": TWO}, "fails"),
-    "a rename": ({"a": LINES}, {"b": LINES}, {"b": LINES}, "landed"),
-    "a rename that left the old file": (
-        {"a": LINES},
-        {"b": LINES},
-        {"a": LINES, "b": LINES},
-        "fails",
-    ),
-    "a rename with the lines": (
-        {"a": LINES},
-        {"b": CUT},
-        {"b": numbered(1, 40, l18="x") + CUT},
-        "fails",
-    ),
-    "a mode": ({"a": LINES}, {"a": ("100755", CUT)}, {"a": ("100755", CUT)}, "landed"),
-    "lines without the mode": ({"a": LINES}, {"a": ("100755", CUT)}, {"a": CUT}, "fails"),
+    "a rename": (LINES, {"b": LINES}, {"b": LINES}, "landed"),
+    "a rename that left the old file": (LINES, {"b": LINES}, {"a": LINES, "b": LINES}, "fails"),
+    "a rename with the lines": (LINES, {"b": CUT}, {"b": numbered(1, 40, l18="x") + CUT}, "fails"),
+    "a mode": (LINES, ("100755", CUT), ("100755", CUT), "landed"),
+    "lines without the mode": (LINES, ("100755", CUT), CUT, "fails"),
     "another file has the lines": (
         {"a": LINES, "b": TWO},
         {"a": CUT, "b": TWO},
@@ -151,7 +141,8 @@ LANDED: dict[str, tuple[Files, Files, Files, str]] = {
 def test_a_patch_landed_if_what_it_adds_is_there_and_what_it_removes_is_gone(
     kit: Kit, case: str
 ) -> None:
-    old, new, now, state = LANDED[case]
+    *states, state = LANDED[case]
+    old, new, now = (x if isinstance(x, dict) else {"a": x} for x in states)
     series = kit.series(mail(kit.diff(old, new)))
     [status] = fork_status(kit.source(now), series, store=kit.store).patches
     assert status.state == state
@@ -163,12 +154,7 @@ def test_pin_wheel_and_upstream(kit: Kit) -> None:
 
     def status(newest: str | None, commit: str | None = None) -> ForkStatus:
         return fork_status(
-            pinned,
-            series,
-            store=kit.store,
-            commit=commit,
-            wheel="demo-1.0.whl",
-            newest=lambda: newest,
+            pinned, series, store=kit.store, commit=commit, wheel="demo-1.0.whl", newest=newest
         )
 
     assert (status("1.10").newest, status("1.10").outdated) == ("1.10", True)
@@ -182,12 +168,13 @@ def test_pin_wheel_and_upstream(kit: Kit) -> None:
 
 
 def test_without_an_index_the_newest_version_is_unknown(kit: Kit) -> None:
-    def offline() -> str:
+    def unreachable(*_: object) -> str:
         raise InputError("no index")
 
-    status = fork_status(kit.source({"a": LINES}), kit.series(), store=kit.store, newest=offline)
-    assert status.newest is None
-    assert not status.outdated
+    fork = kit.source({"a": LINES}).fork
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("patchwheel.series.status.latest_version", unreachable)
+        assert newest_version(make_context(kit.store, offline=False), fork) is None
 
 
 def test_it_can_be_printed_as_json(kit: Kit) -> None:

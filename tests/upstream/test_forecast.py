@@ -78,6 +78,10 @@ def with_line(number: int, text: str = "ours") -> bytes:
     return numbered(1, 60, **{f"l{number}": text})
 
 
+def told(verdict: Verdict) -> tuple[str, str | None]:
+    return verdict.state, verdict.commit.oid if verdict.commit else None
+
+
 def test_what_upstream_leaves_alone_stays_as_it_is(upstream: Upstream) -> None:
     upstream.commit(c=b"other\n")
     upstream.commit(a=b"one\ntwo\n" + LINES)
@@ -115,9 +119,7 @@ def test_a_patch_that_landed_is_found_also_when_its_lines_changed_later(upstream
     upstream.commit("Word it as it was", a=with_line(30))
     upstream.commit(a=numbered(1, 60, l30="ours, and more"))
     verdict = upstream.verdict(mail(upstream.diff(with_line(30))))
-    assert verdict.state == "landed"
-    assert verdict.commit
-    assert verdict.commit.oid == took
+    assert told(verdict) == ("landed", took)
     assert verdict.evidence == (
         f"its changes are there since {took[:12]}",
         "with the patch-id of the patch",
@@ -133,7 +135,7 @@ def test_a_patch_that_landed_beside_other_changes_leaves_nothing_to_merge(
     squashed = numbered(1, 60, l30="ours", l32="theirs", l40="ours too")
     took = upstream.commit("Squash", a=squashed)
     verdict = upstream.verdict(data)
-    assert (verdict.state, verdict.commit and verdict.commit.oid) == ("landed", took)
+    assert told(verdict) == ("landed", took)
     assert verdict.evidence == (f"a merge onto {took[:12]} leaves nothing of it",)
 
 
@@ -141,16 +143,14 @@ def test_a_patch_that_landed_in_part_is_a_conflict(upstream: Upstream) -> None:
     data = mail(upstream.diff(numbered(1, 60, l30="ours", l40="ours too")))
     took = upstream.commit("Half", a=numbered(1, 60, l30="ours", l32="theirs"))
     verdict = upstream.verdict(data)
-    assert (verdict.state, verdict.commit and verdict.commit.oid) == ("conflict", took)
+    assert told(verdict) == ("conflict", took)
 
 
 def test_a_patch_that_landed_and_was_reverted_is_kept(upstream: Upstream) -> None:
     upstream.commit("Take it", a=with_line(30))
     undone = upstream.commit('Revert "Take it"', a=LINES)
     verdict = upstream.verdict(mail(upstream.diff(with_line(30))))
-    assert verdict.state == "reverted"
-    assert verdict.commit
-    assert verdict.commit.oid == undone
+    assert told(verdict) == ("reverted", undone)
     assert verdict.evidence[-1] == f"it applies again since {undone[:12]}"
 
 
@@ -162,7 +162,7 @@ def test_a_patch_that_was_reverted_and_then_met_a_conflict_has_not_landed(
     undone = upstream.commit("Back out", a=LINES)
     upstream.commit("Rework", a=with_line(31, "theirs"))
     verdict = upstream.verdict(data)
-    assert (verdict.state, verdict.commit and verdict.commit.oid) == ("reverted", undone)
+    assert told(verdict) == ("reverted", undone)
     assert "hunk 1 does not match" in str(verdict.problem)
     # In one step, where only the message tells.
     support.git(upstream.folder, "reset", "-q", "--hard", took)
@@ -172,7 +172,7 @@ def test_a_patch_that_was_reverted_and_then_met_a_conflict_has_not_landed(
     for message in (said, 'Revert "Take it (#8)" (#9)'):
         undone = upstream.commit(message, a=numbered(1, 60, l33="theirs"))
         verdict = upstream.verdict(data)
-        assert (verdict.state, verdict.commit and verdict.commit.oid) == ("reverted", undone)
+        assert told(verdict) == ("reverted", undone)
         assert verdict.evidence[-1] == f"and reverted by {undone[:12]}"
         support.git(upstream.folder, "reset", "-q", "--hard", "HEAD^")
     # No message tells, or that of another commit: the line that it removes is back in its place.
@@ -192,7 +192,7 @@ def test_a_patch_that_landed_twice_counts_from_the_second_time(upstream: Upstrea
     upstream.commit('Revert "Take it"', a=LINES)
     took = upstream.commit("Take it again", a=with_line(30))
     verdict = upstream.verdict(mail(upstream.diff(with_line(30))))
-    assert (verdict.state, verdict.commit and verdict.commit.oid) == ("landed", took)
+    assert told(verdict) == ("landed", took)
 
 
 @pytest.mark.parametrize("subject", ["ENH: it (#7)", "Merge pull request #7 from x/y"])
@@ -202,14 +202,14 @@ def test_a_pull_request_that_was_merged_in_another_form_has_landed(
     took = upstream.commit(subject, a=with_line(30, "ours, as reviewed"))
     data = mail(upstream.diff(with_line(30)), trailers=SUBMITTED)
     verdict = upstream.verdict(data)
-    assert (verdict.state, verdict.commit and verdict.commit.oid) == ("landed", took)
+    assert told(verdict) == ("landed", took)
     assert verdict.evidence == ("pull request 7, its Upstream-Status, was merged",)
     # The same change by somebody else is a conflict.
     assert upstream.verdict(mail(upstream.diff(with_line(30)))).state == "conflict"
     title = subject.partition(" (#")[0]
     back = upstream.commit(f'Revert "{title}"', a=with_line(30, "neither"))
     verdict = upstream.verdict(data)
-    assert (verdict.state, verdict.commit and verdict.commit.oid) == ("reverted", back)
+    assert told(verdict) == ("reverted", back)
 
 
 def test_a_merged_pull_request_that_left_the_lines_has_not_landed(upstream: Upstream) -> None:
@@ -284,9 +284,7 @@ def test_a_patch_landed_if_what_it_removes_is_gone(upstream: Upstream, case: str
     upstream.base = upstream.commit("Pin", a=pin, c=b"pin\n")
     took = upstream.commit("Take it?", a=later)
     verdict = upstream.verdict(mail(upstream.diff(ours)))
-    assert verdict.state == state
-    assert verdict.commit
-    assert verdict.commit.oid == took
+    assert told(verdict) == (state, took)
 
 
 @pytest.mark.parametrize("left", [None, b"from moved import *\n"])
@@ -517,8 +515,7 @@ def test_a_partial_clone_tells_the_commits_and_a_shallow_one_is_refused(
     span = (upstream.base, stopped)
     data = patch(mail(upstream.diff(with_line(30))))
     [verdict] = forecast(found.repo, [data], "main", span, found.fetch_blobs).patches
-    assert verdict.commit
-    assert (verdict.state, verdict.commit.oid) == ("conflict", stopped)
+    assert told(verdict) == ("conflict", stopped)
 
 
 def test_a_repository_on_this_machine_is_not_copied(upstream: Upstream, store: Store) -> None:

@@ -24,7 +24,7 @@ import pytest
 from patchwheel.kit.errors import PatchError
 from patchwheel.kit.repo import GitError, Repository
 from patchwheel.patch.lint import check_patch
-from patchwheel.series.files import read_patch
+from patchwheel.patch.mail import Patch
 from patchwheel.upstream.forecast import forecast
 
 if TYPE_CHECKING:
@@ -147,7 +147,7 @@ class History:
         """Say what comes of each patch alone; lint may refuse some of upstream's own changes."""
         span = (self.base, self.tip)
         for one in patches:
-            patch = read_patch(Path("0010-synthetic.patch"), one.data)
+            patch = Patch(path=Path("0010-synthetic.patch"), data=one.data)
             try:
                 check_patch(patch)
             except PatchError as error:

@@ -8,6 +8,7 @@ import os
 import random
 import shutil
 import subprocess
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +22,7 @@ from patchwheel.manifest import transaction
 from patchwheel.manifest.model import Sdist
 from patchwheel.series.apply import apply_series
 from patchwheel.series.export import export_commits
+from patchwheel.series.files import load_series
 from patchwheel.series.worktree import EXPORTED, WorkTree, open_work
 from patchwheel.upstream import rebase
 from patchwheel.upstream.merge import KEPT, Conflict, MergeResult, dry_run
@@ -67,6 +69,19 @@ class Move:
     def start(self) -> None:
         rebase.start(self.tree, self.onto, self.kit.work, store=self.kit.store)
 
+    def stops(self, message: str) -> PatchError:
+        with pytest.raises(PatchError, match=message) as caught:
+            self.start()
+        return caught.value
+
+    def resume(self, message: str | None = None, how: str = "continue", **files: bytes) -> None:
+        """Put files in place as resolved and go on, to the end or to a message."""
+        for name, data in files.items():
+            (self.kit.work / name).write_bytes(data)
+            self.git("add", name)
+        with pytest.raises(PatchError, match=message) if message else nullcontext():
+            rebase.resume(self.kit.work, how)
+
     def finish(self) -> ExportResult:
         result = self.settle()
         rebase.state_path(self.kit.work).unlink()
@@ -82,6 +97,12 @@ class Move:
 
     def git(self, *words: str) -> str:
         return support.git(self.kit.work, *words)
+
+
+def stopped(kit: Kit) -> Move:
+    move = Move(kit, {"a": with_line(30, "theirs"), "b": LINES})
+    move.stops("conflicts in a")
+    return move
 
 
 def test_what_upstream_changed_elsewhere_is_merged_in_memory(kit: Kit) -> None:
@@ -353,9 +374,7 @@ def test_a_series_moves_and_patches_that_only_shifted_keep_their_bytes(kit: Kit)
     assert not rebase.state_path(kit.work).exists()
     expected = {"a": b"new\n" + with_line(30), "b": numbered(1, 60, l8="theirs", l10="ours")}
     assert move.files() == expected
-    again = apply_series(
-        move.onto, kit.series(*(p.data for p in WorkPatches(kit))), store=kit.store
-    )
+    again = apply_series(move.onto, load_series(kit.folder), store=kit.store)
     assert kit.content(again.tree) == expected
 
 
@@ -399,28 +418,15 @@ def format_patches(kit: Kit, tip: str, folder: Path) -> list[bytes]:
     return [path.read_bytes().partition(b"\n")[2] for path in found]
 
 
-def WorkPatches(kit: Kit) -> list[PatchFile]:  # noqa: N802
-    return [PatchFile(path) for path in sorted(kit.folder.glob("*.patch"))]
-
-
-class PatchFile:
-    def __init__(self, path: Path) -> None:
-        self.data = path.read_bytes()
-
-
 def test_it_stops_at_a_conflict_and_goes_on(kit: Kit) -> None:
     move = Move(kit, {"a": with_line(30, "theirs"), "b": LINES})
-    with pytest.raises(PatchError, match="'ENH: a' conflicts in a") as caught:
-        move.start()
-    assert "--continue" in str(caught.value.hint)
+    error = move.stops("'ENH: a' conflicts in a")
+    assert "--continue" in str(error.hint)
     text = (kit.work / "a").read_text()
     assert "<<<<<<< " in text
     assert "||||||| " in text
-    with pytest.raises(PatchError, match="conflicts in a"):
-        rebase.resume(kit.work, "continue")
-    (kit.work / "a").write_bytes(with_line(30, "both"))
-    move.git("add", "a")
-    rebase.resume(kit.work, "continue")
+    move.resume("conflicts in a")
+    move.resume(a=with_line(30, "both"))
     move.finish()
     assert move.files() == {"a": with_line(30, "both"), "b": with_line(10)}
     assert move.git("log", "--format=%s", "-2").splitlines() == ["ENH: b", "ENH: a"]
@@ -428,16 +434,13 @@ def test_it_stops_at_a_conflict_and_goes_on(kit: Kit) -> None:
 
 
 def test_a_conflict_that_was_added_with_its_markers_is_not_taken_for_resolved(kit: Kit) -> None:
-    move = Move(kit, {"a": with_line(30, "theirs"), "b": LINES})
-    with pytest.raises(PatchError, match="conflicts in a"):
-        move.start()
+    move = stopped(kit)
     move.git("add", "a")
-    with pytest.raises(PatchError, match="markers of a conflict are left in a"):
-        rebase.resume(kit.work, "continue")
+    move.resume("markers of a conflict are left in a")
     assert WorkTree(kit.work).unfinished()
     # With git itself one can go on: what it made is not exported.
     move.git("commit", "-q", "--no-edit")
-    rebase.resume(kit.work, "continue")
+    move.resume()
     with pytest.raises(PatchError, match="markers of a conflict are left in a"):
         move.finish()
 
@@ -483,16 +486,15 @@ def test_markers_are_found_however_git_was_told_to_write_them(
     open_work(move.tree, kit.work, store=kit.store)
     with (kit.work / ".git" / "info" / "attributes").open("a") as file:
         file.write(info)
-    with pytest.raises(PatchError, match=f"conflicts in {path}"):
-        move.start()
+    move.stops(f"conflicts in {path}")
     opening = b"\n" + b"<" * size + b" HEAD" + end
     assert opening in (kit.work / path).read_bytes()
     move.git("add", path)
     with pytest.raises(PatchError, match=f"a conflict are left in {path}") as caught:
-        rebase.resume(kit.work, "continue")
+        move.resume()
     assert "git add FILE and --continue again" in str(caught.value.hint)
     move.git("commit", "-q", "--no-edit")
-    rebase.resume(kit.work, "continue")
+    move.resume()
     with pytest.raises(PatchError, match=f"a conflict are left in {path}"):
         move.finish()
 
@@ -501,35 +503,24 @@ def test_a_patch_that_makes_markers_longer_hides_no_shorter_ones(kit: Kit) -> No
     base: Files = {"a": LINES}
     diff = kit.diff(base, {"a": with_line(30), **sized("32")})
     move = Move(kit, {"a": with_line(30, "theirs")}, mail(diff), base=base)
-    with pytest.raises(PatchError, match="conflicts in a"):
-        move.start()
+    move.stops("conflicts in a")
     assert "\n<<<<<<< HEAD\n" in (kit.work / "a").read_text()
     move.git("add", "a")
-    with pytest.raises(PatchError, match="markers of a conflict are left in a"):
-        rebase.resume(kit.work, "continue")
+    move.resume("markers of a conflict are left in a")
 
 
 @pytest.mark.parametrize("mark", ["<", "|", ">"])
 def test_one_marker_that_was_left_is_found(kit: Kit, mark: str) -> None:
-    move = Move(kit, {"a": with_line(30, "theirs"), "b": LINES})
-    with pytest.raises(PatchError, match="conflicts in a"):
-        move.start()
+    move = stopped(kit)
     lines = (kit.work / "a").read_text().splitlines()
     [left] = [line for line in lines if line.startswith(mark * 7)]
-    (kit.work / "a").write_bytes(with_line(30, left))
-    move.git("add", "a")
-    with pytest.raises(PatchError, match="markers of a conflict are left in a"):
-        rebase.resume(kit.work, "continue")
+    move.resume("markers of a conflict are left in a", a=with_line(30, left))
 
 
 def test_a_heading_in_a_conflict_is_resolved(kit: Kit) -> None:
-    move = Move(kit, {"a": with_line(30, "theirs"), "b": LINES})
-    with pytest.raises(PatchError, match="conflicts in a"):
-        move.start()
+    move = stopped(kit)
     both = with_line(30, "Heading\n=======\n>>>>>>> quoted\n")
-    (kit.work / "a").write_bytes(both)
-    move.git("add", "a")
-    rebase.resume(kit.work, "continue")
+    move.resume(a=both)
     move.finish()
     assert move.files()["a"] == both
 
@@ -540,36 +531,28 @@ def test_markers_that_the_series_has_are_no_conflict(kit: Kit) -> None:
     ours: Files = {"a": with_line(30), "t": meant}
     patch = mail(kit.diff(base, ours), subject="ENH: a")
     move = Move(kit, {"a": with_line(30, "theirs")}, patch, base=base)
-    with pytest.raises(PatchError, match="conflicts in a"):
-        move.start()
+    move.stops("conflicts in a")
     move.git("add", "a")
-    with pytest.raises(PatchError, match="markers of a conflict are left in a"):
-        rebase.resume(kit.work, "continue")
-    (kit.work / "a").write_bytes(with_line(30, "both"))
-    move.git("add", "a")
-    rebase.resume(kit.work, "continue")
+    move.resume("markers of a conflict are left in a")
+    move.resume(a=with_line(30, "both"))
     move.finish()
     assert move.files() == {"a": with_line(30, "both"), "t": meant}
 
 
 def test_a_patch_can_be_dropped_on_the_way(kit: Kit) -> None:
-    move = Move(kit, {"a": with_line(30, "theirs"), "b": LINES})
-    with pytest.raises(PatchError, match="conflicts"):
-        move.start()
-    rebase.resume(kit.work, "skip")
+    move = stopped(kit)
+    move.resume(how="skip")
     result = move.finish()
     assert result.removed == ("0010-p.patch",)
     assert move.files() == {"a": with_line(30, "theirs"), "b": with_line(10)}
-    with pytest.raises(PatchError, match="no rebase of demo is going on"):
-        rebase.resume(kit.work, "skip")
+    move.resume("no rebase of demo is going on", "skip")
 
 
 def test_a_patch_that_upstream_has_is_asked_about_and_never_dropped_unasked(kit: Kit) -> None:
     move = Move(kit, {"a": with_line(30), "b": LINES})
-    with pytest.raises(PatchError, match="nothing is left of 'ENH: a'") as caught:
-        move.start()
-    assert "--skip" in str(caught.value.hint)
-    rebase.resume(kit.work, "skip")
+    error = move.stops("nothing is left of 'ENH: a'")
+    assert "--skip" in str(error.hint)
+    move.resume(how="skip")
     assert move.finish().removed == ("0010-p.patch",)
 
 
@@ -582,9 +565,7 @@ def test_a_patch_whose_lines_upstream_moved_is_not_said_to_be_there(kit: Kit) ->
     assert caught.value.expected == "the lines removed: git add FILE"
     assert "rebase demo --continue`; --skip" in str(caught.value.hint)
     done = moved.removesuffix(b"line 30\n")
-    (kit.work / "a").write_bytes(done)
-    move.git("add", "a")
-    rebase.resume(kit.work, "continue")
+    move.resume(a=done)
     move.finish()
     assert move.files() == {"a": done, "b": with_line(10)}
 
@@ -598,9 +579,7 @@ def test_a_file_that_upstream_removed_is_named(kit: Kit) -> None:
 
 
 def test_abort_puts_everything_back(kit: Kit) -> None:
-    move = Move(kit, {"a": with_line(30, "theirs"), "b": LINES})
-    with pytest.raises(PatchError, match="conflicts"):
-        move.start()
+    move = stopped(kit)
     rebase.abort(kit.work)
     assert move.git("rev-parse", "HEAD") == move.git("rev-parse", EXPORTED)
     assert WorkTree(kit.work).unfinished() is None
@@ -619,26 +598,21 @@ def test_a_rebase_that_was_killed_before_git_began_goes_on(
     with monkeypatch.context() as patched:
         patched.setattr(rebase, "_rebase", lambda *_: None)
         move.start()
-    rebase.resume(kit.work, "continue")
+    move.resume()
     move.finish()
     assert move.files() == {"a": b"new\n" + with_line(30), "b": with_line(10)}
 
 
 def test_the_patch_that_a_killed_git_was_at_is_not_forgotten(kit: Kit) -> None:
     move = Move(kit, {"a": with_line(30, "theirs"), "b": LINES})
-    with pytest.raises(PatchError, match="'ENH: a' conflicts"):
-        move.start()
+    move.stops("'ENH: a' conflicts")
     # As when it is killed after it took the next patch from its list.
     state = kit.work / ".git" / "rebase-merge"
     (state / "stopped-sha").unlink()
     move.git("reset", "-q", "--hard")
-    with pytest.raises(PatchError, match="there is no patch to skip"):
-        rebase.resume(kit.work, "skip")
-    with pytest.raises(PatchError, match="'ENH: a' conflicts"):
-        rebase.resume(kit.work, "continue")
-    (kit.work / "a").write_bytes(with_line(30, "both"))
-    move.git("add", "a")
-    rebase.resume(kit.work, "continue")
+    move.resume("there is no patch to skip", "skip")
+    move.resume("'ENH: a' conflicts")
+    move.resume(a=with_line(30, "both"))
     move.finish()
     assert move.files() == {"a": with_line(30, "both"), "b": with_line(10)}
 
@@ -655,11 +629,8 @@ def test_patches_follow_a_file_that_left_another_of_its_name(
         tree, onto = move.tree, move.onto
         rebase.start(tree, onto, kit.work, store=kit.store, say=said.append)
     assert said == ["a is now c/a"]
-    with pytest.raises(PatchError, match="'ENH: b' conflicts in b"):
-        rebase.resume(kit.work, "continue")
-    (kit.work / "b").write_bytes(with_line(10, "both"))
-    move.git("add", "b")
-    rebase.resume(kit.work, "continue")
+    move.resume("'ENH: b' conflicts in b")
+    move.resume(b=with_line(10, "both"))
     assert move.finish().written == ("0010-p.patch", "0020-p.patch")
     ours = b"new\n" + with_line(30)
     assert move.files() == {"c/a": ours, "a": FACADE, "b": with_line(10, "both")}
@@ -670,8 +641,7 @@ def test_patches_follow_a_file_that_left_another_of_its_name(
 
 def test_abort_does_without_the_state_of_a_git_that_was_killed(kit: Kit) -> None:
     move = Move(kit, {"a": with_line(30, "theirs"), "b": LINES, "new": b"1\n"})
-    with pytest.raises(PatchError, match="conflicts"):
-        move.start()
+    move.stops("conflicts")
     git = kit.work / ".git"
     (git / "rebase-merge" / "head-name").unlink()
     move.git("rm", "-q", "--cached", "new")
@@ -725,9 +695,7 @@ def test_a_users_settings_change_no_rebase(
             move.start()
         marked = (other.work / "a").read_bytes()
         assert b"||||||| " in marked
-        (other.work / "a").write_bytes(with_line(30, "both"))
-        move.git("add", "a")
-        rebase.resume(other.work, "continue")
+        move.resume(a=with_line(30, "both"))
         result = move.finish()
         written = {p.name: p.read_bytes() for p in other.folder.iterdir()}
         results.append((marked, result, written, move.git("rev-parse", "HEAD^{tree}")))
@@ -765,19 +733,14 @@ def test_work_that_was_not_exported_is_never_rebased_away(kit: Kit, edit: str, w
     move.start()
     rebase.abort(kit.work)
     subprocess.run(["sh", "-c", edit], cwd=kit.work, check=True)
-    with pytest.raises(PatchError, match=why):
-        move.start()
+    move.stops(why)
     assert not rebase.state_path(kit.work).exists()
 
 
 def test_resolutions_are_shared_through_the_folder_of_the_patches(kit: Kit) -> None:
     (kit.folder / "rr-cache").mkdir()
-    move = Move(kit, {"a": with_line(30, "theirs"), "b": LINES})
-    with pytest.raises(PatchError, match="conflicts"):
-        move.start()
-    (kit.work / "a").write_bytes(with_line(30, "both"))
-    move.git("add", "a")
-    rebase.resume(kit.work, "continue")
+    move = stopped(kit)
+    move.resume(a=with_line(30, "both"))
     assert list((kit.folder / "rr-cache").glob("*/postimage"))
     rebase.abort(kit.work)
     move.start()

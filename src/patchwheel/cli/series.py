@@ -73,14 +73,15 @@ def dev(project: Project, fork: str, *, detach: bool) -> None:
 
     [selected] = project.manifest.select([fork])
     folder = project.work_folder(selected)
-    work = open_work(patched_tree(project, selected), folder, store=project.store, detach=detach)
+    tree = patched_tree(project, selected)
+    resumed = open_work(tree, folder, store=project.store, detach=detach)
     if not detach:
-        resumed = " (as it was left)" if work.resumed else ""
         CONSOLE.say(
-            f"{work.patches} patches, one commit each{resumed}; edit and commit, "
+            f"{len(tree.series.patches)} patches, one commit each"
+            f"{' (as it was left)' if resumed else ''}; edit and commit, "
             f"then `patchwheel test {fork} --dev` and `patchwheel export {fork}`"
         )
-    click.echo(work.folder)
+    click.echo(folder)
 
 
 @click.command()

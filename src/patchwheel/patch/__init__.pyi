@@ -7,6 +7,7 @@ from .lint import check_requires as check_requires
 from .lint import warnings as warnings
 from .mail import Mail as Mail
 from .mail import Patch as Patch
+from .mail import paths_of as paths_of
 from .simulate import Content as Content
 from .simulate import DoesNotApplyError as DoesNotApplyError
 from .simulate import Files as Files

@@ -16,15 +16,17 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+DIFF = b"diff --git "
 HUNK = re.compile(rb"@@ -(\d+)(?:,(\d+))? \+(\d+)(?:,(\d+))? @@(?: .*)?\n")
 HEADER = re.compile(
-    rb"(?:(old mode|new mode|deleted file mode|new file mode|copy from|copy to|rename from"
-    rb"|rename to|similarity index|dissimilarity index) (.+)"
-    rb"|index ([0-9a-f]{7,64})\.\.([0-9a-f]{7,64})(?: (\d{6}))?)\n"
+    rb"((?:old|new|deleted file|new file) mode|(?:copy|rename) (?:from|to)"
+    rb"|(?:(?:dis)?similarity )?index) (.+)\n"
 )
+INDEX = re.compile(r"([0-9a-f]{7,64})\.\.([0-9a-f]{7,64})(?: (\d{6}))?")
 # What looks like a diff after the last hunk, as when a hunk has more lines than it says.
 STRAY = re.compile(rb"[ +\\-]|@@ |diff |Index: ")
 MBOX = re.compile(rb"From [0-9a-f]{7,64} ")
+FULL_ID = 40
 # git's escapes; Python reads each of them alike.
 ESCAPE = re.compile(rb'\\([0-3][0-7]{2}|[abtnvfr"\\])')
 EXPORT_HINT = "commit the change in `patchwheel dev {fork}`, then `patchwheel export {fork}`"
@@ -54,8 +56,7 @@ class Hunk:
 class FileDiff:
     """The change of one file: `old` is None for a new file, `new` for a removed one.
 
-    A mode is None where the patch does not name it; `ids` are the blobs of its index line.
-    Paths are bytes decoded with surrogateescape.
+    A mode is None where the patch does not name it. Paths are decoded with surrogateescape.
     """
 
     line: int
@@ -63,9 +64,9 @@ class FileDiff:
     new: str | None
     old_mode: str | None
     new_mode: str | None
-    ids: tuple[str, str] | None
     copy: bool
-    binary: bool
+    # The ids of the blobs before and after a binary change.
+    binary: tuple[str, str] | None
     hunks: tuple[Hunk, ...]
 
     @property
@@ -81,9 +82,9 @@ class FileDiff:
         return {path for path in (self.old, self.new) if path is not None}
 
     @property
-    def removes_old(self) -> bool:
-        """Whether the old path is gone afterwards: a removal or a rename."""
-        return self.old is not None and self.old != self.new and not self.copy
+    def removed(self) -> str | None:
+        """The old path, if it is gone afterwards: after a removal or a rename."""
+        return None if self.copy or self.old == self.new else self.old
 
 
 class Cursor:
@@ -124,8 +125,8 @@ def split_lines(data: bytes) -> list[bytes]:
 
 
 def read_diffs(cursor: Cursor) -> Iterator[FileDiff]:
-    """Read from the first `diff --git` line to the end of the file."""
-    while cursor.peek().startswith(b"diff --git "):
+    """Read all diffs, to the end of the file."""
+    while cursor.peek().startswith(DIFF):
         yield _file(cursor)
     while line := cursor.peek():
         # git ends a mail with its version, below a line of two hyphens.
@@ -135,22 +136,19 @@ def read_diffs(cursor: Cursor) -> Iterator[FileDiff]:
 
 
 def _file(cursor: Cursor) -> FileDiff:
-    start, head = cursor.at + 1, cursor.peek()[len(b"diff --git ") :].rstrip(b"\n")
+    start, head = cursor.at + 1, cursor.peek().removeprefix(DIFF).rstrip(b"\n")
     cursor.at += 1
-    headers, index = {}, None
+    headers: dict[str, bytes] = {}
     while match := HEADER.fullmatch(cursor.peek()):
-        if match[1]:
-            headers[match[1]] = match[2]
-        else:
-            index = match
+        headers[match[1].decode()] = match[2]
         cursor.at += 1
     old, new = _names(cursor, start, head, headers)
-    old_mode = headers.get(b"old mode") or headers.get(b"deleted file mode")
-    new_mode = headers.get(b"new mode") or headers.get(b"new file mode")
-    ids = (index[3].decode(), index[4].decode()) if index else None
-    binary = _binary(cursor, ids)
-    before = None if b"new file mode" in headers else old
-    after = None if b"deleted file mode" in headers else new
+    before = None if "new file mode" in headers else old
+    after = None if "deleted file mode" in headers else new
+    old_mode = headers.get("old mode") or headers.get("deleted file mode")
+    new_mode = headers.get("new mode") or headers.get("new file mode")
+    index = INDEX.fullmatch(headers.get("index", b"").decode(errors="replace"))
+    binary = _binary(cursor, (index[1], index[2]) if index else ("", ""))
     hunks = () if binary else tuple(_hunks(cursor, before, after))
     if old == new and not (hunks or binary) and old_mode == new_mode:
         cursor.fail(f"the diff of {old} changes nothing", line=start)
@@ -158,41 +156,37 @@ def _file(cursor: Cursor) -> FileDiff:
         line=start,
         old=before,
         new=after,
-        old_mode=(old_mode or (index and index[5]) or b"").decode() or None,
-        new_mode=(new_mode or b"").decode() or None,
-        ids=ids,
-        copy=b"copy from" in headers,
+        old_mode=old_mode.decode() if old_mode else index and index[3],
+        new_mode=new_mode.decode() if new_mode else None,
+        copy="copy from" in headers,
         binary=binary,
         hunks=hunks,
     )
 
 
-def _names(cursor: Cursor, start: int, head: bytes, headers: dict[bytes, bytes]) -> tuple[str, str]:
+def _names(cursor: Cursor, start: int, head: bytes, headers: dict[str, bytes]) -> tuple[str, str]:
     """Return both paths, from the rename lines or the `diff --git` line."""
-    for kind in (b"rename", b"copy"):
-        if kind + b" from" in headers and kind + b" to" in headers:
-            return _path(headers[kind + b" from"]), _path(headers[kind + b" to"])
-    quoted = re.fullmatch(rb'("(?:[^"\\]|\\.)*"|\S+) ("(?:[^"\\]|\\.)*"|\S+)', head)
-    if quoted and b'"' in head:
-        old, new = _path(quoted[1]), _path(quoted[2])
-    else:
-        # A path may hold spaces: both halves are equally long.
-        half = len(head) // 2
-        old, new = _path(head[:half]), _path(head[half + 1 :])
+    for kind in ("rename", "copy"):
+        if f"{kind} from" in headers and f"{kind} to" in headers:
+            return _path(headers[f"{kind} from"]), _path(headers[f"{kind} to"])
+    # A path may hold spaces, but both halves name the same one, and are equally long.
+    half = len(head) // 2
+    old, new = _path(head[:half]), _path(head[half + 1 :])
     if old[:2] != "a/" or new[:2] != "b/" or old[2:] != new[2:]:
         problem = "cannot read the paths of this diff"
         cursor.fail(problem, line=start, expected="diff --git a/PATH b/PATH")
     return old[2:], new[2:]
 
 
-def _binary(cursor: Cursor, ids: tuple[str, str] | None) -> bool:
+def _binary(cursor: Cursor, ids: tuple[str, str]) -> tuple[str, str] | None:
+    """Skip the data of a binary change, which only git decodes, and return its ids."""
     line = cursor.peek()
     if line.startswith(b"Binary files "):
         expected = "a patch made with `git format-patch --binary --full-index`"
         cursor.fail("the binary change carries no data", expected=expected)
     if line != b"GIT binary patch\n":
-        return False
-    if ids is None or min(map(len, ids)) < 40:  # noqa: PLR2004
+        return None
+    if min(map(len, ids)) < FULL_ID:
         cursor.fail("a binary change needs an index line with full ids")
     cursor.at += 1
     # The new content and, so that the patch can be reversed, the old one.
@@ -202,7 +196,7 @@ def _binary(cursor: Cursor, ids: tuple[str, str] | None) -> bool:
         while cursor.peek() not in {b"\n", b""}:
             cursor.at += 1
         cursor.at += 1
-    return True
+    return ids
 
 
 def _hunks(cursor: Cursor, old: str | None, new: str | None) -> Iterator[Hunk]:
@@ -254,9 +248,8 @@ def _hunk(cursor: Cursor) -> Hunk:
 def _path(name: bytes) -> str:
     """Decode a path, which git quotes where it holds special characters."""
     if name.startswith(b'"') and name.endswith(b'"') and len(name) > 1:
-        name = ESCAPE.sub(_unescaped, name[1:-1])
+        unescaped = ESCAPE.sub(
+            lambda found: found[0].decode("unicode_escape").encode("latin-1"), name
+        )
+        name = unescaped[1:-1]
     return name.decode(errors="surrogateescape")
-
-
-def _unescaped(escape: re.Match[bytes]) -> bytes:
-    return escape[0].decode("unicode_escape").encode("latin-1")

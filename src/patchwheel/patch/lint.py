@@ -15,15 +15,15 @@ if TYPE_CHECKING:
 LINK = "120000"
 SUBMODULE = "160000"
 MODES = {"100644", "100755", LINK}
-URL = r"https?://\S+"
-# The vocabulary of OpenEmbedded: a pattern for what follows the word, and the form to show.
-STATUSES = {
-    "Pending": (r"(\[.+\])?", "Pending"),
-    "Submitted": (rf"\[{URL}\]", "Submitted [URL of the pull request]"),
-    "Backport": (rf"\[({URL}|[0-9a-f]{{7,40}})\]", "Backport [commit or URL]"),
-    "Denied": (r"\[.+\]", "Denied [reason or URL]"),
-    "Inappropriate": (r"\[.+\]", "Inappropriate [reason]"),
-}
+# The vocabulary of OpenEmbedded.
+STATUS = re.compile(
+    r"Pending(\s+\[.+\])?|Submitted\s+\[https?://\S+\]|(Denied|Inappropriate)\s+\[.+\]"
+    r"|Backport\s+\[(https?://\S+|[0-9a-f]{7,40})\]"
+)
+STATUSES = (
+    "Pending | Submitted [URL of the pull request] | Backport [commit or URL] | "
+    "Denied [reason or URL] | Inappropriate [reason]"
+)
 REQUIRES = re.compile(r"([a-z0-9]+(?:-[a-z0-9]+)*)/([A-Za-z0-9][A-Za-z0-9._+-]*)")
 # A binary file of this size makes every clone of the project slower for good.
 LARGE = 100_000
@@ -33,24 +33,22 @@ IGNORED = re.compile("[\u200c-\u200f\u202a-\u202e\u2060-\u206f\ufeff]")
 
 def check_patch(patch: Patch) -> None:
     """Raise PatchError, with the line, for a malformed or unsafe patch or a missing trailer."""
-    diffs = patch.diffs
     seen: dict[str, FileDiff] = {}
-    for diff in diffs:
+    links = [diff.new for diff in patch.diffs if diff.mode == LINK]
+    for diff in patch.diffs:
         _check_modes(patch, diff)
         for path in diff.paths:
             if problem := path_problem(path):
                 patch.fail(f"{path!r} {problem}", line=diff.line)
-        before = seen.get(diff.path)
         # A file that becomes a link is written as its removal and a new file.
-        if before and (before.new is not None or diff.old is not None):
+        if (before := seen.get(diff.path)) and (before.new is not None or diff.old is not None):
             patch.fail(f"{diff.path} is changed twice, first in line {before.line}", line=diff.line)
         seen[diff.path] = diff
-    for link in [d.new for d in diffs if d.mode == LINK]:
-        for diff in diffs:
+        for link in links:
             if diff.path.startswith(f"{link}/"):
                 problem = f"{diff.path!r} goes through the symbolic link {link!r}"
                 patch.fail(problem, line=diff.line)
-    check_status(patch)
+    _check_status(patch)
     for value in patch.trailer("Requires"):
         if not REQUIRES.fullmatch(value):
             line = _line(patch, "Requires")
@@ -72,25 +70,18 @@ def warnings(patches: Sequence[Patch], files: Iterable[str]) -> Iterator[str]:
             yield f"{where}: `git am` drops what its message says after the line `---`"
         if any(diff.binary for diff in patch.diffs) and len(patch.data) > LARGE:
             yield f"{where}: {len(patch.data):,} bytes, with a binary file in them"
-        for line, problem in _odd_diffs(patch, known):
-            yield f"{where}:{line}: {problem}"
-
-
-def _odd_diffs(patch: Patch, known: dict[str, str]) -> Iterator[tuple[int, str]]:
-    """Yield lines and problems; `known` maps casefolded paths to paths, and is updated."""
-    for diff in patch.diffs:
-        if diff.old and diff.removes_old:
-            known.pop(diff.old.casefold(), None)
-    for diff in patch.diffs:
-        path = diff.path
-        if path == ".gitmodules":
-            yield diff.line, f"{path}: submodules are plain files of the source tree"
-        if diff.old and diff.old_mode and diff.new_mode:
-            yield diff.line, f"the mode of {path} becomes {diff.new_mode}"
-        new = diff.new not in {None, diff.old}
-        twin = known.setdefault(path.casefold(), path) if new else path
-        if twin != path:
-            yield diff.line, f"{path} and {twin} are one file where case does not count"
+        for path in filter(None, (diff.removed for diff in patch.diffs)):
+            known.pop(path.casefold(), None)
+        for diff in patch.diffs:
+            path, here = diff.path, f"{where}:{diff.line}"
+            if path == ".gitmodules":
+                yield f"{here}: {path}: submodules are plain files of the source tree"
+            if diff.old and diff.old_mode and diff.new_mode:
+                yield f"{here}: the mode of {path} becomes {diff.new_mode}"
+            new = diff.new not in {None, diff.old}
+            twin = known.setdefault(path.casefold(), path) if new else path
+            if twin != path:
+                yield f"{here}: {path} and {twin} are one file where case does not count"
 
 
 def path_problem(path: str) -> str | None:
@@ -124,23 +115,6 @@ def link_problem(path: str, target: bytes) -> str | None:
     return None
 
 
-def check_status(patch: Patch) -> None:
-    """Raise PatchError unless there is one Upstream-Status trailer, with a value of STATUSES."""
-    values = patch.trailer("Upstream-Status")
-    line = _line(patch, "Upstream-Status")
-    forms = " | ".join(form for _, form in STATUSES.values())
-    if len(values) != 1:
-        problem = "two Upstream-Status trailers" if values else "no Upstream-Status trailer"
-        if not values and re.search(r"(?m)^Upstream-Status:", patch.mail.message):
-            problem += " in its last paragraph"
-        expected = f"a last paragraph with Upstream-Status: {forms}"
-        patch.fail(f"the message has {problem}", line=line, expected=expected)
-    word, _, rest = values[0].partition(" ")
-    pattern, form = STATUSES.get(word, ("(?!)", forms))
-    if not re.fullmatch(pattern, rest.strip()):
-        patch.fail(f"cannot read `Upstream-Status: {values[0]}`", line=line, expected=form)
-
-
 def check_requires(forks: Mapping[str, Sequence[Patch]]) -> None:
     """Raise PatchError for a `Requires` that names no patch, given the series of all forks.
 
@@ -156,6 +130,20 @@ def check_requires(forks: Mapping[str, Sequence[Patch]]) -> None:
                     problem = f"Requires: {value}, and there is no such patch{where}"
                     hint = f"add the patch to patches/{required}, or correct the trailer"
                     patch.fail(problem, line=_line(patch, "Requires"), hint=hint)
+
+
+def _check_status(patch: Patch) -> None:
+    """Refuse a patch unless it has one Upstream-Status trailer with a value of STATUSES."""
+    values = patch.trailer("Upstream-Status")
+    line = _line(patch, "Upstream-Status")
+    if len(values) != 1:
+        problem = "two Upstream-Status trailers" if values else "no Upstream-Status trailer"
+        if not values and re.search(r"(?m)^Upstream-Status:", patch.mail.message):
+            problem += " in its last paragraph"
+        expected = f"a last paragraph with Upstream-Status: {STATUSES}"
+        patch.fail(f"the message has {problem}", line=line, expected=expected)
+    if not STATUS.fullmatch(values[0]):
+        patch.fail(f"cannot read `Upstream-Status: {values[0]}`", line=line, expected=STATUSES)
 
 
 def _check_modes(patch: Patch, diff: FileDiff) -> None:

@@ -5,12 +5,14 @@ Debian's patches are read too: the fields of DEP-3 stand for the headers and the
 
 from __future__ import annotations
 
+import hashlib
 import re
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
-from patchwheel.patch.diff import Cursor, FileDiff, read_diffs
+from patchwheel.patch.diff import DIFF, Cursor, FileDiff, read_diffs
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -26,7 +28,7 @@ TRAILER = re.compile(r"([A-Za-z0-9]+(?:-[A-Za-z0-9]+)*): *(.*)")
 DEP3_FIELD = re.compile(
     r"(?i)origin|bug(-[a-z0-9]+)*|forwarded|applied-upstream|(reviewed|acked)-by|last-update"
 )
-URL = re.compile(r"https?://[^\s,\]>]+")
+URL = re.compile(r"(https?://[^\s,\]>]+)")
 COMMIT = re.compile(r"\bcommit[: ]\s*([0-9a-f]{7,40})\b")
 MAIL_FORMAT = "a patch in git's mail format"
 PLAIN_DIFF_HINT = "`git apply` takes it in `patchwheel dev {fork}`; commit it there, then export"
@@ -38,10 +40,9 @@ UTF8_HINT = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mail:
-    """What becomes a commit: `when` is git's raw date, `message` the subject and the body."""
+    """What becomes a commit: `author` is a name and an address, `when` is git's raw date."""
 
     author: str
-    address: str
     when: str
     subject: str
     message: str
@@ -51,29 +52,38 @@ class Mail:
 # Without slots: cached_property needs a __dict__.
 @dataclass(frozen=True, kw_only=True)
 class Patch:
-    """A patch file. Its mail and diffs are parsed on first access, which may raise PatchError."""
+    """A patch file, or what becomes one; to access its mail and diffs may raise PatchError."""
 
-    name: str
     path: Path
-    sha256: str
     data: bytes = field(repr=False)
+
+    @property
+    def name(self) -> str:
+        return self.path.name
 
     @property
     def fork(self) -> str:
         return self.path.parent.name
 
     @cached_property
+    def sha256(self) -> str:
+        return hashlib.sha256(self.data).hexdigest()
+
+    @property
     def mail(self) -> Mail:
         return self._parsed[0]
 
-    @cached_property
+    @property
     def diffs(self) -> tuple[FileDiff, ...]:
         return self._parsed[1]
 
     @cached_property
     def _parsed(self) -> tuple[Mail, tuple[FileDiff, ...]]:
         cursor = Cursor(self.path, self.data)
-        return _read_mail(cursor), tuple(read_diffs(cursor))
+        mail, diffs = _read_mail(cursor), tuple(read_diffs(cursor))
+        if not diffs:
+            cursor.fail("the patch holds no diff")
+        return mail, diffs
 
     def trailer(self, key: str) -> list[str]:
         """Return the values of all trailers with this key, in any case."""
@@ -84,24 +94,26 @@ class Patch:
         Cursor(self.path, b"").fail(message, line=line, **details)
 
 
+def paths_of(patches: Iterable[Patch]) -> set[str]:
+    """Return all paths that some patches name, old and new."""
+    return {path for patch in patches for diff in patch.diffs for path in diff.paths}
+
+
 def upstream_status(fields: Iterable[tuple[str, str]]) -> str | None:
     """Translate DEP-3 fields to the value of an Upstream-Status; None if they do not tell."""
     values = {key.lower(): value for key, value in fields}
-    origin = values.get("origin", "")
-    if not re.match(r"(?i)upstream|backport", origin):
-        origin = ""
-    for value in (values.get("applied-upstream", ""), origin):
-        if url := URL.search(value):
-            return f"Backport [{url[0]}]"
-        if commit := COMMIT.search(value):
-            return f"Backport [{commit[1]}]"
-    forwarded = values.get("forwarded", "")
-    if forwarded == "no":
-        return "Pending"
-    if forwarded == "not-needed":
-        return "Inappropriate [not-needed]"
-    submitted = values.get("bug", "") if forwarded == "yes" else forwarded
-    return f"Submitted [{url[0]}]" if (url := URL.search(submitted)) else None
+    origin = re.match(r"(?i)((?:upstream|backport).*)?", values.get("origin", ""))
+    for value in (values.get("applied-upstream"), origin and origin[1]):
+        if value and (source := URL.search(value) or COMMIT.search(value)):
+            return f"Backport [{source[1]}]"
+    match values.get("forwarded", ""):
+        case "no":
+            return "Pending"
+        case "not-needed":
+            return "Inappropriate [not-needed]"
+        case forwarded:
+            url = URL.search(values.get("bug", "") if forwarded == "yes" else forwarded)
+            return f"Submitted [{url[1]}]" if url else None
 
 
 def _read_mail(cursor: Cursor) -> Mail:
@@ -120,17 +132,16 @@ def _read_mail(cursor: Cursor) -> Mail:
     body = "\n".join([text, "", *_read_body(cursor)]).strip("\n")
     # A commit has no room for other fields than its message.
     kept = [f"{name}: {_decoded(value)}" for name, value in fields if DEP3_FIELD.fullmatch(name)]
-    mismatch = "\n" if any(_trailers(body)) else "\n\n"
-    body = mismatch.join(filter(None, [body, "\n".join(kept)]))
+    separator = "\n" if _trailers(body) else "\n\n"
+    body = separator.join(filter(None, [body, "\n".join(kept)]))
     trailers = _trailers(body)
     # A note may follow the fields, so that they are not the last paragraph.
     pairs = [pair for paragraph in body.split("\n\n") for pair in _trailers(paragraph)]
-    keys = {key.lower() for key, _ in trailers}
-    if "upstream-status" not in keys and (status := upstream_status(pairs)):
+    known = any(key.lower() == "upstream-status" for key, _ in trailers)
+    if not known and (status := upstream_status(pairs)):
         trailers.append(("Upstream-Status", status))
     return Mail(
-        author=author,
-        address=address,
+        author=f"{author} <{address}>",
         when=_date(cursor, header["date"]),
         subject=subject,
         message=f"{subject}\n\n{body}\n" if body else f"{subject}\n",
@@ -206,18 +217,18 @@ def _text(cursor: Cursor) -> str:
 
 
 def _read_body(cursor: Cursor) -> Iterator[str]:
-    """Read the lines of the message, up to the first diff."""
-    while line := cursor.peek():
-        if line.startswith(b"diff --git "):
-            return
-        if line.rstrip() == b"---" and (diffs := _after_statistics(cursor)):
-            cursor.at = diffs
-            return
+    """Read the lines of the message, up to the first diff or the statistics above it."""
+    while (line := cursor.peek()) and not line.startswith(DIFF):
+        if line.rstrip() == b"---":
+            rest = cursor.lines[cursor.at + 1 :]
+            above = list(takewhile(lambda row: not row.startswith(DIFF), rest))
+            if all(map(STATISTICS.fullmatch, above)):
+                cursor.at += 1 + len(above)
+                return
         _check_line(cursor, line)
         # In the mboxrd format, a line `From …` of the message has one more `>`.
         yield re.sub(r"^>(>*From )", r"\1", _text(cursor))
         cursor.at += 1
-    cursor.fail("the patch holds no diff")
 
 
 def _check_line(cursor: Cursor, line: bytes) -> None:
@@ -229,16 +240,6 @@ def _check_line(cursor: Cursor, line: bytes) -> None:
         cursor.fail("this is no git diff, and it carries no data")
     if re.match(rb"diff -|Index: |--- \S|@@ -\d", line):
         cursor.fail("git takes this line of the message for a diff", hint="indent or reword it")
-
-
-def _after_statistics(cursor: Cursor) -> int | None:
-    """Return where the diffs begin, or None if `---` is followed by more of the message."""
-    for at, line in enumerate(cursor.lines[cursor.at + 1 :], cursor.at + 1):
-        if line.startswith(b"diff --git "):
-            return at
-        if not STATISTICS.fullmatch(line):
-            break
-    return None
 
 
 def _trailers(body: str) -> list[tuple[str, str]]:

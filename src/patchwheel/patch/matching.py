@@ -5,9 +5,10 @@ Stricter in one thing: a hunk that ends without a line end does not match a line
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import re
 from collections import Counter
-from itertools import accumulate, groupby
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -15,8 +16,6 @@ if TYPE_CHECKING:
 
     from patchwheel.patch.diff import Hunk
 
-# A line that occurs more often says little about where a hunk belongs.
-COMMON = 50
 # Blank lines and lone brackets are everywhere.
 SIGNIFICANT = re.compile(rb"[\w\x80-\xff]")
 # That many significant lines in a row are hardly in a file twice by chance.
@@ -44,25 +43,23 @@ def occurrences(lines: list[bytes], block: list[bytes]) -> list[int]:
     if not block:
         return [0]
     places, at, size = [], 0, len(block)
-    try:
-        # list.index is much faster than a loop in Python over all lines.
+    # list.index is much faster than a loop in Python over all lines.
+    with contextlib.suppress(ValueError):
         while True:
             at = lines.index(block[0], at)
             if lines[at : at + size] == block:
                 places.append(at)
             at += 1
-    except ValueError:
-        return places
+    return places
 
 
 def nearest(lines: list[bytes], block: list[bytes]) -> tuple[int, int] | None:
     """Return where most lines of the block are equal, and how many, or None if none is."""
-    counts = Counter(lines)
-    votes: Counter[int] = Counter()
-    for index, line in enumerate(block):
-        if line.strip() and 0 < counts[line] <= COMMON:
-            for place in occurrences(lines, [line]):
-                votes[place - index] += 1
+    places: dict[bytes, list[int]] = {line: [] for line in block if line.strip()}
+    for at, line in enumerate(lines):
+        if line in places:
+            places[line].append(at)
+    votes = Counter(at - index for index, line in enumerate(block) for at in places.get(line, ()))
     if not votes:
         return None
     start = max(votes, key=lambda place: (votes[place], -place))
@@ -79,30 +76,21 @@ def has_removed_lines(
     too may stay. A block of removed lines that would say little by itself counts only beside
     its context; with `in_place` each block does.
     """
-    spans = None if result is not None else _result_spans(lines, hunks)
-    for hunk in hunks:
-        for above, block, below in _removed_blocks(hunk):
-            significant = len(list(filter(SIGNIFICANT.search, block)))
-            if result is None:
-                suffices = significant >= ENOUGH
-            else:
-                suffices = significant > 0 and not occurrences(result, block)
-            windows = [block]
-            if in_place or not suffices:
-                windows = _with_context(above, block, below)
-            for window in windows:
-                places = occurrences(lines, window)
-                if spans is not None:
-                    # Lines within what the hunk itself makes are meant to be there.
-                    places = [p for p in places if spans[p] < p + len(window)]
-                if len(places) > len(occurrences(result, window) if result else []):
-                    return True
+    enough = ENOUGH if result is None else 1
+    # Lines that the hunks themselves make are meant to be there in any case.
+    made = [line for hunk in hunks for line in hunk.after] if result is None else result
+    for above, block, below in itertools.chain.from_iterable(map(_removed_blocks, hunks)):
+        significant = len(list(filter(SIGNIFICANT.search, block)))
+        suffices = significant >= enough and not (in_place or occurrences(made, block))
+        for window in [block] if suffices else _with_context(above, block, below):
+            if len(occurrences(lines, window)) > len(occurrences(made, window)):
+                return True
     return False
 
 
 def _removed_blocks(hunk: Hunk) -> Iterator[tuple[list[bytes], list[bytes], list[bytes]]]:
     """Give each block of removed lines, between the context before it and after it."""
-    changes = groupby(hunk.rows, key=lambda row: row[:1] == b" ")
+    changes = itertools.groupby(hunk.rows, key=lambda row: row[:1] == b" ")
     groups = [[], *(list(rows) for _, rows in changes), []]
     for above, rows, below in zip(groups, groups[1:], groups[2:], strict=False):
         if block := [row[1:] for row in rows if row[:1] == b"-"]:
@@ -120,16 +108,6 @@ def _with_context(above: list[bytes], block: list[bytes], below: list[bytes]) ->
     if any(map(SIGNIFICANT.search, block)) and (head or tail):
         return ([[*head, *block]] if head else []) + ([[*block, *tail]] if tail else [])
     return [[*(head or above), *block, *(tail or below)]]
-
-
-def _result_spans(lines: list[bytes], hunks: Sequence[Hunk]) -> list[int]:
-    """Return, for each line, the furthest end of a hunk's result that begins there or before."""
-    ends = [0] * (len(lines) + 1)
-    for hunk in hunks:
-        after = hunk.after
-        for place in occurrences(lines, after):
-            ends[place] = max(ends[place], place + len(after))
-    return list(accumulate(ends, max))
 
 
 def shown_line(line: bytes | None) -> str:

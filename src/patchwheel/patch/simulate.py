@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import itertools
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Never
 
@@ -28,92 +28,109 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class HunkPlacement:
-    """Where a hunk applied; `unique` tells whether its lines occur only there."""
-
-    line: int
-    offset: int
-    unique: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Content:
     """A file during a simulation; `data` is None where only the id is known (binary changes)."""
 
     mode: str
-    data: bytes | None
     oid: str
+    # The id stands for it when two are compared.
+    data: bytes | None = field(default=None, compare=False)
 
 
 Files = Mapping[str, Content | None]
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
 class DoesNotApplyError(PatchError):
     """A patch does not apply, at the file `path`; `landed` if its change is already there."""
 
-    def __init__(
-        self, message: str, *, where: str, path: str, landed: bool = False, **details: str
-    ) -> None:
-        expected, hint = details.get("expected"), details.get("hint")
-        super().__init__(message, where=where, expected=expected, hint=hint)
-        self.path = path
-        self.landed = landed
+    path: str
+    landed: bool = False
 
 
 class Simulation:
-    """The files of a tree, changed patch by patch; `read` gets the content of blobs by their ids.
+    """The files of a tree, changed patch by patch; `read` gets the contents of blobs by their ids.
 
-    `results` maps the name of each applied patch to what it made of its files.
-    `earlier_results` are those of a tree where the patches applied before.
+    Only files at `paths` have data. `results` maps the name of a patch to what it made of its
+    files where it applied last, which may be another state of the tree.
     """
 
     def __init__(
         self,
         files: Mapping[str, Blob],
         read: Callable[[Sequence[str]], Mapping[str, bytes]],
-        patches: Iterable[Patch],
-        *,
-        earlier_results: Mapping[str, Files] | None = None,
+        paths: Iterable[str],
+        results: dict[str, Files] | None = None,
     ) -> None:
         self.files = files
-        self.earlier_results = earlier_results or {}
-        self.results: dict[str, Files] = {}
-        self.state: dict[str, Content | None] = {}
-        named = {path for patch in patches for diff in patch.diffs for path in diff.paths}
-        blobs = {path: files[path] for path in named if path in files}
+        self.results = {} if results is None else results
+        blobs = {path: files[path] for path in paths if path in files}
         # In one process; the id of a submodule is a commit of another repository.
-        contents = read([b.oid for b in blobs.values() if b.mode != SUBMODULE])
-        for path, b in blobs.items():
-            self.state[path] = Content(mode=b.mode, data=contents.get(b.oid), oid=b.oid)
+        data = read([b.oid for b in blobs.values() if b.mode != SUBMODULE])
+        self.state: dict[str, Content | None] = {
+            p: Content(mode=b.mode, oid=b.oid, data=data.get(b.oid)) for p, b in blobs.items()
+        }
 
-    def apply(self, patch: Patch) -> tuple[HunkPlacement, ...]:
-        """Apply one patch, all or nothing; raises DoesNotApplyError."""
+    def get(self, path: str) -> Content | None:
+        """Return a file as it is now."""
+        return self.state[path] if path in self.state else self.original(path)
+
+    def original(self, path: str) -> Content | None:
+        """Return a file of the tree without its data."""
+        blob = self.files.get(path)
+        return Content(mode=blob.mode, oid=blob.oid) if blob else None
+
+    def changed(self) -> Files:
+        """Return the files that differ from the tree at the beginning."""
+        return {path: now for path, now in self.state.items() if now != self.original(path)}
+
+    def apply(self, patch: Patch) -> list[int]:
+        """Apply a patch, all or nothing; return the offset of each hunk from its place, in lines.
+
+        Raises DoesNotApplyError.
+        """
         step = _Step(self, patch)
         try:
             for diff in patch.diffs:
                 step.apply_diff(diff)
         except DoesNotApplyError as err:
-            if not step.has_landed():
+            if not self.has_landed(patch):
                 raise
             reason = "holds all that it changes" if self.get(err.path) else "is gone"
-            problem = f"{patch.name} is already applied (landed?): {err.path} {reason}"
-            hint = f"if upstream took it, remove it from the series of {patch.fork}"
-            where = f"{patch.path}:{patch.diffs[0].line}"
             raise DoesNotApplyError(
-                problem, where=where, path=err.path, landed=True, hint=hint
+                f"{patch.name} is already applied (landed?): {err.path} {reason}",
+                where=f"{patch.path}:{patch.diffs[0].line}",
+                path=err.path,
+                landed=True,
+                hint=f"if upstream took it, remove it from the series of {patch.fork}",
             ) from err
         self.state.update(step.changed)
         self.results[patch.name] = step.changed
-        return tuple(step.placements)
+        return step.offsets
 
-    def changed(self) -> dict[str, Content | None]:
-        """Return the files that differ from the tree at the beginning."""
-        changed = {}
-        for path, now in self.state.items():
-            was = self.files.get(path)
-            if (was and (was.mode, was.oid)) != (now and (now.mode, now.oid)):
-                changed[path] = now
-        return changed
+    def has_landed(self, patch: Patch) -> bool:
+        """Whether all that the patch adds is there, and all that it removes is gone."""
+        results = self.results.get(patch.name, {})
+        return all(map(self._has_added, patch.diffs)) and not self.still_has(patch.diffs, results)
+
+    def _has_added(self, diff: FileDiff) -> bool:
+        if diff.removed and self.get(diff.removed):
+            return False
+        if diff.new is None:
+            return True
+        now = self.get(diff.new)
+        if now is None or diff.new_mode not in {None, now.mode}:
+            return False
+        if diff.binary:
+            return now.oid == diff.binary[1]
+        lines = split_lines(now.data or b"")
+        if diff.old is None and diff.hunks:
+            return lines == diff.hunks[0].after
+        # A hunk that makes nothing leaves an empty file.
+        return all(
+            matching.occurrences(lines, hunk.after) if hunk.after else not lines
+            for hunk in diff.hunks
+        )
 
     def still_has(
         self,
@@ -128,39 +145,30 @@ class Simulation:
         `results` is what they made where they applied, `moved` maps files to their new paths.
         With `in_place`, removed lines count only beside their context.
         """
-        moved = moved or {}
         for diff in diffs:
-            if diff.old is not None and diff.removes_old and self.get(diff.old):
-                return diff.old
-            path = moved.get(diff.path, diff.path)
+            if diff.removed and self.get(diff.removed):
+                return diff.removed
+            path = (moved or {}).get(diff.path, diff.path)
             now, result = self.get(path), results.get(diff.path)
             if diff.new is None or now is None or now.data is None:
                 continue
-            lines, known = split_lines(now.data), result.data if result else None
-            expected = None if known is None else split_lines(known)
-            if matching.has_removed_lines(lines, diff.hunks, expected, in_place=in_place):
+            known = None if result is None or result.data is None else split_lines(result.data)
+            lines = split_lines(now.data)
+            if matching.has_removed_lines(lines, diff.hunks, known, in_place=in_place):
                 return path
-        return None
-
-    def get(self, path: str) -> Content | None:
-        """Return a file as it is now; only files that the patches name have data."""
-        if path in self.state:
-            return self.state[path]
-        if blob := self.files.get(path):
-            return Content(mode=blob.mode, data=None, oid=blob.oid)
         return None
 
 
 class _Step:
-    """One patch while it is applied: what it changed so far."""
+    """One patch while it is applied to the files `before` it: what it changed so far."""
 
-    def __init__(self, simulation: Simulation, patch: Patch) -> None:
-        self.simulation = simulation
+    def __init__(self, before: Simulation, patch: Patch) -> None:
+        self.before = before
         self.patch = patch
         self.changed: dict[str, Content | None] = {}
-        self.placements: list[HunkPlacement] = []
+        self.offsets: list[int] = []
         # A file may be put in the place of one that another diff of the patch removes.
-        self.removed = {diff.old for diff in patch.diffs if diff.removes_old}
+        self.removed = {diff.removed for diff in patch.diffs}
 
     def fail(
         self, diff: FileDiff, why: str, hunk: Hunk | None = None, expected: str = "", hint: str = ""
@@ -171,38 +179,34 @@ class _Step:
 
     def apply_diff(self, diff: FileDiff) -> None:
         """Change one file; as in git, each diff reads the files as they were before the patch."""
-        source = None
-        if diff.old is not None:
-            source = self.simulation.get(diff.old)
-            if source is None:
-                self.fail(diff, f"there is no file {diff.old}", hint=self.moved_hint(diff.old))
-            if source.mode == SUBMODULE:
-                self.fail(diff, f"{diff.old} is a submodule")
-        if diff.new is not None and diff.new != diff.old:
+        source = self.before.get(diff.old) if diff.old else None
+        if diff.old and source is None:
+            self.fail(diff, f"there is no file {diff.old}", hint=self.moved_hint(diff.old))
+        if source and source.mode == SUBMODULE:
+            self.fail(diff, f"{diff.old} is a submodule")
+        if diff.new and diff.new != diff.old:
             self.check_free(diff, diff.new)
         result = self.result(diff, source)
-        # Not over a file that an earlier diff of the patch put there, as in a swap of two names.
-        if diff.old is not None and diff.old in self.removed:
-            self.changed.setdefault(diff.old, None)
-        if diff.new is not None:
-            self.changed[diff.new] = result
-        before, now = self.simulation.get(diff.path), self.changed.get(diff.path)
-        if before and now and now.oid and (before.mode, before.oid) == (now.mode, now.oid):
+        if result and result.oid and result == self.before.get(diff.path):
             self.fail(diff, f"it changes nothing in {diff.path}")
+        # Not over a file that an earlier diff of the patch put there, as in a swap of two names.
+        if diff.removed:
+            self.changed.setdefault(diff.removed, None)
+        if diff.new:
+            self.changed[diff.new] = result
 
     def result(self, diff: FileDiff, source: Content | None) -> Content | None:
         old_mode = source.mode if source else "100644"
         mode = diff.new_mode or old_mode
         if diff.old_mode and source and (diff.old_mode == LINK) != (old_mode == LINK):
             self.fail(diff, f"{diff.old} has the mode {old_mode}, not {diff.old_mode}")
-        if diff.binary and diff.ids:
-            if source and source.oid != diff.ids[0]:
+        if diff.binary:
+            if source and source.oid != diff.binary[0]:
                 self.fail(diff, f"the binary file {diff.old} is not the one the patch changes")
-            return Content(mode=mode, data=None, oid=diff.ids[1])
+            return Content(mode=mode, oid=diff.binary[1])
         if source and source.data is None:
             # A binary change made this file, so only git knows its lines, and will judge.
-            oid = "" if diff.hunks else source.oid
-            return Content(mode=mode, data=None, oid=oid)
+            return Content(mode=mode, oid="" if diff.hunks else source.oid)
         data = b"".join(self.apply_hunks(diff, source.data or b"" if source else b""))
         if diff.new is None:
             if data:
@@ -210,7 +214,7 @@ class _Step:
             return None
         if mode == LINK and (problem := link_problem(diff.new, data)):
             self.fail(diff, f"the symbolic link {diff.new!r} {problem}")
-        return Content(mode=mode, data=data, oid=blob_id(data))
+        return Content(mode=mode, oid=blob_id(data), data=data)
 
     def apply_hunks(self, diff: FileDiff, data: bytes) -> list[bytes]:
         lines = split_lines(data)
@@ -229,8 +233,7 @@ class _Step:
                 problem = f"hunk {number} is ambiguous: its lines occur {len(places)} times"
                 problem += f" in {diff.old}, in lines {shown}"
                 self.fail(diff, problem, hunk, f"line {expected + 1}, or only one other place")
-            unique = len(places) == 1
-            self.placements.append(HunkPlacement(line=at + 1, offset=at - expected, unique=unique))
+            self.offsets.append(at - expected)
             lines[at : at + size] = after
             written[at : at + size] = b"\1" * len(after)
         return lines
@@ -264,7 +267,7 @@ class _Step:
         for parent in map(str, PurePosixPath(path).parents):
             if content := self.remains(parent):
                 self.fail(diff, f"{parent} is {kinds.get(content.mode, 'a file')}, not a folder")
-        known = itertools.chain(self.simulation.files, self.simulation.state, self.changed)
+        known = itertools.chain(self.before.files, self.before.state, self.changed)
         if any(p.startswith(f"{path}/") and self.remains(p) for p in known):
             self.fail(diff, f"{path} is a folder")
 
@@ -272,36 +275,10 @@ class _Step:
         """Return what is at a path, unless this patch removes it."""
         if path in self.changed:
             return self.changed[path]
-        return None if path in self.removed else self.simulation.get(path)
+        return None if path in self.removed else self.before.get(path)
 
     def moved_hint(self, path: str) -> str:
         name = path.rpartition("/")[2]
-        same_name = [p for p in self.simulation.files if p.rpartition("/")[2] == name]
+        same_name = [p for p in self.before.files if p.rpartition("/")[2] == name]
         closest = difflib.get_close_matches(path, same_name, n=1, cutoff=0.0)
         return f"moved? there is {closest[0]}" if closest else ""
-
-    def has_landed(self) -> bool:
-        """Whether all that the patch adds is there, and all that it removes is gone."""
-        simulation, diffs = self.simulation, self.patch.diffs
-        results = simulation.earlier_results.get(self.patch.name, {})
-        return all(map(self.has_result, diffs)) and simulation.still_has(diffs, results) is None
-
-    def has_result(self, diff: FileDiff) -> bool:
-        """Whether a file has what the patch adds; removed lines are not looked for."""
-        if diff.removes_old and self.simulation.get(diff.old or ""):
-            return False
-        if diff.new is None:
-            return True
-        now = self.simulation.get(diff.new)
-        if now is None or diff.new_mode not in {None, now.mode}:
-            return False
-        if diff.binary and diff.ids:
-            return now.oid == diff.ids[1]
-        lines = split_lines(now.data or b"")
-        if diff.old is None and diff.hunks:
-            return lines == diff.hunks[0].after
-        # A hunk that makes nothing leaves an empty file.
-        return all(
-            matching.occurrences(lines, hunk.after) if hunk.after else not lines
-            for hunk in diff.hunks
-        )

@@ -1,11 +1,11 @@
 from .apply import PatchedTree as PatchedTree
+from .apply import patch_trees as patch_trees
 from .export import ExportResult as ExportResult
 from .export import export_commits as export_commits
 from .export import export_series as export_series
 from .export import message_of as message_of
+from .files import load_all_series as load_all_series
 from .files import load_series as load_series
-from .patched import load_all_series as load_all_series
-from .patched import patched_tree as patched_tree
 from .status import FINE as FINE
 from .status import ForkStatus as ForkStatus
 from .status import PatchStatus as PatchStatus
@@ -14,9 +14,9 @@ from .status import try_patch as try_patch
 from .worktree import BASE as BASE
 from .worktree import BRANCH as BRANCH
 from .worktree import EXPORTED as EXPORTED
-from .worktree import FETCH as FETCH
 from .worktree import STATE as STATE
-from .worktree import WHO as WHO
 from .worktree import WorkTree as WorkTree
+from .worktree import commit_patch as commit_patch
 from .worktree import open_work as open_work
+from .worktree import patched_tree as patched_tree
 from .worktree import record as record

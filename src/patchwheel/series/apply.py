@@ -16,16 +16,17 @@ from patchwheel.kit import (
     disk_is_full,
     read_changes,
 )
-from patchwheel.patch import Simulation, check_patch
+from patchwheel.patch import Simulation, check_patch, paths_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from patchwheel.kit import Change, Store
     from patchwheel.patch import Patch
     from patchwheel.series.files import Series
     from patchwheel.source import Source
 
+APPLY = ("apply", "--cached", "--whitespace=nowarn")
 # The staged objects are temporary: neither the disk nor their size matters.
 TEMPORARY = ("-c", "core.fsync=none", "-c", "core.looseCompression=0")
 # A pack for each series; git gets slow when it has to look into hundreds of them.
@@ -61,7 +62,7 @@ def apply_series(source: Source, series: Series, *, store: Store) -> PatchedTree
 def start_simulation(source: Source, patches: Sequence[Patch]) -> Simulation:
     """Return a simulation on the source tree that has read the files of the patches."""
     repo = Repository(source.git_dir)
-    return Simulation(repo.files(source.tree), repo.read, patches)
+    return Simulation(repo.files(source.tree), repo.read, paths_of(patches))
 
 
 def _apply(source: Source, patches: Sequence[Patch], *, ref: str) -> str:
@@ -70,31 +71,29 @@ def _apply(source: Source, patches: Sequence[Patch], *, ref: str) -> str:
     repo = Repository(source.git_dir)
     try:
         with stage_patches(repo, source.tree, [patch.path for patch in patches]) as staged:
-            contents = _check_result(staged, patches)
-            return staged.commit(contents, ref=ref)
+            _check_result(staged, patches)
+            return staged.commit(ref=ref)
     except GitError as err:
         if disk_is_full(err.stderr):
             raise MachineError("the disk is full", where=source.git_dir) from err
         _fail_with_reason(source, patches, err)
 
 
-def _check_result(staged: StagedTree, patches: Sequence[Patch]) -> dict[str, bytes]:
-    """Refuse what git lets pass, such as a hunk that fits in several places; return new blobs."""
+def _check_result(staged: StagedTree, patches: Sequence[Patch]) -> None:
+    """Refuse what git lets pass, such as a hunk that fits in several places."""
     changed = {change.path: change for change in staged.changes}
     files = {path: c.old for path, c in changed.items() if c.status != "A"}
     # A later patch of the series may have restored a file.
-    named = {path for patch in patches for diff in patch.diffs for path in diff.paths}
+    named = paths_of(patches)
     if restored := named - changed.keys():
         files |= staged.repo.files(staged.tree, *sorted(restored))
-    simulation = Simulation(files, staged.repo.read, patches)
+    simulation = Simulation(files, staged.repo.read, named)
     for patch in patches:
         simulation.apply(patch)
     # `git apply` inside another repository exits with 0 and changes nothing.
-    results = simulation.changed()
-    if wrong := changed.keys() ^ results.keys():
+    if wrong := changed.keys() ^ simulation.changed().keys():
         problem = f"{min(wrong)} did not become what the series says"
         raise PatchError(problem, where=staged.repo.git_dir, hint=REPORT)
-    return {file.oid: file.data for file in results.values() if file and file.data is not None}
 
 
 def _fail_with_reason(source: Source, patches: Sequence[Patch], err: GitError) -> Never:
@@ -103,14 +102,7 @@ def _fail_with_reason(source: Source, patches: Sequence[Patch], err: GitError) -
     for patch in patches:
         simulation.apply(patch)
     # The simulation found nothing: let git say which patch it refuses.
-    repo = Repository(source.git_dir)
-    for count, patch in enumerate(patches, 1):
-        try:
-            with stage_patches(repo, source.tree, [p.path for p in patches[:count]]):
-                pass
-        except GitError as refusal:
-            problem = f"{patch.name} does not apply: {refusal.stderr.strip()}"
-            raise PatchError(problem, where=patch.path) from refusal
+    patch_trees(Repository(source.git_dir), source.tree, patches)
     raise PatchError(f"the series does not apply: {err.stderr}", hint=REPORT) from err
 
 
@@ -123,12 +115,10 @@ class StagedTree:
     changes: Sequence[Change]
     env: Mapping[str, str]
 
-    def commit(self, contents: Mapping[str, bytes], *, ref: str | None = None) -> str:
+    def commit(self, *, ref: str | None = None) -> str:
         """Write the result to the repository, as a commit at `ref` if given; return its tree."""
-        # Known contents, by the ids of blobs, need not be read again, which is a process less.
         changed = [change for change in self.changes if change.status != "D"]
-        unread = [change.new.oid for change in changed if change.new.oid not in contents]
-        contents = {**contents, **self.repo.read(unread, env=self.env)}
+        contents = self.repo.read([change.new.oid for change in changed], env=self.env)
         tree = self.repo.import_files(
             ((c.path, c.new.mode, contents[c.new.oid]) for c in changed),
             onto=self.tree,
@@ -153,12 +143,20 @@ def stage_patches(repo: Repository, tree: str, patches: Sequence[Path]) -> Itera
             "GIT_ALTERNATE_OBJECT_DIRECTORIES": f"{repo.git_dir.absolute()}/objects",
         }
         names = [str(path.absolute()) for path in patches]
-        repo.git(*TEMPORARY, "apply", "--cached", "--whitespace=nowarn", *names, env=env)
+        repo.git(*TEMPORARY, *APPLY, *names, env=env)
         out = repo.git("diff-index", "--cached", "-r", "-z", "--no-renames", tree, env=env)
         yield StagedTree(repo=repo, tree=tree, changes=read_changes(out), env=env)
 
 
-def apply_patches(repo: Repository, tree: str, patches: Sequence[Path]) -> str:
-    """Apply patch files and return the id of the resulting tree, which no ref holds."""
-    with stage_patches(repo, tree, patches) as staged:
-        return staged.commit({})
+def patch_trees(repo: Repository, tree: str, patches: Iterable[Patch]) -> list[str]:
+    """Apply patches one after another and return the tree after each, which no ref holds."""
+    trees = []
+    with repo.index(tree) as index:
+        for patch in patches:
+            try:
+                repo.git(*APPLY, "-", stdin=patch.data, env=index)
+            except GitError as err:
+                problem = f"{patch.name} does not apply: {err.stderr.strip()}"
+                raise PatchError(problem, where=patch.path) from err
+            trees.append(repo.text("write-tree", env=index))
+    return trees

@@ -10,23 +10,25 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Never
 
 from patchwheel.kit import GitError, PatchError, Repository, new_folder, replace_folder
-from patchwheel.patch import DoesNotApplyError, check_patch, check_requires, warnings
+from patchwheel.patch import DoesNotApplyError, Patch, check_patch, check_requires, warnings
+from patchwheel.series import files
 from patchwheel.series.apply import REPORT, apply_series, start_simulation
-from patchwheel.series.files import SERIES, load_series, name_patches, read_patch, write_series
-from patchwheel.series.patched import load_all_series, patched_tree
-from patchwheel.series.worktree import BASE, EXPORTED, FETCH, WorkTree, open_work, record
+from patchwheel.series.worktree import BASE, EXPORTED, WorkTree, open_work, patched_tree, record
 from patchwheel.source import fetch_source
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
+    from typing import TypeAlias
 
     from patchwheel.kit import Store
     from patchwheel.manifest import Fork
-    from patchwheel.patch import Mail, Patch, Simulation
+    from patchwheel.patch import Mail, Simulation
     from patchwheel.project import Project
     from patchwheel.series.files import Series
     from patchwheel.source import Source
+
+    Essence: TypeAlias = tuple[Mail, list[object]]
 
 # Every setting that could change a byte of the output is given, or isolated away by `repo`.
 FORMAT = shlex.split(
@@ -54,7 +56,7 @@ def export_series(
 ) -> ExportResult:
     """Write the open work tree's commits to the fork's series; with `check` write nothing."""
     folder, store = project.work_folder(fork), project.store
-    source, others = fetch_source(project, fork), load_all_series(project)
+    source, others = fetch_source(project, fork), files.load_all_series(project)
     with contextlib.ExitStack() as stack:
         if folder.exists() or not check:
             stack.enter_context(project.exclusive(fork))
@@ -81,7 +83,7 @@ def export_commits(
     target = source.fork.patches
     with store.lock(f"export-{source.fork.name}"), store.scratch() as scratch:
         place = scratch / source.fork.name if check else new_folder(target)
-        series = load_series(target)
+        series = files.load_series(target)
         work = WorkTree(folder)
         work.check_pin(source)
         if problem := work.unfinished() or work.edits():
@@ -97,8 +99,8 @@ def export_commits(
         changed = list(old.items()) != list(new.items())
         if changed:
             job.check_fresh()
-            write_series(place, series, patches)
-            made = apply_series(source, load_series(place), store=store)
+            files.write_series(place, series, patches)
+            made = apply_series(source, files.load_series(place), store=store)
             if made.tree != job.tree:
                 problem = f"the exported series gives the tree {made.tree}"
                 raise PatchError(problem, expected=job.tree, hint=REPORT)
@@ -132,37 +134,33 @@ class _Job:
     def __init__(self, work: WorkTree, source: Source, series: Series) -> None:
         self.work, self.source, self.series = work, source, series
         self.repo = Repository(source.git_dir)
-        names = {BASE: "base", EXPORTED: "exported", "HEAD": "tip"}
-        refs = {ref: f"{work.name}/{name}" for ref, name in names.items()}
+        refs = {ref: f"{work.name}/{ref.rpartition('/')[2]}" for ref in (BASE, EXPORTED, "HEAD")}
         try:
-            refspecs = [f"{theirs}:{ours}" for theirs, ours in refs.items()]
-            self.repo.git(*FETCH, str(work.repo.git_dir), *refspecs)
+            self.repo.fetch(work.repo.git_dir, *map(":".join, refs.items()))
         except GitError as err:
             self.fail(f"git cannot read its commits: {err.stderr.strip()}", "status")
         self.base, self.exported, self.tip = self.repo.text("rev-parse", *refs.values()).split()
-        self.commits = self.check_commits()
         self.tree = self.repo.tree_of(self.tip)
+        self.commits = list(self.read_commits())
         self.warnings: tuple[str, ...] = ()
-
-    def check_commits(self) -> list[str]:
-        argv = ("merge-base", "--all", self.base, self.tip)
-        if self.repo.git(*argv, ok=(0, 1)).decode().strip() != self.base:
-            self.fail("HEAD is not based on the pin", f"rebase --onto {BASE}")
-        argv = ("log", "--reverse", "--topo-order", "--format=%H %T %P")
-        rows = self.repo.text(*argv, f"{self.base}..{self.tip}").splitlines()
-        before, commits = self.repo.tree_of(self.base), []
-        for commit, tree, *parents in map(str.split, rows):
-            if len(parents) != 1:
-                self.fail(f"commit {commit[:12]} is a merge", f"rebase {BASE}")
-            if tree == before:
-                self.fail(f"commit {commit[:12]} changes nothing", f"rebase -i {BASE}")
-            before = tree
-            commits.append(commit)
-        return commits
 
     def fail(self, problem: str, command: str, expected: str | None = None) -> Never:
         folder, hint = self.work.folder, f"git -C {self.work.folder} {command}"
         raise PatchError(problem, where=folder, expected=expected, hint=hint)
+
+    def read_commits(self) -> Iterator[str]:
+        above, before = self.base, self.repo.tree_of(self.base)
+        argv = ("log", "--reverse", "--first-parent", "--format=%H %T %P")
+        for row in self.repo.text(*argv, f"{self.base}..{self.tip}").splitlines():
+            commit, tree, *parents = row.split()
+            if len(parents) > 1:
+                self.fail(f"commit {commit[:12]} is a merge", f"rebase {BASE}")
+            if parents != [above]:
+                self.fail("HEAD is not based on the pin", f"rebase --onto {BASE}")
+            if tree == before:
+                self.fail(f"commit {commit[:12]} changes nothing", f"rebase -i {BASE}")
+            above, before = commit, tree
+            yield commit
 
     def check_fresh(self) -> None:
         """Refuse to write over a series that is not the one that the commits come from."""
@@ -171,24 +169,23 @@ class _Job:
             problem = "the series on disk is not the one that the work tree was opened with"
             hint = f"put it back, or move the work tree away: mv {folder} {folder}.old, "
             hint += f"`patchwheel dev {fork}`, then cherry-pick"
-            raise PatchError(problem, where=self.series.folder / SERIES, hint=hint)
+            raise PatchError(problem, where=self.series.folder / files.SERIES, hint=hint)
 
     def patches(self, scratch: Path, *, exact: bool) -> list[Patch]:
         """Return the new patches; unless `exact`, old files that say the same are kept."""
         out = scratch / "patches"
         self.repo.git(*FORMAT, "-o", str(out), f"{self.base}..{self.tip}")
         fresh = [
-            read_patch(self.series.folder / f"commit {c[:12]}", (out / str(n)).read_bytes())
+            Patch(path=self.series.folder / f"commit {c[:12]}", data=(out / str(n)).read_bytes())
             for n, c in enumerate(self.commits, 1)
         ]
         for patch in fresh:
             self.check(patch)
         old = self.identify(fresh)
-        names = name_patches(fresh, old)
         follow = start_simulation(self.source, [*fresh, *self.series.patches])
         found = []
-        for patch, was, name in zip(fresh, old, names, strict=True):
-            renamed = read_patch(self.series.folder / name, patch.data)
+        for patch, was, name in zip(fresh, old, files.name_patches(fresh, old), strict=True):
+            renamed = Patch(path=self.series.folder / name, data=patch.data)
             found.append(_lazily(follow, renamed, None if exact else was))
         self.warnings = tuple(warnings(found, follow.files))
         return found
@@ -204,22 +201,22 @@ class _Job:
             self.fail(problem, f"rebase -i --autosquash {BASE}", err.expected)
 
     def identify(self, fresh: Sequence[Patch]) -> list[Patch | None]:
-        """Find for each commit the patch that it was: by its id, its subject, or its diff."""
-        exported = self.repo.text("rev-list", "--reverse", f"{self.base}..{self.exported}").split()
-        names = [name for name, _ in self.work.series]
-        at = {c: n for c, n in zip(exported, names, strict=False) if len(exported) == len(names)}
-        left = {patch.name: patch for patch in self.series.patches}
-        found: dict[int, Patch] = {}
-        for test in (
-            lambda n, patch: at.get(self.commits[n]) == patch.name,
-            lambda n, patch: fresh[n].mail.subject == patch.mail.subject,
-            lambda n, patch: _essence(fresh[n])[1] == _essence(patch)[1],
-        ):
-            for number in range(len(fresh)):
-                unchanged = (p.name for p in left.values() if test(number, p))
-                if number not in found and (name := next(unchanged, None)):
-                    found[number] = left.pop(name)
-        return [found.get(number) for number in range(len(fresh))]
+        """Find for each commit the patch that it was: by all it says, its subject, or its diff."""
+        old = {patch.name: patch for patch in self.series.patches}
+        left = {name: _essence(patch) for name, patch in old.items()}
+        found: list[Patch | None] = [None] * len(fresh)
+        keys: tuple[Callable[[Essence], object], ...] = (
+            lambda said: said,
+            lambda said: said[0].subject,
+            lambda said: said[1],
+        )
+        for key in keys:
+            for number, said in enumerate(map(_essence, fresh)):
+                name = next((n for n, was in left.items() if key(was) == key(said)), None)
+                if name and not found[number]:
+                    found[number] = old[name]
+                    del left[name]
+        return found
 
     def range_diff(self) -> str:
         if self.exported == self.tip:
@@ -243,18 +240,17 @@ def _lazily(follow: Simulation, fresh: Patch, old: Patch | None) -> Patch:
     if old is None or _essence(old) != _essence(fresh):
         return fresh
     with contextlib.suppress(DoesNotApplyError):
-        placements = before.apply(old)
-        sure = all(hunk.unique or hunk.offset == 0 for hunk in placements)
-        if sure and before.state == follow.state:
+        # It is refused where its old line numbers would leave two places to choose from.
+        before.apply(old)
+        if before.state == follow.state:
             return old
     return fresh
 
 
-def _essence(patch: Patch) -> tuple[Mail, list[object]]:
+def _essence(patch: Patch) -> Essence:
     """Return what a patch says, without ids, line numbers and the names of functions."""
     changes: list[object] = []
     for diff in patch.diffs:
-        result = diff.ids[1] if diff.binary and diff.ids else None
-        rows = [hunk.rows for hunk in diff.hunks]
-        changes.append((diff.old, diff.new, diff.new_mode, diff.copy, result, rows))
+        made = diff.binary[1] if diff.binary else [hunk.rows for hunk in diff.hunks]
+        changes.append((diff.old, diff.new, diff.new_mode, diff.copy, made))
     return patch.mail, changes

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import difflib
-import hashlib
 import itertools
 import re
 import shutil
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Never
+from typing import TYPE_CHECKING
 
 from patchwheel.kit import MachineError, PatchError, finish_replacement
 from patchwheel.patch import Patch
@@ -16,6 +15,8 @@ from patchwheel.patch import Patch
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
+
+    from patchwheel.project import Project
 
 SERIES = "series"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*\.(patch|diff)")
@@ -67,10 +68,10 @@ def load_series(folder: Path) -> Series:
     return Series(folder=folder, patches=tuple(patches.values()), lines=lines)
 
 
-def read_patch(path: Path, data: bytes) -> Patch:
-    """Return a patch that may not be on disk yet."""
-    sha256 = hashlib.sha256(data).hexdigest()
-    return Patch(name=path.name, path=path, sha256=sha256, data=data)
+def load_all_series(project: Project) -> dict[str, tuple[Patch, ...]]:
+    """Return the patches of all forks, which may require one another."""
+    forks = project.manifest.forks.values()
+    return {fork.name: load_series(fork.patches).patches for fork in forks}
 
 
 def name_patches(patches: Sequence[Patch], old: Sequence[Patch | None]) -> list[str]:
@@ -120,26 +121,27 @@ def _patch_name(line: str) -> str:
 
 def _load_patch(folder: Path, name: str, number: int, *, seen: dict[str, Patch]) -> Patch:
     path = folder / name
-
-    def fail(message: str, hint: str | None = None) -> Never:
-        where = f"{folder / SERIES}:{number}"
-        raise PatchError(message, where=where, expected="NAME.patch", hint=hint)
-
     if not NAME.fullmatch(name):
+        problem = f"{name!r} is not the name of a patch beside the series"
         hint = "paths, options such as -p0 and other endings are not read"
-        fail(f"{name!r} is not the name of a patch beside the series", hint)
-    if name in seen:
-        fail(f"{name} is listed twice", "remove one of the lines")
-    if path.is_symlink() or (folder / SERIES).is_symlink():
-        fail(f"{name} or the series is a symbolic link", "copy the file to its place")
-    try:
-        return read_patch(path, path.read_bytes())
-    except FileNotFoundError:
-        near = difflib.get_close_matches(name, [p.name for p in folder.iterdir()], n=1)
-        suggestion = f" (did you mean {near[0]}?)" if near else ""
-        fail(f"there is no patch {name}{suggestion}", f"remove the line, or add {path}")
-    except OSError as err:
-        fail(f"{name} cannot be read: {err.strerror}")
+    elif name in seen:
+        problem, hint = f"{name} is listed twice", "remove one of the lines"
+    elif path.is_symlink() or (folder / SERIES).is_symlink():
+        problem = f"{name} or the series is a symbolic link"
+        hint = "copy the file to its place"
+    else:
+        try:
+            return Patch(path=path, data=path.read_bytes())
+        except OSError as err:
+            problem = f"{name} cannot be read: {err.strerror}"
+            if isinstance(err, FileNotFoundError):
+                near = difflib.get_close_matches(name, [p.name for p in folder.iterdir()], n=1)
+                problem = f"there is no patch {name}" + "".join(
+                    f" (did you mean {n}?)" for n in near
+                )
+            hint = f"remove the line, or add {path}"
+    where = f"{folder / SERIES}:{number}"
+    raise PatchError(problem, where=where, expected="NAME.patch", hint=hint)
 
 
 def _number(name: str) -> int:
@@ -157,19 +159,18 @@ def _slug(patch: Patch) -> str:
 
 def _series_lines(old: Sequence[str], names: Sequence[str]) -> Iterator[str]:
     """List the patches; a comment stays at the top, or above the patch that it was above."""
-    above: dict[str, list[str]] = {}
-    written: dict[str, str] = {}
+    blocks: dict[str, list[str]] = {}
     pending: list[str] = []
     for line in old:
         name = _patch_name(line)
-        if not name:
+        if name in {"", *names}:
             pending.append(line)
-        elif name in names:
-            above[name], written[name], pending = pending, line, []
-    first = next(filter(None, map(_patch_name, old)), None)
-    if first in above:
-        yield from above.pop(first)
+        if name in names:
+            blocks[name], pending = pending, []
+    if blocks:
+        top = next(iter(blocks.values()))
+        yield from top[:-1]
+        del top[:-1]
     for name in names:
-        yield from above.get(name, [])
-        yield written.get(name, name)
+        yield from blocks.get(name, [name])
     yield from pending

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from patchwheel.kit import InputError, PatchError
@@ -13,9 +13,7 @@ from patchwheel.series.files import load_series
 from patchwheel.source import fetch_source, latest_version
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from patchwheel.kit import Store
+    from patchwheel.kit import Context, Store
     from patchwheel.manifest import Fork
     from patchwheel.patch import Patch, Simulation
     from patchwheel.project import Project
@@ -63,19 +61,21 @@ class ForkStatus:
 
 def status_of_fork(project: Project, fork: Fork) -> ForkStatus:
     """Try every patch of a fork, and ask the index for upstream's newest version unless offline."""
-
-    def newest() -> str | None:
-        offline = project.context.offline
-        return None if offline else latest_version(project.context.index, fork.name)
-
     return fork_status(
         fetch_source(project, fork),
         load_series(fork.patches),
         store=project.store,
         commit=project.lock.forks[fork.name].commit,
         wheel=next((p.name.split("-")[1] for p in project.wheels_of(fork)), None),
-        newest=newest,
+        newest=newest_version(project.context, fork),
     )
+
+
+def newest_version(context: Context, fork: Fork) -> str | None:
+    # Without a network the rest of the status is still true.
+    with contextlib.suppress(InputError):
+        return None if context.offline else latest_version(context.index, fork.name)
+    return None
 
 
 def fork_status(
@@ -85,71 +85,61 @@ def fork_status(
     store: Store,
     commit: str | None = None,
     wheel: str | None = None,
-    newest: Callable[[], str | None] = lambda: None,
+    newest: str | None = None,
 ) -> ForkStatus:
     """Try every patch of a series; `commit` is the one that the remote confirmed."""
     from packaging.version import Version
 
-    patches, odd = _patch_statuses(source, series)
+    fork, confirmed = source.fork, source.commit or commit
+    patches, odd = _try_patches(source, series)
     fine = all(patch.state in FINE for patch in patches)
-    latest = None
-    # Without a network the rest of the status is still true.
-    with contextlib.suppress(InputError):
-        latest = newest()
-    confirmed = source.commit or commit
     return ForkStatus(
-        fork=source.fork.name,
-        version=source.fork.version,
-        tag=source.fork.tag,
-        commit=confirmed or source.fork.commit,
+        fork=fork.name,
+        version=fork.version,
+        tag=fork.tag,
+        commit=confirmed or fork.commit,
         commit_verified=confirmed is not None,
         source_tree=source.tree,
         tree=apply_series(source, series, store=store).tree if fine else None,
-        patches=tuple(patches),
-        warnings=tuple(odd),
+        patches=patches,
+        warnings=odd,
         wheel=wheel,
-        newest=latest,
-        outdated=latest is not None and Version(latest) > Version(source.fork.version),
+        newest=newest,
+        outdated=newest is not None and Version(newest) > Version(fork.version),
         ok=fine,
     )
 
 
-def try_patch(simulation: Simulation, patch: Patch) -> PatchStatus:
-    """Apply a patch in the simulation, if it applies, and return how it did."""
-    state: State
-    offset, problem, where = 0, None, None
-    try:
-        placements = simulation.apply(patch)
-        offset = max((placement.offset for placement in placements), key=abs, default=0)
-        state = "offset" if offset else "clean"
-    except DoesNotApplyError as err:
-        state = "landed" if err.landed else "fails"
-        problem, where = err.message, str(err.where)
-    return PatchStatus(
-        name=patch.name,
-        state=state,
-        subject=patch.mail.subject,
-        upstream=patch.trailer("Upstream-Status")[0],
-        requires=tuple(patch.trailer("Requires")),
-        paths=tuple(diff.path for diff in patch.diffs),
-        offset=offset,
-        problem=problem,
-        where=where,
-    )
-
-
-def _patch_statuses(source: Source, series: Series) -> tuple[list[PatchStatus], list[str]]:
+def _try_patches(source: Source, series: Series) -> tuple[tuple[PatchStatus, ...], tuple[str, ...]]:
     """Return the status of each patch, and the warnings about those that are not malformed."""
-    malformed: dict[str, PatchStatus] = {}
+    statuses: dict[str, PatchStatus] = {}
     for patch in series.patches:
         try:
             check_patch(patch)
         except PatchError as err:
-            problem, where = err.message, str(err.where)
-            status = PatchStatus(name=patch.name, state="malformed", problem=problem, where=where)
-            malformed[patch.name] = status
-    sound = [patch for patch in series.patches if patch.name not in malformed]
+            statuses[patch.name] = PatchStatus(
+                name=patch.name, state="malformed", problem=err.message, where=str(err.where)
+            )
+    sound = [patch for patch in series.patches if patch.name not in statuses]
     simulation = start_simulation(source, sound)
-    statuses = malformed | {patch.name: try_patch(simulation, patch) for patch in sound}
-    odd = list(warnings(sound, simulation.files))
-    return [statuses[patch.name] for patch in series.patches], odd
+    statuses |= {patch.name: try_patch(simulation, patch) for patch in sound}
+    odd = tuple(warnings(sound, simulation.files))
+    return tuple(statuses[patch.name] for patch in series.patches), odd
+
+
+def try_patch(simulation: Simulation, patch: Patch) -> PatchStatus:
+    """Apply a patch in the simulation, if it applies, and return how it did."""
+    status = PatchStatus(
+        name=patch.name,
+        state="clean",
+        subject=patch.mail.subject,
+        upstream=patch.trailer("Upstream-Status")[0],
+        requires=tuple(patch.trailer("Requires")),
+        paths=tuple(diff.path for diff in patch.diffs),
+    )
+    try:
+        offset = max(simulation.apply(patch), key=abs, default=0)
+    except DoesNotApplyError as err:
+        state: State = "landed" if err.landed else "fails"
+        return replace(status, state=state, problem=err.message, where=str(err.where))
+    return replace(status, state="offset", offset=offset) if offset else status

@@ -8,7 +8,7 @@ import re
 import shutil
 import tempfile
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,19 +17,23 @@ from patchwheel.kit import (
     PatchError,
     Repository,
     digest,
+    first,
     read_changes,
     rmtree,
     write_atomically,
 )
 from patchwheel.patch import SUBMODULE
-from patchwheel.series.apply import REPORT, PatchedTree, apply_patches, apply_series
+from patchwheel.series.apply import REPORT, PatchedTree, apply_series, patch_trees
 from patchwheel.series.files import load_series
+from patchwheel.source import fetch_source
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from patchwheel.kit import Blob, Store
-    from patchwheel.patch import Mail
+    from patchwheel.manifest import Fork
+    from patchwheel.patch import Patch
+    from patchwheel.project import Project
     from patchwheel.source import Source
 
 BRANCH = "patchwheel"
@@ -37,8 +41,6 @@ BASE = "refs/patchwheel/base"
 EXPORTED = "refs/patchwheel/exported"
 DEV = "refs/patchwheel/dev"
 STATE = "patchwheel-worktree.json"
-WHO = "patchwheel"
-FETCH = ("fetch", "-q", "--no-tags", "--no-write-fetch-head", "--force")
 # Attributes of the project must not change a byte between the source tree and the files.
 ATTRIBUTES = "* -text -eol -ident -filter -working-tree-encoding\n"
 UNFINISHED = {
@@ -51,21 +53,12 @@ UNFINISHED = {
     "BISECT_LOG": "bisect",
 }
 DEFAULT_SIZE = 7
-MARKER = re.compile(rb"(<+|>+|\|+|=+)(?: (.*?))?\r?")
+MARKER = re.compile(rb"(<+|>+|\|+|=+)(?: .*)?\r?")
 # The labels of git's rebase. Such a line is a leftover even where the rest of its conflict is gone.
 LABELLED = re.compile(rb"(<+ HEAD|\|+ parent of [0-9a-f]{4,}.*|>+ [0-9a-f]{4,} \(.*\))\r?")
 ADDS_MARKER = "-G^(<+|>+|[|]+)([[:space:]]|$)"
 # --text: also in files whose attributes say that they are binary, since git merges them as text.
 OPTIONS = ("-r", "-z", "--raw", "--no-renames", "--no-textconv", "--text", ADDS_MARKER)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Work:
-    """`resumed` says that the folder was there already, with what is in it untouched."""
-
-    folder: Path
-    patches: int
-    resumed: bool = False
 
 
 class WorkTree:
@@ -104,17 +97,15 @@ class WorkTree:
     def edits(self) -> str | None:
         """Say which files differ from the last commit, new ones included."""
         out = self.repo.git("status", "--porcelain", "-z", "--no-renames")
-        rows = [row.decode(errors="replace") for row in out.split(b"\0") if row]
-        more = f" and {len(rows) - 5} more" if len(rows) > 5 else ""  # noqa: PLR2004
-        listed = ", ".join(row[3:] for row in rows[:5]) + more
-        return f"there are changes without a commit: {listed}" if rows else None
+        paths = [row[3:] for row in out.decode(errors="replace").split("\0") if row]
+        listed = ", ".join(first(paths, 5))
+        return f"there are changes without a commit: {listed}" if listed else None
 
     def check_markers(self, hint: str, commits: Sequence[str] | None = None) -> None:
         """Raise PatchError for conflict markers in the index or, if given, in what commits add."""
         if files := _find_markers(self.repo, commits):
-            hint += "; where such lines are meant, give the file longer markers: "
-            hint += f"echo '{files[0]} conflict-marker-size=64' "
-            hint += f">> {self.folder}/.git/info/attributes"
+            hint += "; where such lines are meant, give the file longer markers: echo "
+            hint += f"'{files[0]} conflict-marker-size=64' >> {self.folder}/.git/info/attributes"
             problem = f"markers of a conflict are left in {', '.join(files)}"
             raise PatchError(problem, where=self.folder, hint=hint)
 
@@ -127,18 +118,18 @@ class WorkTree:
         return None
 
 
-def open_work(tree: PatchedTree, folder: Path, *, store: Store, detach: bool = False) -> Work:
+def open_work(tree: PatchedTree, folder: Path, *, store: Store, detach: bool = False) -> bool:
     """Open a work tree in `folder`, or, to `detach`, write the patched sources there without git.
 
-    Raises PatchError where another pin or series would cost something that was not exported.
+    Returns whether one was open there, which stays as it was left. Raises PatchError where another
+    pin or series would cost something that was not exported.
     """
-    count = len(tree.series.patches)
     with store.lock(f"work-{digest(str(folder.absolute()))[:16]}"):
         if folder.exists() and any(folder.iterdir()):
             if detach:
                 hint = "name another one, or remove it"
                 raise PatchError("the folder is not empty", where=folder, hint=hint)
-            return _reopen(tree, folder, count)
+            return _reopen(tree, folder)
         # An interrupted `dev` leaves no half of a work tree under its name.
         new = folder.with_name(f".{folder.name}.new")
         rmtree(new)
@@ -154,7 +145,21 @@ def open_work(tree: PatchedTree, folder: Path, *, store: Store, detach: bool = F
             repo.git("reset", "-q", "--hard", _import(tree, repo))
             record(new, tree.source, tree.series.digests)
         new.rename(folder)
-    return Work(folder=folder, patches=count)
+    return False
+
+
+def patched_tree(project: Project, fork: Fork, *, dev: bool = False) -> PatchedTree:
+    """Return the tree that a build of the fork uses; with `dev` uncommitted edits count.
+
+    Raises PatchError when the series does not apply.
+    """
+    source = fetch_source(project, fork)
+    if dev:
+        return work_tree_source(project.work_folder(fork), source, store=project.store)
+    series = load_series(fork.patches)
+    if project.without_patches:
+        series = replace(series, patches=())
+    return apply_series(source, series, store=project.store)
 
 
 def work_tree_source(folder: Path, source: Source, *, store: Store) -> PatchedTree:
@@ -177,9 +182,9 @@ def work_tree_source(folder: Path, source: Source, *, store: Store) -> PatchedTr
     repo = Repository(source.git_dir)
     if not repo.has(tree):
         # Its parent is known to the store: all that is sent is what differs from it.
-        commit = work.repo.commit(tree, "dev", EXPORTED, epoch=0, name=WHO, mail=WHO)
+        commit = work.repo.commit(tree, "dev", work.repo.text("rev-parse", EXPORTED))
         work.repo.git("update-ref", DEV, commit)
-        repo.git(*FETCH, str(work.repo.git_dir), f"{DEV}:{work.name}/dev")
+        repo.fetch(work.repo.git_dir, f"{DEV}:{work.name}/dev")
     for change in repo.changes(source.tree, tree):
         if change.new.mode == SUBMODULE:
             problem = "a git repository lies in the work tree; its files cannot be built"
@@ -194,10 +199,10 @@ def record(folder: Path, source: Source, series: Sequence[Sequence[str]]) -> Non
     write_atomically(folder / ".git" / STATE, json.dumps(state, indent=1).encode())
 
 
-def _reopen(tree: PatchedTree, folder: Path, count: int) -> Work:
+def _reopen(tree: PatchedTree, folder: Path) -> bool:
     work = WorkTree(folder)
     if (work.tree, work.series) == (tree.source.tree, tree.series.digests):
-        return Work(folder=folder, patches=count, resumed=True)
+        return True
     if problem := work.unexported():
         message = f"the work tree is of another pin or series, and {problem}"
         hint = f"`patchwheel export {folder.name}`, or move it away: mv {folder} {folder}.old"
@@ -210,68 +215,62 @@ def _reopen(tree: PatchedTree, folder: Path, count: int) -> Work:
         problem = f"git cannot check out the series: {err.stderr.strip()}"
         raise PatchError(problem, where=folder) from err
     record(folder, tree.source, tree.series.digests)
-    return Work(folder=folder, patches=count)
+    return False
 
 
 def _import(tree: PatchedTree, repo: Repository) -> str:
     """Copy the pin and a commit for each patch into a work tree's repository."""
-    source, store = tree.source, Repository(tree.source.git_dir)
+    source, patches = tree.source, tree.series.patches
+    store = Repository(source.git_dir)
     message = f"{source.fork.name} {source.fork.version}\n"
-    base = store.commit(source.tree, message, epoch=source.epoch, name=WHO, mail=WHO)
-    tip, files = base, source.tree
-    for patch in tree.series.patches:
-        files = apply_patches(store, files, [patch.path])
-        tip = _commit(store, patch.mail, files, tip)
-    if files != tree.tree:
-        raise PatchError(f"the commits end with the tree {files}", expected=tree.tree, hint=REPORT)
+    tip = base = store.commit(source.tree, message, when=f"{source.epoch} +0000")
+    for patch, files in zip(patches, patch_trees(store, source.tree, patches), strict=True):
+        tip = commit_patch(store, patch, files, tip)
+    if (made := store.tree_of(tip)) != tree.tree:
+        raise PatchError(f"the commits end with the tree {made}", expected=tree.tree, hint=REPORT)
     refs = f"refs/patchwheel/open/{tip}"
     store.git("update-ref", f"{refs}/base", base)
     store.git("update-ref", f"{refs}/exported", tip)
-    repo.git(*FETCH, str(source.git_dir), f"{refs}/*:refs/patchwheel/*")
+    repo.fetch(source.git_dir, f"{refs}/*:refs/patchwheel/*")
     return tip
 
 
-def _commit(repo: Repository, mail: Mail, tree: str, parent: str) -> str:
-    # Unlike commit-tree, this keeps every character of a name. The id depends on nothing else.
-    author = f"{mail.author} <{mail.address}> {mail.when}"
-    head = f"tree {tree}\nparent {parent}\nauthor {author}\ncommitter {WHO} <{WHO}> {mail.when}"
-    argv = ("hash-object", "-t", "commit", "-w", "--stdin")
-    return repo.git(*argv, stdin=f"{head}\n\n{mail.message}".encode()).decode().strip()
+def commit_patch(repo: Repository, patch: Patch, tree: str, parent: str) -> str:
+    """Write the commit of a patch, whose id depends on nothing else, and return it."""
+    mail = patch.mail
+    return repo.commit(tree, mail.message, parent, author=mail.author, when=mail.when)
 
 
 def _find_markers(repo: Repository, commits: Sequence[str] | None) -> list[str]:
-    """Name the files to which the index, or one of some commits, adds what the series lacks."""
+    """Name the files to which the index or, if given, a commit adds what the series lacks."""
+    before = "HEAD" if commits is None else BASE
     if commits is None:
-        before = "HEAD"
         out = repo.git("diff-index", "--cached", *OPTIONS, before)
     else:
-        before = BASE
         # One by one: a later commit may remove the markers, but each becomes a patch of its own.
         stdin = "".join(f"{commit}\n" for commit in commits).encode()
         out = repo.git("diff-tree", "--stdin", "--no-commit-id", *OPTIONS, stdin=stdin)
-    changes = [c for c in read_changes(out) if _is_regular(c.old) or _is_regular(c.new)]
-    paths = {change.path for change in changes if _is_regular(change.new)}
-    if not paths:
+    changes = read_changes(out)
+    added = [change for change in changes if _is_regular(change.new)]
+    if not added:
         return []
-    exported = repo.files(EXPORTED)
+    paths, known = {change.path for change in added}, repo.files(EXPORTED)
     now = _marker_sizes(repo, paths)
     with repo.index(before) as env:
         then = _marker_sizes(repo, paths, "--cached", env=env)
     blobs = [blob for change in changes for blob in (change.old, change.new)]
-    blobs += [exported[path] for path in paths if path in exported]
+    blobs += [known[path] for path in paths if path in known]
     data = repo.read([blob.oid for blob in blobs if _is_regular(blob)])
     # A file may have been moved from one that is gone.
     gone = [change.old.oid for change in changes if change.status == "D"]
     left = set()
-    for change in changes:
-        if change.path not in paths or change.new.oid not in data:
-            continue
+    for change in added:
         # A commit may change the attribute; git wrote the markers by its old value.
         size = min(now[change.path], then[change.path])
-        known: Counter[bytes] = Counter()
-        for oid in (change.old.oid, exported.get(change.path, change.old).oid, *gone):
-            known |= _marker_lines(data.get(oid, b""), size)
-        if _marker_lines(data[change.new.oid], size) - known:
+        meant: Counter[bytes] = Counter()
+        for oid in (change.old.oid, known.get(change.path, change.old).oid, *gone):
+            meant |= _marker_lines(data.get(oid, b""), size)
+        if _marker_lines(data[change.new.oid], size) - meant:
             left.add(change.path)
     return sorted(left)
 
@@ -290,21 +289,21 @@ def _marker_lines(data: bytes, size: int) -> Counter[bytes]:
         match = MARKER.fullmatch(line)
         if not match or len(match[1]) < size:
             continue
-        kind, length, label = match[1][:1], len(match[1]), match[2]
+        length = len(match[1])
         if LABELLED.fullmatch(line):
             lines[line] += 1
-        if kind == b"<":
+        if match[1][:1] == b"<":
             opened[length] = (line, False)
-        elif kind == b"=" and label is None and length in opened:
+        elif length in opened and line.rstrip(b"\r") == b"=" * length:
             opened[length] = (opened[length][0], True)
-        elif kind == b">" and length in opened:
+        elif length in opened and match[1][:1] == b">":
             opening, separated = opened.pop(length)
             lines.update((opening, line) if separated else ())
     return lines
 
 
 def _marker_sizes(
-    repo: Repository, paths: set[str], *options: str, env: dict[str, str] | None = None
+    repo: Repository, paths: set[str], *options: str, env: Mapping[str, str] | None = None
 ) -> dict[str, int]:
     """Return the length of git's markers in each file, by the attributes of work tree or index."""
     stdin = b"".join(os.fsencode(path) + b"\0" for path in paths)

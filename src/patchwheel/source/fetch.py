@@ -126,9 +126,7 @@ def _import(context: Context, fork: Fork, sdist: Path | None, ref: str) -> Fetch
             fetched = Remote(context, fork, repo).fetch()
         repo.keep_index(fetched.tree)
         # A ref says that the tree is whole, and keeps git from dropping it.
-        author = "patchwheel"
-        commit = repo.commit(fetched.tree, fork.name, epoch=0, name=author, mail=author)
-        repo.git("update-ref", ref, commit)
+        repo.git("update-ref", ref, repo.commit(fetched.tree, fork.name))
     except GitError as err:
         if disk_is_full(err.stderr):
             raise MachineError("the disk is full", where=git_dir, tail=err.tail) from err

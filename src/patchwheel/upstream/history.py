@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import tomllib
 from dataclasses import replace
@@ -10,7 +11,6 @@ from typing import TYPE_CHECKING
 
 from patchwheel.kit import GitError, InputError, Repository, digest
 from patchwheel.manifest import VERSION
-from patchwheel.series import FETCH, WHO
 from patchwheel.source import Remote, fetch_pin, fetch_source, find_sdist, refuse
 
 if TYPE_CHECKING:
@@ -73,10 +73,8 @@ class History:
         if re.fullmatch(r"[0-9a-f]{7,40}", ref):
             names.append(ref)
         for name in names:
-            try:
+            with contextlib.suppress(GitError):
                 return self.repo.text("rev-parse", "--verify", f"{name}^{{commit}}")
-            except GitError:
-                continue
         return None
 
     def base(self) -> str:
@@ -125,10 +123,10 @@ def import_pin(repo: Repository, source: Source, ref: str) -> None:
     """Copy the files of a pin into another repository, as a commit at `ref`."""
     pins = Repository(source.git_dir)
     label = f"{label_of(source.fork)}\n"
-    commit = pins.commit(source.tree, label, epoch=source.epoch, name=WHO, mail=WHO)
+    commit = pins.commit(source.tree, label, when=f"{source.epoch} +0000")
     kept = f"refs/patchwheel/onto/{commit}"
     pins.git("update-ref", kept, commit)
-    repo.git(*FETCH, str(source.git_dir), f"{kept}:{ref}")
+    repo.fetch(source.git_dir, f"{kept}:{ref}")
 
 
 def upstream_history(project: Project, fork: Fork) -> History | None:

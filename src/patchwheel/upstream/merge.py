@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from patchwheel.kit import Blob, GitError, MachineError, Repository
-from patchwheel.patch import LINK, SUBMODULE, Content, Simulation
-from patchwheel.series import patched_tree, try_patch
+from patchwheel.patch import LINK, SUBMODULE, Simulation, paths_of
+from patchwheel.series import patch_trees, patched_tree, try_patch
 from patchwheel.upstream.history import import_pin, label_of, release, upstream_history
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ REMOVED = Blob(mode="0", oid="0" * 40)
 SETTINGS = ("-c", "merge.conflictStyle=zdiff3", "-c", "core.abbrev=40")
 # The exit status of an option that git does not know.
 USAGE = 129
+# The sides of a conflict; in a rebase too, git calls upstream's "ours".
 BASE, OURS, THEIRS = "1", "2", "3"
 # By the sides that a path in conflict has.
 REASONS = {
@@ -94,7 +95,7 @@ def dry_run(
     """Merge a series that applies to the first tree onto the second; `labels` are their names."""
     old, new = trees
     files, moved = repo.files(new), find_moves(repo, old, new, patches)
-    paths = {path for patch in patches for path in patch_paths(patch)} | {*moved.values()}
+    paths = paths_of(patches) | {*moved.values()}
     attributes = {p for p in paths | files.keys() if p.rpartition("/")[2] == ".gitattributes"}
     if fetch_blobs:
         wanted = (files[path] for path in (paths | attributes) & files.keys())
@@ -102,16 +103,11 @@ def dry_run(
     run = _DryRun(repo, labels, moved, attributes, new)
     # As in `rebase`: a file that left none of its name behind is followed by git itself.
     in_place = {} if files.keys().isdisjoint(moved) else moved
-    results = []
-    with repo.index(old) as index:
-        base = run.commit(move_files(repo, old, in_place))
-        for patch in patches:
-            argv = ("apply", "--cached", "--whitespace=nowarn", "-")
-            repo.git(*argv, stdin=patch.data, env=index)
-            tree = repo.text("write-tree", env=index)
-            theirs = run.commit(move_files(repo, tree, in_place), base)
-            results.append(run.merge(patch, tree, base, theirs))
-            base = theirs
+    results, base = [], repo.commit(move_files(repo, old, in_place), "")
+    for patch, tree in zip(patches, patch_trees(repo, old, patches), strict=True):
+        theirs = repo.commit(move_files(repo, tree, in_place), "", base)
+        results.append(run.merge(patch, tree, base, theirs))
+        base = theirs
     return tuple(results)
 
 
@@ -126,29 +122,25 @@ class _DryRun:
     attributes: set[str]
     tree: str
 
-    def commit(self, tree: str, *parents: str) -> str:
-        return self.repo.commit(tree, "", *parents, epoch=0, name="patchwheel", mail="patchwheel")
-
     def merge(self, patch: Patch, tree: str, base: str, theirs: str) -> MergeResult:
         """Merge a patch, the step between two commits; `tree` has the files after it, unmoved."""
-        paths = patch_paths(patch)
+        paths = paths_of([patch])
         moved = {path: self.moved[path] for path in sorted(paths & self.moved.keys())}
-        before = Simulation({}, self.repo.read, ())
-        before.state.update(read_contents(self.repo, self.tree, {*paths, *moved.values()}))
-        ours = self.commit(self.tree, base)
+        before = simulate_files(self.repo, self.tree, {*paths, *moved.values()})
+        ours = self.repo.commit(self.tree, "", base)
         merged, stages = self.merge_commits(ours, theirs)
         labels = {ours: self.labels[1], base: self.labels[0], theirs: patch.name}
         conflicts = _conflicts(self.repo, merged, stages, labels) if stages else []
         state: State = "conflict" if conflicts else "merged"
         if merged == self.tree and not conflicts:
             # Nothing is left to merge also where upstream moved the lines to another place.
-            made = read_contents(self.repo, tree, paths)
+            made = simulate_files(self.repo, tree, paths).state
             kept = before.still_has(patch.diffs, made, moved=self.moved)
             conflicts = [] if kept is None else [Conflict(path=kept, why=KEPT)]
             state = "landed" if kept is None else "conflict"
         elif not conflicts and (found := try_patch(before, patch).state) in {"clean", "offset"}:
             state = found
-        self.tree = _take_theirs(self.repo, merged, stages, conflicts) if stages else merged
+        self.tree = _take_theirs(self.repo, merged, stages, conflicts)
         went = tuple(moved.items())
         return MergeResult(name=patch.name, state=state, conflicts=tuple(conflicts), moved=went)
 
@@ -156,8 +148,8 @@ class _DryRun:
         """Return the tree that git merges, and the sides of each path in conflict."""
         with tempfile.TemporaryDirectory() as folder:
             # git reads attributes from a work tree, and follows no links there.
-            for path, content in read_contents(self.repo, ours, self.attributes).items():
-                if content.data is not None and content.mode != LINK:
+            for path, content in simulate_files(self.repo, ours, self.attributes).state.items():
+                if content and content.data is not None and content.mode != LINK:
                     Path(folder, path).parent.mkdir(parents=True, exist_ok=True)
                     Path(folder, path).write_bytes(content.data)
             repo = Repository(self.repo.git_dir.absolute(), Path(folder))
@@ -183,15 +175,15 @@ def _conflicts(
 ) -> list[Conflict]:
     """Describe each path in conflict; `labels` replace the ids of ours, base and theirs."""
     ours, _, theirs = labels
-    contents = read_contents(repo, tree, stages)
+    merged = simulate_files(repo, tree, stages)
 
     def named(text: str) -> str:
         return re.sub("|".join(labels), lambda found: labels[found[0]], text)
 
     conflicts = []
     for path, sides in stages.items():
-        data = contents[path].data if path in contents else None
-        text = (data or b"").decode(errors="replace")
+        content = merged.get(path)
+        text = ((content and content.data) or b"").decode(errors="replace")
         lines = list(enumerate(text.split("\n"), 1))
         first = [number for number, line in lines if re.match(f"<+ {ours}", line)]
         last = [number for number, line in lines if re.match(f">+ {theirs}", line)]
@@ -207,7 +199,7 @@ def _conflicts(
 def _take_theirs(repo: Repository, tree: str, stages: Stages, conflicts: Sequence[Conflict]) -> str:
     """Return the merged tree, each conflict resolved in favour of the patch."""
     entries = {path: sides.get(THEIRS, REMOVED) for path, sides in stages.items()}
-    for (path, sides), conflict in zip(stages.items(), conflicts, strict=True):
+    for (path, sides), conflict in zip(stages.items(), conflicts, strict=False):
         if conflict.spans and BASE in sides:
             # Only the lines in conflict are the patch's; the rest of the file is merged.
             oids = [sides[side].oid for side in (OURS, BASE, THEIRS)]
@@ -218,17 +210,10 @@ def _take_theirs(repo: Repository, tree: str, stages: Stages, conflicts: Sequenc
     return _update_tree(repo, tree, entries)
 
 
-def patch_paths(patch: Patch) -> set[str]:
-    """Return the paths that a patch names, old and new."""
-    return {path for diff in patch.diffs for path in diff.paths}
-
-
-def read_contents(repo: Repository, tree: str, paths: Collection[str]) -> dict[str, Content]:
-    """Return those files of a tree that are among the paths."""
+def simulate_files(repo: Repository, tree: str, paths: Collection[str]) -> Simulation:
+    """Return a simulation on those files of a tree that are among the paths."""
     files = repo.files(tree, *sorted(paths)) if paths else {}
-    blobs = {path: files[path] for path in paths if path in files}
-    data = repo.read([blob.oid for blob in blobs.values() if blob.mode != SUBMODULE])
-    return {p: Content(mode=b.mode, data=data.get(b.oid), oid=b.oid) for p, b in blobs.items()}
+    return Simulation(files, repo.read, paths)
 
 
 def find_moves(
@@ -260,10 +245,12 @@ def move_files(repo: Repository, tree: str, moved: Mapping[str, str]) -> str:
     files = repo.files(tree, *moved) if moved else {}
     there = [path for path in moved if path in files]
     entries = dict.fromkeys(there, REMOVED) | {moved[path]: files[path] for path in there}
-    return _update_tree(repo, tree, entries) if entries else tree
+    return _update_tree(repo, tree, entries)
 
 
 def _update_tree(repo: Repository, tree: str, entries: Mapping[str, Blob]) -> str:
+    if not entries:
+        return tree
     rows = "".join(f"{blob.mode} {blob.oid}\t{path}\0" for path, blob in entries.items())
     with repo.index(tree) as index:
         stdin = rows.encode(errors="surrogateescape")

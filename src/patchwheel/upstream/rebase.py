@@ -1,13 +1,9 @@
-"""Moves a series to another pin: an ordinary `git rebase` in the work tree, from the recorded pin.
-
-Pin, lock and series change together at the end, see `manifest.transaction`.
-"""
+"""Move a series to another pin: `git rebase` in the work tree, then all at once, see `_finish`."""
 
 from __future__ import annotations
 
 import json
 import os
-import re
 import shlex
 import shutil
 from dataclasses import asdict, dataclass, replace
@@ -19,12 +15,13 @@ import tomlkit
 from patchwheel.kit import GitError, PatchError, rmtree, write_atomically
 from patchwheel.locking import write_lock
 from patchwheel.manifest import transaction
-from patchwheel.patch import Cursor, Simulation, read_diffs
+from patchwheel.patch import Cursor, read_diffs
 from patchwheel.series import (
     BASE,
     BRANCH,
     EXPORTED,
     WorkTree,
+    commit_patch,
     export_commits,
     load_all_series,
     open_work,
@@ -34,13 +31,14 @@ from patchwheel.series import (
 from patchwheel.series import STATE as WORKTREE_STATE
 from patchwheel.source import fetch_pin
 from patchwheel.upstream.history import find_target, import_pin
-from patchwheel.upstream.merge import KEPT, find_moves, move_files, read_contents
+from patchwheel.upstream.merge import KEPT, OURS, find_moves, move_files, simulate_files
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from patchwheel.kit import Repository, Store
     from patchwheel.manifest import Fork
+    from patchwheel.patch import Patch
     from patchwheel.project import Project
     from patchwheel.series import ExportResult, PatchedTree
     from patchwheel.source import Source
@@ -48,8 +46,6 @@ if TYPE_CHECKING:
 ONTO = "refs/patchwheel/onto"
 RENAMED = "refs/patchwheel/renamed"
 STATE = "patchwheel-rebase.json"
-# Stage 2 of a file in a conflict: "ours", which in a rebase is upstream's.
-UPSTREAM_STAGE = "2"
 # In patches/FORK, for a project that shares its resolutions of conflicts.
 RERERE = "rr-cache"
 SETTINGS = shlex.split(
@@ -81,8 +77,7 @@ def start_rebase(project: Project, fork: Fork, ref: str) -> ExportResult:
         if state_path(folder).exists():
             hint = f"`patchwheel rebase {fork.name} --continue`, --skip or --abort"
             raise PatchError(f"a rebase of {fork.name} is going on", where=folder, hint=hint)
-        onto = find_target(project, fork, ref)
-        tree = patched_tree(project, fork)
+        onto, tree = find_target(project, fork, ref), patched_tree(project, fork)
         start(tree, onto, folder, store=project.store, say=project.progress.say)
         return _finish(project, fork)
 
@@ -101,10 +96,9 @@ def proceed_rebase(project: Project, fork: Fork, how: str) -> ExportResult | Non
 
 def _finish(project: Project, fork: Fork) -> ExportResult:
     """Make pin, lock and series beside the project, then put them in place together."""
-    root, folder = project.manifest.root, project.work_folder(fork)
+    root, folder, path = project.manifest.root, project.work_folder(fork), project.manifest.path
     # An earlier try may have been interrupted after `set_base`.
     restore_base(folder)
-    path = project.manifest.path
     generated = (project.manifest.lock_path, project.manifest.inventory_path)
     staged = transaction.stage(root, path, generated, fork.name)
     try:
@@ -138,7 +132,7 @@ def start(
     Raises PatchError for a work tree with unexported changes, and at the first conflict.
     """
     open_work(tree, folder, store=store)
-    work = WorkTree(folder)
+    work, fork = WorkTree(folder), onto.fork
     if problem := work.unexported():
         hint = f"`patchwheel export {folder.name}` or discard them, then rebase"
         raise PatchError(f"the work tree cannot be rebased: {problem}", where=folder, hint=hint)
@@ -149,11 +143,10 @@ def start(
     moved = find_moves(work.repo, BASE, ONTO, tree.series.patches)
     for old, new in moved.items():
         say(f"{old} is now {new}")
-    fork = onto.fork
     sdist = asdict(fork.sdist) if fork.sdist else None
     begun = RebaseState(
         pin={"version": fork.version, "tag": fork.tag, "commit": fork.commit, "sdist": sdist},
-        commits=_commits_to_rebase(work.repo, moved),
+        commits=_commits_to_rebase(work.repo, tree.series.patches, moved),
         refs={ref: work.repo.text("rev-parse", ref) for ref in (BASE, EXPORTED)},
         worktree=(folder / ".git" / WORKTREE_STATE).read_text(),
     )
@@ -184,7 +177,6 @@ def resume(folder: Path, how: str) -> None:
 
 def abort(folder: Path) -> None:
     """Put the work tree back as it was before the rebase."""
-    state(folder)
     _reset(WorkTree(folder))
     state_path(folder).unlink()
 
@@ -235,24 +227,20 @@ def with_pin(text: str, name: str, pin: Mapping[str, Any]) -> str:
     return str(tomlkit.dumps(document))
 
 
-def _commits_to_rebase(repo: Repository, moved: Mapping[str, str]) -> tuple[str, str]:
+def _commits_to_rebase(
+    repo: Repository, patches: Sequence[Patch], moved: Mapping[str, str]
+) -> tuple[str, str]:
     """Return the ends of the commits to rebase: the exported ones, or copies of them."""
     if repo.files(ONTO).keys().isdisjoint(moved):
         return BASE, EXPORTED
     # git follows a file only if its old name is gone. Upstream left other files at the names of
     # moved ones, so the copies have the files where they went.
-    ends: list[str] = []
-    for commit in repo.text("rev-list", "--reverse", "--first-parent", EXPORTED).split():
-        tree = move_files(repo, repo.tree_of(commit), moved)
-        # Author, date and message stay, to the byte.
-        head, mismatch, message = repo.git("cat-file", "commit", commit).partition(b"\n\n")
-        parents = b"".join(b"parent %s\n" % parent.encode() for parent in ends[-1:])
-        kept = re.sub(rb"(?m)^(tree|parent) .*\n", b"", head)
-        copy = b"tree %s\n%s%s" % (tree.encode(), parents, kept + mismatch + message)
-        argv = ("hash-object", "-t", "commit", "-w", "--stdin")
-        ends.append(repo.git(*argv, stdin=copy).decode().strip())
-    repo.git("update-ref", RENAMED, ends[-1])
-    return ends[0], ends[-1]
+    base, *commits = repo.text("rev-list", "--reverse", "--first-parent", EXPORTED).split()
+    tip = base = repo.commit(move_files(repo, repo.tree_of(base), moved), "")
+    for commit, patch in zip(commits, patches, strict=True):
+        tip = commit_patch(repo, patch, move_files(repo, repo.tree_of(commit), moved), tip)
+    repo.git("update-ref", RENAMED, tip)
+    return base, tip
 
 
 def _begin(work: WorkTree) -> None:
@@ -305,12 +293,12 @@ def _rebase(work: WorkTree, *argv: str, known: str = "") -> None:
 
 def _unmerged(repo: Repository) -> list[str]:
     """Return the files that conflict, and which of them upstream does not have."""
-    stages: dict[str, set[str]] = {}
+    stages: dict[str, str] = {}
     for row in repo.git("ls-files", "-z", "--unmerged").split(b"\0")[:-1]:
         entry, _, path = os.fsdecode(row).partition("\t")
-        stages.setdefault(path, set()).add(entry[-1])
+        stages[path] = stages.get(path, "") + entry[-1]
     missing = " (upstream has no such file)"
-    return [p if UPSTREAM_STAGE in found else p + missing for p, found in stages.items()]
+    return [path + ("" if OURS in sides else missing) for path, sides in stages.items()]
 
 
 def _raise_stopped(work: WorkTree, conflicts: Sequence[str], err: GitError) -> Never:
@@ -318,13 +306,15 @@ def _raise_stopped(work: WorkTree, conflicts: Sequence[str], err: GitError) -> N
     command = f"`patchwheel rebase {work.folder.name}"
     subject = work.repo.text("log", "-1", "--format=%s", "REBASE_HEAD")
     hint = f"then {command} --continue`; --skip drops the patch, --abort puts everything back"
-    message = f"{subject!r} conflicts in {', '.join(conflicts)}"
-    expected: str | None = "the conflicts resolved between the markers and added: git add FILE"
-    if not conflicts and (kept := _file_with_removed_lines(work.repo)):
+    expected: str | None = None
+    if conflicts:
+        message = f"{subject!r} conflicts in {', '.join(conflicts)}"
+        expected = "the conflicts resolved between the markers and added: git add FILE"
+    elif kept := _file_with_removed_lines(work.repo):
         message = f"{subject!r} cannot be merged: {KEPT}: {kept}"
         expected = "the lines removed: git add FILE"
-    elif not conflicts:
-        message, expected = f"nothing is left of {subject!r}: upstream has it", None
+    else:
+        message = f"nothing is left of {subject!r}: upstream has it"
         hint = f"{command} --skip` drops the patch, --abort puts everything back"
     raise PatchError(message, where=work.folder, expected=expected, hint=hint) from err
 
@@ -334,6 +324,5 @@ def _file_with_removed_lines(repo: Repository) -> str | None:
     argv = ("diff-tree", "-p", "-M", "--binary", "--full-index", "REBASE_HEAD^", "REBASE_HEAD")
     diffs = list(read_diffs(Cursor(Path("REBASE_HEAD"), repo.git(*argv))))
     paths = {path for diff in diffs for path in diff.paths}
-    upstream = Simulation({}, repo.read, ())
-    upstream.state.update(read_contents(repo, "HEAD", paths))
-    return upstream.still_has(diffs, read_contents(repo, "REBASE_HEAD", paths))
+    made = simulate_files(repo, "REBASE_HEAD", paths).state
+    return simulate_files(repo, "HEAD", paths).still_has(diffs, made)

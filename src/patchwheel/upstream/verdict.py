@@ -8,17 +8,19 @@ from itertools import takewhile
 from typing import TYPE_CHECKING, Literal
 
 from patchwheel.kit import GitError
-from patchwheel.series import FINE
+from patchwheel.patch import paths_of
+from patchwheel.series import FINE, try_patch
 from patchwheel.upstream.merge import find_moves
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from patchwheel.kit import Repository
-    from patchwheel.patch import Patch
+    from patchwheel.patch import Content
     from patchwheel.series import PatchStatus
-    from patchwheel.upstream.forecast import Commit, PatchTimeline
+    from patchwheel.upstream.forecast import Commit, Walk
 
+State = Literal["clean", "offset", "conflict", "landed", "reverted", "unknown"]
 PULL_REQUEST = re.compile(r"/(?:pull|merge_requests)/(\d+)")
 
 
@@ -27,7 +29,7 @@ class Verdict:
     """What becomes of one patch at a ref; `moved` is the new path of a file that it changes."""
 
     name: str
-    state: Literal["clean", "offset", "conflict", "landed", "reverted", "unknown"]
+    state: State
     offset: int = 0
     problem: str | None = None
     where: str | None = None
@@ -35,14 +37,6 @@ class Verdict:
     commit: Commit | None = None
     evidence: tuple[str, ...] = ()
     moved: str | None = None
-
-    def landed(self, commit: Commit | None, evidence: Sequence[str]) -> Verdict:
-        """Return the verdict that a commit took the patch; a problem at the ref is none then."""
-        took = replace(self, state="landed", commit=commit, evidence=tuple(evidence))
-        return replace(took, problem=None, where=None)
-
-    def reverted(self, commit: Commit, evidence: Sequence[str]) -> Verdict:
-        return replace(self, state="reverted", commit=commit, evidence=tuple(evidence))
 
 
 def verdict_without_history(status: PatchStatus) -> Verdict:
@@ -55,102 +49,154 @@ def verdict_without_history(status: PatchStatus) -> Verdict:
     return Verdict(name=name, state="conflict", problem=status.problem, where=status.where)
 
 
-def judge(
-    repo: Repository, timeline: PatchTimeline, last: PatchStatus, log: list[Commit]
-) -> Verdict:
-    """Find the commit of `log` that matters to a patch; `last` is its status at the ref."""
-    at_ref = verdict_without_history(last)
-    if timeline.states("landed"):
-        return _judge_landed(repo, timeline, at_ref, log)
-    merged = _merged_request(timeline.patch, log)
-    # Reviewed into another form: its lines never were upstream, but what it removes must be gone.
-    if merged and last.state not in FINE:
-        evidence = [f"pull request {merged.request}, its Upstream-Status, was merged"]
-        verdict = _unless_reverted(repo, at_ref, merged, evidence, log)
-        if verdict.state == "reverted" or not timeline.has_removed_lines(len(timeline.commits)):
-            return verdict
-    return _judge_broken(repo, timeline, at_ref)
+class Judge:
+    """One patch of a walk; state n is the one before commit n, and n + 1 the one after it."""
 
+    def __init__(
+        self, repo: Repository, walk: Walk, number: int, last: PatchStatus, log: Sequence[Commit]
+    ) -> None:
+        self.repo, self.walk, self.number = repo, walk, number
+        self.patch = walk.patches[number]
+        self.commits = walk.commits
+        # All commits, also those that touch no patch; the newest is the first.
+        self.log = log
+        self.at_ref = verdict_without_history(last)
 
-def _judge_landed(
-    repo: Repository, timeline: PatchTimeline, at_ref: Verdict, log: list[Commit]
-) -> Verdict:
-    """Judge a patch that had landed at some state: it may have been reverted since."""
-    commits, landed, applies = timeline.commits, timeline.states("landed"), timeline.states(*FINE)
-    # Since it last applied: before, it may have landed too, and been reverted.
-    applied = max((n for n in applies if n < landed[-1]), default=-1)
-    first = next(n for n in landed if n > applied)
-    # Without a commit, the first state had its changes already.
-    took = commits[first - 1] if first else None
-    evidence = [f"its changes are there since {took.oid[:12]}" if took else "its changes are there"]
-    if took and _has_patch_id(repo, timeline.patch, took):
-        evidence.append("with the patch-id of the patch")
-    if merged := _merged_request(timeline.patch, log):
-        evidence.append(f"pull request {merged.request} was merged")
-    if applies and applies[-1] > landed[-1]:
-        reverted = commits[landed[-1]]
-        evidence.append(f"it applies again since {reverted.oid[:12]}")
-        return at_ref.reverted(reverted, evidence)
-    verdict = _unless_reverted(repo, at_ref, took, evidence, log)
-    conflicts = at_ref.state != "landed" and verdict.state == "landed"
-    if not conflicts or not timeline.has_removed_lines(len(commits)):
-        return verdict
-    # Its lines were put back beside other changes, and no message says so.
-    later = range(landed[-1] + 1, len(commits) + 1)
-    back = next(filter(timeline.has_removed_lines, later), len(commits))
-    reverted = commits[back - 1]
-    evidence.append(f"what it removes is there again since {reverted.oid[:12]}")
-    return at_ref.reverted(reverted, evidence)
+    def verdict(self) -> Verdict:
+        """Find the commit that matters to the patch."""
+        if self.states("landed"):
+            return self.landed()
+        # Reviewed into another form: its lines never were upstream, but what it removes must be
+        # gone.
+        if (merged := self.merged_request()) and self.at_ref.state not in FINE:
+            evidence = [f"pull request {merged.request}, its Upstream-Status, was merged"]
+            verdict = self.unless_reverted(merged, evidence)
+            if verdict.state == "reverted" or not self.has_removed_lines(len(self.commits)):
+                return verdict
+        return self.broken()
 
+    def landed(self) -> Verdict:
+        """Judge a patch that had landed at some state: it may have been reverted since."""
+        commits, landed, applies = self.commits, self.states("landed"), self.states(*FINE)
+        # Since it last applied: before, it may have landed too, and been reverted.
+        applied = max((n for n in applies if n < landed[-1]), default=-1)
+        first = next(n for n in landed if n > applied)
+        # Without a commit, the first state had its changes already.
+        took = commits[first - 1] if first else None
+        evidence = ["its changes are there" + (f" since {took.oid[:12]}" if took else "")]
+        if took and self.has_patch_id(took):
+            evidence.append("with the patch-id of the patch")
+        if merged := self.merged_request():
+            evidence.append(f"pull request {merged.request} was merged")
+        if applies and applies[-1] > landed[-1]:
+            undone, sign = commits[landed[-1]], "it applies again"
+        else:
+            verdict = self.unless_reverted(took, evidence)
+            conflicts = self.at_ref.state != "landed" and verdict.state == "landed"
+            if not conflicts or not self.has_removed_lines(len(commits)):
+                return verdict
+            # Its lines were put back beside other changes, and no message says so.
+            later = range(landed[-1] + 1, len(commits) + 1)
+            back = next(filter(self.has_removed_lines, later), len(commits))
+            undone, sign = commits[back - 1], "what it removes is there again"
+        return self.because("reverted", undone, [*evidence, f"{sign} since {undone.oid[:12]}"])
 
-def _unless_reverted(
-    repo: Repository, at_ref: Verdict, took: Commit | None, evidence: list[str], log: list[Commit]
-) -> Verdict:
-    """Return that a commit took the patch, or that the message of a later one reverts that."""
-    if took is None or at_ref.state == "landed":
-        return at_ref.landed(took, evidence)
-    title = took.subject.partition(" (#")[0]
-    argv = ("log", "--first-parent", "--format=%H", "--fixed-strings")
-    grep = f"--grep=This reverts commit {took.oid}"
-    reverting = repo.text(*argv, grep, f"{took.oid}..{log[0].oid}").split()
-    for commit in takewhile(lambda commit: commit != took, log):
-        # Forges write the subject only, git writes the id into the message.
-        named = commit.subject.startswith((f'Revert "{title}"', f'Revert "{title} (#'))
-        if named or commit.oid in reverting:
-            evidence.append(f"and reverted by {commit.oid[:12]}")
-            return at_ref.reverted(commit, evidence)
-    return at_ref.landed(took, evidence)
+    def unless_reverted(self, took: Commit | None, evidence: list[str]) -> Verdict:
+        """Return that a commit took the patch, or that the message of a later one reverts that."""
+        if took is None or self.at_ref.state == "landed":
+            return self.because("landed", took, evidence)
+        title = took.subject.partition(" (#")[0]
+        argv = ("log", "--first-parent", "--format=%H", "--fixed-strings")
+        grep = f"--grep=This reverts commit {took.oid}"
+        reverting = self.repo.text(*argv, grep, f"{took.oid}..{self.log[0].oid}").split()
+        for commit in takewhile(lambda commit: commit != took, self.log):
+            # Forges write the subject only, git writes the id into the message.
+            named = commit.subject.startswith((f'Revert "{title}"', f'Revert "{title} (#'))
+            if named or commit.oid in reverting:
+                evidence.append(f"and reverted by {commit.oid[:12]}")
+                return self.because("reverted", commit, evidence)
+        return self.because("landed", took, evidence)
 
+    def broken(self) -> Verdict:
+        """Name the commit after the last state to which it applied, or say that it took it."""
+        applies = self.states(*FINE)
+        # It applies at the end, or nowhere: then the conflict is older than the history.
+        if self.at_ref.state != "conflict" or not applies or applies[-1] == len(self.commits):
+            return self.at_ref
+        commit, verdict = self.commits[applies[-1]], self.at_ref
+        if self.merges_to_nothing(applies[-1]):
+            evidence = [f"a merge onto {commit.oid[:12]} leaves nothing of it"]
+            return self.because("landed", commit, evidence)
+        if names := self.broken_with(applies[-1]):
+            problem = f"it builds on {names}, which that commit stops"
+            verdict = replace(verdict, problem=problem, where=None)
+        moves = find_moves(self.repo, f"{commit.oid}^", commit.oid, [self.patch])
+        return replace(verdict, commit=commit, moved=next(iter(moves.values()), None))
 
-def _judge_broken(repo: Repository, timeline: PatchTimeline, at_ref: Verdict) -> Verdict:
-    """Name the commit after the last state to which the patch applied, or say that it took it."""
-    applies = timeline.states(*FINE)
-    # It applies at the end, or nowhere: then the conflict is older than the history.
-    if at_ref.state != "conflict" or not applies or applies[-1] == len(timeline.commits):
-        return at_ref
-    commit = timeline.commits[applies[-1]]
-    if timeline.merges_to_nothing(repo, applies[-1]):
-        return at_ref.landed(commit, [f"a merge onto {commit.oid[:12]} leaves nothing of it"])
-    if names := timeline.broken_with(applies[-1]):
-        problem = f"it builds on {names}, which that commit stops"
-        at_ref = replace(at_ref, problem=problem, where=None)
-    moves = find_moves(repo, f"{commit.oid}^", commit.oid, [timeline.patch])
-    return replace(at_ref, commit=commit, moved=next(iter(moves.values()), None))
+    def because(self, state: State, commit: Commit | None, evidence: Sequence[str]) -> Verdict:
+        verdict = replace(self.at_ref, state=state, commit=commit, evidence=tuple(evidence))
+        # What landed has no problem at the ref, if it no longer applies there.
+        return replace(verdict, problem=None, where=None) if state == "landed" else verdict
 
+    def states(self, *wanted: str) -> list[int]:
+        """Return the numbers at which the patch has one of some states."""
+        rows = enumerate(self.walk.statuses)
+        return [n for n, statuses in rows if statuses[self.number].state in wanted]
 
-def _merged_request(patch: Patch, log: list[Commit]) -> Commit | None:
-    """Return the commit that merged the pull request which a patch's Upstream-Status names."""
-    status = patch.trailer("Upstream-Status")
-    requests = {number for line in status for number in PULL_REQUEST.findall(line)}
-    return next((commit for commit in log if commit.request in requests), None)
+    def has_removed_lines(self, n: int) -> bool:
+        """Say whether state n still has, in its place, what the patch removes."""
+        made = self.walk.results.get(self.patch.name, {})
+        replay = self.walk.replay(n, range(self.number))
+        return replay.still_has(self.patch.diffs, made, in_place=True) is not None
 
+    def merges_to_nothing(self, n: int) -> bool:
+        """Say whether merging the patch from state n, where it applies, onto n + 1 is a no-op."""
+        # Commit n may have taken the patch beside other changes: then it matches nowhere.
+        before, after = (self.walk.replay(at, range(self.number)) for at in (n, n + 1))
+        base = dict(before.state)
+        before.apply(self.patch)
+        for path in paths_of([self.patch]):
+            if not self.merges_to_ours(after.get(path), base.get(path), before.get(path)):
+                return False
+        return after.still_has(self.patch.diffs, before.state) is None
 
-def _has_patch_id(repo: Repository, patch: Patch, commit: Commit) -> bool:
-    """Compare by `git patch-id`, which leaves out line numbers and white space."""
-    try:
-        diff = repo.git("diff-tree", "-p", f"{commit.oid}^", commit.oid)
-    except GitError:  # a partial clone, offline: other files of the commit cannot be had
-        return False
-    argv = ("patch-id", "--stable")
-    ids = [repo.git(*argv, stdin=data).split(b" ")[0] for data in (diff, patch.data)]
-    return ids[0] == ids[1]
+    def merges_to_ours(
+        self, ours: Content | None, base: Content | None, theirs: Content | None
+    ) -> bool:
+        """Say whether a three-way merge of one file leaves it as it is on our side."""
+        if theirs in (base, ours):
+            return True
+        sides = [side.data for side in (ours, base, theirs) if side and side.data is not None]
+        # Only the patch changed it, or it conflicts: a side is missing or binary.
+        if ours == base or len(sides) < 3 or b"\0" in b"".join(sides):  # noqa: PLR2004
+            return False
+        return self.repo.merge_file(*sides) == sides[0]
+
+    def broken_with(self, n: int) -> str | None:
+        """Name the earlier patches that commit n breaks too, if this one cannot do without them."""
+        before, after = self.walk.statuses[n : n + 2]
+        earlier = range(self.number)
+        broken = [m for m in earlier if before[m].state in FINE and after[m].state == "fails"]
+        rest = self.walk.replay(n, (m for m in earlier if m not in broken))
+        if not broken or try_patch(rest, self.patch).state in FINE:
+            return None
+        patches = [self.walk.patches[m] for m in broken]
+        # Those that change the same files, if any do, are what it builds on.
+        near = [p for p in patches if paths_of([p]) & paths_of([self.patch])]
+        return ", ".join(patch.name for patch in near or patches)
+
+    def merged_request(self) -> Commit | None:
+        """Return the commit that merged the pull request which its Upstream-Status names."""
+        status = self.patch.trailer("Upstream-Status")
+        requests = {number for line in status for number in PULL_REQUEST.findall(line)}
+        return next((commit for commit in self.log if commit.request in requests), None)
+
+    def has_patch_id(self, commit: Commit) -> bool:
+        """Compare by `git patch-id`, which leaves out line numbers and white space."""
+        try:
+            diff = self.repo.git("diff-tree", "-p", f"{commit.oid}^", commit.oid)
+        except GitError:  # a partial clone, offline: other files of the commit cannot be had
+            return False
+        argv = ("patch-id", "--stable")
+        ids = [self.repo.git(*argv, stdin=d).split(b" ")[0] for d in (diff, self.patch.data)]
+        return ids[0] == ids[1]
