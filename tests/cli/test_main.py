@@ -38,6 +38,12 @@ def test_version_and_help_need_no_manifest(tmp_path: Path) -> None:
     assert "Exit codes" in patchwheel(tmp_path, "--help").stdout
 
 
+def test_the_version_is_shown_without_importing_the_stages(tmp_path: Path) -> None:
+    argv = [sys.executable, "-X", "importtime", "-m", "patchwheel", "--version"]
+    done = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert 0 < len(re.findall(r"\| +patchwheel\b", done.stderr)) <= 12
+
+
 def test_without_a_manifest_the_error_says_where_it_looked(tmp_path: Path) -> None:
     done = patchwheel(tmp_path, "build")
     assert done.returncode == 2

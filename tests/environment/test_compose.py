@@ -14,8 +14,12 @@ import pytest
 from packaging.pylock import Pylock
 
 from patchwheel.build.inputs import OwnWheel
-from patchwheel.environment.check import check_environment
-from patchwheel.environment.compose import Environment, compose_environment, compose_for_tests
+from patchwheel.environment.compose import (
+    Environment,
+    check_environment,
+    compose_environment,
+    compose_for_tests,
+)
 from patchwheel.guest import INSPECT_ENVIRONMENT, inspect_environment
 from patchwheel.kit import uv
 from patchwheel.kit.context import Context

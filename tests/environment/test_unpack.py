@@ -4,7 +4,7 @@ import os
 import py_compile
 from typing import TYPE_CHECKING
 
-from patchwheel.environment.unpack import unpack
+from patchwheel.environment.compose import unpack
 from tests.fixtures.support import make_wheel
 
 if TYPE_CHECKING:

@@ -71,13 +71,13 @@ class BuildInputs:
     def environment(self) -> Path:
         """The build environment that the lock names; wheels of ours in it are those in `needs`."""
         ours = self._own_versions()
-        locked = [d for d in self.build.build_requires if name_of(d.name) not in ours]
+        locked = [d for d in self.build.build_requires if d.name not in ours]
         return build_environment(self.context, locked, [need.path for need in self.needs])
 
     @property
     def versions(self) -> dict[str, str]:
         """The versions in the build environment, by normalised name."""
-        locked = {name_of(d.name): d.version for d in self.build.build_requires}
+        locked = {d.name: d.version for d in self.build.build_requires}
         return locked | self._own_versions()
 
     @functools.cached_property

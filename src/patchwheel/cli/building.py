@@ -8,19 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from patchwheel.cli import tables
+from patchwheel.cli import options, tables
 from patchwheel.cli.console import CONSOLE
-from patchwheel.cli.options import (
-    dev_option,
-    emit,
-    forks_argument,
-    from_source_option,
-    json_option,
-    option,
-    project_options,
-    variant_option,
-    wheels_option,
-)
 from patchwheel.kit import BuildError
 
 if TYPE_CHECKING:
@@ -33,22 +22,24 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@forks_argument
-@from_source_option
-@variant_option
-@option(
+@options.forks
+@options.from_source
+@options.variant
+@options.option(
     "--release",
     is_flag=True,
     help="Compile for publishing, with provenance, SHA256SUMS and pylock.toml.",
 )
-@dev_option
+@options.dev
 @click.option(
     "--without-patches", is_flag=True, help="Build the pins as they are, into dist/unpatched."
 )
-@option("-k", "--keep-going", is_flag=True, help="Continue with other forks after a failure.")
+@options.option(
+    "-k", "--keep-going", is_flag=True, help="Continue with other forks after a failure."
+)
 @click.option("-n", "--dry-run", is_flag=True, help="Show the plan instead.")
-@json_option
-@project_options
+@options.as_json
+@options.project
 def build(
     project: Project,
     names: Sequence[str],
@@ -87,7 +78,7 @@ def build(
     def show(wheels: Sequence[BuiltWheel]) -> None:
         CONSOLE.lines(str(project.dist / wheel.path.name) for wheel in wheels)
 
-    emit(wheels, show)
+    options.emit(wheels, show)
     for failure in failures:
         click.echo(f"error: {failure.fork}: {failure.error}", err=True)
     if failures:
@@ -95,11 +86,11 @@ def build(
 
 
 @click.command()
-@forks_argument
-@from_source_option
-@dev_option
-@json_option
-@project_options
+@options.forks
+@options.from_source
+@options.dev
+@options.as_json
+@options.project
 def plan(project: Project, names: Sequence[str], *, from_source: bool, dev: bool) -> None:
     """Show what a build would remake, and why; builds nothing and needs no compiler."""
     _show_plans(project, project.manifest.select(names), from_source=from_source, dev=dev)
@@ -107,14 +98,14 @@ def plan(project: Project, names: Sequence[str], *, from_source: bool, dev: bool
 
 @click.command()
 @click.argument("path", required=False, type=click.Path(path_type=Path))
-@option("--gpu", is_flag=True, help="Add the CUDA runtime libraries.")
-@variant_option
-@from_source_option
-@dev_option
-@wheels_option
+@options.option("--gpu", is_flag=True, help="Add the CUDA runtime libraries.")
+@options.variant
+@options.from_source
+@options.dev
+@options.wheels
 @click.option("--check", is_flag=True, help="Check the environment even if it was not changed.")
-@json_option
-@project_options
+@options.as_json
+@options.project
 def env(
     project: Project,
     path: Path | None,
@@ -138,16 +129,16 @@ def env(
     # A new one was checked before the link was moved to it.
     if check and environment.cached:
         check_environment(project, environment)
-    emit(environment, lambda environment: click.echo(environment.link))
+    options.emit(environment, lambda environment: click.echo(environment.link))
 
 
 @click.command(context_settings={"ignore_unknown_options": True})
 @click.argument("fork")
-@from_source_option
-@dev_option
-@wheels_option
+@options.from_source
+@options.dev
+@options.wheels
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[-- ARGS]...")
-@project_options
+@options.project
 def test(
     project: Project,
     fork: str,
@@ -183,4 +174,4 @@ def _show_plans(project: Project, forks: Sequence[Fork], *, from_source: bool, d
     from patchwheel.plan import plan_fork
 
     plans = [plan_fork(project, fork, from_source=from_source, dev=dev) for fork in forks]
-    emit(plans, tables.plans)
+    options.emit(plans, tables.plans)

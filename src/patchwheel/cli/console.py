@@ -82,18 +82,11 @@ class Console(Progress):
         Rich(stderr=note, width=width, markup=False).print(drawn)
 
     def _bar(self, what: str, done: int, total: int | None) -> None:
-        from rich import progress
         from rich.console import Console as Rich
+        from rich.progress import Progress as Bars
 
         if self._bars is None:
-            self._bars = progress.Progress(
-                progress.TextColumn("{task.description}"),
-                progress.BarColumn(),
-                progress.MofNCompleteColumn(),
-                progress.TimeElapsedColumn(),
-                console=Rich(stderr=True),
-                transient=True,
-            )
+            self._bars = Bars(console=Rich(stderr=True), transient=True)
             self._bars.start()
         if what not in self._tasks:
             self._tasks[what] = self._bars.add_task(what, total=total)

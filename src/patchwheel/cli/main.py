@@ -12,24 +12,14 @@ from patchwheel import __version__
 from patchwheel.cli.console import CONSOLE
 from patchwheel.kit import PatchwheelError
 
-# By the module of this package that holds each command; only that one is imported.
-COMMANDS = {
-    "build": "building",
-    "plan": "building",
-    "env": "building",
-    "test": "building",
-    "status": "series",
-    "dev": "series",
-    "export": "series",
-    "rebase": "series",
-    "verify": "release",
-    "index": "release",
-    "release": "release",
-    "ci": "release",
-    "lock": "maintenance",
-    "doctor": "maintenance",
-    "cache": "maintenance",
+# The commands in each module of this package; only the module of the one that runs is imported.
+MODULES = {
+    "building": ("build", "plan", "env", "test"),
+    "series": ("status", "dev", "export", "rebase"),
+    "release": ("verify", "index", "release", "ci"),
+    "maintenance": ("lock", "doctor", "cache"),
 }
+COMMANDS = {name: module for module, names in MODULES.items() for name in names}
 
 
 class LazyGroup(click.Group):

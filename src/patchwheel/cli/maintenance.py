@@ -7,15 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from patchwheel.cli import tables
+from patchwheel.cli import options, tables
 from patchwheel.cli.console import CONSOLE
-from patchwheel.cli.options import (
-    emit,
-    forks_argument,
-    json_option,
-    project_options,
-    variant_option,
-)
 from patchwheel.kit import CheckError, MachineError
 
 if TYPE_CHECKING:
@@ -25,9 +18,9 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@forks_argument
+@options.forks
 @click.option("--force", is_flag=True, help="Configure unchanged pins again too.")
-@project_options
+@options.project
 def lock(project: Project, names: Sequence[str], *, force: bool) -> None:
     """Resolve and pin third-party dependencies, into forks.lock."""
     from patchwheel.locking import write_lock
@@ -39,9 +32,9 @@ def lock(project: Project, names: Sequence[str], *, force: bool) -> None:
 
 
 @click.command()
-@variant_option
-@json_option
-@project_options
+@options.variant
+@options.as_json
+@options.project
 def doctor(project: Project, *, variant: str | None) -> None:
     """Show what each fork needs that this machine lacks, and the command that installs it."""
     from patchwheel.build import diagnose
@@ -50,7 +43,7 @@ def doctor(project: Project, *, variant: str | None) -> None:
     lock = project.lock if project.manifest.lock_path.exists() else None
     findings = diagnose(project.manifest, lock, store=project.store.root)
     rows = [{**dataclasses.asdict(finding), "ok": finding.ok} for finding in findings]
-    emit(rows, lambda _: tables.findings(findings))
+    options.emit(rows, lambda _: tables.findings(findings))
     if any(finding.needed and not finding.ok for finding in findings):
         raise MachineError("required tools are missing", hint="run the commands in the table")
 
@@ -69,7 +62,7 @@ def cache_dir() -> None:
 
 
 @cache.command("verify")
-@json_option
+@options.as_json
 def cache_verify() -> None:
     """Hash everything in the store; damaged entries are removed, and made again when needed."""
     from patchwheel.kit import Store, default_root
@@ -79,7 +72,9 @@ def cache_verify() -> None:
     for entry, _ in found:
         store.remove(entry.kind, entry.key)
     broken = {f"{entry.kind}/{entry.key}": why for entry, why in found}
-    emit(broken, lambda broken: CONSOLE.lines(f"{e}: {why}; removed" for e, why in broken.items()))
+    options.emit(
+        broken, lambda broken: CONSOLE.lines(f"{e}: {why}; removed" for e, why in broken.items())
+    )
     if broken:
         raise CheckError(f"{len(broken)} entries of the store were damaged", where=store.root)
 

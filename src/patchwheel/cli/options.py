@@ -52,7 +52,7 @@ PROJECT_OPTIONS = (
 )
 
 
-def project_options(function: F) -> F:
+def project(function: F) -> F:
     """Add the options that every stage understands; the command gets a Project first."""
 
     @option("-v", "--verbose", is_flag=True, help="Show the path of each log.")
@@ -77,18 +77,18 @@ def _remember(ctx: click.Context, _: click.Parameter, as_json: bool) -> None:  #
     ctx.meta["json"] = as_json
 
 
-forks_argument = click.argument("names", nargs=-1, metavar="[FORK]...")
-json_option = click.option(
+forks = click.argument("names", nargs=-1, metavar="[FORK]...")
+as_json = click.option(
     "--json", is_flag=True, expose_value=False, callback=_remember, help="Print JSON."
 )
-from_source_option = option(
+from_source = option(
     "--from-source", is_flag=True, help="Compile everything, without a base wheel."
 )
-dev_option = click.option(
+dev = click.option(
     "--dev", is_flag=True, help="Use the open work trees, uncommitted edits included."
 )
-variant_option = option("--variant", help="Use this variant of the forks that have it.")
-wheels_option = click.option(
+variant = option("--variant", help="Use this variant of the forks that have it.")
+wheels = click.option(
     "--wheels", metavar="FOLDER", type=folder(), help="Use the wheels in FOLDER, do not build."
 )
 

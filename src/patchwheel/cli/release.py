@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from patchwheel.cli import tables
+from patchwheel.cli import options, tables
 from patchwheel.cli.console import CONSOLE
-from patchwheel.cli.options import emit, folder, json_option, project_options, variant_option
 
 if TYPE_CHECKING:
     from patchwheel.project import Project
@@ -30,10 +29,10 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Compile again under varied conditions, and compare with the release wheel.",
 )
-@variant_option
+@options.variant
 @click.option("--dev", is_flag=True, help="With --from-source: use the open work tree.")
-@json_option
-@project_options
+@options.as_json
+@options.project
 def verify(
     project: Project,
     what: str,
@@ -54,7 +53,7 @@ def verify(
     if pin:
         from patchwheel.source import check_pin
 
-        emit(check_pin(project.context, fork), tables.pin)
+        options.emit(check_pin(project.context, fork), tables.pin)
         return
     from patchwheel.release import check_equivalence, check_reproducible
 
@@ -63,7 +62,7 @@ def verify(
         proof = check_reproducible(project, fork)
     else:
         proof = check_equivalence(project, fork, dev=dev)
-    emit(proof, lambda proof: click.echo(proof.summary))
+    options.emit(proof, lambda proof: click.echo(proof.summary))
     proof.check()
 
 
@@ -76,12 +75,12 @@ def _verify_path(path: Path) -> None:
             "to verify a fork, give one of --pin, --from-source and --rebuild"
         )
     checked = check_release(path)
-    emit(checked, tables.checked)
+    options.emit(checked, tables.checked)
     checked.check(path)
 
 
 @click.command()
-@click.argument("wheels", metavar="FOLDER", type=folder())
+@click.argument("wheels", metavar="FOLDER", type=options.folder())
 def index(wheels: Path) -> None:
     """Write a simple index over the release wheels in FOLDER, into FOLDER/simple."""
     from patchwheel.release import make_index
@@ -97,15 +96,15 @@ def release() -> None:
 
 
 @release.command()
-@click.argument("source", type=folder())
-@click.argument("staged", type=folder(exists=False))
+@click.argument("source", type=options.folder())
+@click.argument("staged", type=options.folder(exists=False))
 @click.option(
     "--earlier",
     metavar="FOLDER",
-    type=folder(exists=False),
+    type=options.folder(exists=False),
     help="Wheels of earlier releases, for the index.",
 )
-@project_options
+@options.project
 def stage(project: Project, source: Path, staged: Path, *, earlier: Path | None) -> None:
     """Write the folder STAGED from the wheels and reports that the cells left below SOURCE."""
     from patchwheel.ci import cells
@@ -122,7 +121,7 @@ def stage(project: Project, source: Path, staged: Path, *, earlier: Path | None)
 
 
 @release.command()
-@click.argument("staged", type=folder())
+@click.argument("staged", type=options.folder())
 def validate(staged: Path) -> None:
     """Check the files in STAGED, and install them with pip and with uv from an index over HTTP."""
     from patchwheel.release import validate_release
@@ -136,7 +135,7 @@ def validate(staged: Path) -> None:
 @click.option("--matrix", is_flag=True, help="Print the cells by kind, as JSON.")
 @click.option("--cells", is_flag=True, help="Print the names of all cells.")
 @click.option("--cell", metavar="NAME", help="Print what ci/run-cell reads of a cell.")
-@project_options
+@options.project
 def ci(project: Project, *, check: bool, matrix: bool, cells: bool, cell: str | None) -> None:
     """Write the CI workflows for the manifest into .github/workflows."""
     from patchwheel.ci import workflows

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from patchwheel.cli import tables
+from patchwheel.cli import options, tables
 from patchwheel.cli.console import CONSOLE
-from patchwheel.cli.options import emit, forks_argument, json_option, project_options
 from patchwheel.kit import CheckError, InputError, PatchError
 
 if TYPE_CHECKING:
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@forks_argument
+@options.forks
 @click.option(
     "--against",
     metavar="REF",
@@ -33,8 +32,8 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path, dir_okay=False),
     help="With --against: also write the table to this file.",
 )
-@json_option
-@project_options
+@options.as_json
+@options.project
 def status(
     project: Project,
     names: Sequence[str],
@@ -54,7 +53,7 @@ def status(
     from patchwheel.series import load_all_series, status_of_fork
 
     found = [status_of_fork(project, fork) for fork in forks]
-    emit(found, tables.status)
+    options.emit(found, tables.status)
     check_requires(load_all_series(project))
     if broken := [fork.fork for fork in found if not fork.ok]:
         raise PatchError(
@@ -66,7 +65,7 @@ def status(
 @click.command()
 @click.argument("fork")
 @click.option("--detach", is_flag=True, help="Only write the patched sources, without git.")
-@project_options
+@options.project
 def dev(project: Project, fork: str, *, detach: bool) -> None:
     """Open a work tree of FORK in work/FORK, with one commit per patch."""
     from patchwheel.series import open_work, patched_tree
@@ -90,15 +89,15 @@ def dev(project: Project, fork: str, *, detach: bool) -> None:
     "--check", is_flag=True, help="Write nothing; fail if an export would change something."
 )
 @click.option("--exact", is_flag=True, help="Write and renumber unchanged patches too.")
-@json_option
-@project_options
+@options.as_json
+@options.project
 def export(project: Project, fork: str, *, check: bool, exact: bool) -> None:
     """Write the commits of FORK's work tree to patches/FORK; unchanged patches keep their bytes."""
     from patchwheel.series import export_series
 
     [selected] = project.manifest.select([fork])
     result = export_series(project, selected, check=check, exact=exact)
-    emit(result, lambda result: tables.export(fork, result, check=check))
+    options.emit(result, lambda result: tables.export(fork, result, check=check))
     if result.changed and not check:
         _offer_commit(project, selected, selected.patches)
     if check and result.changed:
@@ -116,8 +115,8 @@ def export(project: Project, fork: str, *, check: bool, exact: bool) -> None:
 @click.option("--continue", "how", flag_value="continue", help="Continue after resolving.")
 @click.option("--skip", "how", flag_value="skip", help="Drop the patch that conflicts.")
 @click.option("--abort", "how", flag_value="abort", help="Undo the rebase.")
-@json_option
-@project_options
+@options.as_json
+@options.project
 def rebase(
     project: Project, fork: str, *, onto: str | None, dry_run: bool, how: str | None
 ) -> None:
@@ -138,7 +137,7 @@ def rebase(
             CONSOLE.say(f"{fork}: the rebase is undone; pin and series never changed")
             return
         result = done
-    emit(result, lambda result: tables.export(fork, result, check=False))
+    options.emit(result, lambda result: tables.export(fork, result, check=False))
     CONSOLE.say(f"pin, lock and series of {fork} are changed")
     manifest = project.manifest
     _offer_commit(project, selected, manifest.path, manifest.lock_path, selected.patches)
@@ -148,7 +147,7 @@ def _show_merge(project: Project, fork: Fork, onto: str) -> None:
     from patchwheel.upstream import preview_rebase
 
     merged = preview_rebase(project, fork, onto)
-    emit(merged, tables.preview)
+    options.emit(merged, tables.preview)
     if stuck := [patch.name for patch in merged if patch.state == "conflict"]:
         raise PatchError(
             f"{len(stuck)} of {len(merged)} patches of {fork.name} conflict: {', '.join(stuck)}",
@@ -185,7 +184,7 @@ def _show_forecasts(
             name: [ref.without(known[name].get(ref.ref, ())) for ref in rows]
             for name, rows in found.items()
         }
-    emit(found, lambda found: tables.forecasts(found, only_changes=changes))
+    options.emit(found, lambda found: tables.forecasts(found, only_changes=changes))
     if failed:
         raise InputError(f"not followed: {', '.join(failed)}", hint="the reasons are above")
 

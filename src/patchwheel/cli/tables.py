@@ -25,28 +25,23 @@ SHOWN = 30
 
 def wheels(made: Sequence[BuiltWheel]) -> None:
     """Show what was remade, what was taken, from where, and how long it took."""
-    rows = []
-    for wheel in made:
-        plan = wheel.plan
-        graft = plan.base is not None
-        rows.append(
-            (
-                wheel.fork,
-                wheel.version,
-                "reused" if wheel.cached else plan.route,
-                _remade(plan) if graft else "all",
-                str(plan.taken) if graft else "0",
-                _origin(plan),
-                f"{wheel.seconds:.1f}",
-            )
+    rows = [
+        (
+            *(wheel.fork, wheel.version, "reused" if wheel.cached else wheel.plan.route),
+            *_share(wheel.plan),
+            *(_origin(wheel.plan), f"{wheel.seconds:.1f}"),
         )
+        for wheel in made
+    ]
     headings = ("fork", "wheel", "made by", "remade", "taken", "from", "s")
     CONSOLE.table(headings, rows, note=True)
 
 
-def _remade(plan: Plan) -> str:
+def _share(plan: Plan) -> tuple[str, str]:
+    if plan.base is None:
+        return "all", "0"
     compiled = f" ({len(plan.built)} built)" if plan.built else ""
-    return f"{len(plan.outputs)}{compiled}"
+    return f"{len(plan.outputs)}{compiled}", str(plan.taken)
 
 
 def status(found: Sequence[ForkStatus]) -> None:

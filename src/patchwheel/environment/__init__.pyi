@@ -1,3 +1,3 @@
-from .check import check_environment as check_environment
+from .compose import check_environment as check_environment
 from .compose import compose_environment as compose_environment
 from .upstream_tests import run_tests as run_tests

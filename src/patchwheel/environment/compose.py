@@ -6,19 +6,23 @@ before any import.
 
 from __future__ import annotations
 
+import csv
+import json
 import os
+import re
+import tempfile
 import tomllib
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from patchwheel.build import site_packages
-from patchwheel.environment.check import check_environment
-from patchwheel.environment.unpack import unpack
-from patchwheel.kit import CheckError, MachineError, digest, uv, write_atomically
+from patchwheel.guest import INSPECT_ENVIRONMENT
+from patchwheel.kit import CheckError, MachineError, digest, process, uv, write_atomically
+from patchwheel.wheelfile import read_wheel
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
-    from pathlib import Path
 
     from patchwheel.build import OwnWheel
     from patchwheel.kit import Context, Distribution, Store
@@ -27,6 +31,7 @@ if TYPE_CHECKING:
 KIND: Final = "environments"
 UNPACKED: Final = "unpacked"
 LAYOUT = 1
+SCHEME = re.compile(r"[^/]+\.data/(purelib|platlib)/")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,11 +43,14 @@ class Environment:
 
     path: Path
     places: Mapping[str, Path]
-    link: Path | None
-    python: Path
+    link: Path | None = None
     wheels: tuple[OwnWheel, ...]
     packages: tuple[Distribution, ...]
     cached: bool
+
+    @property
+    def python(self) -> Path:
+        return self.path / "bin" / "python"
 
     def to_json(self) -> dict[str, object]:
         return {
@@ -73,7 +81,6 @@ def compose_environment(
         path=path,
         places={w.fork: site_packages(path) for w in wheels},
         link=link,
-        python=path / "bin" / "python",
         wheels=tuple(wheels),
         packages=tuple(packages),
         cached=cached,
@@ -105,12 +112,54 @@ def compose_for_tests(
     return Environment(
         path=path,
         places=places,
-        link=None,
-        python=path / "bin" / "python",
         wheels=tuple(wheels),
         packages=tuple(packages),
         cached=cached,
     )
+
+
+def check_environment(project: Project, environment: Environment) -> None:
+    """Check in the environment itself that it holds exactly its set, and that the forks work in it.
+
+    Every fork imports and carries its label, each distribution is there once in its version, no
+    other owns a fork's package, requirements agree; CuPy shows its configuration, which needs no
+    GPU. Raises CheckError with everything that is wrong.
+    """
+    from packaging.utils import canonicalize_name
+
+    project.progress.say("checking that the environment's forks import and its versions agree")
+    forks, label = project.manifest.forks, project.manifest.environment.label
+    ours = {canonicalize_name(forks[w.fork].distribution): w.version for w in environment.wheels}
+    expected: dict[str, str] = {d.name: d.version for d in environment.packages} | ours
+    with tempfile.TemporaryDirectory() as name:
+        problems = _inspect(
+            environment.python, {"expected": expected, "forks": [*ours]}, Path(name)
+        )
+        problems += uv.conflicts(environment.python, log=Path(name) / "log")
+    problems += [
+        f"{name} {version} does not carry the label {label}"
+        for name, version in ours.items()
+        if not version.partition("+")[2].startswith(f"{label}.")
+    ]
+    if problems:
+        raise CheckError(
+            "\n  - ".join(["the environment failed its checks:", *problems]),
+            where=environment.path,
+            hint="if something was installed into it, remove that folder and run the command again",
+        )
+
+
+def _inspect(python: Path, question: dict[str, object], folder: Path) -> list[str]:
+    asked, answer = folder / "question.json", folder / "answer.json"
+    asked.write_text(json.dumps(question))
+    argv: list[str | Path] = [python, "-I", INSPECT_ENVIRONMENT, asked, answer]
+    log = folder / "inspect.log"
+    try:
+        process.logged(argv, cwd=folder, env=process.base_env(), log=log)
+    except process.CommandError as err:
+        problem = "the environment's Python stopped while it imported the forks"
+        raise CheckError(problem, where=python, tail=err.tail) from err
+    return [str(problem) for problem in json.loads(answer.read_text())]
 
 
 def _packages(project: Project, groups: Sequence[str]) -> list[Distribution]:
@@ -119,10 +168,9 @@ def _packages(project: Project, groups: Sequence[str]) -> list[Distribution]:
 
 
 def _wheel_lines(project: Project, wheels: Sequence[OwnWheel]) -> list[str]:
-    named = {project.manifest.forks[w.fork].distribution: w for w in wheels}
+    forks = project.manifest.forks
     return [
-        f"{name} @ {wheel.path.as_uri()} --hash=sha256:{wheel.sha256}"
-        for name, wheel in named.items()
+        f"{forks[w.fork].distribution} @ {w.path.as_uri()} --hash=sha256:{w.sha256}" for w in wheels
     ]
 
 
@@ -160,17 +208,55 @@ def _unpacked(wheel: OwnWheel, store: Store) -> Path:
     return store.get(UNPACKED, wheel.sha256, make)
 
 
+def unpack(wheel: Path, folder: Path, before: Path | None) -> None:
+    """Unpack a wheel so that it can be imported; equal files of `before` are linked.
+
+    The bytecode beside a linked file is linked too: it names date and size of that file.
+    """
+    known = _hashes(before) if before else {}
+    for entry in read_wheel(wheel).entries.values():
+        place = SCHEME.sub("", entry.name)
+        target = folder / place
+        target.parent.mkdir(parents=True, exist_ok=True)
+        same = entry.sha256 and known.get(entry.name) == entry.sha256
+        if not (before and same and _linked(before / place, target)):
+            target.write_bytes(entry.content())
+            target.chmod(entry.mode)
+        elif target.suffix == ".py":
+            for path in (before / place).parent.glob(f"__pycache__/{target.stem}.*.pyc"):
+                cache = target.parent / "__pycache__"
+                cache.mkdir(exist_ok=True)
+                _linked(path, cache / path.name)
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for path in folder.glob("*.dist-info/RECORD"):
+        with path.open(newline="", encoding="utf-8") as stream:
+            found |= {row[0]: row[1] for row in csv.reader(stream)}
+    return found
+
+
+def _linked(source: Path, target: Path) -> bool:
+    try:
+        os.link(source, target)
+    except OSError:
+        # Gone meanwhile, or the file system has no more links to give.
+        return False
+    return True
+
+
 def _check_pylock(text: str, packages: Iterable[Distribution], wheels: Iterable[OwnWheel]) -> None:
     """Compare what was looked up again, by version, with the locked bytes."""
     known = {h for d in packages for h in d.hashes} | {w.sha256 for w in wheels}
     for row in tomllib.loads(text)["packages"]:
-        for file in [*row.get("wheels", ()), *([row["archive"]] if "archive" in row else ())]:
-            if file["hashes"]["sha256"] not in known:
-                raise CheckError(
-                    f"{row['name']}: the index has another file for this version than was locked",
-                    expected=f"{row['version']} with a locked sha256",
-                    hint="run `patchwheel lock`",
-                )
+        files = [*row.get("wheels", ()), *filter(None, [row.get("archive")])]
+        if {file["hashes"]["sha256"] for file in files} - known:
+            raise CheckError(
+                f"{row['name']}: the index has another file for this version than was locked",
+                expected=f"{row['version']} with a locked sha256",
+                hint="run `patchwheel lock`",
+            )
 
 
 def _check_link(link: Path) -> None:

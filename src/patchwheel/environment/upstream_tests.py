@@ -59,14 +59,14 @@ def run_tests(
     """
     environment = compose_for_tests(project, wheels)
     tree = patched_tree(project, fork, dev=dev)
-    survey = project.build(fork).inventory
     files = select_tests(tree)
     if not files:
         raise CheckError(
             f"{tree.source.fork.name}: upstream has no tests of what the series changes",
             hint="touch a test file in the series, or run pytest in the environment",
         )
-    status = run_files(tree, survey, environment, files, arguments, store=project.store)
+    inventory = project.build(fork).inventory
+    status = run_files(tree, inventory, environment, files, arguments, store=project.store)
     if status:
         what = "no test was selected" if status == NO_TESTS else "upstream's tests fail"
         raise CheckError(f"{tree.source.fork.name}: {what}", where=", ".join(files))
@@ -74,7 +74,7 @@ def run_tests(
 
 def run_files(
     tree: PatchedTree,
-    survey: BuildInventory,
+    inventory: BuildInventory,
     environment: Environment,
     files: Sequence[str],
     arguments: Sequence[str],
@@ -90,7 +90,7 @@ def run_files(
     repo = Repository(tree.source.git_dir)
     present = repo.files(tree.tree)
     files = [f for f in files if f in present]
-    installed = {source: path for path, source in survey.verbatim.items()}
+    installed = {source: path for path, source in inventory.verbatim.items()}
     site = environment.places[tree.source.fork.name]
     with store.scratch() as folder:
         (folder / "pytest.ini").write_text("[pytest]\n")
@@ -103,11 +103,7 @@ def run_files(
             *paths,
             *arguments,
         ]
-        env = {**_env(folder), **(variables or {})}
+        # The user's environment, but for what would let Python find other code.
+        env = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
+        env |= {"MPLBACKEND": "agg", "HOME": str(folder), **(variables or {})}
         return process.interactive(command, cwd=folder, env=env)
-
-
-def _env(home: Path) -> dict[str, str]:
-    """Keep the user's environment, but for what would let Python find other code."""
-    env = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
-    return {**env, "MPLBACKEND": "agg", "HOME": str(home)}

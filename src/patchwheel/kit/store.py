@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import json
 import os
 import re
@@ -25,6 +26,8 @@ from patchwheel.kit.files import file_sha256, fsync, regular_files, rmtree, writ
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
+
+    from cattrs import Converter
 
 T = TypeVar("T")
 Kind = Literal["build-envs", "configured", "environments", "files", "unpacked", "wheels"]
@@ -178,9 +181,8 @@ class Store:
         The JSON-like `inputs` include a version, raised when `compute` changes its results.
         """
         from cattrs.errors import BaseValidationError
-        from cattrs.preconf.json import make_converter
 
-        converter, key = make_converter(forbid_extra_keys=True), files.digest(*inputs)
+        converter, key = _converter(), files.digest(*inputs)
         if kept := self.memo(kind, key):
             with contextlib.suppress(BaseValidationError):
                 if valid(known := converter.structure(kept, record)):
@@ -331,6 +333,14 @@ def default_root() -> Path:
     # As the XDG Base Directory Specification has it: a path that is not absolute is ignored.
     cache = Path(os.environ.get("XDG_CACHE_HOME", ""))
     return (cache if cache.is_absolute() else Path.home() / ".cache") / "patchwheel"
+
+
+@functools.cache
+def _converter() -> Converter:
+    # cattrs takes 30 ms to import, and each converter generates code for its records.
+    from cattrs.preconf.json import make_converter
+
+    return make_converter(forbid_extra_keys=True)
 
 
 def _inside(folder: Path, pattern: str = "*") -> list[Path]:

@@ -7,8 +7,7 @@ import os
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
-from urllib.request import url2pathname
+from urllib.parse import unquote, urlsplit
 
 from patchwheel.kit import InputError, file_sha256, redacted
 from patchwheel.source.index import TIMEOUT, find_file, project_files, retried
@@ -58,7 +57,7 @@ def _download(context: Context, file: IndexFile, folder: Path, sha256: str) -> N
     """Bring the file into the folder; raises InputError unless its sha256 is the expected one."""
     if file.sha256 not in {None, sha256}:
         raise _mismatch(file, sha256, f"the index lists {file.sha256}")
-    path, place = folder / file.filename, Path(url2pathname(urlsplit(file.url).path))
+    path, place = folder / file.filename, Path(unquote(urlsplit(file.url).path))
     actual = ""
     task = f"downloading {file.filename} from {redacted(file.url)}"
     # One transfer may be damaged, or continue another file; a second means other bytes.

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import unquote, urldefrag, urljoin, urlsplit
-from urllib.request import url2pathname
 
 from patchwheel.kit import InputError, redacted
 from patchwheel.manifest import Sdist
@@ -176,7 +175,7 @@ def _page(url: str, *, flat: bool = False) -> list[IndexFile]:
     parts = urlsplit(url)
     if parts.scheme != "file":
         return _remote_page(url)
-    path = Path(url2pathname(parts.path))
+    path = Path(unquote(parts.path))
     try:
         # A folder of loose files may have an index.html that is not for installers.
         if path.is_dir() and not flat and (path / "index.html").exists():
