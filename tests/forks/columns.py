@@ -174,6 +174,16 @@ def graph(n: int = 24, dtype: str = "float64", density: float = 0.3) -> np.ndarr
     return (weights + weights.T).astype(dtype)
 
 
+def sparse(dense: np.ndarray, kind: str) -> Any:
+    """Return a matrix in one of SciPy's kinds of sparse arrays."""
+    return scipy.sparse.coo_array(dense).asformat(kind)
+
+
+def pick(data: dict[str, Any], names: str) -> dict[str, Any]:
+    """Return what has these names, which spaces separate."""
+    return {name: data[name] for name in names.split()}
+
+
 IMAGE = np.random.default_rng(0).random((6, 7))
 TWO_COMPONENTS = np.zeros((4, 4))
 TWO_COMPONENTS[0, 1] = TWO_COMPONENTS[1, 0] = 2

@@ -81,17 +81,18 @@ def _wanted(config: pytest.Config, item: pytest.Item) -> bool:
     return served
 
 
-def _facts(item: pytest.Item) -> tuple[str, tuple[str, ...], Tolerance]:
+def _facts(item: pytest.Item) -> tuple[str, list[str], Tolerance]:
     mark = item.get_closest_marker("calls")
     assert mark is not None
-    function, *patches = mark.args
-    return function, tuple(patches), Tolerance(**mark.kwargs)
+    function, patches, tolerance = mark.args
+    return function, patches, tolerance
 
 
 def _note(item: pytest.Function, verdict: Verdict) -> None:
     """Put what came of a call into the record, in the order of the collection."""
     function, patches, tolerance = _facts(item)
-    choices = {k: v for k, v in item.callspec.params.items() if k != "column"}
+    choices: dict[str, Any] = {k: v for k, v in item.callspec.params.items() if k != "column"}
+    choices |= choices.pop("choices", {})
     item.config.stash[ROWS][item.nodeid] = {
         "function": function,
         "case": spell(choices),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import coins
 import numpy as np
+import pytest
 import skimage.data
 from scipy.linalg import subspace_angles
 from scipy.sparse.csgraph import laplacian
@@ -18,7 +19,7 @@ from sklearn.cluster._spectral import cluster_qr, discretize
 from sklearn.manifold import spectral_embedding
 from sklearn.metrics import adjusted_rand_score
 
-from tests.forks.verdicts import Verdict, calls
+from tests.forks.verdicts import Tolerance, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -81,11 +82,10 @@ def embed(a: Column, known: Spectrum) -> Any:
     return spectral_embedding(graph, n_components=known.k, drop_first=False, random_state=42)
 
 
-@calls(
+@pytest.mark.calls(
     "sklearn.manifold.spectral_embedding, labels of the coins",
-    "scipy/0040",
-    "scikit-learn/0020",
-    "scikit-learn/0050",
+    ["scipy/0040", "scikit-learn/0020", "scikit-learn/0050"],
+    Tolerance(),
 )
 def test_eigenvectors_and_labels(
     conclude: Callable[[Verdict], None], column: Column, scale: float

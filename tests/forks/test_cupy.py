@@ -16,21 +16,21 @@ from tests.forks.verdicts import calls, each, no_gpu
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.forks.verdicts import Compare
+    from tests.forks.columns import Column
+
 
 ONLY = frozenset({"cupy"})
 
+test_namespace = calls("cupy.ndarray.__array_namespace__", "cupy/0020", each(), only=ONLY)(
+    lambda a: a(np.ones(3)).__array_namespace__() is a.xp
+)
 
-@calls("cupy.ndarray.__array_namespace__", "cupy/0020", only=ONLY)
-def test_namespace(compare: Compare) -> None:
-    compare(lambda a: a(np.ones(3)).__array_namespace__() is a.xp)
 
-
-@calls("cupyx.scipy.sparse.*.todia", "cupy/0010", only=ONLY)
 @each(kind=["coo", "csr", "csc"], n=[1, 9, 40])
-def test_todia(compare: Compare, kind: str, n: int) -> None:
+@calls("cupyx.scipy.sparse.*.todia", "cupy/0010", only=ONLY)
+def test_todia(a: Column, kind: str, n: int) -> Any:
     band = sp.diags_array([1.0, 2, 3], offsets=[-1, 0, 2], shape=(n, n))
-    compare(lambda a: a.sparse(band.asformat(kind)).todia())
+    return a.sparse(band.asformat(kind)).todia()
 
 
 @no_gpu

@@ -22,6 +22,8 @@ from tests.forks.columns import (
     TWO_COMPONENTS,
     graph,
     image,
+    pick,
+    sparse,
 )
 from tests.forks.verdicts import (
     CUDA_ERROR,
@@ -29,11 +31,11 @@ from tests.forks.verdicts import (
     SAME,
     Raises,
     Same,
+    bad_input,
     calls,
     each,
     given,
-    grid,
-    inputs,
+    mixed,
     mixtures,
     only,
     own,
@@ -46,118 +48,109 @@ if TYPE_CHECKING:
 
     from _pytest.mark.structures import ParameterSet
 
-    from tests.forks.verdicts import Compare, Given
+    from tests.forks.columns import Column
 
 parametrize = pytest.mark.parametrize
 SPARSE = frozenset({"numpy", "cupy"})
-NAN_EDGE = np.where(TWO_COMPONENTS > 1, np.nan, TWO_COMPONENTS)
 
 # connected_components
 
 
-@calls("scipy.sparse.csgraph.connected_components", "scipy/0030", compiled=True)
-@each(
-    dtype=["int64", *FLOATS],
-    density=[0.0, 0.04, 0.3],
-    options=grid(
-        directed=[False, True], connection=["weak", "strong"], return_labels=[False, True]
+BOTH = [False, True]
+test_connected_components = calls(
+    "scipy.sparse.csgraph.connected_components",
+    "scipy/0030",
+    each(
+        dtype=["int64", *FLOATS],
+        density=[0.0, 0.04, 0.3],
+        directed=BOTH,
+        connection=["weak", "strong"],
+        return_labels=BOTH,
     ),
+    compiled=True,
+)(
+    lambda a, dtype, density, **options: connected_components(
+        a(np.triu(graph(30, dtype, density))), **options
+    )
 )
-def test_connected_components(
-    compare: Compare, dtype: str, density: float, options: dict[str, Any]
-) -> None:
-    edges = np.triu(graph(30, dtype, density))
-    compare(lambda a: connected_components(a(edges), **options))
 
 
-@calls("scipy.sparse.csgraph.connected_components", "scipy/0030", compiled=True)
 @each()
-def test_connected_components_of_edges_that_are_not_finite(compare: Compare) -> None:
+@calls("scipy.sparse.csgraph.connected_components", "scipy/0030", compiled=True)
+def test_connected_components_of_edges_that_are_not_finite(a: Column) -> Any:
     edges = graph(12, density=0.1)
     edges[0, 1], edges[2, 3] = np.inf, np.nan
-    compare(lambda a: connected_components(a(edges)))
+    return connected_components(a(edges))
 
 
-@calls("scipy.sparse.csgraph.connected_components, sparse", "scipy/0030", "cupy/0040", only=SPARSE)
-@each(kind=["csr", "coo", "csc"], density=[0.02, 0.2])
-def test_connected_components_of_sparse(compare: Compare, kind: str, density: float) -> None:
-    edges = sp.coo_array(graph(40, "float64", density)).asformat(kind)
-    compare(lambda a: connected_components(a.sparse(edges)))
-
+test_connected_components_of_sparse = calls(
+    "scipy.sparse.csgraph.connected_components, sparse",
+    "scipy/0030 cupy/0040",
+    each(kind=["csr", "coo", "csc"], density=[0.02, 0.2]),
+    only=SPARSE,
+)(lambda a, kind, density: connected_components(a.sparse(sparse(graph(40, density=density), kind))))
 
 HOST = Raises(TypeError, "can't be read as a NumPy array: .*Supported are NumPy arrays")
 TWO_D = Raises(ValueError, "graph should have two dimensions")
 SQUARE = Raises(ValueError, "graph should be a square array")
 N_N = Raises(ValueError, r"graph must be shape \(N, N\)")
 
-
-@parametrize("options", [{}, {"directed": False}, {"connection": "strong"}])
-@inputs(
-    table(
-        {
-            "disconnected": TWO_COMPONENTS,
-            "int": TWO_COMPONENTS.astype(int),
-            "uint8": TWO_COMPONENTS.astype(np.uint8),
-            "bool": TWO_COMPONENTS > 0,
-            "empty": np.zeros((0, 0)),
-            "nan": NAN_EDGE,
-            "negative": -TWO_COMPONENTS,
-            "no_edges": np.zeros((3, 3)),
-        },
-        {
-            "cpu": SAME,
-            "device1": HOST,
-            "cupy": CUDA_ERROR,
-            "cupyx": Raises((*NO_GPU, RuntimeError), f"{NO_GPU_MATCH}|pylibcugraph"),
-        },
-    )
+GRAPHS = {
+    "disconnected": TWO_COMPONENTS,
+    "int": TWO_COMPONENTS.astype(int),
+    "uint8": TWO_COMPONENTS.astype(np.uint8),
+    "bool": TWO_COMPONENTS > 0,
+    "empty": np.zeros((0, 0)),
+    "nan": np.where(TWO_COMPONENTS > 1, np.nan, TWO_COMPONENTS),
+    "negative": -TWO_COMPONENTS,
+    "no_edges": np.zeros((3, 3)),
+}
+CUPYX = Raises((*NO_GPU, RuntimeError), f"{NO_GPU_MATCH}|pylibcugraph")
+test_what_has_components = bad_input(
+    lambda make, data, options: connected_components(make(data), **options),
+    table(GRAPHS, {"cpu": SAME, "device1": HOST, "cupy": CUDA_ERROR, "cupyx": CUPYX}),
+    options=[{}, {"directed": False}, {"connection": "strong"}],
 )
-def test_what_has_components(given: Given, options: dict[str, Any]) -> None:
-    given.check(lambda make, data: connected_components(make(data), **options))
-
-
-@inputs(
-    table({k: DATA[k] for k in ("0d", "1d", "3d", "4d")}, own(TWO_D, "cupy") | {"device1": HOST}),
+test_what_has_no_components = bad_input(
+    lambda make, data: connected_components(make(data)),
+    table(pick(DATA, "0d 1d 3d 4d"), own(TWO_D, "cupy") | {"device1": HOST}),
     given(
         "not_square",
         np.ones((2, 3)),
         own(SQUARE, "cupy") | {"device1": HOST, "cupyx": N_N, "scipy": N_N},
     ),
 )
-def test_what_has_no_components(given: Given) -> None:
-    given.check(lambda make, data: connected_components(make(data)))
 
 
 # laplacian
 
 
-@calls("scipy.sparse.csgraph.laplacian", "scipy/0050", rtol=1e-12)
 @each(
     dtype=["int64", "float32", "float64", "complex128"],
-    options=grid(normed=[False, True], use_out_degree=[False, True], symmetrized=[False, True]),
+    normed=[False, True],
+    use_out_degree=[False, True],
+    symmetrized=[False, True],
     form=["array", "function", "lo"],
 )
-def test_laplacian(compare: Compare, dtype: str, form: str, options: dict[str, Any]) -> None:
+@calls("scipy.sparse.csgraph.laplacian", "scipy/0050", rtol=1e-12)
+def test_laplacian(a: Column, dtype: str, form: str, **options: Any) -> Any:
     weights = np.triu(graph(14, dtype)) + graph(14, dtype)
-
-    def call(a: Callable[..., Any]) -> Any:
-        result, diagonal = laplacian(a(weights), return_diag=True, form=form, **options)
-        if form == "array":
-            return result, diagonal
-        # The standard doesn't mix integers and floating point.
-        kind = np.result_type(dtype, "float32") if options["normed"] else dtype
-        unit = a(np.eye(14, dtype=kind))
-        return (result(unit) if form == "function" else result.matmat(unit)), diagonal
-
-    compare(call)
+    result, diagonal = laplacian(a(weights), return_diag=True, form=form, **options)
+    if form == "array":
+        return result, diagonal
+    # The standard doesn't mix integers and floating point.
+    kind = np.result_type(dtype, "float32") if options["normed"] else dtype
+    unit = a(np.eye(14, dtype=kind))
+    return (result(unit) if form == "function" else result.matmat(unit)), diagonal
 
 
-@calls("scipy.sparse.csgraph.laplacian, sparse", "scipy/0050", only=SPARSE, rtol=1e-12)
-@each(kind=["csr", "coo"], options=grid(normed=[False, True], symmetrized=[False, True]))
-def test_laplacian_of_sparse(compare: Compare, kind: str, options: dict[str, Any]) -> None:
-    weights = sp.coo_array(graph(30)).asformat(kind)
-    compare(lambda a: laplacian(a.sparse(weights), **options))
-
+test_laplacian_of_sparse = calls(
+    "scipy.sparse.csgraph.laplacian, sparse",
+    "scipy/0050",
+    each(kind=["csr", "coo"], normed=[False, True], symmetrized=[False, True]),
+    only=SPARSE,
+    rtol=1e-12,
+)(lambda a, kind, **options: laplacian(a.sparse(sparse(graph(30), kind)), **options))
 
 NOT_SQUARE = Raises(ValueError, "csgraph must be a square matrix or array")
 HOLD = Raises(TypeError, "csgraph has dtype .*can't hold its Laplacian")
@@ -171,58 +164,46 @@ ARRAY_FORMS: list[dict[str, Any]] = [
 ]
 
 
-@parametrize("options", [*ARRAY_FORMS, {"form": "lo"}, {"form": "function"}])
-@inputs(
+def applied(make: Callable[[Any], Any], data: Any, options: dict[str, Any]) -> Any:
+    """Return a Laplacian, or what it makes of two vectors."""
+    result = laplacian(make(data), **options)
+    form = options.get("form")
+    if form and 0 in data.shape:
+        return laplacian(make(data))
+    if form:
+        vectors = make(np.arange(2.0 * data.shape[0]).reshape(-1, 2))
+        return result(vectors) if form == "function" else result @ vectors
+    return result
+
+
+test_what_has_a_laplacian = bad_input(
+    applied,
     table(
-        {
-            "disconnected": TWO_COMPONENTS,
-            "empty": np.zeros((0, 0)),
-            "nan": NAN_EDGE,
-            "negative": -TWO_COMPONENTS,
-            "no_edges": np.zeros((3, 3)),
-        },
+        pick(GRAPHS, "disconnected empty nan negative no_edges"),
         strict(Same(1e-12)) | {"cupy": CUDA_ERROR, "cupyx": CUDA_ERROR},
     ),
     given("not_square", np.ones((2, 3)), own(NOT_SQUARE, "cupy", "scipy", "cupyx")),
-    table({k: DATA[k] for k in ("0d", "1d", "3d")}, own(NOT_SQUARE, "cupy")),
+    table(pick(DATA, "0d 1d 3d"), own(NOT_SQUARE, "cupy")),
     given("bool", TWO_COMPONENTS > 0, strict(HOLD, "cupy", "cupyx")),
+    options=[*ARRAY_FORMS, {"form": "lo"}, {"form": "function"}],
 )
-def test_what_has_a_laplacian(given: Given, options: dict[str, Any]) -> None:
-    def call(make: Callable[[Any], Any], data: Any) -> Any:
-        result = laplacian(make(data), **options)
-        form = options.get("form")
-        if form and 0 in data.shape:
-            return laplacian(make(data))
-        if form:
-            vectors = make(np.arange(2.0 * data.shape[0]).reshape(-1, 2))
-            return result(vectors) if form == "function" else result @ vectors
-        return result
-
-    given.check(call)
-
-
-@parametrize("options", ARRAY_FORMS)
-@inputs(
+test_laplacian_of_other_dtypes = bad_input(
+    lambda make, data, options: laplacian(make(data), **options),
     given("bool", TWO_COMPONENTS > 0, only(CAST, "np", "scipy")),
     given("int", TWO_COMPONENTS.astype(int), strict(SAME)),
+    options=ARRAY_FORMS,
 )
-def test_laplacian_of_other_dtypes(given: Given, options: dict[str, Any]) -> None:
-    given.check(lambda make, data: laplacian(make(data), **options))
-
-
-@parametrize("options", [o for o in ARRAY_FORMS if "normed" not in o])
-@inputs(
+test_laplacian_that_does_not_fit_its_dtype = bad_input(
+    lambda make, data, options: laplacian(make(data), **options),
     given(
         "uint8",
         TWO_COMPONENTS.astype(np.uint8),
         strict(HOLD, "cupy") | {"np": OVERFLOW, "scipy": OVERFLOW},
-    )
+    ),
+    options=[o for o in ARRAY_FORMS if "normed" not in o],
 )
-def test_laplacian_that_does_not_fit_its_dtype(given: Given, options: dict[str, Any]) -> None:
-    given.check(lambda make, data: laplacian(make(data), **options))
-
-
-@inputs(
+test_laplacian_of_a_dtype_that_is_asked_for = bad_input(
+    lambda make, data: laplacian(make(data[0]), dtype=data[1]),
     given("numpy", (TWO_COMPONENTS, np.float32), strict(SAME)),
     given(
         "no equivalent",
@@ -230,21 +211,23 @@ def test_laplacian_that_does_not_fit_its_dtype(given: Given, options: dict[str, 
         strict(Raises(TypeError, "dtype U3 has no equivalent")),
     ),
 )
-def test_laplacian_of_a_dtype_that_is_asked_for(given: Given) -> None:
-    given.check(lambda make, data: laplacian(make(data[0]), dtype=data[1]))
 
 
-@parametrize("form", ["function", "lo"])
-@parametrize(("of", "kind"), mixtures(OWN, OWN))
-def test_a_laplacian_refuses_vectors_of_another_library_or_device(
-    of: str, kind: str, form: str
-) -> None:
-    product = laplacian(KINDS[of](TWO_COMPONENTS), form=form)
-    vectors = KINDS[kind](np.ones((4, 1)))
+def product(form: str, matrix: Any, vectors: Any) -> Any:
+    operator = laplacian(matrix, form=form)
+    return operator(vectors) if form == "function" else operator @ vectors
+
+
+test_a_laplacian_refuses_vectors_of_another_library_or_device = mixed(
+    lambda one, other, form: product(form, one(TWO_COMPONENTS), other(np.ones((4, 1)))),
+    mixtures(OWN, OWN),
     # What NumPy tries first decides who refuses: array-api-strict does not let itself be copied.
-    match = "namespaces|Expected Array|two different dev|Can't convert array on"
-    with pytest.raises((TypeError, ValueError, RuntimeError), match=match):
-        product(vectors) if form == "function" else product @ vectors
+    Raises(
+        (TypeError, ValueError, RuntimeError),
+        "namespaces|Expected Array|two different dev|Can't convert array on",
+    ),
+    form=["function", "lo"],
+)
 
 
 # lobpcg
@@ -256,28 +239,22 @@ def symmetric(n: int, dtype: str) -> np.ndarray:
     return ((basis * np.linspace(1, 3, n) ** 2) @ basis.T).astype(dtype)
 
 
-@calls("scipy.sparse.linalg.lobpcg", "scipy/0040", rtol=1e-5)
 @each(n=[12, 40], largest=[False, True], operator=["array", "callable"], extra=[None, *"BMY"])
-def test_lobpcg(
-    compare: Compare, n: int, operator: str, extra: str | None, *, largest: bool
-) -> None:
+@calls("scipy.sparse.linalg.lobpcg", "scipy/0040", rtol=1e-5)
+def test_lobpcg(a: Column, n: int, operator: str, extra: str | None, *, largest: bool) -> Any:
     end = slice(-2, None) if largest else slice(2)
     extras = {
         "B": np.diag(np.linspace(1, 2, n)),
         "M": np.diag(1 / np.linspace(1, 9, n)),
         "Y": np.linalg.eigh(symmetric(n, "float64"))[1][:, end],
     }
-
-    def call(a: Any) -> Any:
-        matrix = a(symmetric(n, "float64"))
-        start = a(np.random.default_rng(n).standard_normal((n, 3)))
-        product = (lambda x: matrix @ x) if operator == "callable" else matrix
-        options = {"tol": 1e-8, "maxiter": 300} | ({extra: a(extras[extra])} if extra else {})
-        values, vectors = lobpcg(product, start, largest=largest, **options)
-        # Eigenvectors have no sign.
-        return values, a.xp.abs(vectors)
-
-    compare(call)
+    matrix = a(symmetric(n, "float64"))
+    start = a(np.random.default_rng(n).standard_normal((n, 3)))
+    product = (lambda x: matrix @ x) if operator == "callable" else matrix
+    options = {"tol": 1e-8, "maxiter": 300} | ({extra: a(extras[extra])} if extra else {})
+    values, vectors = lobpcg(product, start, largest=largest, **options)
+    # Eigenvectors have no sign.
+    return values, a.xp.abs(vectors)
 
 
 N = 30
@@ -323,7 +300,8 @@ def test_lobpcg_refuses_callables_that_return_other_types(of: str, name: str) ->
         solve(operators.pop("A"), KINDS[of](VECTORS), **operators)
 
 
-@inputs(
+test_lobpcg_of_other_vectors = bad_input(
+    lambda make, data: solve(make(OPERATOR), make(data)),
     given("1d", VECTORS[:, 0], own(Raises(ValueError, "expected rank-2 array for argu"))),
     given("empty", np.zeros((N, 0)), own(Raises(ValueError, "zero-size array"))),
     table({"0x0": np.zeros((0, 0)), "short": VECTORS[:-1]}, own(MISMATCH)),
@@ -334,14 +312,11 @@ def test_lobpcg_refuses_callables_that_return_other_types(of: str, name: str) ->
     given("bool", np.eye(N, 3) > 0, own(Same(1e-3))),
     given("vectors", VECTORS, only(CUDA_ERROR, "cupy")),
 )
-def test_lobpcg_of_other_vectors(given: Given) -> None:
-    given.check(lambda make, data: solve(make(OPERATOR), make(data)))
-
 
 PROMOTED = strict(Raises(TypeError, "^A has dtype .*; .* floating point dtype is required"))
 
-
-@inputs(
+test_lobpcg_of_other_operators = bad_input(
+    lambda make, data: solve(make(data), make(VECTORS)),
     given("1d", np.ones(N), own(Raises(ValueError, "shape .* not preserved"))),
     table(
         {"short": OPERATOR[:-1, :-1], "not_square": OPERATOR[:, :-1], "empty": np.zeros((0, 0))},
@@ -350,41 +325,36 @@ PROMOTED = strict(Raises(TypeError, "^A has dtype .*; .* floating point dtype is
     given("nan", np.full((N, N), np.nan), own(Raises(ValueError, "eigh has failed|converge"))),
     table({"int": OPERATOR.astype(int), "bool": OPERATOR > 0}, PROMOTED | {"np": SAME}),
 )
-def test_lobpcg_of_other_operators(given: Given) -> None:
-    given.check(lambda make, data: solve(make(data), make(VECTORS)))
-
-
-@inputs(
+test_lobpcg_of_other_constraints = bad_input(
+    lambda make, data: solve(make(OPERATOR), make(VECTORS), Y=make(data)),
     given("short", np.ones((N - 1, 2)), strict(MISMATCH)),
     given("int", np.eye(N, 2, dtype=int), strict(Raises(TypeError, "^Y has dtype .*int64"))),
     given("nan", np.full((N, 2), np.nan), strict(DEPENDENT)),
 )
-def test_lobpcg_of_other_constraints(given: Given) -> None:
-    given.check(lambda make, data: solve(make(OPERATOR), make(VECTORS), Y=make(data)))
 
 
 # eigsh
 
+test_eigsh = calls(
+    "scipy.sparse.linalg.eigsh",
+    "scipy/0060",
+    each(which=["LM", "SA", "BE"], sigma=[None, 0.5]),
+    refuses=OTHERS,
+)(lambda a, **options: eigsh(a(symmetric(30, "float64")), 4, v0=np.ones(30), **options))
 
-@calls("scipy.sparse.linalg.eigsh", "scipy/0060", refuses=OTHERS)
-@each(options=grid(which=["LM", "SA", "BE"], sigma=[None, 0.5]))
-def test_eigsh(compare: Compare, options: dict[str, Any]) -> None:
-    compare(lambda a: eigsh(a(symmetric(30, "float64")), 4, v0=np.ones(30), **options))
 
-
+@each(kind=["csr", "csc"], sigma=[-0.1, 0.5])
 @calls(
     "scipy.sparse.linalg.eigsh, shift-invert, sparse",
-    "scipy/0060",
-    "cupy/0030",
+    "scipy/0060 cupy/0030",
     rtol=1e-8,
     only=SPARSE,
 )
-@each(kind=["csr", "csc"], sigma=[-0.1, 0.5])
-def test_eigsh_of_sparse(compare: Compare, kind: str, sigma: float) -> None:
+def test_eigsh_of_sparse(a: Column, kind: str, sigma: float) -> Any:
     matrix = sp.csr_array(symmetric(30, "float64")).asformat(kind)
     # Without v0 ARPACK starts from a random vector.
     options = {"sigma": sigma, "return_eigenvectors": False}
-    compare(lambda a: eigsh(a.sparse(matrix), 4, v0=a(np.ones(30)), **options))
+    return eigsh(a.sparse(matrix), 4, v0=a(np.ones(30)), **options)
 
 
 def other(name: str) -> Raises:
@@ -395,41 +365,29 @@ def other(name: str) -> Raises:
     )
 
 
-def mixed_eigsh() -> list[ParameterSet]:
-    values = {"v0": OPERATOR[0], "sigma": 0.1}
-    kinds = {"A": [], "v0": ["cupy"], "sigma": ["cupy"]}
-    return [
-        row
-        for name in ("A", "M", "v0", "Minv", "OPinv", "sigma")
-        for row in given(
+CUPY_KINDS = {"A": (), "v0": ("cupy",), "sigma": ("cupy",)}
+ARGUMENTS = dict.fromkeys(("A", "M", "Minv", "OPinv"), OPERATOR) | {"v0": OPERATOR[0], "sigma": 0.1}
+test_eigsh_refuses_arguments_of_other_types = bad_input(
+    lambda make, data: eigsh(k=2, **{"A": OPERATOR, "sigma": 0.1} | {data[0]: make(data[1])}),
+    *(
+        given(
             name,
-            (name, values.get(name, OPERATOR)),
-            strict(other(name), *kinds.get(name, ["cupy", "cupyx"])),
+            (name, value),
+            strict(other(name), *CUPY_KINDS.get(name, ("cupy", "cupyx"))),
         )
-    ]
-
-
-@inputs(mixed_eigsh())
-def test_eigsh_refuses_arguments_of_other_types(given: Given) -> None:
-    def call(make: Callable[[Any], Any], data: tuple[str, Any]) -> Any:
-        name, value = data
-        return eigsh(k=2, **{"A": OPERATOR, "sigma": 0.1} | {name: make(value)})
-
-    given.check(call)
-
-
-@parametrize("of", OWN)
-@inputs(given("v0", OPERATOR, only(other("v0"), "cupy", "cupyx")))
-def test_eigsh_of_cupy_refuses_a_start_of_other_types(given: Given, of: str) -> None:
-    start = KINDS[of](OPERATOR[0])
-    given.check(lambda make, data: eigsh(make(data), k=2, sigma=0.1, v0=start))
-
-
+        for name, value in ARGUMENTS.items()
+    ),
+)
+test_eigsh_of_cupy_refuses_a_start_of_other_types = bad_input(
+    lambda make, data, of: eigsh(make(data), k=2, sigma=0.1, v0=KINDS[of](OPERATOR[0])),
+    given("v0", OPERATOR, only(other("v0"), "cupy", "cupyx")),
+    of=[*OWN],
+)
 SHIFT_INVERT = Raises(TypeError, "in shift-invert mode only")
 MODE = Raises(TypeError, "in shift-invert mode only.*lobpcg")
 
-
-@inputs(
+test_eigsh_without_a_shift = bad_input(
+    lambda make, data: eigsh(make(data), k=2),
     given("no_sigma", OPERATOR, only(MODE, "cupy", "cupyx")),
     table(
         {
@@ -441,21 +399,18 @@ MODE = Raises(TypeError, "in shift-invert mode only.*lobpcg")
         strict(other("A")) | {"cupy": SHIFT_INVERT},
     ),
 )
-def test_eigsh_without_a_shift(given: Given) -> None:
-    given.check(lambda make, data: eigsh(make(data), k=2))
-
-
-@inputs(given("sigma", OPERATOR, only(CUDA_ERROR, "cupy", "cupyx")))
-def test_eigsh_with_a_shift(given: Given) -> None:
-    given.check(lambda make, data: eigsh(make(data), k=2, sigma=0.1))
+test_eigsh_with_a_shift = bad_input(
+    lambda make, data: eigsh(make(data), k=2, sigma=0.1),
+    given("sigma", OPERATOR, only(CUDA_ERROR, "cupy", "cupyx")),
+)
 
 
 # getdata and the constructors of sparse arrays
 
 
-@calls("scipy.sparse.coo_array, bsr_array with data", "scipy/0020", refuses=OTHERS)
 @each(kind=["coo_array", "coo_matrix", "bsr_array", "bsr_matrix"], dtype=["int64", *FLOATS])
-def test_sparse_arrays_with_data(compare: Compare, kind: str, dtype: str) -> None:
+@calls("scipy.sparse.coo_array, bsr_array with data", "scipy/0020", refuses=OTHERS)
+def test_sparse_arrays_with_data(a: Column, kind: str, dtype: str) -> Any:
     data: Any
     places: Any
     if kind.startswith("coo"):
@@ -464,11 +419,11 @@ def test_sparse_arrays_with_data(compare: Compare, kind: str, dtype: str) -> Non
     else:
         data = np.arange(1, 13, dtype=dtype).reshape(3, 2, 2)
         places = np.array([0, 2, 1]), np.array([0, 1, 2, 3])
-    compare(lambda a: getattr(sp, kind)((a(data), *places), shape=(6, 6)))
+    return getattr(sp, kind)((a(data), *places), shape=(6, 6))
 
 
-@parametrize("copy", [None, True])
-@inputs(
+test_getdata = bad_input(
+    lambda make, data, copy: getdata(make(data), copy=copy),
     table(
         {
             "float": np.ones(3),
@@ -480,19 +435,14 @@ def test_sparse_arrays_with_data(compare: Compare, kind: str, dtype: str) -> Non
             "2d": np.ones((2, 2)),
         },
         own(SAME) | {"cupy": CUDA_ERROR},
-    )
+    ),
+    copy=[None, True],
 )
-def test_getdata(given: Given, *, copy: bool | None) -> None:
-    given.check(lambda make, data: getdata(make(data), copy=copy))
-
-
-@inputs(
+test_getdata_of_another_dtype = bad_input(
+    lambda make, options: getdata(make(np.ones(3)), np.float32, **options),
     given("copy", {"copy": None}, strict(SAME)),
     given("no_copy", {"copy": False}, own(Raises(ValueError, "Unable to avoid copy"))),
 )
-def test_getdata_of_another_dtype(given: Given) -> None:
-    given.check(lambda make, options: getdata(make(np.ones(3)), np.float32, **options))
-
 
 INDEX = np.arange(3)
 COO = [sp.coo_array, sp.coo_matrix]
@@ -504,65 +454,51 @@ def refused(name: str, data: Any, *more: str) -> list[ParameterSet]:
     return given(name, data, strict(Raises(TypeError, message), "cupy", *more))
 
 
-@parametrize("cls", [*COO, sp.csr_array, sp.csc_array, sp.bsr_array])
-@inputs(refused("data", np.ones(3)))
-def test_sparse_arrays_refuse_data_of_other_types(given: Given, cls: Any) -> None:
-    given.check(lambda make, data: cls((make(data), (INDEX, INDEX)), shape=(3, 3)))
-
-
-@parametrize("cls", [*COO, sp.csr_array, sp.csc_array, sp.bsr_array])
-@inputs(refused("coords", INDEX))
-def test_sparse_arrays_refuse_coordinates_of_other_types(given: Given, cls: Any) -> None:
-    given.check(lambda make, index: cls((np.ones(3), (INDEX, make(index))), shape=(3, 3)))
-
-
-@parametrize("cls", COO)
-@inputs(refused("coords", INDEX))
-def test_coo_without_a_shape_refuses_coordinates_of_other_types(given: Given, cls: Any) -> None:
-    given.check(lambda make, index: cls((np.ones(3), (INDEX, make(index)))))
-
-
-@parametrize("cls", COO)
-@inputs(refused("coords", [INDEX, INDEX]))
-def test_coo_refuses_one_array_of_coordinates_of_other_types(given: Given, cls: Any) -> None:
-    given.check(lambda make, indices: cls((np.ones(3), make(indices))))
-
-
-@parametrize("cls", COO)
-@inputs(refused("argument", TWO_COMPONENTS, "cupyx"))
-def test_coo_refuses_dense_arrays_of_other_types(given: Given, cls: Any) -> None:
-    given.check(lambda make, data: cls(make(data)))
-
+test_sparse_arrays_refuse_data_of_other_types = bad_input(
+    lambda make, data, cls: cls((make(data), (INDEX, INDEX)), shape=(3, 3)),
+    refused("data", np.ones(3)),
+    cls=[*COO, sp.csr_array, sp.csc_array, sp.bsr_array],
+)
+test_sparse_arrays_refuse_coordinates_of_other_types = bad_input(
+    lambda make, index, cls: cls((np.ones(3), (INDEX, make(index))), shape=(3, 3)),
+    refused("coords", INDEX),
+    cls=[*COO, sp.csr_array, sp.csc_array, sp.bsr_array],
+)
+test_coo_without_a_shape_refuses_coordinates_of_other_types = bad_input(
+    lambda make, index, cls: cls((np.ones(3), (INDEX, make(index)))),
+    refused("coords", INDEX),
+    cls=COO,
+)
+test_coo_refuses_one_array_of_coordinates_of_other_types = bad_input(
+    lambda make, indices, cls: cls((np.ones(3), make(indices))),
+    refused("coords", [INDEX, INDEX]),
+    cls=COO,
+)
+test_coo_refuses_dense_arrays_of_other_types = bad_input(
+    lambda make, data, cls: cls(make(data)), refused("argument", TWO_COMPONENTS, "cupyx"), cls=COO
+)
 
 BSR = {"data": np.ones((2, 1, 1)), "indices": np.arange(2), "indptr": np.arange(3)}
 
-
-@inputs(*(refused(name, name) for name in BSR))
-def test_bsr_refuses_parts_of_other_types(given: Given) -> None:
-    given.check(lambda make, name: sp.bsr_array(tuple((BSR | {name: make(BSR[name])}).values())))
+test_bsr_refuses_parts_of_other_types = bad_input(
+    lambda make, name: sp.bsr_array(tuple((BSR | {name: make(BSR[name])}).values())),
+    *(refused(name, name) for name in BSR),
+)
 
 
 # No patch: what the patched functions of scikit-image stand on
 
+test_gaussian_filter = calls(
+    "scipy.ndimage.gaussian_filter", "", each(dtype=FLOATS, sigma=[1, 3]), compiled=True
+)(lambda a, dtype, sigma: scipy.ndimage.gaussian_filter(a(image(dtype)), sigma))
 
-@calls("scipy.ndimage.gaussian_filter", compiled=True)
-@each(dtype=FLOATS, sigma=[1, 3])
-def test_gaussian_filter(compare: Compare, dtype: str, sigma: float) -> None:
-    compare(lambda a: scipy.ndimage.gaussian_filter(a(image(dtype)), sigma))
-
-
-@calls("scipy.ndimage.zoom", compiled=True)
-@each(dtype=FLOATS, order=[0, 1, 3])
-def test_zoom(compare: Compare, dtype: str, order: int) -> None:
-    compare(lambda a: scipy.ndimage.zoom(a(image(dtype)), 0.7, order=order))
-
-
-@calls(
+test_zoom = calls("scipy.ndimage.zoom", "", each(dtype=FLOATS, order=[0, 1, 3]), compiled=True)(
+    lambda a, dtype, order: scipy.ndimage.zoom(a(image(dtype)), 0.7, order=order)
+)
+test_filters_of_cuda_tensors = calls(
     "scipy.ndimage.gaussian_filter, zoom of PyTorch's CUDA tensors",
     "scipy/0070",
+    each(name=["gaussian_filter", "zoom"], dtype=FLOATS),
     rtol=1e-5,
     only=frozenset({"numpy", "torch-cuda"}),
-)
-@each(name=["gaussian_filter", "zoom"], dtype=FLOATS)
-def test_filters_of_cuda_tensors(compare: Compare, name: str, dtype: str) -> None:
-    compare(lambda a: getattr(scipy.ndimage, name)(a(image(dtype)), 2))
+)(lambda a, name, dtype: getattr(scipy.ndimage, name)(a(image(dtype)), 2))

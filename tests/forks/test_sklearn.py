@@ -25,6 +25,8 @@ from tests.forks.columns import (
     TWO_COMPONENTS,
     graph,
     image,
+    pick,
+    sparse,
 )
 from tests.forks.verdicts import (
     CUDA_ERROR,
@@ -33,12 +35,12 @@ from tests.forks.verdicts import (
     Gives,
     Raises,
     Same,
+    bad_input,
     calls,
     each,
     fails_today,
     given,
-    grid,
-    inputs,
+    mixed,
     mixtures,
     only,
     own,
@@ -50,7 +52,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tests.forks.columns import Column
-    from tests.forks.verdicts import Compare, Given
 
     Shape = tuple[int, ...]
 
@@ -84,9 +85,9 @@ ASKED: dict[str, Any] = {
 }
 
 
-@calls("sklearn.utils.check_array", "scikit-learn/0010")
 @each(dtype=["int32", "int64", *FLOATS], asked=list(ASKED), bad=[None, "nan", "empty", "1-D"])
-def test_check_array(compare: Compare, dtype: str, asked: str, bad: str | None) -> None:
+@calls("sklearn.utils.check_array", "scikit-learn/0010")
+def test_check_array(a: Column, dtype: str, asked: str, bad: str | None) -> Any:
     rows = blobs(dtype)
     if bad == "nan" and dtype.startswith("float"):
         rows[3, 1] = np.nan
@@ -94,39 +95,38 @@ def test_check_array(compare: Compare, dtype: str, asked: str, bad: str | None) 
         rows = rows[:0]
     elif bad == "1-D":
         rows = rows[0]
-    compare(lambda a: check_array(a(rows), dtype=ASKED[asked]))
+    return check_array(a(rows), dtype=ASKED[asked])
 
 
-@calls("sklearn.utils.as_float_array", "scikit-learn/0010", only=frozenset({"numpy"}))
-@each(dtype=DTYPES)
-def test_as_float_array(compare: Compare, dtype: str) -> None:
-    compare(lambda a: as_float_array(a(image(dtype))))
+test_as_float_array = calls(
+    "sklearn.utils.as_float_array",
+    "scikit-learn/0010",
+    each(dtype=DTYPES),
+    only=frozenset({"numpy"}),
+)(lambda a, dtype: as_float_array(a(image(dtype))))
 
 
-@calls("sklearn.utils.as_float_array", "scikit-learn/0010")
 @each(kind=DTYPES)
-def test_as_float_array_of_what_is_not_numpys_gives_float64(compare: Compare, kind: str) -> None:
+@calls("sklearn.utils.as_float_array", "scikit-learn/0010")
+def test_as_float_array_of_what_is_not_numpys_gives_float64(a: Column, kind: str) -> Any:
     pixels = image(kind)
-    compare(lambda a: as_float_array(pixels.tolist() if a.name == "numpy" else a(pixels)))
+    return as_float_array(pixels.tolist() if a.name == "numpy" else a(pixels))
 
 
-@calls("sklearn.utils.check_symmetric", "scikit-learn/0040")
 @each(dtype=FLOATS, off=[0, 1])
-def test_check_symmetric(compare: Compare, dtype: str, off: float) -> None:
+@calls("sklearn.utils.check_symmetric", "scikit-learn/0040")
+def test_check_symmetric(a: Column, dtype: str, off: float) -> Any:
     matrix = graph(12, dtype)
     matrix[0, 3] += off
-    compare(lambda a: check_symmetric(a(matrix), raise_warning=False))
+    return check_symmetric(a(matrix), raise_warning=False)
 
 
-@calls("sklearn.utils.check_array, check_symmetric, sparse", "scikit-learn/0040", only=SPARSE)
 @each(kind=["csr", "coo"])
-def test_checks_of_sparse(compare: Compare, kind: str) -> None:
-    def call(a: Column) -> Any:
-        matrix = a.sparse(sp.coo_array(graph(20)).asformat(kind))
-        checked = check_array(matrix, accept_sparse=["csr", "coo"], dtype=np.float32)
-        return checked, check_symmetric(matrix)
-
-    compare(call)
+@calls("sklearn.utils.check_array, check_symmetric, sparse", "scikit-learn/0040", only=SPARSE)
+def test_checks_of_sparse(a: Column, kind: str) -> Any:
+    matrix = a.sparse(sparse(graph(20), kind))
+    checked = check_array(matrix, accept_sparse=["csr", "coo"], dtype=np.float32)
+    return checked, check_symmetric(matrix)
 
 
 SHAPES = {
@@ -147,71 +147,61 @@ CHECKED = [
 ]
 PASS = fails_today("scikit-learn: complex arrays pass if no dtype is asked for")
 
-
-@inputs(CHECKED, given("complex", DATA["complex"], COMPLEX, PASS))
-def test_what_is_checked(given: Given) -> None:
-    given.check(lambda make, data: check_array(make(data)))
-
-
-@inputs(CHECKED, given("complex", DATA["complex"], COMPLEX))
-def test_what_is_checked_and_made_float(given: Given) -> None:
-    given.check(lambda make, data: check_array(make(data), dtype=np.float64))
-
-
-@inputs(given("coo", TWO_COMPONENTS, only(CUDA_ERROR, "cupyx")))
-def test_what_is_checked_as_sparse(given: Given) -> None:
-    given.check(lambda make, data: check_array(make(data), accept_sparse="coo"))
-
+test_what_is_checked = bad_input(
+    lambda make, data: check_array(make(data)),
+    CHECKED,
+    given("complex", DATA["complex"], COMPLEX, PASS),
+)
+test_what_is_checked_and_made_float = bad_input(
+    lambda make, data: check_array(make(data), dtype=np.float64),
+    CHECKED,
+    given("complex", DATA["complex"], COMPLEX),
+)
+test_what_is_checked_as_sparse = bad_input(
+    lambda make, data: check_array(make(data), accept_sparse="coo"),
+    given("coo", TWO_COMPONENTS, only(CUDA_ERROR, "cupyx")),
+)
 
 NO_DTYPE = Raises(TypeError, "dtype=.* has no equivalent in the namespace")
 NOT_DTYPE = Raises(TypeError, "Cannot interpret .* as a data type")
 
-
-@inputs(
+test_check_array_refuses_dtypes_of_other_libraries = bad_input(
+    lambda make, dtype: check_array(make(IMAGE), dtype=dtype),
     table({"object": object, "U3": "U3", "longdouble": np.longdouble}, strict(NO_DTYPE)),
     given("strict", array_api_strict.float32, only(NOT_DTYPE, "np", "cupy")),
 )
-def test_check_array_refuses_dtypes_of_other_libraries(given: Given) -> None:
-    given.check(lambda make, dtype: check_array(make(IMAGE), dtype=dtype))
 
 
 # Graphs of images
 
 
-@calls("sklearn.feature_extraction.image.img_to_graph, dense", "scikit-learn/0030")
 @each(dtype=["uint8", *FLOATS], shape=[(6, 7), (4, 3, 5)], masked=[False, True])
-def test_img_to_graph(compare: Compare, dtype: str, shape: Shape, *, masked: bool) -> None:
-    mask = image("float64", shape) > -0.5
-
-    def call(a: Column) -> Any:
-        options = {"mask": a(mask)} if masked else {}
-        return img_to_graph(a(image(dtype, shape)), **DENSE, **options)
-
-    compare(call)
-
-
 @calls("sklearn.feature_extraction.image.img_to_graph, dense", "scikit-learn/0030")
-@each(dtype=FLOATS, shape=[(1, 5), (5, 1)])
-def test_img_to_graph_of_a_line(compare: Compare, dtype: str, shape: Shape) -> None:
-    compare(lambda a: img_to_graph(a(image(dtype, shape)), **DENSE))
-
-
-@calls(
-    "sklearn.feature_extraction.image.img_to_graph, sparse",
-    "scikit-learn/0030",
-    "scipy/0010",
-    refuses=NOT_CUPY,
-)
-@each(dtype=["uint8", *FLOATS], shape=[(6, 7), (4, 3, 5)])
-def test_img_to_sparse_graph(compare: Compare, dtype: str, shape: Shape) -> None:
-    compare(lambda a: img_to_graph(a(image(dtype, shape))))
-
-
-@calls("sklearn.feature_extraction.image.grid_to_graph, dense", "scikit-learn/0030")
-@each(shape=[(6, 7), (4, 3, 5)], dtype=["int64", *FLOATS])
-def test_grid_to_graph(compare: Compare, shape: Shape, dtype: str) -> None:
+def test_img_to_graph(a: Column, dtype: str, shape: Shape, *, masked: bool) -> Any:
     mask = image("float64", shape) > -0.5
-    compare(lambda a: grid_to_graph(*shape, mask=a(mask), dtype=getattr(a.xp, dtype), **DENSE))
+    options = {"mask": a(mask)} if masked else {}
+    return img_to_graph(a(image(dtype, shape)), **DENSE, **options)
+
+
+test_img_to_graph_of_a_line = calls(
+    "sklearn.feature_extraction.image.img_to_graph, dense",
+    "scikit-learn/0030",
+    each(dtype=FLOATS, shape=[(1, 5), (5, 1)]),
+)(lambda a, dtype, shape: img_to_graph(a(image(dtype, shape)), **DENSE))
+
+test_img_to_sparse_graph = calls(
+    "sklearn.feature_extraction.image.img_to_graph, sparse",
+    "scikit-learn/0030 scipy/0010",
+    each(dtype=["uint8", *FLOATS], shape=[(6, 7), (4, 3, 5)]),
+    refuses=NOT_CUPY,
+)(lambda a, dtype, shape: img_to_graph(a(image(dtype, shape))))
+
+
+@each(shape=[(6, 7), (4, 3, 5)], dtype=["int64", *FLOATS])
+@calls("sklearn.feature_extraction.image.grid_to_graph, dense", "scikit-learn/0030")
+def test_grid_to_graph(a: Column, shape: Shape, dtype: str) -> Any:
+    mask = image("float64", shape) > -0.5
+    return grid_to_graph(*shape, mask=a(mask), dtype=getattr(a.xp, dtype), **DENSE)
 
 
 NO_SPARSE = Raises(TypeError, "There are no sparse arrays for the arrays of")
@@ -222,8 +212,8 @@ NO_SLICE = "scikit-learn: a slice that array-api-strict doesn't take of an empty
 NO_NDIM = "scikit-learn: no check of ndim; a wrong graph of PyTorch and CuPy images"
 NAN_MASK = "scikit-learn: a mask of floats passes, NaN is True"
 
-
-@inputs(
+test_what_has_a_graph = bad_input(
+    lambda make, data: img_to_graph(make(data), **DENSE),
     table(
         DATA,
         strict(SAME),
@@ -236,35 +226,30 @@ NAN_MASK = "scikit-learn: a mask of floats passes, NaN is True"
     given("image", IMAGE, only(CUDA_ERROR, "cupy")),
     given("sparse", TWO_COMPONENTS, only(NOT_ARRAY, "scipy", "cupyx")),
 )
-def test_what_has_a_graph(given: Given) -> None:
-    given.check(lambda make, data: img_to_graph(make(data), **DENSE))
+test_img_to_graph_without_sparse_arrays = bad_input(
+    lambda make, data, return_as: img_to_graph(make(data), return_as=return_as),
+    given("image", IMAGE, strict(NO_SPARSE)),
+    return_as=[sp.coo_array, sp.csr_matrix, cupyx.scipy.sparse.coo_matrix, list],
+)
+test_img_to_graph_of_no_dtype = bad_input(
+    lambda make, data: img_to_graph(make(data), dtype="U3", **DENSE),
+    given("U3", IMAGE, strict(Raises(TypeError, "dtype='U3' has no equivalent"))),
+)
 
 
-@parametrize("return_as", [sp.coo_array, sp.csr_matrix, cupyx.scipy.sparse.coo_matrix, list])
-@inputs(given("image", IMAGE, strict(NO_SPARSE)))
-def test_img_to_graph_without_sparse_arrays(given: Given, return_as: Any) -> None:
-    given.check(lambda make, data: img_to_graph(make(data), return_as=return_as))
-
-
-@inputs(given("U3", IMAGE, strict(Raises(TypeError, "dtype='U3' has no equivalent"))))
-def test_img_to_graph_of_no_dtype(given: Given) -> None:
-    given.check(lambda make, data: img_to_graph(make(data), dtype="U3", **DENSE))
-
-
-@parametrize(("of", "kind"), mixtures((*OWN, "cupy"), (*OWN, "cupy")))
-def test_img_to_graph_refuses_a_mask_of_another_device(of: str, kind: str) -> None:
+test_img_to_graph_refuses_a_mask_of_another_device = mixed(
+    lambda one, other: img_to_graph(one(IMAGE), mask=other(IMAGE > 0.3), **DENSE),
+    mixtures((*OWN, "cupy"), (*OWN, "cupy")),
     # scikit-learn's own error, with the devices of all arguments.
-    with pytest.raises(ValueError, match="Input arrays use different devices"):
-        img_to_graph(KINDS[of](IMAGE), mask=KINDS[kind](IMAGE > 0.3), **DENSE)
-
-
-@parametrize(("of", "kind"), mixtures((*OWN, "cupy"), ("scipy", "cupyx")))
-def test_img_to_graph_refuses_a_sparse_mask(of: str, kind: str) -> None:
-    with pytest.raises(ValueError, match=f"(?s){MASK.match}"):
-        img_to_graph(KINDS[of](TWO_COMPONENTS), mask=KINDS[kind](TWO_COMPONENTS > 1), **DENSE)
-
-
-@inputs(
+    Raises(ValueError, "Input arrays use different devices"),
+)
+test_img_to_graph_refuses_a_sparse_mask = mixed(
+    lambda one, other: img_to_graph(one(TWO_COMPONENTS), mask=other(TWO_COMPONENTS > 1), **DENSE),
+    mixtures((*OWN, "cupy"), ("scipy", "cupyx")),
+    MASK,
+)
+test_masks_of_img_to_graph = bad_input(
+    lambda make, data: img_to_graph(make(IMAGE), mask=make(data), **DENSE),
     given("none_left", np.zeros((6, 7), dtype=bool), strict(SAME)),
     given(
         "size",
@@ -278,42 +263,33 @@ def test_img_to_graph_refuses_a_sparse_mask(of: str, kind: str) -> None:
         fails_today(NAN_MASK),
     ),
 )
-def test_masks_of_img_to_graph(given: Given) -> None:
-    given.check(lambda make, data: img_to_graph(make(IMAGE), mask=make(data), **DENSE))
-
-
-@inputs(
+test_masks_of_grid_to_graph = bad_input(
+    lambda make, data: grid_to_graph(6, 7, mask=make(data), **DENSE),
     given("bool", IMAGE > 0.3, strict(SAME) | only(CUDA_ERROR, "cupy")),
     given("int", (IMAGE > 0.3).astype(int), strict(SAME)),
     given("none_left", np.zeros((6, 7), dtype=bool), strict(SAME)),
     given("size", np.ones((3, 3), dtype=bool), SIZE),
     given("sparse", TWO_COMPONENTS, only(MASK, "scipy", "cupyx")),
 )
-def test_masks_of_grid_to_graph(given: Given) -> None:
-    given.check(lambda make, data: grid_to_graph(6, 7, mask=make(data), **DENSE))
-
-
-@inputs(given("mask", IMAGE > 0.3, strict(NO_SPARSE)))
-def test_grid_to_graph_without_sparse_arrays(given: Given) -> None:
-    given.check(lambda make, data: grid_to_graph(6, 7, mask=make(data)))
-
-
-@inputs(
-    given("n_x", 6, own(Raises(ValueError, "The 'n_x' parameter of grid_to_graph must be an int")))
+test_grid_to_graph_without_sparse_arrays = bad_input(
+    lambda make, data: grid_to_graph(6, 7, mask=make(data)),
+    given("mask", IMAGE > 0.3, strict(NO_SPARSE)),
 )
-def test_grid_to_graph_refuses_an_array_for_an_integer(given: Given) -> None:
-    given.check(lambda make, data: grid_to_graph(make(data), 7))
+test_grid_to_graph_refuses_an_array_for_an_integer = bad_input(
+    lambda make, data: grid_to_graph(make(data), 7),
+    given("n_x", 6, own(Raises(ValueError, "The 'n_x' parameter of grid_to_graph must be an int"))),
+)
 
 
 # spectral_embedding
 
 
+@each(n=[12, 60], norm_laplacian=[False, True], drop_first=[False, True])
 @calls("sklearn.manifold.spectral_embedding", "scikit-learn/0050", rtol=1e-4)
-@each(n=[12, 60], options=grid(norm_laplacian=[False, True], drop_first=[False, True]))
-def test_spectral_embedding(compare: Compare, n: int, options: dict[str, Any]) -> None:
+def test_spectral_embedding(a: Column, n: int, **options: Any) -> Any:
     more = {"n_components": 3, "eigen_tol": 1e-9, "random_state": 0}
     # The sign is that of the largest entry, of which there can be two.
-    compare(lambda a: a.xp.abs(spectral_embedding(a(graph(n)), **more, **options)))
+    return a.xp.abs(spectral_embedding(a(graph(n)), **more, **options))
 
 
 RNG = np.random.default_rng(0)
@@ -350,7 +326,8 @@ def bad(message: str) -> dict[str, Any]:
     return strict(Raises(ValueError, message)) | {"scipy": other}
 
 
-@inputs(
+test_what_is_embedded = bad_input(
+    lambda make, data: embed(make(data)),
     table(
         {
             "connected": AFFINITY,
@@ -373,23 +350,19 @@ def bad(message: str) -> dict[str, Any]:
     ),
     given("complex", AFFINITY * 1j, bad("Complex data not supported")),
     given("empty", np.zeros((0, 0)), bad("Found array with 0 sample")),
-    table({k: DATA[k] for k in ("1d", "3d", "4d")}, own(TWO_D_SQUARE, "cupy")),
+    table(pick(DATA, "1d 3d 4d"), own(TWO_D_SQUARE, "cupy")),
     given("not_square", IMAGE, own(TWO_D_SQUARE, "cupy", "scipy", "cupyx")),
     given("affinity", AFFINITY, only(CUDA_ERROR, "cupy", "cupyx")),
     given("one_node", np.ones((1, 1)), own(SAME)),
 )
-def test_what_is_embedded(given: Given) -> None:
-    given.check(lambda make, data: embed(make(data)))
-
-
-@inputs(given("few", AFFINITY[:8, :8], own(CLOSE)))
-def test_more_components_than_nodes(given: Given) -> None:
-    given.check(lambda make, data: embed(make(data), n_components=12))
-
-
-@inputs(given("3", 3, own(Raises(ValueError, "The 'n_components' parameter of"))))
-def test_spectral_embedding_refuses_an_array_for_an_integer(given: Given) -> None:
-    given.check(lambda make, data: embed(AFFINITY, n_components=make(data)))
+test_more_components_than_nodes = bad_input(
+    lambda make, data: embed(make(data), n_components=12),
+    given("few", AFFINITY[:8, :8], own(CLOSE)),
+)
+test_spectral_embedding_refuses_an_array_for_an_integer = bad_input(
+    lambda make, data: embed(AFFINITY, n_components=make(data)),
+    given("3", 3, own(Raises(ValueError, "The 'n_components' parameter of"))),
+)
 
 
 @parametrize("solver", ["arpack", "amg"])
@@ -417,53 +390,43 @@ def test_the_first_vectors_tell_two_components_apart_and_a_warning_does(kind: st
 
 # Labels
 
+test_cluster_qr = calls(
+    "sklearn.cluster.cluster_qr", "scikit-learn/0020", each(dtype=FLOATS, n=[9, 40, 300])
+)(lambda a, dtype, n: cluster_qr(a(blobs(dtype, n))))
 
-@calls("sklearn.cluster.cluster_qr", "scikit-learn/0020")
-@each(dtype=FLOATS, n=[9, 40, 300])
-def test_cluster_qr(compare: Compare, dtype: str, n: int) -> None:
-    compare(lambda a: cluster_qr(a(blobs(dtype, n))))
-
-
-@calls("sklearn.cluster.discretize", "scikit-learn/0020")
-@each(dtype=FLOATS, n=[40, 300], seed=[0, 1])
-def test_discretize(compare: Compare, dtype: str, n: int, seed: int) -> None:
-    compare(lambda a: discretize(a(blobs(dtype, n)), random_state=seed))
+test_discretize = calls(
+    "sklearn.cluster.discretize", "scikit-learn/0020", each(dtype=FLOATS, n=[40, 300], seed=[0, 1])
+)(lambda a, dtype, n, seed: discretize(a(blobs(dtype, n)), random_state=seed))
 
 
-@calls("sklearn.cluster.k_means", "scikit-learn/0060", rtol=1e-4)
 @each(dtype=FLOATS, n=[40, 300], init=["k-means++", "random"], weighted=[False, True])
-def test_k_means(compare: Compare, dtype: str, n: int, init: str, *, weighted: bool) -> None:
+@calls("sklearn.cluster.k_means", "scikit-learn/0060", rtol=1e-4)
+def test_k_means(a: Column, dtype: str, n: int, init: str, *, weighted: bool) -> Any:
     weights = np.linspace(0.5, 2, n).astype(dtype)
-
-    def call(a: Column) -> Any:
-        options = {"init": init, "sample_weight": a(weights) if weighted else None}
-        return k_means(a(blobs(dtype, n)), 4, n_init=2, random_state=0, **options)[:2]
-
-    compare(call)
+    options = {"init": init, "sample_weight": a(weights) if weighted else None}
+    return k_means(a(blobs(dtype, n)), 4, n_init=2, random_state=0, **options)[:2]
 
 
-@calls("sklearn.cluster.KMeans", "scikit-learn/0060", rtol=1e-4)
 @each(method=["predict", "transform", "fit_predict"])
-def test_kmeans_estimator(compare: Compare, method: str) -> None:
-    def call(a: Column) -> Any:
-        data = a(blobs())
-        return getattr(KMeans(4, n_init=1, random_state=0).fit(data), method)(data)
-
-    compare(call)
+@calls("sklearn.cluster.KMeans", "scikit-learn/0060", rtol=1e-4)
+def test_kmeans_estimator(a: Column, method: str) -> Any:
+    data = a(blobs())
+    return getattr(KMeans(4, n_init=1, random_state=0).fit(data), method)(data)
 
 
-@calls("sklearn.cluster.spectral_clustering", "scikit-learn/0070")
-@each(options=grid(assign_labels=["kmeans", "discretize", "cluster_qr"]), n=[30, 60])
-def test_spectral_clustering(compare: Compare, n: int, options: dict[str, Any]) -> None:
-    compare(lambda a: spectral_clustering(a(graph(n)), n_clusters=3, random_state=0, **options))
+test_spectral_clustering = calls(
+    "sklearn.cluster.spectral_clustering",
+    "scikit-learn/0070",
+    each(assign_labels=["kmeans", "discretize", "cluster_qr"], n=[30, 60]),
+)(lambda a, n, **options: spectral_clustering(a(graph(n)), n_clusters=3, random_state=0, **options))
 
 
-@calls("sklearn.cluster.SpectralClustering", "scikit-learn/0070")
 @each(affinity=["rbf", "precomputed"])
-def test_spectral_clustering_estimator(compare: Compare, affinity: str) -> None:
+@calls("sklearn.cluster.SpectralClustering", "scikit-learn/0070")
+def test_spectral_clustering_estimator(a: Column, affinity: str) -> Any:
     data = graph(40) if affinity == "precomputed" else blobs()
     options = {"affinity": affinity, "random_state": 0, "gamma": 0.1}
-    compare(lambda a: SpectralClustering(3, **options).fit(a(data)).labels_)
+    return SpectralClustering(3, **options).fit(a(data)).labels_
 
 
 VECTORS = np.linalg.qr(RNG.standard_normal((30, 3)))[0]
@@ -476,9 +439,8 @@ EXPECTED_2D = Raises(ValueError, "Expected 2D array")
 # The base class of LinAlgError.
 NOT_FINITE = {"np": Raises(ValueError, "SVD|NaN")}
 
-
-@parametrize("function", LABELS)
-@inputs(
+test_what_is_labelled = bad_input(
+    lambda make, data, function: LABELS[function](make(data)),
     table(
         {
             "float": VECTORS,
@@ -512,17 +474,16 @@ NOT_FINITE = {"np": Raises(ValueError, "SVD|NaN")}
             "scipy": Raises(ValueError, "shape mismatch|at least a 2-D"),
         },
     ),
+    function=[*LABELS],
 )
-def test_what_is_labelled(given: Given, function: str) -> None:
-    given.check(lambda make, data: LABELS[function](make(data)))
-
 
 BOOL, ZERO, WIDE = np.eye(6, 3) > 0, np.zeros((6, 2)), RNG.random((2, 5))
 
-
-@inputs(table({"bool": BOOL, "zero": ZERO}, strict(CONVERGE)), given("wide", WIDE, strict(SAME)))
-def test_discretize_of_degenerate_vectors(given: Given) -> None:
-    given.check(lambda make, data: discretize(make(data), random_state=0))
+test_discretize_of_degenerate_vectors = bad_input(
+    lambda make, data: discretize(make(data), random_state=0),
+    table({"bool": BOOL, "zero": ZERO}, strict(CONVERGE)),
+    given("wide", WIDE, strict(SAME)),
+)
 
 
 def in_one_cluster(labels: Any) -> bool:
@@ -531,11 +492,10 @@ def in_one_cluster(labels: Any) -> bool:
     return bool(np.equal.outer(found, found).tolist() == np.ones((6, 6)).tolist())
 
 
-@inputs(
+test_cluster_qr_of_degenerate_vectors = bad_input(
+    lambda make, data: cluster_qr(make(data)),
     table({"bool": BOOL, "zero": ZERO}, strict(SAME)),
     # More clusters than pixels.
     given("wide", WIDE, strict(Raises(ValueError, "matmul|not aligned"))),
     given("rank_1", np.ones((6, 3)), strict(Same(of=in_one_cluster))),
 )
-def test_cluster_qr_of_degenerate_vectors(given: Given) -> None:
-    given.check(lambda make, data: cluster_qr(make(data)))

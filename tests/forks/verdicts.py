@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import itertools
 from dataclasses import dataclass
@@ -19,31 +20,43 @@ if TYPE_CHECKING:
 
     from _pytest.mark.structures import ParameterSet
 
+    Test: TypeAlias = Callable[..., None]
     Call: TypeAlias = Callable[[Column], Any]
     Compare: TypeAlias = Callable[[Call], None]
 
-calls = pytest.mark.calls
 OTHERS = frozenset(columns.COLUMNS) - {"numpy"}
-
-
-def each(**choices: Sequence[Any]) -> pytest.MarkDecorator:
-    """Make a case of each combination of the choices."""
-    rows = [tuple(row.values()) for row in grid(**choices)]
-    ids = [spell(row) for row in grid(**choices)]
-    return pytest.mark.parametrize(list(choices), rows, ids=ids)
-
-
-def spell(choices: Mapping[str, Any]) -> str:
-    """Return the name of a case; keyword arguments that are passed on have their own names."""
-    words: list[tuple[str, Any]] = []
-    for name, value in choices.items():
-        words += value.items() if isinstance(value, dict) else [(name, value)]
-    return ", ".join(f"{name}={value}" for name, value in words)
+parametrize = pytest.mark.parametrize
 
 
 def grid(**choices: Sequence[Any]) -> list[dict[str, Any]]:
     """Return the keyword arguments of each combination."""
     return [dict(zip(choices, row, strict=True)) for row in itertools.product(*choices.values())]
+
+
+def spell(choices: Mapping[str, Any]) -> str:
+    """Return the name of a case."""
+    return ", ".join(f"{name}={value}" for name, value in choices.items())
+
+
+def each(**choices: Sequence[Any]) -> pytest.MarkDecorator:
+    """Make a case of each combination of the choices."""
+    return parametrize("choices", grid(**choices), ids=spell)
+
+
+def calls(
+    function: str, patches: str = "", choices: pytest.MarkDecorator | None = None, **tolerance: Any
+) -> Callable[[Callable[..., Any]], Test]:
+    """Make a test of a call, given a column and the choices; its result is compared with NumPy's."""
+
+    def decorate(call: Callable[..., Any]) -> Test:
+        @pytest.mark.calls(function, patches.split(), Tolerance(**tolerance))
+        def test(compare: Compare, choices: dict[str, Any]) -> None:
+            compare(lambda a: call(a, **choices))
+
+        made: Test = choices(test) if choices else test
+        return made
+
+    return decorate
 
 
 # A call on the arrays of one column, compared with the same call on NumPy arrays.
@@ -233,9 +246,38 @@ def _check_same(a: Column, actual: Any, expected: Any, same: Same) -> None:
     np.testing.assert_allclose(got, expected, rtol=same.rtol, atol=same.rtol)
 
 
-def inputs(*rows: Sequence[ParameterSet]) -> pytest.MarkDecorator:
-    """Make a case of each bad input."""
-    return pytest.mark.parametrize("given", [*itertools.chain(*rows)])
+def bad_input(
+    call: Callable[..., Any], *rows: Sequence[ParameterSet], **over: Sequence[Any]
+) -> Test:
+    """Make a test of a call with each bad input, and each combination of what else it is given."""
+
+    def test(given: Given, more: dict[str, Any]) -> None:
+        given.check(functools.partial(call, **more))
+
+    return _with_more(test, "given", [*itertools.chain(*rows)], over)
+
+
+def mixed(
+    call: Callable[..., Any], kinds: Sequence[ParameterSet], expected: Raises, **over: Sequence[Any]
+) -> Test:
+    """Make a test that a call refuses arrays of two kinds together."""
+
+    def test(of: str, kind: str, more: dict[str, Any]) -> None:
+        with pytest.raises(expected.exception, match=f"(?s){expected.match}"):
+            call(KINDS[of], KINDS[kind], **more)
+
+    return _with_more(test, ("of", "kind"), kinds, over)
+
+
+def _with_more(
+    test: Test,
+    names: str | tuple[str, str],
+    rows: Sequence[ParameterSet],
+    over: Mapping[str, Sequence[Any]],
+) -> Test:
+    more = grid(**over)
+    made: Test = parametrize("more", more, ids=range(len(more)))(parametrize(names, rows)(test))
+    return made
 
 
 def given(

@@ -73,8 +73,8 @@ def test_the_forks_pass(stack: Stack, tmp_path: Path) -> None:
     [
         pytest.param(
             "test_skimage.py",
-            "util.img_as_float(a(image(dtype, shape)))",
-            "a.to_numpy(util.img_as_float(a(image(dtype, shape))))",
+            "function(a(image(dtype, shape)), **options)",
+            "a.to_numpy(function(a(image(dtype, shape)), **options))",
             r"strict, CPU: skimage\.util\.img_as_float \(dtype=float64.*\) \[scikit-image/0010\]: "
             r"result is numpy\.ndarray",
             id="silently converted",
