@@ -87,7 +87,7 @@ def tests(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Check style, imports between layers, the shell scripts, the CI workflows and the images' files."""
+    """Check style, layers, shell scripts, the CI workflows and the images' files."""
     install(session, "lint")
     session.run("ruff", "format", "--check")
     session.run("ruff", "check")
@@ -161,27 +161,21 @@ def install_cupti(session: nox.Session) -> None:
 
 @nox.session(name="gpu-check", default=False)
 def gpu_check(session: nox.Session) -> None:
-    """Check the forks on a GPU: nox -s gpu-check -- [--xp cupy] [--parts demo,eigen] [--scales 0.1,0.2] [--out DIR]."""
+    """Check the forks on a GPU: nox -s gpu-check -- [--parts coins,tests] [--scales 0.1,0.2]."""
     install(session)
     install_cupti(session)
     folder = Path(session.create_tmp(), "gpu-check").absolute()
     gpu = [] if "--xp" in session.posargs and "cupy" not in session.posargs else ["--gpu"]
     session.run("python", "scripts/gpu/gpu_bundle.py", "--local", str(folder), *gpu)
     [cupti] = Path(session.virtualenv.location).glob("lib/*/site-packages/nvidia/*/lib")
-    session.run(
-        *(str(folder / "venv/bin/python"), "scripts/gpu/gpu_check.py"),
-        *("--tests", str(folder), *session.posargs),
-        env={
-            "CUPTI_FOLDER": str(cupti.absolute()),
-            "PYTHONPATH": str(Path("scripts/demo").absolute()),
-        },
-        external=True,
-    )
+    command = [str(folder / "venv/bin/python"), "scripts/gpu/gpu_check.py", "--tests", str(folder)]
+    env = {"CUPTI_FOLDER": str(cupti.absolute())}
+    session.run(*command, *session.posargs, env=env, external=True)
 
 
 @nox.session(name="gpu-bundle", default=False)
 def gpu_bundle(session: nox.Session) -> None:
-    """Pack what gpu-check needs on a machine without an index: nox -s gpu-bundle -- [--output FILE]."""
+    """Pack what gpu-check needs where there is no index: nox -s gpu-bundle -- [--output FILE]."""
     install(session)
     install_cupti(session)
     session.run("python", "scripts/gpu/gpu_bundle.py", *session.posargs)
@@ -189,7 +183,7 @@ def gpu_bundle(session: nox.Session) -> None:
 
 @nox.session(name="hip-check", default=False)
 def hip_check(session: nox.Session) -> None:
-    """Compile CuPy's patched sources for AMD, with Debian's HIP: nox -s hip-check -- [--target gfx90a,gfx942]."""
+    """Compile CuPy's patched sources for AMD: nox -s hip-check -- [--target gfx90a,gfx942]."""
     install(session)
     root = Path(session.create_tmp(), "debian").absolute()
     session.run("python", "scripts/hip_check.py", "--root", str(root), *session.posargs)

@@ -1,8 +1,8 @@
-"""Pack what gpu_check.py needs on a machine with a GPU and without a package index into one file of at most 64 MiB.
+"""Pack what gpu_check.py needs on a machine with a GPU and no package index, in 64 MiB at most.
 
-There has to be the Python, NumPy and CuPy of the forks; what else is there does not matter, since the bundle brings its
-own. `--local FOLDER` packs nothing: it writes the tests of upstream's that the series touch, and links an environment
-with them there, for a run on this machine.
+There has to be the Python, NumPy and CuPy of the forks; what else is there does not matter, since
+the bundle brings its own. `--local FOLDER` packs nothing: it writes the tests of upstream's that
+the series touch, and links an environment with them there, for a run on this machine.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ import gzip
 import importlib.util
 import io
 import json
-import re
 import sys
 import tarfile
 from importlib.metadata import Distribution, distributions
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from patchwheel.environment.compose import compose_environment
+from patchwheel.environment.upstream_tests import select_tests
 from patchwheel.kit.context import Progress
 from patchwheel.kit.errors import CheckError, PatchwheelError
 from patchwheel.kit.repo import Repository
@@ -33,28 +33,25 @@ from patchwheel.wheel.build import build_wheels
 from patchwheel.wheelfile.record import FILENAME, parse_record
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
+    from collections.abc import Iterable, Mapping
 
     from patchwheel.manifest.model import Fork
-    from patchwheel.wheel.make import BuiltWheel
 
 ROOT = Path(__file__).parents[2]
 LIMIT = 64 << 20
 # Any fixed time; also what is made on a machine with a wrong clock is the same.
 EPOCH = 1_700_000_000
-SCRIPTS = (
-    "demo/coins.py",
-    "demo/demo.py",
-    "demo/traffic.py",
-    "demo/bench_demo.py",
-    "gpu/gpu_check.py",
-    "gpu/gpu_overlay.py",
+# Of the checkout; in the bundle they lie in the same folders.
+CHECKS = (
+    *("scripts/demo/*.py", "scripts/gpu/gpu_[cop]*.py"),
+    *("tests/__init__.py", "tests/forks/*.py", "tests/forks/pytest.ini"),
 )
-# Compiled against CUDA's wheels, of which the machine has its own: only what the series remade is packed.
+# Compiled against CUDA's wheels, of which the machine has its own: only what the series remade is
+# packed.
 OVERLAID = ("cupy",)
-# The machine has NumPy; scikit-image asks for networkx, and has it imported in skimage.graph only when called.
+# The machine has NumPy; scikit-image asks for networkx, and imports it only when it is used.
 LEFT_OUT = ("numpy", "networkx")
-EXTRA = ("array-api-compat", "array-api-strict")
+EXTRA = ("array-api-compat", "array-api-strict", "hypothesis", "pytest")
 # Of what is compiled. Stubs stay: scikit-image finds by them what it imports lazily.
 SOURCES = {".pyx", ".pxd", ".h", ".hpp", ".hh", ".c", ".cpp", ".tp", ".build"}
 PICTURES = {".png", ".jpg", ".npz", ".npy", ".tif", ".gif", ".xml"}
@@ -62,52 +59,31 @@ PICTURES = {".png", ".jpg", ".npz", ".npy", ".tif", ".gif", ".xml"}
 USED = {"coins.png", "astronaut.png", "camera.png"}
 # In a dist-info folder this tells of the installation here, with its paths.
 INSTALLATION = {"RECORD", "INSTALLER", "REQUESTED", "direct_url.json", "uv_cache.json"}
-FROM_TESTS = re.compile(r"^from ([\w.]+\.tests)(\.\w+)? import (\w+)", re.MULTILINE)
 
 
-def touched_tests(project: Project, fork: Fork) -> dict[str, bytes]:
-    """Return the test files that the fork's series changes or adds, with their content in the patched tree."""
-    tree = patched_tree(project, fork)
-    repo = Repository(tree.source.git_dir)
-    found = {
-        change.path: change.new.oid
-        for change in repo.changes(tree.source.tree, tree.tree)
-        if change.status != "D" and re.fullmatch(r"(.*/)?test_\w+\.py", change.path) is not None
-    }
-    content = repo.read(list(found.values()))
-    return {path: content[oid] for path, oid in found.items()}
+def touched_tests(project: Project, forks: Iterable[Fork]) -> dict[str, bytes]:
+    """Return upstream's tests that the series touch, in folders of the forks, with a list."""
+    files: dict[str, bytes] = {}
+    listing = {}
+    for fork in forks:
+        tree = patched_tree(project, fork)
+        repo = Repository(tree.source.git_dir)
+        blobs, touched = repo.files(tree.tree), repo.changes(tree.source.tree, tree.tree)
+        paths = [change.path for change in touched if change.path in select_tests(tree)]
+        content = repo.read([blobs[path].oid for path in paths])
+        files |= {f"{fork.name}/{path}": content[blobs[path].oid] for path in paths}
+        listing[fork.name] = paths
+    return {"tests.json": json.dumps(listing, indent=1).encode(), **files}
 
 
-def lay_out_tests(tests: Mapping[str, Mapping[str, bytes]]) -> dict[str, bytes]:
-    """Return the files of a folder of tests, by fork, with a list of them."""
-    listing = {fork: sorted(files) for fork, files in tests.items()}
-    laid = {f"{f}/{p}": data for f, files in tests.items() for p, data in files.items()}
-    return {"tests.json": json.dumps(listing, indent=1).encode() + b"\n", **laid}
-
-
-def helpers(site: Path, paths: Iterable[str]) -> set[str]:
-    """Return these files of `site`, and modules in folders of tests that they import."""
-    found: set[str] = set()
-    todo = list(paths)
-    while todo:
-        path = todo.pop()
-        if path in found or not (site / path).is_file():
-            continue
-        found.add(path)
-        for package, module, name in FROM_TESTS.findall((site / path).read_text()):
-            todo.append(f"{package}{module or '.' + name}".replace(".", "/") + ".py")
-    return found
-
-
-def needed(name: str, kept: Collection[str]) -> bool:
-    """Whether a file of a distribution is needed at run time, or is one of the `kept` files of tests."""
+def needed(name: str) -> bool:
+    """Whether a file of a distribution is needed at run time or by upstream's tests."""
     path = PurePosixPath(name)
-    if name in kept or name.endswith("tests/__init__.py"):
-        return True
     if path.parts[0].endswith(".dist-info"):
         return path.name not in INSTALLATION
     system_headers = path.parts[0] == ".." or "__pycache__" in path.parts
-    if system_headers or "tests" in path.parts or path.suffix in SOURCES:
+    data_of_tests = "tests" in path.parts and path.suffix != ".py"
+    if system_headers or data_of_tests or path.suffix in SOURCES:
         return False
     picture = name.startswith("skimage/data/") and path.suffix in PICTURES
     return not picture or path.name in USED
@@ -132,16 +108,12 @@ def closure(site: Path, roots: Iterable[str], python: str) -> dict[str, Distribu
 
 
 def remade(site: Path, distribution: str) -> tuple[dict[str, bytes], list[str]]:
-    """Return the files that the series remade, with the dist-info folder, and the paths that it removed."""
+    """Return the files that the series remade, with the dist-info folder; and what it removed."""
     [dist] = distributions(name=distribution, path=[str(site)])
-    text = dist.read_text(FILENAME) or ""
-    record = parse_record(text.encode(), where=dist.name)
+    record = parse_record((dist.read_text(FILENAME) or "").encode(), where=dist.name)
     paths = [output.path for output in record.remade]
-    present = [path for path in paths if (site / path).is_file()]
-    info = [
-        str(p) for p in dist.files or () if p.parts[0].endswith(".dist-info") and needed(str(p), ())
-    ]
-    files = {path: (site / path).read_bytes() for path in [*present, *info]}
+    paths += [str(p) for p in dist.files or () if ".dist-info" in p.parts[0] and needed(str(p))]
+    files = {path: (site / path).read_bytes() for path in paths if (site / path).is_file()}
     return files, sorted(set(paths) - files.keys())
 
 
@@ -155,48 +127,35 @@ def cupti() -> dict[str, bytes]:
     return {f"lib/{path.name}": path.read_bytes() for path in found}
 
 
-def describe(wheel: BuiltWheel) -> dict[str, Any]:
-    patches = wheel.plan.tree.series.patches
-    return {
-        "version": wheel.version,
-        "wheel": wheel.path.name,
-        "sha256": wheel.sha256,
-        "patches": {patch.name: patch.sha256 for patch in patches},
-    }
-
-
 def collect(project: Project, forks: list[Fork]) -> dict[str, bytes]:
     """Build the forks, compose their environment, and return the bundle's files."""
     wheels, _ = build_wheels(project, forks)
-    environment = compose_environment(project, wheels, link=None)
+    environment = compose_environment(project, wheels, link=None, groups=("test",))
     python = project.python
     site = environment.path / "lib" / f"python{python}" / "site-packages"
-    tests = {fork.name: touched_tests(project, fork) for fork in forks}
-    conftests = [str(p.relative_to(site)) for p in site.glob("*/conftest.py")]
-    kept = helpers(site, [*conftests, *(p for files in tests.values() for p in files)])
     roots = [f.distribution for f in forks if f.name not in OVERLAID]
     packed = closure(site, [*roots, *EXTRA], python)
     files = {
         f"site/{path}": (site / path).read_bytes()
         for dist in packed.values()
         for path in map(str, dist.files or ())
-        if needed(path, kept)
+        if needed(path)
     }
-    overlays, versions = {}, {"numpy": pin(environment.packages, "numpy")}
-    for fork in forks:
-        if fork.name in OVERLAID:
-            name = fork.distribution
-            laid, overlays[name] = remade(site, name)
-            files |= {f"overlay/{name}/{p}": data for p, data in laid.items()}
-            versions[name] = fork.version
-    files |= {f"tests/{p}": data for p, data in lay_out_tests(tests).items()}
-    scripts = [ROOT / "scripts" / name for name in SCRIPTS]
-    files |= {f"scripts/{path.name}": path.read_bytes() for path in scripts}
+    # Within a minor version NumPy is binary compatible.
+    [numpy] = [p.version for p in environment.packages if p.name == "numpy"]
+    overlays, versions = {}, {"numpy": numpy.rpartition(".")[0]}
+    for name, version in ((f.distribution, f.version) for f in forks if f.name in OVERLAID):
+        laid, overlays[name] = remade(site, name)
+        files |= {f"overlay/{name}/{p}": data for p, data in laid.items()}
+        versions[name] = version
+    files |= {f"upstream/{p}": data for p, data in touched_tests(project, forks).items()}
+    checks = [path for pattern in CHECKS for path in ROOT.glob(pattern)]
+    files |= {str(path.relative_to(ROOT)): path.read_bytes() for path in checks}
     files |= cupti()
     files["run.sh"] = (ROOT / "scripts" / "gpu" / "gpu_run.sh").read_bytes()
     manifest = {
         "needs": {"python": python, "machine": "x86_64", "distributions": versions},
-        "forks": {wheel.fork: describe(wheel) for wheel in wheels},
+        "forks": {w.fork: {"wheel": w.path.name, "sha256": w.sha256} for w in wheels},
         "packages": {name: dist.version for name, dist in packed.items()},
         "overlays": overlays,
     }
@@ -205,20 +164,13 @@ def collect(project: Project, forks: list[Fork]) -> dict[str, bytes]:
 
 
 def prepare(project: Project, forks: list[Fork], folder: Path, *, gpu: bool) -> None:
-    """Write the touched tests into `folder`, and link an environment that can run them as `venv` there."""
-    tests = {fork.name: touched_tests(project, fork) for fork in forks}
-    for name, data in lay_out_tests(tests).items():
+    """Write the touched tests into `folder`, and link an environment that runs them as `venv`."""
+    for name, data in touched_tests(project, forks).items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(data)
     wheels, _ = build_wheels(project, forks)
     groups = ("test", "gpu") if gpu else ("test",)
     compose_environment(project, wheels, link=folder / "venv", groups=groups)
-
-
-def pin(packages: Iterable[Any], name: str) -> str:
-    """Return major and minor version of a locked distribution, within which NumPy is binary compatible."""
-    [version] = [p.version for p in packages if p.name == name]
-    return ".".join(version.split(".")[:2])
 
 
 def pack(path: Path, files: Mapping[str, bytes]) -> None:

@@ -28,7 +28,8 @@ DEFAULT = ("strict", "strict-device1")
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("forks")
     group.addoption("--column", action="append", choices=COLUMNS, help=f"default: {DEFAULT}")
-    group.addoption("--coins", type=float, default=0.1, help="scale of the coins, 0: without")
+    group.addoption("--coins", default="0.1", help="scales of the coins, 0: without")
+    group.addoption("--gpu", metavar="LIBRARY", help="also what is marked gpu, on its arrays")
     group.addoption("--fork", action="append", help="only calls that its patches concern")
     group.addoption("--record", type=Path, help="write what comes of the calls there")
 
@@ -50,7 +51,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         made = metafunc.config.stash[MADE]
         metafunc.parametrize("column", [*made.values()], ids=[*made])
     if "scale" in metafunc.fixturenames:
-        metafunc.parametrize("scale", [metafunc.config.option.coins])
+        scales = metafunc.config.option.coins.split(",")
+        metafunc.parametrize("scale", [*map(float, scales)], ids=scales)
 
 
 # Last, so that what -k and -m leave out is not in the record.
@@ -66,6 +68,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _wanted(config: pytest.Config, item: pytest.Item) -> bool:
+    if item.get_closest_marker("gpu"):
+        return bool(config.option.gpu)
     if not (isinstance(item, pytest.Function) and item.get_closest_marker("calls")):
         # Bad input has no column, and no record.
         return not config.option.record

@@ -1,14 +1,14 @@
-"""The bundle for a machine with a GPU: what goes in, its bytes, and how it is laid over the CuPy that is there."""
+"""The bundle for a machine with a GPU: what is in it, and how it is laid over the CuPy there."""
 
 from __future__ import annotations
 
 import importlib
 import json
 import os
+import re
 import subprocess
 import sys
 import tarfile
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,22 +17,19 @@ from patchwheel.kit.errors import CheckError
 from tests.fixtures import support
 
 if TYPE_CHECKING:
+    from pathlib import Path
     from types import ModuleType
 
-SCRIPTS = Path(__file__).parents[2] / "scripts"
+SCRIPTS = support.ROOT / "scripts"
 
 
-@pytest.fixture(name="bundle")
-def _bundle(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(SCRIPTS / "demo"))
-    monkeypatch.syspath_prepend(str(SCRIPTS / "gpu"))
+@pytest.fixture
+def bundle() -> ModuleType:
     return importlib.import_module("gpu_bundle")
 
 
-@pytest.fixture(name="check")
-def _check(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(SCRIPTS / "demo"))
-    monkeypatch.syspath_prepend(str(SCRIPTS / "gpu"))
+@pytest.fixture
+def check() -> ModuleType:
     return importlib.import_module("gpu_check")
 
 
@@ -42,9 +39,9 @@ def _check(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
         ("scipy/_lib/_util.py", True),
         ("scipy/_cyutility.cpython-312-x86_64-linux-gnu.so", True),
         ("scipy/linalg/cython_blas.pxd", False),
-        ("scipy/linalg/tests/test_basic.py", False),
+        ("scipy/linalg/tests/test_basic.py", True),
+        ("scipy/io/tests/data/test.mat", False),
         ("scipy/linalg/tests/__init__.py", True),
-        ("scipy/sparse/tests/test_sputils.py", True),
         ("skimage/__init__.pyi", True),
         ("skimage/data/coins.png", True),
         ("skimage/data/retina.jpg", False),
@@ -61,18 +58,7 @@ def test_what_is_not_needed_at_run_time_is_left_out(
     name: str,
     wanted: bool,  # noqa: FBT001
 ) -> None:
-    assert bundle.needed(name, {"scipy/sparse/tests/test_sputils.py"}) is wanted
-
-
-def test_helpers_of_tests_are_followed(bundle: ModuleType, tmp_path: Path) -> None:
-    folder = tmp_path / "a" / "tests"
-    folder.mkdir(parents=True)
-    (folder / "test_one.py").write_text("from a.tests.test_two import x\n")
-    (folder / "test_two.py").write_text("from a.tests import seed\nimport os\n")
-    (folder / "seed.py").touch()
-    (folder / "test_other.py").touch()
-    found = bundle.helpers(tmp_path, ["a/tests/test_one.py", "b/tests/test_b.py"])
-    assert found == {f"a/tests/{n}.py" for n in ("test_one", "test_two", "seed")}
+    assert bundle.needed(name) is wanted
 
 
 def test_the_same_files_give_the_same_bytes(bundle: ModuleType, tmp_path: Path) -> None:
@@ -153,39 +139,49 @@ def test_another_cupy_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "target").exists()
 
 
-def test_the_scripts_of_the_bundle_need_no_patchwheel(bundle: ModuleType) -> None:
-    for name in bundle.SCRIPTS:
-        assert "patchwheel." not in (SCRIPTS / name).read_text().replace("`patchwheel", "")
+@pytest.mark.parametrize("pattern", importlib.import_module("gpu_bundle").CHECKS)
+def test_what_runs_in_the_bundle_needs_no_patchwheel(pattern: str) -> None:
+    found = [*support.ROOT.glob(pattern)]
+    assert found
+    for path in found:
+        assert not re.search(r"^ *(from|import) patchwheel", path.read_text(), re.MULTILINE), path
 
 
 @pytest.mark.parametrize(("busy", "what"), [(0.9, "the work on the GPU"), (0.2, "launches")])
-def test_what_limits_a_run_is_said(check: ModuleType, busy: float, what: str) -> None:
-    text = check.limit(busy, 1.0, 1000)
+def test_what_limits_a_run_is_said(busy: float, what: str) -> None:
+    text = importlib.import_module("gpu_profile").limit(busy, 1.0, 1000)
     assert f"{busy:.0%}" in text
     assert "each 1000.0 microseconds" in text
     assert f"{what} " in text.partition("microseconds: ")[2]
 
 
-def test_counts_of_a_report_of_pytest(check: ModuleType, tmp_path: Path) -> None:
-    (tmp_path / "junit.xml").write_text(
-        support.dedent("""
-            <testsuites><testsuite tests="3" failures="1" errors="0" skipped="1">
-            <testcase classname="a" name="b"><failure/></testcase>
-            <testcase classname="a" name="c"/><testcase classname="a" name="d"><skipped/></testcase>
-            </testsuite></testsuites>
-        """)
-    )
-    counts, broken = check.read_junit(tmp_path / "junit.xml")
-    assert counts == {"tests": 3, "failures": 1, "errors": 0, "skipped": 1}
-    assert broken == ["a::b"]
-
-
-def test_a_failed_check_is_in_the_table_and_the_file(
-    check: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("script", "expected", "limit", "result", "said"),
+    [
+        ("print('a'); print('2 passed')", "passed", 60, "ok", "2 passed"),
+        ("print('3 skipped')", "passed", 60, "FAILED", "3 skipped"),
+        ("import sys; sys.exit('no GPU')", "", 60, "FAILED", "no GPU"),
+        ("import time; time.sleep(60)", "", 0.5, "FAILED", "stopped after 0.5 s"),
+    ],
+)
+def test_a_step_is_a_row_of_the_report(
+    check: ModuleType,
+    tmp_path: Path,
+    script: str,
+    expected: str,
+    limit: float,
+    result: str,
+    said: str,
 ) -> None:
-    report = check.Report(tmp_path, {"xp": "cupy"})
-    report.add("labels", "kmeans 1", "2 of 9 pixels differ", ok=False)
-    report.write()
-    facts = json.loads((tmp_path / "gpu-check.json").read_text())
-    assert facts["checks"][0]["result"] == "FAILED"
-    assert "FAILED   labels   kmeans 1" in capsys.readouterr().out
+    step = check.Step("coins", "0.1", ["-c", script], {}, expected)
+    row = check.run(step, tmp_path, tmp_path / "log", limit)
+    assert row == {"part": "coins", "what": "0.1", "result": result, "said": said}
+
+
+def test_upstreams_tests_run_where_they_are_installed(check: ModuleType, tmp_path: Path) -> None:
+    copied = tmp_path / "tests" / "demo" / "test_a.py"
+    copied.parent.mkdir(parents=True)
+    copied.touch()
+    assert check.place(tmp_path, "tests/demo/test_a.py") == copied
+    installed = check.place(tmp_path, "tests/scripts/test_gpu_bundle.py")
+    assert installed.samefile(__file__)

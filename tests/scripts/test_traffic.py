@@ -1,80 +1,103 @@
-"""The counting of bytes between host and device, on a CUPTI that hands out records as the real one does."""
+"""Counting bytes between host and device, on a CUPTI that hands out records as the real one does."""
 
 from __future__ import annotations
 
 import ctypes
-import importlib
+import struct
 import subprocess
 import sys
-from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
+import gpu_profile
 import pytest
+import traffic
 
-SCRIPTS = Path(__file__).parents[2] / "scripts"
-# Three copies in one buffer: 96 bytes each, of which the first 16 are what is read.
-CUPTI = """
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SIZE = 160
+SOURCE = """
 #include <stdint.h>
 #include <string.h>
 typedef void (*request)(uint64_t **, size_t *, size_t *);
 typedef void (*complete)(void *, uint32_t, uint64_t *, size_t, size_t);
 static request on_request;
 static complete on_complete;
-static int position;
-int cuptiActivityRegisterCallbacks(request r, complete c) { on_request = r; on_complete = c; return 0; }
-int cuptiActivityEnable(uint32_t kind) { return kind == 1 ? 0 : 1; }
-int cuptiActivityDisable(uint32_t kind) { return kind == 1 ? 0 : 1; }
-int cuptiActivityGetNumDroppedRecords(void *c, uint32_t s, size_t *dropped) { *dropped = 0; return 0; }
+static size_t position;
+static uint64_t calls;
+static const unsigned char rows[] = {ROWS};
+int cuptiGetTimestamp(uint64_t *now) { *now = 1000000000 * (1 + calls++ % 2); return 0; }
+int cuptiActivityRegisterCallbacks(request r, complete c) {
+    on_request = r; on_complete = c; return 0;
+}
+int cuptiActivityEnable(uint32_t kind) { return KNOWN ? 0 : 35; }
+int cuptiActivityDisable(uint32_t kind) { return KNOWN ? 0 : 35; }
+int cuptiActivityGetNumDroppedRecords(void *c, uint32_t s, size_t *dropped) {
+    *dropped = 0; return 0;
+}
 int cuptiActivityGetNextRecord(uint64_t *buffer, size_t valid, void **record) {
-    if ((size_t)(position + 1) * 96 > valid) { position = 0; return 12; }
-    *record = (char *)buffer + 96 * position++;
-    return 0;
+    if (position + SIZE > valid) { position = 0; return 12; }
+    *record = (char *)buffer + position; position += SIZE; return 0;
 }
 int cuptiActivityFlushAll(uint32_t flag) {
     uint64_t *buffer; size_t size, most;
     on_request(&buffer, &size, &most);
-    struct { uint32_t kind; uint8_t copy, src, dst, flags; uint64_t bytes; } rows[3] =
-        {{1, 1, 0, 0, 0, 1000}, {1, 2, 0, 0, 0, 5000000000}, {1, 2, 0, 0, 0, 8}};
-    for (int i = 0; i < 3; i++) memcpy((char *)buffer + 96 * i, &rows[i], 16);
-    on_complete(0, 0, buffer, size, 288);
+    memcpy(buffer, rows, sizeof rows);
+    on_complete(0, 0, buffer, size, sizeof rows);
     return 0;
 }
 """
+SPMV = ctypes.create_string_buffer(b"spmv")
+SECOND = 1_000_000_000
 
 
-@pytest.fixture(name="traffic")
-def _traffic(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(SCRIPTS / "gpu"))
-    monkeypatch.syspath_prepend(str(SCRIPTS / "demo"))
-    return importlib.import_module("traffic")
+def make_cupti(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, *rows: bytes, kinds: tuple[int, ...] = (1,)
+) -> None:
+    """Compile a CUPTI that knows kinds of records, and hands out these."""
+    values = {
+        "ROWS": ",".join(map(str, b"".join(row.ljust(SIZE, b"\0") for row in rows))) or "0",
+        "KNOWN": "||".join(f"kind == {kind}" for kind in kinds) or "0",
+        "SIZE": str(SIZE),
+    }
+    text = SOURCE
+    for name, value in values.items():
+        text = text.replace(name, value)
+    (folder / "cupti.c").write_text(text)
+    command = ["gcc", "-shared", "-fPIC", "-o", "libcupti.so", "cupti.c"]
+    subprocess.run(command, cwd=folder, check=True)
+    monkeypatch.setenv("CUPTI_FOLDER", str(folder))
 
 
-def gpu() -> SimpleNamespace:
-    return SimpleNamespace(name="cupy", device=0, synchronize=lambda: None)
+def copied(direction: int, size: int, start: int = 0, end: int = 0) -> bytes:
+    return struct.pack("=IBxxxQQQ", 1, direction, size, start, end)
+
+
+def make_backend(name: str, device: object) -> Any:  # noqa: ANN401
+    return SimpleNamespace(name=name, device=device, synchronize=lambda: None)
 
 
 @pytest.mark.compiled
 def test_bytes_of_both_directions_are_added_up(
-    traffic: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "cupti.c").write_text(CUPTI)
-    command = ["gcc", "-shared", "-fPIC", "-o", "libcupti.so", "cupti.c"]
-    subprocess.run(command, cwd=tmp_path, check=True)
-    monkeypatch.setenv("CUPTI_FOLDER", str(tmp_path))
-    with traffic.count_traffic(gpu()) as found:
+    rows = copied(1, 1000), copied(2, 5_000_000_000), copied(2, 8)
+    make_cupti(tmp_path, monkeypatch, *rows)
+    with traffic.count_traffic(make_backend("cupy", 0)) as found:
         pass
-    assert found.to_device == 1000
-    assert found.to_host == 5_000_000_008
-    assert found.largest_to_host == 5_000_000_000
-    assert found.dropped == 0
+    assert found == traffic.Traffic(
+        to_device=1000,
+        to_host=5_000_000_008,
+        copies_to_host=2,
+        largest_to_host=5_000_000_000,
+        dropped=0,
+    )
 
 
 @pytest.mark.compiled
-def test_an_error_of_cupti_is_named(traffic: ModuleType, tmp_path: Path) -> None:
-    broken = CUPTI.replace("return kind == 1 ? 0 : 1", "return 35", 1)
-    (tmp_path / "cupti.c").write_text(broken)
-    command = ["gcc", "-shared", "-fPIC", "-o", "libcupti.so", "cupti.c"]
-    subprocess.run(command, cwd=tmp_path, check=True)
+def test_an_error_of_cupti_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_cupti(tmp_path, monkeypatch, kinds=())
     cupti = ctypes.CDLL(str(tmp_path / "libcupti.so"))
     with (
         pytest.raises(OSError, match="cuptiActivityEnable failed with CUPTI error 35"),
@@ -83,77 +106,38 @@ def test_an_error_of_cupti_is_named(traffic: ModuleType, tmp_path: Path) -> None
         pass
 
 
-def test_without_cupti_nothing_is_claimed(
-    traffic: ModuleType, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_cupti_nothing_is_claimed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(traffic, "find_cupti", lambda: None)
-    with traffic.count_traffic(gpu()) as found:
+    with traffic.count_traffic(make_backend("cupy", 0)) as found:
         assert found is None
 
 
-def test_nothing_crosses_without_a_gpu(traffic: ModuleType) -> None:
-    backend = SimpleNamespace(name="numpy", device="cpu", synchronize=lambda: None)
-    with traffic.count_traffic(backend) as found:
+def test_nothing_crosses_without_a_gpu() -> None:
+    with traffic.count_traffic(make_backend("numpy", "cpu")) as found:
         pass
     assert found == traffic.Traffic()
 
 
-# A copy to the host, a kernel and a synchronisation, 160 bytes each, in the time that cuptiGetTimestamp tells.
-PROFILED = """
-#include <stdint.h>
-#include <string.h>
-typedef void (*request)(uint64_t **, size_t *, size_t *);
-typedef void (*complete)(void *, uint32_t, uint64_t *, size_t, size_t);
-static request on_request;
-static complete on_complete;
-static int position;
-static uint64_t clock_ns;
-int cuptiGetTimestamp(uint64_t *now) { *now = clock_ns += 1000000000; return 0; }
-int cuptiActivityRegisterCallbacks(request r, complete c) { on_request = r; on_complete = c; return 0; }
-int cuptiActivityEnable(uint32_t kind) { return kind == 1 || kind == 10 || kind == 38 ? 0 : 1; }
-int cuptiActivityDisable(uint32_t kind) { return 0; }
-int cuptiActivityGetNumDroppedRecords(void *c, uint32_t s, size_t *dropped) { *dropped = 0; return 0; }
-int cuptiActivityGetNextRecord(uint64_t *buffer, size_t valid, void **record) {
-    if ((size_t)(position + 1) * 160 > valid) { position = 0; return 12; }
-    *record = (char *)buffer + 160 * position++;
-    return 0;
-}
-int cuptiActivityFlushAll(uint32_t flag) {
-    uint64_t *buffer; size_t size, most;
-    on_request(&buffer, &size, &most);
-    struct __attribute__((packed)) { uint32_t kind; uint8_t copy, rest[3]; uint64_t bytes, start, end; } copy =
-        {1, 2, {0}, 64, clock_ns + 10, clock_ns + 100000010};
-    struct __attribute__((packed)) {
-        uint32_t kind, rest[3]; uint64_t start, end, completed; uint32_t more[14]; int64_t grid; const char *name;
-    } kernel = {10, {0}, clock_ns + 10, clock_ns + 400000010, 0, {0}, 0, "spmv"};
-    struct __attribute__((packed)) { uint32_t kind, type; uint64_t start, end; } wait =
-        {38, 3, clock_ns + 10, clock_ns + 20};
-    memcpy((char *)buffer, &copy, sizeof copy);
-    memcpy((char *)buffer + 160, &kernel, sizeof kernel);
-    memcpy((char *)buffer + 320, &wait, sizeof wait);
-    on_complete(0, 0, buffer, size, 480);
-    return 0;
-}
-"""
-
-
 @pytest.mark.compiled
 def test_a_profile_adds_up_kernels_copies_and_synchronisations(
-    traffic: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "cupti.c").write_text(PROFILED)
-    command = ["gcc", "-shared", "-fPIC", "-o", "libcupti.so", "cupti.c"]
-    subprocess.run(command, cwd=tmp_path, check=True)
-    monkeypatch.setenv("CUPTI_FOLDER", str(tmp_path))
-    coins = SimpleNamespace(make_backend=lambda _xp: gpu(), segment=lambda *_, **__: None)
+    # A copy to the host, a kernel and a synchronisation, in the time that cuptiGetTimestamp tells.
+    kernel = struct.pack("=I12xQQ", 10, SECOND + 10, SECOND + 400_000_010)
+    kernel = kernel.ljust(104, b"\0") + struct.pack("=Q", ctypes.addressof(SPMV))
+    wait = struct.pack("=IIQQ", 38, 3, SECOND + 10, SECOND + 20)
+    rows = copied(2, 64, SECOND + 10, SECOND + 100_000_010), kernel, wait
+    make_cupti(tmp_path, monkeypatch, *rows, kinds=(1, 10, 38))
+    coins = SimpleNamespace(
+        make_backend=lambda xp: make_backend(xp, 0), segment=lambda *_, **__: None
+    )
     monkeypatch.setitem(sys.modules, "coins", coins)
-    check = importlib.import_module("gpu_check")
-    [row] = check.work_profile("cupy", 1.0, "cluster_qr")
+    row = gpu_profile.profile(1.0, "cluster_qr")
     assert row["kernels"] == row["copies"] == row["synchronizations"] == 1
     assert row["copies_to_host"] == 1
     assert row["gpu_busy_seconds"] == pytest.approx(0.5)
     assert row["longest"] == {"spmv": [1, pytest.approx(0.4)]}
     # A libcupti that lays out its records in another way is not believed.
-    monkeypatch.setitem(check.START, check.KERNEL, 24)
+    monkeypatch.setitem(gpu_profile.START, gpu_profile.KERNEL, 24)
     with pytest.raises(ValueError, match="records of kind 10 laid out anew"):
-        list(check.work_profile("cupy", 1.0, "cluster_qr"))
+        gpu_profile.profile(1.0, "cluster_qr")
