@@ -12,6 +12,7 @@ import pytest
 from patchwheel.kit import interpreter
 from patchwheel.kit.errors import MachineError
 from patchwheel.kit.interpreter import Interpreter, find_interpreter, probe, remembered_interpreter
+from tests.fixtures.support import program
 
 if TYPE_CHECKING:
     from patchwheel.kit.store import Store
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
 SED = shutil.which("sed") or "sed"
 OURS = f"{sys.version_info.major}.{sys.version_info.minor}"
-
 
 REAL = Path(sys._base_executable).resolve()  # type: ignore[attr-defined]
 
@@ -33,26 +33,18 @@ def fake(path: Path, version: str) -> Path:
         f'"minor": {sys.version_info.minor}': f'"minor": {minor}',
         OURS: f"3.{minor}",
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
     script = " ".join(f"-e 's|{re.escape(old)}|{new}|g'" for old, new in edits.items())
-    path.write_text(f'#!/bin/sh\n{REAL} "$@" | {SED} {script}\n')
-    path.chmod(0o755)
-    return path
+    return program(path, f'{REAL} "$@" | {SED} {script}')
 
 
 def answering(path: Path, implementation: str, *, free: bool) -> Path:
     """Write a program that answers to us as such an interpreter would."""
     flags = "t" if free else "-"
-    path.write_text(f"#!/bin/sh\necho '{path}'\necho 3.12.1 {implementation} {flags}\n")
-    path.chmod(0o755)
-    return path
+    return program(path, f"echo '{path}'\necho 3.12.1 {implementation} {flags}")
 
 
 def failing(path: Path) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("#!/bin/sh\necho 'shim: no version is selected' >&2\nexit 127\n")
-    path.chmod(0o755)
-    return path
+    return program(path, "echo 'shim: no version is selected' >&2\nexit 127")
 
 
 @pytest.fixture
@@ -82,8 +74,7 @@ def test_only_an_ordinary_cpython_counts(
 
 
 def test_what_answers_nonsense_or_cannot_run_is_no_interpreter(tmp_path: Path) -> None:
-    path = failing(tmp_path / "p")
-    path.write_text("#!/bin/sh\necho 'Python 2'\n")
+    path = program(tmp_path / "p", "echo 'Python 2'")
     assert probe(path) is None
     assert probe(tmp_path / "missing") is None
     path.write_bytes(b"\x7fELF of another machine")
@@ -134,9 +125,7 @@ def test_managed_interpreters_of_uv_are_found(
     tmp_path: Path, bare: Path, report: Recorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     managed = fake(tmp_path / "managed", "3.77.5")
-    uv = bare / "uv"
-    uv.write_text(f"#!/bin/sh\necho {managed}\n")
-    uv.chmod(0o755)
+    uv = program(bare / "uv", f"echo {managed}")
     monkeypatch.setattr(interpreter, "uv_bin", lambda: uv)
     assert find_interpreter("3.77", progress=report).path == managed
     assert report.lines == []
@@ -146,12 +135,9 @@ def test_the_last_resort_is_an_installation_by_uv_and_it_is_announced(
     tmp_path: Path, bare: Path, report: Recorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     managed = fake(tmp_path / "managed", "3.77.5")
-    uv, done = bare / "uv", tmp_path / "installed"
-    uv.write_text(
-        f'#!/bin/sh\n[ "$2" = install ] && {{ : > {done}; exit 0; }}\n'
-        f"[ -e {done} ] || exit 2\necho {managed}\n"
-    )
-    uv.chmod(0o755)
+    done = tmp_path / "installed"
+    script = f'[ "$2" = install ] && {{ : > {done}; exit 0; }}\n[ -e {done} ] || exit 2'
+    uv = program(bare / "uv", f"{script}\necho {managed}")
     monkeypatch.setattr(interpreter, "uv_bin", lambda: uv)
     assert find_interpreter("3.77", progress=report).path == managed
     assert "uv installs one" in report.lines[0]
@@ -262,10 +248,8 @@ def test_an_ordinary_build_is_found_behind_a_free_threaded_one(
     tmp_path: Path, bare: Path, report: Recorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     free = fake(bare / "python3.77", "3.77.9")
-    text = free.read_text().replace(
-        SED, f'{SED} -e \'s|"gil_disabled": false|"gil_disabled": true|\''
-    )
-    free.write_text(text)
+    edit = """-e 's|"gil_disabled": false|"gil_disabled": true|'"""
+    free.write_text(free.read_text().replace(SED, f"{SED} {edit}"))
     plain = fake(tmp_path / "second" / "python3.77", "3.77.1")
     monkeypatch.setenv("PATH", f"{bare}:{plain.parent}")
     assert find_interpreter("3.77", progress=report).path == plain

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
@@ -84,82 +83,52 @@ def test_a_maker_that_fails_leaves_nothing(store: Store) -> None:
         assert list((store.root / kind).glob("*")) == []
 
 
-def _truncate(entry: Path) -> None:
-    (entry / "sub" / "file").write_text("cont")
+DAMAGE: dict[str, tuple[str, str | None]] = {
+    "truncated": ("sub/file", "cont"),
+    "flipped": ("sub/file", "cOntent"),
+    "empty": ("sub/file", ""),
+    "added": ("sub/extra", ""),
+    "deleted": ("other", None),
+    "a link": ("other", "-> sub/file"),
+    "no record": ("entry.json", None),
+    "an empty record": ("entry.json", ""),
+    "another record": ("entry.json", "[1]"),
+    "an odd record": ("entry.json", f'{{"entry": "wheels/{KEY}", "files": {{"other": 1}}}}'),
+}
 
 
-def _flip(entry: Path) -> None:
-    (entry / "sub" / "file").write_text("cOntent")
+def spoil(entry: Path, damage: str) -> None:
+    name, text = DAMAGE[damage]
+    (entry / name).unlink(missing_ok=True)
+    if text and text.startswith("-> "):
+        (entry / name).symlink_to(text[3:])
+    elif text is not None:
+        (entry / name).write_text(text)
 
 
-def _empty(entry: Path) -> None:
-    (entry / "sub" / "file").write_bytes(b"")
-
-
-def _add(entry: Path) -> None:
-    (entry / "sub" / "extra").write_text("")
-
-
-def _delete(entry: Path) -> None:
-    (entry / "other").unlink()
-
-
-def _link(entry: Path) -> None:
-    (entry / "other").unlink()
-    (entry / "other").symlink_to("sub/file")
-
-
-def _forbid(entry: Path) -> None:
-    (entry / "sub" / "file").chmod(0)
-
-
-def _no_manifest(entry: Path) -> None:
-    (entry / "entry.json").unlink()
-
-
-def _empty_manifest(entry: Path) -> None:
-    (entry / "entry.json").write_bytes(b"")
-
-
-def _other_manifest(entry: Path) -> None:
-    (entry / "entry.json").write_text("[1]")
-
-
-def _odd_manifest(entry: Path) -> None:
-    record = json.loads((entry / "entry.json").read_text())
-    (entry / "entry.json").write_text(json.dumps({**record, "files": {"other": 1}}))
-
-
-def _swap(entry: Path) -> None:
-    shutil.rmtree(entry)
-    entry.parent.joinpath("f" * 64).rename(entry)
-
-
-@pytest.mark.parametrize(
-    "damage",
-    [
-        *(_truncate, _flip, _empty, _add, _delete, _link, _no_manifest),
-        *(_empty_manifest, _other_manifest, _odd_manifest, _swap),
-    ],
-)
+@pytest.mark.parametrize("damage", [*DAMAGE, "moved"])
 def test_a_damaged_entry_is_found_and_made_again(
-    store: Store, report: Recorder, damage: Callable[[Path], None]
+    store: Store, report: Recorder, damage: str
 ) -> None:
-    store.get("wheels", "f" * 64, maker("another entry"))
+    other = store.get("wheels", "f" * 64, maker("another entry"))
     path = store.get("wheels", KEY, maker())
-    damage(path)
+    if damage == "moved":
+        shutil.rmtree(path)
+        other.rename(path)
+    else:
+        spoil(path, damage)
     made: list[Path] = []
     assert store.get("wheels", KEY, maker(made=made)) == path
     assert len(made) == 1
     assert (path / "sub" / "file").read_text() == "content"
     assert not (path / "sub" / "extra").exists()
-    if damage is not _no_manifest:
+    if damage != "no record":
         assert "making it again" in report.lines[0]
 
 
 def test_an_unreadable_file_counts_as_damage(store: Store, report: Recorder) -> None:
     path = store.get("wheels", KEY, maker())
-    _forbid(path)
+    (path / "sub" / "file").chmod(0)
     if os.access(path / "sub" / "file", os.R_OK):
         pytest.skip("root reads every file")
     assert store.checked("wheels", KEY) is None
@@ -296,12 +265,8 @@ def in_own_mounts(mount: str, *words: str) -> str:
     probe = subprocess.run([*command, "mount -t tmpfs none /mnt"], capture_output=True, check=False)
     if probe.returncode:
         lacking("no mount namespace can be made here")
-    done = subprocess.run(
-        [*command, f'{mount} && exec "$0" "$@"', *words],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    command += [f'{mount} && exec "$0" "$@"', sys.executable, "-c", *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -312,7 +277,7 @@ def test_a_full_disk_is_a_named_failure_that_leaves_nothing_half_made(
 ) -> None:
     store.ensure()
     mount = f"mount -t tmpfs -o size=1m none {store.root}"
-    words = (sys.executable, "-c", UNSHARED, str(store.root))
+    words = (UNSHARED, str(store.root))
     # The second size leaves room for the file and none for what records it.
     for size in (2 << 20, 1044480):
         said = in_own_mounts(mount, *words, str(size), kind)
@@ -327,8 +292,7 @@ def test_a_read_only_store_is_one_error_and_what_is_there_can_be_used(store: Sto
     store.get("wheels", KEY, maker())
     mount = f"mount --bind {store.root} {store.root} && mount -o remount,ro,bind {store.root}"
     script = UNSHARED + f"print(store.checked('wheels', {KEY!r}) is not None)"
-    words = ("-c", script, str(store.root), "10", "wheels")
-    said = in_own_mounts(mount, sys.executable, *words)
+    said = in_own_mounts(mount, script, str(store.root), "10", "wheels")
     assert "the store cannot be used: Read-only file system" in said
     assert said.endswith("True\n")
 
@@ -401,7 +365,7 @@ def test_entries_are_listed_and_each_can_be_verified(store: Store) -> None:
     store.remember("tree", "k", {})
     entries = list(store.entries())
     assert [(e.kind, e.broken()) for e in entries] == [("files", None), ("wheels", None)]
-    _flip(entries[1].path)
+    spoil(entries[1].path, "flipped")
     assert entries[1].broken() == "sub/file has changed since it was stored"
 
 
@@ -559,7 +523,7 @@ def test_a_store_keeps_what_is_not_an_entry(store: Store) -> None:
 
 
 def test_a_damaged_entry_without_its_record_is_still_an_entry(store: Store) -> None:
-    _no_manifest(store.get("wheels", KEY, maker()))
+    spoil(store.get("wheels", KEY, maker()), "no record")
     [entry] = store.entries()
     assert "cannot be read" in str(entry.broken())
 

@@ -13,7 +13,7 @@ from patchwheel.kit.interpreter import Interpreter
 from patchwheel.kit.store import Store
 from patchwheel.kit.uv import Distribution, IndexConfig
 from tests.fixtures.contexts import make_context
-from tests.fixtures.support import Recorder, make_index, make_wheel, sha256
+from tests.fixtures.support import Recorder, make_index, make_wheel, program, sha256
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -94,8 +94,7 @@ def test_an_environment_that_cannot_be_made_says_why(
 
 
 def test_a_wheel_goes_in_by_url_and_hash(python: Path, wheels: list[Path]) -> None:
-    line = f"pw-alpha @ {wheels[0].as_uri()} --hash=sha256:{sha256(wheels[0])}"
-    install(python, [line])
+    install(python, [locked(wheels[0])])
     assert versions(python) == "pw-alpha1.0"
 
 
@@ -106,7 +105,7 @@ def test_new_bytes_under_an_equal_version_go_in_when_the_url_differs(
         wheel = make_wheel(
             tmp_path / sha256(content.encode()), "pw-alpha", "1.0", {"pwa.py": content}
         )
-        install(python, [f"pw-alpha @ {wheel.as_uri()} --hash=sha256:{sha256(wheel)}"])
+        install(python, [locked(wheel)])
     said = subprocess.check_output([python, "-c", "import pwa; print(pwa.x)"])
     assert said == b"2\n"
 
@@ -156,9 +155,7 @@ def test_offline_says_that_a_first_run_must_not_be(python: Path) -> None:
 def test_a_full_disk_is_an_error_of_the_machine(
     tmp_path: Path, python: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fake = tmp_path / "uv"
-    fake.write_text("#!/bin/sh\necho 'error: No space left on device (os error 28)'\nexit 2\n")
-    fake.chmod(0o755)
+    fake = program(tmp_path / "uv", "echo 'error: No space left on device (os error 28)'; exit 2")
     monkeypatch.setattr(uv, "uv_bin", lambda: fake)
     with pytest.raises(MachineError, match="no room"):
         install(python, [])
@@ -167,12 +164,8 @@ def test_a_full_disk_is_an_error_of_the_machine(
 def test_downloads_become_progress(
     tmp_path: Path, python: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fake = tmp_path / "uv"
-    fake.write_text(
-        "#!/bin/sh\necho 'Downloading a (3MiB)'; echo 'Downloading b (1.5KiB)'\n"
-        "echo ' Downloaded a'; echo; echo ' Downloaded b'\n"
-    )
-    fake.chmod(0o755)
+    script = "echo 'Downloading a (3MiB)'; echo 'Downloading b (1.5KiB)'\n"
+    fake = program(tmp_path / "uv", f"{script}echo ' Downloaded a'; echo; echo ' Downloaded b'")
     monkeypatch.setattr(uv, "uv_bin", lambda: fake)
     report = Recorder()
     install(python, [], progress=report)

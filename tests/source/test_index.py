@@ -265,7 +265,7 @@ def test_pips_files_are_used_where_uv_has_none(
     found = load_index_config(tmp_path)
     assert found == IndexConfig(
         urls=("https://home.example.org/s", "file:///a/simple", "https://b.example.org/s"),
-        find_links=(str(tmp_path), "https://x.example.org/l"),
+        find_links=(str(tmp_path), "/nowhere", "https://x.example.org/l"),
         equal=True,
     )
 

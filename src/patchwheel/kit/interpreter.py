@@ -62,10 +62,7 @@ class _Known:
 def find_interpreter(
     wanted: str, *, explicit: str | None = None, progress: Progress
 ) -> Interpreter:
-    """Return a CPython `wanted` (such as 3.12): the explicit one, or the first that runs.
-
-    Raises MachineError when the explicit one is another Python, or when uv cannot install one.
-    """
+    """Return a CPython `wanted`, such as 3.12: the explicit one, or the first that runs."""
     if explicit and explicit not in {wanted, f"python{wanted}"}:
         return _explicit(explicit, wanted)
     # uv may prefer a free-threaded build otherwise.

@@ -67,10 +67,7 @@ def capture(
     stdin: bytes = b"",
     ok: Sequence[int] = (0,),
 ) -> bytes:
-    """Run a short command and return its standard output.
-
-    Raises CommandError with the last lines of standard error, MachineError for a missing program.
-    """
+    """Return the standard output of a short command; CommandError ends with its standard error."""
     with _starting(argv) as args:
         done = subprocess.run(args, cwd=cwd, env=env, input=stdin, capture_output=True, check=False)
     if done.returncode not in ok:
@@ -88,11 +85,7 @@ def logged(
     on_line: Callable[[str], None] | None = None,
     umask: int = 0o022,
 ) -> None:
-    """Run a long command, append both its streams to `log`, and hand each line to `on_line`.
-
-    The rest of its process group is killed at the end, also after an exception or Ctrl-C.
-    Raises CommandError with the last lines and the path of the log.
-    """
+    """Run a long command; both its streams go to `log`, and each line to `on_line`."""
     log.parent.mkdir(parents=True, exist_ok=True)
     tail: collections.deque[str] = collections.deque(maxlen=TAIL)
     with log.open("ab") as sink:

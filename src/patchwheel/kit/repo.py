@@ -162,11 +162,7 @@ class Repository:
         removed: Iterable[str] = (),
         ref: str | None = None,
     ) -> str:
-        """Write a tree of (path, mode, content), or the tree `onto` with these changes, as a pack.
-
-        Returns its id. With a `ref`, a commit without parents is made there; without one, nothing
-        refers to the tree.
-        """
+        """Write a tree of (path, mode, content), or `onto` with changes; at most `ref` holds it."""
         # A ref of its own: another process may import at the same time.
         place = ref or f"refs/patchwheel/imports/{os.urandom(8).hex()}"
         # A compression of 1 takes a tenth more disk than the default, and half of the time.

@@ -176,10 +176,8 @@ class Store:
         *,
         valid: Callable[[T], bool] = lambda _record: True,
     ) -> T:
-        """Return the record computed from `inputs`, again if it is lost, damaged or not `valid`.
-
-        The JSON-like `inputs` include a version, raised when `compute` changes its results.
-        """
+        """Return the record computed from `inputs`, again if it is lost, damaged or not `valid`."""
+        # The JSON-like inputs include a version, raised when `compute` changes its results.
         from cattrs.errors import BaseValidationError
 
         converter, key = _converter(), files.digest(*inputs)

@@ -74,11 +74,9 @@ def load_index_config(root: Path) -> IndexConfig:
     if configured != default:
         return configured
     main = pip.get("index-url") or default.urls
-    places = [_absolute(place, root) for place in pip.get("find-links", ())]
     return IndexConfig(
         urls=() if pip.get("no-index") else (*main, *pip.get("extra-index-url", ())),
-        # pip ignores a folder that does not exist, uv stops.
-        find_links=tuple(p for p in places if "://" in p or Path(p).exists()),
+        find_links=tuple(_absolute(place, root) for place in pip.get("find-links", ())),
         equal=True,
     )
 
@@ -102,10 +100,7 @@ def install(
     log: Path,
     bytecode: bool = False,
 ) -> None:
-    """Install exactly these wheels, each with a hash, into the environment of `python`.
-
-    Raises InputError with uv's message: a hash differs, or something is missing.
-    """
+    """Install exactly these wheels, each with a hash; raises InputError with uv's message."""
     argv = ["pip", "install", "--python", str(python), "--require-hashes", "--no-deps"]
     # For an environment that cannot be written later.
     argv += ["--compile-bytecode"] if bytecode else []
@@ -118,10 +113,7 @@ def install(
 def resolve(
     context: Context, requirements: Sequence[str], *, constraints: Sequence[str] = (), log: Path
 ) -> tuple[Distribution, ...]:
-    """Return what satisfies the requirements on Linux with the context's Python.
-
-    Raises InputError with uv's explanation when nothing does, or for a wheel without a sha256.
-    """
+    """Return what satisfies the requirements on Linux; raises InputError with uv's explanation."""
     context.progress.say(f"resolving {len(requirements)} requirements")
     with _file(constraints) as file:
         flags = ["--python-platform", PLATFORM, "--constraints", str(file)]

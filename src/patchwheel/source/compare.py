@@ -52,10 +52,7 @@ class PinReport:
 
 
 def check_pin(context: Context, fork: Fork) -> PinReport:
-    """Compare the pin's sdist with its commit, submodules included and links resolved.
-
-    Raises InputError when one of them is not available, CheckError for an unexplained difference.
-    """
+    """Compare the pin's sdist with its commit; raises CheckError for an unexplained difference."""
     sdist = fetch_pin(context, fork, origin="sdist")
     upstream = fetch_pin(context, fork, origin="git")
     repo = Repository(sdist.git_dir)

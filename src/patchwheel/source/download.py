@@ -31,11 +31,7 @@ LEGACY = {17: "manylinux2014", 12: "manylinux2010", 5: "manylinux1"}
 
 
 def download_file(context: Context, project: str, filename: str, sha256: str) -> Path:
-    """Return the path of the file in the store, downloaded if it is not there.
-
-    Its hash was just checked. Raises InputError when no index has the file, no server sends it
-    whole, or its sha256 is not the pinned one.
-    """
+    """Return the file in the store, downloaded if it is not there, its hash just checked."""
     store = context.store
 
     def make(folder: Path) -> None:
@@ -111,10 +107,7 @@ def _receive(http: requests.Session, file: IndexFile, path: Path, progress: Prog
 
 
 def fetch_wheel(context: Context, fork: Fork) -> tuple[Path, str] | None:
-    """Return upstream's wheel for this Python and its sha256, or None when there is none.
-
-    Raises InputError when the index does not name the sha256 of the file.
-    """
+    """Return upstream's wheel for this Python and its sha256, or None when there is none."""
     if fork.upstream_wheel is None:
         return None
     files = project_files(context.index, fork.distribution)

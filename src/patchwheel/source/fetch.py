@@ -1,7 +1,4 @@
-"""Fetch a pin as a git tree in the store: from its sdist, or from upstream's repository.
-
-Submodules become plain files of the tree.
-"""
+"""Fetch a pin as a git tree in the store, from its sdist or from git with its submodules."""
 
 from __future__ import annotations
 
@@ -73,10 +70,7 @@ def fetch_source(project: Project, fork: Fork) -> Source:
 
 
 def fetch_pin(context: Context, fork: Fork, *, origin: Origin | None = None) -> Source:
-    """Return a pin as a git tree, locked or not; one that was fetched before needs no process.
-
-    Raises InputError when the pin cannot be downloaded or its content does not match.
-    """
+    """Return a pin as a git tree, locked or not; one that was fetched before needs no process."""
     store, git_dir = context.store, git_folder(context.store, fork)
     origin = origin or ("sdist" if fork.sdist else "git")
     # A pin with an sdist leaves the commit out, but a tree from git depends on it.

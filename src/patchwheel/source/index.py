@@ -47,10 +47,7 @@ class IndexFile:
 
 
 def project_files(config: IndexConfig, project: str) -> list[IndexFile]:
-    """Return the files of a project on all indexes; of two with one name, the first index's.
-
-    Raises InputError for an index that cannot be reached or read.
-    """
+    """Return the files of a project on all indexes; of two with one name, the first index's."""
     files: dict[str, IndexFile] = {}
     for file in _offers(config, project):
         files.setdefault(file.filename, file)
@@ -58,10 +55,7 @@ def project_files(config: IndexConfig, project: str) -> list[IndexFile]:
 
 
 def find_file(config: IndexConfig, project: str, filename: str) -> IndexFile:
-    """Return the file from the first index that has it.
-
-    Raises InputError with the indexes that were searched and similar names when none has it.
-    """
+    """Return the file from the first index that has it; InputError names similar files."""
     names: list[str] = []
     for file in _offers(config, project):
         if file.filename == filename:

@@ -24,11 +24,7 @@ CONTROL = re.compile(r"[\x00-\x1f\x7f\\]")
 
 
 class Sdist:
-    """The files of an sdist below its one top folder, as (path, git mode, content).
-
-    Iterate once; afterwards `epoch` is the newest time stamp in it.
-    Raises InputError with the name of an entry that is refused.
-    """
+    """The files of an sdist, as (path, git mode, content), then `epoch`, the newest time in it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
