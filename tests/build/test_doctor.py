@@ -150,7 +150,7 @@ def test_an_incomplete_cuda_is_told_unless_the_lock_brings_one(
 def test_no_cuda_at_all(manifest: Manifest, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cuda, "SYSTEM", ())
     (finding,) = failed(manifest)
-    assert "no toolkit" in finding.detail
+    assert "no CUDA toolkit" in finding.detail
 
 
 def test_rocm_is_told_piece_by_piece_and_the_gpu_is_asked_for(

@@ -4,7 +4,7 @@ from pathlib import PurePosixPath
 
 import pytest
 
-from patchwheel.build.ninja import Edge, located, parse_ninja
+from patchwheel.build.ninja import Edge, parse_ninja
 from patchwheel.kit.errors import BuildError
 from tests.fixtures import support
 
@@ -27,10 +27,14 @@ NINJA = support.dedent(r"""
     """)
 
 
+def parse(text: str) -> list[Edge]:
+    return parse_ninja(text, PurePosixPath("/build/meson"), PurePosixPath("/build/src"))
+
+
 def test_edges_have_their_files_and_their_whole_command() -> None:
-    [edge] = parse_ninja(NINJA)
-    assert edge.outputs == ("a b.o", "d:e.o", "side.txt")
-    assert edge.inputs == ("../src/a b.c", "../src/more.c", "header.h")
+    [edge] = parse(NINJA)
+    assert edge.outputs == ("//a b.o", "//d:e.o", "//side.txt")
+    assert edge.inputs == ("a b.c", "more.c", "//header.h")
     assert "-I../src/inc" in edge.command
     assert "gcc $ARGS" in edge.command
     assert edge.program == "gcc $ARGS -MF"
@@ -48,22 +52,18 @@ def test_edges_have_their_files_and_their_whole_command() -> None:
 )
 def test_what_makes_another_step(old: str, new: str, *, differs: bool) -> None:
     assert old in NINJA
-    changed = parse_ninja(NINJA.replace(old, new))
-    assert (changed != parse_ninja(NINJA)) is differs
+    assert (parse(NINJA.replace(old, new)) != parse(NINJA)) is differs
 
 
 def test_what_is_no_build_file_is_refused() -> None:
     with pytest.raises(BuildError, match="names no build step"):
-        parse_ninja("build all: phony\n")
+        parse("build all: phony\n")
 
 
 def test_files_are_placed_in_the_source_tree_or_the_build_folder() -> None:
-    edge = Edge(
-        outputs=("x/a.c",),
-        inputs=("../src/x/a.pyx", "/usr/bin/cython", "/build/env/x.py", "sub/gen.pxd"),
-        command="COMMAND=cython --map=/build/src/x/y.map -o x/a.c '../src/x/$ z.txt'",
-    )
-    found = located(edge, PurePosixPath("/build/meson"), PurePosixPath("/build/src"))
+    command = "cython --map=/build/src/x/y.map -o x/a.c '../src/x/$ z.txt'"
+    paths = "../src/x/a.pyx /usr/bin/cython /build/env/x.py sub/gen.pxd"
+    [found] = parse(f"build x/a.c: CUSTOM_COMMAND {paths}\n COMMAND = {command}\n")
     assert found.outputs == ("//x/a.c",)
     assert found.inputs == ("x/a.pyx", "//sub/gen.pxd")
     assert {"x/y.map", "//x/a.c"} <= set(found.named)

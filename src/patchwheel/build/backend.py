@@ -49,7 +49,6 @@ class BuildSession:
     build_dir: BuildDir
     python: Path
     variables: Mapping[str, str]
-    tools: Mapping[str, Tool]
     jobs: int
     log: Path
     report: Progress
@@ -194,21 +193,11 @@ class StepCounter:
 
 @contextlib.contextmanager
 def open_session(
-    context: Context,
-    fork: Fork,
-    environment: Path,
-    *,
-    epoch: int,
-    step: str,
-    tools: Mapping[str, Tool] | None = None,
+    context: Context, fork: Fork, environment: Path, *, epoch: int, step: str
 ) -> Iterator[BuildSession]:
-    """Give an empty build directory with a build environment; MachineError for a missing tool.
-
-    `tools` are the fork's compilers, where they were identified before.
-    """
+    """Give an empty build directory with a build environment; MachineError for a missing tool."""
     store, sandbox = context.store, detect_sandbox(context.sandbox)
-    if tools is None:
-        tools = toolchain.identify(compilers(fork), store=store)
+    tools = toolchain.identify(compilers(fork), store=store)
     read, toolkit = [context.interpreter.path.parent.parent], None
     for tool in tools.values():
         # Below the folder that a link such as /opt/rocm names, and below the one that it leads to.
@@ -241,7 +230,6 @@ def open_session(
             build_dir=build_dir,
             python=build_dir.path_inside(environment) / "bin" / "python",
             variables=variables,
-            tools=tools,
             jobs=workers,
             log=store.log(fork.name, step),
             report=context.progress,
@@ -250,19 +238,18 @@ def open_session(
 
 def rename_project(tree: Path, fork: Fork) -> None:
     """Give the project its wheel's name, as upstream's release scripts do."""
-    path = tree / "pyproject.toml"
     if fork.distribution == fork.name:
         return
-    text = path.read_text(encoding="utf-8") if path.exists() else ""
-    head, start, table = text.partition("[project]\n")
-    body, end, rest = table.partition("\n[")
-    body, count = re.subn(
-        r"(?m)^name\s*=\s*([\"'])[^\"']*\1", f'name = "{fork.distribution}"', body
-    )
-    if count != 1:
+    import tomlkit
+
+    path = tree / "pyproject.toml"
+    document = tomlkit.parse(path.read_text("utf-8") if path.exists() else "")
+    project: dict[str, object] = document.get("project", {})
+    if "name" not in project:
         message = f"{fork.name}: cannot give its wheel the name {fork.distribution}"
         raise ManifestError(message, where=path, expected="a name in its [project] table")
-    path.write_text(head + start + body + end + rest, encoding="utf-8")
+    project["name"] = fork.distribution
+    path.write_text(tomlkit.dumps(document), encoding="utf-8")
 
 
 def compilers(fork: Fork) -> list[str]:
@@ -288,7 +275,6 @@ def required_variables(fork: Fork) -> dict[str, str]:
 
 def _variables(build_dir: BuildDir, tools: Mapping[str, Tool], epoch: int) -> dict[str, str]:
     env = build_dir.env_inside
-    assert build_dir.env is not None  # noqa: S101  (`open_session` gave one)
     folders = [str(tool.program.parent) for tool in tools.values()]
     packages = sorted(build_dir.env.glob("**/pkgconfig"))
     variables = {
@@ -308,10 +294,9 @@ def _variables(build_dir: BuildDir, tools: Mapping[str, Tool], epoch: int) -> di
         # The environment's libraries, such as OpenBLAS, come before the machine's.
         "PKG_CONFIG_PATH": ":".join(str(build_dir.path_inside(path)) for path in packages),
     }
-    for name, variable in toolchain.VARIABLES.items():
-        if name in tools:
-            # Always set: else Meson puts a ccache that it finds in front.
-            variables[variable] = " ".join(tools[name].words)
+    # Always set: else Meson puts a ccache that it finds in front.
+    named = {v: tools[name] for name, v in toolchain.VARIABLES.items() if name in tools}
+    variables |= {variable: " ".join(tool.words) for variable, tool in named.items()}
     if build_dir.sandbox.level != "bwrap":
         mapped = f"-ffile-prefix-map={build_dir.inside}=/build"
         variables |= dict.fromkeys(("CFLAGS", "CXXFLAGS", "FFLAGS"), mapped)

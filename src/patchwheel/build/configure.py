@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from patchwheel.build import toolchain
 from patchwheel.build.backend import compilers, rename_project
-from patchwheel.build.ninja import MADE, Edge, located, parse_ninja
+from patchwheel.build.ninja import MADE, Edge, parse_ninja
 from patchwheel.build.requirements import parse_build_system
 from patchwheel.build.sandbox import detect_sandbox
 from patchwheel.guest import SURVEY_BUILD
@@ -164,8 +164,8 @@ def _load(path: Path) -> Configured:
     inside, build = PurePosixPath(where), path / "meson"
     edges = [_edge(step) for step in observed.steps or ()]
     if (build / "build.ninja").exists():
-        read = parse_ninja((build / "build.ninja").read_text(encoding="utf-8"))
-        edges = [located(edge, inside / "meson", inside / "src") for edge in read]
+        text = (build / "build.ninja").read_text(encoding="utf-8")
+        edges = parse_ninja(text, inside / "meson", inside / "src")
     names = {f.relative_to(build).as_posix(): f for f in build.rglob("*") if f.is_file()}
     made = {MADE + n: file_sha256(f) for n, f in names.items() if not n.startswith(OWN)}
     return Configured(path=path, inside=where, observed=observed, edges=tuple(edges), made=made)

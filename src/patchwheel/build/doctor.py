@@ -13,10 +13,10 @@ from patchwheel.build import cuda, rocm, toolchain
 from patchwheel.build.backend import CUDA, HIPCC, compilers
 from patchwheel.build.sandbox import detect_sandbox
 from patchwheel.build.toolchain import MEMORY_PER_JOB, free_memory, worker_count
-from patchwheel.kit import ManifestError, PatchwheelError, Progress, find_interpreter, process
+from patchwheel.kit import PatchwheelError, Progress, find_interpreter, process
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from patchwheel.manifest import Fork, Lock, Manifest
 
@@ -69,13 +69,12 @@ def _git() -> Finding:
 
 def _pythons(manifest: Manifest) -> Iterator[Finding]:
     for wanted in manifest.environment.python:
-        try:
+
+        def find(wanted: str = wanted) -> str:
             python = find_interpreter(wanted, progress=Progress())
-        except PatchwheelError as err:
-            fix = err.hint or "see the message"
-            yield Finding(f"Python {wanted}", err.message, fix, needed=True)
-        else:
-            yield Finding(f"Python {wanted}", f"{python.version} at {python.path}", needed=True)
+            return f"{python.version} at {python.path}"
+
+        yield _look(f"Python {wanted}", find, needed=True)
 
 
 def _sandbox() -> Finding:
@@ -129,12 +128,7 @@ def _cuda(fork: Fork, lock: Lock | None) -> Finding:
     locked = [d.name for build in builds.values() for d in build.build_requires]
     if cuda.COMPILER in locked:
         return Finding("CUDA toolkit", "from the CUDA wheels in forks.lock", fork=fork.name)
-    toolkit = cuda.system_toolkit()
-    lacks = cuda.lacking(toolkit) if toolkit else ["everything"]
-    if not lacks:
-        return Finding("CUDA toolkit", str(toolkit), fork=fork.name)
-    detail = f"{toolkit or 'no toolkit'} lacks {', '.join(lacks)}"
-    return Finding("CUDA toolkit", detail, cuda.WHEELS, fork=fork.name)
+    return _look("CUDA toolkit", cuda.complete_toolkit, fork=fork.name)
 
 
 def _rocm(fork: Fork) -> Iterator[Finding]:
@@ -145,7 +139,15 @@ def _rocm(fork: Fork) -> Iterator[Finding]:
             detail += f" lacks {', '.join(lacks)}"
             fix = toolchain.install_command([f"{piece}-dev"])
         yield Finding(f"ROCm {piece}", detail, fix, fork=fork.name, needed=True)
+    yield _look(rocm.TARGET, lambda: rocm.target(fork), fork=fork.name, needed=True)
+
+
+def _look(
+    what: str, find: Callable[[], object], *, fork: str | None = None, needed: bool = False
+) -> Finding:
+    """Look as a build does; what it would say is the finding."""
     try:
-        yield Finding(rocm.TARGET, rocm.target(fork), fork=fork.name, needed=True)
-    except ManifestError as err:
-        yield Finding(rocm.TARGET, err.message, rocm.TARGET_HINT, fork=fork.name, needed=True)
+        return Finding(what, str(find()), fork=fork, needed=needed)
+    except PatchwheelError as err:
+        detail = f"{err.where}: {err.message}" if err.where else err.message
+        return Finding(what, detail, err.hint or "see the message", fork=fork, needed=needed)

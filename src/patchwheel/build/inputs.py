@@ -101,10 +101,8 @@ class BuildInputs:
     def session(self, step: str) -> contextlib.AbstractContextManager[BuildSession]:
         """Open an empty build directory with the build environment; its log is named `step`."""
         # First, as a missing compiler is found in an instant and an environment takes a while.
-        tools = self.compilers
-        return open_session(
-            self.context, self.fork, self.environment, tools=tools, epoch=self.epoch, step=step
-        )
+        _ = self.compilers
+        return open_session(self.context, self.fork, self.environment, epoch=self.epoch, step=step)
 
     def _own_versions(self) -> dict[str, str]:
         return {name_of(need.path.name.partition("-")[0]): need.version for need in self.needs}
@@ -119,9 +117,9 @@ def interface(wheel: Path, store: Store) -> str:
     """Digest what a compile against a wheel can see: headers, .pxd files, static libraries."""
 
     def compute() -> dict[str, str]:
-        seen = [name for name in names(wheel) if name.endswith(INTERFACE)]
+        seen = sorted(name for name in names(wheel) if name.endswith(INTERFACE))
         entries = read_wheel(wheel).entries if seen else {}
-        return {"digest": digest([(n, entries[n].sha256) for n in sorted(seen)])}
+        return {"digest": digest([(name, entries[name].sha256) for name in seen])}
 
     info = wheel.stat()
     inputs = [str(wheel), info.st_size, info.st_mtime_ns]

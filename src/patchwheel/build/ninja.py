@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import posixpath
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from patchwheel.kit import BuildError
@@ -43,8 +43,11 @@ class Edge:
     macros: frozenset[tuple[str, str]] = frozenset()
 
 
-def parse_ninja(text: str) -> list[Edge]:
-    """Return the edges that run a command; raises BuildError for what is no build.ninja."""
+def parse_ninja(text: str, build: PurePosixPath, source: PurePosixPath) -> list[Edge]:
+    """Return the edges that run a command; raises BuildError for what is no build.ninja.
+
+    Their files are paths in the source tree or, marked, in the build folder.
+    """
     rules: dict[str, Mapping[str, str]] = {}
     edges = []
     for head, variables in _blocks(text):
@@ -57,32 +60,30 @@ def parse_ninja(text: str) -> list[Edge]:
                 continue
             parts = {**rules.get(rule, {}), **variables}
             started = (parts.get("COMMAND") or parts.get("command", "")).split()[:WORDS]
-            program = " ".join(part.rpartition("/")[2] for part in started)
             command = " ".join(f"{k}={v}" for k, v in sorted(parts.items()) if k not in IGNORED)
-            edges.append(Edge(outputs=outputs, inputs=inputs, command=command, program=program))
+            named = {part for part in SPLIT.split(command) if "/" in part}
+            edges.append(
+                Edge(
+                    outputs=tuple(_places(outputs, build, source)),
+                    inputs=tuple(_places(inputs, build, source)),
+                    command=command,
+                    named=tuple(_places(sorted(named), build, source)),
+                    program=" ".join(part.rpartition("/")[2] for part in started),
+                )
+            )
     if not edges:
         raise BuildError("build.ninja names no build step")
     return edges
 
 
-def located(edge: Edge, build: PurePosixPath, source: PurePosixPath) -> Edge:
-    """Return an edge with its files as paths in the source tree or the build folder."""
-
-    def place(paths: Iterable[str]) -> tuple[str, ...]:
-        places = []
-        for path in paths:
-            whole = posixpath.normpath(posixpath.join(build, path))
-            # Files elsewhere, of the build environment or the machine, are left out.
-            if whole.startswith(f"{source}/"):
-                places.append(whole.removeprefix(f"{source}/"))
-            elif whole.startswith(f"{build}/"):
-                places.append(MADE + whole.removeprefix(f"{build}/"))
-        return tuple(places)
-
-    parts = {part for part in SPLIT.split(edge.command) if "/" in part}
-    return replace(
-        edge, outputs=place(edge.outputs), inputs=place(edge.inputs), named=place(sorted(parts))
-    )
+def _places(paths: Iterable[str], build: PurePosixPath, source: PurePosixPath) -> Iterator[str]:
+    for path in paths:
+        whole = posixpath.normpath(posixpath.join(build, path))
+        # Files elsewhere, of the build environment or the machine, are left out.
+        if whole.startswith(f"{source}/"):
+            yield whole.removeprefix(f"{source}/")
+        elif whole.startswith(f"{build}/"):
+            yield MADE + whole.removeprefix(f"{build}/")
 
 
 def _blocks(text: str) -> Iterator[tuple[str, Mapping[str, str]]]:
@@ -100,16 +101,11 @@ def _blocks(text: str) -> Iterator[tuple[str, Mapping[str, str]]]:
         yield head, variables
 
 
-def _split(rest: str) -> tuple[tuple[str, ...], str, tuple[str, ...]]:
+def _split(rest: str) -> tuple[list[str], str, list[str]]:
     """Take `out | out: rule in | implicit || order-only` apart; implicit ones count too."""
-    parts: list[list[str]] = [[], [], []]
-    at = 0
-    for word in SEPARATOR.split(rest):
-        if word == ":" and at == 0:
-            at = 1
-        elif word == "||":
-            at = 2
-        elif word.strip() and word != "|":
-            parts[at].append(ESCAPED.sub(r"\1", word))
-    outputs, (rule, *inputs), _ = parts
-    return tuple(outputs), rule, tuple(inputs)
+    words = [word for word in SEPARATOR.split(rest) if word.strip() and word != "|"]
+    if "||" in words:
+        words = words[: words.index("||")]
+    colon = words.index(":")
+    plain = [ESCAPED.sub(r"\1", word) for word in words]
+    return plain[:colon], plain[colon + 1], plain[colon + 2 :]

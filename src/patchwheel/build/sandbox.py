@@ -83,14 +83,14 @@ class BuildDir:
     sandbox: Sandbox
     work: Path
     inside: Path
-    env: Path | None
-    env_inside: Path | None
+    env: Path
+    env_inside: Path
     read: tuple[Path, ...] = ()
 
     def path_inside(self, host: Path) -> Path:
         """Return the path at which steps see a path of the host."""
         for outer, inner in ((self.env, self.env_inside), (self.work, self.inside)):
-            if outer and inner and host.is_relative_to(outer):
+            if host.is_relative_to(outer):
                 return inner / host.relative_to(outer)
         return host
 
@@ -105,9 +105,10 @@ class BuildDir:
         write: Sequence[Path] = (),
     ) -> None:
         """Run a step in `cwd`, a folder below `work`; raises CommandError."""
-        mounts = [Mount(host=self.work, inside=self.inside, write=True)]
-        if self.env and self.env_inside:
-            mounts.append(Mount(host=self.env, inside=self.env_inside))
+        mounts = [
+            Mount(host=self.work, inside=self.inside, write=True),
+            Mount(host=self.env, inside=self.env_inside),
+        ]
         mounts += [Mount(host=path, inside=path) for path in self.read]
         mounts += [Mount(host=path, inside=path, write=True) for path in write]
         argv = self.sandbox.wrap(argv, cwd=self.path_inside(cwd), mounts=mounts)
@@ -143,13 +144,13 @@ def open_build_dir(
             work.mkdir(parents=True)
         for folder in ("src", "out", "home", "tmp", "env"):
             (work / folder).mkdir()
-        inside = INSIDE if contained else work
+        inside, env = INSIDE if contained else work, env or work / "env"
         yield BuildDir(
             sandbox=sandbox,
             work=work,
             inside=inside,
             env=env,
-            env_inside=inside / "env" if contained and env else env,
+            env_inside=inside / "env" if contained else env,
             read=tuple(_safe(path) for path in read),
         )
 

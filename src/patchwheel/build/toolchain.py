@@ -61,7 +61,6 @@ PACKAGES["dnf"] |= {"bwrap": "bubblewrap", "pkg-config": "pkgconf-pkg-config"}
 class Tool:
     """A program of the toolchain; `words` start it and may hold a launcher or flags."""
 
-    name: str
     words: tuple[str, ...]
     program: Path
     version: str
@@ -129,7 +128,6 @@ def identify_program(name: str, words: Sequence[str], program: Path, *, store: S
     # Where the files lie does not matter, what they are called and hold does.
     contents = sorted((Path(path).name, sha256) for path, (_, sha256) in known.files.items())
     return Tool(
-        name=name,
         words=tuple(words),
         program=program,
         version=known.version,

@@ -9,7 +9,6 @@ from pathlib import Path
 
 _FOLDER = Path(__file__).parent
 SURVEY_BUILD = _FOLDER / "survey_build.py"
-BUILD_EXTENSIONS = _FOLDER / "build_extensions.py"
 INSPECT_ENVIRONMENT = _FOLDER / "inspect_environment.py"
 TEMPORARY_NAMES = _FOLDER / "temporary_names.py"
 CLOCK_SOURCE = _FOLDER / "clock.c"

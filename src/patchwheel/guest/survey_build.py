@@ -3,8 +3,9 @@
 Its arguments are the backend, a folder for the answer, the config settings as JSON, and `generate`
 or `configure`: only the first runs the project's generators. meson-python configures the project,
 for setuptools the extension modules stay empty: nothing is compiled. Another backend builds the
-wheel, and every file of it
-counts as built. Imported as `sitecustomize` it watches its process.
+wheel, and every file of it counts as built. With `build` and a JSON list of their paths in the
+wheel, setuptools builds these extension modules into the folder, and nothing else. Imported as
+`sitecustomize` it watches its process.
 """
 
 # It watches paths as the strings that are opened, and backends show no more than this.
@@ -12,6 +13,7 @@ counts as built. Imported as `sitecustomize` it watches its process.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
 import json
@@ -199,12 +201,46 @@ def survey_other(
     steps: list[dict[str, Any]] = []
     if importlib.util.find_spec("setuptools"):
         _follow_setuptools(sources, steps, out)
-    module, _, attribute = backend.partition(":")
-    hooks: Any = importlib.import_module(module)
-    hooks = getattr(hooks, attribute) if attribute else hooks
+    hooks = _hooks(backend)
     with zipfile.ZipFile(os.path.join(out, hooks.build_wheel(out, settings))) as wheel:
         found = {name: sources.get(name, out) for name in wheel.namelist()}
     return found, steps
+
+
+class Done(BaseException):
+    """No error: all that is wanted was built. The backend ignores SystemExit."""
+
+
+def build_only(backend: str, settings: dict[str, Any], out: str, wanted: set[str]) -> None:
+    """Ask for a wheel, and stop when the wanted extension modules are built."""
+    distribution: Any = importlib.import_module("setuptools.dist").Distribution
+    real = distribution.run_command
+
+    def run_command(self: Any, name: str) -> None:  # noqa: ANN401
+        if name != "bdist_wheel":
+            real(self, name)
+            return
+        command = self.get_command_obj("build_ext")
+        command.ensure_finalized()
+        command.build_lib = os.path.join(out, "")
+        # A project may go over either list, to run Cython on it or to build it.
+        self.ext_modules[:] = command.extensions[:] = [
+            extension
+            for extension in command.extensions
+            if os.path.relpath(command.get_ext_fullpath(extension.name), out) in wanted
+        ]
+        real(self, "build_ext")
+        raise Done
+
+    distribution.run_command = run_command
+    with contextlib.suppress(Done):
+        _hooks(backend).build_wheel(out, settings)
+
+
+def _hooks(backend: str) -> Any:  # noqa: ANN401
+    module, _, attribute = backend.partition(":")
+    hooks = importlib.import_module(module)
+    return getattr(hooks, attribute) if attribute else hooks
 
 
 def _follow_setuptools(sources: dict[str, str], steps: list[dict[str, Any]], out: str) -> None:
@@ -251,6 +287,9 @@ def _describe(extension: Any) -> dict[str, Any]:  # noqa: ANN401
 
 def main() -> None:
     backend, out, settings, mode = *sys.argv[1:3], json.loads(sys.argv[3]), sys.argv[4]
+    if mode == "build":
+        build_only(backend, settings, out, set(json.loads(sys.argv[5])))
+        return
     read: list[str] = []
     steps: list[dict[str, Any]] | None = None
     if backend.startswith("mesonpy"):

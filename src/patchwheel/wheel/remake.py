@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from patchwheel.build import MADE, build_record, configure_tree, rename_project
 from patchwheel.build import site_packages as packages_of
-from patchwheel.guest import BUILD_EXTENSIONS
+from patchwheel.guest import SURVEY_BUILD
 from patchwheel.kit import BuildError, GraftNotPossible, Repository
 from patchwheel.wheel.fit import check_makers, load_policies, platform_tags, refit
 from patchwheel.wheelfile import MAGIC, read_library, record_hash
@@ -104,8 +104,8 @@ def _run_ninja(session: BuildSession, configured: Configured, made: Sequence[str
 def _run_setuptools(session: BuildSession, _configured: Configured, made: Sequence[str]) -> Path:
     """Let the project's own code build the named extension modules, and return their folder."""
     build_dir, system = session.build_dir, session.system()
-    script, folder = build_dir.work / BUILD_EXTENSIONS.name, build_dir.work / "modules"
-    script.write_bytes(BUILD_EXTENSIONS.read_bytes())
+    script, folder = build_dir.work / SURVEY_BUILD.name, build_dir.work / "modules"
+    script.write_bytes(SURVEY_BUILD.read_bytes())
     folder.mkdir()
     inside = build_dir.path_inside(session.source)
     path = ":".join(str(inside / place) for place in system.backend_path)
@@ -119,7 +119,7 @@ def _run_setuptools(session: BuildSession, _configured: Configured, made: Sequen
                 system.backend,
                 build_dir.path_inside(folder),
             ),
-            *(json.dumps(session.settings()), json.dumps(wanted)),
+            *(json.dumps(session.settings()), "build", json.dumps(wanted)),
         ],
         what="the extension modules cannot be built",
     )
