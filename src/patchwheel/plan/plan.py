@@ -167,18 +167,26 @@ class Planner:
             why = "requested with --from-source" if self.from_source else "there is no base wheel"
             return Decision(route="compile", why=(refused or why,))
         no_graft = Decision(route="compile", why=(refused or "",))
-        return self.project.store.cached(
-            "plan",
-            Decision,
-            self._question(base),
-            lambda: no_graft if refused else self._decide(base, changes()),
-            valid=lambda known: known == no_graft if refused else self._still_holds(known),
-        )
+
+        def decide() -> Decision:
+            decision = no_graft if refused else self._decide(base, changes())
+            if decision.undecided:
+                raise _UndecidedError(decision)
+            return decision
+
+        def holds(known: Decision) -> bool:
+            return known == no_graft if refused else self._still_holds(known)
+
+        store, question = self.project.store, self._question(base)
+        try:
+            return store.cached("plan", Decision, question, decide, valid=holds)
+        except _UndecidedError as err:
+            return err.decision
 
     def _still_holds(self, known: Decision) -> bool:
-        """Say whether it was decided, with the tools that there are now."""
-        if known.undecided or not known.tools:
-            return not known.undecided
+        """Say whether the tools are those that it was found with."""
+        if not known.tools:
+            return True
         parts, pending = self._build_parts(graft=True)
         return bool(pending) or known.tools == digest(parts)
 
@@ -321,6 +329,13 @@ class Planner:
         )
         entry = plan.node_key and self.project.store.find("wheels", plan.node_key)
         return wheel_in_store(plan, entry) if entry else None
+
+
+class _UndecidedError(Exception):
+    """Carries a decision past the store: what another toolchain decided stays remembered."""
+
+    def __init__(self, decision: Decision) -> None:
+        self.decision = decision
 
 
 def patches_by_path(tree: PatchedTree) -> Callable[[str], str]:
