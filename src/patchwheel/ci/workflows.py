@@ -103,11 +103,10 @@ def cells(manifest: Manifest) -> list[Cell]:
 def find_cell(manifest: Manifest, name: str) -> Cell:
     """Return the cell of a name; raises ManifestError when the matrix has none."""
     known = {cell.name: cell for cell in cells(manifest)}
-    if name not in known:
-        problem = f"the matrix has no cell {name!r}{did_you_mean(name, known)}"
-        expected = f"one of {', '.join(known)}"
-        raise ManifestError(problem, where=manifest.path, expected=expected)
-    return known[name]
+    if cell := known.get(name):
+        return cell
+    problem = f"the matrix has no cell {name!r}{did_you_mean(name, known)}"
+    raise ManifestError(problem, where=manifest.path, expected=f"one of {', '.join(known)}")
 
 
 def matrix(manifest: Manifest, lock: Lock) -> dict[str, list[dict[str, object]]]:
@@ -146,11 +145,10 @@ def _image(fork: Fork) -> str:
 
 
 def _inputs(fork: Fork, lock: Lock, python: str) -> list[object]:
-    build = lock.fork(fork, python)
-    patches = [patch.sha256 for patch in load_series(fork.patches).patches]
-    requires = [d.requirement for d in build.build_requires]
-    base = build.base and build.base.sha256
-    return [RECIPE, fork.pin, build_settings(fork), patches, requires, base]
+    build, series = lock.fork(fork, python), load_series(fork.patches)
+    requires, base = [d.requirement for d in build.build_requires], build.base
+    made_from = [series.digests, requires, base and base.sha256]
+    return [RECIPE, fork.pin, build_settings(fork), *made_from]
 
 
 def render_workflows(manifest: Manifest) -> dict[Path, str]:
@@ -185,11 +183,9 @@ def write_workflows(manifest: Manifest, *, check: bool) -> list[Path]:
     texts = render_workflows(manifest)
     stale = [path for path, text in texts.items() if not path.exists() or path.read_text() != text]
     if check and stale:
-        raise CheckError(
-            f"not what the manifest gives: {', '.join(path.name for path in stale)}",
-            where=manifest.root / WORKFLOWS,
-            hint="run `patchwheel ci`, and commit what it writes",
-        )
+        problem = f"not what the manifest gives: {', '.join(path.name for path in stale)}"
+        hint = "run `patchwheel ci`, and commit what it writes"
+        raise CheckError(problem, where=manifest.root / WORKFLOWS, hint=hint)
     for path in stale:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, texts[path].encode())

@@ -144,11 +144,11 @@ def ci(project: Project, *, check: bool, matrix: bool, cells: bool, cell: str | 
     if check + matrix + cells + (cell is not None) > 1:
         raise click.UsageError("give one of --check, --matrix, --cells and --cell")
     if matrix:
-        click.echo(json.dumps(workflows.matrix(manifest, project.lock)))
+        lines = [json.dumps(workflows.matrix(manifest, project.lock))]
     elif cells:
-        click.echo("\n".join(found.name for found in workflows.cells(manifest)))
+        lines = [found.name for found in workflows.cells(manifest)]
     elif cell is not None:
-        click.echo(workflows.find_cell(manifest, cell).line)
+        lines = [workflows.find_cell(manifest, cell).line]
     else:
-        for path in workflows.write_workflows(manifest, check=check):
-            click.echo(path)
+        lines = [str(path) for path in workflows.write_workflows(manifest, check=check)]
+    CONSOLE.lines(lines)

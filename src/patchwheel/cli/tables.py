@@ -163,15 +163,11 @@ def plans(plans: Sequence[Plan]) -> None:
             CONSOLE.table(("", "output", "made from", "because of"), rows[:SHOWN])
         if len(rows) > SHOWN:
             CONSOLE.result(f"  and {len(rows) - SHOWN} more; --json has them all")
-        for line in plan.why:
-            CONSOLE.result(f"  {line}")
-        for line in plan.undecided:
-            CONSOLE.result(f"  needs a configured tree: {line}")
+        CONSOLE.lines(f"  {line}" for line in plan.why)
+        CONSOLE.lines(f"  needs a configured tree: {line}" for line in plan.undecided)
         if plan.candidates:
-            names = ", ".join(first(plan.candidates))
-            CONSOLE.result(f"  may be compiled: {names}")
-        for line in plan.pending:
-            CONSOLE.result(f"  pending: {line}")
+            CONSOLE.result(f"  may be compiled: {', '.join(first(plan.candidates))}")
+        CONSOLE.lines(f"  pending: {line}" for line in plan.pending)
 
 
 def preview(merged: Sequence[MergeResult]) -> None:
@@ -188,8 +184,7 @@ def preview(merged: Sequence[MergeResult]) -> None:
     for patch in merged:
         for conflict in patch.conflicts:
             CONSOLE.result(f"--- {patch.name}: {conflict.path}: {conflict.why}")
-            for part in _marked(conflict):
-                CONSOLE.result(part)
+            CONSOLE.lines(_marked(conflict))
 
 
 def _marked(conflict: Conflict) -> Iterator[str]:
@@ -201,9 +196,8 @@ def _marked(conflict: Conflict) -> Iterator[str]:
 
 def export(fork: str, result: ExportResult, *, check: bool) -> None:
     verb = "would be " if check else ""
-    for what, names in (("written", result.written), ("removed", result.removed)):
-        for name in names:
-            CONSOLE.result(f"{verb}{what}: {name}")
+    CONSOLE.lines(f"{verb}written: {name}" for name in result.written)
+    CONSOLE.lines(f"{verb}removed: {name}" for name in result.removed)
     CONSOLE.result(f"{fork}: {len(result.kept)} of the series' patches keep their bytes")
     if result.range_diff:
         CONSOLE.result(result.range_diff)
@@ -215,8 +209,7 @@ def pin(report: PinReport) -> None:
         f"{report.sdist} and commit {report.commit}: "
         f"{report.equal} files are equal, and every difference is explained"
     )
-    for path, why in report.explained.items():
-        CONSOLE.result(f"  {path}: {why}")
+    CONSOLE.lines(f"  {path}: {why}" for path, why in report.explained.items())
     CONSOLE.table(
         ("only in the repository", "files", "because"),
         [
@@ -250,10 +243,8 @@ def checked(found: ReleaseCheck) -> None:
 
 
 def findings(found: Sequence[Finding]) -> None:
-    def state(finding: Finding) -> str:
-        if finding.ok:
-            return "ok"
-        return "missing" if finding.needed else "for a compile"
-
-    rows = [(f.fork or "all", f.what, state(f), f.detail, f.fix) for f in found]
+    rows = []
+    for f in found:
+        state = "ok" if f.ok else "missing" if f.needed else "for a compile"
+        rows.append((f.fork or "all", f.what, state, f.detail, f.fix))
     CONSOLE.table(("for", "what", "", "found", "to get it"), rows)

@@ -185,8 +185,7 @@ class Store:
             with contextlib.suppress(BaseValidationError):
                 if valid(known := converter.structure(kept, record)):
                     return known
-        computed = compute()
-        self.remember(kind, key, converter.unstructure(computed))
+        self.remember(kind, key, converter.unstructure(computed := compute()))
         return computed
 
     def memo(self, kind: str, key: str) -> dict[str, object] | None:
@@ -244,11 +243,10 @@ class Store:
         count = freed = 0
         for entry in list(self.entries()):
             # An environment that a link still points to stays.
-            if entry.last_use() > limit or entry.linked():
-                continue
-            freed += sum(size for _, size in regular_files(entry.path))
-            self.remove(entry.kind, entry.key)
-            count += 1
+            if entry.last_use() <= limit and not entry.linked():
+                freed += sum(size for _, size in regular_files(entry.path))
+                self.remove(entry.kind, entry.key)
+                count += 1
         # Nothing that is being made is a day old.
         limit = min(limit, time.time() - 86400)
         logs = [path for path in _inside(self.root / "logs", "**/*.log") if path.is_file()]

@@ -71,6 +71,7 @@ def key_names(record: type) -> list[str]:
 def make_converter(*, strict: bool) -> Converter:
     """Return a converter for records; a strict one refuses keys that a record does not have."""
     from cattrs import Converter
+    from cattrs.gen import make_dict_unstructure_fn
 
     # cattrs itself would turn 1 into "1" and a string into a tuple of letters, hence the hooks.
     converter = Converter(forbid_extra_keys=strict)
@@ -83,7 +84,9 @@ def make_converter(*, strict: bool) -> Converter:
         converter.register_structure_hook_func(matches, partial(structure, converter))
     for matches in (is_dataclass, _has_origin(Mapping)):
         converter.register_structure_hook_factory(matches, _structure_table)
-    converter.register_unstructure_hook_factory(is_dataclass, _unstructure_record)
+    converter.register_unstructure_hook_factory(
+        is_dataclass, lambda record: make_dict_unstructure_fn(record, converter, **_renamed(record))
+    )
     return converter
 
 
@@ -113,12 +116,6 @@ def _structure_table(hint: type[Any], converter: Converter) -> Hook:
         return structure(value, hint)
 
     return structure_table
-
-
-def _unstructure_record(record: type[Any], converter: Converter) -> Callable[[Any], Any]:
-    from cattrs.gen import make_dict_unstructure_fn
-
-    return make_dict_unstructure_fn(record, converter, **_renamed(record))
 
 
 def _structure_tuple(converter: Converter, value: object, hint: object) -> object:
@@ -199,14 +196,10 @@ def read_file(path: Path, form: Literal["TOML", "JSON"], *, missing: str, hint: 
 def save_json(path: Path, data: object) -> None:
     """Write JSON with sorted keys and a line for each; a list of names or numbers has one line."""
     text = json.dumps(data, indent=1, sort_keys=True)
-    text = FLAT_LIST.sub(_on_one_line, text)
+    text = FLAT_LIST.sub(lambda flat: "[" + re.sub(r"\n *", " ", flat[1]) + "]", text)
     # Commands may run at the same time; a reader sees the old file or the new one.
     try:
         with exclusive_lock(path.parent):
             write_atomically(path, f"{text}\n".encode())
     except OSError as err:
         raise MachineError(f"cannot be written: {err.strerror}", where=path) from err
-
-
-def _on_one_line(found: re.Match[str]) -> str:
-    return "[" + re.sub(r"\n *", " ", found[1]) + "]"

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from patchwheel.kit import ManifestError, exclusive_lock, fsync, rmtree
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
     from pathlib import Path
 
 JOURNAL = ".patchwheel-journal"
@@ -58,17 +58,15 @@ def commit(root: Path, staged: Path, names: Iterable[str], fork: str, *, then: P
 
 def recover(root: Path) -> str | None:
     """Finish an interrupted change of pin, lock and series; return its fork, or None."""
-    if not (root / JOURNAL).exists() and not any(_leftovers(root)):
+    leftovers = [path for pattern in TEMPORARY_FILES for path in root.glob(pattern)]
+    if not leftovers and not (root / JOURNAL).exists():
         return None
     # Two processes that finish the same change could move its results away again.
     with exclusive_lock(root):
-        for path in list(_leftovers(root)):
-            path.unlink()
+        # One that was being written is in its place by now.
+        for path in leftovers:
+            path.unlink(missing_ok=True)
         return _recover(root)
-
-
-def _leftovers(root: Path) -> Iterator[Path]:
-    return (path for pattern in TEMPORARY_FILES for path in root.glob(pattern))
 
 
 def _recover(root: Path) -> str | None:
