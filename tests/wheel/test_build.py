@@ -37,7 +37,7 @@ class Run:
     def build(self, **options: bool) -> list[str]:
         project = cast("Any", SimpleNamespace(lock=None, context=SimpleNamespace(interpreter=None)))
         _, failures = build.build_wheels(project, FORKS, **options)
-        return [failure.fork for failure in failures]
+        return list(failures)
 
 
 def test_grafts_are_made_together_and_reported_in_order(monkeypatch: pytest.MonkeyPatch) -> None:

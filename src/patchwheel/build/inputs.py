@@ -12,7 +12,7 @@ from patchwheel.build.requirements import build_environment, env_key, name_of
 from patchwheel.build.sandbox import detect_sandbox
 from patchwheel.kit import digest
 from patchwheel.manifest import build_settings
-from patchwheel.wheelfile import CompileRecord, ToolRecord, names, read_wheel
+from patchwheel.wheelfile import CompileRecord, ToolRecord, read_wheel
 
 if TYPE_CHECKING:
     import contextlib
@@ -117,9 +117,8 @@ def interface(wheel: Path, store: Store) -> str:
     """Digest what a compile against a wheel can see: headers, .pxd files, static libraries."""
 
     def compute() -> dict[str, str]:
-        seen = sorted(name for name in names(wheel) if name.endswith(INTERFACE))
-        entries = read_wheel(wheel).entries if seen else {}
-        return {"digest": digest([(name, entries[name].sha256) for name in seen])}
+        entries = sorted(read_wheel(wheel).entries.items())
+        return {"digest": digest([(n, e.sha256) for n, e in entries if n.endswith(INTERFACE)])}
 
     info = wheel.stat()
     inputs = [str(wheel), info.st_size, info.st_mtime_ns]

@@ -79,8 +79,8 @@ def build(
         CONSOLE.lines(str(project.dist / wheel.path.name) for wheel in wheels)
 
     options.emit(wheels, show)
-    for failure in failures:
-        click.echo(f"error: {failure.fork}: {failure.error}", err=True)
+    for fork, error in failures.items():
+        click.echo(f"error: {fork}: {error}", err=True)
     if failures:
         raise BuildError(f"{len(failures)} of {len(forks)} forks failed")
 

@@ -13,7 +13,13 @@ from inspect import get_annotations
 from types import MappingProxyType, NoneType, UnionType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
 
-from patchwheel.kit import MachineError, ManifestError, exclusive_lock, write_atomically
+from patchwheel.kit import (
+    Distribution,
+    MachineError,
+    ManifestError,
+    exclusive_lock,
+    write_atomically,
+)
 
 # cattrs takes about 50 ms to import, so only the functions that need it do.
 if TYPE_CHECKING:
@@ -76,6 +82,7 @@ def make_converter(*, strict: bool) -> Converter:
     # cattrs itself would turn 1 into "1" and a string into a tuple of letters, hence the hooks.
     converter = Converter(forbid_extra_keys=strict)
     converter.register_structure_hook(str, _structure_string)
+    converter.register_structure_hook(Distribution, _read_distribution)
     for matches, structure in (
         (_has_origin(tuple), _structure_tuple),
         (_has_origin(Union, UnionType), _structure_union),
@@ -86,6 +93,9 @@ def make_converter(*, strict: bool) -> Converter:
         converter.register_structure_hook_factory(matches, _structure_table)
     converter.register_unstructure_hook_factory(
         is_dataclass, lambda record: make_dict_unstructure_fn(record, converter, **_renamed(record))
+    )
+    converter.register_unstructure_hook_func(
+        lambda hint: hint == tuple[Distribution, ...], _write_distributions
     )
     return converter
 
@@ -150,6 +160,19 @@ def _structure_string(value: object, _: object) -> str:
     if not isinstance(value, str):
         raise InvalidValueError(f"is {value!r}", "a string")
     return value
+
+
+def _read_distribution(row: object, _: object) -> Distribution:
+    if isinstance(row, list) and len(row) > 1 and all(isinstance(v, str) for v in row):
+        name, version, *hashes = row
+        return Distribution(name=name, version=version, hashes=tuple(hashes))
+    raise InvalidValueError(f"is {row!r}", "a list of name, version and hashes")
+
+
+def _write_distributions(distributions: tuple[Distribution, ...]) -> list[list[str]]:
+    # A row each, not a table: the lock has hundreds and is reviewed by people.
+    ordered = sorted(distributions, key=lambda d: d.name)
+    return [[d.name, d.version, *sorted(d.hashes)] for d in ordered]
 
 
 def find_problems(error: BaseException, at: tuple[str, ...] = ()) -> list[InvalidValueError]:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Never
 
 from patchwheel.kit import Distribution, ManifestError, digest
 from patchwheel.manifest.convert import (
-    InvalidValueError,
     find_problems,
     make_converter,
     read_file,
@@ -158,22 +157,5 @@ def _converter() -> "Converter":
     # Not strict: a later patchwheel may add keys without a new schema.
     converter = make_converter(strict=False)
     converter.register_structure_hook(Path, lambda path, _: path)
-    converter.register_structure_hook(Distribution, _read_distribution)
-    converter.register_unstructure_hook_func(
-        lambda hint: hint == tuple[Distribution, ...], _write_distributions
-    )
     register_inventory(converter)
     return converter
-
-
-def _read_distribution(row: object, _: object) -> Distribution:
-    if isinstance(row, list) and len(row) > 1 and all(isinstance(v, str) for v in row):
-        name, version, *hashes = row
-        return Distribution(name=name, version=version, hashes=tuple(hashes))
-    raise InvalidValueError(f"is {row!r}", "a list of name, version and hashes")
-
-
-def _write_distributions(distributions: tuple[Distribution, ...]) -> list[list[str]]:
-    # A row each, not a table: the lock has hundreds and is reviewed by people.
-    ordered = sorted(distributions, key=lambda d: d.name)
-    return [[d.name, d.version, *sorted(d.hashes)] for d in ordered]

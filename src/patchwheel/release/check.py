@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 from patchwheel.build import cuda, env_key
 from patchwheel.kit import CheckError, InputError, digest, file_sha256
 from patchwheel.release import files
-from patchwheel.wheel import Policies, load_policies, names_itself
-from patchwheel.wheelfile import MAGIC, STATEMENT, check_record, metadata, read_library, sbom
+from patchwheel.wheel import MAGIC, Policies, load_policies, names_itself, read_library
+from patchwheel.wheelfile import STATEMENT, check_record, metadata, sbom
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
-    from patchwheel.wheelfile import CompileRecord
-
 LABELLED = re.compile(
     r"(?P<upstream>[^+]+)\+(?P<label>.+)\.h(?P<key>[0-9a-f]{8})(?P<graft>\.graft)?"
 )
@@ -96,12 +94,8 @@ def sidecars(folder: Path, wheels: Sequence[LabelledWheel]) -> dict[str, bytes]:
 
 def make_statement(wheel: LabelledWheel) -> bytes:
     """Return a release wheel's in-toto statement with its SLSA provenance."""
-    record, compiled = wheel.record, wheel.record.compiled
-    assert compiled  # noqa: S101  (a release wheel is compiled)
-    tools = {
-        name: {"identity": tool.identity, "version": tool.version}
-        for name, tool in compiled.toolchain.items()
-    }
+    record, made = wheel.record, wheel.record.to_json()
+    compiled = made["compiled"]
     statement = {
         "_type": "https://in-toto.io/Statement/v1",
         "subject": [_resource(wheel.path.name, sha256=wheel.sha256)],
@@ -112,16 +106,16 @@ def make_statement(wheel: LabelledWheel) -> bytes:
                 "externalParameters": {
                     "fork": record.fork,
                     "version": record.version,
-                    "config-settings": compiled.config_settings,
-                    "env": compiled.env,
+                    "config-settings": compiled["config-settings"],
+                    "env": compiled["env"],
                 },
                 "internalParameters": {
-                    "sandbox": compiled.sandbox,
-                    "source-date-epoch": compiled.source_date_epoch,
-                    "toolchain": tools,
-                    "key": record.key,
+                    "sandbox": compiled["sandbox"],
+                    "source-date-epoch": compiled["source-date-epoch"],
+                    "toolchain": compiled["toolchain"],
+                    "key": made["key"],
                 },
-                "resolvedDependencies": _dependencies(record, compiled),
+                "resolvedDependencies": _dependencies(record),
             },
             "runDetails": {
                 "builder": {"id": "urn:patchwheel:builder"},
@@ -133,8 +127,9 @@ def make_statement(wheel: LabelledWheel) -> bytes:
     return _json(statement)
 
 
-def _dependencies(record: WheelRecord, compiled: CompileRecord) -> list[dict[str, object]]:
-    fork, pin = record.fork, record.pin
+def _dependencies(record: WheelRecord) -> list[dict[str, object]]:
+    fork, pin, compiled = record.fork, record.pin, record.compiled
+    assert compiled  # noqa: S101  (a release wheel is compiled)
     resources = []
     if sdist := pin.sdist:
         uri = f"{purl(fork, pin.version)}?file_name={quote(sdist.filename)}"

@@ -3,9 +3,11 @@ from .build import build_wheel as build_wheel
 from .build import build_wheels as build_wheels
 from .build import wheels_in as wheels_in
 from .fit import CYTHON as CYTHON
+from .fit import MAGIC as MAGIC
 from .fit import NUMPY as NUMPY
 from .fit import Policies as Policies
 from .fit import load_policies as load_policies
+from .fit import read_library as read_library
 from .make import BuiltWheel as BuiltWheel
 from .make import make_wheel as make_wheel
 from .make import names_itself as names_itself

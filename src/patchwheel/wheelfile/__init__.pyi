@@ -4,11 +4,8 @@ from . import sbom as sbom
 from .archive import ZLIB as ZLIB
 from .archive import Entry as Entry
 from .archive import make_entry as make_entry
-from .archive import names as names
 from .archive import record_hash as record_hash
 from .archive import zip_date as zip_date
-from .elf import MAGIC as MAGIC
-from .elf import read_library as read_library
 from .metadata import WheelName as WheelName
 from .metadata import field as field
 from .read import UNRECORDED as UNRECORDED

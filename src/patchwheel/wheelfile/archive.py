@@ -77,18 +77,17 @@ class Entry:
         return data
 
 
-def names(path: Path) -> list[str]:
-    """List the files of an archive; only its central directory is read."""
-    with _archive(path) as archive:
-        return [i.filename for i in archive.infolist() if not i.is_dir()]
-
-
 def read_archive(path: Path) -> dict[str, Entry]:
     """Return the files of an archive in its order; raises InputError for an unsound archive."""
-    with _archive(path) as archive:
-        infos = archive.infolist()
-        if archive.comment:
-            refuse(path, "has a comment after its directory")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            infos, comment = archive.infolist(), archive.comment
+    except FileNotFoundError as err:
+        raise InputError("there is no such wheel", where=path) from err
+    except (zipfile.BadZipFile, NotImplementedError, UnicodeDecodeError) as err:
+        refuse(path, str(err))
+    if comment:
+        refuse(path, "has a comment after its directory")
     seen = set()
     for info in infos:
         _check_entry(path, info)
@@ -172,15 +171,6 @@ def refuse(where: Path, problem: str) -> Never:
     """Raise InputError for a wheel that is not sound."""
     hint = "fetch or build the wheel again"
     raise InputError(f"is no sound wheel: {problem}", where=where, hint=hint)
-
-
-def _archive(path: Path) -> zipfile.ZipFile:
-    try:
-        return zipfile.ZipFile(path)
-    except FileNotFoundError as err:
-        raise InputError("there is no such wheel", where=path) from err
-    except (zipfile.BadZipFile, NotImplementedError, UnicodeDecodeError) as err:
-        refuse(path, str(err))
 
 
 def _check_entry(path: Path, info: zipfile.ZipInfo) -> None:

@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Any
 from patchwheel.kit import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
-# The fields of [project] that an edit of METADATA can follow, and the fields that they become.
+# The fields of [project] that an edit of METADATA can follow.
 EDITABLE = ("dependencies", "optional-dependencies", "requires-python")
-BECOME = ("Requires-Python", "Requires-Dist", "Provides-Extra")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,16 +36,6 @@ class WheelName:
     def stem(self) -> str:
         # What the names of the dist-info and data folders begin with.
         return f"{self.name}-{self.version}"
-
-    @property
-    def public(self) -> str:
-        return self.version.partition("+")[0]
-
-    def plain(self, path: str) -> str:
-        """Return a path in the wheel as it would be without a local version."""
-        # Only the name of the data folder carries the version.
-        inside = path.removeprefix(f"{self.stem}.data/")
-        return path if inside == path else f"{self.name}-{self.public}.data/{inside}"
 
     @property
     def expanded_tags(self) -> list[str]:
@@ -104,11 +93,20 @@ def set_tags(wheel: bytes, tags: Sequence[str]) -> bytes:
 
 def set_dependencies(metadata: bytes, old: Mapping[str, Any], new: Mapping[str, Any]) -> bytes:
     """Follow a change of [project]'s dependency fields; raises InputError if `old` is not there."""
+    from packaging.requirements import Requirement
+    from packaging.specifiers import SpecifierSet
+
+    # Compared as what they mean: build backends differ in how they write them.
+    parsers: dict[str, Callable[[str], object]] = {
+        "Requires-Python": SpecifierSet,
+        "Requires-Dist": Requirement,
+        "Provides-Extra": normalize_name,
+    }
+    present = {(name, parse(v)) for name, parse in parsers.items() for v in field(metadata, name)}
     # Something else than [project] gave METADATA its requirements then.
-    present = {_comparable(n, v) for n in BECOME for v in field(metadata, n)}
-    if present != {_comparable(*row) for row in _rows(old)}:
+    if present != set(_rows(old)):
         raise InputError("the base's METADATA has other requirements than its source")
-    return set_field(metadata, BECOME, _rows(new))
+    return set_field(metadata, [*parsers], [(name, str(value)) for name, value in _rows(new)])
 
 
 def _split(metadata: bytes) -> tuple[list[str], str]:
@@ -123,16 +121,16 @@ def _is(header: str, *names: str) -> bool:
     return header.partition(":")[0].lower() in {name.lower() for name in names}
 
 
-def _rows(project: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Return the fields of METADATA that [project]'s become, as build backends write them."""
+def _rows(project: Mapping[str, Any]) -> list[tuple[str, object]]:
+    """Return the fields of METADATA that [project]'s become, as build backends order them."""
     from packaging.markers import Marker
     from packaging.requirements import Requirement
     from packaging.specifiers import SpecifierSet
 
-    rows = []
+    rows: list[tuple[str, object]] = []
     if python := project.get("requires-python"):
-        rows.append(("Requires-Python", str(SpecifierSet(python))))
-    rows += [("Requires-Dist", str(Requirement(r))) for r in project.get("dependencies", ())]
+        rows.append(("Requires-Python", SpecifierSet(python)))
+    rows += [("Requires-Dist", Requirement(r)) for r in project.get("dependencies", ())]
     for extra, lines in project.get("optional-dependencies", {}).items():
         name = normalize_name(extra)
         rows.append(("Provides-Extra", name))
@@ -140,18 +138,5 @@ def _rows(project: Mapping[str, Any]) -> list[tuple[str, str]]:
             own = str(requirement.marker or "")
             own = f"({own})" if " or " in own else own
             requirement.marker = Marker(f'{own}{own and " and "}extra == "{name}"')
-            rows.append(("Requires-Dist", str(requirement)))
+            rows.append(("Requires-Dist", requirement))
     return rows
-
-
-def _comparable(name: str, value: str) -> tuple[str, str]:
-    from packaging.requirements import Requirement
-    from packaging.specifiers import SpecifierSet
-
-    if name == "Requires-Python":
-        return name, str(SpecifierSet(value))
-    if name == "Provides-Extra":
-        return name, normalize_name(value)
-    requirement = Requirement(value)
-    requirement.name = normalize_name(requirement.name)
-    return name, str(requirement)

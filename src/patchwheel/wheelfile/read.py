@@ -85,12 +85,18 @@ def check_record(wheel: WheelFile, *, trusted: WheelFile | None = None) -> None:
 
 def output_names(files: Iterable[str], name: WheelName) -> dict[str, str]:
     """Map what a build calls its outputs to names in the wheel; dist-info is no output."""
-    return {name.plain(n): n for n in files if ".dist-info/" not in n}
+    # Only the name of the data folder carries the version, with the label of a wheel of ours.
+    labelled, plain = f"{name.stem}.data/", f"{name.stem.partition('+')[0]}.data/"
+    return {
+        plain + n.removeprefix(labelled) if n.startswith(labelled) else n: n
+        for n in files
+        if ".dist-info/" not in n
+    }
 
 
 def _dist_info(path: Path, name: WheelName, files: Iterable[str]) -> str:
-    tops = {n.split("/")[0] for n in files if ".dist-info/" in n}
-    folders = sorted(folder for folder in tops if folder.endswith(".dist-info"))
+    tops = {n.partition("/")[0] for n in files if "/" in n}
+    folders = sorted(top for top in tops if top.endswith(".dist-info"))
     if len(folders) != 1:
         refuse(path, f"has {len(folders)} dist-info folders, not one")
     if normalize_name(folders[0].removesuffix(".dist-info")) != normalize_name(name.stem):

@@ -9,11 +9,12 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal
 
 from patchwheel.kit import Distribution, InputError
+from patchwheel.manifest import Sdist, make_converter
 
 if TYPE_CHECKING:
     from cattrs import Converter
@@ -26,15 +27,6 @@ STATEMENT = ".intoto.json"
 # Raised when a field is added or gets another meaning: a record of another schema is refused.
 SCHEMA = 1
 
-Setting = str | tuple[str, ...]
-T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SdistRecord:
-    filename: str
-    sha256: str
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PinRecord:
@@ -42,7 +34,7 @@ class PinRecord:
     git: str | None
     tag: str | None
     commit: str | None
-    sdist: SdistRecord | None
+    sdist: Sdist | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,8 +74,8 @@ class OutputRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolRecord:
-    version: str
     identity: str
+    version: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +87,7 @@ class CompileRecord:
     compiled_against: Mapping[str, str]
     toolchain: Mapping[str, ToolRecord]
     sandbox: str
-    config_settings: Mapping[str, Setting]
+    config_settings: Mapping[str, str | tuple[str, ...]]
     env: Mapping[str, str]
     source_date_epoch: str
     # RECORD's hash of each built output as it was before relocation.
@@ -183,42 +175,4 @@ def _malformed(problem: str, where: Path | str) -> InputError:
 @functools.cache
 def _converter() -> "Converter":
     # cattrs takes 40 ms to import, and a build that finds its wheels in the store reads no record.
-    from cattrs import Converter
-    from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
-
-    converter = Converter(forbid_extra_keys=True)
-
-    def kebab(cls: type[Any]) -> dict[str, Any]:
-        return {f.name: override(rename=f.name.replace("_", "-")) for f in fields(cls)}
-
-    converter.register_structure_hook_factory(
-        is_dataclass, lambda cls: make_dict_structure_fn(cls, converter, **kebab(cls))
-    )
-    converter.register_unstructure_hook_factory(
-        is_dataclass, lambda cls: make_dict_unstructure_fn(cls, converter, **kebab(cls))
-    )
-    # Without these cattrs turns a number into a string, and a string into a number.
-    for kind in (str, int):
-        converter.register_structure_hook(kind, _exactly)
-    converter.register_structure_hook(Setting, lambda value, _: _setting(value))
-    # A list, with the name and the version before the hashes, since there are many of them.
-    converter.register_structure_hook(Distribution, lambda row, _: _requirement(row))
-    converter.register_unstructure_hook(Distribution, lambda r: [r.name, r.version, *r.hashes])
-    return converter
-
-
-def _exactly(value: object, kind: type[T]) -> T:
-    if type(value) is not kind:
-        raise TypeError(f"{value!r} is not of type {kind.__name__}")
-    return value
-
-
-def _setting(value: object) -> Setting:
-    if isinstance(value, list):
-        return tuple(_exactly(item, str) for item in value)
-    return _exactly(value, str)
-
-
-def _requirement(row: object) -> Distribution:
-    name, version, *hashes = (_exactly(item, str) for item in _exactly(row, list))
-    return Distribution(name=name, version=version, hashes=tuple(hashes))
+    return make_converter(strict=True)

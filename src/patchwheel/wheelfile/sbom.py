@@ -42,7 +42,7 @@ def make_sbom(record: WheelRecord, distribution: str) -> bytes:
             "ancestors": [_upstream(record.fork, record.pin)],
             "patches": [_patch(record.fork, patch) for patch in record.patches],
         },
-        "properties": [{"name": "patchwheel:node-key", "value": key}],
+        "properties": _property("node-key", key),
     }
     document = {
         "$schema": "http://cyclonedx.org/schema/bom-1.6.schema.json",
@@ -104,11 +104,10 @@ def _made_with(compiled: CompileRecord) -> list[dict[str, object]]:
         for r in compiled.published_requirements
     ]
     for fork, interface in sorted(compiled.compiled_against.items()):
-        properties = [{"name": "patchwheel:interface", "value": interface}]
-        components.append(_component("library", fork, properties=properties))
+        own = _property("interface", interface)
+        components.append(_component("library", fork, properties=own))
     for name, tool in sorted(compiled.toolchain.items()):
-        properties = [{"name": "patchwheel:identity", "value": tool.identity}]
-        more = {"version": tool.version, "properties": properties}
+        more = {"version": tool.version, "properties": _property("identity", tool.identity)}
         components.append(_component("application", name, **more))
     return components
 
@@ -134,3 +133,7 @@ def _patch(fork: str, patch: PatchRecord) -> dict[str, object]:
 def _component(kind: str, name: str, *hashes: str, **more: object) -> dict[str, object]:
     rows = [{"alg": "SHA-256", "content": sha256} for sha256 in hashes]
     return {"type": kind, "name": name, **more, **({"hashes": rows} if rows else {})}
+
+
+def _property(name: str, value: str) -> list[dict[str, str]]:
+    return [{"name": f"patchwheel:{name}", "value": value}]
