@@ -15,9 +15,10 @@ from patchwheel.manifest.inventory import (
     save_reach,
 )
 from patchwheel.plan.scan_references import same_references
-from patchwheel.plan.trace import candidates, trace_by_inventory
+from patchwheel.plan.trace import TraceResult, candidates, trace_by_inventory
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from pathlib import Path
 
 INVENTORY = BuildInventory(
@@ -48,10 +49,16 @@ def changed(path: str, status: str = "M") -> Change:
     return Change(path=path, status=cast("Any", status), old=old, new=new)
 
 
-def test_content_reaches_what_reads_it() -> None:
-    changes = [changed("src/fast.h"), changed("src/a.py"), changed("src/unused.c")]
-    found = trace_by_inventory(REACH, INVENTORY, changes, PRESENT)
+def trace(
+    *changes: Change, reach: Reach = REACH, present: Collection[str] = PRESENT
+) -> TraceResult:
+    found = trace_by_inventory(reach, INVENTORY, changes, present)
     assert found
+    return found
+
+
+def test_content_reaches_what_reads_it() -> None:
+    found = trace(changed("src/fast.h"), changed("src/a.py"), changed("src/unused.c"))
     assert [(e.path, e.action, e.source, e.by) for e in found.effects] == [
         ("pw/a.py", "remake", "src/a.py", ("src/a.py",)),
         ("pw/fast.h", "remake", "src/fast.h", ("src/fast.h",)),
@@ -71,13 +78,9 @@ def test_content_reaches_what_reads_it() -> None:
     ],
 )
 def test_what_cannot_be_attributed_is_named(path: str, why: str) -> None:
-    found = trace_by_inventory(REACH, INVENTORY, [changed(path)], PRESENT)
-    assert found
-    assert found.unknown == (f"{path}: {why}",)
+    assert trace(changed(path)).unknown == (f"{path}: {why}",)
     always = replace(REACH, unfollowed=("x.c: it is a part of a static library",))
-    found = trace_by_inventory(always, INVENTORY, [changed("src/a.py")], PRESENT)
-    assert found
-    assert found.unknown == always.unfollowed
+    assert trace(changed("src/a.py"), reach=always).unknown == always.unfollowed
 
 
 @pytest.mark.parametrize(
@@ -91,9 +94,7 @@ def test_a_change_of_the_definition_needs_a_configured_tree(change: Change) -> N
 
 
 def test_what_the_base_leaves_out_is_not_built() -> None:
-    found = trace_by_inventory(REACH, INVENTORY, [changed("src/slow.c")], ["pw/fast.so"])
-    assert found
-    assert found.effects == ()
+    assert trace(changed("src/slow.c"), present=["pw/fast.so"]).effects == ()
 
 
 def test_a_base_with_other_references_is_not_judged_by_the_pin() -> None:

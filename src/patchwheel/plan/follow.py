@@ -51,7 +51,7 @@ class Side:
     # The files that configuring made, with their sha256.
     made: Mapping[str, str] = field(default_factory=dict)
     # METADATA is the base's: what Meson tells of the project must be the same.
-    project: tuple[str, object] = ("", None)
+    project: tuple[object, ...] = ()
     # Gives the sources and headers whose text has a word.
     users: Callable[[str], frozenset[str]] = lambda _word: frozenset()
 
@@ -76,19 +76,7 @@ class Follower:
         """Follow a tree with its own configuration, or one that serves it as well."""
         files = self.repo.files(tree)
         plain = {path: blob.oid for path, blob in files.items() if _is_plain(blob.mode)}
-        opened, observed = self.inventory.opened, configured.observed
-        # What a script of the pin imports is known: the references in its modules are not followed.
-        traced = {p for paths in opened.values() for p in paths if p.endswith(".py")}
-        graph = Graph(
-            configured.edges,
-            [*plain, *configured.made],
-            functools.partial(self._references, plain, configured),
-            opened=opened,
-            fully_traced=frozenset(
-                p for p in traced | opened.keys() if p not in plain or plain[p] == self.pin.get(p)
-            ),
-            headers=self.headers,
-        )
+        observed, graph = configured.observed, self._graph(plain, configured)
         reach = functools.cache(graph.reach)
         outputs = {n: origin for n, origin in observed.outputs.items() if ".dist-info/" not in n}
         reaches = {n: reach(origin) for n, origin in outputs.items() if origin.startswith(MADE)}
@@ -102,8 +90,11 @@ class Follower:
         if configured.scripted:
             # What it reads of a header shows in macros; what else it reads may decide anything.
             code |= {path for path in reads if not HEADER.fullmatch(path)}
-            scripts = [path for path in reads if path.endswith(".py")]
-            code |= {p for s in scripts for p in reach(s).contents if p.endswith(".py")}
+            imported = {p for path in reads if path.endswith(".py") for p in reach(path).contents}
+            code |= {path for path in imported if path.endswith(".py")}
+        info = {}
+        if not configured.scripted:
+            info = json.loads(configured.text("meson-info/intro-projectinfo.json"))
         return Side(
             outputs=outputs,
             reaches=reaches,
@@ -111,8 +102,25 @@ class Follower:
             code=frozenset(code),
             unfollowed=tuple(sorted({*_unfollowed(configured, outputs, files)})),
             made=configured.made,
-            project=_project(configured),
+            project=(info.get("version"), info.get("license")),
             users=functools.cache(functools.partial(self._users, plain)),
+        )
+
+    def _graph(self, oids: Mapping[str, str], configured: Configured) -> Graph:
+        opened = self.inventory.opened
+        # What a script of the pin imports is known: the references in its modules are not followed.
+        traced = opened.keys() | {
+            p for paths in opened.values() for p in paths if p.endswith(".py")
+        }
+        return Graph(
+            configured.edges,
+            [*oids, *configured.made],
+            functools.partial(self._references, oids, configured),
+            opened=opened,
+            fully_traced=frozenset(
+                p for p in traced if p not in oids or oids[p] == self.pin.get(p)
+            ),
+            headers=self.headers,
         )
 
     def _seeds(self, output: str, files: Iterable[str]) -> list[str]:
@@ -198,10 +206,3 @@ def _unfollowed(
     for name, origin in outputs.items() if configured.scripted else ():
         if origin == MADE:
             yield f"{name}: nothing says what it is made from"
-
-
-def _project(configured: Configured) -> tuple[str, object]:
-    if configured.scripted:
-        return "", None
-    info = json.loads(configured.text("meson-info/intro-projectinfo.json"))
-    return info["version"], info.get("license")

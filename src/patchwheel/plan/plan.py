@@ -175,20 +175,17 @@ class Planner:
             return decision
 
         def holds(known: Decision) -> bool:
-            return known == no_graft if refused else self._still_holds(known)
+            if refused or not known.tools:
+                return not refused or known == no_graft
+            # With other tools than it was found with, it may be another.
+            parts, pending = self._build_parts(graft=True)
+            return bool(pending) or known.tools == digest(parts)
 
         store, question = self.project.store, self._question(base)
         try:
             return store.cached("plan", Decision, question, decide, valid=holds)
         except _UndecidedError as err:
             return err.decision
-
-    def _still_holds(self, known: Decision) -> bool:
-        """Say whether the tools are those that it was found with."""
-        if not known.tools:
-            return True
-        parts, pending = self._build_parts(graft=True)
-        return bool(pending) or known.tools == digest(parts)
 
     def _question(self, base: Base) -> list[object]:
         """Return all that a decision depends on."""
@@ -331,11 +328,11 @@ class Planner:
         return wheel_in_store(plan, entry) if entry else None
 
 
+@dataclass(eq=False)
 class _UndecidedError(Exception):
     """Carries a decision past the store: what another toolchain decided stays remembered."""
 
-    def __init__(self, decision: Decision) -> None:
-        self.decision = decision
+    decision: Decision
 
 
 def patches_by_path(tree: PatchedTree) -> Callable[[str], str]:

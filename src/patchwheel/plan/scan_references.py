@@ -95,16 +95,14 @@ def same_references(repo: Repository, changes: Collection[Change]) -> bool:
 
     Then what the inventory says of the pin is true of a tree that a base was built from, too.
     """
-    wanted = [c for c in changes if is_scannable(c.path)]
-    contents = repo.read([blob.oid for c in wanted for blob in (c.old, c.new)])
-
-    def mentions(path: str, oid: str) -> set[str]:
-        return scan_references(path, contents[oid].decode(errors="replace"))
-
-    return all(
-        c.status == "M" and mentions(c.path, c.old.oid) == mentions(c.path, c.new.oid)
-        for c in wanted
-    )
+    wanted = [change for change in changes if is_scannable(change.path)]
+    contents = repo.read([blob.oid for change in wanted for blob in (change.old, change.new)])
+    for change in wanted:
+        old, new = (contents[b.oid].decode(errors="replace") for b in (change.old, change.new))
+        same = scan_references(change.path, old) == scan_references(change.path, new)
+        if change.status != "M" or not same:
+            return False
+    return True
 
 
 def list_headers(environment: Path, store: Store) -> frozenset[str]:

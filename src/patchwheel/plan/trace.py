@@ -115,15 +115,7 @@ def _trace(
         for path in sorted({*old.outputs, *new.outputs})
         if (effect := _effect(path, old, new, changed, present))
     ]
-    unknown = {*old.unfollowed, *new.unfollowed}
-    unknown |= {
-        f"{path}: the build's own code reads it" for path in changed & (old.code | new.code)
-    }
-    if old.project != new.project:
-        unknown.add("the project's version or licence changed")
-    for name in new.reaches.keys() & set(present) - old.outputs.keys() - new.outputs.keys():
-        if hit := sorted(new.reaches[name].contents & changed):
-            unknown.add(f"{hit[0]}: it may reach {name}, which cannot be built here")
+    unknown = _unknown(old, new, changed, present)
     unknown |= {
         f"{effect.source}: {effect.path} in the base is not the same"
         for effect in effects
@@ -142,6 +134,19 @@ def _trace(
         unknown=tuple(sorted(unknown)),
         idle=tuple(f"{path}: nothing that is built mentions it" for path in idle),
     )
+
+
+def _unknown(old: Side, new: Side, changed: frozenset[str], present: Collection[str]) -> set[str]:
+    """Name what cannot be attributed to outputs that are built here."""
+    unknown = {*old.unfollowed, *new.unfollowed}
+    code = changed & (old.code | new.code)
+    unknown |= {f"{path}: the build's own code reads it" for path in code}
+    if old.project != new.project:
+        unknown.add("the project's version or licence changed")
+    for name in new.reaches.keys() & set(present) - old.outputs.keys() - new.outputs.keys():
+        if hit := sorted(new.reaches[name].contents & changed):
+            unknown.add(f"{hit[0]}: it may reach {name}, which cannot be built here")
+    return unknown
 
 
 def _effect(
