@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import cupy
 import numpy as np
 import pytest
-from skimage import filters, transform, util
+from scipy import ndimage
+from skimage import color, feature, filters, measure, restoration, segmentation, transform, util
 
 from tests.forks.columns import DATA, DTYPES, FLOATS, IMAGE, KINDS, OWN, image
 from tests.forks.verdicts import (
@@ -195,9 +196,17 @@ test_what_is_smoothed = bad_input(
 )
 test_gaussian_refuses_an_out_of_another_type = mixed(
     lambda one, other: filters.gaussian(one(IMAGE), 1, out=other(np.zeros(IMAGE.shape))),
-    mixtures((*OWN, "cupy"), (*OWN, "cupy")),
+    [pair for pair in mixtures((*OWN, "cupy"), (*OWN, "cupy")) if pair.values != ("cpu", "np")],
     Raises(TypeError, "`out` must be of the array type"),
 )
+
+
+def test_gaussian_of_what_numpy_converts_into_a_numpy_array() -> None:
+    out = np.zeros(IMAGE.shape)
+    assert filters.gaussian(OWN["cpu"](IMAGE), 1, out=out) is out
+    np.testing.assert_array_equal(out, filters.gaussian(IMAGE, 1))
+
+
 test_difference_of_gaussians = images(
     "skimage.filters.difference_of_gaussians",
     "scikit-image/0030",
@@ -281,3 +290,85 @@ def test_warp_refuses_a_map_of_another_type(of: str, kind: str, shape: Shape) ->
         wanted = "on the device of `image`"
     with pytest.raises(TypeError, match=f"`inverse_map` must be {wanted}"):
         transform.warp(KINDS[of](IMAGE), KINDS[kind](np.ones(shape)))
+
+
+SERVED = {
+    "rescale": lambda x: transform.rescale(x, 0.5, anti_aliasing=True),
+    "resize": lambda x: transform.resize(x, (9, 5), order=3),
+    "gaussian": lambda x: filters.gaussian(x, (1, 2)),
+    "difference": lambda x: filters.difference_of_gaussians(x, 1),
+    "warp": lambda x: transform.warp(x, lambda xy: xy + 0.5),
+    "swirl": lambda x: transform.swirl(x, strength=2, radius=8),
+}
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> Column:
+    """Return device1 as the CUDA device of a library that SciPy serves there, as PyTorch's."""
+    device = OWN["device1"]
+    own = type(device(0))
+    monkeypatch.setattr(own, "__dlpack_device__", lambda _: (2, 0))
+
+    def serve(name: str) -> None:
+        original = getattr(ndimage, name)
+
+        def served(*args: Any, **kwargs: Any) -> Any:
+            if not isinstance(args[0], own):
+                return original(*args, **kwargs)
+            arrays = [device.to_numpy(arg) if isinstance(arg, own) else arg for arg in args]
+            return device(original(*arrays, **kwargs))
+
+        served.__name__ = name
+        monkeypatch.setattr(ndimage, name, served)
+
+    for name in ("gaussian_filter", "zoom", "map_coordinates"):
+        serve(name)
+    return device
+
+
+@pytest.mark.parametrize("name", SERVED)
+@pytest.mark.parametrize("dtype", ["uint8", *FLOATS])
+def test_a_gpu_that_scipy_serves(gpu: Column, name: str, dtype: str) -> None:
+    pixels = image(dtype)
+    result, expected = SERVED[name](gpu(pixels)), SERVED[name](pixels)
+    assert gpu.mismatch(result) is None
+    np.testing.assert_array_equal(gpu.to_numpy(result), expected, strict=True)
+
+
+@pytest.mark.parametrize(
+    "options", [{"truncate": "x"}, {"mode": 3}, {"cval": "x"}, {"truncate": None}]
+)
+def test_a_wrong_argument_is_not_a_wrong_array(gpu: Column, options: dict[str, Any]) -> None:
+    with pytest.raises(Exception) as expected:  # noqa: PT011
+        filters.gaussian(IMAGE, 1, **options)
+    with pytest.raises(expected.type) as error:
+        filters.gaussian(gpu(IMAGE), 1, **options)
+    assert str(error.value) == str(expected.value)
+
+
+MASK = np.eye(6, 7, dtype=int) + np.eye(6, 7, k=1, dtype=int)
+CONVERTING: dict[str, Any] = {
+    "img_as_ubyte": util.img_as_ubyte,
+    "img_as_uint": util.img_as_uint,
+    "img_as_int": util.img_as_int,
+    "img_as_bool": util.img_as_bool,
+    "pyramid_reduce": transform.pyramid_reduce,
+    "pyramid_expand": transform.pyramid_expand,
+    "pyramid_laplacian": lambda x: next(iter(transform.pyramid_laplacian(x))),
+    "radon": lambda x: transform.radon(x, circle=False),
+    "resize_local_mean": lambda x: transform.resize_local_mean(x, (3, 4)),
+    "slic": lambda x: segmentation.slic(x, n_segments=4, channel_axis=None),
+    "label2rgb": lambda x: color.label2rgb(MASK, x),
+    "blob_dog": feature.blob_dog,
+    "daisy": lambda x: feature.daisy(x, step=1, radius=1),
+    "blur_effect": measure.blur_effect,
+    "inpaint": lambda x: restoration.inpaint_biharmonic(x, MASK),
+}
+
+
+@pytest.mark.parametrize("name", CONVERTING)
+def test_what_numpy_converts_is_taken_as_unpatched(name: str) -> None:
+    # Without support for other arrays, and without an opt-in, upstream gives NumPy's.
+    result, expected = (CONVERTING[name](x) for x in (OWN["cpu"](IMAGE), IMAGE))
+    assert type(result) is type(expected)
+    np.testing.assert_array_equal(result, expected)
