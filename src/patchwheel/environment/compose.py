@@ -180,8 +180,7 @@ def _venv(context: Context, lines: Sequence[str], paths: Sequence[str] = ()) -> 
     `paths` are the lines of its path file.
     """
     store, interpreter = context.store, context.interpreter
-    key = digest(LAYOUT, str(interpreter.path), interpreter.version, sorted(lines))
-    key = digest(key, *paths) if paths else key
+    key = digest(LAYOUT, str(interpreter.path), interpreter.version, sorted(lines), *paths)
 
     def make(folder: Path) -> None:
         log = store.log(KIND, key)
@@ -278,8 +277,6 @@ def _flip(link: Path, target: Path) -> None:
         links = noted.read_text().splitlines() if noted.exists() else []
         if str(link) not in links:
             write_atomically(noted, "".join(f"{x}\n" for x in [*links, link]).encode())
-        if link.is_symlink() and link.readlink() == target:
-            return
         link.parent.mkdir(parents=True, exist_ok=True)
         temporary = link.with_name(f".{link.name}.{os.getpid()}")
         temporary.unlink(missing_ok=True)

@@ -126,10 +126,9 @@ def _lock_build(project: Project, source: Source, python: str) -> ForkBuild:
         context.progress.say(f"{fork.name}: no graft while this stands: {surveyed.mismatch}")
     names = {d.name for d in requires}
     others = [f for f in project.manifest.forks.values() if f.name != fork.name]
-    base = BaseWheel(filename=path.name, sha256=sha256, made_with=revealed) if path else None
     return ForkBuild(
         build_requires=requires,
-        base=base,
+        base=BaseWheel(filename=path.name, sha256=sha256, made_with=revealed) if path else None,
         inventory=surveyed.inventory,
         needs=tuple(f.name for f in others if name_of(f.distribution) in names),
     )
@@ -170,10 +169,8 @@ def _dependencies(context: Context, fork: Fork, base: BaseWheel | None) -> list[
         return requirements(base_wheel(context, fork, base))
     table = tomllib.loads(_pyproject(fetch_pin(context, fork)).decode()).get("project", {})
     if "dependencies" in table.get("dynamic", ()):
-        context.progress.say(
-            f"{fork.name}: pyproject.toml does not state its dependencies; "
-            "name them in environment.requires"
-        )
+        problem = "pyproject.toml does not state its dependencies"
+        context.progress.say(f"{fork.name}: {problem}; name them in environment.requires")
     return list(table.get("dependencies", ()))
 
 

@@ -46,15 +46,14 @@ def write_lock(project: Project, names: Sequence[str] = (), *, force: bool = Fal
     environments: dict[str, EnvironmentLock] = {}
     variants = (None, *manifest.other_variants)
     for python, variant in itertools.product(manifest.environment.python, variants):
-        chosen_project = replace(project, variant=variant)
+        chosen_project = replace(project, variant=variant) if variant else project
         inside = chosen_project.manifest
-        if any(fork.lock_key not in forks for fork in inside.forks.values()):
-            continue
-        key = environment_key(inside, python)
-        entry = old.environments.get(key)
-        if not entry or entry.inputs != environment_inputs(inside) or (force and not names):
-            entry = lock_environment(chosen_project, python, forks)
-        environments[key] = entry
+        if {fork.lock_key for fork in inside.forks.values()} <= forks.keys():
+            key = environment_key(inside, python)
+            entry = old.environments.get(key)
+            if not entry or entry.inputs != environment_inputs(inside) or (force and not names):
+                entry = lock_environment(chosen_project, python, forks)
+            environments[key] = entry
     lock = Lock(path=manifest.lock_path, environments=environments, forks=forks)
     save_lock(lock)
     _write_inventory(project, lock, chosen, force=force)
