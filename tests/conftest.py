@@ -15,7 +15,7 @@ import pytest
 from patchwheel.kit import store as store_module
 from patchwheel.kit.interpreter import Interpreter, find_interpreter
 from patchwheel.kit.store import Store, default_root
-from tests.fixtures import support
+from tests.fixtures import patches, support
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -116,6 +116,11 @@ def report() -> support.Recorder:
 @pytest.fixture
 def store(tmp_path: Path, report: support.Recorder) -> Store:
     return Store(tmp_path / "store", say=report.say)
+
+
+@pytest.fixture
+def kit(tmp_path: Path) -> patches.Kit:
+    return patches.Kit(tmp_path)
 
 
 @pytest.fixture(scope="session")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import pytest
 
 from patchwheel.kit.errors import PatchError
@@ -13,9 +11,6 @@ from patchwheel.series.apply import apply_series
 from patchwheel.series.files import load_series
 from tests.fixtures import support
 from tests.fixtures.patches import ONE, STATUS, Kit, Session, mail, patch
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 TEXT = b"one\ntwo\nthree\n"
 DESCRIPTION = b"""Description: Fix the second line
@@ -38,11 +33,6 @@ Date: Tue, 1 Mar 2022 12:00:00 +0100
 Subject: [PATCH] Fix the second line
 """
 BODY = b"It was wrong, since it\n  is not three.\n\nIt is now.\n"
-
-
-@pytest.fixture
-def kit(tmp_path: Path) -> Kit:
-    return Kit(tmp_path)
 
 
 def opened(kit: Kit, *patches: bytes) -> Session:

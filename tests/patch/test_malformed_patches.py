@@ -20,7 +20,7 @@ from patchwheel.series.files import load_series
 from patchwheel.series.status import fork_status
 from patchwheel.upstream.forecast import forecast
 from tests.fixtures import support
-from tests.fixtures.patches import ONE, STATUS, Files, Kit, Session, mail, numbered, patch
+from tests.fixtures.patches import NOISE, ONE, STATUS, Files, Kit, Session, mail, numbered, patch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -290,29 +290,6 @@ def inside_another_repository(kit: Kit) -> None:
     assert support.git(outer, "status", "--porcelain", "-uno") == ""
 
 
-NOISE = """
-[diff]
-noprefix = true
-mnemonicPrefix = true
-external = false
-context = 0
-[color]
-diff = always
-ui = always
-[core]
-autocrlf = true
-hooksPath = /nonexistent
-[commit]
-gpgSign = true
-[apply]
-whitespace = fix
-[rerere]
-enabled = true
-[rebase]
-autoStash = true
-"""
-
-
 def anybodys_machine(kit: Kit) -> None:
     session = opened(kit)
     session.write("b", b"1 \r\n")
@@ -320,7 +297,8 @@ def anybodys_machine(kit: Kit) -> None:
     plain = session.export(check=True)
     with pytest.MonkeyPatch.context() as patched:
         config = kit.root / "gitconfig"
-        config.write_text(NOISE)
+        for name, value in NOISE.items():
+            session.git("config", "--file", str(config), name, value)
         patched.setenv("GIT_CONFIG_GLOBAL", str(config))
         for name in [n for n in os.environ if n.startswith(("GIT_AUTHOR", "GIT_COMM"))]:
             patched.delenv(name)

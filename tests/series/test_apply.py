@@ -3,7 +3,6 @@ from __future__ import annotations
 import random
 import shutil
 from contextlib import nullcontext
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -12,14 +11,6 @@ from patchwheel.kit.repo import GitError, Repository
 from patchwheel.patch.simulate import DoesNotApplyError
 from patchwheel.series.apply import StagedTree, apply_series, patch_trees, start_simulation
 from tests.fixtures.patches import ONE, Files, Kit, mail, numbered
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-
-@pytest.fixture
-def kit(tmp_path: Path) -> Kit:
-    return Kit(tmp_path)
 
 
 def refusal(kit: Kit, base: Files, *patches: bytes) -> DoesNotApplyError:
@@ -194,21 +185,19 @@ def test_a_missing_file_is_looked_for_elsewhere(kit: Kit) -> None:
     assert error.hint == "moved? there is lib/new/a.py"
 
 
+X: Files = {"x": b""}
+
+
 @pytest.mark.parametrize(
     ("old", "new", "base", "message"),
     [
-        ({"x": b""}, {"x": b"", "a": b"1\n"}, {"x": b"", "a": b"2\n"}, "there is a file a already"),
-        ({"x": b""}, {"x": b"", "a": b"1\n"}, {"x": b"", "a/b": b"2\n"}, "a is a folder"),
+        (X, {**X, "a": b"1\n"}, {**X, "a": b"2\n"}, "there is a file a already"),
+        (X, {**X, "a": b"1\n"}, {**X, "a/b": b"2\n"}, "a is a folder"),
+        (X, {**X, "a/b": b"1\n"}, {**X, "a": b"2\n"}, "a is a file, not a folder"),
         (
-            {"x": b""},
-            {"x": b"", "a/b": b"1\n"},
-            {"x": b"", "a": b"2\n"},
-            "a is a file, not a folder",
-        ),
-        (
-            {"x": b""},
-            {"x": b"", "a/b": b"1\n"},
-            {"x": b"", "a": ("120000", b"x")},
+            X,
+            {**X, "a/b": b"1\n"},
+            {**X, "a": ("120000", b"x")},
             "a is a symbolic link, not a folder",
         ),
         ({"a": b"1\n"}, {}, {"a": b"1\n2\n"}, "hunk 1 does not match"),

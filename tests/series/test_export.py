@@ -6,7 +6,6 @@ import shutil
 import subprocess
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -17,19 +16,22 @@ from patchwheel.series.apply import PatchedTree, apply_series
 from patchwheel.series.export import export_commits, message_of
 from patchwheel.series.files import load_series
 from patchwheel.series.worktree import WorkTree, open_work
-from tests.fixtures.patches import ONE, STATUS, Files, Kit, Session, mail, numbered, patch, snapshot
+from tests.fixtures.patches import (
+    NOISE,
+    ONE,
+    STATUS,
+    Files,
+    Kit,
+    Session,
+    mail,
+    numbered,
+    patch,
+    snapshot,
+)
 from tests.fixtures.support import write
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 LINES = numbered(1, 40)
 HEADER = "# why these\n\n"
-
-
-@pytest.fixture
-def kit(tmp_path: Path) -> Kit:
-    return Kit(tmp_path)
 
 
 @pytest.fixture(scope="module")
@@ -115,8 +117,7 @@ def test_a_new_commit_becomes_a_file_with_a_number_and_a_name(session: Session) 
 
 
 def test_exported_patches_have_the_exact_form(session: Session) -> None:
-    session.write("b", b"1\n")
-    session.commit("DOC: add b", "Because.\n\nFrom 2022 on.\n\n" + STATUS)
+    session.add("DOC: add b", "Because.\n\nFrom 2022 on.\n\n" + STATUS)
     session.export()
     assert (session.kit.folder / "0040-doc-add-b.patch").read_bytes() == (
         b"From 0000000000000000000000000000000000000000 Mon Sep 17 00:00:00 2001\n"
@@ -132,23 +133,7 @@ def test_a_users_settings_change_no_byte(session: Session) -> None:
     session.write("a", numbered(1, 40, l5="one", l20="two", l35="three", l38="x"))
     session.commit("X")
     first = session.export(check=True)
-    for name, value in {
-        "diff.noprefix": "true",
-        "diff.mnemonicPrefix": "true",
-        "diff.external": "false",
-        "color.diff": "always",
-        "color.ui": "always",
-        "core.autocrlf": "true",
-        "commit.gpgSign": "true",
-        "merge.conflictStyle": "zdiff3",
-        "diff.context": "1",
-        "diff.renames": "false",
-        "format.signOff": "true",
-        "format.headers": "X: y",
-        "diff.algorithm": "patience",
-        "core.quotePath": "false",
-        "i18n.logOutputEncoding": "latin1",
-    }.items():
+    for name, value in NOISE.items():
         session.git("config", name, value)
     session.write(".git/info/attributes", b"a diff=foo\na -diff\n")
     assert session.export(check=True) == first
@@ -188,8 +173,7 @@ def test_exact_renumbers_what_only_moved(session: Session) -> None:
 def test_the_range_diff_is_kept_as_a_message(session: Session) -> None:
     session.export()
     assert not message_of(session.kit.work).exists()
-    session.write("b", b"1\n")
-    session.commit("DOC: b")
+    session.add("DOC: b")
     session.export(check=True)
     assert not message_of(session.kit.work).exists()
     result = session.export()
@@ -215,8 +199,7 @@ def test_a_kept_patch_must_be_unmistakable(kit: Kit) -> None:
 
 
 def test_reworded_reordered_dropped_and_inserted_commits(session: Session) -> None:
-    session.write("b", b"1\n")
-    session.commit("DOC: b")
+    session.add("DOC: b")
     # two is dropped, three comes first, then the new one, then one
     session.rebase("1{h;d};2d;4G")
     assert session.git("log", "--format=%s", "--reverse", "refs/patchwheel/base..") == (
@@ -262,85 +245,39 @@ def test_every_kind_of_change_survives_the_round_trip(session: Session) -> None:
 # --- what is refused -------------------------------------------------------------------------------------------------
 
 
-def dirty(session: Session) -> None:
-    session.write("a", b"edited\n")
-
-
-def untracked(session: Session) -> None:
-    session.write("forgotten.py", b"1\n")
-
-
-def rebasing(session: Session) -> None:
-    with pytest.raises(subprocess.CalledProcessError):
-        session.git("rebase", "-q", "--exec", "false", "refs/patchwheel/base")
-
-
-def bisecting(session: Session) -> None:
-    session.git("bisect", "start")
-
-
-def merged(session: Session) -> None:
-    session.git("checkout", "-q", "-b", "side", "HEAD~1")
-    session.write("b", b"1\n")
-    session.commit("Side")
-    session.git("checkout", "-q", "patchwheel")
-    session.git("merge", "-q", "--no-edit", "side")
-
-
-def empty(session: Session) -> None:
-    session.git("commit", "-q", "--allow-empty", "-m", "Nothing")
-
-
-def elsewhere(session: Session) -> None:
-    session.git("checkout", "-q", "--orphan", "other")
-    session.commit("Other")
-
-
-def unsquashed(session: Session) -> None:
-    session.write("b", b"1\n")
-    session.commit("fixup! One")
-
-
-def unlabelled(session: Session) -> None:
-    session.write("b", b"1\n")
-    session.commit("One", "No trailer.")
-
-
-def splitting(session: Session) -> None:
-    session.write("b", b"1\n")
-    session.commit("One", "diff --git a/x b/x\n\n" + STATUS)
-
-
-def escaping(session: Session) -> None:
-    (session.kit.work / "link").symlink_to("/etc/passwd")
-    session.commit("One")
-
-
-def without_refs(session: Session) -> None:
-    session.git("update-ref", "-d", "refs/patchwheel/base")
+MERGE = "git checkout -qb side HEAD~1; git commit -qm Side --allow-empty; git switch -q -; "
+MERGE += "git merge -q --no-edit side"
+MESSAGE = f"-m One -m '{STATUS}'"
 
 
 @pytest.mark.parametrize(
-    ("prepare", "message"),
+    ("script", "message"),
     [
-        (dirty, "changes without a commit: a"),
-        (untracked, "changes without a commit: forgotten.py"),
-        (rebasing, "a rebase is not finished"),
-        (bisecting, "a bisect is not finished"),
-        (merged, "is a merge"),
-        (empty, "changes nothing"),
-        (elsewhere, "HEAD is not based on the pin"),
-        (unsquashed, "'fixup! One' is not squashed"),
-        (unlabelled, "no Upstream-Status trailer"),
-        (splitting, "the diff of x changes nothing"),
-        (escaping, "points to the absolute path"),
-        (without_refs, "git cannot read its commits"),
+        ("echo edited > a", "changes without a commit: a"),
+        ("touch forgotten.py", "changes without a commit: forgotten.py"),
+        ("git rebase -q --exec false refs/patchwheel/base || true", "a rebase is not finished"),
+        ("git bisect start", "a bisect is not finished"),
+        (MERGE, "is a merge"),
+        ("git commit -q --allow-empty -m Nothing", "changes nothing"),
+        (
+            f"git checkout -q --orphan other; git commit -q {MESSAGE}",
+            "HEAD is not based on the pin",
+        ),
+        (f"touch b; git add b; git commit -qm 'fixup! One' {MESSAGE}", "One' is not squashed"),
+        ("touch b; git add b; git commit -qm One -m 'No trailer.'", "no Upstream-Status trailer"),
+        (
+            f"touch b; git add b; git commit -qm One -m 'diff --git a/x b/x' {MESSAGE}",
+            "the diff of x changes nothing",
+        ),
+        (
+            f"ln -s /etc/passwd link; git add link; git commit -q {MESSAGE}",
+            "points to the absolute path",
+        ),
+        ("git update-ref -d refs/patchwheel/base", "git cannot read its commits"),
     ],
 )
-def test_what_makes_no_series_is_refused(
-    session: Session, prepare: Callable[[Session], None], message: str
-) -> None:
-    prepare(session)
+def test_what_makes_no_series_is_refused(session: Session, script: str, message: str) -> None:
+    subprocess.run(["sh", "-ec", script], cwd=session.kit.work, check=True, capture_output=True)
     error = session.refusal()
     assert message in error.message
     assert f"git -C {session.kit.work}" in str(error.hint)
@@ -407,8 +344,7 @@ def test_what_is_no_conflict_is_exported(session: Session, text: bytes) -> None:
 
 
 def test_a_series_that_lacks_what_it_requires_is_refused(session: Session) -> None:
-    session.write("b", b"1\n")
-    session.commit("One", f"{STATUS}\nRequires: other/0010-x")
+    session.add("One", f"{STATUS}\nRequires: other/0010-x")
     before = session.names
     source, store = session.tree.source, session.kit.store
     with pytest.raises(PatchError, match="Requires: other/0010-x, and there is no"):
@@ -433,8 +369,7 @@ def test_another_pin_is_refused(session: Session) -> None:
 def test_a_result_with_another_tree_is_refused(
     session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    session.write("b", b"1\n")
-    session.commit("One")
+    session.add("One")
     monkeypatch.setattr("patchwheel.series.export.apply_series", lambda *_, **__: session.tree)
     before = session.names
     with pytest.raises(PatchError, match="the exported series gives the tree"):
@@ -443,8 +378,7 @@ def test_a_result_with_another_tree_is_refused(
 
 
 def test_a_folder_that_cannot_be_written_is_the_machines_fault(session: Session) -> None:
-    session.write("b", b"1\n")
-    session.commit("One")
+    session.add("One")
     (session.kit.folder.parent / ".demo.new").write_text("in the way")
     before = snapshot(session.kit)
     with pytest.raises(MachineError, match="the series cannot be written"):
@@ -456,8 +390,7 @@ def test_a_folder_that_cannot_be_written_is_the_machines_fault(session: Session)
 
 
 def test_check_writes_nothing_and_says_what_would_change(session: Session) -> None:
-    session.write("b", b"1\n")
-    session.commit("One")
+    session.add("One")
     refs = session.git("for-each-ref")
     before = snapshot(session.kit)
     result = session.export(check=True)
@@ -503,8 +436,7 @@ def killed(monkeypatch: pytest.MonkeyPatch, place: str, session: Session, *, cal
 def test_an_export_that_was_killed_loses_nothing(
     session: Session, monkeypatch: pytest.MonkeyPatch, place: str, calls: int
 ) -> None:
-    session.write("b", b"1\n")
-    session.commit("One")
+    session.add("One")
     old = session.names
     killed(monkeypatch, place, session, calls=calls)
     assert session.names in (old, [*old, "0040-one.patch"])

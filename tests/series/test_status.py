@@ -12,18 +12,12 @@ from tests.fixtures.contexts import make_context
 from tests.fixtures.patches import ONE, Files, Kit, mail, numbered
 
 if TYPE_CHECKING:
-    from pathlib import Path
     from typing import TypeAlias
 
     # All files, or only a.
     State: TypeAlias = Files | bytes | tuple[str, bytes]
 
 LINES = numbered(1, 40)
-
-
-@pytest.fixture
-def kit(tmp_path: Path) -> Kit:
-    return Kit(tmp_path)
 
 
 def change(kit: Kit, **lines: str) -> bytes:

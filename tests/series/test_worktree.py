@@ -36,11 +36,6 @@ STATES: list[Files] = [
 ]
 
 
-@pytest.fixture
-def kit(tmp_path: Path) -> Kit:
-    return Kit(tmp_path)
-
-
 def patched(kit: Kit, *states: Files) -> PatchedTree:
     source, series = kit.steps(*(states or STATES))
     return apply_series(source, series, store=kit.store)

@@ -21,7 +21,7 @@ from patchwheel.upstream.history import History
 from patchwheel.upstream.verdict import Verdict, verdict_without_history
 from tests.fixtures import support
 from tests.fixtures.contexts import make_context
-from tests.fixtures.patches import mail, numbered, patch
+from tests.fixtures.patches import mail, numbered, patch, with_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -72,10 +72,6 @@ class Upstream:
 @pytest.fixture
 def upstream(tmp_path: Path) -> Upstream:
     return Upstream(tmp_path / "upstream")
-
-
-def with_line(number: int, text: str = "ours") -> bytes:
-    return numbered(1, 60, **{f"l{number}": text})
 
 
 def told(verdict: Verdict) -> tuple[str, str | None]:
@@ -219,7 +215,14 @@ def test_a_merged_pull_request_that_left_the_lines_has_not_landed(upstream: Upst
 
 
 CUT = LINES.replace(b"line 30\nline 31\n", b"")
-TWINS = LINES + numbered(1, 60, l30="ours")
+GONE = LINES.replace(b"line 30\n", b"")
+MOVED = GONE.replace(b"line 50\n", b"line 50\nline 30\n")
+TWINS = LINES + with_line(30)
+NONE = b"return None\n"
+BRACKETS = b"}\n" + numbered(1, 60, l30="}", l40="}")
+BRACKET = BRACKETS.replace(b"line 29\n}\n", b"line 29\n")
+BLANKS = numbered(1, 60, l30="", l40="")
+BLANK = BLANKS.replace(b"line 29\n\n", b"line 29\n")
 # The pin, the patch's result, upstream's next state, and what is said.
 LANDED: dict[str, tuple[bytes, bytes, bytes, str]] = {
     "removed": (LINES, CUT, CUT, "landed"),
@@ -227,16 +230,11 @@ LANDED: dict[str, tuple[bytes, bytes, bytes, str]] = {
     "the context is elsewhere, the lines are there": (
         LINES + b"--\n" + CUT,
         CUT + b"--\n" + CUT,
-        numbered(1, 60, l28="x") + b"--\n" + CUT,
+        with_line(28, "x") + b"--\n" + CUT,
         "conflict",
     ),
     "the lines moved": (LINES, CUT, CUT + b"line 30\nline 31\n", "conflict"),
-    "one line moved": (
-        LINES,
-        LINES.replace(b"line 30\n", b""),
-        LINES.replace(b"line 30\n", b"") + b"line 30\n",
-        "conflict",
-    ),
+    "one line moved": (LINES, GONE, GONE + b"line 30\n", "conflict"),
     "the lines moved and others came": (
         LINES,
         with_line(30),
@@ -245,34 +243,19 @@ LANDED: dict[str, tuple[bytes, bytes, bytes, str]] = {
     ),
     "what it adds is elsewhere, what it removes is there": (
         TWINS,
-        with_line(30) + numbered(1, 60, l30="ours"),
+        with_line(30) * 2,
         TWINS.replace(b"line 28\n", b"x\n", 1),
         "conflict",
     ),
     "a line of which others stay": (
-        b"return None\n" + numbered(1, 60, l30="return None"),
-        b"return None\n" + numbered(1, 60, l30="ours"),
-        b"return None\n" + numbered(1, 60, l30="ours"),
+        NONE + with_line(30, "return None"),
+        NONE + with_line(30),
+        NONE + with_line(30),
         "landed",
     ),
-    "a bracket": (
-        b"}\n" + numbered(1, 60, l30="}", l40="}"),
-        b"}\n" + numbered(1, 60, l40="}").replace(b"line 30\n", b""),
-        b"}\n" + numbered(1, 60, l40="}").replace(b"line 30\n", b"") + b"}\n",
-        "landed",
-    ),
-    "a blank line": (
-        numbered(1, 60, l30="", l40=""),
-        numbered(1, 60, l40="").replace(b"line 30\n", b""),
-        numbered(1, 60, l40="", l50="").replace(b"line 30\n", b""),
-        "landed",
-    ),
-    "a line that the patch moves": (
-        LINES,
-        LINES.replace(b"line 30\n", b"").replace(b"line 50\n", b"line 50\nline 30\n"),
-        LINES.replace(b"line 30\n", b"").replace(b"line 50\n", b"line 50\nline 30\n"),
-        "landed",
-    ),
+    "a bracket": (BRACKETS, BRACKET, BRACKET + b"}\n", "landed"),
+    "a blank line": (BLANKS, BLANK, BLANK.replace(b"line 50\n", b"\n"), "landed"),
+    "a line that the patch moves": (LINES, MOVED, MOVED, "landed"),
     "all of it": (LINES, b"", b"", "landed"),
     "all of it, and upstream has some": (LINES, b"", b"x\n", "conflict"),
 }

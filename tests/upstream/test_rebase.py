@@ -27,22 +27,13 @@ from patchwheel.series.worktree import EXPORTED, WorkTree, open_work
 from patchwheel.upstream import rebase
 from patchwheel.upstream.merge import KEPT, Conflict, MergeResult, dry_run
 from tests.fixtures import support
-from tests.fixtures.patches import Files, Kit, mail, numbered
+from tests.fixtures.patches import NOISE, Files, Kit, mail, numbered, with_line
 
 if TYPE_CHECKING:
     from patchwheel.series.export import ExportResult
     from patchwheel.source.fetch import Source
 
 LINES = numbered(1, 60)
-
-
-def with_line(number: int, text: str = "ours") -> bytes:
-    return numbered(1, 60, **{f"l{number}": text})
-
-
-@pytest.fixture
-def kit(tmp_path: Path) -> Kit:
-    return Kit(tmp_path)
 
 
 class Move:
@@ -651,28 +642,6 @@ def test_abort_does_without_the_state_of_a_git_that_was_killed(kit: Kit) -> None
     assert move.files() == {"a": with_line(30), "b": with_line(10)}
     assert move.git("status", "--porcelain") == "?? mine"
     assert not WorkTree(kit.work).unfinished()
-
-
-NOISE = {
-    "diff.noprefix": "true",
-    "diff.mnemonicPrefix": "true",
-    "diff.external": "false",
-    "diff.renames": "false",
-    "color.ui": "always",
-    "color.diff": "always",
-    "core.autocrlf": "true",
-    "commit.gpgSign": "true",
-    "gpg.program": "false",
-    "merge.conflictStyle": "merge",
-    "merge.renames": "false",
-    "rebase.autoStash": "true",
-    "rebase.autoSquash": "true",
-    "rebase.backend": "apply",
-    "rebase.missingCommitsCheck": "error",
-    "sequence.editor": "false",
-    "core.editor": "false",
-    "rerere.enabled": "false",
-}
 
 
 def test_a_users_settings_change_no_rebase(

@@ -32,7 +32,6 @@ from .repo import Blob as Blob
 from .repo import Change as Change
 from .repo import GitError as GitError
 from .repo import Repository as Repository
-from .repo import read_changes as read_changes
 from .store import Store as Store
 from .store import default_root as default_root
 from .store import listed as listed

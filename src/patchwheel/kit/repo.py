@@ -218,11 +218,22 @@ class Repository:
             at = end + size + 2
         return contents
 
-    def changes(self, old: str, new: str) -> list[Change]:
+    def changes(
+        self,
+        *words: str,
+        command: str = "diff-tree",
+        stdin: bytes = b"",
+        env: Mapping[str, str] | None = None,
+    ) -> list[Change]:
         """Return the paths in which two trees differ; a rename is a removal and an addition."""
-        if old == new:
-            return []
-        return read_changes(self.git("diff-tree", "-r", "-z", "--no-renames", old, new))
+        options = ("-r", "-z", "--raw", "--no-renames")
+        rows = self.git(command, *options, *words, stdin=stdin, env=env).split(b"\0")[:-1]
+        changes = []
+        for head, path in zip(rows[::2], rows[1::2], strict=True):
+            old_mode, new_mode, old_oid, new_oid, status = head.decode()[1:].split()
+            before, after = Blob(mode=old_mode, oid=old_oid), Blob(mode=new_mode, oid=new_oid)
+            changes.append(Change(path=_text(path), status=status[0], old=before, new=after))
+        return changes
 
     def merge_file(self, ours: bytes, base: bytes, theirs: bytes) -> bytes:
         """Merge two contents of a file; lines in conflict are those of `theirs`."""
@@ -302,17 +313,6 @@ def _readable(data: bytes | BinaryIO) -> Iterator[BinaryIO]:
 
 def _text(value: bytes | str) -> str:
     return value if isinstance(value, str) else value.decode(errors="surrogateescape")
-
-
-def read_changes(out: bytes) -> list[Change]:
-    """Read the output of diff-tree or diff-index -z."""
-    rows = out.split(b"\0")[:-1]
-    changes = []
-    for head, path in zip(rows[::2], rows[1::2], strict=True):
-        old_mode, new_mode, old_oid, new_oid, status = head.decode()[1:].split()
-        before, after = Blob(mode=old_mode, oid=old_oid), Blob(mode=new_mode, oid=new_oid)
-        changes.append(Change(path=_text(path), status=status[0], old=before, new=after))
-    return changes
 
 
 def _quoted(path: str) -> bytes:

@@ -7,15 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Never
 
-from patchwheel.kit import (
-    GitError,
-    MachineError,
-    PatchError,
-    Repository,
-    digest,
-    disk_is_full,
-    read_changes,
-)
+from patchwheel.kit import GitError, MachineError, PatchError, Repository, digest, disk_is_full
 from patchwheel.patch import Simulation, check_patch, paths_of
 
 if TYPE_CHECKING:
@@ -144,8 +136,8 @@ def stage_patches(repo: Repository, tree: str, patches: Sequence[Path]) -> Itera
         }
         names = [str(path.absolute()) for path in patches]
         repo.git(*TEMPORARY, *APPLY, *names, env=env)
-        out = repo.git("diff-index", "--cached", "-r", "-z", "--no-renames", tree, env=env)
-        yield StagedTree(repo=repo, tree=tree, changes=read_changes(out), env=env)
+        changes = repo.changes("--cached", tree, command="diff-index", env=env)
+        yield StagedTree(repo=repo, tree=tree, changes=changes, env=env)
 
 
 def patch_trees(repo: Repository, tree: str, patches: Iterable[Patch]) -> list[str]:

@@ -150,6 +150,7 @@ class _Job:
 
     def read_commits(self) -> Iterator[str]:
         above, before = self.base, self.repo.tree_of(self.base)
+        # Along the first parents, so that a merge is met, and not what it brings in.
         argv = ("log", "--reverse", "--first-parent", "--format=%H %T %P")
         for row in self.repo.text(*argv, f"{self.base}..{self.tip}").splitlines():
             commit, tree, *parents = row.split()

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from patchwheel.project import Project
 
 SERIES = "series"
+# A file beside the series: no paths, and no options of quilt's.
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*\.(patch|diff)")
 # New patches are numbered in tens, so that others fit between them.
 GAP = 10
@@ -163,6 +164,7 @@ def _series_lines(old: Sequence[str], names: Sequence[str]) -> Iterator[str]:
     pending: list[str] = []
     for line in old:
         name = _patch_name(line)
+        # The comments of a patch that was removed go to the next one.
         if name in {"", *names}:
             pending.append(line)
         if name in names:

@@ -12,16 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from patchwheel.kit import (
-    GitError,
-    PatchError,
-    Repository,
-    digest,
-    first,
-    read_changes,
-    rmtree,
-    write_atomically,
-)
+from patchwheel.kit import GitError, PatchError, Repository, digest, first, rmtree, write_atomically
 from patchwheel.patch import SUBMODULE
 from patchwheel.series.apply import REPORT, PatchedTree, apply_series, patch_trees
 from patchwheel.series.files import load_series
@@ -58,7 +49,7 @@ MARKER = re.compile(rb"(<+|>+|\|+|=+)(?: .*)?\r?")
 LABELLED = re.compile(rb"(<+ HEAD|\|+ parent of [0-9a-f]{4,}.*|>+ [0-9a-f]{4,} \(.*\))\r?")
 ADDS_MARKER = "-G^(<+|>+|[|]+)([[:space:]]|$)"
 # --text: also in files whose attributes say that they are binary, since git merges them as text.
-OPTIONS = ("-r", "-z", "--raw", "--no-renames", "--no-textconv", "--text", ADDS_MARKER)
+OPTIONS = ("--no-textconv", "--text", ADDS_MARKER)
 
 
 class WorkTree:
@@ -245,12 +236,11 @@ def _find_markers(repo: Repository, commits: Sequence[str] | None) -> list[str]:
     """Name the files to which the index or, if given, a commit adds what the series lacks."""
     before = "HEAD" if commits is None else BASE
     if commits is None:
-        out = repo.git("diff-index", "--cached", *OPTIONS, before)
+        changes = repo.changes("--cached", *OPTIONS, before, command="diff-index")
     else:
         # One by one: a later commit may remove the markers, but each becomes a patch of its own.
         stdin = "".join(f"{commit}\n" for commit in commits).encode()
-        out = repo.git("diff-tree", "--stdin", "--no-commit-id", *OPTIONS, stdin=stdin)
-    changes = read_changes(out)
+        changes = repo.changes("--stdin", "--no-commit-id", *OPTIONS, stdin=stdin)
     added = [change for change in changes if _is_regular(change.new)]
     if not added:
         return []

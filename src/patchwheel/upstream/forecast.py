@@ -196,18 +196,18 @@ class Walk:
         for before, after in itertools.pairwise(self.states):
             changed = {p for p in before.keys() | after.keys() if before.get(p) != after.get(p)}
             # Most commits touch few patches: the others stay as they were.
-            numbers = self._on_files(changed)
+            numbers = self.numbers_on(changed)
             patches = [self.patches[number] for number in numbers]
             again = try_series(after, self.read, patches, self.results)
             new = dict(zip(numbers, again, strict=True))
             current = [new.get(number, status) for number, status in enumerate(current)]
             yield current
 
-    def _on_files(self, paths: set[str]) -> list[int]:
+    def numbers_on(self, paths: set[str]) -> list[int]:
         """Return the numbers of the patches that change some files or, with others, build on them."""
         numbers = [n for n, patch in enumerate(self.patches) if paths_of([patch]) & paths]
         further = paths | paths_of([self.patches[number] for number in numbers])
-        return numbers if further == paths else self._on_files(further)
+        return numbers if further == paths else self.numbers_on(further)
 
     def replay(self, n: int, numbers: Iterable[int]) -> Simulation:
         """Return state n with those of some patches that apply to it."""

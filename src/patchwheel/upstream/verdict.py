@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, Literal
 from patchwheel.kit import GitError
 from patchwheel.patch import paths_of
 from patchwheel.series import FINE, try_patch
-from patchwheel.upstream.merge import find_moves
+from patchwheel.upstream.merge import dry_run, find_moves
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from patchwheel.kit import Repository
-    from patchwheel.patch import Content
     from patchwheel.series import PatchStatus
     from patchwheel.upstream.forecast import Commit, Walk
 
@@ -152,25 +151,14 @@ class Judge:
     def merges_to_nothing(self, n: int) -> bool:
         """Say whether merging the patch from state n, where it applies, onto n + 1 is a no-op."""
         # Commit n may have taken the patch beside other changes: then it matches nowhere.
-        before, after = (self.walk.replay(at, range(self.number)) for at in (n, n + 1))
-        base = dict(before.state)
-        before.apply(self.patch)
-        for path in paths_of([self.patch]):
-            if not self.merges_to_ours(after.get(path), base.get(path), before.get(path)):
-                return False
-        return after.still_has(self.patch.diffs, before.state) is None
-
-    def merges_to_ours(
-        self, ours: Content | None, base: Content | None, theirs: Content | None
-    ) -> bool:
-        """Say whether a three-way merge of one file leaves it as it is on our side."""
-        if theirs in (base, ours):
-            return True
-        sides = [side.data for side in (ours, base, theirs) if side and side.data is not None]
-        # Only the patch changed it, or it conflicts: a side is missing or binary.
-        if ours == base or len(sides) < 3 or b"\0" in b"".join(sides):  # noqa: PLR2004
-            return False
-        return self.repo.merge_file(*sides) == sides[0]
+        oid, statuses = self.commits[n].oid, self.walk.statuses[n]
+        patches = [
+            self.walk.patches[m]
+            for m in self.walk.numbers_on(paths_of([self.patch]))
+            if m <= self.number and statuses[m].state in FINE
+        ]
+        trees = (self.repo.tree_of(f"{oid}^"), self.repo.tree_of(oid))
+        return dry_run(self.repo, patches, trees, ("", ""))[-1].state == "landed"
 
     def broken_with(self, n: int) -> str | None:
         """Name the earlier patches that commit n breaks too, if this one cannot do without them."""
