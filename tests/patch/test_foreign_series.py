@@ -57,7 +57,7 @@ def test_a_mailbox_of_several_mails_becomes_as_many_patches(kit: Kit) -> None:
     session.check_round_trip()
     one, two = (patch.mail for patch in load_series(kit.folder).patches)
     assert one.message == f"[x] One\n\n{body}\n"
-    assert (two.author, two.when) == ("A U Thor", "1700000000 +0000")
+    assert (two.author, two.when) == ("A U Thor <author@example.org>", "1700000000 +0000")
 
 
 def test_a_mail_with_debians_fields_below_its_text_is_taken_by_git(kit: Kit) -> None:
