@@ -1,7 +1,8 @@
-"""Check that CuPy's patched sources compile for AMD's GPUs, on a machine that has neither ROCm nor a GPU.
+"""Check that CuPy's patched sources compile for AMD's GPUs, where there is no ROCm and no GPU.
 
-Debian's HIP is older than what CuPy supports (5.7, not 7), and nothing is linked or run: what passes here has the right
-syntax and knows the names of HIP. Each check is tried with a broken file first, and must fail on it. Needs root.
+Debian's HIP is older than what CuPy supports (5.7, not 7), and nothing is linked or run: what
+passes here has the right syntax and knows the names of HIP. Each check is tried with a broken file
+first, and must fail on it. Needs root.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ DIRECTIVES = (
 # A type that HIP does not have: a check that takes it checks nothing.
 BROKEN = {
     ".cu": "\nstatic hipNoSuchType_t patchwheel_broken;\n",
-    ".pyx": '\ncdef extern from *:\n    """\n    static hipNoSuchType_t patchwheel_broken;\n    """\n',
+    ".pyx": '\ncdef extern from *:\n  """\n  static hipNoSuchType_t patchwheel_broken;\n  """\n',
 }
 
 
@@ -103,7 +104,8 @@ def check_device(chroot: Chroot, path: str, target: str) -> str:
 def check_module(chroot: Chroot, path: str, python: Path, version: int) -> str:
     """Translate a Cython module and compile it for the CPU's side."""
     source = chroot.files / "src"
-    constants = f"CUPY_USE_CUDA_PYTHON=False,CUPY_CUFFT_STATIC=False,CUPY_CUDA_VERSION=0,CUPY_HIP_VERSION={version}"
+    constants = "CUPY_USE_CUDA_PYTHON=False,CUPY_CUFFT_STATIC=False,CUPY_CUDA_VERSION=0"
+    constants += f",CUPY_HIP_VERSION={version}"
     words = [word for text in DIRECTIVES for word in ("-X", text)]
     # CuPy's own includes of generated code are looked for beside it.
     made = Path(path).with_suffix(".cpp")
@@ -121,7 +123,7 @@ def check_module(chroot: Chroot, path: str, python: Path, version: int) -> str:
 
 
 def prepare(chroot: Chroot, project: Project) -> tuple[Path, list[str]]:
-    """Lay out CuPy's patched tree and the headers of Python and NumPy; return what has Cython, and the modules to check."""
+    """Lay out the patched tree and headers; return what has Cython, and the modules to check."""
     fork = project.manifest.forks["cupy"]
     tree = patched_tree(project, fork)
     repo = Repository(tree.source.git_dir)

@@ -1,4 +1,4 @@
-"""The hermetic seal: no test sees the user's home, git configuration, indexes or store, and none writes there."""
+"""The hermetic seal: no test sees or changes the user's home, git settings, indexes or store."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 REAL_HOME = Path.home()
 REAL_STORE = default_root()
-# Downloads are content-addressed there and safe for many processes; fetching them for each test is not worth it.
+# Downloads are content-addressed there and safe for many processes: they are fetched once.
 UV_CACHE = os.environ.get("UV_CACHE_DIR") or str(
     Path(os.environ.get("XDG_CACHE_HOME") or REAL_HOME / ".cache") / "uv"
 )
@@ -51,7 +51,7 @@ SEALED = {
 }
 
 
-# Hypothesis leaves nothing in the working directory, finds the same every time, and a busy machine is no failure.
+# Hypothesis leaves nothing here, finds the same every time, and a busy machine is no failure.
 hypothesis.settings.register_profile("sealed", database=None, deadline=None, derandomize=True)
 hypothesis.settings.load_profile("sealed")
 hypothesis.configuration.set_hypothesis_home_dir(
@@ -97,7 +97,7 @@ def _keep_index_files(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def _store_tripwire(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A test that opens the user's own store fails; in a child process the sealed HOME sees to it."""
+    """A test that opens the user's own store fails; a child process has the sealed HOME."""
     real_init = store_module.Store.__init__
 
     def init(self: Store, root: Path, *, say: Callable[[str], None] = lambda _line: None) -> None:
@@ -131,7 +131,7 @@ def interpreter() -> Interpreter:
 
 
 class Stack(NamedTuple):
-    """The four forks as the main job makes them: a copy of the project, its store and the environment."""
+    """The four forks as the main job makes them: a copy of the project, store, environment."""
 
     project: Path
     store: Path

@@ -1,8 +1,8 @@
 """Measure the demo, stage by stage, at the six image sizes of 2022, and draw time against size.
 
-Every array library that is installed takes part; `--unpatched PYTHON` adds an environment of unpatched releases, with
-NumPy. Each round starts one process a series, one after the other, so that series are interleaved; a process warms up
-on a small image and then segments each size once. `nox -s bench-demo` runs it in the environment of the forks.
+Every array library that is installed takes part; `--unpatched PYTHON` adds an environment of
+unpatched releases, with NumPy. Each round starts one process a series, so that series are
+interleaved; a process warms up on a small image and then segments each size once.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 WARM_UP = 0.05
 MODULES = {"array-api-strict": "array_api_strict"}
 VERSIONS = ("numpy", "scipy", "scikit-learn", "scikit-image")
-# Read off the plots of the 2022 demonstration, to 0.3 s: spectral_clustering alone, at these numbers of pixels.
+# Read off the plots of 2022, to 0.3 s: spectral_clustering alone, at these numbers of pixels.
 PUBLISHED_PIXELS = (30 * 38, 61 * 77, 121 * 154, 182 * 230, 242 * 307, 303 * 384)
 PUBLISHED = {
     "2022: CuPy, MI50": (0.8, 5.4, 4.7, 6.3, 14.2, 25.9),
@@ -90,7 +90,7 @@ def measure_here(xp: str, device: str | None, scales: list[float], labels: str) 
 
 
 def median_interval(values: list[float]) -> tuple[float, float, float]:
-    """Return the median and its 95 % interval from order statistics (Conover 1999, 3.2); all values when few."""
+    """Return the median and its 95 % interval from order statistics (Conover 1999, 3.2)."""
     ordered, n = sorted(values), len(values)
     rank = 0
     # Coverage of [x(k), x(n+1-k)] is 1 - 2 P(Binomial(n, 1/2) < k).
@@ -240,7 +240,7 @@ def report(figures: dict[str, Any]) -> None:
 
 
 def ratio(figures: dict[str, Any]) -> dict[str, float]:
-    """Return the CPU time of patched to unpatched NumPy, over all sizes: median of the rounds and its interval."""
+    """Return the CPU time of patched to unpatched NumPy: median of the rounds, and interval."""
     totals = {
         series["name"]: [
             sum(values) for values in zip(*(r["cpu_seconds"] for r in series["rows"]), strict=True)

@@ -1,8 +1,9 @@
 """The demo's pipeline: the Greek coins, segmented on the arrays of one library from load to labels.
 
-Filter, rescale, image to graph, weights, spectral clustering: the steps of scikit-learn's example "Segmenting the
-picture of greek coins in regions", with public functions only. Runs in the environment of the forks, on NumPy also in
-one of unpatched releases. SCIPY_ARRAY_API=1 has to be set before any import, for all array libraries but NumPy.
+Filter, rescale, image to graph, weights, spectral clustering: the steps of scikit-learn's example
+"Segmenting the picture of greek coins in regions", with public functions only. Runs in the
+environment of the forks, on NumPy also in one of unpatched releases. For all array libraries but
+NumPy, SCIPY_ARRAY_API=1 has to be set before any import.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ class UnusableError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Backend:
-    """An array library on one device; `synchronize` returns when the device has done all work given to it."""
+    """An array library on one device; `synchronize` returns when the device has done its work."""
 
     name: str
     xp: ModuleType
@@ -60,7 +61,7 @@ class Backend:
 
 
 class Segmentation(NamedTuple):
-    """`labels`: integers with the shape of the rescaled `image`, both arrays of the backend; `seconds` by stage."""
+    """The rescaled image and its labels, arrays of one shape; seconds by stage."""
 
     image: Any
     labels: Any
@@ -68,7 +69,7 @@ class Segmentation(NamedTuple):
 
 
 def make_backend(name: str, device: str | None = None) -> Backend:
-    """Return the array library `name`; `device` as the library spells it, by default a GPU if it serves one.
+    """Return an array library; `device` as it is spelled there, by default a GPU if it has one.
 
     Raises UnusableError if the library or the device is not there.
     """
@@ -98,8 +99,8 @@ def _cupy(device: str | None) -> Backend:
     # CuPy has many kinds of error for a missing driver, device or library, without a common base.
     except Exception as error:
         raise UnusableError(
-            f"CuPy finds no usable GPU ({type(error).__name__}: {error}); `--xp numpy` runs without one, and "
-            "`patchwheel env --gpu` adds CUDA's libraries where there is a driver"
+            f"CuPy finds no usable GPU ({type(error).__name__}: {error}); `--xp numpy` runs "
+            "without one, and `patchwheel env --gpu` adds CUDA's libraries where there is a driver"
         ) from error
     return Backend(name="cupy", xp=cupy, device=chosen, synchronize=chosen.synchronize, sparse=True)
 
@@ -132,7 +133,7 @@ def _strict(device: str | None) -> Backend:
 
 
 def check_size(backend: Backend, scale: float) -> None:
-    """Raise UnusableError if the graph is dense and would not fit into a quarter of the machine's memory."""
+    """Raise UnusableError if the graph is dense and takes more than a quarter of the memory."""
     pixels = int(303 * scale) * int(384 * scale)
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if not backend.sparse and pixels**2 * 8 > memory // 4:
@@ -143,7 +144,7 @@ def check_size(backend: Backend, scale: float) -> None:
 
 
 def segment(backend: Backend, *, scale: float, labels: str, regions: int = REGIONS) -> Segmentation:
-    """Segment the coins, rescaled by `scale`, into `regions`; `labels` is how scikit-learn assigns them."""
+    """Segment the coins, rescaled; `labels` is how scikit-learn assigns the regions."""
     xp, seconds = backend.xp, {}
     begin = time.perf_counter()
 
@@ -174,14 +175,14 @@ def segment(backend: Backend, *, scale: float, labels: str, regions: int = REGIO
 
 
 def make_graph(backend: Backend, image: Any) -> Any:
-    """Return the graph of the gradients between neighbouring pixels: sparse if the library has sparse arrays."""
+    """Return the graph of the gradients between pixels: sparse if there are sparse arrays."""
     if backend.sparse:
         return img_to_graph(image)
     return img_to_graph(image, return_as=np.ndarray)
 
 
 def weigh(backend: Backend, graph: Any, image: Any) -> Any:
-    """Turn gradients into affinities, exp(-beta g / std(g)) + eps, on the edges of the graph only."""
+    """Turn gradients into affinities, exp(-beta g / std(g)) + eps, on the edges only."""
     xp = backend.xp
     if backend.sparse:
         graph.data = xp.exp(-BETA * graph.data / graph.data.std()) + EPS

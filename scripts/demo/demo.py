@@ -67,7 +67,8 @@ def show(facts: dict[str, Any]) -> None:
     else:
         print(
             f"  host to device: {facts['host_to_device_bytes']:,} bytes, device to host: "
-            f"{facts['device_to_host_bytes']:,} bytes, {facts['largest_device_to_host_bytes']:,} at most at once"
+            f"{facts['device_to_host_bytes']:,} bytes, "
+            f"{facts['largest_device_to_host_bytes']:,} at most at once"
         )
 
 

@@ -1,6 +1,7 @@
 """Execute docs/demo.ipynb in the environment of the forks, or open it there with --lab.
 
-Jupyter goes into an environment of its own beside it, which sees the forks' packages: theirs holds what its lock says.
+Jupyter goes into an environment of its own, which sees the forks' packages: theirs holds what its
+lock says.
 """
 
 from __future__ import annotations

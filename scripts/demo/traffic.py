@@ -1,7 +1,7 @@
-"""Counts the bytes that cross between host and GPU, by CUPTI's activity records (CUPTI documentation, "Activity API").
+"""Counts the bytes that cross between host and GPU, by the records of CUPTI's Activity API.
 
-Python-level wrappers would miss what a library copies on its own; CUPTI sees every copy of the process, whichever
-library asks for it. Without a GPU nothing crosses; with one, but without libcupti, nothing can be said.
+Python-level wrappers would miss what a library copies on its own; CUPTI sees every copy of the
+process. Without a GPU nothing crosses; with one, but without libcupti, nothing can be said.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ KIND_MEMCPY = 1
 SUCCESS = 0
 TO_DEVICE, TO_HOST = 1, 2
 BUFFER = 8 << 20
-# The head of every version of CUpti_ActivityMemcpy (cupti_activity.h): kind, kind of copy, three bytes more, bytes.
+# The head of CUpti_ActivityMemcpy (cupti_activity.h): kind, kind of copy, three bytes, size.
 MEMCPY = struct.Struct("=IBxxxQ")
 REQUESTED = CFUNCTYPE(None, POINTER(c_uint64), POINTER(c_size_t), POINTER(c_size_t))
 COMPLETED = CFUNCTYPE(None, c_void_p, c_uint32, c_uint64, c_size_t, c_size_t)
@@ -38,7 +38,7 @@ PLACES = ("/usr/local/cuda/extras/CUPTI/lib64", "/usr/local/cuda/lib64")
 
 @dataclass(slots=True)
 class Traffic:
-    """Bytes copied so far, the copies to the host, and the largest single one; `dropped` records were lost."""
+    """Bytes copied so far, and the largest copy to the host; `dropped` records were lost."""
 
     to_device: int = 0
     to_host: int = 0
@@ -56,7 +56,7 @@ class Traffic:
 
 
 def find_cupti() -> ctypes.CDLL | None:
-    """Return CUPTI from the CUDA wheels of this environment, from a CUDA toolkit, or from the loader's path."""
+    """Return CUPTI from CUDA's wheels here, from a CUDA toolkit, or from the loader's path."""
     places = [os.environ.get("CUPTI_FOLDER", ""), *PLACES]
     spec = importlib.util.find_spec("nvidia")
     for root in (spec and spec.submodule_search_locations) or ():

@@ -1,6 +1,6 @@
-"""Lay the files of CuPy that a patch series remade over links to the CuPy of this Python: gpu_overlay.py BUNDLE TARGET.
+"""Lay the files of CuPy that a series remade over links to the CuPy of this Python.
 
-A part of the bundle of gpu_bundle.py, for a machine without a package index; nothing installed there is changed.
+`gpu_overlay.py BUNDLE TARGET` runs in the bundle of gpu_bundle.py; nothing installed is changed.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ def unfit(needs: dict[str, Any]) -> str | None:
     python = ".".join(platform.python_version_tuple()[:2])
     if python != needs["python"] or platform.machine() != needs["machine"]:
         return (
-            f"the bundle is for Python {needs['python']} on {needs['machine']}, and {sys.executable} is Python {python} "
-            f"on {platform.machine()}; set PYTHON"
+            f"the bundle is for Python {needs['python']} on {needs['machine']}, and "
+            f"{sys.executable} is Python {python} on {platform.machine()}; set PYTHON"
         )
     for name, wanted in needs["distributions"].items():
         try:
@@ -54,7 +54,7 @@ def link(source: Path, target: Path) -> None:
 
 
 def overlay(name: str, files: Path, target: Path, removed: Iterable[str]) -> int:
-    """Make `target` the distribution `name` with `files` in place of its own; return how many were linked.
+    """Make `target` the distribution with `files` in place of its own; return the count of links.
 
     A remade file is never written through a link, which would change the installed one.
     """

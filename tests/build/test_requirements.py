@@ -177,7 +177,7 @@ def test_the_key_follows_hashes_and_python(shelf: Shelf) -> None:
 
 
 def temporary_name(folder: Path, *words: str) -> str:
-    """Return the name that a build step, started with these words in a build below `folder`, gets first."""
+    """Return the name that a build step of these words, in a build below `folder`, gets first."""
     (folder / "tmp").mkdir(parents=True)
     code = "import tempfile; print(tempfile.mkdtemp())"
     found = subprocess.run(

@@ -208,9 +208,11 @@ def test_kill_9_leaves_no_process(contained: Sandbox, tmp_path: Path) -> None:
         from pathlib import Path
         from patchwheel.build.sandbox import detect_sandbox, open_build_dir
         from patchwheel.kit.store import Store
-        with open_build_dir("x", sandbox=detect_sandbox(), store=Store(Path({str(tmp_path)!r}))) as room:
+        store = Store(Path({str(tmp_path)!r}))
+        with open_build_dir("x", sandbox=detect_sandbox(), store=store) as room:
             words = ["sh", "-c", "setsid sleep {mark} & sleep {mark}; true"]
-            room.run(words, cwd=room.work, env={{"PATH": "/usr/bin:/bin"}}, log=Path({str(tmp_path / "log")!r}))
+            log = Path({str(tmp_path / "log")!r})
+            room.run(words, cwd=room.work, env={{"PATH": "/usr/bin:/bin"}}, log=log)
     """
     with subprocess.Popen([sys.executable, "-c", textwrap.dedent(script)]) as process:
         wait_for(lambda: len(running(mark)) >= 2)

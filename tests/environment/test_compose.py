@@ -197,7 +197,8 @@ def test_another_wheel_is_another_environment_and_the_link_moves(forks: Set) -> 
 
 
 def test_in_layers_only_a_changed_wheel_is_made_anew(forks: Set) -> None:
-    script = "import pwfork, cupy, pwbase, pwmore, importlib.metadata as m; print(pwfork.__file__, m.version('pw-fork'))"
+    script = "import pwfork, cupy, pwbase, pwmore, importlib.metadata as m; "
+    script += "print(pwfork.__file__, m.version('pw-fork'))"
 
     def shown(made: Environment) -> str:
         return subprocess.check_output([made.python, "-c", script], text=True)
@@ -287,7 +288,8 @@ def test_a_wheel_with_other_bytes_is_refused_and_the_link_stays(forks: Set) -> N
 def test_an_index_whose_file_changed_since_is_noticed(
     forks: Set, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    text = f'[[packages]]\nname = "pw-base"\nversion = "1.0"\nwheels = [{{ url = "x", hashes = {{ sha256 = "{"1" * 64}" }} }}]\n'
+    text = '[[packages]]\nname = "pw-base"\nversion = "1.0"\n'
+    text += f'wheels = [{{ url = "x", hashes = {{ sha256 = "{"1" * 64}" }} }}]\n'
     monkeypatch.setattr(uv, "pylock", lambda *_, **__: text)
     with pytest.raises(CheckError, match="another file for this version"):
         forks.compose()

@@ -46,7 +46,7 @@ def each(**choices: Sequence[Any]) -> pytest.MarkDecorator:
 def calls(
     function: str, patches: str = "", choices: pytest.MarkDecorator | None = None, **tolerance: Any
 ) -> Callable[[Callable[..., Any]], Test]:
-    """Make a test of a call, given a column and the choices; its result is compared with NumPy's."""
+    """Make a test of a call with a column and the choices, compared with NumPy's."""
 
     def decorate(call: Callable[..., Any]) -> Test:
         @pytest.mark.calls(function, patches.split(), Tolerance(**tolerance))

@@ -1,4 +1,4 @@
-"""Killed at any instant, or started twice: no patch, series, pin or lock is lost or half-written."""
+"""Killed at any instant, or started twice: nothing is lost or half-written."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
     return found
 
 
-# --- killed ----------------------------------------------------------------------------------------------------------
+# --- killed ---------------------------------------------------------------------------------------
 
 
 def edited(site: Site) -> None:
@@ -84,7 +84,7 @@ def on_or_back(site: Site, words: Sequence[str], *, back: bool) -> bool:
     """Go on with a rebase, or put everything back, as its messages say."""
     status, said = site.tried("rebase", "demo", "--abort" if back else "--continue")
     if "no rebase of demo is going on" in said:
-        # Not begun, or finished by this very command or the one before it, whose journal was written.
+        # Not begun, or finished by this command or the one before it, whose journal was there.
         old = 'version = "1.0"' in (site.root / "forks.toml").read_text()
         if old and not back and "--onto" in words:
             site.run(*words)
@@ -93,7 +93,7 @@ def on_or_back(site: Site, words: Sequence[str], *, back: bool) -> bool:
         assert status == 0, said
         return False
     if status:
-        # What git itself had left is too little to go on with: it says so, and everything can be put back.
+        # What git itself had left may be too little to go on with; all can be put back.
         assert status == 3, said
         site.run("rebase", "demo", "--abort")
     return status == 0
@@ -174,7 +174,10 @@ def test_once_its_journal_is_written_a_rebase_is_finished_by_whatever_comes_next
     one, whole = site.at(tmp_path / "one"), site.at(tmp_path / "whole")
     old = one.state()
     whole.run("rebase", "demo", "--onto", MERGED)
-    killed = "import os; from patchwheel.manifest import transaction; from patchwheel.cli import main; transaction._recover = lambda _root: os._exit(9); main.main()"
+    killed = (
+        "import os; from patchwheel.manifest import transaction; from patchwheel.cli import main; "
+        "transaction._recover = lambda _root: os._exit(9); main.main()"
+    )
     words = [sys.executable, "-c", killed, "rebase", "demo", "--onto", MERGED]
     env = {**os.environ, "PATCHWHEEL_STORE": str(one.store), **one.index}
     done = subprocess.run(words, cwd=one.root, env=env, check=False)
@@ -186,7 +189,7 @@ def test_once_its_journal_is_written_a_rebase_is_finished_by_whatever_comes_next
     assert one.left() == []
 
 
-# --- two at once -----------------------------------------------------------------------------------------------------
+# --- two at once ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["export", "rebase"])

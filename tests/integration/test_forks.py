@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from tests.conftest import Stack
 
-# CuPy's series has compiled code: its build environment holds 2 GB of CUDA, and 20,000 lines of C++ are compiled twice.
+# CuPy's series has compiled code: 2 GB of CUDA, and 20,000 lines of C++ are compiled twice.
 FORKS = ("scipy", "scikit-learn", "scikit-image", pytest.param("cupy", marks=pytest.mark.heavy))
 
 pytestmark = [pytest.mark.network, pytest.mark.xdist_group("forks")]

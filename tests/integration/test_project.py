@@ -1,4 +1,4 @@
-"""A small real project through the command line, from pin to environment: real git, real compilers, real uv."""
+"""A small real project through the command line, with real git, compilers and uv."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def compiled(project: Project) -> Path:
 
 
 def content(wheel: Path) -> dict[str, bytes]:
-    """Return a wheel's files save label, record and SBOM: names without the version, METADATA without it."""
+    """Return a wheel's files save label, record and SBOM, without the version."""
     with zipfile.ZipFile(wheel) as archive:
         found = {name: archive.read(name) for name in archive.namelist()}
     kept = {}
@@ -493,7 +493,7 @@ def test_a_compile_is_the_base_of_the_next_change(
     two = change(upstream, "src/tinyext/pairs.cpp", "\n", "\n// two\n", "Two")
     other = another(grafting, tmp_path / "p", one)
     compiled = other.build("--from-source")
-    # Also one that nobody asked for, since nothing else could be done, has that key and so those bytes.
+    # Also one that nobody asked for, as nothing else could be done, has that key and bytes.
     assert record(compiled)["why"] == []
     support.make_series(other.patches, {PATCH: one, "0020-two.patch": two})
     [plan] = json.loads(other.run("plan", "--json"))

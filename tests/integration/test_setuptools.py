@@ -1,4 +1,4 @@
-"""A small real setuptools project, whose own code runs Cython: which of its extension modules a change reaches."""
+"""A small real setuptools project, whose own code runs Cython: what a change reaches."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ REAL = Path(sys._base_executable).resolve()  # type: ignore[attr-defined]
 
 
 def fake(path: Path, version: str) -> Path:
-    """Write a Python that says that it has that version, to uv too: ours with a filter behind it."""
+    """Write a Python that claims that version, to uv too: ours with a filter behind it."""
     minor = version.split(".")[1]
     edits = {
         str(REAL): str(path),

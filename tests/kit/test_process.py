@@ -136,7 +136,8 @@ def test_a_step_dies_with_us_when_we_are_killed(tmp_path: Path) -> None:
 import pathlib
 from patchwheel.kit import process
 here = pathlib.Path({str(tmp_path)!r})
-process.logged(["sh", "-c", "echo $$ > pid; exec sleep 60"], cwd=here, env=process.base_env(), log=here / "log")
+words = ["sh", "-c", "echo $$ > pid; exec sleep 60"]
+process.logged(words, cwd=here, env=process.base_env(), log=here / "log")
 """
     with subprocess.Popen([sys.executable, "-c", script]) as parent:
         pid = tmp_path / "pid"

@@ -50,7 +50,8 @@ def locked(wheel: Path) -> str:
 
 
 def versions(python: Path) -> str:
-    script = "from importlib.metadata import distributions as d; print(*sorted(x.name + x.version for x in d()))"
+    script = "from importlib.metadata import distributions as d; "
+    script += "print(*sorted(x.name + x.version for x in d()))"
     return subprocess.check_output([python, "-c", script], text=True).strip()
 
 

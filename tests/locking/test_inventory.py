@@ -271,7 +271,8 @@ copy(root + "/b.txt")
 
 def test_what_a_script_of_the_project_opens_is_noted_beside_its_name(tmp_path: Path) -> None:
     root, log = tmp_path / "root", tmp_path / "log"
-    code = "import sys, os\nfor name in ('given', 'found'): open(os.path.dirname(sys.argv[1]) + '/' + name).close()\n"
+    code = "import sys, os\nfolder = os.path.dirname(sys.argv[1])\n"
+    code += "for name in ('given', 'found'): open(folder + '/' + name).close()\n"
     support.write(root, {"tools/gen.py": code, "tools/given": "", "tools/found": ""})
     trace = tmp_path / "trace"
     source = Path(survey_build.__file__).read_text()
@@ -557,12 +558,14 @@ def test_no_target_beside_the_build_is_run_for_a_project_that_brings_its_meson(
 @pytest.mark.network
 def test_a_real_setuptools_project(tmp_path: Path, interpreter: Interpreter, store: Store) -> None:
     files = {
-        "pyproject.toml": '[build-system]\nrequires = ["setuptools"]\nbuild-backend = "setuptools.build_meta"\n'
+        "pyproject.toml": '[build-system]\nrequires = ["setuptools"]\n'
+        'build-backend = "setuptools.build_meta"\n'
         '[project]\nname = "pw-demo"\nversion = "1.0"\nreadme = "README.md"\n',
         "README.md": "demo\n",
         "setup.py": "import sys\nfrom setuptools import Extension, setup\n"
         "numbers = open('numbers.txt').read()\n"
-        "setup(packages=['pw'], package_data={'pw': ['x.json']}, ext_modules=[Extension('pw.fast', ['pw/fast.c'])])\n",
+        "setup(packages=['pw'], package_data={'pw': ['x.json']}, "
+        "ext_modules=[Extension('pw.fast', ['pw/fast.c'])])\n",
         "numbers.txt": "1\n",
         "pw/__init__.py": "",
         "pw/x.json": "{}",

@@ -58,7 +58,7 @@ X86 = "manylinux_2_28_x86_64"
 
 @dataclass
 class Site:
-    """Two forks on an index, the second compiled against the first; surveys are counted, not made."""
+    """Two forks, the second compiled against the first; surveys are counted, not made."""
 
     folder: Path
     store: Store
@@ -330,14 +330,21 @@ def test_what_cannot_be_resolved_leaves_the_old_lock(site: Site) -> None:
 @pytest.mark.parametrize(
     ("best", "others"),
     [
-        ("a-1.0-cp312-cp312-manylinux_2_27_x86_64.manylinux_2_28_x86_64.whl", ["a-1.0-py3-none-any.whl"]),
-        ("a-1.0-cp312-cp312-manylinux_2_17_x86_64.manylinux2014_x86_64.whl", ["a-1.0-cp312-cp312-musllinux_1_2_x86_64.whl", "a-1.0-cp312-cp312-win_amd64.whl"]),
-        ("a-1.0-cp312-cp312-manylinux_2_28_x86_64.whl", ["a-1.0-cp312-cp312-manylinux_2_39_x86_64.whl"]),
-        ("a-1.0-cp312-cp312-manylinux_2_39_x86_64.whl", ["a-1.0-cp313-cp313-manylinux_2_28_x86_64.whl"]),
-        ("a-1.0-cp311-abi3-manylinux_2_28_x86_64.whl", ["a-1.0-cp312-cp312t-manylinux_2_28_x86_64.whl"]),
+        ("a-1.0-cp312-cp312-manylinux_2_27_x86_64.manylinux_2_28_x86_64.whl",
+         ["a-1.0-py3-none-any.whl"]),
+        ("a-1.0-cp312-cp312-manylinux_2_17_x86_64.manylinux2014_x86_64.whl",
+         ["a-1.0-cp312-cp312-musllinux_1_2_x86_64.whl", "a-1.0-cp312-cp312-win_amd64.whl"]),
+        ("a-1.0-cp312-cp312-manylinux_2_28_x86_64.whl",
+         ["a-1.0-cp312-cp312-manylinux_2_39_x86_64.whl"]),
+        ("a-1.0-cp312-cp312-manylinux_2_39_x86_64.whl",
+         ["a-1.0-cp313-cp313-manylinux_2_28_x86_64.whl"]),
+        ("a-1.0-cp311-abi3-manylinux_2_28_x86_64.whl",
+         ["a-1.0-cp312-cp312t-manylinux_2_28_x86_64.whl"]),
         ("a-1.0-py3-none-any.whl", ["a-1.0.tar.gz", "a-1.1-py3-none-any.whl", "nonsense.whl"]),
-        ("a-1.0.0-py3-none-any.whl", ["a-1.0.post1-py3-none-any.whl", "a-1.0+local-py3-none-any.whl"]),
-        (None, ["a-1.0-cp312-cp312-manylinux_2_28_aarch64.whl", "a-1.0-cp312-cp312-linux_x86_64.whl"]),
+        ("a-1.0.0-py3-none-any.whl",
+         ["a-1.0.post1-py3-none-any.whl", "a-1.0+local-py3-none-any.whl"]),
+        (None,
+         ["a-1.0-cp312-cp312-manylinux_2_28_aarch64.whl", "a-1.0-cp312-cp312-linux_x86_64.whl"]),
     ],
 )  # fmt: skip
 def test_the_wheel_that_fits_is_chosen(

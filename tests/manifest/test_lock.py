@@ -162,10 +162,16 @@ def test_the_environment_is_for_the_manifests_requirements(lock: Lock, manifest:
         ('{"schema": 99}', "has another schema"),
         ('{"schema": 3}', "is damaged: environments is missing"),
         ('{"schema": 3, "environments": {}, "forks": []}', "is damaged: forks is not a table"),
-        ('{"schema": 3, "environments": {"3.12": 1}, "forks": {}}', r"is damaged: environments\.3\.12 is not a table"),
-        ('{"schema": 3, "environments": {"3.12": {"inputs": 1, "packages": [["a"]], "groups": {}}}, "forks": {}}', r"environments\.3\.12\.inputs is 1 \(and 1 more problem\)"),
-        ('{"schema": 3, "environments": {"3.12": {"inputs": "", "packages": [["a", "1", 2]], "groups": {}}}, "forks": {}}', r"packages is \['a', '1', 2\]"),
-        ('{"schema": 3, "environments": {}, "forks": {"a": {"pin": {}, "tree": "", "commit": null, "patches": {}, "builds": {"3.12": {"base": {}}}}}}', "is damaged: forks.a.settings is missing"),
+        ('{"schema": 3, "environments": {"3.12": 1}, "forks": {}}',
+         r"is damaged: environments\.3\.12 is not a table"),
+        (('{"schema": 3, "environments": {"3.12": {"inputs": 1, "packages": [["a"]], '
+         '"groups": {}}}, "forks": {}}'),
+         r"environments\.3\.12\.inputs is 1 \(and 1 more problem\)"),
+        (('{"schema": 3, "environments": {"3.12": {"inputs": "", "packages": [["a", "1", 2]], '
+         '"groups": {}}}, "forks": {}}'), r"packages is \['a', '1', 2\]"),
+        (('{"schema": 3, "environments": {}, "forks": {"a": {"pin": {}, '
+         '"tree": "", "commit": null, "patches": {}, "builds": {"3.12": {"base": {}}}}}}'),
+         "is damaged: forks.a.settings is missing"),
     ],
 )  # fmt: skip
 def test_a_damaged_lock_is_one_error_that_says_how_to_get_another(

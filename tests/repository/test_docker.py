@@ -1,4 +1,4 @@
-"""The images' files keep to what builds everywhere, and say what is so; docker/test.sh builds them."""
+"""The images' files keep to what builds everywhere; docker/test.sh builds them."""
 
 from __future__ import annotations
 

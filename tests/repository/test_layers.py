@@ -1,4 +1,4 @@
-"""What the import contract of pyproject.toml cannot say: packages are used through their front door."""
+"""What the import contract cannot say: packages are used through their front door."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The bundle for a machine with a GPU runs where there is only its Python and NumPy, and no network."""
+"""The bundle for a machine with a GPU runs where there is only Python, NumPy and CuPy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Counting bytes between host and device, on a CUPTI that hands out records as the real one does."""
+"""Counting bytes between host and device, on a CUPTI that hands out given records."""
 
 from __future__ import annotations
 

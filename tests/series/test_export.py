@@ -46,7 +46,8 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, PatchedTre
     ]
     source, _ = kit.steps(*states)
     (kit.folder / "README").write_text("kept")
-    text = "# why these\n\n0010-p.patch\n# about two\n0020-p.patch\n\n# about three\n0030-p.patch # soon\n# end\n"
+    text = "# why these\n\n0010-p.patch\n# about two\n0020-p.patch\n\n"
+    text += "# about three\n0030-p.patch # soon\n# end\n"
     (kit.folder / "series").write_text(text)
     tree = apply_series(source, load_series(kit.folder), store=kit.store)
     open_work(tree, kit.work, store=kit.store)
@@ -64,7 +65,7 @@ def session(template: tuple[Path, PatchedTree], tmp_path: Path) -> Session:
     return Session(kit, PatchedTree(source=source, tree=tree.tree, series=series))
 
 
-# --- what is kept and what is written --------------------------------------------------------------------------------
+# --- what is kept and what is written -------------------------------------------------------------
 
 
 def test_an_untouched_work_tree_exports_nothing(session: Session) -> None:
@@ -121,10 +122,12 @@ def test_exported_patches_have_the_exact_form(session: Session) -> None:
     session.export()
     assert (session.kit.folder / "0040-doc-add-b.patch").read_bytes() == (
         b"From 0000000000000000000000000000000000000000 Mon Sep 17 00:00:00 2001\n"
-        b"From: A U Thor <author@example.org>\nDate: Tue, 14 Nov 2023 22:13:20 +0000\nSubject: [PATCH] DOC: add b\n\n"
+        b"From: A U Thor <author@example.org>\nDate: Tue, 14 Nov 2023 22:13:20 +0000\n"
+        b"Subject: [PATCH] DOC: add b\n\n"
         b"Because.\n\n>From 2022 on.\n\nUpstream-Status: Pending\n\n"
         b"diff --git a/b b/b\nnew file mode 100644\n"
-        b"index 0000000000000000000000000000000000000000..d00491fd7e5bb6fa28c517a0bb32b8b506539d4d\n"
+        b"index 0000000000000000000000000000000000000000"
+        b"..d00491fd7e5bb6fa28c517a0bb32b8b506539d4d\n"
         b"--- /dev/null\n+++ b/b\n@@ -0,0 +1 @@\n+1\n"
     )
 
@@ -210,7 +213,8 @@ def test_reworded_reordered_dropped_and_inserted_commits(session: Session) -> No
     assert result.kept == ("0030-p.patch", "0010-p.patch")
     assert session.names == ["0030-p.patch", "0040-doc-b.patch", "0010-p.patch"]
     assert (session.kit.folder / "series").read_text() == (
-        "# why these\n\n# about two\n\n# about three\n0030-p.patch # soon\n0040-doc-b.patch\n0010-p.patch\n# end\n"
+        "# why these\n\n# about two\n\n# about three\n0030-p.patch # soon\n"
+        "0040-doc-b.patch\n0010-p.patch\n# end\n"
     )
     session.check_round_trip()
 
@@ -242,7 +246,7 @@ def test_every_kind_of_change_survives_the_round_trip(session: Session) -> None:
     assert author == "Ö. Ü., Jr <ö@example.org>"
 
 
-# --- what is refused -------------------------------------------------------------------------------------------------
+# --- what is refused ------------------------------------------------------------------------------
 
 
 MERGE = "git checkout -qb side HEAD~1; git commit -qm Side --allow-empty; git switch -q -; "
@@ -386,7 +390,7 @@ def test_a_folder_that_cannot_be_written_is_the_machines_fault(session: Session)
     assert snapshot(session.kit) == before
 
 
-# --- check, and being cut off ----------------------------------------------------------------------------------------
+# --- check, and being cut off ---------------------------------------------------------------------
 
 
 def test_check_writes_nothing_and_says_what_would_change(session: Session) -> None:

@@ -59,7 +59,7 @@ def refusal(kit: Kit, tree: PatchedTree) -> PatchError:
     return caught.value
 
 
-# --- opening ---------------------------------------------------------------------------------------------------------
+# --- opening --------------------------------------------------------------------------------------
 
 
 def test_a_work_tree_is_an_ordinary_repository_with_a_commit_for_each_patch(kit: Kit) -> None:
@@ -77,7 +77,8 @@ def test_a_work_tree_is_an_ordinary_repository_with_a_commit_for_each_patch(kit:
     assert git(kit, "rev-parse", "HEAD") == git(kit, "rev-parse", "refs/patchwheel/exported")
     assert git(kit, "rev-parse", "HEAD^") == git(kit, "rev-parse", "refs/patchwheel/base")
     assert git(kit, "log", "-1", "--format=%an|%ae|%ad|%B", "--date=iso") == (
-        "Øre, Å.|o@example.org|2022-03-01 12:00:00 +0100|[CI skip] fix [array]\n\nText.\n\nFrom the start\n  indented\n\n"
+        "Øre, Å.|o@example.org|2022-03-01 12:00:00 +0100|[CI skip] fix [array]\n\n"
+        "Text.\n\nFrom the start\n  indented\n\n"
         "Upstream-Status: Pending"
     )
     assert git(kit, "log", "-1", "--format=%s", "HEAD^") == "demo 1.0"
@@ -96,7 +97,7 @@ def test_it_needs_nothing_of_the_store(kit: Kit) -> None:
 def test_the_user_works_in_it_with_any_configuration(
     kit: Kit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Written by hand: `git config --global` would replace whatever the test seal names, /dev/null included.
+    # Written by hand: `git config --global` would replace what the seal names, also /dev/null.
     config = tmp_path / "gitconfig"
     config.write_text("[core]\n\tautocrlf = true\n[diff]\n\tnoprefix = true\n")
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(config))
@@ -148,7 +149,7 @@ def test_detached_sources_are_a_plain_folder(kit: Kit) -> None:
     assert "not a work tree" in refusal(kit, tree).message
 
 
-# --- a work tree that is there ---------------------------------------------------------------------------------------
+# --- a work tree that is there --------------------------------------------------------------------
 
 
 def other_series(kit: Kit, source: Source) -> PatchedTree:
@@ -211,7 +212,7 @@ def test_a_folder_of_somebody_elses_is_left_alone(kit: Kit) -> None:
     assert "mv " in str(error.hint)
 
 
-# --- its files as a source -------------------------------------------------------------------------------------------
+# --- its files as a source ------------------------------------------------------------------------
 
 
 def dev(kit: Kit, tree: PatchedTree) -> PatchedTree:

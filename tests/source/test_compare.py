@@ -115,7 +115,8 @@ GENERATED = {
 
 @pytest.mark.parametrize("path", GENERATED)
 def test_generated_files_are_listed_as_such(pin: Pin, path: str) -> None:
-    build = "meson.add_dist_script(\n  [find_program('../tools/v.py'), '--write', 'thing/version.py']\n)\n"
+    build = "meson.add_dist_script(\n"
+    build += "  [find_program('../tools/v.py'), '--write', 'thing/version.py']\n)\n"
     build += "meson.add_dist_script('gen.py', 'data.txt')\n"
     files = {**FILES, "thing/meson.build": build}
     pin.commit(files)

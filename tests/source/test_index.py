@@ -20,8 +20,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 HTML = """<!DOCTYPE html><html><head><base href="/elsewhere/"></head><body>
-<a href="../../files/the_thing-1.0.tar.gz#sha256={sha}" data-requires-python="&gt;=3.8">the_thing-1.0.tar.gz</a>
-<a href="https://files.example.org/the_thing-1.1%2Bx-py3-none-any.whl" data-yanked="broken">whatever</a>
+<a href="../../files/the_thing-1.0.tar.gz#sha256={sha}"
+ data-requires-python="&gt;=3.8">the_thing-1.0.tar.gz</a>
+<a href="https://files.example.org/the_thing-1.1%2Bx-py3-none-any.whl"
+ data-yanked="broken">whatever</a>
 <a href="the_thing-1.2.tar.gz" data-yanked>x</a><a name="top">no link</a>
 <a href="../">up</a></body></html>"""
 

@@ -1,4 +1,4 @@
-"""A maintainer's day: a second set of pins, a branch that was never released, a patch that others need."""
+"""A maintainer's day: a second set of pins, an unreleased branch, a patch that others need."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_a_second_manifest_shares_the_patches_and_works_with_every_command(site:
     assert site.state() == before
     site.run("dev", "demo")
     assert not site.git("show", "HEAD:a").startswith("new\n")
-    # Only a rebase changes patches: which of them the other pin still takes is for `status` to tell.
+    # Only a rebase changes patches: `status` tells which of them the other pin still takes.
     site.run(*onto)
     assert f'version = "{MERGED}"' in (site.root / "forks-next.toml").read_text()
     assert 'version = "1.0"' in (site.root / "forks.toml").read_text()
@@ -80,7 +80,7 @@ def test_a_second_manifest_shares_the_patches_and_works_with_every_command(site:
 
 
 def upstream(folder: Path) -> str:
-    """Make upstream's repository: the pin as v1.0, and a main on which a file moved and left another of its name."""
+    """Make upstream: the pin as v1.0, and a main with another file in the place of a moved one."""
     text = PYPROJECT.format("1.0").encode()
     first = {"a": lines(), "b": lines(), "pyproject.toml": text}
     support.make_upstream(folder, first, tag="v1.0")

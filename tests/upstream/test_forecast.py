@@ -127,7 +127,7 @@ def test_a_patch_that_landed_beside_other_changes_leaves_nothing_to_merge(
 ) -> None:
     ours = numbered(1, 60, l30="ours", l40="ours too")
     data = mail(upstream.diff(ours))
-    # In one commit, a line of the patch's context has another form: nothing matches, and nothing is left to do.
+    # A line of context has another form in a commit: nothing matches, nothing is left to do.
     squashed = numbered(1, 60, l30="ours", l32="theirs", l40="ours too")
     took = upstream.commit("Squash", a=squashed)
     verdict = upstream.verdict(data)
@@ -383,7 +383,8 @@ def test_without_a_history_there_are_states_and_no_commits() -> None:
     blob = Blob(mode="100644", oid="1")
     ours = patch(
         b"From: A <a@example.org>\nDate: Tue, 1 Mar 2022 12:00:00 +0000\nSubject: x\n\n"
-        b"Upstream-Status: Pending\n\ndiff --git a/a b/a\n--- a/a\n+++ b/a\n@@ -1 +1 @@\n-old\n+new\n"
+        b"Upstream-Status: Pending\n\ndiff --git a/a b/a\n--- a/a\n+++ b/a\n"
+        b"@@ -1 +1 @@\n-old\n+new\n"
     )
     for content, state in ((b"old\n", "clean"), (b"new\n", "landed"), (b"x\n", "conflict")):
         [status] = try_series({"a": blob}, _reader(content), [ours])

@@ -1,4 +1,4 @@
-"""A series on its way to another pin: merged in memory, rebased in a work tree, put in place all at once."""
+"""A series goes to another pin: merged in memory, rebased in a work tree, put in place at once."""
 
 from __future__ import annotations
 
@@ -647,7 +647,7 @@ def test_abort_does_without_the_state_of_a_git_that_was_killed(kit: Kit) -> None
 def test_a_users_settings_change_no_rebase(
     kit: Kit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Given for all repositories they do not count; given for the work tree, they change nothing."""
+    """Given for all repositories they do not count; for the work tree, they change nothing."""
     files: Files = {"a": with_line(30, "theirs"), "b": b"new\n" + LINES}
     results = []
     for noise in ({}, NOISE):

@@ -49,11 +49,13 @@ def build_wheel(wheel_directory, config_settings=None, metadata_directory=None):
     content = {
         "pw_small.py": repr(sorted(os.environ.items())) + repr(config_settings) + os.getcwd(),
         f"{info}/METADATA": "Metadata-Version: 2.1\\nName: pw-small\\nVersion: 1.0\\n",
-        f"{info}/WHEEL": "Wheel-Version: 1.0\\nGenerator: x\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n",
+        f"{info}/WHEEL": "Wheel-Version: 1.0\\nGenerator: x\\n"
+        "Root-Is-Purelib: true\\nTag: py3-none-any\\n",
     }
     rows = ""
     for name, text in content.items():
-        hashed = base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).rstrip(b"=").decode()
+        hashed = base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest())
+        hashed = hashed.rstrip(b"=").decode()
         rows += f"{name},sha256={hashed},{len(text.encode())}\\n"
     content[f"{info}/RECORD"] = rows + f"{info}/RECORD,,\\n"
     name = "pw_small-1.0-py3-none-any.whl"

@@ -1,4 +1,4 @@
-"""Libraries that are made to stand where others stood: real ones, by the machine's compiler and the real patchelf."""
+"""Libraries that are made to stand where others stood, by real gcc and patchelf."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Takes a pin and gives its files as a git tree in the store, from the sdist or from git.
 
-A source that is returned matches its sha256 or commit; one that was fetched before needs no network.
+A source that is returned matches its sha256 or commit; one that is stored needs no network.
 """
 
 import lazy_loader
