@@ -204,7 +204,7 @@ class Walk:
             yield current
 
     def numbers_on(self, paths: set[str]) -> list[int]:
-        """Return the numbers of the patches that change some files or, with others, build on them."""
+        """Return the numbers of patches that change some files or, with others, build on them."""
         numbers = [n for n, patch in enumerate(self.patches) if paths_of([patch]) & paths]
         further = paths | paths_of([self.patches[number] for number in numbers])
         return numbers if further == paths else self.numbers_on(further)
