@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from patchwheel.build import CUDA, PACKAGES
 from patchwheel.kit import CheckError, ManifestError, digest, write_atomically
-from patchwheel.manifest import build_settings, did_you_mean
+from patchwheel.manifest import build_settings
 from patchwheel.plan import RECIPE
 from patchwheel.series import load_series
 
@@ -103,10 +103,9 @@ def cells(manifest: Manifest) -> list[Cell]:
 def find_cell(manifest: Manifest, name: str) -> Cell:
     """Return the cell of a name; raises ManifestError when the matrix has none."""
     known = {cell.name: cell for cell in cells(manifest)}
-    if cell := known.get(name):
-        return cell
-    problem = f"the matrix has no cell {name!r}{did_you_mean(name, known)}"
-    raise ManifestError(problem, where=manifest.path, expected=f"one of {', '.join(known)}")
+    if name not in known:
+        raise manifest.unknown("the matrix has no cell", name, known)
+    return known[name]
 
 
 def matrix(manifest: Manifest, lock: Lock) -> dict[str, list[dict[str, object]]]:

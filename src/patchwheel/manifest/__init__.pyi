@@ -1,5 +1,4 @@
 from . import transaction as transaction
-from .convert import did_you_mean as did_you_mean
 from .convert import make_converter as make_converter
 from .inventory import BuildInventory as BuildInventory
 from .inventory import BuiltOutput as BuiltOutput

@@ -195,17 +195,18 @@ class Manifest:
         With a variant, return that variant of each named fork, or of each fork that has it.
         """
         if unknown := [name for name in names if name not in self.forks]:
-            raise self._unknown("no fork is called", unknown[0], self.forks)
+            raise self.unknown("no fork is called", unknown[0], self.forks)
         chosen = [f for n, f in self.forks.items() if not names or n in names]
         if variant is None:
             return chosen
         having = [f for f in chosen if variant in f.variants]
         if others := [f for f in chosen if f not in having and (names or not having)]:
             known = sorted({v for f in others for v in f.variants})
-            raise self._unknown(f"{others[0].name} has no variant", variant, known)
+            raise self.unknown(f"{others[0].name} has no variant", variant, known)
         return [f.variants[variant] for f in having]
 
-    def _unknown(self, problem: str, name: str, known: Collection[str]) -> ManifestError:
+    def unknown(self, problem: str, name: str, known: Collection[str]) -> ManifestError:
+        """Return the error for a name that is none of the `known`."""
         message = f"{problem} {name!r}{did_you_mean(name, known)}"
         expected = f"one of {', '.join(known)}" if known else None
         return ManifestError(message, where=self.path, expected=expected)
