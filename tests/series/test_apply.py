@@ -7,10 +7,11 @@ from contextlib import nullcontext
 import pytest
 
 from patchwheel.kit.errors import MachineError, PatchError
-from patchwheel.kit.repo import GitError, Repository
+from patchwheel.kit.repo import Repository
 from patchwheel.patch.simulate import DoesNotApplyError
 from patchwheel.series.apply import StagedTree, apply_series, patch_trees, start_simulation
 from tests.fixtures.patches import ONE, Files, Kit, mail, numbered
+from tests.fixtures.support import full_disk
 
 
 def refusal(kit: Kit, base: Files, *patches: bytes) -> DoesNotApplyError:
@@ -263,16 +264,12 @@ def test_what_only_git_refuses_is_told_in_its_words(kit: Kit) -> None:
         apply_series(source, kit.series(data[0], broken), store=kit.store)
 
 
-@pytest.mark.parametrize("step", ["apply.stage_patches", "apply.StagedTree.commit"])
+@pytest.mark.parametrize("step", ["apply --cached", "fast-import"])
 def test_a_full_disk_is_not_blamed_on_the_patch(
-    kit: Kit, monkeypatch: pytest.MonkeyPatch, step: str
+    kit: Kit, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, step: str
 ) -> None:
     source, series = kit.steps({"a": LINES}, {"a": LINES * 2})
-
-    def full(*_: object, **__: object) -> str:
-        raise GitError((step,), 128, "fatal: write error: No space left on device")
-
-    monkeypatch.setattr(f"patchwheel.series.{step}", full)
+    full_disk(tmp_path / "bin", monkeypatch, step)
     with pytest.raises(MachineError, match="disk is full"):
         apply_series(source, series, store=kit.store)
 

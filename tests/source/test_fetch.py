@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from patchwheel.kit.errors import InputError, MachineError
-from patchwheel.kit.repo import GitError, Repository
+from patchwheel.kit.repo import Repository
 from patchwheel.kit.uv import IndexConfig
 from patchwheel.manifest.model import Fork, Sdist
 from patchwheel.source.fetch import Source, fetch_pin, git_folder, joined
 from tests.fixtures.contexts import make_context
-from tests.fixtures.support import EPOCH, git, make_sdist, make_upstream, sha256, write
+from tests.fixtures.support import EPOCH, full_disk, git, make_sdist, make_upstream, sha256, write
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -457,11 +457,7 @@ def test_a_full_disk_is_the_machines_fault(
     get: Callable[..., Source], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fork = from_sdist(make_sdist(tmp_path, "thing", "1.0", FILES))
-
-    def full(*_: object) -> None:
-        raise GitError(("fast-import",), 128, "fatal: No space left on device")
-
-    monkeypatch.setattr(Repository, "import_files", full)
+    full_disk(tmp_path / "bin", monkeypatch, "fast-import")
     with pytest.raises(MachineError, match="disk is full"):
         get(fork)
 

@@ -11,7 +11,6 @@ from .errors import MachineError as MachineError
 from .errors import ManifestError as ManifestError
 from .errors import PatchError as PatchError
 from .errors import PatchwheelError as PatchwheelError
-from .errors import disk_is_full as disk_is_full
 from .errors import first as first
 from .errors import redacted as redacted
 from .files import blob_id as blob_id

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
 
-from patchwheel.kit.errors import MachineError, PatchwheelError
+from patchwheel.kit.errors import MachineError, PatchwheelError, disk_is_full
 from patchwheel.kit.files import write_atomically
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ class Repository:
         env: Mapping[str, str] | None = None,
         ok: Sequence[int] = (0,),
     ) -> bytes:
-        """Return git's standard output; raises GitError for a status that is not in `ok`."""
+        """Return git's standard output; raises GitError for a status that is not `ok`."""
         import git
 
         place = ["--git-dir", str(self.git_dir)]
@@ -119,10 +119,13 @@ class Repository:
             raise MachineError("git cannot be started", hint="install git 2.38 or newer") from err
         if status in ok:
             return out
+        said = _text(stderr)
         # Without this, a git that was killed would block all later ones.
-        if LOCKED.search(_text(stderr)) and self.unlock():
+        if LOCKED.search(said) and self.unlock():
             return self.git(*argv, stdin=stdin, env=env, ok=ok)
-        raise GitError(argv, int(status or 0), _text(stderr))
+        if disk_is_full(said):
+            raise MachineError("the disk is full", where=self.git_dir, tail=said.splitlines())
+        raise GitError(argv, int(status or 0), said)
 
     def unlock(self) -> bool:
         """Remove the locks of a killed git; False when there are none, or a git still runs."""

@@ -156,16 +156,14 @@ class Store:
         lock = filelock.FileLock(self.root / "locks" / f"{name[:120]}.lock")
         try:
             with self._usable():
-                lock.acquire(timeout=0)
+                held = lock.acquire(timeout=0)
         except filelock.Timeout as err:
             if busy:
                 raise MachineError(busy, hint="try again when it has ended") from err
             self.say(f"waiting for another patchwheel that is making {name.partition('-')[0]}")
-            lock.acquire()
-        try:
+            held = lock.acquire()
+        with held:
             yield
-        finally:
-            lock.release()
 
     def cached(
         self,
@@ -190,13 +188,13 @@ class Store:
 
     def memo(self, kind: str, key: str) -> dict[str, object] | None:
         try:
-            answer = json.loads(self._memo_path(kind, key).read_text())
+            answer = json.loads((self.root / "memo" / kind / f"{key}.json").read_text())
         except (OSError, ValueError):
             return None
         return answer if isinstance(answer, dict) else None
 
     def remember(self, kind: str, key: str, answer: dict[str, object]) -> None:
-        path = self._memo_path(kind, key)
+        path = self.root / "memo" / kind / f"{key}.json"
         self.ensure()
         with self._usable():
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -274,9 +272,6 @@ class Store:
                 hint="set PATCHWHEEL_STORE to a new folder, or unset it for the default one",
             )
         return False
-
-    def _memo_path(self, kind: str, key: str) -> Path:
-        return self.root / "memo" / kind / f"{key}.json"
 
     def _make(self, kind: Kind, key: str, make: Callable[[Path], None]) -> Path:
         path, listed = self.path(kind, key), {}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Never
 
-from patchwheel.kit import GitError, MachineError, PatchError, Repository, digest, disk_is_full
+from patchwheel.kit import GitError, PatchError, Repository, digest
 from patchwheel.patch import Simulation, check_patch, paths_of
 
 if TYPE_CHECKING:
@@ -66,8 +66,6 @@ def _apply(source: Source, patches: Sequence[Patch], *, ref: str) -> str:
             _check_result(staged, patches)
             return staged.commit(ref=ref)
     except GitError as err:
-        if disk_is_full(err.stderr):
-            raise MachineError("the disk is full", where=source.git_dir) from err
         _fail_with_reason(source, patches, err)
 
 

@@ -14,11 +14,9 @@ from typing import TYPE_CHECKING, Literal, Never, TypeAlias
 from patchwheel.kit import (
     GitError,
     InputError,
-    MachineError,
     ManifestError,
     Repository,
     digest,
-    disk_is_full,
     redacted,
 )
 
@@ -45,17 +43,20 @@ LOCAL = re.compile(r"file://|/|\./|\.\./")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Source:
-    """`tree` is in the bare repository `git_dir`; `epoch` is the time for whatever is made from it.
+class Fetched:
+    """A tree, the time for whatever is made from it, and its commit; None for an sdist's tree."""
 
-    `commit` is None where the tree comes from an sdist.
-    """
-
-    fork: Fork
-    git_dir: Path
     tree: str
     epoch: int
     commit: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source(Fetched):
+    """A fork's tree in the bare repository `git_dir`."""
+
+    fork: Fork
+    git_dir: Path
 
 
 def fetch_source(project: Project, fork: Fork) -> Source:
@@ -122,21 +123,10 @@ def _import(context: Context, fork: Fork, sdist: Path | None, ref: str) -> Fetch
         # A ref says that the tree is whole, and keeps git from dropping it.
         repo.git("update-ref", ref, repo.commit(fetched.tree, fork.name))
     except GitError as err:
-        if disk_is_full(err.stderr):
-            raise MachineError("the disk is full", where=git_dir, tail=err.tail) from err
         problem = f"{fork.name}: git cannot use its repository: {err.message}"
         hint = "remove that folder: it is fetched again"
         raise InputError(problem, where=git_dir, tail=err.tail, hint=hint) from err
     return fetched
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Fetched:
-    """A tree in the fork's repository, the time of its content, and its commit if it has one."""
-
-    tree: str
-    epoch: int
-    commit: str | None = None
 
 
 class Remote:
