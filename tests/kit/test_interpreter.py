@@ -12,11 +12,10 @@ import pytest
 from patchwheel.kit import interpreter
 from patchwheel.kit.errors import MachineError
 from patchwheel.kit.interpreter import Interpreter, find_interpreter, probe, remembered_interpreter
-from tests.fixtures.support import program
+from tests.fixtures.support import Recorder, program
 
 if TYPE_CHECKING:
     from patchwheel.kit.store import Store
-    from tests.fixtures.support import Recorder
 
 SED = shutil.which("sed") or "sed"
 OURS = f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -45,6 +44,10 @@ def answering(path: Path, implementation: str, *, free: bool) -> Path:
 
 def failing(path: Path) -> Path:
     return program(path, "echo 'shim: no version is selected' >&2\nexit 127")
+
+
+def find(explicit: str | None = None) -> Interpreter:
+    return find_interpreter("3.77", explicit=explicit, progress=Recorder())
 
 
 @pytest.fixture
@@ -82,26 +85,24 @@ def test_what_answers_nonsense_or_cannot_run_is_no_interpreter(tmp_path: Path) -
 
 
 def test_failing_shims_on_path_are_skipped(
-    tmp_path: Path, bare: Path, report: Recorder, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, bare: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     failing(bare / "python3.77")
     real = fake(tmp_path / "second" / "python3.77", "3.77.4")
     monkeypatch.setenv("PATH", f"{bare}:{real.parent}")
-    found = find_interpreter("3.77", progress=report)
+    found = find()
     assert found == Interpreter(path=real, version="3.77.4")
 
 
-def test_a_plain_python3_of_that_version_counts_and_another_version_does_not(
-    bare: Path, report: Recorder
-) -> None:
+def test_a_plain_python3_of_that_version_counts_and_another_version_does_not(bare: Path) -> None:
     fake(bare / "python3.77", "3.76.0")
     fake(bare / "python3", "3.77.1")
-    assert find_interpreter("3.77", progress=report).path == bare / "python3"
+    assert find().path == bare / "python3"
 
 
 @pytest.mark.parametrize("how", ["PYENV_ROOT", "home", "shims", "program"])
 def test_pyenv_versions_are_found_newest_first(
-    tmp_path: Path, bare: Path, report: Recorder, monkeypatch: pytest.MonkeyPatch, how: str
+    tmp_path: Path, bare: Path, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
     root = tmp_path / (".pyenv" if how == "home" else "elsewhere")
     for version in ("3.77.2", "3.77.10", "3.7.17"):
@@ -118,7 +119,7 @@ def test_pyenv_versions_are_found_newest_first(
             (root / "libexec").mkdir()
             failing(root / "libexec" / "pyenv")
             (bare / "pyenv").symlink_to(root / "libexec" / "pyenv")
-    assert find_interpreter("3.77", progress=report).version == "3.77.10"
+    assert find().version == "3.77.10"
 
 
 def test_managed_interpreters_of_uv_are_found(
@@ -143,51 +144,45 @@ def test_the_last_resort_is_an_installation_by_uv_and_it_is_announced(
     assert "uv installs one" in report.lines[0]
 
 
-def test_none_anywhere_is_one_error_that_says_how_to_get_one(bare: Path, report: Recorder) -> None:
+def test_none_anywhere_is_one_error_that_says_how_to_get_one(bare: Path) -> None:
     with pytest.raises(MachineError, match=r"no Python 3\.77 was found") as caught:
-        find_interpreter("3.77", progress=report)
+        find()
     assert "uv python install 3.77" in str(caught.value)
     assert "--python" in str(caught.value)
 
 
-def test_the_explicit_interpreter_is_taken_before_any_other(
-    tmp_path: Path, bare: Path, report: Recorder
-) -> None:
+def test_the_explicit_interpreter_is_taken_before_any_other(tmp_path: Path, bare: Path) -> None:
     fake(bare / "python3.77", "3.77.1")
     mine = fake(tmp_path / "mine", "3.77.9")
-    assert find_interpreter("3.77", explicit=str(mine), progress=report).path == mine
+    assert find(explicit=str(mine)).path == mine
 
 
 def test_an_explicit_name_is_looked_for_past_failing_shims(
-    tmp_path: Path, bare: Path, report: Recorder, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, bare: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     failing(bare / "mypython")
     real = fake(tmp_path / "second" / "mypython", "3.77.4")
     monkeypatch.setenv("PATH", f"{bare}:{real.parent}")
-    assert find_interpreter("3.77", explicit="mypython", progress=report).path == real
+    assert find(explicit="mypython").path == real
 
 
-def test_the_explicit_version_number_means_a_search(bare: Path, report: Recorder) -> None:
+def test_the_explicit_version_number_means_a_search(bare: Path) -> None:
     there = fake(bare / "python3.77", "3.77.1")
-    assert find_interpreter("3.77", explicit="3.77", progress=report).path == there
+    assert find(explicit="3.77").path == there
 
 
-def test_a_wrong_explicit_interpreter_is_refused(
-    tmp_path: Path, bare: Path, report: Recorder
-) -> None:
+def test_a_wrong_explicit_interpreter_is_refused(tmp_path: Path, bare: Path) -> None:
     wrong = fake(tmp_path / "wrong", "3.76.1")
     with pytest.raises(MachineError, match=r"is Python 3\.76\.1") as caught:
-        find_interpreter("3.77", explicit=str(wrong), progress=report)
+        find(explicit=str(wrong))
     assert caught.value.expected == "Python 3.77, which the manifest asks for"
 
 
-def test_a_failing_explicit_interpreter_is_refused(
-    tmp_path: Path, bare: Path, report: Recorder
-) -> None:
+def test_a_failing_explicit_interpreter_is_refused(tmp_path: Path, bare: Path) -> None:
     shim = failing(tmp_path / "shim")
     for name in (str(shim), "no-such-python"):
         with pytest.raises(MachineError, match="does not run as a CPython"):
-            find_interpreter("3.77", explicit=name, progress=report)
+            find(explicit=name)
 
 
 def test_uv_gets_what_it_needs_to_reach_things_and_no_resolution_settings(
@@ -211,45 +206,43 @@ def test_a_missing_uv_program_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         interpreter.uv_bin()
 
 
-def test_what_was_found_is_remembered_while_the_file_is_the_same(
-    bare: Path, store: Store, report: Recorder
-) -> None:
-    def find() -> Interpreter:
-        return remembered_interpreter("3.77", store=store, progress=report)
+def test_what_was_found_is_remembered_while_the_file_is_the_same(bare: Path, store: Store) -> None:
+    def remembered() -> Interpreter:
+        return remembered_interpreter("3.77", store=store, progress=Recorder())
 
     python = fake(bare / "python3.77", "3.77.1")
-    first = find()
+    first = remembered()
     assert first == Interpreter(path=python, version="3.77.1")
     searched: list[str] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(interpreter, "_search", searched.append)
-        assert find() == first
+        assert remembered() == first
     assert searched == []
     fake(python, "3.77.22")
-    assert find().version == "3.77.22"
+    assert remembered().version == "3.77.22"
     python.unlink()
     fake(bare / "python3", "3.77.3")
-    assert find().version == "3.77.3"
+    assert remembered().version == "3.77.3"
 
 
 def test_a_remembered_interpreter_is_searched_for_again_in_another_environment(
-    bare: Path, store: Store, report: Recorder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    bare: Path, store: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     fake(bare / "python3.77", "3.77.1")
-    first = remembered_interpreter("3.77", store=store, progress=report)
+    first = remembered_interpreter("3.77", store=store, progress=Recorder())
     root = tmp_path / "pyenv"
     newer = fake(root / "versions" / "3.77.8" / "bin" / "python3.77", "3.77.8")
     monkeypatch.setenv("PATH", f"{newer.parent}:{bare}")
-    second = remembered_interpreter("3.77", store=store, progress=report)
+    second = remembered_interpreter("3.77", store=store, progress=Recorder())
     assert (first.version, second.path) == ("3.77.1", newer)
 
 
 def test_an_ordinary_build_is_found_behind_a_free_threaded_one(
-    tmp_path: Path, bare: Path, report: Recorder, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, bare: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     free = fake(bare / "python3.77", "3.77.9")
     edit = """-e 's|"gil_disabled": false|"gil_disabled": true|'"""
     free.write_text(free.read_text().replace(SED, f"{SED} {edit}"))
     plain = fake(tmp_path / "second" / "python3.77", "3.77.1")
     monkeypatch.setenv("PATH", f"{bare}:{plain.parent}")
-    assert find_interpreter("3.77", progress=report).path == plain
+    assert find().path == plain

@@ -7,12 +7,16 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from patchwheel.kit import process
 from patchwheel.kit.errors import MachineError
 from tests.fixtures.support import lacking
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 def alive(pid: int) -> bool:
@@ -28,6 +32,13 @@ def gone(pid: int, seconds: float = 5) -> bool:
     while alive(pid) and time.monotonic() < end:
         time.sleep(0.01)
     return not alive(pid)
+
+
+def logged(folder: Path, *words: str, on_line: Callable[[str], None] | None = None) -> Path:
+    """Run a step in the folder and return its log, which is made below it."""
+    log = folder / "deep" / "step.log"
+    process.logged(words, cwd=folder, env=process.base_env(), log=log, on_line=on_line)
+    return log
 
 
 def test_only_named_variables_reach_a_child(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,35 +76,31 @@ def test_a_missing_program_is_an_error_of_the_machine(tmp_path: Path, way: str) 
 
 def test_logged_keeps_both_streams_and_hands_lines_on(tmp_path: Path) -> None:
     seen: list[str] = []
-    log = tmp_path / "deep" / "step.log"
-    words = ["sh", "-c", "echo one; echo two >&2; printf three"]
-    for _ in range(2):
-        process.logged(words, cwd=tmp_path, env=process.base_env(), log=log, on_line=seen.append)
+    script = ("sh", "-c", "echo one; echo two >&2; printf three")
+    logged(tmp_path, *script, on_line=seen.append)
+    log = logged(tmp_path, *script, on_line=seen.append)
     assert seen == ["one", "two", "three"] * 2
     assert log.read_text().count("$ sh -c") == 2
     assert log.read_text().endswith("one\ntwo\nthree\n")
 
 
 def test_a_failing_step_shows_the_end_of_its_log_and_where_it_is(tmp_path: Path) -> None:
-    log = tmp_path / "log"
-    words = ["sh", "-c", "seq 100; kill -9 $$"]
     with pytest.raises(process.CommandError, match="signal 9") as caught:
-        process.logged(words, cwd=tmp_path, env=process.base_env(), log=log)
+        logged(tmp_path, "sh", "-c", "seq 100; kill -9 $$")
     assert caught.value.tail == tuple(str(n) for n in range(61, 101))
-    assert caught.value.log == log
+    assert caught.value.log == tmp_path / "deep" / "step.log"
     assert "last lines of the log" in str(caught.value)
 
 
 def test_bytes_that_are_no_text_do_not_stop_a_step(tmp_path: Path) -> None:
-    log = tmp_path / "log"
-    process.logged(["printf", r"\377\n"], cwd=tmp_path, env=process.base_env(), log=log)
+    log = logged(tmp_path, "printf", r"\377\n")
     assert log.read_bytes().endswith(b"\xff\n")
 
 
 def test_the_mask_of_new_files_is_fixed(tmp_path: Path) -> None:
     old = os.umask(0o077)
     try:
-        process.logged(["touch", "f"], cwd=tmp_path, env=process.base_env(), log=tmp_path / "l")
+        logged(tmp_path, "touch", "f")
     finally:
         os.umask(old)
     assert (tmp_path / "f").stat().st_mode & 0o777 == 0o644
@@ -107,24 +114,15 @@ def test_leaving_early_kills_the_whole_group(tmp_path: Path) -> None:
         if len(pids) == 2:
             raise KeyboardInterrupt
 
-    words = ["sh", "-c", "echo $$; sleep 60 & echo $!; wait"]
     with pytest.raises(KeyboardInterrupt):
-        process.logged(
-            words, cwd=tmp_path, env=process.base_env(), log=tmp_path / "log", on_line=interrupt
-        )
+        logged(tmp_path, "sh", "-c", "echo $$; sleep 60 & echo $!; wait", on_line=interrupt)
     assert all(gone(pid) for pid in pids)
 
 
 def test_what_a_step_leaves_running_neither_blocks_nor_survives(tmp_path: Path) -> None:
     seen: list[str] = []
     start = time.monotonic()
-    process.logged(
-        ["sh", "-c", "sleep 60 & echo $!"],
-        cwd=tmp_path,
-        env=process.base_env(),
-        log=tmp_path / "log",
-        on_line=seen.append,
-    )
+    logged(tmp_path, "sh", "-c", "sleep 60 & echo $!", on_line=seen.append)
     assert time.monotonic() - start < 10
     assert gone(int(seen[0]))
 

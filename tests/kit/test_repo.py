@@ -35,6 +35,15 @@ def repo(tmp_path: Path) -> Repository:
     return Repository.bare(tmp_path / "bare.git")
 
 
+@pytest.fixture
+def patch(tmp_path: Path) -> Path:
+    """A patch that changes plain.txt, whose upstream is beside it."""
+    make_upstream(tmp_path / "upstream", {"plain.txt": FILES[0][2], "bin/run": FILES[1][2]})
+    path = tmp_path / "1.patch"
+    path.write_bytes(make_patch(tmp_path / "upstream", {"plain.txt": "one\n2\nthree\n"}))
+    return path
+
+
 def test_imported_files_come_back_byte_for_byte(repo: Repository) -> None:
     tree = repo.import_files(FILES)
     found = repo.files(tree)
@@ -180,14 +189,14 @@ def apply_patches(repo: Repository, tree: str, patches: list[Path]) -> str:
         return staged.commit()
 
 
-def test_patches_apply_in_order_or_not_at_all(repo: Repository, tmp_path: Path) -> None:
-    upstream = tmp_path / "upstream"
-    make_upstream(upstream, {"plain.txt": FILES[0][2], "bin/run": FILES[1][2]})
-    first, second = tmp_path / "1.patch", tmp_path / "2.patch"
-    first.write_bytes(make_patch(upstream, {"plain.txt": "one\n2\nthree\n"}))
-    second.write_bytes(make_patch(upstream, {"plain.txt": "one\n2\n3\n", "new": "x\n"}))
+def test_patches_apply_in_order_or_not_at_all(
+    repo: Repository, patch: Path, tmp_path: Path
+) -> None:
+    second = tmp_path / "2.patch"
+    more = {"plain.txt": "one\n2\n3\n", "new": "x\n"}
+    second.write_bytes(make_patch(tmp_path / "upstream", more))
     tree = repo.import_files(FILES)
-    files = repo.files(apply_patches(repo, tree, [first, second]))
+    files = repo.files(apply_patches(repo, tree, [patch, second]))
     data = repo.read([files["plain.txt"].oid, files["new"].oid])
     assert list(data.values()) == [b"one\n2\n3\n", b"x\n"]
     with pytest.raises(GitError) as caught:
@@ -196,11 +205,8 @@ def test_patches_apply_in_order_or_not_at_all(repo: Repository, tmp_path: Path) 
 
 
 def test_a_kept_index_is_used_and_changes_nothing(
-    repo: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    repo: Repository, patch: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    upstream, patch = tmp_path / "upstream", tmp_path / "1.patch"
-    make_upstream(upstream, {"plain.txt": FILES[0][2]})
-    patch.write_bytes(make_patch(upstream, {"plain.txt": "one\n2\nthree\n"}))
     tree = repo.import_files(FILES)
     made = apply_patches(repo, tree, [patch])
     repo.keep_index(tree)
@@ -217,10 +223,7 @@ def test_a_kept_index_is_used_and_changes_nothing(
     assert "read-tree" not in words
 
 
-def test_what_is_tried_and_not_kept_leaves_nothing(repo: Repository, tmp_path: Path) -> None:
-    upstream, patch = tmp_path / "upstream", tmp_path / "1.patch"
-    make_upstream(upstream, {"plain.txt": FILES[0][2]})
-    patch.write_bytes(make_patch(upstream, {"plain.txt": "one\n2\nthree\n"}))
+def test_what_is_tried_and_not_kept_leaves_nothing(repo: Repository, patch: Path) -> None:
     tree = repo.import_files(FILES)
     before = sorted(repo.git_dir.rglob("*"))
     with stage_patches(repo, tree, [patch]) as staged:

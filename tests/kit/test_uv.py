@@ -21,17 +21,11 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def wheels(tmp_path: Path) -> list[Path]:
-    folder = tmp_path / "wheels"
+    folder, requires = tmp_path / "wheels", ["pw-alpha", 'pw-gamma; extra == "more"']
     return [
         make_wheel(folder, "pw-alpha", "1.0", {"pw_alpha.py": "x = 1\n"}),
         make_wheel(folder, "pw-alpha", "1.1", {"pw_alpha.py": "x = 2\n"}),
-        make_wheel(
-            folder,
-            "pw-beta",
-            "2.0",
-            {"pw_beta.py": "x = 3\n"},
-            requires=["pw-alpha", 'pw-gamma; extra == "more"'],
-        ),
+        make_wheel(folder, "pw-beta", "2.0", {"pw_beta.py": "x = 3\n"}, requires=requires),
     ]
 
 
@@ -103,9 +97,8 @@ def test_new_bytes_under_an_equal_version_go_in_when_the_url_differs(
     tmp_path: Path, python: Path
 ) -> None:
     for content in ("x = 1\n", "x = 2\n"):
-        wheel = make_wheel(
-            tmp_path / sha256(content.encode()), "pw-alpha", "1.0", {"pwa.py": content}
-        )
+        folder = tmp_path / sha256(content.encode())
+        wheel = make_wheel(folder, "pw-alpha", "1.0", {"pwa.py": content})
         install(python, [locked(wheel)])
     said = subprocess.check_output([python, "-c", "import pwa; print(pwa.x)"])
     assert said == b"2\n"

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from patchwheel.kit.store import Store
     from tests.fixtures.support import Recorder
 
+    Get = Callable[..., Path]
+
 NAME = "thing-1.0.tar.gz"
 FILE = f"/files/{NAME}"
 DATA = random.Random(1).randbytes(3_000_000)
@@ -50,7 +52,7 @@ def server() -> Iterator[web.Server]:
 
 
 @pytest.fixture
-def get_from(store: Store, report: Recorder) -> Callable[..., Path]:
+def get_from(store: Store, report: Recorder) -> Get:
     def call(*urls: str, sha: str = HASH, name: str = NAME, **options: Any) -> Path:  # noqa: ANN401
         index = options.pop("index", IndexConfig(urls=urls))
         context = make_context(store, index=index, progress=report, **options)
@@ -60,7 +62,7 @@ def get_from(store: Store, report: Recorder) -> Callable[..., Path]:
 
 
 @pytest.fixture
-def get(get_from: Callable[..., Path], server: web.Server) -> Callable[..., Path]:
+def get(get_from: Get, server: web.Server) -> Get:
     return functools.partial(get_from, f"{server.url}/simple")
 
 
@@ -70,7 +72,7 @@ def leftovers(store: Store) -> list[Path]:
 
 
 def test_a_file_is_downloaded_once_and_progress_ends(
-    get: Callable[..., Path], server: web.Server, report: Recorder
+    get: Get, server: web.Server, report: Recorder
 ) -> None:
     path = get()
     assert path.name == NAME
@@ -91,9 +93,7 @@ FAILURES = {
 
 
 @pytest.mark.parametrize("failure", [name for name in FAILURES if name != "500"])
-def test_a_passing_failure_is_overcome(
-    get: Callable[..., Path], server: web.Server, failure: str
-) -> None:
+def test_a_passing_failure_is_overcome(get: Get, server: web.Server, failure: str) -> None:
     server.script[FILE] = [FAILURES[failure]]
     assert get().read_bytes() == DATA
     assert len(server.asked(FILE)) == 2
@@ -101,7 +101,7 @@ def test_a_passing_failure_is_overcome(
 
 @pytest.mark.parametrize("failure", [n for n in FAILURES if n not in {"503", "429"}])
 def test_a_lasting_failure_ends_and_leaves_nothing(
-    get: Callable[..., Path], server: web.Server, store: Store, failure: str
+    get: Get, server: web.Server, store: Store, failure: str
 ) -> None:
     server.script[FILE] = [FAILURES[failure]] * 9
     with pytest.raises(InputError, match=NAME) as caught:
@@ -112,28 +112,26 @@ def test_a_lasting_failure_ends_and_leaves_nothing(
     assert leftovers(store) == []
 
 
-def test_a_cut_download_is_continued_where_it_ended(
-    get: Callable[..., Path], server: web.Server
-) -> None:
+def test_a_cut_download_is_continued_where_it_ended(get: Get, server: web.Server) -> None:
     server.script[FILE] = [cut(1_000_000)]
     get()
     start = server.asked(FILE)[1]["Range"]
     assert 800_000 < int(start.removeprefix("bytes=").removesuffix("-")) <= 1_000_000
 
 
-def test_a_server_without_ranges_starts_over(get: Callable[..., Path], server: web.Server) -> None:
+def test_a_server_without_ranges_starts_over(get: Get, server: web.Server) -> None:
     server.script[FILE] = [cut(1_000_000), instead(DATA)]
     assert get().read_bytes() == DATA
 
 
-def test_a_refused_range_starts_over(get: Callable[..., Path], server: web.Server) -> None:
+def test_a_refused_range_starts_over(get: Get, server: web.Server) -> None:
     server.script[FILE] = [cut(1_000_000), status(416)]
     assert get().read_bytes() == DATA
     assert "Range" not in server.asked(FILE)[2]
 
 
 def test_a_continuation_of_another_file_is_found_and_started_over(
-    get: Callable[..., Path], server: web.Server
+    get: Get, server: web.Server
 ) -> None:
     server.content[FILE] = OTHER
     server.script[FILE] = [cut(1_000_000), lambda h: _become(server, h)]
@@ -146,7 +144,7 @@ def _become(server: web.Server, handler: web.Handler) -> None:
 
 
 def test_a_wrong_file_of_the_right_size_names_both_hashes(
-    get: Callable[..., Path], server: web.Server, store: Store
+    get: Get, server: web.Server, store: Store
 ) -> None:
     server.content[FILE] = OTHER
     with pytest.raises(InputError) as caught:
@@ -157,7 +155,7 @@ def test_a_wrong_file_of_the_right_size_names_both_hashes(
     assert leftovers(store) == []
 
 
-def test_a_body_without_end_is_cut_off(get: Callable[..., Path], server: web.Server) -> None:
+def test_a_body_without_end_is_cut_off(get: Get, server: web.Server) -> None:
     server.offer("thing", NAME, DATA, size=len(DATA))
     server.script[FILE] = [unannounced()] * 9
     server.content[FILE] = DATA + bytes(20_000_000)
@@ -166,7 +164,7 @@ def test_a_body_without_end_is_cut_off(get: Callable[..., Path], server: web.Ser
 
 
 def test_another_hash_on_the_index_is_refused_before_downloading(
-    get: Callable[..., Path], server: web.Server, store: Store
+    get: Get, server: web.Server, store: Store
 ) -> None:
     with pytest.raises(InputError, match="sha256 mismatch: the index lists") as caught:
         get(sha="0" * 64)
@@ -176,16 +174,14 @@ def test_another_hash_on_the_index_is_refused_before_downloading(
     assert leftovers(store) == []
 
 
-def test_a_file_that_is_gone_is_not_asked_for_again(
-    get: Callable[..., Path], server: web.Server
-) -> None:
+def test_a_file_that_is_gone_is_not_asked_for_again(get: Get, server: web.Server) -> None:
     server.script[FILE] = [status(403)] * 9
     with pytest.raises(InputError, match="403"):
         get()
     assert len(server.asked(FILE)) == 1
 
 
-def test_offline_uses_the_store_only(get: Callable[..., Path], server: web.Server) -> None:
+def test_offline_uses_the_store_only(get: Get, server: web.Server) -> None:
     with pytest.raises(InputError, match="offline"):
         get(offline=True)
     assert server.seen == []
@@ -193,16 +189,14 @@ def test_offline_uses_the_store_only(get: Callable[..., Path], server: web.Serve
     assert get(offline=True) == path
 
 
-def test_a_damaged_entry_is_downloaded_again(get: Callable[..., Path], report: Recorder) -> None:
+def test_a_damaged_entry_is_downloaded_again(get: Get, report: Recorder) -> None:
     path = get()
     path.write_bytes(FLIPPED)
     assert get().read_bytes() == DATA
     assert any("has changed since it was stored" in line for line in report.lines)
 
 
-def test_equal_bytes_of_another_name_get_that_name(
-    get: Callable[..., Path], server: web.Server
-) -> None:
+def test_equal_bytes_of_another_name_get_that_name(get: Get, server: web.Server) -> None:
     get()
     server.offer("thing", "thing-1.0-py3-none-any.whl", DATA)
     path = get(name="thing-1.0-py3-none-any.whl")
@@ -210,7 +204,7 @@ def test_equal_bytes_of_another_name_get_that_name(
     assert path.read_bytes() == DATA
 
 
-def test_nobody_listening_is_one_clear_error(get_from: Callable[..., Path]) -> None:
+def test_nobody_listening_is_one_clear_error(get_from: Get) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -220,7 +214,7 @@ def test_nobody_listening_is_one_clear_error(get_from: Callable[..., Path]) -> N
     assert f"127.0.0.1:{port}" in str(caught.value)
 
 
-def test_a_file_from_a_folder_is_checked_too(tmp_path: Path, get_from: Callable[..., Path]) -> None:
+def test_a_file_from_a_folder_is_checked_too(tmp_path: Path, get_from: Get) -> None:
     folder = tmp_path / "loose files"
     folder.mkdir()
     (folder / NAME).write_bytes(DATA)
@@ -231,9 +225,7 @@ def test_a_file_from_a_folder_is_checked_too(tmp_path: Path, get_from: Callable[
     assert HASH in str(caught.value)
 
 
-def test_a_listed_file_that_is_not_there_is_named(
-    tmp_path: Path, get_from: Callable[..., Path]
-) -> None:
+def test_a_listed_file_that_is_not_there_is_named(tmp_path: Path, get_from: Get) -> None:
     page = tmp_path / "index" / "thing" / "index.html"
     page.parent.mkdir(parents=True)
     page.write_text(f'<a href="{NAME}">{NAME}</a>')
@@ -242,9 +234,7 @@ def test_a_listed_file_that_is_not_there_is_named(
     assert caught.value.where == page.parent / NAME
 
 
-def test_a_full_disk_is_the_machines_fault(
-    get: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_is_the_machines_fault(get: Get, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device", "/store/file")
 
@@ -269,7 +259,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("variable", ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", None])
 def test_the_users_certificate_authority_is_trusted(
-    get_from: Callable[..., Path],
+    get_from: Get,
     certificate: Path,
     monkeypatch: pytest.MonkeyPatch,
     variable: str | None,

@@ -24,11 +24,13 @@ if TYPE_CHECKING:
     from patchwheel.source.fetch import Origin
     from tests.fixtures.support import Recorder
 
+    Get = Callable[..., Source]
+
 FILES = {"pyproject.toml": "[project]\n", "thing/__init__.py": "x = 1\n"}
 
 
 @pytest.fixture
-def get(store: Store, report: Recorder, tmp_path: Path) -> Callable[..., Source]:
+def get(store: Store, report: Recorder, tmp_path: Path) -> Get:
     def call(fork: Fork, *, offline: bool = False, origin: Origin | None = None) -> Source:
         index = IndexConfig(find_links=(str(tmp_path),))
         context = make_context(store, index=index, progress=report, offline=offline)
@@ -94,9 +96,7 @@ context = Context(Store(Path({str(store.root)!r})), Say())
 # From an sdist
 
 
-def test_an_sdist_becomes_a_tree_with_all_its_files(
-    get: Callable[..., Source], tmp_path: Path
-) -> None:
+def test_an_sdist_becomes_a_tree_with_all_its_files(get: Get, tmp_path: Path) -> None:
     source = get(from_sdist(make_sdist(tmp_path, "thing", "1.0", FILES)))
     assert content(source).keys() == {*FILES, "PKG-INFO"}
     assert content(source)["thing/__init__.py"] == "x = 1\n"
@@ -104,7 +104,7 @@ def test_an_sdist_becomes_a_tree_with_all_its_files(
 
 
 def test_the_second_time_nothing_is_opened_or_run(
-    get: Callable[..., Source], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    get: Get, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = make_sdist(tmp_path, "thing", "1.0", FILES)
     first = get(from_sdist(path))
@@ -115,9 +115,7 @@ def test_the_second_time_nothing_is_opened_or_run(
     assert get(fork, offline=True) == replace(first, fork=fork)
 
 
-def test_the_second_time_gitpython_is_not_imported(
-    get: Callable[..., Source], store: Store, tmp_path: Path
-) -> None:
+def test_the_second_time_gitpython_is_not_imported(get: Get, store: Store, tmp_path: Path) -> None:
     path = make_sdist(tmp_path, "thing", "1.0", FILES)
     get(from_sdist(path))
     modules = "{'git', 'requests', 'tarfile', 'uuid', 'packaging'}"
@@ -127,7 +125,7 @@ def test_the_second_time_gitpython_is_not_imported(
 
 
 def test_a_lost_repository_is_made_again_from_the_stored_sdist(
-    get: Callable[..., Source], store: Store, tmp_path: Path
+    get: Get, store: Store, tmp_path: Path
 ) -> None:
     fork = from_sdist(make_sdist(tmp_path, "thing", "1.0", FILES))
     first = get(fork)
@@ -136,7 +134,7 @@ def test_a_lost_repository_is_made_again_from_the_stored_sdist(
     assert content(first).keys() == {*FILES, "PKG-INFO"}
 
 
-def test_another_sdist_is_another_source(get: Callable[..., Source], tmp_path: Path) -> None:
+def test_another_sdist_is_another_source(get: Get, tmp_path: Path) -> None:
     first = get(from_sdist(make_sdist(tmp_path, "thing", "1.0", FILES)))
     second = get(from_sdist(make_sdist(tmp_path, "thing", "1.0", {"other": ""})))
     assert first.git_dir == second.git_dir
@@ -145,15 +143,13 @@ def test_another_sdist_is_another_source(get: Callable[..., Source], tmp_path: P
 
 
 def test_times_before_zip_are_raised_to_what_a_wheel_can_hold(
-    get: Callable[..., Source], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    get: Get, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tests.fixtures.support.EPOCH", 0)
     assert get(from_sdist(make_sdist(tmp_path, "thing", "1.0", FILES))).epoch == (315_532_800)
 
 
-def test_a_hostile_sdist_leaves_no_source(
-    get: Callable[..., Source], store: Store, tmp_path: Path
-) -> None:
+def test_a_hostile_sdist_leaves_no_source(get: Get, store: Store, tmp_path: Path) -> None:
     fork = from_sdist(make_sdist(tmp_path, "thing", "1.0", {"../../evil": ""}))
     for _ in range(2):
         with pytest.raises(InputError, match="no plain relative path"):
@@ -161,15 +157,13 @@ def test_a_hostile_sdist_leaves_no_source(
     assert not list((store.root / "memo").rglob("*.json"))
 
 
-def test_an_sdist_that_no_index_has_is_an_error(get: Callable[..., Source], tmp_path: Path) -> None:
+def test_an_sdist_that_no_index_has_is_an_error(get: Get, tmp_path: Path) -> None:
     path = make_sdist(tmp_path / "elsewhere", "thing", "1.0", FILES)
     with pytest.raises(InputError, match="no index has"):
         get(from_sdist(path))
 
 
-def test_an_origin_that_the_pin_lacks_is_an_error(
-    get: Callable[..., Source], upstream: Path, tmp_path: Path
-) -> None:
+def test_an_origin_that_the_pin_lacks_is_an_error(get: Get, upstream: Path, tmp_path: Path) -> None:
     fork = from_sdist(make_sdist(tmp_path, "thing", "1.0", FILES))
     with pytest.raises(InputError, match="names no repository"):
         get(fork, origin="git")
@@ -181,7 +175,7 @@ def test_an_origin_that_the_pin_lacks_is_an_error(
 # From git
 
 
-def test_a_commit_becomes_a_tree(get: Callable[..., Source], upstream: Path) -> None:
+def test_a_commit_becomes_a_tree(get: Get, upstream: Path) -> None:
     commit = make_upstream(upstream, FILES, tag="v1.0")
     make_upstream(upstream, {"later": ""})
     source = get(from_git(upstream, commit, tag="v1.0"))
@@ -191,7 +185,7 @@ def test_a_commit_becomes_a_tree(get: Callable[..., Source], upstream: Path) -> 
 
 
 def test_a_fetched_commit_needs_the_remote_no_more(
-    get: Callable[..., Source], upstream: Path, store: Store, tmp_path: Path
+    get: Get, upstream: Path, store: Store, tmp_path: Path
 ) -> None:
     fork = from_git(upstream, make_upstream(upstream, FILES, tag="v1.0"), tag="v1.0")
     first = get(fork)
@@ -203,7 +197,7 @@ def test_a_fetched_commit_needs_the_remote_no_more(
     assert get(fork, offline=True) == first
 
 
-def test_offline_without_the_commit_is_an_error(get: Callable[..., Source], upstream: Path) -> None:
+def test_offline_without_the_commit_is_an_error(get: Get, upstream: Path) -> None:
     commit = make_upstream(upstream, FILES, tag="v1.0")
     with pytest.raises(InputError, match=f"{commit} .* is not in the store"):
         get(from_git(upstream, commit), offline=True)
@@ -211,9 +205,7 @@ def test_offline_without_the_commit_is_an_error(get: Callable[..., Source], upst
         get(from_git(upstream, None, tag="v1.0"), offline=True)
 
 
-def test_a_server_that_sends_only_branches_is_fetched_whole(
-    get: Callable[..., Source], upstream: Path
-) -> None:
+def test_a_server_that_sends_only_branches_is_fetched_whole(get: Get, upstream: Path) -> None:
     commit = make_upstream(upstream, FILES)
     make_upstream(upstream, {"later": ""})
     for name in ("AnySHA1", "TipSHA1", "ReachableSHA1"):
@@ -222,14 +214,14 @@ def test_a_server_that_sends_only_branches_is_fetched_whole(
     assert content(get(from_git(upstream, commit))) == FILES
 
 
-def test_a_commit_that_is_not_there_is_named(get: Callable[..., Source], upstream: Path) -> None:
+def test_a_commit_that_is_not_there_is_named(get: Get, upstream: Path) -> None:
     make_upstream(upstream, FILES)
     with pytest.raises(InputError, match="has no commit " + "ab" * 20) as caught:
         get(from_git(upstream, "ab" * 20))
     assert caught.value.exit_code == 4
 
 
-def test_a_moved_tag_names_both_commits(get: Callable[..., Source], upstream: Path) -> None:
+def test_a_moved_tag_names_both_commits(get: Get, upstream: Path) -> None:
     pinned = make_upstream(upstream, FILES, tag="v1.0")
     moved = make_upstream(upstream, {"later": ""})
     git(upstream, "tag", "-f", "v1.0")
@@ -241,7 +233,7 @@ def test_a_moved_tag_names_both_commits(get: Callable[..., Source], upstream: Pa
 
 @pytest.mark.parametrize("how", ["--depth=1", "--filter=blob:none"])
 def test_a_shallow_and_a_partial_clone_are_enough_for_a_commit_that_they_have(
-    get: Callable[..., Source], upstream: Path, tmp_path: Path, how: str
+    get: Get, upstream: Path, tmp_path: Path, how: str
 ) -> None:
     clone = tmp_path / "clone"
     first = make_upstream(upstream, {"thing/__init__.py": "x = 0\n"})
@@ -255,7 +247,7 @@ def test_a_shallow_and_a_partial_clone_are_enough_for_a_commit_that_they_have(
 
 
 def test_a_partial_clone_without_the_files_is_told(
-    get: Callable[..., Source], upstream: Path, tmp_path: Path
+    get: Get, upstream: Path, tmp_path: Path
 ) -> None:
     clone = tmp_path / "clone"
     commit = make_upstream(upstream, FILES)
@@ -268,7 +260,7 @@ def test_a_partial_clone_without_the_files_is_told(
 
 
 def test_an_annotated_tag_stands_for_its_commit(
-    get: Callable[..., Source], upstream: Path, store: Store, report: Recorder
+    get: Get, upstream: Path, store: Store, report: Recorder
 ) -> None:
     commit = make_upstream(upstream, FILES)
     git(upstream, "tag", "-a", "v1.0", "-m", "release")
@@ -276,7 +268,7 @@ def test_an_annotated_tag_stands_for_its_commit(
     assert get(fork).commit == commit
 
 
-def test_a_tag_that_is_not_there_is_named(get: Callable[..., Source], upstream: Path) -> None:
+def test_a_tag_that_is_not_there_is_named(get: Get, upstream: Path) -> None:
     commit = make_upstream(upstream, FILES)
     with pytest.raises(InputError, match=r"has no tag v9"):
         get(from_git(upstream, commit, tag="v9"))
@@ -284,9 +276,7 @@ def test_a_tag_that_is_not_there_is_named(get: Callable[..., Source], upstream: 
         get(from_git(upstream, None))
 
 
-def test_an_unreachable_remote_says_what_git_said(
-    get: Callable[..., Source], tmp_path: Path
-) -> None:
+def test_an_unreachable_remote_says_what_git_said(get: Get, tmp_path: Path) -> None:
     fork = from_git(tmp_path / "nowhere", "ab" * 20)
     with pytest.raises(InputError, match="git cannot fetch from file://") as caught:
         get(fork)
@@ -296,14 +286,14 @@ def test_an_unreachable_remote_says_what_git_said(
 @pytest.mark.parametrize(
     "url", ["ext::sh -c true", "--upload-pack=touch x", "http://host/x", "git://host/x"]
 )
-def test_other_transports_are_refused(get: Callable[..., Source], url: str) -> None:
+def test_other_transports_are_refused(get: Get, url: str) -> None:
     fork = from_git(Path("/"), "ab" * 20, url=url)
     with pytest.raises(InputError, match="patchwheel does not fetch from such an address"):
         get(fork)
 
 
 def test_the_users_own_limit_on_transports_holds(
-    get: Callable[..., Source], upstream: Path, monkeypatch: pytest.MonkeyPatch
+    get: Get, upstream: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     commit = make_upstream(upstream, FILES)
     monkeypatch.setenv("GIT_ALLOW_PROTOCOL", "ssh")
@@ -312,7 +302,7 @@ def test_the_users_own_limit_on_transports_holds(
     assert any("not allowed" in line for line in caught.value.tail)
 
 
-def test_credentials_of_a_remote_are_not_shown(get: Callable[..., Source]) -> None:
+def test_credentials_of_a_remote_are_not_shown(get: Get) -> None:
     fork = from_git(Path("/"), "ab" * 20, url="https://me:secret@127.0.0.1:9/x")
     with pytest.raises(InputError) as caught:
         get(fork)
@@ -336,7 +326,7 @@ def add_submodule(upstream: Path, path: str, commit: str, url: str | None) -> st
 
 
 def test_submodules_come_as_plain_files_recursively(
-    get: Callable[..., Source], upstream: Path, tmp_path: Path
+    get: Get, upstream: Path, tmp_path: Path
 ) -> None:
     deep = make_upstream(tmp_path / "deep", {"deep.h": "deep\n"})
     make_upstream(tmp_path / "deep", {"deep.h": "later\n"})
@@ -360,9 +350,7 @@ def test_submodules_come_as_plain_files_recursively(
     assert modes == {"100644"}
 
 
-def test_a_submodule_that_cannot_be_had_is_named(
-    get: Callable[..., Source], upstream: Path, tmp_path: Path
-) -> None:
+def test_a_submodule_that_cannot_be_had_is_named(get: Get, upstream: Path, tmp_path: Path) -> None:
     make_upstream(tmp_path / "sub", {"x": ""})
     make_upstream(upstream, FILES)
     missing = add_submodule(upstream, "vendor", "ab" * 20, "../sub")
@@ -373,9 +361,7 @@ def test_a_submodule_that_cannot_be_had_is_named(
         get(from_git(upstream, unnamed))
 
 
-def test_a_submodule_without_gitmodules_is_named(
-    get: Callable[..., Source], upstream: Path
-) -> None:
+def test_a_submodule_without_gitmodules_is_named(get: Get, upstream: Path) -> None:
     make_upstream(upstream, FILES)
     entry = f"160000,{'ab' * 20},vendor"
     git(upstream, "update-index", "--add", "--cacheinfo", entry)
@@ -386,26 +372,22 @@ def test_a_submodule_without_gitmodules_is_named(
 
 
 def test_a_remote_cannot_pull_in_folders_of_this_machine(
-    get: Callable[..., Source], upstream: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    get: Get, upstream: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     secret = make_upstream(tmp_path / "secret", {"key": "secret"})
     make_upstream(upstream, FILES)
     url = (tmp_path / "secret").as_uri()
     commit = add_submodule(upstream, "stolen", secret, url)
     # A real remote cannot be had in a test: git's own aliases stand in for it.
-    alias = f"url.{upstream.as_uri()}.insteadOf"
-    for name, value in {
-        "COUNT": "1",
-        "KEY_0": alias,
-        "VALUE_0": "https://example.org/upstream",
-    }.items():
-        monkeypatch.setenv(f"GIT_CONFIG_{name}", value)
+    monkeypatch.setenv("GIT_CONFIG_COUNT", "1")
+    monkeypatch.setenv("GIT_CONFIG_KEY_0", f"url.{upstream.as_uri()}.insteadOf")
+    monkeypatch.setenv("GIT_CONFIG_VALUE_0", "https://example.org/upstream")
     fork = from_git(upstream, commit, url="https://example.org/upstream")
     with pytest.raises(InputError, match="submodule stolen is at a path of this"):
         get(fork)
 
 
-def test_links_inside_the_tree_stay_links(get: Callable[..., Source], upstream: Path) -> None:
+def test_links_inside_the_tree_stay_links(get: Get, upstream: Path) -> None:
     write(upstream, {"include/a.h": "a\n", "src/x": ""})
     (upstream / "src" / "a.h").symlink_to("../include/a.h")
     commit = make_upstream(upstream, FILES)
@@ -415,9 +397,7 @@ def test_links_inside_the_tree_stay_links(get: Callable[..., Source], upstream: 
 
 
 @pytest.mark.parametrize("target", ["/etc/passwd", "../../x", "..", "../.git"])
-def test_links_that_lead_out_are_refused(
-    get: Callable[..., Source], upstream: Path, target: str
-) -> None:
+def test_links_that_lead_out_are_refused(get: Get, upstream: Path, target: str) -> None:
     write(upstream, {"src/x": ""})
     (upstream / "src" / "l").symlink_to(target if target != ".." else "../..")
     commit = make_upstream(upstream, FILES)
@@ -443,9 +423,7 @@ def test_relative_addresses_are_joined_as_git_does(url: str, relative: str, expe
 # The store
 
 
-def test_two_at_once_fetch_once(
-    get: Callable[..., Source], upstream: Path, store: Store, report: Recorder
-) -> None:
+def test_two_at_once_fetch_once(get: Get, upstream: Path, store: Store, report: Recorder) -> None:
     fork = from_git(upstream, make_upstream(upstream, FILES))
     running = [child(store, fork, "print(fetch_pin(context, fork).tree)") for _ in range(3)]
     out = "".join(process.communicate()[0] for process in running)
@@ -454,7 +432,7 @@ def test_two_at_once_fetch_once(
 
 
 def test_a_full_disk_is_the_machines_fault(
-    get: Callable[..., Source], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    get: Get, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fork = from_sdist(make_sdist(tmp_path, "thing", "1.0", FILES))
     full_disk(tmp_path / "bin", monkeypatch, "fast-import")
@@ -463,7 +441,7 @@ def test_a_full_disk_is_the_machines_fault(
 
 
 def test_a_damaged_repository_says_how_to_get_a_new_one(
-    get: Callable[..., Source], store: Store, tmp_path: Path
+    get: Get, store: Store, tmp_path: Path
 ) -> None:
     fork = from_sdist(make_sdist(tmp_path, "thing", "1.0", FILES))
     get(fork)
@@ -475,9 +453,7 @@ def test_a_damaged_repository_says_how_to_get_a_new_one(
     assert caught.value.hint
 
 
-def test_a_killed_fetch_is_simply_done_again(
-    get: Callable[..., Source], store: Store, tmp_path: Path
-) -> None:
+def test_a_killed_fetch_is_simply_done_again(get: Get, store: Store, tmp_path: Path) -> None:
     files = {f"thing/{n}.py": f"{n}\n" * 2000 for n in range(150)}
     fork = from_sdist(make_sdist(tmp_path, "thing", "1.0", files))
     fetch = f"context.index = IndexConfig(find_links=({str(tmp_path)!r},))\n"

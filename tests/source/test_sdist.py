@@ -47,16 +47,14 @@ def repacked(path: Path, change: Callable[[bytes], bytes]) -> Path:
 
 
 def test_files_come_below_the_top_folder_with_their_git_modes(tmp_path: Path) -> None:
-    sdist = Sdist(
-        write(
-            tmp_path / "p-1.tar.gz",
-            member("p-1/", kind=tarfile.DIRTYPE, mtime=5),
-            member("p-1/a.py", b"a\n", mtime=7),
-            member("p-1/tools/run.sh", b"#!\n", mode=0o755, mtime=6),
-            member("p-1/tools", kind=tarfile.DIRTYPE),
-            member("p-1/späß.txt", b""),
-        )
-    )
+    members = [
+        member("p-1/", kind=tarfile.DIRTYPE, mtime=5),
+        member("p-1/a.py", b"a\n", mtime=7),
+        member("p-1/tools/run.sh", b"#!\n", mode=0o755, mtime=6),
+        member("p-1/tools", kind=tarfile.DIRTYPE),
+        member("p-1/späß.txt", b""),
+    ]
+    sdist = Sdist(write(tmp_path / "p-1.tar.gz", *members))
     assert list(sdist) == [
         ("a.py", "100644", b"a\n"),
         ("tools/run.sh", "100755", b"#!\n"),
@@ -65,13 +63,8 @@ def test_files_come_below_the_top_folder_with_their_git_modes(tmp_path: Path) ->
 
 
 def test_epoch_is_the_newest_time_in_the_archive(tmp_path: Path) -> None:
-    sdist = Sdist(
-        write(
-            tmp_path / "p-1.tar.gz",
-            member("p-1/new", mtime=1_800_000_000),
-            member("p-1/old", mtime=3),
-        )
-    )
+    members = [member("p-1/new", mtime=1_800_000_000), member("p-1/old", mtime=3)]
+    sdist = Sdist(write(tmp_path / "p-1.tar.gz", *members))
     list(sdist)
     assert sdist.epoch == 1_800_000_000
 

@@ -28,6 +28,7 @@ RANGE_REFUSED = 416
 # Wheels for the oldest glibc that we support are preferred to those that need a newer one.
 GLIBC = (*range(28, 4, -1), *range(29, 60))
 LEGACY = {17: "manylinux2014", 12: "manylinux2010", 5: "manylinux1"}
+PLATFORMS = [f"{n}_x86_64" for g in GLIBC for n in (f"manylinux_2_{g}", LEGACY.get(g)) if n]
 
 
 def download_file(context: Context, project: str, filename: str, sha256: str) -> Path:
@@ -149,12 +150,8 @@ def choose_wheel(
     from packaging.version import Version
 
     python = [int(part) for part in interpreter.python.split(".")]
-    names = [
-        name for glibc in GLIBC for name in (f"manylinux_2_{glibc}", LEGACY.get(glibc)) if name
-    ]
-    platforms = [f"{name}_x86_64" for name in names]
-    tags = [*cpython_tags(python, None, platforms)]
-    tags += compatible_tags(python, interpreter.tag, platforms)
+    tags = [*cpython_tags(python, None, PLATFORMS)]
+    tags += compatible_tags(python, interpreter.tag, PLATFORMS)
     rank = {tag: number for number, tag in enumerate(tags)}
     fitting = []
     for file in files:
