@@ -61,6 +61,17 @@ def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
+@pytest.fixture
+def second(bare: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that comes after the empty one on PATH."""
+    monkeypatch.setenv("PATH", f"{bare}:{tmp_path / 'second'}")
+    return tmp_path / "second"
+
+
+def remembered(store: Store) -> Interpreter:
+    return remembered_interpreter("3.77", store=store, progress=Recorder())
+
+
 def test_probe_tells_a_real_interpreter_and_sees_through_virtual_environments() -> None:
     found = probe(Path(sys.executable))
     assert found is not None
@@ -84,12 +95,9 @@ def test_what_answers_nonsense_or_cannot_run_is_no_interpreter(tmp_path: Path) -
     assert probe(path) is None
 
 
-def test_failing_shims_on_path_are_skipped(
-    tmp_path: Path, bare: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_failing_shims_on_path_are_skipped(bare: Path, second: Path) -> None:
     failing(bare / "python3.77")
-    real = fake(tmp_path / "second" / "python3.77", "3.77.4")
-    monkeypatch.setenv("PATH", f"{bare}:{real.parent}")
+    real = fake(second / "python3.77", "3.77.4")
     found = find()
     assert found == Interpreter(path=real, version="3.77.4")
 
@@ -157,12 +165,9 @@ def test_the_explicit_interpreter_is_taken_before_any_other(tmp_path: Path, bare
     assert find(explicit=str(mine)).path == mine
 
 
-def test_an_explicit_name_is_looked_for_past_failing_shims(
-    tmp_path: Path, bare: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_explicit_name_is_looked_for_past_failing_shims(bare: Path, second: Path) -> None:
     failing(bare / "mypython")
-    real = fake(tmp_path / "second" / "mypython", "3.77.4")
-    monkeypatch.setenv("PATH", f"{bare}:{real.parent}")
+    real = fake(second / "mypython", "3.77.4")
     assert find(explicit="mypython").path == real
 
 
@@ -207,42 +212,35 @@ def test_a_missing_uv_program_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_what_was_found_is_remembered_while_the_file_is_the_same(bare: Path, store: Store) -> None:
-    def remembered() -> Interpreter:
-        return remembered_interpreter("3.77", store=store, progress=Recorder())
-
     python = fake(bare / "python3.77", "3.77.1")
-    first = remembered()
+    first = remembered(store)
     assert first == Interpreter(path=python, version="3.77.1")
     searched: list[str] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(interpreter, "_search", searched.append)
-        assert remembered() == first
+        assert remembered(store) == first
     assert searched == []
     fake(python, "3.77.22")
-    assert remembered().version == "3.77.22"
+    assert remembered(store).version == "3.77.22"
     python.unlink()
     fake(bare / "python3", "3.77.3")
-    assert remembered().version == "3.77.3"
+    assert remembered(store).version == "3.77.3"
 
 
 def test_a_remembered_interpreter_is_searched_for_again_in_another_environment(
     bare: Path, store: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     fake(bare / "python3.77", "3.77.1")
-    first = remembered_interpreter("3.77", store=store, progress=Recorder())
-    root = tmp_path / "pyenv"
-    newer = fake(root / "versions" / "3.77.8" / "bin" / "python3.77", "3.77.8")
+    first = remembered(store)
+    newer = fake(tmp_path / "pyenv/versions/3.77.8/bin/python3.77", "3.77.8")
     monkeypatch.setenv("PATH", f"{newer.parent}:{bare}")
-    second = remembered_interpreter("3.77", store=store, progress=Recorder())
+    second = remembered(store)
     assert (first.version, second.path) == ("3.77.1", newer)
 
 
-def test_an_ordinary_build_is_found_behind_a_free_threaded_one(
-    tmp_path: Path, bare: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_ordinary_build_is_found_behind_a_free_threaded_one(bare: Path, second: Path) -> None:
     free = fake(bare / "python3.77", "3.77.9")
     edit = """-e 's|"gil_disabled": false|"gil_disabled": true|'"""
     free.write_text(free.read_text().replace(SED, f"{SED} {edit}"))
-    plain = fake(tmp_path / "second" / "python3.77", "3.77.1")
-    monkeypatch.setenv("PATH", f"{bare}:{plain.parent}")
+    plain = fake(second / "python3.77", "3.77.1")
     assert find().path == plain

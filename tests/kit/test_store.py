@@ -232,15 +232,6 @@ def test_different_entries_are_made_at_the_same_time(store: Store) -> None:
         store.get("wheels", KEY, maker())
 
 
-def test_a_place_that_cannot_be_a_store_is_one_error(tmp_path: Path) -> None:
-    write(tmp_path, {"file": ""})
-    store = Store(tmp_path / "file" / "store")
-    for use in uses(store):
-        with pytest.raises(MachineError, match="the store cannot be used") as caught:
-            use()
-        assert "PATCHWHEEL_STORE" in str(caught.value.hint)
-
-
 UNSHARED = """
 import pathlib, sys
 from patchwheel.kit.errors import MachineError
@@ -452,11 +443,13 @@ def test_a_folder_that_patchwheel_did_not_make_is_refused_and_stays_as_it_was(
     assert content(tmp_path) == before
 
 
-def test_a_file_in_the_stores_place_is_one_error(tmp_path: Path) -> None:
+@pytest.mark.parametrize("place", ["file", "file/store"])
+def test_a_place_that_cannot_be_a_store_is_one_error(tmp_path: Path, place: str) -> None:
     write(tmp_path, {"file": "content"})
-    for use in uses(Store(tmp_path / "file")):
-        with pytest.raises(MachineError, match="Not a directory") as caught:
+    for use in uses(Store(tmp_path / place)):
+        with pytest.raises(MachineError, match="store cannot be used: Not a directory") as caught:
             use()
+        assert "PATCHWHEEL_STORE" in str(caught.value.hint)
         # Nothing would be gained by it, and `prune` may be what refuses.
         assert "cache prune" not in str(caught.value)
     assert (tmp_path / "file").read_text() == "content"
