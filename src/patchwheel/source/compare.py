@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import collections
 import configparser
 import contextlib
 import os
@@ -117,10 +116,11 @@ def _left_out(
         fields = repo.git(*argv, stdin=stdin, env=env).split(b"\0")[:-1]
     values = zip(fields[::3], fields[2::3], strict=True)
     ignored = {os.fsdecode(place) for place, value in values if value == b"set"}
-    counts: dict[str, collections.Counter[str]] = {}
+    counts: dict[str, dict[str, int]] = {}
     for path, places in sorted(lineage.items()):
         why = "not distributed" if ignored.isdisjoint(places) else "export-ignore"
-        counts.setdefault(why, collections.Counter())[path.partition("/")[0]] += 1
+        row, top = counts.setdefault(why, {}), path.partition("/")[0]
+        row[top] = row.get(top, 0) + 1
     return counts
 
 
