@@ -266,10 +266,10 @@ def test_what_only_git_refuses_is_told_in_its_words(kit: Kit) -> None:
 
 @pytest.mark.parametrize("step", ["apply --cached", "fast-import"])
 def test_a_full_disk_is_not_blamed_on_the_patch(
-    kit: Kit, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, step: str
+    kit: Kit, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
     source, series = kit.steps({"a": LINES}, {"a": LINES * 2})
-    full_disk(tmp_path / "bin", monkeypatch, step)
+    full_disk(kit.store.root.parent / "bin", monkeypatch, step)
     with pytest.raises(MachineError, match="disk is full"):
         apply_series(source, series, store=kit.store)
 
