@@ -24,12 +24,11 @@ def wheels(cell: str, reports: Path) -> None:
     """Report what was built, and name the artifact with the keys of its wheels."""
     # Only here: `changes` does without patchwheel.
     from patchwheel.wheelfile.read import read_wheel
-    from patchwheel.wheelfile.record import read_record
 
     rows, built_wheels = [], []
     for built in json.loads((reports / f"{cell}.built").read_text()):
         path = reports.parent / Path(built["path"]).name
-        record = read_record(read_wheel(path))
+        record = read_wheel(path).record
         pin, remade = record.pin, len(record.remade)
         summary = f"{remade} of {remade + record.taken} files remade"
         rows.append(

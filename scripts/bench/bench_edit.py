@@ -26,7 +26,6 @@ from measure import (
 )
 
 from patchwheel.wheelfile.read import read_wheel
-from patchwheel.wheelfile.record import read_record
 
 LINES = {
     ".pyx": "\n\ndef _bench_{0}():\n    return {0}\n",
@@ -114,7 +113,7 @@ def measure(edit: Edit, project: Path, python: str, runs: int) -> list[float]:
 
 
 def check(edit: Edit, wheel: Path, python: str, project: Path, mark: str) -> None:
-    record = read_record(read_wheel(wheel))
+    record = read_wheel(wheel).record
     built = [output.path for output in record.remade if output.action == "build"]
     print(f"{edit.path}:", *built)
     on_upstream = record.base and record.base.kind == "upstream"

@@ -15,7 +15,6 @@ import sys
 import threading
 import tomllib
 import venv
-import zipfile
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -258,11 +257,11 @@ def lie(data: Json, at: tuple[Any, ...]) -> bytes:
     return (json.dumps(data, indent=1) + "\n").encode()
 
 
-@pytest.mark.parametrize("name", ["patchwheel.json", "patchwheel.cdx.json"])
+@pytest.mark.parametrize("name", ["patchwheel.json", "sboms/patchwheel.cdx.json"])
 def test_each_field_of_record_and_sbom_is_checked(copied: Path, name: str) -> None:
     wheel = only(copied, "tinyext-*.whl")
     untouched = wheel.read_bytes()
-    data = json.loads(zipfile.ZipFile(wheel).read(f"{info_of(wheel)}/{place_of(name)}"))
+    data = json.loads(read_wheel(wheel).metadata(name))
     fields = list(leaves(data))
     assert len(fields) > 40
     for at in fields:
@@ -278,38 +277,26 @@ def named(at: tuple[Any, ...]) -> str:
     return str(next(key for key in reversed(at) if isinstance(key, str)))
 
 
-def info_of(wheel: Path) -> str:
-    return f"{'-'.join(wheel.name.split('-')[:2])}.dist-info"
-
-
-def place_of(name: str) -> str:
-    return f"sboms/{name}" if name.endswith(".cdx.json") else name
-
-
-def test_each_field_of_a_statement_is_checked(copied: Path) -> None:
-    statement = only(copied, "tinyext-*.intoto.json")
-    data = json.loads(statement.read_text())
-    fields = list(leaves(data))
-    assert len(fields) > 40
-    for at in fields:
-        statement.write_bytes(lie(data, at))
-        correct_sums(copied)
-        problem, sums = check_release(copied).problems
-        assert problem.startswith(f"{statement.name}: line "), at
-        assert sums.startswith("SHA256SUMS: line "), at
-        assert named(at) in problem, at
-
-
-def test_each_field_of_the_lock_is_checked(copied: Path) -> None:
-    lock = copied / "pylock.toml"
-    data = tomllib.loads(lock.read_text())
+@pytest.mark.parametrize(
+    ("pattern", "load", "dump"),
+    [
+        ("tinyext-*.intoto.json", json.loads, bytes),
+        ("pylock.toml", tomllib.loads, lambda data: tomlkit.dumps(json.loads(data)).encode()),
+    ],
+)
+def test_each_field_beside_a_wheel_is_checked(
+    copied: Path, pattern: str, load: Callable[[str], Json], dump: Callable[[bytes], bytes]
+) -> None:
+    file = only(copied, pattern)
+    data = load(file.read_text())
+    assert len(list(leaves(data))) > 15
     for at in leaves(data):
-        lock.write_text(tomlkit.dumps(json.loads(lie(data, at))))
+        file.write_bytes(dump(lie(data, at)))
         correct_sums(copied)
         problem, sums = check_release(copied).problems
-        assert problem.startswith("pylock.toml: line "), at
-        assert sums.startswith("SHA256SUMS: line "), at
+        assert problem.startswith(f"{file.name}: line "), at
         assert named(at) in problem, at
+        assert sums.startswith("SHA256SUMS: line "), at
 
 
 def test_each_byte_of_every_file_counts(copied: Path) -> None:
@@ -342,30 +329,25 @@ def renamed(folder: Path, old: str, new: str, *, inside: bool = True) -> None:
     statement.unlink()
 
 
+def swapped(data: bytes, old: str, new: str) -> bytes:
+    text = re.sub(old, new, data.decode("latin-1"), count=1)
+    assert text != data.decode("latin-1")
+    return text.encode("latin-1")
+
+
 def edit(name: str, old: str, new: str) -> Callable[[Path], None]:
-    def lying(folder: Path) -> None:
-        wheel = only(folder, "tinyext-*.whl")
-
-        def change(data: bytes) -> bytes:
-            text = re.sub(old, new, data.decode("latin-1"), count=1)
-            assert text != data.decode("latin-1")
-            return text.encode("latin-1")
-
-        rewritten(wheel, name, change)
-
-    return lying
+    return lambda folder: rewritten(
+        only(folder, "tinyext-*.whl"), name, lambda data: swapped(data, old, new)
+    )
 
 
 def record_row(old: str, new: str) -> Callable[[Path], None]:
     def lying(folder: Path) -> None:
-        wheel = only(folder, "tinyext-*.whl")
-        found = read_wheel(wheel)
+        found = read_wheel(only(folder, "tinyext-*.whl"))
         record = found.entries[f"{found.dist_info}/RECORD"]
-        text = re.sub(old, new, record.content().decode(), count=1)
-        assert text != record.content().decode()
-        last = make_entry(record.name, text.encode(), mode=0o644, date=record.date)
-        others = [e for e in found.entries.values() if e is not record]
-        write_archive(wheel, [*others, last])
+        text = swapped(record.content(), old, new)
+        last = make_entry(record.name, text, mode=0o644, date=record.date)
+        write_archive(found.path, [*(e for e in found.entries.values() if e != record), last])
 
     return lying
 

@@ -10,7 +10,7 @@ import pytest
 from patchwheel.kit.errors import InputError
 from patchwheel.kit.uv import Distribution
 from patchwheel.wheelfile.read import read_wheel
-from patchwheel.wheelfile.record import FILENAME, parse_record, read_record
+from patchwheel.wheelfile.record import FILENAME, parse_record
 from tests.fixtures import support
 from tests.fixtures.records import compiled_json, make_record, record_bytes, record_json
 
@@ -95,14 +95,14 @@ def test_another_schema_is_refused_before_anything_else(schema: object) -> None:
 
 def test_a_wheel_without_a_record(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=rf"has no demo-1\.0\.dist-info/{FILENAME}"):
-        read_record(read_wheel(support.make_wheel(tmp_path, "demo", "1.0", {})))
+        _ = read_wheel(support.make_wheel(tmp_path, "demo", "1.0", {})).record
 
 
 def test_reading_a_wheel_names_the_wheel_whose_record_is_malformed(tmp_path: Path) -> None:
     files = {f"demo-1.0.dist-info/{FILENAME}": "{}"}
     wheel = support.make_wheel(tmp_path, "demo", "1.0", files)
     with pytest.raises(InputError) as caught:
-        read_record(read_wheel(wheel))
+        _ = read_wheel(wheel).record
     assert caught.value.where == wheel
     good = support.make_wheel(
         tmp_path / "good",
@@ -110,7 +110,7 @@ def test_reading_a_wheel_names_the_wheel_whose_record_is_malformed(tmp_path: Pat
         "1.0",
         {f"demo-1.0.dist-info/{FILENAME}": record_bytes().decode()},
     )
-    assert read_record(read_wheel(good)).to_json()["patches"] == record_json()["patches"]
+    assert read_wheel(good).record.to_json()["patches"] == record_json()["patches"]
 
 
 def test_a_command_that_reads_no_record_does_not_import_cattrs() -> None:

@@ -8,5 +8,4 @@ from .plan import RECIPE as RECIPE
 from .plan import Planner as Planner
 from .plan import plan_fork as plan_fork
 from .plan import wheel_in_store as wheel_in_store
-from .records import Output as Output
 from .records import Plan as Plan

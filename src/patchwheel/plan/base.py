@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from patchwheel.kit import InputError, digest, listed
 from patchwheel.source import download_file
-from patchwheel.wheelfile import output_names, read_record, read_wheel
+from patchwheel.wheelfile import output_names, read_wheel
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -47,7 +47,7 @@ class Base:
         """Return the tree that it was made from; raises InputError when it has no record."""
         if self.kind == "upstream":
             return tree.source.tree
-        return read_record(self.wheel).trees.patched
+        return self.wheel.record.trees.patched
 
 
 def upstream_base(project: Project, fork: Fork) -> Base | None:

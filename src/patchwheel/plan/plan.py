@@ -22,11 +22,11 @@ from patchwheel.kit import MachineError, Repository, digest, file_sha256, listed
 from patchwheel.manifest import build_settings, load_reach
 from patchwheel.plan.base import base_mismatch, built_bases, upstream_base
 from patchwheel.plan.classify import METADATA, Rules
-from patchwheel.plan.records import Decision, Output, Plan
+from patchwheel.plan.records import Decision, Plan
 from patchwheel.plan.scan_references import same_references
 from patchwheel.plan.trace import Effect, candidates, trace_by_inventory, trace_changes
 from patchwheel.series import patched_tree
-from patchwheel.wheelfile import ZLIB, sbom
+from patchwheel.wheelfile import ZLIB, Output, sbom
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

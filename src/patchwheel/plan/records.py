@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from patchwheel.kit import BuildError, digest
-from patchwheel.wheelfile import metadata
+from patchwheel.wheelfile import Output, metadata
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -16,22 +16,6 @@ if TYPE_CHECKING:
     from patchwheel.manifest import BuildInventory, Fork
     from patchwheel.plan.base import Base
     from patchwheel.series import PatchedTree
-
-Action = Literal["remake", "add", "build", "remove"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Output:
-    """A file of the wheel that is not just taken; `path` is METADATA for an edit of the metadata.
-
-    It is remade from (or added with) the file `source` of the patched tree, built as `source` of
-    the build folder, or removed.
-    """
-
-    path: str
-    action: Action
-    source: str
-    why: str
 
 
 @dataclass(frozen=True, kw_only=True)

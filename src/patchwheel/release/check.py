@@ -6,7 +6,6 @@ import json
 import re
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from functools import cache
 from importlib import resources
 from itertools import zip_longest
 from pathlib import Path
@@ -15,15 +14,17 @@ from typing import TYPE_CHECKING
 from patchwheel.build import cuda, env_key
 from patchwheel.kit import CheckError, InputError, digest, file_sha256
 from patchwheel.release import files
-from patchwheel.wheel import MAGIC, Policies, load_policies, names_itself, read_library
-from patchwheel.wheelfile import STATEMENT, check_record, metadata, sbom
+from patchwheel.wheel import MAGIC, load_policies, names_itself, read_library
+from patchwheel.wheelfile import STATEMENT, check_record, metadata, read_wheel, sbom
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from patchwheel.release.files import LabelledWheel
-    from patchwheel.wheelfile import CompileRecord
+    from patchwheel.wheelfile import CompileRecord, WheelFile
 
+LABELLED = re.compile(
+    r"(?P<upstream>[^+]+)\+(?P<label>.+)\.h(?P<key>[0-9a-f]{8})(?P<graft>\.graft)?"
+)
 MANYLINUX = re.compile(r"manylinux(?:_\d+_\d+|\d+)_(\w+)")
 MODULE = re.compile(r"\.cpython-(\d+)-")
 
@@ -32,7 +33,7 @@ MODULE = re.compile(r"\.cpython-(\d+)-")
 class ReleaseCheck:
     """The wheels that could be read, and everything that is wrong with what was checked."""
 
-    wheels: tuple[LabelledWheel, ...]
+    wheels: tuple[WheelFile, ...]
     problems: tuple[str, ...]
 
     def to_json(self) -> dict[str, object]:
@@ -58,13 +59,13 @@ def check_release(path: Path, *, pages: bool = True) -> ReleaseCheck:
     paths = sorted(path.rglob("*.whl")) if path.is_dir() else [path]
     if not paths:
         raise InputError("there is no wheel in it", where=path, expected="a folder of wheels")
-    wheels: list[LabelledWheel] = []
+    wheels: list[WheelFile] = []
     problems: list[str] = []
     for file in paths:
         name = file.relative_to(folder).as_posix()
         try:
-            wheel = files.read_labelled(file)
-            check_record(wheel.wheel)
+            wheel = read_wheel(file)
+            check_record(wheel)
             problems += [f"{name}: {problem}" for problem in _wheel_problems(wheel)]
             wheels.append(wheel)
         except InputError as err:
@@ -78,13 +79,11 @@ def check_release(path: Path, *, pages: bool = True) -> ReleaseCheck:
     return ReleaseCheck(wheels=tuple(wheels), problems=tuple(problems))
 
 
-def _folder_problems(
-    folder: Path, wheels: Sequence[LabelledWheel], *, pages: bool
-) -> Iterator[str]:
+def _folder_problems(folder: Path, wheels: Sequence[WheelFile], *, pages: bool) -> Iterator[str]:
     """Compare sums, statements, locks and pages of the index with what follows from the wheels."""
     listed: set[Path] = set()
     for place in sorted({f.parent for n in (files.SUMS, files.PYLOCK) for f in folder.rglob(n)}):
-        inside = [w for w in wheels if w.is_release and w.path.is_relative_to(place)]
+        inside = [w for w in wheels if w.record.is_release and w.path.is_relative_to(place)]
         expected = files.sidecars(place, inside)
         if pages and (place / files.SIMPLE).is_dir():
             expected |= files.simple_index(place, inside)
@@ -94,17 +93,19 @@ def _folder_problems(
                 yield from _difference(shown, file.read_bytes(), content)
             else:
                 yield f"{shown}: is missing"
+        # A file that nobody made a sum of is no part of the release, whatever it says.
         listed |= {place / name for _, name in _sums(place)}
     for file in sorted([*folder.rglob("*.whl"), *folder.rglob(f"*{STATEMENT}")]):
         if file not in listed:
             yield f"{file.relative_to(folder)}: is in no {files.SUMS}"
 
 
-def _problems_beside(wheel: LabelledWheel) -> Iterator[str]:
+def _problems_beside(wheel: WheelFile) -> Iterator[str]:
     """Check what was fetched together with one wheel: its statement, and the sums of both."""
+    # The other wheels that the sums name may not have been fetched.
     own = {wheel.path.name: wheel.sha256}
     statement = wheel.path.with_name(f"{wheel.path.name}{STATEMENT}")
-    if wheel.is_release and statement.is_file():
+    if wheel.record.is_release and statement.is_file():
         own[statement.name] = file_sha256(statement)
         yield from _difference(statement.name, statement.read_bytes(), files.make_statement(wheel))
     for sha256, name in _sums(wheel.path.parent):
@@ -118,28 +119,28 @@ def _sums(folder: Path) -> list[tuple[str, str]]:
     return [(sha256, name) for sha256, _, name in (line.partition("  ") for line in lines)]
 
 
-def _wheel_problems(wheel: LabelledWheel) -> Iterator[str]:
+def _wheel_problems(wheel: WheelFile) -> Iterator[str]:
     """Yield each contradiction in a wheel whose files were compared with RECORD before."""
-    stated, expected = names_itself(wheel.wheel)
+    stated, expected = names_itself(wheel)
     if stated != expected:
         yield f"METADATA and WHEEL say {stated}, and its name {expected}"
     yield from _label_problems(wheel)
     yield from _sbom_problems(wheel)
     # A graft keeps its base's platform tag, which may promise too much: CuPy's own wheels do.
-    if wheel.is_release:
+    if wheel.record.is_release:
         yield from _platform_problems(wheel)
 
 
-def _label_problems(wheel: LabelledWheel) -> Iterator[str]:
+def _label_problems(wheel: WheelFile) -> Iterator[str]:
     """Compare version and label with the record's key, and the key with what it was made of."""
-    label = files.LABELLED.fullmatch(wheel.version)
+    label = LABELLED.fullmatch(wheel.name.version)
     if label is None:
-        yield f"its version {wheel.version} carries no label"
+        yield f"its version {wheel.name.version} carries no label"
         return
     record, key = wheel.record, wheel.record.key
-    spelled = "".join(metadata.field(wheel.metadata, "Name")[:1])
+    spelled = "".join(metadata.field(wheel.metadata("METADATA"), "Name")[:1])
     rows = [
-        ("version", record.version, wheel.version),
+        ("version", record.version, wheel.name.version),
         ("pin.version", record.pin.version, label["upstream"]),
         ("route", record.route, "graft" if label["graft"] else "compile"),
         ("digest of key", digest(dict(key))[:8], label["key"]),
@@ -162,9 +163,9 @@ def _env_key(compiled: CompileRecord) -> str:
     return env_key(compiled.build_requirements, f"cp{version[1]}{version[2]}" if version else "")
 
 
-def _sbom_problems(wheel: LabelledWheel) -> Iterator[str]:
-    folder, entries = f"{wheel.wheel.dist_info}/sboms/", wheel.wheel.entries
-    own = entries.get(f"{wheel.wheel.dist_info}/{sbom.PLACE}")
+def _sbom_problems(wheel: WheelFile) -> Iterator[str]:
+    folder, entries = f"{wheel.dist_info}/sboms/", wheel.entries
+    own = entries.get(f"{wheel.dist_info}/{sbom.PLACE}")
     if wheel.record.route == "compile" and own:
         expected = sbom.make_sbom(wheel.record, wheel.project)
         yield from _difference(sbom.PLACE, own.content(), expected)
@@ -175,26 +176,27 @@ def _sbom_problems(wheel: LabelledWheel) -> Iterator[str]:
             try:
                 subject = json.loads(entry.content()).get("metadata", {}).get("component", {})
                 project = metadata.normalize_name(subject.get("name", ""))
-                if project == wheel.project and subject.get("version") != wheel.version:
+                if project == wheel.project and subject.get("version") != wheel.name.version:
                     yield f"{name} is about version {subject.get('version')}"
             # It may be any JSON.
             except (ValueError, TypeError, AttributeError) as err:
                 yield f"{name} cannot be read: {err!r}"
 
 
-def _platform_problems(wheel: LabelledWheel) -> Iterator[str]:
+def _platform_problems(wheel: WheelFile) -> Iterator[str]:
     # What libraries need is compared with what auditwheel's policy promises for the tag.
-    _, abi, platforms = wheel.wheel.name.tags.split("-")
-    contents = {name: entry.content() for name, entry in wheel.wheel.entries.items()}
+    _, abi, platforms = wheel.name.tags.split("-")
+    contents = {name: entry.content() for name, entry in wheel.entries.items()}
     libraries = {n: read_library(c) for n, c in contents.items() if c.startswith(MAGIC)}
     bundled = {Path(name).name for name in libraries}
     for name in libraries:
         made_for = MODULE.search(name)
         if made_for and f"cp{made_for[1]}" not in abi.split("."):
             yield f"{name} is for another Python than its tag {abi}"
+    site_packages = Path(str(resources.files("auditwheel"))).parent
     for platform in platforms.split(".") if libraries else ():
         match = MANYLINUX.fullmatch(platform)
-        policies = _policies(match[1]) if match else None
+        policies = load_policies(site_packages, match[1]) if match else None
         if policies is None or platform not in policies.tags:
             yield f"its platform tag {platform} is no manylinux tag, and it holds libraries"
             continue
@@ -207,13 +209,9 @@ def _platform_problems(wheel: LabelledWheel) -> Iterator[str]:
                     yield f"{name} needs {need}, which neither the wheel nor {platform} has"
 
 
-@cache
-def _policies(machine: str) -> Policies:
-    return load_policies(Path(str(resources.files("auditwheel"))).parent, machine)
-
-
 def _difference(name: str, actual: bytes, expected: bytes) -> Iterator[str]:
     """Yield the first line in which a file differs from what follows from the wheels."""
+    # Each file has a line for a field, so the line says what differs, in whatever format.
     rows = zip_longest(actual.split(b"\n"), expected.split(b"\n"), fillvalue=b"missing")
     for number, lines in enumerate(rows, 1):
         if lines[0] != lines[1]:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from patchwheel.kit import digest, file_sha256
+from patchwheel.kit import digest
 from patchwheel.wheelfile import (
     FILENAME,
     STATEMENT,
@@ -18,17 +17,12 @@ from patchwheel.wheelfile import (
     WheelRecord,
     metadata,
     purl,
-    read_record,
-    read_wheel,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
-LABELLED = re.compile(
-    r"(?P<upstream>[^+]+)\+(?P<label>.+)\.h(?P<key>[0-9a-f]{8})(?P<graft>\.graft)?"
-)
 SUMS = "SHA256SUMS"
 PYLOCK = "pylock.toml"
 SIMPLE = "simple"
@@ -40,49 +34,7 @@ PAGE = """<!DOCTYPE html>
 """
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LabelledWheel:
-    """A wheel that patchwheel made, read once: the release's files all follow from it."""
-
-    wheel: WheelFile
-    sha256: str
-    record: WheelRecord
-
-    @property
-    def path(self) -> Path:
-        return self.wheel.path
-
-    @property
-    def project(self) -> str:
-        return metadata.normalize_name(self.wheel.name.name)
-
-    @property
-    def version(self) -> str:
-        return self.wheel.name.version
-
-    @property
-    def metadata(self) -> bytes:
-        return self.wheel.metadata("METADATA")
-
-    @property
-    def is_release(self) -> bool:
-        """Whether it may be published: compiled, by its name and by its record."""
-        return is_release_wheel(self.path) and self.record.route == "compile"
-
-
-def is_release_wheel(path: Path) -> bool:
-    """Tell by its file name whether a wheel has a label and is no graft."""
-    label = LABELLED.fullmatch(path.name.split("-")[1])
-    return label is not None and not label["graft"]
-
-
-def read_labelled(path: Path) -> LabelledWheel:
-    """Read a wheel that patchwheel made; raises InputError when it is unsound or has no record."""
-    wheel = read_wheel(path)
-    return LabelledWheel(wheel=wheel, sha256=file_sha256(path), record=read_record(wheel))
-
-
-def sidecars(folder: Path, wheels: Sequence[LabelledWheel]) -> dict[str, bytes]:
+def sidecars(folder: Path, wheels: Sequence[WheelFile]) -> dict[str, bytes]:
     """Return statements, lock and sums of the wheels in a folder, by path in the folder."""
     contents = {f"{_place(w, folder)}{STATEMENT}": make_statement(w) for w in wheels}
     contents[PYLOCK] = _pylock(folder, wheels)
@@ -92,10 +44,11 @@ def sidecars(folder: Path, wheels: Sequence[LabelledWheel]) -> dict[str, bytes]:
     return contents
 
 
-def make_statement(wheel: LabelledWheel) -> bytes:
+def make_statement(wheel: WheelFile) -> bytes:
     """Return a release wheel's in-toto statement with its SLSA provenance."""
     record, made = wheel.record, wheel.record.to_json()
     compiled = made["compiled"]
+    # No time and no machine: it follows from the wheel alone, so that `verify` can make it again.
     statement = {
         "_type": "https://in-toto.io/Statement/v1",
         "subject": [_resource(wheel.path.name, sha256=wheel.sha256)],
@@ -153,25 +106,31 @@ def _resource(name: str, uri: str | None = None, **digests: str) -> dict[str, ob
     return {"name": name, **({"uri": uri} if uri else {}), "digest": digests}
 
 
-def simple_index(folder: Path, wheels: Sequence[LabelledWheel]) -> dict[str, bytes]:
+def simple_index(folder: Path, wheels: Sequence[WheelFile]) -> dict[str, bytes]:
     """Return the pages of a simple index and the wheels' metadata files, by path in the folder."""
     names = sorted({wheel.project for wheel in wheels})
-    answer: dict[str, object] = {"projects": [{"name": name} for name in names]}
     links = [f'<a href="{name}/">{name}</a><br>' for name in names]
-    files = _pages(SIMPLE, "Simple index", answer, links)
+    contents = _pages(SIMPLE, "Simple index", links, projects=[{"name": name} for name in names])
     for name in names:
         own = [wheel for wheel in _unique(wheels) if wheel.project == name]
-        files |= {f"{_place(wheel, folder)}.metadata": wheel.metadata for wheel in own}
+        contents |= {
+            f"{_place(wheel, folder)}.metadata": wheel.metadata("METADATA") for wheel in own
+        }
         rows = [_row(wheel, f"../../{quote(_place(wheel, folder))}") for wheel in own]
-        versions = sorted({wheel.version for wheel in own})
-        answer = {"name": name, "versions": versions, "files": rows}
-        files |= _pages(f"{SIMPLE}/{name}", f"Links for {name}", answer, map(_link, rows))
-    return files
+        versions = sorted({wheel.name.version for wheel in own})
+        contents |= _pages(
+            f"{SIMPLE}/{name}",
+            f"Links for {name}",
+            map(_link, rows),
+            name=name,
+            versions=versions,
+            files=rows,
+        )
+    return contents
 
 
-def _pages(
-    place: str, title: str, answer: Mapping[str, object], links: Iterable[str]
-) -> dict[str, bytes]:
+def _pages(place: str, title: str, links: Iterable[str], **answer: object) -> dict[str, bytes]:
+    """Return a page for people and old installers, and its JSON for the others."""
     page = PAGE.format(api=API, title=title, links="\n".join(links))
     data = {"meta": {"api-version": API}, **answer}
     return {f"{place}/index.html": page.encode(), f"{place}/index.json": _json(data)}
@@ -181,9 +140,9 @@ def _json(data: object) -> bytes:
     return (json.dumps(data, indent=1) + "\n").encode()
 
 
-def _row(wheel: LabelledWheel, url: str) -> dict[str, Any]:
-    hashed = {"sha256": hashlib.sha256(wheel.metadata).hexdigest()}
-    python = metadata.field(wheel.metadata, "Requires-Python")
+def _row(wheel: WheelFile, url: str) -> dict[str, Any]:
+    hashed = {"sha256": hashlib.sha256(wheel.metadata("METADATA")).hexdigest()}
+    python = metadata.field(wheel.metadata("METADATA"), "Requires-Python")
     return {
         "filename": wheel.path.name,
         "url": url,
@@ -208,7 +167,7 @@ def _link(row: Mapping[str, Any]) -> str:
     return f"<a {text}>{row['filename']}</a><br>"
 
 
-def _pylock(folder: Path, wheels: Sequence[LabelledWheel]) -> bytes:
+def _pylock(folder: Path, wheels: Sequence[WheelFile]) -> bytes:
     import tomlkit
 
     packages = []
@@ -217,19 +176,19 @@ def _pylock(folder: Path, wheels: Sequence[LabelledWheel]) -> bytes:
         hashes = {"sha256": wheel.sha256}
         file = {"name": wheel.path.name, "path": place, "size": size, "hashes": hashes}
         # A lock may hold the wheels of one project for several Pythons.
-        python = re.match(r"cp(\d)(\d+)-cp", wheel.wheel.name.tags)
+        python = re.match(r"cp(\d)(\d+)-cp", wheel.name.tags)
         marker = {"marker": f"python_version == '{python[1]}.{python[2]}'"} if python else {}
-        package = {"name": wheel.project, "version": wheel.version, **marker, "wheels": [file]}
+        package = {"name": wheel.project, "version": wheel.name.version, **marker, "wheels": [file]}
         packages.append(package)
     lock = {"lock-version": "1.0", "created-by": "patchwheel", "packages": packages}
     return tomlkit.dumps(lock).encode()
 
 
-def _unique(wheels: Sequence[LabelledWheel]) -> list[LabelledWheel]:
+def _unique(wheels: Sequence[WheelFile]) -> list[WheelFile]:
     # Equal files in several folders are one in the index.
     by_name = {wheel.path.name: wheel for wheel in reversed(wheels)}
     return [by_name[name] for name in sorted(by_name)]
 
 
-def _place(wheel: LabelledWheel, folder: Path) -> str:
+def _place(wheel: WheelFile, folder: Path) -> str:
     return wheel.path.relative_to(folder).as_posix()

@@ -28,6 +28,7 @@ from patchwheel.kit import (
 )
 from patchwheel.release import files
 from patchwheel.release.check import ReleaseCheck, check_release
+from patchwheel.wheelfile import read_wheel
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -49,9 +50,10 @@ for name in sys.argv[1:]:
 
 def complete_release(folder: Path) -> None:
     """Write what belongs beside the release wheels of a folder; grafts in it are left out."""
-    paths = sorted(path for path in folder.rglob("*.whl") if files.is_release_wheel(path))
-    wheels = [files.read_labelled(path) for path in paths]
-    _write(folder, files.sidecars(folder, [wheel for wheel in wheels if wheel.is_release]))
+    # The version of a graft goes on after the digits.
+    paths = sorted(folder.rglob("*+*.h????????-*.whl"))
+    wheels = [read_wheel(path) for path in paths]
+    _write(folder, files.sidecars(folder, [wheel for wheel in wheels if wheel.record.is_release]))
 
 
 def make_index(folder: Path) -> list[str]:
@@ -65,7 +67,7 @@ def make_index(folder: Path) -> list[str]:
     known = dict(_indexed(folder))
     for wheel in checked.wheels:
         name = wheel.path.name
-        if not wheel.is_release:
+        if not wheel.record.is_release:
             problems.append(f"{name}: is a graft; only compiled wheels are published")
         # An installer that has the hash of a file refuses another file of its name.
         if (before := known.setdefault(name, wheel.sha256)) != wheel.sha256:

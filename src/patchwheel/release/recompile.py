@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections import defaultdict
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from patchwheel.build import CLOCK, check_machine, toolchain
 from patchwheel.guest import CLOCK_SOURCE
@@ -17,7 +16,7 @@ from patchwheel.kit import BuildError, CheckError, Store, first, process
 from patchwheel.plan import Planner
 from patchwheel.series import patched_tree
 from patchwheel.wheel import build_needs, build_wheel, make_wheel
-from patchwheel.wheelfile import output_names, read_record, read_wheel
+from patchwheel.wheelfile import output_names, read_wheel
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -26,8 +25,6 @@ if TYPE_CHECKING:
     from patchwheel.project import Project
     from patchwheel.series import PatchedTree
     from patchwheel.wheel import BuiltWheel
-
-    Verdict = Literal["equal", "taken", "unnecessary", "different"]
 
 UMASK = 0o077
 DIFFOSCOPE = ".diffoscope.txt"
@@ -105,36 +102,35 @@ def _compare(graft: BuiltWheel, new: Content, changed: set[str]) -> EquivalenceC
     if base and base.kind == "built":
         old = replace(old, built={**_content(base.path).built, **old.built})
     globs = (*upstream.only_in_base, *upstream.only_in_build) if upstream else ()
-    verdicts: defaultdict[Verdict, list[str]] = defaultdict(list)
+    taken, equal = 0, 0
+    unnecessary, differences = [], []
     for path in sorted(old.outputs.keys() | new.outputs.keys()):
         bundled = path.partition("/")[0].endswith(".libs")
-        if not bundled and not any(fnmatchcase(path, g) for g in globs):
-            verdicts[_verdict(path, old, new, changed)].append(path)
+        if bundled or any(fnmatchcase(path, glob) for glob in globs):
+            continue
+        # Built files as they were before relocation, which names bundled libraries by their hash.
+        known = (old.built, new.built) if path in new.built else (old.outputs, new.outputs)
+        if path not in old.outputs or path not in new.outputs:
+            differences.append(path)
+        elif path not in known[0] and path not in changed:
+            taken += 1
+        elif known[0].get(path) != known[1][path]:
+            differences.append(path)
+        else:
+            equal += 1
+            unnecessary += [path] if path in new.built and path not in changed else []
     return EquivalenceCheck(
         fork=graft.plan.fork.name,
-        equal=len(verdicts["equal"]) + len(verdicts["unnecessary"]),
-        taken=len(verdicts["taken"]),
-        unnecessary=tuple(verdicts["unnecessary"]),
-        differences=tuple(verdicts["different"]),
+        equal=equal,
+        taken=taken,
+        unnecessary=tuple(unnecessary),
+        differences=tuple(differences),
     )
-
-
-def _verdict(path: str, old: Content, new: Content, changed: set[str]) -> Verdict:
-    if path not in old.outputs or path not in new.outputs:
-        return "different"
-    if path not in new.built:
-        return "equal" if old.outputs[path] == new.outputs[path] else "different"
-    if path not in old.built:
-        return "different" if path in changed else "taken"
-    # As they were before relocation, which names bundled libraries by their hash.
-    if old.built[path] != new.built[path]:
-        return "different"
-    return "equal" if path in changed else "unnecessary"
 
 
 def _content(path: Path) -> Content:
     wheel = read_wheel(path)
-    compiled = read_record(wheel).compiled
+    compiled = wheel.record.compiled
     names = output_names(wheel.entries, wheel.name)
     return Content(
         outputs={plain: wheel.entries[name].sha256 for plain, name in names.items()},
@@ -149,9 +145,9 @@ class RebuildResult:
     fork: str
     wheel: str
     sha256: str
-    varied_conditions: tuple[str, ...]
+    varied_conditions: tuple[str, ...] = CONDITIONS
     differences: tuple[str, ...]
-    kept: Path | None = None
+    kept: Path | None
 
     @property
     def summary(self) -> str:
@@ -190,7 +186,6 @@ def check_reproducible(project: Project, fork: Fork) -> RebuildResult:
         fork=wheel.fork,
         wheel=wheel.path.name,
         sha256=wheel.sha256,
-        varied_conditions=CONDITIONS,
         differences=tuple(differences),
         kept=kept,
     )
@@ -219,7 +214,7 @@ def _build_again(
 
 
 def _other_conditions(folder: Path, store: Store, needs: Sequence[BuiltWheel]) -> dict[str, str]:
-    """Make another home and store in the folder, and return the environment of a build."""
+    """Make another home, store and clock, and return the environment of a build that has them."""
     home, other, tmp = (folder / name for name in ("home", "store", "tmp"))
     Store(other).ensure()
     for path in (home, other / "memo", other / "wheels", tmp):
@@ -231,19 +226,14 @@ def _other_conditions(folder: Path, store: Store, needs: Sequence[BuiltWheel]) -
     shutil.copytree(store.root / "memo/source", other / "memo/source")
     for need in needs:
         shutil.copytree(need.path.parent, other / "wheels" / need.node_key)
+    # Programs that load this library read another clock.
+    clock, gcc = folder / "clock.so", toolchain.identify(["gcc"], store=store)["gcc"]
+    argv: list[str | Path] = [*gcc.words, "-O1", "-shared", "-fPIC", "-o", clock, CLOCK_SOURCE]
+    process.capture(argv, cwd=folder, env=process.base_env())
     # The settings of this run would make it the same build; what reaches an index is needed.
     env = {k: v for k, v in os.environ.items() if not k.startswith("PATCHWHEEL_")}
-    places = {"HOME": home, "PATCHWHEEL_STORE": other, "TMPDIR": tmp, CLOCK: _clock(folder, store)}
+    places = {"HOME": home, "PATCHWHEEL_STORE": other, "TMPDIR": tmp, CLOCK: clock}
     return env | {name: str(place) for name, place in places.items()} | ENVIRONMENT
-
-
-def _clock(folder: Path, store: Store) -> Path:
-    # Programs that load this library read another clock.
-    library = folder / "clock.so"
-    gcc = toolchain.identify(["gcc"], store=store)["gcc"]
-    argv: list[str | Path] = [*gcc.words, "-O1", "-shared", "-fPIC", "-o", library, CLOCK_SOURCE]
-    process.capture(argv, cwd=folder, env=process.base_env())
-    return library
 
 
 def _differences(one: Path, two: Path) -> list[str]:
@@ -251,10 +241,9 @@ def _differences(one: Path, two: Path) -> list[str]:
     old, new = read_wheel(one).entries, read_wheel(two).entries
     rows = [f"{name}: only in one" for name in sorted(old.keys() ^ new.keys())]
     for name in sorted(old.keys() & new.keys()):
-        a, b = old[name], new[name]
-        same = {"content": a.sha256 == b.sha256, "mode": a.mode == b.mode, "date": a.date == b.date}
-        if not all(same.values()):
-            rows.append(f"{name}: another {' and '.join(w for w in same if not same[w])}")
+        for what, field in (("content", "sha256"), ("mode", "mode"), ("date", "date")):
+            if getattr(old[name], field) != getattr(new[name], field):
+                rows.append(f"{name}: another {what}")
     return rows or ["the archive: another order or compression of the same files"]
 
 

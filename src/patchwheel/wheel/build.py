@@ -31,8 +31,7 @@ def build_wheel(
 ) -> BuiltWheel:
     """Make one wheel, unless it is in `made` (by lock key, added to) or in the store.
 
-    A wheel of another fork that it compiles against is made first. A graft that turns out not to be
-    possible becomes a compile.
+    Wheels of other forks that it compiles against are made first.
     """
     made = {} if made is None else made
     if fork.lock_key in made:
@@ -46,6 +45,7 @@ def build_wheel(
     try:
         wheel = make_wheel(plan, project.store)
     except GraftNotPossible as err:
+        # Some things show only once outputs were built.
         project.progress.say(f"{fork.name}: no graft, a compile: {err.message}")
         build_needs(project, fork, from_source=from_source, dev=dev, made=made)
         plan = plan_fork(project, fork, dev=dev, refused=err.message, made=made, configure=True)
@@ -117,6 +117,7 @@ def publish(project: Project, wheels: Sequence[BuiltWheel]) -> None:
     project.dist.mkdir(parents=True, exist_ok=True)
     for wheel in wheels:
         target = project.dist / wheel.path.name
+        # The name has the key: a file of that name is the same wheel, if it was copied whole.
         if not (target.exists() and target.stat().st_size == wheel.path.stat().st_size):
             temporary = project.dist / f".{target.name}.part"
             shutil.copyfile(wheel.path, temporary)

@@ -67,15 +67,13 @@ def _check_requirements(session: BuildSession, inputs: BuildInputs) -> None:
 
 
 def relocate(wheel: Path, session: BuildSession) -> Path:
-    """Bundle the libraries that other machines lack; give the lowest true platform tag.
-
-    The libraries of CUDA and of its driver are left out. Returns the path of the new wheel.
-    """
+    """Return a wheel with the libraries that other machines lack, and the lowest true tag."""
     if wheel.name.endswith("-any.whl"):
         return wheel
     build_dir = session.build_dir
     target = build_dir.work / "repaired"
     words: list[str | Path] = [session.python, "-m", "auditwheel", "repair"]
+    # CUDA comes from wheels of its own, and its driver from the machine.
     words += [word for name in cuda.LIBRARIES for word in ("--exclude", name)]
     words += ["--wheel-dir", build_dir.path_inside(target), build_dir.path_inside(wheel)]
     session.step(words)

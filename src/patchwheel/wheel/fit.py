@@ -143,6 +143,7 @@ def refit(
         if match is None:
             raise GraftNotPossible(f"{name} needs {need}, which is not in the base wheel")
         words += ["--replace-needed", need, match]
+    # Nothing in the base says which run path would lead from there to its libraries.
     if before is None and words:
         raise GraftNotPossible(f"{name} is new, and needs the wheel's own libraries")
     path = before.run_path if before else ""

@@ -157,7 +157,7 @@ def describe(plan: Plan, compiled: CompileRecord | None) -> WheelRecord:
         base=record.BaseRecord(kind=base.kind, filename=base.path.name, sha256=base.sha256)
         if base
         else None,
-        remade=tuple(record.OutputRecord(**asdict(output)) for output in plan.outputs),
+        remade=plan.outputs,
         taken=plan.taken,
         # What made it a compile is not in its key, and a wheel holds no more than its key says.
         why=plan.why if base else (),
@@ -169,6 +169,7 @@ def describe(plan: Plan, compiled: CompileRecord | None) -> WheelRecord:
 def check_wheel(path: Path, plan: Plan, draft: UnlabelledWheel) -> None:
     """Raise CheckError or InputError unless the wheel is sound, complete and named correctly."""
     wheel = read_wheel(path)
+    # The base has the sha256 that was pinned, so its files are not hashed again.
     check_record(wheel, trusted=draft.made_from if plan.base else None)
     said, named = names_itself(wheel)
     expected = (metadata.normalize_name(plan.fork.distribution), [plan.version], *named[2:])
@@ -223,6 +224,7 @@ def _check_outputs(wheel: WheelFile, plan: Plan) -> None:
             expected="every output that was recorded in forks.lock",
             hint="`patchwheel doctor` says what a compile lacks",
         )
+    # A graft took what it did not remake, so only a compile can have a stale copy.
     if base:
         return
     blobs = repo.files(tree.tree)

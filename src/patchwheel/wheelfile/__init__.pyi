@@ -17,7 +17,7 @@ from .read import write_wheel as write_wheel
 from .record import FILENAME as FILENAME
 from .record import STATEMENT as STATEMENT
 from .record import CompileRecord as CompileRecord
+from .record import Output as Output
 from .record import ToolRecord as ToolRecord
 from .record import WheelRecord as WheelRecord
-from .record import read_record as read_record
 from .sbom import purl as purl

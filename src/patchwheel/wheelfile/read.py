@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import io
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 from patchwheel.kit import InputError, file_sha256
 from patchwheel.wheelfile.archive import make_entry, read_archive, refuse, write_archive
 from patchwheel.wheelfile.metadata import normalize_name, parse_filename
+from patchwheel.wheelfile.record import FILENAME, parse_record
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -19,12 +21,13 @@ if TYPE_CHECKING:
 
     from patchwheel.wheelfile.archive import Entry
     from patchwheel.wheelfile.metadata import WheelName
+    from patchwheel.wheelfile.record import WheelRecord
 
 # Beside RECORD itself only its detached signatures are not listed in it.
 UNRECORDED = ("RECORD", "RECORD.jws", "RECORD.p7s")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class WheelFile:
     """A wheel that was read whole; `entries` are its files by name, in the archive's order."""
 
@@ -32,6 +35,19 @@ class WheelFile:
     name: WheelName
     dist_info: str
     entries: dict[str, Entry]
+
+    @functools.cached_property
+    def sha256(self) -> str:
+        return file_sha256(self.path)
+
+    @functools.cached_property
+    def record(self) -> WheelRecord:
+        """What it was made from; raises InputError when it has no record that can be read."""
+        return parse_record(self.metadata(FILENAME), where=self.path)
+
+    @property
+    def project(self) -> str:
+        return normalize_name(self.name.name)
 
     def metadata(self, name: str) -> bytes:
         """Return a file of the dist-info folder, checked against RECORD where RECORD lists it."""
@@ -128,8 +144,6 @@ def _recorded_hashes(wheel: WheelFile) -> dict[str, str]:
 def _record_rows(wheel: WheelFile) -> list[RecordEntry]:
     from installer.records import InvalidRecordEntry, RecordEntry, parse_record_file
 
-    if f"{wheel.dist_info}/RECORD" not in wheel.entries:
-        refuse(wheel.path, "has no RECORD")
     try:
         rows = parse_record_file(io.StringIO(wheel.metadata("RECORD").decode()))
         return [RecordEntry.from_elements(*row) for row in rows]

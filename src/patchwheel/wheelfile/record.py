@@ -19,8 +19,6 @@ from patchwheel.manifest import Sdist, make_converter
 if TYPE_CHECKING:
     from cattrs import Converter
 
-    from patchwheel.wheelfile.read import WheelFile
-
 FILENAME = "patchwheel.json"
 # A release wheel's provenance statement is called as the wheel, with this ending.
 STATEMENT = ".intoto.json"
@@ -63,8 +61,12 @@ class BaseRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OutputRecord:
-    """A file that a graft did not take from its base."""
+class Output:
+    """A file of the wheel that is not just taken; `path` is METADATA for an edit of the metadata.
+
+    It is remade from (or added with) the file `source` of the patched tree, built as `source` of
+    the build folder, or removed.
+    """
 
     path: str
     action: Literal["remake", "add", "build", "remove"]
@@ -111,12 +113,17 @@ class WheelRecord:
     trees: TreesRecord
     patches: tuple[PatchRecord, ...]
     base: BaseRecord | None
-    remade: tuple[OutputRecord, ...]
+    remade: tuple[Output, ...]
     taken: int
     why: tuple[str, ...]
     compiled: CompileRecord | None
     # The parts of the node key, whose names differ with the route: its digest is the node key.
     key: Mapping[str, str]
+
+    @property
+    def is_release(self) -> bool:
+        """Whether the wheel may be published; its label says the same if the wheel is sound."""
+        return self.route == "compile"
 
     def to_json(self) -> dict[str, Any]:
         answer: dict[str, Any] = _converter().unstructure(self)
@@ -130,11 +137,6 @@ class WheelRecord:
     def sha256(self) -> str:
         """The sha256 of the file, which SBOM and provenance name."""
         return hashlib.sha256(self.to_bytes()).hexdigest()
-
-
-def read_record(wheel: "WheelFile") -> WheelRecord:
-    """Return a wheel's record; raises InputError when it has none or one that cannot be read."""
-    return parse_record(wheel.metadata(FILENAME), where=wheel.path)
 
 
 def parse_record(data: bytes, *, where: Path | str) -> WheelRecord:
