@@ -67,11 +67,13 @@ def build(
     wheels, failures = build_wheels(
         project, forks, from_source=from_source, dev=dev, keep_going=keep_going
     )
+    # SHA256SUMS and the rest are of the whole folder, and so of a whole release.
     if release and not failures:
         from patchwheel.release import complete_release
 
         complete_release(project.dist)
     CONSOLE.close()
+    # A build that made nothing has nothing to tell.
     if any(not wheel.cached for wheel in wheels):
         tables.wheels(wheels)
 
@@ -165,6 +167,7 @@ def _wheels(
     if folder is None:
         forks = list(project.manifest.forks.values())
         return build_wheels(project, forks, from_source=from_source, dev=dev)[0]
+    # Wheels in a folder were made elsewhere; nothing is built beside them.
     if from_source or dev:
         raise click.UsageError("--wheels cannot be combined with --from-source or --dev")
     return wheels_in(project, folder)

@@ -26,17 +26,20 @@ class Console(Progress):
         self._bars: progress.Progress | None = None
         self._tasks: dict[str, progress.TaskID] = {}
         self._shown: dict[str, float] = {}
+        # Grafts of several forks report from threads of their own.
         self._lock = threading.Lock()
         self.terminal = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
 
     def say(self, line: str) -> None:
         if self._bars:
+            # Above the bars, which rich draws again below it.
             self._bars.console.print(line, markup=False, highlight=False)
         else:
             print(line, file=sys.stderr, flush=True)
 
     def result(self, line: str) -> None:
         """Print a line of a command's result to standard output."""
+        # On a terminal a bar would be drawn over it.
         self.close()
         print(line, flush=True)
 
@@ -77,6 +80,7 @@ class Console(Progress):
         drawn = Table(*headings, title=title or None, box=box.SIMPLE_HEAD, title_justify="left")
         for row in rows:
             drawn.add_row(*row)
+        # In a pipe rich would fold rows at 80 columns.
         terminal = self.terminal if note else sys.stdout.isatty()
         width = None if terminal else 200
         Rich(stderr=note, width=width, markup=False).print(drawn)
@@ -95,6 +99,7 @@ class Console(Progress):
             self._bars.remove_task(self._tasks.pop(what))
 
     def _line(self, what: str, done: int, total: int | None) -> None:
+        # A log of CI shows that something goes on, without a line for each percent.
         now = time.monotonic()
         ended = total is not None and done >= total
         first = self._shown.setdefault(what, now)

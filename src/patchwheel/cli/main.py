@@ -63,6 +63,7 @@ def main() -> None:
         CONSOLE.close()
         click.echo(f"error: {err}", err=True)
         sys.exit(err.exit_code)
+    # Wrong usage, which click words itself.
     except click.ClickException as err:
         err.show()
         sys.exit(2)

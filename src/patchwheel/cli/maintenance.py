@@ -40,6 +40,7 @@ def doctor(project: Project, *, variant: str | None) -> None:
     from patchwheel.build import diagnose
 
     project = dataclasses.replace(project, variant=variant)
+    # Before the first lock the doctor still tells what locking needs.
     lock = project.lock if project.manifest.lock_path.exists() else None
     findings = diagnose(project.manifest, lock, store=project.store.root)
     rows = [{**dataclasses.asdict(finding), "ok": finding.ok} for finding in findings]
@@ -69,6 +70,7 @@ def cache_verify() -> None:
 
     store = Store(default_root())
     found = [(entry, why) for entry in store.entries() if (why := entry.broken())]
+    # An entry that is gone is made again when it is needed.
     for entry, _ in found:
         store.remove(entry.kind, entry.key)
     broken = {f"{entry.kind}/{entry.key}": why for entry, why in found}

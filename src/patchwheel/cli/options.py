@@ -61,6 +61,7 @@ def project(function: F) -> F:
         from patchwheel.kit import Store, default_root, scrub_environment
         from patchwheel.project import Project
 
+        # Git hooks and CI set variables that may name another repository.
         scrub_environment()
         store = Store(default_root(), say=CONSOLE.say)
         store.show_logs = verbose
@@ -68,12 +69,14 @@ def project(function: F) -> F:
         given = {name: rest.pop(name) for name in names}
         return function(Project(store=store, progress=CONSOLE, **given), **rest)
 
+    # In reverse, as decorators apply: --help then lists them in their order.
     for add in reversed(PROJECT_OPTIONS):
         command = add(command)
     return command  # type: ignore[return-value]
 
 
 def _remember(ctx: click.Context, _: click.Parameter, as_json: bool) -> None:  # noqa: FBT001
+    # In the context rather than in every command's signature.
     ctx.meta["json"] = as_json
 
 

@@ -44,11 +44,13 @@ def verify(
     dev: bool,
 ) -> None:
     """Check a wheel or a folder of wheels offline; with an option, check the inputs of a fork."""
+    # Each is a long check with a result of its own.
     if pin + from_source + rebuild > 1:
         raise click.UsageError("give one of --pin, --from-source and --rebuild")
     if not (pin or from_source or rebuild):
         _verify_path(Path(what))
         return
+    # What follows asks about the inputs of a fork, and not about a file.
     [fork] = project.manifest.select([what], variant)
     if pin:
         from patchwheel.source import check_pin
@@ -110,6 +112,7 @@ def stage(project: Project, source: Path, staged: Path, *, earlier: Path | None)
     from patchwheel.ci import cells
     from patchwheel.release import stage_release
 
+    # A cell that failed leaves nothing, so the folder alone does not tell what is missing.
     expected = {
         cell.name: (cell.forks[0], cell.python)
         for cell in cells(project.manifest)

@@ -54,6 +54,7 @@ def status(
 
     found = [status_of_fork(project, fork) for fork in forks]
     options.emit(found, tables.status)
+    # After the table, so that it is seen even if this raises.
     check_requires(load_all_series(project))
     if broken := [fork.fork for fork in found if not fork.ok]:
         raise PatchError(
@@ -100,6 +101,7 @@ def export(project: Project, fork: str, *, check: bool, exact: bool) -> None:
     options.emit(result, lambda result: tables.export(fork, result, check=check))
     if result.changed and not check:
         _offer_commit(project, selected, selected.patches)
+    # For CI: the series must be what the work tree exports.
     if check and result.changed:
         raise CheckError(
             f"{fork}: an export would change the series",
@@ -163,7 +165,7 @@ def _show_forecasts(
     changes: bool,
     html: Path | None,
 ) -> None:
-    """Show what each series meets at each ref; what was found is remembered for --changes."""
+    """Show what each series meets at each ref."""
     from patchwheel.upstream import forecasts, remember_forecasts
 
     found, failed = {}, []
@@ -171,11 +173,13 @@ def _show_forecasts(
         try:
             found[fork.name] = forecasts(project, fork, refs)
         except InputError as err:
+            # Of several, one that cannot be followed does not hide the others.
             if len(forks) == 1:
                 raise
             CONSOLE.say(f"{fork.name}: {err.message}")
             failed.append(fork.name)
     forks = [fork for fork in forks if fork.name in found]
+    # What was found is remembered for the --changes of a later run.
     known = {f.name: remember_forecasts(project, f, found[f.name]) for f in forks}
     if html:
         html.write_text(tables.forecast_page(forks, found), encoding="utf-8")
@@ -190,10 +194,11 @@ def _show_forecasts(
 
 
 def _offer_commit(project: Project, fork: Fork, *changed: Path) -> None:
-    """Say which command comes next; the commit message holds the range-diff."""
+    """Say which command comes next."""
     from patchwheel.series import message_of
 
     paths = " ".join(str(path.relative_to(project.root)) for path in changed)
+    # An export leaves the range-diff as a commit message.
     message = message_of(project.work_folder(fork)).relative_to(project.root)
     CONSOLE.say(
         f"next: `patchwheel test {fork.name}`, then `git add {paths} && git commit -e -F {message}`"

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from patchwheel.upstream import Conflict, Forecast, MergeResult, Verdict
     from patchwheel.wheel import BuiltWheel
 
+# Rows of a plan; a person reads no more, and --json has them all.
 SHOWN = 30
 
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 KIND: Final = "environments"
 UNPACKED: Final = "unpacked"
 LAYOUT = 1
+# What an installer takes out of these folders, into site-packages.
 SCHEME = re.compile(r"[^/]+\.data/(purelib|platlib)/")
 
 
@@ -68,9 +69,8 @@ def compose_environment(
 ) -> Environment:
     """Return the environment of these wheels and the locked distributions; `link` points to it.
 
-    It is checked before the link is moved, so that the link never points to a set that does not
-    work; its pylock.toml lists what it holds. Raises MachineError when something else is at the
-    link's place.
+    Its pylock.toml lists what it holds. Raises MachineError when something else is at the link's
+    place.
     """
     if link:
         _check_link(link)
@@ -85,6 +85,7 @@ def compose_environment(
         packages=tuple(packages),
         cached=cached,
     )
+    # Checked before the link is moved, so that it never points to a set that does not work.
     if not (path / "checked").exists():
         check_environment(project, environment)
         text = uv.pylock(context, lines, "--no-deps", log=context.store.log(KIND, path.name))
@@ -102,8 +103,9 @@ def compose_for_tests(
     """Return an environment for upstream's tests, in layers, unchecked and without a link.
 
     It holds nothing itself: its path file leads to an environment of the distributions and to each
-    wheel, unpacked. All but changed files stay, bytecode included, when a wheel changes.
+    wheel, unpacked.
     """
+    # All but changed files stay, bytecode included, when a wheel changes.
     context, packages = project.context, _packages(project, groups)
     below, _ = _venv(context, [d.requirement for d in packages])
     places = {w.fork: _unpacked(w, context.store) for w in wheels}
@@ -208,10 +210,7 @@ def _unpacked(wheel: OwnWheel, store: Store) -> Path:
 
 
 def unpack(wheel: Path, folder: Path, before: Path | None) -> None:
-    """Unpack a wheel so that it can be imported; equal files of `before` are linked.
-
-    The bytecode beside a linked file is linked too: it names date and size of that file.
-    """
+    """Unpack a wheel so that it can be imported; equal files of `before` are linked."""
     known = _hashes(before) if before else {}
     for entry in read_wheel(wheel).entries.values():
         place = SCHEME.sub("", entry.name)
@@ -222,6 +221,7 @@ def unpack(wheel: Path, folder: Path, before: Path | None) -> None:
             target.write_bytes(entry.content())
             target.chmod(entry.mode)
         elif target.suffix == ".py":
+            # The bytecode names date and size of its file, which the link keeps.
             for path in (before / place).parent.glob(f"__pycache__/{target.stem}.*.pyc"):
                 cache = target.parent / "__pycache__"
                 cache.mkdir(exist_ok=True)
@@ -246,7 +246,7 @@ def _linked(source: Path, target: Path) -> bool:
 
 
 def _check_pylock(text: str, packages: Iterable[Distribution], wheels: Iterable[OwnWheel]) -> None:
-    """Compare what was looked up again, by version, with the locked bytes."""
+    # uv looked the files up again, by version.
     known = {h for d in packages for h in d.hashes} | {w.sha256 for w in wheels}
     for row in tomllib.loads(text)["packages"]:
         files = [*row.get("wheels", ()), *filter(None, [row.get("archive")])]
@@ -271,13 +271,14 @@ def _check_link(link: Path) -> None:
 
 
 def _flip(link: Path, target: Path) -> None:
-    """Move the link atomically, and note it in the environment: `prune` keeps linked ones."""
     try:
+        # `prune` keeps environments in which a link is noted that still leads there.
         noted = target / "links"
         links = noted.read_text().splitlines() if noted.exists() else []
         if str(link) not in links:
             write_atomically(noted, "".join(f"{x}\n" for x in [*links, link]).encode())
         link.parent.mkdir(parents=True, exist_ok=True)
+        # A link cannot be changed in place, only replaced by another.
         temporary = link.with_name(f".{link.name}.{os.getpid()}")
         temporary.unlink(missing_ok=True)
         temporary.symlink_to(target)

@@ -82,18 +82,16 @@ def run_files(
     store: Store,
     variables: Mapping[str, str] | None = None,
 ) -> int:
-    """Run pytest on the tree's files of these names, and return its exit status.
-
-    Installed tests run where they are, others from the patched tree. Upstream's pytest
-    configuration is left out, as it may ask for plug-ins.
-    """
+    """Run pytest on the tree's files of these names, and return its exit status."""
     repo = Repository(tree.source.git_dir)
     present = repo.files(tree.tree)
     files = [f for f in files if f in present]
     installed = {source: path for path, source in inventory.verbatim.items()}
     site = environment.places[tree.source.fork.name]
     with store.scratch() as folder:
+        # Upstream's configuration is left out, as it may ask for plug-ins.
         (folder / "pytest.ini").write_text("[pytest]\n")
+        # Installed tests run where they are, others from the patched tree.
         if not installed.keys() >= set(files):
             repo.checkout(tree.tree, folder / "tree")
         paths = [site / installed[f] if f in installed else folder / "tree" / f for f in files]

@@ -48,7 +48,8 @@ def is_current(entry: ForkLock, fork: Fork) -> bool:
 
 
 def lock_fork(project: Project, fork: Fork, old: ForkLock | None) -> ForkLock:
-    """Lock one fork for every Python; builds of `old` for the same pin and settings are kept."""
+    """Lock one fork for every Python."""
+    # What an unchanged pin gave with unchanged settings is kept: to configure takes minutes.
     source = fetch_pin(project.context, fork)
     kept = old.builds if old and is_current(old, fork) and old.tree == source.tree else {}
     builds = {
@@ -186,7 +187,8 @@ def _pyproject(source: Source) -> bytes:
 
 
 def _pins(project: Project) -> list[str]:
-    """Hold the forks at their versions, except one that was never released: no index has it."""
+    """Hold the forks at their versions."""
+    # No index has one that was never released.
     return [
         f"{f.distribution}=={f.version}"
         for f in project.manifest.forks.values()

@@ -33,8 +33,7 @@ if TYPE_CHECKING:
 def write_lock(project: Project, names: Sequence[str] = (), *, force: bool = False) -> Lock:
     """Lock the named forks, all of them for none, and the environment; write and return forks.lock.
 
-    A pin that was configured before, with the same settings, is not configured again unless `force`
-    is set; nor is the environment resolved again.
+    With `force`, pins are configured and the environment is resolved again although unchanged.
     """
     manifest = project.manifest
     chosen = {fork.name for fork in manifest.select(names)}
@@ -48,6 +47,7 @@ def write_lock(project: Project, names: Sequence[str] = (), *, force: bool = Fal
     for python, variant in itertools.product(manifest.environment.python, variants):
         chosen_project = replace(project, variant=variant) if variant else project
         inside = chosen_project.manifest
+        # A variant that was not locked here has no environment either.
         if {fork.lock_key for fork in inside.forks.values()} <= forks.keys():
             key = environment_key(inside, python)
             entry = old.environments.get(key)

@@ -203,17 +203,17 @@ def find_problems(error: BaseException, at: tuple[str, ...] = ()) -> list[Invali
     raise error
 
 
-def read_file(path: Path, form: Literal["TOML", "JSON"], *, missing: str, hint: str) -> Any:  # noqa: ANN401
-    """Return the data in a file of the project; raises ManifestError."""
+def read_file(path: Path, kind: str, *, missing: str, hint: str) -> Any:  # noqa: ANN401
+    """Return the data in a TOML or JSON file of the project; raises ManifestError."""
     try:
         text = path.read_text(encoding="utf-8")
-        return tomllib.loads(text) if form == "TOML" else json.loads(text)
+        return tomllib.loads(text) if kind == "TOML" else json.loads(text)
     except FileNotFoundError as err:
         raise ManifestError(missing, where=path, hint=hint) from err
     except OSError as err:
         raise ManifestError(f"cannot be read: {err.strerror}", where=path) from err
     except ValueError as err:
-        raise ManifestError(f"is not valid {form}: {err}", where=path, hint=hint) from err
+        raise ManifestError(f"is not valid {kind}: {err}", where=path, hint=hint) from err
 
 
 def save_json(path: Path, data: object) -> None:
