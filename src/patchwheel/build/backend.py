@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from patchwheel.build import cuda, requirements, rocm, toolchain
 from patchwheel.build.sandbox import detect_sandbox, open_build_dir
+from patchwheel.guest import SURVEY_BUILD
 from patchwheel.kit import BuildError, MachineError, ManifestError, process
 from patchwheel.manifest import RELOCK
 
@@ -66,6 +68,20 @@ class BuildSession:
         """Run one command, in the sources by default; raise BuildError, `what`, when it fails."""
         with self._translated(what or f"{Path(argv[0]).name} failed"):
             self._run(argv, cwd=cwd or self.source)
+
+    def run_guest(
+        self, out: Path, *mode: str, what: str, variables: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
+        """Let the surveyor's script ask the backend for something, with the answer in `out`."""
+        system, inside = self.system(), self.build_dir.path_inside
+        script = Path(shutil.copy(SURVEY_BUILD, self.build_dir.work))
+        places = [variables.get("PYTHONPATH", "")]
+        places += [f"{inside(self.source)}/{path}" for path in system.backend_path]
+        path = ":".join(filter(None, places))
+        argv: list[str | Path] = [self.python, inside(script), system.backend, inside(out)]
+        argv += [json.dumps(self.settings()), *mode]
+        variables = {**self.variables, **variables, "PYTHONPATH": path}
+        replace(self, variables=variables).step(argv, what=what)
 
     def requirements(self) -> list[str]:
         """Return all that the environment must hold; runs the backend, and needs the sources."""

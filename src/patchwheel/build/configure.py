@@ -75,27 +75,20 @@ class Configured:
 def observe(session: BuildSession, *, generate: bool) -> Observed:
     """Run the surveyor on the sources; BuildError when the project cannot be configured."""
     build_dir, work = session.build_dir, session.build_dir.work
-    text = SURVEY_BUILD.read_text(encoding="utf-8")
-    trace = work / "trace"
+    trace, out = work / "trace", work / "out"
     trace.mkdir()
     log = trace / "log"
     log.touch()
-    for file in (work / "survey_build.py", trace / "sitecustomize.py"):
-        file.write_text(text, encoding="utf-8")
-    system, inside = session.system(), build_dir.path_inside(session.source)
-    places = [build_dir.path_inside(trace), *(inside / path for path in system.backend_path)]
+    shutil.copy(SURVEY_BUILD, trace / "sitecustomize.py")
     variables = {
-        "PYTHONPATH": ":".join(map(str, places)),
+        "PYTHONPATH": str(build_dir.path_inside(trace)),
         "PATCHWHEEL_SURVEY_LOG": str(build_dir.path_inside(log)),
-        "PATCHWHEEL_SURVEY_ROOT": str(inside),
+        "PATCHWHEEL_SURVEY_ROOT": str(build_dir.path_inside(session.source)),
     }
     # The backend counts the files that it would pack, which is not worth showing as progress.
-    watched = replace(session, report=Progress(), variables={**session.variables, **variables})
-    out = work / "out"
-    argv: list[str | Path] = [session.python, build_dir.path_inside(work / "survey_build.py")]
-    argv += [system.backend, build_dir.path_inside(out), json.dumps(session.settings())]
-    argv.append("generate" if generate else "configure")
-    watched.step(argv, what="the project cannot be configured")
+    silent = replace(session, report=Progress())
+    mode, what = "generate" if generate else "configure", "the project cannot be configured"
+    silent.run_guest(out, mode, what=what, variables=variables)
     answer = json.loads((out / "survey.json").read_text(encoding="utf-8"))
     if not answer["outputs"]:
         message = f"{session.fork.name}: its backend names no files for the wheel"

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 from patchwheel.build import MADE, build_record, configure_tree, rename_project
 from patchwheel.build import site_packages as packages_of
-from patchwheel.guest import SURVEY_BUILD
 from patchwheel.kit import BuildError, GraftNotPossible, InputError, Repository, blob_id
 from patchwheel.plan import METADATA, read_projects
 from patchwheel.wheel.fit import (
@@ -163,17 +162,10 @@ def _run_ninja(session: BuildSession, configured: Configured, made: Sequence[str
 
 def _run_setuptools(session: BuildSession, _configured: Configured, made: Sequence[str]) -> Path:
     """Let the project's own code build the named extension modules, and return their folder."""
-    build_dir, system = session.build_dir, session.system()
-    script, folder = build_dir.work / SURVEY_BUILD.name, build_dir.work / "modules"
-    script.write_bytes(SURVEY_BUILD.read_bytes())
+    folder = session.build_dir.work / "modules"
     folder.mkdir()
-    source = build_dir.path_inside(session.source)
-    path = ":".join(str(source / place) for place in system.backend_path)
-    argv: list[str | Path] = [session.python, build_dir.path_inside(script), system.backend]
-    argv += [build_dir.path_inside(folder), json.dumps(session.settings())]
-    argv += ["build", json.dumps(made)]
-    step = replace(session, variables={**session.variables, "PYTHONPATH": path})
-    step.step(argv, what="the extension modules cannot be built")
+    what = "the extension modules cannot be built"
+    session.run_guest(folder, "build", json.dumps(made), what=what)
     return folder
 
 
