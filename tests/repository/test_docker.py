@@ -139,18 +139,11 @@ def test_compose_gives_what_the_run_commands_give() -> None:
 
 
 def test_the_scripts_are_programs_that_a_shell_reads() -> None:
-    for name in (
-        "entrypoint",
-        "hip-base",
-        "make-environment",
-        "need-python",
-        "rocm-libraries",
-        "test.sh",
-    ):
+    names = ("entrypoint", "hip-base", "make-environment", "need-python", "rocm-libraries")
+    for name in (*names, "test.sh"):
         path = DOCKER / name
         assert os.access(path, os.X_OK), name
-        shell = "bash" if name == "test.sh" else "sh"
-        subprocess.run([shell, "-n", path], check=True)
+        support.run("bash" if name == "test.sh" else "sh", "-n", path, status=0)
 
 
 def run(*words: str | Path, **env: str) -> subprocess.CompletedProcess[str]:
@@ -306,14 +299,8 @@ def test_a_disk_that_is_too_small_is_said_before_anything_is_built(tmp_path: Pat
     for name in tools:
         (tmp_path / "bin" / name).chmod(0o755)
     path = f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}"
-    done = subprocess.run(
-        [DOCKER / "test.sh", "cuda"],
-        check=False,
-        text=True,
-        stderr=subprocess.PIPE,
-        env={**os.environ, "PATH": path, "KEEP": str(tmp_path / "work")},
-    )
-    assert done.returncode == 7
+    env = {"PATH": path, "KEEP": str(tmp_path / "work")}
+    done = support.run(DOCKER / "test.sh", "cuda", status=7, env=env)
     assert "cuda takes 20 GB" in done.stderr
     assert "1234 MB are free" in done.stderr
     assert not (tmp_path / "called").exists()
@@ -326,11 +313,4 @@ def test_the_images_build_and_are_as_they_must_be(name: str) -> None:
     if os.getuid() or not shutil.which("buildah"):
         pytest.skip("needs root and buildah")
     python = find_interpreter("3.12", progress=Progress()).path
-    done = subprocess.run(
-        [DOCKER / "test.sh", name],
-        check=False,
-        text=True,
-        stderr=subprocess.PIPE,
-        env={**os.environ, "PYTHON": str(python)},
-    )
-    assert done.returncode == 0, done.stderr
+    support.run(DOCKER / "test.sh", name, status=0, env={"PYTHON": str(python)})

@@ -4,40 +4,31 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-ROOT = Path(__file__).parent.parent.parent
+from tests.fixtures import support
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+ROOT = support.ROOT
 
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
     copy = tmp_path / "checkout"
     (copy / "scripts").mkdir(parents=True)
-    for name in (
-        "scripts/nox",
-        "scripts/nox-requirements.txt",
-        "noxfile.py",
-        "pyproject.toml",
-        "forks.toml",
-    ):
+    scripts = ("scripts/nox", "scripts/nox-requirements.txt")
+    for name in (*scripts, "noxfile.py", "pyproject.toml", "forks.toml"):
         shutil.copy(ROOT / name, copy / name)
     return copy
 
 
-def launch(checkout: Path, *words: str, path: str) -> subprocess.CompletedProcess[str]:
-    env = {**os.environ, "PATH": path}
-    return subprocess.run(
-        [checkout / "scripts" / "nox", *words],
-        cwd="/",
-        env=env,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+def launch(checkout: Path, *words: str, path: str) -> support.Done:
+    return support.run(checkout / "scripts" / "nox", *words, cwd="/", env={"PATH": path})
 
 
 def tools(folder: Path, *names: str) -> str:

@@ -3,37 +3,26 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.fixtures import support
+
 if TYPE_CHECKING:
     from tests.conftest import Stack
 
-ROOT = Path(__file__).parents[2]
+ROOT = support.ROOT
 SCRIPTS = ROOT / "scripts" / "demo"
 
 pytestmark = [pytest.mark.network, pytest.mark.xdist_group("forks")]
 
 
-def python(
-    stack: Stack, *words: str, status: int = 0, **env: str
-) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(
-        [stack.environment / "bin" / "python", *words],
-        cwd=stack.project,
-        env={**os.environ, **env},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
-    assert done.returncode == status, done.stderr
-    return done
+def python(stack: Stack, *words: str, status: int = 0, **env: str) -> support.Done:
+    command = (stack.environment / "bin" / "python", *words)
+    return support.run(*command, status=status, cwd=stack.project, env=env, timeout=300)
 
 
 def test_the_demo_segments_the_coins_and_draws_them(stack: Stack, tmp_path: Path) -> None:
@@ -104,11 +93,9 @@ def test_a_machine_without_a_gpu_is_told_so(stack: Stack) -> None:
 
 def test_the_notebook_runs_to_its_picture(stack: Stack, tmp_path: Path) -> None:
     out = tmp_path / "executed.ipynb"
-    command = [sys.executable, str(SCRIPTS / "notebook.py")]
-    command += ["--forks", str(stack.environment)]
-    command += ["--beside", str(tmp_path / "jupyter"), "--output", str(out)]
-    env = {**os.environ, "DEMO_SCALE": "0.1", "HOME": str(tmp_path)}
-    subprocess.run(command, env=env, check=True, timeout=300)
+    words = ["--forks", stack.environment, "--beside", tmp_path / "jupyter", "--output", out]
+    env = {"DEMO_SCALE": "0.1", "HOME": str(tmp_path)}
+    support.run(sys.executable, SCRIPTS / "notebook.py", *words, status=0, env=env, timeout=300)
     cells = json.loads(out.read_text())["cells"]
     results = [c["outputs"][-1]["data"] for c in cells if c.get("outputs")]
     assert "(numpy.ndarray, 26)" in results[-2]["text/plain"]

@@ -6,7 +6,6 @@ import importlib
 import json
 import os
 import re
-import subprocess
 import sys
 import tarfile
 from typing import TYPE_CHECKING
@@ -98,7 +97,7 @@ def make_site(site: Path, version: str) -> None:
     (info / "RECORD").write_text("\n".join([*rows, f"{info.name}/RECORD,,"]))
 
 
-def overlay(tmp_path: Path, version: str) -> subprocess.CompletedProcess[str]:
+def overlay(tmp_path: Path, version: str) -> support.Done:
     """Lay a bundle for CuPy 14.2.0 over an installed CuPy of a version."""
     make_site(tmp_path / "site", version)
     files = tmp_path / "bundle" / "overlay" / "cupy-cuda13x" / "cupy"
@@ -113,13 +112,8 @@ def overlay(tmp_path: Path, version: str) -> subprocess.CompletedProcess[str]:
     }
     (tmp_path / "bundle" / "manifest.json").write_text(json.dumps(manifest))
     script = str(SCRIPTS / "gpu" / "gpu_overlay.py")
-    return subprocess.run(
-        [sys.executable, script, tmp_path / "bundle", tmp_path / "target"],
-        env={**os.environ, "PYTHONPATH": str(tmp_path / "site")},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    words = (sys.executable, script, tmp_path / "bundle", tmp_path / "target")
+    return support.run(*words, env={"PYTHONPATH": str(tmp_path / "site")})
 
 
 def test_the_installed_cupy_is_linked_and_not_changed(tmp_path: Path) -> None:
