@@ -87,5 +87,6 @@ def cache_prune(older_than: float) -> None:
     """Remove what was not used for a while, except environments that a link points to."""
     from patchwheel.kit import Store, default_root
 
+    # A linked environment may be in use, whatever its age.
     count, freed = Store(default_root()).prune(older_than_days=older_than)
     click.echo(f"removed {count} entries, {freed / 1e6:,.0f} MB", err=True)

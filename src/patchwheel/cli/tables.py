@@ -124,6 +124,7 @@ td small {{ color: #444; display: block; max-width: 34em; }}
 """
 
 
+# Without scripts and other files: it is looked at as an artifact of CI.
 def forecast_page(forks: Sequence[Fork], found: Mapping[str, Sequence[Forecast]]) -> str:
     """Draw patch by release, the commit that matters in each cell."""
     return PAGE.format(tables="".join(_table(f, found[f.name]) for f in forks))

@@ -57,6 +57,7 @@ def run_tests(
 
     Raises CheckError when a test fails, or when there is none.
     """
+    # In layers: after an edit only the changed files of one wheel are written again.
     environment = compose_for_tests(project, wheels)
     tree = patched_tree(project, fork, dev=dev)
     files = select_tests(tree)
