@@ -38,43 +38,6 @@ def build(session: nox.Session) -> None:
 
 
 @nox.session
-def env(session: nox.Session) -> None:
-    """Compose the environment: nox -s env -- [PATH] [--gpu] [--check]."""
-    install(session)
-    session.run("patchwheel", "env", *session.posargs)
-
-
-@nox.session
-def status(session: nox.Session) -> None:
-    """Show pins, patches and what is newer upstream: nox -s status -- [FORK] [--against REF]."""
-    install(session)
-    session.run("patchwheel", "status", *session.posargs)
-
-
-@nox.session
-def rebase(session: nox.Session) -> None:
-    """Move a series to another release: nox -s rebase -- FORK --onto VERSION [--dry-run]."""
-    install(session)
-    session.run("patchwheel", "rebase", *session.posargs)
-
-
-@nox.session(name="export-check")
-def export_check(session: nox.Session) -> None:
-    """Check that the series in patches/ are what an export of the open work trees gives."""
-    install(session)
-    for fork in session.posargs or FORKS:
-        session.run("patchwheel", "export", fork, "--check")
-
-
-@nox.session(name="test-forks")
-def test_forks(session: nox.Session) -> None:
-    """Run upstream's tests of the patched modules: nox -s test-forks -- [FORK...]."""
-    install(session)
-    for fork in session.posargs or FORKS:
-        session.run("patchwheel", "test", fork)
-
-
-@nox.session
 def tests(session: nox.Session) -> None:
     """Run the whole test suite, with coverage."""
     install(session, "test")
@@ -196,14 +159,31 @@ def bench(session: nox.Session) -> None:
     session.run("python", "scripts/bench/bench.py", *session.posargs)
 
 
-def _build_one(fork: str) -> None:
-    @nox.session(name=f"build-{fork}")
-    def build_one(session: nox.Session) -> None:
+def _command(name: str, doc: str, *words: str) -> None:
+    @nox.session(name=name)
+    def command(session: nox.Session) -> None:
         install(session)
-        session.run("patchwheel", "build", fork, *session.posargs)
+        session.run("patchwheel", *words, *session.posargs)
 
-    build_one.__doc__ = f"Build the patched wheel of {fork}."
+    command.__doc__ = doc
 
 
+def _each_fork(name: str, doc: str, *words: str) -> None:
+    @nox.session(name=name)
+    def each_fork(session: nox.Session) -> None:
+        install(session)
+        for fork in session.posargs or FORKS:
+            session.run("patchwheel", words[0], fork, *words[1:])
+
+    each_fork.__doc__ = doc
+
+
+_command("env", "Compose the environment: nox -s env -- [PATH] [--gpu] [--check].", "env")
+_command("status", "Show pins, patches and what is newer upstream.", "status")
+_command("rebase", "Move a series: nox -s rebase -- FORK --onto VERSION [--dry-run].", "rebase")
+_each_fork(
+    "export-check", "Check that an export gives the series in patches/.", "export", "--check"
+)
+_each_fork("test-forks", "Run upstream's tests of the patched modules: -- [FORK...].", "test")
 for name in FORKS:
-    _build_one(name)
+    _command(f"build-{name}", f"Build the patched wheel of {name}.", "build", name)

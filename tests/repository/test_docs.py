@@ -24,7 +24,7 @@ TEXTS = {path.relative_to(ROOT).as_posix(): path.read_text() for path in DOCUMEN
 
 def sessions() -> set[str]:
     text = (ROOT / "noxfile.py").read_text()
-    named = set(re.findall(r'nox\.session\(name="([a-z-]+)"', text))
+    named = set(re.findall(r'(?:nox\.session\(name=|_command\(|_fork\()"([a-z-]+)"', text))
     plain = set(re.findall(r"@nox\.session(?:\(default=False\))?\ndef ([a-z_]+)\(", text))
     forks = tomllib.loads((ROOT / "forks.toml").read_text())["forks"]
     return named | plain | {f"build-{fork}" for fork in forks}
