@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
 import tomllib
@@ -59,6 +58,8 @@ class Rule:
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return a question to append to the message about an unknown word, or an empty string."""
+    import difflib
+
     close = difflib.get_close_matches(word, list(known), n=1)
     return f" (did you mean {close[0]!r}?)" if close else ""
 
