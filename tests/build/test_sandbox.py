@@ -170,9 +170,9 @@ def test_without_bubblewrap_a_room_is_emptied_and_of_this_user(store: Store) -> 
         (build_dir.work / "src" / "left").touch()
         place = build_dir.work
         assert build_dir.inside == build_dir.work
-        assert str(os.getuid()) in build_dir.work.name
+        assert str(os.getuid()) in build_dir.work.parent.name
     assert not place.exists()
-    place.mkdir()
+    place.mkdir(parents=True)
     (place / "of a run that was killed").touch()
     with open_build_dir("x", sandbox=NONE, store=store) as build_dir:
         assert build_dir.work == place

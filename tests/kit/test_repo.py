@@ -116,35 +116,6 @@ def test_checkout_writes_bytes_and_modes(repo: Repository, tmp_path: Path) -> No
     assert len([p for p in out.rglob("*") if p.is_file()]) == len(FILES)
 
 
-def test_a_folder_is_renewed_and_only_what_differs_is_written(
-    repo: Repository, tmp_path: Path
-) -> None:
-    out, index = tmp_path / "out", tmp_path / "index"
-    out.mkdir()
-    files = [
-        ("kept.c", "100644", b"kept\n"),
-        ("written.c", "100644", b"right\n"),
-        ("run.sh", "100755", b"#!/bin/sh\n"),
-        ("gone/a.c", "100644", b"a\n"),
-    ]
-    repo.renew(repo.import_files(files), out, index)
-    kept = (out / "kept.c").stat()
-    # What a build may have done, an ignored file and a change that hides its date included.
-    times = (out / "written.c").stat()
-    (out / "written.c").write_text("wrong\n")
-    os.utime(out / "written.c", ns=(times.st_atime_ns, times.st_mtime_ns))
-    (out / "run.sh").chmod(0o644)
-    (out / "deep").mkdir()
-    (out / "deep/made.o").write_text("")
-    (out / ".gitignore").write_text("*.o\n")
-    repo.renew(repo.import_files(files[:3]), out, index)
-    assert sorted(p.name for p in out.rglob("*")) == ["kept.c", "run.sh", "written.c"]
-    assert (out / "written.c").read_bytes() == b"right\n"
-    assert (out / "run.sh").stat().st_mode & stat.S_IXUSR
-    again = (out / "kept.c").stat()
-    assert (again.st_ino, again.st_ctime_ns) == (kept.st_ino, kept.st_ctime_ns)
-
-
 def test_read_names_a_missing_object(repo: Repository) -> None:
     with pytest.raises(GitError, match="cat-file") as caught:
         repo.read(["0" * 39 + "1"])

@@ -13,7 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from patchwheel.build.requirements import build_environment, static_build_requirements
+from patchwheel.build.requirements import (
+    build_environment,
+    parse_build_system,
+    static_build_requirements,
+)
 from patchwheel.guest import survey_build
 from patchwheel.kit import uv
 from patchwheel.kit.errors import BuildError, InputError
@@ -438,7 +442,8 @@ def test_setuptools_is_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 def real_environment(tree: Path, fork: Fork, interpreter: Interpreter, store: Store) -> Path:
     context = make_context(store, interpreter=interpreter, index=load_index_config(tree))
-    lines = static_build_requirements(tree, fork)
+    system = parse_build_system((tree / "pyproject.toml").read_bytes())
+    lines = static_build_requirements(system, fork)
     requires = uv.resolve(context, lines, log=tree.parent / "resolve.log")
     return build_environment(context, requires, [])
 

@@ -1,13 +1,11 @@
 from __future__ import annotations
 
-import contextlib
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from patchwheel.build import sandbox
 from patchwheel.kit.errors import BuildError, GraftNotPossible, InputError
 from patchwheel.kit.repo import Repository
 from patchwheel.plan.base import Base
@@ -24,7 +22,6 @@ from tests.fixtures.grafts import PYPROJECT, Bench
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from patchwheel.build.backend import BuildSession
     from patchwheel.kit.store import Store
     from patchwheel.plan.records import Plan
 
@@ -84,49 +81,14 @@ def test_a_base_whose_file_is_not_the_pins(bench: Bench) -> None:
         graft(plan, base)
 
 
-NONE = sandbox.Sandbox(level="none")
-
-
-def session_in(build_dir: sandbox.BuildDir) -> BuildSession:
-    found = SimpleNamespace(build_dir=build_dir, source=build_dir.work / "src")
-    return cast("BuildSession", found)
-
-
 def test_a_file_that_the_build_did_not_make_is_named(tmp_path: Path) -> None:
     fork = SimpleNamespace(name="pw-demo", lock_key="pw-demo")
-    session = cast("Any", SimpleNamespace(fork=fork, log=tmp_path / "log"))
+    build_dir = SimpleNamespace(work=tmp_path)
+    session = cast("Any", SimpleNamespace(fork=fork, build_dir=build_dir, log=tmp_path / "log"))
     with pytest.raises(BuildError, match=r"pw-demo: its build did not make pw/x\.so"):
-        graft_module._read(session, tmp_path, "//pw/x.so", ruled=True)
+        graft_module._read(session, "meson", "//pw/x.so", ruled=True)
     with pytest.raises(GraftNotPossible, match=r"pw/x\.so has no build rule"):
-        graft_module._read(session, tmp_path, "//pw/x.so", ruled=False)
-
-
-def test_the_sources_of_the_last_time_are_used_again(tmp_path: Path, store: Store) -> None:
-    bench = Bench(tmp_path, store)
-    one, two = bench.patched({A: "one = 2\n"}), bench.patched({A: "one = 3\n"})
-    inodes = []
-    for tree, text in ((one, "one = 2\n"), (two, "one = 3\n")):
-        with sandbox.open_build_dir("x", sandbox=NONE, store=store) as build_dir:
-            session = session_in(build_dir)
-            with graft_module._sources(tree, session, store):
-                assert (session.source / A).read_text() == text
-                inodes.append((session.source / "pyproject.toml").stat().st_ino)
-                (session.source / "left").write_text("")
-    assert len(set(inodes)) == 1
-
-
-def test_the_sources_of_a_build_that_failed_are_not_used_again(
-    tmp_path: Path, store: Store
-) -> None:
-    tree = Bench(tmp_path, store).patched({A: "one = 2\n"})
-    for _ in range(2):
-        with sandbox.open_build_dir("x", sandbox=NONE, store=store) as build_dir:
-            session = session_in(build_dir)
-            with contextlib.suppress(BuildError), graft_module._sources(tree, session, store):
-                assert (session.source / A).read_text() == "one = 2\n"
-                (session.source / "left").write_text("")
-                raise BuildError("a step failed")
-        assert not list(store.root.glob("tmp/source-*"))
+        graft_module._read(session, "meson", "//pw/x.so", ruled=False)
 
 
 def test_a_library_fits_only_a_wheel_for_linux(tmp_path: Path, store: Store) -> None:

@@ -5,7 +5,6 @@ from .backend import CUDA as CUDA
 from .backend import BuildSession as BuildSession
 from .backend import check_machine as check_machine
 from .backend import open_session as open_session
-from .backend import rename_project as rename_project
 from .configure import Configured as Configured
 from .configure import can_follow as can_follow
 from .configure import configure_tree as configure_tree
@@ -24,6 +23,7 @@ from .requirements import check_satisfied as check_satisfied
 from .requirements import env_key as env_key
 from .requirements import merged as merged
 from .requirements import name_of as name_of
+from .requirements import parse_build_system as parse_build_system
 from .requirements import site_packages as site_packages
 from .requirements import static_build_requirements as static_build_requirements
 from .sandbox import INSIDE as INSIDE

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -15,8 +16,17 @@ from typing import TYPE_CHECKING
 from patchwheel.build import cuda, requirements, rocm, toolchain
 from patchwheel.build.sandbox import detect_sandbox, open_build_dir
 from patchwheel.guest import SURVEY_BUILD
-from patchwheel.kit import BuildError, MachineError, ManifestError, process
+from patchwheel.kit import (
+    BuildError,
+    MachineError,
+    ManifestError,
+    Repository,
+    copy_untrusted,
+    process,
+    read_untrusted,
+)
 from patchwheel.manifest import RELOCK
+from patchwheel.wheelfile import read_wheel
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -28,6 +38,8 @@ if TYPE_CHECKING:
     from patchwheel.build.toolchain import Tool
     from patchwheel.kit import Context, Progress, Store
     from patchwheel.manifest import Fork
+    from patchwheel.source import Source
+    from patchwheel.wheelfile import WheelFile
 
 NINJA = re.compile(r"\[(\d+)/(\d+)\] ")
 # Newer setuptools puts the prefix of a logger in front.
@@ -36,16 +48,15 @@ CUDA = "cuda"
 # A library that build steps load before all others, for comparing builds; not for users.
 CLOCK = "PATCHWHEEL_CLOCK"
 HIPCC = "hipcc"
+# The largest answer of a hook, in bytes: a list of requirements, or the name of a wheel.
+ANSWER = 1 << 20
 # Those of CPython's own release builds.
 OPTIMISED = "-fno-strict-overflow -DNDEBUG -O3 -g0"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildSession:
-    """A build directory with an environment, and what its steps are started with.
-
-    Put the sources into `source` (a folder of the host) first.
-    """
+    """A build directory with an environment, and what its steps are started with."""
 
     fork: Fork
     build_dir: BuildDir
@@ -59,8 +70,19 @@ class BuildSession:
     def source(self) -> Path:
         return self.build_dir.work / "src"
 
+    def checkout(self, source: Source, tree: str) -> None:
+        """Put the files of a tree into `source`, before the first step; the project is renamed."""
+        Repository(source.git_dir).checkout(tree, self.source)
+        rename_project(self.source, self.fork)
+
     def system(self) -> BuildSystem:
-        return requirements.build_system(self.source)
+        return requirements.parse_build_system(read_pyproject(self.source), "pyproject.toml")
+
+    def script(self, name: str, text: str) -> Path:
+        """Put a script of ours where steps can only read it; return the path that they see."""
+        path = self.build_dir.scripts / name
+        path.write_text(text, encoding="utf-8")
+        return self.build_dir.path_inside(path)
 
     def step(
         self, argv: Sequence[str | Path], *, cwd: Path | None = None, what: str | None = None
@@ -74,32 +96,44 @@ class BuildSession:
     ) -> None:
         """Let the surveyor's script ask the backend for something, with the answer in `out`."""
         system, inside = self.system(), self.build_dir.path_inside
-        script = Path(shutil.copy(SURVEY_BUILD, self.build_dir.work))
+        script = self.script(SURVEY_BUILD.name, SURVEY_BUILD.read_text(encoding="utf-8"))
         places = [variables.get("PYTHONPATH", "")]
         places += [f"{inside(self.source)}/{path}" for path in system.backend_path]
         path = ":".join(filter(None, places))
-        argv: list[str | Path] = [self.python, inside(script), system.backend, inside(out)]
+        argv: list[str | Path] = [self.python, script, system.backend, inside(out)]
         argv += [json.dumps(self.settings()), *mode]
         variables = {**self.variables, **variables, "PYTHONPATH": path}
         replace(self, variables=variables).step(argv, what=what)
 
     def requirements(self) -> list[str]:
         """Return all that the environment must hold; runs the backend, and needs the sources."""
-        static = requirements.static_build_requirements(self.source, self.fork)
+        static = requirements.static_build_requirements(self.system(), self.fork)
         with self._translated("the build requirements cannot be asked for"):
             dynamic = self._hooks().get_requires_for_build_wheel(self.settings())
         return requirements.merged([*static, *map(str, dynamic)], self.fork.build_requires)
 
-    def build_wheel(self) -> Path:
-        """Build the wheel and return its path on the host."""
+    def build_wheel(self) -> str:
+        """Build the wheel and return its path below the build directory, for `take_wheel`."""
         out = str(self.build_dir.inside / "out")
         with self._translated("the build failed"):
-            name = self._hooks().build_wheel(out, self.settings())
-        wheel = self.build_dir.work / "out" / Path(name).name
-        if not wheel.is_file():
-            message = f"{self.fork.name}: the backend says that it built {name}, which is not there"
-            raise BuildError(message, log=self.log)
-        return wheel
+            name: object = self._hooks().build_wheel(out, self.settings())
+        if not isinstance(name, str) or not name.endswith(".whl"):
+            message = f"{self.fork.name}: the backend names {name!r} as the wheel that it built"
+            raise BuildError(message, expected="the file name of a wheel", log=self.log)
+        return f"out/{name}"
+
+    def take_wheel(self, name: str) -> WheelFile:
+        """Read a wheel that steps made, by its path below the build directory."""
+        with tempfile.TemporaryDirectory(dir=self.build_dir.scripts) as folder:
+            return read_wheel(self.take(name, Path(folder)))
+
+    def take(self, name: str, folder: Path) -> Path:
+        """Copy a file that steps made, by its path below the build directory, into `folder`."""
+        try:
+            return copy_untrusted(self.build_dir.work, name, folder / Path(name).name)
+        except FileNotFoundError as err:
+            message = f"{self.fork.name}: its build did not make {name}"
+            raise BuildError(message, log=self.log) from err
 
     def settings(self) -> dict[str, str | list[str]]:
         """Return the manifest's config settings, and where and how parallel Meson is to build."""
@@ -135,10 +169,11 @@ class BuildSession:
         extra_environ: Mapping[str, str] | None = None,
     ) -> None:
         script, exchange = Path(cmd[1]), Path(cmd[3])
-        copy = self.build_dir.work / script.name
-        copy.write_bytes(script.read_bytes())
-        argv = [cmd[0], str(self.build_dir.path_inside(copy)), *cmd[2:]]
+        copy = self.script(script.name, script.read_text(encoding="utf-8"))
+        argv = [cmd[0], str(copy), *cmd[2:]]
         self._run(argv, cwd=self.source, env=extra_environ or {}, write=[exchange])
+        # pyproject-hooks reads the answer next, wherever it leads.
+        read_untrusted(exchange, "output.json", limit=ANSWER)
 
     def _flags(self) -> dict[str, str]:
         """Return the flags for backends that take them from the interpreter's own build."""
@@ -230,7 +265,7 @@ def open_session(
         workers = toolchain.worker_count(context.jobs)
         variables = _variables(build_dir, tools, epoch)
         if library := os.environ.get(CLOCK):
-            preloaded = Path(shutil.copy(library, build_dir.work))
+            preloaded = Path(shutil.copy(library, build_dir.scripts))
             variables["LD_PRELOAD"] = str(build_dir.path_inside(preloaded))
         if toolkit:
             seen = build_dir.path_inside(toolkit)
@@ -259,13 +294,21 @@ def rename_project(tree: Path, fork: Fork) -> None:
     import tomlkit
 
     path = tree / "pyproject.toml"
-    document = tomlkit.parse(path.read_text("utf-8") if path.exists() else "")
+    document = tomlkit.parse(read_pyproject(tree))
     project: dict[str, object] = document.get("project", {})
     if "name" not in project:
         message = f"{fork.name}: cannot give its wheel the name {fork.distribution}"
         raise ManifestError(message, where=path, expected="a name in its [project] table")
     project["name"] = fork.distribution
     path.write_text(tomlkit.dumps(document), encoding="utf-8")
+
+
+def read_pyproject(tree: Path) -> bytes:
+    """Return pyproject.toml of a tree that a build can write; b"" where there is none."""
+    try:
+        return read_untrusted(tree, "pyproject.toml", limit=ANSWER)
+    except FileNotFoundError:
+        return b""
 
 
 def compilers(fork: Fork) -> list[str]:

@@ -5,20 +5,26 @@ The store keeps the build folder: the next change of a source file builds in a c
 
 from __future__ import annotations
 
-import json
-import shutil
 from collections.abc import Mapping, Sequence  # noqa: TC003  (cattrs reads the annotations)
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Final
 
 from patchwheel.build import toolchain
-from patchwheel.build.backend import compilers, rename_project
+from patchwheel.build.backend import compilers
 from patchwheel.build.ninja import MADE, Edge, parse_ninja
 from patchwheel.build.requirements import parse_build_system
 from patchwheel.build.sandbox import detect_sandbox
 from patchwheel.guest import SURVEY_BUILD
-from patchwheel.kit import BuildError, Progress, Repository, digest, file_sha256
+from patchwheel.kit import (
+    BuildError,
+    Progress,
+    Repository,
+    copy_untrusted_tree,
+    digest,
+    file_sha256,
+    read_untrusted,
+)
 from patchwheel.manifest import build_settings
 
 if TYPE_CHECKING:
@@ -72,36 +78,52 @@ class Configured:
         return file.read_text(encoding="utf-8", errors="replace")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What the script in the build environment answers."""
+
+    outputs: Mapping[str, str]
+    read: Sequence[str]
+    steps: Sequence[Mapping[str, Any]] | None
+
+
 def observe(session: BuildSession, *, generate: bool) -> Observed:
     """Run the surveyor on the sources; BuildError when the project cannot be configured."""
+    from cattrs.errors import BaseValidationError
+    from cattrs.preconf.json import make_converter
+
     build_dir, work = session.build_dir, session.build_dir.work
-    trace, out = work / "trace", work / "out"
-    trace.mkdir()
-    log = trace / "log"
-    log.touch()
-    shutil.copy(SURVEY_BUILD, trace / "sitecustomize.py")
+    watcher = session.script("sitecustomize.py", SURVEY_BUILD.read_text(encoding="utf-8"))
+    # The watched processes write it.
+    log = work / "opened.log"
+    log.touch(exist_ok=False)
     variables = {
-        "PYTHONPATH": str(build_dir.path_inside(trace)),
+        "PYTHONPATH": str(watcher.parent),
         "PATCHWHEEL_SURVEY_LOG": str(build_dir.path_inside(log)),
         "PATCHWHEEL_SURVEY_ROOT": str(build_dir.path_inside(session.source)),
     }
     # The backend counts the files that it would pack, which is not worth showing as progress.
     silent = replace(session, report=Progress())
     mode, what = "generate" if generate else "configure", "the project cannot be configured"
-    silent.run_guest(out, mode, what=what, variables=variables)
-    answer = json.loads((out / "survey.json").read_text(encoding="utf-8"))
-    if not answer["outputs"]:
+    silent.run_guest(work / "out", mode, what=what, variables=variables)
+    try:
+        answer = make_converter().loads(read_untrusted(work, "out/survey.json"), Answer)
+        rows = read_untrusted(work, log.name).decode(errors="surrogateescape").split("\0")[:-1]
+    except (FileNotFoundError, ValueError, BaseValidationError) as err:
+        message = f"{session.fork.name}: the list of its build's files is not there or damaged"
+        raise BuildError(message, log=session.log) from err
+    if not answer.outputs:
         message = f"{session.fork.name}: its backend names no files for the wheel"
         raise BuildError(message, log=session.log)
     opened: dict[str, set[str]] = {}
-    for row in log.read_bytes().decode(errors="surrogateescape").split("\0")[:-1]:
-        script, _, path = row.partition("\n")
-        opened.setdefault(script, set()).add(path)
+    for row in rows:
+        script_name, _, path = row.partition("\n")
+        opened.setdefault(script_name, set()).add(path)
     return Observed(
-        outputs=answer["outputs"],
-        reads=frozenset({*answer["read"], *opened.get("", ())}),
+        outputs=answer.outputs,
+        reads=frozenset({*answer.read, *opened.get("", ())}),
         opened={s: frozenset(paths) for s, paths in opened.items() if s},
-        steps=answer["steps"],
+        steps=answer.steps,
     )
 
 
@@ -110,7 +132,7 @@ def can_follow(source: Source) -> bool:
     repo = Repository(source.git_dir)
     blob = repo.files(source.tree).get("pyproject.toml")
     content = repo.read([blob.oid])[blob.oid] if blob else b""
-    system = parse_build_system(content.decode())
+    system = parse_build_system(content)
     return system.module in {"mesonpy", "setuptools"}
 
 
@@ -137,12 +159,11 @@ def configure_tree(tree: str, source: Source, inputs: BuildInputs) -> Configured
 
         context.progress.say(f"configuring {fork.name} to see what its changes reach")
         with inputs.session("configure") as session:
-            Repository(source.git_dir).checkout(tree, session.source)
-            rename_project(session.source, fork)
+            session.checkout(source, tree)
             observed = observe(session, generate=False)
             build = session.build_dir.work / "meson"
             if build.is_dir():
-                shutil.copytree(build, folder / "meson", symlinks=True)
+                copy_untrusted_tree(build, folder / "meson")
             inside = str(session.build_dir.inside)
         (folder / "configured.json").write_text(make_converter().dumps([inside, observed]))
 

@@ -48,17 +48,12 @@ class BuildSystem:
         return self.module == "mesonpy"
 
 
-def build_system(tree: Path) -> BuildSystem:
-    """Read the build system of a source tree; PEP 517's legacy one where it names none."""
-    path = tree / "pyproject.toml"
+def parse_build_system(text: bytes, where: Path | str | None = None) -> BuildSystem:
+    """Read the build system in a pyproject.toml; PEP 517's legacy one where it names none."""
     try:
-        return parse_build_system(path.read_text("utf-8") if path.exists() else "")
+        table = tomllib.loads(text.decode()).get("build-system", {})
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as err:
-        raise ManifestError(f"is not valid TOML: {err}", where=path) from err
-
-
-def parse_build_system(text: str) -> BuildSystem:
-    table = tomllib.loads(text).get("build-system", {})
+        raise ManifestError(f"is not valid TOML: {err}", where=where) from err
     return BuildSystem(
         backend=table.get("build-backend", "setuptools.build_meta:__legacy__"),
         backend_path=tuple(table.get("backend-path", ())),
@@ -66,9 +61,8 @@ def parse_build_system(text: str) -> BuildSystem:
     )
 
 
-def static_build_requirements(tree: Path, fork: Fork) -> list[str]:
+def static_build_requirements(system: BuildSystem, fork: Fork) -> list[str]:
     """Return what the environment of a fork must hold before its backend can be asked anything."""
-    system = build_system(tree)
     tools = (*OUR_TOOLS, *(MESON_TOOLS if system.is_meson else ()))
     return merged([*system.requires, *tools], fork.build_requires)
 

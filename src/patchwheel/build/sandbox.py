@@ -31,6 +31,8 @@ SYSTEM_FILES = (
     *("/etc/alternatives", "/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d"),
     *("/etc/os-release", "/var/lib/dpkg", "/var/lib/rpm"),
 )
+# Settings of the running kernel, which a build started by root could change.
+KERNEL = ("/proc/sys", "/proc/sysrq-trigger", "/proc/irq", "/proc/bus", "/proc/acpi")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +50,9 @@ class Sandbox:
                 return [*self._bwrap(), *_mounted(mounts), "--chdir", str(cwd), *args]
             case "unshare":
                 user = ["--map-current-user"] if os.getuid() else []
-                return [str(self.program), "--net", *user, "--", *args]
+                # Processes of its own, which end with it: a build leaves no daemon.
+                alone = ["--net", "--pid", "--fork", "--kill-child", "--mount-proc"]
+                return [str(self.program), *user, *alone, "--", *args]
             case "none":
                 return args
 
@@ -64,7 +68,10 @@ class Sandbox:
                 argv += ["--ro-bind", name, name]
         for name in SYSTEM_FILES:
             argv += ["--ro-bind-try", name, name]
-        return [*argv, "--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp"]  # noqa: S108
+        argv += ["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp"]  # noqa: S108
+        for name in KERNEL:
+            argv += ["--ro-bind-try", name, name]
+        return argv
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,10 +85,15 @@ class Mount:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildDir:
-    """One build's folder: `work` on the host is `inside` for steps, and `env` is `env_inside`."""
+    """One build's folder: `work` on the host is `inside` for steps, and `env` is `env_inside`.
+
+    Steps may write everywhere in `work`: the host writes there before the first step only, and
+    reads by `read_untrusted`. What it hands to later steps goes to `scripts`, which they only read.
+    """
 
     sandbox: Sandbox
     work: Path
+    scripts: Path
     inside: Path
     env: Path
     env_inside: Path
@@ -89,10 +101,19 @@ class BuildDir:
 
     def path_inside(self, host: Path) -> Path:
         """Return the path at which steps see a path of the host."""
-        for outer, inner in ((self.env, self.env_inside), (self.work, self.inside)):
+        places = (
+            (self.env, self.env_inside),
+            (self.scripts, self.scripts_inside),
+            (self.work, self.inside),
+        )
+        for outer, inner in places:
             if host.is_relative_to(outer):
                 return inner / host.relative_to(outer)
         return host
+
+    @property
+    def scripts_inside(self) -> Path:
+        return self.inside / "scripts" if self.sandbox.level == "bwrap" else self.scripts
 
     def run(
         self,
@@ -105,8 +126,10 @@ class BuildDir:
         write: Sequence[Path] = (),
     ) -> None:
         """Run a step in `cwd`, a folder below `work`; raises CommandError."""
+        # What is mounted below the folder covers it: a step can neither remove nor replace it.
         mounts = [
             Mount(host=self.work, inside=self.inside, write=True),
+            Mount(host=self.scripts, inside=self.scripts_inside),
             Mount(host=self.env, inside=self.env_inside),
         ]
         mounts += [Mount(host=path, inside=path) for path in self.read]
@@ -134,20 +157,22 @@ def open_build_dir(
     with contextlib.ExitStack() as stack:
         if contained:
             # Any number of builds run side by side, and all see the same path.
-            work = stack.enter_context(store.scratch())
+            root = stack.enter_context(store.scratch())
         else:
             # A fixed path, since steps see it: a second build of the fork waits.
             stack.enter_context(store.lock(f"{name}-{os.getuid()}"))
-            work = store.root / "tmp" / f"build-{os.getuid()}-{name}"
-            shutil.rmtree(work, ignore_errors=True)
-            stack.callback(shutil.rmtree, work, ignore_errors=True)
-            work.mkdir(parents=True)
-        for folder in ("src", "out", "home", "tmp", "env"):
-            (work / folder).mkdir()
+            root = store.root / "tmp" / f"build-{os.getuid()}-{name}"
+            shutil.rmtree(root, ignore_errors=True)
+            stack.callback(shutil.rmtree, root, ignore_errors=True)
+        work, scripts = root / "work", root / "scripts"
+        for folder in ("src", "out", "home", "tmp", "env", "scripts"):
+            (work / folder).mkdir(parents=True)
+        scripts.mkdir()
         inside, env = INSIDE if contained else work, env or work / "env"
         yield BuildDir(
             sandbox=sandbox,
             work=work,
+            scripts=scripts,
             inside=inside,
             env=env,
             env_inside=inside / "env" if contained else env,

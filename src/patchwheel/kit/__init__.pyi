@@ -34,6 +34,10 @@ from .repo import Repository as Repository
 from .store import Store as Store
 from .store import default_root as default_root
 from .store import listed as listed
+from .untrusted import copy_untrusted as copy_untrusted
+from .untrusted import copy_untrusted_tree as copy_untrusted_tree
+from .untrusted import open_untrusted as open_untrusted
+from .untrusted import read_untrusted as read_untrusted
 from .uv import Distribution as Distribution
 from .uv import IndexConfig as IndexConfig
 from .uv import install as install

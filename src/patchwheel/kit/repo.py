@@ -252,13 +252,6 @@ class Repository:
         with self.index(tree) as env:
             Repository(self.git_dir, folder).git("checkout-index", "-a", "-q", env=env)
 
-    def renew(self, tree: str, folder: Path, index: Path) -> None:
-        """Make a folder hold the files of a tree only; `index` is the index file of the folder."""
-        work = Repository(self.git_dir, folder)
-        env = {"GIT_INDEX_FILE": str(index)}
-        work.git("read-tree", "--reset", "-u", tree, env=env)
-        work.git("clean", "-ffdxq", env=env)
-
     def commit(
         self, tree: str, message: str, *parents: str, author: str = WHO, when: str = "0 +0000"
     ) -> str:

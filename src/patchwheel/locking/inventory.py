@@ -45,7 +45,7 @@ def inventory_of_pin(
     context.progress.say(f"configuring {fork.name} to see what it builds and reads")
     files = repo.files(source.tree)
     with open_session(context, fork, environment, epoch=source.epoch, step="survey") as session:
-        repo.checkout(source.tree, session.source)
+        session.checkout(source, source.tree)
         found = observe(session, generate=True)
     outputs = {
         name: path

@@ -12,6 +12,7 @@ from patchwheel.build import (
     merged,
     name_of,
     open_session,
+    parse_build_system,
     static_build_requirements,
 )
 from patchwheel.kit import InputError, Repository, uv
@@ -150,14 +151,13 @@ def _build_environment(
         requires = uv.resolve(context, wanted, constraints=constraints, log=log)
         return requires, build_environment(context, requires, ())
 
-    with context.store.scratch() as folder:
-        (folder / "pyproject.toml").write_bytes(_pyproject(source))
-        wanted = static_build_requirements(folder, fork)
+    where = f"{fork.name}: pyproject.toml"
+    wanted = static_build_requirements(parse_build_system(_pyproject(source), where), fork)
     requires, environment = install(wanted)
     with open_session(
         context, fork, environment, epoch=source.epoch, step="requirements"
     ) as session:
-        Repository(source.git_dir).checkout(source.tree, session.source)
+        session.checkout(source, source.tree)
         asked = session.requirements()
     if set(asked) <= set(wanted):
         return requires, environment

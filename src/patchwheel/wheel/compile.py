@@ -11,13 +11,12 @@ from patchwheel.build import (
     build_record,
     check_satisfied,
     cuda,
-    rename_project,
     static_build_requirements,
 )
-from patchwheel.kit import BuildError, CheckError, Repository
+from patchwheel.kit import BuildError, CheckError
 from patchwheel.wheel.fit import MAGIC, read_library
 from patchwheel.wheel.graft import UnlabelledWheel
-from patchwheel.wheelfile import check_record, read_wheel
+from patchwheel.wheelfile import check_record
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -32,11 +31,11 @@ def compile_wheel(plan: Plan) -> UnlabelledWheel:
     inputs = plan.inputs
     assert inputs  # noqa: S101  (a complete plan that builds anything has them)
     with inputs.session("compile") as session:
-        Repository(plan.tree.source.git_dir).checkout(plan.tree.tree, session.source)
-        rename_project(session.source, inputs.fork)
+        session.checkout(plan.tree.source, plan.tree.tree)
         _check_requirements(session, inputs)
-        plain = read_wheel(session.build_wheel())
-        wheel = read_wheel(relocate(plain.path, session))
+        name = session.build_wheel()
+        plain = session.take_wheel(name)
+        wheel = session.take_wheel(relocate(name, session))
         record = build_record(inputs, session)
     check_relocated(wheel, [inputs.context.store.root, Path.home()])
     # Before relocation: only so can a library be compared with the same one of another build.
@@ -60,27 +59,28 @@ def checked_draft(wheel: WheelFile, record: CompileRecord) -> UnlabelledWheel:
 
 
 def _check_requirements(session: BuildSession, inputs: BuildInputs) -> None:
-    static = static_build_requirements(session.source, session.fork)
+    static = static_build_requirements(session.system(), session.fork)
     python = inputs.context.interpreter.version
     for requirements in (static, session.requirements()):
         check_satisfied(session.fork, requirements, inputs.versions, python=python)
 
 
-def relocate(wheel: Path, session: BuildSession) -> Path:
-    """Return a wheel with the libraries that other machines lack, and the lowest true tag."""
-    if wheel.name.endswith("-any.whl"):
-        return wheel
-    build_dir = session.build_dir
-    target = build_dir.work / "repaired"
+def relocate(name: str, session: BuildSession) -> str:
+    """Give a wheel the libraries that other machines lack, and the lowest true platform tag.
+
+    Takes and returns the path of a wheel below the build directory.
+    """
+    if name.endswith("-any.whl"):
+        return name
+    inside, target = session.build_dir.inside, session.build_dir.work / "repaired"
     words: list[str | Path] = [session.python, "-m", "auditwheel", "repair"]
     # CUDA comes from wheels of its own, and its driver from the machine.
-    words += [word for name in cuda.LIBRARIES for word in ("--exclude", name)]
-    words += ["--wheel-dir", build_dir.path_inside(target), build_dir.path_inside(wheel)]
-    session.step(words)
+    words += [word for library in cuda.LIBRARIES for word in ("--exclude", library)]
+    session.step([*words, "--wheel-dir", inside / target.name, inside / name])
     found = sorted(target.glob("*.whl"))
     if len(found) != 1:
-        raise BuildError(f"auditwheel made {len(found)} wheels of {wheel.name}", log=session.log)
-    return found[0]
+        raise BuildError(f"auditwheel made {len(found)} wheels of {name}", log=session.log)
+    return f"{target.name}/{found[0].name}"
 
 
 def check_relocated(wheel: WheelFile, machine: Iterable[Path]) -> None:

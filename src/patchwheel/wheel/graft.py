@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import re
 import shutil
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from patchwheel.build import MADE, build_record, configure_tree, rename_project
+from patchwheel.build import MADE, build_record, configure_tree
 from patchwheel.build import site_packages as packages_of
-from patchwheel.kit import BuildError, GraftNotPossible, InputError, Repository, blob_id
+from patchwheel.kit import (
+    BuildError,
+    GraftNotPossible,
+    InputError,
+    Repository,
+    blob_id,
+    read_untrusted,
+)
 from patchwheel.plan import METADATA, read_projects
 from patchwheel.wheel.fit import (
     MAGIC,
@@ -25,13 +30,12 @@ from patchwheel.wheel.fit import (
 from patchwheel.wheelfile import make_entry, metadata, record_hash, zip_date
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
     from pathlib import Path
 
     from patchwheel.build import BuildSession, Configured
     from patchwheel.kit import Blob, Change, Store
     from patchwheel.plan import Base, Plan
-    from patchwheel.series import PatchedTree
     from patchwheel.wheelfile import CompileRecord, Entry, WheelFile
 
 PLATFORM = re.compile(r"[a-z]*linux(?:\d+|(?:_\d+){2})?_(.+)")
@@ -109,8 +113,8 @@ def remake(plan: Plan, base: Base) -> tuple[dict[str, bytes], str, CompileRecord
     assert inputs  # noqa: S101  (a complete plan that builds anything has them)
     store = inputs.context.store
     configured = configure_tree(plan.configured, plan.tree.source, inputs)
-    with inputs.session("remake") as session, _sources(plan.tree, session, store):
-        rename_project(session.source, inputs.fork)
+    with inputs.session("remake") as session:
+        session.checkout(plan.tree.source, plan.tree.tree)
         steps = {path for edge in configured.edges for path in edge.outputs}
         made = [o.source.removeprefix(MADE) for o in plan.built if o.source in steps]
         run_steps = _run_setuptools if configured.scripted else _run_ninja
@@ -128,55 +132,36 @@ def remake(plan: Plan, base: Base) -> tuple[dict[str, bytes], str, CompileRecord
     return contents, tags, replace(record, built=digests)
 
 
-@contextlib.contextmanager
-def _sources(tree: PatchedTree, session: BuildSession, store: Store) -> Iterator[None]:
-    """Put the tree's files into the session; reuse the previous checkout of the fork."""
-    # Only changed files are updated: SciPy has 5,500. One process claims the checkout, and
-    # concurrent builds start empty.
-    fork, folder = tree.source.fork, session.source
-    kept = store.root / "tmp" / f"source-{os.getuid()}-{fork.name}"
-    mine = session.build_dir.work / "kept"
-    try:
-        kept.rename(mine)
-        (mine / "tree").rename(folder)
-    except OSError:
-        shutil.rmtree(mine, ignore_errors=True)
-        mine.mkdir()
-    Repository(tree.source.git_dir).renew(tree.tree, folder, mine / "index")
-    yield
-    with contextlib.suppress(OSError):
-        folder.rename(mine / "tree")
-        mine.rename(kept)
-
-
-def _run_ninja(session: BuildSession, configured: Configured, made: Sequence[str]) -> Path:
-    """Build in a copy of the configured folder, and return it."""
+def _run_ninja(session: BuildSession, configured: Configured, made: Sequence[str]) -> str:
+    """Build in a copy of the configured folder; return its name in the build directory."""
     # After the sources: older than them, ninja would configure it again.
     folder = session.build_dir.work / "meson"
-    shutil.copytree(configured.path / "meson", folder, symlinks=True, copy_function=shutil.copy)
+    shutil.copytree(configured.path / "meson", folder, copy_function=shutil.copy)
     if made:
         ninja, inside = session.python.parent / "ninja", session.build_dir.path_inside(folder)
         session.step([ninja, "-C", inside, f"-j{session.jobs}", *made])
-    return folder
+    return folder.name
 
 
-def _run_setuptools(session: BuildSession, _configured: Configured, made: Sequence[str]) -> Path:
-    """Let the project's own code build the named extension modules, and return their folder."""
+def _run_setuptools(session: BuildSession, _configured: Configured, made: Sequence[str]) -> str:
+    """Let the project's own code build the named extension modules; return their folder's name."""
     folder = session.build_dir.work / "modules"
     folder.mkdir()
     what = "the extension modules cannot be built"
     session.run_guest(folder, "build", json.dumps(made), what=what)
-    return folder
+    return folder.name
 
 
-def _read(session: BuildSession, folder: Path, source: str, *, ruled: bool) -> bytes:
+def _read(session: BuildSession, folder: str, source: str, *, ruled: bool) -> bytes:
     name = source.removeprefix(MADE)
-    if (folder / name).is_file():
-        return (folder / name).read_bytes()
-    if not ruled:
-        # The inventory knows it from a machine with more tools.
-        raise GraftNotPossible(f"{name} has no build rule without more tools")
-    raise BuildError(f"{session.fork.name}: its build did not make {name}", log=session.log)
+    try:
+        return read_untrusted(session.build_dir.work, f"{folder}/{name}")
+    except FileNotFoundError as err:
+        if not ruled:
+            # The inventory knows it from a machine with more tools.
+            raise GraftNotPossible(f"{name} has no build rule without more tools") from err
+        message = f"{session.fork.name}: its build did not make {name}"
+        raise BuildError(message, log=session.log) from err
 
 
 def _fitted(

