@@ -26,6 +26,7 @@ from patchwheel.environment.upstream_tests import run_files, select_tests
 from patchwheel.kit.errors import CheckError, MachineError, ManifestError, PatchwheelError
 from patchwheel.kit.store import Store, default_root
 from patchwheel.project import Project
+from patchwheel.series.files import load_series
 from patchwheel.series.worktree import patched_tree
 from patchwheel.wheel.build import build_wheels
 
@@ -160,11 +161,10 @@ def check_numpy(
 def check_named(options: argparse.Namespace, cases: Sequence[dict[str, Any]]) -> list[Failure]:
     """Check that each patch has a case."""
     named = {patch for row in cases for patch in row["patches"]}
-    present = set()
+    present: set[str] = set()
     for path in (options.patched / "patches").glob("*/series"):
-        for line in path.read_text().splitlines():
-            if line and not line.startswith("#"):
-                present.add(f"{path.parent.name}/{line.partition('-')[0]}")
+        names = (patch.name for patch in load_series(path.parent).patches)
+        present |= {f"{path.parent.name}/{name.partition('-')[0]}" for name in names}
     if options.fork:
         present = {p for p in present if p.partition("/")[0] in options.fork}
     return [

@@ -18,17 +18,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from measure import (
-    PLAIN,
-    ROOT,
-    Figures,
-    cpu,
-    cpu_so_far,
-    make_parser,
-    project_copy,
-    python_with_pip,
-    repeated,
-)
+import measure
+from measure import PLAIN, ROOT, cpu
 
 from patchwheel.kit.repo import Repository
 from patchwheel.kit.store import Store
@@ -62,8 +53,7 @@ Upstream-Status: Pending
 
 
 def series(fork: str) -> list[Path]:
-    lines = (ROOT / "patches" / fork / "series").read_text().splitlines()
-    return [ROOT / "patches" / fork / n for n in lines if n and not n.startswith("#")]
+    return [patch.path for patch in load_series(ROOT / "patches" / fork).patches]
 
 
 def edit_one_line(project: Path, fork: str, mark: int) -> None:
@@ -80,12 +70,12 @@ def edit_one_line(project: Path, fork: str, mark: int) -> None:
 def no_op(runs: int) -> list[float]:
     command = ["patchwheel", "build"]
     cpu(command, cwd=ROOT)
-    return repeated(runs, lambda: cpu(command, cwd=ROOT))
+    return measure.repeated(runs, lambda: cpu(command, cwd=ROOT))
 
 
 def python_only(fork: str, runs: int) -> list[float]:
     with tempfile.TemporaryDirectory() as folder:
-        project = project_copy(Path(folder))
+        project = measure.project_copy(Path(folder))
         command = ["patchwheel", "build", fork]
         cpu(command, cwd=project)
         found = []
@@ -98,9 +88,9 @@ def python_only(fork: str, runs: int) -> list[float]:
 
 def pip_wheel() -> float:
     with tempfile.TemporaryDirectory() as name:
-        project = project_copy(Path(name))
+        project = measure.project_copy(Path(name))
         cpu(["patchwheel", "dev", FORK, "--detach"], cwd=project)
-        python = python_with_pip(project / "venv")
+        python = measure.python_with_pip(project / "venv")
         sources = str(project / "work" / FORK)
         command = [python, "-m", "pip", "wheel", "--no-deps", "-w", "out", sources]
         return cpu(command, cwd=project, env=PLAIN)
@@ -109,7 +99,7 @@ def pip_wheel() -> float:
 def fromager() -> float:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        python = python_with_pip(folder / "venv")
+        python = measure.python_with_pip(folder / "venv")
         cpu([python, "-m", "pip", "install", "-q", "fromager"], cwd=folder)
         version = load_manifest(ROOT / "forks.toml").forks[FORK].version
         overrides = f"overrides/patches/{FORK.replace('-', '_')}-{version}"
@@ -125,7 +115,7 @@ def fromager() -> float:
 def series_application(runs: int) -> tuple[list[float], list[float]]:
     """Return the cost of our application and of `git am`, both from a commit in a repository."""
     with tempfile.TemporaryDirectory() as name:
-        project = project_copy(Path(name))
+        project = measure.project_copy(Path(name))
         cpu(["patchwheel", "dev", FORK], cwd=project)
         work = project / "work" / FORK
         patches = [str(path) for path in series(FORK)]
@@ -143,8 +133,8 @@ def series_application(runs: int) -> tuple[list[float], list[float]]:
                 + cpu(["git", "am", "-q", *patches], cwd=copy, env=who)
             )
 
-        ours = repeated(runs, lambda: cpu(apply, cwd=work))
-        return ours, repeated(runs, am)
+        ours = measure.repeated(runs, lambda: cpu(apply, cwd=work))
+        return ours, measure.repeated(runs, am)
 
 
 class Many:
@@ -197,9 +187,9 @@ class Many:
         store = Store(self.folder / f"store{run}")
         # A store that has its folders.
         store.remember("tree", "another", {})
-        before = cpu_so_far()
+        before = measure.cpu_so_far()
         made = apply_series(source, load_series(fork.patches), store=store)
-        spent = cpu_so_far() - before
+        spent = measure.cpu_so_far() - before
         if made.tree != self.applied:
             raise SystemExit("patchwheel and git make different trees")
         return spent
@@ -210,7 +200,7 @@ class Many:
         env = {"GIT_DIR": str(git_dir), "GIT_INDEX_FILE": str(git_dir / "new-index")}
         steps = (["read-tree", self.tree], ["apply", "--cached", *names])
         spent = sum(cpu(["git", *words], cwd=git_dir, env=env) for words in steps)
-        before = cpu_so_far()
+        before = measure.cpu_so_far()
         git = subprocess.run(
             ["git", "write-tree"],
             env={**os.environ, **env},
@@ -219,7 +209,7 @@ class Many:
             check=True,
         )
         self.applied = git.stdout.strip()
-        return spent + cpu_so_far() - before
+        return spent + measure.cpu_so_far() - before
 
     def am(self) -> tuple[float, float]:
         """Return what `git am` needs, a clone with a work tree, and what it costs itself."""
@@ -252,10 +242,10 @@ def many_patches(runs: int) -> dict[str, list[float]]:
 
 
 def main() -> None:
-    parser = make_parser(__doc__, runs=5)
+    parser = measure.make_parser(__doc__, runs=5)
     parser.add_argument("--quick", action="store_true", help="leave out what compiles")
     options = parser.parse_args()
-    figures = Figures()
+    figures = measure.Figures()
     note = figures.note
     note("patchwheel build, nothing changed, all forks", no_op(options.runs))
     changed = f"patchwheel build, one Python line changed, {FORK}"
@@ -271,11 +261,11 @@ def main() -> None:
     shares = ", ".join(f"{mine / other:.2f}" for other in others)
     print(f"  patchwheel's share of each of the others: {shares}")
     if not options.quick:
-        for peer, measure in (
+        for peer, once in (
             (f"pip wheel of the patched sources, {FORK}", pip_wheel),
             (f"fromager build with the same patches, {FORK}", fromager),
         ):
-            note(peer, [measure()])
+            note(peer, [once()])
             times = figures[peer][0] / statistics.median(figures[changed])
             print(f"  {times:,.0f} times one changed line")
     figures.write(options.json)

@@ -15,15 +15,8 @@ import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
-from measure import (
-    PLAIN,
-    Figures,
-    cpu,
-    leave_the_sandbox,
-    make_parser,
-    project_copy,
-    python_with_pip,
-)
+import measure
+from measure import PLAIN, cpu
 
 from patchwheel.wheelfile.read import read_wheel
 
@@ -47,52 +40,34 @@ print("loaded:", *(name for _, name in found))
 
 
 class Edit(NamedTuple):
-    """A file and the module that must show its change; `built` is how many outputs it reaches."""
+    """A file, and upstream's tests of it; `built` is how many outputs its change reaches."""
 
     fork: str
     path: str
-    module: str
-    tests: tuple[str, ...]
+    tests: str = ""
+    # What must show the change, where it is not the file itself.
+    shown: str = ""
     built: int = 1
+
+    @property
+    def module(self) -> str:
+        return self.shown or self.path.rpartition(".")[0].replace("/", ".")
 
 
 EDITS = (
-    Edit(
-        "scipy",
-        "scipy/sparse/csgraph/_traversal.pyx",
-        "scipy.sparse.csgraph._traversal",
-        ("scipy.sparse.csgraph.tests.test_connected_components",),
-    ),
-    Edit(
-        "scipy",
-        "scipy/interpolate/_rbfinterp_pythran.py",
-        "scipy.interpolate._rbfinterp_pythran",
-        ("scipy.interpolate.tests.test_rbfinterp",),
-    ),
-    Edit(
-        "scipy",
-        "scipy/linalg/_matfuncsmodule.c",
-        "scipy.linalg._internal_matfuncs",
-        ("scipy.linalg.tests.test_matfuncs",),
-    ),
-    Edit(
-        "scipy",
-        "scipy/ndimage/src/ni_filters.c",
-        "scipy.ndimage._nd_image",
-        ("scipy.ndimage.tests.test_filters",),
-    ),
-    Edit("cupy", "cupy/_core/core.pyx", "cupy._core.core", ()),
+    Edit("scipy", "scipy/sparse/csgraph/_traversal.pyx", "test_connected_components"),
+    Edit("scipy", "scipy/interpolate/_rbfinterp_pythran.py", "test_rbfinterp"),
     Edit(
         "scikit-image",
         "src/skimage/_shared/interpolation.pxd",
+        "tests/skimage/transform/test_warps.py",
         "skimage.transform._warps_cy",
-        ("tests/skimage/transform/test_warps.py",),
         built=8,
     ),
 )
 
 
-def measure(edit: Edit, project: Path, python: str, runs: int) -> list[float]:
+def measured(edit: Edit, project: Path, python: str, runs: int) -> list[float]:
     file = project / "work" / edit.fork / edit.path
     plain = file.read_text()
     build = ["patchwheel", "build", edit.fork, "--dev"]
@@ -122,34 +97,32 @@ def check(edit: Edit, wheel: Path, python: str, project: Path, mark: str) -> Non
     if not edit.path.endswith(".pxd"):
         subprocess.run([python, "-c", CHECK, edit.module, mark], cwd="/", check=True)
     if edit.tests:
-        own = [str(project / "work" / edit.fork / t) for t in edit.tests if "/" in t]
-        words = ["-p", "no:cacheprovider", "--import-mode=importlib", "-q"]
-        chosen = own or ["--pyargs", *edit.tests]
-        (project / "pytest.ini").write_text("[pytest]\n")
-        command = [python, "-m", "pytest", "-c", str(project / "pytest.ini"), *words]
-        subprocess.run([*command, *chosen], cwd=project, check=True)
+        chosen = [str(project / "work" / edit.fork / edit.tests)]
+        if "/" not in edit.tests:
+            chosen = ["--pyargs", f"{edit.module.rpartition('.')[0]}.tests.{edit.tests}"]
+        subprocess.run([*measure.pytest(python, project), *chosen], cwd=project, check=True)
 
 
 def main() -> None:
-    parser = make_parser(__doc__, runs=3)
+    parser = measure.make_parser(__doc__, runs=3)
     parser.add_argument("words", nargs="*", help="only files with one of these in it")
     options = parser.parse_args()
-    leave_the_sandbox()
+    measure.leave_the_sandbox()
     chosen = [
         edit
         for edit in EDITS
         if not options.words or any(word in edit.path for word in options.words)
     ]
-    figures = Figures()
+    figures = measure.Figures()
     with tempfile.TemporaryDirectory() as folder:
-        project = project_copy(Path(folder))
+        project = measure.project_copy(Path(folder))
         for series in (project / "patches").glob("*/series"):
             # One line is to be measured, not what else the series changes.
             shutil.rmtree(series.parent)
             series.parent.mkdir()
             series.write_text("")
         cpu(["patchwheel", "build"], cwd=project)
-        python = python_with_pip(project / "venv")
+        python = measure.python_with_pip(project / "venv")
         wheels = [str(path) for path in (project / "dist").glob("*.whl")]
         tests = ["pytest", "pytest-pretty", "hypothesis", "pooch", "array-api-strict"]
         install = ["uv", "pip", "install", "-q", "-p", python, *wheels, *tests]
@@ -157,7 +130,7 @@ def main() -> None:
         for fork in dict.fromkeys(edit.fork for edit in chosen):
             cpu(["patchwheel", "dev", fork], cwd=project)
         for edit in chosen:
-            figures.note(edit.path, measure(edit, project, python, options.runs))
+            figures.note(edit.path, measured(edit, project, python, options.runs))
     figures.write(options.json)
 
 

@@ -17,7 +17,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from measure import PLAIN, ROOT, Figures, cpu, leave_the_sandbox, make_parser, project_copy
+import measure
+from measure import PLAIN, ROOT, cpu
 
 from patchwheel.environment.upstream_tests import select_tests
 from patchwheel.kit.context import Progress
@@ -108,10 +109,7 @@ def editable(
     }
     words = ["--no-build-isolation", *settings, "-e", str(sources)]
     cold = cpu([*install, *words], cwd=project, env=env)
-    test = [str(folder / "bin" / "python"), "-m", "pytest", "-q", "-p"]
-    test += ["no:cacheprovider", "-c", str(project / "pytest.ini")]
-    test += ["--import-mode=importlib", "-k", loop.name]
-    (project / "pytest.ini").write_text("[pytest]\n")
+    test = [*measure.pytest(str(folder / "bin" / "python"), project), "-k", loop.name]
     opened = Project(project / "forks.toml", Store(default_root()), Progress())
     tree = patched_tree(opened, fork)
     every = [str(sources / path) for path in select_tests(tree)]
@@ -126,17 +124,19 @@ def editable(
 
 
 def main() -> None:
-    parser = make_parser(__doc__, runs=3)
+    parser = measure.make_parser(__doc__, runs=3)
     parser.add_argument("forks", nargs="*", default=[*LOOPS])
     options = parser.parse_args()
-    leave_the_sandbox()
-    figures = Figures()
+    measure.leave_the_sandbox()
+    figures = measure.Figures()
     manifest = load_manifest(ROOT / "forks.toml")
     for name in options.forks:
         with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as two:
             loop = LOOPS[name]
-            cold, same_files, in_one = editable(project_copy(Path(two)), manifest.forks[name], loop)
-            mine = ours(project_copy(Path(one)), name, loop)
+            cold, same_files, in_one = editable(
+                measure.project_copy(Path(two)), manifest.forks[name], loop
+            )
+            mine = ours(measure.project_copy(Path(one)), name, loop)
             # Marks of this run alone: what an earlier one built is in the store.
             first = int(time.time())
             marks = range(first, first + options.runs)

@@ -66,6 +66,14 @@ def python_with_pip(folder: Path) -> str:
     return str(folder / "bin" / "python")
 
 
+def pytest(python: str, folder: Path) -> list[str]:
+    """Return the command that runs upstream's tests, without upstream's configuration."""
+    ini = folder / "pytest.ini"
+    ini.write_text("[pytest]\n")
+    words = ["-q", "-p", "no:cacheprovider", "-c", str(ini), "--import-mode=importlib"]
+    return [python, "-m", "pytest", *words]
+
+
 def make_parser(description: str | None, runs: int) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--runs", type=int, default=runs)
