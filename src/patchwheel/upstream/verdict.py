@@ -65,8 +65,7 @@ class Judge:
         """Find the commit that matters to the patch."""
         if self.states("landed"):
             return self.landed()
-        # Reviewed into another form: its lines never were upstream, but what it removes must be
-        # gone.
+        # Reviewed into another form, its lines never were upstream; what it removes must be gone.
         if (merged := self.merged_request()) and self.at_ref.state not in FINE:
             evidence = [f"pull request {merged.request}, its Upstream-Status, was merged"]
             verdict = self.unless_reverted(merged, evidence)
