@@ -7,7 +7,6 @@ import os
 import random
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from collections import Counter
@@ -179,9 +178,8 @@ def test_once_its_journal_is_written_a_rebase_is_finished_by_whatever_comes_next
         "transaction._recover = lambda _root: os._exit(9); main.main()"
     )
     words = [sys.executable, "-c", killed, "rebase", "demo", "--onto", MERGED]
-    env = {**os.environ, "PATCHWHEEL_STORE": str(one.store), **one.index}
-    done = subprocess.run(words, cwd=one.root, env=env, check=False)
-    assert done.returncode == 9
+    env = {"PATCHWHEEL_STORE": str(one.store), **one.index}
+    support.run(*words, status=9, cwd=one.root, env=env)
     assert (one.root / JOURNAL).exists()
     assert one.state() == old
     assert on_or_back(one, OPERATIONS["rebase"].words, back=command == "--abort")

@@ -207,8 +207,7 @@ def test_the_environment_holds_the_labelled_wheel_and_the_patch_works(
         "import tinyext, importlib.metadata as m; from tinyext import _fast, _pairs; "
         "print(tinyext.GREETING, m.version('tinyext'))"
     )
-    out = subprocess.run([python, "-c", code], capture_output=True, text=True, check=True)
-    greeting, version = out.stdout.split()
+    greeting, version = support.run(python, "-c", code, status=0).stdout.split()
     assert greeting == "hello"
     assert version == compiled.name.split("-")[1]
     assert re.fullmatch(rf"{re.escape(VERSION)}\+arrayapi\.h[0-9a-f]{{8}}", version)
