@@ -14,12 +14,20 @@ nox.options.sessions = ["lint", "types", "tests"]
 
 PROJECT = nox.project.load_toml("pyproject.toml")
 SHELL = (
-    *("ci/github-release", "ci/run-cell", "ci/setup", ".ci/run"),
-    *("scripts/nox", "scripts/gpu/gpu_run.sh"),
+    "ci/github-release",
+    "ci/run-cell",
+    "ci/setup",
+    ".ci/run",
+    "scripts/nox",
+    "scripts/gpu/gpu_run.sh",
 )
 IMAGES = (
-    *("docker/entrypoint", "docker/hip-base", "docker/make-environment"),
-    *("docker/need-python", "docker/rocm-libraries", "docker/test.sh"),
+    "docker/entrypoint",
+    "docker/hip-base",
+    "docker/make-environment",
+    "docker/need-python",
+    "docker/rocm-libraries",
+    "docker/test.sh",
 )
 FORKS = tomllib.loads(Path("forks.toml").read_text())["forks"]
 
@@ -61,7 +69,7 @@ def lint(session: nox.Session) -> None:
     session.run("patchwheel", "ci", "--check")
     session.run("hadolint", *map(str, sorted(Path("docker").glob("*.Dockerfile"))))
     session.run(
-        *("check-jsonschema", "--builtin-schema", "vendor.compose-spec"), "docker/compose.yaml"
+        "check-jsonschema", "--builtin-schema", "vendor.compose-spec", "docker/compose.yaml"
     )
 
 

@@ -45,18 +45,33 @@ MODULES = (
 )
 # As install/cupy_builder of CuPy has them for HIP.
 MACROS = (
-    *("_FORCE_INLINES=1", 'CYTHON_EXTERN_C=extern "C"', "CUPY_USE_HIP=1"),
-    *("NPY_TARGET_VERSION=NPY_2_0_API_VERSION", "CUPY_CACHE_KEY=check"),
-    *("__HIP_PLATFORM_AMD__=1", "__HIP_PLATFORM_HCC__=1"),
+    "_FORCE_INLINES=1",
+    'CYTHON_EXTERN_C=extern "C"',
+    "CUPY_USE_HIP=1",
+    "NPY_TARGET_VERSION=NPY_2_0_API_VERSION",
+    "CUPY_CACHE_KEY=check",
+    "__HIP_PLATFORM_AMD__=1",
+    "__HIP_PLATFORM_HCC__=1",
     "THRUST_DEVICE_SYSTEM=THRUST_DEVICE_SYSTEM_HIP",
 )
 FOLDERS = (
-    *(".", "hip", "rocrand", "hiprand", "roctracer", "hipblas", "hipsparse"),
-    *("hipfft", "rocsolver", "rccl"),
+    ".",
+    "hip",
+    "rocrand",
+    "hiprand",
+    "roctracer",
+    "hipblas",
+    "hipsparse",
+    "hipfft",
+    "rocsolver",
+    "rccl",
 )
 DIRECTIVES = (
-    *("embedsignature=True", "c_api_binop_methods=True", "binding=False"),
-    *("warn.deprecated.IF=False", "freethreading_compatible=True"),
+    "embedsignature=True",
+    "c_api_binop_methods=True",
+    "binding=False",
+    "warn.deprecated.IF=False",
+    "freethreading_compatible=True",
 )
 # A type that HIP does not have: a check that takes it checks nothing.
 BROKEN = {
@@ -96,8 +111,14 @@ def check_device(chroot: Chroot, path: str, target: str) -> str:
     """Compile a source of the GPU's side, as far as its meaning goes."""
     targets = [f"--offload-arch={one}" for one in re.split("[,;]", target)]
     return chroot.compile(
-        *("hipcc", *targets, "-fsyntax-only", "--std=c++17"),
-        *("--include", "hip_runtime.h", *options(), str(SEEN / "src" / path)),
+        "hipcc",
+        *targets,
+        "-fsyntax-only",
+        "--std=c++17",
+        "--include",
+        "hip_runtime.h",
+        *options(),
+        str(SEEN / "src" / path),
     )
 
 
@@ -111,12 +132,24 @@ def check_module(chroot: Chroot, path: str, python: Path, version: int) -> str:
     made = Path(path).with_suffix(".cpp")
     return failure(
         [
-            *(str(python), "-m", "cython", "-3", "--cplus", *words, "-E", constants),
-            *(path, "-o", str(made)),
+            str(python),
+            "-m",
+            "cython",
+            "-3",
+            "--cplus",
+            *words,
+            "-E",
+            constants,
+            path,
+            "-o",
+            str(made),
         ],
         cwd=source,
     ) or chroot.compile(
-        *("g++", "-fsyntax-only", "-std=c++14", *options()),
+        "g++",
+        "-fsyntax-only",
+        "-std=c++14",
+        *options(),
         *(f"-I{SEEN / name}" for name in ("python", "numpy")),
         str(SEEN / "src" / made),
     )

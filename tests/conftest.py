@@ -27,8 +27,20 @@ UV_CACHE = os.environ.get("UV_CACHE_DIR") or str(
     Path(os.environ.get("XDG_CACHE_HOME") or REAL_HOME / ".cache") / "uv"
 )
 DROPPED = (
-    *("GIT_", "PIP_", "UV_", "PATCHWHEEL_", "XDG_", "MESON", "NINJA", "PYTHON"),
-    *("CFLAGS", "CXXFLAGS", "LDFLAGS", "CUPY_", "NPY_", "SCIPY_"),
+    "GIT_",
+    "PIP_",
+    "UV_",
+    "PATCHWHEEL_",
+    "XDG_",
+    "MESON",
+    "NINJA",
+    "PYTHON",
+    "CFLAGS",
+    "CXXFLAGS",
+    "LDFLAGS",
+    "CUPY_",
+    "NPY_",
+    "SCIPY_",
 )
 # A network test needs what the user set for reaching an index.
 REACHING = ("PIP_", "UV_", "GIT_SSL_")

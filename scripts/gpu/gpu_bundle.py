@@ -43,8 +43,11 @@ LIMIT = 64 << 20
 EPOCH = 1_700_000_000
 # Of the checkout; in the bundle they lie in the same folders.
 CHECKS = (
-    *("scripts/demo/*.py", "scripts/gpu/gpu_[cop]*.py"),
-    *("tests/__init__.py", "tests/forks/*.py", "tests/forks/pytest.ini"),
+    "scripts/demo/*.py",
+    "scripts/gpu/gpu_[cop]*.py",
+    "tests/__init__.py",
+    "tests/forks/*.py",
+    "tests/forks/pytest.ini",
 )
 # Compiled against CUDA's wheels, of which the machine has its own: only what the series remade is
 # packed.

@@ -101,7 +101,8 @@ class Shelf:
         entry = "[console_scripts]\npw-tool = pw_tool:main\n"
         self.tool = support.make_wheel(
             folder / "wheels",
-            *("pw-tool", "1.0"),
+            "pw-tool",
+            "1.0",
             {
                 "pw_tool.py": "import sys\ndef main():\n    print(sys.prefix)\n",
                 "pw_tool-1.0.dist-info/entry_points.txt": entry,

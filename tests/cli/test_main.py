@@ -161,8 +161,12 @@ def test_every_stage_option_has_an_environment_variable() -> None:
     assert command
     variables = {p.envvar for p in command.params if p.envvar}
     assert variables >= {
-        *("PATCHWHEEL_JOBS", "PATCHWHEEL_OFFLINE", "PATCHWHEEL_PYTHON"),
-        *("PATCHWHEEL_MANIFEST", "PATCHWHEEL_SANDBOX", "PATCHWHEEL_KEEP_GOING"),
+        "PATCHWHEEL_JOBS",
+        "PATCHWHEEL_OFFLINE",
+        "PATCHWHEEL_PYTHON",
+        "PATCHWHEEL_MANIFEST",
+        "PATCHWHEEL_SANDBOX",
+        "PATCHWHEEL_KEEP_GOING",
     }
 
 

@@ -52,8 +52,13 @@ def upstream(tmp_path_factory: pytest.TempPathFactory) -> Path:
     support.make_upstream(folder / "tinyext", files)
     support.git(
         folder / "tinyext",
-        *("-c", "protocol.file.allow=always", "submodule", "--quiet", "add"),
-        *(f"file://{folder}/data", "src/tinyext/data"),
+        "-c",
+        "protocol.file.allow=always",
+        "submodule",
+        "--quiet",
+        "add",
+        f"file://{folder}/data",
+        "src/tinyext/data",
     )
     support.make_upstream(folder / "tinyext", {}, tag=f"v{VERSION}")
     return folder / "tinyext"

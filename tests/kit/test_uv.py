@@ -165,7 +165,10 @@ def test_downloads_become_progress(
     install(python, [], progress=report)
     total = (3 << 20) + 1536
     assert [(done, whole) for _, done, whole in report.steps] == [
-        *((0, 3 << 20), (0, total), (3 << 20, total), (total, total))
+        (0, 3 << 20),
+        (0, total),
+        (3 << 20, total),
+        (total, total),
     ]
 
 
@@ -252,8 +255,10 @@ def test_unmet_requirements_are_found(tmp_path: Path, python: Path, wheels: list
 def test_the_main_index_comes_first_and_no_index_means_none() -> None:
     places = IndexConfig(urls=("https://main.example/simple", "https://more.example/simple"))
     assert uv.index_arguments(places) == [
-        *("--default-index", "https://main.example/simple"),
-        *("--index", "https://more.example/simple"),
+        "--default-index",
+        "https://main.example/simple",
+        "--index",
+        "https://more.example/simple",
     ]
     assert uv.index_arguments(IndexConfig()) == ["--no-index"]
     equal = IndexConfig(urls=places.urls[:1], equal=True)

@@ -159,8 +159,13 @@ def test_a_survey_finds_outputs_and_everything_that_is_read(bench: Bench) -> Non
     assert found.inventory.built == {"pw_demo/x.so"}
     # gen.py says none of helper.py and data/more.txt to ninja.
     assert found.inventory.reads == {
-        *("meson.build", "README.md", "both.py", "fast.h"),
-        *("gen.py", "helper.py", "data/more.txt"),
+        "meson.build",
+        "README.md",
+        "both.py",
+        "fast.h",
+        "gen.py",
+        "helper.py",
+        "data/more.txt",
     }
 
 
@@ -349,8 +354,13 @@ def test_only_commands_that_make_what_the_build_needs_are_generators(
 ) -> None:
     assert survey_build.generated(BUILD, ["all", *installed]) == {
         "mod.so.p/gen.c",
-        *("first.c", "second.h", "third.h", "chained.txt", "checked.txt"),
-        *("sub/by default.txt", "for_tests.txt"),
+        "first.c",
+        "second.h",
+        "third.h",
+        "chained.txt",
+        "checked.txt",
+        "sub/by default.txt",
+        "for_tests.txt",
         *(["installed.txt"] if installed else ()),
     }
 
@@ -470,7 +480,9 @@ def test_a_real_meson_project(tmp_path: Path, interpreter: Interpreter, store: S
     assert survey.verbatim == {f"tinyext/{n}": f"src/tinyext/{n}" for n in shipped}
     assert "tinyext/units.py" in survey.built
     assert [name.partition(".")[0] for name in sorted(survey.built)] == [
-        *("tinyext/_fast", "tinyext/_pairs", "tinyext/units")
+        "tinyext/_fast",
+        "tinyext/_pairs",
+        "tinyext/units",
     ]
     assert {"src/tinyext/pure.py", "src/tinyext/generate.py"} <= survey.reads
     assert "src/tinyext/__init__.py" not in survey.reads

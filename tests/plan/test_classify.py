@@ -24,10 +24,19 @@ def test_a_file_that_only_ships_is_remade(name: str, mode: str) -> None:
 @pytest.mark.parametrize(
     "path",
     [
-        *("docs/index.md", "doc/source/conf.py", "CHANGES.rst", "CITATION.cff"),
-        *("tests/test_a.py", "tests/data/x.npy", "src/pw_demo/tests/test_b.py"),
-        *("src/pw_demo/x/conftest.py", "benchmarks/time_a.py", "asv.conf.json"),
-        *(".github/workflows/ci.yml", ".pre-commit-config.yaml", "tox.ini"),
+        "docs/index.md",
+        "doc/source/conf.py",
+        "CHANGES.rst",
+        "CITATION.cff",
+        "tests/test_a.py",
+        "tests/data/x.npy",
+        "src/pw_demo/tests/test_b.py",
+        "src/pw_demo/x/conftest.py",
+        "benchmarks/time_a.py",
+        "asv.conf.json",
+        ".github/workflows/ci.yml",
+        ".pre-commit-config.yaml",
+        "tox.ini",
     ],
 )
 def test_what_is_neither_shipped_nor_read_changes_nothing(path: str) -> None:
@@ -38,14 +47,31 @@ def test_what_is_neither_shipped_nor_read_changes_nothing(path: str) -> None:
     "path",
     [
         # read, and read although it ships
-        *("meson.build", "tools/gen.py", "src/pw_demo/both.py"),
+        "meson.build",
+        "tools/gen.py",
+        "src/pw_demo/both.py",
         # code and templates, shipped or not, known to the survey or not
-        *("src/pw_demo/_fast.pyx", "src/pw_demo/fast.h", "src/pw_demo/x.pxd"),
-        *("src/x.c", "src/x.CPP", "src/x.cu", "src/x.f90", "src/x.pyx.in", "x.tmpl"),
-        *("src/x.pyf.src", "sub/meson.build", "meson.options", "meson_options.txt"),
-        *("setup.py", "setup.cfg", "CMakeLists.txt", "MANIFEST.in", "tests/_fast.pyx"),
+        "src/pw_demo/_fast.pyx",
+        "src/pw_demo/fast.h",
+        "src/pw_demo/x.pxd",
+        "src/x.c",
+        "src/x.CPP",
+        "src/x.cu",
+        "src/x.f90",
+        "src/x.pyx.in",
+        "x.tmpl",
+        "src/x.pyf.src",
+        "sub/meson.build",
+        "meson.options",
+        "meson_options.txt",
+        "setup.py",
+        "setup.cfg",
+        "CMakeLists.txt",
+        "MANIFEST.in",
+        "tests/_fast.pyx",
         # a helper that a script of the build may import
-        *("tools/helper.py", "src/pw_demo/unknown.py"),
+        "tools/helper.py",
+        "src/pw_demo/unknown.py",
     ],
 )
 def test_what_outputs_may_be_made_from_is_followed(path: str) -> None:
@@ -56,10 +82,18 @@ def test_what_outputs_may_be_made_from_is_followed(path: str) -> None:
     "path",
     [
         # metadata
-        *("LICENSE", "LICENCE.txt", "COPYING", "NOTICE.md", "AUTHORS.rst"),
+        "LICENSE",
+        "LICENCE.txt",
+        "COPYING",
+        "NOTICE.md",
+        "AUTHORS.rst",
         # nothing is known about these
-        *("src/pw_demo/notes.rst.txt", "tools/data.json"),
-        *("src/pw_demo/tests/data/table.txt", "requirements.txt", "thing", "pw_new.py"),
+        "src/pw_demo/notes.rst.txt",
+        "tools/data.json",
+        "src/pw_demo/tests/data/table.txt",
+        "requirements.txt",
+        "thing",
+        "pw_new.py",
     ],
 )
 def test_everything_else_is_a_compile(path: str) -> None:
@@ -69,8 +103,10 @@ def test_everything_else_is_a_compile(path: str) -> None:
 @pytest.mark.parametrize(
     ("path", "status"),
     [
-        *(("src/pw_demo/a.py", "D"), ("src/pw_demo/new.py", "A")),
-        *(("src/pw_demo/tests/test_new.py", "A"), ("tests/__init__.py", "A")),
+        ("src/pw_demo/a.py", "D"),
+        ("src/pw_demo/new.py", "A"),
+        ("src/pw_demo/tests/test_new.py", "A"),
+        ("tests/__init__.py", "A"),
         ("src/pw_demo/tests/test_old.py", "D"),
     ],
 )

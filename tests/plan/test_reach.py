@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
-from patchwheel.build.backend import rename_project
 from patchwheel.build.configure import configure_tree
 from patchwheel.build.ninja import MADE
+from patchwheel.build.requirements import rename_project
 from patchwheel.kit.context import Progress
 from patchwheel.kit.repo import Blob, Change, Repository
 from patchwheel.kit.store import Store
@@ -54,8 +54,18 @@ KINDS = ("py", "pyx", "pxd", "pxi", "c", "cpp", "h", "hpp", "in", "build")
 # A built output is made of a source at least, and itself.
 SOME = 2
 STRACE = (
-    *("strace", "-f", "--seccomp-bpf", "-qq", "-y", "-z", "-s", "1000000"),
-    *("-e", "trace=open,openat,execve,clone,clone3,fork,vfork", "-e", "signal=none"),
+    "strace",
+    "-f",
+    "--seccomp-bpf",
+    "-qq",
+    "-y",
+    "-z",
+    "-s",
+    "1000000",
+    "-e",
+    "trace=open,openat,execve,clone,clone3,fork,vfork",
+    "-e",
+    "signal=none",
 )
 # Stands for gcc, g++ and gfortran: preprocesses what it shall compile, and opens what it shall
 # link. Fortran, of which there is little, is compiled: its includes are not the preprocessor's.
@@ -80,9 +90,13 @@ esac
 """
 # What CuPy's build_ext gives to Cython.
 CUPY = (
-    *("-3", "-X", "c_api_binop_methods=True"),
-    *("-E", "CUPY_CUFFT_STATIC=False,CUPY_USE_CUDA_PYTHON=False"),
-    *("-E", "CUPY_CUDA_VERSION=13020,CUPY_HIP_VERSION=0,CUPY_CYTHON_VERSION=3.2.4"),
+    "-3",
+    "-X",
+    "c_api_binop_methods=True",
+    "-E",
+    "CUPY_CUFFT_STATIC=False,CUPY_USE_CUDA_PYTHON=False",
+    "-E",
+    "CUPY_CUDA_VERSION=13020,CUPY_HIP_VERSION=0,CUPY_CYTHON_VERSION=3.2.4",
 )
 CALL = re.compile(r"(\d+) +(\w+)\((.*)\) += (\d+)(?:<(.*)>)?$")
 RESUMED = re.compile(r"(\d+) +<\.\.\. (\w+) resumed>.*= (\d+)(?:<(.*)>)?$")
@@ -217,8 +231,14 @@ def truth_of_setuptools(session: BuildSession, configured: Configured) -> Truth:
                 name = source.replace(".pyx", ".cpp")
                 files |= opened_by(
                     session,
-                    *(session.python, "-m", "cython", "--cplus", source),
-                    *("-o", name, *CUPY),
+                    session.python,
+                    "-m",
+                    "cython",
+                    "--cplus",
+                    source,
+                    "-o",
+                    name,
+                    *CUPY,
                 )
             tool = "nvcc" if source.endswith(".cu") else "g++"
             words = (tool, "-E", "-std=c++17", *include, *macros, name)

@@ -269,10 +269,16 @@ def test_an_image_gets_the_libraries_that_are_loaded_and_no_compiler(tmp_path: P
     assert said.returncode == 0, said.stderr
     out = image / "opt/rocm"
     assert {p.name for p in (out / "lib").glob("*.so*")} == {
-        *("libamdhip64.so.7", "libdeep.so.1", "libhiprtc.so.7", "libamd_comgr.so.3")
+        "libamdhip64.so.7",
+        "libdeep.so.1",
+        "libhiprtc.so.7",
+        "libamd_comgr.so.3",
     }
     assert {p.name for p in (out / "lib/rocblas/library").iterdir()} == {
-        *("k_gfx90a.dat", "k_gfx90a-xnack+.dat", "k_gfx1100.dat", "names.dat")
+        "k_gfx90a.dat",
+        "k_gfx90a-xnack+.dat",
+        "k_gfx1100.dat",
+        "names.dat",
     }
     assert [p.name for p in (out / "bin").iterdir()] == ["hipcc"]
     assert (image / headers.relative_to("/") / "hip/hip_runtime.h").exists()

@@ -301,8 +301,14 @@ def test_uv_gets_the_indexes_in_its_own_words() -> None:
         IndexConfig(urls=("https://main", "https://extra"), find_links=("/",), equal=True)
     )
     assert words == [
-        *("--default-index", "https://main", "--index", "https://extra"),
-        *("--find-links", "/", "--index-strategy", "unsafe-best-match"),
+        "--default-index",
+        "https://main",
+        "--index",
+        "https://extra",
+        "--find-links",
+        "/",
+        "--index-strategy",
+        "unsafe-best-match",
     ]
 
 

@@ -8,9 +8,13 @@ from typing import TYPE_CHECKING, cast
 import pytest
 
 from patchwheel.build import cuda, sandbox, toolchain
-from patchwheel.build.backend import OPTIMISED, BuildSession, rename_project
+from patchwheel.build.backend import OPTIMISED, BuildSession
 from patchwheel.build.inputs import BuildInputs, interface, interface_part
-from patchwheel.build.requirements import parse_build_system, static_build_requirements
+from patchwheel.build.requirements import (
+    parse_build_system,
+    rename_project,
+    static_build_requirements,
+)
 from patchwheel.build.sandbox import detect_sandbox
 from patchwheel.kit import process, uv
 from patchwheel.kit.errors import BuildError, CheckError, MachineError, ManifestError
@@ -199,9 +203,15 @@ def test_a_build_sees_a_fixed_environment_at_a_fixed_place(
     done = contained.compile({})
     text = made_in(done)
     for wanted in (
-        *("('SOURCE_DATE_EPOCH', '1700000000')", "('TZ', 'UTC')", "('JOBS', '1')"),
-        *("('HOME', '/build/home')", "('PYTHONHASHSEED', '0')", "('CC', 'gcc')"),
-        *("{'a': '-j1', 'b': ['c']}", "/build/src", f"('CFLAGS', '{OPTIMISED}')"),
+        "('SOURCE_DATE_EPOCH', '1700000000')",
+        "('TZ', 'UTC')",
+        "('JOBS', '1')",
+        "('HOME', '/build/home')",
+        "('PYTHONHASHSEED', '0')",
+        "('CC', 'gcc')",
+        "{'a': '-j1', 'b': ['c']}",
+        "/build/src",
+        f"('CFLAGS', '{OPTIMISED}')",
     ):
         assert wanted in text
     assert "hunter2" not in text

@@ -40,8 +40,12 @@ def test_an_sbom_gets_the_new_subject() -> None:
 @pytest.mark.parametrize(
     "data",
     [
-        *(b"not json", b"{}", b"[]", b'{"metadata": {"component": null}}'),
-        *(sbom(name="libz"), sbom(version="2.0")),
+        b"not json",
+        b"{}",
+        b"[]",
+        b'{"metadata": {"component": null}}',
+        sbom(name="libz"),
+        sbom(version="2.0"),
     ],
 )
 def test_what_is_about_something_else_is_left_alone(data: bytes) -> None:

@@ -73,10 +73,12 @@ class BuildSession:
     def checkout(self, source: Source, tree: str) -> None:
         """Put the files of a tree into `source`, before the first step; the project is renamed."""
         Repository(source.git_dir).checkout(tree, self.source)
-        rename_project(self.source, self.fork)
+        requirements.rename_project(self.source, self.fork)
 
     def system(self) -> BuildSystem:
-        return requirements.parse_build_system(read_pyproject(self.source), "pyproject.toml")
+        return requirements.parse_build_system(
+            requirements.read_pyproject(self.source), "pyproject.toml"
+        )
 
     def script(self, name: str, text: str) -> Path:
         """Put a script of ours where steps can only read it; return the path that they see."""
@@ -285,30 +287,6 @@ def open_session(
             log=store.log(fork.name, step),
             report=context.progress,
         )
-
-
-def rename_project(tree: Path, fork: Fork) -> None:
-    """Give the project its wheel's name, as upstream's release scripts do."""
-    if fork.distribution == fork.name:
-        return
-    import tomlkit
-
-    path = tree / "pyproject.toml"
-    document = tomlkit.parse(read_pyproject(tree))
-    project: dict[str, object] = document.get("project", {})
-    if "name" not in project:
-        message = f"{fork.name}: cannot give its wheel the name {fork.distribution}"
-        raise ManifestError(message, where=path, expected="a name in its [project] table")
-    project["name"] = fork.distribution
-    path.write_text(tomlkit.dumps(document), encoding="utf-8")
-
-
-def read_pyproject(tree: Path) -> bytes:
-    """Return pyproject.toml of a tree that a build can write; b"" where there is none."""
-    try:
-        return read_untrusted(tree, "pyproject.toml", limit=ANSWER)
-    except FileNotFoundError:
-        return b""
 
 
 def compilers(fork: Fork) -> list[str]:

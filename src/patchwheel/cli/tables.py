@@ -28,9 +28,12 @@ def wheels(made: Sequence[BuiltWheel]) -> None:
     """Show what was remade, what was taken, from where, and how long it took."""
     rows = [
         (
-            *(wheel.fork, wheel.version, "reused" if wheel.cached else wheel.plan.route),
+            wheel.fork,
+            wheel.version,
+            "reused" if wheel.cached else wheel.plan.route,
             *_share(wheel.plan),
-            *(_origin(wheel.plan), f"{wheel.seconds:.1f}"),
+            _origin(wheel.plan),
+            f"{wheel.seconds:.1f}",
         )
         for wheel in made
     ]
@@ -54,8 +57,13 @@ def status(found: Sequence[ForkStatus]) -> None:
         newest = f"{fork.newest}, newer" if fork.outdated else fork.newest or "not asked"
         rows.append(
             (
-                *(fork.fork, pin, commit + verified, str(len(fork.patches))),
-                *((fork.tree or "-")[:12], fork.wheel or "none yet", newest),
+                fork.fork,
+                pin,
+                commit + verified,
+                str(len(fork.patches)),
+                (fork.tree or "-")[:12],
+                fork.wheel or "none yet",
+                newest,
             )
         )
     headings = ("fork", "pin", "commit", "patches", "tree", "last wheel", "upstream")

@@ -96,12 +96,9 @@ def run_files(
         if not installed.keys() >= set(files):
             repo.checkout(tree.tree, folder / "tree")
         paths = [site / installed[f] if f in installed else folder / "tree" / f for f in files]
-        command: list[str | Path] = [
-            *(environment.python, "-m", "pytest", "-c", folder / "pytest.ini"),
-            *("--rootdir", folder, "-p", "no:cacheprovider", "--import-mode=importlib"),
-            *paths,
-            *arguments,
-        ]
+        command: list[str | Path] = [environment.python, "-m", "pytest"]
+        command += ["-c", folder / "pytest.ini", "--rootdir", folder]
+        command += ["-p", "no:cacheprovider", "--import-mode=importlib", *paths, *arguments]
         # The user's environment, but for what would let Python find other code.
         env = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
         env |= {"MPLBACKEND": "agg", "HOME": str(folder), **(variables or {})}

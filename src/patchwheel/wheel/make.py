@@ -37,8 +37,13 @@ if TYPE_CHECKING:
 KIND: Final = "wheels"
 # A series that changes one of these may change the list of outputs.
 DECIDING = (
-    *("meson.build", "meson.options", "meson_options.txt", "pyproject.toml"),
-    *("setup.py", "setup.cfg", "MANIFEST.in"),
+    "meson.build",
+    "meson.options",
+    "meson_options.txt",
+    "pyproject.toml",
+    "setup.py",
+    "setup.cfg",
+    "MANIFEST.in",
 )
 
 
@@ -191,8 +196,10 @@ def names_itself(wheel: WheelFile) -> tuple[tuple[object, ...], tuple[object, ..
             sorted(tags),
         ),
         (
-            *(metadata.normalize_name(name.name), [name.version]),
-            *(f"{name.stem}.dist-info", sorted(name.expanded_tags)),
+            metadata.normalize_name(name.name),
+            [name.version],
+            f"{name.stem}.dist-info",
+            sorted(name.expanded_tags),
         ),
     )
 
