@@ -1,7 +1,7 @@
 #!/bin/sh
 # Set up what lies beside this file, over the CuPy of $PYTHON, and run the checks:
 # sh run.sh [OPTIONS of gpu_check.py]
-# PYTHON is python3 unless set, OUT (the results) ./out, WORK a temporary folder, removed at the end.
+# PYTHON is python3 unless set, OUT (the results) ./out, WORK a temporary folder that is removed.
 set -eu
 here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
 python=${PYTHON:-python3}
