@@ -84,7 +84,7 @@ def embed(a: Column, known: Spectrum) -> Any:
 
 @pytest.mark.calls(
     "sklearn.manifold.spectral_embedding, labels of the coins",
-    ["scipy/0040", "scikit-learn/0020", "scikit-learn/0050"],
+    ["scipy/0040", "scikit-learn/0020", "scikit-learn/0050", "scikit-learn/0080"],
     Tolerance(),
 )
 def test_eigenvectors_and_labels(
