@@ -74,7 +74,7 @@ def graph(
 
 
 def test_everything_that_a_module_may_be_made_from_is_reached() -> None:
-    found = graph().reach(SO)
+    found = graph().closure(SO)
     assert found.contents == FILES.keys() - {
         "pw/__init__.py",
         "pw/other.py",
@@ -84,34 +84,34 @@ def test_everything_that_a_module_may_be_made_from_is_reached() -> None:
 
 
 def test_a_package_marker_counts_by_existence() -> None:
-    found = graph().reach(SO)
+    found = graph().closure(SO)
     assert "pw/__init__.py" not in found.contents
     assert "pw/__init__.py" in found.exists
-    assert graph({**FILES, "pw/__init__.pyx": ""}).reach(SO).exists > found.exists
+    assert graph({**FILES, "pw/__init__.pyx": ""}).closure(SO).exists > found.exists
 
 
 def test_a_new_header_that_is_found_first_is_reached() -> None:
-    found = graph({**FILES, "other/deep/fast.h": ""}).reach(SO)
+    found = graph({**FILES, "other/deep/fast.h": ""}).closure(SO)
     assert {"other/deep/fast.h", "inc/deep/fast.h"} <= found.contents
 
 
 def test_what_a_script_is_known_to_open_replaces_what_it_mentions() -> None:
     opened = {"tools/gen.py": frozenset({"tools/helper.py", "far/helper.py"})}
     fully_traced = frozenset({"tools/gen.py", "tools/helper.py", "far/helper.py"})
-    found = graph(opened=opened, fully_traced=fully_traced).reach(SO).contents
+    found = graph(opened=opened, fully_traced=fully_traced).closure(SO).contents
     assert {"tools/helper.py", "far/helper.py"} <= found
     assert "tools/table.txt" not in found
     # A script that was changed may open something else: then both count.
-    found = graph(opened=opened).reach(SO).contents
+    found = graph(opened=opened).closure(SO).contents
     assert {"tools/table.txt", "far/helper.py"} <= found
 
 
 def test_steps_tell_commands_and_their_inputs_apart() -> None:
-    steps = graph().reach(SO).steps
-    assert steps == graph({**FILES, "new.txt": ""}).reach(SO).steps
+    steps = graph().closure(SO).steps
+    assert steps == graph({**FILES, "new.txt": ""}).closure(SO).steps
     edges = [*EDGES[:2], Edge(outputs=(SO,), inputs=("//pw/fast.o",), command="other")]
     other = Graph(edges, FILES, lambda _path: (), opened={}, fully_traced=frozenset())
-    assert other.reach(SO).steps != steps
+    assert other.closure(SO).steps != steps
 
 
 @pytest.mark.parametrize(
@@ -206,7 +206,7 @@ def reached(environment: Path, store: Store, end: str) -> set[str]:
 
     files = {"a.cu", *PROJECT}
     graph = Graph((), files, references, opened={}, fully_traced=frozenset(), headers=headers)
-    return {path.removeprefix("own/") for path in graph.reach("a.cu").contents - {"a.cu"}}
+    return {path.removeprefix("own/") for path in graph.closure("a.cu").contents - {"a.cu"}}
 
 
 @pytest.mark.parametrize("end", ["groups.h", "include/groups.h", "x.h"])

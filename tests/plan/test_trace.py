@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from patchwheel.build.configure import Configured, Observed
+from patchwheel.build.configure import Configured, ListedOutputs
 from patchwheel.build.ninja import Edge
 from patchwheel.kit.repo import Repository
 from patchwheel.manifest.inventory import BuildInventory
@@ -87,7 +87,7 @@ class Bench:
         info.write_text(json.dumps({"version": given.get("version", "1")}))
         return Configured(
             path=path,
-            observed=Observed(
+            observed=ListedOutputs(
                 outputs=given.get("outputs", OUTPUTS),
                 reads=frozenset(given.get("reads", {"meson.build"})),
                 opened={},

@@ -12,10 +12,10 @@ from patchwheel.kit.errors import GraftNotPossible
 from patchwheel.wheel.fit import (
     Policies,
     check_makers,
+    fit_to_base,
     load_policies,
     platform_tags,
     read_library,
-    refit,
 )
 from tests.fixtures.support import make_library as library
 
@@ -49,7 +49,7 @@ def replaced(tmp_path: Path) -> bytes:
 
 
 def fit(new: bytes, old: bytes | None, bundled: tuple[str, ...] = BUNDLED) -> bytes:
-    return refit("pw/x.so", new, old, bundled=bundled, policies=EVERYWHERE, patchelf=PATCHELF)
+    return fit_to_base("pw/x.so", new, old, bundled=bundled, policies=EVERYWHERE, patchelf=PATCHELF)
 
 
 def test_needs_and_run_path_become_those_of_what_is_replaced(

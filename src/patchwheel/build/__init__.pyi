@@ -8,7 +8,7 @@ from .backend import open_session as open_session
 from .configure import Configured as Configured
 from .configure import can_follow as can_follow
 from .configure import configure_tree as configure_tree
-from .configure import observe as observe
+from .configure import list_outputs as list_outputs
 from .configure import without_missing_tools as without_missing_tools
 from .doctor import Finding as Finding
 from .doctor import diagnose as diagnose

@@ -96,7 +96,7 @@ class BuildSession:
     def run_guest(
         self, out: Path, *mode: str, what: str, variables: Mapping[str, str] = MappingProxyType({})
     ) -> None:
-        """Let the surveyor's script ask the backend for something, with the answer in `out`."""
+        """Let our script in the environment ask the backend, with the answer in `out`."""
         system, inside = self.system(), self.build_dir.path_inside
         script = self.script(SURVEY_BUILD.name, SURVEY_BUILD.read_text(encoding="utf-8"))
         places = [variables.get("PYTHONPATH", "")]

@@ -41,7 +41,7 @@ OWN = ("meson-info/", "meson-logs/", "meson-private/", "build.ninja", "compile_c
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Observed:
+class ListedOutputs:
     """What a project's build system says of its build."""
 
     # The wheel's files, each with its source file, or with its file of the build folder, marked.
@@ -63,7 +63,7 @@ class Configured:
 
     path: Path
     inside: str = "/build"
-    observed: Observed
+    observed: ListedOutputs
     edges: tuple[Edge, ...]
     made: Mapping[str, str]
 
@@ -87,8 +87,8 @@ class Answer:
     steps: Sequence[Mapping[str, Any]] | None
 
 
-def observe(session: BuildSession, *, generate: bool) -> Observed:
-    """Run the surveyor on the sources; BuildError when the project cannot be configured."""
+def list_outputs(session: BuildSession, *, generate: bool) -> ListedOutputs:
+    """List what the backend makes of the sources; BuildError when it cannot configure them."""
     from cattrs.errors import BaseValidationError
     from cattrs.preconf.json import make_converter
 
@@ -119,7 +119,7 @@ def observe(session: BuildSession, *, generate: bool) -> Observed:
     for row in rows:
         script_name, _, path = row.partition("\n")
         opened.setdefault(script_name, set()).add(path)
-    return Observed(
+    return ListedOutputs(
         outputs=answer.outputs,
         reads=frozenset({*answer.read, *opened.get("", ())}),
         opened={s: frozenset(paths) for s, paths in opened.items() if s},
@@ -160,7 +160,7 @@ def configure_tree(tree: str, source: Source, inputs: BuildInputs) -> Configured
         context.progress.say(f"configuring {fork.name} to see what its changes reach")
         with inputs.session("configure") as session:
             session.checkout(source, tree)
-            observed = observe(session, generate=False)
+            observed = list_outputs(session, generate=False)
             build = session.build_dir.work / "meson"
             if build.is_dir():
                 copy_untrusted_tree(build, folder / "meson")
@@ -174,7 +174,7 @@ def _load(path: Path) -> Configured:
     from cattrs.preconf.json import make_converter
 
     data = (path / "configured.json").read_text()
-    where, observed = make_converter().loads(data, tuple[str, Observed])
+    where, observed = make_converter().loads(data, tuple[str, ListedOutputs])
     inside, build = PurePosixPath(where), path / "meson"
     edges = [_edge(step) for step in observed.steps or ()]
     if (build / "build.ninja").exists():

@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from patchwheel.build import observe, open_session
+from patchwheel.build import list_outputs, open_session
 from patchwheel.kit import Repository, blob_id
 from patchwheel.manifest import BuildInventory
 from patchwheel.plan import base_mismatch
@@ -46,7 +46,7 @@ def inventory_of_pin(
     files = repo.files(source.tree)
     with open_session(context, fork, environment, epoch=source.epoch, step="survey") as session:
         session.checkout(source, source.tree)
-        found = observe(session, generate=True)
+        found = list_outputs(session, generate=True)
     outputs = {
         name: path
         for name, path in found.outputs.items()

@@ -14,11 +14,11 @@ from patchwheel.manifest import (
     Lock,
     environment_inputs,
     environment_key,
-    load_reach,
+    load_pin_graph,
     save_lock,
-    save_reach,
+    save_pin_graph,
 )
-from patchwheel.plan import reach_of_pin
+from patchwheel.plan import graph_of_pin
 from patchwheel.source import fetch_pin
 from patchwheel.wheelfile import output_names, read_wheel
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
     from patchwheel.kit import Context
-    from patchwheel.manifest import EnvironmentLock, Fork, ForkBuild, ForkLock, Reach
+    from patchwheel.manifest import EnvironmentLock, Fork, ForkBuild, ForkLock, PinGraph
     from patchwheel.project import Project
 
 
@@ -86,19 +86,23 @@ def _lock_forks(
 def _write_inventory(project: Project, lock: Lock, chosen: Collection[str], *, force: bool) -> None:
     """Configure the pins of `chosen` forks that the file does not cover, and write it."""
     path = project.manifest.inventory_path
-    found: dict[tuple[str, str], Reach] = {}
+    found: dict[tuple[str, str], PinGraph] = {}
     for fork in project.manifest.all_variants:
         entry = lock.forks.get(fork.lock_key)
         for python, build in entry.builds.items() if entry else ():
-            old = None if force and fork.name in chosen else load_reach(path, fork.lock_key, python)
+            old = (
+                None
+                if force and fork.name in chosen
+                else load_pin_graph(path, fork.lock_key, python)
+            )
             current = old and entry and (old.tree, old.settings) == (entry.tree, entry.settings)
             if fork.name in chosen and not current:
-                reach = _reach(project.context.for_python(python), fork, build)
-                found |= {(fork.lock_key, python): reach} if reach else {}
-    save_reach(path, found, keep=lock.forks)
+                pin_graph = _pin_graph(project.context.for_python(python), fork, build)
+                found |= {(fork.lock_key, python): pin_graph} if pin_graph else {}
+    save_pin_graph(path, found, keep=lock.forks)
 
 
-def _reach(context: Context, fork: Fork, build: ForkBuild) -> Reach | None:
+def _pin_graph(context: Context, fork: Fork, build: ForkBuild) -> PinGraph | None:
     source = fetch_pin(context, fork)
     # A project of another backend, or a pure one: every change of it is a compile, or copied.
     if not can_follow(source) or not build.inventory.built:
@@ -117,4 +121,4 @@ def _reach(context: Context, fork: Fork, build: ForkBuild) -> Reach | None:
         wheel = read_wheel(base_wheel(context, fork, build.base))
         present = output_names(wheel.entries, wheel.name)
     context.progress.say(f"{fork.lock_key}: following what its built files are made from")
-    return reach_of_pin(source, inputs, present)
+    return graph_of_pin(source, inputs, present)

@@ -2,9 +2,9 @@ from . import transaction as transaction
 from .convert import make_converter as make_converter
 from .inventory import BuildInventory as BuildInventory
 from .inventory import BuiltOutput as BuiltOutput
-from .inventory import Reach as Reach
-from .inventory import load_reach as load_reach
-from .inventory import save_reach as save_reach
+from .inventory import PinGraph as PinGraph
+from .inventory import load_pin_graph as load_pin_graph
+from .inventory import save_pin_graph as save_pin_graph
 from .load import load_manifest as load_manifest
 from .lock import RELOCK as RELOCK
 from .lock import BaseWheel as BaseWheel

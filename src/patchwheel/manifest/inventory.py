@@ -64,7 +64,7 @@ class BuiltOutput:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reach:
+class PinGraph:
     """The built outputs of one pin for one Python; `tree` and `settings` say what it is true of.
 
     `definition` are the files that decide what is built, `unfollowed` says what cannot be
@@ -93,8 +93,8 @@ def register_inventory(converter: "Converter") -> None:
     )
 
 
-def load_reach(path: Path, lock_key: str, python: str) -> Reach | None:
-    """Return what forks.inventory says of a fork for a Python; None where it says nothing."""
+def load_pin_graph(path: Path, lock_key: str, python: str) -> PinGraph | None:
+    """Return what forks.inventory says of a fork for a Python; None without an entry."""
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
         table = data["forks"].get(lock_key, {}).get(python)
@@ -106,15 +106,17 @@ def load_reach(path: Path, lock_key: str, python: str) -> Reach | None:
         raise ManifestError("is damaged", where=path, hint=hint) from err
 
 
-def save_reach(path: Path, found: Mapping[tuple[str, str], Reach], keep: Collection[str]) -> None:
+def save_pin_graph(
+    path: Path, found: Mapping[tuple[str, str], PinGraph], keep: Collection[str]
+) -> None:
     """Write the entries by lock key and Python, beside those in the file of the forks in `keep`."""
     forks: dict[str, Any] = {}
     # A damaged file is written anew.
     with contextlib.suppress(FileNotFoundError, ValueError, AttributeError):
         old = json.loads(path.read_text(encoding="utf-8")).get("forks", {})
         forks = {name: row for name, row in old.items() if name in keep}
-    for (lock_key, python), reach in found.items():
-        forks.setdefault(lock_key, {})[python] = _pack(reach)
+    for (lock_key, python), pin_graph in found.items():
+        forks.setdefault(lock_key, {})[python] = _pack(pin_graph)
     if forks or path.exists():
         save_json(path, {"schema": SCHEMA, "forks": forks})
 
@@ -134,10 +136,10 @@ def _to_table(copies: Mapping[str, str]) -> CopiesTable:
     return CopiesTable(source_root=root, same=same, moved=moved)
 
 
-def _pack(reach: Reach) -> dict[str, object]:
+def _pack(pin_graph: PinGraph) -> dict[str, object]:
     """Write files that the same outputs read as a group, and a command as numbers of words."""
     # Without both, the file of CuPy alone would be 7 MB.
-    outputs = dict(sorted(reach.outputs.items()))
+    outputs = dict(sorted(pin_graph.outputs.items()))
     groups: dict[tuple[str, ...], list[str]] = {}
     for path in sorted({path for output in outputs.values() for path in output.reads}):
         users = tuple(name for name, output in outputs.items() if path in output.reads)
@@ -156,17 +158,17 @@ def _pack(reach: Reach) -> dict[str, object]:
         for name, output in outputs.items()
     }
     return {
-        "tree": reach.tree,
-        "settings": reach.settings,
-        "definition": _fold(reach.definition),
-        "unfollowed": [*reach.unfollowed],
+        "tree": pin_graph.tree,
+        "settings": pin_graph.settings,
+        "definition": _fold(pin_graph.definition),
+        "unfollowed": [*pin_graph.unfollowed],
         "groups": [_fold(paths) for paths in groups.values()],
         "words": [*words],
         "outputs": rows,
     }
 
 
-def _unpack(table: dict[str, Any]) -> Reach:
+def _unpack(table: dict[str, Any]) -> PinGraph:
     groups = [_unfold(folders) for folders in table["groups"]]
     words = _names(table["words"])
     outputs = {
@@ -178,7 +180,7 @@ def _unpack(table: dict[str, Any]) -> Reach:
         )
         for name, row in table["outputs"].items()
     }
-    return Reach(
+    return PinGraph(
         tree=table["tree"],
         settings=table["settings"],
         definition=frozenset(_unfold(table["definition"])),

@@ -111,7 +111,7 @@ class Fork(ForkTable):
 
     name: str
     patches: Path
-    # Filled in by the loader: its own name if the file says nothing, None if it says `false`.
+    # Filled in by the loader: its own name without the key, None for `false`.
     upstream_wheel: UpstreamWheel | None = None
     variant: str = ""
     variants: Mapping[str, "Fork"] = field(default_factory=_empty)

@@ -3,7 +3,7 @@ from .base import base_mismatch as base_mismatch
 from .base import remember_base as remember_base
 from .classify import METADATA as METADATA
 from .classify import read_projects as read_projects
-from .follow import reach_of_pin as reach_of_pin
+from .follow import graph_of_pin as graph_of_pin
 from .plan import RECIPE as RECIPE
 from .plan import Planner as Planner
 from .plan import plan_fork as plan_fork

@@ -91,14 +91,14 @@ def _noted(project: Project, fork: Fork) -> dict[str, Any]:
     return project.store.memo("bases", digest(fork.pin, project.python)) or {}
 
 
-def base_mismatch(present: Iterable[str], survey: BuildInventory, fork: Fork) -> str | None:
+def base_mismatch(present: Iterable[str], inventory: BuildInventory, fork: Fork) -> str | None:
     """Say in what the base's files differ from the pin's own outputs, or None.
 
     auditwheel's folder of bundled libraries is left out: no build makes it itself.
     """
     upstream = fork.upstream_wheel
     theirs = {n for n in present if not n.partition("/")[0].endswith(".libs")}
-    ours = survey.verbatim.keys() | set(survey.built)
+    ours = inventory.verbatim.keys() | set(inventory.built)
     for verb, extra, globs in (
         ("has", theirs - ours, upstream.only_in_base if upstream else ()),
         ("lacks", ours - theirs, upstream.only_in_build if upstream else ()),

@@ -53,9 +53,9 @@ class Verdict:
 class Rules:
     """Judges files by what the build of the pin reads and ships; the first rule decides."""
 
-    def __init__(self, survey: BuildInventory) -> None:
-        self.reads = survey.reads
-        self.ships = frozenset(survey.verbatim.values())
+    def __init__(self, inventory: BuildInventory) -> None:
+        self.reads = inventory.reads
+        self.ships = frozenset(inventory.verbatim.values())
         self.shipping = {source.partition("/")[0] for source in self.ships}
         self.running = {_folder(path) for path in self.reads if PYTHON.fullmatch(path)}
 

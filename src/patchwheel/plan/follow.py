@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING
 
 from patchwheel.build import MADE, configure_tree, site_packages
 from patchwheel.kit import Repository
-from patchwheel.manifest import BuiltOutput, build_settings
-from patchwheel.manifest import Reach as PinReach
+from patchwheel.manifest import BuiltOutput, PinGraph, build_settings
 from patchwheel.plan.classify import CODE
-from patchwheel.plan.graph import Graph, Reach
+from patchwheel.plan.graph import Closure, Graph
 from patchwheel.plan.scan_references import (
     LAYOUT,
     RARE,
@@ -41,7 +40,7 @@ class Side:
     # The wheel's files, each with its source file, or with its file of the build folder, marked.
     outputs: Mapping[str, str]
     # Of built outputs, and of files of the base that this configuration does not make.
-    reaches: Mapping[str, Reach]
+    closures: Mapping[str, Closure]
     # The files that decide what is built.
     reads: frozenset[str]
     # Those of them that are code, with all that it imports, where the project's own code builds.
@@ -77,27 +76,27 @@ class Follower:
         files = self.repo.files(tree)
         plain = {path: blob.oid for path, blob in files.items() if _is_plain(blob.mode)}
         observed, graph = configured.observed, self._graph(plain, configured)
-        reach = functools.cache(graph.reach)
+        closure = functools.cache(graph.closure)
         outputs = {n: origin for n, origin in observed.outputs.items() if ".dist-info/" not in n}
-        reaches = {n: reach(origin) for n, origin in outputs.items() if origin.startswith(MADE)}
+        closures = {n: closure(origin) for n, origin in outputs.items() if origin.startswith(MADE)}
         for name in set(self.present) - observed.outputs.keys() - self.inventory.verbatim.keys():
             # auditwheel's folder of bundled libraries is in no build's own output.
             if not name.partition("/")[0].endswith(".libs"):
                 seeds = self._seeds(name, files)
-                contents = {p for seed in seeds for p in reach(seed).contents}
-                reaches[name] = Reach(contents=frozenset(contents))
+                contents = {p for seed in seeds for p in closure(seed).contents}
+                closures[name] = Closure(contents=frozenset(contents))
         reads, code = observed.reads & files.keys(), set[str]()
         if configured.scripted:
             # What it reads of a header shows in macros; what else it reads may decide anything.
             code |= {path for path in reads if not HEADER.fullmatch(path)}
-            imported = {p for path in reads if path.endswith(".py") for p in reach(path).contents}
+            imported = {p for path in reads if path.endswith(".py") for p in closure(path).contents}
             code |= {path for path in imported if path.endswith(".py")}
         info = {}
         if not configured.scripted:
             info = json.loads(configured.text("meson-info/intro-projectinfo.json"))
         return Side(
             outputs=outputs,
-            reaches=reaches,
+            closures=closures,
             reads=reads,
             code=frozenset(code),
             unfollowed=tuple(sorted({*_unfollowed(configured, outputs, files)})),
@@ -163,7 +162,7 @@ class Follower:
         return {path: contents[oids[path]].decode(errors="replace") for path in paths}
 
 
-def reach_of_pin(source: Source, inputs: BuildInputs, present: Collection[str]) -> PinReach:
+def graph_of_pin(source: Source, inputs: BuildInputs, present: Collection[str]) -> PinGraph:
     """Configure a pin and follow each built output; `present` are the files of upstream's wheel."""
     configured = configure_tree(source.tree, source, inputs)
     side = Follower(source, inputs, present).follow(source.tree, configured)
@@ -176,13 +175,13 @@ def reach_of_pin(source: Source, inputs: BuildInputs, present: Collection[str]) 
     outputs = {
         name: BuiltOutput(
             source=side.outputs.get(name, ""),
-            reads=frozenset(path for path in reach.contents if not path.startswith(MADE)),
-            exists=reach.exists,
-            commands=tuple(sorted({portable(command) for command, _ in reach.steps})),
+            reads=frozenset(path for path in closure.contents if not path.startswith(MADE)),
+            exists=closure.exists,
+            commands=tuple(sorted({portable(command) for command, _ in closure.steps})),
         )
-        for name, reach in side.reaches.items()
+        for name, closure in side.closures.items()
     }
-    return PinReach(
+    return PinGraph(
         tree=source.tree,
         settings=build_settings(inputs.fork),
         definition=side.reads | side.code,

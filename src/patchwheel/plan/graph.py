@@ -28,7 +28,7 @@ READS_FILES = re.compile(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reach:
+class Closure:
     """What an output may depend on: its steps, and files by content or only by existence."""
 
     # Each is a command without macros, with its inputs.
@@ -68,7 +68,7 @@ class Graph:
         self._leads_to = functools.cache(self._follow)
         self._resolve = functools.cache(self._find)
 
-    def reach(self, output: str) -> Reach:
+    def closure(self, output: str) -> Closure:
         seen: set[str] = set()
         exists: set[str] = set()
         steps: set[tuple[str, tuple[str, ...]]] = set()
@@ -97,7 +97,7 @@ class Graph:
                 folders = PurePosixPath(path.removeprefix(MADE)).parents
                 markers = {f"{folder}/{marker}" for folder in folders for marker in MARKERS}
                 exists.update(filter(self._is, markers))
-        return Reach(
+        return Closure(
             steps=frozenset(steps),
             macros=frozenset(macros),
             contents=frozenset(seen & self.files),

@@ -19,7 +19,7 @@ from patchwheel.build import (
     without_missing_tools,
 )
 from patchwheel.kit import MachineError, Repository, digest, file_sha256, listed
-from patchwheel.manifest import build_settings, load_reach
+from patchwheel.manifest import build_settings, load_pin_graph
 from patchwheel.plan.base import base_mismatch, built_bases, upstream_base
 from patchwheel.plan.classify import METADATA, Rules
 from patchwheel.plan.records import Decision, Plan
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from patchwheel.kit import Change
-    from patchwheel.manifest import Fork, ForkBuild, Reach
+    from patchwheel.manifest import Fork, ForkBuild, PinGraph
     from patchwheel.plan.base import Base
     from patchwheel.plan.trace import TraceResult
     from patchwheel.project import Project
@@ -189,26 +189,26 @@ class Planner:
 
     def _question(self, base: Base) -> list[object]:
         """Return all that a decision depends on."""
-        tree, survey, wheel = self.tree, self.build.inventory, self.fork.upstream_wheel
+        tree, inventory, wheel = self.tree, self.build.inventory, self.fork.upstream_wheel
         path = self.project.manifest.inventory_path
         return [
             file_sha256(path) if path.exists() else None,
             [RECIPE, tree.source.tree, tree.tree],
             [tree.dev, *tree.series.digests],
             [base.kind, base.sha256],
-            [dict(survey.verbatim), sorted(survey.built), sorted(survey.reads)],
+            [dict(inventory.verbatim), sorted(inventory.built), sorted(inventory.reads)],
             wheel and [wheel.distribution, *wheel.only_in_base, "", *wheel.only_in_build],
             self.fork.version,
         ]
 
     def _decide(self, base: Base, changes: list[Change]) -> Decision:
-        survey = self.build.inventory
+        inventory = self.build.inventory
         present = base.outputs
-        mismatch = base_mismatch(present, survey, self.fork)
+        mismatch = base_mismatch(present, inventory, self.fork)
         if mismatch and base.kind == "upstream":
             why = f"{base.path.name} is not the pin's own build: {mismatch}"
             return Decision(route="compile", why=(why,))
-        rules, culprit = Rules(survey), patches_by_path(self.tree)
+        rules, culprit = Rules(inventory), patches_by_path(self.tree)
         lines: defaultdict[str, list[str]] = defaultdict(list)
         copied = []
         for change in changes:
@@ -216,7 +216,7 @@ class Planner:
             path = change.path
             lines[verdict.effect].append(f"{path}: {verdict.why} ({culprit(path)})")
             if verdict.effect == "remake":
-                names = [name for name, source in survey.verbatim.items() if source == path]
+                names = [name for name, source in inventory.verbatim.items() if source == path]
                 copied += [
                     Effect(path=name, action="remake", source=path, by=(path,))
                     for name in names or [METADATA]
@@ -244,8 +244,8 @@ class Planner:
             return Decision(route="compile", why=tuple(follow)), ()
         traced, tools = self._trace_by_inventory(base, changes), ""
         if traced is None and not self.configure:
-            built = self.build.inventory.built
-            outputs = candidates(self._reach, changes) if self._reach else tuple(sorted(built))
+            graph, built = self._pin_graph, tuple(sorted(self.build.inventory.built))
+            outputs = candidates(graph, changes) if graph else built
             return replace(decision, undecided=tuple(follow), candidates=outputs), ()
         if traced is None:
             trees = (base.made_from(self.tree), self.tree.tree)
@@ -262,20 +262,18 @@ class Planner:
     def _trace_by_inventory(self, base: Base, changes: list[Change]) -> TraceResult | None:
         """Follow changes of content by the committed inventory, if it is true of the base."""
         source, old = self.tree.source, base.made_from(self.tree)
-        if self._reach is None:
-            return None
         since_pin = self.repo.changes(source.tree, old) if old != source.tree else []
-        if not same_references(self.repo, since_pin):
+        if self._pin_graph is None or not same_references(self.repo, since_pin):
             return None
-        return trace_by_inventory(self._reach, self.build.inventory, changes, base.outputs)
+        return trace_by_inventory(self._pin_graph, self.build.inventory, changes, base.outputs)
 
     @functools.cached_property
-    def _reach(self) -> Reach | None:
+    def _pin_graph(self) -> PinGraph | None:
         """The entry of forks.inventory; None if it is for another pin or other settings."""
         path = self.project.manifest.inventory_path
-        reach = load_reach(path, self.fork.lock_key, self.project.python)
+        graph = load_pin_graph(path, self.fork.lock_key, self.project.python)
         current = (self.tree.source.tree, build_settings(self.fork))
-        return reach if reach and (reach.tree, reach.settings) == current else None
+        return graph if graph and (graph.tree, graph.settings) == current else None
 
     def _key_parts(
         self, decision: Decision, base: Base | None

@@ -8,15 +8,14 @@ from typing import TYPE_CHECKING, Literal
 from patchwheel.build import MADE, configure_tree
 from patchwheel.plan.classify import CODE
 from patchwheel.plan.follow import Follower, Side
-from patchwheel.plan.graph import Reach
+from patchwheel.plan.graph import Closure
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
 
     from patchwheel.build import BuildInputs
     from patchwheel.kit import Change
-    from patchwheel.manifest import BuildInventory
-    from patchwheel.manifest import Reach as PinReach
+    from patchwheel.manifest import BuildInventory, PinGraph
     from patchwheel.source import Source
 
 # Named as the cause where commands or the list of outputs differ.
@@ -71,27 +70,32 @@ def trace_changes(
 
 
 def trace_by_inventory(
-    reach: PinReach, inventory: BuildInventory, changes: Sequence[Change], present: Collection[str]
+    pin_graph: PinGraph,
+    inventory: BuildInventory,
+    changes: Sequence[Change],
+    present: Collection[str],
 ) -> TraceResult | None:
     """Say what changes of content reach; None where only a configured tree can tell."""
-    if not _is_content_only(changes, reach.definition):
+    if not _is_content_only(changes, pin_graph.definition):
         return None
-    built = {name: output.source for name, output in reach.outputs.items() if output.source}
+    built = {name: output.source for name, output in pin_graph.outputs.items() if output.source}
     side = Side(
         outputs={**inventory.verbatim, **built},
-        reaches={n: Reach(contents=o.reads, exists=o.exists) for n, o in reach.outputs.items()},
-        reads=reach.definition,
-        unfollowed=reach.unfollowed,
+        closures={
+            n: Closure(contents=o.reads, exists=o.exists) for n, o in pin_graph.outputs.items()
+        },
+        reads=pin_graph.definition,
+        unfollowed=pin_graph.unfollowed,
     )
-    return _trace(side, side, changes, present, inventory=inventory, configured=reach.tree)
+    return _trace(side, side, changes, present, inventory=inventory, configured=pin_graph.tree)
 
 
-def candidates(reach: PinReach, changes: Iterable[Change]) -> tuple[str, ...]:
+def candidates(pin_graph: PinGraph, changes: Iterable[Change]) -> tuple[str, ...]:
     """Name the built outputs that undecided changes may reach."""
     changed = {change.path for change in changes}
     # A changed definition may give any of them another command.
-    every = bool(changed & reach.definition)
-    outputs = reach.outputs.items()
+    every = bool(changed & pin_graph.definition)
+    outputs = pin_graph.outputs.items()
     return tuple(sorted(n for n, o in outputs if o.source and (every or o.reads & changed)))
 
 
@@ -123,7 +127,7 @@ def _trace(
     }
     known = old.reads | new.reads | {line.partition(":")[0] for line in unknown}
     for side in (old, new):
-        known |= {*side.outputs.values()}.union(*(r.contents for r in side.reaches.values()))
+        known |= {*side.outputs.values()}.union(*(r.contents for r in side.closures.values()))
     read = inventory.reads.union(*inventory.opened.values())
     left = changed - known
     unknown |= {f"{path}: the build reads it, for an unknown purpose" for path in left & read}
@@ -143,8 +147,8 @@ def _unknown(old: Side, new: Side, changed: frozenset[str], present: Collection[
     unknown |= {f"{path}: the build's own code reads it" for path in code}
     if old.project != new.project:
         unknown.add("the project's version or licence changed")
-    for name in new.reaches.keys() & set(present) - old.outputs.keys() - new.outputs.keys():
-        if hit := sorted(new.reaches[name].contents & changed):
+    for name in new.closures.keys() & set(present) - old.outputs.keys() - new.outputs.keys():
+        if hit := sorted(new.closures[name].contents & changed):
             unknown.add(f"{hit[0]}: it may reach {name}, which cannot be built here")
     return unknown
 
@@ -176,7 +180,7 @@ def _touched(path: str, old: Side, new: Side, changed: frozenset[str]) -> tuple[
     definition = sorted(changed & (old.reads | new.reads)) or [DEFINITION]
     if not old.outputs.get(path, "").startswith(MADE):
         return tuple(definition)
-    one, two = old.reaches[path], new.reaches[path]
+    one, two = old.closures[path], new.closures[path]
     contents = one.contents | two.contents
     by = sorted(contents & changed)
     by += sorted(one.exists ^ two.exists)

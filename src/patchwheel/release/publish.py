@@ -60,7 +60,7 @@ def make_index(folder: Path) -> list[str]:
     """Write a simple index over the release wheels of a folder and return the projects in it.
 
     Nothing is written unless all that is in the folder is true, none of it is a graft, and no file
-    name has other bytes elsewhere in the folder or in the index that was there before.
+    name has another sha256 elsewhere in the folder or in the index that was there before.
     """
     checked = check_release(folder, pages=False)
     problems = list(checked.problems)
@@ -158,7 +158,7 @@ def _reported_wheels(source: Path, expected: Mapping[str, object]) -> dict[str, 
 
 
 def _add(file: Path, folder: Path) -> None:
-    """Copy a file; raises CheckError when the folder has other bytes under its name."""
+    """Copy a file; raises CheckError when the folder has another file of its name."""
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / file.name
     if target.exists() and (old := file_sha256(target)) != (new := file_sha256(file)):

@@ -57,7 +57,7 @@ def _download(context: Context, file: IndexFile, folder: Path, sha256: str) -> N
     path, place = folder / file.filename, Path(unquote(urlsplit(file.url).path))
     actual = ""
     task = f"downloading {file.filename} from {redacted(file.url)}"
-    # One transfer may be damaged, or continue another file; a second means other bytes.
+    # One transfer may be damaged, or continue another file; a second is a sha256 mismatch.
     for _ in range(2):
         path.write_bytes(b"")
         if urlsplit(file.url).scheme != "file":

@@ -119,7 +119,7 @@ def _parts(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in version.split(".") if part)
 
 
-def refit(
+def fit_to_base(
     name: str,
     new: bytes,
     old: bytes | None,

@@ -22,10 +22,10 @@ from patchwheel.plan import METADATA, read_projects
 from patchwheel.wheel.fit import (
     MAGIC,
     check_makers,
+    fit_to_base,
     load_policies,
     platform_tags,
     read_library,
-    refit,
 )
 from patchwheel.wheelfile import make_entry, metadata, record_hash, zip_date
 
@@ -181,7 +181,7 @@ def _fitted(
     bundled = [n.rpartition("/")[2] for n in base.outputs if n.partition("/")[0].endswith(".libs")]
     for path in libraries:
         name = base.outputs.get(path)
-        contents[path] = refit(
+        contents[path] = fit_to_base(
             path,
             raw[path],
             base.wheel.entries[name].checked() if name else None,

@@ -205,7 +205,7 @@ def names_itself(wheel: WheelFile) -> tuple[tuple[object, ...], tuple[object, ..
 
 
 def _check_outputs(wheel: WheelFile, plan: Plan) -> None:
-    """Compare with the survey: every output is there; a compile copied what is only copied."""
+    """Compare with the inventory: every output is there; a compile copied what is only copied."""
     repo, base, tree = Repository(plan.tree.source.git_dir), plan.base, plan.tree
     built_here = base is not None and base.kind == "built"
     # On a base of upstream's, or without one, the plan's changes are those since the pin.

@@ -10,9 +10,9 @@ from patchwheel.kit.repo import Blob, Change
 from patchwheel.manifest.inventory import (
     BuildInventory,
     BuiltOutput,
-    Reach,
-    load_reach,
-    save_reach,
+    PinGraph,
+    load_pin_graph,
+    save_pin_graph,
 )
 from patchwheel.plan.scan_references import same_references
 from patchwheel.plan.trace import TraceResult, candidates, trace_by_inventory
@@ -26,7 +26,7 @@ INVENTORY = BuildInventory(
     built=frozenset({"pw/fast.so", "pw/slow.so", "pw/odd.py"}),
     reads=frozenset({"meson.build", "src/fast.pyx", "src/table.txt"}),
 )
-REACH = Reach(
+REACH = PinGraph(
     tree="1" * 40,
     settings="s",
     definition=frozenset({"meson.build"}),
@@ -50,7 +50,7 @@ def changed(path: str, status: str = "M") -> Change:
 
 
 def trace(
-    *changes: Change, reach: Reach = REACH, present: Collection[str] = PRESENT
+    *changes: Change, reach: PinGraph = REACH, present: Collection[str] = PRESENT
 ) -> TraceResult:
     found = trace_by_inventory(reach, INVENTORY, changes, present)
     assert found
@@ -113,18 +113,18 @@ def test_a_base_with_other_references_is_not_judged_by_the_pin() -> None:
 
 def test_the_file_gives_back_what_was_written(tmp_path: Path) -> None:
     path = tmp_path / "forks.inventory"
-    assert load_reach(path, "demo", "3.12") is None
-    save_reach(path, {}, keep=[])
+    assert load_pin_graph(path, "demo", "3.12") is None
+    save_pin_graph(path, {}, keep=[])
     assert not path.exists()
-    save_reach(path, {("demo", "3.12"): REACH}, keep=[])
-    assert load_reach(path, "demo", "3.12") == REACH
+    save_pin_graph(path, {("demo", "3.12"): REACH}, keep=[])
+    assert load_pin_graph(path, "demo", "3.12") == REACH
     written = path.read_bytes()
-    save_reach(path, {("demo", "3.12"): REACH}, keep=["demo"])
+    save_pin_graph(path, {("demo", "3.12"): REACH}, keep=["demo"])
     assert path.read_bytes() == written
-    save_reach(path, {("other", "3.12"): REACH}, keep=["demo"])
-    assert load_reach(path, "demo", "3.12") == load_reach(path, "other", "3.12") == REACH
-    save_reach(path, {}, keep=["other"])
-    assert load_reach(path, "demo", "3.12") is None
+    save_pin_graph(path, {("other", "3.12"): REACH}, keep=["demo"])
+    assert load_pin_graph(path, "demo", "3.12") == load_pin_graph(path, "other", "3.12") == REACH
+    save_pin_graph(path, {}, keep=["other"])
+    assert load_pin_graph(path, "demo", "3.12") is None
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"forks": {"demo": {"3.12": {"tree": 1}}}}'])
@@ -132,7 +132,7 @@ def test_a_damaged_file_says_how_to_write_it_again(tmp_path: Path, text: str) ->
     path = tmp_path / "forks.inventory"
     path.write_text(text)
     with pytest.raises(ManifestError, match="is damaged") as caught:
-        load_reach(path, "demo", "3.12")
+        load_pin_graph(path, "demo", "3.12")
     assert "patchwheel lock --force" in str(caught.value)
-    save_reach(path, {("demo", "3.12"): REACH}, keep=[])
-    assert load_reach(path, "demo", "3.12") == REACH
+    save_pin_graph(path, {("demo", "3.12"): REACH}, keep=[])
+    assert load_pin_graph(path, "demo", "3.12") == REACH
