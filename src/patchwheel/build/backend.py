@@ -137,6 +137,15 @@ class BuildSession:
             message = f"{self.fork.name}: its build did not make {name}"
             raise BuildError(message, log=self.log) from err
 
+    def edit(self, argv: Sequence[str | Path], content: bytes) -> bytes:
+        """Let a program change a file, its last argument, and return the file's new content."""
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "file"
+            file.write_bytes(content)
+            with self._translated(f"{Path(argv[0]).name} failed"):
+                self._run([*argv, file], cwd=self.source, write=[file.parent])
+            return read_untrusted(file.parent, file.name)
+
     def settings(self) -> dict[str, str | list[str]]:
         """Return the manifest's config settings, and where and how parallel Meson is to build."""
         jobs, settings = str(self.jobs), dict[str, str | list[str]]()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import tomllib
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from patchwheel.kit import (
     file_sha256,
     install,
     make_venv,
+    process,
     read_untrusted,
 )
 from patchwheel.manifest import RELOCK
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
 
     from packaging.requirements import Requirement
 
-    from patchwheel.kit import Context
+    from patchwheel.kit import Context, Interpreter
     from patchwheel.manifest import Fork
 
 KIND: Final = "build-envs"
@@ -146,17 +148,35 @@ def build_environment(
             f"{path.name.partition('-')[0]} @ {path.as_uri()} --hash=sha256:{sha256}"
             for path, sha256 in files.items()
         ]
-        # A build step only reads it; to compile Cython or Meson each time would take seconds.
-        install(context, python, [*lines, *local], log=log, bytecode=True)
+        install(context, python, [*lines, *local], log=log)
         packages, module = site_packages(folder), "patchwheel_temporary_names"
         shutil.copy(TEMPORARY_NAMES, packages / f"{module}.py")
         (packages / f"{module}.pth").write_text(f"import {module}\n")
+        _compile(packages, interpreter)
         # The CUDA wheels become a toolkit where they lie: a copy would double 2 GB.
         if toolkit := cuda.in_environment(packages):
             gcc = toolchain.identify(["gcc"], store=store)["gcc"]
             cuda.assemble(toolkit, compiler=gcc.words, log=log)
 
     return store.get(KIND, key, make)
+
+
+def _compile(packages: Path, interpreter: Interpreter) -> None:
+    """Write the bytecode of a folder of packages, and run nothing of them."""
+    # A build step only reads the environment; to compile Cython or Meson each time takes seconds.
+    argv: list[str | Path] = [
+        interpreter.path,
+        "-I",
+        "-S",
+        "-m",
+        "compileall",
+        "-qq",
+        "-j0",
+        packages,
+    ]
+    # Some packages hold files that are no Python, and none needs its bytecode.
+    with contextlib.suppress(process.CommandError):
+        process.capture(argv, cwd=packages, env=process.base_env())
 
 
 def env_key(requirements: Sequence[Distribution], tag: str) -> str:

@@ -92,18 +92,14 @@ def make_venv(
     return folder / "bin" / "python"
 
 
-def install(
-    context: Context,
-    python: Path,
-    requirements: Sequence[str],
-    *,
-    log: Path,
-    bytecode: bool = False,
-) -> None:
-    """Install exactly these wheels, each with a hash; raises InputError with uv's message."""
+def install(context: Context, python: Path, requirements: Sequence[str], *, log: Path) -> None:
+    """Install exactly these wheels, each with a hash, into a new environment of `make_venv`.
+
+    Raises InputError with uv's message.
+    """
+    # uv starts that Python first, when it holds no path file (.pth) of a third party yet. It must
+    # not compile bytecode: it would start it again.
     argv = ["pip", "install", "--python", str(python), "--require-hashes", "--no-deps"]
-    # For an environment that cannot be written later.
-    argv += ["--compile-bytecode"] if bytecode else []
     with _file(requirements) as file:
         argv += [*_sources(context), "--requirements", str(file)]
         on_line = _downloads(context.progress)
@@ -114,6 +110,8 @@ def resolve(
     context: Context, requirements: Sequence[str], *, constraints: Sequence[str] = (), log: Path
 ) -> tuple[Distribution, ...]:
     """Return what satisfies the requirements on Linux; raises InputError with uv's explanation."""
+    for line in requirements:
+        _check_requirement(line)
     context.progress.say(f"resolving {len(requirements)} requirements")
     with _file(constraints) as file:
         flags = ["--python-platform", PLATFORM, "--constraints", str(file)]
@@ -153,6 +151,19 @@ def index_arguments(index: IndexConfig) -> list[str]:
     for place in filter(_exists, index.find_links):
         argv += ["--find-links", place]
     return argv + (["--index-strategy", "unsafe-best-match"] if index.equal else [])
+
+
+def _check_requirement(line: str) -> None:
+    """Raise InputError for what is no name with versions: uv would read options, run a setup.py."""
+    from packaging.requirements import InvalidRequirement, Requirement
+
+    try:
+        if Requirement(line).url is None:
+            return
+    except InvalidRequirement:
+        pass
+    expected = "a name with versions, extras and markers; no URL, no path, no option"
+    raise InputError(f"{redacted(line)!r} cannot be locked", expected=expected)
 
 
 def _sources(context: Context) -> list[str]:

@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 
 # As `json.dumps` indents it. A string has no newline, so a list in a string is none.
 FLAT_LIST = re.compile(r"\[\n *([^\[\]{}]+?)\n *\]")
+NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+VERSION = re.compile(r"[0-9][a-z0-9.!+]*")
+SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(eq=False)
@@ -164,10 +167,16 @@ def _structure_string(value: object, _: object) -> str:
 
 
 def _read_distribution(row: object, _: object) -> Distribution:
-    if isinstance(row, list) and len(row) > 1 and all(isinstance(v, str) for v in row):
-        name, version, *hashes = row
-        return Distribution(name=name, version=version, hashes=tuple(hashes))
-    raise InvalidValueError(f"is {row!r}", "a list of name, version and hashes")
+    # Anything else might be an option or a place to uv, which runs an sdist's setup.py.
+    match row:
+        case [str(name), str(version), *hashes] if (
+            NAME.fullmatch(name)
+            and VERSION.fullmatch(version)
+            and hashes
+            and all(isinstance(h, str) and SHA256.fullmatch(h) for h in hashes)
+        ):
+            return Distribution(name=name, version=version, hashes=tuple(map(str, hashes)))
+    raise InvalidValueError(f"is {row!r}", "a list of name, version and one sha256 or more")
 
 
 def _write_distributions(distributions: tuple[Distribution, ...]) -> list[list[str]]:

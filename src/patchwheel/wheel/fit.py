@@ -5,15 +5,14 @@ from __future__ import annotations
 import io
 import json
 import re
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from patchwheel.kit import GraftNotPossible, process
+from patchwheel.kit import GraftNotPossible
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from pathlib import Path
 
 MAGIC = b"\x7fELF"
 # auditwheel puts a hash into the name of what it bundles.
@@ -126,12 +125,12 @@ def fit_to_base(
     *,
     bundled: Sequence[str],
     policies: Policies,
-    patchelf: Path,
+    patchelf: Callable[[Sequence[str], bytes], bytes],
 ) -> bytes:
     """Return a remade library with the run path of the one that it replaces.
 
-    `bundled` are the libraries of the wheel. Raises GraftNotPossible for a need that neither the
-    wheel nor every machine meets.
+    `bundled` are the libraries of the wheel; `patchelf` runs it with options on a library. Raises
+    GraftNotPossible for a need that neither the wheel nor every machine meets.
     """
     library, before = read_library(new), read_library(old) if old else None
     known = policies.libraries.union(before.needed if before else ())
@@ -150,13 +149,7 @@ def fit_to_base(
     if library.run_path != path:
         words += ["--set-rpath", path] if path else ["--remove-rpath"]
         words += ["--force-rpath"] if path and before and before.uses_rpath else []
-    if not words:
-        return new
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "library.so"
-        file.write_bytes(new)
-        process.capture([patchelf, *words, file], cwd=Path(folder), env=process.base_env())
-        return file.read_bytes()
+    return patchelf(words, new) if words else new
 
 
 def platform_tags(

