@@ -404,7 +404,7 @@ LIES: dict[str, tuple[Callable[[Path], None], str]] = {
         "has no tinyext-",
     ),
     "a record of another schema": (
-        edit("/patchwheel.json", '"schema": 1', '"schema": 9'),
+        edit("/patchwheel.json", '"schema": 2', '"schema": 9'),
         "has schema 9",
     ),
     "no statement": (remove("tinyext-*.intoto.json"), "intoto.json: is missing"),

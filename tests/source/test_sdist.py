@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from patchwheel.kit.errors import InputError
-from patchwheel.source import sdist
 from patchwheel.source.sdist import Sdist
+from patchwheel.wheelfile import archive
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -125,14 +125,14 @@ def test_a_bomb_is_refused_at_once(tmp_path: Path) -> None:
 def test_many_small_files_cannot_add_up_to_a_bomb(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sdist, "FLOOR", 1 << 16)
+    monkeypatch.setattr(archive, "RATIO_FLOOR", 1 << 16)
     path = write(tmp_path / "p-1.tar.gz", *[member(f"p-1/{n}", bytes(5000)) for n in range(200)])
     with pytest.raises(InputError, match="unpacks to more than"):
         list(Sdist(path))
 
 
 def test_a_huge_extended_header_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sdist, "FLOOR", 1 << 20)
+    monkeypatch.setattr(archive, "RATIO_FLOOR", 1 << 20)
     path = tmp_path / "p-1.tar.gz"
     info = tarfile.TarInfo("header")
     info.type, info.size = tarfile.XHDTYPE, 8 << 20
@@ -142,7 +142,7 @@ def test_a_huge_extended_header_is_refused(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_too_many_entries_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sdist, "MAX_ENTRIES", 3)
+    monkeypatch.setattr("patchwheel.source.sdist.MAX_ENTRIES", 3)
     path = write(tmp_path / "p-1.tar.gz", *[member(f"p-1/{n}") for n in range(5)])
     with pytest.raises(InputError, match="more than 3 entries"):
         list(Sdist(path))
@@ -182,7 +182,7 @@ def test_something_behind_the_archive_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_tail_of_padding_is_bounded_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sdist, "FLOOR", 1 << 20)
+    monkeypatch.setattr(archive, "RATIO_FLOOR", 1 << 20)
     path = write(tmp_path / "p-1.tar.gz", member("p-1/a"))
     with pytest.raises(InputError, match="unpacks to more than"):
         list(Sdist(repacked(path, lambda tar: tar + bytes(4 << 20))))

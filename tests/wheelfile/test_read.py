@@ -189,13 +189,13 @@ def fill_folder(wheel: Path) -> None:
         (comment, "comment"),
         (lambda w: overwrite_row(w, 8, b"\1\0"), "encrypted"),
         # Two rows of the directory that point to one local header.
-        (lambda w: overwrite_row(w, 42, b"\0\0\0\0"), r"overlaps|another name|no sound wheel"),
+        (lambda w: overwrite_row(w, 42, b"\0\0\0\0"), "is not where the directory says"),
         (
             lambda w: overwrite(w, w.read_bytes().index(b"demo/a.py"), b"demo/b"),
-            "another name in its",
+            "not what it says",
         ),
-        (lambda w: overwrite(w, 8, b"\0\0"), "another method"),
-        (lambda w: overwrite_row(w, 20, b"\0\0\x10\0"), r"beyond the end|no sound wheel"),
+        (lambda w: overwrite(w, 8, b"\0\0"), "not what it says"),
+        (lambda w: overwrite_row(w, 20, b"\0\0\x10\0"), "no sound wheel"),
         (fill_folder, "folder with content"),
     ],
 )
@@ -229,9 +229,12 @@ def test_folders_and_stored_entries(wheel: Path) -> None:
 
 
 def test_too_large_for_a_plain_zip(wheel: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    entries = read_wheel(wheel).entries.values()
     monkeypatch.setattr(archive_module, "MAX_SIZE", 100)
     with pytest.raises(InputError, match="larger than a zip"):
-        write_wheel(wheel, INFO, read_wheel(wheel).entries.values())
+        write_wheel(wheel, INFO, entries)
+    with pytest.raises(InputError, match="has 4 GiB or more"):
+        read_wheel(wheel)
 
 
 def test_dates_fit_a_zip() -> None:

@@ -241,6 +241,7 @@ def checked(found: ReleaseCheck) -> None:
             ("source", f"{sdist.filename} {sdist.sha256}" if sdist else f"{pin.git} {pin.commit}"),
             *(("patch", f"{patch.name} {patch.sha256}") for patch in made.patches),
             ("made by", made.route + (f" on {base.filename}" if base else "")),
+            *(("runs by itself", name) for name in made.runs),
         ]
         if compiled := made.compiled:
             requirements = [f"{r.name} {r.version}" for r in compiled.build_requirements]
@@ -249,6 +250,7 @@ def checked(found: ReleaseCheck) -> None:
                 ("tools", "; ".join(tool.version for tool in compiled.toolchain.values())),
                 ("sandbox", compiled.sandbox),
             ]
+        rows += [("not checked", what) for what in found.unchecked]
         CONSOLE.table(("", ""), rows, title=wheel.path.name)
 
 

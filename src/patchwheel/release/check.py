@@ -15,7 +15,7 @@ from patchwheel.build import cuda, env_key
 from patchwheel.kit import CheckError, InputError, digest, file_sha256
 from patchwheel.release import files
 from patchwheel.wheel import MAGIC, load_policies, names_itself, read_library
-from patchwheel.wheelfile import STATEMENT, check_record, metadata, read_wheel, sbom
+from patchwheel.wheelfile import STATEMENT, check_record, members, metadata, read_wheel, sbom
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -35,13 +35,16 @@ class ReleaseCheck:
 
     wheels: tuple[WheelFile, ...]
     problems: tuple[str, ...]
+    # What one wheel alone does not tell.
+    unchecked: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, object]:
         rows = [
             {"file": w.path.name, "sha256": w.sha256, "made": w.record.to_json()}
             for w in self.wheels
         ]
-        return {"wheels": rows, "problems": list(self.problems)}
+        problems, unchecked = list(self.problems), list(self.unchecked)
+        return {"wheels": rows, "problems": problems, "unchecked": unchecked}
 
     def check(self, where: Path) -> None:
         """Raise CheckError when there is a problem."""
@@ -71,12 +74,15 @@ def check_release(path: Path, *, pages: bool = True) -> ReleaseCheck:
         except InputError as err:
             inside = str(err.where).partition(": ")[2]
             problems.append(f"{name}: {inside}{inside and ' '}{err.message}")
+    unchecked: list[str] = []
     if not path.is_dir():
-        problems += [problem for wheel in wheels for problem in _problems_beside(wheel)]
+        for wheel in wheels:
+            problems += _problems_beside(wheel)
+            unchecked += _unchecked(wheel)
     # Wheels of several builds that were gathered for an index get sums and lock with the index.
     elif pages or any(path.rglob(files.SUMS)):
         problems += _folder_problems(folder, wheels, pages=pages)
-    return ReleaseCheck(wheels=tuple(wheels), problems=tuple(problems))
+    return ReleaseCheck(wheels=tuple(wheels), problems=tuple(problems), unchecked=tuple(unchecked))
 
 
 def _folder_problems(folder: Path, wheels: Sequence[WheelFile], *, pages: bool) -> Iterator[str]:
@@ -113,6 +119,19 @@ def _problems_beside(wheel: WheelFile) -> Iterator[str]:
             yield f"{name}: has another sha256 than {files.SUMS} says"
 
 
+def _unchecked(wheel: WheelFile) -> Iterator[str]:
+    """Say what a wheel alone does not tell, and what would."""
+    name, record = wheel.path.name, wheel.record
+    how = "--rebuild" if record.is_release else "--from-source"
+    yield f"that its files are what its sources give: `patchwheel verify {record.fork} {how}` does"
+    if record.base:
+        yield f"that {record.base.filename} is upstream's: its sha256 is {record.base.sha256}"
+    if name not in {listed for _, listed in _sums(wheel.path.parent)}:
+        yield f"that it is the file that was published: no {files.SUMS} beside it lists it"
+    if record.is_release and not wheel.path.with_name(f"{name}{STATEMENT}").is_file():
+        yield f"its provenance: there is no {name}{STATEMENT} beside it"
+
+
 def _sums(folder: Path) -> list[tuple[str, str]]:
     file = folder / files.SUMS
     lines = file.read_text("utf-8", "replace").splitlines() if file.is_file() else []
@@ -125,6 +144,11 @@ def _wheel_problems(wheel: WheelFile) -> Iterator[str]:
     if stated != expected:
         yield f"METADATA and WHEEL say {stated}, and its name {expected}"
     yield from _label_problems(wheel)
+    stated = members(wheel.entries.values(), wheel.dist_info)
+    for name in sorted({*stated[1]} - {*wheel.record.runs}):
+        yield f"{name} would run by itself, and its record does not state it"
+    if stated != (wheel.record.members, wheel.record.runs):
+        yield "it holds other files, or with other modes, than its record states"
     yield from _sbom_problems(wheel)
     # A graft keeps its base's platform tag, which may promise too much: CuPy's own wheels do.
     if wheel.record.is_release:
@@ -171,6 +195,8 @@ def _sbom_problems(wheel: WheelFile) -> Iterator[str]:
         yield from _difference(sbom.PLACE, own.content(), expected)
     elif wheel.record.route == "compile":
         yield f"has no {sbom.PLACE}"
+    elif own:
+        yield f"is a graft, and has the {sbom.PLACE} of a compile"
     for name, entry in entries.items():
         if name.startswith(folder) and entry is not own:
             try:
@@ -186,8 +212,9 @@ def _sbom_problems(wheel: WheelFile) -> Iterator[str]:
 def _platform_problems(wheel: WheelFile) -> Iterator[str]:
     # What libraries need is compared with what auditwheel's policy promises for the tag.
     _, abi, platforms = wheel.name.tags.split("-")
-    contents = {name: entry.content() for name, entry in wheel.entries.items()}
-    libraries = {n: read_library(c) for n, c in contents.items() if c.startswith(MAGIC)}
+    # One at a time: together they may be larger than the memory.
+    contents = ((name, entry.content()) for name, entry in wheel.entries.items())
+    libraries = {n: read_library(c) for n, c in contents if c.startswith(MAGIC)}
     bundled = {Path(name).name for name in libraries}
     for name in libraries:
         made_for = MODULE.search(name)

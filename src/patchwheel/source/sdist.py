@@ -10,16 +10,13 @@ import zlib
 from typing import TYPE_CHECKING, Never
 
 from patchwheel.kit import InputError
+from patchwheel.wheelfile import MAX_RATIO, unpacked_limit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
 MAX_ENTRIES = 200_000
-MAX_BYTES = 4 << 30
-# Real sdists unpack to 1.3 to 7 times their size; below the floor a high ratio does no harm.
-MAX_RATIO = 50
-FLOOR = 64 << 20
 CONTROL = re.compile(r"[\x00-\x1f\x7f\\]")
 
 
@@ -102,7 +99,7 @@ class _Bounded(io.RawIOBase):
         self.stream = stream
         self.path = path
         self.at = 0
-        self.limit = min(MAX_BYTES, max(FLOOR, MAX_RATIO * path.stat().st_size))
+        self.limit = unpacked_limit(path.stat().st_size)
 
     def read(self, size: int = -1) -> bytes:
         if size < 0 or self.at + size > self.limit:

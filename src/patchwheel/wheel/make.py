@@ -14,9 +14,11 @@ from patchwheel.plan import wheel_in_store
 from patchwheel.wheel.compile import compile_wheel
 from patchwheel.wheel.graft import graft
 from patchwheel.wheelfile import (
+    RUNS,
     UNRECORDED,
     check_record,
     make_entry,
+    members,
     metadata,
     output_names,
     read_wheel,
@@ -111,7 +113,7 @@ def finish(draft: UnlabelledWheel, plan: Plan, folder: Path) -> Path:
             entries.append(replace(entry, name=f"{new.stem}.data/{rest}"))
         else:
             entries.append(entry)
-    made_from = describe(plan, draft.compiled)
+    made_from = describe(plan, draft.compiled, *members(entries, info))
     written = {record.FILENAME: made_from.to_bytes()}
     if plan.route == "compile":
         written[sbom.PLACE] = sbom.make_sbom(made_from, metadata.normalize_name(new.name))
@@ -134,7 +136,9 @@ def _edit(name: str, data: bytes, old: WheelName, new: WheelName) -> bytes:
     return data
 
 
-def describe(plan: Plan, compiled: CompileRecord | None) -> WheelRecord:
+def describe(
+    plan: Plan, compiled: CompileRecord | None, members: str, runs: tuple[str, ...]
+) -> WheelRecord:
     """Return everything that the wheel was made from, and nothing of this machine."""
     fork, base = plan.fork, plan.base
     return record.WheelRecord(
@@ -167,6 +171,8 @@ def describe(plan: Plan, compiled: CompileRecord | None) -> WheelRecord:
         # What made it a compile is not in its key, and a wheel holds no more than its key says.
         why=plan.why if base else (),
         compiled=compiled,
+        members=members,
+        runs=runs,
         key=plan.key_parts,
     )
 
@@ -207,6 +213,15 @@ def names_itself(wheel: WheelFile) -> tuple[tuple[object, ...], tuple[object, ..
 def _check_outputs(wheel: WheelFile, plan: Plan) -> None:
     """Compare with the inventory: every output is there; a compile copied what is only copied."""
     repo, base, tree = Repository(plan.tree.source.git_dir), plan.base, plan.tree
+    known = {*plan.inventory.verbatim, *plan.inventory.built, *(base.outputs if base else ())}
+    present = output_names(wheel.entries, wheel.name)
+    if foreign := [p for p, n in present.items() if RUNS.fullmatch(n) and p not in known]:
+        raise CheckError(
+            f"{foreign[0]} would run by itself, and the pin's own wheel has no such file",
+            where=wheel.path.name,
+            expected="no .pth file and no command that upstream does not have",
+            hint="look for what makes it, in the series and in the build; it is not trusted",
+        )
     built_here = base is not None and base.kind == "built"
     # On a base of upstream's, or without one, the plan's changes are those since the pin.
     changes = repo.changes(tree.source.tree, tree.tree) if built_here else plan.changes()
@@ -214,7 +229,6 @@ def _check_outputs(wheel: WheelFile, plan: Plan) -> None:
         return
     gone = {change.path for change in changes if change.status == "D"}
     due = {w: s for w, s in plan.inventory.verbatim.items() if s not in gone}
-    present = output_names(wheel.entries, wheel.name)
     expected = due.keys() | plan.inventory.built
     if base and built_here:
         # Its own series may have taken some away.

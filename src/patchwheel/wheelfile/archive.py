@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import io
 import re
 import stat
 import struct
@@ -29,9 +30,16 @@ LEVEL = 6
 # ZIP64 is not written: no wheel that patchwheel makes has 4 GiB or 65,535 files.
 MAX_SIZE = 0xFFFFFFFF
 MAX_FILES = 0xFFFF
-# Flags of an entry that are harmless: compression level, data descriptor, UTF-8 name.
-KNOWN_FLAGS = 0x080E
+# What an archive, a wheel or an sdist, may unpack to: real ones have 1.3 to 7 times their size.
+# Below the floor a high ratio does no harm.
+MAX_UNPACKED = 4 << 30
+MAX_RATIO = 50
+RATIO_FLOOR = 64 << 20
+# Flags of an entry that are harmless: compression level, UTF-8 name.
+KNOWN_FLAGS = 0x0806
 UTF8 = 0x0800
+# What an entry's own header and the directory both say; version and time do not matter.
+LOCAL = struct.Struct("<4s2xHH4xLLLHH")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +73,8 @@ class Entry:
                 data = unpacker.decompress(self.packed, self.size + 1)
             except zlib.error as err:
                 raise InputError(f"cannot be decompressed: {err}", where=self.where) from err
+            if not unpacker.eof or unpacker.unused_data:
+                raise InputError("is not one whole compressed file", where=self.where)
         if len(data) != self.size or zlib.crc32(data) != self.crc:
             raise InputError("does not match its checksum", where=self.where)
         return data
@@ -77,17 +87,30 @@ class Entry:
         return data
 
 
+def unpacked_limit(packed: int) -> int:
+    """Return to how many bytes an archive of this size may unpack."""
+    return min(MAX_UNPACKED, max(RATIO_FLOOR, MAX_RATIO * packed))
+
+
 def read_archive(path: Path) -> dict[str, Entry]:
-    """Return the files of an archive in its order; raises InputError for an unsound archive."""
+    """Return the files of an archive in its order; raises InputError for an unsound archive.
+
+    Every reader must read it alike: it is entries that say of themselves what the directory says,
+    the directory, and the end, without a gap.
+    """
     try:
-        with zipfile.ZipFile(path) as archive:
-            infos, comment = archive.infolist(), archive.comment
+        if path.stat().st_size > MAX_SIZE:
+            refuse(path, "has 4 GiB or more")
+        data = path.read_bytes()
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            infos = archive.infolist()
     except FileNotFoundError as err:
         raise InputError("there is no such wheel", where=path) from err
-    except (zipfile.BadZipFile, NotImplementedError, UnicodeDecodeError) as err:
+    except OSError as err:
+        raise InputError(f"cannot be read: {err.strerror}", where=path) from err
+    # struct.error: an extra field of the directory that is cut short.
+    except (zipfile.BadZipFile, NotImplementedError, ValueError, struct.error) as err:
         refuse(path, str(err))
-    if comment:
-        refuse(path, "has a comment after its directory")
     seen = set()
     for info in infos:
         _check_entry(path, info)
@@ -95,7 +118,11 @@ def read_archive(path: Path) -> dict[str, Entry]:
         if (name := info.filename.removesuffix("/")) in seen:
             refuse(path, f"{name} is in it twice")
         seen.add(name)
-    spans = _spans(path, infos, path.read_bytes())
+    if sum(info.file_size for info in infos) > (limit := unpacked_limit(len(data))):
+        expected = f"at most {limit >> 20} MiB, {MAX_RATIO} times its own size"
+        hint = "nothing was unpacked; look at the archive before trusting it"
+        raise InputError("unpacks to too much", where=path, expected=expected, hint=hint)
+    spans = _spans(path, infos, data)
     return {
         info.filename: Entry(
             name=info.filename,
@@ -137,7 +164,7 @@ def write_archive(path: Path, entries: Sequence[Entry]) -> None:
         listing = b"".join(directory)
         stream.write(listing)
         count = len(entries)
-        stream.write(struct.pack("<4sHHHHLLH", b"PK\5\6", 0, 0, count, count, len(listing), at, 0))
+        stream.write(_end(count, len(listing), at))
 
 
 def make_entry(name: str, content: bytes, *, mode: int, date: Date) -> Entry:
@@ -185,34 +212,39 @@ def _check_entry(path: Path, info: zipfile.ZipInfo) -> None:
     kind = stat.S_IFMT(info.external_attr >> 16)
     if kind not in {0, stat.S_IFDIR if info.is_dir() else stat.S_IFREG}:
         refuse(path, f"{name} is neither a file nor a folder")
+    if info.external_attr >> 16 & 0o7000 or info.volume:
+        refuse(path, f"{name} has special permissions or is on another volume")
     if info.flag_bits & ~KNOWN_FLAGS:
-        refuse(path, f"{name} is encrypted or patched data")
+        refuse(path, f"{name} is encrypted, patched, or has its size after its content")
     if info.compress_type not in {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
         refuse(path, f"{name} is compressed with method {info.compress_type}")
-    if info.is_dir() and info.file_size:
+    # A file without content is two bytes when it is compressed.
+    if info.is_dir() and (info.file_size or info.compress_size > len(b"\3\0")):
         refuse(path, f"{name} is a folder with content")
 
 
 def _spans(path: Path, infos: Sequence[zipfile.ZipInfo], data: bytes) -> dict[str, bytes]:
-    """Return each entry's compressed bytes by name."""
-    spans, end = {}, 0
-    # Where entries overlap, or a local header contradicts the directory, another reader could see
-    # another file.
+    """Return each entry's compressed bytes by name; together they are all of the archive."""
+    size, start = struct.unpack_from("<LL", data, len(data) - 10)
+    if data[start + size :] != _end(len(infos), size, start):
+        refuse(path, "has a comment, or something before, between or after its parts")
+    spans, at = {}, 0
     for info in sorted(infos, key=lambda i: i.header_offset):
-        at = info.header_offset
-        if at < end or data[at : at + 4] != b"PK\3\4":
-            refuse(path, f"{info.filename} overlaps with the entry before it")
-        flags, method = struct.unpack_from("<HH", data, at + 6)
-        name_size, extra_size = struct.unpack_from("<HH", data, at + 26)
-        raw = data[at + 30 : at + 30 + name_size]
-        encoding = "utf-8" if flags & UTF8 else "cp437"
-        if raw.decode(encoding, "replace") != info.filename:
-            refuse(path, f"{info.filename} has another name in its own header")
-        if method != info.compress_type:
-            refuse(path, f"{info.filename} has another method in its own header")
-        start = at + 30 + name_size + extra_size
-        end = start + info.compress_size
-        if end > len(data):
-            refuse(path, f"{info.filename} reaches beyond the end")
-        spans[info.filename] = data[start:end]
+        name = info.filename.encode("utf-8" if info.flag_bits & UTF8 else "cp437")
+        own = LOCAL.unpack(data[at : at + LOCAL.size].ljust(LOCAL.size))
+        # Extra fields may hold another name and other sizes; no builder of wheels writes any.
+        sizes = (info.compress_size, info.file_size, len(name), -1 if info.extra else 0)
+        stated = (b"PK\3\4", info.flag_bits, info.compress_type, info.CRC, *sizes)
+        begin = at + LOCAL.size + len(name)
+        if (info.header_offset, own, data[begin - len(name) : begin]) != (at, stated, name):
+            refuse(path, f"{info.filename} is not where the directory says, or not what it says")
+        at = begin + info.compress_size
+        spans[info.filename] = data[begin:at]
+    if at != start:
+        refuse(path, "has something between its last entry and its directory")
     return spans
+
+
+def _end(count: int, size: int, at: int) -> bytes:
+    """Return the end of an archive that has `count` entries and, `at` an offset, its directory."""
+    return struct.pack("<4sHHHHLLH", b"PK\5\6", 0, 0, count, count, size, at, 0)

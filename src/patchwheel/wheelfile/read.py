@@ -5,13 +5,15 @@ from __future__ import annotations
 import csv
 import functools
 import io
+import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from patchwheel.kit import InputError, file_sha256
+from patchwheel.kit import InputError, digest, file_sha256
 from patchwheel.wheelfile.archive import make_entry, read_archive, refuse, write_archive
 from patchwheel.wheelfile.metadata import normalize_name, parse_filename
 from patchwheel.wheelfile.record import FILENAME, parse_record
+from patchwheel.wheelfile.sbom import PLACE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -25,6 +27,12 @@ if TYPE_CHECKING:
 
 # Beside RECORD itself only its detached signatures are not listed in it.
 UNRECORDED = ("RECORD", "RECORD.jws", "RECORD.p7s")
+# Members that Python runs at its start, that are installed outside of site-packages, or that make
+# commands.
+RUNS = re.compile(
+    r"([^/]+\.data/(pure|plat)lib/)?([^/]+\.pth|(site|user)customize[./].*)"
+    r"|[^/]+\.data/(scripts|data)/.*|[^/]+\.dist-info/entry_points\.txt"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,6 +105,16 @@ def check_record(wheel: WheelFile, *, trusted: WheelFile | None = None) -> None:
         same = name in known and known[name] == replace(entry, mode=known[name].mode)
         if not same and not wheel.is_unrecorded(name):
             entry.checked()
+
+
+def members(entries: Iterable[Entry], dist_info: str) -> tuple[str, tuple[str, ...]]:
+    """Return the digest of a wheel's members, and the names of those that run by themselves.
+
+    Without RECORD, and without what follows from the wheel's record.
+    """
+    made = {f"{dist_info}/{name}" for name in (*UNRECORDED, FILENAME, PLACE)}
+    rows = sorted((e.name, e.sha256, e.mode) for e in entries if e.name not in made)
+    return digest(rows), tuple(name for name, *_ in rows if RUNS.fullmatch(name))
 
 
 def output_names(files: Iterable[str], name: WheelName) -> dict[str, str]:

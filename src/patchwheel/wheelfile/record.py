@@ -23,7 +23,7 @@ FILENAME = "patchwheel.json"
 # A release wheel's provenance statement is called as the wheel, with this ending.
 STATEMENT = ".intoto.json"
 # Raised when a field is added or gets another meaning: a record of another schema is refused.
-SCHEMA = 1
+SCHEMA = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,6 +117,10 @@ class WheelRecord:
     taken: int
     why: tuple[str, ...]
     compiled: CompileRecord | None
+    # The digest of all members but those that follow from this record, with hash and mode.
+    members: str
+    # Those that run without an import or become commands: none that the pin's wheel lacks.
+    runs: tuple[str, ...]
     # The parts of the node key, whose names differ with the route: its digest is the node key.
     key: Mapping[str, str]
 
