@@ -1,15 +1,12 @@
 from . import cuda as cuda
 from . import toolchain as toolchain
 from .backend import CLOCK as CLOCK
-from .backend import CUDA as CUDA
 from .backend import BuildSession as BuildSession
-from .backend import check_machine as check_machine
 from .backend import open_session as open_session
 from .configure import Configured as Configured
 from .configure import can_follow as can_follow
 from .configure import configure_tree as configure_tree
 from .configure import list_outputs as list_outputs
-from .configure import without_missing_tools as without_missing_tools
 from .doctor import Finding as Finding
 from .doctor import diagnose as diagnose
 from .inputs import BuildInputs as BuildInputs
@@ -27,4 +24,7 @@ from .requirements import parse_build_system as parse_build_system
 from .requirements import site_packages as site_packages
 from .requirements import static_build_requirements as static_build_requirements
 from .sandbox import INSIDE as INSIDE
+from .toolchain import CUDA as CUDA
 from .toolchain import PACKAGES as PACKAGES
+from .toolchain import check_machine as check_machine
+from .toolchain import without_missing_tools as without_missing_tools

@@ -18,7 +18,6 @@ from patchwheel.build.sandbox import detect_sandbox, open_build_dir
 from patchwheel.guest import SURVEY_BUILD
 from patchwheel.kit import (
     BuildError,
-    MachineError,
     ManifestError,
     Repository,
     copy_untrusted,
@@ -36,7 +35,7 @@ if TYPE_CHECKING:
     from patchwheel.build.requirements import BuildSystem
     from patchwheel.build.sandbox import BuildDir
     from patchwheel.build.toolchain import Tool
-    from patchwheel.kit import Context, Progress, Store
+    from patchwheel.kit import Context, Progress
     from patchwheel.manifest import Fork
     from patchwheel.source import Source
     from patchwheel.wheelfile import WheelFile
@@ -44,10 +43,8 @@ if TYPE_CHECKING:
 NINJA = re.compile(r"\[(\d+)/(\d+)\] ")
 # Newer setuptools puts the prefix of a logger in front.
 BUILDING = re.compile(r"\bbuilding '[\w.]+' extension")
-CUDA = "cuda"
 # A library that build steps load before all others, for comparing builds; not for users.
 CLOCK = "PATCHWHEEL_CLOCK"
-HIPCC = "hipcc"
 # The largest answer of a hook, in bytes: a list of requirements, or the name of a wheel.
 ANSWER = 1 << 20
 # Those of CPython's own release builds.
@@ -259,16 +256,16 @@ def open_session(
 ) -> Iterator[BuildSession]:
     """Give an empty build directory with a build environment; MachineError for a missing tool."""
     store, sandbox = context.store, detect_sandbox(context.sandbox)
-    tools = toolchain.identify(compilers(fork), store=store)
+    tools = toolchain.identify(toolchain.compilers(fork), store=store)
     read, toolkit = [context.interpreter.path.parent.parent], None
     for tool in tools.values():
         # Below the folder that a link such as /opt/rocm names, and below the one that it leads to.
         read += [tool.program.parent.parent, tool.program.resolve().parent.parent]
-    if CUDA in fork.programs:
+    if toolchain.CUDA in fork.programs:
         toolkit = cuda.complete_toolkit(requirements.site_packages(environment))
         # One that was made of wheels is in the environment already.
         read += [] if toolkit.is_relative_to(environment) else [toolkit]
-    if HIPCC in fork.programs:
+    if toolchain.HIPCC in fork.programs:
         read.append(rocm.home(fork))
     with open_build_dir(
         fork.name, sandbox=sandbox, store=store, env=environment, read=read
@@ -283,9 +280,9 @@ def open_session(
             for key, value in cuda.variables(seen).items():
                 variables[key] = f"{variables.get(key, '')} {value}".strip()
             variables["PATH"] = f"{seen}/bin:{variables['PATH']}"
-        if HIPCC in fork.programs:
+        if toolchain.HIPCC in fork.programs:
             variables |= rocm.variables(fork)
-        for key, value in {**fork.env, **required_variables(fork)}.items():
+        for key, value in {**fork.env, **toolchain.required_variables(fork)}.items():
             variables[key] = value.replace("{jobs}", str(workers))
         yield BuildSession(
             fork=fork,
@@ -296,27 +293,6 @@ def open_session(
             log=store.log(fork.name, step),
             report=context.progress,
         )
-
-
-def compilers(fork: Fork) -> list[str]:
-    return [*toolchain.ALWAYS, *(name for name in fork.programs if name != CUDA)]
-
-
-def check_machine(fork: Fork, *, store: Store) -> None:
-    """Raise MachineError when a compile of the fork lacks variables or programs here."""
-    required_variables(fork)
-    toolchain.identify(compilers(fork), store=store)
-
-
-def required_variables(fork: Fork) -> dict[str, str]:
-    """Return the variables that the fork demands; raises MachineError for one that is not set."""
-    if unset := [name for name in fork.required_env if not os.environ.get(name)]:
-        raise MachineError(
-            f"{fork.lock_key}: {' and '.join(unset)} must be set",
-            expected="what to build for: `required-env` in forks.toml names it, nothing is guessed",
-            hint=f"run the command again with {unset[0]}=VALUE",
-        )
-    return {name: os.environ[name] for name in fork.required_env}
 
 
 def _variables(build_dir: BuildDir, tools: Mapping[str, Tool], epoch: int) -> dict[str, str]:

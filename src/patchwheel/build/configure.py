@@ -11,7 +11,6 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Final
 
 from patchwheel.build import toolchain
-from patchwheel.build.backend import compilers
 from patchwheel.build.ninja import MADE, Edge, parse_ninja
 from patchwheel.build.requirements import parse_build_system
 from patchwheel.build.sandbox import detect_sandbox
@@ -30,7 +29,6 @@ from patchwheel.manifest import build_settings
 if TYPE_CHECKING:
     from patchwheel.build.backend import BuildSession
     from patchwheel.build.inputs import BuildInputs
-    from patchwheel.manifest import Fork
     from patchwheel.source import Source
 
 KIND: Final = "configured"
@@ -134,18 +132,6 @@ def can_follow(source: Source) -> bool:
     content = repo.read([blob.oid])[blob.oid] if blob else b""
     system = parse_build_system(content)
     return system.module in {"mesonpy", "setuptools"}
-
-
-def without_missing_tools(fork: Fork) -> Fork:
-    """Return the fork without the tools that this machine lacks and that a graft can do without."""
-    gone = [t for t in compilers(fork) if t in fork.without and toolchain.find(t) is None]
-    settings = dict(fork.config_settings)
-    for tool in gone:
-        for key, value in fork.without[tool].items():
-            parts = [(v,) if isinstance(v, str) else v for v in (settings.get(key, ()), value)]
-            settings[key] = (*parts[0], *parts[1])
-    programs = tuple(tool for tool in fork.programs if tool not in gone)
-    return replace(fork, config_settings=settings, programs=programs)
 
 
 def configure_tree(tree: str, source: Source, inputs: BuildInputs) -> Configured:

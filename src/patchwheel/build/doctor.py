@@ -10,9 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from patchwheel.build import cuda, rocm, toolchain
-from patchwheel.build.backend import CUDA, HIPCC, compilers
 from patchwheel.build.sandbox import detect_sandbox
-from patchwheel.build.toolchain import MEMORY_PER_JOB, free_memory, worker_count
+from patchwheel.build.toolchain import (
+    CUDA,
+    HIPCC,
+    MEMORY_PER_JOB,
+    compilers,
+    free_memory,
+    worker_count,
+)
 from patchwheel.kit import PatchwheelError, Progress, find_interpreter, process
 
 if TYPE_CHECKING:

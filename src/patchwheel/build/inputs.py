@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from patchwheel.build import cuda, rocm, toolchain
-from patchwheel.build.backend import CUDA, HIPCC, compilers, open_session, required_variables
 from patchwheel.build.requirements import build_environment, env_key, name_of
 from patchwheel.build.sandbox import detect_sandbox
 from patchwheel.kit import digest
@@ -54,13 +53,13 @@ class BuildInputs:
     @functools.cached_property
     def compilers(self) -> dict[str, Tool]:
         """The programs that steps start; raises MachineError for those that are missing."""
-        return toolchain.identify(compilers(self.fork), store=self.context.store)
+        return toolchain.identify(toolchain.compilers(self.fork), store=self.context.store)
 
     @functools.cached_property
     def tools(self) -> dict[str, Tool]:
         """The whole toolchain: the compilers, Python, and nvcc where the machine has CUDA."""
         programs = {"python": self.context.interpreter.path}
-        if CUDA in self.fork.programs and cuda.COMPILER not in self.versions:
+        if toolchain.CUDA in self.fork.programs and cuda.COMPILER not in self.versions:
             programs["nvcc"] = cuda.complete_toolkit() / "bin" / "nvcc"
         return self.compilers | {
             name: toolchain.identify_program(name, [str(path)], path, store=self.context.store)
@@ -86,11 +85,11 @@ class BuildInputs:
         # A wheel from a weaker sandbox must never answer for one from a stronger.
         level = detect_sandbox(self.context.sandbox).level
         flags: list[object] = [RECIPE, build_settings(self.fork), self.epoch, level]
-        if CUDA in self.fork.programs:
+        if toolchain.CUDA in self.fork.programs:
             flags.append(cuda.LAYOUT)
         if self.fork.required_env:
-            flags.append(required_variables(self.fork))
-        if HIPCC in self.fork.programs:
+            flags.append(toolchain.required_variables(self.fork))
+        if toolchain.HIPCC in self.fork.programs:
             flags.append(rocm.target(self.fork))
         return {
             "env": env_key(self.build.build_requires, self.context.interpreter.tag),
@@ -100,6 +99,9 @@ class BuildInputs:
 
     def session(self, step: str) -> contextlib.AbstractContextManager[BuildSession]:
         """Open an empty build directory with the build environment; its log is named `step`."""
+        # A plan needs no session: a no-op imports little.
+        from patchwheel.build.backend import open_session
+
         # First, as a missing compiler is found in an instant and an environment takes a while.
         _ = self.compilers
         return open_session(self.context, self.fork, self.environment, epoch=self.epoch, step=step)
@@ -141,7 +143,7 @@ def build_record(inputs: BuildInputs, session: BuildSession) -> CompileRecord:
         sandbox=session.build_dir.sandbox.level,
         # As in the manifest: the number of jobs and the folder make no difference.
         config_settings=fork.config_settings,
-        env={**fork.env, **required_variables(fork)},
+        env={**fork.env, **toolchain.required_variables(fork)},
         source_date_epoch=session.variables["SOURCE_DATE_EPOCH"],
         built={},
     )

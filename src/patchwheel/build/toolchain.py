@@ -11,7 +11,7 @@ import re
 import shlex
 import shutil
 from collections.abc import Mapping  # noqa: TC003  (cattrs reads the annotation)
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,11 +21,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from patchwheel.kit import Store
+    from patchwheel.manifest import Fork
 
 OS_RELEASE = Path("/etc/os-release")
 # Peak of the heaviest template instantiations; more jobs than memory allows end in the OOM killer.
 MEMORY_PER_JOB = 1_500_000_000
 ALWAYS = ("gcc", "g++")
+# Programs of a manifest that mean a whole toolkit.
+CUDA, HIPCC = "cuda", "hipcc"
 # The variable that names another program, for us and for builds.
 VARIABLES = {"gcc": "CC", "g++": "CXX", "gfortran": "FC"}
 # The passes behind each driver, and the libraries that it links into results.
@@ -197,3 +200,36 @@ def _manager() -> str:
     if any(word in text for word in ("fedora", "rhel", "centos")):
         return "dnf"
     return ""
+
+
+def compilers(fork: Fork) -> list[str]:
+    return [*ALWAYS, *(name for name in fork.programs if name != CUDA)]
+
+
+def check_machine(fork: Fork, *, store: Store) -> None:
+    """Raise MachineError when a compile of the fork lacks variables or programs here."""
+    required_variables(fork)
+    identify(compilers(fork), store=store)
+
+
+def required_variables(fork: Fork) -> dict[str, str]:
+    """Return the variables that the fork demands; raises MachineError for one that is not set."""
+    if unset := [name for name in fork.required_env if not os.environ.get(name)]:
+        raise MachineError(
+            f"{fork.lock_key}: {' and '.join(unset)} must be set",
+            expected="what to build for: `required-env` in forks.toml names it, nothing is guessed",
+            hint=f"run the command again with {unset[0]}=VALUE",
+        )
+    return {name: os.environ[name] for name in fork.required_env}
+
+
+def without_missing_tools(fork: Fork) -> Fork:
+    """Return the fork without the tools that this machine lacks and that a graft can do without."""
+    gone = [t for t in compilers(fork) if t in fork.without and find(t) is None]
+    settings = dict(fork.config_settings)
+    for tool in gone:
+        for key, value in fork.without[tool].items():
+            parts = [(v,) if isinstance(v, str) else v for v in (settings.get(key, ()), value)]
+            settings[key] = (*parts[0], *parts[1])
+    programs = tuple(tool for tool in fork.programs if tool not in gone)
+    return replace(fork, config_settings=settings, programs=programs)

@@ -8,7 +8,6 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Literal
 
 from patchwheel.kit import InputError, digest, listed
-from patchwheel.source import download_file
 from patchwheel.wheelfile import output_names, read_wheel
 
 if TYPE_CHECKING:
@@ -60,6 +59,9 @@ def upstream_base(project: Project, fork: Fork) -> Base | None:
         path = entry / wheel.filename
     else:
         name = fork.upstream_wheel.distribution
+        # A no-op finds it in the store.
+        from patchwheel.source import download_file
+
         path = download_file(project.context, name, wheel.filename, wheel.sha256)
     return Base(kind="upstream", path=path, sha256=wheel.sha256)
 

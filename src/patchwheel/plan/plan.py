@@ -11,20 +11,11 @@ from collections import defaultdict
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from patchwheel.build import (
-    BuildInputs,
-    OwnWheel,
-    can_follow,
-    interface_part,
-    without_missing_tools,
-)
+from patchwheel.build import BuildInputs, OwnWheel, interface_part, without_missing_tools
 from patchwheel.kit import MachineError, Repository, digest, file_sha256, listed
 from patchwheel.manifest import build_settings, load_pin_graph
 from patchwheel.plan.base import base_mismatch, built_bases, upstream_base
-from patchwheel.plan.classify import METADATA, Rules
 from patchwheel.plan.records import Decision, Plan
-from patchwheel.plan.scan_references import same_references
-from patchwheel.plan.trace import Effect, candidates, trace_by_inventory, trace_changes
 from patchwheel.series import patched_tree
 from patchwheel.wheelfile import ZLIB, Output, sbom
 
@@ -35,7 +26,7 @@ if TYPE_CHECKING:
     from patchwheel.kit import Change
     from patchwheel.manifest import Fork, ForkBuild, PinGraph
     from patchwheel.plan.base import Base
-    from patchwheel.plan.trace import TraceResult
+    from patchwheel.plan.trace import Effect, TraceResult
     from patchwheel.project import Project
     from patchwheel.series import PatchedTree
 
@@ -202,8 +193,11 @@ class Planner:
         ]
 
     def _decide(self, base: Base, changes: list[Change]) -> Decision:
-        inventory = self.build.inventory
-        present = base.outputs
+        # A decision that is remembered needs none of them: a no-op imports little.
+        from patchwheel.plan.classify import METADATA, Rules
+        from patchwheel.plan.trace import Effect
+
+        inventory, present = self.build.inventory, base.outputs
         mismatch = base_mismatch(present, inventory, self.fork)
         if mismatch and base.kind == "upstream":
             why = f"{base.path.name} is not the pin's own build: {mismatch}"
@@ -239,6 +233,9 @@ class Planner:
         self, base: Base, changes: list[Change], follow: list[str], decision: Decision
     ) -> tuple[Decision, tuple[Effect, ...]]:
         """Follow changes through the build."""
+        from patchwheel.build import can_follow
+        from patchwheel.plan.trace import candidates, trace_changes
+
         source = self.tree.source
         if not can_follow(source):
             return Decision(route="compile", why=tuple(follow)), ()
@@ -261,6 +258,9 @@ class Planner:
 
     def _trace_by_inventory(self, base: Base, changes: list[Change]) -> TraceResult | None:
         """Follow changes of content by the committed inventory, if it is true of the base."""
+        from patchwheel.plan.scan_references import same_references
+        from patchwheel.plan.trace import trace_by_inventory
+
         source, old = self.tree.source, base.made_from(self.tree)
         since_pin = self.repo.changes(source.tree, old) if old != source.tree else []
         if self._pin_graph is None or not same_references(self.repo, since_pin):

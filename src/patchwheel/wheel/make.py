@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING, Final
 from patchwheel.build import OwnWheel
 from patchwheel.kit import CheckError, Repository, blob_id
 from patchwheel.plan import wheel_in_store
-from patchwheel.wheel.compile import compile_wheel
-from patchwheel.wheel.graft import graft
 from patchwheel.wheelfile import (
     RUNS,
     UNRECORDED,
@@ -75,6 +73,10 @@ def make_wheel(plan: Plan, store: Store) -> BuiltWheel:
     key = plan.key
 
     def make(folder: Path) -> None:
+        # A wheel that is there needs neither.
+        from patchwheel.wheel.compile import compile_wheel
+        from patchwheel.wheel.graft import graft
+
         start = time.monotonic()
         draft = graft(plan, plan.base) if plan.base else compile_wheel(plan)
         check_wheel(finish(draft, plan, folder), plan, draft)
