@@ -11,6 +11,7 @@ import pytest
 from patchwheel.kit.errors import CheckError, InputError
 from patchwheel.kit.store import Store
 from patchwheel.plan.base import Base
+from patchwheel.wheel import compile as compile_module
 from patchwheel.wheel import make as wheel_module
 from patchwheel.wheel.compile import checked_draft
 from patchwheel.wheel.make import finish
@@ -152,7 +153,7 @@ def compiled(
         path = support.make_wheel(bench.folder / "compiled", "pw-demo", "1.0", files, tag=TAG)
         return checked_draft(read_wheel(path), MADE)
 
-    monkeypatch.setattr(wheel_module, "compile_wheel", compile_wheel)
+    monkeypatch.setattr(compile_module, "compile_wheel", compile_wheel)
 
 
 def make(bench: Bench, *patches: Mapping[str, str | None]) -> Path:
