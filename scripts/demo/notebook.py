@@ -1,5 +1,7 @@
 """Execute docs/demo.ipynb in the environment of the forks, or open it there with --lab.
 
+It is stored as executed: `nox -s notebook -- --output docs/demo.ipynb` does so after a change.
+
 Jupyter goes into an environment of its own, which sees the forks' packages: theirs holds what its
 lock says.
 """
@@ -7,6 +9,7 @@ lock says.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import subprocess
 from pathlib import Path
@@ -28,6 +31,14 @@ def environment(forks: Path, beside: Path, packages: list[str]) -> Path:
     return python
 
 
+def tidy(notebook: Path) -> None:
+    """Remove when each cell ran, which would be new in each run."""
+    content = json.loads(notebook.read_text())
+    for cell in content["cells"]:
+        cell["metadata"].pop("execution", None)
+    notebook.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--forks", type=Path, default=ROOT / ".venv-forks")
@@ -47,6 +58,7 @@ def main() -> None:
         words = ["execute", str(NOTEBOOK), "--output", str(output)]
     subprocess.run([python, "-m", "jupyter", *words], env=env, check=True)
     if not options.lab:
+        tidy(output)
         print(output)
 
 

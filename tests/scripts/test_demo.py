@@ -31,10 +31,69 @@ def test_the_demo_segments_the_coins_and_draws_them(stack: Stack, tmp_path: Path
     out = python(stack, str(SCRIPTS / "demo.py"), *words).stdout
     facts = json.loads((tmp_path / "facts").read_text())
     assert facts["shape"] == [30, 38]
+    assert facts["regions"] == 29
     assert facts["device_to_host_bytes"] == 0
     assert list(facts["seconds"])[-1] == "clustering"
     assert "numpy on cpu, 30 x 38 pixels" in out
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(("regions", "coins"), [(26, 22), (29, 24)])
+def test_29_regions_find_all_coins(stack: Stack, tmp_path: Path, regions: int, coins: int) -> None:
+    words = ["--regions", str(regions), "--output", str(tmp_path / "a.png")]
+    out = python(stack, str(SCRIPTS / "demo.py"), *words).stdout
+    assert f"{coins} of 24 coins found" in out
+
+
+PICTURE = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import matplotlib
+matplotlib.use("agg")
+import matplotlib.pyplot as plt
+import numpy as np
+import picture
+image = np.full((40, 40), 0.1)
+image[5:15, 5:15] = image[25:35, 22:32] = 0.9
+labels = np.zeros((40, 40), int)
+labels[5:15, 5:15], labels[25:35, 22:32], labels[:, 36:] = 1, 2, 3
+coins = picture.find_coins(image)
+assert coins.max() == 2 and picture.background(coins, labels) == [0, 3]
+assert picture.count_coins(image, labels) == 2
+assert picture.count_coins(image, np.minimum(labels, 1)) == 1  # one is in the background
+assert picture.count_coins(image, np.isin(labels, (1, 2)) * 1) == 1  # both in one region
+figure, axes = plt.subplots()
+picture.draw(axes, image, labels, "title")
+colors = axes.images[1].get_array()
+assert (colors[labels == 0] == 0).all() and (colors[labels == 3] == 0).all()
+assert not np.allclose(colors[10, 10], colors[30, 25]) and colors[10, 10][3] > 0
+[lines] = axes.collections
+assert len(lines.get_segments()) == 2 * 40 + 40 and axes.get_title() == "title"
+"""
+
+
+def test_the_picture_fills_regions_and_leaves_the_background(stack: Stack) -> None:
+    python(stack, "-c", PICTURE, str(SCRIPTS))
+
+
+FAULT = """
+import runpy, sys
+sys.path.insert(0, sys.argv[1])
+import coins
+def fault(*args, **options):
+    raise TypeError(sys.argv[2])
+coins.segment = fault
+sys.argv = ["demo.py"]
+runpy.run_path(sys.path[0] + "/demo.py", run_name="__main__")
+"""
+
+
+def test_a_fault_is_no_missing_feature(stack: Stack) -> None:
+    fault = "unsupported operand type(s) for +: 'int' and 'str'"
+    done = python(stack, "-c", FAULT, str(SCRIPTS), fault, status=1)
+    assert f"TypeError: {fault}" in done.stderr
+    done = python(stack, "-c", FAULT, str(SCRIPTS), "Supported are NumPy arrays", status=7)
+    assert done.stderr == "demo: Supported are NumPy arrays\n"
 
 
 COMPARE = """
@@ -91,15 +150,22 @@ def test_a_machine_without_a_gpu_is_told_so(stack: Stack) -> None:
     assert "patchwheel env --gpu" in done.stderr
 
 
-def test_the_notebook_runs_to_its_picture(stack: Stack, tmp_path: Path) -> None:
+def outputs(notebook: Path) -> list[dict[str, str]]:
+    cells = json.loads(notebook.read_text())["cells"]
+    return [output["data"] for cell in cells for output in cell.get("outputs", [])]
+
+
+def test_the_notebook_gives_the_outputs_that_are_stored(stack: Stack, tmp_path: Path) -> None:
     out = tmp_path / "executed.ipynb"
     words = ["--forks", stack.environment, "--beside", tmp_path / "jupyter", "--output", out]
-    env = {"DEMO_SCALE": "0.1", "HOME": str(tmp_path)}
+    env = {"HOME": str(tmp_path)}
     support.run(sys.executable, SCRIPTS / "notebook.py", *words, status=0, env=env, timeout=300)
-    cells = json.loads(out.read_text())["cells"]
-    results = [c["outputs"][-1]["data"] for c in cells if c.get("outputs")]
-    assert "(numpy.ndarray, 26)" in results[-2]["text/plain"]
-    assert results[-1]["image/png"]
+    executed, stored = outputs(out), outputs(ROOT / "docs" / "demo.ipynb")
+    assert [data["text/plain"] for data in executed] == [data["text/plain"] for data in stored]
+    assert "(numpy.ndarray, 29)" in executed[-2]["text/plain"]
+    # The title has the seconds, so that no two pictures are the same.
+    assert executed[-1]["image/png"]
+    assert stored[-1]["image/png"]
 
 
 HOST_CUPY = """
@@ -113,13 +179,17 @@ on_cupy = cupy.ndarray((6,), dtype=float, memptr=cupy.cuda.MemoryPointer(memory,
 NAMESPACES = (
     HOST_CUPY
     + """
+import inspect
 import array_api_compat, array_api_strict
 from scipy._lib._array_api import array_namespace
 from sklearn import config_context
 from sklearn.utils._array_api import get_namespace
 
-assert on_cupy.__array_namespace__() is cupy
-assert on_cupy.__array_namespace__(api_version="2024.12") is cupy
+standard = on_cupy.__array_namespace__()
+assert standard is array_api_compat.array_namespace(on_cupy)
+assert on_cupy.__array_namespace__(api_version="2024.12") is standard
+for function, keyword in {"zeros": "device", "std": "correction", "sort": "descending"}.items():
+    assert keyword in inspect.signature(getattr(standard, function)).parameters
 
 def nep47(*arrays):
     "The get_namespace of NEP 47, 'Use in downstream libraries'."
@@ -130,7 +200,7 @@ def nep47(*arrays):
 
 arrays = {"numpy": host, "cupy": on_cupy, "array_api_strict": array_api_strict.asarray(host)}
 for name, array in arrays.items():
-    assert nep47(array).__name__ == name, name
+    assert name in nep47(array).__name__, name
     assert name in array_api_compat.array_namespace(array).__name__, name
     assert name in array_namespace(array).__name__, name
     with config_context(array_api_dispatch=True):
