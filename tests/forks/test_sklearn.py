@@ -38,7 +38,6 @@ from tests.forks.verdicts import (
     bad_input,
     calls,
     each,
-    fails_today,
     given,
     mixed,
     mixtures,
@@ -136,26 +135,22 @@ SHAPES = {
     "4d": own(Raises(ValueError, "Found array with dim 4")),
     "empty": own(Raises(ValueError, "Found array with 0 sample")),
     "nan": own(Raises(ValueError, "Input contains NaN")),
-    "complex": {},
+    "complex": own(Raises(ValueError, "Complex data not supported")),
 }
 SPARSE_PASSED = Raises(TypeError, "Sparse data was passed")
-COMPLEX = own(Raises(ValueError, "Complex data not supported"))
 CHECKED = [
     *table(DATA, own(SAME), SHAPES),
     *given("image", IMAGE, only(CUDA_ERROR, "cupy")),
     *given("sparse", TWO_COMPONENTS, only(SPARSE_PASSED, "scipy", "cupyx")),
 ]
-PASS = fails_today("scikit-learn: complex arrays pass if no dtype is asked for")
 
 test_what_is_checked = bad_input(
     lambda make, data: check_array(make(data)),
     CHECKED,
-    given("complex", DATA["complex"], COMPLEX, PASS),
 )
 test_what_is_checked_and_made_float = bad_input(
     lambda make, data: check_array(make(data), dtype=np.float64),
     CHECKED,
-    given("complex", DATA["complex"], COMPLEX),
 )
 test_what_is_checked_as_sparse = bad_input(
     lambda make, data: check_array(make(data), accept_sparse="coo"),

@@ -280,14 +280,11 @@ def _with_more(
     return made
 
 
-def given(
-    name: str, data: Any, expected: Expected, known: dict[str, pytest.MarkDecorator] | None = None
-) -> list[ParameterSet]:
-    """Return the data in arrays of each expected kind; `known` are marks of single kinds."""
+def given(name: str, data: Any, expected: Expected) -> list[ParameterSet]:
+    """Return the data in arrays of each expected kind."""
     rows = []
     for kind, outcome in expected.items():
-        marks = [known[kind]] if known and kind in known else []
-        marks += [no_gpu] if kind in {"cupy", "cupyx"} else []
+        marks = [no_gpu] if kind in {"cupy", "cupyx"} else []
         rows.append(pytest.param(Given(kind, data, outcome), id=f"{name}-{kind}", marks=marks))
     return rows
 
@@ -324,11 +321,3 @@ def mixtures(kinds: Iterable[str], others: Iterable[str]) -> list[ParameterSet]:
         for of, kind in itertools.product(kinds, others)
         if of != kind
     ]
-
-
-def fails_today(
-    reason: str, raises: type[Exception] | None = None
-) -> dict[str, pytest.MarkDecorator]:
-    """Mark array-api-strict's kinds as failing, through code that no series changes."""
-    mark = pytest.mark.xfail(reason=reason, strict=True, raises=raises)
-    return {"cpu": mark, "device1": mark}

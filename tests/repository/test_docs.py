@@ -77,3 +77,26 @@ def test_what_ci_runs_are_the_commands_of_the_readme() -> None:
     for command in ("./scripts/nox -s tests", "./scripts/nox -s build"):
         assert f"    {command}\n" in TEXTS["README.md"]
         assert f"\n{command}\n" in run
+
+
+HEADINGS = {
+    "SciPy": "scipy",
+    "scikit-learn": "scikit-learn",
+    "scikit-image": "scikit-image",
+    "CuPy": "cupy",
+}
+
+
+@pytest.mark.parametrize("heading", HEADINGS)
+def test_every_patch_has_its_place_upstream_told(heading: str) -> None:
+    section = TEXTS["docs/series.md"].split(f"\n## {heading}\n")[1].split("\n## ")[0]
+    told = re.findall(r"^\*\*(\d{4}), (?:[^*]|\n)+\*\* (?:.+\n)*?.*Upstream", section, re.MULTILINE)
+    series = sorted((ROOT / "patches" / HEADINGS[heading]).glob("*.patch"))
+    assert told == [path.name[:4] for path in series]
+
+
+def test_no_patch_of_the_series_waits_for_somebody_elses_pull_request() -> None:
+    for path in (ROOT / "patches").glob("*/*.patch"):
+        [status] = re.findall(r"^Upstream-Status: (.+)", path.read_text(), re.MULTILINE)
+        assert status != "Pending", path
+        assert not (status.startswith("Pending") and "/pull/" in status), path

@@ -78,13 +78,14 @@ def test_the_picture_fills_regions_and_leaves_the_background(stack: Stack) -> No
 
 FAULT = """
 import runpy, sys
-sys.path.insert(0, sys.argv[1])
+scripts, message = sys.argv[1:]
+sys.path.insert(0, scripts)
 import coins
 def fault(*args, **options):
-    raise TypeError(sys.argv[2])
+    raise TypeError(message)
 coins.segment = fault
 sys.argv = ["demo.py"]
-runpy.run_path(sys.path[0] + "/demo.py", run_name="__main__")
+runpy.run_path(scripts + "/demo.py", run_name="__main__")
 """
 
 
