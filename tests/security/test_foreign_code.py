@@ -12,10 +12,12 @@ import pytest
 
 from patchwheel.build import backend
 from patchwheel.build.sandbox import detect_sandbox, open_build_dir
-from patchwheel.kit import uv
-from patchwheel.kit.errors import BuildError, InputError, ManifestError
+from patchwheel.kit import Repository, uv
+from patchwheel.kit.errors import BuildError, InputError, ManifestError, PatchError
 from patchwheel.kit.uv import Distribution, IndexConfig, resolve
 from patchwheel.manifest import load_lock
+from patchwheel.series.worktree import WorkTree
+from patchwheel.upstream import rebase
 from tests.fixtures import projects, support
 from tests.fixtures.contexts import make_context
 from tests.security.hostile import make_attack
@@ -188,3 +190,148 @@ def test_patchelf_of_the_environment_runs_in_the_sandbox(
             with pytest.raises(BuildError, match=r"which the build left|patchelf failed"):
                 session.edit(argv, b"library\n")
     assert [path.name for path in host.iterdir()] == ["secret"]
+
+
+# Settings of a work tree that name a program EVIL, or another file MORE that does.
+REFUSED = {
+    "a clean filter": '[filter "evil"]\nclean = EVIL\nsmudge = EVIL',
+    "a filter process": '[filter "evil"]\nprocess = EVIL',
+    "a merge driver": '[merge "evil"]\ndriver = EVIL',
+    "a file of settings": "[include]\npath = MORE",
+    "a file on a condition": '[includeIf "gitdir:/"]\npath = MORE',
+    "settings of the work tree": "[extensions]\nworktreeConfig = true",
+    "a promisor": '[remote "x"]\npromisor = true',
+    "a program for the store": '[remote "/store"]\nuploadpack = EVIL',
+    "another address": '[url "ext::EVIL"]\ninsteadOf = /',
+    "another work tree": "[core]\nworktree = /",
+}
+LEFT_OUT = {
+    "fsmonitor": "[core]\nfsmonitor = EVIL",
+    "hooks": "[core]\nhooksPath = HOOKS",
+    "the usual hooks": "",
+    "an external diff": "[diff]\nexternal = EVIL",
+    "a diff driver": '[diff "evil"]\ncommand = EVIL\ntextconv = EVIL',
+    "a signature": "[gpg]\nprogram = EVIL\n[commit]\ngpgSign = true\n[log]\nshowSignature = true",
+    "an editor": "[core]\neditor = EVIL\npager = EVIL\n[sequence]\neditor = EVIL",
+}
+HOOKS = "post-checkout post-commit post-index-change pre-commit reference-transaction fsmonitor"
+
+
+def tamper(site: Site, host: Path, text: str) -> None:
+    """Make programs that leave `ran` in a folder, and settings that name them."""
+    host.mkdir()
+    program, git = (
+        support.program(host.parent / "evil", f"touch {host}/ran\ncat"),
+        site.work / ".git",
+    )
+    for name in HOOKS.split():
+        support.program(git / "hooks" / name, f"touch {host}/ran")
+    (git / "info" / "attributes").write_text("* filter=evil diff=evil merge=evil\n")
+    support.write(host.parent, {"more": f"[core]\nfsmonitor = {program}\n"})
+    places = {"EVIL": program, "HOOKS": git / "hooks", "MORE": host.parent / "more"}
+    for name, place in places.items():
+        text = text.replace(name, str(place))
+    with (git / "config").open("a") as file:
+        file.write(f"{text}\n")
+
+
+@pytest.fixture
+def opened(locked: Site, tmp_path: Path) -> Site:
+    site = locked.at(tmp_path / "project")
+    site.run("dev", "demo")
+    (site.work / "tools" / "own.py").write_text("changed\n")
+    return site
+
+
+@pytest.mark.parametrize("way", REFUSED)
+def test_a_work_tree_that_names_a_program_is_refused(
+    opened: Site, tmp_path: Path, way: str
+) -> None:
+    host = tmp_path / "host"
+    tamper(opened, host, REFUSED[way])
+    with pytest.raises(PatchError, match="may start a program") as caught:
+        WorkTree(opened.work)
+    assert "git config --unset" in str(caught.value)
+    for words in (("plan", "--dev"), ("export", "demo"), ("status", "demo")):
+        assert opened.tried(*words)[0] in {0, 3}
+    assert not (host / "ran").exists()
+
+
+@pytest.mark.parametrize("way", LEFT_OUT)
+def test_a_program_that_a_work_tree_names_does_not_run(
+    opened: Site, tmp_path: Path, way: str
+) -> None:
+    support.git(opened.work, "commit", "-qam", "ENH: x\n\nUpstream-Status: Pending")
+    (opened.work / "tools" / "own.py").write_text("changed again\n")
+    host = tmp_path / "host"
+    tamper(opened, host, LEFT_OUT[way])
+    for words in (("plan", "--dev"), ("export", "demo")):
+        assert opened.tried(*words)[0] in {0, 3}
+    opened.git(
+        "-c", "core.hooksPath=/", "-c", "core.fsmonitor=false", "checkout", "-q", "-f", "HEAD"
+    )
+    (host / "ran").unlink(missing_ok=True)
+    status, said = opened.tried("export", "demo")
+    assert status == 0, said
+    assert not (host / "ran").exists()
+
+
+def test_git_would_have_run_it(opened: Site, tmp_path: Path) -> None:
+    host = tmp_path / "host"
+    tamper(opened, host, REFUSED["a clean filter"])
+    Repository(opened.work / ".git", opened.work).git("add", "--all")
+    assert (host / "ran").exists()
+
+
+def test_what_people_set_in_a_work_tree_is_no_matter(opened: Site) -> None:
+    for key, value in {
+        "user.name": "A U Thor",
+        "remote.origin.url": "git@example.org:x",
+        "remote.origin.fetch": "+refs/heads/*:refs/remotes/origin/*",
+        "branch.main.remote": "origin",
+        "alias.st": "!status",
+        "pull.rebase": "true",
+        "merge.conflictStyle": "diff3",
+        "diff.algorithm": "histogram",
+        "core.abbrev": "12",
+    }.items():
+        opened.git("config", key, value)
+    assert WorkTree(opened.work).edits() == "there are changes without a commit: tools/own.py"
+
+
+TRACES = {
+    "objects/info/alternates": "/somewhere/objects\n",
+    "commondir": "/somewhere\n",
+    "rebase-merge/strategy": "evil\n",
+}
+
+
+@pytest.mark.parametrize("name", TRACES)
+def test_a_work_tree_leads_nowhere_else(opened: Site, name: str) -> None:
+    support.write(opened.work / ".git", {name: TRACES[name]})
+    with pytest.raises(PatchError, match="may start a program"):
+        WorkTree(opened.work)
+
+
+@pytest.mark.parametrize("line", ["exec touch ran", "  x touch ran", "pick 0123 a\nx\ttouch ran"])
+def test_a_rebase_that_goes_on_runs_no_command(opened: Site, line: str) -> None:
+    steps = opened.work / ".git" / "rebase-merge" / "git-rebase-todo"
+    support.write(steps.parent, {steps.name: f"{line}\n", "done": "pick 0123 a\n"})
+    with pytest.raises(PatchError, match="a step of the rebase runs a command"):
+        rebase._check_steps(WorkTree(opened.work))
+
+
+def test_a_repository_inside_a_work_tree_runs_nothing(opened: Site, tmp_path: Path) -> None:
+    host, inner = tmp_path / "host", opened.work / "inner"
+    host.mkdir()
+    support.make_upstream(inner, {"file": "text\n", ".gitattributes": "* filter=evil\n"})
+    opened.git("add", "inner")
+    program = support.program(tmp_path / "evil", f"touch {host}/ran\ncat")
+    support.git(inner, "config", "filter.evil.clean", str(program))
+    (inner / "file").write_text("other\n")
+    assert "inner" in str(WorkTree(opened.work).edits())
+    assert opened.tried("plan", "--dev")[0] == 3
+    assert not (host / "ran").exists()
+    # The control.
+    opened.git("status")
+    assert (host / "ran").exists()

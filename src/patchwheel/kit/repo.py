@@ -34,9 +34,10 @@ ISOLATED = {
     "MALLOC_MMAP_THRESHOLD_": "33554432",
 }
 SETTINGS = shlex.split(
-    f"-c core.hooksPath={os.devnull} -c core.autocrlf=false -c core.quotePath=true "
-    "-c gc.auto=0 -c maintenance.auto=false "
-    "-c commit.gpgSign=false -c core.fsync=committed,loose-object"
+    f"-c core.hooksPath={os.devnull} -c core.fsmonitor=false "
+    "-c core.autocrlf=false -c core.quotePath=true -c gc.auto=0 -c maintenance.auto=false "
+    "-c commit.gpgSign=false -c log.showSignature=false -c submodule.recurse=false "
+    "-c core.fsync=committed,loose-object"
 )
 WHO = "patchwheel <patchwheel>"
 SHM, ROOM = "/dev/shm", 256_000_000  # noqa: S108
@@ -144,8 +145,11 @@ class Repository:
 
     def fetch(self, other: Path, *refspecs: str) -> None:
         """Copy refs, and all that they need, from another repository on this machine."""
-        options = ("-q", "--no-tags", "--no-write-fetch-head", "--force")
-        self.git("fetch", *options, str(other), *refspecs)
+        options = ["-q", "--no-tags", "--no-write-fetch-head", "--force"]
+        # Whatever the settings of this repository say of that place.
+        options += ["--upload-pack", "git-upload-pack"]
+        env = {"GIT_ALLOW_PROTOCOL": "file"}
+        self.git("fetch", *options, str(other), *refspecs, env=env)
 
     def text(self, *words: str, env: Mapping[str, str] | None = None) -> str:
         return _text(self.git(*words, env=env)).strip()

@@ -43,6 +43,13 @@ UNFINISHED = {
     "sequencer": "cherry-pick or revert",
     "BISECT_LOG": "bisect",
 }
+# Settings by which git starts a program, or reads more settings; others it is told to leave out.
+PROGRAMS = re.compile(
+    r"(filter|include|includeif|extensions|url)\..*|core\.worktree|merge\..*\.driver"
+    r"|remote\..*\.(promisor|partialclonefilter|uploadpack|vcs)",
+    re.DOTALL,
+)
+ELSEWHERE = ("objects/info/alternates", "commondir", "rebase-merge/strategy")
 DEFAULT_SIZE = 7
 MARKER = re.compile(rb"(<+|>+|\|+|=+)(?: .*)?\r?")
 # The labels of git's rebase. Such a line is a leftover even where the rest of its conflict is gone.
@@ -58,7 +65,6 @@ class WorkTree:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.repo = Repository(folder / ".git", folder)
-        self.repo.unlock()
         try:
             state = json.loads((folder / ".git" / STATE).read_text())
             self.tree, self.series = str(state["tree"]), list(state["series"])
@@ -66,6 +72,8 @@ class WorkTree:
             problem = "this is not a work tree that `patchwheel dev` opened"
             hint = f"move it away: mv {folder} {folder}.old, then `patchwheel dev {folder.name}`"
             raise PatchError(problem, where=folder, hint=hint) from err
+        _check_harmless(self.repo)
+        self.repo.unlock()
 
     @property
     def name(self) -> str:
@@ -87,7 +95,9 @@ class WorkTree:
 
     def edits(self) -> str | None:
         """Say which files differ from the last commit, new ones included."""
-        out = self.repo.git("status", "--porcelain", "-z", "--no-renames")
+        # git would start another in a repository inside, by the settings there.
+        inner = "--ignore-submodules=dirty"
+        out = self.repo.git("status", "--porcelain", "-z", "--no-renames", inner)
         paths = [row[3:] for row in out.decode(errors="replace").split("\0") if row]
         listed = ", ".join(first(paths, 5))
         return f"there are changes without a commit: {listed}" if listed else None
@@ -163,6 +173,11 @@ def work_tree_source(folder: Path, source: Source, *, store: Store) -> PatchedTr
     if work.repo.git("ls-files", "--unmerged"):
         hint = f"git -C {folder} status"
         raise PatchError("there are conflicts to resolve", where=folder, hint=hint)
+    # `git add` starts another git in a known repository inside, by the settings there.
+    for row in work.repo.git("ls-files", "--stage", "-z").split(b"\0"):
+        path = folder / os.fsdecode(row.partition(b"\t")[2])
+        if row.startswith(SUBMODULE.encode()) and (path / ".git").exists():
+            raise _inner_repository(path)
     with tempfile.TemporaryDirectory() as scratch:
         # A copy of the index knows which files were not touched, and spares hashing them.
         index = Path(scratch) / "index"
@@ -178,16 +193,37 @@ def work_tree_source(folder: Path, source: Source, *, store: Store) -> PatchedTr
         repo.fetch(work.repo.git_dir, f"{DEV}:{work.name}/dev")
     for change in repo.changes(source.tree, tree):
         if change.new.mode == SUBMODULE:
-            problem = "a git repository lies in the work tree; its files cannot be built"
-            hint = "move it out of the work tree"
-            raise PatchError(problem, where=folder / change.path, hint=hint)
+            raise _inner_repository(folder / change.path)
     return PatchedTree(source=source, tree=tree, series=series, dev=True)
+
+
+def _inner_repository(path: Path) -> PatchError:
+    problem = "a git repository lies in the work tree; its files cannot be built"
+    return PatchError(problem, where=path, hint="move it out of the work tree")
 
 
 def record(folder: Path, source: Source, series: Sequence[Sequence[str]]) -> None:
     """Write down the pin and the patches that the work tree's refs stand for."""
     state = {"tree": source.tree, "series": series}
     write_atomically(folder / ".git" / STATE, json.dumps(state, indent=1).encode())
+
+
+def _check_harmless(repo: Repository) -> None:
+    """Raise PatchError for a repository in which git might start a program that it names.
+
+    A work tree may come from somebody else, or from tests that ran in it.
+    """
+    git = repo.git_dir
+    argv = ("--file", str(git / "config"), "--no-includes", "--null", "--name-only", "--list")
+    keys = repo.git("config", *argv, ok=(0, 1)).decode(errors="replace").split("\0")[:-1]
+    found = [f"{key!r} in its settings" for key in keys if PROGRAMS.fullmatch(key)]
+    found += [f".git/{name}" for name in ELSEWHERE if (git / name).exists()]
+    if found:
+        hint = "remove it (`git config --unset KEY`), or have it in your own settings instead"
+        message = f"git may start a program for {found[0]} of this work tree"
+        raise PatchError(
+            message, where=repo.work_tree, expected="settings as `dev` wrote", hint=hint
+        )
 
 
 def _reopen(tree: PatchedTree, folder: Path) -> bool:

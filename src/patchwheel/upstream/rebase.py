@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import shutil
 from dataclasses import asdict, dataclass, replace
@@ -55,6 +56,8 @@ SETTINGS = shlex.split(
 # git leaves out a commit whose like is upstream, which may have been reverted there: keep all, and
 # stop at what becomes empty.
 REBASE = ("rebase", "--merge", "--reapply-cherry-picks", "--empty=ask", "--no-stat")
+
+EXEC = re.compile(r"^\s*(x|exec)\b", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,6 +166,7 @@ def resume(folder: Path, how: str) -> None:
     work = WorkTree(folder)
     killed = _killed(folder / ".git" / "rebase-merge")
     if work.unfinished() and not killed:
+        _check_steps(work)
         if how == "continue":
             work.check_markers("resolve them, then git add FILE and --continue again")
         _rebase(work, "rebase", f"--{how}")
@@ -173,6 +177,14 @@ def resume(folder: Path, how: str) -> None:
         # Interrupted before git began: the branch is not on the new pin yet.
         _reset(work)
         _begin(work)
+
+
+def _check_steps(work: WorkTree) -> None:
+    """Raise PatchError for a step that runs a command: we write none."""
+    steps = work.folder / ".git" / "rebase-merge" / "git-rebase-todo"
+    if steps.exists() and EXEC.search(steps.read_text("utf-8", "replace")):
+        message = "a step of the rebase runs a command"
+        raise PatchError(message, where=steps, expected="picks only", hint="remove its line")
 
 
 def abort(folder: Path) -> None:
