@@ -198,7 +198,7 @@ def test_a_pull_request_that_was_merged_in_another_form_has_landed(
     took = upstream.commit(subject, a=with_line(30, "ours, as reviewed"))
     data = mail(upstream.diff(with_line(30)), trailers=SUBMITTED)
     verdict = upstream.verdict(data)
-    assert told(verdict) == ("landed", took)
+    assert told(verdict) == ("reworked", took)
     assert verdict.evidence == ("pull request 7, its Upstream-Status, was merged",)
     # The same change by somebody else is a conflict.
     assert upstream.verdict(mail(upstream.diff(with_line(30)))).state == "conflict"

@@ -1,4 +1,5 @@
 from .diff import Cursor as Cursor
+from .diff import Hunk as Hunk
 from .diff import read_diffs as read_diffs
 from .lint import LINK as LINK
 from .lint import SUBMODULE as SUBMODULE
@@ -8,6 +9,7 @@ from .lint import warnings as warnings
 from .mail import Mail as Mail
 from .mail import Patch as Patch
 from .mail import paths_of as paths_of
+from .matching import SIGNIFICANT as SIGNIFICANT
 from .simulate import Content as Content
 from .simulate import DoesNotApplyError as DoesNotApplyError
 from .simulate import Files as Files

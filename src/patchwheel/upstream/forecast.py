@@ -46,6 +46,11 @@ class Commit:
     subject: str
     request: str | None
 
+    @property
+    def source(self) -> str:
+        """What messages call it."""
+        return f"pull request {self.request}" if self.request else f"commit {self.oid[:12]}"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Forecast:

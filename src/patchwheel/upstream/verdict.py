@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from dataclasses import dataclass, replace
 from itertools import takewhile
 from typing import TYPE_CHECKING, Literal
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from patchwheel.kit import GitError
 from patchwheel.patch import paths_of
 from patchwheel.series import FINE, try_patch
+from patchwheel.upstream import evidence as found_in
 from patchwheel.upstream.merge import dry_run, find_moves
 
 if TYPE_CHECKING:
@@ -19,7 +21,12 @@ if TYPE_CHECKING:
     from patchwheel.series import PatchStatus
     from patchwheel.upstream.forecast import Commit, Walk
 
-State = Literal["clean", "offset", "conflict", "landed", "reverted", "unknown"]
+# merged: it does not apply as it is, and git merges it; reworked: it landed in another form; moot:
+# what it changes is gone. The last two are told by likeness, and proposed only.
+State = Literal[
+    "clean", "offset", "merged", "conflict", "landed", "reworked", "moot", "reverted", "unknown"
+]
+COMMIT = re.compile(r"^Backport \[(?:\S*/)?([0-9a-f]{7,40})\]")
 PULL_REQUEST = re.compile(r"/(?:pull|merge_requests)/(\d+)")
 
 
@@ -36,6 +43,10 @@ class Verdict:
     commit: Commit | None = None
     evidence: tuple[str, ...] = ()
     moved: str | None = None
+    # The first release that contains the commit.
+    release: str | None = None
+    # A hunk of the patch, and the one of the commit that stops it.
+    hunks: tuple[str, ...] = ()
 
 
 def verdict_without_history(status: PatchStatus) -> Verdict:
@@ -63,29 +74,29 @@ class Judge:
 
     def verdict(self) -> Verdict:
         """Find the commit that matters to the patch."""
-        if self.states("landed"):
-            return self.landed()
+        if landed := [n for n in self.states("landed") if not self.is_left_out(n)]:
+            return self.landed(landed)
         # Reviewed into another form, its lines never were upstream; what it removes must be gone.
         if (merged := self.merged_request()) and self.at_ref.state not in FINE:
-            evidence = [f"pull request {merged.request}, its Upstream-Status, was merged"]
-            verdict = self.unless_reverted(merged, evidence)
+            evidence = [f"{merged.source}, its Upstream-Status, was merged"]
+            verdict = self.unless_reverted(merged, evidence, "reworked")
             if verdict.state == "reverted" or not self.has_removed_lines(len(self.commits)):
                 return verdict
         return self.broken()
 
-    def landed(self) -> Verdict:
-        """Judge a patch that had landed at some state: it may have been reverted since."""
-        commits, landed, applies = self.commits, self.states("landed"), self.states(*FINE)
+    def landed(self, landed: Sequence[int]) -> Verdict:
+        """Judge a patch that had landed at some states: it may have been reverted since."""
+        commits, applies = self.commits, self.states(*FINE)
         # Since it last applied: before, it may have landed too, and been reverted.
         applied = max((n for n in applies if n < landed[-1]), default=-1)
         first = next(n for n in landed if n > applied)
         # Without a commit, the first state had its changes already.
-        took = commits[first - 1] if first else None
+        took = commits[first - 1] if first and self.touches(first - 1) else None
         evidence = ["its changes are there" + (f" since {took.oid[:12]}" if took else "")]
         if took and self.has_patch_id(took):
             evidence.append("with the patch-id of the patch")
         if merged := self.merged_request():
-            evidence.append(f"pull request {merged.request} was merged")
+            evidence.append(f"{merged.source} was merged")
         if applies and applies[-1] > landed[-1]:
             undone, sign = commits[landed[-1]], "it applies again"
         else:
@@ -99,10 +110,12 @@ class Judge:
             undone, sign = commits[back - 1], "what it removes is there again"
         return self.because("reverted", undone, [*evidence, f"{sign} since {undone.oid[:12]}"])
 
-    def unless_reverted(self, took: Commit | None, evidence: list[str]) -> Verdict:
+    def unless_reverted(
+        self, took: Commit | None, evidence: list[str], state: State = "landed"
+    ) -> Verdict:
         """Return that a commit took the patch, or that the message of a later one reverts that."""
         if took is None or self.at_ref.state == "landed":
-            return self.because("landed", took, evidence)
+            return self.because(state, took, evidence)
         title = took.subject.partition(" (#")[0]
         argv = ("log", "--first-parent", "--format=%H", "--fixed-strings")
         grep = f"--grep=This reverts commit {took.oid}"
@@ -110,31 +123,150 @@ class Judge:
         for commit in takewhile(lambda commit: commit != took, self.log):
             # Forges write the subject only, git writes the id into the message.
             named = commit.subject.startswith((f'Revert "{title}"', f'Revert "{title} (#'))
-            if named or commit.oid in reverting:
+            if (named or commit.oid in reverting) and self.meets(commit):
                 evidence.append(f"and reverted by {commit.oid[:12]}")
                 return self.because("reverted", commit, evidence)
-        return self.because("landed", took, evidence)
+        return self.because(state, took, evidence)
 
     def broken(self) -> Verdict:
         """Name the commit after the last state to which it applied, or say that it took it."""
-        applies = self.states(*FINE)
+        applies, last = self.states(*FINE), len(self.commits)
         # It applies at the end, or nowhere: then the conflict is older than the history.
-        if self.at_ref.state != "conflict" or not applies or applies[-1] == len(self.commits):
+        if self.at_ref.state in FINE or not applies or applies[-1] == last:
             return self.at_ref
-        commit, verdict = self.commits[applies[-1]], self.at_ref
-        if self.merges_to_nothing(applies[-1]):
+        n = applies[-1]
+        commit, status = self.commits[n], self.walk.statuses[n + 1][self.number]
+        # What it says is of the commit that stops it: later ones may have changed more.
+        verdict = replace(self.at_ref, state="conflict", problem=status.problem, where=status.where)
+        if names := self.broken_with(n):
+            problem = f"it builds on {names}, which {{}} stops"
+            verdict = replace(verdict, problem=problem.format(commit.oid[:12]), where=None)
+            if not self.touches(n):
+                return verdict
+            verdict = replace(verdict, problem=problem.format("that commit"))
+        elif self.merges_to_nothing(n):
             evidence = [f"a merge onto {commit.oid[:12]} leaves nothing of it"]
             return self.because("landed", commit, evidence)
-        if names := self.broken_with(applies[-1]):
-            problem = f"it builds on {names}, which that commit stops"
-            verdict = replace(verdict, problem=problem, where=None)
+        elif other := self.reworked(n) or self.moot(n):
+            return other
         moves = find_moves(self.repo, f"{commit.oid}^", commit.oid, [self.patch])
-        return replace(verdict, commit=commit, moved=next(iter(moves.values()), None))
+        moved = next(iter(moves.values()), None)
+        return replace(verdict, commit=commit, moved=moved, hunks=self.hunks(commit, status))
+
+    def reworked(self, n: int) -> Verdict | None:
+        """Return that commit n, which stops it, or a later one has most lines of the patch."""
+        hunks = self.hunks(self.commits[n], self.walk.statuses[n + 1][self.number])
+        for m in filter(self.touches, range(n, len(self.commits))):
+            # Later ones only if the patch's own files tell, which takes no process.
+            if m > n and found_in.share(self.patch, self.lines_of(m)) < found_in.EACH:
+                continue
+            commit = self.commits[m]
+            part, named = self.share(commit)
+            if part >= found_in.ENOUGH:
+                asked = f", #{commit.request}" if commit.request else ""
+                text = f"landed in another form ({part:.0%} of its lines{asked}): {named}"
+                verdict = self.unless_reverted(commit, [text], "reworked")
+                return replace(verdict, hunks=hunks)
+        return None
+
+    def lines_of(self, n: int) -> tuple[Counter[bytes], Counter[bytes]]:
+        """Return what commit n adds to the files of the patch, and removes from them."""
+        added, removed = Counter[bytes](), Counter[bytes]()
+        sides = self.walk.states[n : n + 2]
+        for path in paths_of([self.patch]):
+            blobs = [side.get(path) for side in sides]
+            if blobs[0] != blobs[1]:
+                read = [self.walk.read([b.oid])[b.oid] if b else b"" for b in blobs]
+                plus, minus = found_in.lines_between(*read)
+                added, removed = added + plus, removed + minus
+        return added, removed
+
+    def share(self, commit: Commit) -> tuple[float, str]:
+        """Return which part of the patch a commit has, or one of a branch that it merges."""
+        mail, best = self.patch.mail, (self.share_of(commit.oid), commit.oid[:12])
+        for oid, author, subject in found_in.merged_commits(self.repo, commit.oid):
+            if (author, subject) == (mail.author, mail.subject):
+                by = f"{oid[:12]} of that branch, by the same author with the same subject"
+                best = max(best, (self.share_of(oid), by))
+        return best
+
+    def share_of(self, oid: str) -> float:
+        diff = found_in.diff_of(self.repo, oid, paths_of([self.patch]))
+        return found_in.share(self.patch, found_in.changed_lines(diff))
+
+    def moot(self, n: int) -> Verdict | None:
+        """Return that commit n removed the files that the patch changes, or all that it changes."""
+        commit, states = self.commits[n], self.walk.states
+        old = {d.old for d in self.patch.diffs if d.old} & states[n].keys()
+        gone = old - states[n + 1].keys() - states[-1].keys()
+        paths = paths_of([self.patch])
+        if gone != old or find_moves(self.repo, f"{commit.oid}^", commit.oid, [self.patch]):
+            gone = set()
+        if gone:
+            what = f"{', '.join(sorted(gone))} is gone"
+        elif not self.keeps_place() and found_in.has_lost(
+            self.patch, found_in.diff_of(self.repo, commit.oid, paths)
+        ):
+            what = "the lines that it changes are gone"
+        else:
+            return None
+        return self.because("moot", commit, [f"{what} since {commit.oid[:12]}"])
+
+    def keeps_place(self) -> bool:
+        """Say whether the ref has some of what a hunk of the patch finds in a file."""
+        for diff in self.patch.diffs:
+            blob = self.walk.states[-1].get(diff.path)
+            data = self.walk.read([blob.oid])[blob.oid] if blob else b""
+            for hunk in diff.hunks if diff.old else ():
+                before = b"".join(hunk.before)
+                lost, whole = (found_in.lines_between(old, before)[0] for old in (data, b""))
+                if lost.total() < whole.total() / 2:
+                    return True
+        return False
+
+    def hunks(self, commit: Commit, status: PatchStatus) -> tuple[str, ...]:
+        """Return the hunk that does not apply after a commit, and the commit's that meets it."""
+        line = (status.where or "").rpartition(":")[2]
+        for diff in self.patch.diffs:
+            hunk = next((h for h in diff.hunks if str(h.line) == line), None)
+            if hunk and diff.old:
+                argv = (*found_in.DIFF, f"{commit.oid}^", commit.oid, "--", diff.old)
+                return found_in.side_by_side(hunk, self.repo.git(*argv))
+        return ()
 
     def because(self, state: State, commit: Commit | None, evidence: Sequence[str]) -> Verdict:
         verdict = replace(self.at_ref, state=state, commit=commit, evidence=tuple(evidence))
-        # What landed has no problem at the ref, if it no longer applies there.
-        return replace(verdict, problem=None, where=None) if state == "landed" else verdict
+        # What landed or has nothing to do has no problem at the ref, if it no longer applies there.
+        fine = state in {"landed", "reworked", "moot"}
+        return replace(verdict, problem=None, where=None) if fine else verdict
+
+    def touches(self, n: int) -> bool:
+        """Say whether commit n changes a file of the patch, and not only of those before it."""
+        before, after = self.walk.states[n : n + 2]
+        return any(before.get(p) != after.get(p) for p in paths_of([self.patch]))
+
+    def meets(self, commit: Commit) -> bool:
+        """Say whether a commit changes a file of the patch, under its name or where it went."""
+        paths, changed = paths_of([self.patch]), found_in.files_of(self.repo, commit.oid)
+        if changed & paths:
+            return True
+        # Only then, since to follow moves takes seconds in a large tree.
+        span = (f"{self.log[-1].oid}^", self.log[0].oid)
+        return bool(changed & {*find_moves(self.repo, *span, [self.patch]).values()})
+
+    def is_left_out(self, n: int) -> bool:
+        """Say whether it is only as if it had landed at state n: what it undoes is not there.
+
+        The patches before it that do not apply there are left out of the state.
+        """
+        earlier = range(self.number)
+        statuses = self.walk.statuses[n]
+        lost = [m for m in earlier if statuses[m].state not in {*FINE, "landed"}]
+        if not lost:
+            return False
+        at = max((m for m in self.states(*FINE) if m < n), default=0)
+        replay = self.walk.replay(at, (m for m in earlier if m not in lost))
+        return try_patch(replay, self.patch).state == "landed"
 
     def states(self, *wanted: str) -> list[int]:
         """Return the numbers at which the patch has one of some states."""
@@ -173,10 +305,16 @@ class Judge:
         return ", ".join(patch.name for patch in near or patches)
 
     def merged_request(self) -> Commit | None:
-        """Return the commit that merged the pull request which its Upstream-Status names."""
-        status = self.patch.trailer("Upstream-Status")
-        requests = {number for line in status for number in PULL_REQUEST.findall(line)}
-        return next((commit for commit in self.log if commit.request in requests), None)
+        """Return the commit that its Upstream-Status names, or that merged its pull request."""
+        status = self.patch.trailer("Upstream-Status")[0]
+        # Another's pull request may be named by a patch that is pending.
+        if not status.startswith(("Submitted", "Backport")):
+            return None
+        requests, oid = PULL_REQUEST.findall(status), COMMIT.search(status)
+        for commit in self.log:
+            if commit.request in requests or (oid and commit.oid.startswith(oid[1])):
+                return commit if self.meets(commit) else None
+        return None
 
     def has_patch_id(self, commit: Commit) -> bool:
         """Compare by `git patch-id`, which leaves out line numbers and white space."""

@@ -1,0 +1,155 @@
+"""What a commit of upstream's has in common with a patch: lines, hunks, and its first release."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from patchwheel.kit import GitError
+from patchwheel.patch import SIGNIFICANT, paths_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from patchwheel.kit import Repository
+    from patchwheel.patch import Hunk, Patch
+
+    Lines = Counter[bytes]
+
+# Above this share of its lines, a patch is said to be in a commit; each side needs the lower one,
+# since a commit that rewrites the same place removes the same lines.
+ENOUGH, EACH = 0.7, 0.5
+# Whole commits of more files (new line ends, another formatter) say nothing about one patch.
+MANY_FILES = 300
+# A hunk is shown up to this line.
+SHOWN = 40
+DIFF = ("diff-tree", "-r", "-p", "--no-renames", "--no-ext-diff", "--no-textconv")
+PART = re.compile(rb"(?m)^diff --git ")
+HUNK = re.compile(rb"(?m)^(?=@@ -\d)")
+
+
+def files_of(repo: Repository, oid: str) -> set[str]:
+    """Return the paths that a commit changes, against its first parent."""
+    return {change.path for change in repo.changes(f"{oid}^", oid)}
+
+
+def diff_of(repo: Repository, oid: str, paths: Iterable[str]) -> bytes:
+    """Return the diff of a commit, or of some paths where it changes very many files."""
+    if len(files_of(repo, oid)) <= MANY_FILES:
+        try:
+            return repo.git(*DIFF, f"{oid}^", oid)
+        except GitError:  # a partial clone, offline: other files of the commit cannot be had
+            pass
+    return repo.git(*DIFF, f"{oid}^", oid, "--", *sorted(paths))
+
+
+def changed_lines(diff: bytes) -> tuple[Lines, Lines]:
+    """Count the significant lines that a diff adds and removes, without white space around them.
+
+    What a file loses and gets again, moved or indented or with another line end, is no change.
+    """
+    added: Lines = Counter()
+    removed: Lines = Counter()
+    for part in PART.split(diff)[1:]:
+        rows = part.partition(b"\n@@ ")[2].split(b"\n")
+        plus, minus = (
+            Counter(r[1:].strip() for r in rows if r[:1] == mark and SIGNIFICANT.search(r))
+            for mark in (b"+", b"-")
+        )
+        added += plus - minus
+        removed += minus - plus
+    return added, removed
+
+
+def lines_between(before: bytes, after: bytes) -> tuple[Lines, Lines]:
+    """Count what `changed_lines` does, without a diff, for a file in one piece."""
+    old, new = (
+        Counter(line.strip() for line in data.split(b"\n") if SIGNIFICANT.search(line))
+        for data in (before, after)
+    )
+    return new - old, old - new
+
+
+def share(patch: Patch, theirs: tuple[Lines, Lines]) -> float:
+    """Return which part of the lines that a patch adds and removes others have too, 0 to 1."""
+    ours = changed_lines(patch.data)
+    # What only removes has landed, is moot, or meets a rewrite, which removes the same lines.
+    if not ours[0]:
+        return 0.0
+    # Additions cannot be told from a rewrite of the same place by what is removed, nor vice versa.
+    pairs = [(o.total(), (o & t).total()) for o, t in zip(ours, theirs, strict=True)]
+    if any(found < EACH * total for total, found in pairs):
+        return 0.0
+    return sum(found for _, found in pairs) / max(sum(total for total, _ in pairs), 1)
+
+
+def has_lost(patch: Patch, diff: bytes) -> bool:
+    """Say whether a commit only removes what the patch changes, in all files that it changes."""
+    added, removed = changed_lines(diff)
+    gone = removed - added
+    heads = tuple(f"a/{path} ".encode(errors="surrogateescape") for path in paths_of([patch]))
+    parts = [part for part in PART.split(diff)[1:] if part.startswith(heads)]
+    there = [lines.total() for lines in changed_lines(b"".join(b"diff --git " + p for p in parts))]
+    # Other lines came in their place: it is rewritten, and the patch may still be needed.
+    if there[0]:
+        return False
+    for file in patch.diffs:
+        for hunk in file.hunks if file.old else ():
+            before = Counter(r.strip() for r in hunk.before if SIGNIFICANT.search(r))
+            if (before & gone).total() < before.total() or not before:
+                return False
+    return any(file.old and file.hunks for file in patch.diffs)
+
+
+def hunks_of(diff: bytes) -> list[bytes]:
+    """Return the hunks of the diff of one file, each with its `@@` line."""
+    return [part for part in HUNK.split(diff) if part.startswith(b"@@ ")]
+
+
+def side_by_side(hunk: Hunk, diff: bytes) -> tuple[str, str]:
+    """Return a hunk of a patch, and the one of a diff of its file that meets it, as text."""
+    mine = {row.strip() for row in hunk.before if SIGNIFICANT.search(row)}
+
+    def nearness(text: bytes) -> tuple[int, int]:
+        rows = text.split(b"\n")[1:]
+        met = sum(row[1:].strip() in mine for row in rows if row[:1] == b"-")
+        near = sum(row[1:].strip() in mine for row in rows)
+        return met, near
+
+    theirs = max(hunks_of(diff), key=nearness, default=b"")
+    ours = b"@@ -%d +%d @@\n" % (hunk.old_start, hunk.new_start) + b"".join(hunk.rows)
+    return _shown(ours), _shown(theirs)
+
+
+def _shown(hunk: bytes) -> str:
+    lines = hunk.decode(errors="replace").rstrip("\n").split("\n")
+    more = [f"... {len(lines) - SHOWN} more lines"] if len(lines) > SHOWN else []
+    return "\n".join([*lines[:SHOWN], *more])
+
+
+def first_release(repo: Repository, oid: str) -> str | None:
+    """Return the tag of the first release that contains a commit, by its version."""
+    tags = repo.text("tag", "--list", "--contains", oid).split()
+    found = [(version, tag) for tag in tags if (version := _version(tag))]
+    return min(found)[1] if found else None
+
+
+def _version(tag: str) -> tuple[bool, object] | None:
+    """Return what releases are ordered by; a pre-release comes after all others."""
+    from packaging.version import InvalidVersion, Version
+
+    try:
+        version = Version(re.sub(r"^\D*", "", tag))
+    except InvalidVersion:
+        return None
+    return None if version.is_devrelease else (version.is_prerelease, version)
+
+
+def merged_commits(repo: Repository, oid: str) -> list[Sequence[str]]:
+    """Return id, author and subject of the commits that a merge brought in."""
+    out = repo.git(
+        "log", "-z", "--format=%H%x1f%an <%ae>%x1f%s", f"{oid}^..{oid}", "--not", f"{oid}^"
+    )
+    rows = out.decode(errors="replace").split("\0")
+    return [row.strip().split("\x1f") for row in rows if row.strip()]
