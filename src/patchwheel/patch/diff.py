@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 DIFF = b"diff --git "
-HUNK = re.compile(rb"@@ -(\d+)(?:,(\d+))? \+(\d+)(?:,(\d+))? @@(?: .*)?\n")
+HUNK = re.compile(rb"@@ -(\d{1,9})(?:,(\d{1,9}))? \+(\d{1,9})(?:,(\d{1,9}))? @@(?: .*)?\n")
 HEADER = re.compile(
     rb"((?:old|new|deleted file|new file) mode|(?:copy|rename) (?:from|to)"
     rb"|(?:(?:dis)?similarity )?index) (.+)\n"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import posixpath
 import re
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ STATUSES = (
 REQUIRES = re.compile(r"([a-z0-9]+(?:-[a-z0-9]+)*)/([A-Za-z0-9][A-Za-z0-9._+-]*)")
 # A binary file of this size makes every clone of the project slower for good.
 LARGE = 100_000
+# What Linux takes.
+MAX_PATH = 4096
 # Code points that HFS+ ignores in names: `.g\u200cit` is `.git` there.
 IGNORED = re.compile("[\u200c-\u200f\u202a-\u202e\u2060-\u206f\ufeff]")
 
@@ -34,7 +37,7 @@ IGNORED = re.compile("[\u200c-\u200f\u202a-\u202e\u2060-\u206f\ufeff]")
 def check_patch(patch: Patch) -> None:
     """Raise PatchError, with the line, for a malformed or unsafe patch or a missing trailer."""
     seen: dict[str, FileDiff] = {}
-    links = [diff.new for diff in patch.diffs if diff.mode == LINK]
+    links = {diff.new for diff in patch.diffs if diff.mode == LINK}
     for diff in patch.diffs:
         _check_modes(patch, diff)
         for path in diff.paths:
@@ -44,9 +47,9 @@ def check_patch(patch: Patch) -> None:
         if (before := seen.get(diff.path)) and (before.new is not None or diff.old is not None):
             patch.fail(f"{diff.path} is changed twice, first in line {before.line}", line=diff.line)
         seen[diff.path] = diff
-        for link in links:
-            if diff.path.startswith(f"{link}/"):
-                problem = f"{diff.path!r} goes through the symbolic link {link!r}"
+        for above in map(str, PurePosixPath(diff.path).parents):
+            if above in links:
+                problem = f"{diff.path!r} goes through the symbolic link {above!r}"
                 patch.fail(problem, line=diff.line)
     _check_status(patch)
     for value in patch.trailer("Requires"):
@@ -87,6 +90,8 @@ def warnings(patches: Sequence[Patch], files: Iterable[str]) -> Iterator[str]:
 def path_problem(path: str) -> str | None:
     """Return why a path of a patch is unsafe on some system, or None."""
     parts = path.split("/")
+    if len(path) > MAX_PATH or "\0" in path:
+        return f"holds a NUL, or more than {MAX_PATH:,} characters"
     if path.startswith("/"):
         return "is an absolute path"
     if not all(parts) or "." in parts:

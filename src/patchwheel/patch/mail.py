@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass, field
+from email.errors import MessageError
 from functools import cached_property
 from itertools import takewhile
 from typing import TYPE_CHECKING
@@ -20,8 +21,8 @@ if TYPE_CHECKING:
     from typing import Never
 
 STATISTICS = re.compile(
-    rb"\s*(|\S.* \|\s+(\d+ ?[+-]*|Bin.*)|\d+ files? changed.*|(create|delete) mode \d+ .*"
-    rb"|(rename|copy) .* \(\d+%\)|mode change \d+ => \d+.*)\s*"
+    rb"|\S.* \|\s+(\d+ ?[+-]*|Bin.*)|\d+ files? changed.*|(create|delete) mode \d+ .*"
+    rb"|(rename|copy) .* \(\d+%\)|mode change \d+ => \d+.*"
 )
 TRAILER = re.compile(r"([A-Za-z0-9]+(?:-[A-Za-z0-9]+)*): *(.*)")
 # DEP-3 fields that have no place in git's header.
@@ -30,6 +31,8 @@ DEP3_FIELD = re.compile(
 )
 URL = re.compile(r"(https?://[^\s,\]>]+)")
 COMMIT = re.compile(r"\bcommit[: ]\s*([0-9a-f]{7,40})\b")
+# The email package takes time that grows with the square of a header's length.
+MAX_HEADER = 10_000
 MAIL_FORMAT = "a patch in git's mail format"
 PLAIN_DIFF_HINT = "`git apply` takes it in `patchwheel dev {fork}`; commit it there, then export"
 UTF8_HINT = (
@@ -80,7 +83,12 @@ class Patch:
     @cached_property
     def _parsed(self) -> tuple[Mail, tuple[FileDiff, ...]]:
         cursor = Cursor(self.path, self.data)
-        mail, diffs = _read_mail(cursor), tuple(read_diffs(cursor))
+        try:
+            mail = _read_mail(cursor)
+        # The email package raises all of these for a header that it cannot read.
+        except (MessageError, LookupError, ValueError, OverflowError, RecursionError) as err:
+            cursor.fail(f"cannot read its headers: {err}", line=1, expected=MAIL_FORMAT)
+        diffs = tuple(read_diffs(cursor))
         if not diffs:
             cursor.fail("the patch holds no diff")
         return mail, diffs
@@ -123,6 +131,8 @@ def _read_mail(cursor: Cursor) -> Mail:
         cursor.fail("the patch is empty")
     fields = _read_headers(cursor)
     header, text = _git_header(cursor, fields)
+    if len(header["from"]) > MAX_HEADER:
+        cursor.fail(f"its author has more than {MAX_HEADER:,} characters", line=1)
     author, address = parseaddr(header["from"])
     if not address or not author or set(author + address) & set("<>\n"):
         problem = f"cannot read an author from {header['from']!r}"
@@ -153,20 +163,20 @@ def _read_headers(cursor: Cursor) -> list[tuple[str, str]]:
     """Read names and values to an empty line or Debian's `---`; a folded value keeps its lines."""
     # Not by email.parser: it takes a line that is no header for the end of the headers, and reads
     # raw UTF-8 as an unknown encoding. Each line has to be checked here anyway.
-    fields: list[tuple[str, str]] = []
+    fields: list[tuple[str, list[str]]] = []
     if cursor.peek().startswith(b"From "):
         cursor.at += 1
     while (line := _text(cursor)) and line != "---":
         name, colon, value = line.partition(":")
         if line[0] in " \t" and fields:
-            fields[-1] = (fields[-1][0], f"{fields[-1][1]}\n{line[1:]}")
+            fields[-1][1].append(line[1:])
         elif colon and re.fullmatch(r"[A-Za-z0-9-]+", name):
-            fields.append((name, value.strip()))
+            fields.append((name, [value.strip()]))
         else:
             cursor.fail("this is no mail header", expected=MAIL_FORMAT)
         cursor.at += 1
     cursor.at += 1
-    return fields
+    return [(name, "\n".join(rows)) for name, rows in fields]
 
 
 def _git_header(cursor: Cursor, fields: list[tuple[str, str]]) -> tuple[dict[str, str], str]:
@@ -206,7 +216,11 @@ def _decoded(value: str) -> str:
     from email.header import decode_header, make_header
 
     value = re.sub(r"\n\s*", " ", value)
-    return str(make_header(decode_header(value))) if "=?" in value else value
+    if "=?" not in value:
+        return value
+    if len(value) > MAX_HEADER:
+        raise ValueError(f"encoded words in more than {MAX_HEADER:,} characters")
+    return str(make_header(decode_header(value)))
 
 
 def _text(cursor: Cursor) -> str:
@@ -218,17 +232,20 @@ def _text(cursor: Cursor) -> str:
 
 def _read_body(cursor: Cursor) -> Iterator[str]:
     """Read the lines of the message, up to the first diff or the statistics above it."""
-    while (line := cursor.peek()) and not line.startswith(DIFF):
-        if line.rstrip() == b"---":
-            rest = cursor.lines[cursor.at + 1 :]
-            above = list(takewhile(lambda row: not row.startswith(DIFF), rest))
-            if all(map(STATISTICS.fullmatch, above)):
-                cursor.at += 1 + len(above)
-                return
+    rows = takewhile(lambda row: not row.startswith(DIFF), cursor.lines[cursor.at :])
+    first = end = cursor.at + len(list(rows))
+    # Nothing but statistics stands between the last `---` and the first diff.
+    while end > cursor.at and STATISTICS.fullmatch(cursor.lines[end - 1].strip()):
+        end -= 1
+    cut = end > cursor.at and cursor.lines[end - 1].rstrip() == b"---"
+    end = end - 1 if cut else first
+    while cursor.at < end:
+        line = cursor.peek()
         _check_line(cursor, line)
         # In the mboxrd format, a line `From …` of the message has one more `>`.
         yield re.sub(r"^>(>*From )", r"\1", _text(cursor))
         cursor.at += 1
+    cursor.at = first
 
 
 def _check_line(cursor: Cursor, line: bytes) -> None:
@@ -244,13 +261,12 @@ def _check_line(cursor: Cursor, line: bytes) -> None:
 
 def _trailers(body: str) -> list[tuple[str, str]]:
     """Read the last paragraph, if it consists of trailers."""
-    trailers: list[tuple[str, str]] = []
+    trailers: list[tuple[str, list[str]]] = []
     for line in body.rpartition("\n\n")[2].split("\n"):
         if trailer := TRAILER.fullmatch(line):
-            trailers.append((trailer[1], trailer[2].strip()))
+            trailers.append((trailer[1], [trailer[2].strip()]))
         elif line[:1] in {" ", "\t"} and trailers:
-            key, value = trailers.pop()
-            trailers.append((key, f"{value} {line.strip()}".strip()))
+            trailers[-1][1].append(line.strip())
         elif not line.startswith("(cherry picked from commit "):
             return []
-    return trailers
+    return [(key, " ".join(rows).strip()) for key, rows in trailers]

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 SIGNIFICANT = re.compile(rb"[\w\x80-\xff]")
 # That many significant lines in a row are hardly in a file twice by chance.
 ENOUGH = 2
+COMMON = 100
 
 
 def match_places(lines: list[bytes], hunk: Hunk, written: bytearray) -> list[int]:
@@ -35,21 +36,38 @@ def match_places(lines: list[bytes], hunk: Hunk, written: bytearray) -> list[int
         places = [p for p in places if p == 0]
     if hunk.rows[-1][:1] != b" ":
         places = [p for p in places if p + size == len(lines)]
-    return [p for p in places if not any(written[p : p + size])]
+    end, free = -1, []
+    for place in places:
+        # Looked for again only behind the last one that was found.
+        if end < place and (end := written.find(1, place)) < 0:
+            end = len(written)
+        free += [place] if place + size <= end else []
+    return free
 
 
 def occurrences(lines: list[bytes], block: list[bytes]) -> list[int]:
     """Return where the block occurs in the lines; an empty one is at the beginning."""
     if not block:
         return [0]
-    places, at, size = [], 0, len(block)
-    # list.index is much faster than a loop in Python over all lines.
+    # Knuth, Morris and Pratt: where lines repeat, comparing anew from each would take the square.
+    fall, matched = [0], 0
+    for line in block[1:]:
+        while matched and line != block[matched]:
+            matched = fall[matched - 1]
+        matched += line == block[matched]
+        fall.append(matched)
+    places, at, matched = [], 0, 0
     with contextlib.suppress(ValueError):
-        while True:
-            at = lines.index(block[0], at)
-            if lines[at : at + size] == block:
-                places.append(at)
-            at += 1
+        while matched == 0 or at < len(lines):
+            # list.index is much faster than a loop in Python over all lines.
+            at = at if matched else lines.index(block[0], at)
+            if lines[at] != block[matched]:
+                matched = fall[matched - 1]
+                continue
+            at, matched = at + 1, matched + 1
+            if matched == len(block):
+                places.append(at - matched)
+                matched = fall[-1]
     return places
 
 
@@ -59,7 +77,10 @@ def nearest(lines: list[bytes], block: list[bytes]) -> tuple[int, int] | None:
     for at, line in enumerate(lines):
         if line in places:
             places[line].append(at)
-    votes = Counter(at - index for index, line in enumerate(block) for at in places.get(line, ()))
+    # A line that is everywhere tells little.
+    votes = Counter(
+        at - index for index, line in enumerate(block) for at in places.get(line, ())[:COMMON]
+    )
     if not votes:
         return None
     start = max(votes, key=lambda place: (votes[place], -place))
