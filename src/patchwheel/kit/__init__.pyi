@@ -20,6 +20,8 @@ from .files import file_sha256 as file_sha256
 from .files import finish_replacement as finish_replacement
 from .files import fsync as fsync
 from .files import new_folder as new_folder
+from .files import parsed as parsed
+from .files import parsed_toml as parsed_toml
 from .files import replace_folder as replace_folder
 from .files import rmtree as rmtree
 from .files import write_atomically as write_atomically

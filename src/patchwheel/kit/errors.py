@@ -44,7 +44,7 @@ class PatchwheelError(Exception):
 def redacted(text: str) -> str:
     """Remove credentials from the URLs in a text, and queries, which may hold a token."""
     text = re.sub(r"(?<=://)[^/@\s]+@", "", text)
-    return re.sub(r"(://[^\s?#]+)[?#][^\s'\")]*", r"\1", text)
+    return re.sub(r"(://[^\s?#]+)(?:[?#][^\s'\")]*)?", r"\1", text)
 
 
 def disk_is_full(message: str) -> bool:

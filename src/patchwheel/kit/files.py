@@ -11,10 +11,12 @@ import shutil
 import stat
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+MAX_DOTS = 10_000
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -109,6 +111,27 @@ def rmtree(path: Path) -> None:
         with contextlib.suppress(OSError):
             Path(folder).chmod(0o700)
     shutil.rmtree(path, ignore_errors=True)
+
+
+def parsed(text: str | bytes) -> Any:  # noqa: ANN401
+    """Read JSON that others wrote; raises ValueError if it is none."""
+    try:
+        return json.loads(text)
+    except RecursionError as err:
+        raise ValueError("it is nested too deeply") from err
+
+
+def parsed_toml(text: str) -> dict[str, Any]:
+    """Read TOML that others wrote; raises ValueError if it is none."""
+    import tomllib
+
+    # The time of tomllib grows with the square of the parts of a key.
+    if any(line.count(".") > MAX_DOTS for line in text.splitlines()):
+        raise ValueError(f"a line has more than {MAX_DOTS:,} dots")
+    try:
+        return tomllib.loads(text)
+    except RecursionError as err:
+        raise ValueError("it is nested too deeply") from err
 
 
 def digest(*parts: object) -> str:

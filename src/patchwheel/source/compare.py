@@ -7,12 +7,11 @@ import contextlib
 import os
 import posixpath
 import re
-import tomllib
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
-from patchwheel.kit import Blob, CheckError, Repository, first
+from patchwheel.kit import Blob, CheckError, Repository, first, parsed_toml
 from patchwheel.patch import LINK
 from patchwheel.source.fetch import fetch_pin
 
@@ -172,15 +171,29 @@ def _why_different(path: str, original: bytes, published: bytes) -> str | None:
     # Some build backends write it anew.
     if path == "pyproject.toml":
         with contextlib.suppress(ValueError):
-            if tomllib.loads(original.decode()) == tomllib.loads(published.decode()):
+            texts = original.decode(), published.decode()
+            if parsed_toml(texts[0]) == parsed_toml(texts[1]):
                 return "equal as TOML, reformatted by the build backend"
     if path == "setup.cfg" and _settings(original) == _settings(published) != {}:
         return "equal but for the egg_info section of setuptools"
     # `git archive` replaces $Format:...$ where an attribute says so.
-    template = rb"[^\n]*".join(map(re.escape, FORMAT.split(original)))
-    if FORMAT.search(original) and re.fullmatch(template, published):
+    lines = original.split(b"\n"), published.split(b"\n")
+    if FORMAT.search(original) and len(lines[0]) == len(lines[1]) and all(map(_filled_in, *lines)):
         return "equal but for the fields that git archive fills in"
     return None
+
+
+def _filled_in(original: bytes, published: bytes) -> bool:
+    """Whether a line is equal but for its $Format:...$; not by a pattern, which may never end."""
+    first, *parts = FORMAT.split(original)
+    if not parts:
+        return original == published
+    at = len(first)
+    for part in parts[:-1]:
+        if (at := published.find(part, at) + len(part)) < len(part):
+            return False
+    fits = published.startswith(first) and published.endswith(parts[-1])
+    return fits and at + len(parts[-1]) <= len(published)
 
 
 def _settings(data: bytes) -> dict[str, dict[str, str]] | None:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 # A connection that is cut loses at most one piece; what came before is kept.
 PIECE = 1 << 17
+# Of a file whose size nobody says.
+MAX_FILE = 4 << 30
 RANGE_REFUSED = 416
 # Wheels for the oldest glibc that we support are preferred to those that need a newer one.
 GLIBC = (*range(28, 4, -1), *range(29, 60))
@@ -101,7 +103,7 @@ def _receive(http: requests.Session, file: IndexFile, path: Path, progress: Prog
                 done += len(piece)
                 progress.progress(file.filename, done, total)
                 # A body without end would fill the disk; its hash is wrong in any case.
-                if total is not None and done > total:
+                if done > (MAX_FILE if total is None else total):
                     break
     if total is not None and done < total:
         raise CutOff(f"the connection ended after {done} of {total} bytes")

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-import html.parser
-import json
+import html
 import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import unquote, urldefrag, urljoin, urlsplit
 
-from patchwheel.kit import InputError, redacted
+from patchwheel.kit import InputError, parsed, redacted
 from patchwheel.manifest import Sdist
 
 if TYPE_CHECKING:
@@ -32,6 +31,16 @@ TIMEOUT = (10, 30)
 RETRIES = 4
 # urllib3 doubles the pause with each retry, this many seconds to begin with.
 BACKOFF = 0.5
+# The largest pages of PyPI have 40 MB.
+MAX_PAGE = 64 << 20
+MAX_URL = 8192
+# A file's name is also its name in the store.
+PLAIN = re.compile(r"\w[^/\\\x00-\x1f\x7f]{0,254}")
+# An anchor or a base, as far as it goes, so that each character is looked at once; comments first.
+TAG = re.compile(
+    r"""<!--(?:.*?-->|.*)|<(a|base)\s((?:[^<>"']|"[^"]*+"|'[^']*+')*+)""", re.IGNORECASE | re.DOTALL
+)
+ATTRIBUTE = re.compile(r"""([^\s=/"']+)(?:\s*=\s*(?:"([^"]*)"|'([^']*)'|([^\s"']+)))?""")
 BUSY = (408, 425, 429, 500, 502, 503, 504)
 
 
@@ -96,46 +105,44 @@ def latest_version(config: IndexConfig, project: str) -> str | None:
 def from_json(data: bytes, url: str) -> list[IndexFile]:
     """Read a page of the simple API in JSON (PEP 691) that came from `url`."""
     try:
-        return [
-            IndexFile(
-                filename=file["filename"],
-                url=urljoin(url, file["url"]),
-                sha256=file.get("hashes", {}).get("sha256"),
-                size=file.get("size"),
-                yanked=bool(file.get("yanked")),
-            )
-            for file in json.loads(data)["files"]
-        ]
+        rows = parsed(data)["files"]
+        return [_json_file(row, url) for row in rows if PLAIN.fullmatch(row["filename"])]
     except (ValueError, KeyError, TypeError, AttributeError) as err:
         problem = f"the index's answer does not follow the simple API (PEP 691): {err!r}"
         raise InputError(problem, where=redacted(url)) from err
 
 
-class _Page(html.parser.HTMLParser):
-    """Collects the distributions that the anchors of a page (PEP 503) link to."""
+def _json_file(row: dict[str, Any], url: str) -> IndexFile:
+    sha256, size = row.get("hashes", {}).get("sha256"), row.get("size")
+    if not (isinstance(sha256, str | None) and isinstance(size, int | None)):
+        raise TypeError(f"the hash is {sha256!r:.100}, and the size {size!r:.100}")
+    url, yanked = urljoin(url, row["url"]), bool(row.get("yanked"))
+    return IndexFile(filename=row["filename"], url=url, sha256=sha256, size=size, yanked=yanked)
 
-    def __init__(self, data: bytes, url: str) -> None:
-        super().__init__()
-        self.base = url
-        self.files: list[IndexFile] = []
-        self.feed(data.decode(errors="replace"))
-        self.close()
 
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        attributes = dict(attrs)
-        if not (href := attributes.get("href")):
-            return
-        if tag == "base":
-            self.base = urljoin(self.base, href)
-        elif tag == "a":
-            url, fragment = urldefrag(urljoin(self.base, href))
-            name = unquote(urlsplit(url).path.rpartition("/")[2])
-            match = re.search(r"sha256=([0-9a-f]{64})", fragment)
+def from_html(data: bytes, url: str) -> list[IndexFile]:
+    """Return the distributions that the anchors of a page (PEP 503) link to."""
+    # Not by html.parser, whose time grows with the square of an unfinished page.
+    base, files = url, []
+    for tag, text in TAG.findall(data.decode(errors="replace")):
+        attributes = {m[1].lower(): m[2] or m[3] or m[4] or "" for m in ATTRIBUTE.finditer(text)}
+        href = html.unescape(attributes.get("href", ""))
+        if not href or len(href) > MAX_URL:
+            continue
+        try:
+            joined, fragment = urldefrag(urljoin(base, href))
+        except ValueError as err:
+            raise InputError(f"links to {href!r}: {err}", where=redacted(url)) from err
+        if tag.lower() == "base":
+            base = joined[:MAX_URL]
+            continue
+        name = unquote(urlsplit(joined).path.rpartition("/")[2])
+        match = re.search(r"sha256=([0-9a-f]{64})", fragment)
+        # Pages also link to signatures, metadata and other pages.
+        if PLAIN.fullmatch(name) and name.endswith((".whl", ".tar.gz", ".zip")):
             sha256, yanked = match[1] if match else None, "data-yanked" in attributes
-            # Pages also link to signatures, metadata and other pages.
-            if name.endswith((".whl", ".tar.gz", ".zip")):
-                file = IndexFile(filename=name, url=url, sha256=sha256, yanked=yanked)
-                self.files.append(file)
+            files.append(IndexFile(filename=name, url=joined, sha256=sha256, yanked=yanked))
+    return files
 
 
 def _versions(files: Iterable[IndexFile]) -> Iterator[tuple[IndexFile, Version]]:
@@ -175,7 +182,7 @@ def _page(url: str, *, flat: bool = False) -> list[IndexFile]:
         if path.is_dir() and not flat and (path / "index.html").exists():
             path /= "index.html"
         if not path.is_dir():
-            return _Page(path.read_bytes(), path.as_uri()).files
+            return from_html(path.read_bytes(), path.as_uri())
         files = [(file, file.stat().st_size) for file in sorted(path.iterdir()) if file.is_file()]
     except FileNotFoundError:
         # As from a server: this index does not have the project.
@@ -192,10 +199,21 @@ def _remote_page(url: str) -> list[IndexFile]:
                 return []
             answer.raise_for_status()
             if "json" in answer.headers.get("Content-Type", ""):
-                return from_json(answer.content, answer.url)
-            return _Page(answer.content, answer.url).files
+                return from_json(_body(answer), answer.url)
+            return from_html(_body(answer), answer.url)
 
     return retried(f"asking {redacted(url)}", ask)
+
+
+def _body(answer: requests.Response) -> bytes:
+    """Read a page up to a limit: a server need not say how long it is."""
+    data = bytearray()
+    for piece in answer.iter_content(1 << 20):
+        data += piece
+        if len(data) > MAX_PAGE:
+            problem = f"the page of an index has more than {MAX_PAGE >> 20} MiB"
+            raise InputError(problem, where=redacted(answer.url))
+    return bytes(data)
 
 
 def retried(task: str, attempt: Callable[[requests.Session], T]) -> T:

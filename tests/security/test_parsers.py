@@ -1,0 +1,235 @@
+"""P16: whatever is read of others takes time that grows with its length, and has an end."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import signal
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import hypothesis
+import pytest
+from hypothesis import strategies as st
+
+from patchwheel.kit import IndexConfig, InputError, PatchwheelError, redacted
+from patchwheel.manifest.load import line_of
+from patchwheel.patch.lint import check_patch, warnings
+from patchwheel.patch.mail import Patch
+from patchwheel.patch.matching import nearest, occurrences
+from patchwheel.patch.simulate import Simulation
+from patchwheel.source import compare, index
+from patchwheel.source.index import from_html, from_json, project_files
+from patchwheel.wheelfile import metadata
+from tests.fixtures import web
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+pytestmark = pytest.mark.promise("P16")
+
+# A time that grows with the square is longer; the slowest reader takes a tenth of it.
+SIZE = 50_000
+SECONDS = 1.5
+HEAD = b"From: A <a@b.c>\nDate: Mon, 1 Jan 2024 00:00:00 +0000\nSubject: x\n\n"
+STATUS = b"Upstream-Status: Pending\n"
+DIFF = b"---\n a | 1 +\n\ndiff --git a/a b/a\n--- a/a\n+++ b/a\n@@ -1 +1 @@\n-a\n+b\n"
+
+
+@contextlib.contextmanager
+def bounded(seconds: float = SECONDS) -> Iterator[None]:
+    """Fail when this process computes for longer."""
+
+    def fail(*_: object) -> None:
+        pytest.fail(f"it computes for more than {seconds} s")
+
+    before = signal.signal(signal.SIGVTALRM, fail)
+    signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, before)
+
+
+def read_patch(data: bytes) -> None:
+    """Read a patch as all commands do; a refusal is as good as a result."""
+    patch = Patch(path=Path("patches/x/1.patch"), data=data)
+    with contextlib.suppress(PatchwheelError):
+        check_patch(patch)
+        list(warnings([patch], []))
+
+
+def in_one_line(data: bytes) -> bytes:
+    return data.replace(b"\n", b" ")
+
+
+def compared(path: str) -> Callable[[bytes], object]:
+    def compare_files(data: bytes) -> None:
+        for other in (data + b"z", data.replace(b"$Format:%H$", b"a") + b"!"):
+            compare._why_different(path, data, other)
+
+    return compare_files
+
+
+MAIL = [b"---\n", b"--- ", b"From: ", b"Subject: x\n", b" ", b"\n", b"\n\n", b"a", b"-", b"=?a?q?"]
+MAIL += [b"=?utf-8?q?x?=", b"(", b"<", b'"', b",", b"@", b"\\", b"Fixes: a\n", b" | 1 +\n", b"1"]
+MAIL += [b"diff --git a/a b/a\n", b"+++ b/a\n", b"@@ -1 +1 @@\n", b"+x\n", b"-x\n", b"commit "]
+MAIL += [b"Bug: ", b"Origin: ", b">From ", b"Description: a\n", b" .\n", b"\t", b"rename from "]
+MAIL += [b"GIT binary patch\n", b"a/", b"new file mode 120000\n", b"\\ No\n", b"[PATCH", b"\0"]
+HTML = [b"<a ", b"<a href=", b"<!--", b"-->", b"<!", b"<![", b"</a", b"<?", b"&", b"&#x", b"href"]
+HTML += [b"=", b'"', b"'", b">", b"<", b"x", b" ", b"/", b"#sha256=", b"]]>", b"<base href=", b"["]
+TEXT = [b"$Format:%H$", b"$Format:", b"a", b"$", b"\n", b" ", b"=", b":", b"[a]\n", b"[egg_info]\n"]
+TEXT += [b"#", b";", b"add_dist_script(", b"(", b")", b"'", b"a = 1\n", b"[", b"]", b"{", b'"""']
+TEXT += [b"generated ", b"/", b".egg-info/", b"a.", b"Version: 1\n", b"://", b"?", b"@"]
+READERS: dict[str, tuple[list[bytes], Callable[[bytes], object]]] = {
+    "the author": (MAIL, lambda d: read_patch(b"From: " + in_one_line(d) + HEAD[15:] + DIFF)),
+    "the subject": (MAIL, lambda d: read_patch(HEAD[:-2] + in_one_line(d) + b"\n\n" + DIFF)),
+    "the date": (MAIL, lambda d: read_patch(HEAD.replace(b"Mon", in_one_line(d)) + DIFF)),
+    "the headers": (MAIL, lambda d: read_patch(HEAD[:-1] + d + b"\n\n" + STATUS + DIFF)),
+    "the message": (MAIL, lambda d: read_patch(HEAD + d + b"\n\n" + STATUS + DIFF)),
+    "the trailers": (MAIL, lambda d: read_patch(HEAD + STATUS + d + DIFF)),
+    "the statistics": (MAIL, lambda d: read_patch(HEAD + STATUS + b"---\n" + d + DIFF)),
+    "the diffs": (MAIL, lambda d: read_patch(HEAD + STATUS + DIFF + d)),
+    "a page in HTML": (HTML, lambda d: from_html(d, "https://index.example/a/")),
+    "pyproject.toml": (TEXT, compared("pyproject.toml")),
+    "setup.cfg": (TEXT, compared("setup.cfg")),
+    "a file that git archive fills in": (TEXT, compared("a.py")),
+    "meson.build": (TEXT, compare.DIST_SCRIPT.findall),
+    "the name of a file": (TEXT, lambda d: compare.METADATA.fullmatch(d.decode())),
+    "METADATA": (TEXT, lambda d: metadata.set_field(d, ["Version"], [])),
+    "forks.toml": (TEXT, lambda d: line_of(d.decode(), ("a", "b"))),
+    "a message": (TEXT, lambda d: redacted(d.decode())),
+}
+
+
+@pytest.mark.parametrize("what", READERS)
+def test_time_grows_with_the_length(what: str) -> None:
+    words, read = READERS[what]
+
+    @hypothesis.settings(max_examples=20)
+    @hypothesis.given(st.lists(st.sampled_from(words), min_size=1, max_size=3))
+    def check(parts: list[bytes]) -> None:
+        unit = b"".join(parts)
+        with bounded(), contextlib.suppress(InputError):
+            read(unit * (SIZE // len(unit)))
+
+    check()
+    # The words themselves, whatever the examples were.
+    for word in words:
+        with bounded(), contextlib.suppress(InputError):
+            read(word * (SIZE // len(word)))
+
+
+def test_the_bound_is_reached_without_care() -> None:
+    """A pattern for each of the fields, as one would first write it, does not end."""
+    template = b"[^\n]*".join([b"a"] * 30)
+    with pytest.raises(pytest.fail.Exception, match="computes for more"), bounded(0.2):
+        re.fullmatch(template, b"a" * 500 + b"!")
+
+
+def test_what_git_archive_fills_in_is_found_in_linear_time() -> None:
+    line = b"# $Format:%H$ of $Format:%d$;"
+    assert compare._why_different("a.py", line, b"# 0123 of (tag: v1);")
+    assert compare._why_different("a.py", line, b"# 0123 of (tag: v1)") is None
+    assert compare._why_different("a.py", line, b"# 0123 of;") is None
+    assert compare._why_different("a.py", line, line + b"\nmore") is None
+    assert compare._why_different("a.py", b"a$Format:%H$a", b"a") is None
+    with bounded():
+        many = b"$Format:%H$a" * 5000
+        assert compare._why_different("a.py", many, b"a" * 100_000 + b"!") is None
+
+
+def test_a_mail_of_dashes_is_read_at_once() -> None:
+    started = time.process_time()
+    read_patch(HEAD + STATUS + b"---\n" * 200_000 + DIFF)
+    assert time.process_time() - started < 2 * SECONDS
+
+
+def test_lines_that_repeat_are_found_in_linear_time() -> None:
+    lines = [b"a\n"] * 60_000
+    block = lines[:30_000]
+    with bounded():
+        assert len(occurrences(lines, block)) == 30_001
+        assert occurrences(lines, [*block, b"b\n"]) == []
+        assert nearest(lines, block)
+
+
+@hypothesis.given(
+    st.lists(st.sampled_from([b"a\n", b"b\n"]), max_size=30),
+    st.lists(st.sampled_from([b"a\n", b"b\n"]), min_size=1, max_size=5),
+)
+def test_all_occurrences_are_found(lines: list[bytes], block: list[bytes]) -> None:
+    size = len(block)
+    slow = [n for n in range(len(lines) - size + 1) if lines[n : n + size] == block]
+    assert occurrences(lines, block) == slow
+
+
+def test_a_patch_of_links_and_one_that_repeats_lines_end() -> None:
+    link = "diff --git a/{0} b/{0}\nnew file mode 120000\n--- /dev/null\n+++ b/{0}\n"
+    link += "@@ -0,0 +1 @@\n+x\n\\ No newline at end of file\n"
+    with bounded():
+        read_patch(HEAD + STATUS + "".join(link.format(f"l{n}") for n in range(5000)).encode())
+    rows = b" a\n" * 20_000
+    hunk = b"diff --git a/a b/a\n--- a/a\n+++ b/a\n@@ -9,20001 +9,20000 @@\n" + rows + b"-a\n"
+    patch = Patch(path=Path("patches/x/1.patch"), data=HEAD + STATUS + hunk)
+    with bounded(), pytest.raises(PatchwheelError, match="does not apply"):
+        Simulation({}, lambda _: {}, []).apply(patch)
+
+
+@pytest.fixture
+def server() -> Iterator[web.Server]:
+    with web.serving() as made:
+        yield made
+
+
+def endless(kind: str) -> Callable[[web.Handler], None]:
+    def behave(handler: web.Handler) -> None:
+        handler.head(200, Content_Type=kind)
+        with contextlib.suppress(OSError):
+            while True:
+                handler.send(b" " * (1 << 16))
+
+    return behave
+
+
+@pytest.mark.parametrize("kind", ["text/html", "application/vnd.pypi.simple.v1+json"])
+def test_a_page_without_an_end_is_read_to_a_limit(
+    server: web.Server, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setattr(index, "MAX_PAGE", 2 << 20)
+    server.script["/simple/thing/"] = [endless(kind)]
+    config = IndexConfig(urls=(f"{server.url}/simple",))
+    with pytest.raises(InputError, match="has more than 2 MiB") as caught:
+        project_files(config, "thing")
+    assert server.url in str(caught.value)
+
+
+def test_a_page_that_is_compressed_is_read_to_a_limit(
+    server: web.Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import gzip
+
+    def bomb(handler: web.Handler) -> None:
+        data = gzip.compress(bytes(50 << 20))
+        handler.head(200, Content_Encoding="gzip", Content_Length=len(data))
+        with contextlib.suppress(OSError):
+            handler.send(data)
+
+    monkeypatch.setattr(index, "MAX_PAGE", 2 << 20)
+    server.script["/simple/thing/"] = [bomb]
+    with pytest.raises(InputError, match="has more than 2 MiB"):
+        project_files(IndexConfig(urls=(f"{server.url}/simple",)), "thing")
+
+
+@pytest.mark.parametrize("name", ["../../x-1.tar.gz", "a\0-1.tar.gz", "/x-1.tar.gz", ".-1.whl"])
+def test_a_file_that_leads_elsewhere_is_not_listed(name: str) -> None:
+    import json
+    from urllib.parse import quote
+
+    page = json.dumps({"files": [{"filename": name, "url": "x"}]})
+    assert from_json(page.encode(), "https://a/b/") == []
+    anchor = f'<a href="x/{quote(name, safe="")}">x</a>'
+    assert all("/" not in f.filename for f in from_html(anchor.encode(), "https://a/b/"))
+    assert from_html(b"<a href='x-1.tar.gz'>x</a>", "https://a/b/")[0].filename == "x-1.tar.gz"
