@@ -11,6 +11,7 @@ import pytest
 from patchwheel.kit.errors import MachineError
 from patchwheel.kit.process import scrub_environment
 from patchwheel.kit.repo import Blob, GitError, Repository
+from patchwheel.patch.mail import Patch
 from patchwheel.series.apply import stage_patches
 from tests.fixtures.support import git, make_patch, make_upstream, write
 
@@ -155,8 +156,12 @@ def test_odd_names_survive_changes(repo: Repository) -> None:
     assert {c.path for c in changes} == {ODD, NOT_UTF8}
 
 
+def read_patch(path: Path) -> Patch:
+    return Patch(path=path, data=path.read_bytes())
+
+
 def apply_patches(repo: Repository, tree: str, patches: list[Path]) -> str:
-    with stage_patches(repo, tree, patches) as staged:
+    with stage_patches(repo, tree, [read_patch(path) for path in patches]) as staged:
         return staged.commit()
 
 
@@ -197,7 +202,7 @@ def test_a_kept_index_is_used_and_changes_nothing(
 def test_what_is_tried_and_not_kept_leaves_nothing(repo: Repository, patch: Path) -> None:
     tree = repo.import_files(FILES)
     before = sorted(repo.git_dir.rglob("*"))
-    with stage_patches(repo, tree, [patch]) as staged:
+    with stage_patches(repo, tree, [read_patch(patch)]) as staged:
         (change,) = staged.changes
         assert repo.read([change.new.oid], env=staged.env) == {change.new.oid: b"one\n2\nthree\n"}
     assert not repo.has(change.new.oid)

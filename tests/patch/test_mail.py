@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import pytest
+
+from patchwheel.kit.errors import PatchError
 from patchwheel.patch.lint import check_patch
 from tests.fixtures.patches import ONE, mail, patch
 
@@ -54,3 +57,39 @@ def test_statistics_and_a_signature_are_ignored() -> None:
     data = mail(stat + ONE + b"-- \n2.39.5\n\nlist mailing list\n")
     check_patch(patch(data))
     assert patch(data).mail.message.endswith("Upstream-Status: Pending\n")
+
+
+def test_what_git_needs_not_is_not_asked_for() -> None:
+    data = b"From: z@e.org\n\nBUG: two\nlines\n\nText.\n\nUpstream-Status: Pending\n\n" + ONE
+    found = patch(data).mail
+    assert (found.author, found.when) == ("z@e.org <z@e.org>", "0 +0000")
+    assert found.message == "BUG: two lines\n\nText.\n\nUpstream-Status: Pending\n"
+
+
+def test_a_date_that_git_does_not_have_is_its_first() -> None:
+    before = patch(mail(ONE, date="Wed, 31 Dec 1969 10:00:00 -0500"))
+    assert before.mail.when == "0 -0500"
+    exported = patch(mail(ONE, date="Wed, 31 Dec 1969 19:00:00 -0500"))
+    assert exported.mail == before.mail
+
+
+def test_words_in_an_unknown_or_broken_encoding_are_kept() -> None:
+    data = mail(ONE, subject="=?x-none?q?caf=E9?= =?utf-8?b?YQ?= =?utf-8?b?A?=")
+    assert patch(data).mail.subject == "caféaA"
+
+
+def test_a_mail_in_parts_is_read_and_its_diff_decoded() -> None:
+    text = mail(ONE).decode().partition("\n\n")
+    head = f"{text[0]}\nMIME-Version: 1.0\nContent-Type: multipart/mixed; boundary=X\n\n"
+    quoted = ONE.decode().replace("=", "=3D").replace("TWO", "T=57O")
+    part = "Content-Type: text/x-patch; charset=UTF-8\nContent-Transfer-Encoding: quoted-printable"
+    body = f"--X\n\n{text[2].partition('diff --git')[0]}\n--X\n{part}\n\n{quoted}\n--X--\n"
+    found = patch((head + body).encode())
+    check_patch(found)
+    assert found.mail.message == patch(mail(ONE)).mail.message
+    assert found.diffs[0].hunks[0].after == [b"one\n", b"TWO\n", b"three\n"]
+
+
+def test_a_diff_below_the_signature_is_refused() -> None:
+    with pytest.raises(PatchError, match="this line belongs to no hunk"):
+        _ = patch(mail(ONE + b"-- \n2.39\n\n- a list\n+++ more\n")).mail

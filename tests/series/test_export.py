@@ -505,3 +505,19 @@ def test_git_is_asked_a_handful_of_times(session: Session, monkeypatch: pytest.M
     monkeypatch.setattr(Repository, "git", counted)
     session.export()
     assert len(calls) < 20, calls
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        f"From: A <a@b>\n\n{STATUS}",
+        f"{STATUS}\n\n---\n\nMore",
+        f"Date: 2 Jan 2022 1:2 UTC\n\n{STATUS}",
+    ],
+)
+def test_a_message_that_a_mail_cannot_carry_is_refused(kit: Kit, body: str) -> None:
+    """What `git am` takes for a header, or drops, would be lost at the next `dev`."""
+    source, series = kit.steps({"a": b"1\n"}, {"a": b"2\n"})
+    session = Session(kit, apply_series(source, series, store=kit.store))
+    session.add("ENH: b", body)
+    assert "a mail of it would be read otherwise" in str(session.refusal())

@@ -25,6 +25,7 @@ HEADER = re.compile(
 INDEX = re.compile(r"([0-9a-f]{7,64})\.\.([0-9a-f]{7,64})(?: (\d{6}))?")
 # What looks like a diff after the last hunk, as when a hunk has more lines than it says.
 STRAY = re.compile(rb"[ +\\-]|@@ |diff |Index: ")
+DIFFS = re.compile(rb"(---|\+\+\+) \S|@@ -|diff -|GIT binary")
 MBOX = re.compile(rb"From [0-9a-f]{7,64} ")
 FULL_ID = 40
 # git's escapes; Python reads each of them alike.
@@ -128,9 +129,12 @@ def read_diffs(cursor: Cursor) -> Iterator[FileDiff]:
     """Read all diffs, to the end of the file."""
     while cursor.peek().startswith(DIFF):
         yield _file(cursor)
+    stray = STRAY
     while line := cursor.peek():
-        # git ends a mail with its version, below a line of two hyphens.
-        if line != b"-- \n" and STRAY.match(line):
+        # git ends a mail with its version, below a line of two hyphens, and lists with their own.
+        if line == b"-- \n":
+            stray = DIFFS
+        elif stray.match(line):
             cursor.fail("this line belongs to no hunk", expected="as many as the `@@` line says")
         cursor.at += 1
 

@@ -69,7 +69,7 @@ def warnings(patches: Sequence[Patch], files: Iterable[str]) -> Iterator[str]:
         if first != patch.name:
             yield f"{where}: has the number of {first}; only the series orders them"
         # A series keeps such text, but whoever sends the patch upstream loses it.
-        if re.search(r"(?m)^---\s*$", patch.mail.message):
+        if re.search(r"(?m)^---$", patch.mail.message):
             yield f"{where}: `git am` drops what its message says after the line `---`"
         if any(diff.binary for diff in patch.diffs) and len(patch.data) > LARGE:
             yield f"{where}: {len(patch.data):,} bytes, with a binary file in them"
@@ -167,5 +167,5 @@ def _check_modes(patch: Patch, diff: FileDiff) -> None:
 
 def _line(patch: Patch, key: str) -> int:
     """Return the line of a trailer, or else of the first diff."""
-    match = re.search(b"(?im)^%s:" % key.encode(), patch.data)
-    return patch.data.count(b"\n", 0, match.start()) + 1 if match else patch.diffs[0].line
+    match = re.search(b"(?im)^%s:" % key.encode(), patch.plain)
+    return patch.plain.count(b"\n", 0, match.start()) + 1 if match else patch.diffs[0].line

@@ -10,35 +10,42 @@ import re
 from dataclasses import dataclass, field
 from email.errors import MessageError
 from functools import cached_property
-from itertools import takewhile
 from typing import TYPE_CHECKING
 
 from patchwheel.patch.diff import DIFF, Cursor, FileDiff, read_diffs
+from patchwheel.patch.headers import (
+    MAX_HEADER,
+    decode,
+    read_author,
+    read_date,
+    read_subject,
+    unfold,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
     from typing import Never
 
-STATISTICS = re.compile(
-    rb"|\S.* \|\s+(\d+ ?[+-]*|Bin.*)|\d+ files? changed.*|(create|delete) mode \d+ .*"
-    rb"|(rename|copy) .* \(\d+%\)|mode change \d+ => \d+.*"
+TRAILER = re.compile(r"([A-Za-z0-9-]+)[ \t]*:(.*)")
+# With one of these, a block of trailers may hold other lines, up to three for each.
+BY_GIT = ("Signed-off-by: ", "(cherry picked from commit ")
+IN_BODY = re.compile(r"(?i)(from|subject|date): *(.*)")
+# `git am` decodes such mails; git apply does not.
+ENCODED = re.compile(
+    rb"(?im)^content-(transfer-encoding:\s*(base64|quoted-printable)|type:\s*multipart/)"
 )
-TRAILER = re.compile(r"([A-Za-z0-9]+(?:-[A-Za-z0-9]+)*): *(.*)")
+CHARSET = re.compile(r"""(?i)charset\s*=\s*["']?([^\s"';]+)""")
 # DEP-3 fields that have no place in git's header.
 DEP3_FIELD = re.compile(
     r"(?i)origin|bug(-[a-z0-9]+)*|forwarded|applied-upstream|(reviewed|acked)-by|last-update"
 )
 URL = re.compile(r"(https?://[^\s,\]>]+)")
 COMMIT = re.compile(r"\bcommit[: ]\s*([0-9a-f]{7,40})\b")
-# The email package takes time that grows with the square of a header's length.
-MAX_HEADER = 10_000
+# What follows such a line is not for the commit.
+NOTES = "---"
 MAIL_FORMAT = "a patch in git's mail format"
 PLAIN_DIFF_HINT = "`git apply` takes it in `patchwheel dev {fork}`; commit it there, then export"
-UTF8_HINT = (
-    "if it is Latin-1, `git am` in `patchwheel dev {fork}` reads it; "
-    "else convert the header and the message, not the diff, to UTF-8"
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +79,11 @@ class Patch:
     def sha256(self) -> str:
         return hashlib.sha256(self.data).hexdigest()
 
+    @cached_property
+    def plain(self) -> bytes:
+        """The patch as git can apply it: a mail in quoted-printable, base64 or parts is decoded."""
+        return _decoded_mail(self.data)
+
     @property
     def mail(self) -> Mail:
         return self._parsed[0]
@@ -84,6 +96,7 @@ class Patch:
     def _parsed(self) -> tuple[Mail, tuple[FileDiff, ...]]:
         cursor = Cursor(self.path, self.data)
         try:
+            cursor = Cursor(self.path, self.plain)
             mail = _read_mail(cursor)
         # The email package raises all of these for a header that it cannot read.
         except (MessageError, LookupError, ValueError, OverflowError, RecursionError) as err:
@@ -125,38 +138,43 @@ def upstream_status(fields: Iterable[tuple[str, str]]) -> str | None:
 
 
 def _read_mail(cursor: Cursor) -> Mail:
-    from email.utils import parseaddr
-
-    if not any(line.strip() for line in cursor.lines):
-        cursor.fail("the patch is empty")
     fields = _read_headers(cursor)
-    header, text = _git_header(cursor, fields)
-    if len(header["from"]) > MAX_HEADER:
-        cursor.fail(f"its author has more than {MAX_HEADER:,} characters", line=1)
-    author, address = parseaddr(header["from"])
-    if not address or not author or set(author + address) & set("<>\n"):
-        problem = f"cannot read an author from {header['from']!r}"
-        cursor.fail(problem, line=1, expected="From: Name <address>")
-    # Only git's own prefix: other brackets belong to the subject.
-    subject = re.sub(r"^\[PATCH[^\]]*\] *", "", header["subject"])
-    body = "\n".join([text, "", *_read_body(cursor)]).strip("\n")
+    header = {name.lower(): unfold(value) for name, value in fields}
+    description = next((value for name, value in fields if name.lower() == "description"), "")
+    header["description"], _, text = description.partition("\n")
+    charset = CHARSET.search(header.get("content-type", ""))
+    body = list(_read_body(cursor, charset[1] if charset else ""))
+    header |= _take_headers(body)
+    body = _without_notes(body)
+    author, when, subject = _git_header(cursor, header)
+    # A line with a dot stands for an empty one in a Description.
+    body = _strip([*re.sub(r"(?m)^\.$", "", text).split("\n"), "", *body])
+    if not subject:
+        subject, _, rest = "\n".join(body).partition("\n\n")
+        subject, body = subject.replace("\n", " "), rest.split("\n")
     # A commit has no room for other fields than its message.
-    kept = [f"{name}: {_decoded(value)}" for name, value in fields if DEP3_FIELD.fullmatch(name)]
-    separator = "\n" if _trailers(body) else "\n\n"
-    body = separator.join(filter(None, [body, "\n".join(kept)]))
-    trailers = _trailers(body)
+    kept = [f"{name}: {unfold(value)}" for name, value in fields if DEP3_FIELD.fullmatch(name)]
+    message = "\n".join(body)
+    separator = "\n" if _trailers(message) else "\n\n"
+    message = separator.join(filter(None, [message, "\n".join(kept)]))
+    return Mail(
+        author=author,
+        when=when,
+        subject=subject,
+        message=f"{subject}\n\n{message}\n" if message else f"{subject}\n",
+        trailers=_all_trailers(message),
+    )
+
+
+def _all_trailers(message: str) -> tuple[tuple[str, str], ...]:
+    """Return the trailers, and the Upstream-Status that stands in fields of DEP-3."""
+    trailers = _trailers(message)
     # A note may follow the fields, so that they are not the last paragraph.
-    pairs = [pair for paragraph in body.split("\n\n") for pair in _trailers(paragraph)]
+    pairs = [pair for paragraph in message.split("\n\n") for pair in _trailers(paragraph)]
     known = any(key.lower() == "upstream-status" for key, _ in trailers)
     if not known and (status := upstream_status(pairs)):
         trailers.append(("Upstream-Status", status))
-    return Mail(
-        author=f"{author} <{address}>",
-        when=_date(cursor, header["date"]),
-        subject=subject,
-        message=f"{subject}\n\n{body}\n" if body else f"{subject}\n",
-        trailers=tuple(trailers),
-    )
+    return tuple(trailers)
 
 
 def _read_headers(cursor: Cursor) -> list[tuple[str, str]]:
@@ -164,14 +182,22 @@ def _read_headers(cursor: Cursor) -> list[tuple[str, str]]:
     # Not by email.parser: it takes a line that is no header for the end of the headers, and reads
     # raw UTF-8 as an unknown encoding. Each line has to be checked here anyway.
     fields: list[tuple[str, list[str]]] = []
-    if cursor.peek().startswith(b"From "):
+    while cursor.at < len(cursor.lines) and not cursor.lines[cursor.at].strip():
         cursor.at += 1
-    while (line := _text(cursor)) and line != "---":
+    if cursor.at == len(cursor.lines):
+        cursor.fail("the patch is empty", line=1)
+    if re.match(rb">?From ", cursor.peek()):
+        cursor.at += 1
+    while (line := decode(cursor.peek()).rstrip("\r\n")) and line != "---":
         name, colon, value = line.partition(":")
         if line[0] in " \t" and fields:
             fields[-1][1].append(line[1:])
-        elif colon and re.fullmatch(r"[A-Za-z0-9-]+", name):
+        elif colon and re.fullmatch(r"[!-~]+", name):
             fields.append((name, [value.strip()]))
+        elif any(name.lower() in {"from", "author"} for name, _ in fields):
+            # As in git, the message begins here.
+            cursor.at -= 1
+            break
         else:
             cursor.fail("this is no mail header", expected=MAIL_FORMAT)
         cursor.at += 1
@@ -179,94 +205,123 @@ def _read_headers(cursor: Cursor) -> list[tuple[str, str]]:
     return [(name, "\n".join(rows)) for name, rows in fields]
 
 
-def _git_header(cursor: Cursor, fields: list[tuple[str, str]]) -> tuple[dict[str, str], str]:
-    """Return the fields, DEP-3's under git's names, and the text of a Description."""
-    header = {name.lower(): _decoded(value) for name, value in fields}
-    description = next((value for name, value in fields if name.lower() == "description"), "")
-    header["description"], _, text = description.partition("\n")
-    dep3 = {"from": "author", "date": "last-update", "subject": "description"}
-    for key, field_name in dep3.items():
-        if not header.setdefault(key, header.get(field_name, "")):
-            cursor.fail(f"the mail has no {key.title()}: header", line=1, expected=MAIL_FORMAT)
-    encoding = header.get("content-transfer-encoding", "8bit").lower()
-    multipart = "multipart" in header.get("content-type", "")
-    if multipart or encoding not in {"7bit", "8bit", "binary"}:
-        cursor.fail("the mail is encoded", line=1, expected="plain text, 8bit")
-    # A line with a dot stands for an empty one.
-    return header, re.sub(r"(?m)^\.$", "", text)
-
-
-def _date(cursor: Cursor, value: str) -> str:
-    """Return git's raw date; a Last-Update of DEP-3 is a day only."""
-    from datetime import UTC, datetime
-    from email.utils import parsedate_to_datetime
-
-    is_day = re.fullmatch(r"\d{4}-\d\d-\d\d", value)
+def _git_header(cursor: Cursor, header: dict[str, str]) -> tuple[str, str, str]:
+    """Return author, date and subject; DEP-3's fields stand for git's."""
+    names = {"from": "author", "date": "last-update", "subject": "description"}
+    said = {name: header.get(name) or header.get(dep3, "") for name, dep3 in names.items()}
+    if not said["from"]:
+        cursor.fail("the mail has no From: header", line=1, expected=MAIL_FORMAT)
+    if len(said["from"]) > MAX_HEADER:
+        cursor.fail(f"its author has more than {MAX_HEADER:,} characters", line=1)
+    if not (author := read_author(said["from"])):
+        problem = f"cannot read an author from {said['from']!r}"
+        cursor.fail(problem, line=1, expected="From: Name <address>")
     try:
-        date = datetime.fromisoformat(value) if is_day else parsedate_to_datetime(value)
+        # git would take the time at which it reads the mail.
+        when = read_date(said["date"]) if said["date"] else "0 +0000"
     except (ValueError, OverflowError):
-        cursor.fail(f"cannot read the date {value!r}", line=1)
-    # A date without a zone, or in the zone -0000, is UTC.
-    date = date if date.tzinfo else date.replace(tzinfo=UTC)
-    return f"{int(date.timestamp())} {date:%z}"
+        cursor.fail(f"cannot read the date {said['date']!r}", line=1)
+    return f"{author[0]} <{author[1]}>", when, read_subject(said["subject"])
 
 
-def _decoded(value: str) -> str:
-    """Unfold a header's value and decode its RFC 2047 words."""
-    from email.header import decode_header, make_header
+def _take_headers(body: list[str]) -> dict[str, str]:
+    """Take the headers from the beginning of a message: those of a mail that was forwarded."""
+    found: dict[str, list[str]] = {}
+    last, end = "", len(body)
+    for at, line in enumerate(body):
+        header = IN_BODY.fullmatch(line)
+        if header and header[1].lower() not in found:
+            last = header[1].lower()
+            found[last] = [header[2]]
+        elif line.startswith("[PATCH] "):
+            last, found["subject"] = "", [line]
+        elif last and line[:1] in {" ", "\t"}:
+            found[last].append(line)
+        elif found or line.strip():
+            end = at
+            break
+    del body[:end]
+    return {name: unfold("\n".join(rows)) for name, rows in found.items()}
 
-    value = re.sub(r"\n\s*", " ", value)
-    if "=?" not in value:
-        return value
-    if len(value) > MAX_HEADER:
-        raise ValueError(f"encoded words in more than {MAX_HEADER:,} characters")
-    return str(make_header(decode_header(value)))
+
+def _strip(lines: Iterable[str]) -> list[str]:
+    """Strip lines as `git stripspace` does: no blanks at ends, no two empty lines in a row."""
+    text = "\n".join(line.rstrip() for line in lines)
+    return re.sub(r"\n{3,}", "\n\n", text).strip("\n").split("\n")
 
 
-def _text(cursor: Cursor) -> str:
-    try:
-        return cursor.peek().decode().rstrip("\n")
-    except UnicodeDecodeError:
-        cursor.fail("the mail is not UTF-8", hint=UTF8_HINT)
-
-
-def _read_body(cursor: Cursor) -> Iterator[str]:
-    """Read the lines of the message, up to the first diff or the statistics above it."""
-    rows = takewhile(lambda row: not row.startswith(DIFF), cursor.lines[cursor.at :])
-    first = end = cursor.at + len(list(rows))
-    # Nothing but statistics stands between the last `---` and the first diff.
-    while end > cursor.at and STATISTICS.fullmatch(cursor.lines[end - 1].strip()):
-        end -= 1
-    cut = end > cursor.at and cursor.lines[end - 1].rstrip() == b"---"
-    end = end - 1 if cut else first
-    while cursor.at < end:
-        line = cursor.peek()
-        _check_line(cursor, line)
+def _read_body(cursor: Cursor, charset: str) -> Iterator[str]:
+    """Read the lines above the first diff, notes and statistics included."""
+    notes = False
+    while (line := cursor.peek()) and not line.startswith(DIFF):
+        notes |= line.rstrip() == NOTES.encode()
+        _check_line(cursor, line, notes=notes)
         # In the mboxrd format, a line `From …` of the message has one more `>`.
-        yield re.sub(r"^>(>*From )", r"\1", _text(cursor))
+        yield re.sub(r"^>(>*From )", r"\1", decode(line, charset).rstrip("\n"))
         cursor.at += 1
-    cursor.at = first
 
 
-def _check_line(cursor: Cursor, line: bytes) -> None:
+def _without_notes(body: list[str]) -> list[str]:
+    """Return the message without what follows `---`, which `git am` drops."""
+    lines = [line.rstrip() for line in body]
+    if NOTES not in lines:
+        return body
+    above = body[: lines.index(NOTES)]
+    # Such a line of a commit's message: all trailers are below it.
+    return body if _has_status(body) and not _has_status(above) else above
+
+
+def _has_status(lines: Iterable[str]) -> bool:
+    trailers = _trailers("\n".join(_strip(lines)))
+    return any(key.lower() == "upstream-status" for key, _ in trailers)
+
+
+def _decoded_mail(data: bytes) -> bytes:
+    head = data.partition(b"\n\n")[0]
+    if not ENCODED.search(head):
+        return data
+    from email import message_from_bytes
+
+    mail = message_from_bytes(data)
+    texts = [part for part in mail.walk() if part.get_content_maintype() == "text"]
+    content = b"".join(bytes(part.get_payload(decode=True) or b"") for part in texts)
+    lines = re.sub(rb"\n[ \t]+", b" ", head).split(b"\n")
+    lines = [line for line in lines if not line.lower().startswith(b"content-")]
+    charset = texts[0].get_content_charset("utf-8") if texts else "utf-8"
+    lines.append(f"Content-Type: text/plain; charset={charset}".encode())
+    return b"\n".join(lines) + b"\n\n" + content.replace(b"\r\n", b"\n")
+
+
+def _check_line(cursor: Cursor, line: bytes, *, notes: bool = False) -> None:
     following = b"".join(cursor.lines[cursor.at + 1 : cursor.at + 2])
     if line.startswith(b"--- ") and following.startswith(b"+++ "):
         expected = "diff --git a/PATH b/PATH"
         cursor.fail("this is no git diff", expected=expected, hint=PLAIN_DIFF_HINT)
-    if re.match(rb"Binary files .* differ$", line):
+    if not notes and re.match(rb"Binary files .* differ$", line):
         cursor.fail("this is no git diff, and it carries no data")
-    if re.match(rb"diff -|Index: |--- \S|@@ -\d", line):
+    if re.match(rb"@@ -\d" if notes else rb"diff -|Index: |--- \S|@@ -\d", line):
         cursor.fail("git takes this line of the message for a diff", hint="indent or reword it")
 
 
-def _trailers(body: str) -> list[tuple[str, str]]:
-    """Read the last paragraph, if it consists of trailers."""
+def _trailers(message: str) -> list[tuple[str, str]]:
+    """Read the last paragraph, if it is one of trailers: as `git interpret-trailers --parse`."""
     trailers: list[tuple[str, list[str]]] = []
-    for line in body.rpartition("\n\n")[2].split("\n"):
+    lines = [line for line in message.rpartition("\n\n")[2].split("\n") if line[:1] != "#"]
+    count = others = 0
+    last = ""
+    for line in lines:
+        # A line that begins with a blank continues the one above.
+        kind = last if line[:1] in {" ", "\t"} and last else "other"
         if trailer := TRAILER.fullmatch(line):
+            kind = "trailer"
             trailers.append((trailer[1], [trailer[2].strip()]))
-        elif line[:1] in {" ", "\t"} and trailers:
+        elif line.startswith(BY_GIT):
+            kind = "by git"
+        elif kind == "trailer":
             trailers[-1][1].append(line.strip())
-        elif not line.startswith("(cherry picked from commit "):
-            return []
-    return [(key, " ".join(rows).strip()) for key, rows in trailers]
+        others += kind == "other"
+        count += kind != "other" and line[:1] not in {" ", "\t"}
+        last = kind
+    mixed = any(line.startswith(BY_GIT) for line in lines) and count * 3 >= others
+    found = trailers if mixed or not others else []
+    return [(key, " ".join(rows).strip()) for key, rows in found]

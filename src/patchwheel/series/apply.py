@@ -62,7 +62,7 @@ def _apply(source: Source, patches: Sequence[Patch], *, ref: str) -> str:
         check_patch(patch)
     repo = Repository(source.git_dir)
     try:
-        with stage_patches(repo, source.tree, [patch.path for patch in patches]) as staged:
+        with stage_patches(repo, source.tree, patches) as staged:
             _check_result(staged, patches)
             return staged.commit(ref=ref)
     except GitError as err:
@@ -122,7 +122,7 @@ class StagedTree:
 
 
 @contextlib.contextmanager
-def stage_patches(repo: Repository, tree: str, patches: Sequence[Path]) -> Iterator[StagedTree]:
+def stage_patches(repo: Repository, tree: str, patches: Sequence[Patch]) -> Iterator[StagedTree]:
     """Apply patch files to a tree, all or nothing, within a context; raises GitError."""
     with repo.index(tree) as index:
         objects = Path(index["GIT_INDEX_FILE"]).with_name("objects")
@@ -132,8 +132,12 @@ def stage_patches(repo: Repository, tree: str, patches: Sequence[Path]) -> Itera
             "GIT_OBJECT_DIRECTORY": str(objects),
             "GIT_ALTERNATE_OBJECT_DIRECTORIES": f"{repo.git_dir.absolute()}/objects",
         }
-        names = [str(path.absolute()) for path in patches]
-        repo.git(*TEMPORARY, *APPLY, *names, env=env)
+        names = [patch.path.absolute() for patch in patches]
+        for number, patch in enumerate(patches):
+            if patch.plain is not patch.data:
+                names[number] = objects.with_name(str(number))
+                names[number].write_bytes(patch.plain)
+        repo.git(*TEMPORARY, *APPLY, *map(str, names), env=env)
         changes = repo.changes("--cached", tree, command="diff-index", env=env)
         yield StagedTree(repo=repo, tree=tree, changes=changes, env=env)
 
@@ -144,7 +148,7 @@ def patch_trees(repo: Repository, tree: str, patches: Iterable[Patch]) -> list[s
     with repo.index(tree) as index:
         for patch in patches:
             try:
-                repo.git(*APPLY, "-", stdin=patch.data, env=index)
+                repo.git(*APPLY, "-", stdin=patch.plain, env=index)
             except GitError as err:
                 problem = f"{patch.name} does not apply: {err.stderr.strip()}"
                 raise PatchError(problem, where=patch.path) from err

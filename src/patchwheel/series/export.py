@@ -182,6 +182,7 @@ class _Job:
         ]
         for patch in fresh:
             self.check(patch)
+        self.check_mails(fresh)
         old = self.identify(fresh)
         follow = start_simulation(self.source, [*fresh, *self.series.patches])
         found = []
@@ -200,6 +201,15 @@ class _Job:
         except PatchError as err:
             problem = f"{patch.name}: {err.message}"
             self.fail(problem, f"rebase -i --autosquash {BASE}", err.expected)
+
+    def check_mails(self, fresh: Sequence[Patch]) -> None:
+        """Refuse a commit of which a mail would say something else, as `git am` reads it."""
+        argv = ("log", "-z", "--reverse", "--format=%an <%ae>%n%B", f"{self.base}..{self.tip}")
+        for patch, said in zip(fresh, self.repo.text(*argv).split("\0"), strict=False):
+            if f"{patch.mail.author} {patch.mail.message}".split() != said.split():
+                problem = f"{patch.name}: a mail of it would be read otherwise"
+                expected = "a message without a line `---`, and not with `From:` or `Date:` on top"
+                self.fail(problem, f"rebase -i {BASE}", expected)
 
     def identify(self, fresh: Sequence[Patch]) -> list[Patch | None]:
         """Find for each commit the patch that it was: by all it says, its subject, or its diff."""
