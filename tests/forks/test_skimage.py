@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pkgutil
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import coins
 import cupy
 import numpy as np
 import pytest
@@ -333,6 +335,15 @@ def test_a_gpu_that_scipy_serves(gpu: Column, name: str, dtype: str) -> None:
     result, expected = SERVED[name](gpu(pixels)), SERVED[name](pixels)
     assert gpu.mismatch(result) is None
     np.testing.assert_array_equal(gpu.to_numpy(result), expected, strict=True)
+
+
+def test_the_demo_on_a_gpu_that_scipy_serves(gpu: Column) -> None:
+    # As PyTorch's CUDA tensors, which are served so where CuPy is.
+    numpy = coins.make_backend("numpy")
+    served = replace(coins.make_backend("array-api-strict"), device=gpu.device)
+    found, expected = (coins.segment(b, scale=0.1, labels="cluster_qr") for b in (served, numpy))
+    assert gpu.mismatch(found.labels) is None
+    np.testing.assert_array_equal(gpu.to_numpy(found.labels), expected.labels)
 
 
 @pytest.mark.parametrize(
