@@ -24,6 +24,7 @@ from .requirements import parse_build_system as parse_build_system
 from .requirements import site_packages as site_packages
 from .requirements import static_build_requirements as static_build_requirements
 from .sandbox import INSIDE as INSIDE
+from .sandbox import SandboxLevel as SandboxLevel
 from .toolchain import CUDA as CUDA
 from .toolchain import PACKAGES as PACKAGES
 from .toolchain import check_machine as check_machine

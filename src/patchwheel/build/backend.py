@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from patchwheel.build import cuda, requirements, rocm, toolchain
-from patchwheel.build.sandbox import detect_sandbox, open_build_dir
+from patchwheel.build.sandbox import PROMISES, detect_sandbox, open_build_dir
 from patchwheel.guest import SURVEY_BUILD
 from patchwheel.kit import (
     BuildError,
@@ -256,6 +256,7 @@ def open_session(
 ) -> Iterator[BuildSession]:
     """Give an empty build directory with a build environment; MachineError for a missing tool."""
     store, sandbox = context.store, detect_sandbox(context.sandbox)
+    context.note(f"sandbox: {PROMISES[sandbox.level]}")
     tools = toolchain.identify(toolchain.compilers(fork), store=store)
     read, toolkit = [context.interpreter.path.parent.parent], None
     for tool in tools.values():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -9,16 +10,16 @@ from typing import TYPE_CHECKING
 from patchwheel.build import cuda, rocm, toolchain
 from patchwheel.build.requirements import build_environment, env_key, name_of
 from patchwheel.build.sandbox import detect_sandbox
-from patchwheel.kit import digest
+from patchwheel.kit import MachineError, digest
 from patchwheel.manifest import build_settings
 from patchwheel.wheelfile import CompileRecord, ToolRecord, read_wheel
 
 if TYPE_CHECKING:
-    import contextlib
     from collections.abc import Sequence
     from pathlib import Path
 
     from patchwheel.build.backend import BuildSession
+    from patchwheel.build.sandbox import SandboxLevel
     from patchwheel.build.toolchain import Tool
     from patchwheel.kit import Context, Store
     from patchwheel.manifest import Fork, ForkBuild
@@ -65,6 +66,13 @@ class BuildInputs:
             name: toolchain.identify_program(name, [str(path)], path, store=self.context.store)
             for name, path in programs.items()
         }
+
+    @property
+    def sandbox(self) -> SandboxLevel | None:
+        """The level that steps will run at; None where the required one does not work."""
+        with contextlib.suppress(MachineError):
+            return detect_sandbox(self.context.sandbox).level
+        return None
 
     @functools.cached_property
     def environment(self) -> Path:

@@ -1,7 +1,8 @@
 """Where build steps run: no network, no host writes, no secrets, killed with us.
 
-There are three levels, recorded in every wheel. `bwrap` holds all four promises, `unshare` only
-cuts the network, `none` promises nothing. The environment of a step is exactly the one handed in.
+There are three levels, recorded in every wheel. `bwrap` holds all four promises, `unshare` cuts the
+network and ends what a build started, `none` promises nothing. The environment of a step is exactly
+the one handed in.
 """
 
 from __future__ import annotations
@@ -24,6 +25,12 @@ if TYPE_CHECKING:
 
 SandboxLevel = Literal["bwrap", "unshare", "none"]
 
+# What is said of each level once a run.
+PROMISES: dict[SandboxLevel, str] = {
+    "bwrap": "bwrap (builds reach neither network nor files of yours)",
+    "unshare": "unshare (no bubblewrap works here: builds have no network, but reach your files)",
+    "none": "none (builds reach network and files, and may leave processes behind)",
+}
 INSIDE = Path("/build")
 SYSTEM_LINKS = ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
 # `cc` is a link through /etc/alternatives, libraries are found through ld.so.*, and auditwheel asks

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from click.core import ParameterSource
 
 from patchwheel.cli import options, tables
 from patchwheel.cli.console import CONSOLE
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
 @options.option(
     "--release",
     is_flag=True,
-    help="Compile for publishing, with provenance, SHA256SUMS and pylock.toml.",
+    help="Compile for publishing, in the sandbox unless --sandbox says otherwise, with "
+    "provenance, SHA256SUMS and pylock.toml.",
 )
 @options.dev
 @click.option(
@@ -56,6 +58,9 @@ def build(
     if release + dev + without_patches > 1:
         raise click.UsageError("--release, --dev and --without-patches cannot be combined")
     from_source |= release
+    given = click.get_current_context().get_parameter_source("sandbox")
+    if release and given is ParameterSource.DEFAULT:
+        project = replace(project, sandbox="required")
     forks = project.manifest.select(names, variant)
     if without_patches:
         project = replace(project, without_patches=True)

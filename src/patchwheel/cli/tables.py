@@ -177,6 +177,8 @@ def plans(plans: Sequence[Plan]) -> None:
         CONSOLE.lines(f"  needs a configured tree: {line}" for line in plan.undecided)
         if plan.candidates:
             CONSOLE.result(f"  may be compiled: {', '.join(first(plan.candidates))}")
+        if plan.sandbox:
+            CONSOLE.result(f"  sandbox: {plan.sandbox}")
         CONSOLE.lines(f"  pending: {line}" for line in plan.pending)
 
 

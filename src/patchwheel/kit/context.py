@@ -44,6 +44,14 @@ class Context:
     offline: bool = False
     jobs: int | None = None
     sandbox: SandboxMode = "auto"
+    _noted: set[str] = dataclasses.field(default_factory=set, repr=False)
+
+    def note(self, line: str) -> None:
+        """Say a fact that many stages meet, once in a run."""
+        # The contexts of other Pythons share the set.
+        if line not in self._noted:
+            self._noted.add(line)
+            self.progress.say(line)
 
     @functools.cached_property
     def index(self) -> IndexConfig:

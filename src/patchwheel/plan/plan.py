@@ -145,6 +145,7 @@ class Planner:
             label=self.project.manifest.environment.label,
             key_parts=key_parts,
             pending=pending,
+            sandbox=self.inputs(graft=graft).sandbox if builds else None,
             inventory=self.build.inventory,
             inputs=self.inputs(graft=graft) if builds and None not in self.needs.values() else None,
             changes=changes,

@@ -11,7 +11,7 @@ from patchwheel.wheelfile import Output, metadata
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from patchwheel.build import BuildInputs
+    from patchwheel.build import BuildInputs, SandboxLevel
     from patchwheel.kit import Change
     from patchwheel.manifest import BuildInventory, Fork
     from patchwheel.plan.base import Base
@@ -53,6 +53,8 @@ class Plan(Decision):
     label: str
     key_parts: Mapping[str, str]
     pending: tuple[str, ...] = ()
+    # The level that build steps will run at; None when there are none, or no sandbox as required.
+    sandbox: SandboxLevel | None = None
     inventory: BuildInventory = field(compare=False, repr=False)
     inputs: BuildInputs | None = field(default=None, compare=False, repr=False)
     changes: Callable[[], list[Change]] = field(compare=False, repr=False)
@@ -108,6 +110,7 @@ class Plan(Decision):
             "why": list(self.why),
             "undecided": list(self.undecided),
             "candidates": list(self.candidates),
+            "sandbox": self.sandbox,
             "patches": [patch.name for patch in self.tree.series.patches],
             "trees": {"source": self.tree.source.tree, "patched": self.tree.tree},
             "key": dict(self.key_parts),
