@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from patchwheel.release import ReleaseCheck
     from patchwheel.series import ExportResult, ForkStatus, PatchStatus
     from patchwheel.source import PinReport
-    from patchwheel.upstream import Conflict, Forecast, MergeResult, Verdict
+    from patchwheel.upstream import Conflict, Forecast, Preview, Verdict
     from patchwheel.wheel import BuiltWheel
 
 # Rows of a plan; a person reads no more, and --json has them all.
@@ -106,15 +106,14 @@ def forecasts(found: Mapping[str, Sequence[Forecast]], *, only_changes: bool) ->
 
 
 def _reason(verdict: Verdict) -> tuple[str, str]:
-    since = ""
-    if commit := verdict.commit:
-        since = f"{commit.oid[:12]} {commit.when[:10]} {commit.author}: {commit.subject}"
+    from patchwheel.upstream import since
+
     why = [*verdict.evidence, *filter(None, [verdict.problem])]
     if verdict.state == "offset":
         why.append(f"{verdict.offset:+} lines")
     if verdict.moved:
         why.append(f"the file went to {verdict.moved}")
-    return since, "; ".join(why)
+    return since(verdict).removeprefix("since "), "; ".join(why)
 
 
 PAGE = """<!doctype html>
@@ -182,18 +181,23 @@ def plans(plans: Sequence[Plan]) -> None:
         CONSOLE.lines(f"  pending: {line}" for line in plan.pending)
 
 
-def preview(merged: Sequence[MergeResult]) -> None:
+def preview(merged: Sequence[Preview]) -> None:
+    from patchwheel.upstream import describe
+
     rows = [
         (
             patch.name,
             patch.state,
             "; ".join(f"{c.path}: {c.why}" for c in patch.conflicts),
             ", ".join(f"{old} is now {new}" for old, new in patch.moved),
+            *(_reason(patch.verdict) if patch.verdict else ("", "")),
         )
         for patch in merged
     ]
-    CONSOLE.table(("patch", "merges", "conflicts", "moved"), rows)
+    CONSOLE.table(("patch", "is", "conflicts", "moved", "since", "because"), rows)
     for patch in merged:
+        if patch.verdict and patch.verdict.hunks:
+            CONSOLE.lines([f"--- {patch.name}", *describe(patch.verdict)])
         for conflict in patch.conflicts:
             CONSOLE.result(f"--- {patch.name}: {conflict.path}: {conflict.why}")
             CONSOLE.lines(_marked(conflict))

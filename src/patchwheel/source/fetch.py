@@ -21,7 +21,7 @@ from patchwheel.kit import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Collection, Iterator
     from pathlib import Path
 
     from patchwheel.kit import Context, Store
@@ -189,13 +189,21 @@ class Remote:
             hint = "correct the commit in the manifest, or pin the fork to its sdist"
             refuse(self.fork, f"{shown} has no commit {commit}, {what}", hint=hint)
 
-    def spliced(self, commit: str, url: str, *, at: str) -> str:
-        """Return the commit's tree with the files of each submodule in the submodule's place."""
+    def spliced(
+        self, commit: str, url: str, *, at: str, only: Collection[str] | None = None
+    ) -> str:
+        """Return the commit's tree with the files of each submodule in the submodule's place.
+
+        Given paths, only submodules that have some of them count; others stay as they are.
+        """
         tree = self.repo.tree_of(commit)
         files = self.repo.files(tree)
         links = {path: blob.oid for path, blob in files.items() if blob.mode == "120000"}
         self.check_links(links, at)
         modules = {path: b.oid for path, b in files.items() if b.mode == "160000"}
+        if only is not None:
+            wanted = {p for p in modules if any(o.startswith(f"{at}{p}/") for o in only)}
+            modules = {path: modules[path] for path in wanted}
         if not modules:
             return tree
         urls = self.addresses(files[".gitmodules"].oid) if ".gitmodules" in files else {}
@@ -207,7 +215,7 @@ class Remote:
                 if LOCAL.match(address) and not LOCAL.match(url):
                     refuse(self.fork, f"submodule {at + path} is at a path of this machine")
                 self.get(address, oid, what=f"submodule {at + path}")
-                below = self.spliced(oid, address, at=f"{at}{path}/")
+                below = self.spliced(oid, address, at=f"{at}{path}/", only=only)
                 # Its entry has to go before files can take its place.
                 gone = f"0 {'0' * 40}\t{path}\0".encode(errors="surrogateescape")
                 self.repo.git("update-index", "-z", "--index-info", stdin=gone, env=env)

@@ -1,9 +1,11 @@
 from .forecast import Forecast as Forecast
 from .forecast import forecasts as forecasts
 from .forecast import remember_forecasts as remember_forecasts
+from .judgement import Preview as Preview
+from .judgement import describe as describe
+from .judgement import preview_rebase as preview_rebase
+from .judgement import since as since
 from .merge import Conflict as Conflict
-from .merge import MergeResult as MergeResult
-from .merge import preview_rebase as preview_rebase
 from .rebase import proceed_rebase as proceed_rebase
 from .rebase import start_rebase as start_rebase
 from .verdict import Verdict as Verdict

@@ -7,16 +7,20 @@ parents: a merged pull request counts as one.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import re
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from patchwheel.kit import Blob, Repository, digest
+from patchwheel.kit import Blob, InputError, PatchError, Repository, digest
 from patchwheel.patch import SUBMODULE, Simulation, check_patch, paths_of
 from patchwheel.series import load_series, try_patch
+from patchwheel.source import fetch_pin
+from patchwheel.upstream.evidence import first_release
 from patchwheel.upstream.history import release, upstream_history
+from patchwheel.upstream.merge import dry_run
 from patchwheel.upstream.verdict import Judge, Verdict, verdict_without_history
 
 if TYPE_CHECKING:
@@ -26,9 +30,13 @@ if TYPE_CHECKING:
     from patchwheel.patch import Files, Patch
     from patchwheel.project import Project
     from patchwheel.series import PatchStatus
+    from patchwheel.upstream.history import History
+    from patchwheel.upstream.merge import MergeResult
 
     Reader = Callable[[Sequence[str]], Mapping[str, bytes]]
 
+# What a merge decides.
+UNSURE = ("conflict", "unknown")
 GONE = "000000"
 LOG = ("log", "--first-parent", "-z")
 FIELDS = "%H%x1f%an%x1f%aI%x1f%s"
@@ -75,19 +83,77 @@ def forecasts(project: Project, fork: Fork, refs: Sequence[str]) -> list[Forecas
     for patch in patches:
         check_patch(patch)
     history = upstream_history(project, fork)
-    base = history.base() if history else ""
     found = []
     for ref in refs:
         if history and (tip := history.resolve(ref)):
-            found.append(forecast(history.repo, patches, ref, (base, tip), history.fetch_blobs))
+            found.append(follow(history, patches, ref, tip))
             continue
-        # Its sdist has the files, but not the commits.
-        released = release(project, fork, ref)
-        repo = Repository(released.git_dir)
-        statuses = try_series(repo.files(released.tree), repo.read, patches)
-        verdicts = tuple(map(verdict_without_history, statuses))
-        found.append(Forecast(ref=ref, commit=None, commits=0, patches=verdicts))
+        found.append(_at_release(project, fork, ref, patches))
     return found
+
+
+def follow(
+    history: History,
+    patches: Sequence[Patch],
+    ref: str,
+    tip: str,
+    merged: Sequence[MergeResult] | None = None,
+) -> Forecast:
+    """Follow a series from the pin to a commit; `merged` is what a merge makes of it there."""
+    base = history.base()
+    found = forecast(history.repo, patches, ref, (base, tip), history.fetch_blobs)
+    if merged is None and any(v.state in UNSURE for v in found.patches):
+        # A series that the pin's commit does not take, or a submodule that cannot be reached.
+        with contextlib.suppress(PatchError, InputError):
+            trees = tuple(history.tree(commit, paths_of(patches)) for commit in (base, tip))
+            merged = dry_run(
+                history.repo, patches, (trees[0], trees[1]), ("", ""), history.fetch_blobs
+            )
+    if merged is None:
+        return found
+    both = zip(found.patches, merged, strict=True)
+    return replace(found, patches=tuple(itertools.starmap(_combined, both)))
+
+
+def _at_release(project: Project, fork: Fork, ref: str, patches: Sequence[Patch]) -> Forecast:
+    """Try a series on a release by its sdist, which has the files, but not the commits."""
+    released = release(project, fork, ref)
+    repo = Repository(released.git_dir)
+    statuses = try_series(repo.files(released.tree), repo.read, patches)
+    verdicts = [
+        verdict_without_history(status, _left_out(patches[:number], statuses, patches[number]))
+        for number, status in enumerate(statuses)
+    ]
+    if any(verdict.state in UNSURE for verdict in verdicts):
+        with contextlib.suppress(PatchError):
+            trees = (fetch_pin(project.context, fork).tree, released.tree)
+            merged = dry_run(repo, patches, trees, ("", ""))
+            verdicts = [*itertools.starmap(_combined, zip(verdicts, merged, strict=True))]
+    return Forecast(ref=ref, commit=None, commits=0, patches=tuple(verdicts))
+
+
+def _left_out(earlier: Sequence[Patch], statuses: Sequence[PatchStatus], patch: Patch) -> list[str]:
+    """Name the earlier patches that do not apply and change files of a patch."""
+    pairs = zip(earlier, statuses, strict=False)
+    lost = [p for p, status in pairs if status.state == "fails"]
+    return [p.name for p in lost if paths_of([p]) & paths_of([patch])]
+
+
+def _combined(verdict: Verdict, merged: MergeResult) -> Verdict:
+    """Return what is said of a patch that git merges in this way."""
+    fine = {"clean", "offset", "merged"}
+    if merged.state == "conflict":
+        return (
+            replace(verdict, state="conflict") if verdict.state in {*fine, "unknown"} else verdict
+        )
+    if verdict.state in UNSURE and merged.state == "landed":
+        evidence = ("a merge leaves nothing of it",)
+        return replace(
+            verdict, state="landed", problem=None, where=None, commit=None, evidence=evidence
+        )
+    if verdict.state == "unknown":
+        return replace(verdict, state=merged.state, problem=None)
+    return replace(verdict, state="merged") if verdict.state == "conflict" else verdict
 
 
 def remember_forecasts(project: Project, fork: Fork, found: Sequence[Forecast]) -> dict[str, Any]:
@@ -128,7 +194,11 @@ def forecast(
             verdicts.append(Verdict(name=patch.name, state="unknown", problem=problem))
         else:
             verdicts.append(Judge(repo, walk, number, status, log).verdict())
-    return Forecast(ref=ref, commit=tip, commits=len(commits), patches=tuple(verdicts))
+    # The first release with the commit is the day by which somebody has to act.
+    named = {verdict.commit.oid for verdict in verdicts if verdict.commit}
+    tags = {oid: first_release(repo, oid) for oid in named}
+    told = tuple(replace(v, release=tags[v.commit.oid]) if v.commit else v for v in verdicts)
+    return Forecast(ref=ref, commit=tip, commits=len(commits), patches=told)
 
 
 def _changes(

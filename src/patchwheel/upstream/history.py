@@ -14,7 +14,7 @@ from patchwheel.manifest import VERSION
 from patchwheel.source import Remote, fetch_pin, fetch_source, find_sdist, refuse
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
     from patchwheel.kit import Context
     from patchwheel.manifest import Fork
@@ -93,6 +93,13 @@ class History:
             lines = "".join(f"{oid}\n" for oid in sorted(oids)).encode()
             argv = (*FETCH_COMMITS, "--no-tags", "--stdin", "upstream")
             self.remote.run(self.remote.url, *argv, stdin=lines)
+
+    def tree(self, commit: str, paths: Collection[str]) -> str:
+        """Return a commit's tree, with the files of those submodules that have some of the paths.
+
+        Raises InputError where a submodule cannot be reached.
+        """
+        return self.remote.spliced(commit, self.remote.url, at="", only=paths)
 
     def stated_version(self, commit: str) -> str:
         """Return the version of a commit by its project table or its packages' `__version__`."""

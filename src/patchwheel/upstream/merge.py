@@ -14,15 +14,12 @@ from typing import TYPE_CHECKING, Literal
 
 from patchwheel.kit import Blob, GitError, MachineError, Repository
 from patchwheel.patch import LINK, SUBMODULE, Simulation, paths_of
-from patchwheel.series import patch_trees, patched_tree, try_patch
-from patchwheel.upstream.history import import_pin, label_of, release, upstream_history
+from patchwheel.series import patch_trees, try_patch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
-    from patchwheel.manifest import Fork
     from patchwheel.patch import Patch
-    from patchwheel.project import Project
 
 KEPT = "nothing is left to merge, but lines that the patch removes are still there"
 REMOVED = Blob(mode="0", oid="0" * 40)
@@ -68,21 +65,6 @@ class MergeResult:
     state: State
     conflicts: tuple[Conflict, ...] = ()
     moved: tuple[tuple[str, str], ...] = ()
-
-
-def preview_rebase(project: Project, fork: Fork, ref: str) -> tuple[MergeResult, ...]:
-    """Merge the fork's series onto another state of upstream's, in memory."""
-    tree, history = patched_tree(project, fork), upstream_history(project, fork)
-    fetch_blobs: Callable[[Iterable[str]], None] | None = None
-    if history and (commit := history.resolve(ref)):
-        import_pin(history.repo, tree.source, f"refs/patchwheel/pins/{tree.source.tree}")
-        fetch_blobs = history.fetch_blobs
-        repo, new = history.repo, history.repo.tree_of(commit)
-    else:
-        released = release(project, fork, ref)
-        repo, new = Repository(released.git_dir), released.tree
-    trees, labels = (tree.source.tree, new), (label_of(fork), f"upstream {ref}")
-    return dry_run(repo, tree.series.patches, trees, labels, fetch_blobs)
 
 
 def dry_run(

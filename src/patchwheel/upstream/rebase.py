@@ -7,7 +7,7 @@ import os
 import re
 import shlex
 import shutil
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Never
 
@@ -32,6 +32,7 @@ from patchwheel.series import (
 from patchwheel.series import STATE as WORKTREE_STATE
 from patchwheel.source import fetch_pin
 from patchwheel.upstream.history import find_target, import_pin
+from patchwheel.upstream.judgement import explain_stops
 from patchwheel.upstream.merge import KEPT, OURS, find_moves, move_files, simulate_files
 
 if TYPE_CHECKING:
@@ -71,6 +72,8 @@ class RebaseState:
     # The refs of the work tree, and the text of its state file, as before the rebase.
     refs: Mapping[str, str]
     worktree: str
+    # What history tells of a patch, by its commit.
+    told: Mapping[str, str] = field(default_factory=dict)
 
 
 def start_rebase(project: Project, fork: Fork, ref: str) -> ExportResult:
@@ -81,7 +84,8 @@ def start_rebase(project: Project, fork: Fork, ref: str) -> ExportResult:
             hint = f"`patchwheel rebase {fork.name} --continue`, --skip or --abort"
             raise PatchError(f"a rebase of {fork.name} is going on", where=folder, hint=hint)
         onto, tree = find_target(project, fork, ref), patched_tree(project, fork)
-        start(tree, onto, folder, store=project.store, say=project.progress.say)
+        told = explain_stops(project, fork, ref)
+        start(tree, onto, folder, store=project.store, say=project.progress.say, told=told)
         return _finish(project, fork)
 
 
@@ -129,9 +133,11 @@ def start(
     *,
     store: Store,
     say: Callable[[str], None] = lambda _line: None,
+    told: Sequence[str] = (),
 ) -> None:
     """Begin to move the commits of the work tree, opened if need be, onto another source.
 
+    `told` is what to say of each patch where the rebase stops at it.
     Raises PatchError for a work tree with unexported changes, and at the first conflict.
     """
     open_work(tree, folder, store=store)
@@ -147,9 +153,12 @@ def start(
     for old, new in moved.items():
         say(f"{old} is now {new}")
     sdist = asdict(fork.sdist) if fork.sdist else None
+    first, last = _commits_to_rebase(work.repo, tree.series.patches, moved)
+    oids = work.repo.text("rev-list", "--reverse", f"{first}..{last}").split()
     begun = RebaseState(
         pin={"version": fork.version, "tag": fork.tag, "commit": fork.commit, "sdist": sdist},
-        commits=_commits_to_rebase(work.repo, tree.series.patches, moved),
+        commits=(first, last),
+        told=dict(zip(oids, told, strict=False)),
         refs={ref: work.repo.text("rev-parse", ref) for ref in (BASE, EXPORTED)},
         worktree=(folder / ".git" / WORKTREE_STATE).read_text(),
     )
@@ -316,7 +325,8 @@ def _unmerged(repo: Repository) -> list[str]:
 def _raise_stopped(work: WorkTree, conflicts: Sequence[str], err: GitError) -> Never:
     """Raise what stopped the rebase: conflicts, or a patch of which nothing is left."""
     command = f"`patchwheel rebase {work.folder.name}"
-    subject = work.repo.text("log", "-1", "--format=%s", "REBASE_HEAD")
+    oid, subject = work.repo.text("log", "-1", "--format=%H %s", "REBASE_HEAD").split(" ", 1)
+    told = state(work.folder).told.get(oid, "")
     hint = f"then {command} --continue`; --skip drops the patch, --abort puts everything back"
     expected: str | None = None
     if conflicts:
@@ -328,7 +338,7 @@ def _raise_stopped(work: WorkTree, conflicts: Sequence[str], err: GitError) -> N
     else:
         message = f"nothing is left of {subject!r}: upstream has it"
         hint = f"{command} --skip` drops the patch, --abort puts everything back"
-    raise PatchError(message, where=work.folder, expected=expected, hint=hint) from err
+    raise PatchError(message + told, where=work.folder, expected=expected, hint=hint) from err
 
 
 def _file_with_removed_lines(repo: Repository) -> str | None:

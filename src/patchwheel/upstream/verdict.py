@@ -27,6 +27,8 @@ State = Literal[
     "clean", "offset", "merged", "conflict", "landed", "reworked", "moot", "reverted", "unknown"
 ]
 COMMIT = re.compile(r"^Backport \[(?:\S*/)?([0-9a-f]{7,40})\]")
+# What may be dropped.
+DROPPED = ("landed", "reworked", "moot")
 PULL_REQUEST = re.compile(r"/(?:pull|merge_requests)/(\d+)")
 
 
@@ -49,9 +51,15 @@ class Verdict:
     hunks: tuple[str, ...] = ()
 
 
-def verdict_without_history(status: PatchStatus) -> Verdict:
-    """Return the verdict where there are files and no history."""
+def verdict_without_history(status: PatchStatus, left_out: Sequence[str] = ()) -> Verdict:
+    """Return the verdict where there are files and no history.
+
+    With patches of its files left out before it, it may only look as if it had landed.
+    """
     name = status.name
+    if status.state == "landed" and left_out:
+        problem = f"it builds on {', '.join(left_out)}, which does not apply"
+        return Verdict(name=name, state="conflict", problem=problem)
     if status.state == "landed":
         return Verdict(name=name, state="landed", evidence=("its changes are there",))
     if status.state in {"clean", "offset"}:
@@ -237,8 +245,7 @@ class Judge:
     def because(self, state: State, commit: Commit | None, evidence: Sequence[str]) -> Verdict:
         verdict = replace(self.at_ref, state=state, commit=commit, evidence=tuple(evidence))
         # What landed or has nothing to do has no problem at the ref, if it no longer applies there.
-        fine = state in {"landed", "reworked", "moot"}
-        return replace(verdict, problem=None, where=None) if fine else verdict
+        return replace(verdict, problem=None, where=None) if state in DROPPED else verdict
 
     def touches(self, n: int) -> bool:
         """Say whether commit n changes a file of the patch, and not only of those before it."""

@@ -1,0 +1,100 @@
+"""One judgement of a patch for the forecast, the dry run of a rebase and each of its stops.
+
+History says which commit matters, git's merge what a rebase would do there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from patchwheel.kit import InputError, Repository
+from patchwheel.patch import paths_of
+from patchwheel.series import patched_tree
+from patchwheel.upstream.forecast import follow
+from patchwheel.upstream.history import import_pin, label_of, release, upstream_history
+from patchwheel.upstream.merge import dry_run
+from patchwheel.upstream.verdict import DROPPED
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from patchwheel.manifest import Fork
+    from patchwheel.project import Project
+    from patchwheel.upstream.merge import Conflict
+    from patchwheel.upstream.verdict import State, Verdict
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preview:
+    """What a rebase makes of a patch; `moved` has old and new paths of files that it changes."""
+
+    name: str
+    state: State
+    conflicts: tuple[Conflict, ...] = ()
+    moved: tuple[tuple[str, str], ...] = ()
+    # What `status --against` says of it; None where upstream's history cannot be had.
+    verdict: Verdict | None = None
+
+
+def preview_rebase(project: Project, fork: Fork, ref: str) -> tuple[Preview, ...]:
+    """Merge the fork's series onto another state of upstream's, in memory."""
+    tree, history = patched_tree(project, fork), upstream_history(project, fork)
+    patches, fetch_blobs = tree.series.patches, None
+    commit = history.resolve(ref) if history else None
+    try:
+        # A rebase goes onto the files of the release's sdist, where there is one.
+        released = release(project, fork, ref.removeprefix("v"))
+        repo, new = Repository(released.git_dir), released.tree
+    except InputError:
+        if history is None or commit is None:
+            raise
+        import_pin(history.repo, tree.source, f"refs/patchwheel/pins/{tree.source.tree}")
+        fetch_blobs = history.fetch_blobs
+        repo, new = history.repo, history.tree(commit, paths_of(patches))
+    trees, labels = (tree.source.tree, new), (label_of(fork), f"upstream {ref}")
+    merged = dry_run(repo, patches, trees, labels, fetch_blobs)
+    told = dict[str, "Verdict"]()
+    if history and commit:
+        found = follow(history, patches, ref, commit, merged)
+        told = {verdict.name: verdict for verdict in found.patches}
+    return tuple(
+        Preview(
+            name=m.name,
+            state=told[m.name].state if m.name in told else m.state,
+            conflicts=m.conflicts,
+            moved=m.moved,
+            verdict=told.get(m.name),
+        )
+        for m in merged
+    )
+
+
+def explain_stops(project: Project, fork: Fork, ref: str) -> list[str]:
+    """Return for each patch what a rebase says if it stops there, in lines after the first."""
+    skip = (
+        f"if that commit has what the patch is for, `patchwheel rebase {fork.name} --skip` drops it"
+    )
+    return [
+        "\n  ".join(["", *describe(v), *([skip] if v.state in DROPPED else [])]) if v else ""
+        for v in (patch.verdict for patch in preview_rebase(project, fork, ref))
+    ]
+
+
+def describe(verdict: Verdict) -> Iterator[str]:
+    """Say in lines what became of a patch: the commit, its release, the reasons and the hunks."""
+    yield f"{verdict.state} {since(verdict)}".rstrip()
+    yield from filter(None, [*verdict.evidence, verdict.problem])
+    names = ("the patch", verdict.commit.oid[:12] if verdict.commit else "upstream")
+    for name, hunk in zip(names, verdict.hunks, strict=False):
+        yield f"in {name}:"
+        yield from (f"  {line}" for line in hunk.split("\n"))
+
+
+def since(verdict: Verdict) -> str:
+    """Name the commit that matters to a patch, and the first release that contains it."""
+    if not (commit := verdict.commit):
+        return ""
+    release = f"first in {verdict.release}" if verdict.release else "in no release yet"
+    who = f"{commit.when[:10]} {commit.author}: {commit.subject}"
+    return f"since {commit.oid[:12]} {who} ({release})"
