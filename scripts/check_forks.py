@@ -82,17 +82,28 @@ def make_environment(project: Project, *, gpu: bool) -> Path:
 
 
 def run_pytest(
-    options: argparse.Namespace, python: Path, *arguments: str, api: bool = True
+    options: argparse.Namespace,
+    python: Path,
+    *arguments: str,
+    api: bool = True,
+    stand_in: bool = False,
 ) -> subprocess.CompletedProcess[str]:
     """Run the modules of tests/forks in the environment of a Python."""
     env = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
     env |= {"PYTHONDONTWRITEBYTECODE": "1", "SCIPY_ARRAY_API": "1" if api else ""} | ONE_THREAD
+    env["CUPY_STAND_IN"] = "1" if stand_in else ""
     command = [str(python), "-m", "pytest", "-q", "--tb=short", str(options.cases), *arguments]
     return subprocess.run(command, env=env, capture_output=True, text=True, check=False)
 
 
 def run_cases(
-    options: argparse.Namespace, python: Path, column: str, *, api: bool, coins: bool
+    options: argparse.Namespace,
+    python: Path,
+    column: str,
+    *,
+    api: bool,
+    coins: bool,
+    stand_in: bool = False,
 ) -> dict[str, Any]:
     """Make the calls of one column, and return what came of them."""
     with tempfile.TemporaryDirectory() as folder:
@@ -100,7 +111,7 @@ def run_cases(
         arguments = ["--column", column, "--record", str(output)]
         arguments += [f"--coins={options.coins if coins else 0:g}"]
         arguments += [word for fork in options.fork for word in ("--fork", fork)]
-        done = run_pytest(options, python, *arguments, api=api)
+        done = run_pytest(options, python, *arguments, api=api, stand_in=stand_in)
         unusable = done.returncode == USAGE_ERROR or "No module named pytest" in done.stderr
         if unusable and not output.exists():
             reason = done.stderr.strip().rpartition("\n")[2]
@@ -352,10 +363,14 @@ def check(options: argparse.Namespace) -> tuple[dict[str, Any], list[Failure]]:
             for f in shown["numpy"]["functions"]
         ],
     )
+    CONSOLE.say("the stand-in for CuPy")
+    stood_in = run_cases(options, patched, "cupy", api=True, coins=True, stand_in=True)
+    bad = [row for row in stood_in["cases"] if row["verdict"] == "fails"]
+    failures += [fails("the stand-in for CuPy", row) for row in bad]
     CONSOLE.say("bad input")
     bad_input, broken = check_bad_input(options, patched)
     failures += broken
-    facts: dict[str, Any] = {"columns": columns, "bad_input": bad_input}
+    facts: dict[str, Any] = {"columns": columns, "stand_in": stood_in, "bad_input": bad_input}
     if options.tests:
         forks = options.fork or [
             path.parent.name
