@@ -14,20 +14,22 @@ import hypothesis
 import pytest
 
 from patchwheel.build.requirements import parse_build_system
-from patchwheel.kit import PatchwheelError, Store
-from patchwheel.manifest import load_lock, load_manifest
+from patchwheel.kit import InputError, ManifestError, PatchwheelError, Store
+from patchwheel.manifest import load_lock, load_manifest, load_pin_graph, save_pin_graph
 from patchwheel.patch.lint import check_patch, warnings
 from patchwheel.patch.mail import Patch
 from patchwheel.release import check_release
 from patchwheel.series.worktree import WorkTree
 from patchwheel.source.index import from_html, from_json
 from patchwheel.source.sdist import Sdist
+from patchwheel.wheel.fit import read_library
 from patchwheel.wheelfile import check_record, read_wheel
+from patchwheel.wheelfile.metadata import set_dependencies
 from patchwheel.wheelfile.record import parse_record
 from patchwheel.wheelfile.sbom import set_subject
 from tests.fixtures import support
 from tests.fixtures.records import compiled_json, record_json
-from tests.security.mutations import mutated_bytes, mutated_json
+from tests.security.mutations import Mutated, mutated_bytes, mutated_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -72,7 +74,7 @@ def refused() -> Any:  # noqa: ANN401
             raise
 
 
-def each(strategy: SearchStrategy[bytes], count: int) -> Callable[[Callable[[bytes], Any]], None]:
+def each(strategy: SearchStrategy[Mutated], count: int) -> Callable[[Callable[[bytes], Any]], None]:
     """Call a function with many texts; whatever it raises, besides errors of ours, is a fault."""
 
     def run(read: Callable[[bytes], Any]) -> None:
@@ -80,9 +82,9 @@ def each(strategy: SearchStrategy[bytes], count: int) -> Callable[[Callable[[byt
             max_examples=count, suppress_health_check=list(hypothesis.HealthCheck), deadline=None
         )
         @hypothesis.given(strategy)
-        def check(data: bytes) -> None:
+        def check(mutated: Mutated) -> None:
             with refused():
-                read(data)
+                read(mutated.data)
 
         check()
 
@@ -142,6 +144,35 @@ def test_a_pyproject() -> None:
             parse_build_system(raw, "x")
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("build-system = 3", "[[build-system]]", "[build-system]\nrequires = 3"),
+        *("[build-system]\nrequires = 'a'", "[build-system]\nrequires = [3]"),
+        *("[build-system]\nbuild-backend = []", "[build-system]\nbackend-path = {}"),
+        "[build-system]\nbackend-path = [[]]",
+    ],
+)
+def test_a_build_system_of_other_types(text: str) -> None:
+    with pytest.raises(ManifestError) as caught:
+        parse_build_system(text.encode(), "demo")
+    assert caught.value.where == "demo"
+
+
+@pytest.mark.parametrize(
+    "project",
+    [
+        *({"dependencies": 3}, {"dependencies": [3]}, {"dependencies": ["=="]}),
+        *({"requires-python": [1]}, {"requires-python": "x y"}, {"optional-dependencies": []}),
+        *({"optional-dependencies": {"a": 3}}, {"optional-dependencies": {"a": [None]}}),
+    ],
+)
+def test_a_project_table_of_other_types(project: dict[str, Any]) -> None:
+    for old, new in ((project, {}), ({}, project)):
+        with pytest.raises(InputError):
+            set_dependencies(b"Name: demo\n", old, new)
+
+
 def test_a_memo(store: Store) -> None:
     known = {"a": ["1"], "b": []}
     store.cached("kind", dict[str, list[str]], ["x"], lambda: known)
@@ -189,13 +220,23 @@ def test_what_a_wheel_says_of_itself(tmp_path: Path, name: str) -> None:
     text = read_wheel(wheel).metadata(name)
 
     def read(data: bytes) -> None:
-        files = {"demo.py": "", f"{INFO}/{name}": data, f"{INFO}/patchwheel.json": b"{}"}
+        files: dict[str, str | bytes] = {"demo.py": "", f"{INFO}/{name}": data}
+        files[f"{INFO}/patchwheel.json"] = b"{}"
         made = support.make_wheel(tmp_path / "made", "demo", "1.0", files, own=(name,))
         check_release(made)
         found = read_wheel(made)
         check_record(found)
 
     each(mutated_bytes(text), 60)(read)
+
+
+def test_a_library(tmp_path: Path) -> None:
+    library = support.make_library(tmp_path, "x.so", "-lm")
+    assert not read_library(library).uses_rpath
+    each(mutated_bytes(library), 150)(read_library)
+    # Where its numbers are: the header, and the sections at the end.
+    each(mutated_bytes(library[:64]), 150)(lambda head: read_library(head[:64] + library[64:]))
+    each(mutated_bytes(library[-1500:]), 150)(lambda end: read_library(library[:-1500] + end))
 
 
 def test_an_sbom_that_a_base_brought() -> None:
@@ -218,7 +259,7 @@ def test_an_sdist(tmp_path: Path) -> None:
     each(mutated_bytes(plain), 200)(lambda data: read(gzip.compress(data, 1)))
 
 
-@pytest.mark.parametrize("moment", ["nan", "inf", "-inf", "-1", "1e30", "x", "1" * 5000])
+@pytest.mark.parametrize("moment", ["nan", "inf", "-inf", "-1", "1e30", "1" * 5000])
 def test_the_times_of_an_sdist(tmp_path: Path, moment: str) -> None:
     import io
     import tarfile

@@ -21,8 +21,10 @@ from .requirements import env_key as env_key
 from .requirements import merged as merged
 from .requirements import name_of as name_of
 from .requirements import parse_build_system as parse_build_system
+from .requirements import read_table as read_table
 from .requirements import site_packages as site_packages
 from .requirements import static_build_requirements as static_build_requirements
+from .requirements import string_list as string_list
 from .sandbox import INSIDE as INSIDE
 from .sandbox import SandboxLevel as SandboxLevel
 from .toolchain import CUDA as CUDA

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-import tomllib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from patchwheel.build import cuda, toolchain
 from patchwheel.guest import TEMPORARY_NAMES
@@ -17,6 +16,7 @@ from patchwheel.kit import (
     file_sha256,
     install,
     make_venv,
+    parsed_toml,
     process,
     read_untrusted,
 )
@@ -62,15 +62,33 @@ class BuildSystem:
 
 def parse_build_system(text: bytes, where: Path | str | None = None) -> BuildSystem:
     """Read the build system in a pyproject.toml; PEP 517's legacy one where it names none."""
-    try:
-        table = tomllib.loads(text.decode()).get("build-system", {})
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as err:
-        raise ManifestError(f"is not valid TOML: {err}", where=where) from err
+    table = read_table(text, "build-system", where)
+    [backend] = string_list([table.get("build-backend", "setuptools.build_meta:__legacy__")], where)
     return BuildSystem(
-        backend=table.get("build-backend", "setuptools.build_meta:__legacy__"),
-        backend_path=tuple(table.get("backend-path", ())),
-        requires=tuple(table.get("requires", LEGACY)),
+        backend=backend,
+        backend_path=string_list(table.get("backend-path", []), where),
+        requires=string_list(table.get("requires", [*LEGACY]), where),
     )
+
+
+def read_table(text: bytes, name: str, where: Path | str | None) -> dict[str, Any]:
+    """Return a table of a pyproject.toml, empty if it has none; raises ManifestError."""
+    try:
+        table = parsed_toml(text.decode()).get(name, {})
+    except ValueError as err:
+        raise ManifestError(f"is not valid TOML: {err}", where=where) from err
+    if not isinstance(table, dict):
+        raise ManifestError(f"its {name} is no table", where=where)
+    return table
+
+
+def string_list(value: object, where: Path | str | None) -> tuple[str, ...]:
+    """Return a value of a pyproject.toml that has to be a list of strings; or ManifestError."""
+    if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
+        raise ManifestError(
+            f"its pyproject.toml has {value!r:.100}", where=where, expected="a list of strings"
+        )
+    return tuple(value)
 
 
 def read_pyproject(tree: Path) -> bytes:

@@ -188,7 +188,7 @@ class Store:
 
     def memo(self, kind: str, key: str) -> dict[str, object] | None:
         try:
-            answer = json.loads((self.root / "memo" / kind / f"{key}.json").read_text())
+            answer = files.parsed((self.root / "memo" / kind / f"{key}.json").read_text())
         except (OSError, ValueError):
             return None
         return answer if isinstance(answer, dict) else None

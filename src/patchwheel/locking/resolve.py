@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from typing import TYPE_CHECKING
 
 from packaging.version import Version
@@ -13,7 +12,9 @@ from patchwheel.build import (
     name_of,
     open_session,
     parse_build_system,
+    read_table,
     static_build_requirements,
+    string_list,
 )
 from patchwheel.kit import InputError, Repository, uv
 from patchwheel.locking.inventory import inventory_of_pin, made_with
@@ -168,11 +169,11 @@ def _dependencies(context: Context, fork: Fork, base: BaseWheel | None) -> list[
     """Return a fork's dependencies, by upstream's wheel or else its project table."""
     if base:
         return requirements(base_wheel(context, fork, base))
-    table = tomllib.loads(_pyproject(fetch_pin(context, fork)).decode()).get("project", {})
-    if "dependencies" in table.get("dynamic", ()):
+    table = read_table(_pyproject(fetch_pin(context, fork)), "project", fork.name)
+    if "dependencies" in string_list(table.get("dynamic", []), fork.name):
         problem = "pyproject.toml does not state its dependencies"
         context.progress.say(f"{fork.name}: {problem}; name them in environment.requires")
-    return list(table.get("dependencies", ()))
+    return [*string_list(table.get("dependencies", []), fork.name)]
 
 
 def base_wheel(context: Context, fork: Fork, base: BaseWheel) -> Path:

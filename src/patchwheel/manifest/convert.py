@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from functools import partial
@@ -17,6 +16,8 @@ from patchwheel.kit import (
     MachineError,
     ManifestError,
     exclusive_lock,
+    parsed,
+    parsed_toml,
     write_atomically,
 )
 
@@ -209,6 +210,8 @@ def find_problems(error: BaseException, at: tuple[str, ...] = ()) -> list[Invali
         return [InvalidValueError("is missing", at=at)]
     if isinstance(error, InvalidValueError):
         return [InvalidValueError(error.message, error.expected, (*at, *error.at))]
+    if isinstance(error, RecursionError):
+        return [InvalidValueError("is nested too deeply", at=at)]
     # Anything else is a fault of patchwheel, not of the file.
     raise error
 
@@ -217,7 +220,7 @@ def read_file(path: Path, kind: str, *, missing: str, hint: str) -> Any:  # noqa
     """Return the data in a TOML or JSON file of the project; raises ManifestError."""
     try:
         text = path.read_text(encoding="utf-8")
-        return tomllib.loads(text) if kind == "TOML" else json.loads(text)
+        return parsed_toml(text) if kind == "TOML" else parsed(text)
     except FileNotFoundError as err:
         raise ManifestError(missing, where=path, hint=hint) from err
     except OSError as err:

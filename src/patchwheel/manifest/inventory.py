@@ -6,14 +6,13 @@ of content alone is planned without a compiler; without it, the plan needs a con
 
 # No `from __future__ import annotations`: cattrs reads the annotated types at run time.
 import contextlib
-import json
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any
 
-from patchwheel.kit import ManifestError
+from patchwheel.kit import ManifestError, parsed
 from patchwheel.manifest.convert import InvalidValueError, save_json
 
 if TYPE_CHECKING:
@@ -96,7 +95,7 @@ def register_inventory(converter: "Converter") -> None:
 def load_pin_graph(path: Path, lock_key: str, python: str) -> PinGraph | None:
     """Return what forks.inventory says of a fork for a Python; None without an entry."""
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = parsed(path.read_text(encoding="utf-8"))
         table = data["forks"].get(lock_key, {}).get(python)
         return _unpack(table) if table else None
     except FileNotFoundError:
@@ -113,7 +112,7 @@ def save_pin_graph(
     forks: dict[str, Any] = {}
     # A damaged file is written anew.
     with contextlib.suppress(FileNotFoundError, ValueError, AttributeError):
-        old = json.loads(path.read_text(encoding="utf-8")).get("forks", {})
+        old = parsed(path.read_text(encoding="utf-8")).get("forks", {})
         forks = {name: row for name, row in old.items() if name in keep}
     for (lock_key, python), pin_graph in found.items():
         forks.setdefault(lock_key, {})[python] = _pack(pin_graph)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from patchwheel.kit import InputError
+from patchwheel.kit import InputError, parsed_toml
 from patchwheel.wheelfile import metadata
 
 if TYPE_CHECKING:
@@ -92,7 +91,11 @@ class Rules:
 def read_projects(repo: Repository, change: Change) -> list[dict[str, Any]]:
     """Return pyproject.toml before and after a change."""
     blobs = repo.read([change.old.oid, change.new.oid])
-    return [tomllib.loads(blobs[blob.oid].decode()) for blob in (change.old, change.new)]
+    texts = [blobs[blob.oid].decode() for blob in (change.old, change.new)]
+    projects = [parsed_toml(text) for text in texts]
+    if not all(isinstance(project.get("project", {}), dict) for project in projects):
+        raise ValueError("its [project] is no table")
+    return projects
 
 
 def _judge_project(repo: Repository, change: Change, base: Base) -> Verdict:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from patchwheel.build import cuda, env_key
-from patchwheel.kit import CheckError, InputError, digest, file_sha256
+from patchwheel.kit import CheckError, InputError, digest, file_sha256, parsed
 from patchwheel.release import files
 from patchwheel.wheel import MAGIC, load_policies, names_itself, read_library
 from patchwheel.wheelfile import STATEMENT, check_record, members, metadata, read_wheel, sbom
@@ -200,7 +199,7 @@ def _sbom_problems(wheel: WheelFile) -> Iterator[str]:
     for name, entry in entries.items():
         if name.startswith(folder) and entry is not own:
             try:
-                subject = json.loads(entry.content()).get("metadata", {}).get("component", {})
+                subject = parsed(entry.content()).get("metadata", {}).get("component", {})
                 project = metadata.normalize_name(subject.get("name", ""))
                 if project == wheel.project and subject.get("version") != wheel.name.version:
                     yield f"{name} is about version {subject.get('version')}"

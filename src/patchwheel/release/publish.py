@@ -22,6 +22,7 @@ from patchwheel.kit import (
     InputError,
     file_sha256,
     find_interpreter,
+    parsed,
     process,
     uv_bin,
     write_atomically,
@@ -91,7 +92,7 @@ def _indexed(folder: Path) -> Iterator[tuple[str, str]]:
     """Yield name and sha256 of the files in the index that is in the folder."""
     for page in sorted((folder / files.SIMPLE).glob("*/index.json")):
         try:
-            rows = json.loads(page.read_text("utf-8"))["files"]
+            rows = parsed(page.read_text("utf-8"))["files"]
             yield from ((row["filename"], row["hashes"]["sha256"]) for row in rows)
         except (ValueError, KeyError, TypeError) as err:
             hint = f"remove {files.SIMPLE}; it is made again"
@@ -138,13 +139,17 @@ def _reported_wheels(source: Path, expected: Mapping[str, object]) -> dict[str, 
     """Return the wheel of each cell; the cells' reports name them."""
     paths: dict[str, Path] = {}
     for file in sorted(source.rglob("reports/release-*.json")):
-        report = json.loads(file.read_text())
-        cell, wheels = report["cell"], report["wheels"]
+        try:
+            report = parsed(file.read_text())
+            cell, wheels = str(report["cell"]), list(report["wheels"])
+            names = [(str(wheel["file"]), str(wheel["sha256"])) for wheel in wheels]
+        except (ValueError, KeyError, TypeError) as err:
+            raise _refused(file, f"is no report of a cell: {err!r}") from err
         if cell not in expected:
             raise _refused(file, f"reports {cell}, a cell that is not in the matrix")
         if len(wheels) != 1:
             raise _refused(file, f"reports {len(wheels)} wheels, not one")
-        path, sha256 = file.parent.parent / str(wheels[0]["file"]), wheels[0]["sha256"]
+        path, sha256 = file.parent.parent / names[0][0], names[0][1]
         if not path.exists():
             raise _refused(file, f"reports {path}, which is missing")
         if (actual := file_sha256(path)) != sha256:

@@ -12,7 +12,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from patchwheel.kit import GitError, PatchError, Repository, digest, first, rmtree, write_atomically
+from patchwheel.kit import (
+    GitError,
+    PatchError,
+    Repository,
+    digest,
+    first,
+    parsed,
+    rmtree,
+    write_atomically,
+)
 from patchwheel.patch import SUBMODULE
 from patchwheel.series.apply import REPORT, PatchedTree, apply_series, patch_trees
 from patchwheel.series.files import load_series
@@ -66,7 +75,7 @@ class WorkTree:
         self.folder = folder
         self.repo = Repository(folder / ".git", folder)
         try:
-            state = json.loads((folder / ".git" / STATE).read_text())
+            state = parsed((folder / ".git" / STATE).read_text())
             self.tree, self.series = str(state["tree"]), list(state["series"])
         except (OSError, ValueError, KeyError, TypeError) as err:
             problem = "this is not a work tree that `patchwheel dev` opened"

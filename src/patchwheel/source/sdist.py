@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MAX_ENTRIES = 200_000
+# Of the year 4147; git, gcc and zip take what is before it.
+MAX_TIME = 1 << 36
 CONTROL = re.compile(r"[\x00-\x1f\x7f\\]")
 
 
@@ -66,6 +68,8 @@ class Sdist:
             self._refuse(name, "is no plain relative path")
         if ".git" in {part.lower() for part in parts}:
             self._refuse(name, "is inside a .git folder")
+        if not 0 <= member.mtime < MAX_TIME:
+            self._refuse(name, f"is of the time {member.mtime}")
         self.top = self.top or parts[0]
         if parts[0] != self.top or (len(parts) == 1 and not member.isdir()):
             self._refuse(name, f"is outside the top folder {self.top!r}")

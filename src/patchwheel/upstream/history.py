@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import re
-import tomllib
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from patchwheel.build import read_table
 from patchwheel.kit import GitError, InputError, Repository, digest
 from patchwheel.manifest import VERSION
 from patchwheel.source import Remote, fetch_pin, fetch_source, find_sdist, refuse
@@ -108,9 +108,10 @@ class History:
         self.fetch_blobs(oids.values())
         contents = self.repo.read([*oids.values()])
         texts = {p: contents[oid].decode(errors="replace") for p, oid in oids.items()}
-        project = tomllib.loads(texts.pop("pyproject.toml", "")).get("project", {})
+        text = texts.pop("pyproject.toml", "").encode()
+        version = read_table(text, "project", commit).get("version")
         stated = {v for text in texts.values() for v in STATED.findall(text)}
-        found = {project["version"]} if "version" in project else stated
+        found = {version} if isinstance(version, str) else stated
         if len(found) == 1 and VERSION.fullmatch(*found):
             return str(*found)
         raise InputError(

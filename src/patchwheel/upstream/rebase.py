@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Never
 
 import tomlkit
 
-from patchwheel.kit import GitError, PatchError, rmtree, write_atomically
+from patchwheel.kit import GitError, PatchError, parsed, rmtree, write_atomically
 from patchwheel.locking import write_lock
 from patchwheel.manifest import transaction
 from patchwheel.patch import Cursor, read_diffs
@@ -205,7 +205,7 @@ def abort(folder: Path) -> None:
 def state(folder: Path) -> RebaseState:
     """Return the rebase in progress; raises PatchError when there is none."""
     try:
-        return RebaseState(**json.loads(state_path(folder).read_text()))
+        return RebaseState(**parsed(state_path(folder).read_text()))
     except OSError as err:
         message = f"no rebase of {folder.name} is going on"
         hint = f"`patchwheel rebase {folder.name} --onto REF`"

@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from patchwheel.kit import GraftNotPossible
+from patchwheel.kit import GraftNotPossible, InputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -35,7 +35,24 @@ class Library:
 
 
 def read_library(content: bytes) -> Library:
-    """Read what a shared library needs: libraries, run paths, symbol versions."""
+    """Read what a library needs: libraries, run paths, symbol versions; InputError for no ELF."""
+    from elftools.common.exceptions import ELFError
+
+    try:
+        return _read_library(content)
+    # pyelftools raises all of these for a file that is damaged.
+    except (
+        ELFError,
+        ArithmeticError,
+        AssertionError,
+        AttributeError,
+        LookupError,
+        ValueError,
+    ) as e:
+        raise InputError(f"holds a library that cannot be read: {e!r:.200}") from e
+
+
+def _read_library(content: bytes) -> Library:
     # auditwheel's own readers want paths of files; these libraries are still in a wheel.
     from elftools.elf.dynamic import DynamicSection
     from elftools.elf.elffile import ELFFile

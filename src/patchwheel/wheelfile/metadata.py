@@ -102,16 +102,24 @@ def set_dependencies(metadata: bytes, old: Mapping[str, Any], new: Mapping[str, 
         "Requires-Dist": Requirement,
         "Provides-Extra": normalize_name,
     }
-    present = {(name, parse(v)) for name, parse in parsers.items() for v in field(metadata, name)}
+    values = [(name, v) for name in parsers for v in field(metadata, name)]
+    try:
+        present = {(name, parsers[name](v)) for name, v in values}
+        before, after = _rows(old), _rows(new)
+    except (ValueError, TypeError, AttributeError) as err:
+        raise InputError(f"its requirements cannot be read: {err}") from err
     # Something else than [project] gave METADATA its requirements then.
-    if present != set(_rows(old)):
+    if present != set(before):
         raise InputError("the base's METADATA has other requirements than its source")
-    return set_field(metadata, [*parsers], [(name, str(value)) for name, value in _rows(new)])
+    return set_field(metadata, [*parsers], [(name, str(value)) for name, value in after])
 
 
 def _split(metadata: bytes) -> tuple[list[str], str]:
     """Return the header fields, each with its continuation lines, and what follows them."""
-    text = metadata.decode().replace("\r\n", "\n")
+    try:
+        text = metadata.decode().replace("\r\n", "\n")
+    except UnicodeDecodeError as err:
+        raise InputError(f"METADATA or WHEEL is not UTF-8: {err}") from err
     head, blank, rest = text.partition("\n\n")
     head = head if head.endswith("\n") or not head else head + "\n"
     return re.findall(r"^\S.*\n(?:[ \t].*\n)*", head, re.MULTILINE), blank[1:] + rest

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from patchwheel.kit import Distribution, InputError
+from patchwheel.kit import Distribution, InputError, parsed
 from patchwheel.manifest import Sdist, make_converter
 
 if TYPE_CHECKING:
@@ -148,7 +148,7 @@ def parse_record(data: bytes, *, where: Path | str) -> WheelRecord:
     from cattrs import BaseValidationError, transform_error
 
     try:
-        value = json.loads(data)
+        value = parsed(data)
         schema = value.get("schema")
     except (ValueError, AttributeError) as err:
         raise _malformed(f"it is no JSON object: {err}", where) from err

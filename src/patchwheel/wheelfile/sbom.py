@@ -12,7 +12,7 @@ import uuid
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from patchwheel.kit import digest
+from patchwheel.kit import digest, parsed
 from patchwheel.wheelfile.metadata import normalize_name
 from patchwheel.wheelfile.record import FILENAME
 
@@ -65,7 +65,7 @@ def make_sbom(record: WheelRecord, distribution: str) -> bytes:
 def set_subject(sbom: bytes, old: WheelName, new: WheelName) -> bytes:
     """Rename the component that a CycloneDX SBOM describes, if that is the wheel itself."""
     try:
-        data = json.loads(sbom)
+        data = parsed(sbom)
         subject = data["metadata"]["component"]
         is_wheel = normalize_name(subject["name"]) == normalize_name(old.name)
     # Whatever else the base brought along is left as it is.
