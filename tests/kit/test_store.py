@@ -22,7 +22,7 @@ from tests.fixtures.support import lacking, write
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from patchwheel.kit.store import Kind
+    from patchwheel.kit.entry import Kind
     from tests.fixtures.support import Recorder
 
 KEY = "0123456789abcdef" * 4
@@ -93,7 +93,9 @@ DAMAGE: dict[str, tuple[str, str | None]] = {
     "no record": ("entry.json", None),
     "an empty record": ("entry.json", ""),
     "another record": ("entry.json", "[1]"),
-    "an odd record": ("entry.json", f'{{"entry": "wheels/{KEY}", "files": {{"other": 1}}}}'),
+    "an odd record": ("entry.json", f'{{"place": "wheels/{KEY}", "content": {{"other": 1}}}}'),
+    "no list": ("files.json", None),
+    "another list": ("files.json", "{}"),
 }
 
 
@@ -139,8 +141,8 @@ def test_an_entry_in_place_is_made_where_it_stays(store: Store) -> None:
     made: list[Path] = []
     path = store.get("environments", KEY, maker(made=made))
     assert made == [path]
-    # It is used in place, so what changes in it is not its damage.
-    (path / "other").write_text("changed")
+    # It is used in place: its user may install something, and its interpreter adds bytecode.
+    write(path, {"added": "", "sub/__pycache__/file.pyc": ""})
     assert store.get("environments", KEY, must_not) == path
 
 
@@ -240,7 +242,7 @@ store = Store(pathlib.Path(sys.argv[1]))
 def big(folder):
     (folder / "file").write_bytes(b"x" * int(sys.argv[2]))
 try:
-    store.get(sys.argv[3], "k" * 64, big)
+    store.get(sys.argv[3], "a" * 64, big)
     print("made")
 except MachineError as err:
     print(err)

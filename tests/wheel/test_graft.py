@@ -125,7 +125,7 @@ def test_what_does_not_fit_is_compiled_and_says_why(
     def make_wheel(plan: Plan, _store: Store) -> object:
         if plan.route == "graft":
             raise GraftNotPossible("x.so needs liby.so")
-        return SimpleNamespace(plan=plan, cached=True)
+        return SimpleNamespace(plan=plan, cached=True, path=tmp_path, sha256=None)
 
     monkeypatch.setattr(build, "plan_fork", plan_fork)
     monkeypatch.setattr(build, "make_wheel", make_wheel)

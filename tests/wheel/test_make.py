@@ -87,11 +87,11 @@ def test_made_twice_in_different_folders_it_is_the_same(bench: Bench, tmp_path: 
     assert first.to_json()["sha256"] == second.to_json()["sha256"]
 
 
-def test_a_wheel_that_is_there_is_not_read(bench: Bench) -> None:
+def test_a_wheel_that_is_there_is_not_read(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = bench.plan({A: "one = 2\n"})
     first = bench.make(plan)
     bench.base_path.unlink()
-    first.path.write_bytes(b"")
+    monkeypatch.setattr("patchwheel.kit.entry.file_sha256", lambda _: pytest.fail("read"))
     again = bench.make(plan)
     assert again.cached
     assert (again.path, again.sha256) == (first.path, first.sha256)

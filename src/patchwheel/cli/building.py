@@ -76,7 +76,7 @@ def build(
     if release and not failures:
         from patchwheel.release import complete_release
 
-        complete_release(project.dist)
+        complete_release(project.dist, project.store)
     CONSOLE.close()
     # A build that made nothing has nothing to tell.
     if any(not wheel.cached for wheel in wheels):

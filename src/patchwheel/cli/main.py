@@ -10,7 +10,7 @@ import click
 
 from patchwheel import __version__
 from patchwheel.cli.console import CONSOLE
-from patchwheel.kit import PatchwheelError
+from patchwheel.kit import PatchwheelError, disk_error
 
 # The commands in each module of this package; only the module of the one that runs is imported.
 MODULES = {
@@ -63,6 +63,13 @@ def main() -> None:
         CONSOLE.close()
         click.echo(f"error: {err}", err=True)
         sys.exit(err.exit_code)
+    except OSError as err:
+        # What a full disk or a folder that cannot be written raises, wherever it is met.
+        if not (error := disk_error(err)):
+            raise
+        CONSOLE.close()
+        click.echo(f"error: {error}", err=True)
+        sys.exit(error.exit_code)
     # Wrong usage, which click words itself.
     except click.ClickException as err:
         err.show()

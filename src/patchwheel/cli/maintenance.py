@@ -66,17 +66,11 @@ def cache_dir() -> None:
 @options.as_json
 def cache_verify() -> None:
     """Hash everything in the store; damaged entries are removed, and made again when needed."""
-    from patchwheel.kit import Store, default_root
+    from patchwheel.kit import Store, damage, default_root
 
     store = Store(default_root())
-    found = [(entry, why) for entry in store.entries() if (why := entry.broken())]
-    # An entry that is gone is made again when it is needed.
-    for entry, _ in found:
-        store.remove(entry.kind, entry.key)
-    broken = {f"{entry.kind}/{entry.key}": why for entry, why in found}
-    options.emit(
-        broken, lambda broken: CONSOLE.lines(f"{e}: {why}; removed" for e, why in broken.items())
-    )
+    broken = dict(damage(store))
+    options.emit(broken, lambda broken: CONSOLE.lines(f"{e}: {why}" for e, why in broken.items()))
     if broken:
         raise CheckError(f"{len(broken)} entries of the store were damaged", where=store.root)
 

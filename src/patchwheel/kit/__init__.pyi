@@ -3,6 +3,8 @@ from . import uv as uv
 from .context import Context as Context
 from .context import Progress as Progress
 from .context import SandboxMode as SandboxMode
+from .entry import Entry as Entry
+from .entry import stamp as stamp
 from .errors import BuildError as BuildError
 from .errors import CheckError as CheckError
 from .errors import GraftNotPossible as GraftNotPossible
@@ -11,6 +13,7 @@ from .errors import MachineError as MachineError
 from .errors import ManifestError as ManifestError
 from .errors import PatchError as PatchError
 from .errors import PatchwheelError as PatchwheelError
+from .errors import disk_error as disk_error
 from .errors import first as first
 from .errors import redacted as redacted
 from .files import blob_id as blob_id
@@ -24,7 +27,10 @@ from .files import parsed as parsed
 from .files import parsed_toml as parsed_toml
 from .files import replace_folder as replace_folder
 from .files import rmtree as rmtree
+from .files import sync as sync
 from .files import write_atomically as write_atomically
+from .integrity import damage as damage
+from .integrity import keep_sound as keep_sound
 from .interpreter import Interpreter as Interpreter
 from .interpreter import find_interpreter as find_interpreter
 from .interpreter import uv_bin as uv_bin
@@ -35,7 +41,6 @@ from .repo import GitError as GitError
 from .repo import Repository as Repository
 from .store import Store as Store
 from .store import default_root as default_root
-from .store import listed as listed
 from .untrusted import copy_untrusted as copy_untrusted
 from .untrusted import copy_untrusted_tree as copy_untrusted_tree
 from .untrusted import open_untrusted as open_untrusted

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, ClassVar
@@ -9,6 +10,9 @@ from typing import TYPE_CHECKING, ClassVar
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
+
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+UNUSABLE = frozenset({*FULL, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR})
 
 
 @dataclass(eq=False, repr=False)
@@ -96,3 +100,24 @@ class MachineError(PatchwheelError):
     """The machine lacks something: a compiler, a sandbox, disk, permission."""
 
     exit_code = 7
+
+
+class BusyError(MachineError):
+    """Another process is making or using it."""
+
+
+def disk_error(err: OSError) -> MachineError | None:
+    """Return the error for a full disk or a place that cannot be written; None for another."""
+    where, number, why = err.filename, err.errno, err.strerror
+    if number is None and err.args and isinstance(err.args[0], list):
+        # Of copying a folder: the first of its files.
+        [_, where, why], number = err.args[0][0], None
+    if number not in UNUSABLE and not disk_is_full(str(why)):
+        return None
+    hint = "free some room" if number in FULL or disk_is_full(str(why)) else "see who may write it"
+    return MachineError(
+        f"cannot be written: {why}",
+        where=str(where) if where else None,
+        expected="a place that can be written, with room",
+        hint=f"{hint}, then run the command again; nothing is half done",
+    )

@@ -8,7 +8,6 @@ import hashlib
 import json
 import os
 import shutil
-import stat
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,8 +30,11 @@ def write_atomically(path: Path, data: bytes) -> None:
         # mkstemp makes it private.
         temporary.chmod(0o644)
         temporary.replace(path)
-    except BaseException:
+    except BaseException as err:
         temporary.unlink(missing_ok=True)
+        # Writing to a full disk does not name the file.
+        if isinstance(err, OSError) and err.filename is None:
+            err.filename = str(path)
         raise
     fsync(path.parent)
 
@@ -83,19 +85,22 @@ def exclusive_lock(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def regular_files(folder: Path) -> Iterator[tuple[str, int]]:
-    """Yield the regular files below a folder, by relative path, with their sizes."""
-    for path in sorted(folder.rglob("*")):
-        info = path.lstat()
-        if stat.S_ISREG(info.st_mode):
-            yield str(path.relative_to(folder)), info.st_size
-
-
 def fsync(path: Path) -> None:
     """Have the file, or the names in the folder, on the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def sync(folder: Path) -> None:
+    """Have everything on the folder's file system on the disk: for many files at any place."""
+    import ctypes
+
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        ctypes.CDLL(None).syncfs(handle)
     finally:
         os.close(handle)
 

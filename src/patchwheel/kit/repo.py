@@ -39,6 +39,7 @@ SETTINGS = shlex.split(
     "-c commit.gpgSign=false -c log.showSignature=false -c submodule.recurse=false "
     "-c core.fsync=committed,loose-object"
 )
+ATTRIBUTES = "* -text -eol -ident -filter -working-tree-encoding -whitespace -export-subst\n"
 WHO = "patchwheel <patchwheel>"
 SHM, ROOM = "/dev/shm", 256_000_000  # noqa: S108
 LOCKED = re.compile(r"(\.lock'|lock config file .+): File exists")
@@ -87,9 +88,7 @@ class Repository:
             git_dir.mkdir(parents=True, exist_ok=True)
             repo.git("init", "-q", "--bare", "--template=", str(git_dir))
             attributes.parent.mkdir(exist_ok=True)
-            attributes.write_text(
-                "* -text -eol -ident -filter -working-tree-encoding -whitespace -export-subst\n"
-            )
+            attributes.write_text(ATTRIBUTES)
         return repo
 
     def git(

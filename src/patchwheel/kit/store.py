@@ -1,7 +1,7 @@
 """The content-addressed cache: an entry is a folder that is complete from the moment it exists.
 
-Layout: `<root>/<kind>/<key>/...`, each entry with an `entry.json` that lists its files with size
-and sha256; `memo/<kind>/<key>.json` keeps small results; `tmp/` holds what is being made.
+Layout: `<root>/<kind>/<key>/...`, each entry with a `files.json` that lists its files with mode,
+size and sha256; `memo/<kind>/<key>.json` keeps small results; `tmp/` holds what is being made.
 A folder without the marker `CACHEDIR.TAG` is not touched, unless it is empty.
 """
 
@@ -10,19 +10,30 @@ from __future__ import annotations
 import contextlib
 import errno
 import functools
-import json
 import os
 import re
 import shutil
+import stat
 import tempfile
 import time
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeVar, get_args
+from typing import TYPE_CHECKING, TypeVar, get_args
 
 from patchwheel.kit import files
-from patchwheel.kit.errors import MachineError
-from patchwheel.kit.files import file_sha256, fsync, regular_files, rmtree, write_atomically
+from patchwheel.kit.entry import (
+    IN_PLACE,
+    MANIFEST,
+    Entry,
+    Hold,
+    Kind,
+    is_held,
+    opened,
+    safe_name,
+    sealed,
+    walk,
+)
+from patchwheel.kit.errors import FULL, UNUSABLE, BusyError, InputError, MachineError
+from patchwheel.kit.files import fsync, rmtree, sync, write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
@@ -30,65 +41,9 @@ if TYPE_CHECKING:
     from cattrs import Converter
 
 T = TypeVar("T")
-Kind = Literal["build-envs", "configured", "environments", "files", "unpacked", "wheels"]
-# A venv is made and used in place, and its interpreter writes into it. It is not verified, but
-# remade from wheels that are.
-IN_PLACE = frozenset({"environments", "build-envs", "unpacked"})
-MANIFEST = "entry.json"
-
 MARKER = "CACHEDIR.TAG"
 CACHEDIR_TAG = "Signature: 8a477f597d28d172789f06886806bc55\n# Made by patchwheel.\n"
 KEY = re.compile(r"[0-9a-f]{64}")
-FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
-UNUSABLE = frozenset({*FULL, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
-    """One folder of the store, and whether its files are those that were stored."""
-
-    kind: Kind
-    key: str
-    path: Path
-
-    def broken(self) -> str | None:
-        """Say how the entry differs from what was stored, or None."""
-        try:
-            manifest = json.loads((self.path / MANIFEST).read_text())
-            if manifest["entry"] != f"{self.kind}/{self.key}":
-                return f"is {manifest['entry']}, moved here"
-            if self.kind in IN_PLACE:
-                python = self.path / "bin" / "python"
-                gone = python.is_symlink() and not python.exists()
-                return f"its interpreter {python.readlink()} is gone" if gone else None
-            return self._differs(manifest["files"])
-        except OSError as err:
-            return f"{err.filename} cannot be read: {err.strerror}"
-        except (ValueError, KeyError, TypeError, AttributeError):
-            return f"{MANIFEST} is damaged"
-
-    def _differs(self, listed: dict[str, list[object]]) -> str | None:
-        found = dict(regular_files(self.path))
-        del found[MANIFEST]
-        if extra := sorted(found.keys() - listed.keys()):
-            return f"{extra[0]} was added"
-        for name, (size, sha256) in listed.items():
-            if name not in found:
-                return f"{name} is missing"
-            if found[name] != size or file_sha256(self.path / name) != sha256:
-                return f"{name} has changed since it was stored"
-        return None
-
-    def last_use(self) -> float:
-        marker = self.path / MANIFEST
-        return (marker if marker.exists() else self.path).stat().st_mtime
-
-    def linked(self) -> bool:
-        """Say whether a link recorded in the environment's `links` file still points to it."""
-        with contextlib.suppress(OSError):
-            links = (self.path / "links").read_text().splitlines()
-            return any(Path(link).resolve() == self.path.resolve() for link in links)
-        return False
 
 
 class Store:
@@ -98,32 +53,35 @@ class Store:
         self.root = root
         self.say = say
         self.show_logs = False
+        self.held: dict[Path, Hold] = {}
+        # The git repositories that were looked at in this run.
+        self.sound: set[Path] = set()
 
     def path(self, kind: Kind, key: str) -> Path:
+        """Return the place of an entry; raises InputError for a key that is no sha256."""
+        if not KEY.fullmatch(key):
+            raise InputError(f"{key!r} is no sha256", expected="64 hexadecimal digits")
         return self.root / kind / key
 
     def find(self, kind: Kind, key: str) -> Path | None:
-        """Return the entry's folder unchecked, or None; this counts as a use."""
-        path = self.path(kind, key)
-        with contextlib.suppress(OSError):
-            os.utime(path / MANIFEST)
-        return path if (path / MANIFEST).is_file() else None
+        """Return the entry's folder, or None; this counts as a use.
+
+        It is read only if the stat of a file differs from what it was. If it is damaged, that is
+        said, and it is removed.
+        """
+        return self._look(kind, key, hashed=False) or self._heal(kind, key, hashed=False)
 
     def checked(self, kind: Kind, key: str) -> Path | None:
-        """Return the entry's folder after hashing it; a broken entry is removed and reported."""
-        path = self.find(kind, key)
-        if path and (why := Entry(kind=kind, key=key, path=path).broken()):
-            self.say(f"store: {kind}/{key[:12]}: {why}; making it again")
-            self.remove(kind, key)
-            return None
-        return path
+        """Return the entry's folder as `find` does, but after hashing its files."""
+        return self._look(kind, key, hashed=True) or self._heal(kind, key, hashed=True)
 
     def get(self, kind: Kind, key: str, make: Callable[[Path], None]) -> Path:
         """Return the entry; if it is missing, one process at a time makes it by `make(folder)`."""
-        if path := self.checked(kind, key):
+        hashed = kind not in IN_PLACE
+        if path := self._look(kind, key, hashed=hashed):
             return path
         with self.lock(f"{kind}-{key}"):
-            if path := self.checked(kind, key):
+            if path := self._look(kind, key, hashed=hashed, heal=True):
                 return path
             try:
                 return self._make(kind, key, make)
@@ -131,10 +89,51 @@ class Store:
                 self.remove(kind, key)
                 raise
 
+    def _heal(self, kind: Kind, key: str, *, hashed: bool) -> Path | None:
+        if not (self.path(kind, key) / MANIFEST).exists():
+            return None
+        # Another process may have made it again meanwhile.
+        with self.lock(f"{kind}-{key}"):
+            return self._look(kind, key, hashed=hashed, heal=True)
+
+    def _look(self, kind: Kind, key: str, *, hashed: bool, heal: bool = False) -> Path | None:
+        path = self.path(kind, key)
+        try:
+            os.utime(path / MANIFEST)
+        except FileNotFoundError:
+            return None
+        except OSError:
+            # On a read-only disk nothing counts as a use.
+            pass
+        # Held before it is looked at: `prune` must not take it away afterwards.
+        with contextlib.suppress(OSError, BusyError):
+            self.held[path] = Hold(path)
+            why = Entry(kind=kind, key=key, path=path).broken(hashed=hashed)
+            if why and heal:
+                self.say(f"store: {kind}/{key[:12]}: {why}; making it again")
+                self.remove(kind, key)
+            return None if why else path
+        return None
+
     def remove(self, kind: Kind, key: str) -> None:
-        # Renamed first: nobody can see half an entry, even if the removal is interrupted.
+        path = self.path(kind, key)
+        self.held.pop(path, None)
+        # Renamed first: nobody can see half an entry, even if the removal is interrupted. Through
+        # a link in the place of the folder, something else would be removed.
         with self.scratch() as folder, contextlib.suppress(FileNotFoundError):
-            self.path(kind, key).rename(folder / "removed")
+            if not path.parent.is_symlink():
+                path.rename(folder / "removed")
+
+    def discard(self, entry: Entry) -> bool:
+        """Remove an entry unless it is being made, or used by another process."""
+        self.held.pop(entry.path, None)
+        try:
+            with self.lock(f"{entry.kind}-{entry.key}", busy="it is being made"):
+                _alone = Hold(entry.path, alone=True)
+                self.remove(entry.kind, entry.key)
+        except (BusyError, FileNotFoundError):
+            return False
+        return True
 
     @contextlib.contextmanager
     def scratch(self) -> Iterator[Path]:
@@ -142,6 +141,7 @@ class Store:
         self.ensure()
         with self._usable():
             folder = Path(tempfile.mkdtemp(dir=self.root / "tmp"))
+            _held = Hold(folder)
             try:
                 yield folder
             finally:
@@ -153,13 +153,13 @@ class Store:
         self.ensure()
         import filelock
 
-        lock = filelock.FileLock(self.root / "locks" / f"{name[:120]}.lock")
+        lock = filelock.FileLock(self.root / "locks" / f"{safe_name(name[:120])}.lock")
         try:
             with self._usable():
                 held = lock.acquire(timeout=0)
         except filelock.Timeout as err:
             if busy:
-                raise MachineError(busy, hint="try again when it has ended") from err
+                raise BusyError(busy, hint="try again when it has ended") from err
             self.say(f"waiting for another patchwheel that is making {name.partition('-')[0]}")
             held = lock.acquire()
         with held:
@@ -187,18 +187,24 @@ class Store:
         return computed
 
     def memo(self, kind: str, key: str) -> dict[str, object] | None:
+        path = self._memo(kind, key)
         try:
-            answer = files.parsed((self.root / "memo" / kind / f"{key}.json").read_text())
+            answer = opened(path, _place(path))
         except (OSError, ValueError):
             return None
         return answer if isinstance(answer, dict) else None
 
     def remember(self, kind: str, key: str, answer: dict[str, object]) -> None:
-        path = self.root / "memo" / kind / f"{key}.json"
+        path = self._memo(kind, key)
         self.ensure()
         with self._usable():
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(path, json.dumps(answer, sort_keys=True).encode())
+            if path.is_dir():
+                rmtree(path)
+            write_atomically(path, sealed(_place(path), answer))
+
+    def _memo(self, kind: str, key: str) -> Path:
+        return self.root / "memo" / safe_name(kind) / f"{safe_name(key)}.json"
 
     def ensure(self) -> None:
         """Make the store's skeleton; MachineError for a place with other files or not writable."""
@@ -218,7 +224,7 @@ class Store:
     def log(self, *parts: str) -> Path:
         """Return the path of a log file for one step; the folder exists."""
         self.ensure()
-        path = self.root.joinpath("logs", *parts).with_suffix(".log")
+        path = self.root.joinpath("logs", *map(safe_name, parts)).with_suffix(".log")
         with self._usable():
             path.parent.mkdir(parents=True, exist_ok=True)
             path.unlink(missing_ok=True)
@@ -242,15 +248,15 @@ class Store:
         for entry in list(self.entries()):
             # An environment that a link still points to stays.
             if entry.last_use() <= limit and not entry.linked():
-                freed += sum(size for _, size in regular_files(entry.path))
-                self.remove(entry.kind, entry.key)
-                count += 1
+                size = sum(info.st_size for _, info in walk(entry.path))
+                if self.discard(entry):
+                    count, freed = count + 1, freed + size
         # Nothing that is being made is a day old.
         limit = min(limit, time.time() - 86400)
         logs = [path for path in _inside(self.root / "logs", "**/*.log") if path.is_file()]
         for left in [*_inside(self.root / "tmp"), *logs]:
             with contextlib.suppress(FileNotFoundError):
-                if left.lstat().st_mtime < limit:
+                if left.lstat().st_mtime < limit and not is_held(left):
                     rmtree(left)
         return count, freed
 
@@ -274,7 +280,7 @@ class Store:
         return False
 
     def _make(self, kind: Kind, key: str, make: Callable[[Path], None]) -> Path:
-        path, listed = self.path(kind, key), {}
+        path = self.path(kind, key)
         # A maker that was killed may have left files; without entry.json they are no entry.
         self.remove(kind, key)
         with self.scratch() as scratch:
@@ -285,17 +291,17 @@ class Store:
             make(folder)
             if folder == path:
                 # It may have many files, in any place: one call brings all of them to the disk.
-                os.sync()
+                sync(folder)
             else:
-                for name, size in regular_files(folder):
-                    listed[name] = (size, file_sha256(folder / name))
-                    fsync(folder / name)
-            record = {"entry": f"{kind}/{key}", "files": listed}
-            write_atomically(folder / MANIFEST, json.dumps(record, indent=0).encode())
+                for name, info in walk(folder):
+                    if stat.S_ISREG(info.st_mode):
+                        fsync(folder / name)
+            Entry(kind=kind, key=key, path=folder).record()
             if folder != path:
                 folder.chmod(0o755)
                 folder.rename(path)
             fsync(path.parent)
+            self.held[path] = Hold(path)
         return path
 
     @contextlib.contextmanager
@@ -339,7 +345,5 @@ def _inside(folder: Path, pattern: str = "*") -> list[Path]:
     return [] if folder.is_symlink() else sorted(folder.glob(pattern))
 
 
-def listed(entry: Path) -> dict[str, tuple[int, str]]:
-    """Return the files of an entry with size and sha256, as they were when it was stored."""
-    files = json.loads((entry / MANIFEST).read_text())["files"]
-    return {name: (size, sha256) for name, (size, sha256) in files.items()}
+def _place(memo: Path) -> str:
+    return f"{memo.parent.name}/{memo.stem}"

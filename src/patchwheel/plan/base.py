@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Literal
 
-from patchwheel.kit import InputError, digest, listed
+from patchwheel.kit import Entry, InputError, digest
 from patchwheel.wheelfile import output_names, read_wheel
 
 if TYPE_CHECKING:
@@ -71,9 +71,12 @@ def built_bases(project: Project, fork: Fork, key_parts: Mapping[str, str]) -> l
     bases = []
     for key in _noted(project, fork).get(digest(dict(key_parts)), []):
         folder = project.store.find("wheels", key)
-        for path in folder.glob("*.whl") if folder else ():
-            sha256 = listed(path.parent)[path.name][1]
-            bases.append(Base(kind="built", path=path, sha256=sha256))
+        listed = Entry(kind="wheels", key=key, path=folder).listed() if folder else {}
+        bases += [
+            Base(kind="built", path=folder / name, sha256=row[3])
+            for name, row in listed.items()
+            if folder and name.endswith(".whl")
+        ]
     return bases
 
 

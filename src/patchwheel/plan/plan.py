@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from patchwheel.build import BuildInputs, OwnWheel, interface_part, without_missing_tools
-from patchwheel.kit import MachineError, Repository, digest, file_sha256, listed
+from patchwheel.kit import Entry, MachineError, Repository, digest, file_sha256
 from patchwheel.manifest import build_settings, load_pin_graph
 from patchwheel.plan.base import base_mismatch, built_bases, upstream_base
 from patchwheel.plan.records import Decision, Plan
@@ -60,10 +60,10 @@ def plan_fork(
 
 def wheel_in_store(plan: Plan, entry: Path) -> OwnWheel:
     """Return the wheel of a plan from its entry in the store."""
-    files = listed(entry)
+    files = Entry(kind="wheels", key=entry.name, path=entry).listed()
     name = next(name for name in files if name.endswith(".whl"))
     return OwnWheel(
-        fork=plan.fork.name, path=entry / name, sha256=files[name][1], version=plan.version
+        fork=plan.fork.name, path=entry / name, sha256=files[name][3], version=plan.version
     )
 
 

@@ -29,12 +29,13 @@ from patchwheel.kit import (
 )
 from patchwheel.release import files
 from patchwheel.release.check import ReleaseCheck, check_release
+from patchwheel.wheel import published_before
 from patchwheel.wheelfile import read_wheel
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from patchwheel.kit import Progress
+    from patchwheel.kit import Progress, Store
 
 INSTALLED = "installed.json"
 HINT = "nothing is published; correct it, and run the cell again"
@@ -49,11 +50,19 @@ for name in sys.argv[1:]:
 """
 
 
-def complete_release(folder: Path) -> None:
-    """Write what belongs beside the release wheels of a folder; grafts in it are left out."""
+def complete_release(folder: Path, store: Store) -> None:
+    """Write what belongs beside the release wheels of a folder; grafts in it are left out.
+
+    Raises CheckError for a wheel with other bytes than were built.
+    """
     # The version of a graft goes on after the digits.
     paths = sorted(folder.rglob("*+*.h????????-*.whl"))
     wheels = [read_wheel(path) for path in paths]
+    for wheel in wheels:
+        if (built := published_before(store, wheel.path)) not in {None, wheel.sha256}:
+            problem = f"{wheel.path.name} is not the wheel that was built"
+            hint = "remove it, and build the release again"
+            raise CheckError(problem, where=folder, expected=f"sha256 {built}", hint=hint)
     _write(folder, files.sidecars(folder, [wheel for wheel in wheels if wheel.record.is_release]))
 
 

@@ -17,6 +17,7 @@ from patchwheel.kit import (
     ManifestError,
     Repository,
     digest,
+    keep_sound,
     redacted,
 )
 
@@ -78,6 +79,7 @@ def fetch_pin(context: Context, fork: Fork, *, origin: Origin | None = None) -> 
     where = [fork.git, fork.tag, fork.commit] if origin == "git" else None
     inputs = [1, fork.pin, origin, where]
     ref = f"refs/patchwheel/source/{digest(*inputs)}"
+    keep_sound(store, git_dir)
 
     def cached(fetch: Callable[[], Fetched]) -> Fetched:
         # The ref lies in the repository that holds the tree: they can only be lost together.
@@ -89,7 +91,9 @@ def fetch_pin(context: Context, fork: Fork, *, origin: Origin | None = None) -> 
         # Only one process at a time changes the fork's repository.
         with store.lock(f"git-{fork.name}"), store.scratch():
             # Another process may have fetched it while we waited.
-            return cached(lambda: _import(context, fork, sdist, ref))
+            fetched = cached(lambda: _import(context, fork, sdist, ref))
+        keep_sound(store, git_dir)
+        return fetched
 
     return Source(fork=fork, git_dir=git_dir, **asdict(cached(fetch)))
 

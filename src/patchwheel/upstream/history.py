@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from patchwheel.build import read_table
-from patchwheel.kit import GitError, InputError, Repository, digest
+from patchwheel.kit import GitError, InputError, Repository, digest, keep_sound
 from patchwheel.manifest import VERSION
 from patchwheel.source import Remote, fetch_pin, fetch_source, find_sdist, refuse
 
@@ -38,7 +38,9 @@ class History:
         # Apart from the sources: git asks the network for objects that a partial clone lacks. And
         # one for each address: alternates of another folder do not have these objects.
         name = f"{fork.name}-upstream-{digest(fork.git)[:12]}.git"
-        self.repo = Repository.bare(context.store.root / "git" / name)
+        git_dir = context.store.root / "git" / name
+        keep_sound(context.store, git_dir)
+        self.repo = Repository.bare(git_dir)
         self.remote = Remote(context, fork, self.repo)
 
     def update(self) -> None:

@@ -1,6 +1,7 @@
 from .build import build_needs as build_needs
 from .build import build_wheel as build_wheel
 from .build import build_wheels as build_wheels
+from .build import published_before as published_before
 from .build import wheels_in as wheels_in
 from .fit import CYTHON as CYTHON
 from .fit import MAGIC as MAGIC

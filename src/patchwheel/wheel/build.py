@@ -2,23 +2,37 @@
 
 from __future__ import annotations
 
-import shutil
+import hashlib
 import threading
 from typing import TYPE_CHECKING
 
 from patchwheel.build import OwnWheel, check_machine
-from patchwheel.kit import GraftNotPossible, InputError, PatchwheelError, file_sha256
+from patchwheel.kit import (
+    CheckError,
+    GraftNotPossible,
+    InputError,
+    PatchwheelError,
+    digest,
+    exclusive_lock,
+    file_sha256,
+    stamp,
+    write_atomically,
+)
 from patchwheel.plan import plan_fork, remember_base
-from patchwheel.wheel.make import make_wheel
+from patchwheel.wheel.make import KIND, make_wheel
 from patchwheel.wheelfile import STATEMENT
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from patchwheel.kit import Store
     from patchwheel.manifest import Fork
+    from patchwheel.plan import Plan
     from patchwheel.project import Project
     from patchwheel.wheel.make import BuiltWheel
+
+PUBLISHED = "published"
 
 
 def build_wheel(
@@ -43,17 +57,25 @@ def build_wheel(
         build_needs(project, fork, from_source=from_source, dev=dev, made=made)
         plan = plan_fork(project, fork, from_source=from_source, dev=dev, made=made, configure=True)
     try:
-        wheel = make_wheel(plan, project.store)
+        wheel = _take(project, plan)
     except GraftNotPossible as err:
         # Some things show only once outputs were built.
         project.progress.say(f"{fork.name}: no graft, a compile: {err.message}")
         build_needs(project, fork, from_source=from_source, dev=dev, made=made)
         plan = plan_fork(project, fork, dev=dev, refused=err.message, made=made, configure=True)
-        wheel = make_wheel(plan, project.store)
+        wheel = _take(project, plan)
     if plan.route == "compile" and not wheel.cached:
         remember_base(project, fork, wheel.node_key, plan.key_parts)
     made[fork.lock_key] = wheel
     return wheel
+
+
+def _take(project: Project, plan: Plan) -> BuiltWheel:
+    """Return a plan's wheel, hashed before it is read; one that is in dist/ already is not read."""
+    store, wheel = project.store, make_wheel(plan, project.store)
+    if not wheel.cached or published(store, project.dist / wheel.path.name) == wheel.sha256:
+        return wheel
+    return wheel if store.checked(KIND, wheel.node_key) else make_wheel(plan, store)
 
 
 def build_needs(
@@ -115,17 +137,45 @@ def build_wheels(
 def publish(project: Project, wheels: Sequence[BuiltWheel]) -> None:
     """Copy wheels into dist/, and remove older ones of the same fork and Python from there."""
     project.dist.mkdir(parents=True, exist_ok=True)
-    for wheel in wheels:
-        target = project.dist / wheel.path.name
-        # The name has the key: a file of that name is the same wheel, if it was copied whole.
-        if not (target.exists() and target.stat().st_size == wheel.path.stat().st_size):
-            temporary = project.dist / f".{target.name}.part"
-            shutil.copyfile(wheel.path, temporary)
-            temporary.replace(target)
-        for old in project.wheels_of(wheel.plan.fork):
-            if old != target and _python_tag(old) == _python_tag(target):
-                old.unlink()
-                old.with_name(f"{old.name}{STATEMENT}").unlink(missing_ok=True)
+    with exclusive_lock(project.dist):
+        for wheel in wheels:
+            target = project.dist / wheel.path.name
+            if published(project.store, target) != wheel.sha256:
+                _copy(wheel, target, project.store)
+            for old in project.wheels_of(wheel.plan.fork):
+                if old != target and _python_tag(old) == _python_tag(target):
+                    old.unlink()
+                    old.with_name(f"{old.name}{STATEMENT}").unlink(missing_ok=True)
+
+
+def published(store: Store, wheel: Path) -> str | None:
+    """Return the sha256 of a wheel that was published here, while its file is the one of then."""
+    known = store.memo(PUBLISHED, digest(str(wheel.absolute())))
+    try:
+        same = known is not None and known["stamp"] == [*stamp("", wheel.lstat())]
+    except OSError:
+        return None
+    return str(known["sha256"]) if known and same else None
+
+
+def published_before(store: Store, wheel: Path) -> str | None:
+    """Return the sha256 of what was published here under this name, whatever is there now."""
+    known = store.memo(PUBLISHED, digest(str(wheel.absolute())))
+    return str(known["sha256"]) if known else None
+
+
+def _copy(wheel: BuiltWheel, target: Path, store: Store) -> None:
+    # What a publisher that was killed left; nobody else publishes just now.
+    for left in target.parent.glob(".*.whl.????????.tmp"):
+        left.unlink()
+    data = wheel.path.read_bytes()
+    if (actual := hashlib.sha256(data).hexdigest()) != wheel.sha256:
+        problem = f"the file was read with the sha256 {actual}"
+        hint = "run the command again; if this repeats, check the disk and the memory"
+        raise CheckError(problem, where=wheel.path, expected=wheel.sha256, hint=hint)
+    write_atomically(target, data)
+    row: dict[str, object] = {"sha256": wheel.sha256, "stamp": [*stamp("", target.lstat())]}
+    store.remember(PUBLISHED, digest(str(target.absolute())), row)
 
 
 def wheels_in(project: Project, folder: Path) -> list[OwnWheel]:

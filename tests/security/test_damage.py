@@ -1,0 +1,163 @@
+"""P6: what is damaged in the store or in dist/ is never used, is made again, and is told."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from typing import TYPE_CHECKING
+
+import pytest
+
+from patchwheel.kit.integrity import damage
+from patchwheel.kit.store import Store
+from tests.fixtures import projects, support
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from tests.fixtures.projects import Site
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
+    """A project with a base wheel, all made: each test damages it, and it is made whole again."""
+    folder = tmp_path_factory.mktemp("damage")
+    made = projects.make_site(folder, {})
+    wheel = folder / "w" / "demo-1.0-py3-none-any.whl"
+    files = [*(folder / "shelf").glob("*.whl"), *(folder / "shelf").glob("*.tar.gz"), wheel]
+    support.make_index(made.shelf / "simple", *files)
+    table = (made.root / "forks.toml").read_text().replace("upstream-wheel = false\n", "")
+    (made.root / "forks.toml").write_text(table)
+    return made
+
+
+@pytest.fixture(scope="module")
+def honest(site: Site) -> dict[tuple[str, ...], dict[str, bytes]]:
+    """What is in dist/ after an undisturbed build of each route."""
+    site.run("lock")
+    found: dict[tuple[str, ...], dict[str, bytes]] = {}
+    for words in ROUTES:
+        site.run("build", *words)
+        found[words] = wheels(site)
+    site.run("env")
+    return found
+
+
+ROUTES: tuple[tuple[str, ...], ...] = ((), ("--from-source",))
+
+
+def wheels(site: Site) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in (site.root / "dist").iterdir()}
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 4
+    path.write_bytes(data)
+
+
+def flip_unseen(path: Path) -> None:
+    """As `flip`, with the date of before: only ctime tells."""
+    info = path.stat()
+    flip(path)
+    os.utime(path, ns=(info.st_atime_ns, info.st_mtime_ns))
+
+
+def cut(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def empty(path: Path) -> None:
+    os.truncate(path, 0)
+
+
+def lose(path: Path) -> None:
+    path.unlink()
+
+
+def replace_by_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+WAYS = (flip, flip_unseen, cut, empty, lose, replace_by_folder)
+PLACES = {
+    "a wheel": "wheels/*/*.whl",
+    "a wheel's list": "wheels/*/files.json",
+    "a wheel's record": "wheels/*/entry.json",
+    "the base wheel": "files/*/*.whl",
+    "the sdist": "files/*/*.tar.gz",
+    "a build environment": "build-envs/*/lib/python3*/site-packages/*/METADATA",
+    "a build environment's settings": "build-envs/*/pyvenv.cfg",
+    "an environment": "environments/*/lib/python3*/site-packages/demo-*/METADATA",
+    "an environment's settings": "environments/*/pyvenv.cfg",
+    "a pack": "git/*.git/objects/pack/*.pack",
+    "an index of a pack": "git/*.git/objects/pack/*.idx",
+    "a git index": "git/*.git/patchwheel/index-*",
+    "a ref": "git/*.git/refs/patchwheel/source/*",
+    "git's configuration": "git/*.git/config",
+    "git's attributes": "git/*.git/info/attributes",
+    "git's HEAD": "git/*.git/HEAD",
+    "the memo of a source": "memo/source/*.json",
+    "the memo of a patched tree": "memo/tree/*.json",
+    "the memo of a plan": "memo/plan/*.json",
+    "the memo of an interpreter": "memo/interpreter/*.json",
+    "the memo of bases": "memo/bases/*.json",
+}
+
+
+def chosen(place: str) -> Callable[[Path], None]:
+    """One way for each place; the heavy test tries all of them."""
+    return WAYS[list(PLACES).index(place) % len(WAYS)]
+
+
+def used(site: Site, honest: dict[tuple[str, ...], dict[str, bytes]], kind: str) -> str:
+    """Let everything of a kind be used again; return what was said."""
+    shutil.rmtree(site.root / "dist", ignore_errors=True)
+    if kind == "files":
+        shutil.rmtree(site.store / "git")
+    if kind != "wheels":
+        shutil.rmtree(site.store / "wheels", ignore_errors=True)
+    said = ""
+    for words in ROUTES if kind in {"wheels", "build-envs"} else ROUTES[:1]:
+        status, told = site.tried("build", *words)
+        assert status == 0, told
+        assert wheels(site) == honest[words]
+        said += told
+    if kind == "environments":
+        status, told = site.tried("env")
+        assert status == 0, told
+        said += told
+    return said
+
+
+def damaged(site: Site, place: str, way: Callable[[Path], None]) -> str:
+    """Damage the first file of a place; return its kind."""
+    [path, *_] = sorted(site.store.glob(PLACES[place]))
+    way(path)
+    return path.relative_to(site.store).parts[0]
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_what_is_damaged_is_never_used_and_made_again(
+    site: Site, honest: dict[tuple[str, ...], dict[str, bytes]], place: str
+) -> None:
+    used(site, honest, damaged(site, place, chosen(place)))
+    assert "again" not in used(site, honest, "wheels")
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_verify_finds_damage_of_every_kind(
+    site: Site, honest: dict[tuple[str, ...], dict[str, bytes]], place: str
+) -> None:
+    store = Store(site.store)
+    _ = dict(damage(store))
+    way = WAYS[-1 - list(PLACES).index(place) % len(WAYS)]
+    kind = damaged(site, place, way)
+    found = dict(damage(store))
+    # What is not there at all is made when it is needed: nothing is wrong then.
+    lost = place == "a ref" or (kind == "memo" and way is lose)
+    assert [name.split("/")[0] for name in found] in ([kind], [kind][lost:])
+    assert dict(damage(store)) == {}
+    used(site, honest, kind)
