@@ -56,6 +56,15 @@ def tests(session: nox.Session) -> None:
     session.run("coverage", "report")
 
 
+@nox.session(default=False)
+def attack(session: nox.Session) -> None:
+    """Attack every promise of docs/reference/threat-model.md, or one: nox -s attack -- P9."""
+    install(session, "test")
+    words = [word for name in session.posargs for word in ("--promise", name)]
+    # Quick and heavy ones: without -m, nothing is left out.
+    session.run("pytest", "-q", "tests/security", *words)
+
+
 @nox.session
 def lint(session: nox.Session) -> None:
     """Check style, layers, shell scripts, the CI workflows and the images' files."""

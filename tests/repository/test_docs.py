@@ -65,6 +65,19 @@ def test_links_between_documents_lead_somewhere() -> None:
             assert ((ROOT / name).parent / target).exists(), f"{name}: {target}"
 
 
+def test_the_threat_model_names_tests_that_there_are_for_every_promise() -> None:
+    rows = re.findall(
+        r"^\| (P\d+) \| [^|]+ \| (.+) \|$", TEXTS["docs/reference/threat-model.md"], re.MULTILINE
+    )
+    assert [name for name, _ in rows] == [f"P{number}" for number in range(1, 21)]
+    for promise, cell in rows:
+        named = re.findall(r"`([\w/]+\.py)::(\w+)`", cell)
+        assert named, promise
+        for file, test in named:
+            text = (ROOT / "tests" / file).read_text()
+            assert f"\ndef {test}(" in text, f"{promise}: {file}::{test}"
+
+
 def test_the_manifest_reference_has_exactly_the_keys_of_the_schema() -> None:
     text = TEXTS[REFERENCE.as_posix()]
     assert with_tables(text) == text

@@ -1,4 +1,4 @@
-"""P10: no code of a third party runs outside the sandbox."""
+"""P9: no code of a third party runs outside the sandbox."""
 
 from __future__ import annotations
 

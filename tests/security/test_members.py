@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from patchwheel.wheelfile import Entry
     from tests.fixtures.projects import Site
 
-pytestmark = pytest.mark.promise("P18")
 
 Entries = dict[str, "Entry"]
 

@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 
     from hypothesis.strategies import SearchStrategy
 
-pytestmark = pytest.mark.promise("P6")
 
 ROOT = support.ROOT
 PATCHES = sorted(ROOT.glob("patches/*/*.patch"))

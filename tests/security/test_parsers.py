@@ -27,7 +27,6 @@ from tests.fixtures import web
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-pytestmark = pytest.mark.promise("P16")
 
 # A time that grows with the square is longer; the slowest reader takes a tenth of it.
 SIZE = 50_000

@@ -1,4 +1,4 @@
-"""What a build left is taken without following links, from regular files within a size."""
+"""P9: what a build left is taken without following links, from regular files within a size."""
 
 from __future__ import annotations
 
