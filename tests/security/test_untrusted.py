@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import stat
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
-from patchwheel.kit import BuildError
+from patchwheel.kit import BuildError, rmtree
 from patchwheel.kit.untrusted import copy_untrusted, copy_untrusted_tree, read_untrusted
 
 if TYPE_CHECKING:
@@ -137,3 +140,23 @@ def test_a_copied_tree_holds_plain_files_only(left: Path, tmp_path: Path) -> Non
     assert names == ["empty", "sub", "sub/file", "sub/tool"]
     assert stat.S_IMODE((target / "sub" / "tool").stat().st_mode) == 0o755
     assert stat.S_IMODE((target / "sub" / "file").stat().st_mode) == 0o644
+
+
+@pytest.mark.parametrize("length", [1, 50])
+def test_folders_of_any_depth_are_refused_and_removed(
+    left: Path, tmp_path: Path, length: int
+) -> None:
+    name = "d" * length
+    script = f"import os\nfor _ in range(3000): os.mkdir('{name}'); os.chdir('{name}')"
+    subprocess.run([sys.executable, "-c", script], cwd=left, check=True)
+    try:
+        with pytest.raises(BuildError, match="lies too deep"):
+            copy_untrusted_tree(left, tmp_path / "target")
+        # The control: Python's own function cannot.
+        with pytest.raises(RecursionError):
+            shutil.rmtree(left)
+        rmtree(left)
+        assert not left.exists()
+    finally:
+        # pytest could not either.
+        subprocess.run(["rm", "-rf", left], check=True)

@@ -269,7 +269,12 @@ def open_session(
     if toolchain.HIPCC in fork.programs:
         read.append(rocm.home(fork))
     with open_build_dir(
-        fork.name, sandbox=sandbox, store=store, env=environment, read=read
+        fork.name,
+        sandbox=sandbox,
+        store=store,
+        limits=context.limits,
+        env=environment,
+        read=read,
     ) as build_dir:
         workers = toolchain.worker_count(context.jobs)
         variables = _variables(build_dir, tools, epoch)

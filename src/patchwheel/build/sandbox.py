@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from patchwheel.kit import MachineError, process
+from patchwheel.kit import Limits, MachineError, Watch, process, rmtree
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -99,7 +99,9 @@ class BuildDir:
     reads by `read_untrusted`. What it hands to later steps goes to `scripts`, which they only read.
     """
 
+    name: str
     sandbox: Sandbox
+    limits: Limits
     work: Path
     scripts: Path
     inside: Path
@@ -133,7 +135,10 @@ class BuildDir:
         on_line: Callable[[str], None] | None = None,
         write: Sequence[Path] = (),
     ) -> None:
-        """Run a step in `cwd`, a folder below `work`; raises CommandError."""
+        """Run a step in `cwd`, a folder below `work`.
+
+        Raises CommandError, and BuildError or MachineError for one that goes beyond a limit.
+        """
         # What is mounted below the folder covers it: a step can neither remove nor replace it.
         mounts = [
             Mount(host=self.work, inside=self.inside, write=True),
@@ -143,7 +148,8 @@ class BuildDir:
         mounts += [Mount(host=path, inside=path) for path in self.read]
         mounts += [Mount(host=path, inside=path, write=True) for path in write]
         argv = self.sandbox.wrap(argv, cwd=self.path_inside(cwd), mounts=mounts)
-        process.logged(argv, cwd=cwd, env=env, log=log, on_line=on_line)
+        watch = Watch(self.name, self.limits, self.work)
+        process.logged(argv, cwd=cwd, env=env, log=log, on_line=on_line, watch=watch)
 
 
 def detect_sandbox(wanted: SandboxMode = "auto") -> Sandbox:
@@ -158,7 +164,13 @@ def detect_sandbox(wanted: SandboxMode = "auto") -> Sandbox:
 
 @contextlib.contextmanager
 def open_build_dir(
-    name: str, *, sandbox: Sandbox, store: Store, env: Path | None = None, read: Sequence[Path] = ()
+    name: str,
+    *,
+    sandbox: Sandbox,
+    store: Store,
+    limits: Limits | None = None,
+    env: Path | None = None,
+    read: Sequence[Path] = (),
 ) -> Iterator[BuildDir]:
     """Give an empty folder for one build of `name`; steps may also read the folders in `read`."""
     contained = sandbox.level == "bwrap"
@@ -170,15 +182,17 @@ def open_build_dir(
             # A fixed path, since steps see it: a second build of the fork waits.
             stack.enter_context(store.lock(f"{name}-{os.getuid()}"))
             root = store.root / "tmp" / f"build-{os.getuid()}-{name}"
-            shutil.rmtree(root, ignore_errors=True)
-            stack.callback(shutil.rmtree, root, ignore_errors=True)
+            rmtree(root)
+            stack.callback(rmtree, root)
         work, scripts = root / "work", root / "scripts"
         for folder in ("src", "out", "home", "tmp", "env", "scripts"):
             (work / folder).mkdir(parents=True)
         scripts.mkdir()
         inside, env = INSIDE if contained else work, env or work / "env"
         yield BuildDir(
+            name=name,
             sandbox=sandbox,
+            limits=limits or Limits(),
             work=work,
             scripts=scripts,
             inside=inside,

@@ -8,7 +8,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from patchwheel.kit import Progress
+from patchwheel.kit import Progress, plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -31,6 +31,7 @@ class Console(Progress):
         self.terminal = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
 
     def say(self, line: str) -> None:
+        line = plain(line)
         if self._bars:
             # Above the bars, which rich draws again below it.
             self._bars.console.print(line, markup=False, highlight=False)
@@ -41,7 +42,7 @@ class Console(Progress):
         """Print a line of a command's result to standard output."""
         # On a terminal a bar would be drawn over it.
         self.close()
-        print(line, flush=True)
+        print(plain(line), flush=True)
 
     def lines(self, lines: Iterable[str]) -> None:
         for line in lines:
@@ -79,7 +80,7 @@ class Console(Progress):
         self.close()
         drawn = Table(*headings, title=title or None, box=box.SIMPLE_HEAD, title_justify="left")
         for row in rows:
-            drawn.add_row(*row)
+            drawn.add_row(*map(plain, row))
         # In a pipe rich would fold rows at 80 columns.
         terminal = self.terminal if note else sys.stdout.isatty()
         width = None if terminal else 200

@@ -15,6 +15,7 @@ from .errors import PatchError as PatchError
 from .errors import PatchwheelError as PatchwheelError
 from .errors import disk_error as disk_error
 from .errors import first as first
+from .errors import plain as plain
 from .errors import redacted as redacted
 from .files import blob_id as blob_id
 from .files import digest as digest
@@ -34,6 +35,8 @@ from .integrity import keep_sound as keep_sound
 from .interpreter import Interpreter as Interpreter
 from .interpreter import find_interpreter as find_interpreter
 from .interpreter import uv_bin as uv_bin
+from .limits import Limits as Limits
+from .limits import Watch as Watch
 from .process import scrub_environment as scrub_environment
 from .repo import Blob as Blob
 from .repo import Change as Change

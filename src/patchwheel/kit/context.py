@@ -5,12 +5,14 @@ from __future__ import annotations
 import copy
 import dataclasses
 import functools
+import os
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from patchwheel.kit.interpreter import Interpreter
+    from patchwheel.kit.limits import Limits
     from patchwheel.kit.store import Store
     from patchwheel.kit.uv import IndexConfig
 
@@ -52,6 +54,13 @@ class Context:
         if line not in self._noted:
             self._noted.add(line)
             self.progress.say(line)
+
+    @functools.cached_property
+    def limits(self) -> Limits:
+        """The limits of build steps; raises ManifestError for a variable that is no amount."""
+        from patchwheel.kit.limits import load_limits
+
+        return load_limits(os.environ)
 
     @functools.cached_property
     def index(self) -> IndexConfig:

@@ -13,6 +13,12 @@ if TYPE_CHECKING:
 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 UNUSABLE = frozenset({*FULL, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR})
+# Sequences up to their end (CSI; OSC and other strings; two characters), then what is left over.
+CONTROL = re.compile(
+    r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]"
+    r"|(?:\x1b[]PX^_]|[\x90\x98\x9d-\x9f])[^\x07\x1b\x9c\n]*(?:\x07|\x1b\\|\x9c)?"
+    r"|\x1b[ -/]*[0-~]|[\x00-\x08\x0b-\x1f\x7f-\x9f]"
+)
 
 
 @dataclass(eq=False, repr=False)
@@ -42,7 +48,12 @@ class PatchwheelError(Exception):
             lines.append(f"  log: {self.log}")
         if self.hint:
             lines.append(f"  next: {self.hint}")
-        return "\n".join(lines)
+        return plain("\n".join(lines))
+
+
+def plain(text: str) -> str:
+    """Return a text without what commands a terminal: escape sequences, control characters."""
+    return CONTROL.sub("", text)
 
 
 def redacted(text: str) -> str:

@@ -12,6 +12,8 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from patchwheel.kit import process
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -112,10 +114,16 @@ def rmtree(path: Path) -> None:
         path.unlink(missing_ok=True)
         return
     # Sources may hold read-only folders; what cannot be removed is left for `prune`.
-    for folder, _, _ in os.walk(path):
-        with contextlib.suppress(OSError):
-            Path(folder).chmod(0o700)
-    shutil.rmtree(path, ignore_errors=True)
+    try:
+        for folder, _, _ in os.walk(path):
+            with contextlib.suppress(OSError):
+                Path(folder).chmod(0o700)
+        shutil.rmtree(path, ignore_errors=True)
+    except RecursionError:
+        # A build left folders of any depth, which these programs can walk.
+        for words in (("chmod", "-R", "u+rwx"), ("rm", "-rf")):
+            argv = [*words, "--", path]
+            process.capture(argv, cwd=path.parent, env=process.base_env(), ok=(0, 1))
 
 
 def parsed(text: str | bytes) -> Any:  # noqa: ANN401

@@ -14,13 +14,17 @@ import signal
 import subprocess
 from typing import TYPE_CHECKING
 
-from patchwheel.kit.errors import MachineError, PatchwheelError, redacted
+from patchwheel.kit.errors import MachineError, PatchwheelError, plain, redacted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from patchwheel.kit.limits import Watch
+
 TAIL = 40
+# Bytes of a line that are read at once, and characters of one that an error shows.
+LONGEST, SHOWN = 1 << 20, 1000
 # What a child needs to find programs, certificates and indexes; it gets nothing else.
 INHERITED = shlex.split("""
     PATH HOME TMPDIR USER LOGNAME
@@ -83,9 +87,13 @@ def logged(
     env: Mapping[str, str],
     log: Path,
     on_line: Callable[[str], None] | None = None,
+    watch: Watch | None = None,
     umask: int = 0o022,
 ) -> None:
-    """Run a long command; both its streams go to `log`, and each line to `on_line`."""
+    """Run a long command; both its streams go to `log`, and each line to `on_line`.
+
+    Where `watch` raises an error, the command is ended, and the error gets the log and its tail.
+    """
     log.parent.mkdir(parents=True, exist_ok=True)
     tail: collections.deque[str] = collections.deque(maxlen=TAIL)
     with log.open("ab") as sink:
@@ -104,14 +112,17 @@ def logged(
                 umask=umask,
             )
         try:
-            for raw in _lines(process):
+            for raw in _lines(process, watch):
                 sink.write(raw + b"\n")
-                line = raw.decode(errors="replace").rstrip()
-                tail.append(line)
+                line = plain(raw.decode(errors="replace").rstrip())
+                tail.append(line[:SHOWN])
                 if on_line:
                     on_line(line)
             # Wait without reaping: until then, its id cannot name another process group.
             os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        except PatchwheelError as err:
+            err.log, err.tail = log, tuple(tail)
+            raise
         finally:
             # What is left of its group ends with it.
             with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -152,14 +163,16 @@ def _leash(args: Sequence[str], env: Mapping[str, str]) -> list[str]:
     return [setpriv, "--pdeathsig", "KILL", "--"] if setpriv else []
 
 
-def _lines(process: subprocess.Popen[bytes]) -> Iterator[bytes]:
-    """Yield lines until the process ends."""
+def _lines(process: subprocess.Popen[bytes], watch: Watch | None) -> Iterator[bytes]:
+    """Yield lines until the process ends; one of more than LONGEST bytes comes in pieces."""
     assert process.stdout is not None  # noqa: S101  (PIPE was asked for)
-    pipe, pending = process.stdout.fileno(), b""
+    pipe, pending, size = process.stdout.fileno(), [b""], 0
     options = os.WEXITED | os.WNOWAIT | os.WNOHANG
     with selectors.DefaultSelector() as selector:
         selector.register(pipe, selectors.EVENT_READ)
         while True:
+            if watch:
+                watch.check(process.pid)
             # The end of the pipe may never come: a daemon that a build starts, such as a compiler
             # cache, leaves the process group and keeps the pipe open.
             if not selector.select(timeout=0.2):
@@ -168,10 +181,18 @@ def _lines(process: subprocess.Popen[bytes]) -> Iterator[bytes]:
                 continue
             if not (chunk := os.read(pipe, 1 << 16)):
                 break
-            *lines, pending = (pending + chunk).split(b"\n")
-            yield from lines
-    if pending:
-        yield pending
+            if watch:
+                watch.hear(len(chunk))
+            first, *lines = chunk.split(b"\n")
+            pending.append(first)
+            size += len(first)
+            # Joined only here, so that a line without an end costs no more than another.
+            if lines or size > LONGEST:
+                yield b"".join(pending)
+                yield from lines[:-1]
+                pending, size = lines[-1:], sum(map(len, lines[-1:]))
+    if size:
+        yield b"".join(pending)
 
 
 def _shown(args: Sequence[str]) -> str:

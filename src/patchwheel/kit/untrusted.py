@@ -22,6 +22,8 @@ FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # Without O_NONBLOCK, opening a FIFO waits for a writer.
 FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 LARGEST = 4 << 30
+# In folders and in characters: beyond, neither Python nor the kernel opens a path.
+DEEPEST, LONGEST = 100, 2000
 
 
 @contextlib.contextmanager
@@ -70,6 +72,8 @@ def copy_untrusted_tree(source: Path, target: Path) -> None:
     """Copy the regular files and folders below `source`; links and special files are left out."""
     for folder, folders, files, _ in os.fwalk(source, follow_symlinks=False):
         inner = os.path.relpath(folder, source)
+        if inner.count("/") > DEEPEST or len(inner) > LONGEST:
+            raise _refused(source, inner, "lies too deep")
         (target / inner).mkdir(parents=True, exist_ok=True)
         # os.fwalk lists a link to a folder among the folders, and does not enter it.
         folders.sort()
@@ -96,7 +100,7 @@ def _open(root: Path, name: str, part: str, flags: int, handle: int) -> int:
 
 def _refused(root: Path, name: str, why: str) -> BuildError:
     return BuildError(
-        f"{name!r}, which the build left, {why}",
+        f"{name[:200]!r}, which the build left, {why}",
         where=root,
         expected="a regular file below the folder of the build, not reached through a link",
         hint="correct what the project's build writes there",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
 from dataclasses import dataclass, replace
@@ -32,6 +33,7 @@ DIFFOSCOPE = ".diffoscope.txt"
 SHARED = ("files", "git")
 ENVIRONMENT = {"TZ": "Pacific/Kiritimati", "LC_ALL": "POSIX", "PYTHONHASHSEED": "4711"}
 CONDITIONS = ("folder", "home", "store", "time zone", "locale", "hash seed", "umask", "clock")
+SETTINGS = re.compile(r"PATCHWHEEL_(?!LIMIT_)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -231,7 +233,7 @@ def _other_conditions(folder: Path, store: Store, needs: Sequence[BuiltWheel]) -
     argv: list[str | Path] = [*gcc.words, "-O1", "-shared", "-fPIC", "-o", clock, CLOCK_SOURCE]
     process.capture(argv, cwd=folder, env=process.base_env())
     # The settings of this run would make it the same build; what reaches an index is needed.
-    env = {k: v for k, v in os.environ.items() if not k.startswith("PATCHWHEEL_")}
+    env = {k: v for k, v in os.environ.items() if not SETTINGS.match(k)}
     places = {"HOME": home, "PATCHWHEEL_STORE": other, "TMPDIR": tmp, CLOCK: clock}
     return env | {name: str(place) for name, place in places.items()} | ENVIRONMENT
 
