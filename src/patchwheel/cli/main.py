@@ -50,6 +50,8 @@ def cli() -> None:
 
     Exit codes: 0 ok, 1 internal error, 2 usage or manifest, 3 patch, 4 input, 5 build,
     6 a check failed, 7 the machine.
+
+    Limits of a build step: PATCHWHEEL_LIMIT_TIME, _SILENCE, _LOG, _DISK, _MEMORY, _PROCESSES.
     """
 
 
