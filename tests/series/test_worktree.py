@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import subprocess
 from dataclasses import replace
@@ -12,7 +13,7 @@ from patchwheel.kit.errors import PatchError
 from patchwheel.series.apply import PatchedTree, apply_series
 from patchwheel.series.files import load_series
 from patchwheel.series.worktree import open_work, work_tree_source
-from tests.fixtures.patches import Files, Kit, mail, numbered
+from tests.fixtures.patches import Files, Kit, Session, mail, numbered
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -296,3 +297,26 @@ def test_the_series_is_needed(kit: Kit) -> None:
         dev(kit, tree)
     with pytest.raises(PatchError, match="has no series"):
         load_series(kit.folder)
+
+
+def test_a_commit_is_told_at_once_what_its_message_lacks(tmp_path: Path) -> None:
+    kit = Kit(tmp_path)
+    source, series = kit.steps({"a": b"1\n"}, {"a": b"2\n"})
+    session = Session(kit, apply_series(source, series, store=kit.store))
+    session.write("b", b"1\n")
+    session.git("add", "b")
+    argv = ["git", "commit", "-m", "ENH: b"]
+    done = subprocess.run(argv, cwd=kit.work, check=True, capture_output=True, text=True)
+    assert "no Upstream-Status in its last paragraph" in done.stderr
+    # The advice can be followed, and then nothing is said.
+    words = shlex.split(done.stderr.partition("add it: git ")[2])
+    done = subprocess.run(
+        ["git", *words, "--no-edit"], cwd=kit.work, check=True, capture_output=True, text=True
+    )
+    assert "Upstream-Status" not in done.stderr
+    assert len(session.export().written) == 1
+    # In an editor, the trailers are there to be filled in.
+    session.write("c", b"1\n")
+    session.git("add", "c")
+    session.git("commit", "-q", GIT_EDITOR="sed -i '1s/^/ENH: c/'")
+    assert session.git("log", "-1", "--format=%B") == "ENH: c\n\nUpstream-Status: Pending"

@@ -15,7 +15,7 @@ from patchwheel.kit import PatchwheelError, disk_error
 # The commands in each module of this package; only the module of the one that runs is imported.
 MODULES = {
     "building": ("build", "plan", "env", "test"),
-    "series": ("status", "dev", "export", "rebase"),
+    "series": ("status", "dev", "export", "import", "rebase"),
     "release": ("verify", "index", "release", "ci"),
     "maintenance": ("lock", "doctor", "cache"),
 }
@@ -36,7 +36,9 @@ class LazyGroup(click.Group):
         if cmd_name not in COMMANDS:
             return None
         module = importlib.import_module(f"patchwheel.cli.{COMMANDS[cmd_name]}")
-        command: click.Command = getattr(module, cmd_name)
+        # `import` is no name for a function.
+        name = "import_" if cmd_name == "import" else cmd_name
+        command: click.Command = getattr(module, name)
         return command
 
 

@@ -110,6 +110,22 @@ def export(project: Project, fork: str, *, check: bool, exact: bool) -> None:
         )
 
 
+@click.command("import")
+@click.argument("fork")
+@click.argument("places", nargs=-1, required=True, metavar="PATH|URL|URL@BRANCH|COMMIT...")
+@click.option("-p", "strip", type=click.IntRange(0, 9), help="Folders to strip off the paths.")
+@options.as_json
+@options.project
+def import_(project: Project, fork: str, *, places: Sequence[str], strip: int | None) -> None:
+    """Add foreign patches to FORK's series, all or none of them."""
+    from patchwheel.upstream import import_patches
+
+    [selected] = project.manifest.select([fork])
+    result = import_patches(project, selected, places, strip=strip)
+    options.emit(result, tables.imported)
+    _offer_commit(project, selected, selected.patches)
+
+
 @click.command()
 @click.argument("fork")
 @click.option("--onto", metavar="REF", help="A release, tag, branch or commit.")

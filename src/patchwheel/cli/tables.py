@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from patchwheel.release import ReleaseCheck
     from patchwheel.series import ExportResult, ForkStatus, PatchStatus
     from patchwheel.source import PinReport
-    from patchwheel.upstream import Conflict, Forecast, Preview, Verdict
+    from patchwheel.upstream import Conflict, Forecast, ImportResult, Preview, Verdict
     from patchwheel.wheel import BuiltWheel
 
 # Rows of a plan; a person reads no more, and --json has them all.
@@ -217,6 +217,13 @@ def export(fork: str, result: ExportResult, *, check: bool) -> None:
     CONSOLE.result(f"{fork}: {len(result.kept)} of the series' patches keep their bytes")
     if result.range_diff:
         CONSOLE.result(result.range_diff)
+    _warnings(result.warnings)
+
+
+def imported(result: ImportResult) -> None:
+    rows = [(row.name, row.origin, ", ".join(row.did) or "as it was") for row in result.imported]
+    CONSOLE.table(("patch", "from", "what was done"), rows)
+    CONSOLE.lines(f"fill in Upstream-Status: {row.name}" for row in result.imported if row.pending)
     _warnings(result.warnings)
 
 

@@ -46,6 +46,8 @@ class DoesNotApplyError(PatchError):
 
     path: str
     landed: bool = False
+    # Its lines are in several places.
+    ambiguous: bool = False
 
 
 class Simulation:
@@ -171,11 +173,25 @@ class _Step:
         self.removed = {diff.removed for diff in patch.diffs}
 
     def fail(
-        self, diff: FileDiff, why: str, hunk: Hunk | None = None, expected: str = "", hint: str = ""
+        self,
+        diff: FileDiff,
+        why: str,
+        hunk: Hunk | None = None,
+        expected: str = "",
+        hint: str = "",
+        *,
+        ambiguous: bool = False,
     ) -> Never:
         message = f"{self.patch.name} does not apply: {why}"
         where = f"{self.patch.path}:{(hunk or diff).line}"
-        raise DoesNotApplyError(message, where=where, path=diff.path, expected=expected, hint=hint)
+        raise DoesNotApplyError(
+            message,
+            where=where,
+            path=diff.path,
+            expected=expected,
+            hint=hint,
+            ambiguous=ambiguous,
+        )
 
     def apply_diff(self, diff: FileDiff) -> None:
         """Change one file; as in git, each diff reads the files as they were before the patch."""
@@ -232,7 +248,8 @@ class _Step:
                 shown = ", ".join(str(place + 1) for place in places[:5])
                 problem = f"hunk {number} is ambiguous: its lines occur {len(places)} times"
                 problem += f" in {diff.old}, in lines {shown}"
-                self.fail(diff, problem, hunk, f"line {expected + 1}, or only one other place")
+                wanted = f"line {expected + 1}, or only one other place"
+                self.fail(diff, problem, hunk, wanted, ambiguous=True)
             self.offsets.append(at - expected)
             lines[at : at + size] = after
             written[at : at + size] = b"\1" * len(after)

@@ -1,5 +1,6 @@
 from .apply import PatchedTree as PatchedTree
 from .apply import patch_trees as patch_trees
+from .export import FORMAT as FORMAT
 from .export import ExportResult as ExportResult
 from .export import export_commits as export_commits
 from .export import export_series as export_series

@@ -25,6 +25,7 @@ from patchwheel.kit import (
 from patchwheel.patch import SUBMODULE
 from patchwheel.series.apply import REPORT, PatchedTree, apply_series, patch_trees
 from patchwheel.series.files import load_series
+from patchwheel.series.settings import ask_for_trailers, check_harmless
 from patchwheel.source import fetch_source
 
 if TYPE_CHECKING:
@@ -52,13 +53,6 @@ UNFINISHED = {
     "sequencer": "cherry-pick or revert",
     "BISECT_LOG": "bisect",
 }
-# Settings by which git starts a program, or reads more settings; others it is told to leave out.
-PROGRAMS = re.compile(
-    r"(filter|include|includeif|extensions|url)\..*|core\.worktree|merge\..*\.driver"
-    r"|remote\..*\.(promisor|partialclonefilter|uploadpack|vcs)",
-    re.DOTALL,
-)
-ELSEWHERE = ("objects/info/alternates", "commondir", "rebase-merge/strategy")
 DEFAULT_SIZE = 7
 MARKER = re.compile(rb"(<+|>+|\|+|=+)(?: .*)?\r?")
 # The labels of git's rebase. Such a line is a leftover even where the rest of its conflict is gone.
@@ -81,7 +75,7 @@ class WorkTree:
             problem = "this is not a work tree that `patchwheel dev` opened"
             hint = f"move it away: mv {folder} {folder}.old, then `patchwheel dev {folder.name}`"
             raise PatchError(problem, where=folder, hint=hint) from err
-        _check_harmless(self.repo)
+        check_harmless(self.repo)
         self.repo.unlock()
 
     @property
@@ -152,6 +146,7 @@ def open_work(tree: PatchedTree, folder: Path, *, store: Store, detach: bool = F
             (new / ".git" / "info").mkdir()
             (new / ".git" / "info" / "attributes").write_text(ATTRIBUTES)
             repo.git("config", "core.autocrlf", "false")
+            ask_for_trailers(repo)
             repo.git("reset", "-q", "--hard", _import(tree, repo))
             record(new, tree.source, tree.series.digests)
         new.rename(folder)
@@ -215,24 +210,6 @@ def record(folder: Path, source: Source, series: Sequence[Sequence[str]]) -> Non
     """Write down the pin and the patches that the work tree's refs stand for."""
     state = {"tree": source.tree, "series": series}
     write_atomically(folder / ".git" / STATE, json.dumps(state, indent=1).encode())
-
-
-def _check_harmless(repo: Repository) -> None:
-    """Raise PatchError for a repository in which git might start a program that it names.
-
-    A work tree may come from somebody else, or from tests that ran in it.
-    """
-    git = repo.git_dir
-    argv = ("--file", str(git / "config"), "--no-includes", "--null", "--name-only", "--list")
-    keys = repo.git("config", *argv, ok=(0, 1)).decode(errors="replace").split("\0")[:-1]
-    found = [f"{key!r} in its settings" for key in keys if PROGRAMS.fullmatch(key)]
-    found += [f".git/{name}" for name in ELSEWHERE if (git / name).exists()]
-    if found:
-        hint = "remove it (`git config --unset KEY`), or have it in your own settings instead"
-        message = f"git may start a program for {found[0]} of this work tree"
-        raise PatchError(
-            message, where=repo.work_tree, expected="settings as `dev` wrote", hint=hint
-        )
 
 
 def _reopen(tree: PatchedTree, folder: Path) -> bool:

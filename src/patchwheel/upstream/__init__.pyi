@@ -1,6 +1,9 @@
 from .forecast import Forecast as Forecast
 from .forecast import forecasts as forecasts
 from .forecast import remember_forecasts as remember_forecasts
+from .importing import Imported as Imported
+from .importing import ImportResult as ImportResult
+from .importing import import_patches as import_patches
 from .judgement import Preview as Preview
 from .judgement import describe as describe
 from .judgement import preview_rebase as preview_rebase

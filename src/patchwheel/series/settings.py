@@ -1,0 +1,61 @@
+"""The settings of a work tree's git: what they may hold, and what it says to whoever commits."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from patchwheel.kit import PatchError
+
+if TYPE_CHECKING:
+    from patchwheel.kit import Repository
+
+# Settings by which git starts a program, or reads more settings; others it is told to leave out.
+PROGRAMS = re.compile(
+    r"(filter|include|includeif|extensions|url)\..*|core\.worktree|merge\..*\.driver"
+    r"|remote\..*\.(promisor|partialclonefilter|uploadpack|vcs)",
+    re.DOTALL,
+)
+ELSEWHERE = ("objects/info/alternates", "commondir", "rebase-merge/strategy")
+TEMPLATE = "patchwheel-template"
+MESSAGE = """
+
+# Above: what it changes. Here: why it is carried, and how to tell that it is no longer needed.
+
+# Pending | Submitted [URL] | Backport [commit or URL] | Denied [reason] | Inappropriate [reason]
+Upstream-Status: Pending
+"""
+# For the git of whoever works there; ours runs no hooks.
+HOOK = """#!/bin/sh
+git interpret-trailers --parse "$1" | grep -qi '^Upstream-Status:' && exit 0
+echo "patchwheel: no Upstream-Status in its last paragraph, which an export will refuse" >&2
+echo "  add it: git commit --amend --trailer 'Upstream-Status: Pending'" >&2
+"""
+
+
+def ask_for_trailers(repo: Repository) -> None:
+    """Begin messages with the trailers in the editor, and say when a commit lacks them."""
+    (repo.git_dir / TEMPLATE).write_text(MESSAGE)
+    repo.git("config", "commit.template", f".git/{TEMPLATE}")
+    hook = repo.git_dir / "hooks" / "commit-msg"
+    hook.parent.mkdir()
+    hook.write_text(HOOK)
+    hook.chmod(0o755)
+
+
+def check_harmless(repo: Repository) -> None:
+    """Raise PatchError for a repository in which git might start a program that it names.
+
+    A work tree may come from somebody else, or from tests that ran in it.
+    """
+    git = repo.git_dir
+    argv = ("--file", str(git / "config"), "--no-includes", "--null", "--name-only", "--list")
+    keys = repo.git("config", *argv, ok=(0, 1)).decode(errors="replace").split("\0")[:-1]
+    found = [f"{key!r} in its settings" for key in keys if PROGRAMS.fullmatch(key)]
+    found += [f".git/{name}" for name in ELSEWHERE if (git / name).exists()]
+    if found:
+        hint = "remove it (`git config --unset KEY`), or have it in your own settings instead"
+        message = f"git may start a program for {found[0]} of this work tree"
+        raise PatchError(
+            message, where=repo.work_tree, expected="settings as `dev` wrote", hint=hint
+        )

@@ -1,0 +1,253 @@
+"""Foreign patches to patches of a series: files, folders of quilt, mailboxes, branches, commits."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from patchwheel.kit import InputError, PatchError, redacted
+from patchwheel.patch import (
+    DoesNotApplyError,
+    Foreign,
+    Simulation,
+    check_patch,
+    paths_of,
+    split_mails,
+    to_git,
+    without_crlf,
+)
+from patchwheel.series import (
+    FORMAT,
+    WorkTree,
+    export_commits,
+    load_all_series,
+    open_work,
+    patch_trees,
+    patched_tree,
+)
+from patchwheel.source import retried
+from patchwheel.upstream.history import upstream_history
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    import requests
+
+    from patchwheel.kit import Blob, Repository
+    from patchwheel.manifest import Fork
+    from patchwheel.patch import Content
+    from patchwheel.project import Project
+    from patchwheel.upstream.history import History
+
+IMPORTED = "refs/patchwheel/imported"
+PENDING = "Pending"
+# As much as quilt and GNU patch allow.
+MAX_FUZZ = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Imported:
+    """What became of a foreign patch; with `pending` its Upstream-Status is for a person to say."""
+
+    name: str
+    origin: str
+    did: tuple[str, ...]
+    pending: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImportResult:
+    imported: tuple[Imported, ...]
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _File:
+    path: Path
+    data: bytes
+    strip: int | None = None
+    status: str = ""
+
+
+def import_patches(
+    project: Project, fork: Fork, places: Sequence[str], *, strip: int | None = None
+) -> ImportResult:
+    """Add patches at the end of the fork's series, all or nothing."""
+    folder, hint = project.work_folder(fork), f"`patchwheel export {fork.name}`, then import again"
+    with project.exclusive(fork), project.store.scratch() as scratch:
+        if folder.exists() and (problem := WorkTree(folder).unexported()):
+            message = f"the series cannot be added to: {problem}"
+            raise PatchError(message, where=folder, hint=hint)
+        files = [file for place in places for file in _collect(project, fork, place)]
+        tree, work = patched_tree(project, fork), scratch / fork.name
+        open_work(tree, work, store=project.store)
+        repo = WorkTree(work).repo
+        try:
+            made = [_commit(repo, file, strip) for file in files]
+        except PatchError as err:
+            err.hint = f"correct it, or commit it by hand in `patchwheel dev {fork.name}` "
+            err.hint += f"and import the rest; nothing of {fork.name} was changed"
+            raise
+        repo.git("reset", "-q", "--hard")
+        others = load_all_series(project)
+        done = export_commits(work, tree.source, store=project.store, others=others)
+        if folder.exists():
+            open_work(patched_tree(project, fork), folder, store=project.store)
+    names = done.written[-len(made) :]
+    rows = [
+        Imported(name=name, origin=str(file.path), did=did, pending=pending)
+        for name, file, (did, pending) in zip(names, files, made, strict=True)
+    ]
+    return ImportResult(imported=tuple(rows), warnings=done.warnings)
+
+
+def _commit(repo: Repository, file: _File, strip: int | None) -> tuple[tuple[str, ...], bool]:
+    """Commit a patch onto HEAD; return what was done to it, and whether its status is to say."""
+    head = repo.text("rev-parse", "HEAD")
+    tree = repo.tree_of(head)
+    files, level = repo.files(tree), strip if file.strip is None else file.strip
+    patch, changed, did = _fitting(repo, files, file, level)
+    if not patch.trailer("Upstream-Status"):
+        status = file.status or PENDING
+        patch = Foreign(path=patch.path, data=patch.data, fuzz=patch.fuzz, status=status)
+        did += [f"Upstream-Status: {status}"]
+    check_patch(patch)
+    if any(diff.binary for diff in patch.diffs):
+        [made] = patch_trees(repo, tree, [patch])
+    else:
+        contents = [(p, now.mode, now.data or b"") for p, now in changed.items() if now]
+        gone = [path for path, now in changed.items() if now is None]
+        made = repo.import_files(contents, onto=tree, removed=gone)
+    mail = patch.mail
+    commit = repo.commit(made, patch.message, head, author=mail.author, when=mail.when)
+    repo.git("update-ref", "HEAD", commit)
+    return tuple(did), patch.status == PENDING
+
+
+def _fitting(
+    repo: Repository, files: Mapping[str, Blob], file: _File, strip: int | None
+) -> tuple[Foreign, Mapping[str, Content | None], list[str]]:
+    """Return the reading of a patch that applies, what it changes, and what was done to it.
+
+    Each hunk goes to one place only: first with all of its context, then with less.
+    """
+    failed: DoesNotApplyError | None = None
+    for fuzz in range(MAX_FUZZ + 1):
+        for data in without_crlf(file.data):
+            mail = to_git(data, file.path.name, files, strip)
+            patch = Foreign(path=file.path, data=mail, fuzz=fuzz)
+            simulation = Simulation(files, repo.read, paths_of([patch]))
+            try:
+                offsets = simulation.apply(patch)
+            except DoesNotApplyError as err:
+                if err.ambiguous or err.landed:
+                    raise
+                failed = failed or err
+                continue
+            far = max(map(abs, offsets), default=0)
+            did = [f"hunks moved by up to {far} lines"] if far else []
+            did += [f"fuzz {fuzz}"] if fuzz else []
+            did += ["CRLF line ends removed"] if data != file.data else []
+            did += ["names no author"] if "unknown" in patch.mail.author else []
+            return patch, simulation.changed(), did
+    if failed is None:
+        raise PatchError("the patch is empty", where=file.path)
+    raise failed
+
+
+def _collect(project: Project, fork: Fork, place: str) -> list[_File]:
+    """Read the patches of a place: a path, a URL, URL@BRANCH, or commits of upstream."""
+    path, address = Path(place), re.fullmatch(r"(.+://.+|/.+)@([^:@]+)", place)
+    if path.is_dir() or path.name == "series":
+        found = list(_read_folder(path))
+    elif path.is_file():
+        found = _mails(path, path.read_bytes())
+    elif address:
+        found = list(_read_branch(project, fork, address[1], address[2]))
+    elif "://" in place:
+        found = _mails(Path(place.rpartition("/")[2]), _download(project, place))
+    else:
+        found = list(_read_commits(project, fork, place))
+    if not found:
+        raise InputError("there are no patches", where=redacted(place))
+    return found
+
+
+def _mails(path: Path, data: bytes, strip: int | None = None) -> list[_File]:
+    return [_File(path=path, data=mail, strip=strip) for mail in split_mails(data)]
+
+
+def _read_folder(path: Path) -> Iterator[_File]:
+    """Read the patches that a `series` of quilt lists, with its -p, or all of a folder."""
+    places = (path, path / "series", path / "patches/series", path / "debian/patches/series")
+    series = next((file for file in places if file.is_file()), None)
+    if series is None:
+        for file in sorted(f for f in path.iterdir() if f.suffix in {".patch", ".diff"}):
+            yield from _mails(file, file.read_bytes())
+        return
+    for number, line in enumerate(series.read_text("utf-8-sig").splitlines(), 1):
+        name, *options = re.sub(r"(^|\s)#.*", "", line).split() or [""]
+        file, strip = series.parent / name, None
+        for option in options:
+            if not (level := re.fullmatch(r"-p(\d)", option)):
+                problem = f"cannot read the option {option}"
+                raise PatchError(problem, where=f"{series}:{number}", expected="NAME -pN")
+            strip = int(level[1])
+        if name and not file.is_file():
+            raise PatchError(f"there is no patch {name}", where=f"{series}:{number}")
+        yield from _mails(file, file.read_bytes(), strip) if name else ()
+
+
+def _download(project: Project, url: str) -> bytes:
+    if project.context.offline:
+        raise InputError(f"{redacted(url)} is not downloaded offline", hint="without --offline")
+    if url.startswith("file://"):
+        return Path(url.removeprefix("file://")).read_bytes()
+    return retried(f"downloading {redacted(url)}", lambda http: _answer(http, url))
+
+
+def _answer(http: requests.Session, url: str) -> bytes:
+    with http.get(url, timeout=60) as answer:
+        answer.raise_for_status()
+        return bytes(answer.content)
+
+
+def _history(project: Project, fork: Fork) -> History:
+    if history := upstream_history(project, fork):
+        return history
+    raise InputError(f"upstream's repository of {fork.name} cannot be reached")
+
+
+def _read_branch(project: Project, fork: Fork, url: str, branch: str) -> Iterator[_File]:
+    """Read the commits of a branch that upstream does not have, at least not before the pin."""
+    history = _history(project, fork)
+    url = f"file://{url}" if url.startswith("/") else url
+    refspec = f"+refs/heads/{branch}:{IMPORTED}"
+    history.remote.run(url, "fetch", "--quiet", "--no-tags", "--", url, refspec)
+    own = _listed(history, IMPORTED, "--not", history.base(), "--branches", "--tags")
+    # A branch of upstream's repository itself.
+    own = own or _listed(history, IMPORTED, "--not", history.base())
+    yield from (_of_commit(history, commit) for commit in own)
+
+
+def _read_commits(project: Project, fork: Fork, place: str) -> Iterator[_File]:
+    history = _history(project, fork)
+    ends = [history.resolve(end) for end in place.split("..", 1)]
+    if None in ends:
+        problem = f"{place!r} is no file, and no commit or range A..B of upstream's"
+        raise InputError(problem, hint="a path, a URL, URL@BRANCH, or a commit of upstream's")
+    # Of a merge, the commits that it brought in.
+    first = ends[0] if len(ends) > 1 else f"{ends[0]}^1"
+    for commit in _listed(history, str(ends[-1]), f"^{first}"):
+        yield _of_commit(history, commit, f"Backport [{commit}]")
+
+
+def _listed(history: History, *words: str) -> list[str]:
+    return history.repo.text("rev-list", "--reverse", "--no-merges", *words).split()
+
+
+def _of_commit(history: History, commit: str, status: str = "") -> _File:
+    data = history.repo.git(*FORMAT, "--stdout", "-1", commit)
+    return _File(path=Path(commit[:12]), data=data, status=status)
