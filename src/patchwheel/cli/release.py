@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,12 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Compile again under varied conditions, and compare with the release wheel.",
 )
+@click.option(
+    "--trust",
+    metavar="NAME:KEY",
+    multiple=True,
+    help="SHA256SUMS must be signed by this Ed25519 key, 64 hex digits, or another trusted one.",
+)
 @options.variant
 @click.option("--dev", is_flag=True, help="With --from-source: use the open work tree.")
 @options.as_json
@@ -40,6 +47,7 @@ def verify(
     pin: bool,
     from_source: bool,
     rebuild: bool,
+    trust: tuple[str, ...],
     variant: str | None,
     dev: bool,
 ) -> None:
@@ -48,7 +56,7 @@ def verify(
     if pin + from_source + rebuild > 1:
         raise click.UsageError("give one of --pin, --from-source and --rebuild")
     if not (pin or from_source or rebuild):
-        _verify_path(Path(what))
+        _verify_path(Path(what), _keys(trust))
         return
     # What follows asks about the inputs of a fork, and not about a file.
     [fork] = project.manifest.select([what], variant)
@@ -68,7 +76,16 @@ def verify(
     proof.check()
 
 
-def _verify_path(path: Path) -> None:
+def _keys(trust: tuple[str, ...]) -> dict[str, str]:
+    """Return the keys by name; `verify` tries each."""
+    keys = {name: key for name, _, key in (text.rpartition(":") for text in trust)}
+    if wrong := [n for n, key in keys.items() if not (n and re.fullmatch("[0-9a-f]{64}", key))]:
+        expected = "NAME:KEY, as `patchwheel release sign` prints the key"
+        raise click.UsageError(f"--trust {wrong[0]}: is no name with a key; expected {expected}")
+    return keys
+
+
+def _verify_path(path: Path, trusted: dict[str, str]) -> None:
     from patchwheel.release import check_release
 
     if not path.exists():
@@ -76,7 +93,7 @@ def _verify_path(path: Path) -> None:
             f"there is no file or folder {path}; "
             "to verify a fork, give one of --pin, --from-source and --rebuild"
         )
-    checked = check_release(path)
+    checked = check_release(path, trusted=trusted)
     options.emit(checked, tables.checked)
     checked.check(path)
 
@@ -131,6 +148,22 @@ def validate(staged: Path) -> None:
 
     validate_release(staged.absolute(), CONSOLE)
     CONSOLE.close()
+
+
+@release.command()
+@click.argument("folder", type=options.folder())
+@click.option(
+    "--key",
+    metavar="FILE",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="An Ed25519 private key in PEM.",
+)
+def sign(folder: Path, key: Path) -> None:
+    """Sign SHA256SUMS in FOLDER, and print the public key that `verify --trust` takes."""
+    from patchwheel.release import sign_sums
+
+    click.echo(sign_sums(folder, key))
 
 
 @click.command()

@@ -265,6 +265,8 @@ def checked(found: ReleaseCheck) -> None:
             ]
         rows += [("not checked", what) for what in found.unchecked]
         CONSOLE.table(("", ""), rows, title=wheel.path.name)
+    for name in found.signed_by:
+        CONSOLE.say(f"SHA256SUMS is signed by {name}")
 
 
 def findings(found: Sequence[Finding]) -> None:

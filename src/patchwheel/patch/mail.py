@@ -44,6 +44,7 @@ URL = re.compile(r"(https?://[^\s,\]>]+)")
 COMMIT = re.compile(r"\bcommit[: ]\s*([0-9a-f]{7,40})\b")
 # What follows such a line is not for the commit.
 NOTES = "---"
+CVE = re.compile(r"CVE-\d{4}-\d{4,19}")
 MAIL_FORMAT = "a patch in git's mail format"
 PLAIN_DIFF_HINT = "`git apply` takes it in `patchwheel dev {fork}`; commit it there, then export"
 
@@ -109,6 +110,11 @@ class Patch:
     def trailer(self, key: str) -> list[str]:
         """Return the values of all trailers with this key, in any case."""
         return [v for k, v in self.mail.trailers if k.lower() == key.lower()]
+
+    @property
+    def fixes(self) -> tuple[str, ...]:
+        """The vulnerabilities that its trailers name; `Fixes` may name other things too."""
+        return tuple(sorted({v for v in self.trailer("Fixes") if CVE.fullmatch(v)}))
 
     def fail(self, message: str, *, line: int = 1, **details: str) -> Never:
         """Raise PatchError for a line of the file; see Cursor.fail."""

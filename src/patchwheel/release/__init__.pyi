@@ -8,3 +8,4 @@ from .recompile import EquivalenceCheck as EquivalenceCheck
 from .recompile import RebuildResult as RebuildResult
 from .recompile import check_equivalence as check_equivalence
 from .recompile import check_reproducible as check_reproducible
+from .sign import sign_sums as sign_sums

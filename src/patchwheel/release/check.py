@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING
 from patchwheel.build import cuda, env_key
 from patchwheel.kit import CheckError, InputError, digest, file_sha256, parsed
 from patchwheel.release import files
+from patchwheel.release.sign import check_signature
 from patchwheel.wheel import MAGIC, load_policies, names_itself, read_library
 from patchwheel.wheelfile import STATEMENT, check_record, members, metadata, read_wheel, sbom
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from patchwheel.wheelfile import CompileRecord, WheelFile
 
@@ -36,6 +37,8 @@ class ReleaseCheck:
     problems: tuple[str, ...]
     # What one wheel alone does not tell.
     unchecked: tuple[str, ...] = ()
+    # The names of the keys that the sums are signed with.
+    signed_by: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, object]:
         rows = [
@@ -43,7 +46,8 @@ class ReleaseCheck:
             for w in self.wheels
         ]
         problems, unchecked = list(self.problems), list(self.unchecked)
-        return {"wheels": rows, "problems": problems, "unchecked": unchecked}
+        more = {"unchecked": unchecked, "signed-by": list(self.signed_by)}
+        return {"wheels": rows, "problems": problems, **more}
 
     def check(self, where: Path) -> None:
         """Raise CheckError when there is a problem."""
@@ -55,8 +59,13 @@ class ReleaseCheck:
             )
 
 
-def check_release(path: Path, *, pages: bool = True) -> ReleaseCheck:
-    """Check a wheel or all of a folder, without `pages` not the simple index; fetch nothing."""
+def check_release(
+    path: Path, *, pages: bool = True, trusted: Mapping[str, str] | None = None
+) -> ReleaseCheck:
+    """Check a wheel or all of a folder, without `pages` not the simple index; fetch nothing.
+
+    With `trusted`, names and public keys, each SHA256SUMS has to be signed by one of them.
+    """
     folder = path if path.is_dir() else path.parent
     paths = sorted(path.rglob("*.whl")) if path.is_dir() else [path]
     if not paths:
@@ -81,7 +90,20 @@ def check_release(path: Path, *, pages: bool = True) -> ReleaseCheck:
     # Wheels of several builds that were gathered for an index get sums and lock with the index.
     elif pages or any(path.rglob(files.SUMS)):
         problems += _folder_problems(folder, wheels, pages=pages)
-    return ReleaseCheck(wheels=tuple(wheels), problems=tuple(problems), unchecked=tuple(unchecked))
+    signed_by = []
+    for place in {f.parent for f in folder.rglob(files.SUMS)} | {folder} if trusted else ():
+        try:
+            signed_by.append(check_signature(place, trusted or {}))
+        except InputError as err:
+            problems.append(err.message)
+    if trusted and not path.is_dir() and path.name not in {name for _, name in _sums(folder)}:
+        problems.append(f"{path.name}: is in no {files.SUMS}")
+    return ReleaseCheck(
+        wheels=tuple(wheels),
+        problems=tuple(problems),
+        unchecked=tuple(unchecked),
+        signed_by=tuple(signed_by),
+    )
 
 
 def _folder_problems(folder: Path, wheels: Sequence[WheelFile], *, pages: bool) -> Iterator[str]:
@@ -100,7 +122,9 @@ def _folder_problems(folder: Path, wheels: Sequence[WheelFile], *, pages: bool) 
                 yield f"{shown}: is missing"
         # A file that nobody made a sum of is no part of the release, whatever it says.
         listed |= {place / name for _, name in _sums(place)}
-    for file in sorted([*folder.rglob("*.whl"), *folder.rglob(f"*{STATEMENT}")]):
+    for file in sorted(
+        p for glob in ("*.whl", f"*{STATEMENT}", files.VEX) for p in folder.rglob(glob)
+    ):
         if file not in listed:
             yield f"{file.relative_to(folder)}: is in no {files.SUMS}"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import time
 from html import escape
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 SUMS = "SHA256SUMS"
 PYLOCK = "pylock.toml"
 SIMPLE = "simple"
+VEX = "openvex.json"
 API = "1.1"
 PAGE = """<!DOCTYPE html>
 <html><head><meta name="pypi:repository-version" content="{api}"><title>{title}</title></head><body>
@@ -38,6 +40,8 @@ def sidecars(folder: Path, wheels: Sequence[WheelFile]) -> dict[str, bytes]:
     """Return statements, lock and sums of the wheels in a folder, by path in the folder."""
     contents = {f"{_place(w, folder)}{STATEMENT}": make_statement(w) for w in wheels}
     contents[PYLOCK] = _pylock(folder, wheels)
+    if any(patch.fixes for wheel in wheels for patch in wheel.record.patches):
+        contents[VEX] = _vex(wheels)
     sums = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
     sums |= {_place(wheel, folder): wheel.sha256 for wheel in wheels}
     contents[SUMS] = "".join(f"{sums[name]}  {name}\n" for name in sorted(sums)).encode()
@@ -78,6 +82,33 @@ def make_statement(wheel: WheelFile) -> bytes:
         },
     }
     return _json(statement)
+
+
+def _vex(wheels: Sequence[WheelFile]) -> bytes:
+    """Return an OpenVEX statement of the vulnerabilities that the series say to fix."""
+    fixed: dict[str, list[dict[str, object]]] = {}
+    for wheel in _unique(wheels):
+        product: dict[str, object] = {
+            "@id": purl(wheel.project, wheel.name.version),
+            "hashes": {"sha-256": wheel.sha256},
+        }
+        for name in sorted({n for patch in wheel.record.patches for n in patch.fixes}):
+            fixed.setdefault(name, []).append(product)
+    epochs = [int(c.source_date_epoch) for w in wheels if (c := w.record.compiled)]
+    statements = [
+        {"vulnerability": {"name": name}, "products": products, "status": "fixed"}
+        for name, products in sorted(fixed.items())
+    ]
+    return _json(
+        {
+            "@context": "https://openvex.dev/ns/v0.2.0",
+            "@id": f"urn:patchwheel:vex:{digest(statements)}",
+            "author": "patchwheel",
+            "timestamp": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(max(epochs))),
+            "version": 1,
+            "statements": statements,
+        }
+    )
 
 
 def _dependencies(record: WheelRecord) -> list[dict[str, object]]:

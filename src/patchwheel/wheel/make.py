@@ -162,6 +162,7 @@ def describe(
                 sha256=patch.sha256,
                 subject=patch.mail.subject,
                 upstream_status=", ".join(patch.trailer("Upstream-Status")),
+                fixes=patch.fixes,
             )
             for patch in plan.tree.series.patches
         ),

@@ -49,6 +49,8 @@ class PatchRecord:
     sha256: str
     subject: str
     upstream_status: str
+    # The vulnerabilities that its trailers `Fixes: CVE-...` name.
+    fixes: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from patchwheel.wheelfile.record import CompileRecord, PatchRecord, PinRecord, WheelRecord
 
 # Raised whenever the same record would give another SBOM: it is part of a compile's key.
-LAYOUT = "3"
+LAYOUT = "4"
 PLACE = "sboms/patchwheel.cdx.json"
 
 
@@ -127,7 +127,9 @@ def _patch(fork: str, patch: PatchRecord) -> dict[str, object]:
     backport = re.match("backport", patch.upstream_status, re.IGNORECASE)
     # CycloneDX has no field for a patch's hash: it stands where an index puts that of a file.
     url = f"patches/{fork}/{quote(patch.name)}#sha256={patch.sha256}"
-    return {"type": "backport" if backport else "unofficial", "diff": {"url": url}}
+    kind = "backport" if backport else "unofficial"
+    resolves = [{"type": "security", "id": name} for name in patch.fixes]
+    return {"type": kind, "diff": {"url": url}, **({"resolves": resolves} if resolves else {})}
 
 
 def _component(kind: str, name: str, *hashes: str, **more: object) -> dict[str, object]:
