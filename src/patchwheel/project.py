@@ -42,7 +42,7 @@ class Project:
     @functools.cached_property
     def manifest(self) -> Manifest:
         # A rebase that was interrupted while it replaced files is finished before anything is read.
-        if fork := recover(self.manifest_path.absolute().parent):
+        if fork := recover(self.manifest_path.absolute().parent, self.manifest_path.name):
             self.progress.say(
                 f"{fork}: finished an interrupted rebase (pin, lock and series updated)"
             )

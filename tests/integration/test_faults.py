@@ -175,7 +175,7 @@ def test_once_its_journal_is_written_a_rebase_is_finished_by_whatever_comes_next
     whole.run("rebase", "demo", "--onto", MERGED)
     killed = (
         "import os; from patchwheel.manifest import transaction; from patchwheel.cli import main; "
-        "transaction._recover = lambda _root: os._exit(9); main.main()"
+        "transaction._recover = lambda *_: os._exit(9); main.main()"
     )
     words = [sys.executable, "-c", killed, "rebase", "demo", "--onto", MERGED]
     env = {"PATCHWHEEL_STORE": str(one.store), **one.index}

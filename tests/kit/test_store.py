@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from patchwheel.kit.entry import CACHEDIR_TAG
 from patchwheel.kit.errors import MachineError
 from patchwheel.kit.files import rmtree, write_atomically
-from patchwheel.kit.store import CACHEDIR_TAG, Store, default_root
+from patchwheel.kit.store import Store, default_root
 from tests import conftest
 from tests.fixtures.support import lacking, write
 

@@ -24,7 +24,7 @@ from patchwheel.series.apply import apply_series
 from patchwheel.series.export import export_commits
 from patchwheel.series.files import load_series
 from patchwheel.series.worktree import EXPORTED, WorkTree, open_work
-from patchwheel.upstream import rebase
+from patchwheel.upstream import rebase, state
 from patchwheel.upstream.merge import KEPT, Conflict, MergeResult, dry_run
 from tests.fixtures import support
 from tests.fixtures.patches import NOISE, Files, Kit, mail, numbered, with_line
@@ -75,7 +75,7 @@ class Move:
 
     def finish(self) -> ExportResult:
         result = self.settle()
-        rebase.state_path(self.kit.work).unlink()
+        state.state_path(self.kit.work).unlink()
         return result
 
     def settle(self) -> ExportResult:
@@ -356,13 +356,13 @@ def test_a_series_moves_and_patches_that_only_shifted_keep_their_bytes(kit: Kit)
     move.start()
     sdist = {"filename": "d-2.0.tar.gz", "sha256": "0"}
     pin = {"version": "2.0", "tag": None, "commit": None, "sdist": sdist}
-    assert rebase.state(kit.work).pin == pin
+    assert state.state(kit.work).pin == pin
     result = move.finish()
     assert (result.kept, result.written) == (("0010-p.patch",), ("0020-p.patch",))
     first, second = [r for r in result.range_diff.splitlines() if "ENH" in r]
     assert ("=" in first, "!" in second) == (True, True)
     assert (kit.folder / "0010-p.patch").read_bytes() == before
-    assert not rebase.state_path(kit.work).exists()
+    assert not state.state_path(kit.work).exists()
     expected = {"a": b"new\n" + with_line(30), "b": numbered(1, 60, l8="theirs", l10="ours")}
     assert move.files() == expected
     again = apply_series(move.onto, load_series(kit.folder), store=kit.store)
@@ -703,7 +703,7 @@ def test_work_that_was_not_exported_is_never_rebased_away(kit: Kit, edit: str, w
     rebase.abort(kit.work)
     subprocess.run(["sh", "-c", edit], cwd=kit.work, check=True)
     move.stops(why)
-    assert not rebase.state_path(kit.work).exists()
+    assert not state.state_path(kit.work).exists()
 
 
 def test_resolutions_are_shared_through_the_folder_of_the_patches(kit: Kit) -> None:
@@ -746,7 +746,7 @@ def project(root: Path) -> Path:
             "forks.lock": "old lock",
             "patches/demo/series": "old series",
             "patches/other/series": "other",
-            "begun": "rebase",
+            f"work/demo/{transaction.STATE}": "rebase",
         },
     )
     staged = transaction.stage(root, root / "forks.toml", [root / "forks.lock"], "demo")
@@ -783,11 +783,11 @@ class Cut(BaseException):
 def test_pin_lock_and_series_change_together_wherever_it_is_cut_off(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    names = ("forks.lock", "forks.toml")
+    names = ["forks.lock", "forks.toml"]
     steps = 0
     for limit in range(100):
         root = tmp_path / str(limit)
-        staged = project(root)
+        project(root)
         done = 0
 
         def counted(real: object, *words: object) -> object:
@@ -807,12 +807,12 @@ def test_pin_lock_and_series_change_together_wherever_it_is_cut_off(
                 real = getattr(owner, name)
                 patched.setattr(owner, name, lambda *w, real=real, **_k: counted(real, *w))
             try:
-                transaction.commit(root, staged, names, "demo", then=root / "begun")
+                transaction.commit(root, names, "demo", manifest="forks.toml")
                 steps = done
             except Cut:
                 pass
         begun = (root / transaction.JOURNAL).exists()
-        transaction.recover(root)
+        transaction.recover(root, "forks.toml")
         now = {k: v for k, v in content(root).items() if not k.startswith(".rebase-")}
         if begun or steps:
             assert now == NEW
@@ -825,10 +825,10 @@ def test_pin_lock_and_series_change_together_wherever_it_is_cut_off(
 
 
 def test_a_journal_that_nobody_can_read_stops_everything(tmp_path: Path) -> None:
-    transaction.recover(tmp_path)
+    transaction.recover(tmp_path, "forks.toml")
     (tmp_path / transaction.JOURNAL).write_text("{")
-    with pytest.raises(ManifestError, match="the journal of a rebase cannot be read"):
-        transaction.recover(tmp_path)
+    with pytest.raises(ManifestError, match="the journal of a rebase cannot be followed"):
+        transaction.recover(tmp_path, "forks.toml")
 
 
 def test_an_old_stage_is_no_obstacle(tmp_path: Path) -> None:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import re
+import secrets
+import shutil
 import tempfile
 import tomllib
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Final
 
 from patchwheel.build import site_packages
 from patchwheel.guest import INSPECT_ENVIRONMENT
-from patchwheel.kit import CheckError, MachineError, digest, process, uv, write_atomically
+from patchwheel.kit import CheckError, MachineError, digest, is_store, process, uv, write_atomically
 from patchwheel.wheelfile import read_wheel
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 KIND: Final = "environments"
 UNPACKED: Final = "unpacked"
 LAYOUT = 1
+KEY = re.compile(r"[0-9a-f]{64}")
 # What an installer takes out of these folders, into site-packages.
 SCHEME = re.compile(r"[^/]+\.data/(purelib|platlib)/")
 
@@ -210,22 +212,22 @@ def _unpacked(wheel: OwnWheel, store: Store) -> Path:
 
 
 def unpack(wheel: Path, folder: Path, before: Path | None) -> None:
-    """Unpack a wheel so that it can be imported; equal files of `before` are linked."""
+    """Unpack a wheel so that it can be imported; equal files of `before` are copied."""
     known = _hashes(before) if before else {}
     for entry in read_wheel(wheel).entries.values():
         place = SCHEME.sub("", entry.name)
         target = folder / place
         target.parent.mkdir(parents=True, exist_ok=True)
         same = entry.sha256 and known.get(entry.name) == entry.sha256
-        if not (before and same and _linked(before / place, target)):
+        if not (before and same and _copied(before / place, target)):
             target.write_bytes(entry.content())
             target.chmod(entry.mode)
         elif target.suffix == ".py":
-            # The bytecode names date and size of its file, which the link keeps.
+            # The bytecode names date and size of its file, which the copy keeps.
             for path in (before / place).parent.glob(f"__pycache__/{target.stem}.*.pyc"):
                 cache = target.parent / "__pycache__"
                 cache.mkdir(exist_ok=True)
-                _linked(path, cache / path.name)
+                _copied(path, cache / path.name)
 
 
 def _hashes(folder: Path) -> dict[str, str]:
@@ -236,11 +238,11 @@ def _hashes(folder: Path) -> dict[str, str]:
     return found
 
 
-def _linked(source: Path, target: Path) -> bool:
+def _copied(source: Path, target: Path) -> bool:
     try:
-        os.link(source, target)
-    except OSError:
-        # Gone meanwhile, or the file system has no more links to give.
+        # With its date, which bytecode names. A link would be one file in two environments.
+        shutil.copy2(source, target)
+    except FileNotFoundError:
         return False
     return True
 
@@ -259,8 +261,12 @@ def _check_pylock(text: str, packages: Iterable[Distribution], wheels: Iterable[
 
 
 def _check_link(link: Path) -> None:
-    if link.is_symlink() and link.readlink().parent.name == KIND:
-        return
+    if link.is_symlink():
+        kind, key = link.readlink().parent, link.readlink().name
+        # A store that was removed leaves links that lead nowhere.
+        ours = not link.exists() or is_store(kind.parent)
+        if kind.name == KIND and KEY.fullmatch(key) and ours:
+            return
     if link.is_symlink() or link.exists():
         raise MachineError(
             "this path exists and was not created by patchwheel",
@@ -279,8 +285,7 @@ def _flip(link: Path, target: Path) -> None:
             write_atomically(noted, "".join(f"{x}\n" for x in [*links, link]).encode())
         link.parent.mkdir(parents=True, exist_ok=True)
         # A link cannot be changed in place, only replaced by another.
-        temporary = link.with_name(f".{link.name}.{os.getpid()}")
-        temporary.unlink(missing_ok=True)
+        temporary = link.with_name(f".{link.name}.{secrets.token_hex(8)}")
         temporary.symlink_to(target)
         temporary.replace(link)
     except OSError as err:

@@ -4,6 +4,7 @@ from .context import Context as Context
 from .context import Progress as Progress
 from .context import SandboxMode as SandboxMode
 from .entry import Entry as Entry
+from .entry import is_store as is_store
 from .entry import stamp as stamp
 from .errors import BuildError as BuildError
 from .errors import CheckError as CheckError

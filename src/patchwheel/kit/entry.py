@@ -28,6 +28,8 @@ GROWING = frozenset({"environments", "unpacked"})
 MANIFEST, FILES = "entry.json", "files.json"
 LATER = frozenset({MANIFEST, FILES, "links", "checked", "pylock.toml"})
 BYTECODE = "__pycache__"
+MARKER = "CACHEDIR.TAG"
+CACHEDIR_TAG = "Signature: 8a477f597d28d172789f06886806bc55\n# Made by patchwheel.\n"
 # What a memo, a lock or a log may be called: never a path that leads elsewhere.
 NAME = re.compile(r"[A-Za-z0-9][\w.:+-]*")
 Row = tuple[str, os.stat_result]
@@ -202,3 +204,9 @@ def safe_name(name: str) -> str:
     if not NAME.fullmatch(name):
         raise InputError(f"{name!r} cannot be a name in the store")
     return name
+
+
+def is_store(folder: Path) -> bool:
+    """Say whether a folder has the marker of a store that patchwheel made."""
+    marker = folder / MARKER
+    return marker.is_file() and marker.read_bytes() == CACHEDIR_TAG.encode()

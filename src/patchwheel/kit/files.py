@@ -44,8 +44,8 @@ def write_atomically(path: Path, data: bytes) -> None:
 def new_folder(folder: Path) -> Path:
     """Return the path where a replacement of `folder` is to be made; remove older leftovers."""
     finish_replacement(folder)
-    shutil.rmtree(_old(folder), ignore_errors=True)
-    shutil.rmtree(_new(folder), ignore_errors=True)
+    rmtree(_old(folder))
+    rmtree(_new(folder))
     return _new(folder)
 
 

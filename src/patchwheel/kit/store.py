@@ -21,12 +21,15 @@ from typing import TYPE_CHECKING, TypeVar, get_args
 
 from patchwheel.kit import files
 from patchwheel.kit.entry import (
+    CACHEDIR_TAG,
     IN_PLACE,
     MANIFEST,
+    MARKER,
     Entry,
     Hold,
     Kind,
     is_held,
+    is_store,
     opened,
     safe_name,
     sealed,
@@ -41,8 +44,6 @@ if TYPE_CHECKING:
     from cattrs import Converter
 
 T = TypeVar("T")
-MARKER = "CACHEDIR.TAG"
-CACHEDIR_TAG = "Signature: 8a477f597d28d172789f06886806bc55\n# Made by patchwheel.\n"
 KEY = re.compile(r"[0-9a-f]{64}")
 
 
@@ -262,11 +263,11 @@ class Store:
 
     def _marked(self) -> bool:
         """Say whether the folder has the marker; MachineError for one with other files instead."""
-        foreign, marker = set(), self.root / MARKER
+        foreign = set[str]()
         with self._usable(errno.errorcode), contextlib.suppress(FileNotFoundError):
             # Listed before the marker is read: another process may be making the store just now.
             foreign = {path.name for path in self.root.iterdir()}
-            if marker.is_file() and marker.read_bytes() == CACHEDIR_TAG.encode():
+            if is_store(self.root):
                 return True
         # A new file system has `lost+found`, and an unfinished marker has a temporary name.
         foreign = {n for n in foreign if n != "lost+found" and not n.startswith(f".{MARKER}.")}

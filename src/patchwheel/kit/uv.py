@@ -100,6 +100,9 @@ def install(context: Context, python: Path, requirements: Sequence[str], *, log:
     # uv starts that Python first, when it holds no path file (.pth) of a third party yet. It must
     # not compile bytecode: it would start it again.
     argv = ["pip", "install", "--python", str(python), "--require-hashes", "--no-deps"]
+    # Not the hard links of uv: an edit in one environment would change its cache and all others.
+    # The kernel shares the blocks of copies where the file system can.
+    argv += ["--link-mode", "copy"]
     with _file(requirements) as file:
         argv += [*_sources(context), "--requirements", str(file)]
         on_line = _downloads(context.progress)

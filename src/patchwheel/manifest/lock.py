@@ -5,17 +5,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Never
+from typing import TYPE_CHECKING, Annotated, Never
 
 from patchwheel.kit import Distribution, ManifestError, digest
 from patchwheel.manifest.convert import (
+    Rule,
     find_problems,
     make_converter,
     read_file,
     save_json,
 )
 from patchwheel.manifest.inventory import BuildInventory, register_inventory
-from patchwheel.manifest.model import Fork, Manifest
+from patchwheel.manifest.model import Fork, Manifest, Sha256
 
 if TYPE_CHECKING:
     from cattrs import Converter
@@ -28,8 +29,8 @@ RELOCK = "run `patchwheel lock`, review the difference and commit it"
 class BaseWheel:
     """Upstream's wheel; `made_with` has versions of what it was built with, such as Cython."""
 
-    filename: str
-    sha256: str
+    filename: Annotated[str, Rule("NAME.whl", r"[^/]+\.whl")]
+    sha256: Sha256
     made_with: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
 

@@ -24,6 +24,9 @@ Label = Annotated[
     str,
     Rule("lower-case letters, digits and dots, such as arrayapi", r"[a-z][a-z0-9]*(\.[a-z0-9]+)*"),
 ]
+DistName = Annotated[
+    str, Rule("the name of a distribution", r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
+]
 Version = Annotated[str, Rule("a PEP 440 version without a local part", VERSION.pattern)]
 Commit = Annotated[str, Rule("all 40 hexadecimal digits", r"[0-9a-f]{40}")]
 Sha256 = Annotated[str, Rule("64 hexadecimal digits", r"[0-9a-f]{64}")]
@@ -51,7 +54,7 @@ class Sdist:
 class UpstreamWheel:
     """The published wheel that a graft may take outputs from."""
 
-    distribution: Annotated[Text, "Name of the wheel, and of ours; the fork's by default."] = ""
+    distribution: Annotated[DistName, "Name of the wheel, and of ours; the fork's by default."] = ""
     only_in_base: Annotated[Strings, "Globs of wheel paths that a build of the pin lacks."] = ()
     only_in_build: Annotated[Strings, "Globs of wheel paths that upstream's wheel lacks."] = ()
 

@@ -7,19 +7,23 @@ written; whoever finds it finishes the change. Without a journal the folder is a
 from __future__ import annotations
 
 import contextlib
+import glob
 import json
+import re
 import shutil
 from typing import TYPE_CHECKING
 
-from patchwheel.kit import ManifestError, exclusive_lock, fsync, rmtree
+from patchwheel.kit import ManifestError, exclusive_lock, fsync, parsed, rmtree
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
 JOURNAL = ".patchwheel-journal"
-# What `write_atomically` leaves when it is killed; the lock is written under the folder's lock.
-TEMPORARY_FILES = (".*.lock.????????.tmp", ".*.inventory.????????.tmp")
+# Below a fork's work tree, from the start of a rebase until it is finished or aborted.
+STATE = ".git/patchwheel-rebase.json"
+NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+SUFFIXES = (".toml", ".lock", ".inventory")
 
 
 def stage(root: Path, manifest: Path, generated: Iterable[Path], name: str) -> Path:
@@ -39,26 +43,29 @@ def unstage(root: Path, name: str) -> None:
     rmtree(root / f".rebase-{name}")
 
 
-def commit(root: Path, staged: Path, names: Iterable[str], fork: str, *, then: Path) -> None:
-    """Replace the project's files by the staged ones, with the fork's series, and remove `then`.
+def commit(root: Path, names: Sequence[str], fork: str, *, manifest: str) -> None:
+    """Replace the project's files by the staged ones, with the fork's series, and end the rebase.
 
     Once the journal is written, all of it happens, even if this process is killed.
     """
-    last = str(then.relative_to(root))
-    journal = {"staged": staged.name, "files": [*names], "fork": fork, "then": last}
+    staged = root / f".rebase-{fork}"
+    _check(root, fork, names, manifest)
     written = staged / JOURNAL
-    written.write_text(json.dumps(journal))
+    written.write_text(json.dumps({"files": [*names], "fork": fork}))
     for path in staged.rglob("*"):
         if not path.is_symlink():
             fsync(path)
     written.replace(root / JOURNAL)
     fsync(root)
-    recover(root)
+    recover(root, manifest)
 
 
-def recover(root: Path) -> str | None:
+def recover(root: Path, manifest: str) -> str | None:
     """Finish an interrupted change of pin, lock and series; return its fork, or None."""
-    leftovers = [path for pattern in TEMPORARY_FILES for path in root.glob(pattern)]
+    # What `write_atomically` leaves when it is killed; it writes under the folder's lock.
+    stem = glob.escape(manifest.removesuffix(".toml"))
+    patterns = [f".{stem}{suffix}.????????.tmp" for suffix in SUFFIXES]
+    leftovers = [path for pattern in patterns for path in root.glob(pattern)]
     if not leftovers and not (root / JOURNAL).exists():
         return None
     # Two processes that finish the same change could move its results away again.
@@ -66,34 +73,52 @@ def recover(root: Path) -> str | None:
         # One that was being written is in its place by now.
         for path in leftovers:
             path.unlink(missing_ok=True)
-        return _recover(root)
+        return _recover(root, manifest)
 
 
-def _recover(root: Path) -> str | None:
+def _recover(root: Path, manifest: str) -> str | None:
     """Do what the journal says; each step may have been done before."""
     try:
-        journal = json.loads((root / JOURNAL).read_text())
+        journal = parsed((root / JOURNAL).read_text())
+        fork, files = journal["fork"], journal["files"]
+        _check(root, fork, files, manifest)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as err:
+    except (OSError, ValueError, KeyError, TypeError) as err:
         raise ManifestError(
-            "the journal of a rebase cannot be read",
+            f"the journal of a rebase cannot be followed: {err}",
             where=root / JOURNAL,
             hint="compare the folder .rebase-FORK with the project, then remove both",
         ) from err
-    staged = root / journal["staged"]
-    new, current = staged / "patches" / journal["fork"], root / "patches" / journal["fork"]
+    staged = root / f".rebase-{fork}"
+    new, current = staged / "patches" / fork, root / "patches" / fork
     if new.exists():
         with contextlib.suppress(FileNotFoundError):
             current.rename(staged / "old")
         new.rename(current)
-    for name in journal["files"]:
+    for name in files:
         with contextlib.suppress(FileNotFoundError):
             (staged / name).replace(root / name)
     for folder in (root, root / "patches"):
         fsync(folder)
-    (root / journal["then"]).unlink(missing_ok=True)
+    (root / "work" / fork / STATE).unlink(missing_ok=True)
     # The journal goes last: without it, nobody would remove the rest.
     rmtree(staged)
     (root / JOURNAL).unlink()
-    return str(journal["fork"])
+    return str(fork)
+
+
+def _check(root: Path, fork: object, files: object, manifest: str) -> None:
+    """Raise ValueError unless only known names are changed, and none of them through a link."""
+    known = {manifest.removesuffix(".toml") + suffix for suffix in SUFFIXES}
+    if not isinstance(fork, str) or not NAME.fullmatch(fork):
+        raise ValueError(f"{fork!r} is not the name of a fork")
+    if not isinstance(files, list) or not {*map(str, files)} <= known:
+        raise ValueError(f"it names {files}, and not only {', '.join(sorted(known))}")
+    staged = f".rebase-{fork}"
+    places = [JOURNAL, "patches", f"patches/{fork}", f"work/{fork}/.git", "work", f"work/{fork}"]
+    places += [staged, f"{staged}/patches", f"{staged}/patches/{fork}"]
+    places += [f"{staged}/{name}" for name in files]
+    for place in places:
+        if (root / place).is_symlink():
+            raise ValueError(f"{place} is a symbolic link")

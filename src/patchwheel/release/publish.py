@@ -20,10 +20,12 @@ from typing import TYPE_CHECKING
 from patchwheel.kit import (
     CheckError,
     InputError,
+    MachineError,
     file_sha256,
     find_interpreter,
     parsed,
     process,
+    rmtree,
     uv_bin,
     write_atomically,
 )
@@ -122,7 +124,10 @@ def stage_release(
     reported; then there is no staged folder, nor the one from before.
     """
     staged.parent.mkdir(exist_ok=True)
-    shutil.rmtree(staged, ignore_errors=True)
+    if staged.is_symlink() or (staged.exists() and not _is_staged(staged)):
+        hint = "name another folder, or move it away"
+        raise MachineError("is no folder that `release stage` made", where=staged, hint=hint)
+    rmtree(staged)
     wheels = _reported_wheels(source, expected)
     installed: dict[str, dict[str, str]] = {}
     # Renamed at the end: a folder that is there is complete.
@@ -142,6 +147,12 @@ def stage_release(
         (folder / INSTALLED).write_text(json.dumps(installed, indent=1))
         folder.rename(staged)
     return len(wheels)
+
+
+def _is_staged(folder: Path) -> bool:
+    """Say whether a folder is empty, or holds what a release is staged as and nothing else."""
+    names = {path.name for path in folder.iterdir()} if folder.is_dir() else {""}
+    return names in (set(), {"release", "site", INSTALLED})
 
 
 def _reported_wheels(source: Path, expected: Mapping[str, object]) -> dict[str, Path]:

@@ -6,14 +6,13 @@ import json
 import os
 import re
 import shlex
-import shutil
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Never
 
 import tomlkit
 
-from patchwheel.kit import GitError, PatchError, parsed, rmtree, write_atomically
+from patchwheel.kit import GitError, PatchError, rmtree, sync, write_atomically
 from patchwheel.locking import write_lock
 from patchwheel.manifest import transaction
 from patchwheel.patch import Cursor, read_diffs
@@ -34,6 +33,7 @@ from patchwheel.source import fetch_pin
 from patchwheel.upstream.history import find_target, import_pin
 from patchwheel.upstream.judgement import explain_stops
 from patchwheel.upstream.merge import KEPT, OURS, find_moves, move_files, simulate_files
+from patchwheel.upstream.state import RebaseState, state, state_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -47,7 +47,6 @@ if TYPE_CHECKING:
 
 ONTO = "refs/patchwheel/onto"
 RENAMED = "refs/patchwheel/renamed"
-STATE = "patchwheel-rebase.json"
 # In patches/FORK, for a project that shares its resolutions of conflicts.
 RERERE = "rr-cache"
 SETTINGS = shlex.split(
@@ -59,21 +58,6 @@ SETTINGS = shlex.split(
 REBASE = ("rebase", "--merge", "--reapply-cherry-picks", "--empty=ask", "--no-stat")
 
 EXEC = re.compile(r"^\s*(x|exec)\b", re.MULTILINE)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RebaseState:
-    """A rebase in progress, as it is kept in the work tree's `.git`."""
-
-    # What the fork's table of the manifest gets at the end; None removes a key.
-    pin: Mapping[str, Any]
-    # The commits to rebase: those after the first one, up to the second.
-    commits: Sequence[str]
-    # The refs of the work tree, and the text of its state file, as before the rebase.
-    refs: Mapping[str, str]
-    worktree: str
-    # What history tells of a patch, by its commit.
-    told: Mapping[str, str] = field(default_factory=dict)
 
 
 def start_rebase(project: Project, fork: Fork, ref: str) -> ExportResult:
@@ -119,10 +103,12 @@ def _finish(project: Project, fork: Fork) -> ExportResult:
         write_lock(other, [fork.name])
     except BaseException:
         restore_base(folder)
-        shutil.rmtree(staged, ignore_errors=True)
+        rmtree(staged)
         raise
+    # git does not bring the files of a work tree to the disk.
+    sync(folder)
     names = [f.name for f in (*generated, path) if (staged / f.name).exists()]
-    transaction.commit(root, staged, names, fork.name, then=state_path(folder))
+    transaction.commit(root, names, fork.name, manifest=path.name)
     return result
 
 
@@ -202,16 +188,6 @@ def abort(folder: Path) -> None:
     state_path(folder).unlink()
 
 
-def state(folder: Path) -> RebaseState:
-    """Return the rebase in progress; raises PatchError when there is none."""
-    try:
-        return RebaseState(**parsed(state_path(folder).read_text()))
-    except OSError as err:
-        message = f"no rebase of {folder.name} is going on"
-        hint = f"`patchwheel rebase {folder.name} --onto REF`"
-        raise PatchError(message, where=folder, hint=hint) from err
-
-
 def set_base(folder: Path, onto: Source) -> None:
     """Make the new pin the base of the work tree: an export then writes patches against it."""
     work = WorkTree(folder)
@@ -226,11 +202,6 @@ def restore_base(folder: Path) -> None:
     for ref, oid in before.refs.items():
         repo.git("update-ref", ref, oid)
     write_atomically(folder / ".git" / WORKTREE_STATE, before.worktree.encode())
-
-
-def state_path(folder: Path) -> Path:
-    """Return the file that is there from `start` until the rebase is finished or aborted."""
-    return folder / ".git" / STATE
 
 
 def with_pin(text: str, name: str, pin: Mapping[str, Any]) -> str:

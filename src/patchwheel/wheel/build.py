@@ -142,7 +142,9 @@ def publish(project: Project, wheels: Sequence[BuiltWheel]) -> None:
             target = project.dist / wheel.path.name
             if published(project.store, target) != wheel.sha256:
                 _copy(wheel, target, project.store)
-            for old in project.wheels_of(wheel.plan.fork):
+            # Nothing is removed through a link out of the project.
+            inside = project.dist.resolve().is_relative_to(project.root.resolve())
+            for old in project.wheels_of(wheel.plan.fork) if inside else ():
                 if old != target and _python_tag(old) == _python_tag(target):
                     old.unlink()
                     old.with_name(f"{old.name}{STATEMENT}").unlink(missing_ok=True)
