@@ -67,3 +67,9 @@ def test_files_are_placed_in_the_source_tree_or_the_build_folder() -> None:
     assert found.outputs == ("//x/a.c",)
     assert found.inputs == ("x/a.pyx", "//sub/gen.pxd")
     assert {"x/y.map", "//x/a.c"} <= set(found.named)
+
+
+@pytest.mark.parametrize("line", ["build out", "build out rule in", "build out:", "build : | ||"])
+def test_a_step_without_a_rule_is_refused(line: str) -> None:
+    with pytest.raises(BuildError, match=r"has a step without a rule|names no build step"):
+        parse_ninja(f"{line}\n", PurePosixPath("/build/meson"), PurePosixPath("/build/src"))

@@ -6,12 +6,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from patchwheel.build.sandbox import detect_sandbox
+from patchwheel.build.sandbox import Sandbox, detect_sandbox, open_build_dir
+from patchwheel.kit import BuildError
 from tests.fixtures import support
 from tests.security.hostile import make_attack
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from patchwheel.kit.store import Store
 
 REQUIRED = ("--sandbox", "required")
 
@@ -73,6 +76,13 @@ READS = {
         "survey",
         "atexit.register(pathlib.Path(out, 'survey.json').write_text, '{\"outputs\": [1]}')",
     ),
+    "the steps of a build are no steps": (
+        "survey",
+        """
+text = '{"outputs": {"a": "b"}, "read": [], "steps": [{"output": []}]}'
+atexit.register(pathlib.Path(out, "survey.json").write_text, text)
+""",
+    ),
     "the log of what was read is a link": (
         "survey",
         'atexit.register(leave, BUILD / "opened.log", "HOST/secret")',
@@ -92,3 +102,43 @@ def test_the_host_reads_through_no_link_of_a_build(tmp_path: Path, way: str) -> 
     assert attack.known() == []
     assert "S3CRET" not in said
     assert attack.untouched()
+
+
+# What a hook may leave of the folders that the host names next, without a link to follow.
+REMAINS = {
+    "the sources are gone": "os.rename(BUILD / 'src', BUILD / 'gone')",
+    "the sources are a link": "leave(BUILD / 'src', 'HOST/folder')",
+    "the sources are a file": "os.rename(BUILD / 'src', BUILD / 'gone'); open(BUILD / 'src', 'w')",
+    "the sources cannot be entered": "os.chmod(BUILD / 'src', 0)",
+    "deep folders beside the answer": """
+os.chdir(sys.argv[2])
+for _ in range(2000): os.mkdir("d"); os.chdir("d")
+os.chdir(BUILD / "src")
+""",
+    "a folder that nobody may enter": """
+os.makedirs(sys.argv[2] + "/d/d")
+os.chmod(sys.argv[2] + "/d", 0)
+""",
+}
+
+
+@pytest.mark.parametrize("way", REMAINS)
+def test_what_a_hook_leaves_stops_nothing_but_its_build(tmp_path: Path, way: str) -> None:
+    attack = make_attack(tmp_path, code={"plan": REMAINS[way]})
+    status, said = attack.site.tried("lock", *REQUIRED)
+    assert status in {0, 5}, said
+    assert "Traceback (most recent call last)" not in said.replace("    Traceback", "")
+    assert attack.untouched()
+    assert list((attack.site.store / "tmp").iterdir()) == []
+
+
+def test_without_bubblewrap_sources_that_are_gone_are_told(tmp_path: Path, store: Store) -> None:
+    sandbox = Sandbox(level="none")
+    with open_build_dir("demo", sandbox=sandbox, store=store, env=tmp_path) as build_dir:
+        source = build_dir.work / "src"
+        source.rename(build_dir.work / "gone")
+        for linked in (False, True):
+            if linked:
+                source.symlink_to("gone")
+            with pytest.raises(BuildError, match="demo: its build removed the folder src"):
+                build_dir.run(["true"], cwd=source, env={}, log=tmp_path / "log")

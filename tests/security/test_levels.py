@@ -1,4 +1,4 @@
-"""P9: the sandbox's level is said and recorded, and what a build started ends with it."""
+"""P10: the sandbox's level is said and recorded, and what a build started ends with it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""P14: a build step ends at its limits, and what it says commands no terminal."""
+"""P16: a build step ends at its limits, and what it says commands no terminal."""
 
 from __future__ import annotations
 

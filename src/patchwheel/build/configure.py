@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence  # noqa: TC003  (cattrs reads the annotations)
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from patchwheel.build import toolchain
 from patchwheel.build.ninja import MADE, Edge, parse_ninja
@@ -39,6 +39,16 @@ OWN = ("meson-info/", "meson-logs/", "meson-private/", "build.ninja", "compile_c
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """An extension module or, without an output in the wheel, a static library of the project."""
+
+    inputs: Sequence[str]
+    output: str | None = None
+    command: str = ""
+    macros: Sequence[tuple[str, str]] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ListedOutputs:
     """What a project's build system says of its build."""
 
@@ -49,7 +59,7 @@ class ListedOutputs:
     # What each of the project's scripts opened, beside what its command names.
     opened: Mapping[str, frozenset[str]]
     # The extension modules, where setuptools builds.
-    steps: Sequence[Mapping[str, Any]] | None = None
+    steps: Sequence[Step] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +92,7 @@ class Answer:
 
     outputs: Mapping[str, str]
     read: Sequence[str]
-    steps: Sequence[Mapping[str, Any]] | None
+    steps: Sequence[Step] | None
 
 
 def list_outputs(session: BuildSession, *, generate: bool) -> ListedOutputs:
@@ -164,19 +174,18 @@ def _load(path: Path) -> Configured:
     inside, build = PurePosixPath(where), path / "meson"
     edges = [_edge(step) for step in observed.steps or ()]
     if (build / "build.ninja").exists():
-        text = (build / "build.ninja").read_text(encoding="utf-8")
+        text = (build / "build.ninja").read_text(encoding="utf-8", errors="replace")
         edges = parse_ninja(text, inside / "meson", inside / "src")
     names = {f.relative_to(build).as_posix(): f for f in build.rglob("*") if f.is_file()}
     made = {MADE + n: file_sha256(f) for n, f in names.items() if not n.startswith(OWN)}
     return Configured(path=path, inside=where, observed=observed, edges=tuple(edges), made=made)
 
 
-def _edge(step: Mapping[str, Any]) -> Edge:
+def _edge(step: Step) -> Edge:
     """Take an extension module as a step of a build."""
     return Edge(
-        # A static library of the project has none in the wheel.
-        outputs=(MADE + step["output"],) if "output" in step else (),
-        inputs=tuple(step["inputs"]),
-        command=step.get("command", ""),
-        macros=frozenset((name, value) for name, value in step.get("macros", ())),
+        outputs=(MADE + step.output,) if step.output is not None else (),
+        inputs=tuple(step.inputs),
+        command=step.command,
+        macros=frozenset(step.macros),
     )

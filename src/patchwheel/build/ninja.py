@@ -106,6 +106,8 @@ def _split(rest: str) -> tuple[list[str], str, list[str]]:
     words = [word for word in SEPARATOR.split(rest) if word.strip() and word != "|"]
     if "||" in words:
         words = words[: words.index("||")]
+    if ":" not in words[:-1]:
+        raise BuildError(f"build.ninja has a step without a rule: {rest[:80]}")
     colon = words.index(":")
     plain = [ESCAPED.sub(r"\1", word) for word in words]
     return plain[:colon], plain[colon + 1], plain[colon + 2 :]

@@ -94,7 +94,7 @@ def string_list(value: object, where: Path | str | None) -> tuple[str, ...]:
 def read_pyproject(tree: Path) -> bytes:
     """Return pyproject.toml of a tree that a build can write; b"" where there is none."""
     try:
-        return read_untrusted(tree, "pyproject.toml", limit=PYPROJECT_LIMIT)
+        return read_untrusted(tree.parent, f"{tree.name}/pyproject.toml", limit=PYPROJECT_LIMIT)
     except FileNotFoundError:
         return b""
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from patchwheel.kit import Limits, MachineError, Watch, process, rmtree
+from patchwheel.kit import BuildError, Limits, MachineError, Watch, process, rmtree
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -148,8 +148,19 @@ class BuildDir:
         mounts += [Mount(host=path, inside=path) for path in self.read]
         mounts += [Mount(host=path, inside=path, write=True) for path in write]
         argv = self.sandbox.wrap(argv, cwd=self.path_inside(cwd), mounts=mounts)
-        watch = Watch(self.name, self.limits, self.work)
-        process.logged(argv, cwd=cwd, env=env, log=log, on_line=on_line, watch=watch)
+        watch = Watch(self.name, self.limits, (self.work, *write))
+        if self.sandbox.level == "bwrap":
+            cwd = self.scripts
+        elif cwd.is_symlink() or not cwd.is_dir():
+            raise BuildError(f"{self.name}: its build removed the folder {cwd.name}", log=log)
+        try:
+            process.logged(argv, cwd=cwd, env=env, log=log, on_line=on_line, watch=watch)
+        finally:
+            # Folders of any depth would stop the owner of `write` when it removes it.
+            for path in write:
+                for entry in path.iterdir():
+                    if entry.is_dir():
+                        rmtree(entry)
 
 
 def detect_sandbox(wanted: SandboxMode = "auto") -> Sandbox:

@@ -15,7 +15,7 @@ from patchwheel.kit import process
 from patchwheel.kit.errors import BuildError, MachineError, ManifestError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 VARIABLE = "PATCHWHEEL_LIMIT_"
 UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "MB": 10**6, "GB": 10**9, "TB": 10**12}
@@ -58,11 +58,11 @@ def load_limits(environ: Mapping[str, str]) -> Limits:
 class Watch:
     """Ends a step that goes beyond a limit: BuildError, MachineError for memory and disk.
 
-    `folder` is what it writes to. `check` is called several times a second.
+    `folders` are what it writes to. `check` is called several times a second.
     """
 
-    def __init__(self, name: str, limits: Limits, folder: Path) -> None:
-        self.name, self.limits, self.folder = name, limits, folder
+    def __init__(self, name: str, limits: Limits, folders: Sequence[Path]) -> None:
+        self.name, self.limits, self.folders = name, limits, folders
         self.start = self.heard = time.monotonic()
         self.next = self.next_disk = self.start + EVERY
         self.logged = 0
@@ -90,7 +90,7 @@ class Watch:
             self._end("processes", "it has more than {:,} processes at once", limits.processes)
         if _memory(found, limits.memory) > limits.memory:
             self._end("memory", "it uses more than {:,} MB of memory", limits.memory // 10**6)
-        if now > self.next_disk and _disk(self.folder) > limits.disk:
+        if now > self.next_disk and _disk(self.folders) > limits.disk:
             self._end("disk", "it uses more than {:,} MB of disk", limits.disk // 10**6)
         if now > self.next_disk:
             took = time.monotonic() - now
@@ -152,8 +152,8 @@ def _share(pid: int, row: _Process) -> int:
     return row.resident * PAGE
 
 
-def _disk(folder: Path) -> int:
+def _disk(folders: Sequence[Path]) -> int:
     # du goes into folders of any depth.
-    argv: list[str | Path] = ["du", "-sxB1", "--", folder]
-    out = process.capture(argv, cwd=folder, env=process.base_env(), ok=(0, 1))
-    return int(out.split()[0]) if out else 0
+    argv: list[str | Path] = ["du", "-scxB1", "--", *folders]
+    out = process.capture(argv, cwd=folders[0], env=process.base_env(), ok=(0, 1))
+    return int(out.splitlines()[-1].split()[0]) if out else 0
