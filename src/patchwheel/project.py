@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import shutil
 from dataclasses import KW_ONLY, dataclass
@@ -11,11 +12,10 @@ from patchwheel.kit import Context, ManifestError, digest
 from patchwheel.manifest import load_lock, load_manifest, recover
 
 if TYPE_CHECKING:
-    import contextlib
     from pathlib import Path
 
     from patchwheel.kit import Progress, SandboxMode, Store
-    from patchwheel.manifest import Fork, ForkBuild, Lock, Manifest
+    from patchwheel.manifest import Fork, ForkBuild, ForkLock, Lock, Manifest
 
 ENVIRONMENT_LINK = ".venv-forks"
 
@@ -51,6 +51,12 @@ class Project:
     @functools.cached_property
     def lock(self) -> Lock:
         return load_lock(self.manifest.lock_path)
+
+    def locked(self, fork: Fork) -> ForkLock | None:
+        """Return what is locked for the fork's pin; None without a lock, or for another pin."""
+        with contextlib.suppress(ManifestError):
+            return self.lock.entry(fork)
+        return None
 
     @functools.cached_property
     def python(self) -> str:

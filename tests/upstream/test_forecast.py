@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from patchwheel.cli import tables
+from patchwheel.cli.page import forecast_page
 from patchwheel.kit.errors import InputError, MachineError
 from patchwheel.kit.repo import Blob, Repository
 from patchwheel.kit.store import Store
@@ -517,7 +517,7 @@ def test_results_are_compared_drawn_and_linked(upstream: Upstream) -> None:
     assert found.without(known).patches == ()
     assert found.without([]).patches == found.patches
     one = fork(upstream.folder, git="https://example.org/p")
-    page = tables.forecast_page([one], {"demo": [found]})
+    page = forecast_page([one], {"demo": [found]})
     assert f'<a href="https://example.org/p/commit/{stopped}">' in page
     assert "Rework &lt;b&gt;" in page
-    assert '<td class="conflict">' in page
+    assert '<td class="state work"><b>✗</b>conflict</td>' in page

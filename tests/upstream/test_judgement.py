@@ -135,11 +135,14 @@ def modules(site: Site, monkeypatch: pytest.MonkeyPatch) -> Site:
     folder = site.root.parent
     upstream = folder / "upstream"
     for name in ("lib", "other"):
-        support.make_upstream(folder / name, {"lib.c": lines()})
+        # Of this test alone, since the store is shared: it must have neither of the two.
+        text = lines(l60=f"{name} of {folder}")
+        support.make_upstream(folder / name, {"lib.c": text})
         words = ("submodule", "add", "-q", f"../{name}", f"extern/{name}")
         support.git(upstream, *words)
     pin = commit(site, "With submodules", own_files(folder / "own", "1.0"))
-    support.make_upstream(folder / "lib", {"lib.c": lines(l35="theirs")})
+    text = (folder / "lib" / "lib.c").read_bytes()
+    support.make_upstream(folder / "lib", {"lib.c": text.replace(b"line 35\n", b"theirs\n")})
     support.git(upstream / "extern" / "lib", "pull", "-q", "origin", "main")
     commit(site, "Update", own_files(folder / "own", "2.1.dev0"))
     flat = folder / "flat"
@@ -163,3 +166,37 @@ def test_files_of_a_submodule_are_merged_as_the_rebase_does(modules: Site) -> No
     assert told["state"] == merged["state"] == "clean"
     modules.run(*ONTO)
     assert "theirs" in (modules.work / "extern/lib/lib.c").read_text()
+
+
+def test_a_submodule_that_the_series_does_not_touch_is_not_needed(modules: Site) -> None:
+    """Nor a lock: the series is worked on, and only a build asks for both."""
+    other = modules.root.parent / "other"
+    other.rename(other.with_name("away"))
+    [told] = json.loads(modules.run("status", "demo", "--json"))
+    assert told["ok"]
+    assert [p["state"] for p in status(modules)] == ["clean"]
+    assert [p["state"] for p in previewed(modules)] == ["clean"]
+    modules.run("dev", "demo")
+    path = modules.work / "extern/lib/lib.c"
+    assert b"ours\n" in path.read_bytes()
+    assert not (modules.work / "extern/other/lib.c").exists()
+    path.write_bytes(path.read_bytes().replace(b"line 50\n", b"more\n"))
+    modules.git("commit", "-q", "-a", "--amend", "--no-edit")
+    modules.run("export", "demo")
+    assert b"+more\n" in (modules.patches / "0010-lib.patch").read_bytes()
+    # The work tree stays usable when it can be reached again, and the next one has all files.
+    other.with_name("away").rename(other)
+    modules.run("export", "demo", "--check")
+    modules.work.rename(modules.work.with_name("old"))
+    modules.run("dev", "demo")
+    assert (modules.work / "extern/other/lib.c").exists()
+
+
+def test_a_submodule_that_the_series_touches_is_needed(modules: Site) -> None:
+    lib = modules.root.parent / "lib"
+    lib.rename(lib.with_name("away"))
+    assert "git cannot fetch from" in modules.run("dev", "demo", status=4)
+    [told] = status(modules)
+    assert (told["state"], told["reason"]) == ("unknown", "in-a-submodule")
+    said = modules.run("status", "--against", "main", "--fail-on", "unknown", status=6)
+    assert "demo/0010-lib.patch is unknown at main" in said

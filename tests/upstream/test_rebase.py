@@ -121,6 +121,23 @@ def test_all_conflicts_are_told_at_once_with_labelled_markers(kit: Kit) -> None:
     assert json.loads(json.dumps(asdict(one)))["name"] == "0010-p.patch"
 
 
+@pytest.mark.parametrize("back", [False, True])
+def test_other_line_ends_are_one_line_and_no_file_of_conflicts(kit: Kit, *, back: bool) -> None:
+    unix, dos = LINES, LINES.replace(b"\n", b"\r\n")
+    old, new = (dos, unix) if back else (unix, dos)
+    one = kit.diff({"a": old}, {"a": old.replace(b"line 30", b"ours")})
+    further = old.replace(b"line 30", b"ours").replace(b"line 50", b"more")
+    two = kit.diff({"a": old.replace(b"line 30", b"ours")}, {"a": further})
+    patches = [mail(one), mail(two, subject="ENH: more")]
+    first, second = Move(kit, {"a": new, "b": b"x\n"}, *patches, base={"a": old}).dry_run()
+    [conflict] = first.conflicts
+    ends = "from CRLF to LF" if back else "from LF to CRLF"
+    assert conflict.why == f"upstream changed its line ends {ends}"
+    assert (conflict.text, conflict.spans) == ("", ())
+    # It is told once, for the first patch.
+    assert second.conflicts == ()
+
+
 def test_a_file_that_moved_is_followed(kit: Kit) -> None:
     move = Move(kit, {"c/a": b"new\n" + LINES, "b": LINES})
     one, two = move.dry_run()

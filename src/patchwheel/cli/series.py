@@ -3,19 +3,38 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import click
 
 from patchwheel.cli import options, tables
 from patchwheel.cli.console import CONSOLE
-from patchwheel.kit import CheckError, InputError, PatchError
+from patchwheel.kit import CheckError, PatchError, PatchwheelError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from patchwheel.manifest import Fork
     from patchwheel.project import Project
+    from patchwheel.upstream import Forecast
+
+T = TypeVar("T")
+
+
+# What --fail-on may name, and the states that it stands for.
+FAIL_ON = {
+    "conflict": {"conflict"},
+    "landed": {"landed", "reworked", "moot"},
+    "reverted": {"reverted"},
+    "unknown": {"unknown"},
+}
+
+
+def _states(_ctx: click.Context, _option: click.Parameter, value: str | None) -> list[str]:
+    states = value.split(",") if value else []
+    if wrong := [state for state in states if state not in FAIL_ON]:
+        raise click.BadParameter(f"{wrong[0]!r} is not one of {', '.join(FAIL_ON)}")
+    return states
 
 
 @click.command()
@@ -32,6 +51,12 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path, dir_okay=False),
     help="With --against: also write the table to this file.",
 )
+@click.option(
+    "--fail-on",
+    metavar="STATES",
+    callback=_states,
+    help="With --against: fail if a patch is one of these: conflict, landed, reverted, unknown.",
+)
 @options.as_json
 @options.project
 def status(
@@ -41,19 +66,27 @@ def status(
     against: Sequence[str],
     changes: bool,
     html: Path | None,
+    fail_on: Sequence[str],
 ) -> None:
-    """Show pins, patches and newer releases; exits with 3 when a patch does not apply."""
+    """Show pins, patches and newer releases.
+
+    Exits with 3 when a patch does not apply, and with --fail-on conflict when one conflicts with
+    a REF; with 6 for another state of --fail-on.
+    """
     forks = project.manifest.select(names)
     if against:
-        _show_forecasts(project, forks, against, changes=changes, html=html)
+        shown = _show_forecasts(project, forks, against, changes=changes, html=html)
+        _fail_on(shown, fail_on)
         return
-    if changes or html:
-        raise click.UsageError("--changes and --html need --against")
+    if changes or html or fail_on:
+        raise click.UsageError("--changes, --html and --fail-on need --against")
     from patchwheel.patch import check_requires
     from patchwheel.series import load_all_series, status_of_fork
 
-    found = [status_of_fork(project, fork) for fork in forks]
+    results, failed = _each(forks, lambda fork: status_of_fork(project, fork))
+    found = [*results.values()]
     options.emit(found, tables.status)
+    _raise_failed(failed, "no status")
     # After the table, so that it is seen even if this raises.
     check_requires(load_all_series(project))
     if broken := [fork.fork for fork in found if not fork.ok]:
@@ -69,11 +102,11 @@ def status(
 @options.project
 def dev(project: Project, fork: str, *, detach: bool) -> None:
     """Open a work tree of FORK in work/FORK, with one commit per patch."""
-    from patchwheel.series import open_work, patched_tree
+    from patchwheel.series import light_tree, open_work
 
     [selected] = project.manifest.select([fork])
     folder = project.work_folder(selected)
-    tree = patched_tree(project, selected)
+    tree = light_tree(project, selected)
     resumed = open_work(tree, folder, store=project.store, detach=detach)
     if not detach:
         CONSOLE.say(
@@ -180,33 +213,85 @@ def _show_forecasts(
     *,
     changes: bool,
     html: Path | None,
-) -> None:
+) -> Mapping[str, Sequence[Forecast]]:
     """Show what each series meets at each ref."""
     from patchwheel.upstream import forecasts, remember_forecasts
 
-    found, failed = {}, []
-    for fork in forks:
-        try:
-            found[fork.name] = forecasts(project, fork, refs)
-        except InputError as err:
-            # Of several, one that cannot be followed does not hide the others.
-            if len(forks) == 1:
-                raise
-            CONSOLE.say(f"{fork.name}: {err.message}")
-            failed.append(fork.name)
+    found, failed = _each(forks, lambda fork: forecasts(project, fork, refs))
     forks = [fork for fork in forks if fork.name in found]
     # What was found is remembered for the --changes of a later run.
     known = {f.name: remember_forecasts(project, f, found[f.name]) for f in forks}
     if html:
-        html.write_text(tables.forecast_page(forks, found), encoding="utf-8")
+        from patchwheel.cli.page import forecast_page
+
+        html.write_text(forecast_page(forks, found), encoding="utf-8")
+    advice = {
+        verdict.name: _how_to_drop(name, verdict.name, len(at.patches) - number)
+        for name, each in found.items()
+        for at in each
+        for number, verdict in enumerate(at.patches)
+        if verdict.state in FAIL_ON["landed"]
+    }
     if changes:
         found = {
             name: [ref.without(known[name].get(ref.ref, ())) for ref in rows]
             for name, rows in found.items()
         }
     options.emit(found, lambda found: tables.forecasts(found, only_changes=changes))
+    shown = {verdict.name for each in found.values() for at in each for verdict in at.patches}
+    for name in advice.keys() & shown:
+        CONSOLE.say(advice[name])
+    _raise_failed(failed, "not followed")
+    return found
+
+
+def _how_to_drop(fork: str, name: str, depth: int) -> str:
+    """Return the command that takes a patch out of a series; `depth` counts from its end."""
+    git = f"git -C work/{fork} rebase --onto HEAD~{depth} HEAD~{depth - 1}"
+    steps = f"patchwheel dev {fork} && {git} && patchwheel export {fork}"
+    return f"if upstream has all that {name} is for, drop it: `{steps}`"
+
+
+def _each(
+    forks: Sequence[Fork], job: Callable[[Fork], T]
+) -> tuple[dict[str, T], dict[str, PatchwheelError]]:
+    """Return the result for each fork, and the failures; each of several is told at once."""
+    found, failed = {}, {}
+    for fork in forks:
+        try:
+            found[fork.name] = job(fork)
+        except PatchwheelError as err:
+            # Of several, one that fails does not hide the others.
+            if len(forks) == 1:
+                raise
+            CONSOLE.say(f"error: {fork.name}: {err}")
+            failed[fork.name] = err
+    return found, failed
+
+
+def _raise_failed(failed: Mapping[str, PatchwheelError], what: str) -> None:
+    """End with the exit status of the first failure."""
     if failed:
-        raise InputError(f"not followed: {', '.join(failed)}", hint="the reasons are above")
+        code = next(iter(failed.values())).exit_code
+        kinds = (k for k in PatchwheelError.__subclasses__() if k.exit_code == code)
+        raise next(kinds, PatchwheelError)(
+            f"{what}: {', '.join(failed)}", hint="the reasons are above"
+        )
+
+
+def _fail_on(shown: Mapping[str, Sequence[Forecast]], names: Sequence[str]) -> None:
+    """Raise an error for the patches in one of the states that the names stand for."""
+    wanted = set().union(*(FAIL_ON[name] for name in names))
+    rows = [
+        (verdict.state, f"{fork}/{verdict.name} is {verdict.state} at {at.ref}")
+        for fork, found in shown.items()
+        for at in found
+        for verdict in at.patches
+        if verdict.state in wanted
+    ]
+    if rows:
+        kind = PatchError if any(state == "conflict" for state, _ in rows) else CheckError
+        raise kind("; ".join(text for _, text in rows), hint="the table says why")
 
 
 def _offer_commit(project: Project, fork: Fork, *changed: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from html import escape
 from typing import TYPE_CHECKING
 
 from patchwheel.cli.console import CONSOLE
@@ -12,7 +11,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from patchwheel.build import Finding
-    from patchwheel.manifest import Fork
     from patchwheel.plan import Plan
     from patchwheel.release import ReleaseCheck
     from patchwheel.series import ExportResult, ForkStatus, PatchStatus
@@ -22,6 +20,8 @@ if TYPE_CHECKING:
 
 # Rows of a plan; a person reads no more, and --json has them all.
 SHOWN = 30
+# Lines of one conflict: a file that was rewritten may be one from its first to its last line.
+LONG = 80
 
 
 def wheels(made: Sequence[BuiltWheel]) -> None:
@@ -108,52 +108,17 @@ def forecasts(found: Mapping[str, Sequence[Forecast]], *, only_changes: bool) ->
 def _reason(verdict: Verdict) -> tuple[str, str]:
     from patchwheel.upstream import since
 
+    return since(verdict).removeprefix("since "), reasons(verdict)
+
+
+def reasons(verdict: Verdict) -> str:
+    """Say in a line why a patch is judged so."""
     why = [*verdict.evidence, *filter(None, [verdict.problem])]
     if verdict.state == "offset":
         why.append(f"{verdict.offset:+} lines")
     if verdict.moved:
         why.append(f"the file went to {verdict.moved}")
-    return since(verdict).removeprefix("since "), "; ".join(why)
-
-
-PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>What the patches meet upstream</title>
-<style>
-body {{ font: 15px/1.4 system-ui, sans-serif; margin: 2em; }}
-table {{ border-collapse: collapse; margin-bottom: 2em; }}
-th, td {{ border: 1px solid #bbb; padding: .3em .6em; text-align: left; vertical-align: top; }}
-td small {{ color: #444; display: block; max-width: 34em; }}
-.clean, .offset {{ background: #dff2df; }} .conflict {{ background: #f8dcdc; }}
-.landed {{ background: #dce8f8; }} .reverted, .unknown {{ background: #f8f0d0; }}
-</style></head><body>
-<h1>What the patches meet upstream</h1>
-{tables}</body></html>
-"""
-
-
-# Without scripts and other files: it is looked at as an artifact of CI.
-def forecast_page(forks: Sequence[Fork], found: Mapping[str, Sequence[Forecast]]) -> str:
-    """Draw patch by release, the commit that matters in each cell."""
-    return PAGE.format(tables="".join(_table(f, found[f.name]) for f in forks))
-
-
-def _table(fork: Fork, found: Sequence[Forecast]) -> str:
-    heads = "".join(f"<th>{escape(forecast.ref)}</th>" for forecast in found)
-    rows = ""
-    for cells in zip(*(forecast.patches for forecast in found), strict=True):
-        drawn = "".join(_cell(fork, verdict) for verdict in cells)
-        rows += f"<tr><th>{escape(cells[0].name)}</th>{drawn}</tr>\n"
-    title = escape(f"{fork.name} {fork.version}")
-    return f"<h2>{title}</h2>\n<table><tr><th>patch</th>{heads}</tr>\n{rows}</table>\n"
-
-
-def _cell(fork: Fork, verdict: Verdict) -> str:
-    since, why = map(escape, _reason(verdict))
-    if verdict.commit and (fork.git or "").startswith("https://"):
-        address = escape(f"{fork.git}/commit/{verdict.commit.oid}")
-        since = f'<a href="{address}">{since}</a>'
-    notes = "".join(f"<small>{text}</small>" for text in (since, why) if text)
-    return f'<td class="{verdict.state}">{verdict.state}{notes}</td>'
+    return "; ".join(why)
 
 
 def _origin(plan: Plan) -> str:
@@ -207,7 +172,7 @@ def _marked(conflict: Conflict) -> Iterator[str]:
     """Give the parts of a file between conflict markers, each with its first line's number."""
     lines = conflict.text.split("\n")
     for start, end in conflict.spans:
-        yield "\n".join([f"@@ line {start}", *lines[start - 1 : end]])
+        yield "\n".join([f"@@ line {start}", *first(lines[start - 1 : end], LONG)])
 
 
 def export(fork: str, result: ExportResult, *, check: bool) -> None:

@@ -7,6 +7,7 @@ from .export import export_series as export_series
 from .export import message_of as message_of
 from .files import load_all_series as load_all_series
 from .files import load_series as load_series
+from .light import light_tree as light_tree
 from .status import FINE as FINE
 from .status import ForkStatus as ForkStatus
 from .status import PatchStatus as PatchStatus

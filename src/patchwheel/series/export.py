@@ -13,8 +13,8 @@ from patchwheel.kit import GitError, PatchError, Repository, new_folder, replace
 from patchwheel.patch import DoesNotApplyError, Patch, check_patch, check_requires, warnings
 from patchwheel.series import files
 from patchwheel.series.apply import REPORT, apply_series, start_simulation
-from patchwheel.series.worktree import BASE, EXPORTED, WorkTree, open_work, patched_tree, record
-from patchwheel.source import fetch_source
+from patchwheel.series.light import light_source, light_tree
+from patchwheel.series.worktree import BASE, EXPORTED, WorkTree, open_work, record
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -56,14 +56,14 @@ def export_series(
 ) -> ExportResult:
     """Write the open work tree's commits to the fork's series; with `check` write nothing."""
     folder, store = project.work_folder(fork), project.store
-    source, others = fetch_source(project, fork), files.load_all_series(project)
+    source, others = light_source(project, fork), files.load_all_series(project)
     with contextlib.ExitStack() as stack:
         if folder.exists() or not check:
             stack.enter_context(project.exclusive(fork))
         else:
             # Without a work tree, it is the series itself that is checked.
             folder = stack.enter_context(store.scratch()) / fork.name
-            open_work(patched_tree(project, fork), folder, store=store)
+            open_work(light_tree(project, fork), folder, store=store)
         return export_commits(folder, source, store=store, check=check, exact=exact, others=others)
 
 

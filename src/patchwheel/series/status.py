@@ -10,7 +10,8 @@ from patchwheel.kit import InputError, PatchError
 from patchwheel.patch import DoesNotApplyError, check_patch, warnings
 from patchwheel.series.apply import apply_series, start_simulation
 from patchwheel.series.files import load_series
-from patchwheel.source import fetch_source, latest_version
+from patchwheel.series.light import light_source
+from patchwheel.source import latest_version
 
 if TYPE_CHECKING:
     from patchwheel.kit import Context, Store
@@ -62,10 +63,10 @@ class ForkStatus:
 def status_of_fork(project: Project, fork: Fork) -> ForkStatus:
     """Try every patch of a fork, and ask the index for upstream's newest version unless offline."""
     return fork_status(
-        fetch_source(project, fork),
+        light_source(project, fork),
         load_series(fork.patches),
         store=project.store,
-        commit=project.lock.forks[fork.name].commit,
+        commit=locked.commit if (locked := project.locked(fork)) else None,
         wheel=next((p.name.split("-")[1] for p in project.wheels_of(fork)), None),
         newest=newest_version(project.context, fork),
     )

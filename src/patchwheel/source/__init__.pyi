@@ -5,6 +5,7 @@ from .download import fetch_wheel as fetch_wheel
 from .download import requirements as requirements
 from .fetch import Remote as Remote
 from .fetch import Source as Source
+from .fetch import fetch_light as fetch_light
 from .fetch import fetch_pin as fetch_pin
 from .fetch import fetch_source as fetch_source
 from .fetch import refuse as refuse

@@ -62,22 +62,49 @@ class Source(Fetched):
 
 def fetch_source(project: Project, fork: Fork) -> Source:
     """Return the fork's pin as a git tree; raises ManifestError unless it is the locked tree."""
-    locked = project.lock.entry(fork).tree
-    source = fetch_pin(project.context, fork)
-    if source.tree != locked:
-        problem = f"{fork.name}: the source tree is {source.tree}, not the locked {locked}"
+    return _checked(project, fetch_pin(project.context, fork), project.lock.entry(fork).tree)
+
+
+def fetch_light(project: Project, fork: Fork, paths: Collection[str]) -> Source:
+    """Return the pin for work on a series that names some paths.
+
+    It need not be locked, and its other submodules may be out of reach. Then they are left out.
+    """
+    entry = project.locked(fork)
+    locked = entry.tree if entry else None
+    try:
+        return _checked(project, fetch_pin(project.context, fork), locked)
+    except InputError:
+        if fork.sdist:
+            raise
+    return fetch_pin(project.context, fork, only=paths)
+
+
+def _checked(project: Project, source: Source, locked: str | None) -> Source:
+    if locked not in {None, source.tree}:
+        name = source.fork.name
+        problem = f"{name}: the source tree is {source.tree}, not the locked {locked}"
         hint = "run `patchwheel lock` if the pin is right"
         raise ManifestError(problem, where=project.lock.path, hint=hint)
     return source
 
 
-def fetch_pin(context: Context, fork: Fork, *, origin: Origin | None = None) -> Source:
-    """Return a pin as a git tree, locked or not; one that was fetched before needs no process."""
+def fetch_pin(
+    context: Context,
+    fork: Fork,
+    *,
+    origin: Origin | None = None,
+    only: Collection[str] | None = None,
+) -> Source:
+    """Return a pin as a git tree, locked or not; one that was fetched before needs no process.
+
+    From git, with `only` some paths, submodules that have none of them stay entries of the tree.
+    """
     store, git_dir = context.store, git_folder(context.store, fork)
     origin = origin or ("sdist" if fork.sdist else "git")
     # A pin with an sdist leaves the commit out, but a tree from git depends on it.
     where = [fork.git, fork.tag, fork.commit] if origin == "git" else None
-    inputs = [1, fork.pin, origin, where]
+    inputs = [1, fork.pin, origin, where, *([sorted(only)] if only is not None else [])]
     ref = f"refs/patchwheel/source/{digest(*inputs)}"
     keep_sound(store, git_dir)
 
@@ -91,7 +118,7 @@ def fetch_pin(context: Context, fork: Fork, *, origin: Origin | None = None) -> 
         # Only one process at a time changes the fork's repository.
         with store.lock(f"git-{fork.name}"), store.scratch():
             # Another process may have fetched it while we waited.
-            fetched = cached(lambda: _import(context, fork, sdist, ref))
+            fetched = cached(lambda: _import(context, fork, sdist, ref, only))
         keep_sound(store, git_dir)
         return fetched
 
@@ -110,7 +137,9 @@ def _sdist(context: Context, fork: Fork) -> Path:
     return download_file(context, fork.name, fork.sdist.filename, fork.sdist.sha256)
 
 
-def _import(context: Context, fork: Fork, sdist: Path | None, ref: str) -> Fetched:
+def _import(
+    context: Context, fork: Fork, sdist: Path | None, ref: str, only: Collection[str] | None
+) -> Fetched:
     """Bring the pin into the fork's repository, from the sdist or from upstream."""
     from patchwheel.source.sdist import Sdist
 
@@ -122,7 +151,7 @@ def _import(context: Context, fork: Fork, sdist: Path | None, ref: str) -> Fetch
             tree = repo.import_files(files)
             fetched = Fetched(tree=tree, epoch=max(EARLIEST, files.epoch))
         else:
-            fetched = Remote(context, fork, repo).fetch()
+            fetched = Remote(context, fork, repo).fetch(only)
         repo.keep_index(fetched.tree)
         # A ref says that the tree is whole, and keeps git from dropping it.
         repo.git("update-ref", ref, repo.commit(fetched.tree, fork.name))
@@ -144,12 +173,12 @@ class Remote:
         self.repo = repo
         self.context = context
 
-    def fetch(self) -> Fetched:
+    def fetch(self, only: Collection[str] | None = None) -> Fetched:
         """Return the commit, and the tree of its files with those of the submodules."""
         commit = self.commit()
         self.get(self.url, commit, what="the pinned commit")
         epoch = int(self.repo.text("show", "-s", "--format=%ct", commit))
-        tree = self.spliced(commit, self.url, at="")
+        tree = self.spliced(commit, self.url, at="", only=only)
         return Fetched(tree=tree, epoch=max(EARLIEST, epoch), commit=commit)
 
     def commit(self) -> str:

@@ -10,7 +10,7 @@ from patchwheel.kit import GitError
 from patchwheel.patch import SIGNIFICANT, paths_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from patchwheel.kit import Repository
     from patchwheel.patch import Hunk, Patch
@@ -62,13 +62,18 @@ def changed_lines(diff: bytes) -> tuple[Lines, Lines]:
     return added, removed
 
 
-def lines_between(before: bytes, after: bytes) -> tuple[Lines, Lines]:
-    """Count what `changed_lines` does, without a diff, for a file in one piece."""
-    old, new = (
-        Counter(line.strip() for line in data.split(b"\n") if SIGNIFICANT.search(line))
-        for data in (before, after)
-    )
-    return new - old, old - new
+def net_lines(before: Mapping[str, bytes], after: Mapping[str, bytes]) -> tuple[Lines, Lines]:
+    """Count what `changed_lines` does, without a diff, for files in one piece."""
+    added, removed = Counter[bytes](), Counter[bytes]()
+    for path in before.keys() | after.keys():
+        if before.get(path) != after.get(path):
+            old, new = (_lines(files.get(path, b"")) for files in (before, after))
+            added, removed = added + (new - old), removed + (old - new)
+    return added, removed
+
+
+def _lines(data: bytes) -> Lines:
+    return Counter(line.strip() for line in data.split(b"\n") if SIGNIFICANT.search(line))
 
 
 def share(patch: Patch, theirs: tuple[Lines, Lines]) -> float:
@@ -96,10 +101,20 @@ def has_lost(patch: Patch, diff: bytes) -> bool:
         return False
     for file in patch.diffs:
         for hunk in file.hunks if file.old else ():
-            before = Counter(r.strip() for r in hunk.before if SIGNIFICANT.search(r))
+            before = _lines(b"".join(hunk.before))
             if (before & gone).total() < before.total() or not before:
                 return False
     return any(file.old and file.hunks for file in patch.diffs)
+
+
+def keeps_place(patch: Patch, files: Mapping[str, bytes]) -> bool:
+    """Say whether files have at least half of the lines that some hunk of the patch finds."""
+    for diff in patch.diffs:
+        there = _lines(files.get(diff.path, b""))
+        for before in [_lines(b"".join(hunk.before)) for hunk in diff.hunks if diff.old]:
+            if 2 * (before & there).total() > before.total():
+                return True
+    return False
 
 
 def hunks_of(diff: bytes) -> list[bytes]:

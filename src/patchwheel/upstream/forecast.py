@@ -8,6 +8,7 @@ parents: a merged pull request counts as one.
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import json
 import re
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from patchwheel.patch import Files, Patch
     from patchwheel.project import Project
     from patchwheel.series import PatchStatus
+    from patchwheel.source import Source
     from patchwheel.upstream.history import History
     from patchwheel.upstream.merge import MergeResult
 
@@ -82,13 +84,13 @@ def forecasts(project: Project, fork: Fork, refs: Sequence[str]) -> list[Forecas
     patches = load_series(fork.patches).patches
     for patch in patches:
         check_patch(patch)
-    history = upstream_history(project, fork)
-    found = []
+    history, found = upstream_history(project, fork), []
+    pin = functools.partial(fetch_pin, project.context, fork)
     for ref in refs:
         if history and (tip := history.resolve(ref)):
             found.append(follow(history, patches, ref, tip))
             continue
-        found.append(_at_release(project, fork, ref, patches))
+        found.append(_at_release(release(project, fork, ref, history), ref, patches, pin))
     return found
 
 
@@ -115,9 +117,10 @@ def follow(
     return replace(found, patches=tuple(itertools.starmap(_combined, both)))
 
 
-def _at_release(project: Project, fork: Fork, ref: str, patches: Sequence[Patch]) -> Forecast:
+def _at_release(
+    released: Source, ref: str, patches: Sequence[Patch], pin: Callable[[], Source]
+) -> Forecast:
     """Try a series on a release by its sdist, which has the files, but not the commits."""
-    released = release(project, fork, ref)
     repo = Repository(released.git_dir)
     statuses = try_series(repo.files(released.tree), repo.read, patches)
     verdicts = [
@@ -126,7 +129,7 @@ def _at_release(project: Project, fork: Fork, ref: str, patches: Sequence[Patch]
     ]
     if any(verdict.state in UNSURE for verdict in verdicts):
         with contextlib.suppress(PatchError):
-            trees = (fetch_pin(project.context, fork).tree, released.tree)
+            trees = (pin().tree, released.tree)
             merged = dry_run(repo, patches, trees, ("", ""))
             verdicts = [*itertools.starmap(_combined, zip(verdicts, merged, strict=True))]
     return Forecast(ref=ref, commit=None, commits=0, patches=tuple(verdicts))
@@ -152,7 +155,7 @@ def _combined(verdict: Verdict, merged: MergeResult) -> Verdict:
             verdict, state="landed", problem=None, where=None, commit=None, evidence=evidence
         )
     if verdict.state == "unknown":
-        return replace(verdict, state=merged.state, problem=None)
+        return replace(verdict, state=merged.state, problem=None, reason=None)
     return replace(verdict, state="merged") if verdict.state == "conflict" else verdict
 
 
@@ -191,7 +194,9 @@ def forecast(
     for number, (patch, status) in enumerate(zip(patches, last, strict=True)):
         if module := _submodule(patch, files):
             problem = f"it changes files of the submodule {module}, whose history is not followed"
-            verdicts.append(Verdict(name=patch.name, state="unknown", problem=problem))
+            verdicts.append(
+                Verdict(name=patch.name, state="unknown", problem=problem, reason="in-a-submodule")
+            )
         else:
             verdicts.append(Judge(repo, walk, number, status, log).verdict())
     # The first release with the commit is the day by which somebody has to act.
@@ -205,8 +210,9 @@ def _changes(
     repo: Repository, start: str, tip: str, paths: Sequence[str]
 ) -> tuple[list[Commit], list[dict[str, Blob]]]:
     """Return the commits that touch the paths, and the files at the start and after each."""
-    files = repo.files(repo.tree_of(start), *paths) if paths else {}
-    commits, states = [], [_contents(files)]
+    if not paths:
+        return [], [{}]
+    commits, states = [], [_contents(repo.files(repo.tree_of(start), *paths))]
     options = ("-m", "--raw", "--no-abbrev", "--no-renames", "--reverse")
     out = repo.git(*LOG, *options, f"--format=%x1e{FIELDS}%x1e", f"{start}..{tip}", "--", *paths)
     parts = out.decode(errors="surrogateescape").split("\x1e")[1:]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 from patchwheel.build import read_table
 from patchwheel.kit import GitError, InputError, Repository, digest, keep_sound
 from patchwheel.manifest import VERSION
-from patchwheel.source import Remote, fetch_pin, fetch_source, find_sdist, refuse
+from patchwheel.source import Remote, fetch_pin, find_sdist, refuse
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -78,6 +79,13 @@ class History:
             with contextlib.suppress(GitError):
                 return self.repo.text("rev-parse", "--verify", f"{name}^{{commit}}")
         return None
+
+    def nearest(self, ref: str) -> list[str]:
+        """Return branches and tags whose names are like a ref."""
+        names = self.repo.text(
+            "for-each-ref", "--format=%(refname:lstrip=2)", "refs/tags", "refs/heads"
+        )
+        return difflib.get_close_matches(ref, names.split(), n=3)
 
     def base(self) -> str:
         """Return the pin's commit; raises InputError when it is not in the history."""
@@ -150,11 +158,19 @@ def upstream_history(project: Project, fork: Fork) -> History | None:
     return history
 
 
-def release(project: Project, fork: Fork, version: str) -> Source:
-    """Return another release of a fork's upstream, from its sdist."""
+def release(project: Project, fork: Fork, ref: str, history: History | None = None) -> Source:
+    """Return another release of a fork's upstream, from its sdist; raises InputError."""
+    version = ref.removeprefix("v")
     if version == fork.version:
-        return fetch_source(project, fork)
-    sdist = find_sdist(project.context.index, fork.name, version)
+        return fetch_pin(project.context, fork)
+    try:
+        sdist = find_sdist(project.context.index, fork.name, version)
+    except InputError as err:
+        if history is None:
+            raise
+        near = ", ".join(history.nearest(ref))
+        problem = f"{fork.name}: upstream has no branch, tag or commit {ref}, and {err.message}"
+        raise InputError(problem, hint=f"did you mean {near}?" if near else err.hint) from err
     pin = replace(fork, version=version, git=None, tag=None, commit=None, sdist=sdist)
     return fetch_pin(project.context, pin, origin="sdist")
 
@@ -167,7 +183,7 @@ def find_target(project: Project, fork: Fork, ref: str) -> Source:
     # Upstream names the tags of its releases alike.
     tag = (fork.tag or "").replace(fork.version, version) or None
     try:
-        released = release(project, fork, version)
+        released = release(project, fork, ref, history)
     except InputError:
         if history is None or commit is None:
             raise

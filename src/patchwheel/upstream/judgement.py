@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from patchwheel.kit import InputError, Repository
 from patchwheel.patch import paths_of
-from patchwheel.series import patched_tree
+from patchwheel.series import light_tree
 from patchwheel.upstream.forecast import follow
 from patchwheel.upstream.history import import_pin, label_of, release, upstream_history
 from patchwheel.upstream.merge import dry_run
@@ -39,12 +39,12 @@ class Preview:
 
 def preview_rebase(project: Project, fork: Fork, ref: str) -> tuple[Preview, ...]:
     """Merge the fork's series onto another state of upstream's, in memory."""
-    tree, history = patched_tree(project, fork), upstream_history(project, fork)
+    tree, history = light_tree(project, fork), upstream_history(project, fork)
     patches, fetch_blobs = tree.series.patches, None
     commit = history.resolve(ref) if history else None
     try:
         # A rebase goes onto the files of the release's sdist, where there is one.
-        released = release(project, fork, ref.removeprefix("v"))
+        released = release(project, fork, ref, history)
         repo, new = Repository(released.git_dir), released.tree
     except InputError:
         if history is None or commit is None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from dataclasses import dataclass, replace
 from itertools import takewhile
 from typing import TYPE_CHECKING, Literal
@@ -27,6 +26,12 @@ State = Literal[
     "clean", "offset", "merged", "conflict", "landed", "reworked", "moot", "reverted", "unknown"
 ]
 COMMIT = re.compile(r"^Backport \[(?:\S*/)?([0-9a-f]{7,40})\]")
+Reason = Literal[
+    "does-not-apply", "builds-on-another", "in-a-submodule",
+    "lines-are-there", "nothing-left-to-merge", "named-and-merged", "share-of-lines",
+    "files-are-gone", "lines-are-gone",
+    "applies-again", "lines-are-back", "message-of-a-revert",
+]  # fmt: skip
 # What may be dropped.
 DROPPED = ("landed", "reworked", "moot")
 PULL_REQUEST = re.compile(r"/(?:pull|merge_requests)/(\d+)")
@@ -44,6 +49,8 @@ class Verdict:
     # It broke, took or reverted the patch; without one, a conflict is as old as the pin's branch.
     commit: Commit | None = None
     evidence: tuple[str, ...] = ()
+    # The evidence or the problem in one word, for programs.
+    reason: Reason | None = None
     moved: str | None = None
     # The first release that contains the commit.
     release: str | None = None
@@ -59,12 +66,15 @@ def verdict_without_history(status: PatchStatus, left_out: Sequence[str] = ()) -
     name = status.name
     if status.state == "landed" and left_out:
         problem = f"it builds on {', '.join(left_out)}, which does not apply"
-        return Verdict(name=name, state="conflict", problem=problem)
+        return Verdict(name=name, state="conflict", problem=problem, reason="builds-on-another")
     if status.state == "landed":
-        return Verdict(name=name, state="landed", evidence=("its changes are there",))
+        return Verdict(
+            name=name, state="landed", evidence=("its changes are there",), reason="lines-are-there"
+        )
     if status.state in {"clean", "offset"}:
         return Verdict(name=name, state=status.state, offset=status.offset)
-    return Verdict(name=name, state="conflict", problem=status.problem, where=status.where)
+    verdict = Verdict(name=name, state="conflict", problem=status.problem, where=status.where)
+    return replace(verdict, reason="does-not-apply")
 
 
 class Judge:
@@ -87,7 +97,7 @@ class Judge:
         # Reviewed into another form, its lines never were upstream; what it removes must be gone.
         if (merged := self.merged_request()) and self.at_ref.state not in FINE:
             evidence = [f"{merged.source}, its Upstream-Status, was merged"]
-            verdict = self.unless_reverted(merged, evidence, "reworked")
+            verdict = self.unless_reverted(merged, evidence, "named-and-merged")
             if verdict.state == "reverted" or not self.has_removed_lines(len(self.commits)):
                 return verdict
         return self.broken()
@@ -95,6 +105,7 @@ class Judge:
     def landed(self, landed: Sequence[int]) -> Verdict:
         """Judge a patch that had landed at some states: it may have been reverted since."""
         commits, applies = self.commits, self.states(*FINE)
+        why: Reason = "applies-again"
         # Since it last applied: before, it may have landed too, and been reverted.
         applied = max((n for n in applies if n < landed[-1]), default=-1)
         first = next(n for n in landed if n > applied)
@@ -115,15 +126,20 @@ class Judge:
             # Its lines were put back beside other changes, and no message says so.
             later = range(landed[-1] + 1, len(commits) + 1)
             back = next(filter(self.has_removed_lines, later), len(commits))
-            undone, sign = commits[back - 1], "what it removes is there again"
-        return self.because("reverted", undone, [*evidence, f"{sign} since {undone.oid[:12]}"])
+            undone, sign, why = (
+                commits[back - 1],
+                "what it removes is there again",
+                "lines-are-back",
+            )
+        return self.because("reverted", undone, [*evidence, f"{sign} since {undone.oid[:12]}"], why)
 
     def unless_reverted(
-        self, took: Commit | None, evidence: list[str], state: State = "landed"
+        self, took: Commit | None, evidence: list[str], why: Reason = "lines-are-there"
     ) -> Verdict:
         """Return that a commit took the patch, or that the message of a later one reverts that."""
+        state: State = "landed" if why == "lines-are-there" else "reworked"
         if took is None or self.at_ref.state == "landed":
-            return self.because(state, took, evidence)
+            return self.because(state, took, evidence, why)
         title = took.subject.partition(" (#")[0]
         argv = ("log", "--first-parent", "--format=%H", "--fixed-strings")
         grep = f"--grep=This reverts commit {took.oid}"
@@ -133,8 +149,8 @@ class Judge:
             named = commit.subject.startswith((f'Revert "{title}"', f'Revert "{title} (#'))
             if (named or commit.oid in reverting) and self.meets(commit):
                 evidence.append(f"and reverted by {commit.oid[:12]}")
-                return self.because("reverted", commit, evidence)
-        return self.because(state, took, evidence)
+                return self.because("reverted", commit, evidence, "message-of-a-revert")
+        return self.because(state, took, evidence, why)
 
     def broken(self) -> Verdict:
         """Name the commit after the last state to which it applied, or say that it took it."""
@@ -146,15 +162,17 @@ class Judge:
         commit, status = self.commits[n], self.walk.statuses[n + 1][self.number]
         # What it says is of the commit that stops it: later ones may have changed more.
         verdict = replace(self.at_ref, state="conflict", problem=status.problem, where=status.where)
+        verdict = replace(verdict, reason="does-not-apply")
         if names := self.broken_with(n):
             problem = f"it builds on {names}, which {{}} stops"
             verdict = replace(verdict, problem=problem.format(commit.oid[:12]), where=None)
+            verdict = replace(verdict, reason="builds-on-another")
             if not self.touches(n):
                 return verdict
             verdict = replace(verdict, problem=problem.format("that commit"))
         elif self.merges_to_nothing(n):
             evidence = [f"a merge onto {commit.oid[:12]} leaves nothing of it"]
-            return self.because("landed", commit, evidence)
+            return self.because("landed", commit, evidence, "nothing-left-to-merge")
         elif other := self.reworked(n) or self.moot(n):
             return other
         moves = find_moves(self.repo, f"{commit.oid}^", commit.oid, [self.patch])
@@ -166,28 +184,29 @@ class Judge:
         hunks = self.hunks(self.commits[n], self.walk.statuses[n + 1][self.number])
         for m in filter(self.touches, range(n, len(self.commits))):
             # Later ones only if the patch's own files tell, which takes no process.
-            if m > n and found_in.share(self.patch, self.lines_of(m)) < found_in.EACH:
+            if (
+                m > n
+                and found_in.share(
+                    self.patch, found_in.net_lines(self.contents(m), self.contents(m + 1))
+                )
+                < found_in.EACH
+            ):
                 continue
             commit = self.commits[m]
             part, named = self.share(commit)
             if part >= found_in.ENOUGH:
                 asked = f", #{commit.request}" if commit.request else ""
                 text = f"landed in another form ({part:.0%} of its lines{asked}): {named}"
-                verdict = self.unless_reverted(commit, [text], "reworked")
+                verdict = self.unless_reverted(commit, [text], "share-of-lines")
                 return replace(verdict, hunks=hunks)
         return None
 
-    def lines_of(self, n: int) -> tuple[Counter[bytes], Counter[bytes]]:
-        """Return what commit n adds to the files of the patch, and removes from them."""
-        added, removed = Counter[bytes](), Counter[bytes]()
-        sides = self.walk.states[n : n + 2]
-        for path in paths_of([self.patch]):
-            blobs = [side.get(path) for side in sides]
-            if blobs[0] != blobs[1]:
-                read = [self.walk.read([b.oid])[b.oid] if b else b"" for b in blobs]
-                plus, minus = found_in.lines_between(*read)
-                added, removed = added + plus, removed + minus
-        return added, removed
+    def contents(self, n: int) -> dict[str, bytes]:
+        """Return the files of the patch at state n."""
+        state = self.walk.states[n]
+        oids = {p: state[p].oid for p in paths_of([self.patch]) if p in state}
+        read = self.walk.read([*oids.values()])
+        return {path: read[oid] for path, oid in oids.items()}
 
     def share(self, commit: Commit) -> tuple[float, str]:
         """Return which part of the patch a commit has, or one of a branch that it merges."""
@@ -210,27 +229,16 @@ class Judge:
         paths = paths_of([self.patch])
         if gone != old or find_moves(self.repo, f"{commit.oid}^", commit.oid, [self.patch]):
             gone = set()
+        why: Reason = "files-are-gone"
         if gone:
             what = f"{', '.join(sorted(gone))} is gone"
-        elif not self.keeps_place() and found_in.has_lost(
+        elif not found_in.keeps_place(self.patch, self.contents(-1)) and found_in.has_lost(
             self.patch, found_in.diff_of(self.repo, commit.oid, paths)
         ):
-            what = "the lines that it changes are gone"
+            what, why = "the lines that it changes are gone", "lines-are-gone"
         else:
             return None
-        return self.because("moot", commit, [f"{what} since {commit.oid[:12]}"])
-
-    def keeps_place(self) -> bool:
-        """Say whether the ref has some of what a hunk of the patch finds in a file."""
-        for diff in self.patch.diffs:
-            blob = self.walk.states[-1].get(diff.path)
-            data = self.walk.read([blob.oid])[blob.oid] if blob else b""
-            for hunk in diff.hunks if diff.old else ():
-                before = b"".join(hunk.before)
-                lost, whole = (found_in.lines_between(old, before)[0] for old in (data, b""))
-                if lost.total() < whole.total() / 2:
-                    return True
-        return False
+        return self.because("moot", commit, [f"{what} since {commit.oid[:12]}"], why)
 
     def hunks(self, commit: Commit, status: PatchStatus) -> tuple[str, ...]:
         """Return the hunk that does not apply after a commit, and the commit's that meets it."""
@@ -242,8 +250,12 @@ class Judge:
                 return found_in.side_by_side(hunk, self.repo.git(*argv))
         return ()
 
-    def because(self, state: State, commit: Commit | None, evidence: Sequence[str]) -> Verdict:
-        verdict = replace(self.at_ref, state=state, commit=commit, evidence=tuple(evidence))
+    def because(
+        self, state: State, commit: Commit | None, evidence: Sequence[str], why: Reason
+    ) -> Verdict:
+        verdict = replace(
+            self.at_ref, state=state, commit=commit, evidence=tuple(evidence), reason=why
+        )
         # What landed or has nothing to do has no problem at the ref, if it no longer applies there.
         return replace(verdict, problem=None, where=None) if state in DROPPED else verdict
 

@@ -1,0 +1,140 @@
+"""The page of `status --against --html`: a summary, then a row for each patch.
+
+Without scripts and other files: it is looked at as an artifact of CI, by mail and on paper.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from html import escape
+from typing import TYPE_CHECKING
+
+from patchwheel.cli.tables import reasons
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from patchwheel.manifest import Fork
+    from patchwheel.upstream import Forecast, Verdict
+
+# Each state has a sign of its own, and the color of what it asks for.
+SIGNS = {
+    "clean": ("✓", "fine"),
+    "offset": ("↕", "fine"),
+    "merged": ("⋈", "fine"),
+    "conflict": ("✗", "work"),
+    "landed": ("●", "drop"),
+    "reworked": ("◐", "drop"),
+    "moot": ("○", "drop"),
+    "reverted": ("↺", "look"),
+    "unknown": ("?", "look"),
+}
+HEAD = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>What the patches meet upstream</title>
+<style>
+:root { color-scheme: light dark; --line: #bbb; --back: #fff; --text: #1a1a1a; --soft: #555;
+  --link: #0645ad; --fine: #dff2df; --work: #f8d4d4; --drop: #d6e6fa; --look: #f8efc6; }
+@media (prefers-color-scheme: dark) { :root { --line: #555; --back: #16181b; --text: #e6e6e6;
+  --soft: #aaa; --link: #8ab4f8; --fine: #1d3a24; --work: #56201f; --drop: #1c3557;
+  --look: #4a4113; } }
+body { font: 15px/1.4 system-ui, sans-serif; margin: 1.5em; background: var(--back);
+  color: var(--text); }
+a { color: var(--link); }
+.wide { overflow-x: auto; }
+table { border-collapse: collapse; margin-bottom: 2em; width: 100%; }
+th, td { border: 1px solid var(--line); padding: .3em .5em; text-align: left;
+  vertical-align: top; overflow-wrap: anywhere; }
+tbody th, thead th:first-child { position: sticky; left: 0; background: var(--back);
+  font-weight: 600; width: 17em; }
+td.state { width: 5.5em; text-align: center; }
+.state b { display: block; font-size: 1.3em; line-height: 1.1; }
+.fine { background: var(--fine); } .work { background: var(--work); }
+.drop { background: var(--drop); } .look { background: var(--look); }
+.work b, .work.key { text-decoration: underline double; } .drop.key, .look.key, .fine.key,
+.work.key { padding: 0 .4em; white-space: nowrap; }
+td.why { min-width: 14em; } .why p { margin: 0 0 .4em; } small, .soft { color: var(--soft); }
+pre { white-space: pre-wrap; font-size: 12px; border-left: 3px solid var(--line); margin: .3em 0;
+  padding-left: .6em; }
+@media (max-width: 760px) { body { margin: .7em; }
+  table, tbody, thead { display: block; } tr { display: grid;
+    grid-template-columns: repeat(var(--refs), 1fr); margin-bottom: .6em; }
+  tbody th, thead th:first-child, td.why { grid-column: 1 / -1; width: auto; min-width: 0; }
+  thead th:last-child { display: none; }
+  td.state, thead th { width: auto; padding: .2em; font-size: 11px; } }
+@media print { body { margin: 0; font-size: 10px; } .wide { overflow: visible; }
+  * { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
+  tr { break-inside: avoid; } tbody th { position: static; } }
+</style></head><body>
+<h1>What the patches meet upstream</h1>
+"""
+
+
+def forecast_page(forks: Sequence[Fork], found: Mapping[str, Sequence[Forecast]]) -> str:
+    """Draw patch by release, and for each patch the commits that matter."""
+    summary = "".join(_summary(fork, found[fork.name]) for fork in forks)
+    key = " ".join(
+        f'<span class="key {kind}">{sign} {state}</span>' for state, (sign, kind) in SIGNS.items()
+    )
+    tables = "".join(_table(fork, found[fork.name]) for fork in forks)
+    return f"{HEAD}<ul>\n{summary}</ul>\n<p>{key}</p>\n{tables}</body></html>\n"
+
+
+def _summary(fork: Fork, found: Sequence[Forecast]) -> str:
+    """Count the states at each ref, what asks for work first."""
+    order = ["conflict", *reversed(SIGNS)]
+    lines = []
+    for at in found:
+        states = Counter(v.state for v in at.patches)
+        counts = ", ".join(
+            f"{n} {s}" for s, n in sorted(states.items(), key=lambda x: order.index(x[0]))
+        )
+        lines.append(f"at {escape(at.ref)}: {counts or 'no patches'}")
+    return (
+        f"<li><strong>{escape(fork.name)} {escape(fork.version)}</strong> {'; '.join(lines)}</li>\n"
+    )
+
+
+def _table(fork: Fork, found: Sequence[Forecast]) -> str:
+    heads = "".join(f"<th>{escape(at.ref)}</th>" for at in found)
+    rows = ""
+    for cells in zip(*(at.patches for at in found), strict=True):
+        drawn = "".join(map(_cell, cells))
+        why = "".join(_why(fork, [at.ref for at in found], cells))
+        name = escape(cells[0].name)
+        rows += f'<tr><th>{name}</th>{drawn}<td class="why">{why}</td></tr>\n'
+    title = escape(f"{fork.name} {fork.version}")
+    head = f"<thead><tr><th>patch</th>{heads}<th>because of</th></tr></thead>"
+    table = f'<table style="--refs: {len(found)}">{head}\n<tbody>\n{rows}</tbody></table>'
+    return f'<h2>{title}</h2>\n<div class="wide">{table}</div>\n'
+
+
+def _cell(verdict: Verdict) -> str:
+    sign, kind = SIGNS[verdict.state]
+    return f'<td class="state {kind}"><b>{sign}</b>{verdict.state}</td>'
+
+
+def _why(fork: Fork, refs: Sequence[str], cells: Sequence[Verdict]) -> Iterator[str]:
+    """Tell each commit that matters to a patch once, with what is said of it where it came."""
+    seen = set()
+    for ref, verdict in zip(refs, cells, strict=True):
+        key = verdict.commit.oid if verdict.commit else reasons(verdict)
+        if not key or key in seen:
+            continue
+        seen.add(key)
+        since = ""
+        if commit := verdict.commit:
+            told = escape(commit.oid[:12])
+            if (fork.git or "").startswith("https://"):
+                told = f'<a href="{escape(f"{fork.git}/commit/{commit.oid}")}">{told}</a>'
+            release = f"first in {verdict.release}" if verdict.release else "in no release yet"
+            since = f"{told} {commit.when[:10]} {escape(commit.author)}: {escape(commit.subject)}"
+            since += f" <strong>{escape(release)}</strong>"
+        # The row has its name.
+        why = reasons(verdict).removeprefix(f"{verdict.name} does not apply: ")
+        yield f"<p>{verdict.state} at {escape(ref)}: {since}"
+        yield f"<br><small>{escape(why)}</small></p>"
+        if verdict.hunks:
+            hunks = "".join(f"<pre>{escape(hunk)}</pre>" for hunk in verdict.hunks)
+            yield f"<details><summary>the patch, and that commit</summary>{hunks}</details>"
