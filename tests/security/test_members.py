@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from patchwheel.release import check_release
-from patchwheel.wheelfile import make_entry, read_wheel, write_wheel
+from patchwheel.wheelfile import check_record, make_entry, read_wheel, write_archive, write_wheel
 from tests.fixtures import support
 from tests.security.hostile import make_attack
 
@@ -100,6 +100,32 @@ def test_a_member_that_the_record_does_not_state_is_found(wheel: Path, way: str)
     assert "it holds other files, or with other modes, than its record states" in problems[-1]
     if way in RUNS:
         assert "would run by itself, and its record does not state it" in problems[0]
+
+
+def folder(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel, "a") as archive:
+        archive.mkdir("evil")
+
+
+def signature_of_record(wheel: Path) -> None:
+    found = read_wheel(wheel)
+    name = f"{found.dist_info}/RECORD.jws"
+    extra = make_entry(name, b"hidden", mode=0o644, date=(2024, 1, 1, 0, 0, 0))
+    write_archive(wheel, [*found.entries.values(), extra])
+
+
+def made_by(wheel: Path) -> None:
+    data = wheel.read_bytes()
+    at = data.index(b"PK\1\2")
+    wheel.write_bytes(data[: at + 4] + b"\x15" + data[at + 5 :])
+
+
+@pytest.mark.parametrize("edit", [folder, signature_of_record, made_by])
+def test_a_wheel_is_packed_in_one_way(wheel: Path, edit: Callable[[Path], None]) -> None:
+    edit(wheel)
+    # For an installer it is sound.
+    check_record(read_wheel(wheel))
+    assert check_release(wheel).problems != ()
 
 
 TRAPS = {

@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 
 from patchwheel.kit import IndexConfig, InputError, PatchwheelError, redacted
 from patchwheel.manifest.load import line_of
+from patchwheel.patch import foreign
+from patchwheel.patch.foreign import split_mails, without_crlf
 from patchwheel.patch.lint import check_patch, warnings
 from patchwheel.patch.mail import Patch
 from patchwheel.patch.matching import nearest, occurrences
@@ -72,6 +74,13 @@ def compared(path: str) -> Callable[[bytes], object]:
     return compare_files
 
 
+def convert(data: bytes) -> None:
+    """Convert what other tools wrote, as an import does."""
+    for mail in split_mails(data):
+        for text in without_crlf(mail):
+            foreign.to_git(text, "1.patch", {"a"}, None)
+
+
 MAIL = [b"---\n", b"--- ", b"From: ", b"Subject: x\n", b" ", b"\n", b"\n\n", b"a", b"-", b"=?a?q?"]
 MAIL += [b"=?utf-8?q?x?=", b"(", b"<", b'"', b",", b"@", b"\\", b"Fixes: a\n", b" | 1 +\n", b"1"]
 MAIL += [b"diff --git a/a b/a\n", b"+++ b/a\n", b"@@ -1 +1 @@\n", b"+x\n", b"-x\n", b"commit "]
@@ -91,6 +100,10 @@ READERS: dict[str, tuple[list[bytes], Callable[[bytes], object]]] = {
     "the trailers": (MAIL, lambda d: read_patch(HEAD + STATUS + d + DIFF)),
     "the statistics": (MAIL, lambda d: read_patch(HEAD + STATUS + b"---\n" + d + DIFF)),
     "the diffs": (MAIL, lambda d: read_patch(HEAD + STATUS + DIFF + d)),
+    "a patch of another tool": (
+        [*MAIL, b"Index: a\n", b"--- a\n+++ a\n", b"\r\n", b"From a Mon Jan 1 00:00:00 2024\n"],
+        convert,
+    ),
     "a page in HTML": (HTML, lambda d: from_html(d, "https://index.example/a/")),
     "pyproject.toml": (TEXT, compared("pyproject.toml")),
     "setup.cfg": (TEXT, compared("setup.cfg")),

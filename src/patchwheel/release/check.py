@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tempfile
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from importlib import resources
@@ -15,7 +16,15 @@ from patchwheel.kit import CheckError, InputError, digest, file_sha256, parsed
 from patchwheel.release import files
 from patchwheel.release.sign import check_signature
 from patchwheel.wheel import MAGIC, load_policies, names_itself, read_library
-from patchwheel.wheelfile import STATEMENT, check_record, members, metadata, read_wheel, sbom
+from patchwheel.wheelfile import (
+    STATEMENT,
+    check_record,
+    members,
+    metadata,
+    read_wheel,
+    sbom,
+    write_archive,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -170,6 +179,10 @@ def _wheel_problems(wheel: WheelFile) -> Iterator[str]:
     stated = members(wheel.entries.values(), wheel.dist_info)
     for name in sorted({*stated[1]} - {*wheel.record.runs}):
         yield f"{name} would run by itself, and its record does not state it"
+    with tempfile.NamedTemporaryFile() as again:
+        write_archive(Path(again.name), [*wheel.entries.values()])
+        if file_sha256(Path(again.name)) != wheel.sha256:
+            yield "it is not packed as patchwheel packs a wheel"
     if stated != (wheel.record.members, wheel.record.runs):
         yield "it holds other files, or with other modes, than its record states"
     yield from _sbom_problems(wheel)

@@ -7,6 +7,7 @@ from .archive import Entry as Entry
 from .archive import make_entry as make_entry
 from .archive import record_hash as record_hash
 from .archive import unpacked_limit as unpacked_limit
+from .archive import write_archive as write_archive
 from .archive import zip_date as zip_date
 from .metadata import WheelName as WheelName
 from .metadata import field as field

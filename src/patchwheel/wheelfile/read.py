@@ -112,7 +112,7 @@ def members(entries: Iterable[Entry], dist_info: str) -> tuple[str, tuple[str, .
 
     Without RECORD, and without what follows from the wheel's record.
     """
-    made = {f"{dist_info}/{name}" for name in (*UNRECORDED, FILENAME, PLACE)}
+    made = {f"{dist_info}/{name}" for name in ("RECORD", FILENAME, PLACE)}
     rows = sorted((e.name, e.sha256, e.mode) for e in entries if e.name not in made)
     return digest(rows), tuple(name for name, *_ in rows if RUNS.fullmatch(name))
 
