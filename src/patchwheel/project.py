@@ -36,6 +36,7 @@ class Project:
     offline: bool = False
     jobs: int | None = None
     sandbox: SandboxMode = "auto"
+    keep_failed: bool = False
     variant: str | None = None
     without_patches: bool = False
 
@@ -89,6 +90,7 @@ class Project:
             offline=self.offline,
             jobs=self.jobs,
             sandbox=self.sandbox,
+            keep_failed=self.keep_failed,
         )
 
     @property

@@ -9,6 +9,7 @@ from .configure import configure_tree as configure_tree
 from .configure import list_outputs as list_outputs
 from .doctor import Finding as Finding
 from .doctor import diagnose as diagnose
+from .failed import open_shell as open_shell
 from .inputs import BuildInputs as BuildInputs
 from .inputs import OwnWheel as OwnWheel
 from .inputs import build_record as build_record

@@ -275,6 +275,7 @@ def open_session(
         limits=context.limits,
         env=environment,
         read=read,
+        keep=context.keep_failed,
     ) as build_dir:
         workers = toolchain.worker_count(context.jobs)
         variables = _variables(build_dir, tools, epoch)

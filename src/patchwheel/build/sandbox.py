@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import json
 import os
 import shlex
 import shutil
@@ -32,6 +33,8 @@ PROMISES: dict[SandboxLevel, str] = {
     "none": "none (builds reach network and files, and may leave processes behind)",
 }
 INSIDE = Path("/build")
+# What a build ran last, beside its folders.
+STEP = "step.json"
 SYSTEM_LINKS = ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
 # `cc` is a link through /etc/alternatives, libraries are found through ld.so.*, and auditwheel asks
 # the package manager where a library that it bundles comes from.
@@ -108,6 +111,36 @@ class BuildDir:
     env: Path
     env_inside: Path
     read: tuple[Path, ...] = ()
+    keep: bool = False
+
+    @classmethod
+    def at(
+        cls,
+        root: Path,
+        name: str,
+        sandbox: Sandbox,
+        *,
+        limits: Limits,
+        env: str | Path | None = None,
+        read: Sequence[str | Path] = (),
+        keep: bool = False,
+    ) -> BuildDir:
+        """Return the build directory whose folders lie in `root`."""
+        contained, work = sandbox.level == "bwrap", root / "work"
+        inside = INSIDE if contained else work
+        env = Path(env) if env else work / "env"
+        return cls(
+            name=name,
+            sandbox=sandbox,
+            limits=limits,
+            work=work,
+            scripts=root / "scripts",
+            inside=inside,
+            env=env,
+            env_inside=inside / "env" if contained else env,
+            read=tuple(_safe(Path(path)) for path in read),
+            keep=keep,
+        )
 
     def path_inside(self, host: Path) -> Path:
         """Return the path at which steps see a path of the host."""
@@ -139,15 +172,9 @@ class BuildDir:
 
         Raises CommandError, and BuildError or MachineError for one that goes beyond a limit.
         """
-        # What is mounted below the folder covers it: a step can neither remove nor replace it.
-        mounts = [
-            Mount(host=self.work, inside=self.inside, write=True),
-            Mount(host=self.scripts, inside=self.scripts_inside),
-            Mount(host=self.env, inside=self.env_inside),
-        ]
-        mounts += [Mount(host=path, inside=path) for path in self.read]
-        mounts += [Mount(host=path, inside=path, write=True) for path in write]
-        argv = self.sandbox.wrap(argv, cwd=self.path_inside(cwd), mounts=mounts)
+        if self.keep:
+            self._note(argv, cwd, env, write)
+        argv = self.wrapped(argv, cwd=cwd, write=write)
         watch = Watch(self.name, self.limits, (self.work, *write))
         if self.sandbox.level == "bwrap":
             cwd = self.scripts
@@ -161,6 +188,50 @@ class BuildDir:
                 for entry in path.iterdir():
                     if entry.is_dir():
                         rmtree(entry)
+
+    def wrapped(
+        self, argv: Sequence[str | Path], *, cwd: Path, write: Sequence[Path] = ()
+    ) -> list[str]:
+        """Return the command that runs `argv` in the sandbox, with the folders of this build."""
+        # What is mounted below the folder covers it: a step can neither remove nor replace it.
+        mounts = [
+            Mount(host=self.work, inside=self.inside, write=True),
+            Mount(host=self.scripts, inside=self.scripts_inside),
+            Mount(host=self.env, inside=self.env_inside),
+        ]
+        mounts += [Mount(host=path, inside=path) for path in self.read]
+        mounts += [Mount(host=path, inside=path, write=True) for path in write]
+        return self.sandbox.wrap(argv, cwd=self.path_inside(cwd), mounts=mounts)
+
+    def _note(
+        self,
+        argv: Sequence[str | Path],
+        cwd: Path,
+        env: Mapping[str, str],
+        write: Sequence[Path],
+    ) -> None:
+        """Write down a step, with a copy of what it is handed, for a shell after a failure."""
+        words, exchange = list(map(str, argv)), self.scripts.parent / "exchange"
+        rmtree(exchange)
+        for path in write:
+            shutil.copytree(path, exchange)
+            kept = kept_folder(self.name, self.sandbox, self.scripts.parent.parent) / "exchange"
+            words = [str(kept) if word == str(path) else word for word in words]
+        step = {
+            "argv": words,
+            "cwd": str(self.path_inside(cwd)),
+            "env": dict(env),
+            "environment": str(self.env),
+            "read": list(map(str, self.read)),
+        }
+        (self.scripts.parent / STEP).write_text(json.dumps(step))
+
+
+def kept_folder(name: str, sandbox: Sandbox, place: Path) -> Path:
+    """Return where the folder of a failed build lies below the store's folder for such."""
+    # Without bubblewrap its files hold its path.
+    start = "failed" if sandbox.level == "bwrap" else "build"
+    return place / f"{start}-{os.getuid()}-{name}"
 
 
 def detect_sandbox(wanted: SandboxMode = "auto") -> Sandbox:
@@ -182,35 +253,37 @@ def open_build_dir(
     limits: Limits | None = None,
     env: Path | None = None,
     read: Sequence[Path] = (),
+    keep: bool = False,
 ) -> Iterator[BuildDir]:
-    """Give an empty folder for one build of `name`; steps may also read the folders in `read`."""
-    contained = sandbox.level == "bwrap"
+    """Give an empty folder for one build of `name`; steps may also read the folders in `read`.
+
+    With `keep`, the folder of a build that fails stays for `patchwheel shell`.
+    """
+    kept = kept_folder(name, sandbox, store.root / "tmp")
     with contextlib.ExitStack() as stack:
-        if contained:
+        if sandbox.level == "bwrap":
             # Any number of builds run side by side, and all see the same path.
             root = stack.enter_context(store.scratch())
         else:
             # A fixed path, since steps see it: a second build of the fork waits.
             stack.enter_context(store.lock(f"{name}-{os.getuid()}"))
-            root = store.root / "tmp" / f"build-{os.getuid()}-{name}"
+            root = kept
             rmtree(root)
-            stack.callback(rmtree, root)
-        work, scripts = root / "work", root / "scripts"
         for folder in ("src", "out", "home", "tmp", "env", "scripts"):
-            (work / folder).mkdir(parents=True)
-        scripts.mkdir()
-        inside, env = INSIDE if contained else work, env or work / "env"
-        yield BuildDir(
-            name=name,
-            sandbox=sandbox,
-            limits=limits or Limits(),
-            work=work,
-            scripts=scripts,
-            inside=inside,
-            env=env,
-            env_inside=inside / "env" if contained else env,
-            read=tuple(_safe(path) for path in read),
-        )
+            (root / "work" / folder).mkdir(parents=True)
+        (root / "scripts").mkdir()
+        done = False
+        try:
+            yield BuildDir.at(
+                root, name, sandbox, limits=limits or Limits(), env=env, read=read, keep=keep
+            )
+            done = True
+        finally:
+            if done or not keep:
+                rmtree(root)
+            elif root != kept:
+                rmtree(kept)
+                root.rename(kept)
 
 
 @functools.cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -39,6 +40,9 @@ if TYPE_CHECKING:
 @options.option(
     "-k", "--keep-going", is_flag=True, help="Continue with other forks after a failure."
 )
+@options.option(
+    "--keep-failed", is_flag=True, help="Keep the folder of a failed build for `patchwheel shell`."
+)
 @click.option("-n", "--dry-run", is_flag=True, help="Show the plan instead.")
 @options.as_json
 @options.project
@@ -52,6 +56,7 @@ def build(
     dev: bool,
     without_patches: bool,
     keep_going: bool,
+    keep_failed: bool,
     dry_run: bool,
 ) -> None:
     """Build the patched wheels into dist/."""
@@ -62,6 +67,7 @@ def build(
     if release and given is ParameterSource.DEFAULT:
         project = replace(project, sandbox="required")
     forks = project.manifest.select(names, variant)
+    project = replace(project, keep_failed=keep_failed)
     if without_patches:
         project = replace(project, without_patches=True)
     if dry_run:
@@ -90,6 +96,17 @@ def build(
         click.echo(f"error: {fork}: {error}", err=True)
     if failures:
         raise BuildError(f"{len(failures)} of {len(forks)} forks failed")
+
+
+@click.command()
+@click.argument("fork")
+@options.project
+def shell(project: Project, fork: str) -> None:
+    """Open a shell where a build of FORK failed (`build --keep-failed`), in the same sandbox."""
+    from patchwheel.build import open_shell
+
+    [selected] = project.manifest.select([fork])
+    sys.exit(open_shell(project.context, selected.name))
 
 
 @click.command()

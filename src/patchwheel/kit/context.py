@@ -46,6 +46,7 @@ class Context:
     offline: bool = False
     jobs: int | None = None
     sandbox: SandboxMode = "auto"
+    keep_failed: bool = False
     _noted: set[str] = dataclasses.field(default_factory=set, repr=False)
 
     def note(self, line: str) -> None:
