@@ -149,7 +149,7 @@ def test_a_plain_diff_comes_in_through_the_work_tree(kit: Kit) -> None:
     plain = ONE.partition(b"\n")[2]
     with pytest.raises(PatchError, match="this is no git diff") as caught:
         check_patch(patch(DESCRIPTION + FIELDS + b"---\n" + plain))
-    assert "`git apply` takes it in `patchwheel dev demo`" in str(caught.value.hint)
+    assert "then `patchwheel import demo FILE`" in str(caught.value.hint)
     session = opened(kit)
     (kit.root / "debian.patch").write_bytes(DESCRIPTION + FIELDS + b"---\n" + plain)
     session.git("apply", str(kit.root / "debian.patch"))

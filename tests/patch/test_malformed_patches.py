@@ -428,7 +428,8 @@ ROWS: dict[str, Row] = {
     "lines of the series": series_lines,
     # That `git am` splits it: test_foreign_series.py.
     "mbox with two mails": refused(
-        (mail(ONE) + mail(ONE), "a second mail starts here", 18), hint="`git am`"
+        (mail(ONE) + mail(ONE), "a second mail starts here", 18),
+        hint="`patchwheel import",
     ),
     "From line in the body": mbox_line_in_the_message,
     "--- in the body": separator,
@@ -444,7 +445,8 @@ ROWS: dict[str, Row] = {
     "signature tail, trailing garbage": rubbish_at_the_end,
     "trailing whitespace added": becomes({"a": b"1\n"}, {"a": b"1 \t\n \n"}),
     "non-git diff": refused(
-        (mail(ONE.partition(b"\n")[2]), "this is no git diff", 10), hint="`git apply`"
+        (mail(ONE.partition(b"\n")[2]), "this is no git diff", 10),
+        hint="`patchwheel import",
     ),
     "in a subdirectory of another repository": inside_another_repository,
     "user configuration, identity, locale, time zone, umask": anybodys_machine,

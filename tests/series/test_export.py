@@ -15,7 +15,7 @@ from patchwheel.kit.repo import Repository
 from patchwheel.series.apply import PatchedTree, apply_series
 from patchwheel.series.export import export_commits, message_of
 from patchwheel.series.files import load_series
-from patchwheel.series.worktree import WorkTree, open_work
+from patchwheel.series.worktree import WorkTree, open_work, work_tree_source
 from tests.fixtures.patches import (
     NOISE,
     ONE,
@@ -521,3 +521,32 @@ def test_a_message_that_a_mail_cannot_carry_is_refused(kit: Kit, body: str) -> N
     session = Session(kit, apply_series(source, series, store=kit.store))
     session.add("ENH: b", body)
     assert "a mail of it would be read otherwise" in str(session.refusal())
+
+
+def test_attributes_of_the_users_change_no_byte(
+    kit: Kit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, series = kit.steps({"a": LINES}, {"a": numbered(1, 40, l9="x")})
+    session = Session(kit, apply_series(source, series, store=kit.store))
+    write(tmp_path, {"git/attributes": "* -diff merge=binary\n* text eol=crlf\n"})
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    config = Path(os.environ["GIT_CONFIG_GLOBAL"])
+    config.write_text(f"[core]\n\tattributesFile = {tmp_path}/git/attributes\n")
+    assert not session.export(check=True).changed
+    session.add("ENH: b")
+    session.export()
+    assert b"GIT binary patch" not in (kit.folder / session.names[1]).read_bytes()
+
+
+def test_what_the_users_git_does_not_show_is_not_in_the_way(kit: Kit, tmp_path: Path) -> None:
+    source, series = kit.steps({"a": LINES}, {"a": numbered(1, 40, l9="x")})
+    session = Session(kit, apply_series(source, series, store=kit.store))
+    write(tmp_path, {"ignored": ".editor/\n*.swp\n"})
+    config = Path(os.environ["GIT_CONFIG_GLOBAL"])
+    config.write_text(f"[core]\n\texcludesFile = {tmp_path}/ignored\n")
+    write(kit.work, {".editor/state": "1\n", ".a.swp": "1\n"})
+    assert not session.export().changed
+    built = work_tree_source(kit.work, source, store=kit.store)
+    assert ".editor/state" not in kit.content(built.tree)
+    write(kit.work, {"seen": "1\n"})
+    assert "changes without a commit: seen" in str(session.refusal())

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from patchwheel.kit.errors import InputError, MachineError
-from patchwheel.kit.repo import Repository
+from patchwheel.kit.repo import Repository, user_remotes
 from patchwheel.kit.uv import IndexConfig
 from patchwheel.manifest.model import Fork, Sdist
 from patchwheel.source.fetch import Source, fetch_pin, git_folder, joined
@@ -468,3 +469,48 @@ def test_a_killed_fetch_is_simply_done_again(get: Get, store: Store, tmp_path: P
         **files,
         "PKG-INFO": "Metadata-Version: 2.1\nName: thing\nVersion: 1.0\n",
     }
+
+
+def test_the_users_other_names_of_remotes_count(
+    get: Get, upstream: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A mirror in the user's own settings serves upstream and its submodules."""
+    commit = make_upstream(upstream, FILES)
+    config = Path(os.environ["GIT_CONFIG_GLOBAL"])
+    config.write_text(f'[url "{upstream.as_uri()}"]\n\tinsteadOf = https://example.org/demo\n')
+    source = get(from_git(upstream, commit, url="https://example.org/demo"))
+    assert source.commit == commit
+
+
+def test_a_folder_of_somebody_else_is_read_where_the_user_trusts_it(
+    get: Get, upstream: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit = make_upstream(upstream, FILES)
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    with pytest.raises(InputError, match="cannot fetch"):
+        get(from_git(upstream, commit))
+    Path(os.environ["GIT_CONFIG_GLOBAL"]).write_text("[safe]\n\tdirectory = *\n")
+    assert get(from_git(upstream, commit)).commit == commit
+
+
+def test_credentials_and_proxies_are_the_users_and_nothing_else_is() -> None:
+    text = """
+[credential "https://example.org/a"b"]
+    helper = "!f() { echo \\"x\\"; }; f"
+[http "https://example.org"]
+    proxy = socks5://localhost:1
+[core]
+    sshCommand = ssh -i "key"
+    autocrlf = true
+[diff]
+    noprefix = true
+"""
+    Path(os.environ["GIT_CONFIG_GLOBAL"]).write_text(text.replace('a"b"', 'ab"'))
+    with user_remotes() as env:
+        argv = ("config", "--file", env["GIT_CONFIG_GLOBAL"], "--list")
+        found = git(Path("/"), *argv).splitlines()
+    assert found == [
+        'credential.https://example.org/ab.helper=!f() { echo "x"; }; f',
+        "http.https://example.org.proxy=socks5://localhost:1",
+        "core.sshcommand=ssh -i key",
+    ]

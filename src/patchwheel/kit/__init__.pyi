@@ -43,6 +43,8 @@ from .repo import Blob as Blob
 from .repo import Change as Change
 from .repo import GitError as GitError
 from .repo import Repository as Repository
+from .repo import user_remotes as user_remotes
+from .repo import user_settings as user_settings
 from .store import Store as Store
 from .store import default_root as default_root
 from .untrusted import copy_untrusted as copy_untrusted

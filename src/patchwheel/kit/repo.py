@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, BinaryIO, cast
 
 from patchwheel.kit.errors import MachineError, PatchwheelError, disk_is_full
 from patchwheel.kit.files import write_atomically
+from patchwheel.kit.process import capture
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -35,12 +36,15 @@ ISOLATED = {
 }
 SETTINGS = shlex.split(
     f"-c core.hooksPath={os.devnull} -c core.fsmonitor=false "
+    f"-c core.attributesFile={os.devnull} "
     "-c core.autocrlf=false -c core.quotePath=true -c gc.auto=0 -c maintenance.auto=false "
     "-c commit.gpgSign=false -c log.showSignature=false -c submodule.recurse=false "
     "-c core.fsync=committed,loose-object"
 )
 ATTRIBUTES = "* -text -eol -ident -filter -working-tree-encoding -whitespace -export-subst\n"
 WHO = "patchwheel <patchwheel>"
+# What git needs to reach a remote for this user; docs/reference/git.md has the table.
+FOR_REMOTES = r"^(url|credential|https?|ssh|safe)\.|^core\.(sshcommand|gitproxy|askpass)$"
 SHM, ROOM = "/dev/shm", 256_000_000  # noqa: S108
 LOCKED = re.compile(r"(\.lock'|lock config file .+): File exists")
 
@@ -288,6 +292,27 @@ class Repository:
 
     def _kept_index(self, tree: str) -> Path:
         return self.git_dir / "patchwheel" / f"index-{tree}"
+
+
+def user_settings(*words: str) -> list[str]:
+    """Ask `git config` for what the user and the machine have set, outside of any repository."""
+    argv = ("git", "config", "--null", *words)
+    return _text(capture(argv, cwd=Path("/"), env=os.environ, ok=(0, 1))).split("\0")[:-1]
+
+
+@contextlib.contextmanager
+def user_remotes() -> Iterator[dict[str, str]]:
+    """Give the environment in which git has the user's settings for remotes, and no others."""
+    # A file, and not GIT_CONFIG_COUNT, which git keeps from the program at the other end.
+    with tempfile.NamedTemporaryFile("wb") as file:
+        for row in user_settings("--get-regexp", FOR_REMOTES):
+            key, _, value = row.partition("\n")
+            section, _, rest = key.partition(".")
+            name, _, last = rest.rpartition(".")
+            head = section + (" " + _quoted(name).decode(errors="replace") if name else "")
+            file.write(b"[%s]\n%s = %s\n" % (head.encode(), last.encode(), _quoted(value)))
+        file.flush()
+        yield {"GIT_CONFIG_GLOBAL": file.name}
 
 
 def in_memory() -> str | None:

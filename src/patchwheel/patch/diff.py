@@ -30,8 +30,8 @@ MBOX = re.compile(rb"From [0-9a-f]{7,64} ")
 FULL_ID = 40
 # git's escapes; Python reads each of them alike.
 ESCAPE = re.compile(rb'\\([0-3][0-7]{2}|[abtnvfr"\\])')
-EXPORT_HINT = "commit the change in `patchwheel dev {fork}`, then `patchwheel export {fork}`"
-SPLIT_HINT = "run `git am` on each in `patchwheel dev {fork}`, then `patchwheel export {fork}`"
+# `dev` and `export` would refuse the series as long as it is there.
+IMPORT_HINT = "move the file and its line out of the series, then `patchwheel import {fork} FILE`"
 CRLF_HINT = "write it with LF line ends, and put `patches/**/*.patch -text` into .gitattributes"
 
 
@@ -97,7 +97,7 @@ class Cursor:
         self.at = 0
 
     def fail(
-        self, message: str, *, line: int | None = None, expected: str = "", hint: str = EXPORT_HINT
+        self, message: str, *, line: int | None = None, expected: str = "", hint: str = IMPORT_HINT
     ) -> Never:
         """Raise PatchError for a line, by default the next one; a hint may hold `{fork}`."""
         if line is None:
@@ -116,7 +116,7 @@ class Cursor:
             self.fail("the patch file has CRLF line ends (autocrlf?)", hint=CRLF_HINT)
         # The first line of the file may begin its own mail.
         if self.at and MBOX.match(line):
-            self.fail("a second mail starts here", expected="one patch per file", hint=SPLIT_HINT)
+            self.fail("a second mail starts here", expected="one patch per file")
         return line
 
 

@@ -46,7 +46,6 @@ COMMIT = re.compile(r"\bcommit[: ]\s*([0-9a-f]{7,40})\b")
 NOTES = "---"
 CVE = re.compile(r"CVE-\d{4}-\d{4,19}")
 MAIL_FORMAT = "a patch in git's mail format"
-PLAIN_DIFF_HINT = "`git apply` takes it in `patchwheel dev {fork}`; commit it there, then export"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -302,7 +301,7 @@ def _check_line(cursor: Cursor, line: bytes, *, notes: bool = False) -> None:
     following = b"".join(cursor.lines[cursor.at + 1 : cursor.at + 2])
     if line.startswith(b"--- ") and following.startswith(b"+++ "):
         expected = "diff --git a/PATH b/PATH"
-        cursor.fail("this is no git diff", expected=expected, hint=PLAIN_DIFF_HINT)
+        cursor.fail("this is no git diff", expected=expected)
     if not notes and re.match(rb"Binary files .* differ$", line):
         cursor.fail("this is no git diff, and it carries no data")
     if re.match(rb"@@ -\d" if notes else rb"diff -|Index: |--- \S|@@ -\d", line):

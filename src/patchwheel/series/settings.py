@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from patchwheel.kit import PatchError
+from patchwheel.kit import PatchError, user_settings
 
 if TYPE_CHECKING:
     from patchwheel.kit import Repository
@@ -59,3 +59,9 @@ def check_harmless(repo: Repository) -> None:
         raise PatchError(
             message, where=repo.work_tree, expected="settings as `dev` wrote", hint=hint
         )
+
+
+def shown() -> list[str]:
+    """Return the options by which git shows the files that it shows the user, and no others."""
+    found = user_settings("--type=path", "--get", "core.excludesFile")
+    return ["-c", f"core.excludesFile={found[0]}"] if found else []

@@ -25,7 +25,7 @@ from patchwheel.kit import (
 from patchwheel.patch import SUBMODULE
 from patchwheel.series.apply import REPORT, PatchedTree, apply_series, patch_trees
 from patchwheel.series.files import load_series
-from patchwheel.series.settings import ask_for_trailers, check_harmless
+from patchwheel.series.settings import ask_for_trailers, check_harmless, shown
 from patchwheel.source import fetch_source
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ class WorkTree:
         """Say which files differ from the last commit, new ones included."""
         # git would start another in a repository inside, by the settings there.
         inner = "--ignore-submodules=dirty"
-        out = self.repo.git("status", "--porcelain", "-z", "--no-renames", inner)
+        out = self.repo.git(*shown(), "status", "--porcelain", "-z", "--no-renames", inner)
         paths = [row[3:] for row in out.decode(errors="replace").split("\0") if row]
         listed = ", ".join(first(paths, 5))
         return f"there are changes without a commit: {listed}" if listed else None
@@ -187,7 +187,7 @@ def work_tree_source(folder: Path, source: Source, *, store: Store) -> PatchedTr
         index = Path(scratch) / "index"
         shutil.copyfile(folder / ".git" / "index", index)
         env = {"GIT_INDEX_FILE": str(index)}
-        work.repo.git("add", "--all", env=env)
+        work.repo.git(*shown(), "add", "--all", env=env)
         tree = work.repo.text("write-tree", env=env)
     repo = Repository(source.git_dir)
     if not repo.has(tree):

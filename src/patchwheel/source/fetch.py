@@ -19,6 +19,7 @@ from patchwheel.kit import (
     digest,
     keep_sound,
     redacted,
+    user_remotes,
 )
 
 if TYPE_CHECKING:
@@ -280,7 +281,8 @@ class Remote:
             refuse(self.fork, problem, expected="https://, ssh:// or file://")
         env = {"GIT_ALLOW_PROTOCOL": os.environ.get("GIT_ALLOW_PROTOCOL", "file:https:ssh")}
         try:
-            with self.watched(url):
+            with self.watched(url), user_remotes() as settings:
+                env |= settings
                 return self.repo.git(*SETTINGS, *argv, stdin=stdin, env=env).decode(
                     errors="replace"
                 )
