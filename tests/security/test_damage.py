@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 from typing import TYPE_CHECKING
 
@@ -161,3 +162,23 @@ def test_verify_finds_damage_of_every_kind(
     assert [name.split("/")[0] for name in found] in ([kind], [kind][lost:])
     assert dict(damage(store)) == {}
     used(site, honest, kind)
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("kind", ["wheels", "files", "build-envs", "environments", "git", "memo"])
+def test_any_damage_is_never_used(
+    site: Site, honest: dict[tuple[str, ...], dict[str, bytes]], kind: str
+) -> None:
+    """A hundred seeded places of each kind."""
+    chance = random.Random(f"{kind}")
+    for _ in range(100):
+        files = sorted(
+            p for p in (site.store / kind).rglob("*") if p.is_file() and p.stat().st_size
+        )
+        path, way = chance.choice(files), chance.choice(WAYS)
+        name = path.relative_to(site.store)
+        if path.resolve().is_relative_to(site.store):
+            way(path)
+            said = used(site, honest, kind)
+            assert "Traceback" not in said, f"{name}: {way.__name__}"
+    assert "again" not in used(site, honest, "wheels")

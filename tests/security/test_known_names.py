@@ -1,4 +1,4 @@
-"""P13: nothing but known names below our own roots is removed, renamed or replaced."""
+"""P14: nothing but known names below our own roots is removed, renamed or replaced."""
 
 from __future__ import annotations
 

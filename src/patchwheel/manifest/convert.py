@@ -238,4 +238,6 @@ def save_json(path: Path, data: object) -> None:
         with exclusive_lock(path.parent):
             write_atomically(path, f"{text}\n".encode())
     except OSError as err:
-        raise MachineError(f"cannot be written: {err.strerror}", where=path) from err
+        hint = "free some room, or see who may write it, then run the command again"
+        problem = f"cannot be written: {err.strerror}"
+        raise MachineError(problem, where=path, hint=hint) from err

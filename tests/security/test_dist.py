@@ -1,0 +1,168 @@
+"""P6: dist/ holds the bytes that were built, and a release has sums of no others."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from patchwheel.environment.compose import unpack
+from patchwheel.kit.entry import Hold, is_held
+from patchwheel.kit.errors import BusyError, CheckError
+from patchwheel.kit.store import Store
+from patchwheel.release.publish import complete_release
+from tests.fixtures import projects, support
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.fixtures.projects import Site
+
+KEY = "0123456789abcdef" * 4
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
+    made = projects.make_site(tmp_path_factory.mktemp("dist"), {})
+    made.run("lock")
+    made.run("build")
+    return made
+
+
+def same_size(wheel: Path) -> None:
+    info = wheel.stat()
+    wheel.write_bytes(bytes([wheel.read_bytes()[0] ^ 1]) + wheel.read_bytes()[1:])
+    os.utime(wheel, ns=(info.st_atime_ns, info.st_mtime_ns))
+
+
+def another_file(wheel: Path) -> None:
+    wheel.rename(wheel.with_name("moved"))
+    wheel.with_name("moved").rename(wheel)
+    same_size(wheel)
+
+
+def link_out(wheel: Path) -> None:
+    other = wheel.parents[1] / "victim"
+    other.write_bytes(b"mine")
+    wheel.unlink()
+    wheel.symlink_to(other)
+
+
+def planted_part(wheel: Path) -> None:
+    other = wheel.parents[1] / "victim"
+    other.write_bytes(b"mine")
+    wheel.unlink()
+    wheel.with_name(f".{wheel.name}.part").symlink_to(other)
+    wheel.with_name(f".{wheel.name}.12345678.tmp").symlink_to(other)
+
+
+@pytest.mark.parametrize("change", [same_size, another_file, link_out, planted_part])
+def test_what_is_in_dist_is_what_was_built(site: Site, change: object) -> None:
+    [wheel] = (site.root / "dist").glob("*.whl")
+    honest = wheel.read_bytes()
+    assert callable(change)
+    change(wheel)
+    site.run("build")
+    assert wheel.read_bytes() == honest
+    assert not wheel.is_symlink()
+    victim = site.root / "victim"
+    assert not victim.exists() or victim.read_bytes() == b"mine"
+
+
+def test_a_release_has_sums_of_the_wheels_that_were_built_only(site: Site) -> None:
+    [wheel] = (site.root / "dist").glob("*.whl")
+    store = Store(site.store)
+    complete_release(wheel.parent, store)
+    # A sound wheel of the same name, with another member.
+    other = support.make_wheel(site.root / "other", "demo", "1.0", {"demo.py": "other"})
+    honest = wheel.read_bytes()
+    wheel.write_bytes(other.read_bytes())
+    try:
+        with pytest.raises(Exception, match=r".") as caught:
+            complete_release(wheel.parent, store)
+        assert isinstance(caught.value, CheckError) or "demo" in str(caught.value)
+    finally:
+        wheel.write_bytes(honest)
+
+
+def test_environments_share_no_file(tmp_path: Path, site: Site) -> None:
+    """An edit in one must change neither another nor the cache that installs the next one."""
+    site.run("env")
+    files = [p for p in site.store.glob("*/*/lib/**/*") if p.is_file() and not p.is_symlink()]
+    assert files
+    assert [path for path in files if path.stat().st_nlink > 1] == []
+    wheel = support.make_wheel(tmp_path, "pw", "1.0", {"pw.py": "x = 1\n"})
+    for name, before in (("one", None), ("two", tmp_path / "one")):
+        unpack(wheel, tmp_path / name, before)
+    with (tmp_path / "one" / "pw.py").open("a") as file:
+        file.write("x = 2\n")
+    assert (tmp_path / "two" / "pw.py").read_text() == "x = 1\n"
+
+
+CHILD = """
+import pathlib, sys
+from patchwheel.kit.store import Store
+store = Store(pathlib.Path(sys.argv[1]))
+count, _ = store.prune(older_than_days=-1)
+print(count)
+"""
+
+
+def pruned(store: Store) -> int:
+    """Let another process prune everything, and return how many entries it removed."""
+    words = [sys.executable, "-c", CHILD, str(store.root)]
+    return int(subprocess.run(words, capture_output=True, text=True, check=True).stdout)
+
+
+def test_prune_takes_no_environment_that_is_being_made(store: Store) -> None:
+    def make(folder: Path) -> None:
+        support.write(folder, {"first": ""})
+        assert pruned(store) == 0
+        support.write(folder, {"second": ""})
+
+    path = store.get("build-envs", KEY, make)
+    assert sorted(p.name for p in path.iterdir() if p.suffix != ".json") == ["first", "second"]
+
+
+@pytest.mark.parametrize("how", ["get", "find", "checked"])
+def test_prune_takes_nothing_that_is_used(store: Store, how: str) -> None:
+    def make(folder: Path) -> None:
+        support.write(folder, {"file": ""})
+
+    Store(store.root).get("wheels", KEY, make)
+    user = Store(store.root)
+    path = user.get("wheels", KEY, make) if how == "get" else getattr(user, how)("wheels", KEY)
+    assert path
+    assert pruned(store) == 0
+    assert (path / "file").exists()
+    # The control: once nobody uses it, it goes.
+    user.held.clear()
+    assert pruned(store) == 1
+    assert not path.exists()
+
+
+def test_prune_takes_no_folder_of_a_running_build(store: Store) -> None:
+    with store.scratch() as folder:
+        os.utime(folder, (0, 0))
+        pruned(store)
+        assert folder.exists()
+    left = store.root / "tmp" / "left"
+    left.mkdir()
+    os.utime(left, (0, 0))
+    pruned(store)
+    assert not left.exists()
+
+
+def test_a_lock_is_shared_by_users_and_refused_to_who_removes(tmp_path: Path) -> None:
+    one, two = Hold(tmp_path), Hold(tmp_path)
+    assert is_held(tmp_path)
+    with pytest.raises(BusyError):
+        Hold(tmp_path, alone=True)
+    del one, two
+    assert not is_held(tmp_path)
+    (tmp_path / "link").symlink_to(tmp_path)
+    with pytest.raises(OSError, match="link"):
+        Hold(tmp_path / "link")
