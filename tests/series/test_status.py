@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from patchwheel.cli import tables
 from patchwheel.kit.errors import InputError
 from patchwheel.series.status import ForkStatus, fork_status, newest_version
 from tests.fixtures.contexts import make_context
@@ -178,3 +179,12 @@ def test_it_can_be_printed_as_json(kit: Kit) -> None:
     data = json.loads(json.dumps(asdict(status)))
     assert data["ok"] is True
     assert data["patches"][0]["state"] == "clean"
+
+
+def test_a_patch_says_when_it_may_go(kit: Kit, capsys: pytest.CaptureFixture[str]) -> None:
+    source = kit.source({"a.txt": b"one\ntwo\nthree\n"})
+    data = mail(ONE, trailers=["Drop-When: 1.19 is the pin", "Upstream-Status: Pending"])
+    found = fork_status(source, kit.series(data), store=kit.store)
+    assert found.patches[0].drop_when == "1.19 is the pin"
+    tables.status([found])
+    assert "Pending, drop when 1.19 is the pin" in capsys.readouterr().out

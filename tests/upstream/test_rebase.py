@@ -259,6 +259,16 @@ def test_upstreams_merge_driver_merges(kit: Kit) -> None:
     )
 
 
+@pytest.mark.parametrize("says", ["merge=ours", "text", "text eol=crlf", "export-ignore", "ident"])
+def test_other_attributes_of_upstream_change_no_merge(kit: Kit, says: str) -> None:
+    """The driver of `ours` is in nobody's settings that count: it merges as text, as in git."""
+    declared: Files = {".gitattributes": f"a {says}\n".encode()}
+    old, ours, new = ({"a": text, **declared} for text in SIDES)
+    conflict = one_conflict(kit, old, ours, new)
+    plain: list[Files] = [{"a": text} for text in SIDES]
+    assert conflict.why == one_conflict(Kit(kit.root / "plain"), *plain).why
+
+
 def test_content_that_looks_like_markers_is_no_conflict(kit: Kit) -> None:
     quoted = "<<<<<<< a\n=======\n>>>>>>> b"
     old, ours, new = (

@@ -71,7 +71,7 @@ def status(found: Sequence[ForkStatus]) -> None:
     CONSOLE.table(
         ("patch", "applies", "upstream-status", "subject"),
         [
-            (f"{fork.fork}/{patch.name}", _applies(patch), patch.upstream, patch.subject)
+            (f"{fork.fork}/{patch.name}", _applies(patch), _upstream(patch), patch.subject)
             for fork in found
             for patch in fork.patches
         ],
@@ -82,6 +82,10 @@ def status(found: Sequence[ForkStatus]) -> None:
 def _warnings(lines: Iterable[str]) -> None:
     for line in lines:
         CONSOLE.say(f"warning: {line}")
+
+
+def _upstream(patch: PatchStatus) -> str:
+    return f"{patch.upstream}, drop when {patch.drop_when}" if patch.drop_when else patch.upstream
 
 
 def _applies(patch: PatchStatus) -> str:

@@ -33,6 +33,8 @@ class PatchStatus:
     state: State
     subject: str = ""
     upstream: str = ""
+    # What the trailer Drop-When says: when it may go.
+    drop_when: str = ""
     requires: tuple[str, ...] = ()
     paths: tuple[str, ...] = ()
     # The largest distance, in lines, from where a hunk should be to where it is.
@@ -135,6 +137,7 @@ def try_patch(simulation: Simulation, patch: Patch) -> PatchStatus:
         state="clean",
         subject=patch.mail.subject,
         upstream=patch.trailer("Upstream-Status")[0],
+        drop_when="; ".join(patch.trailer("Drop-When")),
         requires=tuple(patch.trailer("Requires")),
         paths=tuple(diff.path for diff in patch.diffs),
     )
