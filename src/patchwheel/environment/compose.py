@@ -196,8 +196,9 @@ def _venv(context: Context, lines: Sequence[str], paths: Sequence[str] = ()) -> 
             file = site_packages(folder) / "patchwheel.pth"
             file.write_text("".join(f"{line}\n" for line in paths))
 
-    cached = store.find(KIND, key) is not None
-    return store.get(KIND, key, make), cached
+    # Looked at once: it has thousands of files.
+    path = store.find(KIND, key)
+    return (path, True) if path else (store.get(KIND, key, make), False)
 
 
 def _unpacked(wheel: OwnWheel, store: Store) -> Path:
