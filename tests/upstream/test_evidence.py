@@ -133,6 +133,20 @@ def test_a_patch_that_landed_in_another_form_is_told_with_its_share(
         assert stopped[:12] in said
 
 
+def test_lines_that_are_everywhere_say_nothing(upstream: Upstream) -> None:
+    """A rewrite of the whole file has all of them somewhere."""
+    common = ["if value:\n", "return None\n", "else:\n"]
+    upstream.base = upstream.commit("Pin", a=added(common * 4, at=50))
+    ours = added(common * 4, at=50).replace(b"line 30\nline 31\n", "".join(common).encode())
+    data = mail(upstream.diff(ours))
+    rewritten = "".join(f"def other_{n}(value):\nif value:\nreturn None\nelse:\n" for n in range(9))
+    moved = upstream.commit("Rewrite", a=None, new=rewritten.encode())
+    assert told(upstream.verdict(data)) == ("moot", moved)
+    upstream.commit("Back", a=added(common * 4, at=50))
+    stopped = upstream.commit("Rewrite", a=rewritten.encode())
+    assert told(upstream.verdict(data)) == ("conflict", stopped)
+
+
 def test_a_later_commit_that_has_its_lines_is_found(upstream: Upstream) -> None:
     data = mail(upstream.diff(added(NEW)))
     upstream.commit("Rework", a=numbered(1, 60, l29="theirs"))

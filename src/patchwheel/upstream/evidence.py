@@ -76,9 +76,17 @@ def _lines(data: bytes) -> Lines:
     return Counter(line.strip() for line in data.split(b"\n") if SIGNIFICANT.search(line))
 
 
-def share(patch: Patch, theirs: tuple[Lines, Lines]) -> float:
-    """Return which part of the lines that a patch adds and removes others have too, 0 to 1."""
-    ours = changed_lines(patch.data)
+def share(patch: Patch, theirs: tuple[Lines, Lines], files: Mapping[str, bytes]) -> float:
+    """Return which part of the lines that a patch adds and removes others have too, 0 to 1.
+
+    Lines that its `files` have elsewhere too say nothing: a large commit has all of them.
+    """
+    common = sum(map(_lines, files.values()), Counter[bytes]())
+    added, removed = changed_lines(patch.data)
+    ours = (
+        Counter({line: n for line, n in added.items() if not common[line]}),
+        Counter({line: n for line, n in removed.items() if common[line] <= n}),
+    )
     # What only removes has landed, is moot, or meets a rewrite, which removes the same lines.
     if not ours[0]:
         return 0.0

@@ -14,7 +14,7 @@ from patchwheel.upstream import evidence as found_in
 from patchwheel.upstream.merge import dry_run, find_moves
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from patchwheel.kit import Repository
     from patchwheel.series import PatchStatus
@@ -182,18 +182,14 @@ class Judge:
     def reworked(self, n: int) -> Verdict | None:
         """Return that commit n, which stops it, or a later one has most lines of the patch."""
         hunks = self.hunks(self.commits[n], self.walk.statuses[n + 1][self.number])
+        files = self.contents(n)
         for m in filter(self.touches, range(n, len(self.commits))):
             # Later ones only if the patch's own files tell, which takes no process.
-            if (
-                m > n
-                and found_in.share(
-                    self.patch, found_in.net_lines(self.contents(m), self.contents(m + 1))
-                )
-                < found_in.EACH
-            ):
+            net = found_in.net_lines(self.contents(m), self.contents(m + 1))
+            if m > n and found_in.share(self.patch, net, files) < found_in.EACH:
                 continue
             commit = self.commits[m]
-            part, named = self.share(commit)
+            part, named = self.share(commit, files)
             if part >= found_in.ENOUGH:
                 asked = f", #{commit.request}" if commit.request else ""
                 text = f"landed in another form ({part:.0%} of its lines{asked}): {named}"
@@ -208,18 +204,18 @@ class Judge:
         read = self.walk.read([*oids.values()])
         return {path: read[oid] for path, oid in oids.items()}
 
-    def share(self, commit: Commit) -> tuple[float, str]:
+    def share(self, commit: Commit, files: Mapping[str, bytes]) -> tuple[float, str]:
         """Return which part of the patch a commit has, or one of a branch that it merges."""
-        mail, best = self.patch.mail, (self.share_of(commit.oid), commit.oid[:12])
+        mail, best = self.patch.mail, (self.share_of(commit.oid, files), commit.oid[:12])
         for oid, author, subject in found_in.merged_commits(self.repo, commit.oid):
             if (author, subject) == (mail.author, mail.subject):
                 by = f"{oid[:12]} of that branch, by the same author with the same subject"
-                best = max(best, (self.share_of(oid), by))
+                best = max(best, (self.share_of(oid, files), by))
         return best
 
-    def share_of(self, oid: str) -> float:
+    def share_of(self, oid: str, files: Mapping[str, bytes]) -> float:
         diff = found_in.diff_of(self.repo, oid, paths_of([self.patch]))
-        return found_in.share(self.patch, found_in.changed_lines(diff))
+        return found_in.share(self.patch, found_in.changed_lines(diff), files)
 
     def moot(self, n: int) -> Verdict | None:
         """Return that commit n removed the files that the patch changes, or all that it changes."""
