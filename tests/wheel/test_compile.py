@@ -273,7 +273,7 @@ def test_a_missing_compiler_stops_before_anything_starts(
     assert "doctor" in str(caught.value)
     with pytest.raises(MachineError, match="is not installed"):
         bench.parts()
-    assert not bench.store.path("build-envs", "").exists()
+    assert not (bench.store.root / "build-envs").exists()
 
 
 def test_required_sandbox_that_is_not_there_stops_the_build(
