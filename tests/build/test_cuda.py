@@ -34,10 +34,10 @@ def no_system(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def test_wheels_become_a_toolkit(tmp_path: Path) -> None:
     tree = make_wheels_tree(tmp_path)
     assert cuda.in_environment(tmp_path) == tree
-    assert "libcublas.so" in cuda.lacking(tree)
+    assert "libcublas.so" in cuda.missing_parts(tree)
     for _ in range(2):
         cuda.assemble(tree, compiler=["gcc"], log=tmp_path / "log")
-    assert cuda.lacking(tree) == []
+    assert cuda.missing_parts(tree) == []
     assert (tree / "lib" / "libcublas.so").readlink() == Path("libcublas.so.13")
     assert b"libcuda.so.1" in (tree / "lib64" / "stubs" / "libcuda.so").read_bytes()
     assert cuda.complete_toolkit(tmp_path) == tree

@@ -53,7 +53,7 @@ def _machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, interpreter: Inter
     monkeypatch.setattr(toolchain, "_manager", lambda: "apt")
     monkeypatch.setattr(cuda, "SYSTEM", (str(tmp_path / "cuda"),))
     support.write(tmp_path / "cuda", {"bin/nvcc": ""})
-    monkeypatch.setattr(cuda, "lacking", lambda _toolkit: [])
+    monkeypatch.setattr(cuda, "missing_parts", lambda _toolkit: [])
 
 
 def failed(manifest: Manifest, lock: Lock | None = None) -> list[Finding]:
@@ -139,7 +139,7 @@ def test_little_disk_and_memory_are_told(
 def test_an_incomplete_cuda_is_told_unless_the_lock_brings_one(
     manifest: Manifest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cuda, "lacking", lambda _toolkit: ["cufft.h"])
+    monkeypatch.setattr(cuda, "missing_parts", lambda _toolkit: ["cufft.h"])
     (finding,) = failed(manifest, lock_with(manifest))
     assert (finding.fork, finding.what) == ("heavy", "CUDA toolkit")
     assert "cufft.h" in finding.detail

@@ -37,7 +37,7 @@ def test_a_complete_rocm_and_a_named_gpu_are_what_the_build_is_told(
     monkeypatch.setenv(rocm.TARGET, "gfx90a")
     found = rocm.variables(fork(root))
     assert found == {"ROCM_HOME": str(root), "HCC_AMDGPU_TARGET": "gfx90a"}
-    assert not any(rocm.lacking(root).values())
+    assert not any(rocm.missing_parts(root).values())
     said = rocm.variables(fork(root, HCC_AMDGPU_TARGET="gfx942:xnack-,gfx1100"))
     assert said["HCC_AMDGPU_TARGET"] == "gfx942:xnack-,gfx1100"
 

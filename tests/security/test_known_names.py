@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from patchwheel.environment.compose import _check_link
+from patchwheel.environment.compose import check_link
 from patchwheel.kit.entry import CACHEDIR_TAG
 from patchwheel.kit.errors import InputError, MachineError, ManifestError, PatchError
 from patchwheel.kit.store import Store
@@ -214,10 +214,10 @@ def test_a_link_of_the_users_is_no_link_to_an_environment(tmp_path: Path) -> Non
         link = tmp_path / f"link-to-{target.name[:4]}"
         link.symlink_to(target)
         with pytest.raises(MachineError, match="not created by patchwheel"):
-            _check_link(link)
+            check_link(link)
     # In a store, or once that is removed, it is ours.
     (tmp_path / "CACHEDIR.TAG").write_text(CACHEDIR_TAG)
-    _check_link(tmp_path / "link-to-aaaa")
+    check_link(tmp_path / "link-to-aaaa")
 
 
 @pytest.mark.parametrize("kind", ["folder", "more", "link", "file"])

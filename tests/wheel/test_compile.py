@@ -317,7 +317,7 @@ def test_the_systems_cuda_is_seen_and_counted(
     support.write(toolkit, {"bin/nvcc": "#!/bin/sh\necho release 13.2, V13.2.86\n"})
     (toolkit / "bin" / "nvcc").chmod(0o755)
     monkeypatch.setenv("CUDA_HOME", str(toolkit))
-    monkeypatch.setattr(cuda, "lacking", lambda _toolkit: [])
+    monkeypatch.setattr(cuda, "missing_parts", lambda _toolkit: [])
     bench.fork = replace(FORK, programs=("cuda",), env={"CFLAGS": "-O1"})
     act = "import os; print(os.listdir(os.environ['CUDA_PATH']))"
     done = bench.compile({"act.py": act})

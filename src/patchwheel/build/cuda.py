@@ -56,7 +56,7 @@ def assemble(toolkit: Path, *, compiler: Sequence[str], log: Path) -> None:
     argv = [*compiler, "-shared", "-nostdlib", "-Wl,-soname,libcuda.so.1"]
     argv += ["-x", "c", os.devnull, "-o", str(stubs / "libcuda.so")]
     process.logged(argv, cwd=toolkit, env=process.base_env(), log=log)
-    if lacks := lacking(toolkit):
+    if lacks := missing_parts(toolkit):
         message = f"the CUDA wheels of the build environment lack {', '.join(lacks)}"
         hint = "add their distribution to build-requires in forks.toml, then run `patchwheel lock`"
         raise MachineError(message, where=toolkit, hint=hint)
@@ -73,7 +73,7 @@ def system_toolkit() -> Path | None:
     return None
 
 
-def lacking(toolkit: Path) -> list[str]:
+def missing_parts(toolkit: Path) -> list[str]:
     """Name what a toolkit lacks for compiling and linking; the empty list means complete."""
     include = toolkit / "include"
     lacks = [name for name in HEADERS if not (include / name).exists()]
@@ -92,7 +92,7 @@ def complete_toolkit(site_packages: Path | None = None) -> Path:
     toolkit, hint = system_toolkit(), f"{WHEELS}, or install a CUDA toolkit"
     if toolkit is None:
         raise MachineError("there is no CUDA toolkit to compile with", hint=hint)
-    if lacks := lacking(toolkit):
+    if lacks := missing_parts(toolkit):
         raise MachineError(f"the CUDA toolkit lacks {', '.join(lacks)}", where=toolkit, hint=hint)
     return toolkit
 

@@ -139,7 +139,7 @@ def _cuda(fork: Fork, lock: Lock | None) -> Finding:
 
 def _rocm(fork: Fork) -> Iterator[Finding]:
     """Find what the project is configured against, for a graft as for a compile."""
-    for piece, lacks in rocm.lacking(rocm.home(fork)).items():
+    for piece, lacks in rocm.missing_parts(rocm.home(fork)).items():
         detail, fix = str(rocm.home(fork)), ""
         if lacks:
             detail += f" lacks {', '.join(lacks)}"

@@ -142,9 +142,9 @@ def check_satisfied(
         if version is None or not requirement.specifier.contains(version, prereleases=True):
             missing.append(line)
     if missing:
-        lacking = f"the lock does not provide what the build requires: {', '.join(missing)}"
+        missing_parts = f"the lock does not provide what the build requires: {', '.join(missing)}"
         expected = "every build requirement in forks.lock, in a version that the project accepts"
-        raise ManifestError(f"{fork.name}: {lacking}", expected=expected, hint=RELOCK)
+        raise ManifestError(f"{fork.name}: {missing_parts}", expected=expected, hint=RELOCK)
 
 
 def build_environment(

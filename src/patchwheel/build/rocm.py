@@ -45,7 +45,7 @@ def home(fork: Fork) -> Path:
     return Path(fork.env.get(HOME) or os.environ.get(HOME) or USUAL)
 
 
-def lacking(root: Path) -> dict[str, list[str]]:
+def missing_parts(root: Path) -> dict[str, list[str]]:
     """Return what of each piece is not there; the empty list for a complete one."""
     return {
         piece: [name for name in names if not _there(root, name)] for piece, names in PIECES.items()
@@ -65,7 +65,9 @@ def target(fork: Fork) -> str:
 def variables(fork: Fork) -> dict[str, str]:
     """Return the environment variables of a build; MachineError when ROCm lacks a piece."""
     architectures, root = target(fork), home(fork)
-    lacks = [f"{piece} ({', '.join(names)})" for piece, names in lacking(root).items() if names]
+    lacks = [
+        f"{piece} ({', '.join(names)})" for piece, names in missing_parts(root).items() if names
+    ]
     if lacks:
         hint = f"install them, or set {HOME}; `patchwheel doctor` shows them one by one"
         raise MachineError(f"{fork.name}: ROCm lacks {', '.join(lacks)}", where=root, hint=hint)

@@ -213,7 +213,7 @@ def check_machine(fork: Fork, *, store: Store) -> None:
 
 
 def required_variables(fork: Fork) -> dict[str, str]:
-    """Return the variables that the fork demands; raises MachineError for one that is not set."""
+    """Return the variables in `required-env`; raises MachineError for one that is not set."""
     if unset := [name for name in fork.required_env if not os.environ.get(name)]:
         raise MachineError(
             f"{fork.lock_key}: {' and '.join(unset)} must be set",

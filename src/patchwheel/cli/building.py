@@ -142,12 +142,14 @@ def env(
     check: bool,
 ) -> None:
     """Compose one environment from all wheels; PATH becomes a link to it (.venv-forks)."""
-    from patchwheel.environment import check_environment, compose_environment
+    from patchwheel.environment import check_environment, check_link, compose_environment
     from patchwheel.project import ENVIRONMENT_LINK
 
     project = replace(project, variant=variant)
-    found = _wheels(project, wheels, from_source=from_source, dev=dev)
     link = (path or project.root / ENVIRONMENT_LINK).absolute()
+    # Before the wheels are built, which may take long.
+    check_link(link)
+    found = _wheels(project, wheels, from_source=from_source, dev=dev)
     groups = ("gpu",) if gpu else ()
     environment = compose_environment(project, found, link=link, groups=groups)
     # A new one was checked before the link was moved to it.

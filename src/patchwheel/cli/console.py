@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import threading
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 PLAIN_INTERVAL = 15.0
 STEPS = 50_000
+# Wider than any row.
+PIPE_WIDTH = 100_000
 
 
 class Console(Progress):
@@ -71,7 +74,7 @@ class Console(Progress):
     ) -> None:
         """Draw a table on standard output, or a `note` on standard error.
 
-        Where that is no terminal the table is as wide as its content.
+        Where that is no terminal each row is one line, whatever its length.
         """
         from rich import box
         from rich.console import Console as Rich
@@ -81,10 +84,15 @@ class Console(Progress):
         drawn = Table(*headings, title=title or None, box=box.SIMPLE_HEAD, title_justify="left")
         for row in rows:
             drawn.add_row(*map(plain, row))
-        # In a pipe rich would fold rows at 80 columns.
-        terminal = self.terminal if note else sys.stdout.isatty()
-        width = None if terminal else 200
-        Rich(stderr=note, width=width, markup=False).print(drawn)
+        if self.terminal if note else sys.stdout.isatty():
+            Rich(stderr=note, markup=False).print(drawn)
+            return
+        # In a pipe rich would fold rows at 80 columns, and pad them.
+        rich = Rich(file=io.StringIO(), width=PIPE_WIDTH, markup=False)
+        with rich.capture() as capture:
+            rich.print(drawn)
+        for line in filter(None, map(str.rstrip, capture.get().splitlines())):
+            print(line, file=sys.stderr if note else sys.stdout)
 
     def _bar(self, what: str, done: int, total: int | None) -> None:
         from rich.console import Console as Rich

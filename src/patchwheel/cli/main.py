@@ -80,7 +80,5 @@ def main() -> None:
         sys.exit(2)
     except (KeyboardInterrupt, click.Abort):
         CONSOLE.close()
-        click.echo(
-            "interrupted; no partial output was left, rerun the command to continue", err=True
-        )
+        click.echo("interrupted; rerun the command to continue", err=True)
         sys.exit(130)

@@ -76,7 +76,13 @@ def cache_verify() -> None:
 
 
 @cache.command("prune")
-@click.option("--older-than", default=30.0, show_default=True, help="Days since the last use.")
+@click.option(
+    "--older-than",
+    type=click.FloatRange(min=0),
+    default=30.0,
+    show_default=True,
+    help="Days since the last use.",
+)
 def cache_prune(older_than: float) -> None:
     """Remove what was not used for a while, except environments that a link points to."""
     from patchwheel.kit import Store, default_root

@@ -75,7 +75,7 @@ def compose_environment(
     place.
     """
     if link:
-        _check_link(link)
+        check_link(link)
     context, packages = project.context, _packages(project, groups)
     lines = [*(d.requirement for d in packages), *_wheel_lines(project, wheels)]
     path, cached = _venv(context, lines)
@@ -261,7 +261,7 @@ def _check_pylock(text: str, packages: Iterable[Distribution], wheels: Iterable[
             )
 
 
-def _check_link(link: Path) -> None:
+def check_link(link: Path) -> None:
     if link.is_symlink():
         kind, key = link.readlink().parent, link.readlink().name
         # A store that was removed leaves links that lead nowhere.

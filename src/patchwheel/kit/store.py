@@ -175,7 +175,10 @@ class Store:
         *,
         valid: Callable[[T], bool] = lambda _record: True,
     ) -> T:
-        """Return the record computed from `inputs`, again if it is lost, damaged or not `valid`."""
+        """Return the record computed from `inputs`, again if it is lost, damaged or not `valid`.
+
+        One that is not `valid` when it was computed is not kept.
+        """
         # The JSON-like inputs include a version, raised when `compute` changes its results.
         from cattrs.errors import BaseValidationError
 
@@ -184,7 +187,8 @@ class Store:
             with contextlib.suppress(BaseValidationError):
                 if valid(known := converter.structure(kept, record)):
                     return known
-        self.remember(kind, key, converter.unstructure(computed := compute()))
+        if valid(computed := compute()):
+            self.remember(kind, key, converter.unstructure(computed))
         return computed
 
     def memo(self, kind: str, key: str) -> dict[str, object] | None:

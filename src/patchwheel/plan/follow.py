@@ -67,8 +67,8 @@ class Follower:
         store = inputs.context.store
         self.headers = list_headers(inputs.environment, store)
         # To read all of a project takes a second.
-        self.mentions = store.cached(
-            "mentions", dict[str, list[str]], [LAYOUT, source.tree], self._scan_pin
+        self.references = store.cached(
+            "references", dict[str, list[str]], [LAYOUT, source.tree], self._scan_pin
         )
 
     def follow(self, tree: str, configured: Configured) -> Side:
@@ -148,8 +148,8 @@ class Follower:
             return ()
         if path.startswith(MADE):
             return scan_references(path, configured.text(path))
-        if path in self.mentions and oids[path] == self.pin[path]:
-            return self.mentions[path]
+        if path in self.references and oids[path] == self.pin[path]:
+            return self.references[path]
         return scan_references(path, self._texts(oids, [path])[path])
 
     def _users(self, oids: Mapping[str, str], word: str) -> frozenset[str]:

@@ -121,8 +121,10 @@ class Graph:
         unknown = path in self.files and path not in self._fully_traced
         for end in self._references(path) if unknown or path.startswith(SYSTEM) else ():
             if end.startswith("^"):
-                begun = (p for p in self._resolve(end[1:]) if path.startswith(p[: 1 - len(end)]))
-                found.update(begun)
+                same_start = (
+                    p for p in self._resolve(end[1:]) if path.startswith(p[: 1 - len(end)])
+                )
+                found.update(same_start)
             else:
                 found.update(self._resolve(end))
         if CYTHON.fullmatch(path):

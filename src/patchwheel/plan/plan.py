@@ -161,23 +161,20 @@ class Planner:
         no_graft = Decision(route="compile", why=(refused or "",))
 
         def decide() -> Decision:
-            decision = no_graft if refused else self._decide(base, changes())
-            if decision.undecided:
-                raise _UndecidedError(decision)
-            return decision
+            return no_graft if refused else self._decide(base, changes())
 
         def holds(known: Decision) -> bool:
+            # What another toolchain decided stays remembered.
+            if known.undecided:
+                return False
             if refused or not known.tools:
                 return not refused or known == no_graft
             # With other tools than it was found with, it may be another.
             parts, pending = self._build_parts(graft=True)
             return bool(pending) or known.tools == digest(parts)
 
-        store, question = self.project.store, self._question(base)
-        try:
-            return store.cached("plan", Decision, question, decide, valid=holds)
-        except _UndecidedError as err:
-            return err.decision
+        store = self.project.store
+        return store.cached("plan", Decision, self._question(base), decide, valid=holds)
 
     def _question(self, base: Base) -> list[object]:
         """Return all that a decision depends on."""
@@ -288,15 +285,18 @@ class Planner:
             "recipe": RECIPE,
             "zlib": ZLIB,
         }
-        if base:
+        pending: tuple[str, ...] = ()
+        if not base:
+            parts["sbom"] = sbom.LAYOUT
+        elif decision.undecided:
+            pending = ("a configured tree, which says what is remade",)
+        else:
             rows = [[o.path, o.action, o.source] for o in decision.outputs]
             parts["remade"] = digest(rows)
-        else:
-            parts["sbom"] = sbom.LAYOUT
         if base and not decision.configured and not decision.undecided:
             return parts, ()
-        build_parts, pending = self._build_parts(graft=base is not None)
-        return parts | build_parts, pending
+        build_parts, more = self._build_parts(graft=base is not None)
+        return parts | build_parts, (*pending, *more)
 
     def _build_parts(self, *, graft: bool) -> tuple[dict[str, str], tuple[str, ...]]:
         """Return the key parts of a build, and what is pending; to `configure`, it raises."""
@@ -325,13 +325,6 @@ class Planner:
         )
         entry = plan.node_key and self.project.store.find("wheels", plan.node_key)
         return wheel_in_store(plan, entry) if entry else None
-
-
-@dataclass(eq=False)
-class _UndecidedError(Exception):
-    """Carries a decision past the store: what another toolchain decided stays remembered."""
-
-    decision: Decision
 
 
 def patches_by_path(tree: PatchedTree) -> Callable[[str], str]:

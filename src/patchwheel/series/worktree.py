@@ -68,6 +68,9 @@ class WorkTree:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.repo = Repository(folder / ".git", folder)
+        if not folder.exists():
+            hint = f"`patchwheel dev {folder.name}` opens one"
+            raise PatchError(f"there is no work tree of {folder.name}", where=folder, hint=hint)
         try:
             state = parsed((folder / ".git" / STATE).read_text())
             self.tree, self.series = str(state["tree"]), list(state["series"])

@@ -251,8 +251,8 @@ def try_series(
     results: dict[str, Files] | None = None,
 ) -> list[PatchStatus]:
     """Try a series on files; a patch that does not apply is left out for those after it."""
-    replay = Simulation(files, read, paths_of(patches), results)
-    return [try_patch(replay, patch) for patch in patches]
+    simulation = Simulation(files, read, paths_of(patches), results)
+    return [try_patch(simulation, patch) for patch in patches]
 
 
 class Walk:
@@ -290,9 +290,9 @@ class Walk:
         further = paths | paths_of([self.patches[number] for number in numbers])
         return numbers if further == paths else self.numbers_on(further)
 
-    def replay(self, n: int, numbers: Iterable[int]) -> Simulation:
+    def simulation_at(self, n: int, numbers: Iterable[int]) -> Simulation:
         """Return state n with those of some patches that apply to it."""
-        replay = Simulation(self.states[n], self.read, paths_of(self.patches))
+        simulation = Simulation(self.states[n], self.read, paths_of(self.patches))
         for number in numbers:
-            try_patch(replay, self.patches[number])
-        return replay
+            try_patch(simulation, self.patches[number])
+        return simulation

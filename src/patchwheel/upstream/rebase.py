@@ -141,14 +141,14 @@ def start(
     sdist = asdict(fork.sdist) if fork.sdist else None
     first, last = _commits_to_rebase(work.repo, tree.series.patches, moved)
     oids = work.repo.text("rev-list", "--reverse", f"{first}..{last}").split()
-    begun = RebaseState(
+    state = RebaseState(
         pin={"version": fork.version, "tag": fork.tag, "commit": fork.commit, "sdist": sdist},
         commits=(first, last),
         told=dict(zip(oids, told, strict=False)),
         refs={ref: work.repo.text("rev-parse", ref) for ref in (BASE, EXPORTED)},
         worktree=(folder / ".git" / WORKTREE_STATE).read_text(),
     )
-    write_atomically(state_path(folder), json.dumps(asdict(begun), indent=1).encode())
+    write_atomically(state_path(folder), json.dumps(asdict(state), indent=1).encode())
     _begin(work)
 
 

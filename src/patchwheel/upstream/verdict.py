@@ -280,8 +280,8 @@ class Judge:
         if not lost:
             return False
         at = max((m for m in self.states(*FINE) if m < n), default=0)
-        replay = self.walk.replay(at, (m for m in earlier if m not in lost))
-        return try_patch(replay, self.patch).state == "landed"
+        simulation = self.walk.simulation_at(at, (m for m in earlier if m not in lost))
+        return try_patch(simulation, self.patch).state == "landed"
 
     def states(self, *wanted: str) -> list[int]:
         """Return the numbers at which the patch has one of some states."""
@@ -291,8 +291,8 @@ class Judge:
     def has_removed_lines(self, n: int) -> bool:
         """Say whether state n still has, in its place, what the patch removes."""
         made = self.walk.results.get(self.patch.name, {})
-        replay = self.walk.replay(n, range(self.number))
-        return replay.still_has(self.patch.diffs, made, in_place=True) is not None
+        simulation = self.walk.simulation_at(n, range(self.number))
+        return simulation.still_has(self.patch.diffs, made, in_place=True) is not None
 
     def merges_to_nothing(self, n: int) -> bool:
         """Say whether merging the patch from state n, where it applies, onto n + 1 is a no-op."""
@@ -311,7 +311,7 @@ class Judge:
         before, after = self.walk.statuses[n : n + 2]
         earlier = range(self.number)
         broken = [m for m in earlier if before[m].state in FINE and after[m].state == "fails"]
-        rest = self.walk.replay(n, (m for m in earlier if m not in broken))
+        rest = self.walk.simulation_at(n, (m for m in earlier if m not in broken))
         if not broken or try_patch(rest, self.patch).state in FINE:
             return None
         patches = [self.walk.patches[m] for m in broken]

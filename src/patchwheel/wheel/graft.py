@@ -124,9 +124,9 @@ def remake(plan: Plan, base: Base) -> tuple[dict[str, bytes], str, CompileRecord
         if base.kind == "upstream" and inputs.build.base:
             for path, data in raw.items():
                 check_makers(path, data, inputs.build.base.made_with)
-        contents, tags = _fitted(raw, base, session, store)
+        contents, tags = _fit_outputs(raw, base, session, store)
         record = build_record(inputs, session)
-    # As they were before they were fitted: only so can they be compared with another build's.
+    # Digests before relinking: only these can be compared with another build's.
     digests = {path: record_hash(data) for path, data in raw.items()}
     return contents, tags, replace(record, built=digests)
 
@@ -163,7 +163,7 @@ def _read(session: BuildSession, folder: str, source: str, *, ruled: bool) -> by
         raise BuildError(message, log=session.log) from err
 
 
-def _fitted(
+def _fit_outputs(
     raw: Mapping[str, bytes], base: Base, session: BuildSession, store: Store
 ) -> tuple[dict[str, bytes], str]:
     """Return built files as they fit the base, and the tags of a wheel with them."""
