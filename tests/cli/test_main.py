@@ -105,6 +105,8 @@ def test_cache_commands_show_check_and_shrink_the_store(tmp_path: Path) -> None:
 
     store = Store(tmp_path / "store")
     path = store.get("files", "ab" * 32, lambda folder: support.write(folder, {"x": "data"}))
+    # What a process uses is not removed.
+    store.held.clear()
     env = {"PATCHWHEEL_STORE": str(store.root)}
     assert patchwheel(tmp_path, "cache", "dir", **env).stdout == f"{store.root}\n"
     assert patchwheel(tmp_path, "cache", "verify", **env).returncode == 0
@@ -114,6 +116,7 @@ def test_cache_commands_show_check_and_shrink_the_store(tmp_path: Path) -> None:
     assert list(json.loads(done.stdout)) == [f"files/{'ab' * 32}"]
     assert not path.exists()
     store.get("files", "cd" * 32, lambda folder: support.write(folder, {"x": "data"}))
+    store.held.clear()
     done = patchwheel(tmp_path, "cache", "prune", "--older-than", "0", **env)
     assert "removed 1 entries" in done.stderr
 

@@ -334,15 +334,16 @@ def test_a_record_that_is_damaged_or_of_another_shape_is_computed_again(
         assert store.cached("answers", Answer, [1], lambda: Answer(text="new")).text == "new"
 
 
-def test_a_record_that_is_no_longer_valid_is_computed_again(store: Store) -> None:
-    texts = iter("ab")
+def test_a_record_is_kept_while_it_is_valid(store: Store) -> None:
+    texts = iter("abcd")
 
     def get(valid: bool) -> str:  # noqa: FBT001
         return store.cached(
             "answers", Answer, [1], lambda: Answer(text=next(texts)), valid=lambda _: valid
         ).text
 
-    assert [get(False), get(True), get(False), get(True)] == ["a", "a", "b", "b"]
+    # One that is not valid does not replace what is kept.
+    assert [get(False), get(True), get(True), get(False), get(True)] == ["a", "b", "b", "c", "b"]
 
 
 def test_a_log_starts_empty(store: Store) -> None:

@@ -148,7 +148,7 @@ def test_what_nothing_mentions_reaches_nothing(bench: Bench) -> None:
 
 def test_what_is_remembered_is_what_unchanged_files_mention(bench: Bench, store: Store) -> None:
     assert effects(bench.trace({"pw/near.pxd": "# 1"})) == {SO: "build"}
-    remembered = list((store.root / "memo" / "mentions").iterdir())
+    remembered = list((store.root / "memo" / "references").iterdir())
     assert len(remembered) == 1
     text = "cdef extern from 'unused.h': pass\n"
     found = bench.trace({"pw/fast.pyx": text, "pw/unused.h": "// 1"})
@@ -159,7 +159,7 @@ def test_what_is_remembered_is_what_unchanged_files_mention(bench: Bench, store:
     assert effects(found) == {}
     assert found.idle == ("pw/unused.h: nothing that is built mentions it",)
     assert effects(bench.trace({"pw/near.pxd": "# 2"})) == {SO: "build"}
-    assert list((store.root / "memo" / "mentions").iterdir()) == remembered
+    assert list((store.root / "memo" / "references").iterdir()) == remembered
 
 
 def test_files_come_and_go_with_the_builds_definition(bench: Bench) -> None:

@@ -262,6 +262,7 @@ def _check_pylock(text: str, packages: Iterable[Distribution], wheels: Iterable[
 
 
 def check_link(link: Path) -> None:
+    """Raise MachineError unless `link` is free, or a link to an environment of a store."""
     if link.is_symlink():
         kind, key = link.readlink().parent, link.readlink().name
         # A store that was removed leaves links that lead nowhere.

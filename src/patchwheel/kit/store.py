@@ -175,10 +175,7 @@ class Store:
         *,
         valid: Callable[[T], bool] = lambda _record: True,
     ) -> T:
-        """Return the record computed from `inputs`, again if it is lost, damaged or not `valid`.
-
-        One that is not `valid` when it was computed is not kept.
-        """
+        """Return the record computed from `inputs`, again if lost or damaged; kept if `valid`."""
         # The JSON-like inputs include a version, raised when `compute` changes its results.
         from cattrs.errors import BaseValidationError
 
@@ -295,8 +292,7 @@ class Store:
             folder.mkdir(exist_ok=True)
             make(folder)
             if folder == path:
-                # It may have many files, in any place: one call brings all of them to the disk.
-                sync(folder)
+                sync(folder)  # It may have many files, in any place.
             else:
                 for name, info in walk(folder):
                     if stat.S_ISREG(info.st_mode):
@@ -319,12 +315,12 @@ class Store:
                 raise
             existing = next(path for path in (self.root, *self.root.parents) if path.exists())
             free = shutil.disk_usage(existing).free
-            room = "free some room (`patchwheel cache prune`), or "
+            room = "free some room (`patchwheel cache prune`), or " if err.errno in FULL else ""
             raise MachineError(
                 f"the store cannot be used: {err.strerror}",
                 where=err.filename or self.root,
                 expected=f"a folder that can be written, with room ({free >> 20} MiB are free)",
-                hint=f"{room if err.errno in FULL else ''}set PATCHWHEEL_STORE to another folder",
+                hint=f"{room}set PATCHWHEEL_STORE to another folder",
             ) from err
 
 
