@@ -83,6 +83,10 @@ def _compare(git_dir: Path, known: dict[str, object]) -> tuple[str | None, dict[
     found = dict(_stamps(git_dir))
     if lost := NEEDED - found.keys():
         return f"{min(lost)} is missing", {}
+    # One without the other may be of a run whose files are not known yet.
+    indexed = {name.removesuffix(".idx") for name in found if name.endswith(".idx")}
+    if alone := indexed ^ {n.removesuffix(".pack") for n in found if n.endswith(".pack")}:
+        return f"{min(alone)} lacks its pack or its index", {}
     changed = {name: git_dir / name for name, row in found.items() if known.get(name) != row}
     # A process that joins packs may just have removed one.
     try:
