@@ -1,4 +1,4 @@
-"""The workflows of continuous integration, written from the manifest."""
+"""The workflows of continuous integration: takes the manifest and gives files for the forge."""
 
 import lazy_loader
 

@@ -46,6 +46,8 @@ def _empty() -> Mapping[str, Any]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sdist:
+    """A source distribution of an index."""
+
     filename: Annotated[SdistName, "File name of the source distribution."]
     sha256: Annotated[Sha256, "Its sha256."]
 
@@ -165,6 +167,8 @@ class ManifestTable:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
+    """What `forks.toml` says, checked: the environment, and the forks by lock key."""
+
     path: Path
     environment: EnvironmentSpec
     forks: Mapping[str, Fork]

@@ -1,6 +1,7 @@
 """Decides what to remake of a wheel, and names the wheel by its node key.
 
-What it cannot prove unaffected is remade or compiled. It makes no wheel and needs no compiler.
+It takes a project and a patched tree and gives a plan. What it cannot prove unaffected is remade or
+compiled. It makes no wheel; only a build that asks for it has trees configured.
 """
 
 import lazy_loader

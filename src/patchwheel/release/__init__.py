@@ -1,6 +1,7 @@
 """What is published beside the wheels, and how wheels and folders of them are verified.
 
-Nothing that was grafted is ever published.
+It takes compiled wheels and gives sums, lock, index, provenance and reports. A graft is never part
+of a release, nor of an index.
 """
 
 import lazy_loader

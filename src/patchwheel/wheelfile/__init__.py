@@ -1,6 +1,7 @@
 """Wheels as files: reads what is sound, writes a true RECORD, edits metadata.
 
-It takes paths and bytes and gives entries and records; it knows nothing of how a wheel is made.
+It takes paths and bytes and gives entries and records. What a wheel was made from is one of these
+records, `patchwheel.json`; making it is the business of `wheel`.
 """
 
 import lazy_loader

@@ -78,6 +78,8 @@ class Output:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolRecord:
+    """A program of the build; `identity` digests its version and all that it consists of."""
+
     identity: str
     version: str
 
