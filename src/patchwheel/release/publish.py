@@ -55,7 +55,7 @@ for name in sys.argv[1:]:
 def complete_release(folder: Path, store: Store) -> None:
     """Write what belongs beside the release wheels of a folder; grafts in it are left out.
 
-    Raises CheckError for a wheel with other bytes than were built.
+    Raises CheckError for a wheel that is not the one that was built.
     """
     # The version of a graft goes on after the digits.
     paths = sorted(folder.rglob("*+*.h????????-*.whl"))
