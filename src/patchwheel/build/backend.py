@@ -252,12 +252,21 @@ class StepCounter:
 
 @contextlib.contextmanager
 def open_session(
-    context: Context, fork: Fork, environment: Path, *, epoch: int, step: str
+    context: Context,
+    fork: Fork,
+    environment: Path,
+    *,
+    epoch: int,
+    step: str,
+    tools: Mapping[str, Tool] | None = None,
 ) -> Iterator[BuildSession]:
-    """Give an empty build directory with a build environment; MachineError for a missing tool."""
+    """Give an empty build directory with a build environment; MachineError for a missing tool.
+
+    `tools` are the fork's compilers, where they were identified before.
+    """
     store, sandbox = context.store, detect_sandbox(context.sandbox)
     context.note(f"sandbox: {PROMISES[sandbox.level]}")
-    tools = toolchain.identify(toolchain.compilers(fork), store=store)
+    tools = tools or toolchain.identify(toolchain.compilers(fork), store=store)
     read, toolkit = [context.interpreter.path.parent.parent], None
     for tool in tools.values():
         # Below the folder that a link such as /opt/rocm names, and below the one that it leads to.

@@ -111,8 +111,10 @@ class BuildInputs:
         from patchwheel.build.backend import open_session
 
         # First, as a missing compiler is found in an instant and an environment takes a while.
-        _ = self.compilers
-        return open_session(self.context, self.fork, self.environment, epoch=self.epoch, step=step)
+        tools = self.compilers
+        return open_session(
+            self.context, self.fork, self.environment, epoch=self.epoch, step=step, tools=tools
+        )
 
     def _own_versions(self) -> dict[str, str]:
         return {name_of(need.path.name.partition("-")[0]): need.version for need in self.needs}

@@ -296,7 +296,7 @@ class Planner:
         if base and not decision.configured and not decision.undecided:
             return parts, ()
         build_parts, more = self._build_parts(graft=base is not None)
-        return parts | build_parts, (*pending, *more)
+        return parts | build_parts, (*more, *pending)
 
     def _build_parts(self, *, graft: bool) -> tuple[dict[str, str], tuple[str, ...]]:
         """Return the key parts of a build, and what is pending; to `configure`, it raises."""
