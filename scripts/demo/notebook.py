@@ -14,6 +14,8 @@ import os
 import subprocess
 from pathlib import Path
 
+from uv import find_uv_bin
+
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOK = ROOT / "docs" / "demo.ipynb"
 
@@ -22,8 +24,9 @@ def environment(forks: Path, beside: Path, packages: list[str]) -> Path:
     """Make an environment with `packages` that sees those of `forks`; return its Python."""
     python = beside / "bin" / "python"
     base = str(forks / "bin" / "python")
-    subprocess.run(["uv", "venv", "-q", "--clear", "-p", base, beside], check=True)
-    install = ["uv", "pip", "install", "-q", "-p", str(python)]
+    uv = find_uv_bin()
+    subprocess.run([uv, "venv", "-q", "--clear", "-p", base, beside], check=True)
+    install = [uv, "pip", "install", "-q", "-p", str(python)]
     subprocess.run([*install, *packages], check=True)
     [site] = beside.glob("lib/python3*/site-packages")
     [seen] = forks.resolve().glob("lib/python3*/site-packages")

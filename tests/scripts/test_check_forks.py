@@ -77,6 +77,7 @@ def test_the_forks_pass(stack: Stack, tmp_path: Path) -> None:
             "a.to_numpy(function(a(image(dtype, shape)), **options))",
             r"strict, CPU: skimage\.util\.img_as_float \(dtype=float64.*\) \[scikit-image/0010\]: "
             r"result is numpy\.ndarray",
+            marks=pytest.mark.heavy,
             id="silently converted",
         ),
         pytest.param(
@@ -86,6 +87,7 @@ def test_the_forks_pass(stack: Stack, tmp_path: Path) -> None:
             "* (1 + (a.versions()['scikit-learn'] == 'PATCHED') * 2**-52)",
             r"NumPy, plain: sklearn\.utils\.check_symmetric .* \[scikit-learn/0040\]: \w+, "
             r"unpatched: \w+",
+            marks=pytest.mark.heavy,
             id="one bit off",
         ),
         pytest.param(
@@ -96,6 +98,7 @@ def test_the_forks_pass(stack: Stack, tmp_path: Path) -> None:
             "    embedding = column(embedding)\n"
             "    problems = known.wrong(",
             r"labels of the coins \(scale=0.1\) .*an eigenvector is missed: angle 1\.6",
+            marks=pytest.mark.heavy,
             id="missed eigenvector",
         ),
         pytest.param(
@@ -127,6 +130,7 @@ def test_what_is_wrong_is_found_and_named(
     assert re.search(message, done.stdout), done.stdout
 
 
+@pytest.mark.heavy
 def test_a_library_that_is_not_there_is_named(stack: Stack, cases: Path) -> None:
     done = check(stack, "--cases", str(cases), "--coins", "0", "--xp", "jax")
     assert done.returncode == 7, done.stderr
