@@ -451,7 +451,9 @@ def test_an_export_that_was_killed_loses_nothing(
     old = session.names
     killed(monkeypatch, place, session, calls=calls)
     assert session.names in (old, [*old, "0040-one.patch"])
-    assert open_work(session.tree, session.kit.work, store=session.kit.store)
+    # Pythons differ in how often they call it: killed at the very end, all is recorded already.
+    if len(WorkTree(session.kit.work).series) == len(old):
+        assert open_work(session.tree, session.kit.work, store=session.kit.store)
     session.export()
     assert session.names == [*old, "0040-one.patch"]
     assert WorkTree(session.kit.work).series[-1][0] == "0040-one.patch"

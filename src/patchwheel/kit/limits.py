@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import re
 import time
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 VARIABLE = "PATCHWHEEL_LIMIT_"
 UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 PAGE = os.sysconf("SC_PAGE_SIZE")
+# Where a sandbox keeps files in memory.
+MEMORY_FOLDERS = ("tmp", "dev")
 # Seconds between two looks at the processes, and at least between two at the disk.
 EVERY, DISK_EVERY = 0.5, 2.0
 # A look at a large folder takes long: no more than this share of the time.
@@ -135,10 +138,13 @@ def _memory(found: Mapping[int, _Process], limit: int) -> int:
     if used > limit:
         # Shared pages were counted for each.
         used = sum(_share(pid, row) for pid, row in found.items())
-    with contextlib.suppress(OSError, ValueError):
-        for place in ("tmp", "dev"):
-            inside = f"/proc/{max(found)}/root/{place}"
-            if Path(inside).stat().st_dev != Path("/", place).stat().st_dev:
+    # The outer process of a sandbox sees the host's folders, and ids do not tell which it is.
+    counted = {Path("/", place).stat().st_dev for place in MEMORY_FOLDERS}
+    for pid, place in itertools.product(found, MEMORY_FOLDERS):
+        with contextlib.suppress(OSError):
+            inside = Path(f"/proc/{pid}/root/{place}")
+            if (device := inside.stat().st_dev) not in counted:
+                counted.add(device)
                 state = os.statvfs(inside)
                 used += (state.f_blocks - state.f_bfree) * state.f_frsize
     return used
