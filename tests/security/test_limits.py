@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 
 from patchwheel.build.sandbox import Sandbox, detect_sandbox, open_build_dir
-from patchwheel.kit import process
+from patchwheel.kit import limits, process
 from patchwheel.kit.errors import (
     BuildError,
     MachineError,
@@ -130,6 +131,28 @@ def test_files_in_memory_count_as_memory(way: str, tmp_path: Path) -> None:
     if sandbox.level != "bwrap":
         support.lacking("bubblewrap does not work here")
     refused(sandbox, IN_MEMORY[way], tmp_path)
+
+
+@pytest.mark.sandbox
+def test_the_memory_of_a_sandbox_is_found_whatever_its_processes_are_numbered() -> None:
+    if detect_sandbox("auto").level != "bwrap":
+        support.lacking("bubblewrap does not work here")
+    code = "open('/tmp/x', 'wb').write(bytes(20_000_000)); print('ready', flush=True); input()"
+    # That of a virtual environment may lie in the host's /tmp.
+    python = str(Path(sys.executable).resolve())
+    inside = ["bwrap", "--bind", "/", "/", "--tmpfs", "/tmp", python, "-c", code]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(inside, stdin=pipe, stdout=pipe) as filling:
+        assert filling.stdout
+        assert filling.stdout.readline() == b"ready\n"
+        # Numbered last, as the outer process of a sandbox may be.
+        with subprocess.Popen(["cat"], stdin=pipe) as outside:
+            rows = limits._below(filling.pid) | limits._below(outside.pid)
+            unfilled = sum(row.resident for row in rows.values()) * limits.PAGE
+            used = limits._memory(rows, 10**12)
+            outside.communicate()
+        filling.communicate(b"\n")
+    assert 20_000_000 <= used - unfilled < 30_000_000
 
 
 @pytest.mark.parametrize("way", ["forks", "grows", "talks"])

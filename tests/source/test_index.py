@@ -260,8 +260,12 @@ def test_pips_files_are_used_where_uv_has_none(
             "system.conf": "[global]\nindex-url = https://system.example.org/s\n",
             "home/.pip/pip.conf": "[global]\nindex_url = https://home.example.org/s\n",
             "home/.config/pip/pip.conf": "not a pip.conf",
-            "venv/pip.conf": f"[global]\nfind-links =\n  {tmp_path}\n  /nowhere\n  https://x.example.org/l\n",
-            "named.conf": "[install]\nextra-index-url = file:///a/simple\n  https://b.example.org/s\n",
+            "venv/pip.conf": (
+                f"[global]\nfind-links =\n  {tmp_path}\n  /nowhere\n  https://x.example.org/l\n"
+            ),
+            "named.conf": (
+                "[install]\nextra-index-url = file:///a/simple\n  https://b.example.org/s\n"
+            ),
         },
     )
     found = load_index_config(tmp_path)
