@@ -75,6 +75,23 @@ def test_a_missing_compiler_comes_with_its_command(manifest: Manifest, tmp_path:
     assert not finding.needed
 
 
+def test_what_the_next_build_compiles_with_is_needed(manifest: Manifest, tmp_path: Path) -> None:
+    for name in ("gcc", "gfortran"):
+        (tmp_path / "bin" / name).unlink()
+    heavy = manifest.forks["heavy"]
+    for used, needed in (
+        (None, []),
+        (heavy, ["gcc", "gfortran"]),
+        (replace(heavy, programs=()), ["gcc"]),
+    ):
+        found = diagnose(manifest, None, store=manifest.root, names=["heavy"], uses={"heavy": used})
+        lacking = [f for f in found if not f.ok]
+        assert {(f.fork, f.what) for f in lacking} == {("heavy", "gcc"), ("heavy", "gfortran")}
+        assert [f.what for f in lacking if f.needed] == needed
+        [gcc] = [f for f in lacking if f.what == "gcc"]
+        assert ("the next build needs it" in gcc.detail) == bool(needed)
+
+
 @pytest.mark.parametrize("script", [None, "#!/bin/sh\necho git version 2.37.9\n"])
 def test_git_must_be_there_and_new_enough(
     manifest: Manifest, tmp_path: Path, script: str | None

@@ -109,10 +109,53 @@ def test_everything_missing_is_one_error_with_the_command(
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(toolchain, "_manager", lambda: "apt")
     with pytest.raises(MachineError) as caught:
-        toolchain.identify(["gcc", "gfortran"], store=store)
-    assert caught.value.message == "cannot compile: gcc and gfortran are not installed"
+        toolchain.identify(["gcc", "gfortran"], store=store, fork="demo")
+    assert caught.value.message == "demo: cannot compile: gcc and gfortran are not installed"
     assert "sudo apt-get install gcc libc6-dev gfortran" in str(caught.value)
     assert "patchwheel doctor" in str(caught.value)
+
+
+def test_a_library_is_what_pkg_config_has(
+    store: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    lib, script = tmp_path / "lib", tmp_path / "pkg-config"
+    lib.mkdir()
+    (lib / "geos.pc").write_text("Version: 3.11")
+    (lib / "libgeos_c.so").write_text("elf")
+    script.write_text(f"""#!/bin/sh
+case "$*" in
+    "--exists geos") ;;
+    "--modversion geos") echo 3.11 ;;
+    "--variable=pcfiledir geos" | "--variable=libdir geos") echo {lib} ;;
+    "--libs-only-l geos") echo -lgeos_c ;;
+    *) echo "no $*" >&2; exit 1 ;;
+esac
+""")
+    script.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    name = "pkg-config:geos"
+    found = toolchain.identify([name], store=store)[name]
+    assert (found.program, found.version) == (script, "3.11")
+    assert toolchain.identify([name], store=store)[name] == found
+    for file in ("geos.pc", "libgeos_c.so"):
+        (lib / file).write_text(f"another {file}")
+        again = toolchain.identify([name], store=store)[name]
+        assert again.identity != found.identity
+        found = again
+    with pytest.raises(MachineError, match="demo: cannot compile: pkg-config:proj is not"):
+        toolchain.identify(["pkg-config:proj"], store=store, fork="demo")
+    commands = []
+    for manager in ("apt", "dnf", ""):
+        monkeypatch.setattr(toolchain, "_manager", lambda manager=manager: manager)
+        commands.append(toolchain.install_command(["pkg-config:libproj"]))
+    assert commands == [
+        "sudo apt-get install pkg-config libproj-dev",
+        "sudo dnf install 'pkgconfig(libproj)'",
+        "install libproj with your distribution's package manager",
+    ]
+    script.unlink()
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert toolchain.find(name) is None
 
 
 def test_a_compiler_that_does_not_run_is_named(fake: FakeCompiler, store: Store) -> None:

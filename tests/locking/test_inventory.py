@@ -20,9 +20,10 @@ from patchwheel.build.requirements import (
 )
 from patchwheel.guest import survey_build
 from patchwheel.kit import uv
-from patchwheel.kit.errors import BuildError, InputError
+from patchwheel.kit.errors import BuildError, InputError, MachineError
 from patchwheel.kit.repo import Repository
 from patchwheel.kit.uv import load_index_config
+from patchwheel.locking import inventory
 from patchwheel.locking.inventory import inventory_of_pin, made_with
 from patchwheel.manifest.model import Fork, UpstreamWheel
 from patchwheel.source.fetch import Source
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from patchwheel.kit.interpreter import Interpreter
     from patchwheel.kit.store import Store
     from patchwheel.locking.inventory import PinInventory
+    from tests.fixtures.support import Recorder
 
 TINYEXT = Path(__file__).parents[1] / "packages" / "tinyext"
 # What meson-python shows of itself, without meson: files that are copied, and one that ninja makes.
@@ -202,6 +204,59 @@ def test_a_project_that_cannot_be_configured(bench: Bench) -> None:
     with pytest.raises(BuildError, match="the project cannot be configured") as caught:
         bench.survey(files)
     assert "README.md" in str(caught.value)
+
+
+FAILING = """
+raise SystemExit("geos-config is not there")
+"""
+PACKAGED = {
+    "pyproject.toml": '[build-system]\nbuild-backend = "own"\nbackend-path = ["tools"]\n'
+    "requires = []\n",
+    "tools/own.py": FAILING,
+    "setup.py": "from helper import version\nexec(open('src/pw/_version.py').read())\n",
+    "helper.py": "",
+    "src/pw/_version.py": "v = 1\n",
+    "src/pw/text.py": "x = 1\n",
+    "src/pw/same.py": "x = 1\n",
+    "src/pw/made.py": "x = 2\n",
+}
+
+
+def test_a_build_that_cannot_be_asked_is_known_by_its_wheel(bench: Bench, report: Recorder) -> None:
+    files = {"pw/text.py": "x = 1\n", "pw/same.py": "x = 1\n", "pw/made.py": "x = 3\n"}
+    files |= {"pw/_version.py": "v = 1\n", "helper.py": "", "pw/fast.so": "elf"}
+    wheel = support.make_wheel(bench.folder / "w", "pw-demo", "1.0", files)
+    source = source_of(bench.folder, PACKAGED, FORK)
+    context = make_context(
+        bench.store, interpreter=bench.interpreter, sandbox="none", progress=report
+    )
+    found = inventory_of_pin(context, source, bench.env, base=wheel)
+    assert found.mismatch is None
+    # Equal files are told apart by their places.
+    assert found.inventory.verbatim == {
+        "pw/text.py": "src/pw/text.py",
+        "pw/same.py": "src/pw/same.py",
+        "pw/_version.py": "src/pw/_version.py",
+        "helper.py": "helper.py",
+    }
+    assert found.inventory.built == {"pw/made.py", "pw/fast.so"}
+    # What setup.py opens or imports decides more than itself.
+    assert found.inventory.reads == {"src/pw/_version.py", "helper.py"}
+    said = "pw-demo: the project cannot be configured: its wheel says what it holds"
+    assert said in report.lines
+    with pytest.raises(BuildError, match="pw-demo: the project cannot be configured") as caught:
+        inventory_of_pin(context, source, bench.env, base=None)
+    assert caught.value.log
+    assert "geos-config" in caught.value.log.read_text()
+
+
+def test_a_meson_project_needs_its_compiler_and_says_whose(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inventory, "missing_tools", lambda _fork: ["gcc"])
+    files = {n: t for n, t in FILES.items() if n != "README.md"} | {"meson.build": ""}
+    with pytest.raises(MachineError, match="pw-demo: cannot be configured: gcc is not installed"):
+        bench.survey(files, {"a.py": "x = 1\n"})
 
 
 def test_a_backend_without_files(bench: Bench) -> None:

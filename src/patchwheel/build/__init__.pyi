@@ -4,6 +4,7 @@ from .backend import CLOCK as CLOCK
 from .backend import BuildSession as BuildSession
 from .backend import open_session as open_session
 from .configure import Configured as Configured
+from .configure import ListedOutputs as ListedOutputs
 from .configure import can_follow as can_follow
 from .configure import configure_tree as configure_tree
 from .configure import list_outputs as list_outputs
@@ -30,5 +31,8 @@ from .sandbox import INSIDE as INSIDE
 from .sandbox import SandboxLevel as SandboxLevel
 from .toolchain import CUDA as CUDA
 from .toolchain import PACKAGES as PACKAGES
+from .toolchain import absence as absence
 from .toolchain import check_machine as check_machine
+from .toolchain import missing_tools as missing_tools
+from .toolchain import required_variables as required_variables
 from .toolchain import without_missing_tools as without_missing_tools

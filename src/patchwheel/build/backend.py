@@ -190,8 +190,8 @@ class BuildSession:
             return {}
         # Run paths and debug information of the interpreter's build lead into this machine.
         return {
-            "LDSHARED": f"{self.variables['CC']} -shared",
-            "LDCXXSHARED": f"{self.variables['CXX']} -shared",
+            "LDSHARED": f"{self.variables.get('CC', 'gcc')} -shared",
+            "LDCXXSHARED": f"{self.variables.get('CXX', 'g++')} -shared",
             "CFLAGS": f"{OPTIMISED} {self.variables.get('CFLAGS', '')}".strip(),
             "CXXFLAGS": f"{OPTIMISED} {self.variables.get('CXXFLAGS', '')}".strip(),
         }
@@ -260,13 +260,15 @@ def open_session(
     step: str,
     tools: Mapping[str, Tool] | None = None,
 ) -> Iterator[BuildSession]:
-    """Give an empty build directory with a build environment; MachineError for a missing tool.
+    """Give an empty build directory with a build environment.
 
-    `tools` are the fork's compilers, where they were identified before.
+    `tools` are the fork's compilers; by default those that there are, which may do to ask.
     """
     store, sandbox = context.store, detect_sandbox(context.sandbox)
     context.note(f"sandbox: {PROMISES[sandbox.level]}")
-    tools = tools or toolchain.identify(toolchain.compilers(fork), store=store)
+    if tools is None:
+        present = [name for name in toolchain.compilers(fork) if toolchain.find(name)]
+        tools = toolchain.identify(present, store=store)
     read, toolkit = [context.interpreter.path.parent.parent], None
     for tool in tools.values():
         # Below the folder that a link such as /opt/rocm names, and below the one that it leads to.

@@ -7,6 +7,7 @@ import re
 import shutil
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from patchwheel.build import cuda, rocm, toolchain
@@ -22,7 +23,7 @@ from patchwheel.build.toolchain import (
 from patchwheel.kit import PatchwheelError, Progress, find_interpreter, process
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Collection, Iterator, Mapping
 
     from patchwheel.manifest import Fork, Lock, Manifest
 
@@ -44,7 +45,7 @@ class Finding:
     _: KW_ONLY
     # None for all forks.
     fork: str | None = None
-    # Whether a plain build fails without it; else only a compile does, or something is weaker.
+    # Whether the next build fails without it; else only others do, or something is weaker.
     needed: bool = False
 
     @property
@@ -52,11 +53,22 @@ class Finding:
         return not self.fix
 
 
-def diagnose(manifest: Manifest, lock: Lock | None, *, store: Path) -> list[Finding]:
-    """Look at everything that a build of these forks may need; never raises for what is missing."""
+def diagnose(
+    manifest: Manifest,
+    lock: Lock | None,
+    *,
+    store: Path,
+    names: Collection[str] = (),
+    uses: Mapping[str, Fork | None] = MappingProxyType({}),
+) -> list[Finding]:
+    """Look at all that a build of the named forks may need; never raises for what is missing.
+
+    `uses` has each fork as its next build compiles it, None for one that compiles nothing.
+    """
     findings = [_git(), *_pythons(manifest), _sandbox(), _disk(store), _memory()]
-    for fork in manifest.forks.values():
-        findings += _fork(fork, lock)
+    for name, fork in manifest.forks.items():
+        if name in names or not names:
+            findings += _fork(fork, lock, uses)
     return findings
 
 
@@ -116,36 +128,40 @@ def _memory() -> Finding:
     return Finding("memory", detail, fix)
 
 
-def _fork(fork: Fork, lock: Lock | None) -> Iterator[Finding]:
+def _fork(fork: Fork, lock: Lock | None, uses: Mapping[str, Fork | None]) -> Iterator[Finding]:
+    used = uses.get(fork.name)
+    wanted = compilers(used) if used else ()
     for name in compilers(fork):
         if found := toolchain.find(name):
-            yield Finding(name, str(found[1]), fork=fork.name)
+            yield Finding(name, str(found[1]), fork=fork.name, needed=name in wanted)
         else:
             fix = toolchain.install_command([name])
-            yield Finding(name, "not found; a graft does without it", fix, fork=fork.name)
+            why = "the next build" if name in wanted else "only a build that compiles"
+            detail = f"not found; {why} needs it"
+            yield Finding(name, detail, fix, fork=fork.name, needed=name in wanted)
     if CUDA in fork.programs:
-        yield _cuda(fork, lock)
+        yield _cuda(fork, lock, needed=used is not None)
     if HIPCC in fork.programs:
-        yield from _rocm(fork)
+        yield from _rocm(fork, needed=used is not None or fork.name not in uses)
 
 
-def _cuda(fork: Fork, lock: Lock | None) -> Finding:
+def _cuda(fork: Fork, lock: Lock | None, *, needed: bool) -> Finding:
     builds = lock.forks[fork.name].builds if lock and fork.name in lock.forks else {}
     locked = [d.name for build in builds.values() for d in build.build_requires]
     if cuda.COMPILER in locked:
         return Finding("CUDA toolkit", "from the CUDA wheels in forks.lock", fork=fork.name)
-    return _look("CUDA toolkit", cuda.complete_toolkit, fork=fork.name)
+    return _look("CUDA toolkit", cuda.complete_toolkit, fork=fork.name, needed=needed)
 
 
-def _rocm(fork: Fork) -> Iterator[Finding]:
+def _rocm(fork: Fork, *, needed: bool) -> Iterator[Finding]:
     """Find what the project is configured against, for a graft as for a compile."""
     for piece, lacks in rocm.missing_parts(rocm.home(fork)).items():
         detail, fix = str(rocm.home(fork)), ""
         if lacks:
             detail += f" lacks {', '.join(lacks)}"
             fix = toolchain.install_command([f"{piece}-dev"])
-        yield Finding(f"ROCm {piece}", detail, fix, fork=fork.name, needed=True)
-    yield _look(rocm.TARGET, lambda: rocm.target(fork), fork=fork.name, needed=True)
+        yield Finding(f"ROCm {piece}", detail, fix, fork=fork.name, needed=needed)
+    yield _look(rocm.TARGET, lambda: rocm.target(fork), fork=fork.name, needed=needed)
 
 
 def _look(

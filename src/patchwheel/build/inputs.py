@@ -54,7 +54,8 @@ class BuildInputs:
     @functools.cached_property
     def compilers(self) -> dict[str, Tool]:
         """The programs that steps start; raises MachineError for those that are missing."""
-        return toolchain.identify(toolchain.compilers(self.fork), store=self.context.store)
+        names, store = toolchain.compilers(self.fork), self.context.store
+        return toolchain.identify(names, store=store, fork=self.fork.lock_key)
 
     @functools.cached_property
     def tools(self) -> dict[str, Tool]:

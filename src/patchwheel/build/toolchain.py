@@ -27,8 +27,9 @@ OS_RELEASE = Path("/etc/os-release")
 # Peak of the heaviest template instantiations; more jobs than memory allows end in the OOM killer.
 MEMORY_PER_JOB = 1_500_000_000
 ALWAYS = ("gcc", "g++")
-# Programs of a manifest that mean a whole toolkit.
+# Programs of a manifest that mean a whole toolkit, and how a library is named among them.
 CUDA, HIPCC = "cuda", "hipcc"
+LIBRARY = "pkg-config:"
 # The variable that names another program, for us and for builds.
 VARIABLES = {"gcc": "CC", "g++": "CXX", "gfortran": "FC"}
 # The passes behind each driver, and the libraries that it links into results.
@@ -85,7 +86,19 @@ class _Known:
 
 
 def find(name: str) -> tuple[tuple[str, ...], Path] | None:
-    """Return the words that start a tool, by CC, CXX or FC, and its program; None if missing."""
+    """Return the words that start a tool, by CC, CXX or FC, and its program; None if missing.
+
+    A library such as pkg-config:geos is there when pkg-config has it.
+    """
+    if name.startswith(LIBRARY):
+        place = find("pkg-config")
+        argv = [*(place[0] if place else ()), "--exists", name.removeprefix(LIBRARY)]
+        try:
+            if place:
+                process.capture(argv, cwd=Path("/"), env=process.base_env())
+        except process.CommandError:
+            return None
+        return place
     words = tuple(shlex.split(os.environ.get(VARIABLES.get(name, ""), "")) or [name])
     programs = [shutil.which(word) for word in words]
     found = [Path(program) for program in programs if program]
@@ -93,24 +106,38 @@ def find(name: str) -> tuple[tuple[str, ...], Path] | None:
     return (words, found[-1]) if programs[0] else None
 
 
-def identify(names: Iterable[str], *, store: Store) -> dict[str, Tool]:
+def identify(names: Iterable[str], *, store: Store, fork: str = "") -> dict[str, Tool]:
     """Return the named tools; raises one MachineError for all that are missing."""
     places = {name: find(name) for name in names}
     if absent := [name for name, place in places.items() if place is None]:
-        verb = "is" if len(absent) == 1 else "are"
-        message = f"cannot compile: {' and '.join(absent)} {verb} not installed"
-        hint = f"{install_command(absent)}; `patchwheel doctor` shows everything that is missing"
-        raise MachineError(message, hint=hint)
+        raise absence([*filter(None, [fork]), "cannot compile"], absent)
     return {n: identify_program(n, *place, store=store) for n, place in places.items() if place}
 
 
+def absence(what: Sequence[str], absent: Sequence[str]) -> MachineError:
+    """Return the error for programs that are missing, and for what."""
+    verb = "is" if len(absent) == 1 else "are"
+    named = ", ".join([*absent[:-2], " and ".join(absent[-2:])])
+    hint = f"{install_command(absent)}; `patchwheel doctor` shows everything that is missing"
+    return MachineError(f"{': '.join(what)}: {named} {verb} not installed", hint=hint)
+
+
 def install_command(names: Sequence[str]) -> str:
-    """Return the command that installs programs on this distribution."""
+    """Return the command that installs programs and libraries on this distribution."""
     manager = _manager()
-    packages = " ".join(PACKAGES.get(manager, {}).get(name, name) for name in names)
+    packages = " ".join(_package(manager, name) for name in names)
     if not manager:
         return f"install {packages} with your distribution's package manager"
     return f"sudo {'apt-get' if manager == 'apt' else manager} install {packages}"
+
+
+def _package(manager: str, name: str) -> str:
+    library = name.removeprefix(LIBRARY)
+    if library == name:
+        return PACKAGES.get(manager, {}).get(name, name)
+    # Red Hat's packages say which files of pkg-config they have; Debian's names follow a habit.
+    debian = f"pkg-config lib{library.removeprefix('lib')}-dev"
+    return {"apt": debian, "dnf": f"'pkgconfig({library})'"}.get(manager, library)
 
 
 def key(tools: Mapping[str, Tool]) -> str:
@@ -125,7 +152,7 @@ def identify_program(name: str, words: Sequence[str], program: Path, *, store: S
         "tools",
         _Known,
         [2, name, list(words), str(program.resolve()), _facts(program), helpers],
-        lambda: _Known(version=_version(words), files=_contents(name, words, program)),
+        lambda: _Known(version=_version(name, words), files=_contents(name, words, program)),
         valid=_Known.holds,
     )
     # Where the files lie does not matter, what they are called and hold does.
@@ -165,14 +192,26 @@ def _contents(
             answer = Path(other)
         if answer.is_absolute() and answer.exists():
             paths.add(answer.resolve())
+    if name.startswith(LIBRARY):
+        paths |= _library(words, name.removeprefix(LIBRARY))
     prefix = program.resolve().parent.parent
     for pattern in BESIDE.get(name, ()):
         paths |= {path for path in prefix.glob(pattern) if path.is_file()}
     return {str(path): (_facts(path), file_sha256(path)) for path in sorted(paths)}
 
 
-def _version(words: Sequence[str]) -> str:
-    lines = [line for line in _ask([*words, "--version"]).splitlines() if line.strip()]
+def _library(words: Sequence[str], name: str) -> set[Path]:
+    """Return a library's file of pkg-config, and what is linked with."""
+    folder, place = (_ask([*words, f"--variable={v}", name]) for v in ("pcfiledir", "libdir"))
+    links = _ask([*words, "--libs-only-l", name]).split()
+    paths = [Path(folder, f"{name}.pc"), *(Path(place, f"lib{x[2:]}.so") for x in links)]
+    return {path.resolve() for path in paths if path.is_file()}
+
+
+def _version(name: str, words: Sequence[str]) -> str:
+    library = name.startswith(LIBRARY)
+    asked = ["--modversion", name.removeprefix(LIBRARY)] if library else ["--version"]
+    lines = [line for line in _ask([*words, *asked]).splitlines() if line.strip()]
     return next((line for line in lines if "release" in line), lines[0] if lines else "unknown")
 
 
@@ -206,10 +245,14 @@ def compilers(fork: Fork) -> list[str]:
     return [*ALWAYS, *(name for name in fork.programs if name != CUDA)]
 
 
+def missing_tools(fork: Fork) -> list[str]:
+    return [name for name in compilers(fork) if find(name) is None]
+
+
 def check_machine(fork: Fork, *, store: Store) -> None:
     """Raise MachineError when a compile of the fork lacks variables or programs here."""
     required_variables(fork)
-    identify(compilers(fork), store=store)
+    identify(compilers(fork), store=store, fork=fork.lock_key)
 
 
 def required_variables(fork: Fork) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from typing import TYPE_CHECKING
 
@@ -9,7 +10,7 @@ import click
 
 from patchwheel.cli import options, tables
 from patchwheel.cli.console import CONSOLE
-from patchwheel.kit import CheckError, MachineError
+from patchwheel.kit import CheckError, MachineError, PatchwheelError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,17 +33,25 @@ def lock(project: Project, names: Sequence[str], *, force: bool) -> None:
 
 
 @click.command()
+@options.forks
 @options.variant
 @options.as_json
 @options.project
-def doctor(project: Project, *, variant: str | None) -> None:
-    """Show what each fork needs that this machine lacks, and the command that installs it."""
+def doctor(project: Project, names: Sequence[str], *, variant: str | None) -> None:
+    """Show what the next build of each FORK needs that this machine lacks, and how to get it."""
     from patchwheel.build import diagnose
+    from patchwheel.plan import compiled_as
 
-    project = dataclasses.replace(project, variant=variant)
+    # Only for a named fork something may be downloaded.
+    offline = project.offline or not names
+    project = dataclasses.replace(project, variant=variant, offline=offline)
     # Before the first lock the doctor still tells what locking needs.
     lock = project.lock if project.manifest.lock_path.exists() else None
-    findings = diagnose(project.manifest, lock, store=project.store.root)
+    uses = {}
+    for fork in project.manifest.select(names):
+        with contextlib.suppress(PatchwheelError):
+            uses[fork.name] = compiled_as(project, fork)
+    findings = diagnose(project.manifest, lock, store=project.store.root, names=names, uses=uses)
     rows = [{**dataclasses.asdict(finding), "ok": finding.ok} for finding in findings]
     options.emit(rows, lambda _: tables.findings(findings))
     if any(finding.needed and not finding.ok for finding in findings):

@@ -44,7 +44,8 @@ class PatchwheelError(Exception):
         if self.tail:
             lines.append("  last lines of the log:")
             lines.extend(f"    {line}" for line in self.tail)
-        if self.log:
+        # A step that did not start has written none.
+        if self.log and self.log.exists():
             lines.append(f"  log: {self.log}")
         if self.hint:
             lines.append(f"  next: {self.hint}")

@@ -7,8 +7,14 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from patchwheel.build import list_outputs, open_session
-from patchwheel.kit import Repository, blob_id
+from patchwheel.build import (
+    absence,
+    list_outputs,
+    missing_tools,
+    open_session,
+    without_missing_tools,
+)
+from patchwheel.kit import BuildError, Repository, blob_id
 from patchwheel.manifest import BuildInventory
 from patchwheel.plan import base_mismatch
 from patchwheel.wheel import CYTHON, NUMPY
@@ -17,10 +23,13 @@ from patchwheel.wheelfile import check_record, output_names, read_wheel
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from patchwheel.build import ListedOutputs
     from patchwheel.kit import Context
     from patchwheel.source import Source
     from patchwheel.wheelfile import WheelFile
 
+# What decides the build of a project, at its top.
+CONFIGURATION = ("pyproject.toml", "setup.cfg", "setup.py", "MANIFEST.in", "CMakeLists.txt")
 OPENBLAS = re.compile(rb"OpenBLAS (\d+(?:\.\d+)+)")
 PATTERNS = {
     "cython": CYTHON,
@@ -44,9 +53,15 @@ def inventory_of_pin(
     fork, repo = source.fork, Repository(source.git_dir)
     context.progress.say(f"configuring {fork.name} to see what it builds and reads")
     files = repo.files(source.tree)
-    with open_session(context, fork, environment, epoch=source.epoch, step="survey") as session:
-        session.checkout(source, source.tree)
-        found = list_outputs(session, generate=True)
+    wheel = read_wheel(base) if base else None
+    try:
+        found = _listed(context, source, environment)
+    except BuildError as err:
+        gone = missing_tools(fork)
+        if wheel is None or "meson.build" in files:
+            raise (absence([fork.name, "cannot be configured"], gone) if gone else err) from err
+        context.progress.say(f"{err.message}: its wheel says what it holds")
+        return _by_wheel(source, wheel)
     outputs = {
         name: path
         for name, path in found.outputs.items()
@@ -56,10 +71,14 @@ def inventory_of_pin(
     verbatim = {name: path for name, path in outputs.items() if path in plain}
     reads = {*found.reads, *(p for paths in found.opened.values() for p in paths)} & files.keys()
     present: dict[str, str] = {}
-    if base:
-        wheel = read_wheel(base)
+    built = set(outputs) - verbatim.keys()
+    if wheel:
         check_record(wheel)
         present = output_names(wheel.entries, wheel.name)
+        if gone := missing_tools(fork):
+            # Only upstream's wheel shows what they make.
+            built |= {name for name in present.keys() - outputs.keys() if name.endswith(".so")}
+            context.progress.say(f"{fork.name}: configured without {' and '.join(gone)}")
         changed = {
             name
             for name, path in verbatim.items()
@@ -68,14 +87,55 @@ def inventory_of_pin(
         }
         # A source that someone changed on the way counts as read, and its output as built.
         reads |= {verbatim.pop(name) for name in changed}
+        built |= changed
     inventory = BuildInventory(
         verbatim=verbatim,
-        built=frozenset(outputs.keys() - verbatim.keys()),
+        built=frozenset(built),
         reads=frozenset(reads),
         opened={s: kept for s, paths in found.opened.items() if (kept := paths & files.keys())},
     )
     mismatch = base_mismatch(present, inventory, fork) if base else None
     return PinInventory(inventory=inventory, mismatch=mismatch)
+
+
+def _listed(context: Context, source: Source, environment: Path) -> ListedOutputs:
+    fork, epoch = without_missing_tools(source.fork), source.epoch
+    with open_session(context, fork, environment, epoch=epoch, step="survey") as session:
+        session.checkout(source, source.tree)
+        return list_outputs(session, generate=True)
+
+
+def _by_wheel(source: Source, wheel: WheelFile) -> PinInventory:
+    """Take the wheel's word: a file that the source has too, at the same place, is a copy of it."""
+    check_record(wheel)
+    repo = Repository(source.git_dir)
+    places: defaultdict[str, list[str]] = defaultdict(list)
+    for path, blob in repo.files(source.tree).items():
+        if blob.mode.startswith("100"):
+            places[blob.oid].append(path)
+    verbatim = {}
+    outputs = output_names(wheel.entries, wheel.name)
+    for name, member in outputs.items():
+        known = places.get(blob_id(wheel.entries[member].content()), ())
+        if same := [p for p in known if f"/{p}".endswith(f"/{name}")]:
+            verbatim[name] = min(same, key=len)
+    shipped = {*verbatim.values()}
+    texts = repo.files(source.tree, *CONFIGURATION).values()
+    text = b"\n".join(repo.read([blob.oid for blob in texts]).values()).decode(errors="replace")
+    # What the build's own files name is read by them, whatever for.
+    reads = {path for path in shipped if _named(path, text)}
+    inventory = BuildInventory(
+        verbatim=verbatim,
+        built=frozenset(outputs.keys() - verbatim.keys()),
+        reads=frozenset(reads),
+    )
+    return PinInventory(inventory=inventory, mismatch=None)
+
+
+def _named(path: str, text: str) -> bool:
+    name = path.rpartition("/")[2]
+    stem = re.escape(name.partition(".")[0])
+    return name in text or bool(re.search(rf"\b(?:import|from)\b.*\b{stem}\b", text))
 
 
 def made_with(wheel: WheelFile) -> dict[str, str]:

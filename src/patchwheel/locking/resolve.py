@@ -16,7 +16,7 @@ from patchwheel.build import (
     static_build_requirements,
     string_list,
 )
-from patchwheel.kit import InputError, Repository, uv
+from patchwheel.kit import BuildError, InputError, Repository, uv
 from patchwheel.locking.inventory import inventory_of_pin, made_with
 from patchwheel.manifest import (
     BaseWheel,
@@ -123,7 +123,7 @@ def _lock_build(project: Project, source: Source, python: str) -> ForkBuild:
     context, fork = project.context.for_python(python), source.fork
     path, sha256 = fetch_wheel(context, fork) or (None, "")
     revealed = made_with(read_wheel(path)) if path else {}
-    requires, environment = _build_environment(project, context, source, revealed)
+    requires, environment = _build_environment(project, context, source, revealed, base=path)
     surveyed = inventory_of_pin(context, source, environment, base=path)
     if surveyed.mismatch:
         context.progress.say(f"{fork.name}: no graft while this stands: {surveyed.mismatch}")
@@ -138,7 +138,12 @@ def _lock_build(project: Project, source: Source, python: str) -> ForkBuild:
 
 
 def _build_environment(
-    project: Project, context: Context, source: Source, revealed: Mapping[str, str]
+    project: Project,
+    context: Context,
+    source: Source,
+    revealed: Mapping[str, str],
+    *,
+    base: Path | None,
 ) -> tuple[tuple[Distribution, ...], Path]:
     """Resolve the static build requirements, ask the backend for more, make the environment."""
     fork = source.fork
@@ -159,7 +164,14 @@ def _build_environment(
         context, fork, environment, epoch=source.epoch, step="requirements"
     ) as session:
         session.checkout(source, source.tree)
-        asked = session.requirements()
+        try:
+            asked = session.requirements()
+        except BuildError as err:
+            # A setup.py may look for libraries that only a compile needs.
+            if base is None:
+                raise
+            context.progress.say(f"{err.message}: only those that it states are locked")
+            return requires, environment
     if set(asked) <= set(wanted):
         return requires, environment
     return install(merged([*wanted, *asked], ()))

@@ -7,8 +7,8 @@ import itertools
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from patchwheel.build import BuildInputs, can_follow, check_machine
-from patchwheel.kit import MachineError, ManifestError
+from patchwheel.build import BuildInputs, can_follow, required_variables, without_missing_tools
+from patchwheel.kit import BuildError, MachineError, ManifestError
 from patchwheel.locking.resolve import base_wheel, is_current, lock_environment, lock_fork
 from patchwheel.manifest import (
     Lock,
@@ -71,7 +71,7 @@ def _lock_forks(
         if fork.name in chosen or not complete:
             again = force and fork.name in chosen
             try:
-                check_machine(fork, store=project.store)
+                required_variables(fork)
                 entry = lock_fork(project, fork, None if again else entry)
             except MachineError as err:
                 # Another variant's toolchain is seldom on the same machine.
@@ -107,18 +107,16 @@ def _pin_graph(context: Context, fork: Fork, build: ForkBuild) -> PinGraph | Non
     # A project of another backend, or a pure one: every change of it is a compile, or copied.
     if not can_follow(source) or not build.inventory.built:
         return None
-    inputs = BuildInputs(context=context, fork=fork, build=build, epoch=source.epoch)
-    try:
-        _ = inputs.tools
-    except MachineError as err:
-        # Another variant's toolchain is seldom on the same machine.
-        if not fork.variant:
-            raise
-        context.progress.say(f"{fork.lock_key}: not followed here: {err.message}")
-        return None
+    configured = without_missing_tools(fork)
+    inputs = BuildInputs(context=context, fork=configured, build=build, epoch=source.epoch)
     present: Collection[str] = ()
     if build.base:
         wheel = read_wheel(base_wheel(context, fork, build.base))
         present = output_names(wheel.entries, wheel.name)
     context.progress.say(f"{fork.lock_key}: following what its built files are made from")
-    return graph_of_pin(source, inputs, present)
+    try:
+        return graph_of_pin(source, inputs, present)
+    except (BuildError, MachineError) as err:
+        # Wheels without a change of compiled code need neither.
+        context.progress.say(f"{fork.lock_key}: not followed here: {err.message}")
+        return None

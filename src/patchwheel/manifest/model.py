@@ -81,7 +81,7 @@ class BuildOptions:
     programs: Annotated[
         Strings,
         "Programs that a compile needs besides a C and a C++ compiler; `cuda` is the CUDA toolkit, "
-        "`hipcc` is ROCm.",
+        "`hipcc` is ROCm, `pkg-config:geos` a library that pkg-config knows.",
     ] = ()
     without: Annotated[
         Mapping[str, Settings],

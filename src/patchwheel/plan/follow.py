@@ -183,7 +183,7 @@ def graph_of_pin(source: Source, inputs: BuildInputs, present: Collection[str]) 
     }
     return PinGraph(
         tree=source.tree,
-        settings=build_settings(inputs.fork),
+        settings=build_settings(source.fork),
         definition=side.reads | side.code,
         outputs=outputs,
         unfollowed=side.unfollowed,
