@@ -512,6 +512,22 @@ def test_a_compile_is_the_base_of_the_next_change(
     assert (proof["differences"], proof["taken"]) == ([], 0)
 
 
+def test_a_compile_makes_only_what_is_installed(
+    grafting: Project, compiled: Path, upstream: Path, tmp_path: Path
+) -> None:
+    broken = "executable('unused', 'pairs.cpp', cpp_args: ['-include', 'no-such-header.h'])"
+    path = "src/tinyext/meson.build"
+    patch = change(
+        upstream, path, "py.extension_module(\n", f"{broken}\npy.extension_module(\n", "Add"
+    )
+    other = another(grafting, tmp_path / "p", patch)
+    files = content(other.build("--from-source"))
+    touched = "tinyext/__init__.py"
+    assert {n: d for n, d in files.items() if n != touched} == {
+        n: d for n, d in content(compiled).items() if n != touched
+    }
+
+
 def test_a_readme_changes_nothing(grafting: Project, upstream: Path, tmp_path: Path) -> None:
     other = grafting.copied(tmp_path / "p")
     touched = change(upstream, "README.md", "tinyext", "tiny extension", "Reword")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from patchwheel.build import cuda, requirements, rocm, toolchain
 from patchwheel.build.sandbox import PROMISES, detect_sandbox, open_build_dir
-from patchwheel.guest import SURVEY_BUILD
+from patchwheel.guest import INSTALLED_NINJA, SURVEY_BUILD
 from patchwheel.kit import (
     BuildError,
     ManifestError,
@@ -81,6 +81,7 @@ class BuildSession:
         """Put a script of ours where steps can only read it; return the path that they see."""
         path = self.build_dir.scripts / name
         path.write_text(text, encoding="utf-8")
+        path.chmod(0o755)
         return self.build_dir.path_inside(path)
 
     def step(
@@ -113,9 +114,13 @@ class BuildSession:
 
     def build_wheel(self) -> str:
         """Build the wheel and return its path below the build directory, for `take_wheel`."""
-        out = str(self.build_dir.inside / "out")
+        out, session, settings = str(self.build_dir.inside / "out"), self, self.settings()
+        if self.system().is_meson and "compile-args" not in self.fork.config_settings:
+            ninja = self.script(INSTALLED_NINJA.name, INSTALLED_NINJA.read_text(encoding="utf-8"))
+            session = replace(self, variables={**self.variables, "NINJA": str(ninja)})
+            settings["compile-args"] = [f"-j{self.jobs}", "installed"]
         with self._translated("the build failed"):
-            name: object = self._hooks().build_wheel(out, self.settings())
+            name: object = session._hooks().build_wheel(out, settings)  # noqa: SLF001  (our own)
         if not isinstance(name, str) or not name.endswith(".whl"):
             message = f"{self.fork.name}: the backend names {name!r} as the wheel that it built"
             raise BuildError(message, expected="the file name of a wheel", log=self.log)
