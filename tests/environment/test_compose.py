@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -357,6 +358,79 @@ def test_everything_that_is_wrong_is_said_at_once(forks: Set) -> None:
         assert part in said
 
 
+def test_a_changed_file_is_found_and_what_was_checked_is_said(forks: Set) -> None:
+    forks.compose()
+    made = forks.compose()
+    check_environment(forks.project, made)
+    assert "files of 3 distributions equal RECORD" in "\n".join(forks.report.lines)
+    site = next(made.path.glob("lib/*/site-packages"))
+    # Installed as links to uv's own files.
+    for path, text in ((site / "pwbase.py", b"x = 2\n"), (site / "cupyx/__init__.py", b" ")):
+        path.unlink()
+        path.write_bytes(text)
+    (site / "cupy/__init__.py").unlink()
+    said = forks.check(made)
+    for part in (
+        "pw-base: pwbase.py is not what was installed",
+        "cupy-cuda13x: cupyx/__init__.py is not what was installed",
+        "cupy-cuda13x: cupy/__init__.py cannot be read: No such file or directory",
+    ):
+        assert part in said
+
+
+REMADE = {
+    "pwfork/bad.py": "import pwfork.nowhere\n",
+    "pwfork/worse.py": "1 / 0\n",
+    "pwfork/fine.py": "import pwbase\n",
+    "pwfork/more.py": "import pw_not_here.x\n",
+    "pwfork/tests/test_a.py": "1 / 0\n",
+    "pwfork/__main__.py": "1 / 0\n",
+    "pwfork/gone.py": None,
+}
+
+
+def test_each_remade_module_is_imported(forks: Set) -> None:
+    rows = [{"path": p, "action": "remake" if t else "remove"} for p, t in REMADE.items()]
+    files = {p: text for p, text in REMADE.items() if text} | {
+        "pwfork/__init__.py": "",
+        "pwfork/libpw.so": "no module",
+        "pwfork/_x.abi3.so": "\x7fELF PyInit__x",
+        "pwfork/_taken.abi3.so": "\x7fELF PyInit__taken",
+        "pw_fork-1.0+arrayapi.h0123abcd.dist-info/patchwheel.json": json.dumps(
+            {
+                "remade": rows,
+                "compiled": {"built": {"pwfork/_x.abi3.so": "", "pwfork/libpw.so": ""}},
+            }
+        ),
+    }
+    forks.wheels[0] = ours(forks.folder / "w2", "pw-fork", "pw-fork", files)
+    with pytest.raises(CheckError) as caught:
+        forks.compose()
+    said = str(caught.value)
+    assert "pwfork.bad cannot be imported: ModuleNotFoundError: No module named 'pwfork" in said
+    assert "pwfork.worse cannot be imported: ZeroDivisionError" in said
+    assert "pwfork._x cannot be imported: ImportError" in said
+    assert said.count("cannot be imported") == 3
+    assert not forks.link.exists()
+
+
+def test_a_remade_module_that_needs_what_is_not_here_is_noted(forks: Set) -> None:
+    rows = [{"path": f"pwfork/{n}.py", "action": "add"} for n in ("fine", "more", "gpu")]
+    lacks = "raise ImportError('libpwgpu.so.2: cannot open shared object file: No such file')\n"
+    files = {p: str(REMADE[p]) for p in ("pwfork/fine.py", "pwfork/more.py")} | {
+        "pwfork/__init__.py": "",
+        "pwfork/gpu.py": lacks,
+        "pw_fork-1.0+arrayapi.h0123abcd.dist-info/patchwheel.json": json.dumps({"remade": rows}),
+    }
+    forks.wheels[0] = ours(forks.folder / "w2", "pw-fork", "pw-fork", files)
+    forks.compose()
+    assert forks.report.lines[-3:] == [
+        "imported 1 remade module",
+        "pwfork.more was not imported: it needs pw_not_here, which is not installed",
+        "pwfork.gpu was not imported: it needs libpwgpu.so.2, which is not installed",
+    ]
+
+
 def test_what_is_missing_is_said(forks: Set) -> None:
     made = forks.compose()
     subprocess.run([uv_bin(), "pip", "uninstall", "-q", "-p", made.python, "pw-base"], check=True)
@@ -396,7 +470,7 @@ def test_the_inspection_finds_the_same_without_a_process(
     for name in ("cupy", "pwfine", "pwbad"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     expected = {"pw-fork": "1.0", "cupy": "3.1", "pw-missing": "4"}
-    problems = "\n".join(inspect_environment.inspect(expected, ["pw-fork", "cupy"]))
+    problems = "\n".join(inspect_environment.inspect(expected, ["pw-fork", "cupy"])[0])
     for said in (
         "is there twice",
         "cupy is 3.0, expected 3.1",
@@ -405,6 +479,7 @@ def test_the_inspection_finds_the_same_without_a_process(
         "pw-other overwrites pwfine, which is pw-fork's",
         "pwbad cannot be imported: ZeroDivisionError: division by zero",
         "(no name) (no Version) does not belong here",
+        "(no name): has no RECORD of its files",
     ):
         assert said in problems
     assert "cupy cannot be imported" not in problems

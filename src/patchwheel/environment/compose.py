@@ -125,9 +125,10 @@ def compose_for_tests(
 def check_environment(project: Project, environment: Environment) -> None:
     """Check in the environment itself that it holds exactly its set, and that the forks work in it.
 
-    Every fork imports and carries its label, each distribution is there once in its version, no
-    other owns a fork's package, requirements agree; CuPy shows its configuration, which needs no
-    GPU. Raises CheckError with everything that is wrong.
+    Every fork and each of its remade modules imports, it carries its label, each distribution is
+    there once in its version and with the files of its RECORD, no other owns a fork's package,
+    requirements agree; CuPy shows its configuration, which needs no GPU. Raises CheckError with
+    everything that is wrong.
     """
     from packaging.utils import canonicalize_name
 
@@ -135,10 +136,11 @@ def check_environment(project: Project, environment: Environment) -> None:
     forks, label = project.manifest.forks, project.manifest.environment.label
     ours = {canonicalize_name(forks[w.fork].distribution): w.version for w in environment.wheels}
     expected: dict[str, str] = {d.name: d.version for d in environment.packages} | ours
+    # What others published was compared with the lock when it was installed, RECORD or not.
+    compared = None if environment.cached else [*ours]
+    question: dict[str, object] = {"expected": expected, "forks": [*ours], "compared": compared}
     with tempfile.TemporaryDirectory() as name:
-        problems = _inspect(
-            environment.python, {"expected": expected, "forks": [*ours]}, Path(name)
-        )
+        problems, checked = _inspect(environment.python, question, Path(name))
         problems += uv.conflicts(environment.python, log=Path(name) / "log")
     problems += [
         f"{name} {version} does not carry the label {label}"
@@ -151,9 +153,14 @@ def check_environment(project: Project, environment: Environment) -> None:
             where=environment.path,
             hint="if something was installed into it, remove that folder and run the command again",
         )
+    for line in checked:
+        project.progress.say(line)
 
 
-def _inspect(python: Path, question: dict[str, object], folder: Path) -> list[str]:
+def _inspect(
+    python: Path, question: dict[str, object], folder: Path
+) -> tuple[list[str], list[str]]:
+    """Return the problems that an environment's own Python finds, and what it checked."""
     asked, answer = folder / "question.json", folder / "answer.json"
     asked.write_text(json.dumps(question))
     argv: list[str | Path] = [python, "-I", INSPECT_ENVIRONMENT, asked, answer]
@@ -163,7 +170,8 @@ def _inspect(python: Path, question: dict[str, object], folder: Path) -> list[st
     except process.CommandError as err:
         problem = "the environment's Python stopped while it imported the forks"
         raise CheckError(problem, where=python, tail=err.tail) from err
-    return [str(problem) for problem in json.loads(answer.read_text())]
+    problems, checked = json.loads(answer.read_text())
+    return problems, checked
 
 
 def _packages(project: Project, groups: Sequence[str]) -> list[Distribution]:
