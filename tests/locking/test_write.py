@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import zipfile
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -366,6 +367,44 @@ def test_the_wheel_that_fits_is_chosen(
     for offered in (files, files[::-1]):
         found = choose_wheel(offered, "1.0", python)
         assert (found and found.filename) == best
+
+
+def test_a_build_number_replaces_a_lower_one(interpreter: Interpreter) -> None:
+    names = ["a-1.0-10-py3-none-any.whl", "a-1.0-2-py3-none-any.whl", "a-1.0-py3-none-any.whl"]
+    files = [IndexFile(filename=name, url="x") for name in names]
+    for offered in (files, files[::-1]):
+        found = choose_wheel(offered, "1.0", interpreter)
+        assert found
+        assert found.filename == names[0]
+    # A tag that fits better says more than a build number.
+    tag = f"{interpreter.tag}-{interpreter.tag}-{X86}"
+    better = IndexFile(filename=f"a-1.0-{tag}.whl", url="x")
+    assert choose_wheel([*files, better], "1.0", interpreter) == better
+
+
+def test_a_wheel_whose_record_is_untrue_is_no_base(site: Site) -> None:
+    data = site.upstream.read_bytes()
+    with zipfile.ZipFile(site.upstream) as old:
+        contents = {name: old.read(name) for name in old.namelist()}
+    changes: list[tuple[bytes, bytes]] = [
+        (b"pw_one/x.so,", b"pw_one/y.so,"),
+        (b"pw_one/x.so,", b"pw_one/,,\npw_one/x.so,"),
+        (b",sha256=", b",sha256=A"),
+        (b",sha256=", b",md5="),
+    ]
+    for old_text, new_text in changes:
+        with zipfile.ZipFile(site.upstream, "w") as new:
+            for name, content in contents.items():
+                changed = content.replace(old_text, new_text, 1)
+                new.writestr(name, changed if name.endswith("RECORD") else content)
+        site.report.lines.clear()
+        lock = site.lock(None, "pw-one")
+        assert lock.forks["pw-one"].builds[site.interpreter.python].base is None
+        [said] = [line for line in site.report.lines if "no graft" in line]
+        assert said.startswith("pw-one: no graft, every change compiles: ")
+        assert "RECORD" in said
+        assert site.upstream.name in said
+    site.upstream.write_bytes(data)
 
 
 def test_a_yanked_wheel_is_the_last_choice(interpreter: Interpreter) -> None:

@@ -10,7 +10,7 @@ from patchwheel.kit import process, uv
 from patchwheel.kit.errors import InputError, redacted
 from patchwheel.kit.uv import IndexConfig, index_arguments, load_index_config
 from patchwheel.source import index
-from patchwheel.source.index import find_file, latest_version, project_files
+from patchwheel.source.index import JSON_API, find_file, find_sdist, latest_version, project_files
 from tests.fixtures import web
 from tests.fixtures.support import make_index, make_sdist, make_wheel, sha256, write
 from tests.fixtures.web import instead, serving, status
@@ -130,6 +130,39 @@ def test_credentials_are_sent_and_never_shown(server: web.Server) -> None:
     for text in (str(caught.value), str(missing.value)):
         assert "pass" not in text
         assert "127.0.0.1" in text
+
+
+@pytest.mark.parametrize("kind", ["json", "html"])
+def test_credentials_go_to_the_server_of_the_index_alone(server: web.Server, kind: str) -> None:
+    host = server.url.removeprefix("http://")
+    links = {
+        f"http://{host}/a-1.0.tar.gz": f"http://me:s%40cret@{host}/a-1.0.tar.gz",
+        "http://127.0.0.1:1/b-1.0.tar.gz": None,
+        "http://127.0.0.1:no-port/g-1.0.tar.gz": None,
+        f"http://localhost:{server.server_address[1]}/c-1.0.tar.gz": None,
+        f"https://{host}/d-1.0.tar.gz": None,
+        f"http://own:key@{host}/e-1.0.tar.gz": None,
+        "../../f-1.0.tar.gz": f"http://me:s%40cret@{host}/f-1.0.tar.gz",
+    }
+    rows = [{"filename": link.rpartition("/")[2], "url": link} for link in links]
+    if kind == "json":
+        server.put("/simple/thing/", json.dumps({"files": rows}), JSON_API)
+    else:
+        anchors = "".join(f'<a href="{link}">x</a>' for link in links)
+        server.put("/simple/thing/", anchors)
+    index = f"http://me:s%40cret@{host}/simple"
+    found = [file.url for file in project_files(config(index), "thing")]
+    assert found == [expected or link for link, expected in links.items()]
+
+
+def test_a_zip_is_passed_over_and_said_where_it_is_alone(server: web.Server) -> None:
+    names = ("thing-1.0.zip", "thing-2.0.zip", "thing-2.0.tar.gz")
+    rows = [{"filename": n, "url": n, "hashes": {"sha256": "0" * 64}} for n in names]
+    server.put("/simple/thing/", json.dumps({"files": rows}), JSON_API)
+    offers = config(f"{server.url}/simple")
+    assert find_sdist(offers, "thing", "2").filename == "thing-2.0.tar.gz"
+    with pytest.raises(InputError, match=r"source of release 1\.0 is thing-1\.0\.zip alone"):
+        find_sdist(offers, "thing", "1.0")
 
 
 def test_redaction_keeps_the_rest() -> None:

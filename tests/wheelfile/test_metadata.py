@@ -10,6 +10,7 @@ from patchwheel.wheelfile.metadata import (
     labelled,
     normalize_name,
     parse_filename,
+    same_version,
     set_dependencies,
     set_field,
     set_tags,
@@ -60,6 +61,20 @@ def test_fields_end_at_the_first_empty_line_and_keep_their_continuations() -> No
     edited = set_field(TEXT, ["Version"], [("Version", "1.0+x")])
     assert edited == TEXT.replace(b"\nVersion: 1.0\n", b"\nVersion: 1.0+x\n")
     assert set_field(b"Name: x\n", ["Tag"], [("Tag", "a")]) == b"Name: x\nTag: a\n"
+
+
+def test_latin_1_is_read_and_becomes_utf_8() -> None:
+    data = "Version: 1\nAuthor: Zo\xeb\n\nna\xefve\n".encode("latin-1")
+    assert field(data, "Author") == ["Zo\xeb"]
+    edited = set_field(data, ["Version"], [("Version", "2")])
+    assert edited.decode() == "Version: 2\nAuthor: Zo\xeb\n\nna\xefve\n"
+
+
+def test_versions_are_compared_by_what_they_mean() -> None:
+    assert same_version("1.0", "1.0.0")
+    assert same_version("1.0-1", "1.0.post1")
+    assert not same_version("1.0", "1.0.1")
+    assert not same_version("1.0", "of today")
 
 
 def test_tags_that_agree_are_left_alone() -> None:

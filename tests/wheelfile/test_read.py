@@ -139,6 +139,14 @@ def test_a_record_that_lies_is_found_when_the_file_is_used(wheel: Path) -> None:
         check_record(found, trusted=read_wheel(wheel))
 
 
+def test_the_dist_info_folder_may_write_the_version_otherwise(tmp_path: Path) -> None:
+    wheel = support.make_wheel(tmp_path, "de.mo", "1.0", {"demo.py": ""})
+    other = wheel.rename(tmp_path / "de_mo-1.0.0-py3-none-any.whl")
+    assert read_wheel(other).dist_info.endswith("-1.0.dist-info")
+    with pytest.raises(InputError, match="dist-info folder is"):
+        read_wheel(other.rename(tmp_path / "de_mo-1.0.1-py3-none-any.whl"))
+
+
 def test_a_wheel_of_another_name(wheel: Path) -> None:
     other = wheel.rename(wheel.with_name("other-1.0-py3-none-any.whl"))
     with pytest.raises(InputError, match=r"dist-info folder is demo-1\.0"):

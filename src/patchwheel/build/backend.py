@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import re
+import shlex
 import shutil
 import tempfile
 from dataclasses import dataclass, replace
@@ -343,7 +344,7 @@ def _variables(build_dir: BuildDir, tools: Mapping[str, Tool], epoch: int) -> di
     named = {v: tools[name] for name, v in toolchain.VARIABLES.items() if name in tools}
     variables |= {variable: " ".join(tool.words) for variable, tool in named.items()}
     if build_dir.sandbox.level != "bwrap":
-        mapped = f"-ffile-prefix-map={build_dir.inside}=/build"
+        mapped = shlex.quote(f"-ffile-prefix-map={build_dir.inside}=/build")
         variables |= dict.fromkeys(("CFLAGS", "CXXFLAGS", "FFLAGS"), mapped)
         variables["NVCC_APPEND_FLAGS"] = f"-Xcompiler={mapped}"
     return variables

@@ -28,7 +28,7 @@ from patchwheel.manifest import (
 )
 from patchwheel.series import load_series
 from patchwheel.source import Remote, download_file, fetch_pin, fetch_wheel, requirements
-from patchwheel.wheelfile import read_wheel
+from patchwheel.wheelfile import check_record, read_wheel
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -122,7 +122,16 @@ def _lock_build(project: Project, source: Source, python: str) -> ForkBuild:
     """Resolve the build requirements of a pin, and configure it once to list outputs and inputs."""
     context, fork = project.context.for_python(python), source.fork
     path, sha256 = fetch_wheel(context, fork) or (None, "")
-    revealed = made_with(read_wheel(path)) if path else {}
+    revealed: Mapping[str, str] = {}
+    try:
+        if path:
+            wheel = read_wheel(path)
+            check_record(wheel)
+            revealed = made_with(wheel)
+    except InputError as err:
+        # To fetch it again would change nothing: its sha256 is that of the index.
+        context.progress.say(f"{fork.name}: no graft, every change compiles: {err}")
+        path = None
     requires, environment = _build_environment(project, context, source, revealed, base=path)
     surveyed = inventory_of_pin(context, source, environment, base=path)
     if surveyed.mismatch:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Never
@@ -127,10 +128,12 @@ def stage_patches(repo: Repository, tree: str, patches: Sequence[Patch]) -> Iter
     with repo.index(tree) as index:
         objects = Path(index["GIT_INDEX_FILE"]).with_name("objects")
         objects.mkdir()
+        known = str(repo.git_dir.absolute() / "objects")
         env = {
             **index,
             "GIT_OBJECT_DIRECTORY": str(objects),
-            "GIT_ALTERNATE_OBJECT_DIRECTORIES": f"{repo.git_dir.absolute()}/objects",
+            # A list, whose entries may hold a colon only within quotes.
+            "GIT_ALTERNATE_OBJECT_DIRECTORIES": '"' + re.sub(r'(["\\])', r"\\\1", known) + '"',
         }
         names = [patch.path.absolute() for patch in patches]
         for number, patch in enumerate(patches):

@@ -159,7 +159,8 @@ def choose_wheel(
     for file in files:
         # An index may have files that no installer takes.
         with contextlib.suppress(InvalidWheelFilename):
-            _, of, _, supported = parse_wheel_filename(file.filename)
+            _, of, build, supported = parse_wheel_filename(file.filename)
             if of == Version(version) and (ranks := [rank[t] for t in supported if t in rank]):
-                fitting.append((file.yanked, min(ranks), file.filename, file))
-    return min(fitting, key=lambda row: row[:3])[3] if fitting else None
+                fitting.append((not file.yanked, -min(ranks), build, file.filename, file))
+    # A higher build number replaces a lower one, and none.
+    return max(fitting, key=lambda row: row[:4])[4] if fitting else None

@@ -7,10 +7,10 @@ import difflib
 import html
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import unquote, urldefrag, urljoin, urlsplit
+from urllib.parse import SplitResult, unquote, urldefrag, urljoin, urlsplit
 
 from patchwheel.kit import InputError, parsed, redacted
 from patchwheel.manifest import Sdist
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+SDIST = ".tar.gz"
 JSON_API = "application/vnd.pypi.simple.v1+json"
 ACCEPT = f"{JSON_API}, application/vnd.pypi.simple.v1+html;q=0.2, text/html;q=0.01"
 TIMEOUT = (10, 30)
@@ -87,9 +88,14 @@ def find_sdist(config: IndexConfig, project: str, version: str) -> Sdist:
     files = project_files(config, project)
     sdists = [row for row in _versions(files) if not row[0].filename.endswith(".whl")]
     with contextlib.suppress(InvalidVersion):
-        for file, of in sdists:
-            if file.sha256 and of == Version(version):
+        found = [file for file, of in sdists if file.sha256 and of == Version(version)]
+        for file in found:
+            if file.sha256 and file.filename.endswith(SDIST):
                 return Sdist(filename=file.filename, sha256=file.sha256)
+        if found:
+            problem = f"{project}: the source of release {version} is {found[0].filename} alone"
+            hint = "pin the fork by git commit instead"
+            raise InputError(problem, expected=f"a {SDIST}", hint=hint)
     newest = ", ".join(map(str, sorted(of for _, of in sdists)[-3:]))
     problem = f"{project}: there is no tag, branch, commit or release {version}"
     raise InputError(problem, expected=f"a release such as {newest}" if newest else None)
@@ -198,11 +204,25 @@ def _remote_page(url: str) -> list[IndexFile]:
             if answer.status_code in {404, 410}:
                 return []
             answer.raise_for_status()
-            if "json" in answer.headers.get("Content-Type", ""):
-                return from_json(_body(answer), answer.url)
-            return from_html(_body(answer), answer.url)
+            is_json = "json" in answer.headers.get("Content-Type", "")
+            files = (from_json if is_json else from_html)(_body(answer), answer.url)
+            return [_with_login(file, url) for file in files]
 
     return retried(f"asking {redacted(url)}", ask)
+
+
+def _with_login(file: IndexFile, index: str) -> IndexFile:
+    """Give a file the credentials in the index's URL if it is at the same server, as uv does."""
+    there, here = urlsplit(file.url), urlsplit(index)
+    login, at, _ = here.netloc.rpartition("@")
+    if not at or "@" in there.netloc or _server(there) != _server(here):
+        return file
+    return replace(file, url=there._replace(netloc=f"{login}@{there.netloc}").geturl())
+
+
+def _server(parts: SplitResult) -> tuple[str, str]:
+    default = {"https": ":443", "http": ":80"}.get(parts.scheme, "")
+    return parts.scheme, parts.netloc.rpartition("@")[2].lower().removesuffix(default)
 
 
 def _body(answer: requests.Response) -> bytes:

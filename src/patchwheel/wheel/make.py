@@ -111,7 +111,7 @@ def finish(draft: UnlabelledWheel, plan: Plan, folder: Path) -> Path:
             edited = _edit(rest, data, old, new)
             fresh = make_entry(f"{info}/{rest}", edited, mode=entry.mode, date=date)
             entries.append(replace(entry, name=fresh.name) if data == edited else fresh)
-        elif top == f"{old.stem}.data":
+        elif top == f"{old_info.removesuffix('.dist-info')}.data":
             entries.append(replace(entry, name=f"{new.stem}.data/{rest}"))
         else:
             entries.append(entry)
@@ -128,7 +128,8 @@ def finish(draft: UnlabelledWheel, plan: Plan, folder: Path) -> Path:
 def _edit(name: str, data: bytes, old: WheelName, new: WheelName) -> bytes:
     """Return a file of the dist-info folder as it is in the labelled wheel."""
     if name == "METADATA":
-        if metadata.field(data, "Version") != [old.version]:
+        versions = metadata.field(data, "Version")
+        if len(versions) != 1 or not metadata.same_version(versions[0], old.version):
             raise CheckError("METADATA has another version than the file name")
         return metadata.set_field(data, ["Version"], [("Version", new.version)])
     if name == "WHEEL":

@@ -63,6 +63,16 @@ def normalize_name(name: str) -> str:
     return canonicalize_name(name)
 
 
+def same_version(one: str, other: str) -> bool:
+    """Say whether two versions are one: 1.0 is 1.0.0."""
+    from packaging.version import InvalidVersion, Version
+
+    try:
+        return one == other or Version(one) == Version(other)
+    except InvalidVersion:
+        return False
+
+
 def labelled(version: str, label: str, node_key: str | None, *, graft: bool) -> str:
     """Return the version that marks a patched wheel, as 1.18.1+arrayapi.h1a2b3c4d.graft."""
     shown = node_key[:8] if node_key else "????????"
@@ -117,9 +127,11 @@ def set_dependencies(metadata: bytes, old: Mapping[str, Any], new: Mapping[str, 
 def _split(metadata: bytes) -> tuple[list[str], str]:
     """Return the header fields, each with its continuation lines, and what follows them."""
     try:
-        text = metadata.decode().replace("\r\n", "\n")
-    except UnicodeDecodeError as err:
-        raise InputError(f"METADATA or WHEEL is not UTF-8: {err}") from err
+        text = metadata.decode()
+    except UnicodeDecodeError:
+        # Old tools wrote what they found, most of it Latin-1; what is edited is UTF-8 then.
+        text = metadata.decode("latin-1")
+    text = text.replace("\r\n", "\n")
     head, blank, rest = text.partition("\n\n")
     head = head if head.endswith("\n") or not head else head + "\n"
     return re.findall(r"^\S.*\n(?:[ \t].*\n)*", head, re.MULTILINE), blank[1:] + rest

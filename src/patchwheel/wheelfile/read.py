@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from patchwheel.kit import InputError, digest, file_sha256
 from patchwheel.wheelfile.archive import make_entry, read_archive, refuse, write_archive
-from patchwheel.wheelfile.metadata import normalize_name, parse_filename
+from patchwheel.wheelfile.metadata import normalize_name, parse_filename, same_version
 from patchwheel.wheelfile.record import FILENAME, parse_record
 from patchwheel.wheelfile.sbom import PLACE
 
@@ -133,7 +133,9 @@ def _dist_info(path: Path, name: WheelName, files: Iterable[str]) -> str:
     folders = sorted(top for top in tops if top.endswith(".dist-info"))
     if len(folders) != 1:
         refuse(path, f"has {len(folders)} dist-info folders, not one")
-    if normalize_name(folders[0].removesuffix(".dist-info")) != normalize_name(name.stem):
+    project, _, version = folders[0].removesuffix(".dist-info").rpartition("-")
+    same = normalize_name(project) == normalize_name(name.name)
+    if not same or not same_version(version, name.version):
         refuse(path, f"its dist-info folder is {folders[0]}")
     return folders[0]
 
