@@ -9,7 +9,7 @@ import sys
 import zipfile
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
@@ -34,7 +34,7 @@ from tests.fixtures.contexts import make_context
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from patchwheel.kit.context import Context
+    from patchwheel.kit.context import Context, Progress, SandboxMode
     from patchwheel.kit.interpreter import Interpreter
     from patchwheel.kit.store import Store
     from patchwheel.locking.inventory import PinInventory
@@ -137,16 +137,23 @@ class Bench:
         (self.env / "bin" / "ninja").chmod(0o755)
 
     def survey(
-        self, files: Mapping[str, str], base: Mapping[str, str] | Path | None = None
+        self,
+        files: Mapping[str, str],
+        base: Mapping[str, str] | Path | None = None,
+        context: Context | None = None,
     ) -> PinInventory:
         if base is not None and not isinstance(base, Path):
             base = support.make_wheel(self.folder / "base", "pw-demo", "1.0", base)
         source = source_of(self.folder, files, FORK)
-        return inventory_of_pin(self.context, source, self.env, base=base)
+        return inventory_of_pin(context or self.context, source, self.env, base=base)
 
     @property
     def context(self) -> Context:
         return make_context(self.store, interpreter=self.interpreter, sandbox="none")
+
+    @property
+    def contained(self) -> Context:
+        return make_context(self.store, interpreter=self.interpreter, sandbox="required")
 
 
 @pytest.fixture
@@ -154,8 +161,9 @@ def bench(tmp_path: Path, store: Store, interpreter: Interpreter) -> Bench:
     return Bench(tmp_path, store, interpreter)
 
 
+@pytest.mark.sandbox
 def test_a_survey_finds_outputs_and_everything_that_is_read(bench: Bench) -> None:
-    found = bench.survey(FILES)
+    found = bench.survey(FILES, context=bench.contained)
     assert found.mismatch is None
     assert found.inventory.verbatim == {"pw_demo/a.py": "a.py", "pw_demo/both.py": "both.py"}
     assert found.inventory.built == {"pw_demo/x.so"}
@@ -171,9 +179,30 @@ def test_a_survey_finds_outputs_and_everything_that_is_read(bench: Bench) -> Non
     }
 
 
+def test_without_a_sandbox_scripts_of_the_project_are_left_alone(bench: Bench) -> None:
+    ran = bench.folder / "ran"
+    said: list[str] = []
+    context = bench.context
+    monitor = SimpleNamespace(say=said.append, progress=lambda *_: None)
+    context.progress = cast("Progress", monitor)
+    found = bench.survey(
+        {**FILES, "gen.py": FILES["gen.py"] + f"open({str(ran)!r}, 'w').close()\n"},
+        context=context,
+    )
+    assert not ran.exists()
+    assert found.inventory.unwatched == ["gen.py"]
+    assert found.inventory.built == {"pw_demo/x.so"}
+    # What the commands name is known all the same.
+    assert {"meson.build", "both.py", "fast.h", "gen.py"} <= found.inventory.reads
+    assert "data/more.txt" not in found.inventory.reads
+    [line] = [line for line in said if "gen.py" in line]
+    assert "not run without bubblewrap" in line
+
+
+@pytest.mark.sandbox
 def test_a_script_that_reads_pyproject_is_seen(bench: Bench) -> None:
     more = "open(sys.argv[1].replace('both.py', 'pyproject.toml')).close()\n"
-    found = bench.survey({**FILES, "gen.py": FILES["gen.py"] + more})
+    found = bench.survey({**FILES, "gen.py": FILES["gen.py"] + more}, context=bench.contained)
     assert "pyproject.toml" in found.inventory.reads
 
 
@@ -599,6 +628,7 @@ benchmark('trap', py, args: trap)
 
 
 @pytest.mark.network
+@pytest.mark.sandbox
 def test_no_target_beside_the_build_is_run_for_a_project_that_brings_its_meson(
     tmp_path: Path, interpreter: Interpreter, store: Store
 ) -> None:
@@ -609,15 +639,24 @@ def test_no_target_beside_the_build_is_run_for_a_project_that_brings_its_meson(
     }
     support.write(tmp_path / "tree", files)
     environment = real_environment(tmp_path / "tree", FORK, interpreter, store)
-    # Without a sandbox, what is run here can install files anywhere.
-    unguarded = make_context(store, interpreter=interpreter, sandbox="none")
-    found = inventory_of_pin(unguarded, source_of(tmp_path, files, FORK), environment, base=None)
-    assert not sprung.exists()
-    assert not prefix.exists()
-    log = (store.root / "logs" / FORK.name / "survey.log").read_text()
-    assert "meson-internal__" not in log
-    steps = re.findall(r"(?m)^\[\d+/\d+\] ([A-Z]\w+ \w+)", log)
-    assert sorted(steps) == ["Generating late", "Generating table", "Generating units"]
+    source, log = source_of(tmp_path, files, FORK), store.root / "logs" / FORK.name / "survey.log"
+
+    def run_survey(sandbox: SandboxMode) -> tuple[PinInventory, list[str]]:
+        context = make_context(store, interpreter=interpreter, sandbox=sandbox)
+        found = inventory_of_pin(context, source, environment, base=None)
+        assert not sprung.exists()
+        assert not prefix.exists()
+        text = log.read_text()
+        assert "meson-internal__" not in text
+        return found, sorted(re.findall(r"(?m)^\[\d+/\d+\] ([A-Z]\w+ \w+)", text))
+
+    # Without a sandbox, what is run can install files anywhere.
+    unguarded, steps = run_survey("none")
+    assert steps == []
+    assert unguarded.inventory.unwatched == ["gen.py", "vendored/meson.py"]
+    found, steps = run_survey("required")
+    assert steps == ["Generating late", "Generating table", "Generating units"]
+    assert unguarded.inventory.built == found.inventory.built
     survey = found.inventory
     assert survey.verbatim == {"pw_demo/a.py": "a.py"}
     assert survey.built == {"pw_demo/late.py", "pw_demo/table.py"}

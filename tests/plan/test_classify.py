@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from patchwheel.kit.repo import Blob, Change
+from patchwheel.manifest.inventory import ANYTHING
 from patchwheel.plan.classify import Rules
 from tests.fixtures.grafts import INVENTORY
 
@@ -13,6 +16,22 @@ def effect(path: str, status: str = "M", new_mode: str = "100644") -> str:
     old = Blob(mode="000000" if status == "A" else "100644", oid="0" * 40)
     new = Blob(mode="000000" if status == "D" else new_mode, oid="1" * 40)
     return RULES.judge(Change(path=path, status=status, old=old, new=new)).effect
+
+
+def test_a_script_that_was_not_watched_may_read_any_file() -> None:
+    unwatched = replace(INVENTORY, opened={"tools/gen.py": frozenset({ANYTHING})})
+    blobs = {n: Blob(mode="100644", oid=n * 40) for n in "01"}
+    for path, expected in {
+        "src/pw_demo/a.py": "trace",
+        "src/pw_demo/data.txt": "compile",
+        "docs/index.md": "compile",
+        "src/pw_demo/_fast.pyx": "trace",
+    }.items():
+        change = Change(path=path, status="M", old=blobs["0"], new=blobs["1"])
+        verdict = Rules(unwatched).judge(change)
+        assert verdict.effect == expected
+        if path != "src/pw_demo/_fast.pyx":
+            assert verdict.why == "tools/gen.py may read it: no sandbox, so it was not run"
 
 
 @pytest.mark.parametrize("mode", ["100644", "100755"])

@@ -12,7 +12,7 @@ import pytest
 from patchwheel.build.configure import Configured, ListedOutputs
 from patchwheel.build.ninja import Edge
 from patchwheel.kit.repo import Repository
-from patchwheel.manifest.inventory import BuildInventory
+from patchwheel.manifest.inventory import ANYTHING, BuildInventory
 from patchwheel.plan import trace
 from patchwheel.plan.trace import TraceResult, trace_changes
 
@@ -144,6 +144,18 @@ def test_what_nothing_mentions_reaches_nothing(bench: Bench) -> None:
     found = bench.trace({"pw/unused.h": "int x;\n"})
     assert effects(found) == {}
     assert found.idle == ("pw/unused.h: nothing that is built mentions it",)
+
+
+def test_what_a_script_that_was_not_watched_makes_is_built_for_any_change(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unwatched = replace(INVENTORY, opened={"tools/gen.py": frozenset({ANYTHING})})
+    monkeypatch.setitem(globals(), "INVENTORY", unwatched)
+    made = Edge(outputs=("//pw/config.py",), inputs=("tools/gen.py",), command="python")
+    bench.configured[bench.pin] = {"edges": (*EDGES, made)}
+    found = bench.trace({"pw/unused.h": "int x;\n"})
+    assert effects(found) == {"pw/config.py": "build"}
+    assert found.idle == ()
 
 
 def test_what_is_remembered_is_what_unchanged_files_mention(bench: Bench, store: Store) -> None:

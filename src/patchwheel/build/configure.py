@@ -24,7 +24,7 @@ from patchwheel.kit import (
     file_sha256,
     read_untrusted,
 )
-from patchwheel.manifest import build_settings
+from patchwheel.manifest import ANYTHING, build_settings
 
 if TYPE_CHECKING:
     from patchwheel.build.backend import BuildSession
@@ -56,7 +56,8 @@ class ListedOutputs:
     outputs: Mapping[str, str]
     # The source files that decide what is made.
     reads: frozenset[str]
-    # What each of the project's scripts opened, beside what its command names.
+    # What each of the project's scripts opened, beside what its command names. Of one that was not
+    # run, it is ANYTHING.
     opened: Mapping[str, frozenset[str]]
     # The extension modules, where setuptools builds.
     steps: Sequence[Step] | None = None
@@ -93,10 +94,15 @@ class Answer:
     outputs: Mapping[str, str]
     read: Sequence[str]
     steps: Sequence[Step] | None
+    # The scripts of the project that make files of the build, and were not run.
+    idle: Sequence[str] = ()
 
 
 def list_outputs(session: BuildSession, *, generate: bool) -> ListedOutputs:
-    """List what the backend makes of the sources; BuildError when it cannot configure them."""
+    """List what the backend makes of the sources; BuildError when it cannot configure them.
+
+    To `generate` runs the project's generators, to see what they read; only in a sandbox.
+    """
     from cattrs.errors import BaseValidationError
     from cattrs.preconf.json import make_converter
 
@@ -112,7 +118,9 @@ def list_outputs(session: BuildSession, *, generate: bool) -> ListedOutputs:
     }
     # The backend counts the files that it would pack, which is not worth showing as progress.
     silent = replace(session, report=Progress())
-    mode, what = "generate" if generate else "configure", "the project cannot be configured"
+    contained = session.build_dir.sandbox.level == "bwrap"
+    mode = ("generate" if contained else "list") if generate else "configure"
+    what = "the project cannot be configured"
     silent.run_guest(work / "out", mode, what=what, variables=variables)
     try:
         answer = make_converter().loads(read_untrusted(work, "out/survey.json"), Answer)
@@ -127,6 +135,7 @@ def list_outputs(session: BuildSession, *, generate: bool) -> ListedOutputs:
     for row in rows:
         script_name, _, path = row.partition("\n")
         opened.setdefault(script_name, set()).add(path)
+    opened |= {script: {ANYTHING} for script in answer.idle}
     return ListedOutputs(
         outputs=answer.outputs,
         reads=frozenset({*answer.read, *opened.get("", ())}),

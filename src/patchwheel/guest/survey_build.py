@@ -1,7 +1,8 @@
 """Runs in a build environment: lists what a backend would put into a wheel, and what it reads.
 
-Its arguments are the backend, a folder for the answer, the config settings as JSON, and `generate`
-or `configure`: only the first runs the project's generators. meson-python configures the project,
+Its arguments are the backend, a folder for the answer, the config settings as JSON, and `generate`,
+`list` or `configure`: only the first runs the project's generators, the second only names their
+scripts. meson-python configures the project,
 for setuptools the extension modules stay empty: nothing is compiled. Another backend builds the
 wheel, and every file of it counts as built. With `build` and a JSON list of their paths in the
 wheel, setuptools builds these extension modules into the folder, and nothing else. Imported as
@@ -91,9 +92,12 @@ def _copying() -> bool:
 
 
 def survey_meson(
-    settings: dict[str, Any], out: str, *, generate: bool
-) -> tuple[dict[str, str], list[str]]:
-    """Return meson-python's outputs by origin, and the files that decide or feed the build."""
+    settings: dict[str, Any], out: str, mode: str
+) -> tuple[dict[str, str], list[str], list[str]]:
+    """Return meson-python's outputs by origin, and the files that decide or feed the build.
+
+    The last are the scripts of the project that were not run, so nobody knows what they read.
+    """
     mesonpy: Any = importlib.import_module("mesonpy")
     found = {}
 
@@ -113,13 +117,15 @@ def survey_meson(
     build = settings["build-dir"]
     with open(f"{build}/meson-info/intro-buildsystem_files.json") as stream:
         read = set(json.load(stream))
-    if generate:
-        read |= _generate(build, found.values())
-    return found, [os.path.join(build, path) for path in read]
+    idle: list[str] = []
+    if mode != "configure":
+        inputs, idle = _generate(build, found.values(), run=mode == "generate")
+        read |= inputs
+    return found, [os.path.join(build, path) for path in read], idle
 
 
-def _generate(build: str, installed: Iterable[str]) -> set[str]:
-    """Run the generators and return the inputs of all of ninja's commands."""
+def _generate(build: str, installed: Iterable[str], *, run: bool) -> tuple[set[str], list[str]]:
+    """Run the generators, return the inputs of all of ninja's commands, and scripts left alone."""
     ninja = [os.environ.get("NINJA", "ninja"), "-C", build]
     rows = json.loads(subprocess.check_output([*ninja, "-t", "compdb"]))
     commands = [(row["output"], shlex.split(row["command"])) for row in rows]
@@ -130,9 +136,18 @@ def _generate(build: str, installed: Iterable[str]) -> set[str]:
     made = generated(text, ["all", *paths])
     # Of a step with several outputs ninja names the first.
     generators = [row for row in commands if os.path.normpath(row[0]) in made]
-    _run_generators(ninja, generators, build)
+    scripts = {
+        output: _inside(path)
+        for output, words in generators
+        for path in (os.path.join(build, word) for word in words[:2])
+        if _inside(path) and os.path.isfile(path)
+    }
+    if run and scripts:
+        _run_generators(ninja, scripts)
     inputs = subprocess.check_output([*ninja, "-t", "inputs", "all"], text=True)
-    return {word for _, words in commands for word in words} | {*inputs.splitlines()}
+    return {word for _, words in commands for word in words} | {*inputs.splitlines()}, (
+        [] if run else [*scripts.values()]
+    )
 
 
 def generated(text: str, targets: Iterable[str]) -> set[str]:
@@ -172,7 +187,7 @@ def _paths(words: list[str]) -> list[str]:
     ]
 
 
-def _run_generators(ninja: list[str], commands: list[tuple[str, list[str]]], build: str) -> None:
+def _run_generators(ninja: list[str], outputs: Iterable[str]) -> None:
     """Run the commands that are scripts of the project, so that what they read is seen."""
     stubs = os.path.join(os.path.dirname(os.environ[LOG]), "stubs")
     os.makedirs(stubs)
@@ -181,16 +196,9 @@ def _run_generators(ninja: list[str], commands: list[tuple[str, list[str]]], bui
         with open(path, "w") as stream:
             stream.write(STUB)
         os.chmod(path, 0o700)
-    scripts = [
-        output
-        for output, words in commands
-        for path in (os.path.join(build, word) for word in words[:2])
-        if _inside(path) and os.path.isfile(path)
-    ]
-    if scripts:
-        env = {**os.environ, "PATH": f"{stubs}:{os.environ['PATH']}"}
-        # One may want what only a real build makes and fail: what it had read by then was seen.
-        subprocess.run([*ninja, "-k", "0", *dict.fromkeys(scripts)], env=env, check=False)
+    env = {**os.environ, "PATH": f"{stubs}:{os.environ['PATH']}"}
+    # One may want what only a real build makes and fail: what it had read by then was seen.
+    subprocess.run([*ninja, "-k", "0", *outputs], env=env, check=False)
 
 
 def survey_other(
@@ -291,9 +299,10 @@ def main() -> None:
         build_only(backend, settings, out, set(json.loads(sys.argv[5])))
         return
     read: list[str] = []
+    idle: list[str] = []
     steps: list[dict[str, Any]] | None = None
     if backend.startswith("mesonpy"):
-        outputs, read = survey_meson(settings, out, generate=mode == "generate")
+        outputs, read, idle = survey_meson(settings, out, mode)
     else:
         outputs, steps = survey_other(backend, settings, out)
     build = os.path.join(os.path.realpath(settings.get("build-dir", out)), "")
@@ -307,9 +316,10 @@ def main() -> None:
     for step in steps or ():
         # One that is not there is made on the way, nobody knows from what.
         step["inputs"] = [_inside(path) or path for path in step["inputs"]]
-        if mode == "generate":
+        if mode != "configure":
             read.extend(step["inputs"])
     answer = {"outputs": origins, "read": [_inside(path) for path in read], "steps": steps}
+    answer["idle"] = idle
     with open(os.path.join(out, "survey.json"), "w") as stream:
         json.dump(answer, stream)
 

@@ -177,7 +177,9 @@ def _sources(context: Context) -> list[str]:
 
 def _ask_uv(root: Path, *, configured: bool) -> IndexConfig:
     """Return the indexes of uv in `root`, or its default when `configured` is false."""
-    variables = {k: v for k, v in os.environ.items() if k.startswith("UV_") and configured}
+    # Where it keeps its cache holds for its default as well.
+    wanted = "UV_" if configured else "UV_CACHE_DIR"
+    variables = {k: v for k, v in os.environ.items() if k.startswith(wanted)}
     argv = ["pip", "compile", "-", "--emit-index-url", "--emit-find-links", "--quiet"]
     argv += ["--no-header", "--offline", "--no-python-downloads", "--python", sys.executable]
     argv += [] if configured else ["--no-config"]

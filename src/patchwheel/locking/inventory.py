@@ -15,7 +15,7 @@ from patchwheel.build import (
     without_missing_tools,
 )
 from patchwheel.kit import BuildError, Repository, blob_id
-from patchwheel.manifest import BuildInventory
+from patchwheel.manifest import ANYTHING, BuildInventory
 from patchwheel.plan import base_mismatch
 from patchwheel.wheel import CYTHON, NUMPY
 from patchwheel.wheelfile import check_record, output_names, read_wheel
@@ -92,8 +92,17 @@ def inventory_of_pin(
         verbatim=verbatim,
         built=frozenset(built),
         reads=frozenset(reads),
-        opened={s: kept for s, paths in found.opened.items() if (kept := paths & files.keys())},
+        opened={
+            script: kept
+            for script, paths in found.opened.items()
+            if (kept := paths & {*files, ANYTHING})
+        },
     )
+    if scripts := inventory.unwatched:
+        context.progress.say(
+            f"{fork.name}: not run without bubblewrap: {', '.join(scripts)}; as nobody knows what "
+            "these scripts read, any change counts as reaching what they make"
+        )
     mismatch = base_mismatch(present, inventory, fork) if base else None
     return PinInventory(inventory=inventory, mismatch=mismatch)
 

@@ -1,5 +1,6 @@
 from . import transaction as transaction
 from .convert import make_converter as make_converter
+from .inventory import ANYTHING as ANYTHING
 from .inventory import BuildInventory as BuildInventory
 from .inventory import BuiltOutput as BuiltOutput
 from .inventory import PinGraph as PinGraph

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from cattrs import Converter
 
 SCHEMA = 1
+# In `opened`, of a script that could not be watched.
+ANYTHING = "*"
 
 # Both are written by folder: the file is short, and its differences are readable.
 Paths = Annotated[frozenset[str], "by folder"]
@@ -30,13 +32,18 @@ class BuildInventory:
     """`verbatim` maps wheel paths to the sources that they are copies of; `built` are the others.
 
     `reads` are the sources that the build reads. `opened` has, for each script of the project, the
-    files that it opened besides those that its command names.
+    files that it opened besides those that its command names, ANYTHING where nobody could watch.
     """
 
     verbatim: Copies
     built: Paths
     reads: Paths
     opened: Mapping[str, Paths] = field(default_factory=lambda: MappingProxyType({}))
+
+    @property
+    def unwatched(self) -> list[str]:
+        """The scripts that may have read any file."""
+        return sorted(script for script, paths in self.opened.items() if ANYTHING in paths)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -54,6 +54,7 @@ class Rules:
 
     def __init__(self, inventory: BuildInventory) -> None:
         self.reads = inventory.reads
+        self.unwatched = inventory.unwatched
         self.ships = frozenset(inventory.verbatim.values())
         self.shipping = {source.partition("/")[0] for source in self.ships}
         self.running = {_folder(path) for path in self.reads if PYTHON.fullmatch(path)}
@@ -62,6 +63,8 @@ class Rules:
         path, code, python = change.path, CODE.fullmatch(change.path), PYTHON.fullmatch(change.path)
         read, ships = path in self.reads, path in self.ships
         reading = f"the build reads it{', and it ships too' if ships else ''}"
+        if self.unwatched and not read:
+            read, reading = True, f"{self.unwatched[0]} may read it: no sandbox, so it was not run"
         plain = {change.old.mode, change.new.mode} <= FILES
         helper = python and _folder(path) in self.running
         among = path.partition("/")[0] in self.shipping or path.endswith("__init__.py")
@@ -83,7 +86,11 @@ class Rules:
 
     def judge_with(self, change: Change, repo: Repository, base: Base) -> Verdict:
         """Judge a change; one of pyproject.toml by its content, if nothing else reads it."""
-        if change.path == PYPROJECT and change.path not in self.reads | self.ships:
+        if (
+            change.path == PYPROJECT
+            and not self.unwatched
+            and (change.path not in self.reads | self.ships)
+        ):
             return _judge_project(repo, change, base)
         return self.judge(change)
 

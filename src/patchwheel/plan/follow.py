@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from patchwheel.build import MADE, configure_tree, site_packages
 from patchwheel.kit import Repository
-from patchwheel.manifest import BuiltOutput, PinGraph, build_settings
+from patchwheel.manifest import ANYTHING, BuiltOutput, PinGraph, build_settings
 from patchwheel.plan.classify import CODE
 from patchwheel.plan.graph import Closure, Graph
 from patchwheel.plan.scan_references import (
@@ -106,11 +106,13 @@ class Follower:
         )
 
     def _graph(self, oids: Mapping[str, str], configured: Configured) -> Graph:
-        opened = self.inventory.opened
-        # What a script of the pin imports is known: the references in its modules are not followed.
-        traced = opened.keys() | {
-            p for paths in opened.values() for p in paths if p.endswith(".py")
+        opened = {
+            script: frozenset(oids) if ANYTHING in paths else paths
+            for script, paths in self.inventory.opened.items()
         }
+        # What a script of the pin imports is known: the references in its modules are not followed.
+        known = opened.keys() - {*self.inventory.unwatched}
+        traced = known | {p for s in known for p in opened[s] if p.endswith(".py")}
         return Graph(
             configured.edges,
             [*oids, *configured.made],

@@ -196,6 +196,7 @@ class Planner:
             [tree.dev, *tree.series.digests],
             [base.kind, base.sha256],
             [dict(inventory.verbatim), sorted(inventory.built), sorted(inventory.reads)],
+            inventory.unwatched,
             wheel and [wheel.distribution, *wheel.only_in_base, "", *wheel.only_in_build],
             self.fork.version,
         ]
