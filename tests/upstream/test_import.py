@@ -79,9 +79,11 @@ def test_a_folder_of_quilt_is_imported_by_one_command(site: Site, tmp_path: Path
             "plain.diff": "Free text, a line\nand more.\n\nIndex: b\n=====\n"
             + unified(own["b"], lines(l10="ours", l20="plain"), "b", ("", "")),
             "new.patch": "--- /dev/null\n+++ b/new/file\n@@ -0,0 +1 @@\n+new\n",
+            # With the signature of a mail, which begins like a line that is removed.
             "crlf.patch": unified(moved, moved.replace(b"line 5\n", b"five\n"), "a").replace(
                 "\n", "\r\n"
-            ),
+            )
+            + "-- \r\n2.39.3 (Apple Git-146)\r\n\r\n",
             "fuzz.patch": "Subject: with fuzz\nFrom: F <f@e>\n\n"
             + unified(wider, wider.replace(b"line 41", b"fuzzy"), "b"),
             "series": "# order\ndep3.patch\nplain.diff -p0 # old\n\n"

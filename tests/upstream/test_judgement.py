@@ -184,6 +184,13 @@ def test_a_submodule_that_the_series_does_not_touch_is_not_needed(modules: Site)
     modules.git("commit", "-q", "-a", "--amend", "--no-edit")
     modules.run("export", "demo")
     assert b"+more\n" in (modules.patches / "0010-lib.patch").read_bytes()
+    text = "--- /dev/null\n+++ b/{}/new\n@@ -0,0 +1 @@\n+new\n"
+    for name, folder in (("plain", "src"), ("within", "extern/other")):
+        support.write(modules.root, {f"{name}.patch": text.format(folder)})
+    modules.run("import", "demo", f"{modules.root}/plain.patch")
+    said = modules.run("import", "demo", f"{modules.root}/within.patch", status=4)
+    assert f"git cannot fetch from file://{other}" in said
+    assert (modules.patches / "series").read_text() == "0010-lib.patch\n0020-plain.patch\n"
     # The work tree stays usable when it can be reached again, and the next one has all files.
     other.with_name("away").rename(other)
     modules.run("export", "demo", "--check")

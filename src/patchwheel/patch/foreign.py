@@ -60,15 +60,18 @@ def split_mails(data: bytes) -> list[bytes]:
 
 def without_crlf(data: bytes) -> Iterator[bytes]:
     """Give a patch with CRLF line ends where the files have them, and without any."""
-    lines = split_lines(data)
-    first = _first_diff(lines)
-    for number, line in enumerate(lines):
-        content = line[:1] in {b" ", b"+", b"-"} and not line.startswith((b"--- ", b"+++ "))
-        if number < first or not content:
-            lines[number] = line.replace(b"\r\n", b"\n")
+    plain, raw = (split_lines(text) for text in (data.replace(b"\r\n", b"\n"), data))
+    lines, at = list(plain), _first_diff(plain)
+    while at < len(plain):
+        end = _end_of_hunks(plain, at)
+        # By their counts: the signature of a mail looks like a line that is removed.
+        for number in range(at, end):
+            if raw[number][:1] in {b" ", b"+", b"-"}:
+                lines[number] = raw[number]
+        at = max(end, at + 1)
     yield b"".join(lines)
-    if b"\r\n" in data:
-        yield data.replace(b"\r\n", b"\n")
+    if lines != plain:
+        yield b"".join(plain)
 
 
 def to_git(data: bytes, name: str, known: Collection[str], strip: int | None) -> bytes:

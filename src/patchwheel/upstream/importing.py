@@ -22,10 +22,10 @@ from patchwheel.series import (
     FORMAT,
     WorkTree,
     export_commits,
+    light_tree,
     load_all_series,
     open_work,
     patch_trees,
-    patched_tree,
 )
 from patchwheel.source import retried
 from patchwheel.upstream.history import upstream_history
@@ -81,7 +81,7 @@ def import_patches(
             message = f"the series cannot be added to: {problem}"
             raise PatchError(message, where=folder, hint=hint)
         files = [file for place in places for file in _collect(project, fork, place)]
-        tree, work = patched_tree(project, fork), scratch / fork.name
+        tree, work = light_tree(project, fork, _paths_of(files, strip)), scratch / fork.name
         open_work(tree, work, store=project.store)
         repo = WorkTree(work).repo
         try:
@@ -94,13 +94,23 @@ def import_patches(
         others = load_all_series(project)
         done = export_commits(work, tree.source, store=project.store, others=others)
         if folder.exists():
-            open_work(patched_tree(project, fork), folder, store=project.store)
+            open_work(light_tree(project, fork), folder, store=project.store)
     names = done.written[-len(made) :]
     rows = [
         Imported(name=name, origin=str(file.path), did=did, pending=pending)
         for name, file, (did, pending) in zip(names, files, made, strict=True)
     ]
     return ImportResult(imported=tuple(rows), warnings=done.warnings)
+
+
+def _paths_of(files: Sequence[_File], strip: int | None) -> set[str]:
+    """Return the paths that patches name, before the files that they meet are known."""
+    found = []
+    for file in files:
+        level = strip if file.strip is None else file.strip
+        mail = to_git(file.data.replace(b"\r\n", b"\n"), file.path.name, (), level)
+        found.append(Foreign(path=file.path, data=mail))
+    return paths_of(found)
 
 
 def _commit(repo: Repository, file: _File, strip: int | None) -> tuple[tuple[str, ...], bool]:
