@@ -397,10 +397,18 @@ def test_links_inside_the_tree_stay_links(get: Get, upstream: Path) -> None:
     assert blob.mode == "120000"
 
 
-@pytest.mark.parametrize("target", ["/etc/passwd", "../../x", "..", "../.git"])
+# `top` is a link to the folder itself: each of its names leads nowhere, and each `..` out.
+WINDING = "top/top/top/top/../../../../x"
+
+
+@pytest.mark.parametrize(
+    "target",
+    ["/etc/passwd", "../../x", "..", "../.git", "../.git/config", f"../{WINDING}", "top/./../x"],
+)
 def test_links_that_lead_out_are_refused(get: Get, upstream: Path, target: str) -> None:
     write(upstream, {"src/x": ""})
     (upstream / "src" / "l").symlink_to(target if target != ".." else "../..")
+    (upstream / "top").symlink_to(".")
     commit = make_upstream(upstream, FILES)
     with pytest.raises(InputError, match="link src/l leads out of the tree"):
         get(from_git(upstream, commit))

@@ -271,7 +271,9 @@ class Remote:
         for path, oid in links.items():
             target = os.fsdecode(targets[oid])
             end = posixpath.normpath(posixpath.join(at, posixpath.dirname(path), target))
-            if end.startswith(("/", "../")) or end in {"..", ".git"}:
+            # After a name, `..` leaves the folder that a link of this name leads to.
+            winding = re.search(r"(^|/)(?!\.\.?/)[^/]+/+(\./+)*\.\.(/|$)", target)
+            if winding or end.startswith("/") or not {"..", ".git"}.isdisjoint(end.split("/")):
                 refuse(self.fork, f"link {at + path} leads out of the tree, to {target}")
 
     def run(self, url: str, *argv: str, stdin: bytes = b"") -> str:
