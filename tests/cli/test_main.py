@@ -104,7 +104,7 @@ def test_cache_commands_show_check_and_shrink_the_store(tmp_path: Path) -> None:
     from patchwheel.kit.store import Store
 
     store = Store(tmp_path / "store")
-    path = store.get("files", "ab" * 32, lambda folder: support.write(folder, {"x": "data"}))
+    path = store.get("wheels", "ab" * 32, lambda folder: support.write(folder, {"x": "data"}))
     # What a process uses is not removed.
     store.held.clear()
     env = {"PATCHWHEEL_STORE": str(store.root)}
@@ -113,9 +113,9 @@ def test_cache_commands_show_check_and_shrink_the_store(tmp_path: Path) -> None:
     (path / "x").write_text("date")
     done = patchwheel(tmp_path, "cache", "verify", "--json", **env)
     assert done.returncode == 6
-    assert list(json.loads(done.stdout)) == [f"files/{'ab' * 32}"]
+    assert list(json.loads(done.stdout)) == [f"wheels/{'ab' * 32}"]
     assert not path.exists()
-    store.get("files", "cd" * 32, lambda folder: support.write(folder, {"x": "data"}))
+    store.get("wheels", "cd" * 32, lambda folder: support.write(folder, {"x": "data"}))
     store.held.clear()
     done = patchwheel(tmp_path, "cache", "prune", "--older-than", "0", **env)
     assert "removed 1 entries" in done.stderr

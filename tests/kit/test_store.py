@@ -356,10 +356,10 @@ def test_a_log_starts_empty(store: Store) -> None:
 
 def test_entries_are_listed_and_each_can_be_verified(store: Store) -> None:
     store.get("wheels", KEY, maker())
-    store.get("files", "f" * 64, maker())
+    store.get("configured", "f" * 64, maker())
     store.remember("tree", "k", {})
     entries = list(store.entries())
-    assert [(e.kind, e.broken()) for e in entries] == [("files", None), ("wheels", None)]
+    assert [(e.kind, e.broken()) for e in entries] == [("configured", None), ("wheels", None)]
     spoil(entries[1].path, "flipped")
     assert entries[1].broken() == "sub/file has changed since it was stored"
 

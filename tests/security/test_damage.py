@@ -182,3 +182,23 @@ def test_any_damage_is_never_used(
             said = used(site, honest, kind)
             assert "Traceback" not in said, f"{name}: {way.__name__}"
     assert "again" not in used(site, honest, "wheels")
+
+
+@pytest.mark.parametrize("name", ["thing.whl", "beside.whl"])
+def test_a_file_is_the_one_that_its_key_names_even_if_its_entry_agrees(
+    store: Store, name: str
+) -> None:
+    """Who writes the store can make an entry anew, with a list that is true of its files."""
+    good = b"good"
+    key = support.sha256(good)
+
+    def forge(folder: Path) -> None:
+        support.write(folder, {"thing.whl": good, name: "evil"})
+
+    Store(store.root).get("files", key, forge)
+
+    def honest(folder: Path) -> None:
+        (folder / "thing.whl").write_bytes(good)
+
+    found = store.get("files", key, honest)
+    assert {path.name: path.read_bytes() for path in found.glob("*.whl")} == {"thing.whl": good}

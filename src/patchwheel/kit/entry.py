@@ -152,6 +152,8 @@ class Entry:
 
     def _differs(self) -> str | None:
         listed, found = self.listed(), dict(self._rows())
+        if self.kind == "files" and {row[3] for row in listed.values()} != {self.key}:
+            return "holds another file than its sha256 says"
         if self.kind not in GROWING and (extra := sorted(found.keys() - listed.keys())):
             return f"{extra[0]} was added"
         for name, then in listed.items():
