@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import TYPE_CHECKING
 
 import pytest
 
 from patchwheel.environment.compose import check_link
 from patchwheel.kit.entry import CACHEDIR_TAG
-from patchwheel.kit.errors import InputError, MachineError, ManifestError, PatchError
+from patchwheel.kit.errors import (
+    InputError,
+    MachineError,
+    ManifestError,
+    PatchError,
+    disk_error,
+)
+from patchwheel.kit.files import rmtree
 from patchwheel.kit.store import Store
 from patchwheel.manifest import transaction
 from patchwheel.manifest.load import load_manifest
@@ -100,6 +108,44 @@ def test_a_journal_is_followed_through_no_link(tmp_path: Path, place: str) -> No
     with pytest.raises(ManifestError, match="is a symbolic link"):
         transaction.recover(root, "forks.toml")
     assert content(tmp_path) == before
+
+
+# What may be in the place of a file or a folder that the journal leads to.
+KINDS = {
+    "a work tree that is a file": ("work/demo/.git", "file"),
+    "a state that is a folder": (f"work/demo/{transaction.STATE}", "folder"),
+    "a manifest that is a folder": ("forks.toml", "folder"),
+    "a staged file that is a folder": (".rebase-demo/forks.toml", "folder"),
+    "a journal that is a folder": (transaction.JOURNAL, "folder"),
+    "a journal that is a FIFO": (transaction.JOURNAL, "FIFO"),
+    "no folder of patches": ("patches", "nothing"),
+    "an older one that is there": (".rebase-demo/old", "folder"),
+    "a leftover that is a folder": (".forks.toml.12345678.tmp", "folder"),
+}
+
+
+@pytest.mark.parametrize("way", KINDS)
+def test_a_journal_that_leads_to_other_kinds_is_one_message(tmp_path: Path, way: str) -> None:
+    name, kind = KINDS[way]
+    support.write(tmp_path, {**PROJECT, "project/work/demo/.git/HEAD": ""})
+    root = tmp_path / "project"
+    (root / transaction.JOURNAL).write_text(json.dumps({"fork": "demo", "files": ["forks.toml"]}))
+    rmtree(root / name)
+    if kind == "folder":
+        support.write(root / name, {"mine": "mine"})
+    elif kind == "FIFO":
+        os.mkfifo(root / name)
+    elif kind == "file":
+        (root / name).write_text("gitdir: elsewhere")
+    with pytest.raises((ManifestError, OSError)) as caught:
+        transaction.recover(root, "forks.toml")
+    if isinstance(caught.value, OSError):
+        # The commands turn it into their message.
+        assert disk_error(caught.value)
+    else:
+        assert "cannot be followed" in str(caught.value)
+    if kind == "folder" and name != ".rebase-demo/old":
+        assert (root / name / "mine").read_text() == "mine"
 
 
 def test_leftovers_of_others_stay(tmp_path: Path) -> None:

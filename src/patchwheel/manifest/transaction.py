@@ -13,7 +13,7 @@ import re
 import shutil
 from typing import TYPE_CHECKING
 
-from patchwheel.kit import ManifestError, exclusive_lock, fsync, parsed, rmtree
+from patchwheel.kit import ManifestError, disk_error, exclusive_lock, fsync, parsed, rmtree
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -69,27 +69,32 @@ def recover(root: Path, manifest: str) -> str | None:
     if not leftovers and not (root / JOURNAL).exists():
         return None
     # Two processes that finish the same change could move its results away again.
-    with exclusive_lock(root):
-        # One that was being written is in its place by now.
-        for path in leftovers:
-            path.unlink(missing_ok=True)
-        return _recover(root, manifest)
+    try:
+        with exclusive_lock(root):
+            # One that was being written is in its place by now.
+            for path in leftovers:
+                path.unlink(missing_ok=True)
+            return _recover(root, manifest)
+    except (OSError, ValueError, KeyError, TypeError) as err:
+        if isinstance(err, OSError) and disk_error(err):
+            raise
+        raise ManifestError(
+            f"the journal of a rebase cannot be followed: {err}",
+            where=root / JOURNAL,
+            hint="compare the folder .rebase-FORK with the project, then remove both",
+        ) from err
 
 
 def _recover(root: Path, manifest: str) -> str | None:
     """Do what the journal says; each step may have been done before."""
+    if (root / JOURNAL).is_fifo():
+        raise ValueError("it is a FIFO")
     try:
         journal = parsed((root / JOURNAL).read_text())
         fork, files = journal["fork"], journal["files"]
         _check(root, fork, files, manifest)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError) as err:
-        raise ManifestError(
-            f"the journal of a rebase cannot be followed: {err}",
-            where=root / JOURNAL,
-            hint="compare the folder .rebase-FORK with the project, then remove both",
-        ) from err
     staged = root / f".rebase-{fork}"
     new, current = staged / "patches" / fork, root / "patches" / fork
     if new.exists():
