@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import itertools
+import os
 import struct
 import tracemalloc
 import zipfile
 import zlib
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from patchwheel.kit import InputError
+from patchwheel.release.check import check_release
+from patchwheel.release.files import SUMS
+from patchwheel.release.sign import SIGNATURE
 from patchwheel.wheelfile import check_record, read_wheel
 from patchwheel.wheelfile.archive import RATIO_FLOOR, read_archive
 from tests.fixtures import support
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
 
 @dataclass
@@ -200,3 +204,33 @@ def test_a_file_that_is_larger_than_stated_is_not_unpacked(tmp_path: Path) -> No
         entry.content()
     assert tracemalloc.get_traced_memory()[1] < 1 << 20
     tracemalloc.stop()
+
+
+SPECIAL: dict[str, Callable[[Path], object]] = {
+    "a FIFO": os.mkfifo,
+    "a device": lambda path: path.symlink_to("/dev/zero"),
+    "a folder": Path.mkdir,
+    "a link to nowhere": lambda path: path.symlink_to("nowhere"),
+}
+
+
+@pytest.mark.parametrize("way", SPECIAL)
+def test_what_is_no_regular_file_is_refused_unread(tmp_path: Path, way: str) -> None:
+    SPECIAL[way](tmp_path / "demo-1.0-py3-none-any.whl")
+    with pytest.raises(InputError):
+        read_archive(tmp_path / "demo-1.0-py3-none-any.whl")
+    [problem, _] = check_release(tmp_path).problems
+    assert problem.startswith("demo-1.0-py3-none-any.whl: ")
+
+
+@pytest.mark.parametrize("name", [SUMS, SIGNATURE])
+@pytest.mark.parametrize("way", ["a FIFO", "a device", "a folder"])
+def test_sums_that_are_no_regular_file_are_refused_unread(
+    tmp_path: Path, way: str, name: str
+) -> None:
+    support.make_wheel(tmp_path, "demo", "1.0", {"demo.py": ""})
+    support.write(tmp_path, {SUMS: "", SIGNATURE: "{}"})
+    (tmp_path / name).unlink()
+    SPECIAL[way](tmp_path / name)
+    problems = check_release(tmp_path, trusted={"key": "00" * 32}).problems
+    assert "is no regular file" in problems

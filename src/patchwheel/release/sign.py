@@ -44,6 +44,9 @@ def check_signature(folder: Path, trusted: Mapping[str, str]) -> str:
     with _library():
         from securesystemslib import signer as library
         from securesystemslib.exceptions import UnverifiedSignatureError
+    for name in (SIGNATURE, SUMS):
+        if (folder / name).exists() and not (folder / name).is_file():
+            raise InputError("is no regular file", where=folder / name)
     try:
         text, data = (folder / SIGNATURE).read_bytes(), (folder / SUMS).read_bytes()
         row = parsed(text)

@@ -101,6 +101,8 @@ def read_archive(path: Path) -> dict[str, Entry]:
     try:
         if path.stat().st_size > MAX_SIZE:
             refuse(path, "has 4 GiB or more")
+        if not path.is_file():
+            refuse(path, "it is no regular file")
         data = path.read_bytes()
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             infos = archive.infolist()
