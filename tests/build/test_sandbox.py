@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
 import signal
@@ -182,10 +183,51 @@ def test_without_bubblewrap_a_room_is_emptied_and_of_this_user(store: Store) -> 
 def test_a_mount_never_shows_the_home_folder(store: Store) -> None:
     for place in (Path.home(), Path.home().parent):
         with (
-            pytest.raises(MachineError, match="whole home"),
+            pytest.raises(MachineError, match="what is yours in your home folder"),
             open_build_dir("x", sandbox=NONE, store=store, read=[place]),
         ):
             pass
+
+
+@pytest.mark.parametrize("place", [".local", ".config", ".local/share", ".ssh"])
+def test_a_mount_never_shows_what_programs_keep_in_it(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with (
+        pytest.raises(MachineError, match="would show a build what is yours"),
+        open_build_dir("demo", sandbox=NONE, store=store, read=[tmp_path / place]),
+    ):
+        pass
+    with open_build_dir("demo", sandbox=NONE, store=store, read=[tmp_path / place / "x"]):
+        pass
+
+
+KEYS = """
+import ctypes, sys
+call, text = ctypes.CDLL(None).syscall, ctypes.create_string_buffer(99)
+found = call(250, 10, -3, b"user", b"pwtest", 0)
+print("key:", found > 0 and call(250, 11, found, text, 99) > 0 and text.value)
+"""
+
+
+@pytest.mark.sandbox
+def test_a_step_reads_no_key_of_the_session(
+    contained: Sandbox, store: Store, tmp_path: Path
+) -> None:
+    call, python = ctypes.CDLL(None).syscall, Path(sys.base_prefix) / "bin" / "python3"
+    read, log = [Path(sys.base_prefix)], tmp_path / "log"
+    # A keyring of its own for this test, with a key.
+    call(250, 1, None)
+    if os.uname().machine != "x86_64" or call(248, b"user", b"pwtest", b"S3CRET", 6, -3) < 0:
+        support.lacking("there are no keys here")
+    words = [str(python), "-c", KEYS]
+    mounts = [Mount(host=path, inside=path) for path in read]
+    plain = contained.wrap(words, cwd=Path("/"), mounts=mounts)
+    assert process.capture(plain, cwd=tmp_path, env={}) == b"key: b'S3CRET'\n"
+    with open_build_dir("demo", sandbox=contained, store=store, env=tmp_path, read=read) as inside:
+        inside.run(words, cwd=inside.work / "src", env={}, log=log)
+    assert log.read_text().endswith("key: False\n")
 
 
 def test_mounts_inside_others_are_left_out() -> None:

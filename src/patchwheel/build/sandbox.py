@@ -42,6 +42,10 @@ SYSTEM_FILES = shlex.split("""
     /etc/alternatives /etc/ld.so.cache /etc/ld.so.conf /etc/ld.so.conf.d
     /etc/os-release /var/lib/dpkg /var/lib/rpm
 """)
+# What a home folder keeps for programs, secrets included.
+PRIVATE = ("", ".local/share", ".config", ".cache", ".ssh", ".gnupg")
+# The number of the system call, and the operation.
+KEYCTL, JOIN_SESSION_KEYRING = {"x86_64": 250, "aarch64": 219}, 1
 # Settings of the running kernel, which a build started by root could change.
 KERNEL = ("/proc/sys", "/proc/sysrq-trigger", "/proc/irq", "/proc/bus", "/proc/acpi")
 
@@ -193,6 +197,8 @@ class BuildDir:
         self, argv: Sequence[str | Path], *, cwd: Path, write: Sequence[Path] = ()
     ) -> list[str]:
         """Return the command that runs `argv` in the sandbox, with the folders of this build."""
+        if self.sandbox.level == "bwrap":
+            _leave_keyring()
         # What is mounted below the folder covers it: a step can neither remove nor replace it.
         mounts = [
             Mount(host=self.work, inside=self.inside, write=True),
@@ -324,10 +330,21 @@ def _mounted(mounts: Sequence[Mount]) -> list[str]:
     return [*argv, "--remount-ro", "/"]
 
 
+def _leave_keyring() -> None:
+    """Give this thread, and so what it starts, an empty session keyring.
+
+    The keys of the user's session are in the kernel: no mount hides them.
+    """
+    if call := KEYCTL.get(os.uname().machine):
+        import ctypes
+
+        ctypes.CDLL(None).syscall(call, JOIN_SESSION_KEYRING, None)
+
+
 def _safe(path: Path) -> Path:
-    if Path.home().is_relative_to(path):
+    if any((Path.home() / name).is_relative_to(path) for name in PRIVATE):
         raise MachineError(
-            f"{path} would show the whole home folder to a build",
+            f"{path} would show a build what is yours in your home folder",
             expected="compilers and Python in a folder of their own",
             hint="move that installation, or use the system's",
         )
