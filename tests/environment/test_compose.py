@@ -24,7 +24,7 @@ from patchwheel.environment.compose import (
 from patchwheel.guest import INSPECT_ENVIRONMENT, inspect_environment
 from patchwheel.kit import uv
 from patchwheel.kit.context import Context
-from patchwheel.kit.errors import CheckError, InputError, MachineError
+from patchwheel.kit.errors import BuildError, CheckError, InputError, MachineError
 from patchwheel.kit.interpreter import uv_bin
 from patchwheel.kit.uv import Distribution, IndexConfig
 from patchwheel.manifest.load import load_manifest
@@ -309,6 +309,38 @@ def test_a_fork_that_kills_the_interpreter_is_reported(forks: Set) -> None:
     fatal = {"pwfork/__init__.py": "import os; os.abort()\n"}
     forks.wheels[0] = ours(forks.folder / "w2", "pw-fork", "pw-fork", fatal)
     with pytest.raises(CheckError, match="stopped while it imported"):
+        forks.compose()
+
+
+@pytest.mark.sandbox
+def test_what_starts_with_the_environment_does_not_run_on_the_host(forks: Set) -> None:
+    """The checks run Python in it, and so the path files of what is installed; uv does too."""
+    ran = forks.folder / "ran"
+    line = f"import os; os.path.isdir({str(ran.parent)!r}) and open({str(ran)!r}, 'w')\n"
+    forks.wheels[0] = ours(
+        forks.folder / "w2", "pw-fork", "pw-fork", {"pwfork.py": "", "evil.pth": line}
+    )
+    made = forks.compose()
+    check_environment(forks.project, made)
+    assert not ran.exists()
+    # The control.
+    subprocess.run([made.python, "-I", "-c", ""], check=True)
+    assert ran.exists()
+
+
+ANSWERS = {
+    "none": "os._exit(0)",
+    "no list": "open(sys.argv[2], 'w').write('1'); os._exit(0)",
+    "no JSON": "open(sys.argv[2], 'w').write('{'); os._exit(0)",
+    "a link": "os.symlink('/etc/ld.so.conf', sys.argv[2]); os._exit(0)",
+}
+
+
+@pytest.mark.parametrize("way", ANSWERS)
+def test_an_environment_that_gives_no_answer_is_reported(forks: Set, way: str) -> None:
+    files = {"pwfork.py": f"import os, sys\n{ANSWERS[way]}\n"}
+    forks.wheels[0] = ours(forks.folder / "w2", "pw-fork", "pw-fork", files)
+    with pytest.raises((BuildError, CheckError), match=r"while it imported|be taken"):
         forks.compose()
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from packaging.pylock import Pylock
 
-from patchwheel.kit import uv
+from patchwheel.kit import process, uv
 from patchwheel.kit.errors import InputError, MachineError
 from patchwheel.kit.interpreter import Interpreter
 from patchwheel.kit.store import Store
@@ -16,6 +16,7 @@ from tests.fixtures.contexts import make_context
 from tests.fixtures.support import Recorder, make_index, make_wheel, program, sha256
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 
@@ -242,14 +243,16 @@ def test_pylock_says_where_each_file_is(
 
 
 def test_unmet_requirements_are_found(tmp_path: Path, python: Path, wheels: list[Path]) -> None:
-    log = tmp_path / "log"
+    def run(argv: Sequence[str | Path]) -> None:
+        process.logged(argv, cwd=tmp_path, env={}, log=tmp_path / "log")
+
     install(python, [locked(wheels[2])])
-    (problem,) = uv.conflicts(python, log=log)
+    (problem,) = uv.conflicts(python, run=run)
     assert "pw-alpha" in problem
     install(python, [locked(wheels[0])])
-    assert uv.conflicts(python, log=log) == []
+    assert uv.conflicts(python, run=run) == []
     with pytest.raises(InputError, match="cannot check"):
-        uv.conflicts(tmp_path / "none", log=log)
+        uv.conflicts(tmp_path / "none", run=run)
 
 
 def test_the_main_index_comes_first_and_no_index_means_none() -> None:

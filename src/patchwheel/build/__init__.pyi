@@ -28,7 +28,11 @@ from .requirements import site_packages as site_packages
 from .requirements import static_build_requirements as static_build_requirements
 from .requirements import string_list as string_list
 from .sandbox import INSIDE as INSIDE
+from .sandbox import PROMISES as PROMISES
+from .sandbox import BuildDir as BuildDir
 from .sandbox import SandboxLevel as SandboxLevel
+from .sandbox import detect_sandbox as detect_sandbox
+from .sandbox import open_build_dir as open_build_dir
 from .toolchain import CUDA as CUDA
 from .toolchain import PACKAGES as PACKAGES
 from .toolchain import absence as absence

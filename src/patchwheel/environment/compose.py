@@ -8,30 +8,43 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
 import secrets
 import shutil
-import tempfile
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from patchwheel.build import site_packages
+from patchwheel.build import PROMISES, detect_sandbox, open_build_dir, site_packages
 from patchwheel.guest import INSPECT_ENVIRONMENT
-from patchwheel.kit import CheckError, MachineError, digest, is_store, process, uv, write_atomically
+from patchwheel.kit import (
+    CheckError,
+    MachineError,
+    digest,
+    is_store,
+    parsed,
+    process,
+    read_untrusted,
+    uv,
+    uv_bin,
+    write_atomically,
+)
 from patchwheel.wheelfile import read_wheel
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from patchwheel.build import OwnWheel
+    from patchwheel.build import BuildDir, OwnWheel
     from patchwheel.kit import Context, Distribution, Store
     from patchwheel.project import Project
 
 KIND: Final = "environments"
 UNPACKED: Final = "unpacked"
 LAYOUT = 1
+# The largest answer of its own Python, in bytes.
+ANSWER = 64 << 20
 KEY = re.compile(r"[0-9a-f]{64}")
 # What an installer takes out of these folders, into site-packages.
 SCHEME = re.compile(r"[^/]+\.data/(purelib|platlib)/")
@@ -123,7 +136,7 @@ def compose_for_tests(
 
 
 def check_environment(project: Project, environment: Environment) -> None:
-    """Check in the environment itself that it holds exactly its set, and that the forks work in it.
+    """Check in the sandbox that an environment holds exactly its set, and that it works.
 
     Every fork and each of its remade modules imports, it carries its label, each distribution is
     there once in its version and with the files of its RECORD, no other owns a fork's package,
@@ -139,9 +152,7 @@ def check_environment(project: Project, environment: Environment) -> None:
     # What others published was compared with the lock when it was installed, RECORD or not.
     compared = None if environment.cached else [*ours]
     question: dict[str, object] = {"expected": expected, "forks": [*ours], "compared": compared}
-    with tempfile.TemporaryDirectory() as name:
-        problems, checked = _inspect(environment.python, question, Path(name))
-        problems += uv.conflicts(environment.python, log=Path(name) / "log")
+    problems, checked = _inspect(project.context, environment, question)
     problems += [
         f"{name} {version} does not carry the label {label}"
         for name, version in ours.items()
@@ -158,20 +169,51 @@ def check_environment(project: Project, environment: Environment) -> None:
 
 
 def _inspect(
-    python: Path, question: dict[str, object], folder: Path
+    context: Context, environment: Environment, question: dict[str, object]
 ) -> tuple[list[str], list[str]]:
-    """Return the problems that an environment's own Python finds, and what it checked."""
-    asked, answer = folder / "question.json", folder / "answer.json"
+    """Return what the environment's Python, and uv, which starts it too, finds and has checked."""
+    # It runs what the distributions start by themselves (.pth), so not on the host.
+    sandbox, prefix = detect_sandbox(context.sandbox), context.interpreter.path.parent.parent
+    context.note(f"sandbox: {PROMISES[sandbox.level]}")
+    with open_build_dir(
+        "environment",
+        sandbox=sandbox,
+        store=context.store,
+        limits=context.limits,
+        env=environment.path,
+        read=[prefix, uv_bin()],
+    ) as build_dir:
+        log = context.store.log(KIND, "check")
+        folders = {"HOME": "home", "TMPDIR": "tmp"}
+        env = {name: str(build_dir.inside / folder) for name, folder in folders.items()}
+        env |= {"PATH": os.defpath, "LC_ALL": "C.UTF-8"}
+
+        def run(argv: Sequence[str | Path]) -> None:
+            build_dir.run(argv, cwd=build_dir.work / "src", env=env, log=log)
+
+        python = build_dir.env_inside / "bin" / "python"
+        try:
+            problems, checked = _answer(build_dir, python, run, question)
+        except (process.CommandError, FileNotFoundError, ValueError, TypeError) as err:
+            problem = "the environment's Python stopped while it imported the forks"
+            tail = getattr(err, "tail", ())
+            raise CheckError(problem, where=environment.python, tail=tail) from err
+        return [*problems, *uv.conflicts(python, run=run)], [*checked]
+
+
+def _answer(
+    build_dir: BuildDir,
+    python: Path,
+    run: Callable[[Sequence[str | Path]], None],
+    question: dict[str, object],
+) -> tuple[Iterator[str], Iterator[str]]:
+    asked = build_dir.scripts / "question.json"
     asked.write_text(json.dumps(question))
-    argv: list[str | Path] = [python, "-I", INSPECT_ENVIRONMENT, asked, answer]
-    log = folder / "inspect.log"
-    try:
-        process.logged(argv, cwd=folder, env=process.base_env(), log=log)
-    except process.CommandError as err:
-        problem = "the environment's Python stopped while it imported the forks"
-        raise CheckError(problem, where=python, tail=err.tail) from err
-    problems, checked = json.loads(answer.read_text())
-    return problems, checked
+    script = Path(shutil.copy(INSPECT_ENVIRONMENT, build_dir.scripts))
+    words = [build_dir.path_inside(path) for path in (script, asked)]
+    run([python, "-I", *words, build_dir.inside / "out" / "answer.json"])
+    problems, checked = parsed(read_untrusted(build_dir.work, "out/answer.json", limit=ANSWER))
+    return map(str, problems), map(str, checked)
 
 
 def _packages(project: Project, groups: Sequence[str]) -> list[Distribution]:

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 # The oldest glibc that NumPy and SciPy still publish wheels for.
 PLATFORM = "x86_64-manylinux_2_28"
 DOWNLOADING = re.compile(r"Downloading (\S+) \(([\d.]+)(B|KiB|MiB|GiB)\)")
+# Configuration files count through the arguments for the index only.
+QUIET = ("--no-config", "--no-progress", "--color", "never")
 UNITS = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 PIP_SYSTEM = (Path("/etc/xdg/pip/pip.conf"), Path("/etc/pip.conf"))
 
@@ -132,15 +134,18 @@ def pylock(context: Context, requirements: Sequence[str], *flags: str, log: Path
         return out.read_text()
 
 
-def conflicts(python: Path, *, log: Path) -> list[str]:
-    """Return what `uv pip check` finds wrong with the requirements of what is installed."""
-    argv = ("pip", "check", "--python", str(python))
+def conflicts(python: Path, *, run: Callable[[Sequence[str | Path]], None]) -> list[str]:
+    """Return what `uv pip check` finds wrong with the requirements of what is installed.
+
+    It starts that Python: `run` runs it where that may do no harm.
+    """
+    words = ("pip", "check", "--python", str(python), "--offline", "--no-cache", *QUIET)
     try:
-        _uv(*argv, failed="uv cannot check the environment", log=log)
-    except InputError as err:
+        run([uv_bin(), *words])
+    except process.CommandError as err:
         if problems := [line for line in err.tail if line.startswith("The package ")]:
             return problems
-        raise
+        raise InputError("uv cannot check the environment", tail=err.tail, log=err.log) from err
     return []
 
 
@@ -248,8 +253,7 @@ def _uv(
     on_line: Callable[[str], None] | None = None,
 ) -> None:
     """Run uv; raises `error` with uv's own message."""
-    # Configuration files count through the arguments for the index only.
-    words = [str(uv_bin()), *argv, "--no-config", "--no-progress", "--color", "never"]
+    words = [str(uv_bin()), *argv, *QUIET]
     try:
         process.logged(words, cwd=Path("/"), env=uv_env(), log=log, on_line=on_line)
     except process.CommandError as err:
