@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import signal
 import time
@@ -22,12 +23,17 @@ from patchwheel.patch.mail import Patch
 from patchwheel.patch.matching import nearest, occurrences
 from patchwheel.patch.simulate import Simulation
 from patchwheel.source import compare, index
-from patchwheel.source.index import from_html, from_json, project_files
+from patchwheel.source.download import MAX_FILE, _download, download_file
+from patchwheel.source.index import IndexFile, from_html, from_json, project_files
 from patchwheel.wheelfile import metadata
 from tests.fixtures import web
+from tests.fixtures.contexts import make_context
+from tests.fixtures.support import sha256
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from patchwheel.kit import Store
 
 
 # A time that grows with the square is longer; the slowest reader takes a tenth of it.
@@ -233,6 +239,70 @@ def test_a_page_that_is_compressed_is_read_to_a_limit(
     server.script["/simple/thing/"] = [bomb]
     with pytest.raises(InputError, match="has more than 2 MiB"):
         project_files(IndexConfig(urls=(f"{server.url}/simple",)), "thing")
+
+
+def dripping(*, head: bool) -> Callable[[web.Handler], None]:
+    """Send a byte now and then, of the head or of the body."""
+
+    def behave(handler: web.Handler) -> None:
+        if not head:
+            handler.head(200, Content_Type="text/html")
+        with contextlib.suppress(OSError):
+            for _ in range(100):
+                handler.send(b"H")
+                time.sleep(0.1)
+
+    return behave
+
+
+@pytest.mark.parametrize("head", [True, False])
+@pytest.mark.parametrize("what", ["page", "file"])
+def test_a_server_that_never_ends_is_left(
+    server: web.Server, store: Store, monkeypatch: pytest.MonkeyPatch, what: str, *, head: bool
+) -> None:
+    monkeypatch.setenv("PATCHWHEEL_LIMIT_DOWNLOAD", "1s")
+    name, sha = "thing-1.0.tar.gz", "0" * 64
+    server.offer("thing", name, b"data", hashes={})
+    server.script["/simple/thing/" if what == "page" else f"/files/{name}"] = [dripping(head=head)]
+    context = make_context(store, index=IndexConfig(urls=(f"{server.url}/simple",)))
+    start = time.monotonic()
+    with pytest.raises(InputError, match="it takes longer than 1 s") as caught:
+        download_file(context, "thing", name, sha)
+    assert time.monotonic() - start < 4
+    assert "PATCHWHEEL_LIMIT_DOWNLOAD" in str(caught.value)
+    assert server.url in str(caught.value)
+
+
+@pytest.mark.parametrize("size", [10**30, MAX_FILE + 1])
+def test_a_file_that_is_said_to_be_huge_is_not_received(
+    server: web.Server, store: Store, size: int
+) -> None:
+    name = "thing-1.0.tar.gz"
+    server.offer("thing", name, b"data", size=size)
+    context = make_context(store, index=IndexConfig(urls=(f"{server.url}/simple",)))
+    with pytest.raises(InputError, match=f"has {size:,} bytes, more than"):
+        download_file(context, "thing", name, sha256(b"data"))
+
+
+@pytest.mark.parametrize("place", ["file:///dev/zero", "file:///etc/hostname", "ftp://a/x"])
+@pytest.mark.parametrize("how", ["JSON", "an anchor", "a base"])
+def test_a_server_names_no_file_of_this_machine(server: web.Server, place: str, how: str) -> None:
+    name = "thing-1.0.tar.gz"
+    server.offer("thing", name, b"data", url=place)
+    folder = place.rpartition("/")[0]
+    if how != "JSON":
+        base = f"<base href='{folder}/'>" if how == "a base" else ""
+        link = name if base else f"{folder}/{name}"
+        server.put("/simple/thing/", f"{base}<a href='{link}'>x</a>")
+    assert project_files(IndexConfig(urls=(f"{server.url}/simple",)), "thing") == []
+
+
+def test_a_device_is_no_file_of_an_index(tmp_path: Path, store: Store) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for place in (Path("/dev/zero"), tmp_path / "pipe", tmp_path):
+        file = IndexFile(filename="thing-1.0.tar.gz", url=place.as_uri())
+        with pytest.raises(InputError, match="it is no regular file"):
+            _download(make_context(store), file, tmp_path, "0" * 64)
 
 
 @pytest.mark.parametrize("name", ["../../x-1.tar.gz", "a\0-1.tar.gz", "/x-1.tar.gz", ".-1.whl"])

@@ -54,6 +54,7 @@ def cli() -> None:
     6 a check failed, 7 the machine.
 
     Limits of a build step: PATCHWHEEL_LIMIT_TIME, _SILENCE, _LOG, _DISK, _MEMORY, _PROCESSES.
+    Of a download: PATCHWHEEL_LIMIT_DOWNLOAD.
     """
 
 

@@ -33,12 +33,16 @@ THREADS = 16
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """Seconds, bytes and processes at once of one build step; `disk` is of its whole folder."""
+    """Seconds, bytes and processes at once of one build step; `disk` is of its whole folder.
+
+    `download` is the seconds of a page or file of an index.
+    """
 
     time: int = 6 * 3600
     silence: int = 3600
     log: int = 100 * 10**6
     disk: int = 20 * 10**9
+    download: int = 3600
     memory: int = field(default_factory=lambda: os.sysconf("SC_PHYS_PAGES") * PAGE // 10 * 9)
     processes: int = field(default_factory=lambda: max(1000, 8 * (os.cpu_count() or 1)))
 

@@ -11,4 +11,5 @@ from .fetch import fetch_source as fetch_source
 from .fetch import refuse as refuse
 from .index import find_sdist as find_sdist
 from .index import latest_version as latest_version
+from .index import read_body as read_body
 from .index import retried as retried

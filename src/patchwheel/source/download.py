@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 # A connection that is cut loses at most one piece; what came before is kept.
 PIECE = 1 << 17
-# Of a file whose size nobody says.
 MAX_FILE = 4 << 30
 RANGE_REFUSED = 416
 # Wheels for the oldest glibc that we support are preferred to those that need a newer one.
@@ -64,10 +63,12 @@ def _download(context: Context, file: IndexFile, folder: Path, sha256: str) -> N
         path.write_bytes(b"")
         if urlsplit(file.url).scheme != "file":
             retried(task, lambda http: _receive(http, file, path, context.progress))
+        elif place.exists() and not place.is_file():
+            raise InputError(f"{task}: it is no regular file", where=place)
         else:
             try:
                 shutil.copyfile(place, path)
-            except (FileNotFoundError, PermissionError, IsADirectoryError) as err:
+            except (FileNotFoundError, PermissionError) as err:
                 raise InputError(f"{task}: {err.strerror}", where=place) from err
         if (actual := file_sha256(path)) == sha256:
             return
@@ -97,6 +98,9 @@ def _receive(http: requests.Session, file: IndexFile, path: Path, progress: Prog
         answer.raise_for_status()
         length = answer.headers.get("Content-Length", "")
         total = file.size or (done + int(length) if length.isdecimal() else None)
+        if total and total > MAX_FILE:
+            problem = f"{file.filename} has {total:,} bytes, more than {MAX_FILE:,}"
+            raise InputError(problem, where=redacted(file.url))
         with path.open("ab") as sink:
             for piece in answer.iter_content(PIECE):
                 sink.write(piece)

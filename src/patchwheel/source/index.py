@@ -9,10 +9,11 @@ import os
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import SplitResult, unquote, urldefrag, urljoin, urlsplit
 
-from patchwheel.kit import InputError, parsed, redacted
+from patchwheel.kit import InputError, load_limits, parsed, redacted
 from patchwheel.manifest import Sdist
 
 if TYPE_CHECKING:
@@ -205,8 +206,10 @@ def _remote_page(url: str) -> list[IndexFile]:
                 return []
             answer.raise_for_status()
             is_json = "json" in answer.headers.get("Content-Type", "")
-            files = (from_json if is_json else from_html)(_body(answer), answer.url)
-            return [_with_login(file, url) for file in files]
+            files = (from_json if is_json else from_html)(read_body(answer), answer.url)
+            # A server names no file of this machine.
+            named = [f for f in files if urlsplit(f.url).scheme in {"http", "https"}]
+            return [_with_login(file, url) for file in named]
 
     return retried(f"asking {redacted(url)}", ask)
 
@@ -225,19 +228,44 @@ def _server(parts: SplitResult) -> tuple[str, str]:
     return parts.scheme, parts.netloc.rpartition("@")[2].lower().removesuffix(default)
 
 
-def _body(answer: requests.Response) -> bytes:
-    """Read a page up to a limit: a server need not say how long it is."""
+def read_body(answer: requests.Response) -> bytes:
+    """Read an answer up to a limit: a server need not say how long it is."""
     data = bytearray()
     for piece in answer.iter_content(1 << 20):
         data += piece
         if len(data) > MAX_PAGE:
-            problem = f"the page of an index has more than {MAX_PAGE >> 20} MiB"
+            problem = f"the answer has more than {MAX_PAGE >> 20} MiB"
             raise InputError(problem, where=redacted(answer.url))
     return bytes(data)
 
 
 def retried(task: str, attempt: Callable[[requests.Session], T]) -> T:
-    """Call `attempt`, again when its connection is cut off; InputError for all else that fails."""
+    """Call `attempt`, again when its connection is cut off; InputError for all else that fails.
+
+    All of it has to end within a limit: a server may send a byte now and then for ever.
+    """
+    from concurrent.futures import Future
+
+    limit, future = load_limits(os.environ).download, Future[T]()
+
+    def run() -> None:
+        try:
+            future.set_result(_repeated(task, attempt))
+        except BaseException as err:  # noqa: BLE001  (for the thread that waits)
+            future.set_exception(err)
+
+    # Nobody waits for it at the end.
+    Thread(target=run, daemon=True).start()
+    try:
+        return future.result(limit)
+    except TimeoutError as err:
+        if future.done():
+            raise
+        hint = "set PATCHWHEEL_LIMIT_DOWNLOAD, in seconds, for a slower network"
+        raise InputError(f"{task}: it takes longer than {limit:,} s", hint=hint) from err
+
+
+def _repeated(task: str, attempt: Callable[[requests.Session], T]) -> T:
     import requests
     from urllib3.exceptions import MaxRetryError
 

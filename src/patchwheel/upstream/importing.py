@@ -27,7 +27,7 @@ from patchwheel.series import (
     open_work,
     patch_trees,
 )
-from patchwheel.source import retried
+from patchwheel.source import read_body, retried
 from patchwheel.upstream.history import upstream_history
 
 if TYPE_CHECKING:
@@ -221,7 +221,7 @@ def _download(project: Project, url: str) -> bytes:
 def _answer(http: requests.Session, url: str) -> bytes:
     with http.get(url, timeout=60) as answer:
         answer.raise_for_status()
-        return bytes(answer.content)
+        return read_body(answer)
 
 
 def _history(project: Project, fork: Fork) -> History:
