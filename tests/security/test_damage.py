@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from patchwheel.build.inputs import interface
 from patchwheel.kit.integrity import damage
 from patchwheel.kit.store import Store
+from patchwheel.plan.scan_references import list_headers
 from tests.fixtures import projects, support
 
 if TYPE_CHECKING:
@@ -202,3 +204,20 @@ def test_a_file_is_the_one_that_its_key_names_even_if_its_entry_agrees(
 
     found = store.get("files", key, honest)
     assert {path.name: path.read_bytes() for path in found.glob("*.whl")} == {"thing.whl": good}
+
+
+def test_a_memo_of_another_form_is_made_again(store: Store, tmp_path: Path) -> None:
+    """As another version of patchwheel, or who writes the store, may leave it, sealed."""
+    header = "lib/python3.12/site-packages/pw/include/pw.h"
+    support.write(tmp_path, {f"environment/{header}": ""})
+    wheel = support.make_wheel(tmp_path, "pw", "1.0", {"pw.h": ""})
+    asked: list[Callable[[], object]] = [
+        lambda: list_headers(tmp_path / "environment", store),
+        lambda: interface(wheel, store),
+    ]
+    found = [ask() for ask in asked]
+    for kind in ("headers", "interface"):
+        [memo] = (store.root / "memo" / kind).iterdir()
+        store.remember(kind, memo.stem, {"other": [] if kind == "headers" else ""})
+    assert [ask() for ask in asked] == found
+    assert found[0] == {"<pw/include/pw.h"}

@@ -135,7 +135,10 @@ def interface(wheel: Path, store: Store) -> str:
 
     info = wheel.stat()
     inputs = [str(wheel), info.st_size, info.st_mtime_ns]
-    return store.cached("interface", dict[str, str], inputs, compute)["digest"]
+    kept = store.cached(
+        "interface", dict[str, str], inputs, compute, valid=lambda known: "digest" in known
+    )
+    return kept["digest"]
 
 
 def build_record(inputs: BuildInputs, session: BuildSession) -> CompileRecord:

@@ -113,8 +113,14 @@ def list_headers(environment: Path, store: Store) -> frozenset[str]:
         found = {f for folder in root.rglob("include") for f in folder.rglob("*") if f.is_file()}
         return {"headers": sorted(SYSTEM + f.relative_to(root).as_posix() for f in found)}
 
-    inputs = [LAYOUT, environment.name]
-    return frozenset(store.cached("headers", dict[str, list[str]], inputs, walk)["headers"])
+    kept = store.cached(
+        "headers",
+        dict[str, list[str]],
+        [LAYOUT, environment.name],
+        walk,
+        valid=lambda known: "headers" in known,
+    )
+    return frozenset(kept["headers"])
 
 
 def scan_header(path: str, text: str, headers: Collection[str]) -> set[str]:
