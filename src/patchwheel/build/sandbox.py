@@ -265,10 +265,10 @@ def open_build_dir(
 
     With `keep`, the folder of a build that fails stays for `patchwheel shell`.
     """
-    if sandbox.level != "bwrap" and ":" in str(store.root):
-        problem = "the path of the store has a colon, and builds without bubblewrap see this path"
+    if sandbox.level != "bwrap" and {*":'"} & {*str(store.root)}:
+        problem = "builds without bubblewrap see the path of the store: it has a colon or a quote"
         hint = "set PATCHWHEEL_STORE to another folder; `patchwheel doctor` says how to get bwrap"
-        raise MachineError(problem, where=store.root, expected="a path without a colon", hint=hint)
+        raise MachineError(problem, where=store.root, expected="a path without them", hint=hint)
     kept = kept_folder(name, sandbox, store.root / "tmp")
     with contextlib.ExitStack() as stack:
         if sandbox.level == "bwrap":

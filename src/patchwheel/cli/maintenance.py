@@ -21,12 +21,21 @@ if TYPE_CHECKING:
 @click.command()
 @options.forks
 @click.option("--force", is_flag=True, help="Configure unchanged pins again too.")
+@click.option(
+    "--upgrade",
+    metavar="[NAME]",
+    multiple=True,
+    is_flag=False,
+    flag_value="",
+    help="Take newer versions: of the distribution NAME, or of all.",
+)
 @options.project
-def lock(project: Project, names: Sequence[str], *, force: bool) -> None:
+def lock(project: Project, names: Sequence[str], *, force: bool, upgrade: Sequence[str]) -> None:
     """Resolve and pin third-party dependencies, into forks.lock."""
     from patchwheel.locking import write_lock
 
-    path = write_lock(project, names, force=force).path
+    moving = [name.lower() for name in upgrade if name] if upgrade else None
+    path = write_lock(project, names, force=force, upgrade=moving).path
     CONSOLE.close()
     CONSOLE.say(f"next: `git diff {path.name}`, then `patchwheel plan` shows the consequences")
     click.echo(path)

@@ -24,7 +24,7 @@ from patchwheel.kit.errors import (
 from patchwheel.kit.interpreter import uv_bin, uv_env
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from patchwheel.kit.context import Context, Progress
     from patchwheel.kit.interpreter import Interpreter
@@ -35,6 +35,7 @@ DOWNLOADING = re.compile(r"Downloading (\S+) \(([\d.]+)(B|KiB|MiB|GiB)\)")
 # Configuration files count through the arguments for the index only.
 QUIET = ("--no-config", "--no-progress", "--color", "never")
 UNITS = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
+PYLOCK = 'lock-version = "1.0"\ncreated-by = "patchwheel"\n'
 PIP_SYSTEM = (Path("/etc/xdg/pip/pip.conf"), Path("/etc/pip.conf"))
 
 
@@ -112,23 +113,42 @@ def install(context: Context, python: Path, requirements: Sequence[str], *, log:
 
 
 def resolve(
-    context: Context, requirements: Sequence[str], *, constraints: Sequence[str] = (), log: Path
+    context: Context,
+    requirements: Sequence[str],
+    *,
+    constraints: Sequence[str] = (),
+    known: Iterable[Distribution] = (),
+    log: Path,
 ) -> tuple[Distribution, ...]:
-    """Return what satisfies the requirements on Linux; raises InputError with uv's explanation."""
+    """Return what satisfies the requirements on Linux; raises InputError with uv's explanation.
+
+    A version that is `known` is kept where it satisfies them.
+    """
     for line in requirements:
         _check_requirement(line)
     context.progress.say(f"resolving {len(requirements)} requirements")
     with _file(constraints) as file:
         flags = ["--python-platform", PLATFORM, "--constraints", str(file)]
-        return _distributions(pylock(context, requirements, *flags, log=log), log)
+        text = pylock(context, requirements, *flags, known=known, log=log)
+        return _distributions(text, log)
 
 
-def pylock(context: Context, requirements: Sequence[str], *flags: str, log: Path) -> str:
+def pylock(
+    context: Context,
+    requirements: Sequence[str],
+    *flags: str,
+    known: Iterable[Distribution] = (),
+    log: Path,
+) -> str:
     """Return uv's pylock.toml: this format alone names only the wheels that fit, with hashes."""
     argv = ["pip", "compile", "--quiet", "--no-header", *flags, *_sources(context)]
     argv += ["--python", str(context.interpreter.path), "--no-python-downloads"]
     with _file(requirements) as file:
         out = file.with_name("pylock.toml")
+        # What uv finds in its output file it keeps.
+        rows = [f'[[packages]]\nname = "{d.name}"\nversion = "{d.version}"\n' for d in known]
+        if rows:
+            out.write_text("".join([PYLOCK, *rows]))
         argv += ["--format", "pylock.toml", "--output-file", str(out), str(file)]
         _uv(*argv, failed="uv finds no set of versions", log=log)
         return out.read_text()

@@ -16,7 +16,7 @@ from patchwheel.build import (
     static_build_requirements,
     string_list,
 )
-from patchwheel.kit import BuildError, InputError, Repository, uv
+from patchwheel.kit import BuildError, InputError, ManifestError, Repository, uv
 from patchwheel.locking.inventory import inventory_of_pin, made_with
 from patchwheel.manifest import (
     BaseWheel,
@@ -28,16 +28,19 @@ from patchwheel.manifest import (
 )
 from patchwheel.series import load_series
 from patchwheel.source import Remote, download_file, fetch_pin, fetch_wheel, requirements
-from patchwheel.wheelfile import check_record, read_wheel
+from patchwheel.wheelfile import check_record, field, read_wheel, same_version
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from patchwheel.kit import Context, Distribution
     from patchwheel.manifest import Fork
     from patchwheel.project import Project
     from patchwheel.source import Source
+
+    # What was locked before, and is to stay, by lock key ("" for the environment) and Python.
+    Known = Callable[[str, str], Sequence[Distribution]]
 
 # The extra by which CuPy's wheels ask for the CUDA libraries that they load.
 GPU_EXTRA = "ctk"
@@ -49,13 +52,17 @@ def is_current(entry: ForkLock, fork: Fork) -> bool:
     return dict(entry.pin) == fork.pin and entry.settings == build_settings(fork)
 
 
-def lock_fork(project: Project, fork: Fork, old: ForkLock | None) -> ForkLock:
-    """Lock one fork for every Python."""
+def lock_fork(
+    project: Project, fork: Fork, old: ForkLock | None, known: Known, *, again: bool
+) -> ForkLock:
+    """Lock one fork for every Python; ManifestError for an sdist of another version."""
     # What an unchanged pin gave with unchanged settings is kept: to configure takes minutes.
     source = fetch_pin(project.context, fork)
-    kept = old.builds if old and is_current(old, fork) and old.tree == source.tree else {}
+    _check_version(project, source)
+    same = old and not again and is_current(old, fork) and old.tree == source.tree
+    kept = old.builds if old and same else {}
     builds = {
-        python: kept.get(python) or _lock_build(project, source, python)
+        python: kept.get(python) or _lock_build(project, source, python, known)
         for python in project.manifest.environment.python
     }
     return ForkLock(
@@ -69,7 +76,7 @@ def lock_fork(project: Project, fork: Fork, old: ForkLock | None) -> ForkLock:
 
 
 def lock_environment(
-    project: Project, python: str, forks: Mapping[str, ForkLock]
+    project: Project, python: str, forks: Mapping[str, ForkLock], known: Known
 ) -> EnvironmentLock:
     """Resolve what belongs beside the forks: what the manifest asks for, and their dependencies."""
     context, spec = project.context.for_python(python), project.manifest.environment
@@ -88,7 +95,8 @@ def lock_environment(
 
     def resolve(lines: Sequence[str], bounds: Sequence[str]) -> tuple[Distribution, ...]:
         log = context.store.log("environment", f"resolve-{context.python}")
-        found = uv.resolve(context, lines, constraints=[*_pins(project), *bounds], log=log)
+        limits = [*_pins(project), *bounds]
+        found = uv.resolve(context, lines, constraints=limits, known=known("", python), log=log)
         return tuple(d for d in found if d.name not in left_out)
 
     packages = resolve(wanted, [])
@@ -118,7 +126,19 @@ def _commit(context: Context, source: Source, old: ForkLock | None) -> str | Non
         return None
 
 
-def _lock_build(project: Project, source: Source, python: str) -> ForkBuild:
+def _check_version(project: Project, source: Source) -> None:
+    """Compare the manifest's version with that of the sdist's own metadata."""
+    fork, repo = source.fork, Repository(source.git_dir)
+    blobs = repo.files(source.tree, "PKG-INFO").values() if fork.sdist else ()
+    for data in repo.read([blob.oid for blob in blobs]).values():
+        for version in field(data, "Version"):
+            if not same_version(version, fork.version):
+                problem = f"{fork.name}: version is {fork.version}, and its sdist says {version}"
+                hint = f'write version = "{version}", or name the sdist of {fork.version}'
+                raise ManifestError(problem, where=project.manifest.path, hint=hint)
+
+
+def _lock_build(project: Project, source: Source, python: str, known: Known) -> ForkBuild:
     """Resolve the build requirements of a pin, and configure it once to list outputs and inputs."""
     context, fork = project.context.for_python(python), source.fork
     path, sha256 = fetch_wheel(context, fork) or (None, "")
@@ -132,7 +152,9 @@ def _lock_build(project: Project, source: Source, python: str) -> ForkBuild:
         # To fetch it again would change nothing: its sha256 is that of the index.
         context.progress.say(f"{fork.name}: no graft, every change compiles: {err}")
         path = None
-    requires, environment = _build_environment(project, context, source, revealed, base=path)
+    requires, environment = _build_environment(
+        project, context, source, revealed, known(fork.lock_key, python), base=path
+    )
     surveyed = inventory_of_pin(context, source, environment, base=path)
     if surveyed.mismatch:
         context.progress.say(f"{fork.name}: no graft while this stands: {surveyed.mismatch}")
@@ -151,6 +173,7 @@ def _build_environment(
     context: Context,
     source: Source,
     revealed: Mapping[str, str],
+    known: Sequence[Distribution],
     *,
     base: Path | None,
 ) -> tuple[tuple[Distribution, ...], Path]:
@@ -163,7 +186,7 @@ def _build_environment(
 
     def install(wanted: Sequence[str]) -> tuple[tuple[Distribution, ...], Path]:
         log = context.store.log(fork.name, "resolve")
-        requires = uv.resolve(context, wanted, constraints=constraints, log=log)
+        requires = uv.resolve(context, wanted, constraints=constraints, known=known, log=log)
         return requires, build_environment(context, requires, ())
 
     where = f"{fork.name}: pyproject.toml"

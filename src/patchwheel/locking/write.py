@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from itertools import chain, product
 from typing import TYPE_CHECKING
 
 from patchwheel.build import BuildInputs, can_follow, required_variables, without_missing_tools
@@ -23,17 +23,24 @@ from patchwheel.source import fetch_pin
 from patchwheel.wheelfile import output_names, read_wheel
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
-    from patchwheel.kit import Context
+    from patchwheel.kit import Context, Distribution
     from patchwheel.manifest import EnvironmentLock, Fork, ForkBuild, ForkLock, PinGraph
     from patchwheel.project import Project
 
 
-def write_lock(project: Project, names: Sequence[str] = (), *, force: bool = False) -> Lock:
+def write_lock(
+    project: Project,
+    names: Sequence[str] = (),
+    *,
+    force: bool = False,
+    upgrade: Collection[str] | None = None,
+) -> Lock:
     """Lock the named forks, all of them for none, and the environment; write and return forks.lock.
 
     With `force`, pins are configured and the environment is resolved again although unchanged.
+    What was locked stays where it satisfies; `upgrade` names what need not, all if empty.
     """
     manifest = project.manifest
     chosen = {fork.name for fork in manifest.select(names)}
@@ -41,18 +48,20 @@ def write_lock(project: Project, names: Sequence[str] = (), *, force: bool = Fal
     # A lock that is missing, or damaged by a merge, is written anew.
     with contextlib.suppress(ManifestError):
         old = project.lock
-    forks = _lock_forks(project, old, chosen, force=force)
+    before = _Before(old, upgrade)
+    forks = _lock_forks(project, before, chosen, force=force)
     environments: dict[str, EnvironmentLock] = {}
     variants = (None, *manifest.other_variants)
-    for python, variant in itertools.product(manifest.environment.python, variants):
+    for python, variant in product(manifest.environment.python, variants):
         chosen_project = replace(project, variant=variant) if variant else project
         inside = chosen_project.manifest
         # A variant that was not locked here has no environment either.
         if {fork.lock_key for fork in inside.forks.values()} <= forks.keys():
             key = environment_key(inside, python)
             entry = old.environments.get(key)
-            if not entry or entry.inputs != environment_inputs(inside) or (force and not names):
-                entry = lock_environment(chosen_project, python, forks)
+            again = (force and not names) or before.moves("")
+            if not entry or entry.inputs != environment_inputs(inside) or again:
+                entry = lock_environment(chosen_project, python, forks, before.known)
             environments[key] = entry
     lock = Lock(path=manifest.lock_path, environments=environments, forks=forks)
     save_lock(lock)
@@ -60,19 +69,60 @@ def write_lock(project: Project, names: Sequence[str] = (), *, force: bool = Fal
     return lock
 
 
+@dataclass(frozen=True)
+class _Before:
+    """The lock as it was; of the names in `upgrade` the versions may move, of all if it is empty.
+
+    Its entries are those of forks by lock key, and "" for the environment.
+    """
+
+    lock: Lock
+    upgrade: Collection[str] | None
+
+    def __post_init__(self) -> None:
+        locked = {d.name for key in ("", *self.lock.forks) for d in self._found(key)}
+        if unknown := [name for name in self.upgrade or () if name not in locked]:
+            problem = f"nothing that is locked is called {unknown[0]}"
+            hint = "take a name of forks.lock, or none to upgrade everything"
+            raise ManifestError(problem, where=self.lock.path, hint=hint)
+
+    def known(self, lock_key: str, python: str) -> list[Distribution]:
+        """Return what may not move; a new Python begins with what the others have."""
+        kept = {d.name: d for d in self._found(lock_key, python) if not self._moves(d)}
+        return [*kept.values()]
+
+    def moves(self, lock_key: str) -> bool:
+        return any(map(self._moves, self._found(lock_key)))
+
+    def _moves(self, found: Distribution) -> bool:
+        return self.upgrade is not None and (not self.upgrade or found.name in self.upgrade)
+
+    def _found(self, lock_key: str, python: str = "") -> list[Distribution]:
+        """Return all of an entry, those for the Python at the end."""
+        rows: list[tuple[str, Iterable[Distribution]]]
+        if lock_key:
+            entry = self.lock.forks.get(lock_key)
+            rows = [(p, b.build_requires) for p, b in entry.builds.items()] if entry else []
+        else:
+            environments = self.lock.environments.items()
+            rows = [(k, chain(e.packages, *e.groups.values())) for k, e in environments]
+        rows.sort(key=lambda row: row[0].partition(":")[0] == python)
+        return [d for _, found in rows for d in found]
+
+
 def _lock_forks(
-    project: Project, old: Lock, chosen: Collection[str], *, force: bool
+    project: Project, before: _Before, chosen: Collection[str], *, force: bool
 ) -> dict[str, ForkLock]:
     entries: dict[str, ForkLock] = {}
     pythons = {*project.manifest.environment.python}
     for fork in project.manifest.all_variants:
-        entry = old.forks.get(fork.lock_key)
+        entry = before.lock.forks.get(fork.lock_key)
         complete = entry and is_current(entry, fork) and entry.builds.keys() >= pythons
         if fork.name in chosen or not complete:
-            again = force and fork.name in chosen
+            again = (force or before.moves(fork.lock_key)) and fork.name in chosen
             try:
                 required_variables(fork)
-                entry = lock_fork(project, fork, None if again else entry)
+                entry = lock_fork(project, fork, entry, before.known, again=again)
             except MachineError as err:
                 # Another variant's toolchain is seldom on the same machine.
                 if not fork.variant:

@@ -11,6 +11,7 @@ from .archive import write_archive as write_archive
 from .archive import zip_date as zip_date
 from .metadata import WheelName as WheelName
 from .metadata import field as field
+from .metadata import same_version as same_version
 from .read import RUNS as RUNS
 from .read import UNRECORDED as UNRECORDED
 from .read import WheelFile as WheelFile
