@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from patchwheel import __version__
 from tests.fixtures import support
 from tests.fixtures.projects import PYTHON, Project, make_project, publish, sdist_table
 
@@ -26,12 +27,11 @@ pytestmark = pytest.mark.network
 
 
 class Cells:
-    """A project with a copy of the scripts; `run` is what a job does."""
+    """A project with workflows and scripts; `run` is what a job does."""
 
     def __init__(self, root: Path, env: dict[str, str]) -> None:
         self.root = root
         self.env = env
-        shutil.copytree(support.ROOT / "ci", root / "ci")
 
     def run(self, cell: str, *, status: int = 0) -> str:
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
@@ -101,7 +101,9 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Cells:
     text = manifest.read_text()
     manifest.write_text(text.replace("requires = []", 'requires = []\ntest-requires = ["pytest"]'))
     project.run("lock")
+    # Nothing of our own repository is there.
     project.run("ci")
+    assert (project.root / "ci/requirements.txt").read_text() == f"patchwheel=={__version__}\n"
     return Cells(project.root, {"PATCHWHEEL_STORE": str(project.store), **project.index})
 
 
@@ -183,8 +185,7 @@ def test_a_scheduled_rebuild(tiny: Cells) -> None:
 
 def real(stack: Stack) -> Cells:
     """Give the project of the four forks its scripts and workflows."""
-    if (stack.project / "ci").exists():
-        shutil.rmtree(stack.project / "ci")
+    shutil.copytree(support.ROOT / "ci", stack.project / "ci", dirs_exist_ok=True)
     shutil.copytree(support.ROOT / ".github", stack.project / ".github", dirs_exist_ok=True)
     env = {"PATCHWHEEL_STORE": str(stack.store), "UV_CACHE_DIR": os.environ["UV_CACHE_DIR"]}
     return Cells(stack.project, env)

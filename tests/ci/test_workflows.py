@@ -68,7 +68,7 @@ def schema_check(*paths: Path) -> subprocess.CompletedProcess[str]:
 def test_the_workflows_are_what_the_manifest_gives() -> None:
     assert {path.name for path in WORKFLOWS} == {*GENERATED, "suite.yml"}
     written = workflows.write_workflows(load_manifest(support.ROOT / "forks.toml"), check=True)
-    assert {path.name for path in written} == GENERATED
+    assert {path.name for path in written if path.suffix == ".yml"} == GENERATED
 
 
 @pytest.mark.parametrize(

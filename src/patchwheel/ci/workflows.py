@@ -8,6 +8,7 @@ from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING
 
+from patchwheel import __version__
 from patchwheel.build import CUDA, PACKAGES
 from patchwheel.kit import CheckError, ManifestError, digest, write_atomically
 from patchwheel.manifest import build_settings
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from patchwheel.manifest import Fork, Lock, Manifest
 
 TEMPLATES = Path(__file__).with_name("templates")
+# Written into the project, where people run them too.
+SCRIPTS = Path(__file__).with_name("scripts")
 WORKFLOWS = Path(".github/workflows")
 # Programs that the runner's packages do not have: a fork that names one is built in an image.
 IMAGES = {
@@ -151,7 +154,7 @@ def _inputs(fork: Fork, lock: Lock, python: str) -> list[object]:
 
 
 def render_workflows(manifest: Manifest) -> dict[Path, str]:
-    """Return the workflows' text by path."""
+    """Return the text of the workflows, and of the scripts that they call, by path."""
     for fork in manifest.all_variants:
         _image(fork)
     programs = {name for fork in manifest.all_variants for name in fork.programs}
@@ -166,10 +169,16 @@ def render_workflows(manifest: Manifest) -> dict[Path, str]:
         "compiling": "\n          ".join(["PATCHWHEEL_SANDBOX: required", *variables]),
     }
     values["prepare"] = _substitute("prepare.txt", values).rstrip()
-    return {
+    texts = {
         manifest.root / WORKFLOWS / path.name: _substitute(path.name, values)
         for path in sorted(TEMPLATES.glob("*.yml"))
     }
+    folder = manifest.root / "ci"
+    texts |= {folder / path.name: path.read_text("utf-8") for path in sorted(SCRIPTS.glob("*[!c]"))}
+    # Its owner may lock it with hashes.
+    if not (requirements := folder / "requirements.txt").exists():
+        texts[requirements] = f"patchwheel=={__version__}\n"
+    return texts
 
 
 def _substitute(name: str, values: dict[str, str]) -> str:
@@ -178,7 +187,7 @@ def _substitute(name: str, values: dict[str, str]) -> str:
 
 
 def write_workflows(manifest: Manifest, *, check: bool) -> list[Path]:
-    """Write the workflows and return their paths; with `check` raise CheckError instead."""
+    """Write workflows and scripts; with `check` raise CheckError instead. Return their paths."""
     texts = render_workflows(manifest)
     stale = [path for path, text in texts.items() if not path.exists() or path.read_text() != text]
     if check and stale:
@@ -188,4 +197,6 @@ def write_workflows(manifest: Manifest, *, check: bool) -> list[Path]:
     for path in stale:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, texts[path].encode())
+        if not path.suffix:
+            path.chmod(0o755)
     return list(texts)

@@ -1,0 +1,77 @@
+"""What a cell reports: a table for people, JSON for the cells after it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+COLUMNS = ("fork", "pin", "patches", "made", "why", "size", "time", "sha256")
+
+
+def table(rows: Sequence[Sequence[str]]) -> str:
+    lines = [COLUMNS, ["---"] * len(COLUMNS), *rows]
+    # A bar or a line end in a cell would end it.
+    clean = [[c.replace("|", "\\|").replace("\n", " ") for c in row] for row in lines]
+    return "".join(f"| {' | '.join(row)} |\n" for row in clean)
+
+
+def wheels(cell: str, reports: Path) -> None:
+    """Report what was built, and name the artifact with the keys of its wheels."""
+    # Only here: `changes` does without patchwheel.
+    from patchwheel.wheelfile import read_wheel
+
+    rows, built_wheels = [], []
+    for built in json.loads((reports / f"{cell}.built").read_text()):
+        path = reports.parent / Path(built["path"]).name
+        record = read_wheel(path).record
+        pin, remade = record.pin, len(record.remade)
+        summary = f"{remade} of {remade + record.taken} files remade"
+        rows.append(
+            (
+                record.fork,
+                f"{pin.version} ({(pin.commit or pin.tag or 'sdist')[:12]})",
+                ", ".join(patch.name for patch in record.patches) or "none",
+                f"{record.route}{', from the cache' if built['cached'] else ''}",
+                "; ".join(built["plan"]["why"])
+                or (summary if record.route == "graft" else "asked for"),
+                f"{path.stat().st_size / 1e6:.1f} MB",
+                f"{built['seconds']:.0f} s",
+                f"`{built['sha256']}`",
+            )
+        )
+        row = {"file": path.name, "sha256": built["sha256"], "version": record.version}
+        built_wheels.append(row)
+    keys = "-".join(w["version"].partition("+")[2].split(".h")[-1][:8] for w in built_wheels)
+    text = json.dumps({"cell": cell, "wheels": built_wheels}, indent=1)
+    (reports / f"{cell}.json").write_text(text)
+    (reports / f"{cell}.md").write_text(f"### {cell}\n\n{table(rows)}\n")
+    (reports / f"{cell}.artifact").write_text(f"{cell}-{keys}\n")
+
+
+def changes(cell: str, reports: Path) -> None:
+    """Report what upstream did to the series since the last time, and exit with 6 if anything."""
+    report = json.loads((reports / f"{cell}.json").read_text())
+    lines = [
+        f"* {fork}/{patch['name']} at {ref['ref']}: {patch['state']}"
+        + (
+            f", {patch['commit']['oid'][:12]} {patch['commit']['subject']}"
+            if patch["commit"]
+            else ""
+        )
+        for fork, refs in report.items()
+        for ref in refs
+        for patch in ref["patches"]
+    ]
+    text = "\n".join(lines) or "Nothing new."
+    (reports / f"{cell}.md").write_text(f"### {cell}\n\n{text}\n\n")
+    print(text)
+    sys.exit(6 if lines else 0)
+
+
+if __name__ == "__main__":
+    {"wheels": wheels, "changes": changes}[sys.argv[1]](sys.argv[2], Path(sys.argv[3]))
