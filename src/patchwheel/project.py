@@ -39,6 +39,7 @@ class Project:
     keep_failed: bool = False
     variant: str | None = None
     without_patches: bool = False
+    release: bool = False
 
     @functools.cached_property
     def manifest(self) -> Manifest:
@@ -99,8 +100,9 @@ class Project:
 
     @property
     def dist(self) -> Path:
-        """The folder that wheels are copied to."""
-        return self.root / ("dist/unpatched" if self.without_patches else "dist")
+        """The folder that wheels are copied to; each kind of them has one of its own."""
+        kind = "unpatched" if self.without_patches else "release" if self.release else ""
+        return self.root / "dist" / kind
 
     def build(self, fork: Fork) -> ForkBuild:
         """Return the lock's entry for a fork and this Python; raises ManifestError if outdated."""

@@ -98,7 +98,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
 @pytest.fixture(scope="module")
 def dist(project: Project) -> Path:
     project.run("build", "--release")
-    return project.root / "dist"
+    return project.root / "dist/release"
 
 
 @pytest.fixture
@@ -125,18 +125,18 @@ def test_a_variant_is_a_wheel_of_its_own_name_and_target(
     message = other.run(*words, "other", status=7)
     assert "no-such-compiler is not installed" in message
     assert "no variant 'slow'" in other.run(*words, "slow", status=2)
-    assert not (other.root / "dist").exists()
+    assert not (other.root / "dist/release").exists()
     [one] = other.run(*words, "fast", TINY_TARGET="one").split()
     assert Path(one).name.startswith("tinyset_fast-")
-    assert checked(other.root / "dist")
+    assert checked(other.root / "dist/release")
     record = json.loads(read_wheel(Path(one)).metadata("patchwheel.json"))
     assert record["compiled"]["env"] == {"TINY_TARGET": "one"}
     [two] = other.run(*words, "fast", TINY_TARGET="two").split()
     assert one != two
     [plain] = other.run(*words, "plain").split()
     assert Path(plain).name == only(dist, "tinyset-*.whl").name
-    assert len(list((other.root / "dist").glob("*.whl"))) == 2
-    assert checked(other.root / "dist")
+    assert len(list((other.root / "dist/release").glob("*.whl"))) == 2
+    assert checked(other.root / "dist/release")
 
 
 def test_an_environment_is_composed_of_a_variant(project: Project, tmp_path: Path) -> None:
@@ -509,12 +509,12 @@ def test_a_fork_is_built_again_against_the_same_wheel_of_another(
     other.run("build", "tinyset", "--release")
     assert json.loads(other.run("verify", "tinyset", "--rebuild", "--json"))["kept"] is None
     assert "compiling tinyext" not in (project.store / "logs/tinyset/rebuild.log").read_text()
-    data = json.loads(only(other.root / "dist", "tinyset-*.intoto.json").read_text())
+    data = json.loads(only(other.root / "dist/release", "tinyset-*.intoto.json").read_text())
     found = data["predicate"]["buildDefinition"]["resolvedDependencies"]
     [against] = [r["digest"] for r in found if r["name"] == "tinyext"]
     seen = interface(only(dist, "tinyext-*.whl"), Store(tmp_path / "store"))
     assert against == {"patchwheelInterface": seen}
-    assert checked(other.root / "dist")
+    assert checked(other.root / "dist/release")
     published.unlink()
 
 
@@ -720,14 +720,14 @@ def test_a_graft_is_never_published(project: Project, copied: Path, tmp_path: Pa
 def test_the_projects_own_release_installs_from_its_index(
     installer: str, tmp_path: Path, report: support.Recorder
 ) -> None:
-    """`patchwheel build --release` made it in dist/, or in RELEASE.
+    """`patchwheel build --release` made it in dist/release/, or in RELEASE.
 
     A fork that is not in it is installed as upstream's wheel.
     """
     manifest = load_manifest(support.ROOT / "forks.toml")
-    place = Path(os.environ.get("RELEASE", support.ROOT / "dist"))
+    place = Path(os.environ.get("RELEASE", support.ROOT / "dist/release"))
     if not (place / "SHA256SUMS").exists():
-        support.lacking("dist/ holds no release: `patchwheel build --release` makes one")
+        support.lacking("dist/release/ holds no release: `patchwheel build --release` makes one")
     folder = Path(shutil.copytree(place, tmp_path / "dist"))
     projects = make_index(folder)
     assert check_release(folder).problems == ()

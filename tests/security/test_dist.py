@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -166,3 +167,37 @@ def test_a_lock_is_shared_by_users_and_refused_to_who_removes(tmp_path: Path) ->
     (tmp_path / "link").symlink_to(tmp_path)
     with pytest.raises(OSError, match="link"):
         Hold(tmp_path / "link")
+
+
+def test_each_kind_of_wheel_has_a_folder_of_its_own(site: Site) -> None:
+    dist = site.root / "dist"
+    shutil.rmtree(dist)
+    site.run("build", "--release")
+    release = {path.name: path.read_bytes() for path in (dist / "release").iterdir()}
+    # Somebody put a wheel there that is named like ours.
+    mine = dist / "demo-1.0+arrayapi.hffffffff-py3-none-any.whl"
+    mine.write_bytes(b"mine")
+    patch = site.patches / "0010-a.patch"
+    patch.write_bytes(patch.read_bytes().replace(b"+ours", b"+others"))
+    old = site.build()
+    patch.write_bytes(patch.read_bytes().replace(b"+others", b"+ours"))
+    new = site.build()
+    # The wheel of an earlier build goes, and nothing else.
+    assert {path.name for path in dist.glob("*.whl")} == {mine.name, new.name}
+    assert old != new
+    assert mine.read_bytes() == b"mine"
+    mine.unlink()
+    assert {path.name: path.read_bytes() for path in (dist / "release").iterdir()} == release
+    assert "that it is the file that was published" in site.run("verify", "dist")
+    assert site.run("index", "dist") == "dist/release/simple\n"
+    assert (dist / "release/simple/demo/index.html").exists()
+    # A file in the release that its sums do not name is no part of it, whoever made it.
+    shutil.copy(new, dist / "release" / new.name.replace("1.0", "1.1"))
+    assert "is in no SHA256SUMS" in site.run("verify", "dist", status=6)
+
+
+def test_that_there_are_no_tests_is_said_before_anything_is_built(site: Site) -> None:
+    shutil.rmtree(site.root / "dist")
+    said = site.run("test", "demo", status=6)
+    assert "upstream has no tests of what the series changes" in said
+    assert not (site.root / "dist").exists()

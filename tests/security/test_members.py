@@ -36,7 +36,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
 
 @pytest.fixture
 def wheel(site: Site, tmp_path: Path) -> Path:
-    [made] = (site.root / "dist").glob("*.whl")
+    [made] = (site.root / "dist/release").glob("*.whl")
     copy = tmp_path / made.name
     copy.write_bytes(made.read_bytes())
     return copy
@@ -144,7 +144,7 @@ def test_no_wheel_is_made_with_what_runs_by_itself(tmp_path: Path, way: str) -> 
     status, said = site.tried("build", "--from-source")
     assert status == 6, said
     assert "would run by itself, and the pin's own wheel has no such file" in said
-    assert not (site.root / "dist").exists()
+    assert not (site.root / "dist/release").exists()
 
 
 def test_what_the_pin_has_may_run_and_is_said(tmp_path: Path) -> None:
@@ -165,7 +165,7 @@ def test_one_wheel_says_what_it_cannot_tell(site: Site, wheel: Path) -> None:
     told = site.run("verify", str(wheel))
     assert told.count("not checked") == 3
     assert "`patchwheel verify demo --rebuild` does" in told
-    [statement] = (site.root / "dist").glob("*.intoto.json")
+    [statement] = (site.root / "dist/release").glob("*.intoto.json")
     beside = json.loads(site.run("verify", str(statement.parent / wheel.name), "--json"))
     assert len(beside["unchecked"]) == 1
-    assert check_release(site.root / "dist").unchecked == ()
+    assert check_release(site.root / "dist/release").unchecked == ()

@@ -54,7 +54,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
 
 @pytest.fixture
 def dist(site: Site, tmp_path: Path) -> Path:
-    return shutil.copytree(site.root / "dist", tmp_path / "dist")
+    return shutil.copytree(site.root / "dist/release", tmp_path / "dist")
 
 
 def write_key(

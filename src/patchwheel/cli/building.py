@@ -59,7 +59,7 @@ def build(
     keep_failed: bool,
     dry_run: bool,
 ) -> None:
-    """Build the patched wheels into dist/."""
+    """Build the patched wheels into dist/, or release wheels into dist/release/."""
     if release + dev + without_patches > 1:
         raise click.UsageError("--release, --dev and --without-patches cannot be combined")
     from_source |= release
@@ -67,9 +67,9 @@ def build(
     if release and given is ParameterSource.DEFAULT:
         project = replace(project, sandbox="required")
     forks = project.manifest.select(names, variant)
-    project = replace(project, keep_failed=keep_failed)
-    if without_patches:
-        project = replace(project, without_patches=True)
+    project = replace(
+        project, keep_failed=keep_failed, without_patches=without_patches, release=release
+    )
     if dry_run:
         _show_plans(project, forks, from_source=from_source, dev=dev)
         return
@@ -175,11 +175,13 @@ def test(
     wheels: Path | None,
 ) -> None:
     """Run upstream's tests of what FORK's series changes; ARGS go to pytest."""
-    from patchwheel.environment import run_tests
+    from patchwheel.environment import find_tests, run_tests
 
     [selected] = project.manifest.select([fork])
+    # Before wheels are built, which may take long.
+    files = find_tests(project, selected, dev=dev)
     found = _wheels(project, wheels, from_source=from_source, dev=dev)
-    run_tests(project, selected, found, arguments, dev=dev)
+    run_tests(project, selected, found, files, arguments, dev=dev)
 
 
 def _wheels(

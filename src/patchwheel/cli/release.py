@@ -101,9 +101,15 @@ def _verify_path(path: Path, trusted: dict[str, str]) -> None:
 @click.command()
 @click.argument("wheels", metavar="FOLDER", type=options.folder())
 def index(wheels: Path) -> None:
-    """Write a simple index over the release wheels in FOLDER, into FOLDER/simple."""
+    """Write a simple index over the release wheels in FOLDER, into FOLDER/simple.
+
+    Of dist, the wheels in dist/release are indexed.
+    """
     from patchwheel.release import make_index
 
+    # Beside the wheels of plain builds, which are never published.
+    if (wheels / "release").is_dir() and not (wheels / "SHA256SUMS").exists():
+        wheels /= "release"
     names = make_index(wheels)
     CONSOLE.say(f"an index of {', '.join(names)}")
     click.echo(wheels / "simple")
@@ -173,7 +179,7 @@ def sign(folder: Path, key: Path) -> None:
 @click.option("--cell", metavar="NAME", help="Print what ci/run-cell reads of a cell.")
 @options.project
 def ci(project: Project, *, check: bool, matrix: bool, cells: bool, cell: str | None) -> None:
-    """Write the CI workflows for the manifest into .github/workflows."""
+    """Write the CI workflows into .github/workflows, and the scripts that they call into ci."""
     from patchwheel.ci import workflows
 
     manifest = project.manifest

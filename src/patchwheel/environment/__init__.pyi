@@ -1,4 +1,5 @@
 from .compose import check_environment as check_environment
 from .compose import check_link as check_link
 from .compose import compose_environment as compose_environment
+from .upstream_tests import find_tests as find_tests
 from .upstream_tests import run_tests as run_tests

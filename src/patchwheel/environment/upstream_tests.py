@@ -45,27 +45,29 @@ def select_tests(tree: PatchedTree) -> list[str]:
     return [path for path in dict.fromkeys(found) if path in present]
 
 
+def find_tests(project: Project, fork: Fork, *, dev: bool = False) -> list[str]:
+    """Return upstream's tests of what a series changes; raises CheckError when there is none."""
+    if files := select_tests(patched_tree(project, fork, dev=dev)):
+        return files
+    raise CheckError(
+        f"{fork.name}: upstream has no tests of what the series changes",
+        hint="touch a test file in the series, or run pytest in the environment",
+    )
+
+
 def run_tests(
     project: Project,
     fork: Fork,
     wheels: Sequence[OwnWheel],
+    files: Sequence[str],
     arguments: Sequence[str],
     *,
     dev: bool = False,
 ) -> None:
-    """Run upstream's tests of what a series changes, in an environment of all the wheels.
-
-    Raises CheckError when a test fails, or when there is none.
-    """
+    """Run test files of upstream's in an environment of all the wheels; CheckError if one fails."""
     # In layers: after an edit only the changed files of one wheel are written again.
     environment = compose_for_tests(project, wheels)
     tree = patched_tree(project, fork, dev=dev)
-    files = select_tests(tree)
-    if not files:
-        raise CheckError(
-            f"{tree.source.fork.name}: upstream has no tests of what the series changes",
-            hint="touch a test file in the series, or run pytest in the environment",
-        )
     inventory = project.build(fork).inventory
     status = run_files(tree, inventory, environment, files, arguments, store=project.store)
     if status:

@@ -90,7 +90,8 @@ class Plan(Decision):
     def description(self) -> str:
         """What carrying the plan out amounts to, in a few words."""
         if self.route == "compile":
-            return "a compile: minutes to half an hour"
+            modules = sum(name.endswith(".so") for name in self.inventory.built)
+            return f"a compile: {modules} extension module{'s' * (modules != 1)}"
         if self.undecided:
             return f"a graft: up to {len(self.candidates)} compiled, once it is configured"
         total = len(self.outputs) + self.taken

@@ -91,11 +91,9 @@ def check_release(
         except InputError as err:
             inside = str(err.where).partition(": ")[2]
             problems.append(f"{name}: {inside}{inside and ' '}{err.message}")
-    unchecked: list[str] = []
+    unchecked = _unchecked(path, wheels)
     if not path.is_dir():
-        for wheel in wheels:
-            problems += _problems_beside(wheel)
-            unchecked += _unchecked(wheel)
+        problems += _problems_beside(*wheels)
     # Wheels of several builds that were gathered for an index get sums and lock with the index.
     elif pages or any(path.rglob(files.SUMS)):
         problems += _folder_problems(folder, wheels, pages=pages)
@@ -118,7 +116,8 @@ def check_release(
 def _folder_problems(folder: Path, wheels: Sequence[WheelFile], *, pages: bool) -> Iterator[str]:
     """Compare sums, statements, locks and pages of the index with what follows from the wheels."""
     listed: set[Path] = set()
-    for place in sorted({f.parent for n in (files.SUMS, files.PYLOCK) for f in folder.rglob(n)}):
+    released = _released(folder)
+    for place in sorted(released):
         inside = [w for w in wheels if w.record.is_release and w.path.is_relative_to(place)]
         expected = files.sidecars(place, inside)
         if pages and (place / files.SIMPLE).is_dir():
@@ -134,34 +133,52 @@ def _folder_problems(folder: Path, wheels: Sequence[WheelFile], *, pages: bool) 
     for file in sorted(
         p for glob in ("*.whl", f"*{STATEMENT}", files.VEX) for p in folder.rglob(glob)
     ):
-        if file not in listed:
+        # Wheels of a plain build may lie beside a release: they are no part of one.
+        loose = file.suffix == ".whl" and released.isdisjoint(file.parents)
+        if file not in listed and not loose:
             yield f"{file.relative_to(folder)}: is in no {files.SUMS}"
 
 
-def _problems_beside(wheel: WheelFile) -> Iterator[str]:
-    """Check what was fetched together with one wheel: its statement, and the sums of both."""
-    # The other wheels that the sums name may not have been fetched.
-    own = {wheel.path.name: wheel.sha256}
-    statement = wheel.path.with_name(f"{wheel.path.name}{STATEMENT}")
-    if wheel.record.is_release and statement.is_file():
-        own[statement.name] = file_sha256(statement)
-        yield from _difference(statement.name, statement.read_bytes(), files.make_statement(wheel))
-    for sha256, name in _sums(wheel.path.parent):
-        if own.get(name, sha256) != sha256:
-            yield f"{name}: has another sha256 than {files.SUMS} says"
+def _released(folder: Path) -> set[Path]:
+    """Return the folders that hold a release: sums or a lock are there."""
+    return {file.parent for name in (files.SUMS, files.PYLOCK) for file in folder.rglob(name)}
 
 
-def _unchecked(wheel: WheelFile) -> Iterator[str]:
-    """Say what a wheel alone does not tell, and what would."""
-    name, record = wheel.path.name, wheel.record
-    how = "--rebuild" if record.is_release else "--from-source"
-    yield f"that its files are what its sources give: `patchwheel verify {record.fork} {how}` does"
-    if record.base:
-        yield f"that {record.base.filename} is upstream's: its sha256 is {record.base.sha256}"
-    if name not in {listed for _, listed in _sums(wheel.path.parent)}:
-        yield f"that it is the file that was published: no {files.SUMS} beside it lists it"
-    if record.is_release and not wheel.path.with_name(f"{name}{STATEMENT}").is_file():
-        yield f"its provenance: there is no {name}{STATEMENT} beside it"
+def _problems_beside(*wheels: WheelFile) -> Iterator[str]:
+    """Check what was fetched together with a wheel: its statement, and the sums of both."""
+    for wheel in wheels:
+        # The other wheels that the sums name may not have been fetched.
+        own = {wheel.path.name: wheel.sha256}
+        statement = wheel.path.with_name(f"{wheel.path.name}{STATEMENT}")
+        if wheel.record.is_release and statement.is_file():
+            own[statement.name] = file_sha256(statement)
+            stated = files.make_statement(wheel)
+            yield from _difference(statement.name, statement.read_bytes(), stated)
+        for sha256, name in _sums(wheel.path.parent):
+            if own.get(name, sha256) != sha256:
+                yield f"{name}: has another sha256 than {files.SUMS} says"
+
+
+def _unchecked(path: Path, wheels: Sequence[WheelFile]) -> list[str]:
+    """Return what wheels without a release around them do not tell, and what would."""
+    released, rows = _released(path), []
+    for wheel in wheels:
+        if not released.isdisjoint(wheel.path.parents):
+            continue
+        name, record = wheel.path.name, wheel.record
+        how = "rebuild" if record.is_release else "from-source"
+        does = f"`patchwheel verify {record.fork} --{how}` does"
+        rows.append(f"that its files are what its sources give: {does}")
+        if record.base:
+            base = record.base
+            rows.append(f"that {base.filename} is upstream's: its sha256 is {base.sha256}")
+        if name not in {listed for _, listed in _sums(wheel.path.parent)}:
+            rows.append(
+                f"that it is the file that was published: no {files.SUMS} beside it lists it"
+            )
+        if record.is_release and not wheel.path.with_name(f"{name}{STATEMENT}").is_file():
+            rows.append(f"its provenance: there is no {name}{STATEMENT} beside it")
+    return rows
 
 
 def _sums(folder: Path) -> list[tuple[str, str]]:

@@ -80,7 +80,8 @@ def make_index(folder: Path) -> list[str]:
     for wheel in checked.wheels:
         name = wheel.path.name
         if not wheel.record.is_release:
-            problems.append(f"{name}: is a graft; only compiled wheels are published")
+            why = "is a graft; only compiled wheels are published (`patchwheel build --release`)"
+            problems.append(f"{name}: {why}")
         # An installer that has the hash of a file refuses another file of its name.
         if (before := known.setdefault(name, wheel.sha256)) != wheel.sha256:
             problems.append(

@@ -142,10 +142,12 @@ def publish(project: Project, wheels: Sequence[BuiltWheel]) -> None:
             target = project.dist / wheel.path.name
             if published(project.store, target) != wheel.sha256:
                 _copy(wheel, target, project.store)
-            # Nothing is removed through a link out of the project.
+            # Nothing is removed through a link out of the project, nor what others put there.
             inside = project.dist.resolve().is_relative_to(project.root.resolve())
             for old in project.wheels_of(wheel.plan.fork) if inside else ():
-                if old != target and _python_tag(old) == _python_tag(target):
+                stated = old.with_name(f"{old.name}{STATEMENT}").exists() and not project.release
+                known = published(project.store, old) and not stated
+                if old != target and known and _python_tag(old) == _python_tag(target):
                     old.unlink()
                     old.with_name(f"{old.name}{STATEMENT}").unlink(missing_ok=True)
 
