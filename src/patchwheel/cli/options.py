@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from patchwheel.cli.console import CONSOLE
 
@@ -37,7 +38,7 @@ PROJECT_OPTIONS = (
         type=click.Path(path_type=Path),
         default=Path("forks.toml"),
         show_default=True,
-        help="The manifest.",
+        help="The manifest; by default also one above this folder.",
     ),
     option("--python", "python_option", help="Python version of the wheels, or an interpreter."),
     option("--offline", is_flag=True, help="Download nothing."),
@@ -67,12 +68,21 @@ def project(function: F) -> F:
         store.show_logs = verbose
         names = ("manifest_path", "python_option", "offline", "jobs", "sandbox")
         given = {name: rest.pop(name) for name in names}
+        source = click.get_current_context().get_parameter_source("manifest_path")
+        if source is ParameterSource.DEFAULT:
+            given["manifest_path"] = _nearest(given["manifest_path"])
         return function(Project(store=store, progress=CONSOLE, **given), **rest)
 
     # In reverse, as decorators apply: --help then lists them in their order.
     for add in reversed(PROJECT_OPTIONS):
         command = add(command)
     return command  # type: ignore[return-value]
+
+
+def _nearest(name: Path) -> Path:
+    """Return the manifest here, or else that of the nearest folder above that has one."""
+    places = (folder / name for folder in Path.cwd().parents if not name.exists())
+    return next((path for path in places if path.is_file()), name)
 
 
 def _remember(ctx: click.Context, _: click.Parameter, as_json: bool) -> None:  # noqa: FBT001

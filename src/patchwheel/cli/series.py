@@ -156,7 +156,7 @@ def import_(project: Project, fork: str, *, places: Sequence[str], strip: int | 
     [selected] = project.manifest.select([fork])
     result = import_patches(project, selected, places, strip=strip)
     options.emit(result, tables.imported)
-    _offer_commit(project, selected, selected.patches)
+    _offer_commit(project, selected, selected.patches, exported=False)
 
 
 @click.command()
@@ -191,7 +191,8 @@ def rebase(
     options.emit(result, lambda result: tables.export(fork, result, check=False))
     CONSOLE.say(f"pin, lock and series of {fork} are changed")
     manifest = project.manifest
-    _offer_commit(project, selected, manifest.path, manifest.lock_path, selected.patches)
+    changed = (manifest.path, manifest.lock_path, manifest.inventory_path, selected.patches)
+    _offer_commit(project, selected, *changed)
 
 
 def _show_merge(project: Project, fork: Fork, onto: str) -> None:
@@ -294,13 +295,15 @@ def _fail_on(shown: Mapping[str, Sequence[Forecast]], names: Sequence[str]) -> N
         raise kind("; ".join(text for _, text in rows), hint="the table says why")
 
 
-def _offer_commit(project: Project, fork: Fork, *changed: Path) -> None:
+def _offer_commit(project: Project, fork: Fork, *changed: Path, exported: bool = True) -> None:
     """Say which command comes next."""
     from patchwheel.series import message_of
 
-    paths = " ".join(str(path.relative_to(project.root)) for path in changed)
+    paths = " ".join(str(path.relative_to(project.root)) for path in changed if path.exists())
     # An export leaves the range-diff as a commit message.
     message = message_of(project.work_folder(fork)).relative_to(project.root)
-    CONSOLE.say(
-        f"next: `patchwheel test {fork.name}`, then `git add {paths} && git commit -e -F {message}`"
-    )
+    edited = f"-e -F {message}" if exported else ""
+    # From a work tree, git would commit there.
+    git = "git" if project.root == Path.cwd() else f"git -C {project.root}"
+    commit = f"{git} add {paths} && {git} commit {edited}".rstrip()
+    CONSOLE.say(f"next: `patchwheel test {fork.name}`, then `{commit}`")

@@ -5,6 +5,7 @@ from .export import ExportResult as ExportResult
 from .export import export_commits as export_commits
 from .export import export_series as export_series
 from .export import message_of as message_of
+from .export import write_message as write_message
 from .files import load_all_series as load_all_series
 from .files import load_series as load_series
 from .light import light_tree as light_tree

@@ -118,14 +118,19 @@ def export_commits(
             work.repo.git("update-ref", EXPORTED, job.tip)
             record(folder, source, list(new.items()))
             if changed:
-                text = f"{source.fork.name} {source.fork.version}: \n\n{result.range_diff}"
-                message_of(folder).write_text(text, encoding="utf-8")
+                write_message(folder, source.fork, result)
         return result
 
 
 def message_of(folder: Path) -> Path:
     """Return the file with a message, to be edited, for committing what was exported last."""
     return folder / ".git" / "patchwheel-message"
+
+
+def write_message(folder: Path, fork: Fork, result: ExportResult) -> None:
+    """Write the message for committing an export, or a rebase."""
+    text = f"{fork.name} {fork.version}: \n\n{result.range_diff}"
+    message_of(folder).write_text(text, encoding="utf-8")
 
 
 class _Job:

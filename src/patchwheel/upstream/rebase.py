@@ -27,6 +27,7 @@ from patchwheel.series import (
     open_work,
     patched_tree,
     record,
+    write_message,
 )
 from patchwheel.series import STATE as WORKTREE_STATE
 from patchwheel.source import fetch_pin
@@ -109,6 +110,8 @@ def _finish(project: Project, fork: Fork) -> ExportResult:
     sync(folder)
     names = [f.name for f in (*generated, path) if (staged / f.name).exists()]
     transaction.commit(root, names, fork.name, manifest=path.name)
+    # Also when the patches keep their bytes: the pin is another.
+    write_message(folder, onto.fork, result)
     return result
 
 
