@@ -177,8 +177,6 @@ GOOD = f'version = "1"\n{PIN}'
         (fork(GOOD).replace("schema = 1", "schema = 2"), 1, "schema is 2"),
         (fork(GOOD).replace("schema = 1", "schema = true"), 1, "schema is True"),
         (fork(GOOD).replace("schema = 1", ""), None, "schema is missing"),
-        (HEAD, None, "forks is missing"),
-        (f"{HEAD}\n[forks]", 7, "forks is empty"),
         (f'schema = 1\nforks.a = "x"\n{HEAD[12:]}', 2, "forks.a is not a table"),
         (f"schema = 1\n[forks.tiny]\n{GOOD}", None, "environment is missing"),
         (fork(f"{GOOD}[forks.other]\n{GOOD}upstream-wheel = {{ distribution = 'tiny' }}"), 11,

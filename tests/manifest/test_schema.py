@@ -100,7 +100,7 @@ def flat(data: dict[str, Any], prefix: str = "") -> list[tuple[str, object]]:
     ("at", "key", "value"),
     [
         ((), "schema", 2),
-        ((), "forks", {}),
+        ((), "forks", []),
         (("environment",), "label", "Array_API"),
         (("environment",), "python", []),
         (("environment",), "python", ["3.12.1"]),

@@ -14,6 +14,7 @@ from patchwheel.kit import PatchwheelError, disk_error
 
 # The commands in each module of this package; only the module of the one that runs is imported.
 MODULES = {
+    "starting": ("init", "add", "remove"),
     "building": ("build", "shell", "plan", "env", "test"),
     "series": ("status", "dev", "export", "import", "rebase"),
     "release": ("verify", "index", "release", "ci"),

@@ -22,4 +22,6 @@ from .model import VERSION as VERSION
 from .model import Fork as Fork
 from .model import Manifest as Manifest
 from .model import Sdist as Sdist
+from .model import UpstreamWheel as UpstreamWheel
+from .new import new_project as new_project
 from .transaction import recover as recover

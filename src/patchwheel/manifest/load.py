@@ -30,7 +30,7 @@ KEY = re.compile(r"\s*([A-Za-z0-9_\"'.-]+)\s*=")
 
 def load_manifest(path: Path) -> Manifest:
     """Read forks.toml; the error names every problem with its file, line and key."""
-    hint = "write it as in docs/reference/manifest.md, or name another file with --manifest"
+    hint = "`patchwheel init` writes one; --manifest names another file"
     data = read_file(path, "TOML", missing="there is no such manifest", hint=hint)
     try:
         return _manifest(path.absolute(), data)
@@ -57,7 +57,7 @@ def _manifest(path: Path, data: dict[str, Any]) -> Manifest:
     environment = converter.structure(data, ManifestTable).environment
     forks = {
         name: _with_variants(name, table, path.parent / "patches" / name, structure_fork)
-        for name, table in data["forks"].items()
+        for name, table in data.get("forks", {}).items()
     }
     manifest = Manifest(path=path, environment=environment, forks=MappingProxyType(forks))
     _fail(_check_names(manifest))

@@ -159,10 +159,9 @@ class ManifestTable:
     environment: Annotated[EnvironmentSpec, "The environment that all wheels are installed into."]
     forks: Annotated[
         Mapping[Name, ForkTable],
-        Rule("at least one [forks.NAME] table"),
         "A table for each fork, by its normalised distribution name; "
         "its series is in `patches/NAME`.",
-    ]
+    ] = field(default_factory=_empty)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -201,6 +200,9 @@ class Manifest:
 
         With a variant, return that variant of each named fork, or of each fork that has it.
         """
+        if not self.forks:
+            hint = "`patchwheel add NAME` pins the newest release of a project"
+            raise ManifestError("has no fork yet", where=self.path, hint=hint)
         if unknown := [name for name in names if name not in self.forks]:
             raise self.unknown("no fork is called", unknown[0], self.forks)
         chosen = [f for n, f in self.forks.items() if not names or n in names]

@@ -1,6 +1,8 @@
 from .base import Base as Base
+from .base import base_differences as base_differences
 from .base import base_mismatch as base_mismatch
 from .base import remember_base as remember_base
+from .base import upstream_base as upstream_base
 from .classify import METADATA as METADATA
 from .classify import read_projects as read_projects
 from .follow import graph_of_pin as graph_of_pin

@@ -97,19 +97,27 @@ def _noted(project: Project, fork: Fork) -> dict[str, Any]:
 
 
 def base_mismatch(present: Iterable[str], inventory: BuildInventory, fork: Fork) -> str | None:
-    """Say in what the base's files differ from the pin's own outputs, or None.
-
-    auditwheel's folder of bundled libraries is left out: no build makes it itself.
-    """
+    """Say in what the base's files differ from the pin's own outputs, or None."""
     upstream = fork.upstream_wheel
-    theirs = {n for n in present if not n.partition("/")[0].endswith(".libs")}
-    ours = inventory.verbatim.keys() | set(inventory.built)
-    for verb, extra, globs in (
-        ("has", theirs - ours, upstream.only_in_base if upstream else ()),
-        ("lacks", ours - theirs, upstream.only_in_build if upstream else ()),
+    extra, missing = base_differences(present, inventory)
+    for verb, found, globs in (
+        ("has", extra, upstream.only_in_base if upstream else ()),
+        ("lacks", missing, upstream.only_in_build if upstream else ()),
     ):
-        names = sorted(n for n in extra if not any(fnmatchcase(n, g) for g in globs))
+        names = [n for n in found if not any(fnmatchcase(n, g) for g in globs)]
         if names:
             more = f" and {len(names) - 1} more" if len(names) > 1 else ""
             return f"it {verb} {names[0]}{more}"
     return None
+
+
+def base_differences(
+    present: Iterable[str], inventory: BuildInventory
+) -> tuple[list[str], list[str]]:
+    """Return the files of a base that the pin's build lacks, and those that only the build makes.
+
+    auditwheel's folder of bundled libraries is left out: no build makes it itself.
+    """
+    theirs = {n for n in present if not n.partition("/")[0].endswith(".libs")}
+    ours = inventory.verbatim.keys() | set(inventory.built)
+    return sorted(theirs - ours), sorted(ours - theirs)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import difflib
 import html
 import os
@@ -14,19 +13,16 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import SplitResult, unquote, urldefrag, urljoin, urlsplit
 
 from patchwheel.kit import InputError, load_limits, parsed, redacted
-from patchwheel.manifest import Sdist
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterator
 
     import requests
-    from packaging.version import Version
 
     from patchwheel.kit import IndexConfig
 
 T = TypeVar("T")
 
-SDIST = ".tar.gz"
 JSON_API = "application/vnd.pypi.simple.v1+json"
 ACCEPT = f"{JSON_API}, application/vnd.pypi.simple.v1+html;q=0.2, text/html;q=0.01"
 TIMEOUT = (10, 30)
@@ -48,13 +44,18 @@ BUSY = (408, 425, 429, 500, 502, 503, 504)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IndexFile:
-    """A file as an index lists it; `sha256` and `size` are None where the index does not say."""
+    """A file as an index lists it; None where the index does not say.
+
+    `provenance` is the address of its attestations (PEP 740).
+    """
 
     filename: str
     url: str
     sha256: str | None = None
     size: int | None = None
     yanked: bool = False
+    requires_python: str | None = None
+    provenance: str | None = None
 
 
 def project_files(config: IndexConfig, project: str) -> list[IndexFile]:
@@ -82,33 +83,6 @@ def find_file(config: IndexConfig, project: str, filename: str) -> IndexFile:
     )
 
 
-def find_sdist(config: IndexConfig, project: str, version: str) -> Sdist:
-    """Return the sdist of a release; raises InputError when no index has one with a sha256."""
-    from packaging.version import InvalidVersion, Version
-
-    files = project_files(config, project)
-    sdists = [row for row in _versions(files) if not row[0].filename.endswith(".whl")]
-    with contextlib.suppress(InvalidVersion):
-        found = [file for file, of in sdists if file.sha256 and of == Version(version)]
-        for file in found:
-            if file.sha256 and file.filename.endswith(SDIST):
-                return Sdist(filename=file.filename, sha256=file.sha256)
-        if found:
-            problem = f"{project}: the source of release {version} is {found[0].filename} alone"
-            hint = "pin the fork by git commit instead"
-            raise InputError(problem, expected=f"a {SDIST}", hint=hint)
-    newest = ", ".join(map(str, sorted(of for _, of in sdists)[-3:]))
-    problem = f"{project}: there is no tag, branch, commit or release {version}"
-    raise InputError(problem, expected=f"a release such as {newest}" if newest else None)
-
-
-def latest_version(config: IndexConfig, project: str) -> str | None:
-    """Return the newest final version that is not yanked, or None when no index has the project."""
-    files = _versions(project_files(config, project))
-    final = [of for file, of in files if not (file.yanked or of.is_prerelease)]
-    return str(max(final)) if final else None
-
-
 def from_json(data: bytes, url: str) -> list[IndexFile]:
     """Read a page of the simple API in JSON (PEP 691) that came from `url`."""
     try:
@@ -123,8 +97,18 @@ def _json_file(row: dict[str, Any], url: str) -> IndexFile:
     sha256, size = row.get("hashes", {}).get("sha256"), row.get("size")
     if not (isinstance(sha256, str | None) and isinstance(size, int | None)):
         raise TypeError(f"the hash is {sha256!r:.100}, and the size {size!r:.100}")
-    url, yanked = urljoin(url, row["url"]), bool(row.get("yanked"))
-    return IndexFile(filename=row["filename"], url=url, sha256=sha256, size=size, yanked=yanked)
+    python, provenance = row.get("requires-python"), row.get("provenance")
+    if not (isinstance(python, str | None) and isinstance(provenance, str | None)):
+        raise TypeError(f"requires-python is {python!r:.100}, provenance {provenance!r:.100}")
+    return IndexFile(
+        filename=row["filename"],
+        url=urljoin(url, row["url"]),
+        sha256=sha256,
+        size=size,
+        yanked=bool(row.get("yanked")),
+        requires_python=python,
+        provenance=provenance and urljoin(url, provenance),
+    )
 
 
 def from_html(data: bytes, url: str) -> list[IndexFile]:
@@ -147,20 +131,18 @@ def from_html(data: bytes, url: str) -> list[IndexFile]:
         match = re.search(r"sha256=([0-9a-f]{64})", fragment)
         # Pages also link to signatures, metadata and other pages.
         if PLAIN.fullmatch(name) and name.endswith((".whl", ".tar.gz", ".zip")):
-            sha256, yanked = match[1] if match else None, "data-yanked" in attributes
-            files.append(IndexFile(filename=name, url=joined, sha256=sha256, yanked=yanked))
+            provenance = attributes.get("data-provenance")
+            files.append(
+                IndexFile(
+                    filename=name,
+                    url=joined,
+                    sha256=match[1] if match else None,
+                    yanked="data-yanked" in attributes,
+                    requires_python=html.unescape(attributes.get("data-requires-python", "")),
+                    provenance=provenance and urljoin(base, html.unescape(provenance)),
+                )
+            )
     return files
-
-
-def _versions(files: Iterable[IndexFile]) -> Iterator[tuple[IndexFile, Version]]:
-    """Yield the files whose names are valid, with their versions."""
-    from packaging import utils
-
-    for file in files:
-        is_wheel = file.filename.endswith(".whl")
-        with contextlib.suppress(utils.InvalidSdistFilename, utils.InvalidWheelFilename):
-            parse = utils.parse_wheel_filename if is_wheel else utils.parse_sdist_filename
-            yield file, parse(file.filename)[1]
 
 
 def _offers(config: IndexConfig, project: str) -> Iterator[IndexFile]:

@@ -1,3 +1,5 @@
+from .adding import add_fork as add_fork
+from .adding import remove_fork as remove_fork
 from .forecast import Forecast as Forecast
 from .forecast import forecasts as forecasts
 from .forecast import remember_forecasts as remember_forecasts

@@ -1,0 +1,67 @@
+"""init, add and remove: a project and its forks."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from patchwheel.cli import options
+from patchwheel.cli.console import CONSOLE
+
+if TYPE_CHECKING:
+    from patchwheel.project import Project
+
+LABEL = re.compile(r"[a-z][a-z0-9]*(\.[a-z0-9]+)*")
+
+
+@click.command()
+@click.option("--label", default="patched", show_default=True, help="Marks the versions of wheels.")
+@options.option(
+    "--python",
+    metavar="VERSION",
+    default=".".join(map(str, sys.version_info[:2])),
+    show_default=True,
+    help="Python version of the wheels.",
+)
+def init(*, label: str, python: str) -> None:
+    """Start a project here: manifest, patches/, .gitignore and noxfile.py."""
+    from patchwheel.manifest import new_project
+
+    if not LABEL.fullmatch(label):
+        raise click.BadParameter("lower-case letters, digits and dots", param_hint="--label")
+    if not re.fullmatch(r"3\.\d+", python):
+        raise click.BadParameter("a version such as 3.12", param_hint="--python")
+    CONSOLE.lines(map(str, new_project(Path("forks.toml"), label=label, python=python)))
+    CONSOLE.say("next: `patchwheel add NAME` pins a project of the index, and locks it")
+
+
+@click.command()
+@click.argument("what", metavar="NAME[==VERSION]|URL@REF")
+@options.project
+def add(project: Project, what: str) -> None:
+    """Add a fork: find its pin, write it to the manifest, and lock it."""
+    from patchwheel.upstream import add_fork
+
+    fork = add_fork(project, what)
+    CONSOLE.result(fork.name)
+    CONSOLE.say(
+        f"{fork.name} {fork.version} is in {project.manifest_path}; next: `patchwheel dev "
+        f"{fork.name}`, edit and commit in work/{fork.name}, `patchwheel export {fork.name}`, "
+        "then `patchwheel env`"
+    )
+
+
+@click.command()
+@click.argument("fork")
+@click.option("--force", is_flag=True, help="Also when it has patches.")
+@options.project
+def remove(project: Project, fork: str, *, force: bool) -> None:
+    """Remove FORK from manifest and lock, with its series."""
+    from patchwheel.upstream import remove_fork
+
+    remove_fork(project, fork, force=force)
+    CONSOLE.say(f"{fork} is removed; its wheels in dist/ and its work tree stay")

@@ -1,0 +1,146 @@
+"""Add a fork to the manifest, or remove one; manifest, lock and series change together."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any
+
+import tomlkit
+
+from patchwheel.kit import ManifestError, PatchError, digest, rmtree
+from patchwheel.locking import write_lock
+from patchwheel.manifest import transaction
+from patchwheel.plan import base_differences, upstream_base
+from patchwheel.series import load_series
+from patchwheel.upstream.pinning import find_pin
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    from patchwheel.manifest import Fork
+    from patchwheel.project import Project
+
+KEYS = ("git", "tag", "commit", "programs")
+# More than these is another build, not a release's additions.
+MOST = 20
+ABI = re.compile(r"\.cpython-\d+[\w-]*(?=\.)")
+
+
+def add_fork(project: Project, what: str) -> Fork:
+    """Pin and lock NAME, NAME==VERSION or URL@REF as a new fork, and return it.
+
+    Nothing is changed when any of it fails.
+    """
+    source, notes = find_pin(project, what)
+    name, path = source.fork.name, project.manifest.path
+    if name in project.manifest.forks:
+        hint = f"`patchwheel rebase {name} --onto REF` moves its pin"
+        raise ManifestError(f"{name} is a fork already", where=path, hint=hint)
+    with _changed(project, name) as other:
+        before = path.read_text(encoding="utf-8")
+        folder = other.manifest_path.parent / "patches" / name
+        folder.mkdir(exist_ok=True)
+        (folder / "series").touch()
+        _append(other, before, _entry(source.fork, notes))
+        write_lock(other, [name])
+        if differences := _differences(other, name):
+            _append(other, before, _entry(source.fork, notes, differences))
+    return source.fork
+
+
+def remove_fork(project: Project, name: str, *, force: bool = False) -> None:
+    """Remove a fork from manifest and lock, and its series; patches are lost only by `force`."""
+    [fork] = project.manifest.select([name])
+    kept = project.work_folder(fork)
+    if not force and (kept.exists() or load_series(fork.patches).patches):
+        place = kept if kept.exists() else fork.patches
+        hint = f"`patchwheel remove {name} --force` removes patches/{name}, and leaves work/{name}"
+        raise PatchError(f"{name} has patches", where=place, hint=hint)
+    with _changed(project, name) as other:
+        document = tomlkit.parse(project.manifest.path.read_text(encoding="utf-8"))
+        forks: Any = document["forks"]
+        forks.remove(name)
+        other.manifest_path.write_text(tomlkit.dumps(document), encoding="utf-8")
+        rmtree(other.manifest_path.parent / "patches" / name)
+        if left := [*other.manifest.forks]:
+            # The environment is another; the other entries are as they were.
+            write_lock(other, left[:1])
+    rmtree(fork.patches)
+    if not left:
+        for file in (project.manifest.lock_path, project.manifest.inventory_path):
+            file.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _changed(project: Project, name: str) -> Iterator[Project]:
+    """Give the project with copies of its files, which take the files' place at the end."""
+    manifest = project.manifest
+    root, path = manifest.root, manifest.path
+    busy = "another patchwheel is adding or removing a fork"
+    with project.store.lock(f"manifest-{digest(str(root))[:16]}", busy=busy):
+        (root / "patches").mkdir(exist_ok=True)
+        generated = (manifest.lock_path, manifest.inventory_path)
+        staged, before = transaction.stage(root, path, generated, name), path.read_bytes()
+        try:
+            yield replace(project, manifest_path=staged / path.name)
+            _check_same(path, before)
+        except BaseException:
+            rmtree(staged)
+            raise
+        names = [f.name for f in (*generated, path) if (staged / f.name).exists()]
+        transaction.commit(root, names, name, manifest=path.name)
+
+
+def _check_same(path: Path, before: bytes) -> None:
+    if path.read_bytes() != before:
+        hint = "run the command again; nothing was changed"
+        raise ManifestError("was edited meanwhile", where=path, hint=hint)
+
+
+def _append(other: Project, before: str, entry: str) -> None:
+    other.manifest_path.write_text(f"{before.rstrip()}\n\n{entry}", encoding="utf-8")
+
+
+def _entry(
+    fork: Fork, notes: Mapping[str, str], differences: Mapping[str, list[str]] | None = None
+) -> str:
+    """Return the table of a fork, with what was found as comments."""
+    table: Any = tomlkit.table()
+    table.add(tomlkit.comment(f"{fork.name} {fork.version}, {notes['']}."))
+    table["version"] = fork.version
+    if fork.sdist:
+        table["sdist"] = tomlkit.inline_table()
+        table["sdist"].update(asdict(fork.sdist))
+    for key in KEYS:
+        if note := notes.get(key):
+            table.add(tomlkit.comment(f"{note}."))
+        if value := getattr(fork, key):
+            table[key] = [*value] if key == "programs" else value
+    if differences:
+        table["upstream-wheel"] = tomlkit.table()
+        table["upstream-wheel"].comment("where it and a build of the pin differ")
+        for key, names in differences.items():
+            table["upstream-wheel"][key] = tomlkit.array().multiline(multiline=True)
+            table["upstream-wheel"][key].extend(names)
+    document, forks = tomlkit.document(), tomlkit.table(is_super_table=True)
+    forks[fork.name] = table
+    document["forks"] = forks
+    return str(tomlkit.dumps(document))
+
+
+def _differences(other: Project, name: str) -> dict[str, list[str]]:
+    """Return the keys of `upstream-wheel` that let a graft be: what only one of the two has."""
+    found: dict[str, set[str]] = {"only-in-base": set(), "only-in-build": set()}
+    fork = other.manifest.forks[name]
+    for python in other.manifest.environment.python:
+        chosen = replace(other, python_option=python)
+        if base := upstream_base(chosen, fork):
+            pair = base_differences(base.outputs, chosen.build(fork).inventory)
+            for key, names in zip(found, pair, strict=True):
+                found[key] |= {ABI.sub(".*", n.replace("[", "[[]")) for n in names}
+    if any(len(names) > MOST for names in found.values()):
+        return {}
+    return {key: sorted(names) for key, names in found.items() if names}
