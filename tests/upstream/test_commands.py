@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -115,15 +116,34 @@ def test_a_series_is_rebased_onto_a_branch_that_was_never_released(
     assert site.git("show", "HEAD:a") == "from new.a import *"
     assert site.git("show", "HEAD:new/a").splitlines()[30] == "ours"
     # What comes next is said, and its message is there.
-    offered = said.rpartition("then `")[2].rpartition("`")[0]
-    assert offered.startswith("git add forks.toml forks.lock patches/demo && git ")
-    support.git(site.root, "init", "-q")
     monkeypatch.setenv("GIT_EDITOR", "true")
-    for command in offered.split(" && "):
-        support.git(site.root, *command.split()[1:])
-    message = support.git(site.root, "log", "-1", "--format=%B")
-    assert message.startswith("demo 2.1.dev0:\n\n1:  ")
+    assert committed(site, said).startswith("demo 2.1.dev0:\n\n1:  ")
     site.run("export", "demo", "--check")
+
+
+def committed(site: Site, said: str, folder: Path | None = None) -> str:
+    """Run the commands that are offered at the end, and return the message of the commit."""
+    offered = said.rpartition("then `")[2].rpartition("`")[0]
+    assert " add forks.toml forks.lock patches/demo && git " in offered
+    support.git(site.root, "init", "-q")
+    for command in offered.split(" && "):
+        support.git(folder or site.root, *command.split()[1:])
+    return support.git(site.root, "log", "-1", "--format=%B")
+
+
+def test_the_message_of_a_rebase_is_there_when_all_patches_keep_their_bytes(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GIT_EDITOR", "true")
+    before = {path.name: path.read_bytes() for path in site.patches.iterdir()}
+    site.run("dev", "demo")
+    # From the work tree, where the message is not git's to commit.
+    inside = replace(site, root=site.work)
+    status, said = inside.tried("rebase", "demo", "--onto", SHIFTED)
+    assert status == 0, said
+    assert {path.name: path.read_bytes() for path in site.patches.iterdir()} == before
+    assert committed(site, said, site.work).startswith(f"demo {SHIFTED}:\n\n1:  ")
+    assert "demo" not in support.git(site.work, "log", "-1", "--format=%s")
 
 
 @pytest.mark.parametrize(
