@@ -24,7 +24,8 @@ from pathlib import Path
 MODULE = re.compile(r"((?:[^\W\d]\w*/)*[^\W\d]\w*)(?:\.(?:cpython-[\w-]+|abi3))?\.(so|py)")
 # These are run, or want what only tests have.
 UNIMPORTED = re.compile(r"(.*/)?(tests?/.*|test_[^/]*|conftest|setup|__main__)\.py")
-NO_LIBRARY = re.compile(r"([^\s:]+): cannot open shared object file")
+# Of the loader, and of CuPy.
+NO_LIBRARY = re.compile(r'([^\s:]+)(?=: cannot open shared object file)|(?<=finding ")[^\s"]+')
 # So many files of one distribution are named.
 SHOWN = 3
 
@@ -130,11 +131,11 @@ def import_remade(name: str, owned: dict[str, str], files: set[str]) -> tuple[st
     try:
         importlib.import_module(name)
     except BaseException as err:  # noqa: BLE001  (whatever an import raises is a finding)
-        last = traceback.format_exc().splitlines()[-1]
+        last = traceback.format_exc().rstrip().splitlines()[-1]
         library = NO_LIBRARY.search(str(err))
         absent = (err.name or "").partition(".")[0] if isinstance(err, ModuleNotFoundError) else ""
-        if library and Path(library[1]).name not in files:
-            return "", library[1]
+        if library and Path(library[0]).name not in files:
+            return "", library[0]
         if absent and absent not in owned and importlib.util.find_spec(absent) is None:
             return "", absent
         return f"{name} cannot be imported: {last}", ""
