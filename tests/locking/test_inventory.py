@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
@@ -25,7 +26,7 @@ from patchwheel.kit.repo import Repository
 from patchwheel.kit.uv import load_index_config
 from patchwheel.locking import inventory
 from patchwheel.locking.inventory import inventory_of_pin, made_with
-from patchwheel.manifest.model import Fork, UpstreamWheel
+from patchwheel.manifest.model import Fork, Sdist, UpstreamWheel
 from patchwheel.source.fetch import Source
 from patchwheel.wheelfile.read import read_wheel
 from tests.fixtures import support
@@ -210,11 +211,22 @@ def test_the_base_is_compared(bench: Bench) -> None:
     base = {"pw_demo/a.py": "a = 1\n", "pw_demo/both.py": "published otherwise\n"}
     base |= {"pw_demo/x.so": "_cython_3_2_9\0 (NumPy 1.25)", "pw_demo.libs/a.so": ""}
     found = bench.survey(FILES, base)
-    assert found.mismatch is None
+    assert found.mismatch == "its pw_demo/both.py is not the pin's both.py"
     assert found.inventory.verbatim == {"pw_demo/a.py": "a.py"}
-    assert found.inventory.built == {"pw_demo/both.py", "pw_demo/x.so"}
-    other = bench.survey(FILES, {**base, "pw_demo/extra.py": ""})
+    # The plan, which compares names, finds it too.
+    assert found.inventory.built == {"pw_demo/x.so"}
+    other = bench.survey(FILES, {**base, "pw_demo/both.py": "table = 1\n", "pw_demo/extra.py": ""})
     assert other.mismatch == "it has pw_demo/extra.py"
+
+
+def test_a_file_that_upstream_changed_on_purpose_can_be_named(bench: Bench) -> None:
+    wheel = UpstreamWheel(distribution="pw-demo", only_in_base=("pw_demo/b*.py",))
+    base = {"pw_demo/a.py": "a = 1\n", "pw_demo/both.py": "stamped\n", "pw_demo/x.so": ""}
+    path = support.make_wheel(bench.folder / "base", "pw-demo", "1.0", base)
+    source = source_of(bench.folder, FILES, replace(FORK, upstream_wheel=wheel))
+    found = inventory_of_pin(bench.context, source, bench.env, base=path)
+    assert found.mismatch is None
+    assert found.inventory.built == {"pw_demo/both.py", "pw_demo/x.so"}
 
 
 def test_a_base_whose_record_lies(bench: Bench) -> None:
@@ -255,10 +267,17 @@ def test_a_build_that_cannot_be_asked_is_known_by_its_wheel(bench: Bench, report
     files = {"pw/text.py": "x = 1\n", "pw/same.py": "x = 1\n", "pw/made.py": "x = 3\n"}
     files |= {"pw/_version.py": "v = 1\n", "helper.py": "", "pw/fast.so": "elf"}
     wheel = support.make_wheel(bench.folder / "w", "pw-demo", "1.0", files)
-    source = source_of(bench.folder, PACKAGED, FORK)
+    sdist = Sdist(filename="pw_demo-1.0.tar.gz", sha256="0" * 64)
+    source = source_of(bench.folder, PACKAGED, replace(FORK, sdist=sdist))
     context = make_context(
         bench.store, interpreter=bench.interpreter, sandbox="none", progress=report
     )
+    # From git the file that is another would be another commit's.
+    from_git = replace(source, fork=FORK)
+    assert inventory_of_pin(context, from_git, bench.env, base=wheel).mismatch == (
+        "its pw/made.py is not the pin's"
+    )
+    report.lines.clear()
     found = inventory_of_pin(context, source, bench.env, base=wheel)
     assert found.mismatch is None
     # Equal files are told apart by their places.
@@ -674,11 +693,17 @@ def test_a_real_setuptools_project(tmp_path: Path, interpreter: Interpreter, sto
         '[project]\nname = "pw-demo"\nversion = "1.0"\nreadme = "README.md"\n',
         "README.md": "demo\n",
         "setup.py": "import sys\nfrom setuptools import Extension, setup\n"
+        "from setuptools.command.build_py import build_py\n"
         "numbers = open('numbers.txt').read()\n"
-        "setup(packages=['pw'], package_data={'pw': ['x.json']}, "
+        "class Stamp(build_py):\n"
+        "    def run(self):\n"
+        "        super().run()\n"
+        "        open(self.build_lib + '/pw/stamp.py', 'w').write('v = 1')\n"
+        "setup(packages=['pw'], package_data={'pw': ['x.json']}, cmdclass={'build_py': Stamp}, "
         "ext_modules=[Extension('pw.fast', ['pw/fast.c'])])\n",
         "numbers.txt": "1\n",
         "pw/__init__.py": "",
+        "pw/stamp.py": "v = 0",
         "pw/x.json": "{}",
         "pw/fast.c": "this does not compile",
         "tests/test_pw.py": "",
@@ -687,6 +712,8 @@ def test_a_real_setuptools_project(tmp_path: Path, interpreter: Interpreter, sto
     # setuptools itself ships the sources of extension modules that lie in a package.
     shipped = ("pw/__init__.py", "pw/fast.c", "pw/x.json")
     assert survey.verbatim == {n: n for n in shipped}
-    (built,) = survey.built
+    built, stamped = sorted(survey.built)
     assert built.startswith("pw/fast.")
-    assert survey.reads == {"README.md", "numbers.txt", "setup.py", "pw/fast.c"}
+    # It stands at its place, and the build writes something else into it.
+    assert stamped == "pw/stamp.py"
+    assert survey.reads == {"README.md", "numbers.txt", "setup.py", "pw/fast.c", "pw/stamp.py"}

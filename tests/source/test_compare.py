@@ -9,14 +9,17 @@ import pytest
 
 from patchwheel.kit.errors import CheckError, InputError
 from patchwheel.kit.uv import IndexConfig
-from patchwheel.manifest.model import Fork, Sdist
+from patchwheel.manifest.inventory import BuildInventory
+from patchwheel.manifest.lock import BaseWheel, ForkBuild
+from patchwheel.manifest.model import EnvironmentSpec, Fork, Manifest, Sdist, UpstreamWheel
 from patchwheel.source.compare import PinReport, check_pin
-from tests.fixtures.contexts import make_context
-from tests.fixtures.support import git, make_sdist, make_upstream, sha256, write
+from tests.fixtures.contexts import GivenProject, make_context
+from tests.fixtures.support import git, make_sdist, make_upstream, make_wheel, sha256, write
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from patchwheel.kit.context import Context
     from patchwheel.kit.store import Store
     from tests.fixtures.support import Recorder
 
@@ -50,7 +53,34 @@ class Pin:
     def again(self, *, offline: bool = False) -> PinReport:
         index = IndexConfig(find_links=(str(self.folder),))
         context = make_context(self.store, index=index, progress=self.report, offline=offline)
-        return check_pin(context, self.fork)
+        return check_pin(self.project(context), self.fork)
+
+    def project(self, context: Context, base: BaseWheel | None = None) -> GivenProject:
+        """A project with this fork, locked to a wheel of upstream's or to none."""
+        empty = BuildInventory(verbatim={}, built=frozenset(), reads=frozenset())
+        build = ForkBuild(base=base, build_requires=(), inventory=empty)
+        environment = EnvironmentSpec(label="mine", python=("3.12",))
+        manifest = Manifest(
+            path=self.folder / "forks.toml", environment=environment, forks={"thing": self.fork}
+        )
+        return GivenProject(context, manifest, builds={"thing": build})
+
+    def check_wheel(
+        self, published: Mapping[str, str | bytes], *only_in_base: str, wheel: bool = True
+    ) -> PinReport:
+        path = make_wheel(self.folder, "thing", "1.0", published)
+        self.fork = Fork(
+            name="thing",
+            version="1.0",
+            patches=Path("none"),
+            git=self.upstream.as_uri(),
+            commit=git(self.upstream, "rev-parse", "HEAD"),
+            upstream_wheel=UpstreamWheel(distribution="thing", only_in_base=only_in_base),
+        )
+        index = IndexConfig(find_links=(str(self.folder),))
+        base = BaseWheel(filename=path.name, sha256=sha256(path)) if wheel else None
+        context = make_context(self.store, index=index, progress=self.report)
+        return check_pin(self.project(context, base), self.fork)
 
 
 @pytest.fixture
@@ -75,6 +105,20 @@ def test_equal_files_and_metadata_pass(pin: Pin) -> None:
     # With both in the store the remote is not needed.
     pin.upstream.rename(pin.folder / "gone")
     assert pin.again(offline=True) == found
+
+
+def test_without_an_sdist_the_commit_is_compared_with_the_wheel(pin: Pin) -> None:
+    commit = pin.commit({"pyproject.toml": "", "src/thing/a.py": "a = 1\n", "thing/b.py": "b\n"})
+    published = {"thing/a.py": "a = 1\n", "thing/b.py": "b\n", "thing/x.so": "elf"}
+    found = pin.check_wheel(published)
+    assert (found.commit, found.equal) == (commit, 2)
+    assert found.explained == {"thing/x.so": "made by the build"}
+    with pytest.raises(CheckError, match=rf"differs from commit {commit}:\n  thing/a\.py: differs"):
+        pin.check_wheel(published | {"thing/a.py": "a = 2\n"})
+    stamped = pin.check_wheel(published | {"thing/b.py": "stamped\n"}, "thing/b.*")
+    assert stamped.explained["thing/b.py"] == "named in upstream-wheel.only-in-base"
+    with pytest.raises(CheckError, match="neither an sdist nor a wheel of upstream's"):
+        pin.check_wheel(published, wheel=False)
 
 
 def test_one_changed_byte_fails_and_is_named(pin: Pin) -> None:

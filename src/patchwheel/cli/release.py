@@ -19,7 +19,11 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("what", metavar="PATH|FORK")
-@click.option("--pin", is_flag=True, help="Compare the pinned commit with the sdist.")
+@click.option(
+    "--pin",
+    is_flag=True,
+    help="Compare the pinned commit with the sdist, else with upstream's wheel.",
+)
 @click.option(
     "--from-source",
     is_flag=True,
@@ -63,7 +67,7 @@ def verify(
     if pin:
         from patchwheel.source import check_pin
 
-        options.emit(check_pin(project.context, fork), tables.pin)
+        options.emit(check_pin(project, fork), tables.pin)
         return
     from patchwheel.release import check_equivalence, check_reproducible
 

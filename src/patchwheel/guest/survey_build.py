@@ -24,6 +24,7 @@ import shlex
 import subprocess  # noqa: TID251
 import sys
 import zipfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -51,8 +52,9 @@ NINJA_ESCAPE = re.compile(r"\$(.)")
 # Meson's rules for what custom_target() and generator() make. It runs itself by other rules too, on
 # a finished library for example: with a vendored meson that would pass for a script of the project.
 GENERATOR_RULES = ("CUSTOM_COMMAND", "CUSTOM_COMMAND_DEP")
-# True while setuptools copies what it ships: that is no reading.
+# True while setuptools copies what it ships, and once this script compares: that is no reading.
 shipping = False
+comparing = False
 
 
 def watch(log: str, root: str) -> None:
@@ -68,7 +70,7 @@ def watch(log: str, root: str) -> None:
         seen.clear()
 
     def hook(event: str, args: tuple[Any, ...]) -> None:
-        if event != "open" or not isinstance(args[0], (str, bytes)):
+        if event != "open" or comparing or not isinstance(args[0], (str, bytes)):
             return
         path = os.path.realpath(os.fsdecode(args[0]))
         if not path.startswith(root) or path in seen or (shipping and _copying()):
@@ -202,9 +204,9 @@ def _run_generators(ninja: list[str], outputs: Iterable[str]) -> None:
 
 
 def survey_other(
-    backend: str, settings: dict[str, Any], out: str
+    backend: str, settings: dict[str, Any], out: str, read: list[str]
 ) -> tuple[dict[str, str], list[dict[str, Any]]]:
-    """Return the outputs with what setuptools copies them from, and its extension modules."""
+    """Return the outputs, each with what setuptools copies it from, and its extension modules."""
     sources: dict[str, str] = {}
     steps: list[dict[str, Any]] = []
     if importlib.util.find_spec("setuptools"):
@@ -212,7 +214,18 @@ def survey_other(
     hooks = _hooks(backend)
     with zipfile.ZipFile(os.path.join(out, hooks.build_wheel(out, settings))) as wheel:
         found = {name: sources.get(name, out) for name in wheel.namelist()}
+        # What the build changes on the way is no copy: versioneer writes the version into a file.
+        for name in _changed(wheel, sources) if sources else ():
+            found[name] = out
+            read.append(sources[name])
     return found, steps
+
+
+def _changed(wheel: zipfile.ZipFile, sources: dict[str, str]) -> list[str]:
+    watcher: Any = importlib.import_module("sitecustomize")
+    watcher.comparing = True
+    copied = [n for n in sources.keys() & wheel.namelist() if os.path.isfile(sources[n])]
+    return [n for n in copied if Path(sources[n]).read_bytes() != wheel.read(n)]
 
 
 class Done(BaseException):
@@ -304,7 +317,7 @@ def main() -> None:
     if backend.startswith("mesonpy"):
         outputs, read, idle = survey_meson(settings, out, mode)
     else:
-        outputs, steps = survey_other(backend, settings, out)
+        outputs, steps = survey_other(backend, settings, out, read)
     build = os.path.join(os.path.realpath(settings.get("build-dir", out)), "")
     origins = {}
     for name, path in outputs.items():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from patchwheel.build import (
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from patchwheel.build import ListedOutputs
     from patchwheel.kit import Context
+    from patchwheel.manifest import Fork
     from patchwheel.source import Source
     from patchwheel.wheelfile import WheelFile
 
@@ -71,6 +73,7 @@ def inventory_of_pin(
     verbatim = {name: path for name, path in outputs.items() if path in plain}
     reads = {*found.reads, *(p for paths in found.opened.values() for p in paths)} & files.keys()
     present: dict[str, str] = {}
+    differs: list[str] = []
     built = set(outputs) - verbatim.keys()
     if wheel:
         check_record(wheel)
@@ -85,9 +88,11 @@ def inventory_of_pin(
             if name in present
             and blob_id(wheel.entries[present[name]].content()) != files[path].oid
         }
-        # A source that someone changed on the way counts as read, and its output as built.
+        meant = {name for name in changed if _is_meant(name, fork)}
+        differs = sorted(f"its {n} is not the pin's {verbatim[n]}" for n in changed - meant)
+        # One that is meant to differ counts as read, and its output as built.
         reads |= {verbatim.pop(name) for name in changed}
-        built |= changed
+        built |= meant
     inventory = BuildInventory(
         verbatim=verbatim,
         built=frozenset(built),
@@ -104,7 +109,13 @@ def inventory_of_pin(
             "these scripts read, any change counts as reaching what they make"
         )
     mismatch = base_mismatch(present, inventory, fork) if base else None
-    return PinInventory(inventory=inventory, mismatch=mismatch)
+    return PinInventory(inventory=inventory, mismatch=next(iter(differs), mismatch))
+
+
+def _is_meant(name: str, fork: Fork) -> bool:
+    """Whether the manifest says that upstream's wheel has another file than the pin there."""
+    globs = fork.upstream_wheel.only_in_base if fork.upstream_wheel else ()
+    return any(fnmatchcase(name, glob) for glob in globs)
 
 
 def _listed(context: Context, source: Source, environment: Path) -> ListedOutputs:
@@ -128,6 +139,13 @@ def _by_wheel(source: Source, wheel: WheelFile) -> PinInventory:
         known = places.get(blob_id(wheel.entries[member].content()), ())
         if same := [p for p in known if f"/{p}".endswith(f"/{name}")]:
             verbatim[name] = min(same, key=len)
+    # From git nobody has filled in anything: another file at its place is of another commit.
+    paths = [] if source.fork.sdist else [f"/{path}" for found in places.values() for path in found]
+    differs = sorted(
+        name
+        for name in outputs.keys() - verbatim.keys()
+        if not _is_meant(name, source.fork) and any(p.endswith(f"/{name}") for p in paths)
+    )
     shipped = {*verbatim.values()}
     texts = repo.files(source.tree, *CONFIGURATION).values()
     text = b"\n".join(repo.read([blob.oid for blob in texts]).values()).decode(errors="replace")
@@ -135,10 +153,11 @@ def _by_wheel(source: Source, wheel: WheelFile) -> PinInventory:
     reads = {path for path in shipped if _named(path, text)}
     inventory = BuildInventory(
         verbatim=verbatim,
-        built=frozenset(outputs.keys() - verbatim.keys()),
+        built=frozenset(outputs.keys() - verbatim.keys() - {*differs}),
         reads=frozenset(reads),
     )
-    return PinInventory(inventory=inventory, mismatch=None)
+    mismatch = next((f"its {name} is not the pin's" for name in differs), None)
+    return PinInventory(inventory=inventory, mismatch=mismatch)
 
 
 def _named(path: str, text: str) -> bool:

@@ -16,7 +16,7 @@ from patchwheel.build import (
     static_build_requirements,
     string_list,
 )
-from patchwheel.kit import BuildError, InputError, ManifestError, Repository, uv
+from patchwheel.kit import BuildError, InputError, Repository, uv
 from patchwheel.locking.inventory import inventory_of_pin, made_with
 from patchwheel.manifest import (
     BaseWheel,
@@ -27,8 +27,15 @@ from patchwheel.manifest import (
     environment_inputs,
 )
 from patchwheel.series import load_series
-from patchwheel.source import Remote, download_file, fetch_pin, fetch_wheel, requirements
-from patchwheel.wheelfile import check_record, field, read_wheel, same_version
+from patchwheel.source import (
+    Remote,
+    check_version,
+    download_file,
+    fetch_pin,
+    fetch_wheel,
+    requirements,
+)
+from patchwheel.wheelfile import check_record, read_wheel
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -58,7 +65,7 @@ def lock_fork(
     """Lock one fork for every Python; ManifestError for an sdist of another version."""
     # What an unchanged pin gave with unchanged settings is kept: to configure takes minutes.
     source = fetch_pin(project.context, fork)
-    _check_version(project, source)
+    check_version(source, project.manifest.path)
     same = old and not again and is_current(old, fork) and old.tree == source.tree
     kept = old.builds if old and same else {}
     builds = {
@@ -124,18 +131,6 @@ def _commit(context: Context, source: Source, old: ForkLock | None) -> str | Non
     except InputError as err:
         context.progress.say(f"{fork.name}: commit unverified: {err.message}")
         return None
-
-
-def _check_version(project: Project, source: Source) -> None:
-    """Compare the manifest's version with that of the sdist's own metadata."""
-    fork, repo = source.fork, Repository(source.git_dir)
-    blobs = repo.files(source.tree, "PKG-INFO").values() if fork.sdist else ()
-    for data in repo.read([blob.oid for blob in blobs]).values():
-        for version in field(data, "Version"):
-            if not same_version(version, fork.version):
-                problem = f"{fork.name}: version is {fork.version}, and its sdist says {version}"
-                hint = f'write version = "{version}", or name the sdist of {fork.version}'
-                raise ManifestError(problem, where=project.manifest.path, hint=hint)
 
 
 def _lock_build(project: Project, source: Source, python: str, known: Known) -> ForkBuild:

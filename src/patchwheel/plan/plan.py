@@ -15,7 +15,7 @@ from patchwheel.build import BuildInputs, OwnWheel, interface_part, without_miss
 from patchwheel.kit import Entry, MachineError, Repository, digest, file_sha256
 from patchwheel.manifest import build_settings, load_pin_graph
 from patchwheel.plan.base import base_mismatch, built_bases, upstream_base
-from patchwheel.plan.records import Decision, Plan
+from patchwheel.plan.records import Decision, Plan, patches_by_path
 from patchwheel.series import patched_tree
 from patchwheel.wheelfile import ZLIB, Output, sbom
 
@@ -54,9 +54,7 @@ def plan_fork(
     # The lock must fit before anything is downloaded.
     _ = project.build(fork)
     tree = patched_tree(project, fork, dev=dev)
-    planner = Planner(
-        project, tree, from_source=from_source, dev=dev, made=made or {}, configure=configure
-    )
+    planner = Planner(project, tree, from_source, dev, made or {}, configure)
     return planner.plan(refused=refused)
 
 
@@ -336,16 +334,6 @@ class Planner:
         )
         entry = plan.node_key and self.project.store.find("wheels", plan.node_key)
         return wheel_in_store(plan, entry) if entry else None
-
-
-def patches_by_path(tree: PatchedTree) -> Callable[[str], str]:
-    """Return what names the patches that touch a path."""
-    names: dict[str, list[str]] = {}
-    for patch in tree.series.patches:
-        for path in {p for d in patch.diffs for p in (d.old, d.new) if p}:
-            names.setdefault(path, []).append(patch.name)
-    nobody = "the open work tree" if tree.dev else "no patch of the series"
-    return lambda path: ", ".join(names.get(path, [nobody]))
 
 
 def _output(effect: Effect, culprit: Callable[[str], str]) -> Output:

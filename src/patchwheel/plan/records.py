@@ -118,3 +118,13 @@ class Plan(Decision):
             "pending": list(self.pending),
             "node-key": self.node_key,
         }
+
+
+def patches_by_path(tree: PatchedTree) -> Callable[[str], str]:
+    """Return what names the patches that touch a path."""
+    names: dict[str, list[str]] = {}
+    for patch in tree.series.patches:
+        for path in {p for d in patch.diffs for p in (d.old, d.new) if p}:
+            names.setdefault(path, []).append(patch.name)
+    nobody = "the open work tree" if tree.dev else "no patch of the series"
+    return lambda path: ", ".join(names.get(path, [nobody]))

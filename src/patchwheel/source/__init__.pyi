@@ -16,3 +16,4 @@ from .index import retried as retried
 from .releases import find_sdist as find_sdist
 from .releases import latest_version as latest_version
 from .releases import newest_release as newest_release
+from .version import check_version as check_version
