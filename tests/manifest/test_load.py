@@ -41,6 +41,7 @@ build-requires = ["cython==3.2.4"]
 programs = ["gfortran"]
 without = {{ gfortran = {{ setup-args = ["-Dfortran=false"] }} }}
 required-env = ["TARGET"]
+tests = ["more/*.py"]
 
 [forks.tiny-ext.upstream-wheel]
 distribution = "tiny-other"
@@ -223,7 +224,7 @@ def test_all_problems_are_told_at_once_in_the_order_of_the_file(tmp_path: Path) 
         f"{path}:12: forks.other",
         f"{path}: environment",
     ]
-    assert "expected one of version, sdist, git, tag, commit, variants," in others[1]
+    assert "expected one of version, sdist, git, tag, commit, tests, variants," in others[1]
 
 
 @pytest.mark.parametrize(

@@ -267,8 +267,7 @@ def open_build_dir(
     """
     if sandbox.level != "bwrap" and {*":'"} & {*str(store.root)}:
         problem = "builds without bubblewrap see the path of the store: it has a colon or a quote"
-        hint = "set PATCHWHEEL_STORE to another folder; `patchwheel doctor` says how to get bwrap"
-        raise MachineError(problem, where=store.root, expected="a path without them", hint=hint)
+        raise MachineError(problem, where=store.root, hint="set PATCHWHEEL_STORE to another folder")
     kept = kept_folder(name, sandbox, store.root / "tmp")
     with contextlib.ExitStack() as stack:
         if sandbox.level == "bwrap":

@@ -246,6 +246,7 @@ def compilers(fork: Fork) -> list[str]:
 
 
 def missing_tools(fork: Fork) -> list[str]:
+    """Return the compilers, programs and libraries that this machine lacks."""
     return [name for name in compilers(fork) if find(name) is None]
 
 

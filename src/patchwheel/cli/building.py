@@ -163,6 +163,10 @@ def env(
 @options.from_source
 @options.dev
 @options.wheels
+@click.option("--all", "every", is_flag=True, help="Run all of upstream's tests.")
+@click.option(
+    "--compare", is_flag=True, help="Count only failures that the unpatched pins do not have."
+)
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[-- ARGS]...")
 @options.project
 def test(
@@ -173,15 +177,22 @@ def test(
     from_source: bool,
     dev: bool,
     wheels: Path | None,
+    every: bool,
+    compare: bool,
 ) -> None:
     """Run upstream's tests of what FORK's series changes; ARGS go to pytest."""
     from patchwheel.environment import find_tests, run_tests
 
     [selected] = project.manifest.select([fork])
-    # Before wheels are built, which may take long.
-    files = find_tests(project, selected, dev=dev)
+    # Before anything is built: there may be none.
+    tree, files = find_tests(project, selected, dev=dev, every=every)
     found = _wheels(project, wheels, from_source=from_source, dev=dev)
-    run_tests(project, selected, found, files, arguments, dev=dev)
+
+    def base() -> Sequence[OwnWheel]:
+        unpatched = replace(project, without_patches=True)
+        return _wheels(unpatched, None, from_source=from_source, dev=False)
+
+    run_tests(project, tree, files, found, arguments, base=base if compare else None)
 
 
 def _wheels(

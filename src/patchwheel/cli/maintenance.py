@@ -15,6 +15,7 @@ from patchwheel.kit import CheckError, MachineError, PatchwheelError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from patchwheel.manifest import Fork
     from patchwheel.project import Project
 
 
@@ -49,7 +50,6 @@ def lock(project: Project, names: Sequence[str], *, force: bool, upgrade: Sequen
 def doctor(project: Project, names: Sequence[str], *, variant: str | None) -> None:
     """Show what the next build of each FORK needs that this machine lacks, and how to get it."""
     from patchwheel.build import diagnose
-    from patchwheel.plan import compiled_as
 
     # Only for a named fork something may be downloaded.
     offline = project.offline or not names
@@ -59,12 +59,23 @@ def doctor(project: Project, names: Sequence[str], *, variant: str | None) -> No
     uses = {}
     for fork in project.manifest.select(names):
         with contextlib.suppress(PatchwheelError):
-            uses[fork.name] = compiled_as(project, fork)
+            uses[fork.name] = _compiled_as(project, fork)
     findings = diagnose(project.manifest, lock, store=project.store.root, names=names, uses=uses)
     rows = [{**dataclasses.asdict(finding), "ok": finding.ok} for finding in findings]
     options.emit(rows, lambda _: tables.findings(findings))
     if any(finding.needed and not finding.ok for finding in findings):
         raise MachineError("required tools are missing", hint="run the commands in the table")
+
+
+def _compiled_as(project: Project, fork: Fork) -> Fork | None:
+    """Return the fork as its next build compiles it; None if that compiles nothing."""
+    from patchwheel.build import without_missing_tools
+    from patchwheel.plan import plan_fork
+
+    plan = plan_fork(project, fork)
+    if plan.route == "compile":
+        return fork
+    return without_missing_tools(fork) if plan.built or plan.undecided or plan.configured else None
 
 
 @click.group()

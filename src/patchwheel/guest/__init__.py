@@ -10,6 +10,7 @@ from pathlib import Path
 _FOLDER = Path(__file__).parent
 SURVEY_BUILD = _FOLDER / "survey_build.py"
 INSTALLED_NINJA = _FOLDER / "installed_ninja.py"
+NOTE_FAILURES = _FOLDER / "note_failures.py"
 INSPECT_ENVIRONMENT = _FOLDER / "inspect_environment.py"
 TEMPORARY_NAMES = _FOLDER / "temporary_names.py"
 CLOCK_SOURCE = _FOLDER / "clock.c"

@@ -101,6 +101,9 @@ class ForkTable(BuildOptions):
     git: Annotated[Text | None, "Upstream's repository: https, ssh or file."] = None
     tag: Annotated[Text | None, "Tag of the pinned release."] = None
     commit: Annotated[Commit | None, "Full id of the pinned commit."] = None
+    tests: Annotated[
+        Strings, "Globs of test files that `patchwheel test` runs beside those found by name."
+    ] = ()
     variants: Annotated[
         Mapping[Name, BuildOptions], "Ways to build the fork, by name; the first is the default."
     ] = field(default_factory=_empty)

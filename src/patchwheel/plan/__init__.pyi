@@ -8,7 +8,6 @@ from .classify import read_projects as read_projects
 from .follow import graph_of_pin as graph_of_pin
 from .plan import RECIPE as RECIPE
 from .plan import Planner as Planner
-from .plan import compiled_as as compiled_as
 from .plan import plan_fork as plan_fork
 from .plan import wheel_in_store as wheel_in_store
 from .records import Plan as Plan

@@ -58,14 +58,6 @@ def plan_fork(
     return planner.plan(refused=refused)
 
 
-def compiled_as(project: Project, fork: Fork) -> Fork | None:
-    """Return the fork as its next build compiles it; None if that compiles nothing."""
-    plan = plan_fork(project, fork)
-    if plan.route == "compile":
-        return fork
-    return without_missing_tools(fork) if plan.built or plan.undecided or plan.configured else None
-
-
 def wheel_in_store(plan: Plan, entry: Path) -> OwnWheel:
     """Return the wheel of a plan from its entry in the store."""
     files = Entry(kind="wheels", key=entry.name, path=entry).listed()
