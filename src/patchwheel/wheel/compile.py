@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -37,7 +39,7 @@ def compile_wheel(plan: Plan) -> UnlabelledWheel:
         plain = session.take_wheel(name)
         wheel = session.take_wheel(relocate(name, session))
         record = build_record(inputs, session)
-    check_relocated(wheel, [inputs.context.store.root, Path.home()])
+    check_relocated(wheel, [inputs.context.store.root], home=Path.home())
     # Before relocation: only so can a library be compared with the same one of another build.
     built = {
         name: entry.sha256
@@ -83,19 +85,24 @@ def relocate(name: str, session: BuildSession) -> str:
     return f"{target.name}/{found[0].name}"
 
 
-def check_relocated(wheel: WheelFile, machine: Iterable[Path]) -> None:
+def check_relocated(wheel: WheelFile, machine: Iterable[Path], *, home: Path) -> None:
     """Raise CheckError when a library of the wheel names a place of this machine.
 
-    Run paths must be relative to $ORIGIN, and no byte string may be one of the `machine`'s paths.
+    Run paths must be relative to $ORIGIN, and no byte string may be one of the `machine`'s paths,
+    or the path of something that is in `home`.
     """
     # /build, where every build takes place, is allowed in a message (an assertion's file name): it
     # tells nothing of a machine. In a run path it is not.
     places = [str(path) for path in machine if len(path.parts) > 1]
+    # Anybody's documentation may say /root or /home/user: only what is there betrays the machine.
+    below = re.compile(rb"(?<![\w./-])" + re.escape(os.fsencode(home)) + rb"/+([\w.+@-]+)")
     for entry in wheel.entries.values():
         content = entry.content()
         if not content.startswith(MAGIC):
             continue
         found = [place for place in places if place.encode() in content]
+        names = {os.fsdecode(name) for name in below.findall(content)} if home.parts[1:] else ()
+        found += [f"{home / name}" for name in sorted(names) if (home / name).exists()]
         run_paths = filter(None, read_library(content).run_path.split(":"))
         found += [f"the run path {p}" for p in run_paths if not p.startswith("$ORIGIN")]
         if found:
