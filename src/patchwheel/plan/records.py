@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from patchwheel.kit import BuildError, digest
+from patchwheel.series import without_effect
 from patchwheel.wheelfile import Output, metadata
 
 if TYPE_CHECKING:
@@ -81,6 +82,11 @@ class Plan(Decision):
         return tuple(output for output in self.outputs if output.action == "build")
 
     @property
+    def without_effect(self) -> list[str]:
+        """What the series changes and the build does not read."""
+        return without_effect(self.tree.source, self.tree.tree, self.inventory)
+
+    @property
     def version(self) -> str:
         """The version of the wheel, with its label; of a pending one the label lacks its digest."""
         graft, key = self.route == "graft", self.node_key
@@ -109,6 +115,7 @@ class Plan(Decision):
             "outputs": [asdict(output) for output in self.outputs],
             "taken": self.taken,
             "why": list(self.why),
+            "without-effect": self.without_effect,
             "undecided": list(self.undecided),
             "candidates": list(self.candidates),
             "sandbox": self.sandbox,

@@ -1,5 +1,6 @@
 from .apply import PatchedTree as PatchedTree
 from .apply import patch_trees as patch_trees
+from .effect import without_effect as without_effect
 from .export import FORMAT as FORMAT
 from .export import ExportResult as ExportResult
 from .export import export_commits as export_commits

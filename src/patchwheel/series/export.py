@@ -13,6 +13,7 @@ from patchwheel.kit import GitError, PatchError, Repository, new_folder, replace
 from patchwheel.patch import DoesNotApplyError, Patch, check_patch, check_requires, warnings
 from patchwheel.series import files
 from patchwheel.series.apply import REPORT, apply_series, start_simulation
+from patchwheel.series.effect import without_effect
 from patchwheel.series.light import light_source, light_tree
 from patchwheel.series.worktree import BASE, EXPORTED, WorkTree, open_work, record
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from typing import TypeAlias
 
     from patchwheel.kit import Store
-    from patchwheel.manifest import Fork
+    from patchwheel.manifest import BuildInventory, Fork
     from patchwheel.patch import Mail, Simulation
     from patchwheel.project import Project
     from patchwheel.series.files import Series
@@ -64,7 +65,17 @@ def export_series(
             # Without a work tree, it is the series itself that is checked.
             folder = stack.enter_context(store.scratch()) / fork.name
             open_work(light_tree(project, fork), folder, store=store)
-        return export_commits(folder, source, store=store, check=check, exact=exact, others=others)
+        locked = project.locked(fork)
+        builds = [*locked.builds.values()] if locked else []
+        return export_commits(
+            folder,
+            source,
+            store=store,
+            check=check,
+            exact=exact,
+            others=others,
+            inventory=builds[0].inventory if builds else None,
+        )
 
 
 def export_commits(
@@ -75,10 +86,12 @@ def export_commits(
     check: bool = False,
     exact: bool = False,
     others: Mapping[str, Sequence[Patch]] | None = None,
+    inventory: BuildInventory | None = None,
 ) -> ExportResult:
     """Write the commits of the work tree in `folder` to the fork's series, all or nothing.
 
-    With `exact` no patch keeps its old bytes; the series of `others` may require its patches.
+    With `exact` no patch keeps its old bytes; the series of `others` may require its patches. By
+    the `inventory` a change without effect is found.
     """
     target = source.fork.patches
     with store.lock(f"export-{source.fork.name}"), store.scratch() as scratch:
@@ -106,13 +119,14 @@ def export_commits(
                 raise PatchError(problem, expected=job.tree, hint=REPORT)
             if not check:
                 replace_folder(target)
+        idle = without_effect(source, job.tree, inventory) if inventory else ()
         result = ExportResult(
             written=tuple(n for n in new if old.get(n) != new[n]),
             kept=tuple(n for n in new if old.get(n) == new[n]),
             removed=tuple(n for n in old if n not in new),
             changed=changed,
             range_diff=job.range_diff(),
-            warnings=job.warnings,
+            warnings=(*job.warnings, *idle),
         )
         if not check:
             work.repo.git("update-ref", EXPORTED, job.tip)

@@ -64,6 +64,8 @@ def build_wheel(
         build_needs(project, fork, from_source=from_source, dev=dev, made=made)
         plan = plan_fork(project, fork, dev=dev, refused=err.message, made=made, configure=True)
         wheel = _take(project, plan)
+    for line in () if wheel.cached else plan.without_effect:
+        project.progress.say(f"warning: {fork.name}: {line}")
     if plan.route == "compile" and not wheel.cached:
         remember_base(project, fork, wheel.node_key, plan.key_parts)
     made[fork.lock_key] = wheel
