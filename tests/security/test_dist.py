@@ -200,4 +200,7 @@ def test_that_there_are_no_tests_is_said_before_anything_is_built(site: Site) ->
     shutil.rmtree(site.root / "dist")
     said = site.run("test", "demo", status=6)
     assert "upstream has no tests of what the series changes" in said
+    # What a job of CI does: the first fork of a project may have none.
+    status, said = site.tried("test", "demo", "--allow-none")
+    assert (status, said) == (0, "demo: upstream has no tests of what the series changes\n")
     assert not (site.root / "dist").exists()

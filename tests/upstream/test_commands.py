@@ -116,6 +116,7 @@ def test_a_series_is_rebased_onto_a_branch_that_was_never_released(
     assert site.git("show", "HEAD:a") == "from new.a import *"
     assert site.git("show", "HEAD:new/a").splitlines()[30] == "ours"
     # What comes next is said, and its message is there.
+    support.git(site.root, "init", "-q")
     monkeypatch.setenv("GIT_EDITOR", "true")
     assert committed(site, said).startswith("demo 2.1.dev0:\n\n1:  ")
     site.run("export", "demo", "--check")
@@ -125,7 +126,6 @@ def committed(site: Site, said: str, folder: Path | None = None) -> str:
     """Run the commands that are offered at the end, and return the message of the commit."""
     offered = said.rpartition("then `")[2].rpartition("`")[0]
     assert " add forks.toml forks.lock patches/demo && git " in offered
-    support.git(site.root, "init", "-q")
     for command in offered.split(" && "):
         support.git(folder or site.root, *command.split()[1:])
     return support.git(site.root, "log", "-1", "--format=%B")
@@ -137,6 +137,9 @@ def test_the_message_of_a_rebase_is_there_when_all_patches_keep_their_bytes(
     monkeypatch.setenv("GIT_EDITOR", "true")
     before = {path.name: path.read_bytes() for path in site.patches.iterdir()}
     site.run("dev", "demo")
+    support.git(site.root, "init", "-q")
+    support.git(site.root, "add", "forks.toml", "forks.lock", "patches")
+    support.git(site.root, "commit", "-q", "-m", "1.0")
     # From the work tree, where the message is not git's to commit.
     inside = replace(site, root=site.work)
     status, said = inside.tried("rebase", "demo", "--onto", SHIFTED)
@@ -144,6 +147,23 @@ def test_the_message_of_a_rebase_is_there_when_all_patches_keep_their_bytes(
     assert {path.name: path.read_bytes() for path in site.patches.iterdir()} == before
     assert committed(site, said, site.work).startswith(f"demo {SHIFTED}:\n\n1:  ")
     assert "demo" not in support.git(site.work, "log", "-1", "--format=%s")
+
+
+def test_a_rebase_can_be_undone_after_its_end(site: Site) -> None:
+    site.run("dev", "demo")
+    support.git(site.root, "init", "-q")
+    support.git(site.root, "add", "forks.toml", "forks.lock", "patches")
+    support.git(site.root, "commit", "-q", "-m", "1.0")
+    before, head = site.state(), site.git("rev-parse", "HEAD^{tree}")
+    status, said = site.tried("rebase", "demo", "--onto", SHIFTED)
+    assert status == 0, said
+    assert site.git("rev-parse", "HEAD^{tree}") != head
+    undo = said.partition("undo: `")[2].partition("`")[0].split(" && ")
+    assert undo[1] == "patchwheel dev demo"
+    support.git(site.root, *undo[0].split()[1:])
+    site.run(*undo[1].split()[1:])
+    assert site.state() == before
+    assert site.git("rev-parse", "HEAD^{tree}") == head
 
 
 @pytest.mark.parametrize(

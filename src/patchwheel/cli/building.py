@@ -12,7 +12,7 @@ from click.core import ParameterSource
 
 from patchwheel.cli import options, tables
 from patchwheel.cli.console import CONSOLE
-from patchwheel.kit import BuildError
+from patchwheel.kit import BuildError, CheckError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -167,6 +167,7 @@ def env(
 @click.option(
     "--compare", is_flag=True, help="Count only failures that the unpatched pins do not have."
 )
+@click.option("--allow-none", is_flag=True, help="Succeed where upstream has no such tests.")
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[-- ARGS]...")
 @options.project
 def test(
@@ -179,13 +180,20 @@ def test(
     wheels: Path | None,
     every: bool,
     compare: bool,
+    allow_none: bool,
 ) -> None:
     """Run upstream's tests of what FORK's series changes; ARGS go to pytest."""
     from patchwheel.environment import find_tests, run_tests
 
     [selected] = project.manifest.select([fork])
     # Before anything is built: there may be none.
-    tree, files = find_tests(project, selected, dev=dev, every=every)
+    try:
+        tree, files = find_tests(project, selected, dev=dev, every=every)
+    except CheckError as err:
+        if not allow_none:
+            raise
+        CONSOLE.say(err.message)
+        return
     found = _wheels(project, wheels, from_source=from_source, dev=dev)
 
     def base() -> Sequence[OwnWheel]:

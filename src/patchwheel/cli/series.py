@@ -189,9 +189,11 @@ def rebase(
             return
         result = done
     options.emit(result, lambda result: tables.export(fork, result, check=False))
-    CONSOLE.say(f"pin, lock and series of {fork} are changed")
     manifest = project.manifest
+    CONSOLE.say(f"pin, lock and series of {fork} are changed")
     changed = (manifest.path, manifest.lock_path, manifest.inventory_path, selected.patches)
+    back = f"{_git(project)} checkout HEAD -- {_paths(project, changed)}"
+    CONSOLE.say(f"undo: `{back} && patchwheel dev {fork}`")
     _offer_commit(project, selected, *changed)
 
 
@@ -299,11 +301,18 @@ def _offer_commit(project: Project, fork: Fork, *changed: Path, exported: bool =
     """Say which command comes next."""
     from patchwheel.series import message_of
 
-    paths = " ".join(str(path.relative_to(project.root)) for path in changed if path.exists())
     # An export leaves the range-diff as a commit message.
     message = message_of(project.work_folder(fork)).relative_to(project.root)
     edited = f"-e -F {message}" if exported else ""
-    # From a work tree, git would commit there.
-    git = "git" if project.root == Path.cwd() else f"git -C {project.root}"
+    git, paths = _git(project), _paths(project, changed)
     commit = f"{git} add {paths} && {git} commit {edited}".rstrip()
     CONSOLE.say(f"next: `patchwheel test {fork.name}`, then `{commit}`")
+
+
+def _git(project: Project) -> str:
+    """Return how git is called for the project: from a work tree, it would act there."""
+    return "git" if project.root == Path.cwd() else f"git -C {project.root}"
+
+
+def _paths(project: Project, changed: Sequence[Path]) -> str:
+    return " ".join(str(path.relative_to(project.root)) for path in changed if path.exists())
