@@ -6,6 +6,7 @@ resolved so: each conflict is reported once, for the patch that causes it.
 
 from __future__ import annotations
 
+import functools
 import re
 import tempfile
 from dataclasses import dataclass
@@ -212,13 +213,20 @@ def find_moves(
 ) -> dict[str, str]:
     """Return where files that the patches change are in the new tree, by git's rename detection."""
     named = {diff.old for patch in patches for diff in patch.diffs if diff.old}
-    old, new = repo.files(before), repo.files(after)
-    if all(old.get(path) == new.get(path) for path in named):
+    if named.isdisjoint(change.path for change in repo.changes(before, after)):
         return {}
+    moves = _all_moves(repo.git_dir, before, after)
+    return {path: moves[path] for path in sorted(named & moves.keys())}
+
+
+# It takes a second in a large commit, and several patches may have stopped at it.
+@functools.lru_cache(maxsize=16)
+def _all_moves(git_dir: Path, before: str, after: str) -> dict[str, str]:
     # -B breaks up rewritten files: a file may have moved and left a small one that imports it. git
     # calls that a copy, and a change of the old one which has a score. Its merge does not see it.
     argv = ("diff-tree", "-r", "-z", "-B", "-M", "-l0", "--diff-filter=BMRC", "--name-status")
-    fields = iter(repo.git(*argv, before, after).decode(errors="surrogateescape").split("\0")[:-1])
+    out = Repository(git_dir).git(*argv, before, after).decode(errors="surrogateescape")
+    fields = iter(out.split("\0")[:-1])
     best: dict[str, tuple[str, str]] = {}
     rewritten = set()
     for kind in fields:
@@ -228,7 +236,7 @@ def find_moves(
             best[path] = max(candidate, best.get(path, candidate))
         if kind[0] == "R" or (kind[0] == "M" and kind != "M"):
             rewritten.add(path)
-    return {path: best[path][1] for path in sorted(named & best.keys() & rewritten)}
+    return {path: best[path][1] for path in best.keys() & rewritten}
 
 
 def move_files(repo: Repository, tree: str, moved: Mapping[str, str]) -> str:
