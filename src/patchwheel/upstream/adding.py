@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 from dataclasses import asdict, replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import tomlkit
@@ -13,11 +14,10 @@ from patchwheel.kit import ManifestError, PatchError, digest, rmtree
 from patchwheel.locking import write_lock
 from patchwheel.manifest import transaction
 from patchwheel.plan import base_differences, upstream_base
-from patchwheel.series import load_series
 from patchwheel.upstream.pinning import find_pin
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from patchwheel.manifest import Fork
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 KEYS = ("git", "tag", "commit", "programs")
 # More than these is another build, not a release's additions.
 MOST = 20
+BUNDLED = re.compile(r"[^/]+\.libs/(lib.+?)(-[0-9a-f]{8})?\.so.*")
 ABI = re.compile(r"\.cpython-\d+[\w-]*(?=\.)")
 
 
@@ -46,8 +47,7 @@ def add_fork(project: Project, what: str) -> Fork:
         (folder / "series").touch()
         _append(other, before, _entry(source.fork, notes))
         write_lock(other, [name])
-        if differences := _differences(other, name):
-            _append(other, before, _entry(source.fork, notes, differences))
+        _append(other, before, _entry(source.fork, notes, *_learned(other, name)))
     return source.fork
 
 
@@ -55,7 +55,7 @@ def remove_fork(project: Project, name: str, *, force: bool = False) -> None:
     """Remove a fork from manifest and lock, and its series; patches are lost only by `force`."""
     [fork] = project.manifest.select([name])
     kept = project.work_folder(fork)
-    if not force and (kept.exists() or load_series(fork.patches).patches):
+    if not force and (kept.exists() or any(fork.patches.glob("*.patch"))):
         place = kept if kept.exists() else fork.patches
         hint = f"`patchwheel remove {name} --force` removes patches/{name}, and leaves work/{name}"
         raise PatchError(f"{name} has patches", where=place, hint=hint)
@@ -105,7 +105,10 @@ def _append(other: Project, before: str, entry: str) -> None:
 
 
 def _entry(
-    fork: Fork, notes: Mapping[str, str], differences: Mapping[str, list[str]] | None = None
+    fork: Fork,
+    notes: Mapping[str, str],
+    differences: Mapping[str, list[str]] = MappingProxyType({}),
+    facts: Sequence[str] = (),
 ) -> str:
     """Return the table of a fork, with what was found as comments."""
     table: Any = tomlkit.table()
@@ -119,6 +122,8 @@ def _entry(
             table.add(tomlkit.comment(f"{note}."))
         if value := getattr(fork, key):
             table[key] = [*value] if key == "programs" else value
+    for fact in facts:
+        table.add(tomlkit.comment(f"Upstream's wheel {fact}."))
     if differences:
         table["upstream-wheel"] = tomlkit.table()
         table["upstream-wheel"].comment("where it and a build of the pin differ")
@@ -131,9 +136,10 @@ def _entry(
     return str(tomlkit.dumps(document))
 
 
-def _differences(other: Project, name: str) -> dict[str, list[str]]:
-    """Return the keys of `upstream-wheel` that let a graft be: what only one of the two has."""
+def _learned(other: Project, name: str) -> tuple[dict[str, list[str]], list[str]]:
+    """Return the keys of `upstream-wheel` that let a graft be, and what to say of that wheel."""
     found: dict[str, set[str]] = {"only-in-base": set(), "only-in-build": set()}
+    bundled: set[str] = set()
     fork = other.manifest.forks[name]
     for python in other.manifest.environment.python:
         chosen = replace(other, python_option=python)
@@ -141,6 +147,8 @@ def _differences(other: Project, name: str) -> dict[str, list[str]]:
             pair = base_differences(base.outputs, chosen.build(fork).inventory)
             for key, names in zip(found, pair, strict=True):
                 found[key] |= {ABI.sub(".*", n.replace("[", "[[]")) for n in names}
-    if any(len(names) > MOST for names in found.values()):
-        return {}
-    return {key: sorted(names) for key, names in found.items() if names}
+            bundled |= {m[1] for m in map(BUNDLED.fullmatch, base.wheel.entries) if m}
+    facts = [f"bundles {', '.join(sorted(bundled))}: a compile needs them"] if bundled else []
+    if (most := max(map(len, found.values()))) > MOST:
+        return {}, [*facts, f"and a build of the pin differ in {most} files: no change is a graft"]
+    return {key: sorted(names) for key, names in found.items() if names}, facts
