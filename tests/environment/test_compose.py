@@ -358,6 +358,17 @@ def test_an_unmet_requirement_is_reported(forks: Set) -> None:
         forks.compose()
 
 
+def test_a_requirement_that_nothing_meets_says_how_it_is_locked(forks: Set) -> None:
+    forks.wheels[0] = ours(
+        forks.folder / "w2", "pw-fork", "pw-fork", {"pwfork.py": ""}, requires=["pw-lacking"]
+    )
+    with pytest.raises(CheckError, match="requires `pw-lacking`") as caught:
+        forks.compose()
+    assert "run `patchwheel lock`; add what it misses to environment.requires" in str(
+        caught.value.hint
+    )
+
+
 def test_a_wheel_without_the_label_is_reported(forks: Set) -> None:
     forks.wheels[0] = ours(
         forks.folder / "w2", "pw-fork", "pw-fork", {"pwfork.py": ""}, version="1.0"

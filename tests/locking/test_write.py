@@ -293,6 +293,32 @@ def test_the_version_is_that_of_the_sdists_own_metadata(site: Site, said: str) -
     assert str(caught.value.where).endswith("forks.toml")
 
 
+def test_what_a_series_requires_is_locked(site: Site) -> None:
+    first = site.lock()
+    text = PYPROJECT.format(name="pw-two", requires="'pw-one'")
+    files = {"pyproject.toml": text, "small.py": BACKEND, "a.py": "x = 1\n"}
+    make_upstream(site.folder / "up", files)
+    # Dependencies of a run, of a build, and those that the backend is asked for.
+    changed = text.replace('"pw-needed"', '"pw-needed", "pw-test"')
+    changed = changed.replace("'pw-one'", "'pw-one', 'wheel-less'")
+    new = {"pyproject.toml": changed, "small.py": BACKEND.replace("pw-dynamic", "pw-asked")}
+    patch = make_patch(site.folder / "up", new, body="Upstream-Status: Pending\n")
+    make_series(site.folder / "patches" / "pw-two", {"0010-a.patch": patch})
+    second = site.lock(first)
+    assert site.surveyed == ["pw-one", "pw-two", "pw-two"]
+    [build] = second.forks["pw-two"].builds.values()
+    assert {"pw-one", "wheel-less", "pw-asked"} <= {d.name for d in build.build_requires}
+    [environment] = second.environments.values()
+    assert "pw-test" in {d.name for d in environment.packages}
+    assert site.lock(second) == second
+    assert site.surveyed == ["pw-one", "pw-two", "pw-two"]
+    # One that does not apply is named when it is applied.
+    broken = patch.replace(b"build-backend", b"other-backend")
+    make_series(site.folder / "patches" / "pw-two", {"0010-a.patch": broken})
+    site.lock(second)
+    assert any("requirements are read without the series" in line for line in site.report.lines)
+
+
 def test_other_settings_configure_that_fork_again(site: Site) -> None:
     first = site.lock()
     site.settings = {"pw-two": 'config-settings = { a = "b" }'}

@@ -144,7 +144,8 @@ def check_satisfied(
     if missing:
         missing_parts = f"the lock does not provide what the build requires: {', '.join(missing)}"
         expected = "every build requirement in forks.lock, in a version that the project accepts"
-        raise ManifestError(f"{fork.name}: {missing_parts}", expected=expected, hint=RELOCK)
+        hint = f"{RELOCK}; edits in an open work tree have to be exported before"
+        raise ManifestError(f"{fork.name}: {missing_parts}", expected=expected, hint=hint)
 
 
 def build_environment(

@@ -159,10 +159,13 @@ def check_environment(project: Project, environment: Environment) -> None:
         if not version.partition("+")[2].startswith(f"{label}.")
     ]
     if problems:
+        hint = "if something was installed into it, remove that folder and run the command again"
+        if any("not installed" in problem for problem in problems):
+            hint = "run `patchwheel lock`; add what it misses to environment.requires in forks.toml"
         raise CheckError(
             "\n  - ".join(["the environment failed its checks:", *problems]),
             where=environment.path,
-            hint="if something was installed into it, remove that folder and run the command again",
+            hint=hint,
         )
     for line in checked:
         project.progress.say(line)

@@ -11,13 +11,18 @@ from patchwheel.build import (
     merged,
     name_of,
     open_session,
-    parse_build_system,
     read_table,
-    static_build_requirements,
     string_list,
 )
 from patchwheel.kit import BuildError, InputError, Repository, uv
 from patchwheel.locking.inventory import inventory_of_pin, made_with
+from patchwheel.locking.patched import (
+    build_requirements,
+    dependencies,
+    is_built_with,
+    patched_source,
+    read_pyproject_of,
+)
 from patchwheel.manifest import (
     BaseWheel,
     EnvironmentLock,
@@ -67,7 +72,13 @@ def lock_fork(
     source = fetch_pin(project.context, fork)
     check_version(source, project.manifest.path)
     same = old and not again and is_current(old, fork) and old.tree == source.tree
-    kept = old.builds if old and same else {}
+    kept, ours = old.builds if old and same else {}, patched_source(project, source)
+    # A series may ask for more than was locked.
+    kept = {
+        python: build
+        for python, build in kept.items()
+        if is_built_with(build, source, ours, f"{python}.0")
+    }
     builds = {
         python: kept.get(python) or _lock_build(project, source, python, known)
         for python in project.manifest.environment.python
@@ -92,7 +103,7 @@ def lock_environment(
     bounds: list[str] = []
     for fork in project.manifest.forks.values():
         base = forks[fork.lock_key].builds[python].base
-        wanted += _dependencies(context, fork, base)
+        wanted += _dependencies(project, context, fork, base)
         if base and (adds := requirements(base_wheel(context, fork, base), GPU_EXTRA)):
             gpu += adds
             # The release that the wheel was made with: a driver that runs it need not be newer.
@@ -184,13 +195,13 @@ def _build_environment(
         requires = uv.resolve(context, wanted, constraints=constraints, known=known, log=log)
         return requires, build_environment(context, requires, ())
 
-    where = f"{fork.name}: pyproject.toml"
-    wanted = static_build_requirements(parse_build_system(_pyproject(source), where), fork)
+    ours = patched_source(project, source)
+    wanted = build_requirements(source, ours)
     requires, environment = install(wanted)
     with open_session(
         context, fork, environment, epoch=source.epoch, step="requirements"
     ) as session:
-        session.checkout(source, source.tree)
+        session.checkout(source, ours.tree)
         try:
             asked = session.requirements()
         except BuildError as err:
@@ -204,26 +215,22 @@ def _build_environment(
     return install(merged([*wanted, *asked], ()))
 
 
-def _dependencies(context: Context, fork: Fork, base: BaseWheel | None) -> list[str]:
-    """Return a fork's dependencies, by upstream's wheel or else its project table."""
-    if base:
-        return requirements(base_wheel(context, fork, base))
-    table = read_table(_pyproject(fetch_pin(context, fork)), "project", fork.name)
-    if "dependencies" in string_list(table.get("dynamic", []), fork.name):
-        problem = "pyproject.toml does not state its dependencies"
-        context.progress.say(f"{fork.name}: {problem}; name them in environment.requires")
-    return [*string_list(table.get("dependencies", []), fork.name)]
+def _dependencies(
+    project: Project, context: Context, fork: Fork, base: BaseWheel | None
+) -> list[str]:
+    """Return a fork's dependencies, by upstream's wheel or project table, and its series."""
+    source = fetch_pin(context, fork)
+    if base is None:
+        table = read_table(read_pyproject_of(source), "project", fork.name)
+        if "dependencies" in string_list(table.get("dynamic", []), fork.name):
+            problem = "pyproject.toml does not state its dependencies"
+            context.progress.say(f"{fork.name}: {problem}; name them in environment.requires")
+    lines = requirements(base_wheel(context, fork, base)) if base else None
+    return dependencies(source, patched_source(project, source), lines)
 
 
 def base_wheel(context: Context, fork: Fork, base: BaseWheel) -> Path:
     return download_file(context, fork.distribution, base.filename, base.sha256)
-
-
-def _pyproject(source: Source) -> bytes:
-    """Return the project's pyproject.toml; an empty one means the same as none (PEP 518)."""
-    repo = Repository(source.git_dir)
-    blobs = repo.files(source.tree, "pyproject.toml").values()
-    return b"".join(repo.read([blob.oid for blob in blobs]).values())
 
 
 def _pins(project: Project) -> list[str]:

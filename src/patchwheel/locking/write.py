@@ -7,8 +7,15 @@ from dataclasses import dataclass, replace
 from itertools import chain, product
 from typing import TYPE_CHECKING
 
-from patchwheel.build import BuildInputs, can_follow, required_variables, without_missing_tools
+from patchwheel.build import (
+    BuildInputs,
+    can_follow,
+    name_of,
+    required_variables,
+    without_missing_tools,
+)
 from patchwheel.kit import BuildError, MachineError, ManifestError
+from patchwheel.locking.patched import added_dependencies, is_provided
 from patchwheel.locking.resolve import base_wheel, is_current, lock_environment, lock_fork
 from patchwheel.manifest import (
     Lock,
@@ -60,6 +67,7 @@ def write_lock(
             key = environment_key(inside, python)
             entry = old.environments.get(key)
             again = (force and not names) or before.moves("")
+            again = again or (entry is not None and not _has_added(chosen_project, entry, python))
             if not entry or entry.inputs != environment_inputs(inside) or again:
                 entry = lock_environment(chosen_project, python, forks, before.known)
             environments[key] = entry
@@ -67,6 +75,17 @@ def write_lock(
     save_lock(lock)
     _write_inventory(project, lock, chosen, force=force)
     return lock
+
+
+def _has_added(project: Project, entry: EnvironmentLock, python: str) -> bool:
+    """Say whether a locked environment has the dependencies that the series add."""
+    names = {f.distribution for f in project.manifest.forks.values()}
+    for fork in project.manifest.forks.values():
+        source = fetch_pin(project.context, fork)
+        lines = [n for n in added_dependencies(project, source) if name_of(n) not in names]
+        if not is_provided(source, lines, entry.packages, f"{python}.0"):
+            return False
+    return True
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,5 @@
 from .apply import PatchedTree as PatchedTree
+from .apply import apply_series as apply_series
 from .apply import patch_trees as patch_trees
 from .effect import without_effect as without_effect
 from .export import FORMAT as FORMAT
