@@ -45,9 +45,7 @@ class Project:
     def manifest(self) -> Manifest:
         # A rebase that was interrupted while it replaced files is finished before anything is read.
         if fork := recover(self.manifest_path.absolute().parent, self.manifest_path.name):
-            self.progress.say(
-                f"{fork}: finished an interrupted rebase (pin, lock and series updated)"
-            )
+            self.progress.say(f"{fork}: finished an interrupted change of pin, lock and series")
         return load_manifest(self.manifest_path).with_variant(self.variant)
 
     @functools.cached_property

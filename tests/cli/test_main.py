@@ -7,17 +7,15 @@ import os
 import re
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import click
 import pytest
 
+from patchwheel.cli import options
 from patchwheel.cli.main import cli
 from patchwheel.kit import errors
 from tests.fixtures import support
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 SDIST = 'version = "1.0"\nsdist = { filename = "demo-1.0.tar.gz", sha256 = "%s" }\n' % ("0" * 64)
 
@@ -206,3 +204,20 @@ def test_an_error_shows_what_where_expected_log_and_what_next(tmp_path: Path) ->
         f"  log: {tmp_path / 'log'}",
         "  next: look",
     ]
+
+
+def test_the_manifest_is_found_from_any_folder_below_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    below = tmp_path / "work" / "scipy"
+    below.mkdir(parents=True)
+    name = Path("forks.toml")
+    monkeypatch.chdir(below)
+    assert options._nearest(name) == name
+    (tmp_path / name).touch()
+    assert options._nearest(name) == tmp_path / name
+    # In a folder that others may write to, it is not taken from them.
+    monkeypatch.setattr(os, "getuid", lambda: (tmp_path / name).stat().st_uid + 1)
+    assert options._nearest(name) == name
+    (below / name).touch()
+    assert options._nearest(name) == name

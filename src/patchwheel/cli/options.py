@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -82,7 +83,9 @@ def project(function: F) -> F:
 def _nearest(name: Path) -> Path:
     """Return the manifest here, or else that of the nearest folder above that has one."""
     places = (folder / name for folder in Path.cwd().parents if not name.exists())
-    return next((path for path in places if path.is_file()), name)
+    found = (path for path in places if path.is_file())
+    # In a folder that others write to, such as /tmp, it might be anybody's.
+    return next((path for path in found if path.stat().st_uid == os.getuid()), name)
 
 
 def _remember(ctx: click.Context, _: click.Parameter, as_json: bool) -> None:  # noqa: FBT001
