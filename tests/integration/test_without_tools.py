@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import json
 import shutil
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.fixtures import support
-from tests.fixtures.projects import Project, Site, lines, make_project, make_site, own_files
+from tests.fixtures.projects import (
+    BACKEND,
+    Project,
+    Site,
+    lines,
+    make_project,
+    make_site,
+    own_files,
+)
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
-KEPT = ("git", "bwrap", "setpriv", "unshare", "env", "sh")
+KEPT = ("git", "bwrap", "setpriv", "unshare", "env", "sh", "du")
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +44,9 @@ def test_a_compile_is_refused_by_doctor_and_build_and_locks_nevertheless(
     tmp_path: Path, bare: dict[str, Any]
 ) -> None:
     site = make_site(tmp_path, {})
+    # Else its wheel, which is for any platform, is built without a compiler.
+    with (site.root / "forks.toml").open("a") as manifest:
+        manifest.write('programs = ["gcc"]\n')
     site.run("lock", **bare)
     site.run("status", **bare)
     assert findings(site, "demo", status=7, env=bare) == ["gcc", "g++"]
@@ -47,6 +56,39 @@ def test_a_compile_is_refused_by_doctor_and_build_and_locks_nevertheless(
     with_gcc = (site.root / "forks.lock").read_bytes()
     site.run("lock", "--force")
     assert (site.root / "forks.lock").read_bytes() == with_gcc
+
+
+def test_a_pure_wheel_is_built_by_its_backend(tmp_path: Path, bare: dict[str, Any]) -> None:
+    site = make_site(tmp_path, {})
+    site.run("lock", **bare)
+    plan = site.run("plan", **bare)
+    assert "built by its backend: about a second" in plan
+    assert "it compiles nothing" in plan
+    assert findings(site, "demo", status=0, env=bare) == []
+    wheel = Path(site.run("build", "demo", **bare).strip())
+    assert wheel.name.endswith("-py3-none-any.whl")
+    assert ".graft" not in wheel.name
+
+
+def test_a_series_that_begins_to_compile_says_what_it_lacks(tmp_path: Path) -> None:
+    site = make_site(tmp_path, {})
+    site.run("lock")
+    backend = BACKEND.format("1.0").replace(
+        "out).rp", 'out + "/demo-1.0-py3-none-linux_x86_64.whl").rp'
+    )
+    upstream = tmp_path / "patched"
+    support.git(upstream, "checkout", "-q", "main")
+    support.write(upstream, {"tools/own.py": BACKEND.format("1.0")})
+    support.git(upstream, "add", "-A")
+    support.git(upstream, "commit", "-qm", "own")
+    patch = support.make_patch(
+        upstream, {"tools/own.py": backend}, body="Upstream-Status: Pending\n"
+    )
+    shutil.rmtree(site.patches)
+    support.make_series(site.patches, {"0010-own.patch": patch})
+    error = site.run("build", status=5)
+    assert "demo: its wheel was pure Python, and the series compiles code" in error
+    assert 'add `programs = ["gcc"]` to its table in forks.toml' in error
 
 
 def test_a_graft_that_copies_needs_no_compiler(tmp_path: Path, bare: dict[str, Any]) -> None:

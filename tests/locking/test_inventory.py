@@ -19,7 +19,7 @@ from patchwheel.build.requirements import (
     parse_build_system,
     static_build_requirements,
 )
-from patchwheel.guest import survey_build
+from patchwheel.guest import survey_build, watch_reads
 from patchwheel.kit import uv
 from patchwheel.kit.errors import BuildError, InputError, MachineError
 from patchwheel.kit.repo import Repository
@@ -289,10 +289,10 @@ def test_a_build_that_cannot_be_asked_is_known_by_its_wheel(bench: Bench, report
     }
     assert found.inventory.built == {"pw/made.py", "pw/fast.so"}
     # What setup.py opens or imports decides more than itself.
-    assert found.inventory.reads == {"src/pw/_version.py", "helper.py"}
-    said = "pw-demo: the project cannot be configured: its wheel says what it holds"
+    assert found.inventory.reads == {"src/pw/_version.py", "helper.py", "src/pw/made.py"}
+    said = "pw-demo: the project cannot be built: its wheel says what it holds"
     assert said in report.lines
-    with pytest.raises(BuildError, match="pw-demo: the project cannot be configured") as caught:
+    with pytest.raises(BuildError, match="pw-demo: the project cannot be built") as caught:
         inventory_of_pin(context, source, bench.env, base=None)
     assert caught.value.log
     assert "geos-config" in caught.value.log.read_text()
@@ -315,7 +315,7 @@ def test_a_backend_without_files(bench: Bench) -> None:
         bench.survey(FILES)
 
 
-def test_another_backend_builds_and_nothing_of_it_is_a_copy(bench: Bench) -> None:
+def test_another_backend_builds_and_its_wheel_tells_what_is_a_copy(bench: Bench) -> None:
     backend = "import shutil\ndef build_wheel(out, settings):\n    open('a.py').close()\n"
     backend += "    return shutil.copy('ready.whl', out + '/' + NAME)[len(out) + 1:]\n"
     wheel = support.make_wheel(bench.folder / "w", "pw-demo", "1.0", {"a.py": ""})
@@ -324,9 +324,51 @@ def test_another_backend_builds_and_nothing_of_it_is_a_copy(bench: Bench) -> Non
     files = {"pyproject.toml": text, "tools/own.py": backend, "a.py": ""}
     source = source_of(bench.folder, {**files, "ready.whl": wheel.read_bytes()}, FORK)
     found = inventory_of_pin(bench.context, source, bench.env, base=None)
-    assert found.inventory.verbatim == {}
-    assert found.inventory.built == {"a.py"}
+    assert found.inventory.verbatim == {"a.py": "a.py"}
+    assert found.inventory.built == set()
+    assert found.inventory.pure
     assert found.inventory.reads == {"a.py", "ready.whl", "tools/own.py"}
+
+
+def test_nothing_is_compiled_where_upstreams_wheel_tells(bench: Bench, report: Recorder) -> None:
+    text = '[build-system]\nbuild-backend = "maturin"\nrequires = []\n'
+    files = {"pyproject.toml": text, "python/pw/a.py": "a = 1\n"}
+    source = source_of(bench.folder, files, FORK)
+    context = make_context(
+        bench.store, interpreter=bench.interpreter, sandbox="none", progress=report
+    )
+    outputs = {"pw/a.py": "a = 1\n", "pw/_x.so": "elf"}
+    tag = "cp39-abi3-manylinux_2_17_x86_64"
+    base = support.make_wheel(bench.folder / "w", "pw-demo", "1.0", outputs, tag=tag)
+    # No maturin is in the environment: to ask it for anything would fail.
+    found = inventory_of_pin(context, source, bench.env, base=base)
+    assert found.mismatch is None
+    assert found.inventory.verbatim == {"pw/a.py": "python/pw/a.py"}
+    assert found.inventory.built == {"pw/_x.so"}
+    assert not found.inventory.pure
+    assert report.lines == []
+    with pytest.raises(BuildError, match="pw-demo: the project cannot be built"):
+        inventory_of_pin(context, source, bench.env, base=None)
+    assert "building pw-demo to see what it builds and reads" in report.lines
+
+
+def test_a_pure_build_of_what_upstream_compiles_is_said(bench: Bench, report: Recorder) -> None:
+    wheel = support.make_wheel(bench.folder / "w", "pw-demo", "1.0", {"a.py": ""})
+    backend = "import shutil\ndef build_wheel(out, settings):\n"
+    backend += f"    return shutil.copy({wheel.name!r}, out).rpartition('/')[2]\n"
+    text = '[build-system]\nbuild-backend = "flit_core.own"\nbackend-path = ["."]\nrequires = []\n'
+    files = {"pyproject.toml": text, "flit_core/own.py": backend, "a.py": ""}
+    source = source_of(bench.folder, {**files, wheel.name: wheel.read_bytes()}, FORK)
+    base = support.make_wheel(
+        bench.folder / "b", "pw-demo", "1.0", {"a.py": "", "a.so": "elf"}, tag="cp312-cp312-linux"
+    )
+    context = make_context(
+        bench.store, interpreter=bench.interpreter, sandbox="none", progress=report
+    )
+    found = inventory_of_pin(context, source, bench.env, base=base)
+    assert found.inventory.pure
+    assert found.mismatch is None
+    assert "pw-demo: upstream's wheel has compiled code, a build has none" in report.lines
 
 
 def test_libraries_reveal_their_makers(tmp_path: Path) -> None:
@@ -349,7 +391,7 @@ def test_libraries_reveal_their_makers(tmp_path: Path) -> None:
 
 
 def run_as(name: str, code: str, env: Mapping[str, str]) -> str:
-    text = f"import runpy\nfound = runpy.run_path({survey_build.__file__!r}, run_name={name!r})\n"
+    text = f"import runpy\nfound = runpy.run_path({watch_reads.__file__!r}, run_name={name!r})\n"
     done = subprocess.run(
         [sys.executable, "-c", text + code],
         env={**os.environ, **env},
@@ -387,7 +429,7 @@ def test_what_a_script_of_the_project_opens_is_noted_beside_its_name(tmp_path: P
     code += "for name in ('given', 'found'): open(folder + '/' + name).close()\n"
     support.write(root, {"tools/gen.py": code, "tools/given": "", "tools/found": ""})
     trace = tmp_path / "trace"
-    source = Path(survey_build.__file__).read_text()
+    source = Path(watch_reads.__file__).read_text()
     support.write(trace, {"sitecustomize.py": source})
     log.touch()
     env = {survey_build.LOG: str(log), survey_build.ROOT: str(root), "PYTHONPATH": str(trace)}
@@ -412,7 +454,7 @@ def test_meson_python_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv(survey_build.ROOT, str(source))
     monkeypatch.setenv(survey_build.LOG, str(tmp_path / "log"))
     settings = json.dumps({"build-dir": str(build)})
-    words = ["x", "mesonpy", str(tmp_path), settings, "generate"]
+    words = ["x", "mesonpy", str(tmp_path), settings, "generate", "meson"]
     monkeypatch.setattr(sys, "argv", words)
     survey_build.main()
     answer = json.loads((tmp_path / "survey.json").read_text())
@@ -538,7 +580,7 @@ def test_setuptools_is_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv(survey_build.ROOT, str(tmp_path))
     out = tmp_path / "out"
     out.mkdir()
-    words = ["x", "pw_backend:legacy", str(out), "{}", "generate"]
+    words = ["x", "pw_backend:legacy", str(out), "{}", "generate", "setuptools"]
     monkeypatch.setattr(sys, "argv", words)
     survey_build.main()
     answer = json.loads((out / "survey.json").read_text())

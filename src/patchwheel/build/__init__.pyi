@@ -5,7 +5,7 @@ from .backend import BuildSession as BuildSession
 from .backend import open_session as open_session
 from .configure import Configured as Configured
 from .configure import ListedOutputs as ListedOutputs
-from .configure import can_follow as can_follow
+from .configure import backend_kind as backend_kind
 from .configure import configure_tree as configure_tree
 from .configure import list_outputs as list_outputs
 from .doctor import Finding as Finding

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 NINJA = re.compile(r"\[(\d+)/(\d+)\] ")
 # Newer setuptools puts the prefix of a logger in front.
-BUILDING = re.compile(r"\bbuilding '[\w.]+' extension")
+BUILDING = re.compile(r"\bbuilding '[\w.]+' extension|^ *Compiling [\w-]+ v\d")
 # A library that build steps load before all others, for comparing builds; not for users.
 CLOCK = "PATCHWHEEL_CLOCK"
 # The largest answer of a hook, in bytes: a list of requirements, or the name of a wheel.
@@ -116,7 +116,7 @@ class BuildSession:
     def build_wheel(self) -> str:
         """Build the wheel and return its path below the build directory, for `take_wheel`."""
         out, session, settings = str(self.build_dir.inside / "out"), self, self.settings()
-        if self.system().is_meson and "compile-args" not in self.fork.config_settings:
+        if self.system().kind.installed_only and "compile-args" not in self.fork.config_settings:
             ninja = self.script(INSTALLED_NINJA.name, INSTALLED_NINJA.read_text(encoding="utf-8"))
             session = replace(self, variables={**self.variables, "NINJA": str(ninja)})
             settings["compile-args"] = [f"-j{self.jobs}", "installed"]
@@ -150,12 +150,10 @@ class BuildSession:
             return read_untrusted(file.parent, file.name)
 
     def settings(self) -> dict[str, str | list[str]]:
-        """Return the manifest's config settings, and where and how parallel Meson is to build."""
+        """Return the manifest's config settings, and where and how parallel it is to build."""
         jobs, settings = str(self.jobs), dict[str, str | list[str]]()
-        if self.system().is_meson:
-            # Without it every build has a random folder, which ends up in what it makes.
-            settings["build-dir"] = str(self.build_dir.inside / "meson")
-            settings["compile-args"] = f"-j{jobs}"
+        for key, text in self.system().kind.settings.items():
+            settings[key] = text.format(inside=self.build_dir.inside, jobs=jobs)
         for key, value in self.fork.config_settings.items():
             if isinstance(value, str):
                 settings[key] = value.replace("{jobs}", jobs)
@@ -191,8 +189,7 @@ class BuildSession:
 
     def _flags(self) -> dict[str, str]:
         """Return the flags for backends that take them from the interpreter's own build."""
-        # Meson has flags of its own.
-        if self.system().is_meson:
+        if self.system().kind.own_flags:
             return {}
         # Run paths and debug information of the interpreter's build lead into this machine.
         return {
@@ -234,7 +231,7 @@ class BuildSession:
 
 
 class StepCounter:
-    """Turns the lines of ninja, or of Cython and setuptools, into progress."""
+    """Turns the lines of ninja, of Cython and setuptools, or of cargo into progress."""
 
     def __init__(self, name: str, report: Progress) -> None:
         self.what, self.report = f"compiling {name}", report

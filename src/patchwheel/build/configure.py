@@ -14,7 +14,7 @@ from patchwheel.build import toolchain
 from patchwheel.build.ninja import MADE, Edge, parse_ninja
 from patchwheel.build.requirements import parse_build_system
 from patchwheel.build.sandbox import detect_sandbox
-from patchwheel.guest import SURVEY_BUILD
+from patchwheel.guest import WATCH_READS
 from patchwheel.kit import (
     BuildError,
     Progress,
@@ -28,6 +28,7 @@ from patchwheel.manifest import ANYTHING, build_settings
 
 if TYPE_CHECKING:
     from patchwheel.build.backend import BuildSession
+    from patchwheel.build.backends import BackendKind
     from patchwheel.build.inputs import BuildInputs
     from patchwheel.source import Source
 
@@ -61,6 +62,8 @@ class ListedOutputs:
     opened: Mapping[str, frozenset[str]]
     # The extension modules, where setuptools builds.
     steps: Sequence[Step] | None = None
+    # The file name of the wheel, where one was built.
+    wheel: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,6 +99,7 @@ class Answer:
     steps: Sequence[Step] | None
     # The scripts of the project that make files of the build, and were not run.
     idle: Sequence[str] = ()
+    wheel: str = ""
 
 
 def list_outputs(session: BuildSession, *, generate: bool) -> ListedOutputs:
@@ -107,7 +111,7 @@ def list_outputs(session: BuildSession, *, generate: bool) -> ListedOutputs:
     from cattrs.preconf.json import make_converter
 
     build_dir, work = session.build_dir, session.build_dir.work
-    watcher = session.script("sitecustomize.py", SURVEY_BUILD.read_text(encoding="utf-8"))
+    watcher = session.script("sitecustomize.py", WATCH_READS.read_text(encoding="utf-8"))
     # The watched processes write it.
     log = work / "opened.log"
     log.touch(exist_ok=False)
@@ -116,12 +120,13 @@ def list_outputs(session: BuildSession, *, generate: bool) -> ListedOutputs:
         "PATCHWHEEL_SURVEY_LOG": str(build_dir.path_inside(log)),
         "PATCHWHEEL_SURVEY_ROOT": str(build_dir.path_inside(session.source)),
     }
+    survey = session.system().kind.survey
     # The backend counts the files that it would pack, which is not worth showing as progress.
-    silent = replace(session, report=Progress())
+    shown = replace(session, report=Progress()) if survey else session
     contained = session.build_dir.sandbox.level == "bwrap"
     mode = ("generate" if contained else "list") if generate else "configure"
-    what = "the project cannot be configured"
-    silent.run_guest(work / "out", mode, what=what, variables=variables)
+    what = f"the project cannot be {'configured' if survey else 'built'}"
+    shown.run_guest(work / "out", mode, survey, what=what, variables=variables)
     try:
         answer = make_converter().loads(read_untrusted(work, "out/survey.json"), Answer)
         rows = read_untrusted(work, log.name).decode(errors="surrogateescape").split("\0")[:-1]
@@ -141,16 +146,16 @@ def list_outputs(session: BuildSession, *, generate: bool) -> ListedOutputs:
         reads=frozenset({*answer.read, *opened.get("", ())}),
         opened={s: frozenset(paths) for s, paths in opened.items() if s},
         steps=answer.steps,
+        wheel=answer.wheel,
     )
 
 
-def can_follow(source: Source) -> bool:
-    """Say whether a project's build can be followed from its sources to the files of its wheel."""
+def backend_kind(source: Source) -> BackendKind:
+    """Return the kind of a project's backend."""
     repo = Repository(source.git_dir)
     blob = repo.files(source.tree).get("pyproject.toml")
     content = repo.read([blob.oid])[blob.oid] if blob else b""
-    system = parse_build_system(content)
-    return system.module in {"mesonpy", "setuptools"}
+    return parse_build_system(content, f"{source.fork.name}: pyproject.toml").kind
 
 
 def configure_tree(tree: str, source: Source, inputs: BuildInputs) -> Configured:

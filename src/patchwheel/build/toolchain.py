@@ -242,7 +242,7 @@ def _manager() -> str:
 
 
 def compilers(fork: Fork) -> list[str]:
-    return [*ALWAYS, *(name for name in fork.programs if name != CUDA)]
+    return list(dict.fromkeys([*ALWAYS, *(name for name in fork.programs if name != CUDA)]))
 
 
 def missing_tools(fork: Fork) -> list[str]:

@@ -74,7 +74,7 @@ def _compiled_as(project: Project, fork: Fork) -> Fork | None:
 
     plan = plan_fork(project, fork)
     if plan.route == "compile":
-        return fork
+        return fork if plan.inventory.compiles(fork) else None
     return without_missing_tools(fork) if plan.built or plan.undecided or plan.configured else None
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 _FOLDER = Path(__file__).parent
 SURVEY_BUILD = _FOLDER / "survey_build.py"
+WATCH_READS = _FOLDER / "watch_reads.py"
 INSTALLED_NINJA = _FOLDER / "installed_ninja.py"
 NOTE_FAILURES = _FOLDER / "note_failures.py"
 INSPECT_ENVIRONMENT = _FOLDER / "inspect_environment.py"

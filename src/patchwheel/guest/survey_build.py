@@ -2,15 +2,14 @@
 
 Its arguments are the backend, a folder for the answer, the config settings as JSON, and `generate`,
 `list` or `configure`: only the first runs the project's generators, the second only names their
-scripts. meson-python configures the project,
-for setuptools the extension modules stay empty: nothing is compiled. Another backend builds the
-wheel, and every file of it counts as built. With `build` and a JSON list of their paths in the
-wheel, setuptools builds these extension modules into the folder, and nothing else. Imported as
-`sitecustomize` it watches its process.
+scripts. After it comes how to ask: `meson` configures the project, for `setuptools` the extension
+modules stay empty: nothing is compiled. Otherwise the backend builds the wheel, which tells. With
+`build` and a JSON list of their paths in the wheel, setuptools builds these extension modules into
+the folder, and nothing else.
 """
 
 # It watches paths as the strings that are opened, and backends show no more than this.
-# ruff: noqa: PTH100, PTH101, PTH103, PTH113, PTH118, PTH119, PTH120, PTH123, SLF001
+# ruff: noqa: PTH100, PTH101, PTH103, PTH113, PTH118, PTH120, PTH123, SLF001
 
 from __future__ import annotations
 
@@ -52,45 +51,6 @@ NINJA_ESCAPE = re.compile(r"\$(.)")
 # Meson's rules for what custom_target() and generator() make. It runs itself by other rules too, on
 # a finished library for example: with a vendored meson that would pass for a script of the project.
 GENERATOR_RULES = ("CUSTOM_COMMAND", "CUSTOM_COMMAND_DEP")
-# True while setuptools copies what it ships, and once this script compares: that is no reading.
-shipping = False
-comparing = False
-
-
-def watch(log: str, root: str) -> None:
-    """Note every file below the source root that this process opens, by running script."""
-    sink = os.open(log, os.O_WRONLY | os.O_APPEND)
-    root = os.path.join(os.path.realpath(root), "")
-    words = [os.path.realpath(word) for word in sys.orig_argv[1:]]
-    # What a script was given is in its command, where everybody can see it.
-    seen = {word for word in words if os.path.isfile(word)}
-    script = next((word for word in words if word in seen), "")
-    inside = script.removeprefix(root) if script.startswith(root) else ""
-    if not inside:
-        seen.clear()
-
-    def hook(event: str, args: tuple[Any, ...]) -> None:
-        if event != "open" or comparing or not isinstance(args[0], (str, bytes)):
-            return
-        path = os.path.realpath(os.fsdecode(args[0]))
-        if not path.startswith(root) or path in seen or (shipping and _copying()):
-            return
-        # Every backend opens it, to a known effect; a script of the project may use it otherwise.
-        if path != f"{root}pyproject.toml" or sys.argv[0].startswith(root):
-            seen.add(path)
-            row = f"{inside}\n{path.removeprefix(root)}\0"
-            os.write(sink, os.fsencode(row))
-
-    sys.addaudithook(hook)
-
-
-def _copying() -> bool:
-    frame = sys._getframe(2)
-    names: list[str] = []
-    while frame.f_back and len(names) < len("copying"):
-        names.append(os.path.basename(frame.f_code.co_filename))
-        frame = frame.f_back
-    return "file_util.py" in names
 
 
 def survey_meson(
@@ -204,21 +164,24 @@ def _run_generators(ninja: list[str], outputs: Iterable[str]) -> None:
 
 
 def survey_other(
-    backend: str, settings: dict[str, Any], out: str, read: list[str]
-) -> tuple[dict[str, str], list[dict[str, Any]]]:
-    """Return the outputs, each with what setuptools copies it from, and its extension modules."""
+    backend: str, settings: dict[str, Any], out: str, survey: str, read: list[str]
+) -> tuple[dict[str, str], list[dict[str, Any]] | None, str]:
+    """Return the outputs with what setuptools copies them from, its extension modules, the wheel.
+
+    Of another backend, only the wheel tells.
+    """
     sources: dict[str, str] = {}
     steps: list[dict[str, Any]] = []
-    if importlib.util.find_spec("setuptools"):
+    if survey == "setuptools":
         _follow_setuptools(sources, steps, out)
-    hooks = _hooks(backend)
-    with zipfile.ZipFile(os.path.join(out, hooks.build_wheel(out, settings))) as wheel:
+    file = _hooks(backend).build_wheel(out, settings)
+    with zipfile.ZipFile(os.path.join(out, file)) as wheel:
         found = {name: sources.get(name, out) for name in wheel.namelist()}
         # What the build changes on the way is no copy: versioneer writes the version into a file.
         for name in _changed(wheel, sources) if sources else ():
             found[name] = out
             read.append(sources[name])
-    return found, steps
+    return found, steps if survey else None, file
 
 
 def _changed(wheel: zipfile.ZipFile, sources: dict[str, str]) -> list[str]:
@@ -314,10 +277,11 @@ def main() -> None:
     read: list[str] = []
     idle: list[str] = []
     steps: list[dict[str, Any]] | None = None
-    if backend.startswith("mesonpy"):
+    wheel, survey = "", sys.argv[5]
+    if survey == "meson":
         outputs, read, idle = survey_meson(settings, out, mode)
     else:
-        outputs, steps = survey_other(backend, settings, out, read)
+        outputs, steps, wheel = survey_other(backend, settings, out, survey, read)
     build = os.path.join(os.path.realpath(settings.get("build-dir", out)), "")
     origins = {}
     for name, path in outputs.items():
@@ -331,8 +295,13 @@ def main() -> None:
         step["inputs"] = [_inside(path) or path for path in step["inputs"]]
         if mode != "configure":
             read.extend(step["inputs"])
-    answer = {"outputs": origins, "read": [_inside(path) for path in read], "steps": steps}
-    answer["idle"] = idle
+    answer = {
+        "outputs": origins,
+        "read": [_inside(path) for path in read],
+        "steps": steps,
+        "idle": idle,
+        "wheel": wheel,
+    }
     with open(os.path.join(out, "survey.json"), "w") as stream:
         json.dump(answer, stream)
 
@@ -346,5 +315,3 @@ def _inside(path: str) -> str:
 
 if __name__ == "__main__":
     main()
-elif __name__ == "sitecustomize":
-    watch(os.environ[LOG], os.environ[ROOT])

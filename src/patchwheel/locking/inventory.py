@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from patchwheel.build import (
     absence,
+    backend_kind,
     list_outputs,
     missing_tools,
     open_session,
     without_missing_tools,
 )
 from patchwheel.kit import BuildError, Repository, blob_id
+from patchwheel.locking.copies import find_copies
 from patchwheel.manifest import ANYTHING, BuildInventory
 from patchwheel.plan import base_mismatch
 from patchwheel.wheel import CYTHON, NUMPY
@@ -30,8 +32,8 @@ if TYPE_CHECKING:
     from patchwheel.source import Source
     from patchwheel.wheelfile import WheelFile
 
-# What decides the build of a project, at its top.
-CONFIGURATION = ("pyproject.toml", "setup.cfg", "setup.py", "MANIFEST.in", "CMakeLists.txt")
+# The end of the tags of a wheel that fits any platform.
+PURE = "-any"
 OPENBLAS = re.compile(rb"OpenBLAS (\d+(?:\.\d+)+)")
 PATTERNS = {
     "cython": CYTHON,
@@ -53,9 +55,13 @@ def inventory_of_pin(
 ) -> PinInventory:
     """Configure the pin in its build environment, and compare it with the checked base."""
     fork, repo = source.fork, Repository(source.git_dir)
-    context.progress.say(f"configuring {fork.name} to see what it builds and reads")
-    files = repo.files(source.tree)
+    files, kind = repo.files(source.tree), backend_kind(source)
     wheel = read_wheel(base) if base else None
+    pure = wheel is not None and wheel.name.tags.endswith(PURE)
+    if wheel and not (kind.survey or kind.copies or pure):
+        return _by_wheel(source, wheel)
+    doing = "configuring" if kind.survey else "building"
+    context.progress.say(f"{doing} {fork.name} to see what it builds and reads")
     try:
         found = _listed(context, source, environment)
     except BuildError as err:
@@ -78,7 +84,7 @@ def inventory_of_pin(
     if wheel:
         check_record(wheel)
         present = output_names(wheel.entries, wheel.name)
-        if gone := missing_tools(fork):
+        if kind.survey and (gone := missing_tools(fork)):
             # Only upstream's wheel shows what they make.
             built |= {name for name in present.keys() - outputs.keys() if name.endswith(".so")}
             context.progress.say(f"{fork.name}: configured without {' and '.join(gone)}")
@@ -93,7 +99,9 @@ def inventory_of_pin(
         # One that is meant to differ counts as read, and its output as built.
         reads |= {verbatim.pop(name) for name in changed}
         built |= meant
+    made = found.wheel or (wheel.path.name if wheel else "")
     inventory = BuildInventory(
+        pure=made.endswith(f"{PURE}.whl") and not any(name.endswith(".so") for name in built),
         verbatim=verbatim,
         built=frozenset(built),
         reads=frozenset(reads),
@@ -108,6 +116,11 @@ def inventory_of_pin(
             f"{fork.name}: not run without bubblewrap: {', '.join(scripts)}; as nobody knows what "
             "these scripts read, any change counts as reaching what they make"
         )
+    if inventory.pure:
+        if wheel and not pure:
+            what = "upstream's wheel has compiled code, a build has none"
+            context.progress.say(f"{fork.name}: {what}")
+        return PinInventory(inventory=inventory, mismatch=None)
     mismatch = base_mismatch(present, inventory, fork) if base else None
     return PinInventory(inventory=inventory, mismatch=next(iter(differs), mismatch))
 
@@ -122,48 +135,30 @@ def _listed(context: Context, source: Source, environment: Path) -> ListedOutput
     fork, epoch = without_missing_tools(source.fork), source.epoch
     with open_session(context, fork, environment, epoch=epoch, step="survey") as session:
         session.checkout(source, source.tree)
-        return list_outputs(session, generate=True)
+        found = list_outputs(session, generate=True)
+        if backend_kind(source).survey:
+            return found
+        # A finished wheel tells what is in it, not where it is from.
+        wheel = session.take_wheel(f"out/{found.wheel}")
+    copies, reads, _ = find_copies(source, wheel)
+    outputs = {name: copies.get(name, path) for name, path in found.outputs.items()}
+    return replace(found, outputs=outputs, reads=found.reads | reads)
 
 
 def _by_wheel(source: Source, wheel: WheelFile) -> PinInventory:
     """Take the wheel's word: a file that the source has too, at the same place, is a copy of it."""
     check_record(wheel)
-    repo = Repository(source.git_dir)
-    places: defaultdict[str, list[str]] = defaultdict(list)
-    for path, blob in repo.files(source.tree).items():
-        if blob.mode.startswith("100"):
-            places[blob.oid].append(path)
-    verbatim = {}
-    outputs = output_names(wheel.entries, wheel.name)
-    for name, member in outputs.items():
-        known = places.get(blob_id(wheel.entries[member].content()), ())
-        if same := [p for p in known if f"/{p}".endswith(f"/{name}")]:
-            verbatim[name] = min(same, key=len)
+    verbatim, reads, changed = find_copies(source, wheel)
     # From git nobody has filled in anything: another file at its place is of another commit.
-    paths = [] if source.fork.sdist else [f"/{path}" for found in places.values() for path in found]
-    differs = sorted(
-        name
-        for name in outputs.keys() - verbatim.keys()
-        if not _is_meant(name, source.fork) and any(p.endswith(f"/{name}") for p in paths)
-    )
-    shipped = {*verbatim.values()}
-    texts = repo.files(source.tree, *CONFIGURATION).values()
-    text = b"\n".join(repo.read([blob.oid for blob in texts]).values()).decode(errors="replace")
-    # What the build's own files name is read by them, whatever for.
-    reads = {path for path in shipped if _named(path, text)}
+    differs = [] if source.fork.sdist else [n for n in changed if not _is_meant(n, source.fork)]
+    outputs = output_names(wheel.entries, wheel.name)
     inventory = BuildInventory(
         verbatim=verbatim,
         built=frozenset(outputs.keys() - verbatim.keys() - {*differs}),
-        reads=frozenset(reads),
+        reads=reads,
     )
     mismatch = next((f"its {name} is not the pin's" for name in differs), None)
     return PinInventory(inventory=inventory, mismatch=mismatch)
-
-
-def _named(path: str, text: str) -> bool:
-    name = path.rpartition("/")[2]
-    stem = re.escape(name.partition(".")[0])
-    return name in text or bool(re.search(rf"\b(?:import|from)\b.*\b{stem}\b", text))
 
 
 def made_with(wheel: WheelFile) -> dict[str, str]:

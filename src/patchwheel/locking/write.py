@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from patchwheel.build import (
     BuildInputs,
-    can_follow,
+    backend_kind,
     name_of,
     required_variables,
     without_missing_tools,
@@ -174,7 +174,7 @@ def _write_inventory(project: Project, lock: Lock, chosen: Collection[str], *, f
 def _pin_graph(context: Context, fork: Fork, build: ForkBuild) -> PinGraph | None:
     source = fetch_pin(context, fork)
     # A project of another backend, or a pure one: every change of it is a compile, or copied.
-    if not can_follow(source) or not build.inventory.built:
+    if not backend_kind(source).steps or build.inventory.pure or not build.inventory.built:
         return None
     configured = without_missing_tools(fork)
     inputs = BuildInputs(context=context, fork=configured, build=build, epoch=source.epoch)

@@ -18,6 +18,8 @@ from patchwheel.manifest.convert import InvalidValueError, save_json
 if TYPE_CHECKING:
     from cattrs import Converter
 
+    from patchwheel.manifest.model import Fork
+
 SCHEMA = 1
 # In `opened`, of a script that could not be watched.
 ANYTHING = "*"
@@ -33,12 +35,18 @@ class BuildInventory:
 
     `reads` are the sources that the build reads. `opened` has, for each script of the project, the
     files that it opened besides those that its command names, ANYTHING where nobody could watch.
+    The wheel of a `pure` one is for any platform, and its backend builds it in a second.
     """
 
     verbatim: Copies
     built: Paths
     reads: Paths
     opened: Mapping[str, Paths] = field(default_factory=lambda: MappingProxyType({}))
+    pure: bool = False
+
+    def compiles(self, fork: "Fork") -> bool:
+        """Whether a whole build takes a compiler; `programs` say so where the pin compiles none."""
+        return not self.pure or bool(fork.programs)
 
     @property
     def unwatched(self) -> list[str]:

@@ -112,12 +112,14 @@ class Planner:
 
     def plan(self, *, refused: str | None = None) -> Plan:
         """Choose the cheapest plan; one that compiles nothing is taken at once."""
-        upstream = None if self.from_source else upstream_base(self.project, self.fork)
+        if self.from_source or not self.build.inventory.compiles(self.fork):
+            return self.on(None, refused=refused)
+        upstream = upstream_base(self.project, self.fork)
         plan = self.on(upstream, refused=refused)
         store = self.project.store
         cheap = plan.route == "graft" and not plan.built and not plan.undecided
         known = plan.node_key and store.find("wheels", plan.node_key)
-        if self.from_source or refused or cheap or known:
+        if refused or cheap or known:
             return plan
         parts, pending = self._build_parts(graft=True)
         bases = [] if pending else built_bases(self.project, self.fork, parts)
@@ -157,6 +159,7 @@ class Planner:
         """Return the decision, remembered if it was made before."""
         if self.from_source or base is None:
             why = "requested with --from-source" if self.from_source else "there is no base wheel"
+            why = "it compiles nothing" if not self.build.inventory.compiles(self.fork) else why
             return Decision(route="compile", why=(refused or why,))
         no_graft = Decision(route="compile", why=(refused or "",))
 
@@ -232,11 +235,11 @@ class Planner:
         self, base: Base, changes: list[Change], follow: list[str], decision: Decision
     ) -> tuple[Decision, tuple[Effect, ...]]:
         """Follow changes through the build."""
-        from patchwheel.build import can_follow
+        from patchwheel.build import backend_kind
         from patchwheel.plan.trace import candidates, trace_changes
 
         source = self.tree.source
-        if not can_follow(source):
+        if not backend_kind(source).steps:
             return Decision(route="compile", why=tuple(follow)), ()
         traced, tools = self._trace_by_inventory(base, changes), ""
         if traced is None and not self.configure:

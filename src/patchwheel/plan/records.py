@@ -95,6 +95,8 @@ class Plan(Decision):
     @property
     def description(self) -> str:
         """What carrying the plan out amounts to, in a few words."""
+        if not self.inventory.compiles(self.fork):
+            return "built by its backend: about a second"
         if self.route == "compile":
             modules = sum(name.endswith(".so") for name in self.inventory.built)
             return f"a compile: {modules} extension module{'s' * (modules != 1)}"

@@ -141,7 +141,7 @@ def _described(source: Source, notes: dict[str, str]) -> NewPin:
     notes[""] = f"built by {system.backend}"
     paths = filter(DEFINITION.fullmatch, Repository(source.git_dir).files(source.tree))
     text = b"".join(_read(source, path) for path in paths)
-    rust = system.module == "maturin" or b"setuptools_rust" in text
+    rust = system.kind.rust or b"setuptools_rust" in text
     programs = (*["gfortran"] * bool(FORTRAN.search(text)), *["cargo"] * rust)
     if names := {*map(os.fsdecode, DEPENDENCY.findall(text))} - BUILT_IN:
         notes["programs"] = f"its meson.build looks for {', '.join(sorted(names))}"

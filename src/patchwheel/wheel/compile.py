@@ -37,6 +37,10 @@ def compile_wheel(plan: Plan) -> UnlabelledWheel:
         _check_requirements(session, inputs)
         name = session.build_wheel()
         plain = session.take_wheel(name)
+        if not plan.inventory.compiles(plan.fork) and not name.endswith("-any.whl"):
+            message = f"{plan.fork.name}: its wheel was pure Python, and the series compiles code"
+            hint = 'add `programs = ["gcc"]` to its table in forks.toml: it then has a compiler'
+            raise BuildError(message, expected="a wheel for any platform", hint=hint)
         wheel = session.take_wheel(relocate(name, session))
         record = build_record(inputs, session)
     check_relocated(wheel, [inputs.context.store.root], home=Path.home())
