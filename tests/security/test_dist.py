@@ -12,9 +12,10 @@ import pytest
 
 from patchwheel.environment.compose import unpack
 from patchwheel.kit.entry import Hold, is_held
-from patchwheel.kit.errors import BusyError, CheckError
+from patchwheel.kit.errors import BusyError, CheckError, InputError
 from patchwheel.kit.store import Store
 from patchwheel.release.publish import complete_release
+from patchwheel.wheelfile import make_entry, read_wheel, write_wheel
 from tests.fixtures import projects, support
 
 if TYPE_CHECKING:
@@ -75,16 +76,20 @@ def test_what_is_in_dist_is_what_was_built(site: Site, change: object) -> None:
 
 def test_a_release_has_sums_of_the_wheels_that_were_built_only(site: Site) -> None:
     [wheel] = (site.root / "dist").glob("*.whl")
-    store = Store(site.store)
+    store, honest, found = Store(site.store), wheel.read_bytes(), read_wheel(wheel)
     complete_release(wheel.parent, store)
-    # A sound wheel of the same name, with another member.
-    other = support.make_wheel(site.root / "other", "demo", "1.0", {"demo.py": "other"})
-    honest = wheel.read_bytes()
-    wheel.write_bytes(other.read_bytes())
+    more = make_entry("more.py", b"", mode=0o644, date=(1980, 1, 1, 0, 0, 0))
+    kept = [e for e in found.entries.values() if not e.name.endswith("/RECORD")]
     try:
-        with pytest.raises(Exception, match=r".") as caught:
+        # Sound, and of the same name and version.
+        write_wheel(wheel, found.dist_info, [more, *kept])
+        with pytest.raises(CheckError, match="is not the wheel that was built") as caught:
             complete_release(wheel.parent, store)
-        assert isinstance(caught.value, CheckError) or "demo" in str(caught.value)
+        assert caught.value.expected == f"sha256 {support.sha256(honest)}"
+        other = support.make_wheel(site.root / "other", "demo", "1.0", {"demo.py": "other"})
+        wheel.write_bytes(other.read_bytes())
+        with pytest.raises(InputError, match=r"its dist-info folder is demo-1\.0"):
+            complete_release(wheel.parent, store)
     finally:
         wheel.write_bytes(honest)
 
