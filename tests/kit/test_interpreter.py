@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import platform
 import re
 import shutil
@@ -106,6 +107,28 @@ def test_a_plain_python3_of_that_version_counts_and_another_version_does_not(bar
     fake(bare / "python3.77", "3.76.0")
     fake(bare / "python3", "3.77.1")
     assert find().path == bare / "python3"
+
+
+@pytest.mark.parametrize("how", ["PYENV_ROOT", "PATH"])
+def test_folders_of_another_user_are_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """`su` and `sudo` hand on variables that lead to where the other user may not go."""
+    theirs = tmp_path / "theirs"
+    theirs.mkdir(mode=0)
+    monkeypatch.setenv("HOME", "/")
+    monkeypatch.setenv(how, str(theirs / "bin"))
+    nobody = 65534
+    if os.getuid() == 0:
+        os.setresuid(nobody, nobody, 0)
+    try:
+        with pytest.raises(PermissionError):
+            (theirs / "bin").exists()
+        assert interpreter._pyenv_folders() == []
+    finally:
+        if os.getresuid()[2] == 0:
+            os.setresuid(0, 0, 0)
+        theirs.chmod(0o700)
 
 
 @pytest.mark.parametrize("how", ["PYENV_ROOT", "home", "shims", "program"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -176,9 +177,11 @@ def _pyenv_folders() -> list[Path]:
     for folder in _path_folders():
         if folder.name == "shims":
             roots.append(folder.parent)
-        elif (folder / "pyenv").is_file():
+        elif shutil.which("pyenv", path=str(folder)):
             roots.append((folder / "pyenv").resolve().parent.parent)
-    folders = [f for root in roots for f in root.expanduser().glob("versions/*/bin")]
+    # Of another user, whose folders of this name cannot be entered.
+    roots = [root.expanduser() for root in roots if os.access(root.expanduser(), os.X_OK)]
+    folders = [f for root in roots for f in root.glob("versions/*/bin")]
     versions = [[int(n) for n in re.findall(r"\d+", f.parent.name)] for f in folders]
     return [folder for _, folder in sorted(zip(versions, folders, strict=True), reverse=True)]
 
