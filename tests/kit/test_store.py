@@ -134,7 +134,7 @@ def test_an_unreadable_file_counts_as_damage(store: Store, report: Recorder) -> 
     (path / "sub" / "file").chmod(0)
     if os.access(path / "sub" / "file", os.R_OK):
         pytest.skip("root reads every file")
-    assert store.checked("wheels", KEY) is None
+    assert store.find("wheels", KEY, hashed=True) is None
     assert "cannot be read" in report.lines[0]
 
 
@@ -213,7 +213,7 @@ def test_processes_that_want_the_same_entry_make_it_once_and_say_that_they_wait(
     said = [process.communicate(timeout=30)[0] for process in (first, *others)]
     assert said == [""] * 4
     assert made.read_text() == "x"
-    assert store.checked(kind, KEY)
+    assert store.find(kind, KEY, hashed=True)
 
 
 @pytest.mark.parametrize("kind", MADE)
@@ -285,7 +285,7 @@ def test_a_full_disk_is_a_named_failure_that_leaves_nothing_half_made(
 def test_a_read_only_store_is_one_error_and_what_is_there_can_be_used(store: Store) -> None:
     store.get("wheels", KEY, maker())
     mount = f"mount --bind {store.root} {store.root} && mount -o remount,ro,bind {store.root}"
-    script = UNSHARED + f"print(store.checked('wheels', {KEY!r}) is not None)"
+    script = UNSHARED + f"print(store.find('wheels', {KEY!r}, hashed=True) is not None)"
     said = in_own_mounts(mount, script, str(store.root), "10", "wheels")
     assert "the store cannot be used: Read-only file system" in said
     assert said.endswith("True\n")

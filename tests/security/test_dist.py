@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from patchwheel.environment.compose import unpack
-from patchwheel.kit.entry import Hold, is_held
+from patchwheel.kit.entry import Hold
 from patchwheel.kit.errors import BusyError, CheckError, InputError
 from patchwheel.kit.store import Store
 from patchwheel.release.publish import complete_release
@@ -133,14 +133,17 @@ def test_prune_takes_no_environment_that_is_being_made(store: Store) -> None:
     assert sorted(p.name for p in path.iterdir() if p.suffix != ".json") == ["first", "second"]
 
 
-@pytest.mark.parametrize("how", ["get", "find", "checked"])
+@pytest.mark.parametrize("how", ["get", "find", "find hashed"])
 def test_prune_takes_nothing_that_is_used(store: Store, how: str) -> None:
     def make(folder: Path) -> None:
         support.write(folder, {"file": ""})
 
     Store(store.root).get("wheels", KEY, make)
     user = Store(store.root)
-    path = user.get("wheels", KEY, make) if how == "get" else getattr(user, how)("wheels", KEY)
+    hashed = how.endswith("hashed")
+    path = (
+        user.get("wheels", KEY, make) if how == "get" else user.find("wheels", KEY, hashed=hashed)
+    )
     assert path
     assert pruned(store) == 0
     assert (path / "file").exists()
@@ -164,11 +167,13 @@ def test_prune_takes_no_folder_of_a_running_build(store: Store) -> None:
 
 def test_a_lock_is_shared_by_users_and_refused_to_who_removes(tmp_path: Path) -> None:
     one, two = Hold(tmp_path), Hold(tmp_path)
-    assert is_held(tmp_path)
     with pytest.raises(BusyError):
         Hold(tmp_path, alone=True)
     del one, two
-    assert not is_held(tmp_path)
+    alone = Hold(tmp_path, alone=True)
+    with pytest.raises(BusyError):
+        Hold(tmp_path)
+    del alone
     (tmp_path / "link").symlink_to(tmp_path)
     with pytest.raises(OSError, match="link"):
         Hold(tmp_path / "link")

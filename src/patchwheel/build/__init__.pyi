@@ -29,7 +29,6 @@ from .requirements import static_build_requirements as static_build_requirements
 from .requirements import string_list as string_list
 from .sandbox import INSIDE as INSIDE
 from .sandbox import PROMISES as PROMISES
-from .sandbox import BuildDir as BuildDir
 from .sandbox import SandboxLevel as SandboxLevel
 from .sandbox import detect_sandbox as detect_sandbox
 from .sandbox import open_build_dir as open_build_dir

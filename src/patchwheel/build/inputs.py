@@ -136,10 +136,8 @@ def interface(wheel: Path, store: Store) -> str:
         return {"digest": digest([(n, e.sha256) for n, e in entries if n.endswith(INTERFACE)])}
 
     info = wheel.stat()
-    inputs = [str(wheel), info.st_size, info.st_mtime_ns]
-    kept = store.cached(
-        "interface", dict[str, str], inputs, compute, valid=lambda known: "digest" in known
-    )
+    inputs, form = [str(wheel), info.st_size, info.st_mtime_ns], dict[str, str]
+    kept = store.cached("interface", form, inputs, compute, valid=lambda known: "digest" in known)
     return kept["digest"]
 
 

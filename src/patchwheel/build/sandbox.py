@@ -44,8 +44,8 @@ SYSTEM_FILES = shlex.split("""
 """)
 # What a home folder keeps for programs, secrets included.
 PRIVATE = ("", ".local/share", ".config", ".cache", ".ssh", ".gnupg")
-# The number of the system call, and the operation.
-KEYCTL, JOIN_SESSION_KEYRING = {"x86_64": 250, "aarch64": 219}, 1
+# keyctl's number on x86-64, and the operation.
+JOIN_SESSION_KEYRING = (250, 1)
 # Settings of the running kernel, which a build started by root could change.
 KERNEL = ("/proc/sys", "/proc/sysrq-trigger", "/proc/irq", "/proc/bus", "/proc/acpi")
 
@@ -198,7 +198,11 @@ class BuildDir:
     ) -> list[str]:
         """Return the command that runs `argv` in the sandbox, with the folders of this build."""
         if self.sandbox.level == "bwrap":
-            _leave_keyring()
+            import ctypes
+
+            # No mount hides the keys of the user's session, which are in the kernel: this thread,
+            # and so what it starts, gets an empty keyring.
+            ctypes.CDLL(None).syscall(*JOIN_SESSION_KEYRING, None)
         # What is mounted below the folder covers it: a step can neither remove nor replace it.
         mounts = [
             Mount(host=self.work, inside=self.inside, write=True),
@@ -327,17 +331,6 @@ def _mounted(mounts: Sequence[Mount]) -> list[str]:
         option = "--bind" if mount.write else "--ro-bind"
         argv += [option, str(mount.host), str(mount.inside)]
     return [*argv, "--remount-ro", "/"]
-
-
-def _leave_keyring() -> None:
-    """Give this thread, and so what it starts, an empty session keyring.
-
-    The keys of the user's session are in the kernel: no mount hides them.
-    """
-    if call := KEYCTL.get(os.uname().machine):
-        import ctypes
-
-        ctypes.CDLL(None).syscall(call, JOIN_SESSION_KEYRING, None)
 
 
 def _safe(path: Path) -> Path:

@@ -7,6 +7,7 @@ before any import.
 from __future__ import annotations
 
 import csv
+import functools
 import json
 import os
 import re
@@ -34,9 +35,9 @@ from patchwheel.kit import (
 from patchwheel.wheelfile import read_wheel
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
-    from patchwheel.build import BuildDir, OwnWheel
+    from patchwheel.build import OwnWheel
     from patchwheel.kit import Context, Distribution, Store
     from patchwheel.project import Project
 
@@ -185,38 +186,23 @@ def _inspect(
         limits=context.limits,
         env=environment.path,
         read=[prefix, uv_bin()],
-    ) as build_dir:
+    ) as place:
+        asked = place.scripts / "question.json"
+        asked.write_text(json.dumps(question))
+        script = Path(shutil.copy(INSPECT_ENVIRONMENT, place.scripts))
+        python, out = place.env_inside / "bin" / "python", place.inside / "out" / "answer.json"
+        env = {"PATH": os.defpath, "HOME": f"{place.inside}/home", "LC_ALL": "C.UTF-8"}
         log = context.store.log(KIND, "check")
-        folders = {"HOME": "home", "TMPDIR": "tmp"}
-        env = {name: str(build_dir.inside / folder) for name, folder in folders.items()}
-        env |= {"PATH": os.defpath, "LC_ALL": "C.UTF-8"}
-
-        def run(argv: Sequence[str | Path]) -> None:
-            build_dir.run(argv, cwd=build_dir.work / "src", env=env, log=log)
-
-        python = build_dir.env_inside / "bin" / "python"
+        run = functools.partial(place.run, cwd=place.work / "src", env=env, log=log)
         try:
-            problems, checked = _answer(build_dir, python, run, question)
+            run([python, "-I", place.path_inside(script), place.path_inside(asked), out])
+            answer = parsed(read_untrusted(place.work, "out/answer.json", limit=ANSWER))
+            problems, checked = (list(map(str, rows)) for rows in answer)
         except (process.CommandError, FileNotFoundError, ValueError, TypeError) as err:
             problem = "the environment's Python stopped while it imported the forks"
             tail = getattr(err, "tail", ())
             raise CheckError(problem, where=environment.python, tail=tail) from err
-        return [*problems, *uv.conflicts(python, run=run)], [*checked]
-
-
-def _answer(
-    build_dir: BuildDir,
-    python: Path,
-    run: Callable[[Sequence[str | Path]], None],
-    question: dict[str, object],
-) -> tuple[Iterator[str], Iterator[str]]:
-    asked = build_dir.scripts / "question.json"
-    asked.write_text(json.dumps(question))
-    script = Path(shutil.copy(INSPECT_ENVIRONMENT, build_dir.scripts))
-    words = [build_dir.path_inside(path) for path in (script, asked)]
-    run([python, "-I", *words, build_dir.inside / "out" / "answer.json"])
-    problems, checked = parsed(read_untrusted(build_dir.work, "out/answer.json", limit=ANSWER))
-    return map(str, problems), map(str, checked)
+        return problems + uv.conflicts(python, run=run), checked
 
 
 def _packages(project: Project, groups: Sequence[str]) -> list[Distribution]:

@@ -191,17 +191,6 @@ class Hold:
             os.close(self.handle)
 
 
-def is_held(path: Path) -> bool:
-    try:
-        Hold(path, alone=True)
-    except BusyError:
-        return True
-    except OSError:
-        # No folder, or gone.
-        return False
-    return False
-
-
 def safe_name(name: str) -> str:
     if not NAME.fullmatch(name):
         raise InputError(f"{name!r} cannot be a name in the store")

@@ -33,10 +33,7 @@ THREADS = 16
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """Seconds, bytes and processes at once of one build step; `disk` is of its whole folder.
-
-    `download` is the seconds of a page or file of an index.
-    """
+    """Seconds, bytes and processes of a build step, `disk` its folder's; `download`: no step."""
 
     time: int = 6 * 3600
     silence: int = 3600

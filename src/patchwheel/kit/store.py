@@ -28,7 +28,6 @@ from patchwheel.kit.entry import (
     Entry,
     Hold,
     Kind,
-    is_held,
     is_store,
     opened,
     safe_name,
@@ -64,17 +63,18 @@ class Store:
             raise InputError(f"{key!r} is no sha256", expected="64 hexadecimal digits")
         return self.root / kind / key
 
-    def find(self, kind: Kind, key: str) -> Path | None:
+    def find(self, kind: Kind, key: str, *, hashed: bool = False) -> Path | None:
         """Return the entry's folder, or None; this counts as a use.
 
-        It is read only if the stat of a file differs from what it was. If it is damaged, that is
-        said, and it is removed.
+        Unless it is to be `hashed`, it is read only if the stat of a file differs from what it was.
+        If it is damaged, that is said, and it is removed.
         """
-        return self._look(kind, key, hashed=False) or self._heal(kind, key, hashed=False)
-
-    def checked(self, kind: Kind, key: str) -> Path | None:
-        """Return the entry's folder as `find` does, but after hashing its files."""
-        return self._look(kind, key, hashed=True) or self._heal(kind, key, hashed=True)
+        path = self._look(kind, key, hashed=hashed)
+        if path or not (self.path(kind, key) / MANIFEST).exists():
+            return path
+        # Another process may have made it again meanwhile.
+        with self.lock(f"{kind}-{key}"):
+            return self._look(kind, key, hashed=hashed, heal=True)
 
     def get(self, kind: Kind, key: str, make: Callable[[Path], None]) -> Path:
         """Return the entry; if it is missing, one process at a time makes it by `make(folder)`."""
@@ -89,13 +89,6 @@ class Store:
             except BaseException:
                 self.remove(kind, key)
                 raise
-
-    def _heal(self, kind: Kind, key: str, *, hashed: bool) -> Path | None:
-        if not (self.path(kind, key) / MANIFEST).exists():
-            return None
-        # Another process may have made it again meanwhile.
-        with self.lock(f"{kind}-{key}"):
-            return self._look(kind, key, hashed=hashed, heal=True)
 
     def _look(self, kind: Kind, key: str, *, hashed: bool, heal: bool = False) -> Path | None:
         path = self.path(kind, key)
@@ -257,8 +250,9 @@ class Store:
         limit = min(limit, time.time() - 86400)
         logs = [path for path in _inside(self.root / "logs", "**/*.log") if path.is_file()]
         for left in [*_inside(self.root / "tmp"), *logs]:
-            with contextlib.suppress(FileNotFoundError):
-                if left.lstat().st_mtime < limit and not is_held(left):
+            with contextlib.suppress(FileNotFoundError, BusyError):
+                if left.lstat().st_mtime < limit:
+                    _alone = stat.S_ISDIR(left.lstat().st_mode) and Hold(left, alone=True)
                     rmtree(left)
         return count, freed
 

@@ -113,13 +113,8 @@ def list_headers(environment: Path, store: Store) -> frozenset[str]:
         found = {f for folder in root.rglob("include") for f in folder.rglob("*") if f.is_file()}
         return {"headers": sorted(SYSTEM + f.relative_to(root).as_posix() for f in found)}
 
-    kept = store.cached(
-        "headers",
-        dict[str, list[str]],
-        [LAYOUT, environment.name],
-        walk,
-        valid=lambda known: "headers" in known,
-    )
+    inputs, form = [LAYOUT, environment.name], dict[str, list[str]]
+    kept = store.cached("headers", form, inputs, walk, valid=lambda known: "headers" in known)
     return frozenset(kept["headers"])
 
 

@@ -45,14 +45,12 @@ def check_signature(folder: Path, trusted: Mapping[str, str]) -> str:
         from securesystemslib import signer as library
         from securesystemslib.exceptions import UnverifiedSignatureError
     for name in (SIGNATURE, SUMS):
-        if (folder / name).exists() and not (folder / name).is_file():
-            raise InputError("is no regular file", where=folder / name)
+        if not (folder / name).is_file():
+            raise InputError(f"there is no file {name}, so it is not signed", where=folder)
     try:
         text, data = (folder / SIGNATURE).read_bytes(), (folder / SUMS).read_bytes()
         row = parsed(text)
         key, sig = str(row["keyid"]), str(row["sig"])
-    except FileNotFoundError as err:
-        raise InputError(f"there is no {SIGNATURE}, so it is not signed", where=folder) from err
     except (ValueError, KeyError, TypeError) as err:
         raise InputError(f"{SIGNATURE} is no signature: {err!r}", where=folder) from err
     # There is one way to write it, so that no byte of it can be changed.

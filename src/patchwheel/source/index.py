@@ -241,8 +241,6 @@ def retried(task: str, attempt: Callable[[requests.Session], T]) -> T:
     try:
         return future.result(limit)
     except TimeoutError as err:
-        if future.done():
-            raise
         hint = "set PATCHWHEEL_LIMIT_DOWNLOAD, in seconds, for a slower network"
         raise InputError(f"{task}: it takes longer than {limit:,} s", hint=hint) from err
 

@@ -77,7 +77,7 @@ def _take(project: Project, plan: Plan) -> BuiltWheel:
     store, wheel = project.store, make_wheel(plan, project.store)
     if not wheel.cached or published(store, project.dist / wheel.path.name) == wheel.sha256:
         return wheel
-    return wheel if store.checked(KIND, wheel.node_key) else make_wheel(plan, store)
+    return wheel if store.find(KIND, wheel.node_key, hashed=True) else make_wheel(plan, store)
 
 
 def build_needs(
