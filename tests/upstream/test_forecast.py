@@ -368,6 +368,11 @@ def test_files_of_a_submodule_are_not_followed(upstream: Upstream) -> None:
     verdict = upstream.verdict(data)
     assert verdict.state == "unknown"
     assert "submodule sub" in str(verdict.problem)
+    # Nor those of a submodule that upstream has removed since.
+    upstream.base = support.git(upstream.folder, "rev-parse", "HEAD")
+    support.git(upstream.folder, "rm", "-q", "--cached", "sub")
+    support.git(upstream.folder, "commit", "-q", "-m", "Remove the submodule")
+    assert upstream.verdict(data) == verdict
 
 
 def test_an_empty_series_has_nothing_to_fear(upstream: Upstream) -> None:

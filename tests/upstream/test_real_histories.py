@@ -4,7 +4,8 @@ They are drawn by a seed. Landed: commits of upstream's that apply to the base a
 which must be found as landed by itself. Breaking: a line of the base that a later commit changes,
 changed by a patch; which commit stops it is also found by `git apply --check` at every commit that
 touches the file. Reworded: landed ones with one line changed, as in a review; what is said of them
-is logged, and nothing is asserted.
+is logged, and nothing is asserted. Reviewed: merged pull requests, whole and as they stood before
+their last commit. Reversed: what a commit changed, taken back by a patch; upstream rarely does it.
 """
 
 from __future__ import annotations
@@ -41,7 +42,10 @@ HISTORIES = {
     "scikit-image/scikit-image": "v0.25.0",
     "cupy/cupy": "v13.4.1",
 }
+# Those that merge their pull requests, at least formerly.
+MERGING = ("scipy/scipy", "scikit-image/scikit-image")
 COUNT = 20
+MANY = 50
 MOST_FILES, MOST_LINES = 10, 400
 KINDS = ("*.py", "*.pyx", "*.pxd", "*.c", "*.cpp", "*.h", "*.build")
 
@@ -53,10 +57,13 @@ class Synthetic(NamedTuple):
     expected: str | None
 
 
-def mail(diff: bytes) -> bytes:
-    head = b"From: A U Thor <author@example.org>\nDate: Tue, 1 Mar 2022 12:00:00 +0100\n"
-    head += b"Subject: [PATCH] ENH: synthetic\n\nCut from a later commit.\n\n"
-    return head + b"Upstream-Status: Pending\n\n" + diff
+def mail(
+    diff: bytes,
+    author: str = "A U Thor <author@example.org>",
+    subject: str = "ENH: synthetic",
+) -> bytes:
+    head = f"From: {author}\nDate: Tue, 1 Mar 2022 12:00:00 +0100\nSubject: [PATCH] {subject}\n\n"
+    return f"{head}Cut from a later commit.\n\nUpstream-Status: Pending\n\n".encode() + diff
 
 
 class History:
@@ -143,6 +150,46 @@ class History:
         good = [at for at, c in enumerate(states) if self.applies(c, diff)]
         return None if good[-1] == len(commits) else commits[good[-1]]
 
+    def reviewed(self, left_out: int) -> Iterator[tuple[str, str, bytes]]:
+        """Give start, merge and patch of pull requests of several commits, less the last ones."""
+        words = ("rev-list", "--first-parent", "--merges", "--max-count=6000", self.tip)
+        for merge in random.Random("2026").sample(log := self.repo.text(*words).split(), len(log)):
+            start = self.repo.text("merge-base", f"{merge}^1", f"{merge}^2")
+            own = self.repo.text("rev-list", f"{start}..{merge}^2").split()
+            merges = self.repo.text("rev-list", "--merges", f"{start}..{merge}^2")
+            if len(own) < 2 or merges:
+                continue
+            diff = self.changes(start, own[left_out])
+            row = self.repo.git("log", "-1", "--format=%an <%ae>%x1f%s", own[-1])
+            if diff:
+                author, subject = row.decode(errors="replace").strip().split("\x1f")
+                yield start, merge, mail(diff, author, subject)
+
+    def reversed(self) -> Iterator[tuple[str, str, bytes]]:
+        for commit in self.order:
+            if diff := self.changes(commit, f"{commit}^"):
+                yield commit, self.tip, mail(diff)
+
+    def changes(self, old: str, new: str) -> bytes | None:
+        """Return the diff of two commits, if it is one that somebody might carry."""
+        diff = self.repo.git("diff-tree", "-r", "-p", "--full-index", "--no-renames", old, new)
+        usable = b"GIT binary" not in diff and b"Binary files" not in diff
+        small = diff.count(b"\ndiff --git ") < MOST_FILES and diff.count(b"\n") < MOST_LINES
+        return diff if diff and usable and small else None
+
+    def states(self, cut: Iterator[tuple[str, str, bytes]]) -> Iterator[str]:
+        """Follow each patch from its own start; lint may refuse some of upstream's changes."""
+        for start, tip, data in cut:
+            patch = Patch(path=Path("0010-cut.patch"), data=data)
+            try:
+                check_patch(patch)
+            except PatchError as error:
+                LOG.info("left out: %s", error.message)
+                continue
+            told = forecast(self.repo, [patch], "tip", (start, tip), lambda _oids: None).patches[0]
+            LOG.info("%s %s %s", start[:12], told.state, told.evidence)
+            yield told.state
+
     def verdicts(self, patches: Iterator[Synthetic]) -> Iterator[tuple[Synthetic, Verdict]]:
         """Say what comes of each patch alone; lint may refuse some of upstream's own changes."""
         span = (self.base, self.tip)
@@ -191,3 +238,20 @@ def test_what_landed_in_other_words_is_logged(history: History) -> None:
     verdicts = [*itertools.islice(history.verdicts(history.reworded()), COUNT)]
     assert len(verdicts) == COUNT
     LOG.info("reworded: %s", Counter(verdict.state for _, verdict in verdicts))
+
+
+@pytest.mark.parametrize("left_out", [0, 1])
+@pytest.mark.parametrize("history", MERGING, indirect=True)
+def test_a_pull_request_is_told_however_it_was_reviewed(history: History, left_out: int) -> None:
+    states = Counter(itertools.islice(history.states(history.reviewed(left_out)), MANY))
+    assert states["landed"] + states["reworked"] >= 0.9 * MANY, states
+
+
+@pytest.mark.parametrize("history", MERGING, indirect=True)
+def test_what_is_stopped_has_not_landed_in_another_form(history: History) -> None:
+    """`landed` is logged: sometimes upstream did take back what it had done."""
+    stopped = (s for s in history.states(history.reversed()) if s not in {"clean", "offset"})
+    states = Counter(itertools.islice(stopped, MANY))
+    assert states.total() == MANY
+    assert not states["reworked"]
+    assert states["landed"] <= MANY / 10, states

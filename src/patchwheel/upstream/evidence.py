@@ -62,6 +62,15 @@ def changed_lines(diff: bytes) -> tuple[Lines, Lines]:
     return added, removed
 
 
+def lines_of(repo: Repository, oids: Iterable[str], paths: Iterable[str]) -> tuple[Lines, Lines]:
+    """Count the `changed_lines` of commits together."""
+    added, removed = Counter[bytes](), Counter[bytes]()
+    for oid in oids:
+        more, less = changed_lines(diff_of(repo, oid, paths))
+        added, removed = added + more, removed + less
+    return added, removed
+
+
 def net_lines(before: Mapping[str, bytes], after: Mapping[str, bytes]) -> tuple[Lines, Lines]:
     """Count what `changed_lines` does, without a diff, for files in one piece."""
     added, removed = Counter[bytes](), Counter[bytes]()
@@ -170,9 +179,7 @@ def _version(tag: str) -> tuple[bool, object] | None:
 
 
 def merged_commits(repo: Repository, oid: str) -> list[Sequence[str]]:
-    """Return id, author and subject of the commits that a merge brought in."""
-    out = repo.git(
-        "log", "-z", "--format=%H%x1f%an <%ae>%x1f%s", f"{oid}^..{oid}", "--not", f"{oid}^"
-    )
+    """Return id, author and subject of the commits that a merge brought in, merges left out."""
+    out = repo.git("log", "-z", "--no-merges", "--format=%H%x1f%an <%ae>%x1f%s", f"{oid}^..{oid}")
     rows = out.decode(errors="replace").split("\0")
     return [row.strip().split("\x1f") for row in rows if row.strip()]

@@ -190,9 +190,12 @@ def forecast(
     last = try_series(files, walk.read, patches, walk.results)
     out = repo.git(*LOG, f"--format={FIELDS}", f"{start}..{tip}").decode(errors="surrogateescape")
     log = [_commit(row) for row in out.split("\0") if row]
+    # A submodule of the pin may be gone at the ref.
+    fails = any(status.state == "fails" for status in walk.statuses[0])
+    pinned = repo.files(repo.tree_of(start)) if fails else {}
     verdicts = []
     for number, (patch, status) in enumerate(zip(patches, last, strict=True)):
-        if module := _submodule(patch, files):
+        if module := _submodule(patch, files, pinned):
             problem = f"it changes files of the submodule {module}, whose history is not followed"
             verdicts.append(
                 Verdict(name=patch.name, state="unknown", problem=problem, reason="in-a-submodule")
@@ -238,10 +241,11 @@ def _commit(text: str) -> Commit:
     return Commit(oid=oid, author=author, when=when, subject=subject, request=request)
 
 
-def _submodule(patch: Patch, files: Mapping[str, Blob]) -> str | None:
-    """Return the submodule in which a patch changes files."""
+def _submodule(patch: Patch, *trees: Mapping[str, Blob]) -> str | None:
+    """Return the submodule in which a patch changes files, in one of the trees."""
     parents = {p[:at] for p in paths_of([patch]) for at, char in enumerate(p) if char == "/"}
-    return min((p for p in parents if p in files and files[p].mode == SUBMODULE), default=None)
+    found = (p for files in trees for p in parents & files.keys() if files[p].mode == SUBMODULE)
+    return min(found, default=None)
 
 
 def try_series(

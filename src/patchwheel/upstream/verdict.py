@@ -205,17 +205,22 @@ class Judge:
         return {path: read[oid] for path, oid in oids.items()}
 
     def share(self, commit: Commit, files: Mapping[str, bytes]) -> tuple[float, str]:
-        """Return which part of the patch a commit has, or one of a branch that it merges."""
-        mail, best = self.patch.mail, (self.share_of(commit.oid, files), commit.oid[:12])
-        for oid, author, subject in found_in.merged_commits(self.repo, commit.oid):
-            if (author, subject) == (mail.author, mail.subject):
+        """Return which part of the patch a commit has, or the branch that it merges.
+
+        The branch counts only if a commit of it has the patch's author and subject: what was
+        reviewed into another form there was in one of its commits.
+        """
+        mail, found = self.patch.mail, found_in.merged_commits(self.repo, commit.oid)
+        best = self.share_of([commit.oid], files), commit.oid[:12]
+        for oid, *who in found:
+            if who == [mail.author, mail.subject]:
                 by = f"{oid[:12]} of that branch, by the same author with the same subject"
-                best = max(best, (self.share_of(oid, files), by))
+                return max(best, (self.share_of([row[0] for row in found], files), by))
         return best
 
-    def share_of(self, oid: str, files: Mapping[str, bytes]) -> float:
-        diff = found_in.diff_of(self.repo, oid, paths_of([self.patch]))
-        return found_in.share(self.patch, found_in.changed_lines(diff), files)
+    def share_of(self, oids: Sequence[str], files: Mapping[str, bytes]) -> float:
+        lines = found_in.lines_of(self.repo, oids, paths_of([self.patch]))
+        return found_in.share(self.patch, lines, files)
 
     def moot(self, n: int) -> Verdict | None:
         """Return that commit n removed the files that the patch changes, or all that it changes."""
