@@ -458,7 +458,9 @@ def test_each_remade_module_is_imported(forks: Set) -> None:
 
 
 def test_a_remade_module_that_needs_what_is_not_here_is_noted(forks: Set) -> None:
-    rows = [{"path": f"pwfork/{n}.py", "action": "add"} for n in ("fine", "more", "gpu", "cu")]
+    rows = [
+        {"path": f"pwfork/{n}.py", "action": "add"} for n in ("fine", "more", "gpu", "cu", "nt")
+    ]
     # As CuPy says it.
     finds = """raise ImportError('Failure finding "libpwcu.so.3 or libpwcu.so.2": none\\n\\n')"""
     lacks = "raise ImportError('libpwgpu.so.2: cannot open shared object file: No such file')\n"
@@ -466,15 +468,17 @@ def test_a_remade_module_that_needs_what_is_not_here_is_noted(forks: Set) -> Non
         "pwfork/__init__.py": "",
         "pwfork/gpu.py": lacks,
         "pwfork/cu.py": finds,
+        "pwfork/nt.py": "raise ImportError('pwfork.nt can only be imported on Windows')\n",
         "pw_fork-1.0+arrayapi.h0123abcd.dist-info/patchwheel.json": json.dumps({"remade": rows}),
     }
     forks.wheels[0] = ours(forks.folder / "w2", "pw-fork", "pw-fork", files)
     forks.compose()
-    assert forks.report.lines[-4:] == [
+    assert forks.report.lines[-5:] == [
         "imported 1 remade module",
         "pwfork.more was not imported: it needs pw_not_here, which is not installed",
         "pwfork.gpu was not imported: it needs libpwgpu.so.2, which is not installed",
         "pwfork.cu was not imported: it needs libpwcu.so.3, which is not installed",
+        "pwfork.nt was not imported: it says pwfork.nt can only be imported on Windows",
     ]
 
 

@@ -126,8 +126,13 @@ def remade_modules(distribution: metadata.Distribution) -> list[str]:
     return found
 
 
+def is_source(name: str) -> bool:
+    spec = importlib.util.find_spec(name)
+    return spec is not None and str(spec.origin).endswith(".py")
+
+
 def import_remade(name: str, owned: dict[str, str], files: set[str]) -> tuple[str, str]:
-    """Import a remade module; return the problem, or else what it lacks that is not ours."""
+    """Import a remade module; return the problem, or else why it need not import here."""
     try:
         importlib.import_module(name)
     except BaseException as err:  # noqa: BLE001  (whatever an import raises is a finding)
@@ -135,9 +140,13 @@ def import_remade(name: str, owned: dict[str, str], files: set[str]) -> tuple[st
         library = NO_LIBRARY.search(str(err))
         absent = (err.name or "").partition(".")[0] if isinstance(err, ModuleNotFoundError) else ""
         if library and Path(library[0]).name not in files:
-            return "", library[0]
+            return "", f"it needs {library[0]}, which is not installed"
         if absent and absent not in owned and importlib.util.find_spec(absent) is None:
-            return "", absent
+            return "", f"it needs {absent}, which is not installed"
+        # One for another system says so. The errors of the import system have a name, and compiled
+        # modules do not choose their system.
+        if type(err) is ImportError and err.name is None and is_source(name):
+            return "", f"it says {err}"
         return f"{name} cannot be imported: {last}", ""
     return "", ""
 
@@ -171,9 +180,7 @@ def inspect(
     for name in names:
         problem, lack = import_remade(name, owned, files)
         broken += [problem] if problem else []
-        lacking += (
-            [f"{name} was not imported: it needs {lack}, which is not installed"] if lack else []
-        )
+        lacking += [f"{name} was not imported: {lack}"] if lack else []
     count = len(names) - len(lacking)
     checked += [f"imported {count} remade module{'s' * (count != 1)}", *lacking]
     return problems + broken, checked
