@@ -192,6 +192,23 @@ def test_a_built_base_is_compared_with_what_it_was_built_from(bench: Bench) -> N
         bench.plan(first, base=base)
 
 
+@pytest.mark.parametrize(
+    ("path", "says"), [("src/pw_demo/fast.h", True), ("include/x.hpp.in", True), (A, False)]
+)
+def test_binaries_that_do_not_know_another_forks_headers_are_named(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, path: str, *, says: bool
+) -> None:
+    tree, other = bench.patched({A: "one = 2\n"}), bench.patched({path: "#define X 2\n"})
+    monkeypatch.setattr(plan_module, "patched_tree", lambda *_, **__: other)
+    planner = GivenPlanner(bench.project(), tree, made={})
+    # Any fork of the manifest may stand for one that it compiles against.
+    vars(planner)["build"] = replace(bench.build, needs=("pw-demo",))
+    line = f"what is not remade stays upstream's binary, and pw-demo changes {path}; "
+    expected = [f"{line}--from-source compiles against it"] if says else []
+    assert planner.on(bench.base).warnings == expected
+    assert planner.on(None).warnings == []
+
+
 def test_json_says_everything(bench: Bench) -> None:
     plan = bench.plan({A: "one = 2\n"})
     text = json.loads(json.dumps(plan.to_json()))

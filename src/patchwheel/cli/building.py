@@ -43,6 +43,9 @@ if TYPE_CHECKING:
 @options.option(
     "--keep-failed", is_flag=True, help="Keep the folder of a failed build for `patchwheel shell`."
 )
+@options.option(
+    "--strict-tag", is_flag=True, help="Fail if a graft's platform tag is above upstream's."
+)
 @click.option("-n", "--dry-run", is_flag=True, help="Show the plan instead.")
 @options.as_json
 @options.project
@@ -57,6 +60,7 @@ def build(
     without_patches: bool,
     keep_going: bool,
     keep_failed: bool,
+    strict_tag: bool,
     dry_run: bool,
 ) -> None:
     """Build the patched wheels into dist/, or release wheels into dist/release/."""
@@ -76,7 +80,12 @@ def build(
     from patchwheel.wheel import build_wheels
 
     wheels, failures = build_wheels(
-        project, forks, from_source=from_source, dev=dev, keep_going=keep_going
+        project,
+        forks,
+        from_source=from_source,
+        dev=dev,
+        keep_going=keep_going,
+        strict_tag=strict_tag,
     )
     # SHA256SUMS and the rest are of the whole folder, and so of a whole release.
     if release and not failures:

@@ -142,7 +142,7 @@ def plans(plans: Sequence[Plan]) -> None:
         if len(rows) > SHOWN:
             CONSOLE.result(f"  and {len(rows) - SHOWN} more; --json has them all")
         CONSOLE.lines(f"  {line}" for line in plan.why)
-        _warnings(plan.without_effect)
+        _warnings(f"{plan.fork.name}: {line}" for line in plan.warnings)
         CONSOLE.lines(f"  needs a configured tree: {line}" for line in plan.undecided)
         if plan.candidates:
             CONSOLE.result(f"  may be compiled: {', '.join(first(plan.candidates))}")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import functools
+import re
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Literal
 
-from patchwheel.kit import Entry, InputError, digest
+from patchwheel.kit import Entry, InputError, Repository, digest
 from patchwheel.wheelfile import output_names, read_wheel
 
 if TYPE_CHECKING:
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from patchwheel.series import PatchedTree
     from patchwheel.wheelfile import WheelFile
 
+# What others compile against, made from a template or not.
+INTERFACE = re.compile(r".*\.(pxd|pxi|h|hh|hpp|hxx|inc|tcc|ipp)(\.\w+)?", re.IGNORECASE)
 # So many of a fork's own compiles are considered as a base for its next change.
 BASES = 3
 
@@ -121,3 +124,10 @@ def base_differences(
     theirs = {n for n in present if not n.partition("/")[0].endswith(".libs")}
     ours = inventory.verbatim.keys() | set(inventory.built)
     return sorted(theirs - ours), sorted(ours - theirs)
+
+
+def changed_interface(tree: PatchedTree) -> str | None:
+    """Return a file that a series changes and that other projects compile against, if any."""
+    repo = Repository(tree.source.git_dir)
+    changes = repo.changes(tree.source.tree, tree.tree)
+    return min((c.path for c in changes if INTERFACE.fullmatch(c.path)), default=None)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from patchwheel.build import BuildInputs, OwnWheel, interface_part, without_missing_tools
 from patchwheel.kit import Entry, MachineError, Repository, digest, file_sha256
 from patchwheel.manifest import build_settings, load_pin_graph
-from patchwheel.plan.base import base_mismatch, built_bases, upstream_base
+from patchwheel.plan.base import base_mismatch, built_bases, changed_interface, upstream_base
 from patchwheel.plan.records import Decision, Plan, patches_by_path
 from patchwheel.series import patched_tree
 from patchwheel.wheelfile import ZLIB, Output, sbom
@@ -151,7 +151,18 @@ class Planner:
             inventory=self.build.inventory,
             inputs=self.inputs(graft=graft) if builds and None not in self.needs.values() else None,
             changes=changes,
+            left_behind=self._left_behind if graft else list,
         )
+
+    def _left_behind(self) -> list[str]:
+        """Name the forks whose changed headers upstream's binaries do not know."""
+        needs = self.build.needs if self.build.inventory.built else ()
+        forks = [self.project.manifest.forks[name] for name in needs]
+        trees = {f.name: patched_tree(self.project, f, dev=self.dev) for f in forks}
+        found = {name: changed_interface(tree) for name, tree in trees.items()}
+        kept = "what is not remade stays upstream's binary"
+        how = "--from-source compiles against it"
+        return [f"{kept}, and {name} changes {path}; {how}" for name, path in found.items() if path]
 
     def _decision(
         self, base: Base | None, changes: Callable[[], list[Change]], refused: str | None

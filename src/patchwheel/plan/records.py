@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Literal
 
@@ -59,6 +60,8 @@ class Plan(Decision):
     inventory: BuildInventory = field(compare=False, repr=False)
     inputs: BuildInputs | None = field(default=None, compare=False, repr=False)
     changes: Callable[[], list[Change]] = field(compare=False, repr=False)
+    # Says which other forks' interfaces upstream's binaries in a graft were not compiled against.
+    left_behind: Callable[[], list[str]] = field(default=list, compare=False, repr=False)
 
     @property
     def node_key(self) -> str | None:
@@ -82,9 +85,21 @@ class Plan(Decision):
         return tuple(output for output in self.outputs if output.action == "build")
 
     @property
-    def without_effect(self) -> list[str]:
-        """What the series changes and the build does not read."""
-        return without_effect(self.tree.source, self.tree.tree, self.inventory)
+    def warnings(self) -> list[str]:
+        """What the series changes without effect, and what the wheel may lack or need more."""
+        idle = without_effect(self.tree.source, self.tree.tree, self.inventory)
+        return [*idle, *self.left_behind(), *self._may_rise()]
+
+    def _may_rise(self) -> list[str]:
+        """Say that what is compiled here may need a newer glibc than the base does."""
+        import platform
+
+        tag = re.search(r"manylinux_2_(\d+)_", self.base.path.name) if self.base else None
+        here = re.fullmatch(r"2\.(\d+)", platform.libc_ver()[1])
+        if not (tag and here and (self.built or self.undecided)) or int(here[1]) <= int(tag[1]):
+            return []
+        found = f"it is compiled on glibc {here[0]}: its platform tag may rise above {tag[0][:-1]}"
+        return [f"{found}, which `build --strict-tag` refuses"]
 
     @property
     def version(self) -> str:
@@ -117,7 +132,7 @@ class Plan(Decision):
             "outputs": [asdict(output) for output in self.outputs],
             "taken": self.taken,
             "why": list(self.why),
-            "without-effect": self.without_effect,
+            "warnings": self.warnings,
             "undecided": list(self.undecided),
             "candidates": list(self.candidates),
             "sandbox": self.sandbox,

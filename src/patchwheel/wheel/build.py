@@ -64,7 +64,7 @@ def build_wheel(
         build_needs(project, fork, from_source=from_source, dev=dev, made=made)
         plan = plan_fork(project, fork, dev=dev, refused=err.message, made=made, configure=True)
         wheel = _take(project, plan)
-    for line in () if wheel.cached else plan.without_effect:
+    for line in () if wheel.cached else plan.warnings:
         project.progress.say(f"warning: {fork.name}: {line}")
     if plan.route == "compile" and not wheel.cached:
         remember_base(project, fork, wheel.node_key, plan.key_parts)
@@ -100,10 +100,12 @@ def build_wheels(
     from_source: bool = False,
     dev: bool = False,
     keep_going: bool = False,
+    strict_tag: bool = False,
 ) -> tuple[list[BuiltWheel], dict[str, PatchwheelError]]:
     """Make the wheels of `forks` and copy them into dist/; grafts of several are made at once.
 
     Raises the first failure in the order of `forks`, or with `keep_going` returns them by fork.
+    With `strict_tag` a graft whose platform tag is above its base's is a CheckError.
     """
     made: dict[str, BuiltWheel] = {}
     errors: dict[str, BaseException] = {}
@@ -132,8 +134,26 @@ def build_wheels(
                 raise error
             failures[fork.name] = error
     wheels = [made[f.lock_key] for f in forks if f.lock_key in made]
+    _check_tags(project, wheels, strict=strict_tag)
     publish(project, wheels)
     return wheels, failures
+
+
+def _check_tags(project: Project, wheels: Sequence[BuiltWheel], *, strict: bool) -> None:
+    # What nobody refuses is said once, when the wheel is made.
+    wheels = [wheel for wheel in wheels if strict or not wheel.cached]
+    if not wheels:
+        return
+    # A no-op imports little.
+    from patchwheel.wheel.tags import risen_tag
+
+    for wheel in wheels:
+        risen = risen_tag(wheel) if wheel.plan.base else None
+        if risen and strict:
+            hint = "build in an image of the older policy, or without --strict-tag"
+            raise CheckError(f"{wheel.fork}: {risen}", where=wheel.path, hint=hint)
+        if risen:
+            project.progress.say(f"warning: {wheel.fork}: {risen}")
 
 
 def publish(project: Project, wheels: Sequence[BuiltWheel]) -> None:

@@ -1,0 +1,80 @@
+"""Grafts whose platform tag is above their base's."""
+
+from __future__ import annotations
+
+import platform
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+
+from patchwheel.kit.errors import CheckError
+from patchwheel.plan.base import Base
+from patchwheel.plan.records import Plan
+from patchwheel.wheel import build
+from patchwheel.wheel.tags import risen_tag
+from tests.fixtures import support
+
+if TYPE_CHECKING:
+    from patchwheel.wheel.make import BuiltWheel
+
+pytestmark = pytest.mark.compiled
+OLD, NEW = (f"cp311-abi3-manylinux_2_{n}_x86_64" for n in (17, 39))
+
+
+def make(folder: Path, tag: str, source: str) -> BuiltWheel:
+    """A graft of one module on a base for an old glibc."""
+    script = "GLIBC_2.38 { global: f; };\n"
+    (folder / "map").write_text(script)
+    words = ["-Wl,--version-script=map", "-Wl,-soname,libc.so.6"]
+    support.make_library(folder, "libnew.so", *words, source="int f(void) { return 1; }")
+    module = support.make_library(folder, "x.so", "libnew.so", source=source)
+    base, made = (
+        support.make_wheel(folder / name, "pw", "1.0", {"pw/x.so": data}, tag=t)
+        for name, t, data in (("base", OLD, b""), ("made", tag, module))
+    )
+    plan = SimpleNamespace(
+        base=Base(kind="upstream", path=base, sha256=support.sha256(base)),
+        built=[SimpleNamespace(path="pw/x.so")],
+    )
+    wheel = SimpleNamespace(fork="pw", path=made, plan=plan, cached=False)
+    return cast("BuiltWheel", wheel)
+
+
+def test_the_module_and_the_symbol_that_raise_a_tag_are_named(
+    tmp_path: Path, report: support.Recorder
+) -> None:
+    project: Any = SimpleNamespace(progress=report)
+    risen = make(tmp_path, NEW, "int f(void); int g(void) { return f(); }")
+    why = "the platform tag rises from manylinux_2_17_x86_64 to manylinux_2_39_x86_64: "
+    why += "pw/x.so needs f@GLIBC_2.38"
+    assert risen_tag(risen) == why
+    build._check_tags(project, [risen], strict=False)
+    assert report.lines == [f"warning: pw: {why}"]
+    with pytest.raises(CheckError, match=r"pw: the platform tag rises .* f@GLIBC_2\.38"):
+        build._check_tags(project, [risen], strict=True)
+
+
+def test_a_tag_that_is_the_bases_is_fine(tmp_path: Path, report: support.Recorder) -> None:
+    project: Any = SimpleNamespace(progress=report)
+    same = make(tmp_path, OLD, "int x;")
+    assert risen_tag(same) is None
+    build._check_tags(project, [same], strict=True)
+    assert report.lines == []
+
+
+@pytest.mark.parametrize(
+    ("here", "built", "says"), [("2.36", True, True), ("2.17", True, False), ("2.36", False, False)]
+)
+def test_a_plan_says_that_the_tag_may_rise(
+    monkeypatch: pytest.MonkeyPatch, here: str, *, built: bool, says: bool
+) -> None:
+    monkeypatch.setattr(platform, "libc_ver", lambda: ("glibc", here))
+    path = Path(f"pw-1.0-{OLD}.whl")
+    plan: Any = SimpleNamespace(base=SimpleNamespace(path=path), built=[1] * built, undecided=())
+    found = Plan._may_rise(plan)
+    assert bool(found) == says
+    assert not says or found[0].startswith(
+        "it is compiled on glibc 2.36: its platform tag may rise above manylinux_2_17, "
+    )
