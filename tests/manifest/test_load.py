@@ -40,6 +40,7 @@ env = {{ CFLAGS = "-O1" }}
 build-requires = ["cython==3.2.4"]
 programs = ["gfortran"]
 without = {{ gfortran = {{ setup-args = ["-Dfortran=false"] }} }}
+crates = "vendor"
 required-env = ["TARGET"]
 tests = ["more/*.py"]
 

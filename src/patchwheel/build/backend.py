@@ -269,6 +269,7 @@ def open_session(
     """
     store, sandbox = context.store, detect_sandbox(context.sandbox)
     context.note(f"sandbox: {PROMISES[sandbox.level]}")
+    crates = toolchain.crates(fork, needed=tools is not None)
     if tools is None:
         present = [name for name in toolchain.compilers(fork) if toolchain.find(name)]
         tools = toolchain.identify(present, store=store)
@@ -282,6 +283,7 @@ def open_session(
         read += [] if toolkit.is_relative_to(environment) else [toolkit]
     if toolchain.HIPCC in fork.programs:
         read.append(rocm.home(fork))
+    read += [crates] if crates else []
     with open_build_dir(
         fork.name,
         sandbox=sandbox,
@@ -293,6 +295,7 @@ def open_session(
     ) as build_dir:
         workers = toolchain.worker_count(context.jobs)
         variables = _variables(build_dir, tools, epoch)
+        toolchain.use_crates(crates, build_dir.work / "home")
         if library := os.environ.get(CLOCK):
             preloaded = Path(shutil.copy(library, build_dir.scripts))
             variables["LD_PRELOAD"] = str(build_dir.path_inside(preloaded))

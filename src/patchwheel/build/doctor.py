@@ -141,6 +141,8 @@ def _fork(fork: Fork, lock: Lock | None, uses: Mapping[str, Fork | None]) -> Ite
             yield Finding(name, detail, fix, fork=fork.name, needed=name in wanted)
     if CUDA in fork.programs:
         yield _cuda(fork, lock, needed=used is not None)
+    if fork.crates:
+        yield _look("crates", lambda: toolchain.crates(fork), fork=fork.name, needed=bool(used))
     if HIPCC in fork.programs:
         yield from _rocm(fork, needed=used is not None or fork.name not in uses)
 

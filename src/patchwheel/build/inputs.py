@@ -100,6 +100,8 @@ class BuildInputs:
             flags.append(cuda.LAYOUT)
         if self.fork.required_env:
             flags.append(toolchain.required_variables(self.fork))
+        if folder := toolchain.crates(self.fork):
+            flags.append(toolchain.crates_part(folder))
         if toolchain.HIPCC in self.fork.programs:
             flags.append(rocm.target(self.fork))
         return {

@@ -6,6 +6,7 @@ identity is its version and the sha256 of every program and library that it brin
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -30,6 +31,16 @@ ALWAYS = ("gcc", "g++")
 # Programs of a manifest that mean a whole toolkit, and how a library is named among them.
 CUDA, HIPCC = "cuda", "hipcc"
 LIBRARY = "pkg-config:"
+# Rust, whose compiler stands beside it.
+CARGO = "cargo"
+RUSTUP = ("RUSTUP_HOME", "RUSTUP_TOOLCHAIN")
+CARGO_CONFIG = """\
+source.crates-io.replace-with = "vendored"
+source.vendored.directory = {}
+net.offline = true
+"""
+# The sums of a crate's files, in its folder.
+CRATE = ".cargo-checksum.json"
 # The variable that names another program, for us and for builds.
 VARIABLES = {"gcc": "CC", "g++": "CXX", "gfortran": "FC"}
 # The passes behind each driver, and the libraries that it links into results.
@@ -46,6 +57,7 @@ LIBRARIES = {
 # What is read or run beside the program: backends take settings from the interpreter's own build.
 BESIDE = {
     "nvcc": ("bin/*", "nvvm/bin/*"),
+    "cargo": ("bin/rustc", "lib/librustc_driver-*.so", "lib/rustlib/*/lib/libstd-*"),
     "hipcc": ("include/hip/hip_version.h", "lib/llvm/bin/clang-[0-9]*"),
     "python": (
         "lib/python3*/_sysconfigdata*.py",
@@ -99,6 +111,16 @@ def find(name: str) -> tuple[tuple[str, ...], Path] | None:
         except process.CommandError:
             return None
         return place
+    if name == CARGO:
+        # rustup's program of this name only starts that of a toolchain.
+        env = {key: os.environ[key] for key in RUSTUP if key in os.environ}
+        try:
+            argv = ["rustc", "--print", "sysroot"]
+            out = process.capture(argv, cwd=Path("/"), env=process.base_env(**env))
+        except (process.CommandError, MachineError):
+            return None
+        cargo = Path(out.decode().strip(), "bin", name)
+        return ((str(cargo),), cargo) if cargo.exists() else None
     words = tuple(shlex.split(os.environ.get(VARIABLES.get(name, ""), "")) or [name])
     programs = [shutil.which(word) for word in words]
     found = [Path(program) for program in programs if program]
@@ -248,6 +270,37 @@ def compilers(fork: Fork) -> list[str]:
 def missing_tools(fork: Fork) -> list[str]:
     """Return the compilers, programs and libraries that this machine lacks."""
     return [name for name in compilers(fork) if find(name) is None]
+
+
+def crates(fork: Fork, *, needed: bool = True) -> Path | None:
+    """Return the folder of the fork's vendored crates; where it is `needed`, or MachineError."""
+    if fork.crates is None:
+        return None
+    folder = fork.patches.parent.parent / fork.crates
+    if next(folder.glob(f"*/{CRATE}"), None) is None:
+        if not needed:
+            return None
+        raise MachineError(
+            f"{fork.lock_key}: there are no crates in the folder that forks.toml names",
+            where=folder,
+            expected="one folder a crate, as `cargo vendor` writes them",
+            hint=f"in the project's source: cargo vendor --locked {folder}",
+        )
+    return folder.resolve()
+
+
+def use_crates(folder: Path | None, home: Path) -> None:
+    """Let cargo take crates from a folder, with a home in which no step has run yet."""
+    if folder:
+        (home / ".cargo").mkdir()
+        # A string of JSON is one of TOML.
+        text = CARGO_CONFIG.format(json.dumps(str(folder)))
+        (home / ".cargo" / "config.toml").write_text(text)
+
+
+def crates_part(folder: Path) -> str:
+    """Digest what is in a folder of crates; cargo compares their files with these sums."""
+    return digest({str(p.parent.name): file_sha256(p) for p in folder.glob(f"*/{CRATE}")})
 
 
 def check_machine(fork: Fork, *, store: Store) -> None:

@@ -127,6 +127,7 @@ def environment_inputs(manifest: Manifest) -> str:
 def build_settings(fork: Fork) -> str:
     """Return the digest of the settings that change what a build of the pin needs and makes."""
     options = [dict(fork.config_settings), dict(fork.env), fork.build_requires, fork.programs]
+    options += [fork.crates] if fork.crates else []
     return digest(*options, fork.upstream_wheel and fork.upstream_wheel.distribution)
 
 

@@ -81,8 +81,13 @@ class BuildOptions:
     programs: Annotated[
         Strings,
         "Programs that a compile needs besides a C and a C++ compiler; `cuda` is the CUDA toolkit, "
-        "`hipcc` is ROCm, `pkg-config:geos` a library that pkg-config knows.",
+        "`hipcc` is ROCm, `pkg-config:geos` a library that pkg-config knows, `cargo` Rust.",
     ] = ()
+    crates: Annotated[
+        Text | None,
+        "Folder of vendored Rust crates, from the manifest's, as `cargo vendor` writes it: "
+        "a build has no network.",
+    ] = None
     without: Annotated[
         Mapping[str, Settings],
         "For one of the `programs`: config settings to add for a graft where it is missing.",
