@@ -160,6 +160,10 @@ def test_nothing_is_changed_when_a_fork_cannot_be_added(site: Site, tmp_path: Pa
         assert files(made.root) == before
     assert "has no fork yet" in made.run("build", status=2)
     assert "there is a manifest already" in made.run("init", status=2)
+    (made.root / "forks.toml").unlink()
+    for option, value in (("--python", "3.x"), ("--label", "A_B")):
+        assert f"{option}: {value!r}: expected" in made.run("init", option, value, status=2)
+    assert not (made.root / "forks.toml").exists()
 
 
 def test_a_fork_is_added_beside_another_and_removed(site: Site, tmp_path: Path) -> None:

@@ -32,9 +32,11 @@ def init(*, label: str, python: str) -> None:
     from patchwheel.manifest import new_project
 
     if not LABEL.fullmatch(label):
-        raise click.BadParameter("lower-case letters, digits and dots", param_hint="--label")
+        expected = "expected lower-case letters, digits and dots"
+        raise click.BadParameter(f"{label!r}: {expected}", param_hint="--label")
     if not re.fullmatch(r"3\.\d+", python):
-        raise click.BadParameter("a version such as 3.12", param_hint="--python")
+        expected = "expected a version such as 3.12"
+        raise click.BadParameter(f"{python!r}: {expected}", param_hint="--python")
     CONSOLE.lines(map(str, new_project(Path("forks.toml"), label=label, python=python)))
     CONSOLE.say("next: `patchwheel add NAME` pins a project of the index, and locks it")
 

@@ -22,7 +22,7 @@ requires = []
 # What `patchwheel test` adds.
 test-requires = ["pytest"]
 """
-IGNORED = ("/dist/", "/publish/", "/release/", "/work/", "/.rebase-*", "/.venv-*")
+IGNORED = ("/dist/", "/publish/", "/work/", "/.rebase-*", "/.venv-*")
 NOXFILE = '''\
 """Sessions: `nox -s build`. Each runs the patchwheel that is on PATH."""
 
