@@ -354,6 +354,30 @@ def test_a_log_starts_empty(store: Store) -> None:
     assert path.parent.is_dir()
 
 
+def test_folders_that_a_build_closed_are_removed_by_an_ordinary_user_too() -> None:
+    nobody = 65534
+    with tempfile.TemporaryDirectory(dir="/tmp") as name:
+        root, kept = Path(name, "left"), Path(name, "kept")
+        write(root, {"closed/inner/closed/file": "", "open/file": ""})
+        kept.mkdir(mode=0o750)
+        (root / "open" / "link").symlink_to(kept)
+        closed = [root / "closed/inner/closed", root / "closed", root]
+        for place in (Path(name), kept, *root.rglob("*"), root):
+            if os.getuid() == 0:
+                os.chown(place, nobody, nobody, follow_symlinks=False)
+        for place in closed:
+            place.chmod(0)
+        if root_runs := os.getuid() == 0:
+            os.setresuid(nobody, nobody, 0)
+        try:
+            rmtree(root)
+            assert [path.name for path in Path(name).iterdir()] == ["kept"]
+            assert kept.stat().st_mode & 0o777 == 0o750
+        finally:
+            if root_runs:
+                os.setresuid(0, 0, 0)
+
+
 def test_entries_are_listed_and_each_can_be_verified(store: Store) -> None:
     store.get("wheels", KEY, maker())
     store.get("configured", "f" * 64, maker())

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from patchwheel.environment.compose import check_link
-from patchwheel.kit.entry import CACHEDIR_TAG
+from patchwheel.kit.entry import CACHEDIR_TAG, stamp
 from patchwheel.kit.errors import (
     InputError,
     MachineError,
@@ -17,7 +17,7 @@ from patchwheel.kit.errors import (
     PatchError,
     disk_error,
 )
-from patchwheel.kit.files import rmtree
+from patchwheel.kit.files import digest, rmtree
 from patchwheel.kit.store import Store
 from patchwheel.manifest import transaction
 from patchwheel.manifest.load import load_manifest
@@ -26,6 +26,7 @@ from patchwheel.release.publish import stage_release
 from patchwheel.series.worktree import BASE, EXPORTED
 from patchwheel.upstream.state import state as state_of
 from patchwheel.upstream.state import state_path
+from patchwheel.wheel.build import PUBLISHED
 from tests.fixtures import projects, support
 
 if TYPE_CHECKING:
@@ -294,8 +295,13 @@ def test_dist_that_leads_out_of_the_project_loses_no_wheel(tmp_path: Path) -> No
     (site.root / "dist").symlink_to(tmp_path / "elsewhere")
     site.run("build")
     assert (tmp_path / "elsewhere" / name).read_text() == "of another project"
-    # The control: in the project's own folder it goes.
+    # In the project's own folder it goes if it was published there, and stays if it was not.
     (site.root / "dist").unlink()
-    support.write(site.root / "dist", {name: "an older one"})
-    site.run("build")
-    assert not (site.root / "dist" / name).exists()
+    older = site.root / "dist" / name
+    for known in (False, True):
+        support.write(older.parent, {name: "an older one"})
+        if known:
+            row: dict[str, object] = {"sha256": "0" * 64, "stamp": [*stamp("", older.lstat())]}
+            Store(site.store).remember(PUBLISHED, digest(str(older)), row)
+        site.run("build")
+        assert older.exists() != known

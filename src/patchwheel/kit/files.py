@@ -115,9 +115,14 @@ def rmtree(path: Path) -> None:
         return
     # Sources may hold read-only folders; what cannot be removed is left for `prune`.
     try:
-        for folder, _, _ in os.walk(path):
-            with contextlib.suppress(OSError):
-                Path(folder).chmod(0o700)
+        with contextlib.suppress(OSError):
+            path.chmod(0o700)
+        for folder, inner, _ in os.walk(path):
+            # Before it is entered, and never through a link.
+            for place in (Path(folder, name) for name in inner):
+                with contextlib.suppress(OSError):
+                    if not place.is_symlink():
+                        place.chmod(0o700)
         shutil.rmtree(path, ignore_errors=True)
     except RecursionError:
         # A build left folders of any depth, which these programs can walk.
