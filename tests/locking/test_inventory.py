@@ -260,12 +260,14 @@ PACKAGED = {
     "src/pw/text.py": "x = 1\n",
     "src/pw/same.py": "x = 1\n",
     "src/pw/made.py": "x = 2\n",
+    "src/pw/meson.build": "run('same.py')\npy.install_sources(\n  ['text.py', 'x.py'])\n",
 }
 
 
 def test_a_build_that_cannot_be_asked_is_known_by_its_wheel(bench: Bench, report: Recorder) -> None:
     files = {"pw/text.py": "x = 1\n", "pw/same.py": "x = 1\n", "pw/made.py": "x = 3\n"}
     files |= {"pw/_version.py": "v = 1\n", "helper.py": "", "pw/fast.so": "elf"}
+    files |= {"pw_demo.libs/libgeos-0.so": "elf"}
     wheel = support.make_wheel(bench.folder / "w", "pw-demo", "1.0", files)
     sdist = Sdist(filename="pw_demo-1.0.tar.gz", sha256="0" * 64)
     source = source_of(bench.folder, PACKAGED, replace(FORK, sdist=sdist))
@@ -289,8 +291,10 @@ def test_a_build_that_cannot_be_asked_is_known_by_its_wheel(bench: Bench, report
     }
     assert found.inventory.built == {"pw/made.py", "pw/fast.so"}
     # What setup.py opens or imports decides more than itself.
-    assert found.inventory.reads == {"src/pw/_version.py", "helper.py", "src/pw/made.py"}
-    said = "pw-demo: the project cannot be built: its wheel says what it holds"
+    read = {"src/pw/_version.py", "helper.py", "src/pw/made.py", "src/pw/same.py"}
+    assert found.inventory.reads == read
+    said = "pw-demo: the project cannot be built (geos-config is not there): "
+    said += "its wheel says what it holds"
     assert said in report.lines
     with pytest.raises(BuildError, match="pw-demo: the project cannot be built") as caught:
         inventory_of_pin(context, source, bench.env, base=None)
@@ -298,13 +302,13 @@ def test_a_build_that_cannot_be_asked_is_known_by_its_wheel(bench: Bench, report
     assert "geos-config" in caught.value.log.read_text()
 
 
-def test_a_meson_project_needs_its_compiler_and_says_whose(
+def test_without_a_wheel_what_is_missing_is_said_and_whose(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(inventory, "missing_tools", lambda _fork: ["gcc"])
     files = {n: t for n, t in FILES.items() if n != "README.md"} | {"meson.build": ""}
     with pytest.raises(MachineError, match="pw-demo: cannot be configured: gcc is not installed"):
-        bench.survey(files, {"a.py": "x = 1\n"})
+        bench.survey(files)
 
 
 def test_a_backend_without_files(bench: Bench) -> None:

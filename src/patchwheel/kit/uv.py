@@ -117,7 +117,7 @@ def resolve(
     requirements: Sequence[str],
     *,
     constraints: Sequence[str] = (),
-    known: Iterable[Distribution] = (),
+    known: Sequence[Distribution] = (),
     log: Path,
 ) -> tuple[Distribution, ...]:
     """Return what satisfies the requirements on Linux; raises InputError with uv's explanation.
@@ -127,10 +127,19 @@ def resolve(
     for line in requirements:
         _check_requirement(line)
     context.progress.say(f"resolving {len(requirements)} requirements")
-    with _file(constraints) as file:
-        flags = ["--python-platform", PLATFORM, "--constraints", str(file)]
-        text = pylock(context, requirements, *flags, known=known, log=log)
-        return _distributions(text, log)
+    # uv does not find each version that it is to prefer where several indexes count alike.
+    pins = [f"{d.name}=={d.version}" for d in known]
+    attempts = [(pins, ()), ((), known), ((), ())] if pins else [((), ())]
+    while True:
+        limits, preferred = attempts.pop(0)
+        with _file([*constraints, *limits]) as file:
+            flags = ["--python-platform", PLATFORM, "--constraints", str(file)]
+            try:
+                text = pylock(context, requirements, *flags, known=preferred, log=log)
+                return _distributions(text, log)
+            except InputError:
+                if not attempts:
+                    raise
 
 
 def pylock(

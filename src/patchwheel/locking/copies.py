@@ -27,6 +27,8 @@ CONFIGURATION = re.compile(
     r"(.*/)?(pyproject\.toml|setup\.(py|cfg)|MANIFEST\.in|meson\.build|CMakeLists\.txt|[^/]+\.cmake"
     r"|(?i:Cargo)\.toml|build\.rs|Makefile|CMakePresets\.json)"
 )
+# Meson's function that only copies.
+COPYING = re.compile(r"install_sources\s*\([^()]*\)")
 # Of these, text in quotes: include_str!("../table.py") of Rust.
 CODE = re.compile(r".*\.(rs|c|cc|cpp|cxx|h|hpp|cu|pyx|pxd|pxi|go|f90|in|tmpl)", re.IGNORECASE)
 WORD = re.compile(r"[\w./+-]*\w")
@@ -87,6 +89,8 @@ def _named(repo: Repository, files: Mapping[str, Blob]) -> set[str]:
         text = contents[oid].decode(errors="replace")
         if path == PYPROJECT:
             text = "\n".join(_strings(_build_tables(text)))
+        if path.endswith("meson.build"):
+            text = COPYING.sub("", text)
         pattern = WORD if CONFIGURATION.fullmatch(path) else QUOTED
         words.update(posixpath.normpath(f"/{word}")[1:] for word in pattern.findall(text))
         if path.endswith(".py"):

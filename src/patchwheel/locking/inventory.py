@@ -66,9 +66,10 @@ def inventory_of_pin(
         found = _listed(context, source, environment)
     except BuildError as err:
         gone = missing_tools(fork)
-        if wheel is None or "meson.build" in files:
+        if wheel is None:
             raise (absence([fork.name, "cannot be configured"], gone) if gone else err) from err
-        context.progress.say(f"{err.message}: its wheel says what it holds")
+        why = next((line for line in err.tail if "ERROR" in line), (err.tail or [""])[-1]).strip()
+        context.progress.say(f"{err.message} ({why}): its wheel says what it holds")
         return _by_wheel(source, wheel)
     outputs = {
         name: path
@@ -151,7 +152,9 @@ def _by_wheel(source: Source, wheel: WheelFile) -> PinInventory:
     verbatim, reads, changed = find_copies(source, wheel)
     # From git nobody has filled in anything: another file at its place is of another commit.
     differs = [] if source.fork.sdist else [n for n in changed if not _is_meant(n, source.fork)]
-    outputs = output_names(wheel.entries, wheel.name)
+    # auditwheel's folder of bundled libraries is in no build's own output.
+    members = [name for name in wheel.entries if not name.partition("/")[0].endswith(".libs")]
+    outputs = output_names(members, wheel.name)
     inventory = BuildInventory(
         verbatim=verbatim,
         built=frozenset(outputs.keys() - verbatim.keys() - {*differs}),

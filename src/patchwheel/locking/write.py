@@ -187,5 +187,6 @@ def _pin_graph(context: Context, fork: Fork, build: ForkBuild) -> PinGraph | Non
         return graph_of_pin(source, inputs, present)
     except (BuildError, MachineError) as err:
         # Wheels without a change of compiled code need neither.
-        context.progress.say(f"{fork.lock_key}: not followed here: {err.message}")
+        why = err.message.removeprefix(f"{fork.lock_key}: ")
+        context.progress.say(f"{fork.lock_key}: not followed here: {why}")
         return None
