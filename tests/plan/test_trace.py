@@ -250,6 +250,17 @@ def scripted(bench: Bench, changes: dict[str, str], **given: Any) -> TraceResult
             {"edges": (replace(FAST, inputs=("pw/fast.c",)),)},
             "pw/fast.c: it is made on the way",
         ),
+        # As where CMake is started by an own build_ext.
+        (
+            {"pw/near.pxd": "1"},
+            {"edges": (replace(FAST, inputs=()),)},
+            "pw/fast.so: nothing says what it is made from",
+        ),
+        (
+            {"pw/near.pxd": "1"},
+            {"edges": (FAST, replace(FAST, outputs=(), inputs=()))},
+            "a static library: nothing says what it is made from",
+        ),
         (
             {"pw/near.pxd": "1"},
             {"outputs": {**SCRIPTED["outputs"], "pw/made.json": "//"}},

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from patchwheel.build import BuildInputs, Configured
     from patchwheel.source import Source
 
+UNSAID = "nothing says what it is made from"
 HEADER = re.compile(r".*\.(h|hh|hpp|hxx|cuh|inc|inl|ipp|tcc)", re.IGNORECASE)
 
 
@@ -201,9 +202,13 @@ def _unfollowed(
 ) -> Iterator[str]:
     """Name what cannot be attributed where Python code of the project carries the steps out."""
     for edge in configured.edges if configured.scripted else ():
-        if not edge.outputs:
+        if not edge.inputs:
+            # CMake or another build makes it, started by setup.py.
+            what = edge.outputs[0].removeprefix(MADE) if edge.outputs else "a static library"
+            yield f"{what}: {UNSAID}"
+        elif not edge.outputs:
             yield f"{edge.inputs[0]}: it is a part of a static library"
         yield from (f"{p}: it is made on the way" for p in edge.inputs if p not in files)
     for name, origin in outputs.items() if configured.scripted else ():
         if origin == MADE:
-            yield f"{name}: nothing says what it is made from"
+            yield f"{name}: {UNSAID}"
