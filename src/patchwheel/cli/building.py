@@ -176,6 +176,9 @@ def env(
 @click.option(
     "--compare", is_flag=True, help="Count only failures that the unpatched pins do not have."
 )
+@click.option(
+    "--each", is_flag=True, help="Each patch with what it Requires, and without the others."
+)
 @click.option("--allow-none", is_flag=True, help="Succeed where upstream has no such tests.")
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[-- ARGS]...")
 @options.project
@@ -189,12 +192,18 @@ def test(
     wheels: Path | None,
     every: bool,
     compare: bool,
+    each: bool,
     allow_none: bool,
 ) -> None:
     """Run upstream's tests of what FORK's series changes; ARGS go to pytest."""
     from patchwheel.environment import find_tests, run_tests
 
     [selected] = project.manifest.select([fork])
+    if each:
+        if wheels or dev or every or compare or allow_none:
+            raise click.UsageError("--each is for the series as it is, without such options")
+        _test_each(project, selected, arguments, from_source=from_source)
+        return
     # Before anything is built: there may be none.
     try:
         tree, files = find_tests(project, selected, dev=dev, every=every)
@@ -210,6 +219,17 @@ def test(
         return _wheels(unpatched, None, from_source=from_source, dev=False)
 
     run_tests(project, tree, files, found, arguments, base=base if compare else None)
+
+
+def _test_each(
+    project: Project, fork: Fork, arguments: Sequence[str], *, from_source: bool
+) -> None:
+    from patchwheel.environment import try_patches_alone
+
+    tried = [*try_patches_alone(project, fork, arguments, from_source=from_source)]
+    tables.alone(tried)
+    failed = {row.name: row.error for row in tried if row.error}
+    options.raise_failed(failed, f"patches of {fork.name} fail alone")
 
 
 def _wheels(

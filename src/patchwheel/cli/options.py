@@ -13,9 +13,10 @@ import click
 from click.core import ParameterSource
 
 from patchwheel.cli.console import CONSOLE
+from patchwheel.kit import PatchwheelError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
 F = TypeVar("F", bound="Callable[..., Any]")
 T = TypeVar("T")
@@ -116,6 +117,16 @@ def emit(value: T, show: Callable[[T], object]) -> None:
         click.echo(json.dumps(value, indent=1, default=_plain))
     else:
         show(value)
+
+
+def raise_failed(failed: Mapping[str, PatchwheelError], what: str) -> None:
+    """End with the exit status of the first failure."""
+    if failed:
+        code = next(iter(failed.values())).exit_code
+        kinds = (k for k in PatchwheelError.__subclasses__() if k.exit_code == code)
+        raise next(kinds, PatchwheelError)(
+            f"{what}: {', '.join(failed)}", hint="the reasons are above"
+        )
 
 
 def _plain(record: Any) -> object:  # noqa: ANN401

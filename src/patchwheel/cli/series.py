@@ -86,7 +86,7 @@ def status(
     results, failed = _each(forks, lambda fork: status_of_fork(project, fork))
     found = [*results.values()]
     options.emit(found, tables.status)
-    _raise_failed(failed, "no status")
+    options.raise_failed(failed, "no status")
     # After the table, so that it is seen even if this raises.
     check_requires(load_all_series(project))
     if broken := [fork.fork for fork in found if not fork.ok]:
@@ -197,6 +197,25 @@ def rebase(
     _offer_commit(project, selected, *changed)
 
 
+@click.command()
+@click.argument("fork")
+@click.argument("patch")
+@click.option("--base", metavar="REF", help="Another state of upstream than its main branch.")
+@click.option("--test", is_flag=True, help="Build it there, and run upstream's tests.")
+@options.as_json
+@options.project
+def submit(project: Project, fork: str, patch: str, *, base: str | None, test: bool) -> None:
+    """Prepare a branch of upstream with PATCH and what it requires; pushes nothing."""
+    from patchwheel.upstream import submit_patch
+
+    [selected] = project.manifest.select([fork])
+    options.emit(submit_patch(project, selected, patch, base=base, test=test), tables.submission)
+    CONSOLE.say(
+        f"when it is there, let {patch} say `Upstream-Status: Submitted [URL]`: "
+        f"`patchwheel dev {fork}`, git commit --amend, `patchwheel export {fork}`"
+    )
+
+
 def _show_merge(project: Project, fork: Fork, onto: str) -> None:
     from patchwheel.upstream import preview_rebase
 
@@ -244,7 +263,7 @@ def _show_forecasts(
     shown = {verdict.name for each in found.values() for at in each for verdict in at.patches}
     for name in advice.keys() & shown:
         CONSOLE.say(advice[name])
-    _raise_failed(failed, "not followed")
+    options.raise_failed(failed, "not followed")
     return found
 
 
@@ -270,16 +289,6 @@ def _each(
             CONSOLE.say(f"error: {fork.name}: {err}")
             failed[fork.name] = err
     return found, failed
-
-
-def _raise_failed(failed: Mapping[str, PatchwheelError], what: str) -> None:
-    """End with the exit status of the first failure."""
-    if failed:
-        code = next(iter(failed.values())).exit_code
-        kinds = (k for k in PatchwheelError.__subclasses__() if k.exit_code == code)
-        raise next(kinds, PatchwheelError)(
-            f"{what}: {', '.join(failed)}", hint="the reasons are above"
-        )
 
 
 def _fail_on(shown: Mapping[str, Sequence[Forecast]], names: Sequence[str]) -> None:

@@ -11,11 +11,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from patchwheel.build import Finding
+    from patchwheel.environment import Alone
     from patchwheel.plan import Plan
     from patchwheel.release import ReleaseCheck
     from patchwheel.series import ExportResult, ForkStatus, PatchStatus
     from patchwheel.source import PinReport
-    from patchwheel.upstream import Conflict, Forecast, ImportResult, Preview, Verdict
+    from patchwheel.upstream import Conflict, Forecast, ImportResult, Preview, Submission, Verdict
     from patchwheel.wheel import BuiltWheel
 
 # Rows of a plan; a person reads no more, and --json has them all.
@@ -195,6 +196,21 @@ def imported(result: ImportResult) -> None:
     CONSOLE.table(("patch", "from", "what was done"), rows)
     CONSOLE.lines(f"fill in Upstream-Status: {row.name}" for row in result.imported if row.pending)
     _warnings(result.warnings)
+
+
+def alone(tried: Sequence[Alone]) -> None:
+    rows = [
+        (row.name, ", ".join(row.required), str(row.error) if row.error else "passes")
+        for row in tried
+    ]
+    CONSOLE.table(("patch", "with", "alone"), rows)
+
+
+def submission(made: Submission) -> None:
+    CONSOLE.lines(f"commit: {subject}" for subject in made.commits)
+    CONSOLE.lines(f"not needed there, upstream has it: {name}" for name in made.landed)
+    CONSOLE.result(f"on {made.base}, as {made.ref} in {made.repository}")
+    CONSOLE.lines([f"to push it: {made.push}", "", made.text])
 
 
 def pin(report: PinReport) -> None:

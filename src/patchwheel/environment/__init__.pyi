@@ -1,3 +1,5 @@
+from .alone import Alone as Alone
+from .alone import try_patches_alone as try_patches_alone
 from .compose import check_environment as check_environment
 from .compose import check_link as check_link
 from .compose import compose_environment as compose_environment

@@ -74,10 +74,12 @@ def run_tests(
     arguments: Sequence[str],
     *,
     base: Callable[[], Sequence[OwnWheel]] | None = None,
+    note: bool = False,
 ) -> None:
     """Run upstream's tests in an environment of all the wheels; raises CheckError when one fails.
 
-    With `base`, which gives unpatched wheels, only when one fails that passes with those.
+    With `base`, which gives unpatched wheels, only when one fails that passes with those. With
+    `note` pytest writes to standard error.
     """
     fork = tree.source.fork
     inventory, store = project.build(fork).inventory, project.store
@@ -88,7 +90,7 @@ def run_tests(
         failed: set[str] = set()
         noted = failed if base else None
         status = run_files(
-            tree, inventory, environment, files, arguments, store=store, failed=noted
+            tree, inventory, environment, files, arguments, store=store, failed=noted, note=note
         )
         return status, failed
 
@@ -118,6 +120,7 @@ def run_files(
     store: Store,
     variables: Mapping[str, str] | None = None,
     failed: set[str] | None = None,
+    note: bool = False,
 ) -> int:
     """Run pytest on the tree's files of these names, and return its exit status.
 
@@ -142,14 +145,14 @@ def run_files(
         env = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
         env |= {"MPLBACKEND": "agg", "HOME": str(folder), **(variables or {})}
         if failed is None:
-            return process.interactive(command, cwd=folder, env=env)
+            return process.interactive(command, cwd=folder, env=env, note=note)
         plugins, noted = folder / "plugins", folder / "failed"
         plugins.mkdir()
         noted.touch()
         shutil.copy(NOTE_FAILURES, plugins)
         env |= {"PYTHONPATH": str(plugins), "PATCHWHEEL_FAILURES": str(noted)}
         command[3:3] = ["-p", NOTE_FAILURES.stem, "--continue-on-collection-errors"]
-        status = process.interactive(command, cwd=folder, env=env)
+        status = process.interactive(command, cwd=folder, env=env, note=note)
         for row in noted.read_text(encoding="utf-8").splitlines():
             path, colons, name = row.partition("::")
             known = dict(zip(map(str, paths), files, strict=True))

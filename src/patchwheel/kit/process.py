@@ -12,6 +12,7 @@ import shlex
 import shutil
 import signal
 import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 from patchwheel.kit.errors import MachineError, PatchwheelError, plain, redacted
@@ -134,10 +135,13 @@ def logged(
         raise CommandError(args, status, tail, log)
 
 
-def interactive(argv: Sequence[str | Path], *, cwd: Path, env: Mapping[str, str]) -> int:
-    """Run a command on our own terminal and return its exit status."""
+def interactive(
+    argv: Sequence[str | Path], *, cwd: Path, env: Mapping[str, str], note: bool = False
+) -> int:
+    """Run a command on our own terminal, with `note` on standard error alone; return its status."""
+    out = sys.stderr if note else None
     with _starting(argv) as args:
-        return subprocess.run(args, cwd=cwd, env=env, check=False).returncode
+        return subprocess.run(args, cwd=cwd, env=env, stdout=out, check=False).returncode
 
 
 @contextlib.contextmanager

@@ -105,9 +105,8 @@ class Repository:
         """Return git's standard output; raises GitError for a status that is not `ok`."""
         import git
 
-        place = ["--git-dir", str(self.git_dir)]
-        if self.work_tree:
-            place += ["--work-tree", str(self.work_tree)]
+        tree = ["--work-tree", str(self.work_tree)] if self.work_tree else []
+        place = ["--git-dir", str(self.git_dir), *tree]
         try:
             with _readable(stdin) as stream:
                 status, out, stderr = git.Git(str(self.work_tree or self.git_dir)).execute(
@@ -158,8 +157,8 @@ class Repository:
         return _text(self.git(*words, env=env)).strip()
 
     def has(self, oid: str) -> bool:
-        out = self.git("cat-file", "--batch-check", stdin=f"{oid}\n".encode())
-        return not out.endswith(b" missing\n")
+        known = self.git("cat-file", "--batch-check", stdin=f"{oid}\n".encode())
+        return not known.endswith(b" missing\n")
 
     def tree_of(self, revision: str) -> str:
         return self.text("rev-parse", "--verify", f"{revision}^{{tree}}")
@@ -260,13 +259,19 @@ class Repository:
             Repository(self.git_dir, folder).git("checkout-index", "-a", "-q", env=env)
 
     def commit(
-        self, tree: str, message: str, *parents: str, author: str = WHO, when: str = "0 +0000"
+        self,
+        tree: str,
+        message: str,
+        *parents: str,
+        author: str = WHO,
+        committer: str = WHO,
+        when: str = "0 +0000",
     ) -> str:
         """Write a commit, with git's raw date for author and committer, and return its id."""
         # Unlike commit-tree, this keeps every character of a name.
         head = [f"tree {tree}", *(f"parent {parent}" for parent in parents)]
-        head += [f"author {author} {when}", f"committer {WHO} {when}"]
-        stdin = "\n".join([*head, "", message]).encode()
+        who = f"author {author} {when}\ncommitter {committer} {when}"
+        stdin = "\n".join([*head, who, "", message]).encode()
         return _text(self.git("hash-object", "-t", "commit", "-w", "--stdin", stdin=stdin)).strip()
 
     @contextlib.contextmanager

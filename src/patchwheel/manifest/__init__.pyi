@@ -1,4 +1,5 @@
 from . import transaction as transaction
+from .convert import did_you_mean as did_you_mean
 from .convert import make_converter as make_converter
 from .inventory import ANYTHING as ANYTHING
 from .inventory import BuildInventory as BuildInventory

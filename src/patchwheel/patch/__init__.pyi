@@ -9,6 +9,7 @@ from .lint import LINK as LINK
 from .lint import SUBMODULE as SUBMODULE
 from .lint import check_patch as check_patch
 from .lint import check_requires as check_requires
+from .lint import required_patches as required_patches
 from .lint import warnings as warnings
 from .mail import Mail as Mail
 from .mail import Patch as Patch

@@ -137,6 +137,20 @@ def check_requires(forks: Mapping[str, Sequence[Patch]]) -> None:
                     patch.fail(problem, line=_line(patch, "Requires"), hint=hint)
 
 
+def required_patches(forks: Mapping[str, Sequence[Patch]], patch: Patch) -> list[Patch]:
+    """Return a patch and what it requires of its own series, through other forks too, in order."""
+    check_requires(forks)
+    found, left = [patch], [patch]
+    while left:
+        for value in left.pop().trailer("Requires"):
+            fork, _, name = value.partition("/")
+            known = (p for p in forks[fork] if name in {p.name, p.path.stem} and p not in found)
+            for needed in known:
+                found.append(needed)
+                left.append(needed)
+    return [p for p in forks[patch.fork] if p in found]
+
+
 def _check_status(patch: Patch) -> None:
     """Refuse a patch unless it has one Upstream-Status trailer with a value of STATUSES."""
     values = patch.trailer("Upstream-Status")

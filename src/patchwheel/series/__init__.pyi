@@ -1,3 +1,5 @@
+from .alone import patch_alone as patch_alone
+from .alone import project_with as project_with
 from .apply import PatchedTree as PatchedTree
 from .apply import apply_series as apply_series
 from .apply import patch_trees as patch_trees

@@ -13,4 +13,6 @@ from .judgement import since as since
 from .merge import Conflict as Conflict
 from .rebase import proceed_rebase as proceed_rebase
 from .rebase import start_rebase as start_rebase
+from .submit import Submission as Submission
+from .submit import submit_patch as submit_patch
 from .verdict import Verdict as Verdict

@@ -195,7 +195,7 @@ def forecast(
     pinned = repo.files(repo.tree_of(start)) if fails else {}
     verdicts = []
     for number, (patch, status) in enumerate(zip(patches, last, strict=True)):
-        if module := _submodule(patch, files, pinned):
+        if module := submodule_of(patch, files, pinned):
             problem = f"it changes files of the submodule {module}, whose history is not followed"
             verdicts.append(
                 Verdict(name=patch.name, state="unknown", problem=problem, reason="in-a-submodule")
@@ -241,7 +241,7 @@ def _commit(text: str) -> Commit:
     return Commit(oid=oid, author=author, when=when, subject=subject, request=request)
 
 
-def _submodule(patch: Patch, *trees: Mapping[str, Blob]) -> str | None:
+def submodule_of(patch: Patch, *trees: Mapping[str, Blob]) -> str | None:
     """Return the submodule in which a patch changes files, in one of the trees."""
     parents = {p[:at] for p in paths_of([patch]) for at, char in enumerate(p) if char == "/"}
     found = (p for files in trees for p in parents & files.keys() if files[p].mode == SUBMODULE)

@@ -28,6 +28,7 @@ FETCH_COMMITS = ("fetch", "--quiet", "--no-write-fetch-head", "--filter=blob:non
 GRAPH = ("-c", "fetch.writeCommitGraph=true")
 REFS = ("+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*")
 VERSION_FILE = re.compile(r"pyproject\.toml|([^/]+/){1,2}(__init__|_version|version)\.py")
+HEAD = re.compile(r"(?m)^ref: refs/heads/(\S+)\tHEAD$")
 STATED = re.compile(r"""(?m)^__version__ = ["']([^"']+)["']""")
 
 
@@ -88,6 +89,23 @@ class History:
             "for-each-ref", "--format=%(refname:lstrip=2)", "refs/tags", "refs/heads"
         )
         return difflib.get_close_matches(ref, names.split(), n=3)
+
+    def commit(self, ref: str) -> str:
+        """Return the commit of a ref; raises InputError with names that are like it."""
+        commit = self.resolve(ref)
+        if commit is None:
+            near = ", ".join(self.nearest(ref))
+            hint = f"did you mean {near}?" if near else "give a branch, tag, version or commit"
+            refuse(self.fork, f"upstream has no branch, tag or commit {ref}", hint=hint)
+        return commit
+
+    def main(self) -> str:
+        """Return the branch that upstream works on: the one that its repository names first."""
+        if not self.context.offline:
+            words = ("ls-remote", "--symref", "--", self.remote.url, "HEAD")
+            if named := HEAD.search(self.remote.run(self.remote.url, *words)):
+                return named[1]
+        return next((name for name in ("main", "master") if self.resolve(name)), "main")
 
     def base(self) -> str:
         """Return the pin's commit; raises InputError when it is not in the history."""
@@ -157,6 +175,15 @@ def upstream_history(project: Project, fork: Fork) -> History | None:
     except InputError as err:
         project.progress.say(f"{err.message}; only releases can be had")
         return None
+    return history
+
+
+def known_history(project: Project, fork: Fork) -> History:
+    """Return upstream's commits; raises InputError where its repository cannot be reached."""
+    history = upstream_history(project, fork)
+    if history is None:
+        hint = "the reason is above; `git` in the manifest names the repository"
+        refuse(fork, "upstream's repository cannot be reached", hint=hint)
     return history
 
 

@@ -28,7 +28,7 @@ from patchwheel.series import (
     patch_trees,
 )
 from patchwheel.source import read_body, retried
-from patchwheel.upstream.history import upstream_history
+from patchwheel.upstream.history import known_history
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -224,15 +224,9 @@ def _answer(http: requests.Session, url: str) -> bytes:
         return read_body(answer)
 
 
-def _history(project: Project, fork: Fork) -> History:
-    if history := upstream_history(project, fork):
-        return history
-    raise InputError(f"upstream's repository of {fork.name} cannot be reached")
-
-
 def _read_branch(project: Project, fork: Fork, url: str, branch: str) -> Iterator[_File]:
     """Read the commits of a branch that upstream does not have, at least not before the pin."""
-    history = _history(project, fork)
+    history = known_history(project, fork)
     url = f"file://{url}" if url.startswith("/") else url
     refspec = f"+refs/heads/{branch}:{IMPORTED}"
     history.remote.run(url, "fetch", "--quiet", "--no-tags", "--", url, refspec)
@@ -243,7 +237,7 @@ def _read_branch(project: Project, fork: Fork, url: str, branch: str) -> Iterato
 
 
 def _read_commits(project: Project, fork: Fork, place: str) -> Iterator[_File]:
-    history = _history(project, fork)
+    history = known_history(project, fork)
     ends = [history.resolve(end) for end in place.split("..", 1)]
     if None in ends:
         problem = f"{place!r} is no file, and no commit or range A..B of upstream's"

@@ -66,6 +66,8 @@ class MergeResult:
     state: State
     conflicts: tuple[Conflict, ...] = ()
     moved: tuple[tuple[str, str], ...] = ()
+    # The files after it.
+    tree: str
 
 
 def dry_run(
@@ -125,7 +127,9 @@ class _DryRun:
             state = found
         self.tree = _take_theirs(self.repo, merged, stages, conflicts)
         went = tuple(moved.items())
-        return MergeResult(name=patch.name, state=state, conflicts=tuple(conflicts), moved=went)
+        return MergeResult(
+            name=patch.name, state=state, conflicts=tuple(conflicts), moved=went, tree=self.tree
+        )
 
     def merge_commits(self, ours: str, theirs: str) -> tuple[str, Stages]:
         """Return the tree that git merges, and the sides of each path in conflict."""

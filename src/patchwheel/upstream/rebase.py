@@ -141,11 +141,10 @@ def start(
     moved = find_moves(work.repo, BASE, ONTO, tree.series.patches)
     for old, new in moved.items():
         say(f"{old} is now {new}")
-    sdist = asdict(fork.sdist) if fork.sdist else None
     first, last = _commits_to_rebase(work.repo, tree.series.patches, moved)
     oids = work.repo.text("rev-list", "--reverse", f"{first}..{last}").split()
     state = RebaseState(
-        pin={"version": fork.version, "tag": fork.tag, "commit": fork.commit, "sdist": sdist},
+        pin=pin_of(fork),
         commits=(first, last),
         told=dict(zip(oids, told, strict=False)),
         refs={ref: work.repo.text("rev-parse", ref) for ref in (BASE, EXPORTED)},
@@ -205,6 +204,12 @@ def restore_base(folder: Path) -> None:
     for ref, oid in before.refs.items():
         repo.git("update-ref", ref, oid)
     write_atomically(folder / ".git" / WORKTREE_STATE, before.worktree.encode())
+
+
+def pin_of(fork: Fork) -> dict[str, Any]:
+    """Return what the fork's table says of its pin; None where a key is absent."""
+    sdist = asdict(fork.sdist) if fork.sdist else None
+    return {"version": fork.version, "tag": fork.tag, "commit": fork.commit, "sdist": sdist}
 
 
 def with_pin(text: str, name: str, pin: Mapping[str, Any]) -> str:

@@ -1,0 +1,55 @@
+"""A patch alone: the pin with just that patch and what it requires of its series."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from patchwheel.kit import PatchError, rmtree
+from patchwheel.manifest import did_you_mean
+from patchwheel.patch import paths_of, required_patches
+from patchwheel.series.apply import apply_series
+from patchwheel.series.files import load_all_series, load_series, write_series
+from patchwheel.series.light import light_source
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from patchwheel.manifest import Fork
+    from patchwheel.patch import Patch
+    from patchwheel.project import Project
+    from patchwheel.series.apply import PatchedTree
+
+
+def patch_alone(project: Project, fork: Fork, name: str) -> PatchedTree:
+    """Apply a patch with what it requires, and no other; raises PatchError."""
+    forks, series = load_all_series(project), load_series(fork.patches)
+    patch = next((p for p in series.patches if name in {p.name, p.path.stem}), None)
+    if patch is None:
+        known = [p.path.stem for p in series.patches]
+        problem = f"the series of {fork.name} has no patch {name!r}{did_you_mean(name, known)}"
+        raise PatchError(problem, where=series.folder, expected=f"one of {', '.join(known)}")
+    needed = required_patches(forks, patch)
+    try:
+        chosen = replace(series, patches=tuple(needed))
+        return apply_series(light_source(project, fork), chosen, store=project.store)
+    except PatchError as err:
+        before = series.patches[: series.patches.index(patch)]
+        others = [p.name for p in before if p not in needed and paths_of([p]) & paths_of(needed)]
+        if others:
+            err.hint = f"it may need {' or '.join(others)}: then say so in a trailer of its message"
+            err.hint += f", `Requires: {fork.name}/{others[-1].removesuffix('.patch')}`"
+        raise
+
+
+def project_with(project: Project, fork: Fork, patches: Sequence[Patch], folder: Path) -> Project:
+    """Copy a project below a folder, there with these patches for the series of a fork."""
+    # Not into it: a scratch folder is locked while it is used, and so is one with a manifest.
+    root = folder / "project"
+    root.mkdir()
+    project.copy_to(root)
+    target = root / "patches" / fork.name
+    rmtree(target)
+    write_series(target, load_series(fork.patches), patches)
+    return replace(project, manifest_path=root / project.manifest.path.name)
