@@ -118,8 +118,10 @@ def test_workflows_are_thin_pinned_and_without_rights(path: Path) -> None:
     for name, job in workflow["jobs"].items():
         rights = {r for r, level in job["permissions"].items() if level == "write"}
         publishes = (path.name, name) == ("release.yml", "promote")
-        expected = {"attestations", "contents", "id-token", "pages"}
-        assert rights == (expected if publishes else set())
+        expected = {"attestations", "contents", "id-token", "pages"} if publishes else set()
+        # It opens pull requests with what another job made.
+        offers = (path.name, name) == ("scheduled.yml", "offer")
+        assert rights == ({"contents", "pull-requests"} if offers else expected)
         assert "timeout-minutes" in job
         for step in job["steps"]:
             if "run" in step:
@@ -128,7 +130,7 @@ def test_workflows_are_thin_pinned_and_without_rights(path: Path) -> None:
                 assert "${{" not in step["run"]
             if step.get("uses", "").startswith("actions/checkout@"):
                 assert step["with"]["persist-credentials"] is False
-        if publishes:
+        if publishes or offers:
             assert not any("ci/setup" in step.get("run", "") for step in job["steps"])
 
 
@@ -315,6 +317,39 @@ def test_what_upstream_changed_fails_the_watch(project: Path) -> None:
     assert done.returncode == 6
     assert "* scipy/0010-a.patch at main: conflict, 0123456789ab Rewrite it" in done.stdout
     assert watch([]).returncode == 0
+
+
+def test_proposals_are_bundled_and_offered(project: Path, tmp_path: Path) -> None:
+    support.git(project, "init", "-q", "-b", "main")
+    support.git(project, "commit", "-q", "--allow-empty", "-m", "Begin")
+    then = '[ "$2" = one ] || exit 4; git branch -f patchwheel/one; git commit -q --allow-empty'
+    then += " -m One -m Text; git branch -f patchwheel/one; git reset -q --hard HEAD~; echo One"
+    env = fake_tool(project, "propose 5 - - one two", then)
+    done = run("ci/run-cell", "propose", cwd=project, **env)
+    assert done.returncode == 3
+    assert "no proposal: two" in done.stderr
+    reports = project / "dist/reports"
+    assert (reports / "propose.md").read_text().startswith("One\nno proposal: two\n")
+    # Offered from another checkout, which has the commit that they are based on.
+    other, hub = tmp_path / "other", tmp_path / "hub"
+    support.git(tmp_path, "init", "-q", "--bare", str(hub))
+    support.git(tmp_path, "clone", "-q", str(project), str(other))
+    support.git(other, "remote", "set-url", "origin", str(hub))
+    shutil.copytree(project / "ci", other / "ci")
+    gh = 'echo "$@" >>calls; [ "$2" = edit ] && cat >>calls; [ "$2" != create ]'
+    tool = support.program(tmp_path / "bin" / "gh", gh)
+    path = {"PATH": f"{tool.parent}{os.pathsep}{os.environ['PATH']}"}
+    for _ in range(2):
+        done = run("ci/github-release", "offer", str(reports), cwd=other, **path)
+        assert done.returncode == 0, done.stderr
+    assert support.git(hub, "log", "-1", "--format=%s", "patchwheel/one") == "One"
+    calls = (other / "calls").read_text().splitlines()
+    assert "pr create --head patchwheel/one --fill" in calls
+    assert "pr edit patchwheel/one --body-file - --title One" in calls
+    assert "Text" in calls
+    # Where nothing was proposed there is nothing to offer.
+    assert run("ci/github-release", "offer", str(tmp_path), cwd=other, **path).returncode == 0
+    assert run("ci/github-release", "nothing", cwd=other, **path).returncode == 2
 
 
 def cell_of(project: Path, cell: str, content: bytes, *, name: str = "", told: str = "") -> Path:

@@ -99,6 +99,7 @@ def cells(manifest: Manifest) -> list[Cell]:
         *(Cell(kind=k, minutes=SLOW, forks=names) for k in ("stage", "validate")),
         Cell(kind="promote", minutes=QUICK, forks=names),
         Cell(kind="watch", minutes=SLOW, forks=watched),
+        Cell(kind="propose", minutes=LONGEST, forks=watched),
         *(replace(cell, kind="rebuild") for cell in compiled),
     ]
 

@@ -16,7 +16,7 @@ from patchwheel.kit import PatchwheelError, disk_error
 MODULES = {
     "starting": ("init", "add", "remove"),
     "building": ("build", "shell", "plan", "env", "test"),
-    "series": ("status", "dev", "export", "import", "rebase", "submit"),
+    "series": ("status", "dev", "export", "import", "rebase", "propose", "submit"),
     "release": ("verify", "index", "release", "ci"),
     "maintenance": ("lock", "doctor", "cache"),
 }

@@ -199,6 +199,27 @@ def rebase(
 
 @click.command()
 @click.argument("fork")
+@click.option("--onto", metavar="REF", help="Another state than upstream's newest release.")
+@options.as_json
+@options.project
+def propose(project: Project, fork: str, *, onto: str | None) -> None:
+    """Put the rebased series on a branch of the project, with a description; pushes nothing."""
+    from patchwheel.upstream import propose_upgrade
+
+    [selected] = project.manifest.select([fork])
+    made = propose_upgrade(project, selected, onto)
+    options.emit(made, tables.proposal)
+    if made is None:
+        CONSOLE.say(f"{fork}: no newer release than {selected.version}")
+        return
+    CONSOLE.say(
+        f"next: `git push --force origin {made.branch}`, then `gh pr create --fill --head "
+        f"{made.branch}`, or what your forge has: the commit's message is the description"
+    )
+
+
+@click.command()
+@click.argument("fork")
 @click.argument("patch")
 @click.option("--base", metavar="REF", help="Another state of upstream than its main branch.")
 @click.option("--test", is_flag=True, help="Build it there, and run upstream's tests.")

@@ -16,7 +16,15 @@ if TYPE_CHECKING:
     from patchwheel.release import ReleaseCheck
     from patchwheel.series import ExportResult, ForkStatus, PatchStatus
     from patchwheel.source import PinReport
-    from patchwheel.upstream import Conflict, Forecast, ImportResult, Preview, Submission, Verdict
+    from patchwheel.upstream import (
+        Conflict,
+        Forecast,
+        ImportResult,
+        Preview,
+        Proposal,
+        Submission,
+        Verdict,
+    )
     from patchwheel.wheel import BuiltWheel
 
 # Rows of a plan; a person reads no more, and --json has them all.
@@ -211,6 +219,11 @@ def submission(made: Submission) -> None:
     CONSOLE.lines(f"not needed there, upstream has it: {name}" for name in made.landed)
     CONSOLE.result(f"on {made.base}, as {made.ref} in {made.repository}")
     CONSOLE.lines([f"to push it: {made.push}", "", made.text])
+
+
+def proposal(made: Proposal | None) -> None:
+    if made:
+        CONSOLE.lines([made.title, "", made.text.rstrip()])
 
 
 def pin(report: PinReport) -> None:

@@ -10,12 +10,14 @@ from .export import export_commits as export_commits
 from .export import export_series as export_series
 from .export import message_of as message_of
 from .export import write_message as write_message
+from .files import SERIES as SERIES
 from .files import load_all_series as load_all_series
 from .files import load_series as load_series
 from .light import light_tree as light_tree
 from .status import FINE as FINE
 from .status import ForkStatus as ForkStatus
 from .status import PatchStatus as PatchStatus
+from .status import newest_version as newest_version
 from .status import status_of_fork as status_of_fork
 from .status import try_patch as try_patch
 from .worktree import BASE as BASE

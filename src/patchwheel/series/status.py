@@ -75,6 +75,7 @@ def status_of_fork(project: Project, fork: Fork) -> ForkStatus:
 
 
 def newest_version(context: Context, fork: Fork) -> str | None:
+    """Return the newest release of a fork's upstream; None offline, or where nobody answers."""
     # Without a network the rest of the status is still true.
     with contextlib.suppress(InputError):
         return None if context.offline else latest_version(context.index, fork.name)

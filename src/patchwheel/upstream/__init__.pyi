@@ -11,8 +11,10 @@ from .judgement import describe as describe
 from .judgement import preview_rebase as preview_rebase
 from .judgement import since as since
 from .merge import Conflict as Conflict
+from .offering import Proposal as Proposal
+from .offering import Submission as Submission
+from .offering import propose_upgrade as propose_upgrade
+from .offering import submit_patch as submit_patch
 from .rebase import proceed_rebase as proceed_rebase
 from .rebase import start_rebase as start_rebase
-from .submit import Submission as Submission
-from .submit import submit_patch as submit_patch
 from .verdict import Verdict as Verdict
