@@ -32,6 +32,7 @@ test-requires = ["pytest"]
 [forks.tiny-ext]
 git = "https://example.org/tiny"
 tag = "v1"
+submodules = {{ docs = false, deep = "https://example.org/deep" }}
 commit = "{COMMIT}"
 version = "1.0rc1"
 sdist = {{ filename = "tiny_ext-1.0rc1.tar.gz", sha256 = "{SHA}" }}
@@ -82,6 +83,7 @@ def test_every_key_arrives(tmp_path: Path) -> None:
     assert tiny.distribution == "tiny-other"
     assert tiny.patches == tmp_path / "patches" / "tiny-ext"
     assert tiny.config_settings == {"setup-args": ("-Da=b",), "editable": "no"}
+    assert tiny.submodules == {"docs": False, "deep": "https://example.org/deep"}
     assert tiny.env == {"CFLAGS": "-O1", "A": "1"}
     assert tiny.required_env == ("TARGET",)
     assert tiny.without == {"gfortran": {"setup-args": ("-Dfortran=false",)}}
@@ -171,6 +173,11 @@ GOOD = f'version = "1"\n{PIN}'
          "forks.tiny.variants.a.version is not a key here"),
         (fork(f"{GOOD}[forks.tiny.variants.a]\n[forks.tiny.variants.b]"), 7,
          "forks.tiny makes a wheel named 'tiny', as tiny does"),
+        (
+            fork(f"{GOOD}submodules = {{ docs = true }}"),
+            11,
+            "forks.tiny.submodules.docs is True",
+        ),
         (fork(f"{GOOD}upstream-wheel = true"), 11, "forks.tiny.upstream-wheel is not a table"),
         (fork(GOOD).replace('"arrayapi"', '"Array_API"'), 4, "environment.label is 'Array_API'"),
         (fork(GOOD).replace('["3.12"]', '"3.12"'), 5, "environment.python is '3.12'"),
@@ -225,7 +232,7 @@ def test_all_problems_are_told_at_once_in_the_order_of_the_file(tmp_path: Path) 
         f"{path}:12: forks.other",
         f"{path}: environment",
     ]
-    assert "expected one of version, sdist, git, tag, commit, tests, variants," in others[1]
+    assert "expected one of version, sdist, git, tag, commit, submodules, tests," in others[1]
 
 
 @pytest.mark.parametrize(

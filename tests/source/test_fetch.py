@@ -14,7 +14,8 @@ from patchwheel.kit.errors import InputError, MachineError
 from patchwheel.kit.repo import Repository, user_remotes
 from patchwheel.kit.uv import IndexConfig
 from patchwheel.manifest.model import Fork, Sdist
-from patchwheel.source.fetch import Source, fetch_pin, git_folder, joined
+from patchwheel.source.fetch import Source, fetch_pin, git_folder
+from patchwheel.source.submodules import joined
 from tests.fixtures.contexts import make_context
 from tests.fixtures.support import EPOCH, full_disk, git, make_sdist, make_upstream, sha256, write
 
@@ -271,7 +272,8 @@ def test_an_annotated_tag_stands_for_its_commit(
 
 def test_a_tag_that_is_not_there_is_named(get: Get, upstream: Path) -> None:
     commit = make_upstream(upstream, FILES)
-    with pytest.raises(InputError, match=r"has no tag v9"):
+    git(upstream, "tag", "v1.9")
+    with pytest.raises(InputError, match=r"has no tag v9 \(did you mean 'v1.9'\?\)"):
         get(from_git(upstream, commit, tag="v9"))
     with pytest.raises(InputError, match="neither tag nor commit"):
         get(from_git(upstream, None))
@@ -360,6 +362,35 @@ def test_a_submodule_that_cannot_be_had_is_named(get: Get, upstream: Path, tmp_p
     unnamed = add_submodule(upstream, "other", "cd" * 20, None)
     with pytest.raises(InputError, match="submodule other has no url"):
         get(from_git(upstream, unnamed))
+
+
+def test_the_manifest_replaces_the_address_of_a_submodule_or_leaves_it_out(
+    get: Get, upstream: Path, tmp_path: Path
+) -> None:
+    deep = make_upstream(tmp_path / "mirror", {"deep.h": "deep\n"})
+    make_upstream(tmp_path / "sub", {"sub.h": "sub\n"})
+    sub = add_submodule(tmp_path / "sub", "third/deep", deep, "https://gone.example/deep")
+    make_upstream(upstream, FILES)
+    add_submodule(upstream, "sub", sub, "../sub")
+    commit = add_submodule(upstream, "docs", "ab" * 20, None)
+    fork, mirror = from_git(upstream, commit), (tmp_path / "mirror").as_uri()
+    with pytest.raises(InputError, match="submodule docs has no url") as caught:
+        get(fork)
+    assert "or `false`, in `submodules` of the fork in forks.toml" in str(caught.value)
+    there = replace(fork, submodules={"docs": False, "sub/third/deep": mirror})
+    found = content(get(there))
+    assert {path for path in found if path.startswith(("docs", "sub"))} == {
+        "sub/.gitmodules",
+        "sub/sub.h",
+        "sub/third/deep/deep.h",
+    }
+    # One without it, one more: each is another tree, known by its own key.
+    less = replace(fork, submodules={"docs": False, "sub": False})
+    assert not any(path.startswith("sub") for path in content(get(less)))
+    assert get(there, offline=True).tree != get(less, offline=True).tree
+    with pytest.raises(InputError, match="no submodule sub/third/dep") as caught:
+        get(replace(fork, submodules={**there.submodules, "sub/third/dep": mirror}))
+    assert "did you mean 'sub/third/deep'?" in str(caught.value)
 
 
 def test_a_submodule_without_gitmodules_is_named(get: Get, upstream: Path) -> None:

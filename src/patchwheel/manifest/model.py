@@ -106,6 +106,10 @@ class ForkTable(BuildOptions):
     git: Annotated[Text | None, "Upstream's repository: https, ssh or file."] = None
     tag: Annotated[Text | None, "Tag of the pinned release."] = None
     commit: Annotated[Commit | None, "Full id of the pinned commit."] = None
+    submodules: Annotated[
+        Mapping[Text, Text | Literal[False]],
+        "For the path of a submodule: another address, or `false` to leave it out.",
+    ] = field(default_factory=_empty)
     tests: Annotated[
         Strings, "Globs of test files that `patchwheel test` runs beside those found by name."
     ] = ()

@@ -21,6 +21,8 @@ from patchwheel.kit import (
     redacted,
     user_remotes,
 )
+from patchwheel.manifest import did_you_mean
+from patchwheel.source.submodules import addresses, joined
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
@@ -40,6 +42,7 @@ SETTINGS = shlex.split("-c fetch.unpackLimit=1 -c http.lowSpeedLimit=1 -c http.l
 REACH = "check the address, the network and the access rights"
 HOLES = "it is a partial clone that lacks these files: name the repository that it was cloned from"
 OFFLINE = "run once without --offline"
+INSTEAD = "name another address of it, or `false`, in `submodules` of the fork in forks.toml"
 INTERVAL = 1.0
 LOCAL = re.compile(r"file://|/|\./|\.\./")
 
@@ -104,7 +107,9 @@ def fetch_pin(
     store, git_dir = context.store, git_folder(context.store, fork)
     origin = origin or ("sdist" if fork.sdist else "git")
     # A pin with an sdist leaves the commit out, but a tree from git depends on it.
-    where = [fork.git, fork.tag, fork.commit] if origin == "git" else None
+    where: list[object] | None = [fork.git, fork.tag, fork.commit] if origin == "git" else None
+    if where and fork.submodules:
+        where.append(dict(fork.submodules))
     inputs = [1, fork.pin, origin, where, *([sorted(only)] if only is not None else [])]
     ref = f"refs/patchwheel/source/{digest(*inputs)}"
     keep_sound(store, git_dir)
@@ -173,6 +178,8 @@ class Remote:
         self.url = fork.git
         self.repo = repo
         self.context = context
+        # The paths of those that were met.
+        self.submodules = set[str]()
 
     def fetch(self, only: Collection[str] | None = None) -> Fetched:
         """Return the commit, and the tree of its files with those of the submodules."""
@@ -180,6 +187,11 @@ class Remote:
         self.get(self.url, commit, what="the pinned commit")
         epoch = int(self.repo.text("show", "-s", "--format=%ct", commit))
         tree = self.spliced(commit, self.url, at="", only=only)
+        known = self.submodules
+        if only is None and (odd := [path for path in self.fork.submodules if path not in known]):
+            problem = f"there is no submodule {odd[0]}{did_you_mean(odd[0], known)}"
+            expected = f"one of {', '.join(sorted(known))}" if known else None
+            refuse(self.fork, problem, expected=expected, hint="correct `submodules` in forks.toml")
         return Fetched(tree=tree, epoch=max(EARLIEST, epoch), commit=commit)
 
     def commit(self) -> str:
@@ -197,7 +209,9 @@ class Remote:
         # An annotated tag is listed twice: itself, and the commit that it names.
         tagged = refs.get(f"{name}^{{}}") or refs.get(name)
         if tagged is None:
-            refuse(fork, f"{redacted(self.url)} has no tag {fork.tag}")
+            out = self.run(self.url, "ls-remote", "--tags", "--refs", "--", self.url)
+            near = did_you_mean(fork.tag, [row.split("\t")[1][10:] for row in out.splitlines()])
+            refuse(fork, f"{redacted(self.url)} has no tag {fork.tag}{near}")
         if fork.commit not in {None, tagged}:
             problem = f"tag {fork.tag} of {redacted(self.url)} is commit {tagged}"
             hint = "upstream moved the tag, or the pin is wrong: find out which first"
@@ -240,30 +254,33 @@ class Remote:
             modules = {path: modules[path] for path in wanted}
         if not modules:
             return tree
-        urls = self.addresses(files[".gitmodules"].oid) if ".gitmodules" in files else {}
+        urls = addresses(self.repo, files[".gitmodules"].oid) if ".gitmodules" in files else {}
         with self.repo.index(tree) as env:
             for path, oid in sorted(modules.items()):
-                if path not in urls:
-                    refuse(self.fork, f"submodule {at + path} has no url in .gitmodules")
-                address = joined(url, urls[path])
-                if LOCAL.match(address) and not LOCAL.match(url):
-                    refuse(self.fork, f"submodule {at + path} is at a path of this machine")
-                self.get(address, oid, what=f"submodule {at + path}")
-                below = self.spliced(oid, address, at=f"{at}{path}/", only=only)
                 # Its entry has to go before files can take its place.
                 gone = f"0 {'0' * 40}\t{path}\0".encode(errors="surrogateescape")
                 self.repo.git("update-index", "-z", "--index-info", stdin=gone, env=env)
-                self.repo.git("read-tree", "-i", f"--prefix={path}/", below, env=env)
+                self.submodules.add(at + path)
+                if address := self.address(url, at + path, urls.get(path)):
+                    self.get(address, oid, what=f"submodule {at + path}")
+                    below = self.spliced(oid, address, at=f"{at}{path}/", only=only)
+                    self.repo.git("read-tree", "-i", f"--prefix={path}/", below, env=env)
             return self.repo.text("write-tree", env=env)
 
-    def addresses(self, oid: str) -> dict[str, str]:
-        """Return the URLs of the submodules in a .gitmodules file, by path."""
-        keys = r"^submodule\..*\.(path|url)$"
-        out = self.repo.git("config", f"--blob={oid}", "-z", "--get-regexp", keys)
-        rows = [os.fsdecode(row).split("\n", 1) for row in out.split(b"\0") if row]
-        config = {row[0]: row[-1] for row in rows}
-        names = [key.removesuffix(".path") for key in config if key.endswith(".path")]
-        return {config[f"{name}.path"]: config.get(f"{name}.url", "") for name in names}
+    def address(self, url: str, path: str, named: str | None) -> str | None:
+        """Return the address of a submodule, None if it is left out.
+
+        The manifest's comes before the one `named` in .gitmodules; `url` is that of its parent.
+        """
+        if path in self.fork.submodules:
+            return self.fork.submodules[path] or None
+        if named is None:
+            refuse(self.fork, f"submodule {path} has no url in .gitmodules", hint=INSTEAD)
+        address = joined(url, named)
+        if LOCAL.match(address) and not LOCAL.match(url):
+            problem = f"submodule {path} is at a path of this machine"
+            refuse(self.fork, problem, hint=INSTEAD)
+        return address
 
     def check_links(self, links: dict[str, str], at: str) -> None:
         """Refuse links that lead out of the tree, which is checked out where builds run."""
@@ -319,16 +336,6 @@ class Remote:
         finally:
             ended.set()
             thread.join()
-
-
-def joined(url: str, relative: str) -> str:
-    """Return a submodule's address; a relative one starts from that of its parent repository."""
-    if not relative.startswith(("./", "../")):
-        return relative
-    # A host of ssh ends with a colon, not a slash.
-    place = re.match(r"\w+://[^/]*/|[^/]*:|", url)
-    head = place[0] if place else ""
-    return head + posixpath.normpath(posixpath.join(url[len(head) :], relative))
 
 
 def refuse(fork: Fork, why: str, *, expected: str | None = None, hint: str | None = None) -> Never:
