@@ -162,6 +162,10 @@ def test_commits_of_upstream_are_backports(site: Site, tmp_path: Path) -> None:
     ]
     assert "already applied" in refused(site, f"v1.0..{fix}")
     assert "no commit or range" in refused(site, "nonsense", status=4)
+    assert "did you mean feature?" in refused(site, "featur", status=4)
+    assert "did you mean v1.0?" in refused(site, "v1.O..main", status=4)
+    said = refused(site, f"file://{folder}@featrue", status=4)
+    assert "has no branch 'featrue' (did you mean 'feature'?)" in said
 
 
 def test_a_branch_is_imported_from_where_it_left_upstream(site: Site, tmp_path: Path) -> None:
@@ -195,6 +199,52 @@ def test_what_fits_in_two_places_is_refused_with_both(site: Site, tmp_path: Path
     assert "its lines occur 2 times in twice, in lines 2, 8" in said
     assert "nothing of demo was changed" in said
     assert "patchwheel export" not in said
+
+
+def test_a_patch_without_context_goes_where_its_line_numbers_say(
+    site: Site, tmp_path: Path
+) -> None:
+    folder = tmp_path / "p"
+    hunks = {
+        "change": ("@@ -20 +20 @@", "-line 20", "+changed"),
+        "first": ("@@ -1 +1 @@", "-line 1", "+first"),
+        "insert": ("@@ -40,0 +41 @@", "+inserted"),
+        "append": ("@@ -61,0 +62 @@", "+appended"),
+        "remove": ("@@ -5 +4,0 @@", "-line 5"),
+        # Three lines further down than it says: there is only one such line.
+        "moved": ("@@ -47 +47 @@", "-line 50", "+moved"),
+    }
+    names = [f"{name}.patch" for name in hunks]
+    text = "Subject: {0}\nUpstream-Status: Pending\n\n--- a/a\n+++ b/a\n{1}\n"
+    files = zip(names, hunks.items(), strict=True)
+    support.write(folder, {f: text.format(name, "\n".join(h)) for f, (name, h) in files})
+    support.write(folder, {"series": "".join(f"{name}\n" for name in names)})
+    rows = imported(site, str(folder))
+    assert all("no context, placed by line numbers" in row["did"] for row in rows)
+    assert "hunks moved by up to 3 lines" in rows[-1]["did"]
+    changed = lines(l1="first", l20="changed", l30="ours", l40="line 40\ninserted", l50="moved")
+    assert patched(site, "a") == changed.replace(b"line 5\n", b"") + b"appended\n"
+    # It is written with context, as git takes it.
+    assert "\n line 19\n-line 20\n+changed\n line 21\n" in (
+        (site.patches / "0030-change.patch").read_text()
+    )
+    site.run("export", "demo", "--check")
+
+
+def test_a_patch_without_context_that_fits_nowhere_is_refused(site: Site, tmp_path: Path) -> None:
+    head = "Subject: x\n\n--- a/a\n+++ b/a\n"
+    (tmp_path / "far.patch").write_text(f"{head}@@ -70,0 +71 @@\n+beyond\n")
+    assert "hunk 1 does not match a" in refused(site, str(tmp_path / "far.patch"))
+    (tmp_path / "gone.patch").write_text(f"{head}@@ -7 +7 @@\n-gone\n+x\n")
+    assert "hunk 1 does not match a" in refused(site, str(tmp_path / "gone.patch"))
+    # In a series git holds it to an end of the file: import is what helps.
+    (site.patches / "0030-x.patch").write_text(
+        f"From: A <a@e>\n{head[:11]}\nUpstream-Status: Pending\n\n"
+        "diff --git a/a b/a\n--- a/a\n+++ b/a\n@@ -7 +7 @@\n-line 7\n+x\n"
+    )
+    (site.patches / "series").write_text("0010-a.patch\n0020-b.patch\n0030-x.patch\n")
+    said = site.run("dev", "demo", status=3)
+    assert "`patchwheel import` takes a patch without context (-U0)" in said
 
 
 @pytest.mark.parametrize(
@@ -266,7 +316,8 @@ def test_every_command_of_the_page_runs(site: Site, tmp_path: Path) -> None:
         "3f342072018b": support.git(folder, "rev-parse", "main")[:12],
     }
     page = (support.ROOT / "docs/how-to/import.md").read_text()
-    commands = re.findall(r"(?m)^    patchwheel (.+)$", page)
+    # Those to offer a patch are run where that is tested.
+    commands = re.findall(r"(?m)^    patchwheel (?!submit|test)(.+)$", page)
     assert len(commands) == 8
     for command in commands:
         site.run(*(known.get(word, word) for word in command.split()))

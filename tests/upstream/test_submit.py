@@ -131,6 +131,19 @@ def test_each_patch_is_tested_alone_and_where_it_is_submitted(site: Site, tmp_pa
     assert submitted(reaching, "0060-tst-c", "--test")["tested"]
     told = reaching.run("submit", "demo", "0070-tst-b", "--test", status=6)
     assert "upstream's tests fail" in told
+    # The commands of the page.
+    page = (support.ROOT / "docs/how-to/import.md").read_text()
+    commands = re.findall(r"(?m)^    patchwheel ((?:submit|test) .+)$", page)
+    assert [command.partition("lobpcg")[2] for command in commands] == [
+        "",
+        " --base v1.18.1",
+        " --test",
+        "",
+    ]
+    known = {"scipy": "demo", "0040-lobpcg": "0060-tst-c", "v1.18.1": "v1.1"}
+    for command in commands:
+        status = 6 if "--each" in command else 0
+        reaching.run(*(known.get(word, word) for word in command.split()), status=status)
     assert site.state() == before
     assert not (site.root / "dist").exists()
     for words in (("--dev",), ("--wheels", "work")):

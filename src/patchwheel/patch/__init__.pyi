@@ -1,6 +1,7 @@
 from .diff import Cursor as Cursor
 from .diff import Hunk as Hunk
 from .diff import read_diffs as read_diffs
+from .foreign import NO_CONTEXT as NO_CONTEXT
 from .foreign import Foreign as Foreign
 from .foreign import split_mails as split_mails
 from .foreign import to_git as to_git

@@ -43,6 +43,8 @@ class Hunk:
     old_start: int
     new_start: int
     rows: tuple[bytes, ...]
+    # It has no context, and goes where its line numbers say.
+    by_number: bool = False
 
     @property
     def before(self) -> list[bytes]:

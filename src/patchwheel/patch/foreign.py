@@ -22,12 +22,16 @@ MODE = (b"new file mode ", b"deleted file mode ", b"old mode ", b"new mode ")
 ONLY_GIT = (b"rename from ", b"copy from ", b"GIT binary patch", b"Binary files ")
 NULL = "/dev/null"
 PREFIXES = (b"a/", b"b/")
+NO_CONTEXT = -1
 UNKNOWN = "unknown <unknown>"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Foreign(Patch):
-    """A patch whose hunks leave out `fuzz` lines of context, with an Upstream-Status if given."""
+    """A patch whose hunks leave out `fuzz` lines of context, with an Upstream-Status if given.
+
+    With NO_CONTEXT, one of `diff -U0` goes by its line numbers.
+    """
 
     fuzz: int = 0
     status: str = ""
@@ -35,6 +39,9 @@ class Foreign(Patch):
     @property
     def diffs(self) -> tuple[FileDiff, ...]:
         diffs = super().diffs
+        hunks = [hunk for diff in diffs for hunk in diff.hunks]
+        if self.fuzz == NO_CONTEXT and any(r[:1] == b" " for h in hunks for r in h.rows):
+            return diffs
         return tuple(
             replace(diff, hunks=tuple(_trimmed(hunk, self.fuzz) for hunk in diff.hunks))
             for diff in diffs
@@ -173,6 +180,8 @@ def _end_of_hunks(rows: Sequence[bytes], at: int) -> int:
 def _trimmed(hunk: Hunk, fuzz: int) -> Hunk:
     """Return the hunk with less context; a line of it stays on each side that has some."""
     rows = hunk.rows
+    if fuzz == NO_CONTEXT:
+        return replace(hunk, by_number=True)
     above = next(n for n, row in enumerate(rows) if row[:1] != b" ")
     below = next(n for n, row in enumerate(reversed(rows)) if row[:1] != b" ")
     up, down = min(fuzz, max(above - 1, 0)), min(fuzz, max(below - 1, 0))

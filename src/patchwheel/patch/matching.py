@@ -28,13 +28,15 @@ def match_places(lines: list[bytes], hunk: Hunk, written: bytearray) -> list[int
 
     `written` marks the lines that earlier hunks of the patch wrote.
     """
-    before = hunk.before
+    before, expected = hunk.before, expected_place(hunk)
     size = len(before)
     places = occurrences(lines, before)
+    if hunk.by_number and not before:
+        places = [expected] if expected <= len(lines) else []
     # git holds a hunk without context on one side to that end of the file.
-    if hunk.old_start <= 1:
+    if hunk.old_start <= 1 and not hunk.by_number:
         places = [p for p in places if p == 0]
-    if hunk.rows[-1][:1] != b" ":
+    if hunk.rows[-1][:1] != b" " and not hunk.by_number:
         places = [p for p in places if p + size == len(lines)]
     end, free = -1, []
     for place in places:
@@ -43,6 +45,12 @@ def match_places(lines: list[bytes], hunk: Hunk, written: bytearray) -> list[int
             end = len(written)
         free += [place] if place + size <= end else []
     return free
+
+
+def expected_place(hunk: Hunk) -> int:
+    """Return the 0-based line at which a hunk says that it is."""
+    # Of no lines, the number is that of the line before them.
+    return max(hunk.new_start - bool(hunk.after), 0)
 
 
 def occurrences(lines: list[bytes], block: list[bytes]) -> list[int]:

@@ -239,7 +239,7 @@ class _Step:
         for number, hunk in enumerate(diff.hunks, 1):
             size, after = len(hunk.before), hunk.after
             places = matching.match_places(lines, hunk, written)
-            expected = max(hunk.new_start - 1, 0)
+            expected = matching.expected_place(hunk)
             if not places:
                 self.fail_no_match(diff, number, hunk, lines)
             at = expected if expected in places else places[0]
@@ -267,6 +267,8 @@ class _Step:
             # All lines are there, but the hunk has no context on one side.
             end = "beginning" if hunk.old_start <= 1 else "end"
             hint = f"they begin in line {start + 1} of {path}"
+            if all(row[:1] != b" " for row in hunk.rows):
+                hint += "; `patchwheel import` takes a patch without context (-U0)"
             self.fail(diff, f"{problem} at its {end}: its lines are further in", hunk, hint=hint)
         there = dict(enumerate(lines))
         first = next((n for n, line in enumerate(before) if there.get(start + n) != line), 0)

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from patchwheel.kit import InputError, PatchError, redacted
+from patchwheel.manifest import did_you_mean
 from patchwheel.patch import (
+    NO_CONTEXT,
     DoesNotApplyError,
     Foreign,
     Simulation,
@@ -144,7 +146,7 @@ def _fitting(
     Each hunk goes to one place only: first with all of its context, then with less.
     """
     failed: DoesNotApplyError | None = None
-    for fuzz in range(MAX_FUZZ + 1):
+    for fuzz in (*range(MAX_FUZZ + 1), NO_CONTEXT):
         for data in without_crlf(file.data):
             mail = to_git(data, file.path.name, files, strip)
             patch = Foreign(path=file.path, data=mail, fuzz=fuzz)
@@ -158,7 +160,8 @@ def _fitting(
                 continue
             far = max(map(abs, offsets), default=0)
             did = [f"hunks moved by up to {far} lines"] if far else []
-            did += [f"fuzz {fuzz}"] if fuzz else []
+            did += [f"fuzz {fuzz}"] if fuzz > 0 else []
+            did += ["no context, placed by line numbers"] if fuzz == NO_CONTEXT else []
             did += ["CRLF line ends removed"] if data != file.data else []
             did += ["names no author"] if "unknown" in patch.mail.author else []
             return patch, simulation.changed(), did
@@ -228,6 +231,11 @@ def _read_branch(project: Project, fork: Fork, url: str, branch: str) -> Iterato
     """Read the commits of a branch that upstream does not have, at least not before the pin."""
     history = known_history(project, fork)
     url = f"file://{url}" if url.startswith("/") else url
+    heads = history.remote.run(url, "ls-remote", "--heads", "--", url)
+    known = re.findall(r"(?m)\trefs/heads/(.+)$", heads)
+    if branch not in known:
+        problem = f"{redacted(url)} has no branch {branch!r}{did_you_mean(branch, known)}"
+        raise InputError(problem, hint="URL@BRANCH")
     refspec = f"+refs/heads/{branch}:{IMPORTED}"
     history.remote.run(url, "fetch", "--quiet", "--no-tags", "--", url, refspec)
     own = _listed(history, IMPORTED, "--not", history.base(), "--branches", "--tags")
@@ -241,7 +249,11 @@ def _read_commits(project: Project, fork: Fork, place: str) -> Iterator[_File]:
     ends = [history.resolve(end) for end in place.split("..", 1)]
     if None in ends:
         problem = f"{place!r} is no file, and no commit or range A..B of upstream's"
-        raise InputError(problem, hint="a path, a URL, URL@BRANCH, or a commit of upstream's")
+        wrong = [end for end in place.split("..", 1) if history.resolve(end) is None]
+        near = [name for end in wrong for name in history.nearest(end)]
+        hint = f"did you mean {', '.join(near)}? " if near else ""
+        hint += "Give a path, a URL, URL@BRANCH, or a commit of upstream's"
+        raise InputError(problem, hint=hint)
     # Of a merge, the commits that it brought in.
     first = ends[0] if len(ends) > 1 else f"{ends[0]}^1"
     for commit in _listed(history, str(ends[-1]), f"^{first}"):
