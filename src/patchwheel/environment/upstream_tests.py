@@ -100,7 +100,8 @@ def run_tests(
     if base is None or status != FAILURES:
         what = "no test was selected" if status == NO_TESTS else "upstream's tests fail"
         raise CheckError(f"{fork.name}: {what}", where=", ".join(first(files)))
-    project.progress.say(f"{fork.name}: {len(failed)} failures; the same tests without the series")
+    count = f"{len(failed)} failure{'s' * (len(failed) > 1)}"
+    project.progress.say(f"{fork.name}: {count}; the same tests without the series")
     unpatched = patched_tree(replace(project, without_patches=True), fork)
     status, before = run(unpatched, base())
     if status not in {0, FAILURES} or failed - before:
