@@ -17,7 +17,7 @@ import pytest
 
 from patchwheel.manifest.transaction import JOURNAL
 from tests.fixtures import support
-from tests.fixtures.projects import Site, lines, make_site
+from tests.fixtures.projects import Site, lines, make_site, own_files
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.xdist_group("faults")
 
 MERGED, CONFLICTING = "2.0", "3.0"
+OTHER = "Subject: D\n\n--- /dev/null\n+++ b/d\n@@ -0,0 +1 @@\n+d\n"
 
 
 @pytest.fixture(scope="module")
@@ -36,8 +37,15 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
         CONFLICTING: {"a": lines(l30="theirs"), "b": lines()},
     }
     found = make_site(tmp_path_factory.mktemp("faults"), releases)
+    upstream = found.shelf.parent / "upstream"
+    first: dict[str, str | bytes | None] = {"a": lines(), "b": lines()}
+    support.make_upstream(upstream, {**first, **own_files(upstream, "1.0")}, tag="v1.0")
+    support.make_upstream(upstream, {"b": b"new\n" + lines()})
+    path = found.root / "forks.toml"
+    path.write_text(f'{path.read_text()}git = "file://{upstream}"\ntag = "v1.0"\n')
     found.run("lock")
     found.run("dev", "demo")
+    support.write(found.work, {".git/other.patch": OTHER})
     return found
 
 
@@ -79,6 +87,17 @@ def again(site: Site, words: Sequence[str], *, back: bool) -> bool:
     return True
 
 
+def unless_done(site: Site, words: Sequence[str], *, back: bool) -> bool:
+    """Import what is not there yet: once more, it would not apply."""
+    if len(list(site.patches.glob("*.patch"))) == 2:
+        site.run(*words)
+    status, said = site.tried("export", "demo", "--check")
+    # Cut off before the open work tree followed.
+    assert status == 0 or "`patchwheel dev demo` opens the new one" in said
+    site.run("dev", "demo")
+    return True
+
+
 def on_or_back(site: Site, words: Sequence[str], *, back: bool) -> bool:
     """Go on with a rebase, or put everything back, as its messages say."""
     status, said = site.tried("rebase", "demo", "--abort" if back else "--continue")
@@ -102,6 +121,15 @@ def back_again(site: Site, words: Sequence[str], *, back: bool) -> bool:
     return on_or_back(site, words, back=True)
 
 
+def branches(site: Site, *, forget: bool = False) -> list[str]:
+    """Return what `submit` made in the store, which all copies of a site share; or forget it."""
+    repos = [*site.store.glob("git/demo-upstream-*.git")]
+    made = [support.git(repo, "for-each-ref", "refs/patchwheel/submit") for repo in repos]
+    for repo in repos if forget else ():
+        shutil.rmtree(repo)
+    return made
+
+
 @dataclass(frozen=True)
 class Operation:
     """A command; what it starts from, and what a person does when it was cut off."""
@@ -116,12 +144,17 @@ OPERATIONS = {
     "rebase": Operation(("rebase", "demo", "--onto", MERGED), untouched, on_or_back),
     "continue": Operation(("rebase", "demo", "--continue"), stopped, on_or_back),
     "abort": Operation(("rebase", "demo", "--abort"), stopped, back_again),
+    "import": Operation(("import", "demo", "work/demo/.git/other.patch"), untouched, unless_done),
+    "submit": Operation(("submit", "demo", "0010-a"), untouched, again),
     "bump": Operation(("lock",), repinned, again),
 }
 
 
-@pytest.mark.parametrize("name", OPERATIONS)
-@pytest.mark.parametrize("instants", [5, pytest.param(20, marks=pytest.mark.heavy)], ids=str)
+FEW = [pytest.param(name, 5) for name in ("export", "rebase", "continue", "abort", "bump")]
+MANY = [pytest.param(name, 20, marks=pytest.mark.heavy) for name in OPERATIONS]
+
+
+@pytest.mark.parametrize(("name", "instants"), [*FEW, *MANY])
 def test_killed_at_any_instant_nothing_is_lost(
     site: Site, tmp_path: Path, name: str, instants: int
 ) -> None:
@@ -133,8 +166,8 @@ def test_killed_at_any_instant_nothing_is_lost(
     begun = time.monotonic()
     whole.run(*operation.words)
     duration = time.monotonic() - begun
-    new = whole.state()
-    assert (old == new) == (name == "abort")
+    new, made = whole.state(), branches(whole)
+    assert (old == new) == (name in {"abort", "submit"})
     rng = random.Random(f"{name} {instants}")
     seen: Counter[str] = Counter()
     for number in range(instants):
@@ -142,6 +175,8 @@ def test_killed_at_any_instant_nothing_is_lost(
         # What is put in place is put there at the end.
         delay = duration * (0.75 + share / 4 if rng.random() < 0.5 else share)
         one = template.at(tmp_path / str(number))
+        if name == "submit":
+            branches(one, forget=True)
         victim = one.start(*operation.words)
         time.sleep(delay)
         os.killpg(victim.pid, signal.SIGKILL)
@@ -158,6 +193,8 @@ def test_killed_at_any_instant_nothing_is_lost(
         done = operation.recover(one, operation.words, back=back)
         assert one.state() == (new if done else old), where
         assert one.left() == [], where
+        if done:
+            assert branches(one) == made, where
         if name != "bump":
             assert "would be" not in one.run("export", "demo", "--check"), where
             assert one.git("symbolic-ref", "--short", "HEAD") == "patchwheel"

@@ -363,7 +363,12 @@ def test_a_series_that_lacks_what_it_requires_is_refused(session: Session) -> No
 def test_a_series_that_changed_meanwhile_is_not_overwritten(session: Session) -> None:
     (session.kit.folder / "0030-p.patch").unlink()
     (session.kit.folder / "series").write_text("0010-p.patch\n0020-p.patch\n")
-    assert "not the one that the work tree was opened with" in session.refusal().message
+    refused = session.refusal()
+    assert "not the one that the work tree was opened with" in refused.message
+    assert "opens the new one: nothing here is lost" in str(refused)
+    # What was committed meanwhile would be.
+    session.add("One")
+    assert "then cherry-pick" in str(session.refusal())
 
 
 def test_another_pin_is_refused(session: Session) -> None:

@@ -189,6 +189,9 @@ class _Job:
             problem = "the series on disk is not the one that the work tree was opened with"
             hint = f"put it back, or move the work tree away: mv {folder} {folder}.old, "
             hint += f"`patchwheel dev {fork}`, then cherry-pick"
+            if self.tip == self.exported:
+                # As after an import that was cut off.
+                hint = f"`patchwheel dev {fork}` opens the new one: nothing here is lost by that"
             raise PatchError(problem, where=self.series.folder / files.SERIES, hint=hint)
 
     def patches(self, scratch: Path, *, exact: bool) -> list[Patch]:
