@@ -171,7 +171,8 @@ def inspect(
     counts, differences = zip(*map(read_files, read), strict=True) if read else ((), ())
     problems += [line for lines in differences for line in lines]
     broken = imports(list(owned))
-    checked = [f"{sum(counts)} files of {len(read)} distribution{'s' * (len(read) != 1)} equal RECORD"] if read else []
+    of = f"{len(read)} distribution{'s' * (len(read) != 1)}"
+    checked = [f"{sum(counts)} files of {of} equal RECORD"] if read else []
     lacking: list[str] = []
     # One that a broken package holds would say the same again.
     whole = {name for name in owned if not any(line.startswith(f"{name} ") for line in broken)}
