@@ -195,6 +195,9 @@ def test_an_error_shows_what_where_expected_log_and_what_next(tmp_path: Path) ->
         tail=["one", "two"],
         log=tmp_path / "log",
     )
+    # A step that did not start has written no log.
+    assert "log: " not in str(error)
+    (tmp_path / "log").touch()
     assert str(error).splitlines() == [
         "x.py:3: the build failed",
         "  expected: a wheel",
