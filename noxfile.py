@@ -29,6 +29,7 @@ IMAGES = (
     "docker/rocm-libraries",
     "docker/test.sh",
 )
+QUICK = ("-n", "2", "--dist", "loadgroup", "-m", "not heavy")
 FORKS = tomllib.loads(Path("forks.toml").read_text())["forks"]
 
 
@@ -47,11 +48,17 @@ def build(session: nox.Session) -> None:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """Run the whole test suite, with coverage."""
+    """Run the test suite but for what is heavy."""
+    install(session, "test")
+    session.run("pytest", *(session.posargs or QUICK))
+
+
+@nox.session(default=False)
+def coverage(session: nox.Session) -> None:
+    """Run the test suite with coverage, which takes a third more time."""
     install(session, "test")
     session.run("coverage", "erase")
-    arguments = session.posargs or ["-n", "2", "--dist", "loadgroup", "-m", "not heavy"]
-    session.run("coverage", "run", "-m", "pytest", *arguments)
+    session.run("coverage", "run", "-m", "pytest", *(session.posargs or QUICK))
     session.run("coverage", "combine", "--quiet")
     session.run("coverage", "report")
 

@@ -90,7 +90,7 @@ def run_pytest(
 ) -> subprocess.CompletedProcess[str]:
     """Run the modules of tests/forks in the environment of a Python."""
     env = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
-    env |= {"PYTHONDONTWRITEBYTECODE": "1", "SCIPY_ARRAY_API": "1" if api else ""} | ONE_THREAD
+    env |= {"SCIPY_ARRAY_API": "1" if api else ""} | ONE_THREAD
     env["CUPY_STAND_IN"] = "1" if stand_in else ""
     command = [str(python), "-m", "pytest", "-q", "--tb=short", str(options.cases), *arguments]
     return subprocess.run(command, env=env, capture_output=True, text=True, check=False)
@@ -334,13 +334,17 @@ def check(options: argparse.Namespace) -> tuple[dict[str, Any], list[Failure]]:
     patched, unpatched = (
         make_environment(project, gpu="cupy" in options.xp) for project in projects(options)
     )
-    numpy, failures = check_numpy(options, patched, unpatched)
-    failures += check_named(options, numpy["cases"])
-    columns = [numpy]
+    others: list[dict[str, Any]] = []
+    # First, as --python may name what cannot be used.
     for name in dict.fromkeys((*ALWAYS, *options.xp)):
         CONSOLE.say(HEADINGS[name])
         python = Path(pythons.get(name, patched)).absolute()
-        found = run_cases(options, python, name, api=True, coins=True)
+        others.append(run_cases(options, python, name, api=True, coins=True))
+    numpy, failures = check_numpy(options, patched, unpatched)
+    failures += check_named(options, numpy["cases"])
+    columns = [numpy, *others]
+    for found in others:
+        name = found["column"]
         for fork, made in numpy["versions"].items():
             if found["versions"].get(fork) != made:
                 raise ManifestError(
@@ -350,7 +354,6 @@ def check(options: argparse.Namespace) -> tuple[dict[str, Any], list[Failure]]:
                 )
         bad = [row for row in found["cases"] if row["verdict"] == "fails"]
         failures += [fails(HEADINGS[name], row) for row in bad]
-        columns.append(found)
     for found in columns:
         record(known, found)
     # The order of the cases, also of functions that are new.
