@@ -412,6 +412,10 @@ def test_a_plan_needs_no_compiler_and_makes_no_wheel(
         assert (source["route"], source["node-key"]) == ("compile", None)
         assert not (other.store / "wheels").exists()
         assert not (other.store / "configured").exists()
+        (other.root / "forks.inventory").unlink()
+        [plan] = json.loads(other.run("plan", "--json", PATH=str(bare), PATCHWHEEL_PYTHON=python))
+        assert plan["why"] == ["forks.inventory lacks this pin: `patchwheel lock` writes it"]
+        assert PAIRS in plan["candidates"]
 
 
 def test_a_graft_of_built_outputs_is_what_a_compile_makes_and_a_corrupted_plan_is_found(
@@ -546,6 +550,7 @@ def test_dev_edit_build_export_round_trip(grafting: Project, tmp_path: Path) -> 
     module = work / "src/tinyext/__init__.py"
     module.write_text(module.read_text().replace('"hello"', '"good day"'))
     [built] = json.loads(other.run("build", "--dev", "--json"))
+    assert Path(built["path"]).parent == other.root / "dist"
     with zipfile.ZipFile(built["path"]) as archive:
         assert b"good day" in archive.read("tinyext/__init__.py")
     assert "__init__.py" in other.run("export", "tinyext", "--check", status=3)

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from patchwheel.build import OwnWheel
     from patchwheel.manifest import Fork
     from patchwheel.project import Project
-    from patchwheel.wheel import BuiltWheel
 
 
 @click.command()
@@ -96,11 +95,9 @@ def build(
     # A build that made nothing has nothing to tell.
     if any(not wheel.cached for wheel in wheels):
         tables.wheels(wheels)
-
-    def show(wheels: Sequence[BuiltWheel]) -> None:
-        CONSOLE.lines(str(project.dist / wheel.path.name) for wheel in wheels)
-
-    options.emit(wheels, show)
+    # The copies in dist/; the store is no place to take wheels from.
+    copies = [replace(wheel, path=project.dist / wheel.path.name) for wheel in wheels]
+    options.emit(copies, lambda copies: CONSOLE.lines(str(wheel.path) for wheel in copies))
     for fork, error in failures.items():
         click.echo(f"error: {fork}: {error}", err=True)
     if failures:
@@ -121,12 +118,15 @@ def shell(project: Project, fork: str) -> None:
 @click.command()
 @options.forks
 @options.from_source
+@options.variant
 @options.dev
 @options.as_json
 @options.project
-def plan(project: Project, names: Sequence[str], *, from_source: bool, dev: bool) -> None:
+def plan(
+    project: Project, names: Sequence[str], *, from_source: bool, variant: str | None, dev: bool
+) -> None:
     """Show what a build would remake, and why; builds nothing and needs no compiler."""
-    _show_plans(project, project.manifest.select(names), from_source=from_source, dev=dev)
+    _show_plans(project, project.manifest.select(names, variant), from_source=from_source, dev=dev)
 
 
 @click.command()

@@ -33,6 +33,7 @@ def folder(*, exists: bool = True) -> click.Path:
     return click.Path(path_type=Path, exists=exists, file_okay=False)
 
 
+PROJECT_NAMES = ("manifest_path", "python_option", "offline", "jobs", "sandbox")
 PROJECT_OPTIONS = (
     option(
         "--manifest",
@@ -68,8 +69,7 @@ def project(function: F) -> F:
         scrub_environment()
         store = Store(default_root(), say=CONSOLE.say)
         store.show_logs = verbose
-        names = ("manifest_path", "python_option", "offline", "jobs", "sandbox")
-        given = {name: rest.pop(name) for name in names}
+        given = {name: rest.pop(name) for name in PROJECT_NAMES}
         source = click.get_current_context().get_parameter_source("manifest_path")
         if source is ParameterSource.DEFAULT:
             given["manifest_path"] = _nearest(given["manifest_path"])

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from click.core import ParameterSource
 
 from patchwheel.cli import options, tables
 from patchwheel.cli.console import CONSOLE
@@ -60,9 +61,13 @@ def verify(
     if pin + from_source + rebuild > 1:
         raise click.UsageError("give one of --pin, --from-source and --rebuild")
     if not (pin or from_source or rebuild):
+        _refuse("variant", "dev", *options.PROJECT_NAMES, why="wheels are checked as they are")
         _verify_path(Path(what), _keys(trust))
         return
     # What follows asks about the inputs of a fork, and not about a file.
+    _refuse("trust", why="only SHA256SUMS beside wheels is signed")
+    if not from_source:
+        _refuse("dev", why="it goes with --from-source")
     [fork] = project.manifest.select([what], variant)
     if pin:
         from patchwheel.source import check_pin
@@ -78,6 +83,15 @@ def verify(
         proof = check_equivalence(project, fork, dev=dev)
     options.emit(proof, lambda proof: click.echo(proof.summary))
     proof.check()
+
+
+def _refuse(*names: str, why: str) -> None:
+    """Refuse options on the command line that would do nothing."""
+    context = click.get_current_context()
+    for option in context.command.params:
+        name = option.name or ""
+        if name in names and context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            raise click.UsageError(f"{option.opts[-1]} does nothing here: {why}")
 
 
 def _keys(trust: tuple[str, ...]) -> dict[str, str]:

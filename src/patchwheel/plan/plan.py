@@ -256,7 +256,10 @@ class Planner:
         if traced is None and not self.configure:
             graph, built = self._pin_graph, tuple(sorted(self.build.inventory.built))
             outputs = candidates(graph, changes) if graph else built
-            return replace(decision, undecided=tuple(follow), candidates=outputs), ()
+            name = self.project.manifest.inventory_path.name
+            missing = () if graph else (f"{name} lacks this pin: `patchwheel lock` writes it",)
+            why = (*decision.why, *missing)
+            return replace(decision, why=why, undecided=tuple(follow), candidates=outputs), ()
         if traced is None:
             trees = (base.made_from(self.tree), self.tree.tree)
             inputs = self.inputs(graft=True)
