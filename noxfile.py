@@ -29,7 +29,7 @@ IMAGES = (
     "docker/rocm-libraries",
     "docker/test.sh",
 )
-QUICK = ("-n", "2", "--dist", "loadgroup", "-m", "not heavy")
+QUICK = ("-n", "2", "--dist", "loadgroup", "--no-loadscope-reorder", "-m", "not heavy")
 FORKS = tomllib.loads(Path("forks.toml").read_text())["forks"]
 
 

@@ -71,6 +71,20 @@ hypothesis.configuration.set_hypothesis_home_dir(
 )
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep the tests of a file in one process, which makes the file's fixtures once."""
+    for item in items:
+        if not item.get_closest_marker("xdist_group"):
+            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
+    # What shares the real forks takes longest, so that it begins first.
+    items.sort(key=lambda item: "forks" not in _groups(item))
+
+
+def _groups(item: pytest.Item) -> list[str]:
+    return [marker.args[0] for marker in item.iter_markers("xdist_group")]
+
+
 @pytest.fixture(autouse=True)
 def _seal(
     request: pytest.FixtureRequest,
