@@ -1,3 +1,5 @@
+from .diff import LINK as LINK
+from .diff import SUBMODULE as SUBMODULE
 from .diff import Cursor as Cursor
 from .diff import Hunk as Hunk
 from .diff import read_diffs as read_diffs
@@ -6,8 +8,6 @@ from .foreign import Foreign as Foreign
 from .foreign import split_mails as split_mails
 from .foreign import to_git as to_git
 from .foreign import without_crlf as without_crlf
-from .lint import LINK as LINK
-from .lint import SUBMODULE as SUBMODULE
 from .lint import check_patch as check_patch
 from .lint import check_requires as check_requires
 from .lint import required_patches as required_patches

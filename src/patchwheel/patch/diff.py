@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 DIFF = b"diff --git "
+# Modes of entries in a tree.
+LINK = "120000"
+SUBMODULE = "160000"
 HUNK = re.compile(rb"@@ -(\d{1,9})(?:,(\d{1,9}))? \+(\d{1,9})(?:,(\d{1,9}))? @@(?: .*)?\n")
 HEADER = re.compile(
     rb"((?:old|new|deleted file|new file) mode|(?:copy|rename) (?:from|to)"

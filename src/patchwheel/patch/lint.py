@@ -7,14 +7,14 @@ import re
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
+from patchwheel.patch.diff import LINK, SUBMODULE
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from patchwheel.patch.diff import FileDiff
     from patchwheel.patch.mail import Patch
 
-LINK = "120000"
-SUBMODULE = "160000"
 MODES = {"100644", "100755", LINK}
 # The vocabulary of OpenEmbedded.
 STATUS = re.compile(

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Never
 
 from patchwheel.kit import PatchError, blob_id
 from patchwheel.patch import matching
-from patchwheel.patch.diff import split_lines
-from patchwheel.patch.lint import LINK, SUBMODULE, link_problem
+from patchwheel.patch.diff import LINK, SUBMODULE, split_lines
+from patchwheel.patch.lint import link_problem
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
