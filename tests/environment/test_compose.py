@@ -274,8 +274,11 @@ def test_a_link_that_points_nowhere_any_more_is_ours_to_replace(forks: Set) -> N
 
 def test_a_link_that_cannot_be_written_is_an_error_of_the_machine(forks: Set) -> None:
     (forks.folder / "file").write_text("")
-    with pytest.raises(MachineError, match="link cannot be written"):
+    with pytest.raises(MachineError, match="link cannot be written there") as caught:
         forks.compose(link=forks.folder / "file" / "env")
+    assert caught.value.where == forks.folder / "file"
+    assert "name another place" in str(caught.value.hint)
+    assert forks.asked == 0
 
 
 def test_a_wheel_with_other_bytes_is_refused_and_the_link_stays(forks: Set) -> None:

@@ -114,6 +114,31 @@ def test_a_read_only_folder_is_one_message(site: Site, where: str, words: tuple[
     if words == ("build",):
         assert done.returncode == 7
         assert "Read-only file system" in done.stderr
+    # It is not the store that cannot be written.
+    assert "the store cannot be used" not in done.stderr
+
+
+def test_an_environment_that_is_up_to_date_is_checked_on_a_read_only_disk(site: Site) -> None:
+    site.run("env")
+    done = mounted(site, READ_ONLY["project"], "env", "--check")
+    assert done.returncode == 0, done.stderr
+    check(mounted(site, READ_ONLY["project"], "env", "other/link"))
+
+
+@pytest.mark.parametrize("there", ["", "nowhere/dist", "dist"])
+def test_what_is_in_the_place_of_a_folder_is_one_message(site: Site, there: str) -> None:
+    dist = site.root / "dist"
+    shutil.rmtree(dist, ignore_errors=True)
+    if there:
+        dist.symlink_to(there)
+    else:
+        dist.write_text("mine")
+    try:
+        err = site.run("build", status=7)
+    finally:
+        dist.unlink()
+    assert f"error: {dist}: cannot be written: File exists" in err
+    assert "  next: see what is there" in err
 
 
 PATCHWHEEL = f"{sys.executable} -m patchwheel"

@@ -301,7 +301,7 @@ def _check_pylock(text: str, packages: Iterable[Distribution], wheels: Iterable[
 
 
 def check_link(link: Path) -> None:
-    """Raise MachineError unless `link` is free, or a link to an environment of a store."""
+    """Raise MachineError unless `link` can be made, or is a link to an environment of a store."""
     if link.is_symlink():
         kind, key = link.readlink().parent, link.readlink().name
         # A store that was removed leaves links that lead nowhere.
@@ -315,21 +315,26 @@ def check_link(link: Path) -> None:
             expected="nothing, or a link that patchwheel made",
             hint="move it away, or name another place for the environment",
         )
+    above = next(path for path in link.parents if os.path.lexists(path))
+    if not (above.is_dir() and os.access(above, os.W_OK)):
+        raise MachineError(
+            "the environment's link cannot be written there",
+            where=above,
+            expected="a folder that can be written",
+            hint="name another place: `patchwheel env PATH`",
+        )
 
 
 def _flip(link: Path, target: Path) -> None:
-    try:
-        # `prune` keeps environments in which a link is noted that still leads there.
-        noted = target / "links"
-        links = noted.read_text().splitlines() if noted.exists() else []
-        if str(link) not in links:
-            write_atomically(noted, "".join(f"{x}\n" for x in [*links, link]).encode())
-        link.parent.mkdir(parents=True, exist_ok=True)
-        # A link cannot be changed in place, only replaced by another.
-        temporary = link.with_name(f".{link.name}.{secrets.token_hex(8)}")
-        temporary.symlink_to(target)
-        temporary.replace(link)
-    except OSError as err:
-        raise MachineError(
-            f"the environment's link cannot be written: {err.strerror}", where=link
-        ) from err
+    # `prune` keeps environments in which a link is noted that still leads there.
+    noted = target / "links"
+    links = noted.read_text().splitlines() if noted.exists() else []
+    if str(link) not in links:
+        write_atomically(noted, "".join(f"{x}\n" for x in [*links, link]).encode())
+    if link.is_symlink() and link.readlink() == target:
+        return
+    link.parent.mkdir(parents=True, exist_ok=True)
+    # A link cannot be changed in place, only replaced by another.
+    temporary = link.with_name(f".{link.name}.{secrets.token_hex(8)}")
+    temporary.symlink_to(target)
+    temporary.replace(link)

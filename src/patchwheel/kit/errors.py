@@ -12,7 +12,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
-UNUSABLE = frozenset({*FULL, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR})
+# A file or a link that leads nowhere may be in the place of a folder, too.
+TAKEN = frozenset({errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ELOOP, errno.ENAMETOOLONG})
+UNUSABLE = frozenset({*FULL, *TAKEN, errno.EROFS, errno.EACCES, errno.EPERM})
 # Sequences up to their end (CSI; OSC and other strings; two characters), then what is left over.
 CONTROL = re.compile(
     r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]"
@@ -126,7 +128,8 @@ def disk_error(err: OSError) -> MachineError | None:
         [_, where, why], number = err.args[0][0], None
     if number not in UNUSABLE and not disk_is_full(str(why)):
         return None
-    hint = "free some room" if number in FULL or disk_is_full(str(why)) else "see who may write it"
+    hint = "see what is there" if number in TAKEN else "see who may write it"
+    hint = "free some room" if number in FULL or disk_is_full(str(why)) else hint
     return MachineError(
         f"cannot be written: {why}",
         where=str(where) if where else None,

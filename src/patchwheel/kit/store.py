@@ -305,7 +305,8 @@ class Store:
         try:
             yield
         except OSError as err:
-            if err.errno not in errors:
+            elsewhere = err.filename and not Path(err.filename).is_relative_to(self.root)
+            if err.errno not in errors or elsewhere:
                 raise
             existing = next(path for path in (self.root, *self.root.parents) if path.exists())
             free = shutil.disk_usage(existing).free
