@@ -62,6 +62,17 @@ def test_files_come_below_the_top_folder_with_their_git_modes(tmp_path: Path) ->
     ]
 
 
+def test_the_link_of_a_submodule_to_its_git_folder_is_left_out(tmp_path: Path) -> None:
+    members = [
+        member("p-1/a.py", b"a\n"),
+        member("p-1/.git", b"gitdir: /home/me/p/.git/worktrees/p\n"),
+        member("p-1/tests/data/.git", b"gitdir: ../../.git/modules/tests/data\n"),
+        member("p-1/tests/data/.gitignore", b""),
+    ]
+    sdist = Sdist(write(tmp_path / "p-1.tar.gz", *members))
+    assert [path for path, *_ in sdist] == ["a.py", "tests/data/.gitignore"]
+
+
 def test_epoch_is_the_newest_time_in_the_archive(tmp_path: Path) -> None:
     members = [member("p-1/new", mtime=1_800_000_000), member("p-1/old", mtime=3)]
     sdist = Sdist(write(tmp_path / "p-1.tar.gz", *members))
@@ -77,6 +88,15 @@ REFUSED = {
     "control character": [member("p-1/a\nb")],
     "backslash": [member("p-1/..\\a")],
     "git folder": [member("p-1/.git/hooks/post-checkout")],
+    "empty git folder": [member("p-1/a"), member("p-1/.git/", kind=tarfile.DIRTYPE)],
+    "file in the place of a git folder": [member("p-1/a"), member("p-1/.git", b"[core]")],
+    "link in the place of a git folder": [
+        member("p-1/.git", kind=tarfile.SYMTYPE, target="gitdir: a")
+    ],
+    "below a submodule's link": [
+        member("p-1/sub/.git", b"gitdir: ../.git/modules/sub"),
+        member("p-1/sub/.git/config"),
+    ],
     "git folder in capitals": [member("p-1/sub/.GIT/config")],
     "second top folder": [member("p-1/a"), member("q-1/b")],
     "file at the top": [member("setup.py")],

@@ -7,6 +7,7 @@ import io
 import re
 import tarfile
 import zlib
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Never
 
 from patchwheel.kit import InputError
@@ -40,15 +41,26 @@ class Sdist:
                     for member in archive:
                         path = self._checked(member)
                         self.epoch = max(self.epoch, int(member.mtime))
-                        if not member.isdir():
+                        if member.isdir():
+                            continue
+                        content = self._content(archive, member)
+                        if not self._is_git_link(member, content):
                             mode = "100755" if member.mode & 0o100 else "100644"
-                            yield path, mode, self._content(archive, member)
+                            yield path, mode, content
                 stream.drain()
         except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as err:
             problem = f"is damaged: {err}"
             raise InputError(problem, where=self.path, expected="a whole .tar.gz") from err
         if not self.files:
             self._refuse("", "holds no files")
+
+    def _is_git_link(self, member: tarfile.TarInfo, content: bytes) -> bool:
+        """Whether git wrote this file for a submodule: no tree can hold it, no build needs it."""
+        if PurePosixPath(member.name).name.lower() != ".git":
+            return False
+        if not content.startswith(b"gitdir: "):
+            self._refuse(member.name, "is no link of a submodule, as git writes it")
+        return True
 
     def _content(self, archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
         stream = archive.extractfile(member)
@@ -66,8 +78,8 @@ class Sdist:
         parts = name.removesuffix("/").split("/")
         if CONTROL.search(name) or {"", ".", ".."} & set(parts):
             self._refuse(name, "is no plain relative path")
-        if ".git" in {part.lower() for part in parts}:
-            self._refuse(name, "is inside a .git folder")
+        if ".git" in {part.lower() for part in (parts if member.isdir() else parts[:-1])}:
+            self._refuse(name, "is a .git folder, or inside one")
         if not 0 <= member.mtime < MAX_TIME:
             self._refuse(name, f"is of the time {member.mtime}")
         self.top = self.top or parts[0]
