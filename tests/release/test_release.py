@@ -755,3 +755,20 @@ def test_the_projects_own_release_installs_from_its_index(
     subprocess.run([python, "-I", check, question, answer], check=True, cwd=tmp_path)
     assert json.loads(answer.read_text()) == []
     assert projects
+
+
+def test_variant_wheels_beside_a_release_are_passed_over(copied: Path) -> None:
+    wheel = only(copied, "tinyext-*.whl")
+    variant = wheel.with_name(f"{wheel.stem}-cuda13.whl")
+    variant.write_bytes(b"of another tool")
+    found = check_release(copied)
+    assert not found.problems
+    assert [line for line in found.unchecked if "PEP 825" in line] == [
+        f"{variant.name}: a wheel with a variant label (PEP 825) is passed over"
+    ]
+    assert make_index(copied) == list(FORKS)
+    assert variant.name not in (copied / "SHA256SUMS").read_text()
+    assert variant.name not in (copied / "simple/tinyext/index.html").read_text()
+    # On its own it is none that can be checked.
+    with pytest.raises(CheckError, match=r"has a variant label \(PEP 825\)"):
+        check_release(variant).check(variant)

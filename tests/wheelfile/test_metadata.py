@@ -7,6 +7,7 @@ import pytest
 from patchwheel.kit.errors import InputError
 from patchwheel.wheelfile.metadata import (
     field,
+    has_variant_label,
     labelled,
     normalize_name,
     parse_filename,
@@ -43,6 +44,36 @@ def test_file_names() -> None:
     ]
     with pytest.raises(InputError, match="no wheel's file name"):
         parse_filename("demo.whl", where="here")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "demo-1.0+x.habc-py3-none-any-cuda13.whl",
+        "demo-1.0-1b-cp312-cp312-win_amd64-x86_64_v3.whl",
+        "demo-1.0-py3-none-any-null.whl",
+    ],
+)
+def test_a_variant_wheel_is_known_by_its_name(name: str) -> None:
+    assert has_variant_label(name)
+    with pytest.raises(InputError, match=r"has a variant label \(PEP 825\)"):
+        parse_filename(name, where="here")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        NAME,
+        "demo-1.0-py3-none-any.whl",
+        "demo-1.0-1-py3-none-any.whl",
+        "demo-1.0-py3-none-any-CUDA.whl",
+        "demo-1.0-py3-none-any-a_label_that_is_too_long.whl",
+        "demo-1.0-py3-none-any-.whl",
+        "demo.whl",
+    ],
+)
+def test_another_name_is_none_of_a_variant_wheel(name: str) -> None:
+    assert not has_variant_label(name)
 
 
 def test_the_label_is_a_valid_local_version_and_stays_in_the_file_name() -> None:

@@ -17,9 +17,8 @@ from patchwheel.build import (
     without_missing_tools,
 )
 from patchwheel.kit import BuildError, Repository, blob_id
-from patchwheel.locking.copies import find_copies
 from patchwheel.manifest import ANYTHING, BuildInventory
-from patchwheel.plan import base_mismatch
+from patchwheel.plan import base_mismatch, find_copies
 from patchwheel.wheel import CYTHON, NUMPY
 from patchwheel.wheelfile import check_record, output_names, read_wheel
 

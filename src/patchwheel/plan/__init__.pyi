@@ -5,6 +5,7 @@ from .base import remember_base as remember_base
 from .base import upstream_base as upstream_base
 from .classify import METADATA as METADATA
 from .classify import read_projects as read_projects
+from .copies import find_copies as find_copies
 from .follow import graph_of_pin as graph_of_pin
 from .plan import RECIPE as RECIPE
 from .plan import Planner as Planner

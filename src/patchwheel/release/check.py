@@ -77,6 +77,8 @@ def check_release(
     """
     folder = path if path.is_dir() else path.parent
     paths = sorted(path.rglob("*.whl")) if path.is_dir() else [path]
+    variants = [p for p in paths if path.is_dir() and metadata.has_variant_label(p.name)]
+    paths = [p for p in paths if p not in variants]
     if not paths:
         raise InputError("there is no wheel in it", where=path, expected="a folder of wheels")
     wheels: list[WheelFile] = []
@@ -92,6 +94,8 @@ def check_release(
             inside = str(err.where).partition(": ")[2]
             problems.append(f"{name}: {inside}{inside and ' '}{err.message}")
     unchecked = _unchecked(path, wheels)
+    passed = "a wheel with a variant label (PEP 825) is passed over"
+    unchecked += [f"{p.relative_to(folder).as_posix()}: {passed}" for p in variants]
     if not path.is_dir():
         problems += _problems_beside(*wheels)
     # Wheels of several builds that were gathered for an index get sums and lock with the index.
@@ -135,6 +139,7 @@ def _folder_problems(folder: Path, wheels: Sequence[WheelFile], *, pages: bool) 
     ):
         # Wheels of a plain build may lie beside a release: they are no part of one.
         loose = file.suffix == ".whl" and released.isdisjoint(file.parents)
+        loose = loose or metadata.has_variant_label(file.name)
         if file not in listed and not loose:
             yield f"{file.relative_to(folder)}: is in no {files.SUMS}"
 

@@ -32,7 +32,7 @@ from patchwheel.kit import (
 from patchwheel.release import files
 from patchwheel.release.check import ReleaseCheck, check_release
 from patchwheel.wheel import published_before
-from patchwheel.wheelfile import read_wheel
+from patchwheel.wheelfile import metadata, read_wheel
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -59,7 +59,7 @@ def complete_release(folder: Path, store: Store) -> None:
     """
     # The version of a graft goes on after the digits.
     paths = sorted(folder.rglob("*+*.h????????-*.whl"))
-    wheels = [read_wheel(path) for path in paths]
+    wheels = [read_wheel(path) for path in paths if not metadata.has_variant_label(path.name)]
     for wheel in wheels:
         if (built := published_before(store, wheel.path)) not in {None, wheel.sha256}:
             problem = f"{wheel.path.name} is not the wheel that was built"

@@ -20,7 +20,7 @@ from patchwheel.kit import (
 )
 from patchwheel.plan import plan_fork, remember_base
 from patchwheel.wheel.make import KIND, make_wheel
-from patchwheel.wheelfile import STATEMENT
+from patchwheel.wheelfile import STATEMENT, metadata
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -216,7 +216,8 @@ def _wheel_in(project: Project, folder: Path, fork: Fork) -> OwnWheel:
     paths = [
         path.absolute()
         for path in project.wheels_of(fork, folder)
-        if any(
+        if not metadata.has_variant_label(path.name)
+        and any(
             tag.interpreter in pythons or tag.abi == "abi3"
             for tag in parse_wheel_filename(path.name)[3]
         )

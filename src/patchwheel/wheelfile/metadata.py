@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 EDITABLE = ("dependencies", "optional-dependencies", "requires-python")
 
 
+# NAME-VERSION[-BUILD]-PYTHON-ABI-PLATFORM-LABEL.whl: only a build number begins with a digit.
+VARIANT = re.compile(r"[^-]+-[^-]+(-\d[^-]*)?-[^-\d][^-]*-[^-]+-[^-]+-[0-9a-z._]{1,16}\.whl")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WheelName:
     """The parts of a wheel's file name."""
@@ -47,6 +51,9 @@ class WheelName:
 def parse_filename(filename: str, *, where: Path | str) -> WheelName:
     from installer.utils import parse_wheel_filename
 
+    if has_variant_label(filename):
+        problem = f"{filename!r} has a variant label (PEP 825), which is not supported"
+        raise InputError(problem, where=where)
     try:
         name, version, build, tags = parse_wheel_filename(filename)
     except ValueError as err:
@@ -54,6 +61,11 @@ def parse_filename(filename: str, *, where: Path | str) -> WheelName:
         problem = f"{filename!r} is no wheel's file name"
         raise InputError(problem, where=where, expected=expected) from err
     return WheelName(name=name, version=version, build=build, tags=tags)
+
+
+def has_variant_label(filename: str) -> bool:
+    """Whether a file is a variant wheel of PEP 825, a draft: folders may hold them beside ours."""
+    return VARIANT.fullmatch(filename) is not None
 
 
 def normalize_name(name: str) -> str:

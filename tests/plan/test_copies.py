@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from patchwheel.kit.repo import Repository
-from patchwheel.locking.copies import find_copies
 from patchwheel.manifest.model import Fork
+from patchwheel.plan.copies import find_copies
 from patchwheel.source.fetch import Source
 from patchwheel.wheelfile.read import read_wheel
 from tests.fixtures import support
