@@ -188,7 +188,8 @@ def test_a_series_is_followed_to_branches_and_to_releases(
     [told] = json.loads(project.run(*released))["tinyext"]
     assert (told["commit"], told["patches"][0]["state"]) == (None, "clean")
     message = project.run("status", "tinyext", "--against", "9.9", status=4)
-    assert "there is no tag, branch, commit or release 9.9" in message
+    assert "the pin names no repository; only releases can be had" in message
+    assert "tinyext: there is no release 9.9" in message
     message = project.run("status", "tinyext", "--changes", status=2)
     assert "--changes, --html and --fail-on need --against" in message
 

@@ -222,3 +222,36 @@ def test_a_ref_that_one_fork_lacks_is_no_reason_to_hide_the_others(site: Site) -
     site.run("status", "demo", "--against", SHIFTED)
     done = site.start("status", "demo", "--against", SHIFTED, "--changes")
     assert "no changes since the last run" in done.communicate(timeout=300)[1]
+
+
+def test_what_cannot_be_reached_is_said_with_gits_reason_and_what_can_be_compared(
+    site: Site,
+) -> None:
+    upstream = site.root.parent / "upstream"
+    first: dict[str, str | bytes | None] = {**own_files(upstream.parent, "1.0")}
+    support.make_upstream(upstream, {**first, "a": lines(), "b": lines()}, tag="v1.0")
+    support.make_upstream(upstream, {"a": lines(l30="theirs")})
+    path = site.root / "forks.toml"
+    path.write_text(f'{path.read_text()}git = "file://{upstream}"\ntag = "v1.0"\n')
+    words = ("status", "demo", "--against", "main", "--json")
+    # As without a network: git refuses the only address.
+    cut = "https"
+    reason = f"git cannot fetch from file://{upstream}: fatal: transport 'file' not allowed"
+    err = site.run(*words, status=4, GIT_ALLOW_PROTOCOL=cut)
+    assert f"demo: {reason}; only releases can be compared" in err
+    head = "demo: there is no release main, and upstream's branches and commits are out of reach"
+    assert f"error: {head}: {reason}\n  expected: a release such as 1.0, {SHIFTED}, {MERGED}" in err
+    assert "  next: check the address, the network" in err
+    [released] = json.loads(
+        site.run("status", "demo", "--against", MERGED, "--json", GIT_ALLOW_PROTOCOL=cut)
+    )["demo"]
+    assert [p["state"] for p in released["patches"]] == ["merged", "clean"]
+    fresh = json.loads(site.run(*words))
+    assert [p["state"] for p in fresh["demo"][0]["patches"]] == ["conflict", "clean"]
+    done = site.start(*words, GIT_ALLOW_PROTOCOL=cut)
+    out, err = done.communicate(timeout=60)
+    assert (done.returncode, json.loads(out)) == (0, fresh)
+    assert f"{reason}; commits up to 20" in err
+    assert ", which were fetched before, and releases can be compared" in err
+    shutil.rmtree(upstream)
+    assert "; only releases can be compared" in site.run(*words, status=4)

@@ -209,4 +209,5 @@ def test_without_a_repository_there_is_no_branch(site: Site) -> None:
     path = site.root / "forks.toml"
     path.write_text(re.sub(r'git = ".*"', 'git = "file:///nonexistent"', path.read_text()))
     said = site.run("submit", "demo", "0010-a", status=4)
-    assert "demo: upstream's repository cannot be reached" in said
+    assert "error: demo: git cannot fetch from file:///nonexistent" in said
+    assert "'/nonexistent' does not appear to be a git repository" in said

@@ -36,7 +36,7 @@ def find_sdist(config: IndexConfig, project: str, version: str) -> Sdist:
             hint = "pin the fork by git commit instead"
             raise InputError(problem, expected=f"a {SDIST}", hint=hint)
     newest = ", ".join(map(str, sorted(of for _, of in sdists)[-3:]))
-    problem = f"{project}: there is no tag, branch, commit or release {version}"
+    problem = f"{project}: there is no release {version}"
     raise InputError(problem, expected=f"a release such as {newest}" if newest else None)
 
 

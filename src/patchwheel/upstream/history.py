@@ -33,11 +33,15 @@ STATED = re.compile(r"""(?m)^__version__ = ["']([^"']+)["']""")
 
 
 class History:
-    """The branches and tags of a fork's upstream, as of the last update."""
+    """The branches and tags of a fork's upstream, as of the last update.
+
+    `failed` says why upstream's repository could not be reached just now.
+    """
 
     def __init__(self, context: Context, fork: Fork) -> None:
         self.fork = fork
         self.context = context
+        self.failed: InputError | None = None
         context.store.ensure()
         # Apart from the sources: git asks the network for objects that a partial clone lacks. And
         # one for each address: alternates of another folder do not have these objects.
@@ -119,7 +123,8 @@ class History:
     def fetch_blobs(self, oids: Iterable[str]) -> None:
         """Fetch files that are not there yet, in one request: git would fetch them one by one."""
         setting = ("--default", "", "--get", "remote.upstream.promisor")
-        if self.repo.text("config", *setting) == "true" and not self.context.offline:
+        out_of_reach = self.context.offline or self.failed
+        if self.repo.text("config", *setting) == "true" and not out_of_reach:
             lines = "".join(f"{oid}\n" for oid in sorted(oids)).encode()
             argv = (*FETCH_COMMITS, "--no-tags", "--stdin", "upstream")
             self.remote.run(self.remote.url, *argv, stdin=lines)
@@ -168,22 +173,41 @@ def import_pin(repo: Repository, source: Source, ref: str) -> None:
 
 
 def upstream_history(project: Project, fork: Fork) -> History | None:
-    """Return upstream's commits as they are now, or None where its repository cannot be reached."""
+    """Return upstream's commits as they are now, or were when its repository was last reached.
+
+    None for a fork whose pin names no repository.
+    """
+    if fork.git is None:
+        project.context.note(f"{fork.name}: the pin names no repository; only releases can be had")
+        return None
+    history = History(project.context, fork)
     try:
-        history = History(project.context, fork)
         history.update()
     except InputError as err:
-        project.progress.say(f"{err.message}; only releases can be had")
-        return None
+        history.failed = err
+        words = ("--sort=-committerdate", "--count=1", "--format=%(committerdate:short)")
+        last = ""
+        # Commits that were used in place are gone with their repository.
+        with contextlib.suppress(GitError):
+            last = history.repo.text("for-each-ref", *words, "refs/heads")
+        known = f"commits up to {last}, which were fetched before, and " if last else ""
+        project.context.note(f"{_why(err)}; {known or 'only '}releases can be compared")
     return history
+
+
+def _why(err: InputError) -> str:
+    """Return the message with git's own reason."""
+    reasons = [line for line in err.tail if line.startswith(("fatal: ", "error: ", "ssh: "))]
+    return ": ".join([err.message, *reasons[:1]])
 
 
 def known_history(project: Project, fork: Fork) -> History:
     """Return upstream's commits; raises InputError where its repository cannot be reached."""
     history = upstream_history(project, fork)
     if history is None:
-        hint = "the reason is above; `git` in the manifest names the repository"
-        refuse(fork, "upstream's repository cannot be reached", hint=hint)
+        refuse(fork, "the pin names no repository", hint="add `git` to the fork in forks.toml")
+    if history.failed:
+        raise history.failed
     return history
 
 
@@ -197,6 +221,10 @@ def release(project: Project, fork: Fork, ref: str, history: History | None = No
     except InputError as err:
         if history is None:
             raise
+        if history.failed:
+            problem = f"{err.message}, and upstream's branches and commits are out of reach: "
+            problem += _why(history.failed).removeprefix(f"{fork.name}: ")
+            raise InputError(problem, expected=err.expected, hint=history.failed.hint) from err
         near = ", ".join(history.nearest(ref))
         problem = f"{fork.name}: upstream has no branch, tag or commit {ref}, and {err.message}"
         raise InputError(problem, hint=f"did you mean {near}?" if near else err.hint) from err
