@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 import shlex
 import shutil
 import tempfile
@@ -15,6 +14,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from patchwheel.build import cuda, requirements, rocm, toolchain
+from patchwheel.build.failed import StepCounter, explained
 from patchwheel.build.sandbox import PROMISES, detect_sandbox, open_build_dir
 from patchwheel.guest import INSTALLED_NINJA, SURVEY_BUILD
 from patchwheel.kit import (
@@ -41,9 +41,6 @@ if TYPE_CHECKING:
     from patchwheel.source import Source
     from patchwheel.wheelfile import WheelFile
 
-NINJA = re.compile(r"\[(\d+)/(\d+)\] ")
-# Newer setuptools puts the prefix of a logger in front.
-BUILDING = re.compile(r"\bbuilding '[\w.]+' extension|^ *Compiling [\w-]+ v\d")
 # A library that build steps load before all others, for comparing builds; not for users.
 CLOCK = "PATCHWHEEL_CLOCK"
 # The largest answer of a hook, in bytes: a list of requirements, or the name of a wheel.
@@ -63,6 +60,8 @@ class BuildSession:
     jobs: int
     log: Path
     report: Progress
+    # Where `patchwheel dev` opens the fork, if there is a project.
+    work: Path | None = None
 
     @property
     def source(self) -> Path:
@@ -225,32 +224,8 @@ class BuildSession:
             tail = str(err).splitlines()[-5:]
             raise ManifestError(f"{self.fork.name}: {what}", tail=tail, hint=RELOCK) from err
         except process.CommandError as err:
-            hint = "correct what the log points to; `patchwheel doctor` checks the machine"
-            message = f"{self.fork.name}: {what}"
-            raise BuildError(message, tail=err.tail, log=err.log, hint=hint) from err
-
-
-class StepCounter:
-    """Turns the lines of ninja, of Cython and setuptools, or of cargo into progress."""
-
-    def __init__(self, name: str, report: Progress) -> None:
-        self.what, self.report = f"compiling {name}", report
-        self.done = self.built = 0
-
-    def __call__(self, line: str) -> None:
-        total = None
-        if match := NINJA.match(line):
-            self.done, total = int(match[1]), int(match[2])
-        elif BUILDING.search(line):
-            # Cython, which counts as ninja does, went before.
-            self.done = self.built = self.built + 1
-        else:
-            return
-        self.report.progress(self.what, self.done, total)
-
-    def end(self) -> None:
-        if self.done:
-            self.report.progress(self.what, self.done, self.done)
+            message, places = f"{self.fork.name}: {what}", (self.source, self.build_dir.inside)
+            raise explained(err, message, places, self.work) from err
 
 
 @contextlib.contextmanager
@@ -316,6 +291,7 @@ def open_session(
             jobs=workers,
             log=store.log(fork.name, step),
             report=context.progress,
+            work=context.root / "work" / fork.name if context.root else None,
         )
 
 

@@ -1,20 +1,43 @@
-"""The folder of a failed build, kept for a day, and a shell in it."""
+"""What a build says: its steps, why it failed and where; and a shell in the folder of one."""
 
 from __future__ import annotations
 
 import json
+import os
+import re
 import shlex
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from patchwheel.build.sandbox import STEP, BuildDir, detect_sandbox, kept_folder
-from patchwheel.kit import BuildError, Limits, process, rmtree
+from patchwheel.kit import BuildError, Limits, plain, process, rmtree
 
 if TYPE_CHECKING:
-    from patchwheel.kit import Context
+    from collections.abc import Iterable
+
+    from patchwheel.kit import Context, Progress
 
 DAY = 86400
 AGAIN = "again"
+NINJA = re.compile(r"\[(\d+)/(\d+)\] ")
+# Newer setuptools puts the prefix of a logger in front.
+BUILDING = re.compile(r"\bbuilding '[\w.]+' extension|^ *Compiling [\w-]+ v\d")
+# As gcc, clang and Meson write an error, nvcc does, and Cython.
+ERROR = re.compile(
+    r"(?P<file>[^\s:()]+)(?::(?P<line>\d+)(?::\d+)?:|\((?P<row>\d+)\):) "
+    r"(?:fatal )?error(?: #\S+)?: (?P<why>.+)|"
+    r"(?P<pyx>\S+\.p(?:yx|xd|xi)):(?P<at>\d+):\d+: (?P<what>.+)",
+    re.IGNORECASE,
+)
+# gfortran and Python write the place in a line before the error, rustc in one after it.
+PLACE = re.compile(r"(?:--> )?([^\s:]+):(\d+):\d+:?|File \"([^\"]+)\", line (\d+).*")
+REASON = re.compile(
+    r"(?:Fatal )?(?:\w*[Ee]rror(?:\[\w+\])?): (.+)|"
+    r".*((?:undefined reference to|multiple definition of) .+)"
+)
+# As far back as a log is read.
+READ = 4 << 20
 
 
 def open_shell(context: Context, name: str) -> int:
@@ -44,3 +67,82 @@ def open_shell(context: Context, name: str) -> int:
     # bubblewrap goes to the sources inside; outside, a build may have put anything in their place.
     cwd = build_dir.scripts if sandbox.level == "bwrap" else folder
     return process.interactive(argv, cwd=cwd, env=step["env"])
+
+
+def explained(
+    err: process.CommandError, message: str, places: tuple[Path, Path], work: Path | None
+) -> BuildError:
+    """Return the error of a failed step, with the first one of its output as the headline.
+
+    `places` are its sources, and the folder that steps see; `work` is where the fork is edited.
+    """
+    source, inside = places
+    start = re.escape(f"{inside}/src/")
+
+    def shown(found: re.Match[str]) -> str:
+        # Steps also name what they make, and the compiler's own files.
+        path = found["path"]
+        if not (source / path).is_file():
+            return found[0]
+        return str(work / path) if work and (work / path).is_file() else path
+
+    paths = re.compile(rf"(?<![\w./-])(?:{start}|(?:\.\./)+(?:src/)?)(?P<path>[\w.+/-]+)")
+    file, line, why = _first_error(_said(err.log) or err.tail)
+    name = paths.sub(shown, file)
+    where = f"{name}:{line}" if name and name != file else None
+    hint = "correct what the log points to; `patchwheel doctor` checks the machine"
+    if where and work and Path(name).is_relative_to(work):
+        hint = f"correct it there, then `patchwheel build {work.name} --dev`"
+    elif where and work:
+        hint = f"`patchwheel dev {work.name}` writes the patched sources to {work}"
+    tail = [paths.sub(shown, row) for row in err.tail]
+    headline = f"{message}: {paths.sub(shown, why)}" if why else message
+    return BuildError(headline, where=where, tail=tail, log=err.log, hint=hint)
+
+
+def _said(log: Path | None) -> list[str]:
+    """Return what the last command of a log wrote."""
+    if log is None:
+        return []
+    with log.open("rb") as stream:
+        stream.seek(max(0, os.fstat(stream.fileno()).st_size - READ))
+        return stream.read().decode(errors="replace").rpartition("\n$ ")[2].splitlines()[1:]
+
+
+def _first_error(lines: Iterable[str]) -> tuple[str, str, str]:
+    """Return file, line and message of the first error that names a place, or else of the last."""
+    place, reason = ("", ""), ""
+    for line in map(plain, map(str.strip, lines)):
+        if found := ERROR.fullmatch(line):
+            file, at = found["file"] or found["pyx"], found["line"] or found["row"] or found["at"]
+            return file, at, found["why"] or found["what"]
+        if found := PLACE.fullmatch(line):
+            place = (found[1] or found[3], found[2] or found[4])
+        elif found := REASON.match(line):
+            reason = found[1] or found[2]
+        if reason and all(place):
+            return *place, reason
+    return "", "", reason
+
+
+class StepCounter:
+    """Turns the lines of ninja, of Cython and setuptools, or of cargo into progress."""
+
+    def __init__(self, name: str, report: Progress) -> None:
+        self.what, self.report = f"compiling {name}", report
+        self.done = self.built = 0
+
+    def __call__(self, line: str) -> None:
+        total = None
+        if match := NINJA.match(line):
+            self.done, total = int(match[1]), int(match[2])
+        elif BUILDING.search(line):
+            # Cython, which counts as ninja does, went before.
+            self.done = self.built = self.built + 1
+        else:
+            return
+        self.report.progress(self.what, self.done, total)
+
+    def end(self) -> None:
+        if self.done:
+            self.report.progress(self.what, self.done, self.done)
