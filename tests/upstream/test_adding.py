@@ -253,6 +253,36 @@ def provenance(sha256: str, **changes: str) -> bytes:
     return json.dumps({"attestation_bundles": [{"attestations": [attestation]}]}).encode()
 
 
+# What real metadata has besides the repository https://github.com/a/b.
+URLS = {
+    "the texts of an organisation": (
+        "Project-URL: Code of Conduct, https://github.com/a/.github/blob/master/CODE.md",
+        "Project-URL: GitHub: issues, https://github.com/a/b/issues",
+    ),
+    "sponsors": (
+        "Project-URL: Funding, https://github.com/sponsors/a",
+        "Project-URL: Homepage, https://github.com/a/b/",
+    ),
+    "what it wraps": (
+        "Project-URL: Based on, https://github.com/a/other",
+        "Project-URL: Bug Reports, https://github.com/a/tracker/issues",
+        "Project-URL: Main Repository, https://github.com/a/b.git",
+    ),
+    "a home page": (
+        "Project-URL: Changelog, https://github.com/a/news/blob/main/b.md",
+        "Home-page: https://github.com/a/b",
+    ),
+    "its organisation": ("Project-URL: Source, https://github.com/orgs/a/repositories",),
+}
+
+
+@pytest.mark.parametrize("case", URLS)
+def test_the_repository_is_that_of_the_source(case: str) -> None:
+    metadata = "\n".join(["Metadata-Version: 2.1", "Name: b", *URLS[case], "", "text"])
+    expected = None if case == "its organisation" else "https://github.com/a/b"
+    assert pinning._repository(metadata.encode()) == expected
+
+
 def test_an_attestation_names_repository_commit_and_tag() -> None:
     read = pinning.read_attestation
     found = read(provenance("a" * 64), "a" * 64)

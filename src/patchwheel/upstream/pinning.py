@@ -35,7 +35,13 @@ if TYPE_CHECKING:
 NewPin: TypeAlias = "tuple[Source, dict[str, str]]"
 
 RELEASE = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*?)(?:==([^=\s]+))?")
-FORGE = re.compile(r"https://(github\.com|gitlab\.com|codeberg\.org|bitbucket\.org)(/[\w.-]+){2}")
+FORGE = re.compile(
+    r"https://(github\.com|gitlab\.com|codeberg\.org|bitbucket\.org)"
+    # Pages of a forge about people, and the texts that an organisation's repositories share.
+    r"/(?!sponsors/|orgs/|users/)[\w.-]+/(?!\.github\b)[\w.-]+"
+)
+# What a repository is called, the likeliest first.
+TITLES = (r"source|\brepo(sitory)?\b|code(?! of)", "github|gitlab", "home")
 # The extensions of a certificate of Sigstore's with the repository, its commit and its ref.
 EXTENSION = rb"\x06\x0a\x2b\x06\x01\x04\x01\x83\xbf\x30\x01%b\x04.\x0c(.)"
 ATTESTED = {"git": rb"\x0c", "commit": rb"\x0d", "tag": rb"\x0e"}
@@ -90,8 +96,9 @@ def _of_release(project: Project, name: str, version: str | None) -> NewPin:
 
 def _repository(metadata: bytes) -> str | None:
     """Return the repository that a project's metadata names: that of its source, or else any."""
-    rows = [*field(metadata, "Project-URL"), *field(metadata, "Home-page")]
-    rows.sort(key=lambda row: not re.match("(?i)source|code|repository|github", row))
+    homes = (f"home, {url}" for url in field(metadata, "Home-page"))
+    rows = [*field(metadata, "Project-URL"), *homes]
+    rows.sort(key=lambda row: [not re.search(t, row.split(",")[0].lower()) for t in TITLES])
     found = filter(None, map(FORGE.search, rows))
     return next((match[0].removesuffix(".git") for match in found), None)
 
