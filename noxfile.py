@@ -141,6 +141,13 @@ def bench_demo(session: nox.Session) -> None:
     in_forks(session, "bench_demo.py", "--unpatched", str(plain / "bin" / "python"))
 
 
+@nox.session(default=False)
+def projects(session: nox.Session) -> None:
+    """Patch real projects of the index, in hours: nox -s projects -- [NAME...] [--newest]."""
+    install(session)
+    session.run("python", "scripts/check_projects.py", *session.posargs)
+
+
 def install_cupti(session: nox.Session) -> None:
     """Install what counts copies: the oldest of CUDA 13, as the machine's driver may be as old."""
     session.install("--no-deps", "nvidia-cuda-cupti==13.0.*")
