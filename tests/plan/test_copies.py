@@ -22,7 +22,8 @@ SOURCES = {
     "pyproject.toml": '[build-system]\nbuild-backend = "maturin"\nrequires = ["maturin"]\n'
     '[project]\nname = "demo"\nreadme = "docs/long.md"\n'
     '[tool.maturin]\npython-source = "python"\nmodule-name = "demo._demo"\n'
-    '[tool.ruff.lint.per-file-ignores]\n"__init__.py" = ["F401"]\n"python/demo/a.py" = ["E"]\n',
+    '[tool.ruff.lint.per-file-ignores]\n"__init__.py" = ["F401"]\n"python/demo/a.py" = ["E"]\n'
+    '[tool.semantic_release]\nversion_variables = ["python/demo/__init__.py:__version__"]\n',
     "Cargo.toml": '[package]\nname = "demo"\nbuild = "build.rs"\n',
     "src/lib.rs": '// see a.py\nconst T: &str = include_str!("../python/demo/table.py");\n',
     "docs/long.md": "long\n",

@@ -36,8 +36,10 @@ QUOTED = re.compile(r"""["']([\w./+-]*\w\.\w+)["']""")
 IMPORTED = re.compile(r"(?m)^\s*(?:import|from)\s+([\w.]+)")
 # What these tools read of a project makes no difference to a wheel.
 OTHERS = re.compile(
-    "bandit|black|bumpversion|cibuildwheel|codespell|commitizen|coverage|isort|mypy|nox|pixi|pylint"
-    "|pyright|pytest|ruff|tbump|towncrier|tox|typos|uv|vulture"
+    "asv|autopep8|bandit|basedpyright|black|bump-?my-?version|bumpver(sion)?|check-manifest"
+    "|check-wheel-contents|cibuildwheel|codespell|commitizen|coverage|cython-lint|deptry|flake8"
+    "|interrogate|isort|mutmut|mypy|nox|pixi|pydocstyle|pylint|pyrefly|pyright|pytest|ruff"
+    "|semantic[_-]release|slotscheck|spin|tbump|towncrier|tox|ty|typos|uv|vulture|yapf"
 )
 
 
