@@ -196,8 +196,8 @@ def test_rocm_is_told_piece_by_piece_and_the_gpu_is_asked_for(
 
 
 def lock_with(manifest: Manifest, *requirements: Distribution) -> Lock:
-    survey = BuildInventory(verbatim={}, built=frozenset(), reads=frozenset())
-    build = ForkBuild(build_requires=requirements, base=None, inventory=survey)
+    inventory = BuildInventory(verbatim={}, built=frozenset(), reads=frozenset())
+    build = ForkBuild(build_requires=requirements, base=None, inventory=inventory)
     heavy = ForkLock(
         pin=manifest.forks["heavy"].pin,
         settings=build_settings(manifest.forks["heavy"]),

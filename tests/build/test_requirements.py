@@ -38,7 +38,7 @@ def fork(*build_requires: str) -> Fork:
 
 def test_a_project_names_its_build_system() -> None:
     found = parse_build_system(f'{MESON}backend-path = ["tools"]\n'.encode())
-    assert found.kind.survey == "meson"
+    assert found.kind.listed_by == "meson"
     assert found.backend_path == ("tools",)
     assert found.requires == ("meson-python", "Cython>=3.1")
 
@@ -46,7 +46,7 @@ def test_a_project_names_its_build_system() -> None:
 def test_a_project_without_one_is_setuptools() -> None:
     found = parse_build_system(b"")
     assert found.backend == "setuptools.build_meta:__legacy__"
-    assert found.kind.survey == "setuptools"
+    assert found.kind.listed_by == "setuptools"
     assert static_build_requirements(found, fork())[0].startswith("setuptools")
 
 

@@ -23,7 +23,7 @@ import pytest
 
 import patchwheel.project
 from patchwheel.build import toolchain
-from patchwheel.kit.entry import opened, sealed
+from patchwheel.kit.entry import sealed, unsealed
 from patchwheel.kit.repo import Repository
 from patchwheel.kit.store import Store
 from patchwheel.plan import base
@@ -447,7 +447,7 @@ def test_a_graft_of_built_outputs_is_what_a_compile_makes_and_a_corrupted_plan_i
     assert memos
     for memo in memos:
         place = f"plan/{memo.stem}"
-        memo.write_bytes(sealed(place, {**opened(memo, place), "outputs": []}))
+        memo.write_bytes(sealed(place, {**unsealed(memo, place), "outputs": []}))
     message = other.run("verify", "tinyext", "--from-source", status=6)
     assert FAST in message
 

@@ -19,13 +19,13 @@ from patchwheel.build.requirements import (
     parse_build_system,
     static_build_requirements,
 )
-from patchwheel.guest import survey_build, watch_reads
+from patchwheel.guest import inspect_build, watch_reads
 from patchwheel.kit import uv
 from patchwheel.kit.errors import BuildError, InputError, MachineError
 from patchwheel.kit.repo import Repository
 from patchwheel.kit.uv import load_index_config
 from patchwheel.locking import inventory
-from patchwheel.locking.inventory import inventory_of_pin, made_with
+from patchwheel.locking.inventory import built_with, inventory_of_pin
 from patchwheel.manifest.model import Fork, Sdist, UpstreamWheel
 from patchwheel.source.fetch import Source
 from patchwheel.wheelfile.read import read_wheel
@@ -79,7 +79,7 @@ NINJA = """\
 #!/usr/bin/env python3
 import json, os, runpy, subprocess, sys
 build, words = sys.argv[2], sys.argv[3:]
-source = os.environ["PATCHWHEEL_SURVEY_ROOT"]
+source = os.environ["PATCHWHEEL_INSPECT_ROOT"]
 python = os.path.join(os.path.dirname(os.path.abspath(__file__)), "python")
 command = [python, source + "/gen.py", source + "/both.py"]
 if words == ["-t", "compdb"]:
@@ -126,7 +126,7 @@ def source_of(folder: Path, files: Mapping[str, str | bytes], fork: Fork) -> Sou
 
 
 class Bench:
-    """Surveys projects with the stand-in for meson-python."""
+    """Inspects projects with the stand-in for meson-python."""
 
     def __init__(self, folder: Path, store: Store, interpreter: Interpreter) -> None:
         self.folder, self.store, self.interpreter = folder, store, interpreter
@@ -137,7 +137,7 @@ class Bench:
         support.write(self.env, {"bin/ninja": NINJA})
         (self.env / "bin" / "ninja").chmod(0o755)
 
-    def survey(
+    def inspect(
         self,
         files: Mapping[str, str],
         base: Mapping[str, str] | Path | None = None,
@@ -163,8 +163,8 @@ def bench(tmp_path: Path, store: Store, interpreter: Interpreter) -> Bench:
 
 
 @pytest.mark.sandbox
-def test_a_survey_finds_outputs_and_everything_that_is_read(bench: Bench) -> None:
-    found = bench.survey(FILES, context=bench.contained)
+def test_an_inspection_finds_outputs_and_everything_that_is_read(bench: Bench) -> None:
+    found = bench.inspect(FILES, context=bench.contained)
     assert found.mismatch is None
     assert found.inventory.verbatim == {"pw_demo/a.py": "a.py", "pw_demo/both.py": "both.py"}
     assert found.inventory.built == {"pw_demo/x.so"}
@@ -186,7 +186,7 @@ def test_without_a_sandbox_scripts_of_the_project_are_left_alone(bench: Bench) -
     context = bench.context
     monitor = SimpleNamespace(say=said.append, progress=lambda *_: None)
     context.progress = cast("Progress", monitor)
-    found = bench.survey(
+    found = bench.inspect(
         {**FILES, "gen.py": FILES["gen.py"] + f"open({str(ran)!r}, 'w').close()\n"},
         context=context,
     )
@@ -203,19 +203,19 @@ def test_without_a_sandbox_scripts_of_the_project_are_left_alone(bench: Bench) -
 @pytest.mark.sandbox
 def test_a_script_that_reads_pyproject_is_seen(bench: Bench) -> None:
     more = "open(sys.argv[1].replace('both.py', 'pyproject.toml')).close()\n"
-    found = bench.survey({**FILES, "gen.py": FILES["gen.py"] + more}, context=bench.contained)
+    found = bench.inspect({**FILES, "gen.py": FILES["gen.py"] + more}, context=bench.contained)
     assert "pyproject.toml" in found.inventory.reads
 
 
 def test_the_base_is_compared(bench: Bench) -> None:
     base = {"pw_demo/a.py": "a = 1\n", "pw_demo/both.py": "published otherwise\n"}
     base |= {"pw_demo/x.so": "_cython_3_2_9\0 (NumPy 1.25)", "pw_demo.libs/a.so": ""}
-    found = bench.survey(FILES, base)
+    found = bench.inspect(FILES, base)
     assert found.mismatch == "its pw_demo/both.py is not the pin's both.py"
     assert found.inventory.verbatim == {"pw_demo/a.py": "a.py"}
     # The plan, which compares names, finds it too.
     assert found.inventory.built == {"pw_demo/x.so"}
-    other = bench.survey(FILES, {**base, "pw_demo/both.py": "table = 1\n", "pw_demo/extra.py": ""})
+    other = bench.inspect(FILES, {**base, "pw_demo/both.py": "table = 1\n", "pw_demo/extra.py": ""})
     assert other.mismatch == "it has pw_demo/extra.py"
 
 
@@ -237,13 +237,13 @@ def test_a_base_whose_record_lies(bench: Bench) -> None:
         for name, data in files.items():
             archive.writestr(name, b"two" if name == "a.py" else data)
     with pytest.raises(InputError, match="does not match RECORD"):
-        bench.survey(FILES, wheel)
+        bench.inspect(FILES, wheel)
 
 
 def test_a_project_that_cannot_be_configured(bench: Bench) -> None:
     files = {n: t for n, t in FILES.items() if n != "README.md"}
     with pytest.raises(BuildError, match="the project cannot be configured") as caught:
-        bench.survey(files)
+        bench.inspect(files)
     assert "README.md" in str(caught.value)
 
 
@@ -308,7 +308,7 @@ def test_without_a_wheel_what_is_missing_is_said_and_whose(
     monkeypatch.setattr(inventory, "missing_tools", lambda _fork: ["gcc"])
     files = {n: t for n, t in FILES.items() if n != "README.md"} | {"meson.build": ""}
     with pytest.raises(MachineError, match="pw-demo: cannot be configured: gcc is not installed"):
-        bench.survey(files)
+        bench.inspect(files)
 
 
 def test_a_backend_without_files(bench: Bench) -> None:
@@ -316,7 +316,7 @@ def test_a_backend_without_files(bench: Bench) -> None:
     text = MESONPY.replace("    for name in", "    return ''\n    for name in")
     support.write(packages, {"mesonpy.py": text})
     with pytest.raises(BuildError, match="names no files"):
-        bench.survey(FILES)
+        bench.inspect(FILES)
 
 
 def test_another_backend_builds_and_its_wheel_tells_what_is_a_copy(bench: Bench) -> None:
@@ -385,7 +385,7 @@ def test_libraries_reveal_their_makers(tmp_path: Path) -> None:
         "x.libs/libother.so": "nothing",
     }
     wheel = read_wheel(support.make_wheel(tmp_path, "x", "1.0", files))
-    assert made_with(wheel) == {
+    assert built_with(wheel) == {
         "cython": "3.2.9",
         "numpy-target": "1.25",
         "cuda": "13.2",
@@ -422,7 +422,7 @@ exec(compile("def copy(path): open(path).close()", root + "/file_util.py", "exec
 found["watch"].__globals__["shipping"] = True
 copy(root + "/b.txt")
 """
-    env = {survey_build.LOG: str(log), survey_build.ROOT: str(root)}
+    env = {inspect_build.LOG: str(log), inspect_build.ROOT: str(root)}
     run_as("sitecustomize", code, env)
     assert log.read_text().split("\0") == ["\na.txt", ""]
 
@@ -436,7 +436,7 @@ def test_what_a_script_of_the_project_opens_is_noted_beside_its_name(tmp_path: P
     source = Path(watch_reads.__file__).read_text()
     support.write(trace, {"sitecustomize.py": source})
     log.touch()
-    env = {survey_build.LOG: str(log), survey_build.ROOT: str(root), "PYTHONPATH": str(trace)}
+    env = {inspect_build.LOG: str(log), inspect_build.ROOT: str(root), "PYTHONPATH": str(trace)}
     words = [sys.executable, "tools/gen.py", "tools/given"]
     subprocess.run(words, cwd=root, env={**os.environ, **env}, check=True)
     assert log.read_text() == "tools/gen.py\ntools/found\0"
@@ -455,13 +455,13 @@ def test_meson_python_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setitem(sys.modules, "mesonpy", module)
     monkeypatch.chdir(source)
     monkeypatch.setenv("NINJA", str(ninja))
-    monkeypatch.setenv(survey_build.ROOT, str(source))
-    monkeypatch.setenv(survey_build.LOG, str(tmp_path / "log"))
+    monkeypatch.setenv(inspect_build.ROOT, str(source))
+    monkeypatch.setenv(inspect_build.LOG, str(tmp_path / "log"))
     settings = json.dumps({"build-dir": str(build)})
     words = ["x", "mesonpy", str(tmp_path), settings, "generate", "meson"]
     monkeypatch.setattr(sys, "argv", words)
-    survey_build.main()
-    answer = json.loads((tmp_path / "survey.json").read_text())
+    inspect_build.main()
+    answer = json.loads((tmp_path / "outputs.json").read_text())
     assert answer["outputs"]["pw_demo/a.py"] == "a.py"
     assert answer["outputs"]["pw_demo/x.so"] == "//x.so"
     assert {"fast.h", "meson.build"} <= set(answer["read"])
@@ -501,7 +501,7 @@ default all
 def test_only_commands_that_make_what_the_build_needs_are_generators(
     installed: tuple[str, ...],
 ) -> None:
-    assert survey_build.generated(BUILD, ["all", *installed]) == {
+    assert inspect_build.generated(BUILD, ["all", *installed]) == {
         "mod.so.p/gen.c",
         "first.c",
         "second.h",
@@ -515,7 +515,7 @@ def test_only_commands_that_make_what_the_build_needs_are_generators(
 
 
 def test_a_source_file_needs_no_command() -> None:
-    assert survey_build.generated(BUILD, ["../src/gen.in"]) == set()
+    assert inspect_build.generated(BUILD, ["../src/gen.in"]) == set()
 
 
 class Command:
@@ -581,13 +581,13 @@ def test_setuptools_is_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setitem(sys.modules, "sitecustomize", watcher)
     monkeypatch.setattr(importlib.util, "find_spec", lambda _name: True)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv(survey_build.ROOT, str(tmp_path))
+    monkeypatch.setenv(inspect_build.ROOT, str(tmp_path))
     out = tmp_path / "out"
     out.mkdir()
     words = ["x", "pw_backend:legacy", str(out), "{}", "generate", "setuptools"]
     monkeypatch.setattr(sys, "argv", words)
-    survey_build.main()
-    answer = json.loads((out / "survey.json").read_text())
+    inspect_build.main()
+    answer = json.loads((out / "outputs.json").read_text())
     assert answer["outputs"] == {"pw/a.py": "src/a.py", "pw/x.so": "//pw/x.so"}
     assert answer["read"] == ["src/low.c", "src/x.pyx", "src/x.h"]
     library, extension = answer["steps"]
@@ -607,7 +607,7 @@ def real_environment(tree: Path, fork: Fork, interpreter: Interpreter, store: St
     return build_environment(context, requires, [])
 
 
-def survey_really(
+def inspect_really(
     folder: Path, files: Mapping[str, str | bytes], interpreter: Interpreter, store: Store
 ) -> PinInventory:
     support.write(folder / "tree", files)
@@ -624,17 +624,17 @@ def test_a_real_meson_project(tmp_path: Path, interpreter: Interpreter, store: S
         for path in TINYEXT.rglob("*")
         if path.is_file()
     }
-    survey = survey_really(tmp_path, files, interpreter, store).inventory
+    inventory = inspect_really(tmp_path, files, interpreter, store).inventory
     shipped = ("__init__.py", "pure.py", "scale.pxd", "data/weights.txt")
-    assert survey.verbatim == {f"tinyext/{n}": f"src/tinyext/{n}" for n in shipped}
-    assert "tinyext/units.py" in survey.built
-    assert [name.partition(".")[0] for name in sorted(survey.built)] == [
+    assert inventory.verbatim == {f"tinyext/{n}": f"src/tinyext/{n}" for n in shipped}
+    assert "tinyext/units.py" in inventory.built
+    assert [name.partition(".")[0] for name in sorted(inventory.built)] == [
         "tinyext/_fast",
         "tinyext/_pairs",
         "tinyext/units",
     ]
-    assert {"src/tinyext/pure.py", "src/tinyext/generate.py"} <= survey.reads
-    assert "src/tinyext/__init__.py" not in survey.reads
+    assert {"src/tinyext/pure.py", "src/tinyext/generate.py"} <= inventory.reads
+    assert "src/tinyext/__init__.py" not in inventory.reads
 
 
 # As NumPy does: each command that Meson adds by itself is then a script of the project.
@@ -704,9 +704,9 @@ def test_no_target_beside_the_build_is_run_for_a_project_that_brings_its_meson(
     }
     support.write(tmp_path / "tree", files)
     environment = real_environment(tmp_path / "tree", FORK, interpreter, store)
-    source, log = source_of(tmp_path, files, FORK), store.root / "logs" / FORK.name / "survey.log"
+    source, log = source_of(tmp_path, files, FORK), store.root / "logs" / FORK.name / "inspect.log"
 
-    def run_survey(sandbox: SandboxMode) -> tuple[PinInventory, list[str]]:
+    def run_inspection(sandbox: SandboxMode) -> tuple[PinInventory, list[str]]:
         context = make_context(store, interpreter=interpreter, sandbox=sandbox)
         found = inventory_of_pin(context, source, environment, base=None)
         assert not sprung.exists()
@@ -716,19 +716,19 @@ def test_no_target_beside_the_build_is_run_for_a_project_that_brings_its_meson(
         return found, sorted(re.findall(r"(?m)^\[\d+/\d+\] ([A-Z]\w+ \w+)", text))
 
     # Without a sandbox, what is run can install files anywhere.
-    unguarded, steps = run_survey("none")
+    unguarded, steps = run_inspection("none")
     assert steps == []
     assert unguarded.inventory.unwatched == ["gen.py", "vendored/meson.py"]
-    found, steps = run_survey("required")
+    found, steps = run_inspection("required")
     assert steps == ["Generating late", "Generating table", "Generating units"]
     assert unguarded.inventory.built == found.inventory.built
-    survey = found.inventory
-    assert survey.verbatim == {"pw_demo/a.py": "a.py"}
-    assert survey.built == {"pw_demo/late.py", "pw_demo/table.py"}
-    assert survey.opened["gen.py"] == {"units.csv"}
+    inventory = found.inventory
+    assert inventory.verbatim == {"pw_demo/a.py": "a.py"}
+    assert inventory.built == {"pw_demo/late.py", "pw_demo/table.py"}
+    assert inventory.opened["gen.py"] == {"units.csv"}
     # Meson itself starts what writes to its standard output.
-    assert "names.csv" in survey.reads
-    assert survey.opened.keys() == {"gen.py", "show.py", "vendored/meson.py"}
+    assert "names.csv" in inventory.reads
+    assert inventory.opened.keys() == {"gen.py", "show.py", "vendored/meson.py"}
 
 
 @pytest.mark.network
@@ -754,12 +754,12 @@ def test_a_real_setuptools_project(tmp_path: Path, interpreter: Interpreter, sto
         "pw/fast.c": "this does not compile",
         "tests/test_pw.py": "",
     }
-    survey = survey_really(tmp_path, files, interpreter, store).inventory
+    inventory = inspect_really(tmp_path, files, interpreter, store).inventory
     # setuptools itself ships the sources of extension modules that lie in a package.
     shipped = ("pw/__init__.py", "pw/fast.c", "pw/x.json")
-    assert survey.verbatim == {n: n for n in shipped}
-    built, stamped = sorted(survey.built)
+    assert inventory.verbatim == {n: n for n in shipped}
+    built, stamped = sorted(inventory.built)
     assert built.startswith("pw/fast.")
     # It stands at its place, and the build writes something else into it.
     assert stamped == "pw/stamp.py"
-    assert survey.reads == {"README.md", "numbers.txt", "setup.py", "pw/fast.c", "pw/stamp.py"}
+    assert inventory.reads == {"README.md", "numbers.txt", "setup.py", "pw/fast.c", "pw/stamp.py"}

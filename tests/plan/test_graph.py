@@ -61,14 +61,14 @@ EDGES = (
 
 def graph(
     files: Mapping[str, str] = FILES,
-    opened: Mapping[str, frozenset[str]] | None = None,
+    opened_by_script: Mapping[str, frozenset[str]] | None = None,
     fully_traced: frozenset[str] = frozenset(),
 ) -> Graph:
     return Graph(
         EDGES,
         files,
         lambda path: scan_references(path, files[path]),
-        opened=opened or {},
+        opened_by_script=opened_by_script or {},
         fully_traced=fully_traced,
     )
 
@@ -98,11 +98,11 @@ def test_a_new_header_that_is_found_first_is_reached() -> None:
 def test_what_a_script_is_known_to_open_replaces_what_it_mentions() -> None:
     opened = {"tools/gen.py": frozenset({"tools/helper.py", "far/helper.py"})}
     fully_traced = frozenset({"tools/gen.py", "tools/helper.py", "far/helper.py"})
-    found = graph(opened=opened, fully_traced=fully_traced).closure(SO).contents
+    found = graph(opened_by_script=opened, fully_traced=fully_traced).closure(SO).contents
     assert {"tools/helper.py", "far/helper.py"} <= found
     assert "tools/table.txt" not in found
     # A script that was changed may open something else: then both count.
-    found = graph(opened=opened).closure(SO).contents
+    found = graph(opened_by_script=opened).closure(SO).contents
     assert {"tools/table.txt", "far/helper.py"} <= found
 
 
@@ -110,7 +110,7 @@ def test_steps_tell_commands_and_their_inputs_apart() -> None:
     steps = graph().closure(SO).steps
     assert steps == graph({**FILES, "new.txt": ""}).closure(SO).steps
     edges = [*EDGES[:2], Edge(outputs=(SO,), inputs=("//pw/fast.o",), command="other")]
-    other = Graph(edges, FILES, lambda _path: (), opened={}, fully_traced=frozenset())
+    other = Graph(edges, FILES, lambda _path: (), opened_by_script={}, fully_traced=frozenset())
     assert other.closure(SO).steps != steps
 
 
@@ -205,7 +205,9 @@ def reached(environment: Path, store: Store, end: str) -> set[str]:
         return scan_header(path, text, headers)
 
     files = {"a.cu", *PROJECT}
-    graph = Graph((), files, references, opened={}, fully_traced=frozenset(), headers=headers)
+    graph = Graph(
+        (), files, references, opened_by_script={}, fully_traced=frozenset(), headers=headers
+    )
     return {path.removeprefix("own/") for path in graph.closure("a.cu").contents - {"a.cu"}}
 
 

@@ -90,7 +90,7 @@ class Bench:
             observed=ListedOutputs(
                 outputs=given.get("outputs", OUTPUTS),
                 reads=frozenset(given.get("reads", {"meson.build"})),
-                opened={},
+                opened_by_script={},
                 steps=given.get("steps"),
             ),
             edges=given.get("edges", EDGES),

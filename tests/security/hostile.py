@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-# `plan` is code that runs in the first hook, `survey` while the outputs are listed, `act` in the
+# `plan` is code that runs in the first hook, `inspect` while the outputs are listed, `act` in the
 # hook that builds. Each may use `leave`, which puts a link in the place of whatever is at a path.
 BACKEND = """
 import atexit, json, os, pathlib, shutil, sys
@@ -38,8 +38,8 @@ def get_requires_for_build_wheel(settings=None):
 def build_wheel(out, settings=None, metadata=None):
     result = WHEEL
     shutil.copy(WHEEL, out)
-    if "survey" in sys.argv[0]:
-        {survey}
+    if "inspect" in sys.argv[0]:
+        {inspect}
     else:
         {act}
     return result
@@ -86,7 +86,7 @@ def make_attack(
     wheel = support.make_wheel(folder / "made", "demo", "1.0", {"demo.py": "'S3CRET'"})
     wheel.rename(host / "secret.whl")
     shelf = folder / "shelf"
-    widths = {"plan": 4, "survey": 8, "act": 8}
+    widths = {"plan": 4, "inspect": 8, "act": 8}
     hooks = {n: _indented(code.get(n, "pass"), host, width) for n, width in widths.items()}
     files = {**projects.own_files(folder, "1.0"), "tools/own.py": BACKEND.format(**hooks)}
     sdist = support.make_sdist(shelf, "demo", "1.0", files)

@@ -28,7 +28,7 @@ def _contained() -> None:
 # Names that the host once wrote, or might write, below the folder of a build.
 WRITES = {
     "scripts are links": """
-for name in ["_in_process.py", "survey_build.py", "build_extensions.py", "clock.so"]:
+for name in ["_in_process.py", "inspect_build.py", "build_extensions.py", "clock.so"]:
     leave(BUILD / name, "HOST/victim")
 leave(BUILD / "scripts" / "_in_process.py", "HOST/victim")
 leave(BUILD / "trace" / "sitecustomize.py", "HOST/victim")
@@ -45,7 +45,7 @@ leave(BUILD / "kept" / "index", "HOST/victim")
 
 
 @pytest.mark.parametrize("way", WRITES)
-@pytest.mark.parametrize("hook", ["plan", "survey"])
+@pytest.mark.parametrize("hook", ["plan", "inspect"])
 def test_the_host_writes_through_no_link_of_a_build(tmp_path: Path, hook: str, way: str) -> None:
     attack = make_attack(tmp_path, code={hook: WRITES[way]})
     attack.site.tried("lock", *REQUIRED)
@@ -69,22 +69,22 @@ READS = {
         "x = sys.argv[2] + '/output.json'\natexit.register(lambda: (os.unlink(x), os.mkfifo(x)))",
     ),
     "the list of outputs is a link": (
-        "survey",
-        'atexit.register(leave, f"{out}/survey.json", "HOST/secret.json")',
+        "inspect",
+        'atexit.register(leave, f"{out}/outputs.json", "HOST/secret.json")',
     ),
     "the list of outputs is no list": (
-        "survey",
-        "atexit.register(pathlib.Path(out, 'survey.json').write_text, '{\"outputs\": [1]}')",
+        "inspect",
+        "atexit.register(pathlib.Path(out, 'outputs.json').write_text, '{\"outputs\": [1]}')",
     ),
     "the steps of a build are no steps": (
-        "survey",
+        "inspect",
         """
 text = '{"outputs": {"a": "b"}, "read": [], "steps": [{"output": []}]}'
-atexit.register(pathlib.Path(out, "survey.json").write_text, text)
+atexit.register(pathlib.Path(out, "outputs.json").write_text, text)
 """,
     ),
     "the log of what was read is a link": (
-        "survey",
+        "inspect",
         'atexit.register(leave, BUILD / "opened.log", "HOST/secret")',
     ),
 }

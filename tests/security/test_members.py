@@ -151,7 +151,7 @@ def test_what_the_pin_has_may_run_and_is_said(tmp_path: Path) -> None:
     files = {"demo.py": "", "demo.pth": "import demo\n", "demo-1.0.data/scripts/run": "#!python\n"}
     own = support.make_wheel(tmp_path / "own", "demo", "1.0", files)
     code = f"pathlib.Path(out, WHEEL).write_bytes({own.read_bytes()!r})"
-    site = make_attack(tmp_path, code={"survey": code, "act": code}).site
+    site = make_attack(tmp_path, code={"inspect": code, "act": code}).site
     assert site.tried("lock")[0] == 0
     wheel = site.build("--from-source")
     record = read_wheel(wheel).record

@@ -113,9 +113,9 @@ class Bench:
 
     @property
     def build(self) -> ForkBuild:
-        survey = BuildInventory(verbatim={}, built=frozenset(), reads=frozenset())
+        inventory = BuildInventory(verbatim={}, built=frozenset(), reads=frozenset())
         found = self.requires or tuple(locked(wheel) for wheel in self.tools)
-        return ForkBuild(build_requires=found, base=None, inventory=survey)
+        return ForkBuild(build_requires=found, base=None, inventory=inventory)
 
     def plan(self, files: Mapping[str, str]) -> SimpleNamespace:
         git_dir = self.folder / "git"

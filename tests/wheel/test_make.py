@@ -145,7 +145,7 @@ MADE = CompileRecord(
 def compiled(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, changes: Mapping[str, str | None]
 ) -> None:
-    """Let a compile give the outputs of the survey, with changes."""
+    """Let a compile give the outputs of the inventory, with changes."""
 
     def compile_wheel(_plan: Plan) -> UnlabelledWheel:
         files = {w: FILES[s] for w, s in INVENTORY.verbatim.items()} | {BUILT: "made"}

@@ -15,7 +15,7 @@ from .inputs import BuildInputs as BuildInputs
 from .inputs import OwnWheel as OwnWheel
 from .inputs import build_record as build_record
 from .inputs import interface_part as interface_part
-from .ninja import MADE as MADE
+from .ninja import IN_BUILD_DIR as IN_BUILD_DIR
 from .ninja import Edge as Edge
 from .requirements import build_environment as build_environment
 from .requirements import check_satisfied as check_satisfied

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from patchwheel.build import cuda, requirements, rocm, toolchain
 from patchwheel.build.failed import StepCounter, explained
 from patchwheel.build.sandbox import PROMISES, detect_sandbox, open_build_dir
-from patchwheel.guest import INSTALLED_NINJA, SURVEY_BUILD
+from patchwheel.guest import INSPECT_BUILD, INSTALLED_NINJA
 from patchwheel.kit import (
     BuildError,
     ManifestError,
@@ -96,7 +96,7 @@ class BuildSession:
     ) -> None:
         """Let our script in the environment ask the backend, with the answer in `out`."""
         system, inside = self.system(), self.build_dir.path_inside
-        script = self.script(SURVEY_BUILD.name, SURVEY_BUILD.read_text(encoding="utf-8"))
+        script = self.script(INSPECT_BUILD.name, INSPECT_BUILD.read_text(encoding="utf-8"))
         places = [variables.get("PYTHONPATH", "")]
         places += [f"{inside(self.source)}/{path}" for path in system.backend_path]
         path = ":".join(filter(None, places))

@@ -1,6 +1,6 @@
 """The kinds of build backends: how each is asked what it makes, and what carries out its steps.
 
-No other module names a backend. `guest/survey_build.py` has the code that runs beside it.
+No other module names a backend. `guest/inspect_build.py` has the code that runs beside it.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 class BackendKind:
     """What is particular to some backends; the defaults fit any.
 
-    With a `survey` the outputs and their sources are listed without compiling anything; without
-    one, a finished wheel tells. A build that has `steps` is followed from sources to outputs.
+    What has a `listed_by` lists the outputs and their sources without compiling anything; of others
+    a finished wheel tells. A build that has `steps` is followed from sources to outputs.
     """
 
     modules: frozenset[str] = frozenset()
-    survey: Literal["meson", "setuptools", ""] = ""
+    listed_by: Literal["meson", "setuptools", ""] = ""
     steps: Literal["ninja", "python", ""] = ""
     # Whether it can only copy files, so that a build tells at once what is in its wheel.
     copies: bool = False
@@ -41,7 +41,7 @@ class BackendKind:
 
 MESON = BackendKind(
     modules=frozenset({"mesonpy"}),
-    survey="meson",
+    listed_by="meson",
     steps="ninja",
     tools=("ninja>=1.11",),
     # Without a folder every build has a random one, which ends up in what it makes.
@@ -49,9 +49,9 @@ MESON = BackendKind(
     own_flags=True,
     installed_only=True,
 )
-SETUPTOOLS = BackendKind(modules=frozenset({"setuptools"}), survey="setuptools", steps="python")
+SETUPTOOLS = BackendKind(modules=frozenset({"setuptools"}), listed_by="setuptools", steps="python")
 # A backend of the project's own, or another's, that calls setuptools.
-WRAPPED = BackendKind(survey="setuptools")
+WRAPPED = BackendKind(listed_by="setuptools")
 FLIT = BackendKind(modules=frozenset({"flit_core"}), copies=True)
 MATURIN = BackendKind(modules=frozenset({"maturin"}), rust=True)
 # Some compile only with a plugin or a script of the project's, as far as we can see.

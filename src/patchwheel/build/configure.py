@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Final
 
 from patchwheel.build import toolchain
-from patchwheel.build.ninja import MADE, Edge, parse_ninja
+from patchwheel.build.ninja import IN_BUILD_DIR, Edge, parse_ninja
 from patchwheel.build.requirements import parse_build_system
 from patchwheel.build.sandbox import detect_sandbox
 from patchwheel.guest import WATCH_READS
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 KIND: Final = "configured"
 # Raised whenever the same inputs would be configured in another way, or written down in one.
-LAYOUT = 3
+LAYOUT = 4
 # What Meson writes for itself and for tools; no step of a build reads it.
 OWN = ("meson-info/", "meson-logs/", "meson-private/", "build.ninja", "compile_commands.json")
 
@@ -59,7 +59,7 @@ class ListedOutputs:
     reads: frozenset[str]
     # What each of the project's scripts opened, beside what its command names. Of one that was not
     # run, it is ANYTHING.
-    opened: Mapping[str, frozenset[str]]
+    opened_by_script: Mapping[str, frozenset[str]]
     # The extension modules, where setuptools builds.
     steps: Sequence[Step] | None = None
     # The file name of the wheel, where one was built.
@@ -86,7 +86,7 @@ class Configured:
 
     def text(self, path: str) -> str:
         """Return the text of a file of the build folder."""
-        file = self.path / "meson" / path.removeprefix(MADE)
+        file = self.path / "meson" / path.removeprefix(IN_BUILD_DIR)
         return file.read_text(encoding="utf-8", errors="replace")
 
 
@@ -117,18 +117,18 @@ def list_outputs(session: BuildSession, *, generate: bool) -> ListedOutputs:
     log.touch(exist_ok=False)
     variables = {
         "PYTHONPATH": str(watcher.parent),
-        "PATCHWHEEL_SURVEY_LOG": str(build_dir.path_inside(log)),
-        "PATCHWHEEL_SURVEY_ROOT": str(build_dir.path_inside(session.source)),
+        "PATCHWHEEL_INSPECT_LOG": str(build_dir.path_inside(log)),
+        "PATCHWHEEL_INSPECT_ROOT": str(build_dir.path_inside(session.source)),
     }
-    survey = session.system().kind.survey
+    listed_by = session.system().kind.listed_by
     # The backend counts the files that it would pack, which is not worth showing as progress.
-    shown = replace(session, report=Progress()) if survey else session
+    shown = replace(session, report=Progress()) if listed_by else session
     contained = session.build_dir.sandbox.level == "bwrap"
     mode = ("generate" if contained else "list") if generate else "configure"
-    what = f"the project cannot be {'configured' if survey else 'built'}"
-    shown.run_guest(work / "out", mode, survey, what=what, variables=variables)
+    what = f"the project cannot be {'configured' if listed_by else 'built'}"
+    shown.run_guest(work / "out", mode, listed_by, what=what, variables=variables)
     try:
-        answer = make_converter().loads(read_untrusted(work, "out/survey.json"), Answer)
+        answer = make_converter().loads(read_untrusted(work, "out/outputs.json"), Answer)
         rows = read_untrusted(work, log.name).decode(errors="surrogateescape").split("\0")[:-1]
     except (FileNotFoundError, ValueError, BaseValidationError) as err:
         message = f"{session.fork.name}: the list of its build's files is not there or damaged"
@@ -144,7 +144,7 @@ def list_outputs(session: BuildSession, *, generate: bool) -> ListedOutputs:
     return ListedOutputs(
         outputs=answer.outputs,
         reads=frozenset({*answer.read, *opened.get("", ())}),
-        opened={s: frozenset(paths) for s, paths in opened.items() if s},
+        opened_by_script={s: frozenset(paths) for s, paths in opened.items() if s},
         steps=answer.steps,
         wheel=answer.wheel,
     )
@@ -191,14 +191,14 @@ def _load(path: Path) -> Configured:
         text = (build / "build.ninja").read_text(encoding="utf-8", errors="replace")
         edges = parse_ninja(text, inside / "meson", inside / "src")
     names = {f.relative_to(build).as_posix(): f for f in build.rglob("*") if f.is_file()}
-    made = {MADE + n: file_sha256(f) for n, f in names.items() if not n.startswith(OWN)}
+    made = {IN_BUILD_DIR + n: file_sha256(f) for n, f in names.items() if not n.startswith(OWN)}
     return Configured(path=path, inside=where, observed=observed, edges=tuple(edges), made=made)
 
 
 def _edge(step: Step) -> Edge:
     """Take an extension module as a step of a build."""
     return Edge(
-        outputs=(MADE + step.output,) if step.output is not None else (),
+        outputs=(IN_BUILD_DIR + step.output,) if step.output is not None else (),
         inputs=tuple(step.inputs),
         command=step.command,
         macros=frozenset(step.macros),

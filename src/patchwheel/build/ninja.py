@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pathlib import PurePosixPath
 
 # Before the path of a file in the build folder; without it a path is that of a source file.
-MADE = "//"
+IN_BUILD_DIR = "//"
 SEPARATOR = re.compile(r"(?<!\$)(\s+|:|\|\|?)")
 SPLIT = re.compile(r"""(?:\$ |[\s=,:@'"])+""")
 ESCAPED = re.compile(r"\$([ :$])")
@@ -83,7 +83,7 @@ def _places(paths: Iterable[str], build: PurePosixPath, source: PurePosixPath) -
         if whole.startswith(f"{source}/"):
             yield whole.removeprefix(f"{source}/")
         elif whole.startswith(f"{build}/"):
-            yield MADE + whole.removeprefix(f"{build}/")
+            yield IN_BUILD_DIR + whole.removeprefix(f"{build}/")
 
 
 def _blocks(text: str) -> Iterator[tuple[str, Mapping[str, str]]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 _FOLDER = Path(__file__).parent
-SURVEY_BUILD = _FOLDER / "survey_build.py"
+INSPECT_BUILD = _FOLDER / "inspect_build.py"
 WATCH_READS = _FOLDER / "watch_reads.py"
 INSTALLED_NINJA = _FOLDER / "installed_ninja.py"
 NOTE_FAILURES = _FOLDER / "note_failures.py"

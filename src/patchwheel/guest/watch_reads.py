@@ -9,8 +9,8 @@ import os
 import sys
 from typing import Any
 
-LOG = "PATCHWHEEL_SURVEY_LOG"
-ROOT = "PATCHWHEEL_SURVEY_ROOT"
+LOG = "PATCHWHEEL_INSPECT_LOG"
+ROOT = "PATCHWHEEL_INSPECT_ROOT"
 # True while setuptools copies what it ships, and once this script compares: that is no reading.
 shipping = False
 comparing = False

@@ -36,12 +36,12 @@ Row = tuple[str, os.stat_result]
 
 
 def sealed(place: str, content: object) -> bytes:
-    """Return JSON whose damage, or move to another place, `opened` notices."""
+    """Return JSON whose damage, or move to another place, `unsealed` notices."""
     record = {"place": place, "content": content, "seal": digest(place, content)}
     return json.dumps(record, sort_keys=True).encode()
 
 
-def opened(path: Path, place: str) -> Any:  # noqa: ANN401  (JSON)
+def unsealed(path: Path, place: str) -> Any:  # noqa: ANN401  (JSON)
     """Return what was sealed; ValueError when it is damaged, OSError when it cannot be read."""
     try:
         record = parsed(path.read_bytes())
@@ -93,7 +93,7 @@ class Entry:
     def broken(self, *, hashed: bool = True) -> str | None:
         """Say how the entry differs from what was stored, or None; `hashed` reads every file."""
         try:
-            then = opened(self.path / MANIFEST, self.place)
+            then = unsealed(self.path / MANIFEST, self.place)
             python = self.path / "bin" / "python"
             if self.kind in IN_PLACE and python.is_symlink() and not python.exists():
                 return f"its interpreter {python.readlink()} is gone"
@@ -114,7 +114,7 @@ class Entry:
 
     def listed(self) -> dict[str, list[Any]]:
         """Return kind, mode, size and sha256 of its files, as they were when it was stored."""
-        found: dict[str, list[Any]] = opened(self.path / FILES, self.place)
+        found: dict[str, list[Any]] = unsealed(self.path / FILES, self.place)
         return found
 
     def record(self) -> None:

@@ -8,7 +8,7 @@ import stat
 import zlib
 from typing import TYPE_CHECKING
 
-from patchwheel.kit.entry import MANIFEST, opened, stamp, walk
+from patchwheel.kit.entry import MANIFEST, stamp, unsealed, walk
 from patchwheel.kit.files import file_sha256, rmtree
 from patchwheel.kit.repo import ATTRIBUTES, GitError, Repository
 
@@ -69,7 +69,7 @@ def damage(store: Store) -> Iterator[tuple[str, str]]:
                 yield entry.place, f"{why}; in use, so it is still there"
     for path in sorted((store.root / "memo").glob("*/*.json")):
         try:
-            opened(path, f"{path.parent.name}/{path.stem}")
+            unsealed(path, f"{path.parent.name}/{path.stem}")
         except (OSError, ValueError) as err:
             rmtree(path)
             yield f"memo/{path.parent.name}/{path.stem}", f"{err}; removed"

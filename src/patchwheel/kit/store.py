@@ -29,9 +29,9 @@ from patchwheel.kit.entry import (
     Hold,
     Kind,
     is_store,
-    opened,
     safe_name,
     sealed,
+    unsealed,
     walk,
 )
 from patchwheel.kit.errors import FULL, UNUSABLE, BusyError, InputError, MachineError
@@ -184,7 +184,7 @@ class Store:
     def memo(self, kind: str, key: str) -> dict[str, object] | None:
         path = self._memo(kind, key)
         try:
-            answer = opened(path, _place(path))
+            answer = unsealed(path, _place(path))
         except (OSError, ValueError):
             return None
         return answer if isinstance(answer, dict) else None

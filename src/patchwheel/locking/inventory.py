@@ -57,9 +57,9 @@ def inventory_of_pin(
     files, kind = repo.files(source.tree), backend_kind(source)
     wheel = read_wheel(base) if base else None
     pure = wheel is not None and wheel.name.tags.endswith(PURE)
-    if wheel and not (kind.survey or kind.copies or pure):
+    if wheel and not (kind.listed_by or kind.copies or pure):
         return _by_wheel(source, wheel)
-    doing = "configuring" if kind.survey else "building"
+    doing = "configuring" if kind.listed_by else "building"
     context.progress.say(f"{doing} {fork.name} to see what it builds and reads")
     try:
         found = _listed(context, source, environment)
@@ -77,14 +77,17 @@ def inventory_of_pin(
     }
     plain = {path for path, blob in files.items() if blob.mode.startswith("100")}
     verbatim = {name: path for name, path in outputs.items() if path in plain}
-    reads = {*found.reads, *(p for paths in found.opened.values() for p in paths)} & files.keys()
+    reads = {
+        *found.reads,
+        *(p for paths in found.opened_by_script.values() for p in paths),
+    } & files.keys()
     present: dict[str, str] = {}
     differs: list[str] = []
     built = set(outputs) - verbatim.keys()
     if wheel:
         check_record(wheel)
         present = output_names(wheel.entries, wheel.name)
-        if kind.survey and (gone := missing_tools(fork)):
+        if kind.listed_by and (gone := missing_tools(fork)):
             # Only upstream's wheel shows what they make.
             built |= {name for name in present.keys() - outputs.keys() if name.endswith(".so")}
             context.progress.say(f"{fork.name}: configured without {' and '.join(gone)}")
@@ -107,7 +110,7 @@ def inventory_of_pin(
         reads=frozenset(reads),
         opened={
             script: kept
-            for script, paths in found.opened.items()
+            for script, paths in found.opened_by_script.items()
             if (kept := paths & {*files, ANYTHING})
         },
     )
@@ -133,10 +136,10 @@ def _is_meant(name: str, fork: Fork) -> bool:
 
 def _listed(context: Context, source: Source, environment: Path) -> ListedOutputs:
     fork, epoch = without_missing_tools(source.fork), source.epoch
-    with open_session(context, fork, environment, epoch=epoch, step="survey") as session:
+    with open_session(context, fork, environment, epoch=epoch, step="inspect") as session:
         session.checkout(source, source.tree)
         found = list_outputs(session, generate=True)
-        if backend_kind(source).survey:
+        if backend_kind(source).listed_by:
             return found
         # A finished wheel tells what is in it, not where it is from.
         wheel = session.take_wheel(f"out/{found.wheel}")
@@ -163,7 +166,7 @@ def _by_wheel(source: Source, wheel: WheelFile) -> PinInventory:
     return PinInventory(inventory=inventory, mismatch=mismatch)
 
 
-def made_with(wheel: WheelFile) -> dict[str, str]:
+def built_with(wheel: WheelFile) -> dict[str, str]:
     """Return the most frequent version of each tool that made the libraries of a wheel."""
     found: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for entry in wheel.entries.values():

@@ -15,7 +15,7 @@ from patchwheel.build import (
     string_list,
 )
 from patchwheel.kit import BuildError, InputError, Repository, uv
-from patchwheel.locking.inventory import inventory_of_pin, made_with
+from patchwheel.locking.inventory import built_with, inventory_of_pin
 from patchwheel.locking.patched import (
     build_requirements,
     dependencies,
@@ -153,7 +153,7 @@ def _lock_build(project: Project, source: Source, python: str, known: Known) -> 
         if path:
             wheel = read_wheel(path)
             check_record(wheel)
-            revealed = made_with(wheel)
+            revealed = built_with(wheel)
     except InputError as err:
         # To fetch it again would change nothing: its sha256 is that of the index.
         context.progress.say(f"{fork.name}: no graft, every change compiles: {err}")
@@ -161,15 +161,15 @@ def _lock_build(project: Project, source: Source, python: str, known: Known) -> 
     requires, environment = _build_environment(
         project, context, source, revealed, known(fork.lock_key, python), base=path
     )
-    surveyed = inventory_of_pin(context, source, environment, base=path)
-    if surveyed.mismatch:
-        context.progress.say(f"{fork.name}: no graft while this stands: {surveyed.mismatch}")
+    found = inventory_of_pin(context, source, environment, base=path)
+    if found.mismatch:
+        context.progress.say(f"{fork.name}: no graft while this stands: {found.mismatch}")
     names = {d.name for d in requires}
     others = [f for f in project.manifest.forks.values() if f.name != fork.name]
     return ForkBuild(
         build_requires=requires,
         base=BaseWheel(filename=path.name, sha256=sha256, made_with=revealed) if path else None,
-        inventory=surveyed.inventory,
+        inventory=found.inventory,
         needs=tuple(f.name for f in others if name_of(f.distribution) in names),
     )
 

@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from patchwheel.build import MADE, configure_tree, site_packages
+from patchwheel.build import IN_BUILD_DIR, configure_tree, site_packages
 from patchwheel.kit import Repository
 from patchwheel.manifest import ANYTHING, BuiltOutput, PinGraph, build_settings
 from patchwheel.plan.classify import CODE
@@ -79,7 +79,9 @@ class Follower:
         observed, graph = configured.observed, self._graph(plain, configured)
         closure = functools.cache(graph.closure)
         outputs = {n: origin for n, origin in observed.outputs.items() if ".dist-info/" not in n}
-        closures = {n: closure(origin) for n, origin in outputs.items() if origin.startswith(MADE)}
+        closures = {
+            n: closure(origin) for n, origin in outputs.items() if origin.startswith(IN_BUILD_DIR)
+        }
         for name in set(self.present) - observed.outputs.keys() - self.inventory.verbatim.keys():
             # auditwheel's folder of bundled libraries is in no build's own output.
             if not name.partition("/")[0].endswith(".libs"):
@@ -118,7 +120,7 @@ class Follower:
             configured.edges,
             [*oids, *configured.made],
             functools.partial(self._references, oids, configured),
-            opened=opened,
+            opened_by_script=opened,
             fully_traced=frozenset(
                 p for p in traced if p not in oids or oids[p] == self.pin.get(p)
             ),
@@ -149,7 +151,7 @@ class Follower:
             return scan_header(path, text, self.headers)
         if not is_scannable(path):
             return ()
-        if path.startswith(MADE):
+        if path.startswith(IN_BUILD_DIR):
             return scan_references(path, configured.text(path))
         if path in self.references and oids[path] == self.pin[path]:
             return self.references[path]
@@ -178,7 +180,7 @@ def graph_of_pin(source: Source, inputs: BuildInputs, present: Collection[str]) 
     outputs = {
         name: BuiltOutput(
             source=side.outputs.get(name, ""),
-            reads=frozenset(path for path in closure.contents if not path.startswith(MADE)),
+            reads=frozenset(path for path in closure.contents if not path.startswith(IN_BUILD_DIR)),
             exists=closure.exists,
             commands=tuple(sorted({portable(command) for command, _ in closure.steps})),
         )
@@ -204,11 +206,13 @@ def _unfollowed(
     for edge in configured.edges if configured.scripted else ():
         if not edge.inputs:
             # CMake or another build makes it, started by setup.py.
-            what = edge.outputs[0].removeprefix(MADE) if edge.outputs else "a static library"
+            what = (
+                edge.outputs[0].removeprefix(IN_BUILD_DIR) if edge.outputs else "a static library"
+            )
             yield f"{what}: {UNSAID}"
         elif not edge.outputs:
             yield f"{edge.inputs[0]}: it is a part of a static library"
         yield from (f"{p}: it is made on the way" for p in edge.inputs if p not in files)
     for name, origin in outputs.items() if configured.scripted else ():
-        if origin == MADE:
+        if origin == IN_BUILD_DIR:
             yield f"{name}: {UNSAID}"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
-from patchwheel.build import MADE
+from patchwheel.build import IN_BUILD_DIR
 from patchwheel.plan.scan_references import SYSTEM
 
 if TYPE_CHECKING:
@@ -42,8 +42,9 @@ class Closure:
 class Graph:
     """The steps of a build over the `files` that exist before it.
 
-    `references` gives the references in a file. `opened` are the files that a script of the project
-    opens; those of a `fully_traced` module are complete. `headers` are the build environment's.
+    `references` gives the references in a file. `opened_by_script` are the files that a script of
+    the project opens; those of a `fully_traced` module are complete. `headers` are the build
+    environment's.
     """
 
     def __init__(
@@ -52,13 +53,13 @@ class Graph:
         files: Iterable[str],
         references: Callable[[str], Iterable[str]],
         *,
-        opened: Mapping[str, frozenset[str]],
+        opened_by_script: Mapping[str, frozenset[str]],
         fully_traced: frozenset[str],
         headers: Iterable[str] = (),
     ) -> None:
         self.files = frozenset(files)
         self._references = references
-        self._opened = opened
+        self._opened_by_script = opened_by_script
         self._fully_traced = fully_traced
         self._makes = {path: edge for edge in edges for path in edge.outputs}
         self._by_name: dict[str, list[str]] = {}
@@ -86,7 +87,7 @@ class Graph:
                 for name in (*edge.inputs, *self._named(edge)):
                     marker = _name(name) in MARKERS
                     if marker and (cython or name not in edge.named):
-                        exists.add(name.removeprefix(MADE))
+                        exists.add(name.removeprefix(IN_BUILD_DIR))
                     elif name.endswith(".py") and edge.program == COPY:
                         # What it imports matters to who runs it, not to who copies it.
                         seen.add(name)
@@ -94,7 +95,7 @@ class Graph:
                         todo.append(name)
             todo += self._leads_to(path)
             if CYTHON.fullmatch(path):
-                folders = PurePosixPath(path.removeprefix(MADE)).parents
+                folders = PurePosixPath(path.removeprefix(IN_BUILD_DIR)).parents
                 markers = {f"{folder}/{marker}" for folder in folders for marker in MARKERS}
                 exists.update(filter(self._is, markers))
         return Closure(
@@ -117,7 +118,7 @@ class Graph:
         return [path for path in found if fnmatch.fnmatchcase(f"/{path}", f"*/{end}")]
 
     def _follow(self, path: str) -> frozenset[str]:
-        found = {p for p in self._opened.get(path, ()) if p in self.files}
+        found = {p for p in self._opened_by_script.get(path, ()) if p in self.files}
         unknown = path in self.files and path not in self._fully_traced
         for end in self._references(path) if unknown or path.startswith(SYSTEM) else ():
             if end.startswith("^"):
@@ -129,10 +130,10 @@ class Graph:
                 found.update(self._resolve(end))
         if CYTHON.fullmatch(path):
             # Cython reads the .pxd file of a module and of its packages without a reference.
-            plain = path.removeprefix(MADE)
+            plain = path.removeprefix(IN_BUILD_DIR)
             near = [plain.rpartition(".")[0] + ".pxd"]
             near += [f"{folder}/__init__.pxd" for folder in PurePosixPath(plain).parents]
-            found.update(p for one in near for p in (one, MADE + one) if self._is(p))
+            found.update(p for one in near for p in (one, IN_BUILD_DIR + one) if self._is(p))
         return frozenset(found)
 
     def _named(self, edge: Edge) -> Iterator[str]:
@@ -141,7 +142,7 @@ class Graph:
         for word in edge.named:
             if self._is(word):
                 yield word
-            elif not one_file and not word.startswith(MADE):
+            elif not one_file and not word.startswith(IN_BUILD_DIR):
                 yield from (path for path in self.files if path.startswith(f"{word}/"))
 
     def _is(self, path: str) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from patchwheel.build import MADE, configure_tree
+from patchwheel.build import IN_BUILD_DIR, configure_tree
 from patchwheel.plan.classify import CODE
 from patchwheel.plan.follow import Follower, Side
 from patchwheel.plan.graph import Closure
@@ -164,7 +164,7 @@ def _effect(
         return Effect(path=path, action="remove", source="", by=why) if gone else None
     if before is not None and path not in present:
         return None  # the base leaves it out on purpose, see only-in-build
-    if after.startswith(MADE):
+    if after.startswith(IN_BUILD_DIR):
         by = _touched(path, old, new, changed)
         return Effect(path=path, action="build", source=after, by=by) if by else None
     if before != after:
@@ -178,7 +178,7 @@ def _effect(
 def _touched(path: str, old: Side, new: Side, changed: frozenset[str]) -> tuple[str, ...]:
     """Return what makes a built output differ, or nothing."""
     definition = sorted(changed & (old.reads | new.reads)) or [DEFINITION]
-    if not old.outputs.get(path, "").startswith(MADE):
+    if not old.outputs.get(path, "").startswith(IN_BUILD_DIR):
         return tuple(definition)
     one, two = old.closures[path], new.closures[path]
     contents = one.contents | two.contents

@@ -9,7 +9,7 @@ import shutil
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from patchwheel.build import MADE, build_record, configure_tree
+from patchwheel.build import IN_BUILD_DIR, build_record, configure_tree
 from patchwheel.build import site_packages as packages_of
 from patchwheel.kit import (
     BuildError,
@@ -118,7 +118,7 @@ def remake(plan: Plan, base: Base) -> tuple[dict[str, bytes], str, CompileRecord
     with inputs.session("remake") as session:
         session.checkout(plan.tree.source, plan.tree.tree)
         steps = {path for edge in configured.edges for path in edge.outputs}
-        made = [o.source.removeprefix(MADE) for o in plan.built if o.source in steps]
+        made = [o.source.removeprefix(IN_BUILD_DIR) for o in plan.built if o.source in steps]
         run_steps = _run_setuptools if configured.scripted else _run_ninja
         folder = run_steps(session, configured, made)
         raw = {
@@ -155,7 +155,7 @@ def _run_setuptools(session: BuildSession, _configured: Configured, made: Sequen
 
 
 def _read(session: BuildSession, folder: str, source: str, *, ruled: bool) -> bytes:
-    name = source.removeprefix(MADE)
+    name = source.removeprefix(IN_BUILD_DIR)
     try:
         return read_untrusted(session.build_dir.work, f"{folder}/{name}")
     except FileNotFoundError as err:

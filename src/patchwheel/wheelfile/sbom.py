@@ -30,7 +30,7 @@ def make_sbom(record: WheelRecord, distribution: str) -> bytes:
     assert record.compiled  # noqa: S101  (only compiled wheels have an SBOM of ours)
     key = digest(dict(record.key))
     moment = time.gmtime(int(record.compiled.source_date_epoch))
-    made_with = [*_made_with(record.compiled), _component("file", FILENAME, record.sha256)]
+    components = [*_build_components(record.compiled), _component("file", FILENAME, record.sha256)]
     reference = purl(distribution, record.version)
     subject = {
         "type": "library",
@@ -57,7 +57,7 @@ def make_sbom(record: WheelRecord, distribution: str) -> bytes:
             "component": subject,
         },
         "dependencies": [{"ref": reference}],
-        "formulation": [{"components": made_with}],
+        "formulation": [{"components": components}],
     }
     return (json.dumps(document, indent=1) + "\n").encode()
 
@@ -98,7 +98,7 @@ def purl(name: str, version: str) -> str:
     return f"pkg:pypi/{name}@{quote(version)}"
 
 
-def _made_with(compiled: CompileRecord) -> list[dict[str, object]]:
+def _build_components(compiled: CompileRecord) -> list[dict[str, object]]:
     components = [
         _component("library", r.name, *r.hashes, version=r.version, purl=purl(r.name, r.version))
         for r in compiled.published_requirements

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import pytest
 
 from patchwheel.build.configure import configure_tree
-from patchwheel.build.ninja import MADE
+from patchwheel.build.ninja import IN_BUILD_DIR
 from patchwheel.build.requirements import rename_project
 from patchwheel.kit.context import Progress
 from patchwheel.kit.repo import Blob, Change, Repository
@@ -185,12 +185,12 @@ def truth_of_meson(session: BuildSession, configured: Configured) -> Truth:
     same = {path: edge.outputs for edge in configured.edges for path in edge.outputs}
     steps: dict[str, set[str]] = {}
     for output, files in opened.items():
-        for path in same.get(MADE + output, (MADE + output,)):
+        for path in same.get(IN_BUILD_DIR + output, (IN_BUILD_DIR + output,)):
             steps[path] = {p for f in files if (p := _place(f, folder, session))}
     truth = {
         output: closure(source, steps)
         for output, source in configured.observed.outputs.items()
-        if source.startswith(MADE) and source in same
+        if source.startswith(IN_BUILD_DIR) and source in same
     }
     empty = [output for output, files in truth.items() if len(files) < SOME]
     assert not empty, "nothing is known to have opened their sources"
@@ -200,7 +200,7 @@ def truth_of_meson(session: BuildSession, configured: Configured) -> Truth:
 def _place(path: str, build: Path, session: BuildSession) -> str | None:
     found = os.path.realpath(path)
     if found.startswith(f"{build}/"):
-        return MADE + found.removeprefix(f"{build}/")
+        return IN_BUILD_DIR + found.removeprefix(f"{build}/")
     source = f"{session.source}/"
     return found.removeprefix(source) if found.startswith(source) else None
 
@@ -251,8 +251,8 @@ def truth_of_setuptools(session: BuildSession, configured: Configured) -> Truth:
             folder = session.source / "cupy" / "_core" / "include"
             all_files = (path for path in folder.rglob("*") if path.is_file())
             keyed = {str(path.relative_to(session.source)) for path in all_files}
-            truth.keyed[edge.outputs[0].removeprefix(MADE)] = frozenset(keyed - inside)
-        truth.opened[edge.outputs[0].removeprefix(MADE)] = frozenset(inside)
+            truth.keyed[edge.outputs[0].removeprefix(IN_BUILD_DIR)] = frozenset(keyed - inside)
+        truth.opened[edge.outputs[0].removeprefix(IN_BUILD_DIR)] = frozenset(inside)
     return truth
 
 
@@ -336,7 +336,7 @@ class Subject:
             )
             rows.append({row["output"]: row["command"] for row in json.loads(text)})
         names = rows[0].keys() | rows[1].keys()
-        return {MADE + n for n in names if rows[0].get(n) != rows[1].get(n)}
+        return {IN_BUILD_DIR + n for n in names if rows[0].get(n) != rows[1].get(n)}
 
 
 def kind_of(path: str) -> str | None:

@@ -29,8 +29,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-LOG = "PATCHWHEEL_SURVEY_LOG"
-ROOT = "PATCHWHEEL_SURVEY_ROOT"
+LOG = "PATCHWHEEL_INSPECT_LOG"
+ROOT = "PATCHWHEEL_INSPECT_ROOT"
 # A transpiler's product is not needed to see what generators read, and costs minutes.
 TRANSPILERS = ("cython", "cython3", "pythran")
 STUB = """#!/bin/sh
@@ -53,7 +53,7 @@ NINJA_ESCAPE = re.compile(r"\$(.)")
 GENERATOR_RULES = ("CUSTOM_COMMAND", "CUSTOM_COMMAND_DEP")
 
 
-def survey_meson(
+def list_meson(
     settings: dict[str, Any], out: str, mode: str
 ) -> tuple[dict[str, str], list[str], list[str]]:
     """Return meson-python's outputs by origin, and the files that decide or feed the build.
@@ -163,8 +163,8 @@ def _run_generators(ninja: list[str], outputs: Iterable[str]) -> None:
     subprocess.run([*ninja, "-k", "0", *outputs], env=env, check=False)
 
 
-def survey_other(
-    backend: str, settings: dict[str, Any], out: str, survey: str, read: list[str]
+def list_other(
+    backend: str, settings: dict[str, Any], out: str, listed_by: str, read: list[str]
 ) -> tuple[dict[str, str], list[dict[str, Any]] | None, str]:
     """Return the outputs with what setuptools copies them from, its extension modules, the wheel.
 
@@ -172,7 +172,7 @@ def survey_other(
     """
     sources: dict[str, str] = {}
     steps: list[dict[str, Any]] = []
-    if survey == "setuptools":
+    if listed_by == "setuptools":
         _follow_setuptools(sources, steps, out)
     file = _hooks(backend).build_wheel(out, settings)
     with zipfile.ZipFile(os.path.join(out, file)) as wheel:
@@ -181,7 +181,7 @@ def survey_other(
         for name in _changed(wheel, sources) if sources else ():
             found[name] = out
             read.append(sources[name])
-    return found, steps if survey else None, file
+    return found, steps if listed_by else None, file
 
 
 def _changed(wheel: zipfile.ZipFile, sources: dict[str, str]) -> list[str]:
@@ -277,11 +277,11 @@ def main() -> None:
     read: list[str] = []
     idle: list[str] = []
     steps: list[dict[str, Any]] | None = None
-    wheel, survey = "", sys.argv[5]
-    if survey == "meson":
-        outputs, read, idle = survey_meson(settings, out, mode)
+    wheel, listed_by = "", sys.argv[5]
+    if listed_by == "meson":
+        outputs, read, idle = list_meson(settings, out, mode)
     else:
-        outputs, steps, wheel = survey_other(backend, settings, out, survey, read)
+        outputs, steps, wheel = list_other(backend, settings, out, listed_by, read)
     build = os.path.join(os.path.realpath(settings.get("build-dir", out)), "")
     origins = {}
     for name, path in outputs.items():
@@ -302,7 +302,7 @@ def main() -> None:
         "idle": idle,
         "wheel": wheel,
     }
-    with open(os.path.join(out, "survey.json"), "w") as stream:
+    with open(os.path.join(out, "outputs.json"), "w") as stream:
         json.dump(answer, stream)
 
 
