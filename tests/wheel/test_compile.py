@@ -132,7 +132,7 @@ class Bench:
         )
         source = SimpleNamespace(fork=self.fork, git_dir=git_dir, epoch=support.EPOCH)
         patched = SimpleNamespace(tree=tree, source=source)
-        return SimpleNamespace(tree=patched, fork=self.fork)
+        return SimpleNamespace(tree=patched, fork=self.fork, inventory=self.build.inventory)
 
     def compile(self, files: Mapping[str, str], **options: object) -> UnlabelledWheel:
         plan = self.plan(files)
