@@ -11,8 +11,10 @@ from pathlib import Path
 
 import click
 import pytest
+from click.testing import CliRunner
 
 from patchwheel.cli import options
+from patchwheel.cli.guidance import COMMANDS, GROUPS
 from patchwheel.cli.main import cli
 from patchwheel.kit import errors
 from tests.fixtures import support
@@ -34,6 +36,86 @@ def patchwheel(folder: Path, *words: str, **env: str) -> subprocess.CompletedPro
 def test_version_and_help_need_no_manifest(tmp_path: Path) -> None:
     assert re.fullmatch(r".*version \d+\.\d+\.\d+\n", patchwheel(tmp_path, "--version").stdout)
     assert "Exit codes" in patchwheel(tmp_path, "--help").stdout
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_each_command_has_its_group_and_a_summary_that_is_not_cut(width: int) -> None:
+    shown = CliRunner().invoke(cli, ["--help"], terminal_width=width).output
+    assert [*re.findall(r"(?m)^([A-Z][a-z ]+):$", shown)] == ["Options", *GROUPS]
+    rows = re.findall(r"(?m)^  ([a-z]+) {2,}(\S.+)$", shown)
+    assert [name for name, _ in rows] == list(COMMANDS)
+    for name, summary in rows:
+        assert summary.endswith("."), f"{name}: {summary}"
+        assert not summary.endswith(".."), f"{name}: {summary}"
+    assert max(map(len, shown.splitlines())) <= width
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_each_command_has_two_examples_that_it_takes(name: str) -> None:
+    shown = CliRunner().invoke(cli, [name, "--help"], terminal_width=80).output
+    lines = re.findall(r"(?m)^    patchwheel (.+)$", shown.partition("Examples:\n")[2])
+    assert len(lines) == 2
+    for line in lines:
+        command: click.Command | None = cli
+        first, *words = line.split()
+        assert first == name
+        command = cli.get_command(click.Context(cli), name)
+        if isinstance(command, click.Group):
+            command = command.commands[words.pop(0)]
+        assert command is not None
+        # An option that does not exist, or an argument too many or too few, raises an error.
+        context = click.Context(command, ignore_unknown_options=False)
+        values, left, _ = command.make_parser(context).parse_args(words)
+        assert not left
+        for parameter in command.params:
+            if isinstance(parameter, click.Argument) and parameter.required:
+                assert values[str(parameter.name)], f"{line}: {parameter.name}"
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        ("patchwheel reb", ["rebase"]),
+        ("patchwheel build de", ["demo"]),
+        ("patchwheel test ", ["demo", "other"]),
+        ("patchwheel build --from", ["--from-source"]),
+        ("patchwheel build nothing", []),
+    ],
+)
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_a_shell_completes_commands_options_and_forks(
+    tmp_path: Path, words: str, offered: list[str], shell: str
+) -> None:
+    support.make_manifest(tmp_path, {"demo": SDIST, "other": SDIST})
+    # The work tree of a fork is where one types.
+    below = tmp_path / "work" / "demo"
+    below.mkdir(parents=True)
+    for folder in (tmp_path, below):
+        assert complete(folder, words, shell) == offered
+
+
+@pytest.mark.parametrize("text", [None, "[forks", "forks = 1\n", "forks = 1\n\xff"])
+def test_a_manifest_that_cannot_be_read_completes_nothing(tmp_path: Path, text: str | None) -> None:
+    if text is not None:
+        (tmp_path / "forks.toml").write_bytes(text.encode("latin-1"))
+    assert complete(tmp_path, "patchwheel build ", "bash") == []
+
+
+def complete(folder: Path, words: str, shell: str) -> list[str]:
+    """Return what the shell is offered for the last of the words."""
+    program = str(Path(sys.executable).parent / "patchwheel")
+    typed = words.split(" ")
+    env = {"COMP_WORDS": words, "_PATCHWHEEL_COMPLETE": f"{shell}_complete"}
+    # fish passes the word itself, the others its number.
+    env["COMP_CWORD"] = typed[-1] if shell == "fish" else str(len(typed) - 1)
+    done = subprocess.run(
+        [program], cwd=folder, env={**os.environ, **env}, capture_output=True, text=True, check=True
+    )
+    assert done.stderr == ""
+    lines = [line for line in done.stdout.splitlines() if line]
+    if shell == "zsh":
+        return lines[1::3]
+    return [line.partition(",")[2].partition("\t")[0] for line in lines]
 
 
 def test_the_version_is_shown_without_importing_the_stages(tmp_path: Path) -> None:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import re
 import tomllib
+from dataclasses import fields
 from pathlib import Path
 
 import click
+import commands_page
 import pytest
 from forks_schema import REFERENCE, TABLES, key_table, with_tables
 
 from patchwheel.cli.main import cli
+from patchwheel.kit import PatchwheelError
+from patchwheel.kit.limits import VARIABLE, Limits
 
 ROOT = Path(__file__).parent.parent.parent
 DOCUMENTS = [
@@ -41,11 +45,11 @@ def test_every_session_that_a_document_names_exists(name: str) -> None:
 @pytest.mark.parametrize("name", TEXTS)
 def test_every_command_and_option_that_a_document_names_exists(name: str) -> None:
     for command, rest in re.findall(
-        r"(?:^    |`)patchwheel ([a-z]+)([^`\n#]*)", TEXTS[name], re.MULTILINE
+        r"(?:^    (?:\$ )?|`)patchwheel ([a-z]+)([^`\n#]*)", TEXTS[name], re.MULTILINE
     ):
         found = cli.get_command(click.Context(cli), command)
         assert found is not None, command
-        if isinstance(found, click.Group):
+        if isinstance(found, click.Group) and rest.strip():
             subcommand = re.findall(r"[a-z]+", rest)[0]
             assert subcommand in found.commands, f"{command} {subcommand}"
             found = found.commands[subcommand]
@@ -54,9 +58,31 @@ def test_every_command_and_option_that_a_document_names_exists(name: str) -> Non
             assert option in known, f"{command} {option}"
 
 
-def test_the_readme_names_all_commands() -> None:
-    named = set(re.findall(r"`patchwheel ([a-z]+)", TEXTS["README.md"]))
-    assert named >= set(cli.list_commands(click.Context(cli)))
+def test_the_reference_of_commands_is_what_the_help_says() -> None:
+    text = TEXTS["docs/reference/commands.md"]
+    assert text == commands_page.page(), "run `python scripts/commands_page.py`"
+    named = set(re.findall(r"(?m)^### `patchwheel ([a-z]+)", text))
+    assert named == set(cli.list_commands(click.Context(cli)))
+
+
+def test_the_page_of_failures_has_every_exit_code_and_messages_that_there_are() -> None:
+    text = TEXTS["docs/reference/failures.md"]
+    kinds = {(k.exit_code, k.__name__) for k in PatchwheelError.__subclasses__() if k.exit_code > 1}
+    told = re.findall(r"(?m)^\| (\d+) \| .+ \| `(\w+)` \|$", text)
+    assert {(int(code), name) for code, name in told} == {*kinds, (1, "PatchwheelError")}
+    assert re.findall(r"(?m)^## (\d): ", text) == sorted(str(code) for code, _ in kinds)
+    source = "".join(path.read_text() for path in (ROOT / "src").rglob("*.py"))
+    rows = re.findall(r"(?m)^\| `(.*…?.*?)` \| [^|]+ \|$", text)
+    assert len(rows) > 25
+    for row in rows:
+        for part in filter(None, map(str.strip, row.split("…"))):
+            assert part in source, row
+
+
+def test_the_limits_that_a_variable_sets_are_in_its_reference() -> None:
+    text = TEXTS["docs/reference/environment.md"]
+    names = {VARIABLE + row.name.upper() for row in fields(Limits)}
+    assert set(re.findall(r"(?m)^\| `(PATCHWHEEL_\w+)` \|", text)) == names | {"PATCHWHEEL_STORE"}
 
 
 def test_links_between_documents_lead_somewhere() -> None:

@@ -62,7 +62,7 @@ def build(
     strict_tag: bool,
     dry_run: bool,
 ) -> None:
-    """Build the patched wheels into dist/, or release wheels into dist/release/."""
+    """Build the patched wheels into dist/. Release wheels go to dist/release/."""
     if release + dev + without_patches > 1:
         raise click.UsageError("--release, --dev and --without-patches cannot be combined")
     from_source |= release
@@ -105,10 +105,10 @@ def build(
 
 
 @click.command()
-@click.argument("fork")
+@options.fork
 @options.project
 def shell(project: Project, fork: str) -> None:
-    """Open a shell where a build of FORK failed (`build --keep-failed`), in the same sandbox."""
+    """Open a shell where `build --keep-failed` of FORK failed. The sandbox is the same."""
     from patchwheel.build import open_shell
 
     [selected] = project.manifest.select([fork])
@@ -125,7 +125,7 @@ def shell(project: Project, fork: str) -> None:
 def plan(
     project: Project, names: Sequence[str], *, from_source: bool, variant: str | None, dev: bool
 ) -> None:
-    """Show what a build would remake, and why; builds nothing and needs no compiler."""
+    """Show what a build would remake, and why. Builds nothing and needs no compiler."""
     _show_plans(project, project.manifest.select(names, variant), from_source=from_source, dev=dev)
 
 
@@ -150,7 +150,7 @@ def env(
     wheels: Path | None,
     check: bool,
 ) -> None:
-    """Compose one environment from all wheels; PATH becomes a link to it (.venv-forks)."""
+    """Compose one environment from all wheels. PATH becomes a link to it (.venv-forks)."""
     from patchwheel.environment import check_environment, check_link, compose_environment
     from patchwheel.project import ENVIRONMENT_LINK
 
@@ -168,7 +168,7 @@ def env(
 
 
 @click.command(context_settings={"ignore_unknown_options": True})
-@click.argument("fork")
+@options.fork
 @options.from_source
 @options.dev
 @options.wheels
@@ -195,7 +195,7 @@ def test(
     each: bool,
     allow_none: bool,
 ) -> None:
-    """Run upstream's tests of what FORK's series changes; ARGS go to pytest."""
+    """Run upstream's tests of what FORK's series changes. ARGS go to pytest."""
     from patchwheel.environment import find_tests, run_tests
 
     [selected] = project.manifest.select([fork])

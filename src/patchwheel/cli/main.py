@@ -10,21 +10,12 @@ import click
 
 from patchwheel import __version__
 from patchwheel.cli.console import CONSOLE
+from patchwheel.cli.guidance import COMMANDS, GROUPS, examples
 from patchwheel.kit import PatchwheelError, disk_error
-
-# The commands in each module of this package; only the module of the one that runs is imported.
-MODULES = {
-    "starting": ("init", "add", "remove"),
-    "building": ("build", "shell", "plan", "env", "test"),
-    "series": ("status", "dev", "export", "import", "rebase", "propose", "submit"),
-    "release": ("verify", "index", "release", "ci"),
-    "maintenance": ("lock", "doctor", "cache"),
-}
-COMMANDS = {name: module for module, names in MODULES.items() for name in names}
 
 
 class LazyGroup(click.Group):
-    """Imports a command's module when the command is used, as in click's documentation."""
+    """Imports only the module of the command that runs, as in click's documentation."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
         return list(COMMANDS)
@@ -40,7 +31,17 @@ class LazyGroup(click.Group):
         # `import` is no name for a function.
         name = "import_" if cmd_name == "import" else cmd_name
         command: click.Command = getattr(module, name)
+        command.epilog = examples(cmd_name)
         return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        width = max(map(len, COMMANDS))
+        for title, (_, *names) in GROUPS.items():
+            commands = [(name, self.get_command(ctx, name)) for name in names]
+            limit = formatter.width - 6 - width
+            rows = [(n.ljust(width), c.get_short_help_str(limit)) for n, c in commands if c]
+            with formatter.section(title):
+                formatter.write_dl(rows)
 
 
 @click.group(

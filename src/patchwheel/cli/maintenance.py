@@ -48,7 +48,7 @@ def lock(project: Project, names: Sequence[str], *, force: bool, upgrade: Sequen
 @options.as_json
 @options.project
 def doctor(project: Project, names: Sequence[str], *, variant: str | None) -> None:
-    """Show what the next build of each FORK needs that this machine lacks, and how to get it."""
+    """Show what builds need that this machine lacks, and how to get it."""
     from patchwheel.build import diagnose
 
     # Only for a named fork something may be downloaded.

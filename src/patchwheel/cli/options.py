@@ -81,6 +81,20 @@ def project(function: F) -> F:
     return command  # type: ignore[return-value]
 
 
+def _fork_names(ctx: click.Context, _option: click.Parameter, incomplete: str) -> list[str]:
+    """Return the forks that an argument may name, for the completion of a shell."""
+    import tomllib
+
+    path = _nearest(ctx.params.get("manifest_path") or Path("forks.toml"))
+    # While a word is completed, a manifest that cannot be read offers nothing.
+    try:
+        forks = tomllib.loads(path.read_text(encoding="utf-8")).get("forks")
+    except (OSError, ValueError):
+        return []
+    names = forks if isinstance(forks, dict) else ()
+    return [name for name in names if name.startswith(incomplete)]
+
+
 def _nearest(name: Path) -> Path:
     """Return the manifest here, or else that of the nearest folder above that has one."""
     places = (folder / name for folder in Path.cwd().parents if not name.exists())
@@ -94,7 +108,8 @@ def _remember(ctx: click.Context, _: click.Parameter, as_json: bool) -> None:  #
     ctx.meta["json"] = as_json
 
 
-forks = click.argument("names", nargs=-1, metavar="[FORK]...")
+fork = click.argument("fork", shell_complete=_fork_names)
+forks = click.argument("names", nargs=-1, metavar="[FORK]...", shell_complete=_fork_names)
 as_json = click.option(
     "--json", is_flag=True, expose_value=False, callback=_remember, help="Print JSON."
 )

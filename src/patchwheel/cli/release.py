@@ -56,7 +56,7 @@ def verify(
     variant: str | None,
     dev: bool,
 ) -> None:
-    """Check a wheel or a folder of wheels offline; with an option, check the inputs of a fork."""
+    """Check a wheel or a folder of wheels offline. With an option, check the inputs of a fork."""
     # Each is a long check with a result of its own.
     if pin + from_source + rebuild > 1:
         raise click.UsageError("give one of --pin, --from-source and --rebuild")
@@ -119,9 +119,9 @@ def _verify_path(path: Path, trusted: dict[str, str]) -> None:
 @click.command()
 @click.argument("wheels", metavar="FOLDER", type=options.folder())
 def index(wheels: Path) -> None:
-    """Write a simple index over the release wheels in FOLDER, into FOLDER/simple.
+    """Write a simple index over the release wheels in FOLDER.
 
-    Of dist, the wheels in dist/release are indexed.
+    It goes to FOLDER/simple. Of dist, the wheels in dist/release are indexed.
     """
     from patchwheel.release import make_index
 
@@ -135,7 +135,7 @@ def index(wheels: Path) -> None:
 
 @click.group()
 def release() -> None:
-    """Gather the wheels of CI's release cells, and try them before they are published."""
+    """Gather the release wheels of CI, try them, and sign them."""
 
 
 @release.command()
@@ -197,7 +197,7 @@ def sign(folder: Path, key: Path) -> None:
 @click.option("--cell", metavar="NAME", help="Print what ci/run-cell reads of a cell.")
 @options.project
 def ci(project: Project, *, check: bool, matrix: bool, cells: bool, cell: str | None) -> None:
-    """Write the CI workflows into .github/workflows, and the scripts that they call into ci."""
+    """Write the CI workflows, and into ci/ the scripts that they call."""
     from patchwheel.ci import workflows
 
     manifest = project.manifest

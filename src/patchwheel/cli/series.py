@@ -97,11 +97,11 @@ def status(
 
 
 @click.command()
-@click.argument("fork")
+@options.fork
 @click.option("--detach", is_flag=True, help="Only write the patched sources, without git.")
 @options.project
 def dev(project: Project, fork: str, *, detach: bool) -> None:
-    """Open a work tree of FORK in work/FORK, with one commit per patch."""
+    """Open a work tree of FORK in work/FORK, one commit per patch."""
     from patchwheel.series import light_tree, open_work
 
     [selected] = project.manifest.select([fork])
@@ -118,7 +118,7 @@ def dev(project: Project, fork: str, *, detach: bool) -> None:
 
 
 @click.command()
-@click.argument("fork")
+@options.fork
 @click.option(
     "--check", is_flag=True, help="Write nothing; fail if an export would change something."
 )
@@ -126,7 +126,7 @@ def dev(project: Project, fork: str, *, detach: bool) -> None:
 @options.as_json
 @options.project
 def export(project: Project, fork: str, *, check: bool, exact: bool) -> None:
-    """Write the commits of FORK's work tree to patches/FORK; unchanged patches keep their bytes."""
+    """Write the commits of work/FORK to patches/FORK. Unchanged patches keep their bytes."""
     from patchwheel.series import export_series
 
     [selected] = project.manifest.select([fork])
@@ -144,7 +144,7 @@ def export(project: Project, fork: str, *, check: bool, exact: bool) -> None:
 
 
 @click.command("import")
-@click.argument("fork")
+@options.fork
 @click.argument("places", nargs=-1, required=True, metavar="PATH|URL|URL@BRANCH|COMMIT...")
 @click.option("-p", "strip", type=click.IntRange(0, 9), help="Folders to strip off the paths.")
 @options.as_json
@@ -160,7 +160,7 @@ def import_(project: Project, fork: str, *, places: Sequence[str], strip: int | 
 
 
 @click.command()
-@click.argument("fork")
+@options.fork
 @click.option("--onto", metavar="REF", help="A release, tag, branch or commit.")
 @click.option("--dry-run", is_flag=True, help="Only show what would conflict.")
 @click.option("--continue", "how", flag_value="continue", help="Continue after resolving.")
@@ -171,7 +171,7 @@ def import_(project: Project, fork: str, *, places: Sequence[str], strip: int | 
 def rebase(
     project: Project, fork: str, *, onto: str | None, dry_run: bool, how: str | None
 ) -> None:
-    """Move FORK's series to another pin; pin, lock and series change together at the end."""
+    """Move FORK's series to another pin. Pin, lock and series change together at the end."""
     from patchwheel.upstream import proceed_rebase, start_rebase
 
     if (onto is None) == (how is None) or (dry_run and how):
@@ -198,12 +198,12 @@ def rebase(
 
 
 @click.command()
-@click.argument("fork")
+@options.fork
 @click.option("--onto", metavar="REF", help="Another state than upstream's newest release.")
 @options.as_json
 @options.project
 def propose(project: Project, fork: str, *, onto: str | None) -> None:
-    """Put the rebased series on a branch of the project, with a description; pushes nothing."""
+    """Put the rebased series on a branch of the project. Pushes nothing."""
     from patchwheel.upstream import propose_upgrade
 
     [selected] = project.manifest.select([fork])
@@ -219,14 +219,14 @@ def propose(project: Project, fork: str, *, onto: str | None) -> None:
 
 
 @click.command()
-@click.argument("fork")
+@options.fork
 @click.argument("patch")
 @click.option("--base", metavar="REF", help="Another state of upstream than its main branch.")
 @click.option("--test", is_flag=True, help="Build it there, and run upstream's tests.")
 @options.as_json
 @options.project
 def submit(project: Project, fork: str, patch: str, *, base: str | None, test: bool) -> None:
-    """Prepare a branch of upstream with PATCH and what it requires; pushes nothing."""
+    """Prepare a branch of upstream with PATCH and what it requires. Pushes nothing."""
     from patchwheel.upstream import submit_patch
 
     [selected] = project.manifest.select([fork])

@@ -28,7 +28,7 @@ LABEL = re.compile(r"[a-z][a-z0-9]*(\.[a-z0-9]+)*")
     help="Python version of the wheels.",
 )
 def init(*, label: str, python: str) -> None:
-    """Start a project here: manifest, patches/, .gitignore and noxfile.py."""
+    """Start a project here: manifest, patches/, noxfile.py."""
     from patchwheel.manifest import new_project
 
     if not LABEL.fullmatch(label):
@@ -58,7 +58,7 @@ def add(project: Project, what: str) -> None:
 
 
 @click.command()
-@click.argument("fork")
+@options.fork
 @click.option("--force", is_flag=True, help="Also when it has patches.")
 @options.project
 def remove(project: Project, fork: str, *, force: bool) -> None:

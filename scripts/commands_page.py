@@ -1,0 +1,102 @@
+"""Write docs/reference/commands.md from the command line itself."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+
+import click
+
+from patchwheel.cli.guidance import GROUPS
+from patchwheel.cli.main import cli
+
+PAGE = Path(__file__).parent.parent / "docs" / "reference" / "commands.md"
+EVERYWHERE = {"manifest_path", "python_option", "offline", "jobs", "sandbox", "verbose"}
+HEAD = """\
+# Commands
+
+What `patchwheel COMMAND --help` says, in one page. `scripts/commands_page.py` writes it.
+
+Results go to standard output, the rest to standard error. Exit codes are in
+[failures.md](failures.md), environment variables in [environment.md](environment.md). An option
+with a variable, in brackets, can be set by it.
+
+These options are of every command that works on a project:
+
+"""
+COMPLETION = """
+## Completion
+
+bash, zsh and fish complete commands, options and the names of the project's forks. For bash, in
+`~/.bashrc`:
+
+    eval "$(_PATCHWHEEL_COMPLETE=bash_source patchwheel)"
+
+for zsh, in `~/.zshrc`, and for fish, in `~/.config/fish/completions/patchwheel.fish`:
+
+    eval "$(_PATCHWHEEL_COMPLETE=zsh_source patchwheel)"
+    _PATCHWHEEL_COMPLETE=fish_source patchwheel | source
+"""
+
+
+def page() -> str:
+    """Return the page: each group of commands, and in it each command."""
+    context = click.Context(cli, info_name="patchwheel")
+    plan = cli.get_command(context, "plan")
+    assert plan is not None
+    everywhere = [option for option in options(plan) if option.name in EVERYWHERE]
+    parts = [HEAD, table(everywhere), COMPLETION]
+    for title, (_, *names) in GROUPS.items():
+        parts.append(f"\n## {title}\n")
+        for name in names:
+            command = cli.get_command(context, name)
+            assert command is not None
+            parts.append(section(command, f"patchwheel {name}"))
+            if isinstance(command, click.Group):
+                parts += [
+                    section(sub, f"patchwheel {name} {word}")
+                    for word, sub in command.commands.items()
+                ]
+    return "".join(parts)
+
+
+def section(command: click.Command, path: str) -> str:
+    """Return the part of the page for one command."""
+    words = [p.make_metavar(click.Context(command)) for p in command.params if is_argument(p)]
+    text = inspect.cleandoc(command.help or "")
+    own = [option for option in options(command) if option.name not in EVERYWHERE]
+    usage = " ".join([path, *words])
+    parts = [f"\n### `{usage.strip()}`\n\n{text}\n"]
+    if own:
+        parts.append(f"\n{table(own)}")
+    if command.epilog:
+        lines = [line.strip() for line in command.epilog.splitlines()[2:]]
+        parts.append("\n" + "".join(f"    {line}\n" for line in lines))
+    return "".join(parts)
+
+
+def options(command: click.Command) -> list[click.Option]:
+    return [option for option in command.params if isinstance(option, click.Option)]
+
+
+def is_argument(parameter: click.Parameter) -> bool:
+    return isinstance(parameter, click.Argument)
+
+
+def table(rows: list[click.Option]) -> str:
+    lines = ["| option | meaning |", "| --- | --- |"]
+    for option in rows:
+        names = ", ".join(f"`{name}`" for name in option.opts)
+        takes = "" if option.is_flag or option.count else f" {metavar(option)}"
+        variable = f" [`{option.envvar}`]" if option.envvar else ""
+        lines.append(f"| {names}{takes} | {option.help}{variable} |")
+    return "\n".join(lines) + "\n"
+
+
+def metavar(option: click.Option) -> str:
+    found = option.make_metavar(click.Context(cli))
+    return f"`{found}`".replace("|", "\\|")
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
