@@ -4,15 +4,19 @@ import json
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import jsonschema
 import pytest
 
+from patchwheel.cli import tables
 from patchwheel.kit.errors import InputError
 from patchwheel.manifest.model import UpstreamWheel
 from patchwheel.plan import plan as plan_module
 from patchwheel.plan.base import Base
+from patchwheel.plan.outlook import Outlook
 from tests.fixtures import support
 from tests.fixtures.grafts import BUILT, FILES, INVENTORY, PYPROJECT, Bench, GivenPlanner
 from tests.fixtures.records import record_bytes
+from tests.plan.test_outlook import SCHEMA
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -218,3 +222,19 @@ def test_json_says_everything(bench: Bench) -> None:
     assert text["base"]["sha256"] == bench.base.sha256
     assert text["patches"] == ["0001.patch"]
     assert text["node-key"] == plan.node_key
+    now = Outlook(plan=plan, state="to-make")
+    jsonschema.validate([json.loads(json.dumps(now.to_json()))], SCHEMA)
+
+
+def test_tests_and_documentation_are_counted_and_a_remade_file_is_named(
+    bench: Bench, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan = bench.plan({A: "one = 2\n", "docs/a.rst": "a\n", "tests/test_a.py": "a\n"})
+    tables.plans([Outlook(plan=plan, state="to-make")])
+    out = capsys.readouterr().out
+    made = "  a graft: about a second, 1 of 7 files remade\n  from upstream's wheel ("
+    assert out.startswith(f"pw-demo {plan.version}: to be made\n{made}")
+    assert "  because of 0001.patch:\n    remake pw_demo/a.py" in out
+    assert "  2 changed test, documentation or similar files: nothing is remade for them\n" in out
+    assert "test_a.py" not in out
+    assert max(map(len, out.splitlines())) <= 80

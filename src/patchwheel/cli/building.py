@@ -248,7 +248,7 @@ def _wheels(
 
 
 def _show_plans(project: Project, forks: Sequence[Fork], *, from_source: bool, dev: bool) -> None:
-    from patchwheel.plan import plan_fork
+    from patchwheel.plan import look_ahead, plan_fork
 
     plans = [plan_fork(project, fork, from_source=from_source, dev=dev) for fork in forks]
-    options.emit(plans, tables.plans)
+    options.emit([look_ahead(project, plan) for plan in plans], tables.plans)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from patchwheel.build import Finding
     from patchwheel.environment import Alone
-    from patchwheel.plan import Plan
+    from patchwheel.plan import Outlook, Plan
     from patchwheel.release import ReleaseCheck
     from patchwheel.series import ExportResult, ForkStatus, PatchStatus
     from patchwheel.source import PinReport
@@ -141,23 +141,50 @@ def _origin(plan: Plan) -> str:
     return f"{made[plan.base.kind]} ({plan.base.sha256[:12]})"
 
 
-def plans(plans: Sequence[Plan]) -> None:
-    for plan in plans:
-        origin = _origin(plan)
-        CONSOLE.result(f"{plan.fork.name} {plan.version}: {plan.description}, from {origin}")
-        rows = [(o.action, o.path, o.source.removeprefix("//"), o.why) for o in plan.outputs]
-        if rows:
-            CONSOLE.table(("", "output", "made from", "because of"), rows[:SHOWN])
-        if len(rows) > SHOWN:
-            CONSOLE.result(f"  and {len(rows) - SHOWN} more; --json has them all")
-        CONSOLE.lines(f"  {line}" for line in plan.why)
-        _warnings(f"{plan.fork.name}: {line}" for line in plan.warnings)
-        CONSOLE.lines(f"  needs a configured tree: {line}" for line in plan.undecided)
-        if plan.candidates:
-            CONSOLE.result(f"  may be compiled: {', '.join(first(plan.candidates))}")
-        if plan.sandbox:
-            CONSOLE.result(f"  sandbox: {plan.sandbox}")
-        CONSOLE.lines(f"  pending: {line}" for line in plan.pending)
+def plans(found: Sequence[Outlook]) -> None:
+    for now in found:
+        _plan(now)
+
+
+def _plan(now: Outlook) -> None:
+    plan = now.plan
+    past = f" in {now.seconds:.1f} s" if now.seconds is not None else ""
+    would = {
+        "up-to-date": f"up to date, made{past}",
+        "stored": "made before, only copied to dist/",
+        "to-make": "to be made",
+    }
+    CONSOLE.result(f"{plan.fork.name} {plan.version}: {would[now.state]}")
+    CONSOLE.lines([f"  {plan.description}", f"  from {_origin(plan)}"])
+    if now.state != "up-to-date" and now.last:
+        changed = [f"patch {row}" for row in now.patches] + [f"file {row}" for row in now.files]
+        rows = first([*changed, *(f"key part {row}" for row in now.parts)])
+        CONSOLE.result(f"  since the last build ({now.last}, made{past}):")
+        CONSOLE.lines(f"    {row}" for row in rows or ["how it is made"])
+    by: dict[str, list[str]] = {}
+    for output in plan.outputs:
+        source = output.source.removeprefix("//")
+        copy = output.action == "remove" or source.endswith(output.path)
+        origin = "" if copy else f" from {source}"
+        by.setdefault(output.why, []).append(f"    {output.action:6} {output.path}{origin}")
+    rows = [row for why, rows in by.items() for row in [f"  because of {why}:", *rows]]
+    CONSOLE.lines(rows[:SHOWN])
+    if len(rows) > SHOWN:
+        CONSOLE.result("  and more, which --json has")
+    from patchwheel.plan import IDLE
+
+    idle = [line for line in plan.why if line.endswith(IDLE)]
+    CONSOLE.lines(f"  {line}" for line in plan.why if line not in idle)
+    if idle:
+        them = "files: nothing is remade for them" if idle[1:] else "file: nothing is remade for it"
+        CONSOLE.result(f"  {len(idle)} changed test, documentation or similar {them}")
+    _warnings(f"{plan.fork.name}: {line}" for line in plan.warnings)
+    CONSOLE.lines(f"  needs a configured tree: {line}" for line in plan.undecided)
+    if plan.candidates:
+        CONSOLE.result(f"  may be compiled: {', '.join(first(plan.candidates))}")
+    if plan.sandbox:
+        CONSOLE.result(f"  sandbox: {plan.sandbox}")
+    CONSOLE.lines(f"  pending: {line}" for line in plan.pending)
 
 
 def preview(merged: Sequence[Preview]) -> None:

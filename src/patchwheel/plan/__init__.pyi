@@ -7,8 +7,11 @@ from .classify import METADATA as METADATA
 from .classify import read_projects as read_projects
 from .copies import find_copies as find_copies
 from .follow import graph_of_pin as graph_of_pin
+from .outlook import Outlook as Outlook
+from .outlook import look_ahead as look_ahead
 from .plan import RECIPE as RECIPE
 from .plan import Planner as Planner
 from .plan import plan_fork as plan_fork
 from .plan import wheel_in_store as wheel_in_store
+from .records import IDLE as IDLE
 from .records import Plan as Plan

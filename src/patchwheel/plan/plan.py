@@ -15,7 +15,7 @@ from patchwheel.build import BuildInputs, OwnWheel, interface_part, without_miss
 from patchwheel.kit import Entry, MachineError, Repository, digest, file_sha256
 from patchwheel.manifest import build_settings, load_pin_graph
 from patchwheel.plan.base import base_mismatch, built_bases, changed_interface, upstream_base
-from patchwheel.plan.records import Decision, Plan, patches_by_path
+from patchwheel.plan.records import IDLE, Decision, Plan, patches_by_path
 from patchwheel.series import patched_tree
 from patchwheel.wheelfile import ZLIB, Output, sbom
 
@@ -230,7 +230,7 @@ class Planner:
                 ]
         if lines["compile"]:
             return Decision(route="compile", why=tuple(lines["compile"]))
-        idle = tuple(f"{line}; nothing is remade for it" for line in lines["nothing"])
+        idle = tuple(f"{line}{IDLE}" for line in lines["nothing"])
         decision, effects = Decision(route="graft", why=idle), copied
         if lines["trace"]:
             edits = [effect for effect in copied if effect.path == METADATA]

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from patchwheel.plan.base import Base
     from patchwheel.series import PatchedTree
 
+# The end of a line about a change of a test, of documentation and the like.
+IDLE = "; nothing is remade for it"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Decision:

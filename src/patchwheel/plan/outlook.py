@@ -1,0 +1,91 @@
+"""What a build would do now: nothing, or what changed since the last one."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from patchwheel.kit import InputError, Repository, digest
+from patchwheel.wheelfile import FILENAME, read_wheel
+from patchwheel.wheelfile.record import parse_record
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from patchwheel.plan.records import Plan
+    from patchwheel.project import Project
+    from patchwheel.wheelfile import WheelRecord
+
+# What patches and files tell better.
+TREES = frozenset({"tree", "base", "remade"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outlook:
+    """A plan beside the last wheel in dist/: its version, how long it took, and what changed since.
+
+    `state` is `stored` where the wheel was made before and only has to be copied to dist/.
+    """
+
+    plan: Plan
+    state: Literal["up-to-date", "stored", "to-make"]
+    last: str | None = None
+    seconds: float | None = None
+    patches: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
+    # Parts of the node key that differ besides.
+    parts: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, object]:
+        since = {n: list(getattr(self, n)) for n in ("patches", "files", "parts")}
+        last = {"version": self.last, "seconds": self.seconds} if self.last else None
+        return {**self.plan.to_json(), "state": self.state, "last": last, "changed": since}
+
+
+def look_ahead(project: Project, plan: Plan) -> Outlook:
+    """Compare a plan with the last wheel in dist/, which tells nothing if it cannot be read."""
+    stored = plan.node_key and project.store.find("wheels", plan.node_key)
+    state: Literal["stored", "to-make"] = "stored" if stored else "to-make"
+    found = sorted(project.wheels_of(plan.fork), key=lambda path: path.stat().st_mtime)
+    if not found:
+        return Outlook(plan=plan, state=state)
+    try:
+        record = parse_record(read_wheel(found[-1]).metadata(FILENAME), where=found[-1])
+    except (InputError, KeyError):
+        return Outlook(plan=plan, state=state)
+    made, seconds = project.store.path("wheels", digest(dict(record.key))), None
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        seconds = float(json.loads((made / "made.json").read_text())["seconds"])
+    if stored and dict(record.key) == dict(plan.key_parts):
+        return Outlook(plan=plan, state="up-to-date", last=record.version, seconds=seconds)
+    patches = {patch.name: patch.sha256 for patch in record.patches}
+    return Outlook(
+        plan=plan,
+        state=state,
+        last=record.version,
+        seconds=seconds,
+        patches=_differing(patches, dict(plan.tree.series.digests)),
+        files=_files(plan, record),
+        parts=() if plan.pending else _differing(record.key, plan.key_parts, without=TREES),
+    )
+
+
+def _differing(
+    old: Mapping[str, str], new: Mapping[str, str], without: frozenset[str] = frozenset()
+) -> tuple[str, ...]:
+    names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
+    how = {name: "removed" if name not in new else "changed" for name in names}
+    how |= {name: "new" for name in names if name not in old}
+    return tuple(f"{name} ({how[name]})" for name in sorted(set(names) - without))
+
+
+def _files(plan: Plan, record: WheelRecord) -> tuple[str, ...]:
+    """Return the files that differ from those of the last wheel, if git still has them."""
+    repo, old = Repository(plan.tree.source.git_dir), record.trees.patched
+    if not repo.has(f"{old}^{{tree}}"):
+        return ()
+    how = {"A": "new", "D": "removed"}
+    changes = repo.changes(old, plan.tree.tree)
+    return tuple(f"{c.path} ({how.get(c.status, 'changed')})" for c in changes)
