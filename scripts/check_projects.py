@@ -159,7 +159,7 @@ CASES = (
     Case(
         "yarl",
         "its own, on setuptools",
-        Edit("yarl/__init__.py", "yarl"),
+        Edit("yarl/_url.py", "yarl._url"),
         Edit("yarl/_quoting_c.pyx", "yarl._quoting_c"),
     ),
     Case(

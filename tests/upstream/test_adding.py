@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,12 @@ import pytest
 
 from patchwheel.kit import IndexConfig, InputError
 from patchwheel.source.releases import newest_release
-from patchwheel.upstream import pinning
+from patchwheel.upstream import adding, pinning
 from tests.fixtures import support
 from tests.fixtures.projects import PYTHON, Site
 
 LIBRARY = "other.libs/libz-0123abcd.so.1"
+HEADERS = [f"other/include/z{n}.h" for n in range(30)]
 PAGE = support.ROOT / "docs/how-to/new-project.md"
 BACKEND = """
 import base64, hashlib, zipfile
@@ -85,7 +87,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
     found += [wheel_of(shelf, "contourpy", v) for v in ("1.4.0", "1.3.0")]
     found += [
         support.make_sdist(shelf, "other", "1.0", files_of("other", "1.0")),
-        wheel_of(shelf, "other", "1.0", **dict.fromkeys(("other/_added.py", LIBRARY), "")),
+        wheel_of(
+            shelf, "other", "1.0", **dict.fromkeys(("other/_added.py", LIBRARY, *HEADERS), "")
+        ),
         support.make_sdist(shelf, "unlike", "1.0", files_of("unlike", "1.0")),
         wheel_of(shelf, "unlike", "1.0", **{f"unlike/_{n}.py": "" for n in range(30)}),
         support.make_sdist(shelf, "broken", "1.0", broken),
@@ -174,7 +178,8 @@ def test_a_fork_is_added_beside_another_and_removed(site: Site, tmp_path: Path) 
     assert [*forks(made)] == ["contourpy", "other"]
     assert forks(made)["contourpy"]["version"] == "1.3.0"
     # A file that upstream's wheel has, and no build, does not stop a graft.
-    assert forks(made)["other"]["upstream-wheel"] == {"only-in-base": ["other/_added.py"]}
+    added = {"only-in-base": ["other/_added.py", "other/include/*.h"]}
+    assert forks(made)["other"]["upstream-wheel"] == added
     text = (made.root / "forks.toml").read_text()
     assert "# Upstream's wheel bundles libz: a compile needs them.\n" in text
     assert "other is a fork already" in made.run("add", "other", status=2)
@@ -251,6 +256,32 @@ def provenance(sha256: str, **changes: str) -> bytes:
         "verification_material": {"certificate": base64.b64encode(certificate).decode()},
     }
     return json.dumps({"attestation_bundles": [{"attestations": [attestation]}]}).encode()
+
+
+FOUR = ["w", "x", "y", "z"]
+
+
+@pytest.mark.parametrize(
+    ("names", "both", "globs"),
+    [
+        ([f"p/inc/{n}.h" for n in FOUR], ["p/inc/__init__.py"], {"p/inc/*.h"}),
+        ([f"p/inc/{n}.h" for n in FOUR[:3]], [], {f"p/inc/{n}.h" for n in FOUR[:3]}),
+        ([f"p/inc/{n}.h" for n in FOUR], ["p/inc/own.h"], {f"p/inc/{n}.h" for n in FOUR}),
+        # The glob would match what is below the folder too.
+        ([f"p/inc/{n}.h" for n in FOUR], ["p/inc/in/own.h"], {f"p/inc/{n}.h" for n in FOUR}),
+        ([f"p/{n}.py" for n in FOUR], [], {f"p/{n}.py" for n in FOUR}),
+        ([f"p/{n}.cpython-312-x.so" for n in FOUR], [], {f"p/{n}.*.so" for n in FOUR}),
+        ([f"{n}.txt" for n in FOUR], [], {f"{n}.txt" for n in FOUR}),
+        ([f"p/LICENSE-{n}" for n in FOUR], [], {f"p/LICENSE-{n}" for n in FOUR}),
+        ([f"p[1]/{n}.h" for n in FOUR], [], {"p[[]1]/*.h"}),
+    ],
+)
+def test_much_data_in_a_folder_is_told_by_one_glob(
+    names: list[str], both: list[str], globs: set[str]
+) -> None:
+    found = set(adding._globs(names, both))
+    assert found == globs
+    assert all(any(fnmatchcase(name, glob) for glob in found) for name in names)
 
 
 # What real metadata has besides the repository https://github.com/a/b.

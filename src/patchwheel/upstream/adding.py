@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import posixpath
 import re
+from collections import defaultdict
 from dataclasses import asdict, replace
+from fnmatch import fnmatchcase
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +20,7 @@ from patchwheel.plan import base_differences, upstream_base
 from patchwheel.upstream.pinning import find_pin
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from patchwheel.manifest import Fork
@@ -26,6 +29,9 @@ if TYPE_CHECKING:
 KEYS = ("git", "tag", "commit", "programs")
 # More than these is another build, not a release's additions.
 MOST = 20
+# More files of data than these, in one folder, are told by one glob.
+FEW = 3
+CODE = frozenset({".py", ".pyi", ".so"})
 BUNDLED = re.compile(r"[^/]+\.libs/(lib.+?)(-[0-9a-f]{8})?\.so.*")
 ABI = re.compile(r"\.cpython-\d+[\w-]*(?=\.)")
 
@@ -144,11 +150,31 @@ def _learned(other: Project, name: str) -> tuple[dict[str, list[str]], list[str]
     for python in other.manifest.environment.python:
         chosen = replace(other, python_option=python)
         if base := upstream_base(chosen, fork):
-            pair = base_differences(base.outputs, chosen.build(fork).inventory)
+            inventory = chosen.build(fork).inventory
+            pair = base_differences(base.outputs, inventory)
+            both = base.outputs.keys() & {*inventory.verbatim, *inventory.built}
             for key, names in zip(found, pair, strict=True):
-                found[key] |= {ABI.sub(".*", n.replace("[", "[[]")) for n in names}
+                found[key].update(_globs(names, both))
             bundled |= {m[1] for m in map(BUNDLED.fullmatch, base.wheel.entries) if m}
     facts = [f"bundles {', '.join(sorted(bundled))}: a compile needs them"] if bundled else []
     if (most := max(map(len, found.values()))) > MOST:
         return {}, [*facts, f"and a build of the pin differ in {most} files: no change is a graft"]
     return {key: sorted(names) for key, names in found.items() if names}, facts
+
+
+def _globs(names: Iterable[str], both: Collection[str]) -> Iterator[str]:
+    """Give globs for the names, one for many files of data in a folder; none matches one of both.
+
+    A static build of lxml, for one, adds the headers of its libraries.
+    """
+    kinds: defaultdict[str, list[str]] = defaultdict(list)
+    for name in names:
+        folder, ending = posixpath.dirname(name), posixpath.splitext(name)[1]
+        escaped = name.replace("[", "[[]")
+        data = folder and ending and ending not in CODE
+        kinds[f"{folder.replace('[', '[[]')}/*{ending}" if data else escaped].append(escaped)
+    for glob, members in kinds.items():
+        if len(members) > FEW and not any(fnmatchcase(name, glob) for name in both):
+            yield glob
+        else:
+            yield from (ABI.sub(".*", name) for name in members)
