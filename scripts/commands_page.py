@@ -11,7 +11,10 @@ from patchwheel.cli.guidance import GROUPS
 from patchwheel.cli.main import cli
 
 PAGE = Path(__file__).parent.parent / "docs" / "reference" / "commands.md"
-EVERYWHERE = {"manifest_path", "python_option", "offline", "jobs", "sandbox", "verbose"}
+EVERYWHERE = {"manifest_path", "python_option", "offline", "jobs", "sandbox", "verbose"} | {
+    "compile_cache",
+    "untrusted",
+}
 HEAD = """\
 # Commands
 
@@ -86,7 +89,7 @@ def is_argument(parameter: click.Parameter) -> bool:
 def table(rows: list[click.Option]) -> str:
     lines = ["| option | meaning |", "| --- | --- |"]
     for option in rows:
-        names = ", ".join(f"`{name}`" for name in option.opts)
+        names = ", ".join(f"`{name}`" for name in [*option.opts, *option.secondary_opts])
         takes = "" if option.is_flag or option.count else f" {metavar(option)}"
         variable = f" [`{option.envvar}`]" if option.envvar else ""
         lines.append(f"| {names}{takes} | {option.help}{variable} |")

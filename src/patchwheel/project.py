@@ -14,7 +14,7 @@ from patchwheel.manifest import load_lock, load_manifest, recover
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from patchwheel.kit import Progress, SandboxMode, Store
+    from patchwheel.kit import CacheUse, Progress, SandboxMode, Store
     from patchwheel.manifest import Fork, ForkBuild, ForkLock, Lock, Manifest
 
 ENVIRONMENT_LINK = ".venv-forks"
@@ -37,6 +37,7 @@ class Project:
     jobs: int | None = None
     sandbox: SandboxMode = "auto"
     keep_failed: bool = False
+    compile_cache: CacheUse = "write"
     variant: str | None = None
     without_patches: bool = False
     release: bool = False
@@ -90,6 +91,7 @@ class Project:
             jobs=self.jobs,
             sandbox=self.sandbox,
             keep_failed=self.keep_failed,
+            compile_cache=self.compile_cache,
         )
 
     @property

@@ -16,6 +16,7 @@ from click.testing import CliRunner
 from patchwheel.cli import options
 from patchwheel.cli.guidance import COMMANDS, GROUPS
 from patchwheel.cli.main import cli
+from patchwheel.compilecache.shared import LAYER, Shared
 from patchwheel.kit import errors
 from tests.fixtures import support
 
@@ -210,8 +211,23 @@ def test_cache_commands_show_check_and_shrink_the_store(tmp_path: Path) -> None:
     assert not path.exists()
     store.get("wheels", "cd" * 32, lambda folder: support.write(folder, {"x": "data"}))
     store.held.clear()
+    shared = Shared(store=store, name="demo-bwrap")
+    support.write(
+        tmp_path / "work", {f"{LAYER}/aa/{'1' * 38}": "one", f"{LAYER}/aa/{'2' * 38}": "2"}
+    )
+    shared.prepare()
+    shared.merge(tmp_path / "work", hits=3, misses=1)
+    rows = [line.split() for line in patchwheel(tmp_path, "cache", **env).stdout.splitlines()]
+    assert ["wheels", "1", "0.0", "MB"] in rows
+    assert ["compiles/demo-bwrap", "2", "0.0", "MB", *["3", "of", "4", "steps", "replayed"]] in rows
+    (shared.entries / "aa" / ("1" * 38)).write_text("two")
+    done = patchwheel(tmp_path, "cache", "verify", "--json", **env)
+    assert done.returncode == 6
+    assert list(json.loads(done.stdout)) == [f"compiles/demo-bwrap/aa/{'1' * 38}"]
+    assert shared.size() == (1, 1)
     done = patchwheel(tmp_path, "cache", "prune", "--older-than", "0", **env)
-    assert "removed 1 entries" in done.stderr
+    assert "removed 2 entries" in done.stderr
+    assert shared.size() == (0, 0)
 
 
 def test_a_folder_with_other_files_is_not_used_as_a_store(tmp_path: Path) -> None:

@@ -204,6 +204,28 @@ def test_a_wheel_built_again_in_other_folders_is_bit_identical(
     assert wheel.read_bytes() == compiled.read_bytes()
 
 
+def test_a_replayed_compile_gives_the_wheel_of_a_compile(
+    project: Project, compiled: Path, tmp_path: Path
+) -> None:
+    other, store = project.copied(tmp_path / "p"), Store(project.store)
+
+    def again(*words: str) -> dict[str, int]:
+        # A user's own settings of ccache change nothing.
+        told = other.run("build", "--json", *words, CCACHE_DISABLE="1", CCACHE_DIR="/nowhere")
+        [wheel] = json.loads(told)
+        assert not wheel["cached"]
+        assert Path(wheel["path"]).read_bytes() == compiled.read_bytes()
+        made = json.loads((Path(wheel["path"]).parent / "made.json").read_text())
+        counts: dict[str, int] = made["compile_cache"]
+        return counts
+
+    [key] = [e.key for e in store.entries() if (e.path / compiled.name).exists()]
+    store.remove("wheels", key)
+    assert again() == {"hits": 2, "misses": 0}
+    # What was replayed is no answer for who asked for a compile.
+    assert again("--no-compile-cache") == {}
+
+
 def test_the_environment_holds_the_labelled_wheel_and_the_patch_works(
     project: Project, compiled: Path
 ) -> None:

@@ -16,12 +16,14 @@ from typing import TYPE_CHECKING
 from patchwheel.build import cuda, requirements, rocm, toolchain
 from patchwheel.build.failed import StepCounter, explained
 from patchwheel.build.sandbox import PROMISES, detect_sandbox, open_build_dir
+from patchwheel.compilecache import header_names, open_cache
 from patchwheel.guest import INSPECT_BUILD, INSTALLED_NINJA
 from patchwheel.kit import (
     BuildError,
     ManifestError,
     Repository,
     copy_untrusted,
+    digest,
     process,
     read_untrusted,
 )
@@ -34,8 +36,9 @@ if TYPE_CHECKING:
     from pyproject_hooks import BuildBackendHookCaller
 
     from patchwheel.build.requirements import BuildSystem
-    from patchwheel.build.sandbox import BuildDir
+    from patchwheel.build.sandbox import BuildDir, SandboxLevel
     from patchwheel.build.toolchain import Tool
+    from patchwheel.compilecache import CompileCache
     from patchwheel.kit import Context, Progress
     from patchwheel.manifest import Fork
     from patchwheel.source import Source
@@ -56,12 +59,13 @@ class BuildSession:
     fork: Fork
     build_dir: BuildDir
     python: Path
-    variables: Mapping[str, str]
+    variables: dict[str, str]
     jobs: int
     log: Path
     report: Progress
     # Where `patchwheel dev` opens the fork, if there is a project.
     work: Path | None = None
+    cache: CompileCache | None = None
 
     @property
     def source(self) -> Path:
@@ -69,8 +73,13 @@ class BuildSession:
 
     def checkout(self, source: Source, tree: str) -> None:
         """Put the files of a tree into `source`, before the first step; the project is renamed."""
-        Repository(source.git_dir).checkout(tree, self.source)
+        (repo := Repository(source.git_dir)).checkout(tree, self.source)
         requirements.rename_project(self.source, self.fork)
+        self.variables.update(header_names(repo.files(tree), self.build_dir.env.name))
+
+    def counts(self) -> dict[str, int]:
+        """Return how many steps the compile cache replayed and how many ran; {} without it."""
+        return self.cache.counts(self.build_dir.work) if self.cache else {}
 
     def system(self) -> BuildSystem:
         return requirements.parse_build_system(
@@ -244,10 +253,12 @@ def open_session(
     """
     store, sandbox = context.store, detect_sandbox(context.sandbox)
     context.note(f"sandbox: {PROMISES[sandbox.level]}")
-    crates = toolchain.crates(fork, needed=tools is not None)
+    crates, cache = toolchain.crates(fork, needed=tools is not None), None
     if tools is None:
         present = [name for name in toolchain.compilers(fork) if toolchain.find(name)]
         tools = toolchain.identify(present, store=store)
+    else:
+        cache = _cache(context, fork, tools, sandbox.level)
     read, toolkit = [context.interpreter.path.parent.parent], None
     for tool in tools.values():
         # Below the folder that a link such as /opt/rocm names, and below the one that it leads to.
@@ -258,7 +269,7 @@ def open_session(
         read += [] if toolkit.is_relative_to(environment) else [toolkit]
     if toolchain.HIPCC in fork.programs:
         read.append(rocm.home(fork))
-    read += [crates] if crates else []
+    read += filter(None, [crates, cache.shared.entries if cache else None])
     with open_build_dir(
         fork.name,
         sandbox=sandbox,
@@ -272,27 +283,40 @@ def open_session(
         variables = _variables(build_dir, tools, epoch)
         toolchain.use_crates(crates, build_dir.work / "home")
         if library := os.environ.get(CLOCK):
-            preloaded = Path(shutil.copy(library, build_dir.scripts))
-            variables["LD_PRELOAD"] = str(build_dir.path_inside(preloaded))
+            copy = Path(shutil.copy(library, build_dir.scripts))
+            variables["LD_PRELOAD"] = str(build_dir.path_inside(copy))
         if toolkit:
-            seen = build_dir.path_inside(toolkit)
-            for key, value in cuda.variables(seen).items():
+            for key, value in cuda.variables(seen := build_dir.path_inside(toolkit)).items():
                 variables[key] = f"{variables.get(key, '')} {value}".strip()
             variables["PATH"] = f"{seen}/bin:{variables['PATH']}"
         if toolchain.HIPCC in fork.programs:
             variables |= rocm.variables(fork)
         for key, value in {**fork.env, **toolchain.required_variables(fork)}.items():
             variables[key] = value.replace("{jobs}", str(workers))
-        yield BuildSession(
-            fork=fork,
-            build_dir=build_dir,
-            python=build_dir.path_inside(environment) / "bin" / "python",
-            variables=variables,
-            jobs=workers,
-            log=store.log(fork.name, step),
-            report=context.progress,
-            work=context.root / "work" / fork.name if context.root else None,
-        )
+        used = cache.used(build_dir.scripts, variables, build_dir.path_inside) if cache else None
+        with used or contextlib.nullcontext():
+            yield BuildSession(
+                fork=fork,
+                build_dir=build_dir,
+                python=build_dir.path_inside(environment) / "bin" / "python",
+                variables=variables,
+                jobs=workers,
+                log=store.log(fork.name, step),
+                report=context.progress,
+                work=context.root / "work" / fork.name if context.root else None,
+                cache=cache,
+            )
+
+
+def _cache(
+    context: Context, fork: Fork, tools: Mapping[str, Tool], level: SandboxLevel
+) -> CompileCache | None:
+    named = [tools[name] for name in toolchain.ALWAYS if name in tools]
+    # A compiler that is named by its path is not looked up, and so not replaced.
+    commands = [w for t in named for w in t.words if w == t.program.name]
+    # Entries of a weaker sandbox must never answer in a stronger one.
+    name = f"{fork.name}-{level}"
+    return open_cache(context, name, commands, digest([tool.identity for tool in named]))
 
 
 def _variables(build_dir: BuildDir, tools: Mapping[str, Tool], epoch: int) -> dict[str, str]:

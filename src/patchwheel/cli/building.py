@@ -66,9 +66,11 @@ def build(
     if release + dev + without_patches > 1:
         raise click.UsageError("--release, --dev and --without-patches cannot be combined")
     from_source |= release
-    given = click.get_current_context().get_parameter_source("sandbox")
-    if release and given is ParameterSource.DEFAULT:
+    given = click.get_current_context().get_parameter_source
+    if release and given("sandbox") is ParameterSource.DEFAULT:
         project = replace(project, sandbox="required")
+    if release and given("compile_cache") is ParameterSource.DEFAULT:
+        project = replace(project, compile_cache="off")
     forks = project.manifest.select(names, variant)
     project = replace(
         project, keep_failed=keep_failed, without_patches=without_patches, release=release

@@ -78,9 +78,20 @@ def _compiled_as(project: Project, fork: Fork) -> Fork | None:
     return without_missing_tools(fork) if plan.built or plan.undecided or plan.configured else None
 
 
-@click.group()
-def cache() -> None:
+@click.group(invoke_without_command=True)
+@click.pass_context
+def cache(ctx: click.Context) -> None:
     """Show, check and shrink the store."""
+    if ctx.invoked_subcommand is None:
+        from patchwheel.compilecache import all_shared
+        from patchwheel.kit import Store, default_root, walk
+
+        store = Store(default_root())
+        sizes: dict[str, list[int]] = {}
+        for entry in store.entries():
+            size = sum(info.st_size for _, info in walk(entry.path))
+            sizes.setdefault(entry.kind, []).append(size)
+        tables.store(sizes, all_shared(store))
 
 
 @cache.command("dir")
@@ -95,10 +106,13 @@ def cache_dir() -> None:
 @options.as_json
 def cache_verify() -> None:
     """Hash everything in the store; damaged entries are removed, and made again when needed."""
+    from patchwheel.compilecache import all_shared
     from patchwheel.kit import Store, damage, default_root
 
     store = Store(default_root())
     broken = dict(damage(store))
+    for shared in all_shared(store):
+        broken |= {f"{shared.place}/{n}": "damaged; removed" for n in shared.check(hashed=True)}
     options.emit(broken, lambda broken: CONSOLE.lines(f"{e}: {why}" for e, why in broken.items()))
     if broken:
         raise CheckError(f"{len(broken)} entries of the store were damaged", where=store.root)
@@ -113,9 +127,16 @@ def cache_verify() -> None:
     help="Days since the last use.",
 )
 def cache_prune(older_than: float) -> None:
-    """Remove what was not used for a while, except environments that a link points to."""
+    """Remove what was not used for a while, except environments that a link points to.
+
+    Of the compile cache it removes what was stored so long ago, used or not.
+    """
+    from patchwheel.compilecache import all_shared
     from patchwheel.kit import Store, default_root
 
     # A linked environment may be in use, whatever its age.
-    count, freed = Store(default_root()).prune(older_than_days=older_than)
+    store = Store(default_root())
+    pruned = [store.prune(older_than_days=older_than)]
+    pruned += [shared.prune(older_than_days=older_than) for shared in all_shared(store)]
+    count, freed = map(sum, zip(*pruned, strict=True))
     click.echo(f"removed {count} entries, {freed / 1e6:,.0f} MB", err=True)

@@ -18,6 +18,8 @@ from patchwheel.kit import PatchwheelError
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from patchwheel.kit import CacheUse
+
 F = TypeVar("F", bound="Callable[..., Any]")
 T = TypeVar("T")
 
@@ -25,7 +27,7 @@ T = TypeVar("T")
 def option(*names: str, **settings: Any) -> Callable[[F], F]:  # noqa: ANN401
     """Make an option that can also be given as the environment variable PATCHWHEEL_NAME."""
     [name] = [name for name in names if name.startswith("--")]
-    variable = name.removeprefix("--").replace("-", "_").upper()
+    variable = name.partition("/")[0].removeprefix("--").replace("-", "_").upper()
     return click.option(*names, envvar=f"PATCHWHEEL_{variable}", **settings)
 
 
@@ -53,6 +55,12 @@ PROJECT_OPTIONS = (
         show_default=True,
         help="Isolation of builds.",
     ),
+    option(
+        "--compile-cache/--no-compile-cache",
+        default=True,
+        help="Replay steps of earlier compiles; not for a release, unless asked for.",
+    ),
+    option("--untrusted", is_flag=True, help="Let builds add nothing to the compile cache."),
 )
 
 
@@ -70,6 +78,8 @@ def project(function: F) -> F:
         store = Store(default_root(), say=CONSOLE.say)
         store.show_logs = verbose
         given = {name: rest.pop(name) for name in PROJECT_NAMES}
+        use: CacheUse = "read" if rest.pop("untrusted") else "write"
+        given["compile_cache"] = use if rest.pop("compile_cache") else "off"
         source = click.get_current_context().get_parameter_source("manifest_path")
         if source is ParameterSource.DEFAULT:
             given["manifest_path"] = _nearest(given["manifest_path"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -64,7 +65,8 @@ def verify(
         _refuse("variant", "dev", *options.PROJECT_NAMES, why="wheels are checked as they are")
         _verify_path(Path(what), _keys(trust))
         return
-    # What follows asks about the inputs of a fork, and not about a file.
+    # What follows asks about the inputs of a fork, and not about a file. It believes no cache.
+    project = replace(project, compile_cache="off")
     _refuse("trust", why="only SHA256SUMS beside wheels is signed")
     if not from_source:
         _refuse("dev", why="it goes with --from-source")

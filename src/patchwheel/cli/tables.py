@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from patchwheel.build import Finding
+    from patchwheel.compilecache import Shared
     from patchwheel.environment import Alone
     from patchwheel.plan import Outlook, Plan
     from patchwheel.release import ReleaseCheck
@@ -301,3 +302,13 @@ def findings(found: Sequence[Finding]) -> None:
         state = "ok" if f.ok else "missing" if f.needed else "for a compile"
         rows.append((f.fork or "all", f.what, state, f.detail, f.fix))
     CONSOLE.table(("for", "what", "", "found", "to get it"), rows)
+
+
+def store(sizes: Mapping[str, Sequence[int]], compiled: Sequence[Shared]) -> None:
+    rows = [(kind, len(found), sum(found), "") for kind, found in sizes.items()]
+    for shared in compiled:
+        index = shared.read()
+        steps = f"{index.hits:,} of {index.hits + index.misses:,} steps replayed"
+        rows.append((shared.place, *shared.size(), steps))
+    shown = [(what, f"{n:,}", f"{size / 1e6:,.1f} MB", steps) for what, n, size, steps in rows]
+    CONSOLE.table(("what", "entries", "size", "so far"), shown)

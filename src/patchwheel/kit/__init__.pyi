@@ -1,11 +1,15 @@
 from . import process as process
 from . import uv as uv
+from .context import CacheUse as CacheUse
 from .context import Context as Context
 from .context import Progress as Progress
 from .context import SandboxMode as SandboxMode
 from .entry import Entry as Entry
 from .entry import is_store as is_store
+from .entry import sealed as sealed
 from .entry import stamp as stamp
+from .entry import unsealed as unsealed
+from .entry import walk as walk
 from .errors import BuildError as BuildError
 from .errors import CheckError as CheckError
 from .errors import GraftNotPossible as GraftNotPossible

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from patchwheel.kit.uv import IndexConfig
 
 SandboxMode = Literal["auto", "required", "none"]
+# Whether builds read the compile cache, and whether it takes what they add.
+CacheUse = Literal["write", "read", "off"]
 
 
 class Progress:
@@ -47,6 +49,7 @@ class Context:
     jobs: int | None = None
     sandbox: SandboxMode = "auto"
     keep_failed: bool = False
+    compile_cache: CacheUse = "write"
     _noted: set[str] = dataclasses.field(default_factory=set, repr=False)
 
     def note(self, line: str) -> None:

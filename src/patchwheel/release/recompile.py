@@ -204,7 +204,7 @@ def _build_again(
     argv += ["--manifest", project.manifest.path.name, "--sandbox", context.sandbox]
     argv += ["--python", str(context.interpreter.path)]
     argv += ["--jobs", str(context.jobs)] if context.jobs else []
-    argv += ["--offline"] if context.offline else []
+    argv += ["--no-compile-cache", *(["--offline"] if context.offline else [])]
     argv += ["--variant", fork.variant] if fork.variant else []
     try:
         process.logged(argv, cwd=folder, env=env, log=log, umask=UMASK)

@@ -42,7 +42,7 @@ def compile_wheel(plan: Plan) -> UnlabelledWheel:
             hint = 'add `programs = ["gcc"]` to its table in forks.toml: it then has a compiler'
             raise BuildError(message, expected="a wheel for any platform", hint=hint)
         wheel = session.take_wheel(relocate(name, session))
-        record = build_record(inputs, session)
+        record, counts = build_record(inputs, session), session.counts()
     check_relocated(wheel, [inputs.context.store.root], home=Path.home())
     # Before relocation: only so can a library be compared with the same one of another build.
     built = {
@@ -50,7 +50,7 @@ def compile_wheel(plan: Plan) -> UnlabelledWheel:
         for name, entry in plain.entries.items()
         if name in inputs.build.inventory.built or entry.content().startswith(MAGIC)
     }
-    return checked_draft(wheel, replace(record, built=built))
+    return replace(checked_draft(wheel, replace(record, built=built)), counts=counts)
 
 
 def checked_draft(wheel: WheelFile, record: CompileRecord) -> UnlabelledWheel:

@@ -6,7 +6,7 @@ import functools
 import json
 import re
 import shutil
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from patchwheel.build import IN_BUILD_DIR, build_record, configure_tree
@@ -40,17 +40,22 @@ if TYPE_CHECKING:
     from patchwheel.wheel.fit import Symbol
     from patchwheel.wheelfile import CompileRecord, Entry, WheelFile
 
+Remade = tuple[dict[str, bytes], str, "CompileRecord | None", dict[str, int]]
 PLATFORM = re.compile(r"[a-z]*linux(?:\d+|(?:_\d+){2})?_(.+)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnlabelledWheel:
-    """The content of a wheel before it is labelled; `compiled` is None if nothing was built."""
+    """The content of a wheel before it is labelled; `compiled` is None if nothing was built.
+
+    `counts` are the compile cache's, which are no part of the wheel.
+    """
 
     made_from: WheelFile
     entries: dict[str, Entry]
     tags: str
     compiled: CompileRecord | None = None
+    counts: Mapping[str, int] = field(default_factory=dict)
 
 
 def graft(plan: Plan, base: Base) -> UnlabelledWheel:
@@ -60,7 +65,8 @@ def graft(plan: Plan, base: Base) -> UnlabelledWheel:
     """
     wheel, repo = base.wheel, Repository(plan.tree.source.git_dir)
     entries, date = dict(wheel.entries), zip_date(plan.tree.source.epoch)
-    built, tags, compiled = remake(plan, base) if plan.built else ({}, wheel.name.tags, None)
+    nothing: Remade = ({}, wheel.name.tags, None, {})
+    built, tags, compiled, counts = remake(plan, base) if plan.built else nothing
     copied = [o.source for o in plan.outputs if o.action in {"remake", "add"}]
     blobs = repo.files(plan.tree.tree, *copied) if copied else {}
     # One request for all of them.
@@ -89,7 +95,9 @@ def graft(plan: Plan, base: Base) -> UnlabelledWheel:
                 data = contents[change.new.oid]
                 mode = old.mode if change.old.mode == change.new.mode else _mode(change.new)
         entries[name] = make_entry(name, data, mode=mode, date=date)
-    return UnlabelledWheel(made_from=wheel, entries=entries, tags=tags, compiled=compiled)
+    return UnlabelledWheel(
+        made_from=wheel, entries=entries, tags=tags, compiled=compiled, counts=counts
+    )
 
 
 def _mode(blob: Blob) -> int:
@@ -105,10 +113,10 @@ def _check_pin(old: Entry, change: Change, base: Base) -> None:
         )
 
 
-def remake(plan: Plan, base: Base) -> tuple[dict[str, bytes], str, CompileRecord]:
+def remake(plan: Plan, base: Base) -> Remade:
     """Build a plan's built outputs and fit them into its base.
 
-    Returns their contents, the tags of the result, and what they were compiled with. Raises
+    Returns their contents, the tags of the result, and what they were compiled with and how. Raises
     BuildError when a step fails, and GraftNotPossible when the result does not fit the base.
     """
     inputs = plan.inputs
@@ -128,10 +136,10 @@ def remake(plan: Plan, base: Base) -> tuple[dict[str, bytes], str, CompileRecord
             for path, data in raw.items():
                 check_makers(path, data, inputs.build.base.made_with)
         contents, tags = _fit_outputs(raw, base, session, store)
-        record = build_record(inputs, session)
+        record, counts = build_record(inputs, session), session.counts()
     # Digests before relinking: only these can be compared with another build's.
     digests = {path: record_hash(data) for path, data in raw.items()}
-    return contents, tags, replace(record, built=digests)
+    return contents, tags, replace(record, built=digests), counts
 
 
 def _run_ninja(session: BuildSession, configured: Configured, made: Sequence[str]) -> str:

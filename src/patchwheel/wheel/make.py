@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from patchwheel.wheelfile import CompileRecord, WheelFile, WheelName, WheelRecord
 
 KIND: Final = "wheels"
+# Beside the wheel in the store: how it was made, this time.
+MADE = "made.json"
 # A series that changes one of these may change the list of outputs.
 DECIDING = (
     "meson.build",
@@ -81,15 +83,22 @@ def make_wheel(plan: Plan, store: Store) -> BuiltWheel:
         draft = graft(plan, plan.base) if plan.base else compile_wheel(plan)
         check_wheel(finish(draft, plan, folder), plan, draft)
         seconds = round(time.monotonic() - start, 2)
-        (folder / "made.json").write_text(json.dumps({"seconds": seconds}))
+        made = {"seconds": seconds, "compile_cache": dict(draft.counts)}
+        (folder / MADE).write_text(json.dumps(made))
 
     cached = store.find(KIND, key) is not None
+    if cached and plan.inputs and plan.inputs.context.compile_cache == "off":
+        # Asked for without the cache: one that it had a part in is made again.
+        made = json.loads((store.path(KIND, key) / MADE).read_text())
+        if made.get("compile_cache", {}).get("hits"):
+            store.remove(KIND, key)
+            cached = False
     entry = store.path(KIND, key) if cached else store.get(KIND, key, make)
     return BuiltWheel(
         **asdict(wheel_in_store(plan, entry)),
         node_key=key,
         plan=plan,
-        seconds=json.loads((entry / "made.json").read_text())["seconds"],
+        seconds=json.loads((entry / MADE).read_text())["seconds"],
         cached=cached,
     )
 
