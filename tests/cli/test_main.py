@@ -152,6 +152,8 @@ APART = "--release, --dev and --without-patches cannot be combined"
         (["build", "demmo"], "did you mean 'demo'?"),
         (["bild"], "No such command 'bild'"),
         (["build"], "next: run `patchwheel lock`"),
+        (["lock", "--diff", "demo"], "--diff compares the whole lock"),
+        (["lock", "--diff"], "cannot be compared with that of the last commit: "),
         (["verify", "demo"], ONE),
         (["verify", "demo", "--pin", "--from-source"], ONE),
         (["verify", "forks.toml", "--dev"], "--dev does nothing here: wheels are checked"),
@@ -180,7 +182,7 @@ def test_wrong_usage_says_what_is_right(tmp_path: Path, words: list[str], says: 
 
 def test_a_python_that_the_manifest_does_not_build_for_is_refused(tmp_path: Path) -> None:
     support.make_manifest(tmp_path, {"demo": SDIST})
-    (tmp_path / "forks.lock").write_text('{"schema": 3, "environments": {}, "forks": {}}')
+    (tmp_path / "forks.lock").write_text('{"schema": 4, "environments": {}, "forks": {}}')
     done = patchwheel(tmp_path, "plan", PATCHWHEEL_PYTHON="3.10")
     assert done.returncode == 2
     assert "3.10" in done.stderr

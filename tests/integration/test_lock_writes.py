@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from pathlib import Path
 
 import pytest
 
+from patchwheel.manifest import load_lock
 from tests.fixtures import support
 from tests.fixtures.projects import VERSION, Project, make_project, sdist_table
 
@@ -77,6 +77,5 @@ def test_lock_changes_nothing_outside_store_and_project(tmp_path: Path, sandbox:
     assert {p for p in before.keys() | after if before.get(p) != after.get(p)} == set()
     assert not (tmp_path / "sprung").exists()
     assert ("not run without bubblewrap: generate.py" in said) == (sandbox == "none")
-    lock = json.loads((project.root / "forks.lock").read_text())
-    [build] = lock["forks"]["tinyext"]["builds"].values()
-    assert build["inventory"]["built"] == {"": ["made.py"]}
+    [build] = load_lock(project.root / "forks.lock").forks["tinyext"].builds.values()
+    assert build.inventory.built == {"made.py"}

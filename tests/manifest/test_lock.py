@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import hashlib
+import re
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -105,10 +107,94 @@ def test_the_same_lock_is_the_same_bytes_in_whatever_order_it_came(lock: Lock) -
 def test_the_lock_reads_well_in_a_review(lock: Lock) -> None:
     save_lock(lock)
     text = lock.path.read_text()
-    assert '"source-root": "src/"' in text
-    assert '"tiny/sub": ["data.txt"]' in text
     assert f'["cython", "3.2.4", "{"3" * 64}"]' in text
     assert text.endswith("}\n")
+    # What configuring revealed is not for people.
+    assert "data.txt" not in text
+    text = lock.path.with_suffix(".inventory").read_text()
+    assert '"source-root": "src/"' in text
+    assert '"tiny/sub": ["data.txt"]' in text
+
+
+def builds_of(lock: Lock, **inventories: BuildInventory) -> Lock:
+    """The lock with these inventories: of Pythons, or of a variant with `other_` before them."""
+    tiny = lock.forks["tiny"]
+    build = tiny.builds["3.12"]
+    forks: dict[str, ForkLock] = {}
+    for name, inventory in inventories.items():
+        key, python = "tiny:other" if "other" in name else "tiny", f"3.{name[-2:]}"
+        found = forks.get(key, replace(tiny, builds={}))
+        builds = {**found.builds, python: replace(build, inventory=inventory)}
+        forks[key] = replace(found, builds=builds)
+    return replace(lock, forks=forks)
+
+
+def native(python: str, *more: str) -> BuildInventory:
+    modules = [f"tiny/_{n}.cpython-{python}-x86_64-linux-gnu.so" for n in range(50)]
+    data = {f"tiny/data/{n}.txt": f"src/tiny/data/{n}.txt" for n in range(50)}
+    built, reads = frozenset([*modules, *more]), frozenset({f"src/{n}.pyx" for n in range(50)})
+    return replace(INVENTORY, verbatim=data, built=built, reads=reads)
+
+
+def test_another_python_or_variant_adds_what_differs(lock: Lock) -> None:
+    path = lock.path.with_suffix(".inventory")
+    one = builds_of(lock, p12=native("312"))
+    save_lock(one)
+    assert load_lock(lock.path) == one
+    before = path.read_text().splitlines()
+    assert any("_7.{abi}-x86_64-linux-gnu.so" in line for line in before)
+    more = {"p13": native("313"), "other_12": native("312", "tiny/new.so")}
+    three = builds_of(lock, p12=native("312"), **more)
+    save_lock(three)
+    assert load_lock(lock.path) == three
+    after = path.read_text().splitlines()
+    assert len(after) <= len(before) + 8
+    assert sum("tiny/new.so" in line or '"new.so"' in line for line in after) == 1
+
+
+def test_names_that_look_like_marks_survive(lock: Lock) -> None:
+    odd = ("{abi}.so", "{lb}.so", "a{version}", "{lb}abi}", "cpython-312", "python3.12/{abi}")
+    given = builds_of(lock, p12=native("312", *odd), p13=native("313", *odd), p14=INVENTORY)
+    save_lock(given)
+    assert load_lock(lock.path) == given
+
+
+def test_an_inventory_that_the_lock_was_not_written_with_is_an_error(lock: Lock) -> None:
+    save_lock(lock)
+    path = lock.path.with_suffix(".inventory")
+    written = path.read_bytes()
+    changed = {
+        "entry tiny is not the one": written.replace(b"generate.py", b"other.py"),
+        "lacks the entry tiny": written.replace(b'"tiny": {', b'"else": {', 1),
+        "lacks the entry tiny that": b"<<<<<<< ours\n",
+        "it lacks the entry tiny": b"\xff",
+    }
+    for says, data in changed.items():
+        path.write_bytes(data)
+        with pytest.raises(ManifestError, match=says) as caught:
+            load_lock(lock.path)
+        assert "run `patchwheel lock`" in str(caught.value.hint)
+        assert caught.value.where == path
+        # `lock` still knows the versions that nothing may move.
+        left = load_lock(lock.path, mend=True)
+        assert left.environments == lock.environments
+        build = left.forks["tiny"].builds["3.12"]
+        assert build.build_requires == (CYTHON, NUMPY)
+        assert (build.inventory.built, left.forks["tiny"].settings) == (frozenset(), "")
+    path.unlink()
+    with pytest.raises(ManifestError, match="lacks the entry tiny that"):
+        load_lock(lock.path)
+    path.mkdir()
+    with pytest.raises(ManifestError, match="cannot be read"):
+        load_lock(lock.path)
+
+
+def test_a_lock_that_names_no_inventory_trusts_none(lock: Lock) -> None:
+    save_lock(lock)
+    text = lock.path.read_text()
+    lock.path.write_text(re.sub(r'"inventory": "[0-9a-f]+",', "", text))
+    with pytest.raises(ManifestError, match="its entry tiny is not the one"):
+        load_lock(lock.path)
 
 
 def test_the_entry_of_a_fork_is_for_its_pin_and_a_python(lock: Lock, manifest: Manifest) -> None:
@@ -160,17 +246,18 @@ def test_the_environment_is_for_the_manifests_requirements(lock: Lock, manifest:
         ("<<<<<<< ours", "is not valid JSON"),
         ("[]", "has another schema"),
         ('{"schema": 99}', "has another schema"),
-        ('{"schema": 3}', "is damaged: environments is missing"),
-        ('{"schema": 3, "environments": {}, "forks": []}', "is damaged: forks is not a table"),
-        ('{"schema": 3, "environments": {"3.12": 1}, "forks": {}}',
+        ('{"schema": 4}', "is damaged: environments is missing"),
+        ('{"schema": 4, "environments": {}, "forks": []}', "is damaged: forks is not a table"),
+        ('{"schema": 4, "environments": {"3.12": 1}, "forks": {}}',
          r"is damaged: environments\.3\.12 is not a table"),
-        (('{"schema": 3, "environments": {"3.12": {"inputs": 1, "packages": [["a"]], '
+        (('{"schema": 4, "environments": {"3.12": {"inputs": 1, "packages": [["a"]], '
          '"groups": {}}}, "forks": {}}'),
          r"environments\.3\.12\.inputs is 1 \(and 1 more problem\)"),
-        (('{"schema": 3, "environments": {"3.12": {"inputs": "", "packages": [["a", "1", 2]], '
+        (('{"schema": 4, "environments": {"3.12": {"inputs": "", "packages": [["a", "1", 2]], '
          '"groups": {}}}, "forks": {}}'), r"packages is \['a', '1', 2\]"),
-        (('{"schema": 3, "environments": {}, "forks": {"a": {"pin": {}, '
-         '"tree": "", "commit": null, "patches": {}, "builds": {"3.12": {"base": {}}}}}}'),
+        (('{"schema": 4, "environments": {}, "forks": {"a": {"pin": {}, "inventory": "'
+         f'{hashlib.sha256().hexdigest()}", '
+         '"tree": "", "commit": null, "patches": {}, "builds": {}}}}'),
          "is damaged: forks.a.settings is missing"),
     ],
 )  # fmt: skip

@@ -11,9 +11,8 @@ from patchwheel.manifest.inventory import (
     BuildInventory,
     BuiltOutput,
     PinGraph,
-    load_pin_graph,
-    save_pin_graph,
 )
+from patchwheel.manifest.surveys import InventoryFile, save_inventories
 from patchwheel.plan.scan_references import same_references
 from patchwheel.plan.trace import TraceResult, candidates, trace_by_inventory
 
@@ -111,28 +110,68 @@ def test_a_base_with_other_references_is_not_judged_by_the_pin() -> None:
     assert not same_references(cast("Any", Repo(b"")), [changed("src/new.c", "A")])
 
 
+def saved(path: Path, **graphs: PinGraph) -> InventoryFile:
+    """Write graphs of the fork `demo` for Pythons, or of its variant for `rocm_` ones."""
+    rows = {
+        ("demo:rocm" if "rocm" in name else "demo", f"3.{name[-2:]}"): graph
+        for name, graph in graphs.items()
+    }
+    save_inventories(path, {key: {} for key in [*rows, ("demo", "3.10")]}, rows)
+    return InventoryFile.read(path)
+
+
 def test_the_file_gives_back_what_was_written(tmp_path: Path) -> None:
     path = tmp_path / "forks.inventory"
-    assert load_pin_graph(path, "demo", "3.12") is None
-    save_pin_graph(path, {}, keep=[])
-    assert not path.exists()
-    save_pin_graph(path, {("demo", "3.12"): REACH}, keep=[])
-    assert load_pin_graph(path, "demo", "3.12") == REACH
+    assert InventoryFile.read(path).graph("demo", "3.12") is None
+    assert saved(path).graph("demo", "3.12") is None
+    file = saved(path, p12=REACH)
+    assert file.graph("demo", "3.12") == REACH
+    assert file.graph("demo", "3.10") is None
+    assert file.graph("other", "3.12") is None
     written = path.read_bytes()
-    save_pin_graph(path, {("demo", "3.12"): REACH}, keep=["demo"])
+    assert saved(path, p12=REACH).sha256("demo") == file.sha256("demo")
     assert path.read_bytes() == written
-    save_pin_graph(path, {("other", "3.12"): REACH}, keep=["demo"])
-    assert load_pin_graph(path, "demo", "3.12") == load_pin_graph(path, "other", "3.12") == REACH
-    save_pin_graph(path, {}, keep=["other"])
-    assert load_pin_graph(path, "demo", "3.12") is None
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"forks": {"demo": {"3.12": {"tree": 1}}}}'])
-def test_a_damaged_file_says_how_to_write_it_again(tmp_path: Path, text: str) -> None:
+def test_another_python_takes_a_few_lines(tmp_path: Path) -> None:
     path = tmp_path / "forks.inventory"
-    path.write_text(text)
+
+    def native(python: str, command: str = "gcc") -> PinGraph:
+        one = BuiltOutput(
+            source="//fast.so",
+            reads=frozenset({"src/fast.pyx", f"gen/python{python}/x.h"}),
+            commands=(f"{command} -I/env/lib/python{python}/site-packages -DA",),
+        )
+        abi = f"cpython-{python.replace('.', '')}"
+        return replace(REACH, outputs={f"pw/{n}.{abi}-linux.so": one for n in range(40)})
+
+    found = {"p12": native("3.12"), "p13": native("3.13"), "rocm_12": native("3.12", "hipcc")}
+    lines = len(saved(path, p12=found["p12"]).entries["demo"].splitlines())
+    file = saved(path, **{name: found[name] for name in ("p12", "p13")})
+    assert len(file.entries["demo"].splitlines()) <= lines + 4
+    file = saved(path, **found)
+    assert file.graph("demo", "3.13") == found["p13"]
+    assert file.graph("demo:rocm", "3.12") == found["rocm_12"]
+    assert file.graph("demo", "3.12") == found["p12"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('"groups": [', '"groups": [9'),
+        ('"groups": [0', '"groups": [0.5'),
+        ('"tree": "', '"tre": "'),
+        ('"words": [', '"words": [{'),
+        ('"3.12": {}', '"3.12": {"outputs": 1}'),
+        ('"common": {', '"common": [], "x": {'),
+    ],
+)
+def test_a_damaged_file_says_how_to_write_it_again(tmp_path: Path, old: str, new: str) -> None:
+    path = tmp_path / "forks.inventory"
+    saved(path, p12=REACH)
+    head, mark, text = path.read_text().partition('"sources"')
+    assert old in text
+    path.write_text(head + mark + text.replace(old, new))
     with pytest.raises(ManifestError, match="is damaged") as caught:
-        load_pin_graph(path, "demo", "3.12")
+        InventoryFile.read(path).graph("demo", "3.12")
     assert "patchwheel lock --force" in str(caught.value)
-    save_pin_graph(path, {("demo", "3.12"): REACH}, keep=[])
-    assert load_pin_graph(path, "demo", "3.12") == REACH

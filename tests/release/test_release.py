@@ -153,8 +153,8 @@ def test_an_environment_is_composed_of_a_variant(project: Project, tmp_path: Pat
     assert answer["wheels"].keys() == set(FORKS)
     # Checked again, it is still the environment of the variant.
     other.run(*variant, "--check", TINY_TARGET="one")
-    message = other.run("env", "made", "--variant", "other", status=2)
-    assert "tinyset:other has no entry" in message
+    message = other.run("env", "made", "--variant", "other", status=7)
+    assert "tinyset:other: cannot compile: no-such-compiler is not installed" in message
     assert "no variant 'slow'" in other.run("env", "--variant", "slow", status=2)
 
 
@@ -172,12 +172,19 @@ def test_a_variant_whose_toolchain_is_elsewhere_keeps_its_lock(
 ) -> None:
     other = project.copied(tmp_path / "other")
     locked = (other.root / "forks.lock").read_bytes()
-    process = other.start("lock", "--offline")
-    _, told = process.communicate(timeout=500)
-    assert process.returncode == 0, told
-    assert "tinyset:fast is not locked here: tinyset:fast: TINY_TARGET" in told
-    assert "tinyset:other is not locked here" in told
-    assert (other.root / "forks.lock").read_bytes() == locked
+    said = {
+        (): "tinyset:other: not followed here: cannot compile: no-such-compiler is not installed",
+        ("--force",): (
+            "tinyset:other is not locked here: its entry is kept: no-such-compiler is not installed"
+        ),
+    }
+    for options, line in said.items():
+        process = other.start("lock", "tinyset", "--offline", *options)
+        _, told = process.communicate(timeout=500)
+        assert process.returncode == 0, told
+        assert "tinyset:fast is not locked here: tinyset:fast: TINY_TARGET" in told
+        assert line in told
+        assert (other.root / "forks.lock").read_bytes() == locked
 
 
 def checked(path: Path, *, status: int = 0) -> str:

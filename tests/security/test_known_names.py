@@ -22,6 +22,7 @@ from patchwheel.kit.store import Store
 from patchwheel.manifest import transaction
 from patchwheel.manifest.load import load_manifest
 from patchwheel.manifest.lock import load_lock
+from patchwheel.manifest.surveys import save_inventories
 from patchwheel.release.publish import stage_release
 from patchwheel.series.worktree import BASE, EXPORTED
 from patchwheel.upstream.state import state as state_of
@@ -234,12 +235,15 @@ def test_a_lock_names_a_base_only_by_a_plain_name_and_a_sha256(
     tmp_path: Path, key: str, value: str
 ) -> None:
     base = {"filename": "x-1.0-py3-none-any.whl", "sha256": "a" * 64, "made-with": {}, key: value}
-    inventory: dict[str, object] = {"verbatim": {}, "built": [], "reads": []}
-    build = {"base": base, "build-requires": [], "needs": [], "inventory": inventory}
+    inventory: dict[tuple[str, str], object] = {
+        ("x", "3.12"): {"verbatim": {}, "built": [], "reads": []}
+    }
+    build = {"base": base, "build-requires": [], "needs": []}
     fork: dict[str, object] = {"pin": {}, "settings": "", "tree": "", "commit": None, "patches": {}}
     path = tmp_path / "forks.lock"
-    forks = {"x": {**fork, "builds": {"3.12": build}}}
-    path.write_text(json.dumps({"schema": 3, "environments": {}, "forks": forks}))
+    sha256 = save_inventories(tmp_path / "forks.inventory", inventory, {}).sha256("x")
+    forks = {"x": {**fork, "inventory": sha256, "builds": {"3.12": build}}}
+    path.write_text(json.dumps({"schema": 4, "environments": {}, "forks": forks}))
     with pytest.raises(ManifestError, match=key):
         load_lock(path)
 

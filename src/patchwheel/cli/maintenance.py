@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from patchwheel.manifest import Fork
     from patchwheel.project import Project
 
+SAME = "nothing changed"
+
 
 @click.command()
 @options.forks
@@ -30,16 +32,27 @@ if TYPE_CHECKING:
     flag_value="",
     help="Take newer versions: of the distribution NAME, or of all.",
 )
+@click.option("--diff", is_flag=True, help="Lock nothing; say what changed since the last commit.")
 @options.project
-def lock(project: Project, names: Sequence[str], *, force: bool, upgrade: Sequence[str]) -> None:
-    """Resolve and pin third-party dependencies, into forks.lock."""
-    from patchwheel.locking import write_lock
+def lock(
+    project: Project, names: Sequence[str], *, force: bool, upgrade: Sequence[str], diff: bool
+) -> None:
+    """Resolve and pin third-party dependencies, into forks.lock, and say what changed."""
+    from patchwheel.locking import changes, committed_lock, lock_before, write_lock
 
+    if diff and (names or force or upgrade):
+        raise click.UsageError("--diff compares the whole lock, and takes nothing with it")
+    if diff:
+        click.echo("\n".join(changes(committed_lock(project), project.lock) or [SAME]))
+        return
     moving = [name.lower() for name in upgrade if name] if upgrade else None
-    path = write_lock(project, names, force=force, upgrade=moving).path
+    old = lock_before(project)
+    new = write_lock(project, names, force=force, upgrade=moving)
     CONSOLE.close()
-    CONSOLE.say(f"next: `git diff {path.name}`, then `patchwheel plan` shows the consequences")
-    click.echo(path)
+    for line in changes(old, new) or [SAME]:
+        CONSOLE.say(line)
+    CONSOLE.say("next: `patchwheel plan` shows the consequences; `lock --diff` says this again")
+    click.echo(new.path)
 
 
 @click.command()

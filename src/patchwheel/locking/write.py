@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from dataclasses import dataclass, replace
 from itertools import chain, product
 from typing import TYPE_CHECKING
 
 from patchwheel.build import (
     BuildInputs,
+    absence,
     backend_kind,
+    missing_tools,
     name_of,
     required_variables,
     without_missing_tools,
 )
-from patchwheel.kit import BuildError, MachineError, ManifestError
+from patchwheel.kit import BuildError, MachineError, ManifestError, process
 from patchwheel.locking.patched import added_dependencies, is_provided
 from patchwheel.locking.resolve import base_wheel, is_current, lock_environment, lock_fork
 from patchwheel.manifest import (
+    InventoryFile,
     Lock,
     environment_inputs,
     environment_key,
-    load_pin_graph,
+    load_lock,
     save_lock,
-    save_pin_graph,
 )
 from patchwheel.plan import graph_of_pin
 from patchwheel.source import fetch_pin
@@ -51,10 +54,7 @@ def write_lock(
     """
     manifest = project.manifest
     chosen = {fork.name for fork in manifest.select(names)}
-    old = Lock(path=manifest.lock_path, environments={}, forks={})
-    # A lock that is missing, or damaged by a merge, is written anew.
-    with contextlib.suppress(ManifestError):
-        old = project.lock
+    old = lock_before(project)
     before = _Before(old, upgrade)
     forks = _lock_forks(project, before, chosen, force=force)
     environments: dict[str, EnvironmentLock] = {}
@@ -72,9 +72,37 @@ def write_lock(
                 entry = lock_environment(chosen_project, python, forks, before.known)
             environments[key] = entry
     lock = Lock(path=manifest.lock_path, environments=environments, forks=forks)
-    save_lock(lock)
-    _write_inventory(project, lock, chosen, force=force)
+    graphs = _known_graphs(project, old, lock)
+    save_lock(lock, graphs)
+    if found := _follow(project, lock, chosen, () if force else graphs):
+        save_lock(lock, graphs | found)
     return lock
+
+
+def lock_before(project: Project) -> Lock:
+    """Return the lock as it is; of one that is missing, or damaged by a merge, what is left."""
+    with contextlib.suppress(ManifestError):
+        return project.lock
+    with contextlib.suppress(ManifestError):
+        return load_lock(project.manifest.lock_path, mend=True)
+    return Lock(path=project.manifest.lock_path, environments={}, forks={})
+
+
+def committed_lock(project: Project) -> Lock:
+    """Return the lock of the last commit; raises ManifestError where there is none."""
+    path, generated = project.manifest.lock_path, project.manifest.inventory_path
+    with project.store.scratch() as folder:
+        try:
+            for name in (path.name, generated.name):
+                argv = ("git", "show", f"HEAD:./{name}")
+                data = process.capture(argv, cwd=project.root, env=os.environ)
+                (folder / name).write_bytes(data)
+            return load_lock(folder / path.name)
+        except (process.CommandError, ManifestError) as err:
+            why = " ".join([err.message, *err.tail])
+            hint = f"commit it together with {generated.name}; `git log` shows older ones"
+            problem = f"cannot be compared with that of the last commit: {why}"
+            raise ManifestError(problem, where=path, hint=hint) from err
 
 
 def _has_added(project: Project, entry: EnvironmentLock, python: str) -> bool:
@@ -141,6 +169,9 @@ def _lock_forks(
             again = (force or before.moves(fork.lock_key)) and fork.name in chosen
             try:
                 required_variables(fork)
+                if fork.variant and complete and again and (gone := missing_tools(fork)):
+                    # Without them, its entry could only become a worse one.
+                    raise absence(["its entry is kept"], gone)
                 entry = lock_fork(project, fork, entry, before.known, again=again)
             except MachineError as err:
                 # Another variant's toolchain is seldom on the same machine.
@@ -152,23 +183,33 @@ def _lock_forks(
     return entries
 
 
-def _write_inventory(project: Project, lock: Lock, chosen: Collection[str], *, force: bool) -> None:
-    """Configure the pins of `chosen` forks that the file does not cover, and write it."""
-    path = project.manifest.inventory_path
+def _known_graphs(project: Project, old: Lock, lock: Lock) -> dict[tuple[str, str], PinGraph]:
+    """Return what forks.inventory has that is true of the pins and settings in the lock."""
+    file, graphs = InventoryFile.read(project.manifest.inventory_path), {}
+    for lock_key, entry in lock.forks.items():
+        with contextlib.suppress(ManifestError):
+            file.check(lock_key, old.forks[lock_key].inventory if lock_key in old.forks else "")
+            for python in entry.builds:
+                graph = file.graph(lock_key, python)
+                if graph and (graph.tree, graph.settings) == (entry.tree, entry.settings):
+                    graphs[lock_key, python] = graph
+    return graphs
+
+
+def _follow(
+    project: Project, lock: Lock, chosen: Collection[str], known: Collection[tuple[str, str]]
+) -> dict[tuple[str, str], PinGraph]:
+    """Configure the pins of `chosen` forks, for what is not known."""
     found: dict[tuple[str, str], PinGraph] = {}
     for fork in project.manifest.all_variants:
         entry = lock.forks.get(fork.lock_key)
-        for python, build in entry.builds.items() if entry else ():
-            old = (
-                None
-                if force and fork.name in chosen
-                else load_pin_graph(path, fork.lock_key, python)
-            )
-            current = old and entry and (old.tree, old.settings) == (entry.tree, entry.settings)
-            if fork.name in chosen and not current:
-                pin_graph = _pin_graph(project.context.for_python(python), fork, build)
-                found |= {(fork.lock_key, python): pin_graph} if pin_graph else {}
-    save_pin_graph(path, found, keep=lock.forks)
+        for python, build in entry.builds.items() if entry and fork.name in chosen else ():
+            context = project.context.for_python(python)
+            if (key := (fork.lock_key, python)) not in known and (
+                graph := _pin_graph(context, fork, build)
+            ):
+                found[key] = graph
+    return found
 
 
 def _pin_graph(context: Context, fork: Fork, build: ForkBuild) -> PinGraph | None:

@@ -5,8 +5,6 @@ from .inventory import ANYTHING as ANYTHING
 from .inventory import BuildInventory as BuildInventory
 from .inventory import BuiltOutput as BuiltOutput
 from .inventory import PinGraph as PinGraph
-from .inventory import load_pin_graph as load_pin_graph
-from .inventory import save_pin_graph as save_pin_graph
 from .load import load_manifest as load_manifest
 from .lock import RELOCK as RELOCK
 from .lock import BaseWheel as BaseWheel
@@ -25,4 +23,5 @@ from .model import Manifest as Manifest
 from .model import Sdist as Sdist
 from .model import UpstreamWheel as UpstreamWheel
 from .new import new_project as new_project
+from .surveys import InventoryFile as InventoryFile
 from .transaction import recover as recover

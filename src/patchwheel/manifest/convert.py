@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
     Hook = Callable[[Any, Any], Any]
 
-# As `json.dumps` indents it. A string has no newline, so a list in a string is none.
-FLAT_LIST = re.compile(r"\[\n *([^\[\]{}]+?)\n *\]")
+# As `json.dumps` indents it: a list of strings, with any characters in them, and of numbers.
+FLAT_LIST = re.compile(r'\[\n *((?:(?:"(?:[^"\\]|\\.)*+"|[^\[\]{}",\s]++)(?:,\n *)?+)++)\n *\]')
 NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 VERSION = re.compile(r"[0-9][a-z0-9.!+]*")
 SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -229,8 +229,11 @@ def read_file(path: Path, kind: str, *, missing: str, hint: str) -> Any:  # noqa
         raise ManifestError(f"is not valid {kind}: {err}", where=path, hint=hint) from err
 
 
-def save_json(path: Path, data: object) -> None:
-    """Write JSON with sorted keys and a line for each; a list of names or numbers has one line."""
+def save_json(path: Path, data: object) -> str:
+    """Write JSON with sorted keys and a line for each, a list of names or numbers on one line.
+
+    Returns the text.
+    """
     text = json.dumps(data, indent=1, sort_keys=True)
     text = FLAT_LIST.sub(lambda flat: "[" + re.sub(r"\n *", " ", flat[1]) + "]", text)
     # Commands may run at the same time; a reader sees the old file or the new one.
@@ -241,3 +244,4 @@ def save_json(path: Path, data: object) -> None:
         hint = "free some room, or see who may write it, then run the command again"
         problem = f"cannot be written: {err.strerror}"
         raise MachineError(problem, where=path, hint=hint) from err
+    return text

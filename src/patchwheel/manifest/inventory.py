@@ -1,26 +1,18 @@
-"""What configuring a pin reveals of its build, as forks.lock and forks.inventory hold it.
-
-`patchwheel lock` writes forks.inventory beside forks.lock, and people commit both. With it a change
-of content alone is planned without a compiler; without it, the plan needs a configured tree.
-"""
+"""What configuring a pin reveals of its build: the records, and paths written by folder."""
 
 # No `from __future__ import annotations`: cattrs reads the annotated types at run time.
-import contextlib
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
-from patchwheel.kit import ManifestError, parsed
-from patchwheel.manifest.convert import InvalidValueError, save_json
+from patchwheel.manifest.convert import InvalidValueError
 
 if TYPE_CHECKING:
     from cattrs import Converter
 
     from patchwheel.manifest.model import Fork
 
-SCHEMA = 1
 # In `opened`, of a script that could not be watched.
 ANYTHING = "*"
 
@@ -56,7 +48,7 @@ class BuildInventory:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CopiesTable:
-    """As in forks.lock: a source is at `source_root` plus its wheel path, or named in `moved`."""
+    """As in the file: a source is at `source_root` plus its wheel path, or named in `moved`."""
 
     source_root: str
     same: Paths
@@ -95,9 +87,9 @@ class PinGraph:
 def register_inventory(converter: "Converter") -> None:
     """Let a converter read and write the paths of a BuildInventory by folder."""
     converter.register_structure_hook_func(
-        lambda hint: hint == Paths, lambda folders, _: frozenset(_unfold(folders))
+        lambda hint: hint == Paths, lambda folders, _: frozenset(unfolded(folders))
     )
-    converter.register_unstructure_hook_func(lambda hint: hint == Paths, _fold)
+    converter.register_unstructure_hook_func(lambda hint: hint == Paths, folded)
     converter.register_structure_hook_func(
         lambda hint: hint == Copies,
         lambda table, _: _from_table(converter.structure(table, CopiesTable)),
@@ -105,34 +97,6 @@ def register_inventory(converter: "Converter") -> None:
     converter.register_unstructure_hook_func(
         lambda hint: hint == Copies, lambda copies: converter.unstructure(_to_table(copies))
     )
-
-
-def load_pin_graph(path: Path, lock_key: str, python: str) -> PinGraph | None:
-    """Return what forks.inventory says of a fork for a Python; None without an entry."""
-    try:
-        data = parsed(path.read_text(encoding="utf-8"))
-        table = data["forks"].get(lock_key, {}).get(python)
-        return _unpack(table) if table else None
-    except FileNotFoundError:
-        return None
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as err:
-        hint = "run `patchwheel lock --force` to write it again"
-        raise ManifestError("is damaged", where=path, hint=hint) from err
-
-
-def save_pin_graph(
-    path: Path, found: Mapping[tuple[str, str], PinGraph], keep: Collection[str]
-) -> None:
-    """Write the entries by lock key and Python, beside those in the file of the forks in `keep`."""
-    forks: dict[str, Any] = {}
-    # A damaged file is written anew.
-    with contextlib.suppress(FileNotFoundError, ValueError, AttributeError):
-        old = parsed(path.read_text(encoding="utf-8")).get("forks", {})
-        forks = {name: row for name, row in old.items() if name in keep}
-    for (lock_key, python), pin_graph in found.items():
-        forks.setdefault(lock_key, {})[python] = _pack(pin_graph)
-    if forks or path.exists():
-        save_json(path, {"schema": SCHEMA, "forks": forks})
 
 
 def _from_table(table: CopiesTable) -> Mapping[str, str]:
@@ -150,60 +114,7 @@ def _to_table(copies: Mapping[str, str]) -> CopiesTable:
     return CopiesTable(source_root=root, same=same, moved=moved)
 
 
-def _pack(pin_graph: PinGraph) -> dict[str, object]:
-    """Write files that the same outputs read as a group, and a command as numbers of words."""
-    # Without both, the file of CuPy alone would be 7 MB.
-    outputs = dict(sorted(pin_graph.outputs.items()))
-    groups: dict[tuple[str, ...], list[str]] = {}
-    for path in sorted({path for output in outputs.values() for path in output.reads}):
-        users = tuple(name for name, output in outputs.items() if path in output.reads)
-        groups.setdefault(users, []).append(path)
-    words: dict[str, int] = {}
-    rows = {
-        name: {
-            "source": output.source,
-            "groups": [at for at, users in enumerate(groups) if name in users],
-            "exists": sorted(output.exists),
-            "commands": [
-                [words.setdefault(word, len(words)) for word in command.split(" ")]
-                for command in output.commands
-            ],
-        }
-        for name, output in outputs.items()
-    }
-    return {
-        "tree": pin_graph.tree,
-        "settings": pin_graph.settings,
-        "definition": _fold(pin_graph.definition),
-        "unfollowed": [*pin_graph.unfollowed],
-        "groups": [_fold(paths) for paths in groups.values()],
-        "words": [*words],
-        "outputs": rows,
-    }
-
-
-def _unpack(table: dict[str, Any]) -> PinGraph:
-    groups = [_unfold(folders) for folders in table["groups"]]
-    words = _names(table["words"])
-    outputs = {
-        name: BuiltOutput(
-            source=row["source"],
-            reads=frozenset(path for at in row["groups"] for path in groups[at]),
-            exists=frozenset(_names(row["exists"])),
-            commands=tuple(" ".join(words[at] for at in command) for command in row["commands"]),
-        )
-        for name, row in table["outputs"].items()
-    }
-    return PinGraph(
-        tree=table["tree"],
-        settings=table["settings"],
-        definition=frozenset(_unfold(table["definition"])),
-        outputs=outputs,
-        unfollowed=tuple(_names(table["unfollowed"])),
-    )
-
-
-def _fold(paths: Iterable[str]) -> dict[str, list[str]]:
+def folded(paths: Iterable[str]) -> dict[str, list[str]]:
     folders: dict[str, list[str]] = {}
     for path in sorted(paths):
         folder, _, name = path.rpartition("/")
@@ -211,18 +122,18 @@ def _fold(paths: Iterable[str]) -> dict[str, list[str]]:
     return folders
 
 
-def _unfold(folders: object) -> list[str]:
+def unfolded(folders: object) -> list[str]:
     # By hand: there are thousands of names, and every command reads them.
     if not isinstance(folders, dict):
         raise InvalidValueError("is not a table")
     return [
         f"{folder}/{name}" if folder else name
         for folder, names in folders.items()
-        for name in _names(names, folder)
+        for name in name_list(names, folder)
     ]
 
 
-def _names(value: object, *at: str) -> list[str]:
+def name_list(value: object, *at: str) -> list[str]:
     if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
         raise InvalidValueError(f"is {value!r}", "a list of names", at)
     return value

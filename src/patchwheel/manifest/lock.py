@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Annotated, Never
+from typing import TYPE_CHECKING, Annotated, Any, Never
 
 from patchwheel.kit import Distribution, ManifestError, digest
 from patchwheel.manifest.convert import (
@@ -17,11 +17,16 @@ from patchwheel.manifest.convert import (
 )
 from patchwheel.manifest.inventory import BuildInventory, register_inventory
 from patchwheel.manifest.model import Fork, Manifest, Sha256
+from patchwheel.manifest.surveys import InventoryFile, save_inventories
 
 if TYPE_CHECKING:
     from cattrs import Converter
 
-SCHEMA = 3
+    from patchwheel.manifest.inventory import PinGraph
+
+SCHEMA = 4
+NO_GRAPHS: Mapping[tuple[str, str], "PinGraph"] = MappingProxyType({})
+NOTHING = {"verbatim": {"source-root": "", "same": {}, "moved": {}}, "built": {}, "reads": {}}
 RELOCK = "run `patchwheel lock`, review the difference and commit it"
 
 
@@ -39,7 +44,7 @@ class ForkBuild:
     """What a build of a fork takes for one Python.
 
     `needs` names the forks whose wheels it compiles against; `base` is None if there is no wheel
-    of upstream's for a graft to start from.
+    of upstream's for a graft to start from. The `inventory` is in forks.inventory.
     """
 
     base: BaseWheel | None
@@ -50,7 +55,10 @@ class ForkBuild:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ForkLock:
-    """What is locked for a fork; `settings` is the digest of its build settings."""
+    """What is locked for a fork; `settings` is the digest of its build settings.
+
+    `inventory` is the sha256 of the fork's entry in forks.inventory, "" before it is saved.
+    """
 
     pin: Mapping[str, str | None]
     settings: str
@@ -58,6 +66,7 @@ class ForkLock:
     commit: str | None
     patches: Mapping[str, str]
     builds: Mapping[str, ForkBuild]
+    inventory: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,13 +140,27 @@ def build_settings(fork: Fork) -> str:
     return digest(*options, fork.upstream_wheel and fork.upstream_wheel.distribution)
 
 
-def load_lock(path: Path) -> Lock:
-    """Read forks.lock; raises ManifestError if it is missing, malformed or of another schema."""
+def load_lock(path: Path, *, mend: bool = False) -> Lock:
+    """Read forks.lock with forks.inventory; raises ManifestError if either is not as written.
+
+    To `mend`, a fork whose entry in forks.inventory does not fit is one that nothing is known of
+    but what it was pinned to, and that has to be locked again.
+    """
     data = read_file(path, "JSON", missing="there is no lock", hint=RELOCK)
     if not isinstance(data, dict) or data.get("schema") != SCHEMA:
         raise ManifestError(
             "has another schema", where=path, expected=f"schema {SCHEMA}", hint=RELOCK
         )
+    file = InventoryFile.read(path.with_suffix(".inventory"))
+    for lock_key, entry in _tables(data.get("forks")):
+        try:
+            _add_inventories(file, lock_key, entry)
+        except ManifestError:
+            if not mend:
+                raise
+            entry["settings"] = ""
+            for _, build in _tables(entry.get("builds")):
+                build["inventory"] = NOTHING
     try:
         return _converter().structure({**data, "path": path}, Lock)
     except ExceptionGroup as err:
@@ -148,10 +171,33 @@ def load_lock(path: Path) -> Lock:
         ) from err
 
 
-def save_lock(lock: Lock) -> None:
-    """Write forks.lock; the same entries give the same bytes, whatever their order."""
+def _add_inventories(file: InventoryFile, lock_key: str, entry: dict[str, Any]) -> None:
+    file.check(lock_key, str(entry.get("inventory")))
+    for python, build in _tables(entry.get("builds")):
+        build["inventory"] = file.inventory(lock_key, python)
+
+
+def _tables(value: object) -> list[tuple[str, dict[str, Any]]]:
+    """Return the tables in a table; what is none is reported with all other problems."""
+    rows = value.items() if isinstance(value, dict) else ()
+    return [(key, row) for key, row in rows if isinstance(row, dict)]
+
+
+def save_lock(lock: Lock, graphs: Mapping[tuple[str, str], "PinGraph"] = NO_GRAPHS) -> None:
+    """Write forks.lock and forks.inventory, with the graphs by lock key and Python.
+
+    The same entries give the same bytes, whatever their order.
+    """
     data = _converter().unstructure(lock)
     del data["path"]
+    inventories = {
+        (lock_key, python): build.pop("inventory")
+        for lock_key, entry in data["forks"].items()
+        for python, build in entry["builds"].items()
+    }
+    file = save_inventories(lock.path.with_suffix(".inventory"), inventories, graphs)
+    for lock_key, entry in data["forks"].items():
+        entry["inventory"] = file.sha256(lock_key)
     save_json(lock.path, {"schema": SCHEMA, **data})
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from patchwheel.build import BuildInputs, OwnWheel, interface_part, without_missing_tools
 from patchwheel.kit import Entry, MachineError, Repository, digest, file_sha256
-from patchwheel.manifest import build_settings, load_pin_graph
+from patchwheel.manifest import InventoryFile, build_settings
 from patchwheel.plan.base import base_mismatch, built_bases, changed_interface, upstream_base
 from patchwheel.plan.records import IDLE, Decision, Plan, patches_by_path
 from patchwheel.series import patched_tree
@@ -286,8 +286,8 @@ class Planner:
     @functools.cached_property
     def _pin_graph(self) -> PinGraph | None:
         """The entry of forks.inventory; None if it is for another pin or other settings."""
-        path = self.project.manifest.inventory_path
-        graph = load_pin_graph(path, self.fork.lock_key, self.project.python)
+        file = InventoryFile.read(self.project.manifest.inventory_path)
+        graph = file.graph(self.fork.lock_key, self.project.python)
         current = (self.tree.source.tree, build_settings(self.fork))
         return graph if graph and (graph.tree, graph.settings) == current else None
 
