@@ -1,3 +1,3 @@
 """Keep patched forks of compiled scientific Python libraries alive."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
