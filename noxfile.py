@@ -97,6 +97,13 @@ def types(session: nox.Session) -> None:
     session.run("mypy")
 
 
+@nox.session(default=False)
+def docs(session: nox.Session) -> None:
+    """Make the site of the documents in site/: nox -s docs [-- serve]."""
+    install(session, "docs")
+    session.run("mkdocs", *(session.posargs or ["build", "--strict"]))
+
+
 def in_forks(session: nox.Session, script: str, *arguments: str, gpu: bool = False) -> None:
     """Build the forks, compose their environment, and run a script in it."""
     install(session)

@@ -20,9 +20,9 @@ HEAD = """\
 
 What `patchwheel COMMAND --help` says, in one page. `scripts/commands_page.py` writes it.
 
-Results go to standard output, the rest to standard error. Exit codes are in
-[failures.md](failures.md), environment variables in [environment.md](environment.md). An option
-with a variable, in brackets, can be set by it.
+Results go to standard output, the rest to standard error. An option with a variable, in brackets,
+can be set by it; there are [other variables](environment.md), too. The
+[exit codes](failures.md) say what kind of failure it was.
 
 These options are of every command that works on a project:
 
@@ -98,7 +98,8 @@ def table(rows: list[click.Option]) -> str:
 
 def metavar(option: click.Option) -> str:
     found = option.make_metavar(click.Context(cli))
-    return f"`{found}`".replace("|", "\\|")
+    # A bar would end the cell of a table.
+    return f"`{found.strip('[]').replace('|', '`, `') if '|' in found else found}`"
 
 
 if __name__ == "__main__":
