@@ -219,6 +219,25 @@ def test_the_base_is_compared(bench: Bench) -> None:
     assert other.mismatch == "it has pw_demo/extra.py"
 
 
+def test_a_list_that_names_none_of_the_wheels_modules_is_not_its_own(
+    bench: Bench, report: Recorder
+) -> None:
+    context = replace(bench.context, progress=report)
+    base = {"pw_demo/a.py": "a = 1\n", "pw_demo/both.py": "table = 1\n"}
+    said = "pw-demo names no module of its wheel: that says what it holds"
+    found = bench.inspect(FILES, {**base, "pw_demo/y.so": "", "pw_demo/z.so": ""}, context)
+    assert found.mismatch is None
+    assert found.inventory.verbatim == {"pw_demo/a.py": "a.py", "pw_demo/both.py": "both.py"}
+    assert found.inventory.built == {"pw_demo/y.so", "pw_demo/z.so"}
+    assert said in report.lines
+    report.lines.clear()
+    # One of them that is there says that the list is this wheel's.
+    other = bench.inspect(FILES, {**base, "pw_demo/x.so": "", "pw_demo/y.so": ""}, context)
+    assert other.mismatch == "it has pw_demo/y.so"
+    assert bench.inspect(FILES, base, context).mismatch == "it lacks pw_demo/x.so"
+    assert said not in report.lines
+
+
 def test_a_file_that_upstream_changed_on_purpose_can_be_named(bench: Bench) -> None:
     wheel = UpstreamWheel(distribution="pw-demo", only_in_base=("pw_demo/b*.py",))
     base = {"pw_demo/a.py": "a = 1\n", "pw_demo/both.py": "stamped\n", "pw_demo/x.so": ""}

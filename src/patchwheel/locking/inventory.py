@@ -23,6 +23,7 @@ from patchwheel.wheel import CYTHON, NUMPY
 from patchwheel.wheelfile import check_record, output_names, read_wheel
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
     from patchwheel.build import ListedOutputs
@@ -69,6 +70,9 @@ def inventory_of_pin(
             raise (absence([fork.name, "cannot be configured"], gone) if gone else err) from err
         why = next((line for line in err.tail if "ERROR" in line), (err.tail or [""])[-1]).strip()
         context.progress.say(f"{err.message} ({why}): its wheel says what it holds")
+        return _by_wheel(source, wheel)
+    if wheel and kind.listed_by and not _describes(found.outputs, wheel):
+        context.progress.say(f"{fork.name} names no module of its wheel: that says what it holds")
         return _by_wheel(source, wheel)
     outputs = {
         name: path
@@ -132,6 +136,13 @@ def _is_meant(name: str, fork: Fork) -> bool:
     """Whether the manifest says that upstream's wheel has another file than the pin there."""
     globs = fork.upstream_wheel.only_in_base if fork.upstream_wheel else ()
     return any(fnmatchcase(name, glob) for glob in globs)
+
+
+def _describes(outputs: Iterable[str], wheel: WheelFile) -> bool:
+    """Whether what is listed can be of the wheel; h5py names one module, and builds others."""
+    theirs = {name for name in output_names(wheel.entries, wheel.name) if name.endswith(".so")}
+    ours = {name for name in outputs if name.endswith(".so")}
+    return not (ours and theirs) or not ours.isdisjoint(theirs)
 
 
 def _listed(context: Context, source: Source, environment: Path) -> ListedOutputs:
