@@ -102,7 +102,7 @@ CASES = (
     Case(
         "lxml",
         "setuptools",
-        Edit("src/lxml/__init__.py", "lxml"),
+        Edit("src/lxml/ElementInclude.py", "lxml.ElementInclude"),
         Edit("src/lxml/builder.py", "lxml.builder", keys={"env": {"WITH_CYTHON": "true"}}),
     ),
     Case(
@@ -177,7 +177,7 @@ CASES = (
             "_argon2_cffi_bindings",
             'return "Missing arguments";',
             'return "PATCHED";',
-            "module.ffi.string(module.lib.argon2_error_message(-38)) == b'PATCHED'",
+            "module.ffi.string(module.lib.argon2_error_message(-30)) == b'PATCHED'",
         ),
     ),
     Case(
@@ -233,8 +233,8 @@ class NotSoError(Exception):
 def run(folder: Path, *words: str | Path) -> str:
     """Run a command; return its output, or raise the error that it printed."""
     command = [*map(str, words)]
-    # patchwheel's own command and its first argument, or the program's name.
-    name = " ".join(command[2:5] if command[1] == "-m" else [Path(command[0]).name])
+    ours = command[1] == "-m"
+    name = " ".join(command[2:5] if ours else [Path(command[0]).name, command[1]])
     try:
         done = subprocess.run(
             command, cwd=folder, capture_output=True, text=True, check=False, timeout=PATIENCE
@@ -272,7 +272,7 @@ def patch(folder: Path, name: str, edit: Edit) -> dict[str, Any]:
     if not tree.exists():
         ours(folder, "dev", name)
     if "crates" in edit.keys and not (folder / "crates").exists():
-        run(tree, "cargo", "vendor", "--locked", folder / "crates")
+        run(folder, "cargo", "vendor", "--manifest-path", tree / "Cargo.toml", "crates")
     path = tree / edit.file
     text = path.read_text(encoding="utf-8")
     if edit.old not in text:
@@ -292,7 +292,11 @@ def patch(folder: Path, name: str, edit: Edit) -> dict[str, Any]:
     shown = run(folder, folder / ".venv-forks/bin/python", "-c", code).strip()
     if shown != "True":
         raise NotSoError(f"the wheel is made, but `{edit.shown}` is not true of {edit.module}")
-    return {"route": wheel["plan"]["route"], "seconds": seconds}
+    plan = wheel["plan"]
+    found = {"route": plan["route"], "seconds": seconds}
+    # A wheel of pure Python is only copied together.
+    pure = str(wheel["path"]).endswith("-any.whl")
+    return found | ({"why": plan["why"][0]} if plan["route"] == "compile" and not pure else {})
 
 
 def attempt(folder: Path, name: str, edit: Edit) -> dict[str, Any]:
@@ -342,7 +346,13 @@ def table(record: dict[str, Any]) -> str:
         lines.append(f"| {' | '.join(cells)} |")
         whys = {"`add`": row} | {kind: found or {} for kind, (_, found) in parts.items()}
         reasons += [f"* {case.name}, {kind}: {r['why']}" for kind, r in whys.items() if "why" in r]
-    return "\n".join([*lines, "", *(["What did not work:", "", *reasons, ""] if reasons else [])])
+    return "\n".join(
+        [
+            *lines,
+            "",
+            *(["Why not, or why all of it was compiled:", "", *reasons, ""] if reasons else []),
+        ]
+    )
 
 
 def write_page(record: dict[str, Any], path: Path) -> None:
