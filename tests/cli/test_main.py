@@ -337,3 +337,41 @@ def test_the_manifest_is_found_from_any_folder_below_it(
     assert options._nearest(name) == name
     (below / name).touch()
     assert options._nearest(name) == name
+
+
+@pytest.mark.parametrize("option", ["--release", "--from-source", "--dev", "--dry-run"])
+def test_grafts_for_other_platforms_are_of_the_series_alone(tmp_path: Path, option: str) -> None:
+    support.make_manifest(tmp_path, {"demo": SDIST})
+    done = patchwheel(tmp_path, "build", "--platform", "win_amd64", option)
+    assert done.returncode == 2
+    assert "--platform and --all-platforms are for grafts of the series" in done.stderr
+
+
+def test_a_build_that_can_graft_no_wheel_fails_and_says_what_is_needed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from patchwheel import wheel
+    from patchwheel.cli import main
+
+    names = [f"demo-1.0-cp313-cp313-{tag}.whl" for tag in ("win_amd64", "win_arm64")]
+    why = "demo/a.pyx: the build reads it (0010.patch)"
+    rows = [wheel.PlatformWheel(base=n, wheel=None, seconds=0.1, skipped=why) for n in names]
+    asked: list[object] = []
+
+    def build(_project: object, _forks: object, *wanted: object) -> list[wheel.PlatformWheel]:
+        asked.extend(wanted)
+        return rows
+
+    support.make_manifest(tmp_path, {"demo": SDIST})
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(wheel, "build_platforms", build)
+    words = ["build", "demo", "--all-platforms", "--python", "3.13,3.14t"]
+    monkeypatch.setattr(sys, "argv", ["patchwheel", *words])
+    with pytest.raises(SystemExit) as caught:
+        main.main()
+    assert caught.value.code == errors.BuildError.exit_code
+    assert asked == [(), ["3.13", "3.14t"]]
+    shown = capsys.readouterr().err
+    assert "skipped, needs win_arm64 with cp313" in shown
+    assert f"skipped {names[0]} and 1 more: {why}" in shown
+    assert "no wheel could be grafted without a compiler" in shown

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -45,6 +46,14 @@ if TYPE_CHECKING:
 @options.option(
     "--strict-tag", is_flag=True, help="Fail if a graft's platform tag is above upstream's."
 )
+@click.option(
+    "--platform",
+    "platforms",
+    metavar="TAG",
+    multiple=True,
+    help="Graft upstream's wheels for a platform, such as win_amd64, into dist/platforms.",
+)
+@click.option("--all-platforms", is_flag=True, help="The same of every wheel of the pin.")
 @click.option("-n", "--dry-run", is_flag=True, help="Show the plan instead.")
 @options.as_json
 @options.project
@@ -60,9 +69,16 @@ def build(
     keep_going: bool,
     keep_failed: bool,
     strict_tag: bool,
+    platforms: tuple[str, ...],
+    all_platforms: bool,
     dry_run: bool,
 ) -> None:
     """Build the patched wheels into dist/. Release wheels go to dist/release/."""
+    if platforms or all_platforms:
+        others = release or dev or without_patches or from_source or dry_run
+        wanted = () if all_platforms else platforms
+        _build_platforms(project, names, variant, wanted, alone=not others)
+        return
     if release + dev + without_patches > 1:
         raise click.UsageError("--release, --dev and --without-patches cannot be combined")
     from_source |= release
@@ -104,6 +120,32 @@ def build(
         click.echo(f"error: {fork}: {error}", err=True)
     if failures:
         raise BuildError(f"{len(failures)} of {len(forks)} forks failed")
+
+
+def _build_platforms(
+    project: Project,
+    names: Sequence[str],
+    variant: str | None,
+    platforms: Sequence[str],
+    *,
+    alone: bool,
+) -> None:
+    from patchwheel.wheel import build_platforms, platforms_folder
+
+    if not alone:
+        raise click.UsageError("--platform and --all-platforms are for grafts of the series")
+
+    # Here it selects among upstream's wheels; no interpreter is needed.
+    pythons = [python for python in re.split("[ ,]+", project.python_option or "") if python]
+    project = replace(project, python_option=None)
+    found = build_platforms(project, project.manifest.select(names, variant), platforms, pythons)
+    CONSOLE.close()
+    tables.platforms(found)
+    made = [str(platforms_folder(project) / row.wheel.path.name) for row in found if row.wheel]
+    options.emit(found, lambda _: CONSOLE.lines(made))
+    if not made:
+        hint = "run `patchwheel build` on such a machine; the table says what is in the way"
+        raise BuildError("no wheel could be grafted without a compiler", hint=hint)
 
 
 @click.command()

@@ -120,17 +120,22 @@ def _verify_path(path: Path, trusted: dict[str, str]) -> None:
 
 @click.command()
 @click.argument("wheels", metavar="FOLDER", type=options.folder())
-def index(wheels: Path) -> None:
+@click.option(
+    "--grafts", is_flag=True, help="Index the grafts of --all-platforms, for a team: never public."
+)
+def index(wheels: Path, *, grafts: bool) -> None:
     """Write a simple index over the release wheels in FOLDER.
 
-    It goes to FOLDER/simple. Of dist, the wheels in dist/release are indexed.
+    It goes to FOLDER/simple. Of dist, the wheels in dist/release are indexed, with --grafts those
+    in dist/platforms.
     """
     from patchwheel.release import make_index
 
     # Beside the wheels of plain builds, which are never published.
-    if (wheels / "release").is_dir() and not (wheels / "SHA256SUMS").exists():
-        wheels /= "release"
-    names = make_index(wheels)
+    inside = "platforms" if grafts else "release"
+    if (wheels / inside).is_dir() and not (wheels / "SHA256SUMS").exists():
+        wheels /= inside
+    names = make_index(wheels, grafts=grafts)
     CONSOLE.say(f"an index of {', '.join(names)}")
     click.echo(wheels / "simple")
 

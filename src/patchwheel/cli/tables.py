@@ -26,7 +26,7 @@ if TYPE_CHECKING:
         Submission,
         Verdict,
     )
-    from patchwheel.wheel import BuiltWheel
+    from patchwheel.wheel import BuiltWheel, PlatformWheel
 
 # Rows of a plan; a person reads no more, and --json has them all.
 SHOWN = 30
@@ -49,6 +49,24 @@ def wheels(made: Sequence[BuiltWheel]) -> None:
     ]
     headings = ("fork", "wheel", "made by", "remade", "taken", "from", "s")
     CONSOLE.table(headings, rows, note=True)
+
+
+def platforms(found: Sequence[PlatformWheel]) -> None:
+    """Show of each of upstream's wheels what was remade and how long it took, or why it was not."""
+    rows = [
+        (
+            row.base,
+            _share(row.wheel.plan)[0] if row.wheel else f"skipped, needs {row.needs}",
+            f"{row.seconds:.1f}",
+        )
+        for row in found
+    ]
+    CONSOLE.table(("upstream's wheel", "remade", "s"), rows, note=True)
+    # Most are skipped for one reason, which may be long.
+    for why in dict.fromkeys(row.skipped for row in found if row.skipped):
+        names = [row.base for row in found if row.skipped == why]
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        CONSOLE.say(f"skipped {names[0]}{more}: {why}")
 
 
 def _share(plan: Plan) -> tuple[str, str]:
@@ -138,8 +156,8 @@ def reasons(verdict: Verdict) -> str:
 def _origin(plan: Plan) -> str:
     if plan.base is None:
         return "source"
-    made = {"upstream": "upstream's wheel", "built": "a wheel built here"}
-    return f"{made[plan.base.kind]} ({plan.base.sha256[:12]})"
+    made = "a wheel built here" if plan.base.kind == "built" else "upstream's wheel"
+    return f"{made} ({plan.base.sha256[:12]})"
 
 
 def plans(found: Sequence[Outlook]) -> None:

@@ -38,6 +38,7 @@ from patchwheel.source import (
     download_file,
     fetch_pin,
     fetch_wheel,
+    published_wheels,
     requirements,
 )
 from patchwheel.wheelfile import check_record, read_wheel
@@ -83,6 +84,7 @@ def lock_fork(
         python: kept.get(python) or _lock_build(project, source, python, known)
         for python in project.manifest.environment.python
     }
+    listed = old.platforms if old and same else None
     return ForkLock(
         pin=fork.pin,
         settings=build_settings(fork),
@@ -90,6 +92,7 @@ def lock_fork(
         commit=_commit(project.context, source, old),
         patches={p.name: p.sha256 for p in load_series(fork.patches).patches},
         builds=builds,
+        platforms=listed or published_wheels(project.context, fork),
     )
 
 

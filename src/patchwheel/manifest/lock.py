@@ -58,6 +58,7 @@ class ForkLock:
     """What is locked for a fork; `settings` is the digest of its build settings.
 
     `inventory` is the sha256 of the fork's entry in forks.inventory, "" before it is saved.
+    `platforms` has the sha256 of each wheel that upstream published of the pin.
     """
 
     pin: Mapping[str, str | None]
@@ -67,6 +68,7 @@ class ForkLock:
     patches: Mapping[str, str]
     builds: Mapping[str, ForkBuild]
     inventory: str = field(default="", compare=False)
+    platforms: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

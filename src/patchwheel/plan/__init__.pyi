@@ -1,11 +1,13 @@
 from .base import Base as Base
 from .base import base_differences as base_differences
 from .base import base_mismatch as base_mismatch
+from .base import published_base as published_base
 from .base import remember_base as remember_base
 from .base import upstream_base as upstream_base
 from .classify import METADATA as METADATA
 from .classify import read_projects as read_projects
 from .copies import find_copies as find_copies
+from .copies import named_by_build as named_by_build
 from .follow import graph_of_pin as graph_of_pin
 from .outlook import Outlook as Outlook
 from .outlook import look_ahead as look_ahead
@@ -13,5 +15,8 @@ from .plan import RECIPE as RECIPE
 from .plan import Planner as Planner
 from .plan import plan_fork as plan_fork
 from .plan import wheel_in_store as wheel_in_store
+from .platforms import PlatformPlanner as PlatformPlanner
+from .platforms import machine as machine
+from .platforms import platform_bases as platform_bases
 from .records import IDLE as IDLE
 from .records import Plan as Plan

@@ -28,9 +28,12 @@ BASES = 3
 
 @dataclass(frozen=True, kw_only=True)
 class Base:
-    """A base wheel; its content is read, and compared with `sha256`, once."""
+    """A base wheel; its content is read, and compared with `sha256`, once.
 
-    kind: Literal["upstream", "built"]
+    One of upstream's for a `platform` is taken as a file, also where it could be run.
+    """
+
+    kind: Literal["upstream", "platform", "built"]
     path: Path
     sha256: str
 
@@ -47,9 +50,7 @@ class Base:
 
     def made_from(self, tree: PatchedTree) -> str:
         """Return the tree that it was made from; raises InputError when it has no record."""
-        if self.kind == "upstream":
-            return tree.source.tree
-        return self.wheel.record.trees.patched
+        return self.wheel.record.trees.patched if self.kind == "built" else tree.source.tree
 
 
 def upstream_base(project: Project, fork: Fork) -> Base | None:
@@ -57,16 +58,27 @@ def upstream_base(project: Project, fork: Fork) -> Base | None:
     wheel = project.build(fork).base
     if wheel is None or fork.upstream_wheel is None:
         return None
-    entry = project.store.find("files", wheel.sha256)
+    return published_base(project, fork, wheel.filename, wheel.sha256, kind="upstream")
+
+
+def published_base(
+    project: Project,
+    fork: Fork,
+    filename: str,
+    sha256: str,
+    *,
+    kind: Literal["upstream", "platform"],
+) -> Base:
+    """Return one of the wheels that upstream published, downloaded if it is not in the store."""
+    entry = project.store.find("files", sha256)
     if entry:
-        path = entry / wheel.filename
+        path = entry / filename
     else:
-        name = fork.upstream_wheel.distribution
         # A no-op finds it in the store.
         from patchwheel.source import download_file
 
-        path = download_file(project.context, name, wheel.filename, wheel.sha256)
-    return Base(kind="upstream", path=path, sha256=wheel.sha256)
+        path = download_file(project.context, fork.distribution, filename, sha256)
+    return Base(kind=kind, path=path, sha256=sha256)
 
 
 def built_bases(project: Project, fork: Fork, key_parts: Mapping[str, str]) -> list[Base]:

@@ -15,7 +15,7 @@ from patchwheel.kit import Repository, blob_id, parsed_toml
 from patchwheel.wheelfile import output_names
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Collection, Iterable, Iterator
 
     from patchwheel.kit import Blob
     from patchwheel.source import Source
@@ -29,8 +29,11 @@ CONFIGURATION = re.compile(
 )
 # Meson's function that only copies.
 COPYING = re.compile(r"install_sources\s*\([^()]*\)")
+INSTALLED = re.compile(r"install_sources\s*\(\s*(\w+)\b")
+DEFINED_AND_USED = 2
 # Of these, text in quotes: include_str!("../table.py") of Rust.
 CODE = re.compile(r".*\.(rs|c|cc|cpp|cxx|h|hpp|cu|pyx|pxd|pxi|go|f90|in|tmpl)", re.IGNORECASE)
+MODULE = re.compile(r"\.(so|pyd|dylib)$")
 WORD = re.compile(r"[\w./+-]*\w")
 QUOTED = re.compile(r"""["']([\w./+-]*\w\.\w+)["']""")
 IMPORTED = re.compile(r"(?m)^\s*(?:import|from)\s+([\w.]+)")
@@ -44,14 +47,15 @@ OTHERS = re.compile(
 
 
 def find_copies(
-    source: Source, wheel: WheelFile
+    source: Source, wheel: WheelFile, *, named: Collection[str] | None = None
 ) -> tuple[dict[str, str], frozenset[str], list[str]]:
     """Return the source of each file that is a copy, and the sources that a build reads.
 
-    The last are the files of the wheel at the place of a source that has another content.
+    The last are the files of the wheel at the place of a source that has another content. A copy
+    may have the line endings of Windows. `named` is what `named_by_build` gives.
     """
     repo = Repository(source.git_dir)
-    files = {p: b for p, b in repo.files(source.tree).items() if b.mode.startswith("100")}
+    files = _files(repo, source)
     same: defaultdict[str, list[str]] = defaultdict(list)
     for path, blob in files.items():
         same[blob.oid].append(path)
@@ -60,10 +64,11 @@ def find_copies(
     reads = {p for p in files if re.fullmatch(r"README[^/]*", p, re.IGNORECASE)}
     outputs = output_names(wheel.entries, wheel.name)
     # Such as mypyc's, which Python imports in the place of the source beside it.
-    compiled = {name.partition(".")[0] + ".py" for name in outputs if name.endswith(".so")}
+    compiled = {name.partition(".")[0] + ".py" for name in outputs if MODULE.search(name)}
     for name, member in outputs.items():
         place = re.sub(r"^[^/]+\.data/(purelib|platlib)/", "", name)
-        equal = same[blob_id(wheel.entries[member].content())]
+        content = wheel.entries[member].content()
+        equal = same[blob_id(content)] or same[blob_id(content.replace(b"\r\n", b"\n"))]
         at_place = _ending(equal, place)
         base = posixpath.basename(place)
         moved = equal if [posixpath.basename(path) for path in equal] == [base] else []
@@ -74,15 +79,18 @@ def find_copies(
         if name not in copies or name in compiled:
             reads.update(near := _ending(files, place))
             changed += [name] if near and not equal else []
-    return copies, frozenset(reads | _named(repo, files)), sorted(changed)
+    reads |= named_by_build(source) if named is None else {*named}
+    return copies, frozenset(reads), sorted(changed)
 
 
 def _ending(paths: Iterable[str], end: str) -> list[str]:
     return [path for path in paths if f"/{path}".endswith(f"/{end}")]
 
 
-def _named(repo: Repository, files: Mapping[str, Blob]) -> set[str]:
+def named_by_build(source: Source) -> frozenset[str]:
     """Return the files that the build's configuration or its code names."""
+    repo = Repository(source.git_dir)
+    files = _files(repo, source)
     texts = {path: b.oid for path, b in files.items() if CONFIGURATION.fullmatch(path)}
     texts |= {path: blob.oid for path, blob in files.items() if CODE.fullmatch(path)}
     contents = repo.read([*texts.values()])
@@ -92,13 +100,29 @@ def _named(repo: Repository, files: Mapping[str, Blob]) -> set[str]:
         if path == PYPROJECT:
             text = "\n".join(_strings(_build_tables(text)))
         if path.endswith("meson.build"):
-            text = COPYING.sub("", text)
+            text = copied_lists(text)[0]
         pattern = WORD if CONFIGURATION.fullmatch(path) else QUOTED
         words.update(posixpath.normpath(f"/{word}")[1:] for word in pattern.findall(text))
         if path.endswith(".py"):
             modules = [name.replace(".", "/") for name in IMPORTED.findall(text)]
             words.update(end for name in modules for end in (f"{name}.py", f"{name}/__init__.py"))
-    return {path for path in files if any(end in words for end in _ends(path))}
+    return frozenset(path for path in files if any(end in words for end in _ends(path)))
+
+
+def copied_lists(text: str) -> tuple[str, list[str]]:
+    """Return a meson.build without what it only copies, and the lists of that."""
+    names = dict.fromkeys(INSTALLED.findall(text))
+    # What else uses a list may do something else with its files.
+    only = [name for name in names if len(re.findall(rf"\b{name}\b", text)) == DEFINED_AND_USED]
+    lists: list[str] = []
+    for pattern in (*(re.compile(rf"\b{name}\s*=\s*\[[^\[\]]*\]") for name in only), COPYING):
+        lists += pattern.findall(text)
+        text = pattern.sub("", text)
+    return text, lists
+
+
+def _files(repo: Repository, source: Source) -> dict[str, Blob]:
+    return {p: b for p, b in repo.files(source.tree).items() if b.mode.startswith("100")}
 
 
 def _ends(path: str) -> Iterator[str]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from patchwheel.kit import BuildError, digest
 from patchwheel.series import without_effect
-from patchwheel.wheelfile import Output, metadata
+from patchwheel.wheelfile import Output, metadata, record
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -107,7 +107,8 @@ class Plan(Decision):
     @property
     def version(self) -> str:
         """The version of the wheel, with its label; of a pending one the label lacks its digest."""
-        graft, key = self.route == "graft", self.node_key
+        graft = self.route == "graft"
+        key = record.label_key(self.key_parts) if self.node_key else None
         return metadata.labelled(self.fork.version, self.label, key, graft=graft)
 
     @property

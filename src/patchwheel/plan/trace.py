@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from patchwheel.build import IN_BUILD_DIR, configure_tree
 from patchwheel.plan.classify import CODE
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from patchwheel.manifest import BuildInventory, PinGraph
     from patchwheel.source import Source
 
+Action: TypeAlias = Literal["remake", "add", "build", "remove"]
 # Named as the cause where commands or the list of outputs differ.
 DEFINITION = "the build's definition"
 
@@ -30,7 +31,7 @@ class Effect:
     """
 
     path: str
-    action: Literal["remake", "add", "build", "remove"]
+    action: Action
     source: str
     by: tuple[str, ...]
 

@@ -17,8 +17,10 @@ from patchwheel.release import files
 from patchwheel.release.sign import check_signature
 from patchwheel.wheel import MAGIC, load_policies, names_itself, read_library
 from patchwheel.wheelfile import (
+    PLATFORM,
     STATEMENT,
     check_record,
+    label_key,
     members,
     metadata,
     read_wheel,
@@ -173,6 +175,8 @@ def _unchecked(path: Path, wheels: Sequence[WheelFile]) -> list[str]:
         name, record = wheel.path.name, wheel.record
         how = "rebuild" if record.is_release else "from-source"
         does = f"`patchwheel verify {record.fork} --{how}` does"
+        if record.base and record.base.kind == PLATFORM:
+            does = "nothing of it was loaded or run"
         rows.append(f"that its files are what its sources give: {does}")
         if record.base:
             base = record.base
@@ -225,7 +229,8 @@ def _label_problems(wheel: WheelFile) -> Iterator[str]:
         ("version", record.version, wheel.name.version),
         ("pin.version", record.pin.version, label["upstream"]),
         ("route", record.route, "graft" if label["graft"] else "compile"),
-        ("digest of key", digest(dict(key))[:8], label["key"]),
+        ("digest of key", label_key(key)[:8], label["key"]),
+        ("key.platform", PLATFORM in key, record.base is not None and record.base.kind == PLATFORM),
         ("key.tree", key.get("tree"), record.trees.patched),
         ("key.base", key.get("base"), record.base.sha256 if record.base else "none"),
         ("key.wheel", key.get("wheel"), digest([spelled, label["upstream"], label["label"]])),

@@ -29,6 +29,7 @@ PYLOCK = "pylock.toml"
 SIMPLE = "simple"
 VEX = "openvex.json"
 API = "1.1"
+NOT_PUBLIC = "Not public: grafts on upstream's wheels."
 PAGE = """<!DOCTYPE html>
 <html><head><meta name="pypi:repository-version" content="{api}"><title>{title}</title></head><body>
 {links}
@@ -137,11 +138,18 @@ def _resource(name: str, uri: str | None = None, **digests: str) -> dict[str, ob
     return {"name": name, **({"uri": uri} if uri else {}), "digest": digests}
 
 
-def simple_index(folder: Path, wheels: Sequence[WheelFile]) -> dict[str, bytes]:
-    """Return the pages of a simple index and the wheels' metadata files, by path in the folder."""
+def simple_index(
+    folder: Path, wheels: Sequence[WheelFile], *, grafts: bool = False
+) -> dict[str, bytes]:
+    """Return the pages of a simple index and the wheels' metadata files, by path in the folder.
+
+    Those of an index of grafts say so.
+    """
     names = sorted({wheel.project for wheel in wheels})
     links = [f'<a href="{name}/">{name}</a><br>' for name in names]
-    contents = _pages(SIMPLE, "Simple index", links, projects=[{"name": name} for name in names])
+    title = f"{NOT_PUBLIC} " if grafts else ""
+    rows = [{"name": name} for name in names]
+    contents = _pages(SIMPLE, f"{title}Simple index", links, projects=rows)
     for name in names:
         own = [wheel for wheel in _unique(wheels) if wheel.project == name]
         contents |= {
@@ -151,7 +159,7 @@ def simple_index(folder: Path, wheels: Sequence[WheelFile]) -> dict[str, bytes]:
         versions = sorted({wheel.name.version for wheel in own})
         contents |= _pages(
             f"{SIMPLE}/{name}",
-            f"Links for {name}",
+            f"{title}Links for {name}",
             map(_link, rows),
             name=name,
             versions=versions,

@@ -68,19 +68,22 @@ def complete_release(folder: Path, store: Store) -> None:
     _write(folder, files.sidecars(folder, [wheel for wheel in wheels if wheel.record.is_release]))
 
 
-def make_index(folder: Path) -> list[str]:
-    """Write a simple index over the release wheels of a folder and return the projects in it.
+def make_index(folder: Path, *, grafts: bool = False) -> list[str]:
+    """Write a simple index over the wheels of a folder and return the projects in it.
 
-    Nothing is written unless all that is in the folder is true, none of it is a graft, and no file
-    name has another sha256 elsewhere in the folder or in the index that was there before.
+    It is one of release wheels, or of `grafts` for a team. Nothing is written unless all that is in
+    the folder is true and of that kind, and no file name has another sha256 elsewhere in the folder
+    or in the index that was there before.
     """
     checked = check_release(folder, pages=False)
     problems = list(checked.problems)
     known = dict(_indexed(folder))
+    why = "is a graft; only compiled wheels are published (`patchwheel build --release`)"
+    if grafts:
+        why = "is a release wheel; an index of grafts is not public, and takes no others"
     for wheel in checked.wheels:
         name = wheel.path.name
-        if not wheel.record.is_release:
-            why = "is a graft; only compiled wheels are published (`patchwheel build --release`)"
+        if wheel.record.is_release == grafts:
             problems.append(f"{name}: {why}")
         # An installer that has the hash of a file refuses another file of its name.
         if (before := known.setdefault(name, wheel.sha256)) != wheel.sha256:
@@ -89,8 +92,8 @@ def make_index(folder: Path) -> list[str]:
                 "is in the folder or was in its index"
             )
     ReleaseCheck(wheels=(), problems=tuple(problems)).check(folder)
-    sidecars = files.sidecars(folder, checked.wheels)
-    _write(folder, sidecars | files.simple_index(folder, checked.wheels))
+    contents = files.simple_index(folder, checked.wheels, grafts=grafts)
+    _write(folder, contents if grafts else files.sidecars(folder, checked.wheels) | contents)
     return sorted({wheel.project for wheel in checked.wheels})
 
 

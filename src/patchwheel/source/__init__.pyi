@@ -2,6 +2,7 @@ from .compare import PinReport as PinReport
 from .compare import check_pin as check_pin
 from .download import download_file as download_file
 from .download import fetch_wheel as fetch_wheel
+from .download import published_wheels as published_wheels
 from .download import requirements as requirements
 from .fetch import REMOTE as REMOTE
 from .fetch import Remote as Remote

@@ -129,6 +129,20 @@ def fetch_wheel(context: Context, fork: Fork) -> tuple[Path, str] | None:
     return path, wheel.sha256
 
 
+def published_wheels(context: Context, fork: Fork) -> dict[str, str]:
+    """Return name and sha256 of each wheel of the pin's version that the indexes list with one."""
+    from packaging.utils import InvalidWheelFilename, parse_wheel_filename
+    from packaging.version import Version
+
+    found: dict[str, str] = {}
+    for file in project_files(context.index, fork.distribution) if fork.upstream_wheel else ():
+        # An index may have files that no installer takes.
+        with contextlib.suppress(InvalidWheelFilename):
+            if parse_wheel_filename(file.filename)[1] == Version(fork.version) and file.sha256:
+                found |= {} if file.yanked else {file.filename: file.sha256}
+    return found
+
+
 def requirements(wheel: Path, extra: str | None = None) -> list[str]:
     """Return what a wheel requires of itself, or what one of its extras adds."""
     from packaging.requirements import Requirement

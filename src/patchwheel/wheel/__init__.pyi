@@ -12,3 +12,6 @@ from .fit import read_library as read_library
 from .make import BuiltWheel as BuiltWheel
 from .make import make_wheel as make_wheel
 from .make import names_itself as names_itself
+from .platforms import PlatformWheel as PlatformWheel
+from .platforms import build_platforms as build_platforms
+from .platforms import platforms_folder as platforms_folder

@@ -163,7 +163,7 @@ def publish(project: Project, wheels: Sequence[BuiltWheel]) -> None:
         for wheel in wheels:
             target = project.dist / wheel.path.name
             if published(project.store, target) != wheel.sha256:
-                _copy(wheel, target, project.store)
+                copy_wheel(wheel, target, project.store)
             # Nothing is removed through a link out of the project, nor what others put there.
             inside = project.dist.resolve().is_relative_to(project.root.resolve())
             for old in project.wheels_of(wheel.plan.fork) if inside else ():
@@ -190,7 +190,7 @@ def published_before(store: Store, wheel: Path) -> str | None:
     return str(known["sha256"]) if known else None
 
 
-def _copy(wheel: BuiltWheel, target: Path, store: Store) -> None:
+def copy_wheel(wheel: BuiltWheel, target: Path, store: Store) -> None:
     # What a publisher that was killed left; nobody else publishes just now.
     for left in target.parent.glob(".*.whl.????????.tmp"):
         left.unlink()

@@ -105,7 +105,9 @@ def _mode(blob: Blob) -> int:
 
 
 def _check_pin(old: Entry, change: Change, base: Base) -> None:
-    if blob_id(old.checked()) != change.old.oid:
+    data = old.checked()
+    # A copy in a wheel for Windows may have its line endings.
+    if change.old.oid not in {blob_id(data), blob_id(data.replace(b"\r\n", b"\n"))}:
         raise InputError(
             f"{old.name} in it is not the {change.path} of its pin",
             where=base.path,

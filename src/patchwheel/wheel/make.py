@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from patchwheel.kit import Store
-    from patchwheel.plan import Plan
+    from patchwheel.plan import Base, Plan
     from patchwheel.wheel.graft import UnlabelledWheel
     from patchwheel.wheelfile import CompileRecord, WheelFile, WheelName, WheelRecord
 
@@ -46,6 +46,13 @@ DECIDING = (
     "setup.py",
     "setup.cfg",
     "MANIFEST.in",
+)
+
+
+# What a machine of another kind can tell of a wheel.
+CHECKED = (
+    "checked as a file: RECORD, name and tags, the same files as its base's, and that each copy is "
+    "the patched tree's; nothing of it was loaded or run"
 )
 
 
@@ -182,7 +189,7 @@ def describe(
         remade=plan.outputs,
         taken=plan.taken,
         # What made it a compile is not in its key, and a wheel holds no more than its key says.
-        why=plan.why if base else (),
+        why=(*plan.why, *([CHECKED] if base.kind == record.PLATFORM else [])) if base else (),
         compiled=compiled,
         members=members,
         runs=runs,
@@ -235,6 +242,9 @@ def _check_outputs(wheel: WheelFile, plan: Plan) -> None:
             expected="no .pth file and no command that upstream does not have",
             hint="look for what makes it, in the series and in the build; it is not trusted",
         )
+    if base and base.kind == record.PLATFORM:
+        _check_copies(wheel, plan, base)
+        return
     built_here = base is not None and base.kind == "built"
     # On a base of upstream's, or without one, the plan's changes are those since the pin.
     changes = repo.changes(tree.source.tree, tree.tree) if built_here else plan.changes()
@@ -269,3 +279,22 @@ def _check_outputs(wheel: WheelFile, plan: Plan) -> None:
                 where=wheel.path.name,
                 hint="run `patchwheel lock`: the build works differently now",
             )
+
+
+def _check_copies(wheel: WheelFile, plan: Plan, base: Base) -> None:
+    """Check all that a machine of another kind can: which files there are, and all that are copies.
+
+    A copy may have the line endings of Windows, as upstream's wheels for it do.
+    """
+    present, where = output_names(wheel.entries, wheel.name), wheel.path.name
+    added = {o.path: o.source for o in plan.outputs if o.action == "add"}
+    removed = {o.path for o in plan.outputs if o.action == "remove"}
+    if found := present.keys() ^ ((base.outputs.keys() | added.keys()) - removed):
+        raise CheckError(f"it differs from its base in {min(found)}", where=where)
+    blobs = Repository(plan.tree.source.git_dir).files(plan.tree.tree)
+    copies = {n: s for n, s in {**plan.inventory.verbatim, **added}.items() if n not in removed}
+    for name, source in copies.items():
+        content = wheel.entries[present[name]].content()
+        ids = {blob_id(content), blob_id(content.replace(b"\r\n", b"\n"))}
+        if source not in blobs or blobs[source].oid not in ids:
+            raise CheckError(f"{name} is not the patched tree's {source}", where=where)

@@ -21,9 +21,11 @@ from .read import output_names as output_names
 from .read import read_wheel as read_wheel
 from .read import write_wheel as write_wheel
 from .record import FILENAME as FILENAME
+from .record import PLATFORM as PLATFORM
 from .record import STATEMENT as STATEMENT
 from .record import CompileRecord as CompileRecord
 from .record import Output as Output
 from .record import ToolRecord as ToolRecord
 from .record import WheelRecord as WheelRecord
+from .record import label_key as label_key
 from .sbom import purl as purl

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from patchwheel.kit import Distribution, InputError, parsed
+from patchwheel.kit import Distribution, InputError, digest, parsed
 from patchwheel.manifest import Sdist, make_converter
 
 if TYPE_CHECKING:
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 FILENAME = "patchwheel.json"
 # A release wheel's provenance statement is called as the wheel, with this ending.
 STATEMENT = ".intoto.json"
+# The part of the key of a graft for a platform.
+PLATFORM = "platform"
 # Raised when a field is added or gets another meaning: a record of another schema is refused.
 SCHEMA = 2
 
@@ -55,9 +57,12 @@ class PatchRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BaseRecord:
-    """The wheel that a graft took its other files from."""
+    """The wheel that a graft took its other files from.
 
-    kind: Literal["upstream", "built"]
+    One for a `platform` was taken as a file: nothing of it, or of the graft, was loaded or run.
+    """
+
+    kind: Literal["upstream", "platform", "built"]
     filename: str
     sha256: str
 
@@ -145,6 +150,14 @@ class WheelRecord:
     def sha256(self) -> str:
         """The sha256 of the file, which SBOM and provenance name."""
         return hashlib.sha256(self.to_bytes()).hexdigest()
+
+
+def label_key(key: Mapping[str, str]) -> str:
+    """Return the digest that a label shows: of the node key, or for a platform less the base.
+
+    So the grafts for all platforms have one version, as upstream's wheels have.
+    """
+    return digest({name: key[name] for name in key if PLATFORM not in key or name != "base"})
 
 
 def parse_record(data: bytes, *, where: Path | str) -> WheelRecord:
