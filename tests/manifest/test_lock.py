@@ -116,6 +116,33 @@ def test_the_lock_reads_well_in_a_review(lock: Lock) -> None:
     assert '"tiny/sub": ["data.txt"]' in text
 
 
+def test_a_distribution_is_written_once(lock: Lock) -> None:
+    """Another Python adds the hashes of what it alone has."""
+    tiny, environment = lock.forks["tiny"], lock.environments["3.12"]
+    build = tiny.builds["3.12"]
+    other = replace(NUMPY, hashes=("7" * 64,))
+    newer = replace(environment, packages=(other,), groups={"test": (CYTHON,)})
+    # A file of NumPy's was added while one fork was locked already.
+    later = replace(build, build_requires=(CYTHON, replace(NUMPY, hashes=("8" * 64,))))
+    given = replace(
+        lock,
+        environments={**lock.environments, "3.13": newer, "3.13:rocm": newer},
+        forks={"tiny": replace(tiny, builds={"3.12": build, "3.13": later})},
+    )
+    save_lock(given)
+    assert load_lock(lock.path) == given
+    text = lock.path.read_text()
+    assert text.count(CYTHON.hashes[0]) == text.count("7" * 64) == text.count("8" * 64) == 1
+    assert f'["numpy", "2.5.5", "3.13", "{"7" * 64}"]' in text
+    assert '"packages": ["numpy 2.5.5"]' in text
+    lock.path.write_text(text.replace('"numpy", "2.5.5", "3.13"', '"numpy", "2.5.4", "3.13"'))
+    assert load_lock(lock.path) != given
+    lock.path.write_text(text.replace('["numpy", "2.5.5"', '["numpy", "2.5.4"'))
+    with pytest.raises(ManifestError, match=r"is \['numpy', '2.5.5'\]") as caught:
+        load_lock(lock.path)
+    assert caught.value.expected == "a list of name, version and one sha256 or more"
+
+
 def builds_of(lock: Lock, **inventories: BuildInventory) -> Lock:
     """The lock with these inventories: of Pythons, or of a variant with `other_` before them."""
     tiny = lock.forks["tiny"]

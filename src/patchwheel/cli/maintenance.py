@@ -37,7 +37,7 @@ SAME = "nothing changed"
 def lock(
     project: Project, names: Sequence[str], *, force: bool, upgrade: Sequence[str], diff: bool
 ) -> None:
-    """Resolve and pin third-party dependencies, into forks.lock, and say what changed."""
+    """Resolve and pin third-party dependencies, into forks.lock."""
     from patchwheel.locking import changes, committed_lock, lock_before, write_lock
 
     if diff and (names or force or upgrade):

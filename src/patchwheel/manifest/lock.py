@@ -1,7 +1,7 @@
 """forks.lock: what is pinned beside forks.toml. `patchwheel lock` writes it, people commit it."""
 
 # No `from __future__ import annotations`: cattrs reads the types at run time.
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Never
 
 from patchwheel.kit import Distribution, ManifestError, digest
 from patchwheel.manifest.convert import (
+    SHA256,
     Rule,
     find_problems,
     make_converter,
@@ -153,6 +154,7 @@ def load_lock(path: Path, *, mend: bool = False) -> Lock:
         raise ManifestError(
             "has another schema", where=path, expected=f"schema {SCHEMA}", hint=RELOCK
         )
+    _expand(data)
     file = InventoryFile.read(path.with_suffix(".inventory"))
     for lock_key, entry in _tables(data.get("forks")):
         try:
@@ -200,7 +202,65 @@ def save_lock(lock: Lock, graphs: Mapping[tuple[str, str], "PinGraph"] = NO_GRAP
     file = save_inventories(lock.path.with_suffix(".inventory"), inventories, graphs)
     for lock_key, entry in data["forks"].items():
         entry["inventory"] = file.sha256(lock_key)
-    save_json(lock.path, {"schema": SCHEMA, **data})
+    save_json(lock.path, {"schema": SCHEMA, "distributions": _shared(data), **data})
+
+
+def _distributions(data: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any], str]]:
+    """Yield each list of distributions: its Python, and the table and the key that hold it."""
+    for name, entry in _tables(data.get("environments")):
+        python = name.partition(":")[0]
+        yield python, entry, "packages"
+        for holder in [table for key, table in _tables(entry) if key == "groups"]:
+            yield from ((python, holder, group) for group in holder)
+    for _, entry in _tables(data.get("forks")):
+        for python, build in _tables(entry.get("builds")):
+            yield python, build, "build-requires"
+
+
+def _shared(data: dict[str, Any]) -> list[list[str]]:
+    """Put `name version` for each distribution into the lists, and return the rows with hashes.
+
+    Another Python then adds the hashes of what it alone has. A row names its Python unless it is
+    for all that have no row of their own.
+    """
+    lists = sorted(_distributions(data), key=lambda row: (len(row[0]), row[0]))
+    rows = [(python, tuple(row)) for python, table, key in lists for row in table[key]]
+    general: dict[tuple[str, ...], tuple[str, ...]] = {}
+    own: dict[tuple[str, ...], tuple[str, ...]] = {}
+    for python, (name, version, *hashes) in rows:
+        general.setdefault((name, version), tuple(hashes))
+        own.setdefault((name, version, python), tuple(hashes))
+    for python, table, key in lists:
+        # The files of a release may become more; who locked before that has a row in the list.
+        table[key] = [
+            f"{name} {version}" if own[name, version, python] == tuple(hashes) else row
+            for row in table[key]
+            for name, version, *hashes in [row]
+        ]
+    own = {key: hashes for key, hashes in own.items() if general[key[:2]] != hashes}
+    return [[*key, *hashes] for key, hashes in sorted((general | own).items())]
+
+
+def _expand(data: dict[str, Any]) -> None:
+    """Undo `_shared`; what is not as it writes it stays, and is found to be damaged."""
+    rows = data.get("distributions")
+    known: dict[tuple[str, ...], list[str]] = {}
+    for row in rows if isinstance(rows, list) else ():
+        match row:
+            case [str(), str(), str(third), *others] if all(isinstance(h, str) for h in others):
+                end = 2 if SHA256.fullmatch(third) else 3
+                known[tuple(row[:end])] = row[end:]
+    for python, table, key in _distributions(data):
+        if isinstance(names := table.get(key), list):
+            table[key] = [_row(item, python, known) for item in names]
+
+
+def _row(item: object, python: str, known: Mapping[tuple[str, ...], list[str]]) -> object:
+    if not isinstance(item, str):
+        return item
+    name, _, version = item.partition(" ")
+    hashes = known.get((name, version, python)) or known.get((name, version)) or []
+    return [name, version, *hashes]
 
 
 def _converter() -> "Converter":
