@@ -125,7 +125,7 @@ def test_a_series_is_rebased_onto_a_branch_that_was_never_released(
 def committed(site: Site, said: str, folder: Path | None = None) -> str:
     """Run the commands that are offered at the end, and return the message of the commit."""
     offered = said.rpartition("then `")[2].rpartition("`")[0]
-    assert " add forks.toml forks.lock patches/demo && git " in offered
+    assert " add forks.toml forks.lock forks.inventory patches/demo && git " in offered
     for command in offered.split(" && "):
         support.git(folder or site.root, *command.split()[1:])
     return support.git(site.root, "log", "-1", "--format=%B")
@@ -138,7 +138,7 @@ def test_the_message_of_a_rebase_is_there_when_all_patches_keep_their_bytes(
     before = {path.name: path.read_bytes() for path in site.patches.iterdir()}
     site.run("dev", "demo")
     support.git(site.root, "init", "-q")
-    support.git(site.root, "add", "forks.toml", "forks.lock", "patches")
+    support.git(site.root, "add", "forks.toml", "forks.lock", "forks.inventory", "patches")
     support.git(site.root, "commit", "-q", "-m", "1.0")
     # From the work tree, where the message is not git's to commit.
     inside = replace(site, root=site.work)
@@ -152,7 +152,7 @@ def test_the_message_of_a_rebase_is_there_when_all_patches_keep_their_bytes(
 def test_a_rebase_can_be_undone_after_its_end(site: Site) -> None:
     site.run("dev", "demo")
     support.git(site.root, "init", "-q")
-    support.git(site.root, "add", "forks.toml", "forks.lock", "patches")
+    support.git(site.root, "add", "forks.toml", "forks.lock", "forks.inventory", "patches")
     support.git(site.root, "commit", "-q", "-m", "1.0")
     before, head = site.state(), site.git("rev-parse", "HEAD^{tree}")
     status, said = site.tried("rebase", "demo", "--onto", SHIFTED)
