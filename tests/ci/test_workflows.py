@@ -99,6 +99,20 @@ def test_an_edited_or_missing_workflow_is_found(project: Path) -> None:
         workflows.write_workflows(manifest, check=True)
 
 
+def test_the_bytecode_that_pip_leaves_beside_the_scripts_is_none_of_them(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # pip compiles every .py file that it installs.
+    installed = tmp_path / "installed"
+    shutil.copytree(workflows.SCRIPTS, installed)
+    subprocess.run([sys.executable, "-m", "compileall", "-q", str(installed)], check=True)
+    assert (installed / "__pycache__").is_dir()
+    monkeypatch.setattr(workflows, "SCRIPTS", installed)
+    written = workflows.write_workflows(load_manifest(project / "forks.toml"), check=False)
+    scripts = {path.name for path in written if path.parent == project / "ci"}
+    assert scripts == {p.name for p in (support.ROOT / "ci").iterdir() if p.is_file()}
+
+
 def test_the_service_takes_the_workflows(tmp_path: Path) -> None:
     assert schema_check(*WORKFLOWS).returncode == 0
     broken = tmp_path / "broken.yml"

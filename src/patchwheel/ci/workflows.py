@@ -175,7 +175,7 @@ def render_workflows(manifest: Manifest) -> dict[Path, str]:
         for path in sorted(TEMPLATES.glob("*.yml"))
     }
     folder = manifest.root / "ci"
-    texts |= {folder / path.name: path.read_text("utf-8") for path in sorted(SCRIPTS.glob("*[!c]"))}
+    texts |= {folder / path.name: path.read_text("utf-8") for path in sorted(SCRIPTS.glob("[!_]*"))}
     # Its owner may lock it with hashes.
     if not (requirements := folder / "requirements.txt").exists():
         texts[requirements] = f"patchwheel=={__version__}\n"
