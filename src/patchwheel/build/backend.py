@@ -215,12 +215,11 @@ class BuildSession:
         env: Mapping[str, str] = MappingProxyType({}),
         write: Sequence[Path] = (),
     ) -> None:
-        progress = StepCounter(self.fork.name, self.report)
+        doing = "configuring" if self.log.stem == "configure" else "compiling"
+        progress = StepCounter(f"{doing} {self.fork.name}", self.report)
         env = {**self.variables, **self._flags(), **env}
-        try:
+        with self.report.step(progress.what, brief=True):
             self.build_dir.run(argv, cwd=cwd, env=env, log=self.log, on_line=progress, write=write)
-        finally:
-            progress.end()
 
     @contextlib.contextmanager
     def _translated(self, what: str) -> Iterator[None]:

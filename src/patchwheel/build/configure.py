@@ -164,10 +164,10 @@ def configure_tree(tree: str, source: Source, inputs: BuildInputs) -> Configured
     parts = [tree, inputs.environment.name, toolchain.key(inputs.compilers), build_settings(fork)]
     key = digest(LAYOUT, *parts, inputs.epoch, detect_sandbox(context.sandbox).level)
 
+    @context.progress.step(f"configuring {fork.name} to see what its changes reach")
     def make(folder: Path) -> None:
         from cattrs.preconf.json import make_converter
 
-        context.progress.say(f"configuring {fork.name} to see what its changes reach")
         with inputs.session("configure") as session:
             session.checkout(source, tree)
             observed = list_outputs(session, generate=False)

@@ -128,21 +128,13 @@ def _first_error(lines: Iterable[str]) -> tuple[str, str, str]:
 class StepCounter:
     """Turns the lines of ninja, of Cython and setuptools, or of cargo into progress."""
 
-    def __init__(self, name: str, report: Progress) -> None:
-        self.what, self.report = f"compiling {name}", report
-        self.done = self.built = 0
+    def __init__(self, what: str, report: Progress) -> None:
+        self.what, self.report, self.built = what, report, 0
 
     def __call__(self, line: str) -> None:
-        total = None
         if match := NINJA.match(line):
-            self.done, total = int(match[1]), int(match[2])
+            self.report.progress(self.what, int(match[1]), int(match[2]))
         elif BUILDING.search(line):
             # Cython, which counts as ninja does, went before.
-            self.done = self.built = self.built + 1
-        else:
-            return
-        self.report.progress(self.what, self.done, total)
-
-    def end(self) -> None:
-        if self.done:
-            self.report.progress(self.what, self.done, self.done)
+            self.built += 1
+            self.report.progress(self.what, self.built, None)

@@ -154,9 +154,9 @@ def build_environment(
     parts = [LAYOUT, lines, sorted(files.values())]
     key = digest(*parts, interpreter.version, str(interpreter.path))
 
+    @context.progress.step(f"making a build environment of {len(lines) + len(files)} packages")
     def make(folder: Path) -> None:
         log = store.log(KIND, key)
-        context.progress.say(f"making a build environment of {len(lines) + len(files)} packages")
         # The sandbox shows it at a path that is the same on every machine.
         python = make_venv(folder, interpreter, log=log, relocatable=True)
         local = [

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shlex
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from patchwheel.build import OwnWheel
     from patchwheel.manifest import Fork
     from patchwheel.project import Project
+    from patchwheel.wheel import BuiltWheel
 
 
 @click.command()
@@ -109,13 +112,11 @@ def build(
         from patchwheel.release import complete_release
 
         complete_release(project.dist, project.store)
-    CONSOLE.close()
-    # A build that made nothing has nothing to tell.
-    if any(not wheel.cached for wheel in wheels):
-        tables.wheels(wheels)
     # The copies in dist/; the store is no place to take wheels from.
     copies = [replace(wheel, path=project.dist / wheel.path.name) for wheel in wheels]
     options.emit(copies, lambda copies: CONSOLE.lines(str(wheel.path) for wheel in copies))
+    if not (release or without_patches):
+        _say_next(project, wheels)
     for fork, error in failures.items():
         click.echo(f"error: {fork}: {error}", err=True)
     if failures:
@@ -208,6 +209,12 @@ def env(
     # A new one was checked before the link was moved to it.
     if check and environment.cached:
         check_environment(project, environment)
+    CONSOLE.say(f"to activate it: `source {shlex.quote(os.path.relpath(link))}/bin/activate`")
+    if not environment.cached:
+        CONSOLE.say(
+            "to add packages: `environment.requires` in forks.toml and `patchwheel lock`; or,\n"
+            "once it is active, over it: `uv run --no-project --with jupyter jupyter lab`"
+        )
     options.emit(environment, lambda environment: click.echo(environment.link))
 
 
@@ -274,6 +281,24 @@ def _test_each(
     tables.alone(tried)
     failed = {row.name: row.error for row in tried if row.error}
     options.raise_failed(failed, f"patches of {fork.name} fail alone")
+
+
+def _say_next(project: Project, wheels: Sequence[BuiltWheel]) -> None:
+    """Say what was made, and whether the environment has it."""
+    from patchwheel.project import ENVIRONMENT_LINK
+
+    made = sum(not wheel.cached for wheel in wheels)
+    if made and len(wheels) > 1:
+        CONSOLE.say(f"{made} made, {len(wheels) - made} up to date")
+    link = project.root / ENVIRONMENT_LINK
+    try:
+        held = (link / "pylock.toml").read_text()
+    except OSError:
+        # A build that made nothing has nothing to tell.
+        held = "" if made else "".join(wheel.sha256 for wheel in wheels)
+    if older := [wheel.fork for wheel in wheels if wheel.sha256 not in held]:
+        why = f"{link.name} has other wheels of {', '.join(older)}" if held else "to use the wheels"
+        CONSOLE.say(f"next: `patchwheel env` ({why})")
 
 
 def _wheels(

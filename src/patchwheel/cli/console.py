@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import sys
@@ -12,12 +13,13 @@ from typing import TYPE_CHECKING
 from patchwheel.kit import Progress, plain
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from rich import progress
 
-PLAIN_INTERVAL = 15.0
-STEPS = 50_000
+# Seconds until a step is shown, and between the lines of one where there is no terminal.
+DELAY, PLAIN_INTERVAL = 0.5, 15.0
+STEPS, FEW = 50_000, 4
 # Wider than any row.
 PIPE_WIDTH = 100_000
 
@@ -29,6 +31,9 @@ class Console(Progress):
         self._bars: progress.Progress | None = None
         self._tasks: dict[str, progress.TaskID] = {}
         self._shown: dict[str, float] = {}
+        # When a count began, and what is going on, with how far it is.
+        self._since: dict[str, float] = {}
+        self._going: dict[str, str] = {}
         # Grafts of several forks report from threads of their own.
         self._lock = threading.Lock()
         self.terminal = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
@@ -37,7 +42,7 @@ class Console(Progress):
         line = plain(line)
         if self._bars:
             # Above the bars, which rich draws again below it.
-            self._bars.console.print(line, markup=False, highlight=False)
+            self._bars.console.print(line, markup=False, highlight=False, soft_wrap=True)
         else:
             print(line, file=sys.stderr, flush=True)
 
@@ -58,7 +63,38 @@ class Console(Progress):
             else:
                 self._line(what, done, total)
 
+    @contextlib.contextmanager
+    def step(self, what: str, *, brief: bool = False) -> Iterator[None]:
+        if not (brief or self.terminal):
+            self.say(what)
+        ended, self._going[what] = threading.Event(), ""
+        self._since[what] = time.monotonic()
+        threading.Thread(target=self._beat, args=(what, ended, brief), daemon=True).start()
+        try:
+            yield
+        finally:
+            ended.set()
+            with self._lock:
+                self._going.pop(what, None)
+                self._drop(what)
+
+    def _beat(self, what: str, ended: threading.Event, brief: bool) -> None:  # noqa: FBT001
+        """Show a step after a while; on a terminal it then moves by itself."""
+        start, wait = self._since[what], DELAY if self.terminal or brief else PLAIN_INTERVAL
+        while not ended.wait(wait):
+            with self._lock:
+                if what not in self._going:
+                    return
+                if self.terminal:
+                    if what not in self._tasks:
+                        self._bar(what, 0, None)
+                    return
+                taken = f"{time.monotonic() - start:.0f} s" if wait > DELAY else ""
+                self.say(": ".join(filter(None, [what, taken, self._going[what]])))
+            wait = PLAIN_INTERVAL
+
     def close(self) -> None:
+        self._going.clear()
         if self._bars:
             self._bars.stop()
             self._bars = None
@@ -95,21 +131,31 @@ class Console(Progress):
             print(line, file=sys.stderr if note else sys.stdout)
 
     def _bar(self, what: str, done: int, total: int | None) -> None:
-        from rich.console import Console as Rich
-        from rich.progress import Progress as Bars
-
         if self._bars is None:
-            self._bars = Bars(console=Rich(stderr=True), transient=True)
+            self._bars = _bars()
             self._bars.start()
+        self._since.setdefault(what, time.monotonic())
+        taken = time.monotonic() - self._since[what]
         if what not in self._tasks:
-            self._tasks[what] = self._bars.add_task(what, total=total)
-        self._bars.update(self._tasks[what], completed=done, total=total)
-        if total is not None and done >= total:
+            self._tasks[what] = self._bars.add_task(what, amount="")
+            self._bars.tasks[-1].start_time = self._since[what]
+        amount = _amount(done, total, taken)
+        self._bars.update(self._tasks[what], completed=done, total=total, amount=amount)
+        # What is a step ends with it: a build counts to its end more than once.
+        if total is not None and done >= total and what not in self._going:
+            self._drop(what)
+
+    def _drop(self, what: str) -> None:
+        self._since.pop(what, None)
+        if self._bars and what in self._tasks:
             self._bars.remove_task(self._tasks.pop(what))
 
     def _line(self, what: str, done: int, total: int | None) -> None:
         # A log of CI shows that something goes on, without a line for each percent.
         now = time.monotonic()
+        if what in self._going:
+            self._going[what] = _amount(done, total)
+            return
         ended = total is not None and done >= total
         first = self._shown.setdefault(what, now)
         if ended or now - first >= PLAIN_INTERVAL:
@@ -119,12 +165,39 @@ class Console(Progress):
             del self._shown[what]
 
 
-def _amount(done: int, total: int | None) -> str:
+def _bars() -> progress.Progress:
+    """Return bars of one line each, in which the name alone is shortened."""
+    from rich import progress
+    from rich.console import Console as Rich
+    from rich.table import Column
+
+    name = Column(ratio=1, no_wrap=True, overflow="ellipsis")
+    return progress.Progress(
+        progress.SpinnerColumn(),
+        progress.TextColumn("{task.description}", markup=False, table_column=name),
+        progress.BarColumn(bar_width=12),
+        progress.TextColumn("{task.fields[amount]}", table_column=Column(no_wrap=True)),
+        progress.TimeElapsedColumn(),
+        console=Rich(stderr=True),
+        transient=True,
+        expand=True,
+    )
+
+
+def _amount(done: int, total: int | None, taken: float = 0) -> str:
+    """Say how far something is, and in `taken` seconds: the rate of bytes, the rest of steps."""
     # Steps of a build are thousands at most; what counts further are bytes.
     scale, unit = (1e6, " MB") if (total or done) > STEPS else (1, "")
     digits = 1 if unit else 0
     rows = [f"{number / scale:,.{digits}f}" for number in (done, total) if number is not None]
-    return "/".join(rows) + unit
+    text = "/".join(rows) + unit if done else ""
+    if taken < 1 or not done:
+        return text
+    if unit:
+        return f"{text}, {done / taken / scale:.1f} MB/s"
+    # The first few steps say little of the others.
+    rest = taken / done * (total - done) if total and done > FEW else 0
+    return f"{text}, {rest // 60:.0f}:{rest % 60:02.0f} left" if rest else text
 
 
 CONSOLE = Console()

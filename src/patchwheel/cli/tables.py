@@ -26,7 +26,7 @@ if TYPE_CHECKING:
         Submission,
         Verdict,
     )
-    from patchwheel.wheel import BuiltWheel, PlatformWheel
+    from patchwheel.wheel import PlatformWheel
 
 # Rows of a plan; a person reads no more, and --json has them all.
 SHOWN = 30
@@ -34,29 +34,12 @@ SHOWN = 30
 LONG = 80
 
 
-def wheels(made: Sequence[BuiltWheel]) -> None:
-    """Show what was remade, what was taken, from where, and how long it took."""
-    rows = [
-        (
-            wheel.fork,
-            wheel.version,
-            "reused" if wheel.cached else wheel.plan.route,
-            *_share(wheel.plan),
-            _origin(wheel.plan),
-            f"{wheel.seconds:.1f}",
-        )
-        for wheel in made
-    ]
-    headings = ("fork", "wheel", "made by", "remade", "taken", "from", "s")
-    CONSOLE.table(headings, rows, note=True)
-
-
 def platforms(found: Sequence[PlatformWheel]) -> None:
     """Show of each of upstream's wheels what was remade and how long it took, or why it was not."""
     rows = [
         (
             row.base,
-            _share(row.wheel.plan)[0] if row.wheel else f"skipped, needs {row.needs}",
+            _share(row.wheel.plan) if row.wheel else f"skipped, needs {row.needs}",
             f"{row.seconds:.1f}",
         )
         for row in found
@@ -69,11 +52,10 @@ def platforms(found: Sequence[PlatformWheel]) -> None:
         CONSOLE.say(f"skipped {names[0]}{more}: {why}")
 
 
-def _share(plan: Plan) -> tuple[str, str]:
+def _share(plan: Plan) -> str:
     if plan.base is None:
-        return "all", "0"
-    compiled = f" ({len(plan.built)} built)" if plan.built else ""
-    return f"{len(plan.outputs)}{compiled}", str(plan.taken)
+        return "all"
+    return f"{len(plan.outputs)}" + (f" ({len(plan.built)} built)" if plan.built else "")
 
 
 def status(found: Sequence[ForkStatus]) -> None:

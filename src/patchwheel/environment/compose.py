@@ -146,14 +146,15 @@ def check_environment(project: Project, environment: Environment) -> None:
     """
     from packaging.utils import canonicalize_name
 
-    project.progress.say("checking that the environment's forks import and its versions agree")
     forks, label = project.manifest.forks, project.manifest.environment.label
     ours = {canonicalize_name(forks[w.fork].distribution): w.version for w in environment.wheels}
     expected: dict[str, str] = {d.name: d.version for d in environment.packages} | ours
     # What others published was compared with the lock when it was installed, RECORD or not.
     compared = None if environment.cached else [*ours]
     question: dict[str, object] = {"expected": expected, "forks": [*ours], "compared": compared}
-    problems, checked = _inspect(project.context, environment, question)
+    what = "checking that the environment's forks import and its versions agree"
+    with project.progress.step(what):
+        problems, checked = _inspect(project.context, environment, question)
     problems += [
         f"{name} {version} does not carry the label {label}"
         for name, version in ours.items()
@@ -229,8 +230,8 @@ def _venv(context: Context, lines: Sequence[str], paths: Sequence[str] = ()) -> 
         log = store.log(KIND, key)
         python = uv.make_venv(folder, interpreter, log=log)
         if lines:
-            context.progress.say(f"composing an environment of {len(lines)} distributions")
-            uv.install(context, python, lines, log=log)
+            with context.progress.step(f"composing an environment of {len(lines)} distributions"):
+                uv.install(context, python, lines, log=log)
         if paths:
             file = site_packages(folder) / "patchwheel.pth"
             file.write_text("".join(f"{line}\n" for line in paths))

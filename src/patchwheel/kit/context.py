@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 import functools
@@ -9,6 +10,7 @@ import os
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from patchwheel.kit.interpreter import Interpreter
@@ -29,6 +31,13 @@ class Progress:
 
     def progress(self, what: str, done: int, total: int | None) -> None:
         """Show how far `what` is; called often, `done == total` ends it."""
+
+    @contextlib.contextmanager
+    def step(self, what: str, *, brief: bool = False) -> Iterator[None]:
+        """Show that `what` goes on, and for how long; a `brief` one only where it takes a while."""
+        if not brief:
+            self.say(what)
+        yield
 
 
 @dataclasses.dataclass

@@ -126,13 +126,14 @@ def resolve(
     """
     for line in requirements:
         _check_requirement(line)
-    context.progress.say(f"resolving {len(requirements)} requirements")
+    what = f"resolving {len(requirements)} requirement{'s' * (len(requirements) != 1)}"
+    context.progress.say(what)
     # uv does not find each version that it is to prefer where several indexes count alike.
     pins = [f"{d.name}=={d.version}" for d in known]
     attempts = [(pins, ()), ((), known), ((), ())] if pins else [((), ())]
     while True:
         limits, preferred = attempts.pop(0)
-        with _file([*constraints, *limits]) as file:
+        with context.progress.step(what, brief=True), _file([*constraints, *limits]) as file:
             flags = ["--python-platform", PLATFORM, "--constraints", str(file)]
             try:
                 text = pylock(context, requirements, *flags, known=preferred, log=log)

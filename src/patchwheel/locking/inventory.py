@@ -61,9 +61,9 @@ def inventory_of_pin(
     if wheel and not (kind.listed_by or kind.copies or pure):
         return _by_wheel(source, wheel)
     doing = "configuring" if kind.listed_by else "building"
-    context.progress.say(f"{doing} {fork.name} to see what it builds and reads")
     try:
-        found = _listed(context, source, environment)
+        with context.progress.step(f"{doing} {fork.name} to see what it builds and reads"):
+            found = _listed(context, source, environment)
     except BuildError as err:
         gone = missing_tools(fork)
         if wheel is None:

@@ -119,6 +119,7 @@ def fetch_pin(
         whole = (git_dir / ref).exists
         return store.cached("source", Fetched, inputs, fetch, valid=lambda _: whole())
 
+    @context.progress.step(f"{fork.name}: reading the source of the pin", brief=True)
     def fetch() -> Fetched:
         sdist = _sdist(context, fork) if origin == "sdist" else None
         # Only one process at a time changes the fork's repository.

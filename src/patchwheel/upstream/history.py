@@ -60,9 +60,9 @@ class History:
             return
         url = self.remote.url
         self.use_alternates(url)
-        self.context.progress.say(f"{self.fork.name}: fetching upstream's history")
         self.repo.git("config", "remote.upstream.url", url)
-        self.remote.run(url, *GRAPH, *FETCH_COMMITS, "--prune", "upstream", *REFS)
+        with self.context.progress.step(f"{self.fork.name}: fetching upstream's history"):
+            self.remote.run(url, *GRAPH, *FETCH_COMMITS, "--prune", "upstream", *REFS)
 
     def use_alternates(self, url: str) -> None:
         """Use the objects of a repository on this machine in place, instead of copying them."""

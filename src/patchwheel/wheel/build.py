@@ -64,6 +64,9 @@ def build_wheel(
         build_needs(project, fork, from_source=from_source, dev=dev, made=made)
         plan = plan_fork(project, fork, dev=dev, refused=err.message, made=made, configure=True)
         wheel = _take(project, plan)
+    if not wheel.cached:
+        how = plan.description.replace("about a second, ", "").removesuffix(": about a second")
+        project.progress.say(f"{fork.name}: {how}, in {wheel.seconds:.1f} s")
     for line in () if wheel.cached else plan.warnings:
         project.progress.say(f"warning: {fork.name}: {line}")
     if plan.route == "compile" and not wheel.cached:
@@ -113,7 +116,8 @@ def build_wheels(
 
     def make(fork: Fork) -> None:
         try:
-            build_wheel(project, fork, from_source=from_source, dev=dev, made=made)
+            with project.progress.step(fork.name, brief=True):
+                build_wheel(project, fork, from_source=from_source, dev=dev, made=made)
         except BaseException as err:  # noqa: BLE001  (raised again by the waiting thread)
             errors[fork.name] = err
 

@@ -1,0 +1,131 @@
+"""Progress: bars that move on a terminal, a line every few seconds elsewhere."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import struct
+import subprocess
+import sys
+import termios
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from patchwheel.cli import console
+from patchwheel.cli.console import Console, _amount
+from tests.fixtures.projects import Site, make_site
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+WORK = """
+import threading, time
+from patchwheel.cli.console import CONSOLE
+def compile(name, size):
+    with CONSOLE.step(f"compiling {name}", brief=True):
+        for done in range(1, size):
+            CONSOLE.progress(f"compiling {name}", done, 40)
+            time.sleep(0.05)
+forks = [threading.Thread(target=compile, args=row) for row in (("one" * 40, 30), ("two", 35))]
+for fork in forks: fork.start()
+CONSOLE.progress("file.tar.gz", 3_000_000, 9_000_000)
+time.sleep(1.1)
+CONSOLE.progress("file.tar.gz", 6_000_000, 9_000_000)
+time.sleep(0.2)
+CONSOLE.progress("file.tar.gz", 9_000_000, 9_000_000)
+with CONSOLE.step("resolving", brief=True):
+    time.sleep(1.2)
+CONSOLE.say("a line of " + "words " * 30)
+for fork in forks: fork.join()
+CONSOLE.close()
+"""
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_on_a_terminal_each_fork_has_a_line_with_time_share_and_rate(width: int) -> None:
+    ours, theirs = os.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 30, width, 0, 0))
+    env = {**os.environ, "TERM": "xterm", "NO_COLOR": "1"}
+    for name in ("COLUMNS", "LINES"):
+        env.pop(name, None)
+    with subprocess.Popen([sys.executable, "-c", WORK], env=env, stderr=theirs) as process:
+        os.close(theirs)
+        shown = b""
+        try:
+            while piece := os.read(ours, 1 << 16):
+                shown += piece
+        except OSError:
+            # The other end was closed.
+            os.close(ours)
+    assert process.returncode == 0
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode())
+    rows = [row.strip() for row in re.split(r"[\r\n]+", text)]
+    assert any(re.fullmatch(r"\S+ compiling two .*\d+/40, 0:0\d left 0:00:0\d", r) for r in rows)
+    # A long name is shortened, and nothing else.
+    assert any(
+        re.fullmatch(r"\S+ compiling oneone\S+… .*/40(, 0:0\d left)? 0:00:0\d", r) for r in rows
+    )
+    assert any(re.search(r"6\.0/9\.0 MB, [3-6]\.\d MB/s 0:00:01", row) for row in rows)
+    assert any(re.fullmatch(r"\S+ resolving .* 0:00:01", row) for row in rows)
+    assert max(len(row) for row in rows if "a line of" not in row) <= width
+    # What is said is one line, which the terminal folds.
+    assert "a line of " + "words " * 29 in text
+
+
+def test_without_a_terminal_a_step_has_a_line_at_intervals(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(console, "PLAIN_INTERVAL", 0.4)
+    monkeypatch.setattr(console, "DELAY", 0.2)
+    plain = Console()
+    with plain.step("resolving 3 requirements"):
+        time.sleep(0.1)
+    with plain.step("patchelf", brief=True):
+        time.sleep(0.1)
+    with plain.step("compiling demo", brief=True):
+        for done in range(1, 11):
+            plain.progress("compiling demo", done, 10)
+            time.sleep(0.1)
+    time.sleep(0.5)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[:2] == ["resolving 3 requirements", lines[1]]
+    assert all(re.fullmatch(r"compiling demo: ([01] s: )?\d+/10", line) for line in lines[1:])
+    # At 0.2, 0.6 and 1.0 seconds.
+    assert 2 <= len(lines[1:]) <= 3
+
+
+def test_the_rest_is_told_once_a_few_steps_tell_it() -> None:
+    assert _amount(3, 100, 60) == "3/100"
+    assert _amount(10, 100, 10) == "10/100, 1:30 left"
+    assert _amount(10, None, 10) == "10"
+    assert _amount(0, None, 10) == ""
+    assert _amount(5_000_000, None, 2) == "5.0 MB, 2.5 MB/s"
+
+
+def test_a_build_and_an_environment_end_with_what_to_do_next(tmp_path: Path) -> None:
+    site: Site = make_site(tmp_path, {})
+    site.run("lock")
+
+    def said(*words: str) -> list[str]:
+        out, err = (process := site.start(*words)).communicate(timeout=300)
+        assert process.returncode == 0, err
+        return [line for line in err.splitlines() if line not in out]
+
+    lines = said("build")
+    assert any(re.fullmatch(r"demo: built by its backend, in \d+\.\d s", line) for line in lines)
+    assert lines[-1] == "next: `patchwheel env` (to use the wheels)"
+    made = said("env")
+    assert "to activate it: `source .venv-forks/bin/activate`" in made
+    assert any("uv run --no-project --with jupyter" in line for line in made)
+    # What is up to date asks for nothing.
+    assert said("build") == []
+    assert said("env") == ["to activate it: `source .venv-forks/bin/activate`"]
+    (site.patches / "0020-b.patch").unlink()
+    series = site.patches / "series"
+    series.write_text(series.read_text().replace("0020-b.patch\n", ""))
+    older = "next: `patchwheel env` (.venv-forks has other wheels of demo)"
+    assert said("build")[-1] == older
+    assert said("build") == [older]
