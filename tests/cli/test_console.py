@@ -44,14 +44,16 @@ CONSOLE.close()
 """
 
 
-@pytest.mark.parametrize("width", [80, 120])
-def test_on_a_terminal_each_fork_has_a_line_with_time_share_and_rate(width: int) -> None:
+def on_a_terminal(script: str, width: int) -> str:
+    """Run a script on a terminal of this width, and return what it wrote there."""
     ours, theirs = os.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 30, width, 0, 0))
     env = {**os.environ, "TERM": "xterm", "NO_COLOR": "1"}
     for name in ("COLUMNS", "LINES"):
         env.pop(name, None)
-    with subprocess.Popen([sys.executable, "-c", WORK], env=env, stderr=theirs) as process:
+    with subprocess.Popen(
+        [sys.executable, "-c", script], env=env, stdout=theirs, stderr=theirs
+    ) as process:
         os.close(theirs)
         shown = b""
         try:
@@ -61,8 +63,37 @@ def test_on_a_terminal_each_fork_has_a_line_with_time_share_and_rate(width: int)
             # The other end was closed.
             os.close(ours)
     assert process.returncode == 0
-    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode())
-    rows = [row.strip() for row in re.split(r"[\r\n]+", text)]
+    return (
+        re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode())
+        .replace("\r\n", "\n")
+        .replace("\r", "\n")
+    )
+
+
+TABLE = """
+from patchwheel.cli.console import CONSOLE
+for length in (30, 90):
+    CONSOLE.table(("patch", "status", "why"), [("0010-" + "x" * length, "clean", "z" * length)])
+"""
+
+
+def test_nothing_of_a_table_is_cut() -> None:
+    text = on_a_terminal(TABLE, 80)
+    folded, cells = text.split("  why: ")
+    assert max(map(len, folded.splitlines()[:-2])) <= 80
+    assert "".join(re.findall("x+", folded)) == "x" * 120
+    assert "".join(re.findall("z+", text)) == "z" * 120
+    assert "0010-" + "x" * 90 + "\n  status: clean\n  why: " + "z" * 90 in text
+    assert cells.strip() == "z" * 90
+    wide = on_a_terminal(TABLE, 120)
+    assert "why: " not in wide
+    assert wide.count("x") == wide.count("z") == 120
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_on_a_terminal_each_fork_has_a_line_with_time_share_and_rate(width: int) -> None:
+    text = on_a_terminal(WORK, width)
+    rows = [row.strip() for row in text.splitlines()]
     assert any(re.fullmatch(r"\S+ compiling two .*\d+/40, 0:0\d left 0:00:0\d", r) for r in rows)
     # A long name is shortened, and nothing else.
     assert any(

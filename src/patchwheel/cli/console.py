@@ -22,6 +22,8 @@ DELAY, PLAIN_INTERVAL = 0.5, 15.0
 STEPS, FEW = 50_000, 4
 # Wider than any row.
 PIPE_WIDTH = 100_000
+# A table may be so many times as wide as the terminal before its cells get lines of their own.
+FOLDED = 2
 
 
 class Console(Progress):
@@ -108,26 +110,37 @@ class Console(Progress):
         title: str = "",
         note: bool = False,
     ) -> None:
-        """Draw a table on standard output, or a `note` on standard error.
+        """Draw a table on standard output, or a `note` on standard error; nothing of it is cut.
 
-        Where that is no terminal each row is one line, whatever its length.
+        Where that is no terminal each row is one line, whatever its length, and on one that is far
+        too narrow each cell.
         """
         from rich import box
         from rich.console import Console as Rich
         from rich.table import Table
 
         self.close()
-        drawn = Table(*headings, title=title or None, box=box.SIMPLE_HEAD, title_justify="left")
-        for row in rows:
-            drawn.add_row(*map(plain, row))
-        if self.terminal if note else sys.stdout.isatty():
-            Rich(stderr=note, markup=False).print(drawn)
-            return
+        drawn = Table(title=title or None, box=box.SIMPLE_HEAD, title_justify="left")
+        for heading in headings:
+            drawn.add_column(heading, overflow="fold")
+        cells = [[*map(plain, row)] for row in rows]
+        for row in cells:
+            drawn.add_row(*row)
         # In a pipe rich would fold rows at 80 columns, and pad them.
         rich = Rich(file=io.StringIO(), width=PIPE_WIDTH, markup=False)
         with rich.capture() as capture:
             rich.print(drawn)
-        for line in filter(None, map(str.rstrip, capture.get().splitlines())):
+        lines = [*filter(None, map(str.rstrip, capture.get().splitlines()))]
+        if self.terminal if note else sys.stdout.isatty():
+            screen = Rich(stderr=note, markup=False)
+            if max(map(len, lines), default=0) <= FOLDED * screen.width:
+                screen.print(drawn)
+                return
+            lines = [title] if title else []
+            for row in cells:
+                named = zip(headings[1:], row[1:], strict=True)
+                lines += [row[0], *(f"  {name}: {cell}" for name, cell in named if cell)]
+        for line in lines:
             print(line, file=sys.stderr if note else sys.stdout)
 
     def _bar(self, what: str, done: int, total: int | None) -> None:
