@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from patchwheel.kit import InputError, Repository, digest
-from patchwheel.wheelfile import FILENAME, read_wheel
-from patchwheel.wheelfile.record import parse_record
+from patchwheel.wheelfile import FILENAME, read_wheel, record
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -52,23 +51,23 @@ def look_ahead(project: Project, plan: Plan) -> Outlook:
     if not found:
         return Outlook(plan=plan, state=state)
     try:
-        record = parse_record(read_wheel(found[-1]).metadata(FILENAME), where=found[-1])
+        last = record.parse_record(read_wheel(found[-1]).metadata(FILENAME), where=found[-1])
     except (InputError, KeyError):
         return Outlook(plan=plan, state=state)
-    made, seconds = project.store.path("wheels", digest(dict(record.key))), None
+    made, seconds = project.store.path("wheels", digest(dict(last.key))), None
     with contextlib.suppress(OSError, ValueError, KeyError):
         seconds = float(json.loads((made / "made.json").read_text())["seconds"])
-    if stored and dict(record.key) == dict(plan.key_parts):
-        return Outlook(plan=plan, state="up-to-date", last=record.version, seconds=seconds)
-    patches = {patch.name: patch.sha256 for patch in record.patches}
+    if stored and dict(last.key) == dict(plan.key_parts):
+        return Outlook(plan=plan, state="up-to-date", last=last.version, seconds=seconds)
+    patches = {patch.name: patch.sha256 for patch in last.patches}
     return Outlook(
         plan=plan,
         state=state,
-        last=record.version,
+        last=last.version,
         seconds=seconds,
         patches=_differing(patches, dict(plan.tree.series.digests)),
-        files=_files(plan, record),
-        parts=() if plan.pending else _differing(record.key, plan.key_parts, without=TREES),
+        files=_files(plan, last),
+        parts=() if plan.pending else _differing(last.key, plan.key_parts, without=TREES),
     )
 
 
@@ -81,9 +80,9 @@ def _differing(
     return tuple(f"{name} ({how[name]})" for name in sorted(set(names) - without))
 
 
-def _files(plan: Plan, record: WheelRecord) -> tuple[str, ...]:
+def _files(plan: Plan, last: WheelRecord) -> tuple[str, ...]:
     """Return the files that differ from those of the last wheel, if git still has them."""
-    repo, old = Repository(plan.tree.source.git_dir), record.trees.patched
+    repo, old = Repository(plan.tree.source.git_dir), last.trees.patched
     if not repo.has(f"{old}^{{tree}}"):
         return ()
     how = {"A": "new", "D": "removed"}
