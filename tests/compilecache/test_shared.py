@@ -359,3 +359,15 @@ def test_old_entries_are_pruned(build: Build) -> None:
     assert build.shared.prune(older_than_days=4) == (1, row[3])
     assert build.names == [new]
     assert build.shared.size() == (count - 1, size - row[3])
+
+
+def test_a_build_that_ends_meanwhile_is_passed_over(
+    build: Build, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    support.write(store.root / "tmp" / "ending", {NOTE: NAME})
+
+    def gone(_self: Shared, work: Path, **_counts: int) -> None:
+        raise FileNotFoundError(work)
+
+    monkeypatch.setattr(Shared, "merge", gone)
+    assert build.shared.prepare() == build.shared.entries

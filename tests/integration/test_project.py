@@ -216,7 +216,7 @@ def test_a_replayed_compile_gives_the_wheel_of_a_compile(
         [wheel] = json.loads(told)
         assert not wheel["cached"]
         assert Path(wheel["path"]).read_bytes() == compiled.read_bytes()
-        made = json.loads((Path(wheel["path"]).parent / "made.json").read_text())
+        made = json.loads((store.path("wheels", key) / "made.json").read_text())
         counts: dict[str, int] = made["compile_cache"]
         return counts
 

@@ -76,8 +76,10 @@ class Shared:
         """Return the folder that builds read, checked, and with what killed ones left."""
         self.check()
         for note in (self.store.root / "tmp").glob(f"*/{NOTE}"):
-            if note.read_text() == self.name:
-                self.merge(note.parent / "work")
+            # A build that ends just now removes its folder, after it took the entries itself.
+            with contextlib.suppress(FileNotFoundError):
+                if note.read_text() == self.name:
+                    self.merge(note.parent / "work")
         return self.entries
 
     def check(self, *, hashed: bool = False, older_than: float = 0) -> list[str]:
