@@ -138,6 +138,13 @@ def check_forks(session: nox.Session) -> None:
     session.run("python", "scripts/check_forks.py", *session.posargs)
 
 
+@nox.session(name="cover-forks", default=False)
+def cover_forks(session: nox.Session) -> None:
+    """Report which lines of the patches the cases execute: nox -s cover-forks [-- --data F]."""
+    install(session)
+    session.run("python", "scripts/cover_forks.py", *session.posargs)
+
+
 @nox.session(name="bench-demo", default=False)
 def bench_demo(session: nox.Session) -> None:
     """Measure the demo beside unpatched releases: nox -s bench-demo -- [--json F] [--plot F]."""

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+import scipy._lib._array_api
 import scipy.linalg
 import scipy.ndimage
 import scipy.sparse as sp
@@ -214,6 +215,14 @@ test_laplacian_of_a_dtype_that_is_asked_for = bad_input(
         strict(Raises(TypeError, "dtype U3 has no equivalent")),
     ),
 )
+test_laplacian_of_a_dtype_of_its_namespace = bad_input(
+    lambda make, data: laplacian(make(data), dtype=make(np.zeros(1, np.float32)).dtype),
+    given("float32", TWO_COMPONENTS, strict(SAME)),
+)
+test_laplacian_of_another_form = bad_input(
+    lambda make, data: laplacian(make(data), form="matrix"),
+    given("matrix", TWO_COMPONENTS, own(Raises(ValueError, "Invalid form: 'matrix'"))),
+)
 
 
 def product(form: str, matrix: Any, vectors: Any) -> Any:
@@ -301,6 +310,27 @@ def test_lobpcg_refuses_callables_that_return_other_types(of: str, name: str) ->
     operators = {"A": KINDS[of](OPERATOR)} | {name: lambda v: np.ones(v.shape)}
     with pytest.raises(TypeError, match=f"(?s)^{name} applied to .*ndarray"):
         solve(operators.pop("A"), KINDS[of](VECTORS), **operators)
+
+
+@parametrize("of", OWN)
+def test_lobpcg_returns_its_histories_and_has_a_tolerance(of: str) -> None:
+    a = OWN[of]
+    options = {"retLambdaHistory": True, "retResidualNormsHistory": True, "maxiter": 200}
+    values, _, *histories = lobpcg(a(OPERATOR), a(VECTORS), **options)
+    for history in histories:
+        assert {a.mismatch(row) for row in history} == {None}
+    np.testing.assert_array_equal(a.to_numpy(histories[0][-1]), a.to_numpy(values))
+    # The default, which grows with the number of rows.
+    assert np.max(a.to_numpy(histories[1][-1])) <= np.sqrt(np.finfo(float).eps) * N
+
+
+@parametrize("of", ["cpu", "device1"])
+def test_lobpcg_refuses_callables_that_change_dtype_or_shape(of: str) -> None:
+    a = OWN[of]
+    with pytest.raises(TypeError, match=r"^A applied to an array of dtype .*float32 returned"):
+        lobpcg(lambda v: a(np.ones(v.shape)), a(VECTORS.astype(np.float32)))
+    with pytest.raises(ValueError, match="shape of the primary or secondary matrix is wrong"):
+        lobpcg(lambda v: a(np.ones((6, v.shape[1]))), a(VECTORS[:5]))
 
 
 test_lobpcg_of_other_vectors = bad_input(
@@ -406,9 +436,22 @@ test_eigsh_with_a_shift = bad_input(
     lambda make, data: eigsh(make(data), k=2, sigma=0.1),
     given("sigma", OPERATOR, only(CUDA_ERROR, "cupy", "cupyx")),
 )
+test_eigsh_with_the_inverse = bad_input(
+    lambda make, data: eigsh(make(data), k=2, sigma=0.1, OPinv=make(data)),
+    given("OPinv", OPERATOR, only(CUDA_ERROR, "cupy", "cupyx")),
+)
+test_eigsh_of_an_operator_refuses_a_start_of_other_types = bad_input(
+    lambda make, data: eigsh(aslinearoperator(OPERATOR), k=2, v0=make(data)),
+    given("v0", OPERATOR[0], strict(other("v0"), "cupy")),
+)
 
 
 # getdata and the constructors of sparse arrays
+
+
+def test_numpys_sparse_arrays_are_scipys() -> None:
+    # Unpatched releases import these modules, too, and lack it.
+    assert scipy._lib._array_api.sparse_namespace(np) is sp
 
 
 @each(kind=["coo_array", "coo_matrix", "bsr_array", "bsr_matrix"], dtype=["int64", *FLOATS])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pkgutil
+import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,16 @@ import cupy
 import numpy as np
 import pytest
 from scipy import ndimage
-from skimage import color, feature, filters, measure, restoration, segmentation, transform, util
+from skimage import (
+    color,
+    feature,
+    filters,
+    measure,
+    restoration,
+    segmentation,
+    transform,
+    util,
+)
 
 from tests.forks.columns import DATA, DTYPES, FLOATS, IMAGE, KINDS, OWN, image
 from tests.forks.verdicts import (
@@ -29,6 +39,7 @@ from tests.forks.verdicts import (
     no_gpu,
     only,
     own,
+    strict,
     table,
 )
 
@@ -203,6 +214,13 @@ test_gaussian_refuses_an_out_of_another_type = mixed(
 )
 
 
+test_gaussian_into_an_array_that_does_not_fit = bad_input(
+    lambda make, data: filters.gaussian(make(IMAGE), 1, out=make(data)),
+    given("int", np.zeros((6, 7), int), own(Raises(ValueError, "dtype of `out` must be float"))),
+    given("shape", np.zeros((3, 3)), strict(Raises(ValueError, "shape of `out` must be that of"))),
+)
+
+
 def test_gaussian_of_what_numpy_converts_into_a_numpy_array() -> None:
     out = np.zeros(IMAGE.shape)
     assert filters.gaussian(OWN["cpu"](IMAGE), 1, out=out) is out
@@ -266,6 +284,20 @@ test_warp_polar = images(
     output_shape=[(20, 9)],
 )
 
+# NumPy alone has it of these libraries.
+test_float16 = calls(
+    "skimage.transform.swirl",
+    "scikit-image/0040 scikit-image/0020",
+    each(function=["swirl", "rescale", "warp_polar"]),
+    only=frozenset({"numpy"}),
+)(
+    lambda a, function: {
+        "swirl": lambda x: transform.swirl(x, strength=2),
+        "rescale": lambda x: transform.rescale(x, 0.5),
+        "warp_polar": transform.warp_polar,
+    }[function](a(image("float32").astype("float16")))
+)
+
 TWO_D = own(Raises(ValueError, "Only 2-D images"))
 EMPTY = own(Raises(ValueError, "Cannot warp empty image"), "cupy")
 WARPED = {"complex": CONVERT, "0d": TWO_D, "1d": TWO_D, "4d": TWO_D, "empty": EMPTY}
@@ -282,6 +314,24 @@ test_what_is_warped_by_a_function = bad_input(
     table(DATA, ELSEWHERE, WARPED),
     [*SPARSE, *ON_CUPY],
 )
+
+
+test_what_is_clipped = bad_input(
+    lambda make, data: transform.warp(make(data), AFFINE, cval=1.0),
+    given("all_nan", np.full((6, 7), np.nan), CLOSE),
+    given("all_true", np.ones((6, 7), dtype=bool), own(SAME) | {"device1": NDIMAGE}),
+)
+test_a_matrix_of_the_image_library = bad_input(
+    lambda make, data: transform.warp(make(data), make(AFFINE.params)),
+    given("image", IMAGE, CLOSE),
+)
+
+
+def test_without_array_api_compat_all_is_numpys(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "array_api_compat", None)
+    result = util.img_as_float(OWN["cpu"](IMAGE))
+    assert type(result) is np.ndarray
+    np.testing.assert_array_equal(result, IMAGE)
 
 
 @pytest.mark.parametrize("shape", [(3, 3), (2, 3, 3)])
@@ -374,6 +424,10 @@ CONVERTING: dict[str, Any] = {
     "daisy": lambda x: feature.daisy(x, step=1, radius=1),
     "blur_effect": measure.blur_effect,
     "inpaint": lambda x: restoration.inpaint_biharmonic(x, MASK),
+    "invariant": lambda x: restoration.denoise_invariant(x, filters.gaussian),
+    "corner_harris": feature.corner_harris,
+    "sift": lambda x: feature.SIFT()._preprocess(x),
+    "random_walker": lambda x: segmentation.random_walker(x, MASK, mode="bf"),
 }
 
 

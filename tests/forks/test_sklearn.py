@@ -9,11 +9,19 @@ import cupyx.scipy.sparse
 import numpy as np
 import pytest
 import scipy.sparse as sp
-from sklearn.cluster import KMeans, SpectralClustering, k_means, spectral_clustering
+from sklearn import config_context
+from sklearn.cluster import (
+    KMeans,
+    SpectralClustering,
+    k_means,
+    kmeans_plusplus,
+    spectral_clustering,
+)
 from sklearn.cluster._spectral import cluster_qr, discretize
 from sklearn.feature_extraction.image import grid_to_graph, img_to_graph
 from sklearn.manifold import spectral_embedding
 from sklearn.utils import as_float_array, check_array, check_symmetric
+from sklearn.utils.validation import check_non_negative
 
 from tests.forks.columns import (
     DATA,
@@ -157,6 +165,24 @@ test_what_is_checked_as_sparse = bad_input(
     given("coo", TWO_COMPONENTS, only(CUDA_ERROR, "cupyx")),
 )
 
+
+def undispatched(make: Any, data: Any) -> Any:
+    with config_context(array_api_dispatch=False):
+        return check_array(make(data), accept_sparse=True)
+
+
+test_sparse_without_dispatch = bad_input(
+    undispatched,
+    given("sparse", TWO_COMPONENTS, only(Raises(TypeError, "with array API dispatch"), "cupyx")),
+)
+test_what_is_checked_for_negative_values = bad_input(
+    lambda make, data: check_non_negative(make(data), "a test"),
+    table(
+        {"sparse": TWO_COMPONENTS, "negative": -TWO_COMPONENTS}, only(CUDA_ERROR, "cupy", "cupyx")
+    ),
+    given("negative", -IMAGE, own(Raises(ValueError, "Negative values in data passed to a test"))),
+)
+
 NO_DTYPE = Raises(TypeError, "dtype=.* has no equivalent in the namespace")
 NOT_DTYPE = Raises(TypeError, "Cannot interpret .* as a data type")
 
@@ -282,6 +308,21 @@ test_grid_to_graph_refuses_an_array_for_an_integer = bad_input(
 # spectral_embedding
 
 
+test_spectral_embedding_by_arpack = calls(
+    "sklearn.manifold.spectral_embedding, eigen_solver='arpack'",
+    "scikit-learn/0050",
+    each(n=[30, 60], eigen_tol=["auto", 1e-9]),
+    rtol=1e-4,
+    refuses=NOT_CUPY,
+)(
+    lambda a, n, **options: a.xp.abs(
+        spectral_embedding(
+            a(graph(n)), n_components=3, eigen_solver="arpack", random_state=0, **options
+        )
+    )
+)
+
+
 @each(n=[12, 60], norm_laplacian=[False, True], drop_first=[False, True])
 @calls("sklearn.manifold.spectral_embedding", "scikit-learn/0050", rtol=1e-4)
 def test_spectral_embedding(a: Column, n: int, **options: Any) -> Any:
@@ -363,6 +404,13 @@ test_spectral_embedding_refuses_an_array_for_an_integer = bad_input(
 )
 
 
+test_spectral_embedding_by_lobpcg = bad_input(
+    lambda make, data: embed(make(data), eigen_solver="lobpcg", eigen_tol=1e-6),
+    given("connected", AFFINITY, strict(CLOSE)),
+    given("float32", AFFINITY.astype(np.float32), strict(CLOSE)),
+)
+
+
 @parametrize("solver", ["arpack", "amg"])
 @parametrize("kind", ["cpu", "device1"])
 def test_other_solvers_refuse_other_arrays(kind: str, solver: str) -> None:
@@ -426,6 +474,56 @@ def test_spectral_clustering_estimator(a: Column, affinity: str) -> Any:
     options = {"affinity": affinity, "random_state": 0, "gamma": 0.1}
     return SpectralClustering(3, **options).fit(a(data)).labels_
 
+
+K_MEANS: dict[str, Callable[[Any], Any]] = {
+    "score": lambda x: round(float(KMeans(4, n_init=1, random_state=0).fit(x).score(x)), 6),
+    "given centres": lambda x: k_means(x, 4, init=x[:4, :], n_init=1)[1],
+    # A view would be overwritten where it is NumPy's.
+    "centres by a function": lambda x: k_means(
+        x, 4, init=lambda rows, n, random_state: rows[:n, :] + 0, n_init=1
+    )[1],
+    "one iteration": lambda x: k_means(x, 4, max_iter=1, n_init=1, random_state=0, verbose=1)[1],
+    "verbose": lambda x: k_means(x, 4, n_init=1, tol=0, random_state=0, verbose=1)[1],
+    "large tolerance": lambda x: k_means(x, 4, n_init=3, tol=10, random_state=0, verbose=1)[1],
+    "plusplus": lambda x: kmeans_plusplus(x, 4, random_state=0),
+    "plusplus, norms": lambda x: kmeans_plusplus(
+        x, 4, x_squared_norms=(x**2).sum(1) if isinstance(x, np.ndarray) else None, random_state=0
+    ),
+    "plusplus, trials": lambda x: kmeans_plusplus(x, 4, n_local_trials=2, random_state=0),
+}
+test_k_means_with_other_parameters = bad_input(
+    lambda make, data, how: K_MEANS[how](make(data)),
+    given("blobs", blobs(), strict(Same(1e-9))),
+    how=[*K_MEANS],
+)
+
+
+def weighted(make: Any, weights: Any) -> Any:
+    return k_means(make(blobs()), 4, init="random", n_init=1, sample_weight=make(weights))
+
+
+test_k_means_of_bad_weights = bad_input(
+    weighted,
+    given("negative", 1 - 2 * np.eye(40)[0], own(Raises(ValueError, "not non-negative"))),
+    given("few", np.eye(40)[0], own(Raises(ValueError, "Fewer non-zero entries in p than size"))),
+)
+test_k_means_of_what_it_does_not_take = bad_input(
+    lambda make, data: KMeans(2, algorithm="elkan", n_init=1).fit(make(data)),
+    given("elkan", blobs(), strict(Raises(TypeError, "algorithm='elkan' works on NumPy arrays"))),
+    given(
+        "sparse",
+        TWO_COMPONENTS,
+        only(Raises(TypeError, "KMeans does not support the sparse arrays of CuPy"), "cupyx"),
+    ),
+)
+test_k_means_of_equal_rows = bad_input(
+    lambda make, data: k_means(make(data), 3, n_init=1, random_state=0)[1],
+    given("ones", np.ones((9, 2)), strict(SAME)),
+)
+test_neighbours_are_numpys = bad_input(
+    lambda make, data: SpectralClustering(2, affinity="nearest_neighbors").fit(make(data)),
+    given("blobs", blobs(), strict(Raises(TypeError, "affinity='nearest_neighbors' works on"))),
+)
 
 VECTORS = np.linalg.qr(RNG.standard_normal((30, 3)))[0]
 LABELS: dict[str, Callable[[Any], Any]] = {
