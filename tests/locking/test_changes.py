@@ -91,6 +91,8 @@ def test_a_build_is_one_line() -> None:
          "demo 3.12: wheel for one platform -> for any platform"),
         (replace(LOCK, forks={"demo": replace(FORK, pin={"version": "1.1"})}),
          "demo: version 1.0 -> 1.1"),
+        (replace(LOCK, forks={"demo": replace(FORK, platforms={"demo.whl": "0" * 64})}),
+         "demo: 1 more file is known of other platforms"),
         (replace(LOCK, forks={"demo": replace(FORK, tree="0" * 40)}),
          "demo: version has other content"),
         (replace(LOCK, forks={"demo": replace(FORK, settings="0" * 64)}),

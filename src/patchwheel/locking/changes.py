@@ -47,6 +47,7 @@ def _entries(lock: Lock) -> Iterator[tuple[str, Mapping[str, Fact]]]:
                 "commit": (str(fork.commit), ""),
                 "build settings": (fork.settings[:8], ""),
                 **{name: (sha256[:8], sha256) for name, sha256 in fork.patches.items()},
+                "known of other platforms": frozenset(fork.platforms.items()),
             },
         )
         for python, build in fork.builds.items():
