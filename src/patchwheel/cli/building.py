@@ -90,10 +90,11 @@ def build(
         project = replace(project, sandbox="required")
     if release and given("compile_cache") is ParameterSource.DEFAULT:
         project = replace(project, compile_cache="off")
-    forks = project.manifest.select(names, variant)
     project = replace(
         project, keep_failed=keep_failed, without_patches=without_patches, release=release
     )
+    # From here on: a replaced project reads its manifest again.
+    forks = project.manifest.select(names, variant)
     if dry_run:
         _show_plans(project, forks, from_source=from_source, dev=dev)
         return

@@ -134,6 +134,6 @@ def unfolded(folders: object) -> list[str]:
 
 
 def name_list(value: object, *at: str) -> list[str]:
-    if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
+    if not isinstance(value, list) or not {*map(type, value)} <= {str}:
         raise InvalidValueError(f"is {value!r}", "a list of names", at)
     return value

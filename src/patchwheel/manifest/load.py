@@ -54,12 +54,12 @@ def _manifest(path: Path, data: dict[str, Any]) -> Manifest:
         return table
 
     converter.register_structure_hook(ForkTable, structure_and_check)
-    environment = converter.structure(data, ManifestTable).environment
+    whole = converter.structure(data, ManifestTable)
     forks = {
-        name: _with_variants(name, table, path.parent / "patches" / name, structure_fork)
-        for name, table in data.get("forks", {}).items()
+        name: _with_variants(name, table, data["forks"][name], path.parent, structure_fork)
+        for name, table in whole.forks.items()
     }
-    manifest = Manifest(path=path, environment=environment, forks=MappingProxyType(forks))
+    manifest = Manifest(path=path, environment=whole.environment, forks=MappingProxyType(forks))
     _fail(_check_names(manifest))
     return manifest
 
@@ -90,27 +90,31 @@ def _check_names(manifest: Manifest) -> Iterator[InvalidValueError]:
 
 
 def _with_variants(
-    name: str, data: dict[str, Any], patches: Path, structure: Callable[[Any, Any], ForkTable]
+    name: str,
+    table: ForkTable,
+    data: dict[str, Any],
+    root: Path,
+    structure: Callable[[Any, Any], ForkTable],
 ) -> Fork:
     """Return the fork as its first variant, or as itself if it has none."""
 
-    def fork(data: dict[str, Any], variant: str = "") -> Fork:
-        table = structure(data, ForkTable)
+    def fork(table: ForkTable, variant: str = "") -> Fork:
         values = {f.name: getattr(table, f.name) for f in fields(table)}
         # The file may say `false`; without the key, the wheel has the name of the fork.
         wheel = UpstreamWheel() if table.upstream_wheel is None else table.upstream_wheel
         named = replace(wheel, distribution=wheel.distribution or name) if wheel else None
         values["upstream_wheel"] = named
-        return Fork(**values, name=name, patches=patches, variant=variant)
+        return Fork(**values, name=name, patches=root / "patches" / name, variant=variant)
 
     variants: dict[str, Fork] = {}
     for variant, own in data.pop("variants", {}).items():
         # Only `env` is merged; any other key of the variant replaces that of the fork.
         env = data.get("env", {}) | own.get("env", {})
         # The lock has the first under the name of the fork.
-        variants[variant] = fork({**data, **own, "env": env}, variant if variants else "")
+        merged = structure({**data, **own, "env": env}, ForkTable)
+        variants[variant] = fork(merged, variant if variants else "")
     if not variants:
-        return fork(data)
+        return fork(table)
     return replace(next(iter(variants.values())), variants=MappingProxyType(variants))
 
 

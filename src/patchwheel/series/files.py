@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import itertools
 import re
 import shutil
@@ -136,6 +135,8 @@ def _load_patch(folder: Path, name: str, number: int, *, seen: dict[str, Patch])
         except OSError as err:
             problem = f"{name} cannot be read: {err.strerror}"
             if isinstance(err, FileNotFoundError):
+                import difflib
+
                 near = difflib.get_close_matches(name, [p.name for p in folder.iterdir()], n=1)
                 problem = f"there is no patch {name}" + "".join(
                     f" (did you mean {n}?)" for n in near
