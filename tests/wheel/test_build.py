@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
+from patchwheel.kit.context import Progress
 from patchwheel.kit.errors import BuildError
 from patchwheel.wheel import build
 
@@ -35,7 +36,8 @@ class Run:
         made[fork.lock_key] = fork.name
 
     def build(self, **options: bool) -> list[str]:
-        project = cast("Any", SimpleNamespace(lock=None, context=SimpleNamespace(interpreter=None)))
+        context = SimpleNamespace(interpreter=None)
+        project = cast("Any", SimpleNamespace(lock=None, context=context, progress=Progress()))
         _, failures = build.build_wheels(project, FORKS, **options)
         return list(failures)
 
