@@ -323,7 +323,8 @@ def test_the_systems_cuda_is_seen_and_counted(
     done = bench.compile({"act.py": act})
     text = made_in(done)
     assert f"('CUDA_PATH', '{toolkit}')" in text
-    assert f"('PATH', '{toolkit}/bin:" in text
+    # Only what stands in for the compilers comes before it.
+    assert f"/scripts/compilers:{toolkit}/bin:" in text
     assert "-O1')" in text
     assert "['bin']" in log_of(bench)
     assert record_of(done).toolchain["nvcc"].version == "release 13.2, V13.2.86"

@@ -268,7 +268,7 @@ def open_session(
         read += [] if toolkit.is_relative_to(environment) else [toolkit]
     if toolchain.HIPCC in fork.programs:
         read.append(rocm.home(fork))
-    read += filter(None, [crates, cache.shared.entries if cache else None])
+    read += [crates] if crates else []
     with open_build_dir(
         fork.name,
         sandbox=sandbox,
@@ -276,6 +276,7 @@ def open_session(
         limits=context.limits,
         env=environment,
         read=read,
+        cache=cache.shared.entries if cache else None,
         keep=context.keep_failed,
     ) as build_dir:
         workers = toolchain.worker_count(context.jobs)

@@ -115,6 +115,7 @@ class BuildDir:
     env: Path
     env_inside: Path
     read: tuple[Path, ...] = ()
+    cache: Path | None = None
     keep: bool = False
 
     @classmethod
@@ -127,6 +128,7 @@ class BuildDir:
         limits: Limits,
         env: str | Path | None = None,
         read: Sequence[str | Path] = (),
+        cache: Path | None = None,
         keep: bool = False,
     ) -> BuildDir:
         """Return the build directory whose folders lie in `root`."""
@@ -143,6 +145,7 @@ class BuildDir:
             env=env,
             env_inside=inside / "env" if contained else env,
             read=tuple(_safe(Path(path)) for path in read),
+            cache=cache,
             keep=keep,
         )
 
@@ -151,10 +154,11 @@ class BuildDir:
         places = (
             (self.env, self.env_inside),
             (self.scripts, self.scripts_inside),
+            (self.cache, self.inside / "cache"),
             (self.work, self.inside),
         )
-        for outer, inner in places:
-            if host.is_relative_to(outer):
+        for outer, inner in places if self.sandbox.level == "bwrap" else ():
+            if outer and host.is_relative_to(outer):
                 return inner / host.relative_to(outer)
         return host
 
@@ -209,6 +213,7 @@ class BuildDir:
             Mount(host=self.scripts, inside=self.scripts_inside),
             Mount(host=self.env, inside=self.env_inside),
         ]
+        mounts += [Mount(host=self.cache, inside=self.inside / "cache")] if self.cache else []
         mounts += [Mount(host=path, inside=path) for path in self.read]
         mounts += [Mount(host=path, inside=path, write=True) for path in write]
         return self.sandbox.wrap(argv, cwd=self.path_inside(cwd), mounts=mounts)
@@ -263,9 +268,10 @@ def open_build_dir(
     limits: Limits | None = None,
     env: Path | None = None,
     read: Sequence[Path] = (),
+    cache: Path | None = None,
     keep: bool = False,
 ) -> Iterator[BuildDir]:
-    """Give an empty folder for one build of `name`; steps may also read the folders in `read`.
+    """Give an empty folder for one build of `name`; steps also read `cache` and what is in `read`.
 
     With `keep`, the folder of a build that fails stays for `patchwheel shell`.
     """
@@ -287,8 +293,9 @@ def open_build_dir(
         (root / "scripts").mkdir()
         done = False
         try:
+            limits = limits or Limits()
             yield BuildDir.at(
-                root, name, sandbox, limits=limits or Limits(), env=env, read=read, keep=keep
+                root, name, sandbox, limits=limits, env=env, read=read, cache=cache, keep=keep
             )
             done = True
         finally:
