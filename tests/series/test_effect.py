@@ -31,7 +31,7 @@ def found(
     fork = Fork(name="demo", version="1.0", patches=Path("none"))
     source = Source(fork=fork, git_dir=repo.git_dir, tree=old, epoch=0)
     inventory = BuildInventory(verbatim={}, built=frozenset(), reads=frozenset(reads))
-    return without_effect(source, new, inventory)
+    return without_effect(source, new, inventory, repo.changes(old, new))
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import re
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from patchwheel.kit import BuildError, digest
+from patchwheel.kit import BuildError, Repository, digest
 from patchwheel.series import without_effect
 from patchwheel.wheelfile import Output, metadata, record
 
@@ -87,10 +87,18 @@ class Plan(Decision):
     def built(self) -> tuple[Output, ...]:
         return tuple(output for output in self.outputs if output.action == "build")
 
+    def changes_since_pin(self) -> list[Change]:
+        """List what the series changes; `changes` begins with the series of a base built here."""
+        if not (self.base and self.base.kind == "built"):
+            return self.changes()
+        source = self.tree.source
+        return Repository(source.git_dir).changes(source.tree, self.tree.tree)
+
     @property
     def warnings(self) -> list[str]:
         """What the series changes without effect, and what the wheel may lack or need more."""
-        idle = without_effect(self.tree.source, self.tree.tree, self.inventory)
+        source, tree = self.tree.source, self.tree.tree
+        idle = without_effect(source, tree, self.inventory, self.changes_since_pin())
         return [*idle, *self.left_behind(), *self._may_rise()]
 
     def _may_rise(self) -> list[str]:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 from patchwheel.kit import Repository
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
+    from patchwheel.kit import Change
     from patchwheel.manifest import BuildInventory
     from patchwheel.source import Source
 
@@ -39,11 +40,13 @@ SETTING = re.compile(
 )
 
 
-def without_effect(source: Source, tree: str, inventory: BuildInventory) -> list[str]:
-    """Say which changes to a patched tree the build does not read, and which file it takes."""
+def without_effect(
+    source: Source, tree: str, inventory: BuildInventory, changes: Iterable[Change]
+) -> list[str]:
+    """Say which changes since the pin the build does not read, and which file it takes."""
     repo = Repository(source.git_dir)
     reads = inventory.reads.union(*inventory.opened.values())
-    changed = {change.path for change in repo.changes(source.tree, tree)}
+    changed = {change.path for change in changes}
     files = repo.files(source.tree)
     pairs = [
         (path, made)

@@ -119,7 +119,8 @@ def export_commits(
                 raise PatchError(problem, expected=job.tree, hint=REPORT)
             if not check:
                 replace_folder(target)
-        idle = without_effect(source, job.tree, inventory) if inventory else ()
+        changes = Repository(source.git_dir).changes(source.tree, job.tree)
+        idle = without_effect(source, job.tree, inventory, changes) if inventory else ()
         result = ExportResult(
             written=tuple(n for n in new if old.get(n) != new[n]),
             kept=tuple(n for n in new if old.get(n) == new[n]),

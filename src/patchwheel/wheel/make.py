@@ -232,7 +232,7 @@ def names_itself(wheel: WheelFile) -> tuple[tuple[object, ...], tuple[object, ..
 
 def _check_outputs(wheel: WheelFile, plan: Plan) -> None:
     """Compare with the inventory: every output is there; a compile copied what is only copied."""
-    repo, base, tree = Repository(plan.tree.source.git_dir), plan.base, plan.tree
+    base = plan.base
     known = {*plan.inventory.verbatim, *plan.inventory.built, *(base.outputs if base else ())}
     present = output_names(wheel.entries, wheel.name)
     if foreign := [p for p, n in present.items() if RUNS.fullmatch(n) and p not in known]:
@@ -246,8 +246,7 @@ def _check_outputs(wheel: WheelFile, plan: Plan) -> None:
         _check_copies(wheel, plan, base)
         return
     built_here = base is not None and base.kind == "built"
-    # On a base of upstream's, or without one, the plan's changes are those since the pin.
-    changes = repo.changes(tree.source.tree, tree.tree) if built_here else plan.changes()
+    changes = plan.changes_since_pin()
     if not base and any(change.path.endswith(DECIDING) for change in changes):
         return
     gone = {change.path for change in changes if change.status == "D"}
@@ -271,7 +270,7 @@ def _check_outputs(wheel: WheelFile, plan: Plan) -> None:
     # A graft took what it did not remake, so only a compile can have a stale copy.
     if base:
         return
-    blobs = repo.files(tree.tree)
+    blobs = Repository(plan.tree.source.git_dir).files(plan.tree.tree)
     for name, source in due.items():
         if blob_id(wheel.entries[present[name]].content()) != blobs[source].oid:
             raise CheckError(
