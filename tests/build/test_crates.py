@@ -111,6 +111,8 @@ def test_rust_is_cargo_of_the_toolchain_that_rustup_chose(
     assert toolchain.find("cargo") == ((str(cargo),), cargo)
 
 
+# Few machines have cargo.
+@pytest.mark.heavy
 @pytest.mark.compiled
 def test_a_project_is_built_with_crates_of_a_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
