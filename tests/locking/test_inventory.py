@@ -10,7 +10,7 @@ import zipfile
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -35,7 +35,7 @@ from tests.fixtures.contexts import make_context
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from patchwheel.kit.context import Context, Progress, SandboxMode
+    from patchwheel.kit.context import Context, SandboxMode
     from patchwheel.kit.interpreter import Interpreter
     from patchwheel.kit.store import Store
     from patchwheel.locking.inventory import PinInventory
@@ -182,10 +182,8 @@ def test_an_inspection_finds_outputs_and_everything_that_is_read(bench: Bench) -
 
 def test_without_a_sandbox_scripts_of_the_project_are_left_alone(bench: Bench) -> None:
     ran = bench.folder / "ran"
-    said: list[str] = []
-    context = bench.context
-    monitor = SimpleNamespace(say=said.append, progress=lambda *_: None)
-    context.progress = cast("Progress", monitor)
+    context, recorder = bench.context, support.Recorder()
+    context.progress = recorder
     found = bench.inspect(
         {**FILES, "gen.py": FILES["gen.py"] + f"open({str(ran)!r}, 'w').close()\n"},
         context=context,
@@ -196,7 +194,7 @@ def test_without_a_sandbox_scripts_of_the_project_are_left_alone(bench: Bench) -
     # What the commands name is known all the same.
     assert {"meson.build", "both.py", "fast.h", "gen.py"} <= found.inventory.reads
     assert "data/more.txt" not in found.inventory.reads
-    [line] = [line for line in said if "gen.py" in line]
+    [line] = [line for line in recorder.lines if "gen.py" in line]
     assert "not run without bubblewrap" in line
 
 

@@ -30,7 +30,11 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
     wheel = folder / "w" / "demo-1.0-py3-none-any.whl"
     files = [*(folder / "shelf").glob("*.whl"), *(folder / "shelf").glob("*.tar.gz"), wheel]
     support.make_index(made.shelf / "simple", *files)
-    table = (made.root / "forks.toml").read_text().replace("upstream-wheel = false\n", "")
+    table = (
+        (made.root / "forks.toml")
+        .read_text()
+        .replace("upstream-wheel = false", 'programs = ["gcc"]')
+    )
     (made.root / "forks.toml").write_text(table)
     return made
 

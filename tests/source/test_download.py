@@ -235,8 +235,8 @@ def test_a_listed_file_that_is_not_there_is_named(tmp_path: Path, get_from: Get)
 
 
 def test_a_full_disk_is_the_machines_fault(get: Get, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device", "/store/file")
+    def full(_http: object, _file: object, path: Path, _progress: object) -> None:
+        raise OSError(28, "No space left on device", path)
 
     monkeypatch.setattr("patchwheel.source.download._receive", full)
     with pytest.raises(MachineError, match="No space left"):
