@@ -95,7 +95,7 @@ def median_interval(values: list[float]) -> tuple[float, float, float]:
     rank = 0
     # Coverage of [x(k), x(n+1-k)] is 1 - 2 P(Binomial(n, 1/2) < k).
     while (
-        2 * sum(math.comb(n, i) for i in range(rank + 2)) / 2**n <= 0.05  # noqa: PLR2004 -- 1 - 95 %
+        2 * sum(math.comb(n, i) for i in range(rank + 2)) / 2**n <= 0.05  # noqa: PLR2004 (1 - 95 %)
     ):
         rank += 1
     return statistics.median(ordered), ordered[rank], ordered[n - 1 - rank]

@@ -36,7 +36,8 @@ TEMPLATES = (".in", ".tp", ".src", ".tmpl", ".template", ".tpl", ".j2", ".jinja"
 MARK = re.compile(rb"(?i)generated (?:\w+ )*(?:by|from|with)\b|a bison parser")
 BEGINNING = 1000
 SETTING = re.compile(
-    r"[\"'](--(?:with-|use-|force-)?cython(?:ize)?|(?:\w+_)?(?:WITH|USE|FORCE|RUN)_CYTHON|CYTHONIZE)"
+    r"[\"'](--(?:with-|use-|force-)?cython(?:ize)?"
+    r"|(?:\w+_)?(?:WITH|USE|FORCE|RUN)_CYTHON|CYTHONIZE)"
 )
 
 
