@@ -8,6 +8,7 @@ import os
 import shlex
 import shutil
 import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING
 from patchwheel.build import cuda, requirements, rocm, toolchain
 from patchwheel.build.failed import StepCounter, explained
 from patchwheel.build.sandbox import PROMISES, detect_sandbox, open_build_dir
-from patchwheel.compilecache import header_names, open_cache
+from patchwheel.compilecache import CompileCache, header_names, open_cache
 from patchwheel.guest import INSPECT_BUILD, INSTALLED_NINJA
 from patchwheel.kit import (
     BuildError,
@@ -27,22 +28,17 @@ from patchwheel.kit import (
     process,
     read_untrusted,
 )
-from patchwheel.manifest import RELOCK
-from patchwheel.wheelfile import read_wheel
+from patchwheel.manifest import RELOCK, Fork
+from patchwheel.wheelfile import WheelFile, read_wheel
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-
     from pyproject_hooks import BuildBackendHookCaller
 
     from patchwheel.build.requirements import BuildSystem
     from patchwheel.build.sandbox import BuildDir, SandboxLevel
     from patchwheel.build.toolchain import Tool
-    from patchwheel.compilecache import CompileCache
     from patchwheel.kit import Context, Progress
-    from patchwheel.manifest import Fork
     from patchwheel.source import Source
-    from patchwheel.wheelfile import WheelFile
 
 # A library that build steps load before all others, for comparing builds; not for users.
 CLOCK = "PATCHWHEEL_CLOCK"

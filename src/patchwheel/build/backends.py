@@ -5,13 +5,10 @@ No other module names a backend. `guest/inspect_build.py` has the code that runs
 
 from __future__ import annotations
 
-from collections.abc import Mapping  # noqa: TC003  (a field's type)
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Literal
-
-if TYPE_CHECKING:
-    from collections.abc import Collection
+from typing import Literal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

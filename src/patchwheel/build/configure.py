@@ -5,12 +5,15 @@ The store keeps the build folder: the next change of a source file builds in a c
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence  # noqa: TC003  (cattrs reads the annotations)
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from patchwheel.build import toolchain
+from patchwheel.build.backend import BuildSession
+from patchwheel.build.backends import BackendKind
+from patchwheel.build.inputs import BuildInputs
 from patchwheel.build.ninja import IN_BUILD_DIR, Edge, parse_ninja
 from patchwheel.build.requirements import parse_build_system
 from patchwheel.build.sandbox import detect_sandbox
@@ -25,12 +28,7 @@ from patchwheel.kit import (
     read_untrusted,
 )
 from patchwheel.manifest import ANYTHING, build_settings
-
-if TYPE_CHECKING:
-    from patchwheel.build.backend import BuildSession
-    from patchwheel.build.backends import BackendKind
-    from patchwheel.build.inputs import BuildInputs
-    from patchwheel.source import Source
+from patchwheel.source import Source
 
 KIND: Final = "configured"
 # Raised whenever the same inputs would be configured in another way, or written down in one.

@@ -9,13 +9,10 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from patchwheel.kit import MachineError, process
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 # The distribution with nvcc; where it is locked, the toolkit is made of wheels.
 COMPILER = "nvidia-cuda-nvcc"

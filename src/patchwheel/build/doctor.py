@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import re
 import shutil
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING
 
 from patchwheel.build import cuda, rocm, toolchain
 from patchwheel.build.sandbox import detect_sandbox
@@ -21,11 +21,7 @@ from patchwheel.build.toolchain import (
     worker_count,
 )
 from patchwheel.kit import PatchwheelError, Progress, find_interpreter, process
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Mapping
-
-    from patchwheel.manifest import Fork, Lock, Manifest
+from patchwheel.manifest import Fork, Lock, Manifest
 
 # The first with `git merge-tree --write-tree`.
 OLDEST_GIT = (2, 38)

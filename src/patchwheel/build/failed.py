@@ -7,16 +7,11 @@ import os
 import re
 import shlex
 import time
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from patchwheel.build.sandbox import STEP, BuildDir, detect_sandbox, kept_folder
-from patchwheel.kit import BuildError, Limits, plain, process, rmtree
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from patchwheel.kit import Context, Progress
+from patchwheel.kit import BuildError, Context, Limits, Progress, plain, process, rmtree
 
 DAY = 86400
 AGAIN = "again"

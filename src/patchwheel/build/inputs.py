@@ -4,25 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from patchwheel.build import cuda, rocm, toolchain
 from patchwheel.build.requirements import build_environment, env_key, name_of
-from patchwheel.build.sandbox import detect_sandbox
-from patchwheel.kit import MachineError, digest
-from patchwheel.manifest import build_settings
+from patchwheel.build.sandbox import SandboxLevel, detect_sandbox
+from patchwheel.kit import Context, MachineError, Store, digest
+from patchwheel.manifest import Fork, ForkBuild, build_settings
 from patchwheel.wheelfile import CompileRecord, ToolRecord, read_wheel
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
-
     from patchwheel.build.backend import BuildSession
-    from patchwheel.build.sandbox import SandboxLevel
     from patchwheel.build.toolchain import Tool
-    from patchwheel.kit import Context, Store
-    from patchwheel.manifest import Fork, ForkBuild
 
 # Raised whenever the same inputs would make different bytes than before.
 RECIPE = 2

@@ -8,14 +8,11 @@ from __future__ import annotations
 
 import posixpath
 import re
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import PurePosixPath
 
 from patchwheel.kit import BuildError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
-    from pathlib import PurePosixPath
 
 # Before the path of a file in the build folder; without it a path is that of a source file.
 IN_BUILD_DIR = "//"

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from patchwheel.build import cuda, toolchain
-from patchwheel.build.backends import kind_of
+from patchwheel.build.backends import BackendKind, kind_of
 from patchwheel.guest import TEMPORARY_NAMES
 from patchwheel.kit import (
     Distribution,
@@ -21,17 +23,12 @@ from patchwheel.kit import (
     process,
     read_untrusted,
 )
-from patchwheel.manifest import RELOCK
+from patchwheel.manifest import RELOCK, Fork
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-    from pathlib import Path
-
     from packaging.requirements import Requirement
 
-    from patchwheel.build.backends import BackendKind
     from patchwheel.kit import Context, Interpreter
-    from patchwheel.manifest import Fork
 
 KIND: Final = "build-envs"
 LAYOUT = 3

@@ -5,12 +5,9 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from patchwheel.kit import MachineError, ManifestError
-
-if TYPE_CHECKING:
-    from patchwheel.manifest import Fork
+from patchwheel.manifest import Fork
 
 HOME = "ROCM_HOME"
 USUAL = Path("/opt/rocm")

@@ -13,6 +13,7 @@ import json
 import os
 import shlex
 import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -20,8 +21,6 @@ from typing import TYPE_CHECKING, Literal
 from patchwheel.kit import BuildError, Limits, MachineError, Watch, process, rmtree
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
-
     from patchwheel.kit import SandboxMode, Store
 
 SandboxLevel = Literal["bwrap", "unshare", "none"]

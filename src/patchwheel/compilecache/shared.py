@@ -8,8 +8,10 @@ import os
 import re
 import stat
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from pathlib import Path
+from typing import Any, Final
 
 from patchwheel.kit import (
     BuildError,
@@ -23,10 +25,6 @@ from patchwheel.kit import (
     walk,
     write_atomically,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
 
 KIND: Final = "compiles"
 # As ccache names what it keeps in a folder: anything else there is not taken.

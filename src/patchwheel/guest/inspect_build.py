@@ -23,11 +23,9 @@ import shlex
 import subprocess  # noqa: TID251
 import sys
 import zipfile
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
+from typing import Any
 
 LOG = "PATCHWHEEL_INSPECT_LOG"
 ROOT = "PATCHWHEEL_INSPECT_ROOT"

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Generator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
-if TYPE_CHECKING:
-    from collections.abc import Generator
-
-    Reports = Generator[None, Any, Any]
+Reports = Generator[None, Any, Any]
 
 
 def _noted(node: Any) -> Reports:  # noqa: ANN401

@@ -7,12 +7,11 @@ import copy
 import dataclasses
 import functools
 import os
+from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
     from patchwheel.kit.interpreter import Interpreter
     from patchwheel.kit.limits import Limits
     from patchwheel.kit.store import Store

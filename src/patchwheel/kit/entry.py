@@ -9,15 +9,13 @@ import json
 import os
 import re
 import stat
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from patchwheel.kit.errors import BusyError, InputError
 from patchwheel.kit.files import digest, file_sha256, parsed, write_atomically
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 Kind = Literal["build-envs", "configured", "environments", "files", "unpacked", "wheels"]
 # A venv is made and used in place; hashing its thousands of files each time would take a second.

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import errno
 import re
+from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
-from typing import TYPE_CHECKING, ClassVar
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
+from pathlib import Path
+from typing import ClassVar
 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 # A file or a link that leads nowhere may be in the place of a folder, too.

@@ -9,13 +9,11 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from patchwheel.kit import process
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 MAX_DOTS = 10_000
 

@@ -6,17 +6,13 @@ import hashlib
 import re
 import stat
 import zlib
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from pathlib import Path
 
 from patchwheel.kit.entry import MANIFEST, stamp, unsealed, walk
 from patchwheel.kit.files import file_sha256, rmtree
 from patchwheel.kit.repo import ATTRIBUTES, GitError, Repository
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from patchwheel.kit.store import Store
+from patchwheel.kit.store import Store
 
 # git ends these files with the sha1 of what comes before, and does not compare it when it reads.
 SUMMED = re.compile(r"objects/pack/(.+\.(pack|idx|rev)|multi-pack-index)|patchwheel/index-\w+")

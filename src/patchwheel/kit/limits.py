@@ -8,15 +8,13 @@ import os
 import re
 import time
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Never
+from typing import Never
 
 from patchwheel.kit import process
 from patchwheel.kit.errors import BuildError, MachineError, ManifestError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
 
 VARIABLE = "PATCHWHEEL_LIMIT_"
 UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "MB": 10**6, "GB": 10**9, "TB": 10**12}

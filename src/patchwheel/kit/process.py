@@ -13,14 +13,13 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from patchwheel.kit.errors import MachineError, PatchwheelError, plain, redacted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-    from pathlib import Path
-
     from patchwheel.kit.limits import Watch
 
 TAIL = 40

@@ -8,16 +8,14 @@ import re
 import shlex
 import shutil
 import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, cast
+from typing import BinaryIO, cast
 
 from patchwheel.kit.errors import MachineError, PatchwheelError, disk_is_full
 from patchwheel.kit.files import write_atomically
 from patchwheel.kit.process import capture
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 # A user's configuration changes diffs, hooks run code, attributes change bytes: none may count.
 ISOLATED = {

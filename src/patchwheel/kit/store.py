@@ -16,6 +16,7 @@ import shutil
 import stat
 import tempfile
 import time
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar, get_args
 
@@ -38,8 +39,6 @@ from patchwheel.kit.errors import FULL, UNUSABLE, BusyError, InputError, Machine
 from patchwheel.kit.files import fsync, rmtree, sync, write_atomically
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Sequence
-
     from cattrs import Converter
 
 T = TypeVar("T")

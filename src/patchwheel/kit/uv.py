@@ -8,12 +8,13 @@ import re
 import sys
 import tempfile
 import tomllib
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from patchwheel.kit import process
+from patchwheel.kit.context import Context, Progress
 from patchwheel.kit.errors import (
     InputError,
     MachineError,
@@ -21,13 +22,7 @@ from patchwheel.kit.errors import (
     disk_is_full,
     redacted,
 )
-from patchwheel.kit.interpreter import uv_bin, uv_env
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
-
-    from patchwheel.kit.context import Context, Progress
-    from patchwheel.kit.interpreter import Interpreter
+from patchwheel.kit.interpreter import Interpreter, uv_bin, uv_env
 
 # The oldest glibc that NumPy and SciPy still publish wheels for.
 PLATFORM = "x86_64-manylinux_2_28"

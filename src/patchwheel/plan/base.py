@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import functools
 import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Any, Literal
+from pathlib import Path
+from typing import Any, Literal
 
 from patchwheel.kit import Entry, InputError, Repository, digest
-from patchwheel.wheelfile import output_names, read_wheel
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-    from pathlib import Path
-
-    from patchwheel.manifest import BuildInventory, Fork
-    from patchwheel.project import Project
-    from patchwheel.series import PatchedTree
-    from patchwheel.wheelfile import WheelFile
+from patchwheel.manifest import BuildInventory, Fork
+from patchwheel.project import Project
+from patchwheel.series import PatchedTree
+from patchwheel.wheelfile import WheelFile, output_names, read_wheel
 
 # What others compile against, made from a template or not.
 INTERFACE = re.compile(r".*\.(pxd|pxi|h|hh|hpp|hxx|inc|tcc|ipp)(\.\w+)?", re.IGNORECASE)

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
-from patchwheel.kit import InputError, parsed_toml
+from patchwheel.kit import Change, InputError, Repository, parsed_toml
+from patchwheel.manifest import BuildInventory
+from patchwheel.plan.base import Base
 from patchwheel.wheelfile import metadata
-
-if TYPE_CHECKING:
-    from patchwheel.kit import Change, Repository
-    from patchwheel.manifest import BuildInventory
-    from patchwheel.plan.base import Base
 
 PYPROJECT = "pyproject.toml"
 METADATA = "METADATA"

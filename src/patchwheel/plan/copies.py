@@ -9,17 +9,12 @@ from __future__ import annotations
 import posixpath
 import re
 from collections import defaultdict
-from typing import TYPE_CHECKING, Any
+from collections.abc import Collection, Iterable, Iterator
+from typing import Any
 
-from patchwheel.kit import Repository, blob_id, parsed_toml
-from patchwheel.wheelfile import output_names
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator
-
-    from patchwheel.kit import Blob
-    from patchwheel.source import Source
-    from patchwheel.wheelfile import WheelFile
+from patchwheel.kit import Blob, Repository, blob_id, parsed_toml
+from patchwheel.source import Source
+from patchwheel.wheelfile import WheelFile, output_names
 
 PYPROJECT = "pyproject.toml"
 # Any word of these may be the name of a file that is read.

@@ -6,10 +6,10 @@ import functools
 import json
 import posixpath
 import re
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
-from patchwheel.build import IN_BUILD_DIR, configure_tree, site_packages
+from patchwheel.build import IN_BUILD_DIR, BuildInputs, Configured, configure_tree, site_packages
 from patchwheel.kit import Repository
 from patchwheel.manifest import ANYTHING, BuiltOutput, PinGraph, build_settings
 from patchwheel.plan.classify import CODE
@@ -23,12 +23,7 @@ from patchwheel.plan.scan_references import (
     scan_header,
     scan_references,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-
-    from patchwheel.build import BuildInputs, Configured
-    from patchwheel.source import Source
+from patchwheel.source import Source
 
 UNSAID = "nothing says what it is made from"
 HEADER = re.compile(r".*\.(h|hh|hpp|hxx|cuh|inc|inl|ipp|tcc)", re.IGNORECASE)

@@ -5,17 +5,12 @@ from __future__ import annotations
 import fnmatch
 import functools
 import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING
 
-from patchwheel.build import IN_BUILD_DIR
+from patchwheel.build import IN_BUILD_DIR, Edge
 from patchwheel.plan.scan_references import SYSTEM
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
-
-    from patchwheel.build import Edge
 
 MARKERS = ("__init__.py", "__init__.pyx", "__init__.pxd")
 CYTHON = re.compile(r".*\.(pyx|pxd)")

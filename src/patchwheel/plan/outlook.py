@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from patchwheel.kit import InputError, Repository, digest
-from patchwheel.wheelfile import FILENAME, read_wheel, record
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from patchwheel.plan.records import Plan
-    from patchwheel.project import Project
-    from patchwheel.wheelfile import WheelRecord
+from patchwheel.plan.records import Plan
+from patchwheel.project import Project
+from patchwheel.wheelfile import FILENAME, WheelRecord, read_wheel, record
 
 # What patches and files tell better.
 TREES = frozenset({"tree", "base", "remade"})

@@ -8,27 +8,22 @@ from __future__ import annotations
 
 import functools
 from collections import defaultdict
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from patchwheel.build import BuildInputs, OwnWheel, interface_part, without_missing_tools
-from patchwheel.kit import Entry, MachineError, Repository, digest, file_sha256
-from patchwheel.manifest import InventoryFile, build_settings
-from patchwheel.plan.base import base_mismatch, built_bases, changed_interface, upstream_base
+from patchwheel.kit import Change, Entry, MachineError, Repository, digest, file_sha256
+from patchwheel.manifest import Fork, ForkBuild, InventoryFile, PinGraph, build_settings
+from patchwheel.plan.base import Base, base_mismatch, built_bases, changed_interface, upstream_base
 from patchwheel.plan.records import IDLE, Decision, Plan, patches_by_path
-from patchwheel.series import patched_tree
+from patchwheel.series import PatchedTree, patched_tree
 from patchwheel.wheelfile import ZLIB, Output, sbom
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-    from pathlib import Path
-
-    from patchwheel.kit import Change
-    from patchwheel.manifest import Fork, ForkBuild, PinGraph
-    from patchwheel.plan.base import Base
     from patchwheel.plan.trace import Effect, TraceResult
     from patchwheel.project import Project
-    from patchwheel.series import PatchedTree
 
 # Raised whenever the same inputs would give different bytes: it is part of every key.
 RECIPE = "4"

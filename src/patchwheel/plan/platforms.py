@@ -8,26 +8,22 @@ from __future__ import annotations
 
 import functools
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from itertools import product
 from typing import TYPE_CHECKING
 
-from patchwheel.kit import GraftNotPossible, ManifestError
-from patchwheel.manifest import BuildInventory
+from patchwheel.kit import Change, GraftNotPossible, ManifestError
+from patchwheel.manifest import BuildInventory, Fork, ForkBuild
 from patchwheel.plan.copies import copied_lists, find_copies
 from patchwheel.plan.plan import Planner
-from patchwheel.plan.records import patches_by_path
+from patchwheel.plan.records import Decision, Plan, patches_by_path
 from patchwheel.wheelfile import record
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from patchwheel.build import OwnWheel
-    from patchwheel.kit import Change
-    from patchwheel.manifest import Fork, ForkBuild
     from patchwheel.plan.base import Base
-    from patchwheel.plan.records import Decision, Plan
     from patchwheel.plan.trace import Action, Effect
     from patchwheel.project import Project
 

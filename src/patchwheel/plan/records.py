@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
-from patchwheel.kit import BuildError, Repository, digest
-from patchwheel.series import without_effect
+from patchwheel.build import BuildInputs, SandboxLevel
+from patchwheel.kit import BuildError, Change, Repository, digest
+from patchwheel.manifest import BuildInventory, Fork
+from patchwheel.plan.base import Base
+from patchwheel.series import PatchedTree, without_effect
 from patchwheel.wheelfile import Output, metadata, record
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from patchwheel.build import BuildInputs, SandboxLevel
-    from patchwheel.kit import Change
-    from patchwheel.manifest import BuildInventory, Fork
-    from patchwheel.plan.base import Base
-    from patchwheel.series import PatchedTree
 
 # The end of a line about a change of a test, of documentation and the like.
 IDLE = "; nothing is remade for it"

@@ -9,15 +9,11 @@ from __future__ import annotations
 
 import posixpath
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Collection
+from pathlib import Path
 
 from patchwheel.build import site_packages
-
-if TYPE_CHECKING:
-    from collections.abc import Collection
-    from pathlib import Path
-
-    from patchwheel.kit import Change, Repository, Store
+from patchwheel.kit import Change, Repository, Store
 
 # Raised whenever a text would be found to mention something else.
 LAYOUT = 5

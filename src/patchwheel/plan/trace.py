@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
-from patchwheel.build import IN_BUILD_DIR, configure_tree
+from patchwheel.build import IN_BUILD_DIR, BuildInputs, configure_tree
+from patchwheel.kit import Change
+from patchwheel.manifest import BuildInventory, PinGraph
 from patchwheel.plan.classify import CODE
 from patchwheel.plan.follow import Follower, Side
 from patchwheel.plan.graph import Closure
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
-
-    from patchwheel.build import BuildInputs
-    from patchwheel.kit import Change
-    from patchwheel.manifest import BuildInventory, PinGraph
-    from patchwheel.source import Source
+from patchwheel.source import Source
 
 Action: TypeAlias = Literal["remake", "add", "build", "remove"]
 # Named as the cause where commands or the list of outputs differ.

@@ -7,23 +7,18 @@ import contextlib
 import os
 import posixpath
 import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING
 
 from patchwheel.kit import Blob, CheckError, Repository, blob_id, first, parsed_toml
+from patchwheel.manifest import Fork
 from patchwheel.patch import LINK
+from patchwheel.project import Project
 from patchwheel.source.download import download_file
-from patchwheel.source.fetch import fetch_pin
+from patchwheel.source.fetch import Source, fetch_pin
 from patchwheel.wheelfile import output_names, read_wheel
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
-    from patchwheel.manifest import Fork
-    from patchwheel.project import Project
-    from patchwheel.source.fetch import Source
 
 # Written by a build backend, never by a build: it holds metadata and lists of files.
 METADATA = re.compile(r"PKG-INFO|(.+/)?[^/]+\.egg-info/(PKG-INFO|(not-)?zip-safe|[A-Za-z_]+\.txt)")

@@ -5,22 +5,18 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
-from patchwheel.kit import InputError, file_sha256, redacted
-from patchwheel.source.index import TIMEOUT, find_file, project_files, retried
+from patchwheel.kit import Context, InputError, Interpreter, Progress, file_sha256, redacted
+from patchwheel.manifest import Fork
+from patchwheel.source.index import TIMEOUT, IndexFile, find_file, project_files, retried
 from patchwheel.wheelfile import field, read_wheel
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     import requests
-
-    from patchwheel.kit import Context, Interpreter, Progress
-    from patchwheel.manifest import Fork
-    from patchwheel.source.index import IndexFile
 
 # A connection that is cut loses at most one piece; what came before is kept.
 PIECE = 1 << 17

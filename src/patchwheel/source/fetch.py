@@ -7,30 +7,27 @@ import os
 import posixpath
 import re
 import shlex
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from threading import Event, Thread
-from typing import TYPE_CHECKING, Literal, Never, TypeAlias
+from typing import Literal, Never, TypeAlias
 
 from patchwheel.kit import (
+    Context,
     GitError,
     InputError,
     ManifestError,
     Repository,
+    Store,
     digest,
     keep_sound,
     redacted,
     user_remotes,
 )
-from patchwheel.manifest import did_you_mean
+from patchwheel.manifest import Fork, did_you_mean
+from patchwheel.project import Project
 from patchwheel.source.submodules import addresses, joined
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator
-    from pathlib import Path
-
-    from patchwheel.kit import Context, Store
-    from patchwheel.manifest import Fork
-    from patchwheel.project import Project
 
 Origin: TypeAlias = Literal["sdist", "git"]
 # A zip file, and so a wheel, cannot hold an earlier time.

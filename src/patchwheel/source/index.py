@@ -6,20 +6,17 @@ import difflib
 import html
 import os
 import re
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import SplitResult, unquote, urldefrag, urljoin, urlsplit
 
-from patchwheel.kit import InputError, load_limits, parsed, redacted
+from patchwheel.kit import IndexConfig, InputError, load_limits, parsed, redacted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
     import requests
-
-    from patchwheel.kit import IndexConfig
 
 T = TypeVar("T")
 

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Collection, Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from patchwheel.kit import InputError
+from patchwheel.kit import IndexConfig, InputError
 from patchwheel.manifest import Sdist
-from patchwheel.source.index import project_files
+from patchwheel.source.index import IndexFile, project_files
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator
-
     from packaging.version import Version
-
-    from patchwheel.kit import IndexConfig
-    from patchwheel.source.index import IndexFile
 
 SDIST = ".tar.gz"
 

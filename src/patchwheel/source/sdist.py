@@ -7,15 +7,12 @@ import io
 import re
 import tarfile
 import zlib
-from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Never
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import Never
 
 from patchwheel.kit import InputError
 from patchwheel.wheelfile import MAX_RATIO, unpacked_limit
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
 
 MAX_ENTRIES = 200_000
 # Of the year 4147; git, gcc and zip take what is before it.

@@ -5,10 +5,8 @@ from __future__ import annotations
 import os
 import posixpath
 import re
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from patchwheel.kit import Repository
+from patchwheel.kit import Repository
 
 
 def addresses(repo: Repository, oid: str) -> dict[str, str]:

@@ -6,16 +6,12 @@ import configparser
 import contextlib
 import posixpath
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from pathlib import Path
 
 from patchwheel.kit import ManifestError, Repository, parsed_toml
+from patchwheel.source.fetch import Source
 from patchwheel.wheelfile import field
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from patchwheel.source.fetch import Source
 
 # Tools that take it from git or rewrite it: what the files say then is a stand-in.
 FROM_GIT = re.compile(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from pathlib import Path
 
 from patchwheel.build import OwnWheel, check_machine
 from patchwheel.kit import (
@@ -12,25 +13,18 @@ from patchwheel.kit import (
     GraftNotPossible,
     InputError,
     PatchwheelError,
+    Store,
     digest,
     exclusive_lock,
     file_sha256,
     stamp,
     write_atomically,
 )
-from patchwheel.plan import plan_fork, remember_base
-from patchwheel.wheel.make import KIND, make_wheel
+from patchwheel.manifest import Fork
+from patchwheel.plan import Plan, plan_fork, remember_base
+from patchwheel.project import Project
+from patchwheel.wheel.make import KIND, BuiltWheel, make_wheel
 from patchwheel.wheelfile import STATEMENT, metadata
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
-
-    from patchwheel.kit import Store
-    from patchwheel.manifest import Fork
-    from patchwheel.plan import Plan
-    from patchwheel.project import Project
-    from patchwheel.wheel.make import BuiltWheel
 
 PUBLISHED = "published"
 

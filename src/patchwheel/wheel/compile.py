@@ -4,28 +4,24 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from patchwheel.build import (
     INSIDE,
+    BuildInputs,
+    BuildSession,
     build_record,
     check_satisfied,
     cuda,
     static_build_requirements,
 )
 from patchwheel.kit import BuildError, CheckError
+from patchwheel.plan import Plan
 from patchwheel.wheel.fit import MAGIC, read_library
 from patchwheel.wheel.graft import UnlabelledWheel
-from patchwheel.wheelfile import check_record
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from patchwheel.build import BuildInputs, BuildSession
-    from patchwheel.plan import Plan
-    from patchwheel.wheelfile import CompileRecord, WheelFile
+from patchwheel.wheelfile import CompileRecord, WheelFile, check_record
 
 
 def compile_wheel(plan: Plan) -> UnlabelledWheel:

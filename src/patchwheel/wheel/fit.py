@@ -6,14 +6,12 @@ import io
 import json
 import posixpath
 import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from pathlib import Path
+from typing import Any, TypeAlias, TypeVar
 
 from patchwheel.kit import GraftNotPossible, InputError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
-    from pathlib import Path
 
 MAGIC = b"\x7fELF"
 # auditwheel puts a hash into the name of what it bundles.

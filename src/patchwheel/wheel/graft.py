@@ -6,10 +6,11 @@ import functools
 import json
 import re
 import shutil
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from patchwheel.build import IN_BUILD_DIR, build_record, configure_tree
+from patchwheel.build import IN_BUILD_DIR, BuildSession, Configured, build_record, configure_tree
 from patchwheel.build import site_packages as packages_of
 from patchwheel.kit import (
     BuildError,
@@ -19,7 +20,7 @@ from patchwheel.kit import (
     blob_id,
     read_untrusted,
 )
-from patchwheel.plan import METADATA, read_projects
+from patchwheel.plan import METADATA, Base, Plan, read_projects
 from patchwheel.wheel.fit import (
     MAGIC,
     check_makers,
@@ -32,11 +33,7 @@ from patchwheel.wheel.fit import (
 from patchwheel.wheelfile import make_entry, metadata, record_hash, zip_date
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
-
-    from patchwheel.build import BuildSession, Configured
     from patchwheel.kit import Blob, Change, Store
-    from patchwheel.plan import Base, Plan
     from patchwheel.wheel.fit import Symbol
     from patchwheel.wheelfile import CompileRecord, Entry, WheelFile
 

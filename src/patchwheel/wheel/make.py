@@ -6,11 +6,12 @@ import json
 import time
 from dataclasses import asdict, dataclass, replace
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from patchwheel.build import OwnWheel
-from patchwheel.kit import CheckError, Repository, blob_id
-from patchwheel.plan import wheel_in_store
+from patchwheel.kit import CheckError, Repository, Store, blob_id
+from patchwheel.plan import Base, Plan, wheel_in_store
 from patchwheel.wheelfile import (
     RUNS,
     UNRECORDED,
@@ -27,10 +28,6 @@ from patchwheel.wheelfile import (
 )
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    from patchwheel.kit import Store
-    from patchwheel.plan import Base, Plan
     from patchwheel.wheel.graft import UnlabelledWheel
     from patchwheel.wheelfile import CompileRecord, WheelFile, WheelName, WheelRecord
 

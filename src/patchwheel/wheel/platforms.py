@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from patchwheel.kit import GraftNotPossible, exclusive_lock
+from patchwheel.manifest import Fork
 from patchwheel.plan import (
     PlatformPlanner,
     machine,
@@ -14,16 +16,10 @@ from patchwheel.plan import (
     platform_bases,
     published_base,
 )
+from patchwheel.project import Project
 from patchwheel.series import patched_tree
 from patchwheel.wheel.build import copy_wheel, published
 from patchwheel.wheel.make import BuiltWheel, make_wheel
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-    from pathlib import Path
-
-    from patchwheel.manifest import Fork
-    from patchwheel.project import Project
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

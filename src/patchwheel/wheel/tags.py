@@ -5,13 +5,10 @@ from __future__ import annotations
 import re
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from patchwheel.wheel.fit import MAGIC, load_policies, read_symbols
+from patchwheel.wheel.make import BuiltWheel
 from patchwheel.wheelfile import read_wheel
-
-if TYPE_CHECKING:
-    from patchwheel.wheel.make import BuiltWheel
 
 MACHINE = re.compile(r"manylinux(?:_\d+_\d+|\d+)_(\w+)")
 

@@ -14,14 +14,12 @@ import struct
 import time
 import zipfile
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Never
+from pathlib import Path
+from typing import Never
 
 from patchwheel.kit import InputError
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
 
 Date = tuple[int, int, int, int, int, int]
 

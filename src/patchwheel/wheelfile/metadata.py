@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import itertools
 import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from patchwheel.kit import InputError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
-    from pathlib import Path
 
 # The fields of [project] that an edit of METADATA can follow.
 EDITABLE = ("dependencies", "optional-dependencies", "requires-python")

@@ -6,24 +6,19 @@ import csv
 import functools
 import io
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from patchwheel.kit import InputError, digest, file_sha256
-from patchwheel.wheelfile.archive import make_entry, read_archive, refuse, write_archive
-from patchwheel.wheelfile.metadata import normalize_name, parse_filename, same_version
-from patchwheel.wheelfile.record import FILENAME, parse_record
+from patchwheel.wheelfile.archive import Entry, make_entry, read_archive, refuse, write_archive
+from patchwheel.wheelfile.metadata import WheelName, normalize_name, parse_filename, same_version
+from patchwheel.wheelfile.record import FILENAME, WheelRecord, parse_record
 from patchwheel.wheelfile.sbom import PLACE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from pathlib import Path
-
     from installer.records import RecordEntry
-
-    from patchwheel.wheelfile.archive import Entry
-    from patchwheel.wheelfile.metadata import WheelName
-    from patchwheel.wheelfile.record import WheelRecord
 
 # Beside RECORD itself only its detached signatures are not listed in it.
 UNRECORDED = ("RECORD", "RECORD.jws", "RECORD.p7s")

@@ -9,16 +9,12 @@ import json
 import re
 import time
 import uuid
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote
 
 from patchwheel.kit import digest, parsed
-from patchwheel.wheelfile.metadata import normalize_name
-from patchwheel.wheelfile.record import FILENAME
-
-if TYPE_CHECKING:
-    from patchwheel.wheelfile.metadata import WheelName
-    from patchwheel.wheelfile.record import CompileRecord, PatchRecord, PinRecord, WheelRecord
+from patchwheel.wheelfile.metadata import WheelName, normalize_name
+from patchwheel.wheelfile.record import FILENAME, CompileRecord, PatchRecord, PinRecord, WheelRecord
 
 # Raised whenever the same record would give another SBOM: it is part of a compile's key.
 LAYOUT = "4"
