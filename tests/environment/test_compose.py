@@ -21,6 +21,7 @@ from patchwheel.environment.compose import (
     compose_environment,
     compose_for_tests,
 )
+from patchwheel.environment.link import added_to
 from patchwheel.guest import INSPECT_ENVIRONMENT, inspect_environment
 from patchwheel.kit import uv
 from patchwheel.kit.context import Context
@@ -83,6 +84,17 @@ class Set:
             )
             for f in files
         )
+        extra = {"pwextra.py": "import pwfork, pwmore\n"}
+        needs = ["pw-fork", "pw-base", "pw-more"]
+        files += [
+            # What would be taken without constraints.
+            make_wheel(loose, "pw-base", "1.1", {"pwbase.py": "x = 2\n"}),
+            make_wheel(loose, "pw-fork", "1.2", {"pwfork/__init__.py": ""}),
+            *(
+                make_wheel(loose, "pw-extra", "1.0", extra, requires=needs, tag=tag)
+                for tag in ("py3-none-any", "py3-none-manylinux_2_34_x86_64")
+            ),
+        ]
         self.config = IndexConfig(urls=(make_index(self.folder / "simple", *files),))
         self.manifest: Manifest = load_manifest(
             make_manifest(self.folder, {"pw-fork": PIN, "cupy": CUPY})
@@ -231,6 +243,43 @@ def test_a_group_is_added_on_demand(forks: Set) -> None:
     gpu = forks.compose(groups=["gpu"])
     assert gpu.path != plain.path
     assert [d.name for d in gpu.packages] == ["pw-base", "pw-more"]
+
+
+def test_packages_are_added_under_the_lock_and_the_plain_environment_stays(forks: Set) -> None:
+    plain = forks.compose()
+    files = sorted(p for p in plain.path.rglob("*") if p.name != "links")
+    wanted = ("pw-extra >= 1", "pw-fork")
+    made = compose_environment(forks.project, forks.wheels, link=forks.link, added=wanted)
+    assert {d.name: d.version for d in made.packages} == {
+        "pw-base": "1.0",
+        "pw-more": "2.0",
+        "pw-extra": "1.0",
+    }
+    check_environment(forks.project, made)
+    script = "import pwextra, importlib.metadata as m; print(m.version('pw-fork'))"
+    said = subprocess.check_output([forks.link / "bin" / "python", "-c", script], text=True)
+    assert said == "1.0+arrayapi.h0123abcd\n"
+    assert added_to(forks.link) == "'pw-extra >= 1' pw-fork"
+    # Without them it is the plain one again.
+    assert forks.compose() == replace(plain, cached=True)
+    assert sorted(p for p in plain.path.rglob("*") if p.name != "links") == files
+    assert added_to(forks.link) == ""
+
+
+@pytest.mark.parametrize(
+    ("wanted", "problem"),
+    [
+        ("pw-base>1", "next: what is locked stays; `patchwheel lock --upgrade NAME` moves it"),
+        ("pw-fork>1.1", "next: what is locked stays"),
+        ("./pw-extra", "expected: a name with versions, extras and markers"),
+    ],
+)
+def test_what_cannot_be_added_leaves_the_link(forks: Set, wanted: str, problem: str) -> None:
+    plain = forks.compose()
+    with pytest.raises(InputError) as caught:
+        compose_environment(forks.project, forks.wheels, link=forks.link, added=[wanted])
+    assert problem in str(caught.value)
+    assert forks.link.readlink() == plain.path
 
 
 def test_an_environment_that_a_link_points_to_is_not_pruned(forks: Set) -> None:

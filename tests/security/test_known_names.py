@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from patchwheel.environment.compose import check_link
+from patchwheel.environment.link import check_link
 from patchwheel.kit.entry import CACHEDIR_TAG, stamp
 from patchwheel.kit.errors import (
     InputError,

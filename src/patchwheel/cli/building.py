@@ -178,6 +178,13 @@ def plan(
 @click.command()
 @click.argument("path", required=False, type=click.Path(path_type=Path))
 @options.option("--gpu", is_flag=True, help="Add the CUDA runtime libraries.")
+@options.option(
+    "--with",
+    "added",
+    metavar="REQUIREMENT",
+    multiple=True,
+    help="Add a package, such as jupyter, for as long as this is given; what is locked stays.",
+)
 @options.variant
 @options.from_source
 @options.dev
@@ -190,6 +197,7 @@ def env(
     path: Path | None,
     *,
     gpu: bool,
+    added: tuple[str, ...],
     variant: str | None,
     from_source: bool,
     dev: bool,
@@ -197,7 +205,12 @@ def env(
     check: bool,
 ) -> None:
     """Compose one environment from all wheels. PATH becomes a link to it (.venv-forks)."""
-    from patchwheel.environment import check_environment, check_link, compose_environment
+    from patchwheel.environment import (
+        added_to,
+        check_environment,
+        check_link,
+        compose_environment,
+    )
     from patchwheel.project import ENVIRONMENT_LINK
 
     project = replace(project, variant=variant)
@@ -205,16 +218,18 @@ def env(
     # Before the wheels are built, which may take long.
     check_link(link)
     found = _wheels(project, wheels, from_source=from_source, dev=dev)
-    groups = ("gpu",) if gpu else ()
-    environment = compose_environment(project, found, link=link, groups=groups)
+    groups, before = ("gpu",) if gpu else (), added_to(link)
+    environment = compose_environment(project, found, link=link, groups=groups, added=added)
     # A new one was checked before the link was moved to it.
     if check and environment.cached:
         check_environment(project, environment)
     CONSOLE.say(f"to activate it: `source {shlex.quote(os.path.relpath(link))}/bin/activate`")
-    if not environment.cached:
+    if before and not added:
+        CONSOLE.say(f"without `--with` it no longer has {before}")
+    elif not (environment.cached or added):
         CONSOLE.say(
-            "to add packages: `environment.requires` in forks.toml and `patchwheel lock`; or,\n"
-            "once it is active, over it: `uv run --no-project --with jupyter jupyter lab`"
+            "to add packages: `patchwheel env --with jupyter`; to stay, in `environment.requires` "
+            "of forks.toml, and `patchwheel lock`"
         )
     options.emit(environment, lambda environment: click.echo(environment.link))
 
@@ -286,6 +301,7 @@ def _test_each(
 
 def _say_next(project: Project, wheels: Sequence[BuiltWheel]) -> None:
     """Say what was made, and whether the environment has it."""
+    from patchwheel.environment import added_to
     from patchwheel.project import ENVIRONMENT_LINK
 
     made = sum(not wheel.cached for wheel in wheels)
@@ -299,7 +315,8 @@ def _say_next(project: Project, wheels: Sequence[BuiltWheel]) -> None:
         held = "" if made else "".join(wheel.sha256 for wheel in wheels)
     if older := [wheel.fork for wheel in wheels if wheel.sha256 not in held]:
         why = f"{link.name} has other wheels of {', '.join(older)}" if held else "to use the wheels"
-        CONSOLE.say(f"next: `patchwheel env` ({why})")
+        words = "".join(f" --with {shlex.quote(word)}" for word in shlex.split(added_to(link)))
+        CONSOLE.say(f"next: `patchwheel env{words}` ({why})")
 
 
 def _wheels(

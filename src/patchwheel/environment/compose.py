@@ -11,7 +11,7 @@ import functools
 import json
 import os
 import re
-import secrets
+import shlex
 import shutil
 import tomllib
 from dataclasses import dataclass
@@ -19,18 +19,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from patchwheel.build import PROMISES, detect_sandbox, open_build_dir, site_packages
+from patchwheel.environment.link import ADDED, KIND, check_link, flip_link
 from patchwheel.guest import INSPECT_ENVIRONMENT
 from patchwheel.kit import (
     CheckError,
-    MachineError,
+    InputError,
     digest,
-    is_store,
     parsed,
     process,
     read_untrusted,
     uv,
     uv_bin,
-    write_atomically,
 )
 from patchwheel.wheelfile import read_wheel
 
@@ -41,12 +40,10 @@ if TYPE_CHECKING:
     from patchwheel.kit import Context, Distribution, Store
     from patchwheel.project import Project
 
-KIND: Final = "environments"
 UNPACKED: Final = "unpacked"
 LAYOUT = 1
 # The largest answer of its own Python, in bytes.
 ANSWER = 64 << 20
-KEY = re.compile(r"[0-9a-f]{64}")
 # What an installer takes out of these folders, into site-packages.
 SCHEME = re.compile(r"[^/]+\.data/(purelib|platlib)/")
 
@@ -81,16 +78,22 @@ class Environment:
 
 
 def compose_environment(
-    project: Project, wheels: Sequence[OwnWheel], *, link: Path | None, groups: Sequence[str] = ()
+    project: Project,
+    wheels: Sequence[OwnWheel],
+    *,
+    link: Path | None,
+    groups: Sequence[str] = (),
+    added: Sequence[str] = (),
 ) -> Environment:
     """Return the environment of these wheels and the locked distributions; `link` points to it.
 
-    Its pylock.toml lists what it holds. Raises MachineError when something else is at the link's
-    place.
+    `added` are requirements besides, met under the lock. Its pylock.toml lists what it holds.
+    Raises MachineError when something else is at the link's place.
     """
     if link:
         check_link(link)
     context, packages = project.context, _packages(project, groups)
+    packages += _added(project, packages, wheels, added) if added else []
     lines = [*(d.requirement for d in packages), *_wheel_lines(project, wheels)]
     path, cached = _venv(context, lines)
     environment = Environment(
@@ -104,12 +107,15 @@ def compose_environment(
     # Checked before the link is moved, so that it never points to a set that does not work.
     if not (path / "checked").exists():
         check_environment(project, environment)
-        text = uv.pylock(context, lines, "--no-deps", log=context.store.log(KIND, path.name))
+        # Of a version's wheels, those for this platform were locked.
+        flags = ("--no-deps", "--python-platform", uv.PLATFORM)
+        text = uv.pylock(context, lines, *flags, log=context.store.log(KIND, path.name))
         _check_pylock(text, packages, wheels)
         (path / "pylock.toml").write_text(text)
+        (path / ADDED).write_text(shlex.join(added))
         (path / "checked").touch()
     if link:
-        _flip(link, path)
+        flip_link(link, path)
     return environment
 
 
@@ -162,6 +168,7 @@ def check_environment(project: Project, environment: Environment) -> None:
     ]
     if problems:
         hint = "if something was installed into it, remove that folder and run the command again"
+        hint += "; `patchwheel env --with NAME` adds packages"
         if any("not installed" in problem for problem in problems):
             hint = "run `patchwheel lock`; add what it misses to environment.requires in forks.toml"
         raise CheckError(
@@ -209,6 +216,26 @@ def _inspect(
 def _packages(project: Project, groups: Sequence[str]) -> list[Distribution]:
     lock = project.lock.environment(project.manifest, project.python)
     return [*lock.packages, *(d for name in groups for d in lock.groups[name])]
+
+
+def _added(
+    project: Project,
+    held: Sequence[Distribution],
+    wheels: Sequence[OwnWheel],
+    wanted: Sequence[str],
+) -> list[Distribution]:
+    """Return what these requirements need besides what the environment holds, which stays."""
+    pins = [*(f"{d.name}=={d.version}" for d in held), *_wheel_lines(project, wheels)]
+    log = project.store.log(KIND, "resolve")
+    try:
+        found = uv.resolve(project.context, wanted, constraints=pins, log=log)
+    except InputError as err:
+        # What is no requirement has been told what is one.
+        stay = "what is locked stays; `patchwheel lock --upgrade NAME` moves it"
+        err.hint = err.hint or (stay if err.tail else None)
+        raise
+    names = {d.name for d in held}
+    return [d for d in found if d.name not in names]
 
 
 def _wheel_lines(project: Project, wheels: Sequence[OwnWheel]) -> list[str]:
@@ -299,43 +326,3 @@ def _check_pylock(text: str, packages: Iterable[Distribution], wheels: Iterable[
                 expected=f"{row['version']} with a locked sha256",
                 hint="run `patchwheel lock`",
             )
-
-
-def check_link(link: Path) -> None:
-    """Raise MachineError unless `link` can be made, or is a link to an environment of a store."""
-    if link.is_symlink():
-        kind, key = link.readlink().parent, link.readlink().name
-        # A store that was removed leaves links that lead nowhere.
-        ours = not link.exists() or is_store(kind.parent)
-        if kind.name == KIND and KEY.fullmatch(key) and ours:
-            return
-    if link.is_symlink() or link.exists():
-        raise MachineError(
-            "this path exists and was not created by patchwheel",
-            where=link,
-            expected="nothing, or a link that patchwheel made",
-            hint="move it away, or name another place for the environment",
-        )
-    above = next(path for path in link.parents if os.path.lexists(path))
-    if not (above.is_dir() and os.access(above, os.W_OK)):
-        raise MachineError(
-            "the environment's link cannot be written there",
-            where=above,
-            expected="a folder that can be written",
-            hint="name another place: `patchwheel env PATH`",
-        )
-
-
-def _flip(link: Path, target: Path) -> None:
-    # `prune` keeps environments in which a link is noted that still leads there.
-    noted = target / "links"
-    links = noted.read_text().splitlines() if noted.exists() else []
-    if str(link) not in links:
-        write_atomically(noted, "".join(f"{x}\n" for x in [*links, link]).encode())
-    if link.is_symlink() and link.readlink() == target:
-        return
-    link.parent.mkdir(parents=True, exist_ok=True)
-    # A link cannot be changed in place, only replaced by another.
-    temporary = link.with_name(f".{link.name}.{secrets.token_hex(8)}")
-    temporary.symlink_to(target)
-    temporary.replace(link)

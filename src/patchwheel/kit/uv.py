@@ -122,20 +122,20 @@ def resolve(
     for line in requirements:
         _check_requirement(line)
     what = f"resolving {len(requirements)} requirement{'s' * (len(requirements) != 1)}"
-    context.progress.say(what)
     # uv does not find each version that it is to prefer where several indexes count alike.
     pins = [f"{d.name}=={d.version}" for d in known]
     attempts = [(pins, ()), ((), known), ((), ())] if pins else [((), ())]
-    while True:
-        limits, preferred = attempts.pop(0)
-        with context.progress.step(what, brief=True), _file([*constraints, *limits]) as file:
-            flags = ["--python-platform", PLATFORM, "--constraints", str(file)]
-            try:
-                text = pylock(context, requirements, *flags, known=preferred, log=log)
-                return _distributions(text, log)
-            except InputError:
-                if not attempts:
-                    raise
+    with context.progress.step(what):
+        while True:
+            limits, preferred = attempts.pop(0)
+            with _file([*constraints, *limits]) as file:
+                flags = ["--python-platform", PLATFORM, "--constraints", str(file)]
+                try:
+                    text = pylock(context, requirements, *flags, known=preferred, log=log)
+                    return _distributions(text, log)
+                except InputError:
+                    if not attempts:
+                        raise
 
 
 def pylock(
@@ -329,6 +329,9 @@ def _distributions(pylock: str, log: Path) -> tuple[Distribution, ...]:
         raise InputError(message, hint=hint, log=log) from err
     found = []
     for package in packages:
+        if package.archive and package.archive.path:
+            # A file that a constraint names.
+            continue
         hashes = sorted(wheel.hashes.get("sha256", "") for wheel in package.wheels or ())
         if package.version is None or not hashes or not all(hashes):
             message = f"{package.name}: no wheel with a version and a sha256"
