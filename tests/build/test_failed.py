@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from patchwheel.build.failed import explained
+from patchwheel.build.failed import StepCounter, explained
 from patchwheel.kit.process import CommandError
 from tests.fixtures import support
 
@@ -88,3 +88,36 @@ def test_an_error_without_a_place_in_the_sources_is_told_without_one(
     told = explained(err, "demo: the build failed", (tmp_path, INSIDE), None)
     assert (told.message, told.where) == (f"demo: the build failed{headline}", None)
     assert "doctor" in str(told.hint)
+
+
+# As Meson, CMake, Cython, setuptools and cargo write a step.
+STEPS = {
+    "[4/7] Compiling C object scipy/ndimage/_ni_label.cpython-312-x86_64-linux-gnu.so.p/"
+    "meson-generated__ni_label.c.o": (4, 7, "scipy/ndimage/_ni_label.c"),
+    "[1/7] Compiling Cython source /build/src/scipy/ndimage/src/_ni_label.pyx": (
+        *(1, 7),
+        "scipy/ndimage/src/_ni_label.pyx",
+    ),
+    "[2/9] Generating 'src/a.cpython-312-x86_64-linux-gnu.so.p/b.c'": (2, 9, "src/b.c"),
+    "[3/9] Generating src/skimage/a_cy with a custom command": (3, 9, "src/skimage/a_cy"),
+    "[7/7] Linking target sklearn/_a.cpython-312-x86_64-linux-gnu.so": (7, 7, "sklearn/_a.so"),
+    "[5/6] Building CXX object CMakeFiles/_core.dir/src/main.cpp.o": (5, 6, "src/main.cpp"),
+    "[5/9] Compiling C object a.so.p/meson-generated_.._b_c.c.o": (5, 9, "b_c.c"),
+    "[ 2/30] Cythonizing cupy/_core/core.pyx": (2, 30, "cupy/_core/core.pyx"),
+    "[8/9] Doing something else": (8, 9, ""),
+    "INFO:root:building 'cupy._core.core' extension": (1, None, "cupy._core.core"),
+    "   Compiling pyo3-ffi v0.25.1": (1, None, "pyo3-ffi"),
+    "a line": None,
+}
+
+
+@pytest.mark.parametrize("line", STEPS)
+def test_a_step_tells_how_far_a_build_is_and_at_which_file(line: str) -> None:
+    report = support.Recorder()
+    StepCounter("compiling demo", report)(line)
+    expected = STEPS[line]
+    if expected is None:
+        assert report.steps == []
+    else:
+        assert report.steps == [("compiling demo", *expected[:2])]
+        assert report.files == [expected[2]]

@@ -15,9 +15,14 @@ from patchwheel.kit import BuildError, Context, Limits, Progress, plain, process
 
 DAY = 86400
 AGAIN = "again"
-NINJA = re.compile(r"\[(\d+)/(\d+)\] ")
+NINJA = re.compile(r"\[ *(\d+)/(\d+)\] (.*)")
 # Newer setuptools puts the prefix of a logger in front.
-BUILDING = re.compile(r"\bbuilding '[\w.]+' extension|^ *Compiling [\w-]+ v\d")
+BUILDING = re.compile(r"\bbuilding '([\w.]+)' extension|^ *Compiling ([\w-]+) v\d")
+# What Meson and CMake add to the path of a source for that of its object.
+ADDED = re.compile(
+    r"^/build/(?:src|meson)/|(?:CMakeFiles/)?[^/]+\.(?:p|dir)/(?:meson-generated_(?:\.\._)*)?"
+    r"|\.cpython-[\w-]+(?=\.so$)|\.o$"
+)
 # As gcc, clang and Meson write an error, nvcc does, and Cython.
 ERROR = re.compile(
     r"(?P<file>[^\s:()]+)(?::(?P<line>\d+)(?::\d+)?:|\((?P<row>\d+)\):) "
@@ -128,8 +133,10 @@ class StepCounter:
 
     def __call__(self, line: str) -> None:
         if match := NINJA.match(line):
-            self.report.progress(self.what, int(match[1]), int(match[2]))
-        elif BUILDING.search(line):
+            paths = [word for word in match[3].split() if "/" in word or "." in word]
+            file = ADDED.sub("", paths[-1].strip("'")) if paths else ""
+            self.report.progress(self.what, int(match[1]), int(match[2]), file=file)
+        elif match := BUILDING.search(line):
             # Cython, which counts as ninja does, went before.
             self.built += 1
-            self.report.progress(self.what, self.built, None)
+            self.report.progress(self.what, self.built, None, file=match[1] or match[2])

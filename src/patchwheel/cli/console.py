@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from rich import progress
+    from rich.console import ConsoleOptions
+    from rich.text import Text
 
 # Seconds until a step is shown, and between the lines of one where there is no terminal.
 DELAY, PLAIN_INTERVAL = 0.5, 15.0
@@ -58,12 +60,10 @@ class Console(Progress):
         for line in lines:
             self.result(line)
 
-    def progress(self, what: str, done: int, total: int | None) -> None:
+    def progress(self, what: str, done: int, total: int | None, *, file: str = "") -> None:
+        show = self._bar if self.terminal else self._line
         with self._lock:
-            if self.terminal:
-                self._bar(what, done, total)
-            else:
-                self._line(what, done, total)
+            show(what, done, total, plain(file))
 
     @contextlib.contextmanager
     def step(self, what: str, *, brief: bool = False) -> Iterator[None]:
@@ -143,17 +143,17 @@ class Console(Progress):
         for line in lines:
             print(line, file=sys.stderr if note else sys.stdout)
 
-    def _bar(self, what: str, done: int, total: int | None) -> None:
+    def _bar(self, what: str, done: int, total: int | None, file: str = "") -> None:
         if self._bars is None:
             self._bars = _bars()
             self._bars.start()
         self._since.setdefault(what, time.monotonic())
         taken = time.monotonic() - self._since[what]
         if what not in self._tasks:
-            self._tasks[what] = self._bars.add_task(what, amount="")
+            self._tasks[what] = self._bars.add_task(what, amount="", file="")
             self._bars.tasks[-1].start_time = self._since[what]
         amount = _amount(done, total, taken)
-        self._bars.update(self._tasks[what], completed=done, total=total, amount=amount)
+        self._bars.update(self._tasks[what], completed=done, total=total, amount=amount, file=file)
         # What is a step ends with it: a build counts to its end more than once.
         if total is not None and done >= total and what not in self._going:
             self._drop(what)
@@ -163,11 +163,11 @@ class Console(Progress):
         if self._bars and what in self._tasks:
             self._bars.remove_task(self._tasks.pop(what))
 
-    def _line(self, what: str, done: int, total: int | None) -> None:
+    def _line(self, what: str, done: int, total: int | None, file: str) -> None:
         # A log of CI shows that something goes on, without a line for each percent.
         now = time.monotonic()
         if what in self._going:
-            self._going[what] = _amount(done, total)
+            self._going[what] = f"{_amount(done, total)} {file}".rstrip()
             return
         ended = total is not None and done >= total
         first = self._shown.setdefault(what, now)
@@ -179,15 +179,30 @@ class Console(Progress):
 
 
 def _bars() -> progress.Progress:
-    """Return bars of one line each, in which the name alone is shortened."""
+    """Return bars of one line each, in which the name and the file alone are shortened."""
     from rich import progress
     from rich.console import Console as Rich
     from rich.table import Column
+    from rich.text import Text
 
-    name = Column(ratio=1, no_wrap=True, overflow="ellipsis")
+    class Name(progress.ProgressColumn):
+        def render(self, task: progress.Task) -> Middle:
+            return Middle(": ".join(filter(None, [task.description, task.fields["file"]])))
+
+    class Middle:
+        def __init__(self, text: str) -> None:
+            self.text = text
+
+        def __rich_console__(self, _: Rich, options: ConsoleOptions) -> Iterator[Text]:
+            room, text = options.max_width - 1, self.text
+            if len(text) > room + 1:
+                # The start says what goes on, and the end which file.
+                text = f"{text[: room // 2]}…{text[len(text) - room + room // 2 :]}"
+            yield Text(text)
+
     return progress.Progress(
         progress.SpinnerColumn(),
-        progress.TextColumn("{task.description}", markup=False, table_column=name),
+        Name(table_column=Column(ratio=1, no_wrap=True)),
         progress.BarColumn(bar_width=12),
         progress.TextColumn("{task.fields[amount]}", table_column=Column(no_wrap=True)),
         progress.TimeElapsedColumn(),

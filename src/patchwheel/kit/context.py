@@ -28,8 +28,8 @@ class Progress:
     def say(self, line: str) -> None:
         """Show one finished fact."""
 
-    def progress(self, what: str, done: int, total: int | None) -> None:
-        """Show how far `what` is; called often, `done == total` ends it."""
+    def progress(self, what: str, done: int, total: int | None, *, file: str = "") -> None:
+        """Show how far `what` is, and at which `file`; called often, `done == total` ends it."""
 
     @contextlib.contextmanager
     def step(self, what: str, *, brief: bool = False) -> Iterator[None]:
