@@ -22,6 +22,7 @@ from .errors import disk_error as disk_error
 from .errors import first as first
 from .errors import plain as plain
 from .errors import redacted as redacted
+from .files import PlainReader as PlainReader
 from .files import blob_id as blob_id
 from .files import digest as digest
 from .files import exclusive_lock as exclusive_lock

@@ -9,9 +9,12 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import MISSING, fields, is_dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType, UnionType
+from typing import Annotated, Any, Never, Union, get_args, get_origin, get_type_hints
 
 from patchwheel.kit import process
 
@@ -148,6 +151,69 @@ def parsed_toml(text: str) -> dict[str, Any]:
         return tomllib.loads(text)
     except RecursionError as err:
         raise ValueError("it is nested too deeply") from err
+
+
+class PlainReader:
+    """Makes records of data that is as their types say; to import cattrs alone takes longer.
+
+    Anything else is a ValueError without a place: a converter of cattrs then takes it, or says
+    what is wrong. `hooks` read types that are written in a way of their own.
+    """
+
+    def __init__(
+        self,
+        hooks: Mapping[Any, Callable[[Any, Any], object]] = MappingProxyType({}),
+        key: Callable[[str], str] = str,
+    ) -> None:
+        self._hooks, self._key = {Path: lambda path, _: Path(str(path)), **hooks}, key
+
+    def structure(self, value: Any, hint: Any) -> Any:  # noqa: ANN401
+        if hook := self._hooks.get(hint):
+            return hook(value, self)
+        origin, inner = get_origin(hint), get_args(hint)
+        if origin is Annotated:
+            found = self.structure(value, inner[0])
+            rules = [note for note in inner[1:] if not isinstance(note, str)]
+            return found if all(rule.allows(found) for rule in rules) else _refuse(value)
+        if origin in {Union, UnionType}:
+            for arm in inner:
+                with contextlib.suppress(ValueError):
+                    return self.structure(value, arm)
+        if isinstance(value, dict):
+            return self._record(value, hint) if is_dataclass(hint) else self._table(value, hint)
+        if isinstance(value, list) and origin in {tuple, list}:
+            hints = inner if origin is tuple and inner[-1] is not ... else inner[:1] * len(value)
+            return origin(self.structure(*row) for row in zip(value, hints, strict=True))
+        # The others are constants. 1 == True.
+        good = type(value) is hint or any(c == value and type(c) is type(value) for c in inner)
+        return value if good else _refuse(value)
+
+    def _record(self, value: dict[str, Any], record: Any) -> object:  # noqa: ANN401
+        known = _fields(record, self._key)
+        if not {k for k, row in known.items() if row[2]} <= value.keys() <= known.keys():
+            _refuse(value)
+        return record(**{known[k][0]: self.structure(v, known[k][1]) for k, v in value.items()})
+
+    def _table(self, value: dict[Any, Any], hint: object) -> object:
+        if (origin := get_origin(hint)) not in {Mapping, dict}:
+            _refuse(value)
+        key, item = get_args(hint)
+        rows = {self.structure(k, key): self.structure(v, item) for k, v in value.items()}
+        return rows if origin is dict else MappingProxyType(rows)
+
+
+@cache
+def _fields(record: Any, key: Callable[[str], str]) -> dict[str, tuple[str, Any, bool]]:  # noqa: ANN401
+    """Return by their keys the name and type of a record's fields, and whether each is needed."""
+    hints = get_type_hints(record, include_extras=True)
+    return {
+        key(f.name): (f.name, hints[f.name], f.default is MISSING and f.default_factory is MISSING)
+        for f in fields(record)
+    }
+
+
+def _refuse(value: object) -> Never:
+    raise ValueError(value)
 
 
 def digest(*parts: object) -> str:

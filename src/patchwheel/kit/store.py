@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 KEY = re.compile(r"[0-9a-f]{64}")
+READER = files.PlainReader()
 
 
 class Store:
@@ -169,15 +170,14 @@ class Store:
     ) -> T:
         """Return the record computed from `inputs`, again if lost or damaged; kept if `valid`."""
         # The JSON-like inputs include a version, raised when `compute` changes its results.
-        from cattrs.errors import BaseValidationError
-
-        converter, key = _converter(), files.digest(*inputs)
+        key = files.digest(*inputs)
         if kept := self.memo(kind, key):
-            with contextlib.suppress(BaseValidationError):
-                if valid(known := converter.structure(kept, record)):
+            with contextlib.suppress(ValueError):
+                known: T = READER.structure(kept, record)
+                if valid(known):
                     return known
         if valid(computed := compute()):
-            self.remember(kind, key, converter.unstructure(computed))
+            self.remember(kind, key, _converter().unstructure(computed))
         return computed
 
     def memo(self, kind: str, key: str) -> dict[str, object] | None:
@@ -329,8 +329,7 @@ def default_root() -> Path:
 
 @functools.cache
 def _converter() -> Converter:
-    # cattrs takes 30 ms to import, and each converter generates code for its records. They need
-    # none of its hooks for JSON, which take as long again to make.
+    # Only to write: to import cattrs takes 30 ms. Its hooks for JSON would take as long again.
     from cattrs import Converter
 
     return Converter(forbid_extra_keys=True)

@@ -15,13 +15,14 @@ from patchwheel.kit import (
     Distribution,
     MachineError,
     ManifestError,
+    PlainReader,
     exclusive_lock,
     parsed,
     parsed_toml,
     write_atomically,
 )
 
-# cattrs takes about 50 ms to import, so only the functions that need it do.
+# cattrs takes about 50 ms to import: it writes, and says what is wrong.
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from pathlib import Path
@@ -77,6 +78,11 @@ def key_names(record: type) -> list[str]:
     """Return the keys of a record, its own before those of the record that it extends."""
     own = get_annotations(record)
     return [key_name(f.name) for f in sorted(fields(record), key=lambda f: f.name not in own)]
+
+
+def make_reader(hooks: Mapping[Any, Hook] = MappingProxyType({})) -> PlainReader:
+    """Return what reads records as the converters do, where nothing is wrong."""
+    return PlainReader({Distribution: _read_distribution, **hooks}, key_name)
 
 
 def make_converter(*, strict: bool) -> Converter:

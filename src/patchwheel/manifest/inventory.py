@@ -1,16 +1,19 @@
 """What configuring a pin reveals of its build: the records, and paths written by folder."""
 
 # No `from __future__ import annotations`: cattrs reads the annotated types at run time.
+import operator
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from patchwheel.manifest.convert import InvalidValueError
 
 if TYPE_CHECKING:
     from cattrs import Converter
 
+    from patchwheel.manifest.convert import Hook
     from patchwheel.manifest.model import Fork
 
 # In `opened`, of a script that could not be watched.
@@ -84,16 +87,19 @@ class PinGraph:
     unfollowed: tuple[str, ...] = ()
 
 
+# By type; each gets the reader or converter too.
+INVENTORY_HOOKS: "dict[Any, Hook]" = {
+    Paths: lambda folders, _: frozenset(unfolded(folders)),
+    Copies: lambda table, reader: _from_table(reader.structure(table, CopiesTable)),
+}
+
+
 def register_inventory(converter: "Converter") -> None:
     """Let a converter read and write the paths of a BuildInventory by folder."""
-    converter.register_structure_hook_func(
-        lambda hint: hint == Paths, lambda folders, _: frozenset(unfolded(folders))
-    )
+    for form, hook in INVENTORY_HOOKS.items():
+        read = partial(lambda hook, value, _: hook(value, converter), hook)
+        converter.register_structure_hook_func(partial(operator.eq, form), read)
     converter.register_unstructure_hook_func(lambda hint: hint == Paths, folded)
-    converter.register_structure_hook_func(
-        lambda hint: hint == Copies,
-        lambda table, _: _from_table(converter.structure(table, CopiesTable)),
-    )
     converter.register_unstructure_hook_func(
         lambda hint: hint == Copies, lambda copies: converter.unstructure(_to_table(copies))
     )

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from dataclasses import fields, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from patchwheel.kit import ManifestError
-from patchwheel.manifest.convert import InvalidValueError, find_problems, make_converter, read_file
+from patchwheel.manifest.convert import (
+    InvalidValueError,
+    find_problems,
+    make_converter,
+    make_reader,
+    read_file,
+)
 from patchwheel.manifest.model import (
     SCHEMA,
     SOURCES,
@@ -44,6 +51,11 @@ def _manifest(path: Path, data: dict[str, Any]) -> Manifest:
     if schema != SCHEMA or schema is True:
         message = f"is {schema!r}" if "schema" in data else "is missing"
         _fail([InvalidValueError(message, f"schema = {SCHEMA}", ("schema",))])
+    plain = make_reader().structure
+    with contextlib.suppress(ValueError):
+        read: ManifestTable = plain(data, ManifestTable)
+        if not any(problem for table in read.forks.values() for problem in _check(table)):
+            return _complete(path, data, read, plain)
     converter = make_converter(strict=True)
     # The checks run inside of cattrs, so that they are reported with the problems of other forks.
     structure_fork = converter.get_structure_hook(ForkTable)
@@ -54,9 +66,17 @@ def _manifest(path: Path, data: dict[str, Any]) -> Manifest:
         return table
 
     converter.register_structure_hook(ForkTable, structure_and_check)
-    whole = converter.structure(data, ManifestTable)
+    return _complete(path, data, converter.structure(data, ManifestTable), structure_fork)
+
+
+def _complete(
+    path: Path,
+    data: dict[str, Any],
+    whole: ManifestTable,
+    structure: Callable[[Any, Any], ForkTable],
+) -> Manifest:
     forks = {
-        name: _with_variants(name, table, data["forks"][name], path.parent, structure_fork)
+        name: _with_variants(name, table, {**data["forks"][name]}, path.parent, structure)
         for name, table in whole.forks.items()
     }
     manifest = Manifest(path=path, environment=whole.environment, forks=MappingProxyType(forks))

@@ -1,11 +1,12 @@
 """forks.lock: what is pinned beside forks.toml. `patchwheel lock` writes it, people commit it."""
 
 # No `from __future__ import annotations`: cattrs reads the types at run time.
+import contextlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Annotated, Any, Never
+from typing import TYPE_CHECKING, Annotated, Any, Never, cast
 
 from patchwheel.kit import Distribution, ManifestError, digest
 from patchwheel.manifest.convert import (
@@ -13,10 +14,11 @@ from patchwheel.manifest.convert import (
     Rule,
     find_problems,
     make_converter,
+    make_reader,
     read_file,
     save_json,
 )
-from patchwheel.manifest.inventory import BuildInventory, register_inventory
+from patchwheel.manifest.inventory import INVENTORY_HOOKS, BuildInventory, register_inventory
 from patchwheel.manifest.model import Fork, Manifest, Sha256
 from patchwheel.manifest.surveys import InventoryFile, save_inventories
 
@@ -165,8 +167,12 @@ def load_lock(path: Path, *, mend: bool = False) -> Lock:
             entry["settings"] = ""
             for _, build in _tables(entry.get("builds")):
                 build["inventory"] = NOTHING
+    data["path"] = path
+    with contextlib.suppress(ValueError):
+        rows = {f.name: data[f.name] for f in fields(Lock) if f.name in data}
+        return cast("Lock", make_reader(INVENTORY_HOOKS).structure(rows, Lock))
     try:
-        return _converter().structure({**data, "path": path}, Lock)
+        return _converter().structure(data, Lock)
     except ExceptionGroup as err:
         first, *others = find_problems(err)
         more = f" (and {len(others)} more problem{'s' * (len(others) > 1)})" if others else ""
