@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from patchwheel.build.sandbox import STEP, BuildDir, detect_sandbox, kept_folder
-from patchwheel.kit import BuildError, Context, Limits, Progress, plain, process, rmtree
+from patchwheel.kit import BuildError, Context, Progress, plain, process, rmtree
 
 DAY = 86400
 AGAIN = "again"
@@ -54,9 +54,8 @@ def open_shell(context: Context, name: str) -> int:
         hint = f"`patchwheel build {name} --keep-failed`, with the same --sandbox"
         raise BuildError(f"no failed build of {name} was kept within a day", hint=hint)
     step = json.loads(note.read_text())
-    build_dir = BuildDir.at(
-        root, name, sandbox, limits=Limits(), env=step["environment"], read=step["read"]
-    )
+    read, env = tuple(map(Path, step["read"])), Path(step["environment"])
+    build_dir = BuildDir(name=name, sandbox=sandbox, root=root, env=env, read=read)
     again = build_dir.scripts / AGAIN
     again.write_text(f"cd {shlex.quote(step['cwd'])} && exec {shlex.join(step['argv'])}\n")
     command = f"sh {shlex.quote(str(build_dir.path_inside(again)))}"

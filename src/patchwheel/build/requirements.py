@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -176,19 +177,10 @@ def build_environment(
 def _compile(packages: Path, interpreter: Interpreter) -> None:
     """Write the bytecode of a folder of packages, and run nothing of them."""
     # A build step only reads the environment; to compile Cython or Meson each time takes seconds.
-    argv: list[str | Path] = [
-        interpreter.path,
-        "-I",
-        "-S",
-        "-m",
-        "compileall",
-        "-qq",
-        "-j0",
-        packages,
-    ]
+    words = shlex.split("-I -S -m compileall -qq -j0")
     # Some packages hold files that are no Python, and none needs its bytecode.
     with contextlib.suppress(process.CommandError):
-        process.capture(argv, cwd=packages, env=process.base_env())
+        process.capture([interpreter.path, *words, packages], cwd=packages, env=process.base_env())
 
 
 def env_key(requirements: Sequence[Distribution], tag: str) -> str:

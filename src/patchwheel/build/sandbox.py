@@ -14,7 +14,7 @@ import os
 import shlex
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -99,7 +99,7 @@ class Mount:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildDir:
-    """One build's folder: `work` on the host is `inside` for steps, and `env` is `env_inside`.
+    """One build's folders in `root`: steps see `work` as `inside`, and `env` as `env_inside`.
 
     Steps may write everywhere in `work`: the host writes there before the first step only, and
     reads by `read_untrusted`. What it hands to later steps goes to `scripts`, which they only read.
@@ -107,63 +107,39 @@ class BuildDir:
 
     name: str
     sandbox: Sandbox
-    limits: Limits
-    work: Path
-    scripts: Path
-    inside: Path
+    root: Path
     env: Path
-    env_inside: Path
+    limits: Limits = field(default_factory=Limits)
     read: tuple[Path, ...] = ()
     cache: Path | None = None
     keep: bool = False
 
-    @classmethod
-    def at(
-        cls,
-        root: Path,
-        name: str,
-        sandbox: Sandbox,
-        *,
-        limits: Limits,
-        env: str | Path | None = None,
-        read: Sequence[str | Path] = (),
-        cache: Path | None = None,
-        keep: bool = False,
-    ) -> BuildDir:
-        """Return the build directory whose folders lie in `root`."""
-        contained, work = sandbox.level == "bwrap", root / "work"
-        inside = INSIDE if contained else work
-        env = Path(env) if env else work / "env"
-        return cls(
-            name=name,
-            sandbox=sandbox,
-            limits=limits,
-            work=work,
-            scripts=root / "scripts",
-            inside=inside,
-            env=env,
-            env_inside=inside / "env" if contained else env,
-            read=tuple(_safe(Path(path)) for path in read),
-            cache=cache,
-            keep=keep,
-        )
+    def __post_init__(self) -> None:
+        for path in self.read:
+            _check_private(path)
+
+    @property
+    def work(self) -> Path:
+        return self.root / "work"
+
+    @property
+    def scripts(self) -> Path:
+        return self.root / "scripts"
+
+    @property
+    def inside(self) -> Path:
+        return INSIDE if self.sandbox.level == "bwrap" else self.work
+
+    @property
+    def env_inside(self) -> Path:
+        return self.path_inside(self.env)
 
     def path_inside(self, host: Path) -> Path:
         """Return the path at which steps see a path of the host."""
-        places = (
-            (self.env, self.env_inside),
-            (self.scripts, self.scripts_inside),
-            (self.cache, self.inside / "cache"),
-            (self.work, self.inside),
-        )
-        for outer, inner in places if self.sandbox.level == "bwrap" else ():
-            if outer and host.is_relative_to(outer):
-                return inner / host.relative_to(outer)
+        for mount in reversed(self._mounts()) if self.sandbox.level == "bwrap" else ():
+            if host.is_relative_to(mount.host):
+                return mount.inside / host.relative_to(mount.host)
         return host
-
-    @property
-    def scripts_inside(self) -> Path:
-        return self.inside / "scripts" if self.sandbox.level == "bwrap" else self.scripts
 
     def run(
         self,
@@ -206,16 +182,15 @@ class BuildDir:
             # No mount hides the keys of the user's session, which are in the kernel: this thread,
             # and so what it starts, gets an empty keyring.
             ctypes.CDLL(None).syscall(*JOIN_SESSION_KEYRING, None)
-        # What is mounted below the folder covers it: a step can neither remove nor replace it.
-        mounts = [
-            Mount(host=self.work, inside=self.inside, write=True),
-            Mount(host=self.scripts, inside=self.scripts_inside),
-            Mount(host=self.env, inside=self.env_inside),
-        ]
-        mounts += [Mount(host=self.cache, inside=self.inside / "cache")] if self.cache else []
-        mounts += [Mount(host=path, inside=path) for path in self.read]
+        mounts = [*self._mounts(), *(Mount(host=path, inside=path) for path in self.read)]
         mounts += [Mount(host=path, inside=path, write=True) for path in write]
         return self.sandbox.wrap(argv, cwd=self.path_inside(cwd), mounts=mounts)
+
+    def _mounts(self) -> list[Mount]:
+        # What is mounted below the folder covers it: a step can neither remove nor replace it.
+        below = {"scripts": self.scripts, "env": self.env, "cache": self.cache}
+        mounts = [Mount(host=host, inside=INSIDE / name) for name, host in below.items() if host]
+        return [Mount(host=self.work, inside=INSIDE, write=True), *mounts]
 
     def _note(
         self,
@@ -225,11 +200,11 @@ class BuildDir:
         write: Sequence[Path],
     ) -> None:
         """Write down a step, with a copy of what it is handed, for a shell after a failure."""
-        words, exchange = list(map(str, argv)), self.scripts.parent / "exchange"
+        words, exchange = list(map(str, argv)), self.root / "exchange"
         rmtree(exchange)
         for path in write:
             shutil.copytree(path, exchange)
-            kept = kept_folder(self.name, self.sandbox, self.scripts.parent.parent) / "exchange"
+            kept = kept_folder(self.name, self.sandbox, self.root.parent) / "exchange"
             words = [str(kept) if word == str(path) else word for word in words]
         step = {
             "argv": words,
@@ -238,7 +213,7 @@ class BuildDir:
             "environment": str(self.env),
             "read": list(map(str, self.read)),
         }
-        (self.scripts.parent / STEP).write_text(json.dumps(step))
+        (self.root / STEP).write_text(json.dumps(step))
 
 
 def kept_folder(name: str, sandbox: Sandbox, place: Path) -> Path:
@@ -274,35 +249,45 @@ def open_build_dir(
 
     With `keep`, the folder of a build that fails stays for `patchwheel shell`.
     """
-    if sandbox.level != "bwrap" and {*":'"} & {*str(store.root)}:
-        problem = "builds without bubblewrap see the path of the store: it has a colon or a quote"
-        raise MachineError(problem, where=store.root, hint="set PATCHWHEEL_STORE to another folder")
     kept = kept_folder(name, sandbox, store.root / "tmp")
-    with contextlib.ExitStack() as stack:
-        if sandbox.level == "bwrap":
-            # Any number of builds run side by side, and all see the same path.
-            root = stack.enter_context(store.scratch())
-        else:
-            # A fixed path, since steps see it: a second build of the fork waits.
-            stack.enter_context(store.lock(f"{name}-{os.getuid()}"))
-            root = kept
-            rmtree(root)
+    with _root(name, sandbox, store) as root:
         for folder in ("src", "out", "home", "tmp", "env", "scripts"):
             (root / "work" / folder).mkdir(parents=True)
         (root / "scripts").mkdir()
-        done = False
         try:
-            limits = limits or Limits()
-            yield BuildDir.at(
-                root, name, sandbox, limits=limits, env=env, read=read, cache=cache, keep=keep
+            yield BuildDir(
+                name=name,
+                sandbox=sandbox,
+                root=root,
+                env=env or root / "work" / "env",
+                limits=limits or Limits(),
+                read=tuple(read),
+                cache=cache,
+                keep=keep,
             )
-            done = True
+            keep = False
         finally:
-            if done or not keep:
+            if not keep:
                 rmtree(root)
             elif root != kept:
                 rmtree(kept)
                 root.rename(kept)
+
+
+@contextlib.contextmanager
+def _root(name: str, sandbox: Sandbox, store: Store) -> Iterator[Path]:
+    if sandbox.level == "bwrap":
+        # Any number of builds run side by side, and all see the same path.
+        with store.scratch() as folder:
+            yield folder
+        return
+    if {*":'"} & {*str(store.root)}:
+        problem = "builds without bubblewrap see the path of the store: it has a colon or a quote"
+        raise MachineError(problem, where=store.root, hint="set PATCHWHEEL_STORE to another folder")
+    # A path that steps see, and so a fixed one: a second build of the fork waits.
+    with store.lock(f"{name}-{os.getuid()}"):
+        rmtree(fixed := kept_folder(name, sandbox, store.root / "tmp"))
+        yield fixed
 
 
 @functools.cache
@@ -339,11 +324,10 @@ def _mounted(mounts: Sequence[Mount]) -> list[str]:
     return [*argv, "--remount-ro", "/"]
 
 
-def _safe(path: Path) -> Path:
+def _check_private(path: Path) -> None:
     if any((Path.home() / name).is_relative_to(path) for name in PRIVATE):
         raise MachineError(
             f"{path} would show a build what is yours in your home folder",
             expected="compilers and Python in a folder of their own",
             hint="move that installation, or use the system's",
         )
-    return path

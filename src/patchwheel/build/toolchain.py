@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from patchwheel.kit import MachineError, Store, digest, file_sha256, process
+from patchwheel.kit import MachineError, Store, digest, file_sha256, process, state
 from patchwheel.manifest import Fork
 
 OS_RELEASE = Path("/etc/os-release")
@@ -85,10 +85,7 @@ class _Known:
     files: Mapping[str, tuple[tuple[int, ...], str]]
 
     def holds(self) -> bool:
-        try:
-            return all(_facts(Path(path)) == state for path, (state, _) in self.files.items())
-        except OSError:
-            return False
+        return all(state(Path(path)) == then for path, (then, _) in self.files.items())
 
 
 def find(name: str) -> tuple[tuple[str, ...], Path] | None:
@@ -167,7 +164,7 @@ def identify_program(name: str, words: Sequence[str], program: Path, *, store: S
     known = store.cached(
         "tools",
         _Known,
-        [2, name, list(words), str(program.resolve()), _facts(program), helpers],
+        [2, name, list(words), str(program.resolve()), state(program), helpers],
         lambda: _Known(version=_version(name, words), files=_contents(name, words, program)),
         valid=_Known.holds,
     )
@@ -213,7 +210,7 @@ def _contents(
     prefix = program.resolve().parent.parent
     for pattern in BESIDE.get(name, ()):
         paths |= {path for path in prefix.glob(pattern) if path.is_file()}
-    return {str(path): (_facts(path), file_sha256(path)) for path in sorted(paths)}
+    return {str(path): (state(path), file_sha256(path)) for path in sorted(paths)}
 
 
 def _library(words: Sequence[str], name: str) -> set[Path]:
@@ -238,11 +235,6 @@ def _ask(words: Sequence[str]) -> str:
         hint = "install it again, or point CC, CXX or FC to another"
         raise MachineError(f"{words[0]} does not work", tail=err.tail, hint=hint) from err
     return out.decode(errors="replace").strip()
-
-
-def _facts(path: Path) -> tuple[int, ...]:
-    info = path.stat()
-    return (info.st_size, info.st_mtime_ns, info.st_ino)
 
 
 def _manager() -> str:

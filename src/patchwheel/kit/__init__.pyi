@@ -34,6 +34,7 @@ from .files import parsed as parsed
 from .files import parsed_toml as parsed_toml
 from .files import replace_folder as replace_folder
 from .files import rmtree as rmtree
+from .files import state as state
 from .files import sync as sync
 from .files import write_atomically as write_atomically
 from .integrity import damage as damage

@@ -228,6 +228,15 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def state(path: Path) -> tuple[int, ...]:
+    """Return what changes with a file; () where there is none."""
+    try:
+        info = path.stat()
+    except OSError:
+        return ()
+    return (info.st_size, info.st_mtime_ns, info.st_ino)
+
+
 def blob_id(data: bytes) -> str:
     """Return the id that git gives to a file's content."""
     return hashlib.sha1(b"blob %d\0%s" % (len(data), data), usedforsecurity=False).hexdigest()

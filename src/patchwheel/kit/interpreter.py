@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from patchwheel.kit import process
 from patchwheel.kit.errors import MachineError
+from patchwheel.kit.files import state
 
 if TYPE_CHECKING:
     from patchwheel.kit.context import Progress
@@ -89,10 +90,10 @@ def remembered_interpreter(
 
     def find() -> _Known:
         interpreter = find_interpreter(wanted, explicit=explicit, progress=progress)
-        return _Known(interpreter=interpreter, file=_identity(interpreter.path))
+        return _Known(interpreter=interpreter, file=state(interpreter.path))
 
     def holds(known: _Known) -> bool:
-        return known.file == _identity(known.interpreter.path)
+        return known.file == state(known.interpreter.path)
 
     names = sorted(n for n in os.environ if n in {"PATH", "HOME"} or n.startswith("PYENV_"))
     inputs = [2, wanted, explicit, sys.executable, [f"{n}={os.environ[n]}" for n in names]]
@@ -184,11 +185,3 @@ def _pyenv_folders() -> list[Path]:
     folders = [f for root in roots for f in root.glob("versions/*/bin")]
     versions = [[int(n) for n in re.findall(r"\d+", f.parent.name)] for f in folders]
     return [folder for _, folder in sorted(zip(versions, folders, strict=True), reverse=True)]
-
-
-def _identity(path: Path) -> tuple[int, ...]:
-    try:
-        info = path.stat()
-    except OSError:
-        return ()
-    return (info.st_size, info.st_mtime_ns, info.st_ino)

@@ -96,42 +96,49 @@ def logged(
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     tail: collections.deque[str] = collections.deque(maxlen=TAIL)
+    args = [os.fspath(arg) for arg in argv]
     with log.open("ab") as sink:
-        with _starting(argv) as args:
-            sink.write(f"$ {_shown(args)}\n".encode())
-            process = subprocess.Popen(
-                [*_leash(args, env), *args],
-                cwd=cwd,
-                env=env,
-                # A step that asks a question fails instead of waiting for an answer.
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                # Its children are of its process group, which is killed at the end.
-                start_new_session=True,
-                umask=umask,
-            )
+        sink.write(f"$ {_shown(args)}\n".encode())
+        with _group(args, cwd, env, umask) as process:
+            try:
+                for raw in _lines(process, watch):
+                    sink.write(raw + b"\n")
+                    line = plain(raw.decode(errors="replace").rstrip())
+                    tail.append(line[:SHOWN])
+                    if on_line:
+                        on_line(line)
+            except PatchwheelError as err:
+                err.log, err.tail = log, tuple(tail)
+                raise
+    if process.returncode != 0:
+        raise CommandError(args, process.returncode, tail, log)
+
+
+@contextlib.contextmanager
+def _group(
+    args: list[str], cwd: Path, env: Mapping[str, str], umask: int
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Start a process whose children are of its process group, which ends with it."""
+    with _starting(args):
+        process = subprocess.Popen(
+            [*_leash(args, env), *args],
+            cwd=cwd,
+            env=env,
+            # A step that asks a question fails instead of waiting for an answer.
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            umask=umask,
+        )
+    with process:
         try:
-            for raw in _lines(process, watch):
-                sink.write(raw + b"\n")
-                line = plain(raw.decode(errors="replace").rstrip())
-                tail.append(line[:SHOWN])
-                if on_line:
-                    on_line(line)
+            yield process
             # Wait without reaping: until then, its id cannot name another process group.
             os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
-        except PatchwheelError as err:
-            err.log, err.tail = log, tuple(tail)
-            raise
         finally:
-            # What is left of its group ends with it.
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(process.pid, signal.SIGKILL)
-            status = process.wait()
-            if process.stdout:
-                process.stdout.close()
-    if status != 0:
-        raise CommandError(args, status, tail, log)
 
 
 def interactive(
