@@ -1,8 +1,9 @@
-"""Write docs/reference/commands.md from the command line itself."""
+"""Write docs/reference/commands.md, and a table of environment.md, from the command line itself."""
 
 from __future__ import annotations
 
 import inspect
+import re
 from pathlib import Path
 
 import click
@@ -11,10 +12,13 @@ from patchwheel.cli.guidance import GROUPS
 from patchwheel.cli.main import cli
 
 PAGE = Path(__file__).parent.parent / "docs" / "reference" / "commands.md"
+VARIABLES = PAGE.with_name("environment.md")
 EVERYWHERE = {"manifest_path", "python_option", "offline", "jobs", "sandbox", "verbose"} | {
     "compile_cache",
     "untrusted",
 }
+# An option of more commands is one of all that work on a project.
+MANY = 8
 HEAD = """\
 # Commands
 
@@ -63,6 +67,23 @@ def page() -> str:
     return "".join(parts)
 
 
+def with_variables(text: str) -> str:
+    """Return the page of environment variables with the table of those that set an option."""
+    context, found = click.Context(cli), dict[str, tuple[str, list[str]]]()
+    for name in cli.list_commands(context):
+        command = cli.get_command(context, name)
+        for option in options(command) if command else ():
+            if option.envvar:
+                row = found.setdefault(str(option.envvar), (option.opts[-1], []))
+                row[1].append(name)
+    rows = ["| variable | option | of |", "| --- | --- | --- |"]
+    for variable, (option_name, names) in sorted(found.items()):
+        of = "every command on a project" if len(names) > MANY else ", ".join(names)
+        rows.append(f"| `{variable}` | `{option_name}` | {of} |")
+    between = "(?s)(?<=<!-- variables of options -->\n).*?(?=<!-- end of variables -->)"
+    return re.sub(between, "\n".join(rows) + "\n", text)
+
+
 def section(command: click.Command, path: str) -> str:
     """Return the part of the page for one command."""
     words = [p.make_metavar(click.Context(command)) for p in command.params if is_argument(p)]
@@ -104,3 +125,4 @@ def metavar(option: click.Option) -> str:
 
 if __name__ == "__main__":
     PAGE.write_text(page(), encoding="utf-8")
+    VARIABLES.write_text(with_variables(VARIABLES.read_text(encoding="utf-8")), encoding="utf-8")

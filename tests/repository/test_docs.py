@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import tomllib
 from dataclasses import fields
@@ -9,6 +10,8 @@ from pathlib import Path
 
 import click
 import commands_page
+import json_page
+import jsonschema
 import pytest
 from forks_schema import REFERENCE, TABLES, key_table, with_tables
 
@@ -65,6 +68,25 @@ def test_the_reference_of_commands_is_what_the_help_says() -> None:
     assert named == set(cli.list_commands(click.Context(cli)))
 
 
+def test_the_reference_of_json_is_what_the_records_have() -> None:
+    assert TEXTS["docs/reference/json.md"] == json_page.page(), "run `python scripts/json_page.py`"
+    assert json.loads(json_page.SCHEMA.read_text()) == json.loads(json.dumps(json_page.schema()))
+    jsonschema.Draft202012Validator.check_schema(json_page.schema())
+    # Every command that takes --json is there.
+    context, told = click.Context(cli), {name.split()[0] for name in json_page.COMMANDS}
+    takes = {
+        name
+        for name in cli.list_commands(context)
+        if (command := cli.get_command(context, name))
+        and any("--json" in c.opts for sub in subcommands(command) for c in sub.params)
+    }
+    assert told == takes
+
+
+def subcommands(command: click.Command) -> list[click.Command]:
+    return [command, *(command.commands.values() if isinstance(command, click.Group) else ())]
+
+
 def test_the_page_of_failures_has_every_exit_code_and_messages_that_there_are() -> None:
     text = TEXTS["docs/reference/failures.md"]
     kinds = {(k.exit_code, k.__name__) for k in PatchwheelError.__subclasses__() if k.exit_code > 1}
@@ -81,8 +103,10 @@ def test_the_page_of_failures_has_every_exit_code_and_messages_that_there_are() 
 
 def test_the_limits_that_a_variable_sets_are_in_its_reference() -> None:
     text = TEXTS["docs/reference/environment.md"]
+    assert text == commands_page.with_variables(text), "run `python scripts/commands_page.py`"
     names = {VARIABLE + row.name.upper() for row in fields(Limits)}
-    assert set(re.findall(r"(?m)^\| `(PATCHWHEEL_\w+)` \|", text)) == names | {"PATCHWHEEL_STORE"}
+    others = text.partition("<!-- end of variables -->")[2]
+    assert set(re.findall(r"(?m)^\| `(PATCHWHEEL_\w+)` \|", others)) == names | {"PATCHWHEEL_STORE"}
 
 
 def test_links_between_documents_lead_somewhere() -> None:

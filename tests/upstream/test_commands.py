@@ -56,15 +56,17 @@ def test_a_second_manifest_shares_the_patches_and_works_with_every_command(site:
     assert [p["state"] for p in ref["patches"]] == ["merged", "clean"]
     [plan] = json.loads(site.run("plan", "--json", *NEXT))
     assert plan["version"].startswith(f"{SHIFTED}+arrayapi")
-    [wheel] = site.run("build", *NEXT).splitlines()
-    assert f"/demo-{SHIFTED}+arrayapi" in wheel
+    [wheel] = json.loads(site.run("build", "--json", *NEXT))
+    assert f"/demo-{SHIFTED}+arrayapi" in wheel["path"]
+    [read] = json.loads(site.run("verify", wheel["path"], "--json"))["wheels"]
+    assert read["sha256"] == wheel["sha256"]
     made = json.loads(site.run("env", "--check", "--json", *NEXT))
     assert made["wheels"]["demo"].startswith(SHIFTED)
     site.run("doctor", "--json", *NEXT)
     site.run("dev", "demo", *NEXT)
     assert site.git("show", "HEAD:a").startswith("new\n")
     site.run("export", "demo", "--check", *NEXT)
-    site.run("export", "demo", *NEXT)
+    site.run("export", "demo", "--json", *NEXT)
     onto = ("rebase", "demo", "--onto", MERGED, *NEXT)
     merged = json.loads(site.run(*onto, "--dry-run", "--json"))
     assert [p["state"] for p in merged] == ["merged", "clean"]

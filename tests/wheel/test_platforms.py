@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+import json_page
+import jsonschema
 import pytest
 
 from patchwheel.kit.errors import CheckError, GraftNotPossible, ManifestError
@@ -109,6 +112,9 @@ class Shelf:
         tree = self.bench.patched(*patches)
         monkeypatch.setattr(platforms, "patched_tree", lambda *_: tree)
         found = platforms.build_platforms(self.project(tree), [self.bench.fork], [], [])
+        ref = {"$ref": "#/$defs/build-platform"}
+        rows = json.loads(json.dumps([row.to_json() for row in found]))
+        jsonschema.validate(rows, {**json_page.schema(), **ref})
         return {row.base.removeprefix("pw_demo-1.0-").removesuffix(".whl"): row for row in found}
 
 
