@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
 from patchwheel.build.failed import StepCounter, explained
+from patchwheel.kit.context import Event, Progress, Recording
+from patchwheel.kit.errors import BuildError
 from patchwheel.kit.process import CommandError
 from tests.fixtures import support
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 INSIDE = Path("/build")
 CYTHON = """
@@ -114,10 +124,112 @@ STEPS = {
 @pytest.mark.parametrize("line", STEPS)
 def test_a_step_tells_how_far_a_build_is_and_at_which_file(line: str) -> None:
     report = support.Recorder()
-    StepCounter("compiling demo", report)(line)
+    StepCounter("compile", "demo", report)(line)
     expected = STEPS[line]
     if expected is None:
         assert report.steps == []
     else:
         assert report.steps == [("compiling demo", *expected[:2])]
         assert report.files == [expected[2]]
+
+
+NINJA = """
+rule c
+ command = c
+build m.so.p/a.c: c ../src/a.pyx
+build m.so.p/a.o: c m.so.p/a.c
+build m.so: c m.so.p/a.o ../src/other.a
+"""
+LOG = "# ninja log v7\n0\t10\t1\tm.so.p/a.c\t1\n10\t40\t1\tm.so.p/a.o\t2\n40\t45\t1\tm.so\t3\n"
+
+
+def ran(work: Path, lines: list[str], *, does: Callable[[], None] = lambda: None) -> list[Event]:
+    """Return what is told of a command that says these lines, the last event being its own."""
+    recording = Recording(Progress())
+    counter = StepCounter("compile", "demo", recording)
+
+    def run(_argv: object, *, on_line: Callable[[str], None]) -> float:
+        # Long enough for what the log says.
+        time.sleep(0.02)
+        for line in lines:
+            on_line(line)
+        time.sleep(0.05)
+        does()
+        return 3.5
+
+    with contextlib.suppress(BuildError):
+        counter.run(cast("Any", SimpleNamespace(work=work, run=run)), ["ninja"])
+    return [event for event in recording.events if event.kind != "phase"]
+
+
+def test_ninja_tells_of_each_step_what_it_took_and_needed(tmp_path: Path) -> None:
+    support.write(tmp_path, {"meson/.ninja_log": LOG, "meson/build.ninja": NINJA})
+    *steps, run = ran(tmp_path, ["[0/3] Regenerating", "[1/3] Generating m.so.p/a.c"])
+    found = {e.what: (e.kind, round(e.end - e.start, 3), e.needs, e.fork) for e in steps}
+    assert found == {
+        "m.so.p/a.c": ("transpile", 0.01, (), "demo"),
+        "m.so.p/a.o": ("compile", 0.03, ("m.so.p/a.c",), "demo"),
+        "m.so": ("link", 0.005, ("m.so.p/a.o",), "demo"),
+    }
+    assert (run.kind, run.cpu) == ("run", 3.5)
+    assert all(run.start <= e.start <= e.end <= run.end for e in steps)
+
+
+@pytest.mark.parametrize(
+    ("log", "told"),
+    [
+        (None, []),
+        (b"", []),
+        (b"\xff\n0\t10\t1\ta\xff.o\t1\n0\t1", ["a\ufffd.o"]),
+        # Of another build, days ago, and days ahead.
+        (b"0\t10\t1\ta.o\t1\n0\t999999999999\t1\tb.o\t2\n", ["a.o", "b.o"]),
+    ],
+)
+def test_a_log_that_is_lost_or_wrong_costs_no_build(
+    tmp_path: Path, log: bytes | None, told: list[str]
+) -> None:
+    # Without a build file nothing is known of what needs what.
+    (tmp_path / "meson").mkdir()
+    if log is not None:
+        (tmp_path / "meson/.ninja_log").write_bytes(log)
+    *steps, run = ran(tmp_path, ["[1/1] a"])
+    assert [e.what for e in steps] == told
+    assert all(run.start <= e.start <= e.end <= run.end for e in steps)
+
+
+@pytest.mark.parametrize("place", ["fifo", "link", "folder"])
+def test_a_build_puts_something_else_in_the_place_of_its_log(tmp_path: Path, place: str) -> None:
+    log = tmp_path / "meson/.ninja_log"
+    log.parent.mkdir()
+    make = {"fifo": os.mkfifo, "link": lambda p: p.symlink_to("/etc/passwd"), "folder": Path.mkdir}
+    make[place](log)
+    assert [event.kind for event in ran(tmp_path, ["[1/1] a"])] == ["run"]
+
+
+def test_setuptools_tells_of_its_modules_until_they_were_written(tmp_path: Path) -> None:
+    def build() -> None:
+        support.write(tmp_path, {"src/pkg/a.cpp": "", "src/build/lib/pkg/a.cpython-312.so": ""})
+        future = time.time() + 1000
+        os.utime(tmp_path / "src/build/lib/pkg/a.cpython-312.so", (future, future))
+
+    lines = ["[ 1/1] Cythonizing pkg/a.pyx", "INFO: building 'pkg.a' extension"]
+    *steps, run = ran(tmp_path, [*lines, "building 'pkg.lost' extension"], does=build)
+    found = {e.what: (e.kind, e.needs) for e in steps}
+    assert found == {
+        "pkg/a.pyx": ("transpile", ()),
+        "pkg/a.so": ("link", ("pkg/a.pyx",)),
+        "pkg/lost.so": ("link", ()),
+    }
+    # Its clock went ahead, and one was never finished.
+    assert [e.end for e in steps[1:]] == [run.end] * 2
+
+
+def test_a_failed_build_tells_what_it_did(tmp_path: Path) -> None:
+    support.write(tmp_path, {"meson/.ninja_log": LOG, "meson/build.ninja": "no build file"})
+
+    def fail() -> None:
+        raise BuildError("killed")
+
+    *steps, run = ran(tmp_path, ["[1/3] a"], does=fail)
+    assert [e.what for e in steps] == ["m.so.p/a.c", "m.so.p/a.o", "m.so"]
+    assert (run.kind, run.cpu) == ("run", 0)

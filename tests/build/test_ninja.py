@@ -4,7 +4,7 @@ from pathlib import PurePosixPath
 
 import pytest
 
-from patchwheel.build.ninja import Edge, parse_ninja
+from patchwheel.build.ninja import Edge, LoggedStep, parse_log, parse_ninja
 from patchwheel.kit.errors import BuildError
 from tests.fixtures import support
 
@@ -73,3 +73,14 @@ def test_files_are_placed_in_the_source_tree_or_the_build_folder() -> None:
 def test_a_step_without_a_rule_is_refused(line: str) -> None:
     with pytest.raises(BuildError, match=r"has a step without a rule|names no build step"):
         parse_ninja(f"{line}\n", PurePosixPath("/build/meson"), PurePosixPath("/build/src"))
+
+
+def test_the_log_gives_each_step_once_and_nothing_of_a_damaged_line() -> None:
+    rows = ["# ninja log v7", "5\t250\t17\ta.c\tf00d", "5\t250\t17\ta.h\tf00d"]
+    rows += ["250\t90\t17\tback.o\tbeef", "9" * 5000 + "\t1\t1\tlong.o\tbeef", "1\t2\t3\tx"]
+    rows += ["250\t1000\t18\ta <b>.o\tcafe", "300\t40"]
+    assert parse_log("\n".join(rows)) == [
+        LoggedStep(outputs=("a.c", "a.h"), start=0.005, end=0.25),
+        LoggedStep(outputs=("a <b>.o",), start=0.25, end=1.0),
+    ]
+    assert parse_log("") == []

@@ -1,14 +1,27 @@
-"""The page of `status --against --html`: what a person sees of each patch."""
+"""The pages: what a person sees of each patch, and what is told of a build."""
 
 from __future__ import annotations
 
+import json
 import re
+import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, cast
 
-from patchwheel.cli.page import SIGNS, forecast_page
+import pytest
+
+from patchwheel.cli import page as pages
+from patchwheel.cli.page import SIGNS, forecast_page, report_build
+from patchwheel.kit.context import Progress, Recording
+from patchwheel.kit.errors import BuildError
 from patchwheel.manifest.model import Fork
 from patchwheel.upstream.forecast import Commit, Forecast
 from patchwheel.upstream.verdict import Verdict
+
+if TYPE_CHECKING:
+    from patchwheel.kit.store import Store
+    from patchwheel.project import Project
 
 BY = Commit(
     oid="a" * 40, author="A <b>", when="2026-01-02T03:04:05Z", subject="Rework", request=None
@@ -61,3 +74,45 @@ def test_states_differ_in_shape_and_not_only_in_color() -> None:
     assert not re.search(r"<script|<link|@import|url\(", drawn)
     for media in ("prefers-color-scheme: dark", "max-width: 760px", "print"):
         assert f"@media {media}" in drawn or f"@media ({media})" in drawn
+
+
+@pytest.fixture
+def building(store: Store) -> Project:
+    made = SimpleNamespace(progress=Recording(Progress()), store=store, python="3.12", jobs=2)
+    return cast("Project", made)
+
+
+def test_a_failed_build_is_reported_in_the_store(
+    building: Project,
+    store: Store,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    failures = {"demo": BuildError("demo: the build failed")}
+    # Nothing ran: there is nothing to tell.
+    report_build(building, (), failures, None)
+    assert capsys.readouterr().err == ""
+    building.progress.took("run", "compiling demo", time.monotonic())
+    report_build(building, (), failures, None)
+    page = Path(capsys.readouterr().err.removeprefix("report: ").strip())
+    assert page.parent == store.root / "reports"
+    figures = json.loads(page.with_suffix(".json").read_text())
+    assert figures["made"][0]["problem"] == "demo: the build failed"
+    assert [event["what"] for event in figures["events"]] == ["compiling demo"]
+
+
+def test_a_report_that_cannot_be_written_fails_no_build(
+    building: Project,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    report_build(building, (), {}, tmp_path / "no" / "report.html")
+    assert "warning: no report: [Errno 2] No such file" in capsys.readouterr().err
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device", "report.html")
+
+    monkeypatch.setattr(pages, "write_page", full)
+    report_build(building, (), {}, tmp_path / "report.html")
+    expected = "warning: no report: [Errno 28] No space left on device: 'report.html'\n"
+    assert capsys.readouterr().err == expected

@@ -200,9 +200,18 @@ def test_a_wheel_built_again_in_other_folders_is_bit_identical(
 ) -> None:
     shutil.copytree(project.root, tmp_path / "elsewhere", ignore=shutil.ignore_patterns("dist"))
     other = replace(project, root=tmp_path / "elsewhere", store=stores / "two")
-    wheel = other.build()
+    page = tmp_path / "report.html"
+    wheel = other.build("--report", str(page))
     assert wheel.name == compiled.name
     assert wheel.read_bytes() == compiled.read_bytes()
+    told = json.loads(page.with_suffix(".json").read_text())
+    [made] = told["made"]
+    assert (made["state"], made["file"]) == ("made", wheel.name)
+    chain = [told["events"][n] for n in told["critical"]]
+    assert [step["kind"] for step in chain][-2:] == ["compile", "link"]
+    kinds = {event["kind"] for event in told["events"]}
+    assert kinds >= {"transpile", "compile", "link", "run", "phase"}
+    assert "tinyext: packing" in [event["what"] for event in told["events"]]
 
 
 def test_a_replayed_compile_gives_the_wheel_of_a_compile(

@@ -124,7 +124,7 @@ def test_what_does_not_fit_is_compiled_and_says_why(
         route = "compile" if refused else "graft"
         return SimpleNamespace(route=route, node_key="0", key_parts={})
 
-    def make_wheel(plan: Plan, _store: Store) -> object:
+    def make_wheel(plan: Plan, _store: Store, _progress: object) -> object:
         if plan.route == "graft":
             raise GraftNotPossible("x.so needs liby.so")
         return SimpleNamespace(plan=plan, cached=True, path=tmp_path, sha256=None)

@@ -211,11 +211,9 @@ class BuildSession:
         env: Mapping[str, str] = MappingProxyType({}),
         write: Sequence[Path] = (),
     ) -> None:
-        doing = "configuring" if self.log.stem == "configure" else "compiling"
-        progress = StepCounter(f"{doing} {self.fork.name}", self.report)
+        steps = StepCounter(self.log.stem, self.fork.name, self.report)
         env = {**self.variables, **self._flags(), **env}
-        with self.report.step(progress.what, brief=True):
-            self.build_dir.run(argv, cwd=cwd, env=env, log=self.log, on_line=progress, write=write)
+        steps.run(self.build_dir, argv, cwd=cwd, env=env, log=self.log, write=write)
 
     @contextlib.contextmanager
     def _translated(self, what: str) -> Iterator[None]:

@@ -19,6 +19,8 @@ IN_BUILD_DIR = "//"
 SEPARATOR = re.compile(r"(?<!\$)(\s+|:|\|\|?)")
 SPLIT = re.compile(r"""(?:\$ |[\s=,:@'"])+""")
 ESCAPED = re.compile(r"\$([ :$])")
+# Of .ninja_log: start and end in ms since ninja began, a time of the file, an output, the command.
+LOGGED = re.compile(r"(\d{1,12})\t(\d{1,12})\t\d+\t([^\t]+)\t(\w+)")
 # Enough for `python tool.py` and `meson --internal copy`.
 WORDS = 3
 # What ninja shows of a step, and where its dependency file goes, make no difference to its outputs.
@@ -71,6 +73,28 @@ def parse_ninja(text: str, build: PurePosixPath, source: PurePosixPath) -> list[
     if not edges:
         raise BuildError("build.ninja names no build step")
     return edges
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoggedStep:
+    """A step that ran, with its outputs in the build folder; seconds since ninja began."""
+
+    outputs: tuple[str, ...]
+    start: float
+    end: float
+
+
+def parse_log(text: str) -> list[LoggedStep]:
+    """Return the steps of a .ninja_log; lines that are none, or end before they start, are not."""
+    found: dict[tuple[int, int, str], list[str]] = {}
+    for match in map(LOGGED.fullmatch, text.splitlines()):
+        # A step with several outputs has a line for each.
+        if match and (start := int(match[1])) <= (end := int(match[2])):
+            found.setdefault((start, end, match[4]), []).append(match[3])
+    return [
+        LoggedStep(outputs=tuple(outputs), start=start / 1000, end=end / 1000)
+        for (start, end, _), outputs in found.items()
+    ]
 
 
 def _places(paths: Iterable[str], build: PurePosixPath, source: PurePosixPath) -> Iterator[str]:

@@ -150,8 +150,8 @@ class BuildDir:
         log: Path,
         on_line: Callable[[str], None] | None = None,
         write: Sequence[Path] = (),
-    ) -> None:
-        """Run a step in `cwd`, a folder below `work`.
+    ) -> float:
+        """Run a step in `cwd`, a folder below `work`; return its seconds of CPU, all but the last.
 
         Raises CommandError, and BuildError or MachineError for one that goes beyond a limit.
         """
@@ -167,10 +167,9 @@ class BuildDir:
             process.logged(argv, cwd=cwd, env=env, log=log, on_line=on_line, watch=watch)
         finally:
             # Folders of any depth would stop the owner of `write` when it removes it.
-            for path in write:
-                for entry in path.iterdir():
-                    if entry.is_dir():
-                        rmtree(entry)
+            for entry in [entry for path in write for entry in path.iterdir() if entry.is_dir()]:
+                rmtree(entry)
+        return watch.cpu
 
     def wrapped(
         self, argv: Sequence[str | Path], *, cwd: Path, write: Sequence[Path] = ()

@@ -15,6 +15,7 @@ from click.core import ParameterSource
 
 from patchwheel.cli import options, tables
 from patchwheel.cli.console import CONSOLE
+from patchwheel.cli.making import build_reported, wheels_of_all
 from patchwheel.kit import BuildError, CheckError
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
     help="Graft upstream's wheels for a platform, such as win_amd64, into dist/platforms.",
 )
 @click.option("--all-platforms", is_flag=True, help="The same of every wheel of the pin.")
+@options.report
 @click.option("-n", "--dry-run", is_flag=True, help="Show the plan instead.")
 @options.as_json
 @options.project
@@ -74,6 +76,7 @@ def build(
     strict_tag: bool,
     platforms: tuple[str, ...],
     all_platforms: bool,
+    report: Path | None,
     dry_run: bool,
 ) -> None:
     """Build the patched wheels into dist/. Release wheels go to dist/release/."""
@@ -98,11 +101,10 @@ def build(
     if dry_run:
         _show_plans(project, forks, from_source=from_source, dev=dev)
         return
-    from patchwheel.wheel import build_wheels
-
-    wheels, failures = build_wheels(
+    wheels, failures = build_reported(
         project,
         forks,
+        report,
         from_source=from_source,
         dev=dev,
         keep_going=keep_going,
@@ -217,7 +219,7 @@ def env(
     link = (path or project.root / ENVIRONMENT_LINK).absolute()
     # Before the wheels are built, which may take long.
     check_link(link)
-    found = _wheels(project, wheels, from_source=from_source, dev=dev)
+    found = wheels_of_all(project, wheels, from_source=from_source, dev=dev)
     groups, before = ("gpu",) if gpu else (), added_to(link)
     environment = compose_environment(project, found, link=link, groups=groups, added=added)
     # A new one was checked before the link was moved to it.
@@ -279,11 +281,11 @@ def test(
             raise
         CONSOLE.say(err.message)
         return
-    found = _wheels(project, wheels, from_source=from_source, dev=dev)
+    found = wheels_of_all(project, wheels, from_source=from_source, dev=dev)
 
     def base() -> Sequence[OwnWheel]:
         unpatched = replace(project, without_patches=True)
-        return _wheels(unpatched, None, from_source=from_source, dev=False)
+        return wheels_of_all(unpatched, None, from_source=from_source, dev=False)
 
     run_tests(project, tree, files, found, arguments, base=base if compare else None)
 
@@ -317,21 +319,6 @@ def _say_next(project: Project, wheels: Sequence[BuiltWheel]) -> None:
         why = f"{link.name} has other wheels of {', '.join(older)}" if held else "to use the wheels"
         words = "".join(f" --with {shlex.quote(word)}" for word in shlex.split(added_to(link)))
         CONSOLE.say(f"next: `patchwheel env{words}` ({why})")
-
-
-def _wheels(
-    project: Project, folder: Path | None, *, from_source: bool, dev: bool
-) -> Sequence[OwnWheel]:
-    """Return a wheel of each fork, from a folder or built now."""
-    from patchwheel.wheel import build_wheels, wheels_in
-
-    if folder is None:
-        forks = list(project.manifest.forks.values())
-        return build_wheels(project, forks, from_source=from_source, dev=dev)[0]
-    # Wheels in a folder were made elsewhere; nothing is built beside them.
-    if from_source or dev:
-        raise click.UsageError("--wheels cannot be combined with --from-source or --dev")
-    return wheels_in(project, folder)
 
 
 def _show_plans(project: Project, forks: Sequence[Fork], *, from_source: bool, dev: bool) -> None:

@@ -70,7 +70,7 @@ def project(function: F) -> F:
     @option("-v", "--verbose", is_flag=True, help="Show the path of each log.")
     @functools.wraps(function)
     def command(*, verbose: bool, **rest: Any) -> Any:  # noqa: ANN401
-        from patchwheel.kit import Store, default_root, scrub_environment
+        from patchwheel.kit import Recording, Store, default_root, scrub_environment
         from patchwheel.project import Project
 
         # Git hooks and CI set variables that may name another repository.
@@ -83,7 +83,7 @@ def project(function: F) -> F:
         source = click.get_current_context().get_parameter_source("manifest_path")
         if source is ParameterSource.DEFAULT:
             given["manifest_path"] = _nearest(given["manifest_path"])
-        return function(Project(store=store, progress=CONSOLE, **given), **rest)
+        return function(Project(store=store, progress=Recording(CONSOLE), **given), **rest)
 
     # In reverse, as decorators apply: --help then lists them in their order.
     for add in reversed(PROJECT_OPTIONS):
@@ -132,6 +132,12 @@ dev = click.option(
 variant = option("--variant", help="Use this variant of the forks that have it.")
 wheels = click.option(
     "--wheels", metavar="FOLDER", type=folder(), help="Use the wheels in FOLDER, do not build."
+)
+report = option(
+    "--report",
+    metavar="FILE",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write a page about the build, and its figures as JSON, to FILE instead of the store.",
 )
 
 

@@ -1,6 +1,6 @@
-"""The page of `status --against --html`: a summary, then a row for each patch.
+"""The page of `status --against --html`, a row for each patch; and what the one of `build` tells.
 
-Without scripts and other files: it is looked at as an artifact of CI, by mail and on paper.
+Without other files: they are looked at as an artifact of CI, by mail and on paper.
 """
 
 from __future__ import annotations
@@ -9,13 +9,24 @@ from collections import Counter
 from html import escape
 from typing import TYPE_CHECKING
 
+from patchwheel.build import toolchain
+from patchwheel.cli.console import CONSOLE
 from patchwheel.cli.tables import reasons
+from patchwheel.kit import MachineError, Recording, first
+from patchwheel.report import Made, keep_page, make_report, style, write_page
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
 
+    from patchwheel.kit import PatchwheelError
     from patchwheel.manifest import Fork
+    from patchwheel.project import Project
     from patchwheel.upstream import Forecast, Verdict
+    from patchwheel.wheel import BuiltWheel
+
+# Of the reasons for a wheel, so many are told.
+REASONS = 8
 
 # Each state has a sign of its own, and the color of what it asks for.
 SIGNS = {
@@ -34,19 +45,9 @@ HEAD = """<!doctype html>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>What the patches meet upstream</title>
 <style>
-:root { color-scheme: light dark; --line: #bbb; --back: #fff; --text: #1a1a1a; --soft: #555;
-  --link: #0645ad; --fine: #dff2df; --work: #f8d4d4; --drop: #d6e6fa; --look: #f8efc6; }
-@media (prefers-color-scheme: dark) { :root { --line: #555; --back: #16181b; --text: #e6e6e6;
-  --soft: #aaa; --link: #8ab4f8; --fine: #1d3a24; --work: #56201f; --drop: #1c3557;
-  --look: #4a4113; } }
-body { font: 15px/1.4 system-ui, sans-serif; margin: 1.5em; background: var(--back);
-  color: var(--text); }
-a { color: var(--link); }
-.wide { overflow-x: auto; }
-table { border-collapse: collapse; margin-bottom: 2em; width: 100%; }
-th, td { border: 1px solid var(--line); padding: .3em .5em; text-align: left;
-  vertical-align: top; overflow-wrap: anywhere; }
-tbody th, thead th:first-child { position: sticky; left: 0; background: var(--back);
+"""
+# Beside what all pages share.
+STYLE = """tbody th, thead th:first-child { position: sticky; left: 0; background: var(--back);
   font-weight: 600; width: 17em; }
 td.state { width: 5.5em; text-align: center; }
 .state b { display: block; font-size: 1.3em; line-height: 1.1; }
@@ -54,18 +55,15 @@ td.state { width: 5.5em; text-align: center; }
 .drop { background: var(--drop); } .look { background: var(--look); }
 .work b, .work.key { text-decoration: underline double; } .drop.key, .look.key, .fine.key,
 .work.key { padding: 0 .4em; white-space: nowrap; }
-td.why { min-width: 14em; } .why p { margin: 0 0 .4em; } small, .soft { color: var(--soft); }
+td.why { min-width: 14em; } .why p { margin: 0 0 .4em; }
 pre { white-space: pre-wrap; font-size: 12px; border-left: 3px solid var(--line); margin: .3em 0;
   padding-left: .6em; }
-@media (max-width: 760px) { body { margin: .7em; }
-  table, tbody, thead { display: block; } tr { display: grid;
+@media (max-width: 760px) { table, tbody, thead { display: block; } tr { display: grid;
     grid-template-columns: repeat(var(--refs), 1fr); margin-bottom: .6em; }
   tbody th, thead th:first-child, td.why { grid-column: 1 / -1; width: auto; min-width: 0; }
   thead th:last-child { display: none; }
   td.state, thead th { width: auto; padding: .2em; font-size: 11px; } }
-@media print { body { margin: 0; font-size: 10px; } .wide { overflow: visible; }
-  * { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
-  tr { break-inside: avoid; } tbody th { position: static; } }
+@media print { tbody th { position: static; } }
 </style></head><body>
 <h1>What the patches meet upstream</h1>
 """
@@ -78,7 +76,7 @@ def forecast_page(forks: Sequence[Fork], found: Mapping[str, Sequence[Forecast]]
         f'<span class="key {kind}">{sign} {state}</span>' for state, (sign, kind) in SIGNS.items()
     )
     tables = "".join(_table(fork, found[fork.name]) for fork in forks)
-    return f"{HEAD}<ul>\n{summary}</ul>\n<p>{key}</p>\n{tables}</body></html>\n"
+    return f"{HEAD}{style()}{STYLE}<ul>\n{summary}</ul>\n<p>{key}</p>\n{tables}</body></html>\n"
 
 
 def _summary(fork: Fork, found: Sequence[Forecast]) -> str:
@@ -138,3 +136,46 @@ def _why(fork: Fork, refs: Sequence[str], cells: Sequence[Verdict]) -> Iterator[
         if verdict.hunks:
             hunks = "".join(f"<pre>{escape(hunk)}</pre>" for hunk in verdict.hunks)
             yield f"<details><summary>the patch, and that commit</summary>{hunks}</details>"
+
+
+def report_build(
+    project: Project,
+    wheels: Sequence[BuiltWheel],
+    failures: Mapping[str, PatchwheelError],
+    path: Path | None,
+) -> None:
+    """Write the page about a build, to `path` or into the store, and say where; or why not."""
+    recording = project.progress
+    assert isinstance(recording, Recording)  # noqa: S101  (of every command)
+    if not (path or wheels or any(event.kind == "run" for event in recording.events)):
+        # What was wrong was seen before anything ran.
+        return
+    made = [_made(wheel) for wheel in wheels]
+    made += [Made(fork=name, state="failed", problem=err.message) for name, err in failures.items()]
+    python, jobs = project.python, toolchain.worker_count(project.jobs)
+    report = make_report(recording, made, python=python, jobs=jobs)
+    try:
+        if path:
+            write_page(report, path)
+        path = path or keep_page(report, project.store)
+    except (MachineError, OSError) as err:
+        CONSOLE.say(f"warning: no report: {err}")
+        return
+    CONSOLE.say(f"report: {path}")
+
+
+def _made(wheel: BuiltWheel) -> Made:
+    plan = wheel.plan
+    causes = Counter((output.why, output.action) for output in plan.outputs)
+    because = (f"{why}: {n} to {action}" for (why, action), n in causes.items())
+    return Made(
+        fork=wheel.fork,
+        version=wheel.version,
+        state="up to date" if wheel.cached else "made",
+        how=plan.description,
+        why=first([*plan.why, *because], REASONS),
+        file=wheel.path.name,
+        size=wheel.path.stat().st_size,
+        seconds=wheel.seconds,
+        replayed=wheel.replayed,
+    )

@@ -2,7 +2,9 @@ from . import process as process
 from . import uv as uv
 from .context import CacheUse as CacheUse
 from .context import Context as Context
+from .context import Event as Event
 from .context import Progress as Progress
+from .context import Recording as Recording
 from .context import SandboxMode as SandboxMode
 from .entry import Entry as Entry
 from .entry import is_store as is_store

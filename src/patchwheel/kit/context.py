@@ -7,9 +7,11 @@ import copy
 import dataclasses
 import functools
 import os
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from patchwheel.kit.interpreter import Interpreter
@@ -20,6 +22,24 @@ if TYPE_CHECKING:
 SandboxMode = Literal["auto", "required", "none"]
 # Whether builds read the compile cache, and whether it takes what they add.
 CacheUse = Literal["write", "read", "off"]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """What took time in a run: `start` and `end` are seconds since it began, `cpu` those it used.
+
+    `needs` are the steps, by name, whose outputs it reads; `inside` the steps of us around it.
+    """
+
+    kind: str
+    what: str
+    fork: str = ""
+    start: float
+    end: float
+    cpu: float = 0
+    size: int = 0
+    needs: Sequence[str] = ()
+    inside: Sequence[str] = ()
 
 
 class Progress:
@@ -37,6 +57,35 @@ class Progress:
         if not brief:
             self.say(what)
         yield
+
+    def took(self, kind: str, what: str, start: float, end: float = 0, **facts: Any) -> None:  # noqa: ANN401
+        """Tell what took how long, in seconds of time.monotonic(); without an `end` it is now."""
+
+
+class Recording(Progress):
+    """Shows everything by another Progress, and keeps what took how long."""
+
+    def __init__(self, shown: Progress) -> None:
+        self.shown, self.start, self.events = shown, time.monotonic(), list[Event]()
+        self.say, self.progress = shown.say, shown.progress  # type: ignore[method-assign]
+        self._around = threading.local()
+
+    @contextlib.contextmanager
+    def step(self, what: str, *, brief: bool = False) -> Iterator[None]:
+        start, used = time.monotonic(), time.thread_time()
+        around = self._around.names = [*getattr(self._around, "names", ()), what]
+        try:
+            with self.shown.step(what, brief=brief):
+                yield
+        finally:
+            self._around.names = around[:-1]
+            self.took("phase", what, start, cpu=time.thread_time() - used)
+
+    def took(self, kind: str, what: str, start: float, end: float = 0, **facts: Any) -> None:  # noqa: ANN401
+        end, inside = end or time.monotonic(), tuple(getattr(self._around, "names", ()))
+        start, end = round(start - self.start, 3), round(end - self.start, 3)
+        event = Event(kind=kind, what=what, start=start, end=end, inside=inside, **facts)
+        self.events.append(event)
 
 
 @dataclasses.dataclass

@@ -18,7 +18,7 @@ from patchwheel.kit.errors import BuildError, MachineError, ManifestError
 
 VARIABLE = "PATCHWHEEL_LIMIT_"
 UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "MB": 10**6, "GB": 10**9, "TB": 10**12}
-PAGE = os.sysconf("SC_PAGE_SIZE")
+PAGE, TICKS = os.sysconf("SC_PAGE_SIZE"), os.sysconf("SC_CLK_TCK")
 # Where a sandbox keeps files in memory.
 MEMORY_FOLDERS = ("tmp", "dev")
 # Seconds between two looks at the processes, and at least between two at the disk.
@@ -67,7 +67,7 @@ class Watch:
         self.name, self.limits, self.folders = name, limits, folders
         self.start = self.heard = time.monotonic()
         self.next = self.next_disk = self.start + EVERY
-        self.logged = 0
+        self.logged, self.cpu = 0, 0.0
 
     def hear(self, size: int) -> None:
         """Count output."""
@@ -88,6 +88,8 @@ class Watch:
             self._end("silence", "it has said nothing for {:,} s", limits.silence)
         found = _below(pid)
         threads = sum(row.threads for row in found.values())
+        # Of those that ended, too: the kernel adds theirs to their parents'.
+        self.cpu = max(self.cpu, sum(row.ticks for row in found.values()) / TICKS)
         if len(found) > limits.processes or threads > limits.processes * THREADS:
             self._end("processes", "it has more than {:,} processes at once", limits.processes)
         if _memory(found, limits.memory) > limits.memory:
@@ -110,6 +112,7 @@ class _Process:
     parent: int
     threads: int
     resident: int
+    ticks: int
 
 
 def _below(pid: int) -> dict[int, _Process]:
@@ -121,7 +124,9 @@ def _below(pid: int) -> dict[int, _Process]:
             with contextlib.suppress(OSError):
                 # The name before the bracket may hold anything.
                 row = Path(entry.path, "stat").read_bytes().rpartition(b")")[2].split()
-                known[int(entry.name)] = found = _Process(int(row[1]), int(row[17]), int(row[21]))
+                ticks = sum(map(int, row[11:15]))
+                found = _Process(int(row[1]), int(row[17]), int(row[21]), ticks)
+                known[int(entry.name)] = found
                 children[found.parent].append(int(entry.name))
     tree, waiting = {}, [pid]
     while waiting:

@@ -7,6 +7,7 @@ import os
 import re
 import sys
 import tempfile
+import time
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -159,7 +160,7 @@ def pylock(
         return out.read_text()
 
 
-def conflicts(python: Path, *, run: Callable[[Sequence[str | Path]], None]) -> list[str]:
+def conflicts(python: Path, *, run: Callable[[Sequence[str | Path]], object]) -> list[str]:
     """Return what `uv pip check` finds wrong with the requirements of what is installed.
 
     It starts that Python: `run` runs it where that may do no harm.
@@ -303,13 +304,16 @@ def _downloads(report: Progress) -> Callable[[str], None]:
     """Turn uv's lines about large files into progress, in bytes."""
     # uv announces large files only: others have no size here.
     sizes: dict[str, int] = {}
+    began: dict[str, float] = {}
     done: set[str] = set()
 
     def see(line: str) -> None:
         if match := DOWNLOADING.fullmatch(line):
             sizes[match[1]] = int(float(match[2]) * UNITS[match[3]])
-        elif line.startswith(" Downloaded "):
-            done.add(line.split()[1])
+            began[match[1]] = time.monotonic()
+        elif line.startswith(" Downloaded ") and (name := line.split()[1]) in began:
+            done.add(name)
+            report.took("download", name, began[name], size=sizes[name])
         else:
             return
         got = sum(size for name, size in sizes.items() if name in done)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -58,7 +59,10 @@ def _download(context: Context, file: IndexFile, folder: Path, sha256: str) -> N
     for _ in range(2):
         path.write_bytes(b"")
         if urlsplit(file.url).scheme != "file":
+            start = time.monotonic()
             retried(task, lambda http: _receive(http, file, path, context.progress))
+            size = path.stat().st_size
+            context.progress.took("download", file.filename, start, size=size)
         elif place.exists() and not place.is_file():
             raise InputError(f"{task}: it is no regular file", where=place)
         else:

@@ -71,10 +71,11 @@ def build_wheel(
 
 def _take(project: Project, plan: Plan) -> BuiltWheel:
     """Return a plan's wheel, hashed before it is read; one that is in dist/ already is not read."""
-    store, wheel = project.store, make_wheel(plan, project.store)
+    store, wheel = project.store, make_wheel(plan, project.store, project.progress)
     if not wheel.cached or published(store, project.dist / wheel.path.name) == wheel.sha256:
         return wheel
-    return wheel if store.find(KIND, wheel.node_key, hashed=True) else make_wheel(plan, store)
+    found = store.find(KIND, wheel.node_key, hashed=True)
+    return wheel if found else make_wheel(plan, store, project.progress)
 
 
 def build_needs(
@@ -86,8 +87,12 @@ def build_needs(
     made: dict[str, BuiltWheel],
 ) -> list[BuiltWheel]:
     """Make the wheels of other forks that a fork compiles against."""
-    forks = [project.manifest.forks[name] for name in project.build(fork).needs]
-    return [build_wheel(project, f, from_source=from_source, dev=dev, made=made) for f in forks]
+    wheels = []
+    for name in project.build(fork).needs:
+        with project.progress.step(name, brief=True):
+            need = project.manifest.forks[name]
+            wheels.append(build_wheel(project, need, from_source=from_source, dev=dev, made=made))
+    return wheels
 
 
 def build_wheels(

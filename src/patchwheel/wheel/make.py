@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from patchwheel.build import OwnWheel
-from patchwheel.kit import CheckError, Repository, Store, blob_id
+from patchwheel.kit import CheckError, Progress, Repository, Store, blob_id
 from patchwheel.plan import Base, Plan, wheel_in_store
 from patchwheel.wheelfile import (
     RUNS,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from patchwheel.wheelfile import CompileRecord, WheelFile, WheelName, WheelRecord
 
 KIND: Final = "wheels"
+SILENT = Progress()
 # Beside the wheel in the store: how it was made, this time.
 MADE = "made.json"
 # A series that changes one of these may change the list of outputs.
@@ -61,6 +63,8 @@ class BuiltWheel(OwnWheel):
     plan: Plan
     seconds: float
     cached: bool
+    # How many steps the compile cache replayed, and how many ran, when it was made.
+    replayed: Mapping[str, int] = field(default_factory=dict, compare=False)
 
     def to_json(self) -> dict[str, object]:
         return {
@@ -74,7 +78,7 @@ class BuiltWheel(OwnWheel):
         }
 
 
-def make_wheel(plan: Plan, store: Store) -> BuiltWheel:
+def make_wheel(plan: Plan, store: Store, progress: Progress = SILENT) -> BuiltWheel:
     """Return the wheel of a complete plan, made if it is not in the store; else it is not read."""
     key = plan.key
 
@@ -85,7 +89,8 @@ def make_wheel(plan: Plan, store: Store) -> BuiltWheel:
 
         start = time.monotonic()
         draft = graft(plan, plan.base) if plan.base else compile_wheel(plan)
-        check_wheel(finish(draft, plan, folder), plan, draft)
+        with progress.step(f"{plan.fork.name}: packing", brief=True):
+            check_wheel(finish(draft, plan, folder), plan, draft)
         seconds = round(time.monotonic() - start, 2)
         made = {"seconds": seconds, "compile_cache": dict(draft.counts)}
         (folder / MADE).write_text(json.dumps(made))
@@ -98,12 +103,14 @@ def make_wheel(plan: Plan, store: Store) -> BuiltWheel:
             store.remove(KIND, key)
             cached = False
     entry = store.path(KIND, key) if cached else store.get(KIND, key, make)
+    made = json.loads((entry / MADE).read_text())
     return BuiltWheel(
         **asdict(wheel_in_store(plan, entry)),
         node_key=key,
         plan=plan,
-        seconds=json.loads((entry / MADE).read_text())["seconds"],
+        seconds=made["seconds"],
         cached=cached,
+        replayed=made.get("compile_cache", {}),
     )
 
 
