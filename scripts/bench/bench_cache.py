@@ -1,0 +1,103 @@
+"""Measure whole compiles of a fork with the compile cache, and that they make the same bytes.
+
+The first fills the cache of a store of its own. Before each, the wheels are removed from the store,
+so that every step is asked for again. Needs the right to make a control group: it counts the CPU
+seconds, those in the sandbox too.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import measure
+
+from patchwheel.kit import file_sha256
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+FORK, FILE = "scikit-image", "src/skimage/measure/_pnpoly.pyx"
+COLD, OTHER = "cold, everything compiled", "Python 3.13, after 3.12"
+
+
+class Compiles:
+    def __init__(self, folder: Path, store: Path) -> None:
+        self.folder = folder
+        self.env = {**measure.PLAIN, "PATCHWHEEL_STORE": str(store)}
+        self.store = store
+        self.rows: dict[str, dict[str, Any]] = {}
+
+    def project(self, name: str) -> Path:
+        (self.folder / name).mkdir(parents=True)
+        return measure.project_copy(self.folder / name)
+
+    def run(self, what: str, project: Path, *words: str) -> None:
+        """Compile, and print what it cost; with the same words before, the wheel must be equal."""
+        shutil.rmtree(self.store / "wheels", ignore_errors=True)
+        shutil.rmtree(project / "dist", ignore_errors=True)
+        start = time.monotonic()
+        command = ["patchwheel", "build", FORK, "--from-source", *words]
+        spent = measure.contained(command, cwd=project, env=self.env)
+        [wheel] = (project / "dist").glob("*.whl")
+        [made] = self.store.glob("wheels/*/made.json")
+        row: dict[str, Any] = {"cpu": round(spent.cpu, 1), "peak_mb": round(spent.peak)}
+        row["wall"] = round(time.monotonic() - start, 1)
+        row |= json.loads(made.read_text())["compile_cache"]
+        row["sha256"] = file_sha256(wheel)
+        self.rows[what] = row
+        print(f"{what:44} {json.dumps(row)}", flush=True)
+
+
+def scenarios(compiles: Compiles, *, compare: bool) -> Iterator[tuple[str, str]]:
+    """Run all; yield pairs of rows that must be the same wheel."""
+    plain, edited = compiles.project("one"), compiles.project("edited")
+    compiles.run(COLD, plain)
+    compiles.run("again, in another folder", compiles.project("another"))
+    yield COLD, "again, in another folder"
+    measure.cpu(["patchwheel", "dev", FORK], cwd=edited, env=compiles.env)
+    with (edited / "work" / FORK / FILE).open("a") as stream:
+        stream.write("\n\ndef _bench():\n    return 1\n")
+    others: dict[str, tuple[Path, *tuple[str, ...]]] = {
+        "after one changed .pyx": (edited, "--dev"),
+        OTHER: (plain, "--python", "3.13"),
+    }
+    for what, (project, *words) in others.items():
+        compiles.run(what, project, *words)
+        if compare:
+            without = f"{what}, without the cache"
+            compiles.run(without, project, *words, "--no-compile-cache")
+            yield what, without
+
+
+def main() -> None:
+    parser = measure.make_parser(__doc__, runs=1)
+    parser.add_argument(
+        "--store", type=Path, help="a store with sources, and with no compile cache"
+    )
+    parser.add_argument(
+        "--compare", action="store_true", help="compile twice without the cache too"
+    )
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        store = (options.store or Path(folder) / "store").absolute()
+        compiles = Compiles(Path(folder), store)
+        different = [
+            (one, other)
+            for one, other in scenarios(compiles, compare=options.compare)
+            if compiles.rows[one]["sha256"] != compiles.rows[other]["sha256"]
+        ]
+        if options.json:
+            figures = {"fork": FORK, "load": os.getloadavg(), "rows": compiles.rows}
+            options.json.write_text(json.dumps(figures, indent=1) + "\n")
+    if different:
+        raise SystemExit(f"not the same wheel: {different}")
+
+
+if __name__ == "__main__":
+    main()
