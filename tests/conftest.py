@@ -6,8 +6,9 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import hypothesis
 import pytest
@@ -16,9 +17,6 @@ from patchwheel.kit import store as store_module
 from patchwheel.kit.interpreter import Interpreter, find_interpreter
 from patchwheel.kit.store import Store, default_root
 from tests.fixtures import patches, support
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 REAL_HOME = Path.home()
 REAL_STORE = default_root()

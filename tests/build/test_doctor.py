@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import replace
+from pathlib import Path
 from types import MappingProxyType, SimpleNamespace
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -12,17 +12,13 @@ from patchwheel.build.doctor import Finding, diagnose
 from patchwheel.build.sandbox import Sandbox
 from patchwheel.kit import process
 from patchwheel.kit.errors import MachineError
+from patchwheel.kit.interpreter import Interpreter
 from patchwheel.kit.uv import Distribution
 from patchwheel.manifest.inventory import BuildInventory
 from patchwheel.manifest.load import load_manifest
 from patchwheel.manifest.lock import ForkBuild, ForkLock, Lock, build_settings
+from patchwheel.manifest.model import Manifest
 from tests.fixtures import support
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from patchwheel.kit.interpreter import Interpreter
-    from patchwheel.manifest.model import Manifest
 
 
 @pytest.fixture

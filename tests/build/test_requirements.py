@@ -3,8 +3,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -18,16 +18,12 @@ from patchwheel.build.requirements import (
 )
 from patchwheel.guest import TEMPORARY_NAMES
 from patchwheel.kit.errors import InputError, ManifestError
+from patchwheel.kit.interpreter import Interpreter
+from patchwheel.kit.store import Store
 from patchwheel.kit.uv import Distribution, IndexConfig
 from patchwheel.manifest.model import Fork
 from tests.fixtures import support
 from tests.fixtures.contexts import make_context
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from patchwheel.kit.interpreter import Interpreter
-    from patchwheel.kit.store import Store
 
 MESON = '[build-system]\nbuild-backend = "mesonpy"\nrequires = ["meson-python", "Cython>=3.1"]\n'
 

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
@@ -8,9 +8,6 @@ from patchwheel.build import rocm
 from patchwheel.kit.errors import MachineError, ManifestError
 from patchwheel.manifest.model import Fork
 from tests.fixtures import support
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ import subprocess
 import sys
 import textwrap
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -17,12 +17,8 @@ from patchwheel.build import sandbox
 from patchwheel.build.sandbox import Mount, Sandbox, detect_sandbox, open_build_dir
 from patchwheel.kit import process
 from patchwheel.kit.errors import MachineError
+from patchwheel.kit.store import Store
 from tests.fixtures import support
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from patchwheel.kit.store import Store
 
 NONE = Sandbox(level="none")
 # Run only inside bubblewrap: each line is something that a build must not be able to do.

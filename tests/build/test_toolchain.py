@@ -1,16 +1,12 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from patchwheel.build import toolchain
 from patchwheel.kit.errors import MachineError
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from patchwheel.kit.store import Store
+from patchwheel.kit.store import Store
 
 
 class FakeCompiler:

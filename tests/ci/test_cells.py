@@ -9,16 +9,14 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 from patchwheel import __version__
+from tests.conftest import Stack
 from tests.fixtures import support
 from tests.fixtures.projects import PYTHON, Project, make_project, publish, sdist_table
-
-if TYPE_CHECKING:
-    from tests.conftest import Stack
 
 PACKAGE = support.ROOT / "tests/packages/tinyext"
 TEST = "from tinyext import GREETING\n\n\ndef test_greets():\n    assert GREETING == 'hello'\n"

@@ -10,16 +10,13 @@ import subprocess
 import sys
 import termios
 import time
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from patchwheel.cli import console
 from patchwheel.cli.console import Console, _amount
 from tests.fixtures.projects import Site, make_site
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 WORK = """
 import threading, time

@@ -9,8 +9,9 @@ import shutil
 import subprocess
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
@@ -19,10 +20,6 @@ from patchwheel.compilecache.program import header_names, open_cache
 from patchwheel.compilecache.shared import LAYER, NOTE
 from patchwheel.kit import Blob, Context, Store
 from tests.fixtures import support
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
 
 SOURCE = '#include "value.h"\nint answer(void) { return VALUE; }\n'
 NAME = "demo-bwrap"

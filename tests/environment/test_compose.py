@@ -6,9 +6,10 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from importlib import metadata
-from typing import TYPE_CHECKING
+from pathlib import Path
 from zipfile import ZipFile
 
 import pytest
@@ -26,20 +27,14 @@ from patchwheel.guest import INSPECT_ENVIRONMENT, inspect_environment
 from patchwheel.kit import uv
 from patchwheel.kit.context import Context
 from patchwheel.kit.errors import BuildError, CheckError, InputError, MachineError
-from patchwheel.kit.interpreter import uv_bin
+from patchwheel.kit.interpreter import Interpreter, uv_bin
+from patchwheel.kit.store import Store
 from patchwheel.kit.uv import Distribution, IndexConfig
 from patchwheel.manifest.load import load_manifest
 from patchwheel.manifest.lock import EnvironmentLock, Lock, environment_inputs
+from patchwheel.manifest.model import Manifest
 from tests.fixtures.contexts import GivenProject, make_context
 from tests.fixtures.support import Recorder, make_index, make_manifest, make_wheel, sha256
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
-
-    from patchwheel.kit.interpreter import Interpreter
-    from patchwheel.kit.store import Store
-    from patchwheel.manifest.model import Manifest
 
 PIN = f'version = "1.0"\nsdist = {{ filename = "x-1.0.tar.gz", sha256 = "{"0" * 64}" }}\n'
 CUPY = PIN + 'upstream-wheel = { distribution = "cupy-cuda13x" }\n'

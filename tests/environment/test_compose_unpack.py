@@ -2,15 +2,11 @@ from __future__ import annotations
 
 import os
 import py_compile
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from pathlib import Path
 
 from patchwheel.environment.compose import unpack
 from tests.fixtures.support import make_wheel
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
-
 
 FILES = {"pw/__init__.py": "x = 1\n", "pw/core.py": "y = 1\n", "pw/data.bin": "z"}
 

@@ -3,19 +3,17 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 from patchwheel.environment import upstream_tests
 from patchwheel.environment.upstream_tests import find_tests, run_tests, select_tests
 from patchwheel.kit.errors import CheckError
+from patchwheel.kit.store import Store
 from patchwheel.manifest.inventory import BuildInventory
 from patchwheel.manifest.model import Fork
 from tests.fixtures.support import Recorder
-
-if TYPE_CHECKING:
-    from patchwheel.kit.store import Store
 
 # What fails with the series, without it, and which files are installed.
 TESTS = {

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import array_api_strict
 import cupy
 import cupyx.scipy.sparse
 import numpy as np
 import scipy.sparse
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 # Columns: their array library, and the distribution whose version counts.
 COLUMNS = {

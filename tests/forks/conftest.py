@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pytest
 import sklearn
 
 from tests.forks.columns import COLUMNS, Column, make_column
-from tests.forks.verdicts import Tolerance, Verdict, judge, spell
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from tests.forks.verdicts import Compare
+from tests.forks.verdicts import Compare, Tolerance, Verdict, judge, spell
 
 MADE = pytest.StashKey[dict[str, Column]]()
 ROWS = pytest.StashKey[dict[str, dict[str, Any]]]()

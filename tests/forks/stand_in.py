@@ -20,16 +20,14 @@ import functools
 import importlib
 import sys
 from collections import Counter
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FunctionType, ModuleType, SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import array_api_strict as strict
 import numpy as np
 import scipy.sparse
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
 
 HOST, DEVICE = strict.Device("CPU_DEVICE"), strict.Device("device1")
 Array = type(strict.empty(0))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import coins
 import numpy as np
@@ -19,12 +20,8 @@ from sklearn.cluster._spectral import cluster_qr, discretize
 from sklearn.manifold import spectral_embedding
 from sklearn.metrics import adjusted_rand_score
 
+from tests.forks.columns import Column
 from tests.forks.verdicts import Tolerance, Verdict
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from tests.forks.columns import Column
 
 ANGLE, RESIDUAL, ARI = 1e-3, 1e-5, 0.95
 LABELS: dict[str, Callable[[Any], Any]] = {

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 import sys
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 import array_api_compat
 import cupy
@@ -13,14 +14,16 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from tests.forks.columns import NO_GPU, NO_GPU_MATCH, OWN, TWO_COMPONENTS, host_cupy, host_cupyx
+from tests.forks.columns import (
+    NO_GPU,
+    NO_GPU_MATCH,
+    OWN,
+    TWO_COMPONENTS,
+    Column,
+    host_cupy,
+    host_cupyx,
+)
 from tests.forks.verdicts import calls, each, no_gpu
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from tests.forks.columns import Column
-
 
 ONLY = frozenset({"cupy"})
 

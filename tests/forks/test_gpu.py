@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import coins
@@ -23,8 +24,6 @@ from sklearn.metrics import adjusted_rand_score
 from traffic import count_traffic
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     Note = Callable[[str, object], None]
     Segment = Callable[[str, float], tuple[Any, Any]]
 

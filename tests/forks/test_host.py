@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from unittest import mock
 
 import cupyx
@@ -26,9 +27,6 @@ from cupyx.scipy.sparse.csgraph import _traversal
 from scipy.sparse.csgraph import laplacian
 
 from tests.forks.columns import TWO_COMPONENTS, graph, sparse
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 parametrize = pytest.mark.parametrize
 # Two rings: each eigenvalue of one is there four times.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from tests.forks.columns import (
     NO_GPU_MATCH,
     OWN,
     TWO_COMPONENTS,
+    Column,
     graph,
     image,
     pick,
@@ -31,6 +33,7 @@ from tests.forks.verdicts import (
     CUDA_ERROR,
     OTHERS,
     SAME,
+    Expected,
     Gives,
     Raises,
     Same,
@@ -47,12 +50,7 @@ from tests.forks.verdicts import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from _pytest.mark.structures import ParameterSet
-
-    from tests.forks.columns import Column
-    from tests.forks.verdicts import Expected
 
 parametrize = pytest.mark.parametrize
 SPARSE = frozenset({"numpy", "cupy"})

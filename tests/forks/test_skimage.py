@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pkgutil
 import sys
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -23,11 +24,13 @@ from skimage import (
     util,
 )
 
-from tests.forks.columns import DATA, DTYPES, FLOATS, IMAGE, KINDS, OWN, image
+from tests.forks.columns import DATA, DTYPES, FLOATS, IMAGE, KINDS, OWN, Column, image
 from tests.forks.verdicts import (
     CUDA_ERROR,
     SAME,
+    Expected,
     Gives,
+    Outcome,
     Raises,
     Same,
     bad_input,
@@ -44,12 +47,7 @@ from tests.forks.verdicts import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
     from _pytest.mark.structures import ParameterSet
-
-    from tests.forks.columns import Column
-    from tests.forks.verdicts import Expected, Outcome
 
     Shape = tuple[int, ...]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import array_api_strict
@@ -31,6 +32,7 @@ from tests.forks.columns import (
     KINDS,
     OWN,
     TWO_COMPONENTS,
+    Column,
     graph,
     image,
     pick,
@@ -56,10 +58,6 @@ from tests.forks.verdicts import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from tests.forks.columns import Column
-
     Shape = tuple[int, ...]
 
 parametrize = pytest.mark.parametrize

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import sys
+from collections.abc import Callable
 from types import ModuleType, SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,9 +15,6 @@ from scipy._lib._array_api import array_namespace
 from scipy.ndimage import _delegators
 
 from tests.forks.columns import IMAGE
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 parametrize = pytest.mark.parametrize
 FLOATS = IMAGE[:, :6]

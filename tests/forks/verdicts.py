@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
@@ -16,8 +17,6 @@ from tests.forks import columns
 from tests.forks.columns import KINDS, NO_GPU, NO_GPU_MATCH, NUMPY, OWN, Column
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-
     from _pytest.mark.structures import ParameterSet
 
     Test: TypeAlias = Callable[..., None]

@@ -10,18 +10,15 @@ import signal
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from patchwheel.manifest.transaction import JOURNAL
 from tests.fixtures import support
 from tests.fixtures.projects import Site, lines, make_site, own_files
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from pathlib import Path
 
 pytestmark = pytest.mark.xdist_group("faults")
 

@@ -7,18 +7,14 @@ import os
 import shutil
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from patchwheel.kit.store import Store
 from patchwheel.wheelfile.read import read_wheel
+from tests.conftest import Stack
 from tests.fixtures import support
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from tests.conftest import Stack
 
 # CuPy's series has compiled code: 2 GB of CUDA, and 20,000 lines of C++ are compiled twice.
 FORKS = ("scipy", "scikit-learn", "scikit-image", pytest.param("cupy", marks=pytest.mark.heavy))

@@ -6,17 +6,14 @@ import re
 import shutil
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
 from patchwheel.kit import interpreter
 from patchwheel.kit.errors import MachineError
 from patchwheel.kit.interpreter import Interpreter, find_interpreter, probe, remembered_interpreter
+from patchwheel.kit.store import Store
 from tests.fixtures.support import Recorder, program
-
-if TYPE_CHECKING:
-    from patchwheel.kit.store import Store
 
 SED = shutil.which("sed") or "sed"
 OURS = f"{sys.version_info.major}.{sys.version_info.minor}"

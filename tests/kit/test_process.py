@@ -6,17 +6,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
 from patchwheel.kit import process
 from patchwheel.kit.errors import MachineError
 from tests.fixtures.support import lacking
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 
 def alive(pid: int) -> bool:

@@ -4,7 +4,7 @@ import os
 import stat
 import subprocess
 import threading
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
@@ -14,9 +14,6 @@ from patchwheel.kit.repo import Blob, GitError, Repository
 from patchwheel.patch.mail import Patch
 from patchwheel.series.apply import stage_patches
 from tests.fixtures.support import git, make_patch, make_upstream, write
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 ODD = 'a "quoted" \\ näme\twith\nall.txt'
 NOT_UTF8 = b"caf\xe9.txt".decode(errors="surrogateescape")

@@ -7,24 +7,18 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
-from patchwheel.kit.entry import CACHEDIR_TAG
+from patchwheel.kit.entry import CACHEDIR_TAG, Kind
 from patchwheel.kit.errors import MachineError
 from patchwheel.kit.files import rmtree, write_atomically
 from patchwheel.kit.store import Store, default_root
 from tests import conftest
-from tests.fixtures.support import lacking, write
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from patchwheel.kit.entry import Kind
-    from tests.fixtures.support import Recorder
+from tests.fixtures.support import Recorder, lacking, write
 
 KEY = "0123456789abcdef" * 4
 

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import subprocess
 import tomllib
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import pytest
 from packaging.pylock import Pylock
@@ -14,10 +16,6 @@ from patchwheel.kit.store import Store
 from patchwheel.kit.uv import Distribution, IndexConfig
 from tests.fixtures.contexts import make_context
 from tests.fixtures.support import Recorder, make_index, make_wheel, program, sha256
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
 
 
 @pytest.fixture

@@ -7,10 +7,11 @@ import re
 import subprocess
 import sys
 import zipfile
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
@@ -21,25 +22,20 @@ from patchwheel.build.requirements import (
 )
 from patchwheel.guest import inspect_build, watch_reads
 from patchwheel.kit import uv
+from patchwheel.kit.context import Context, SandboxMode
 from patchwheel.kit.errors import BuildError, InputError, MachineError
+from patchwheel.kit.interpreter import Interpreter
 from patchwheel.kit.repo import Repository
+from patchwheel.kit.store import Store
 from patchwheel.kit.uv import load_index_config
 from patchwheel.locking import inventory
-from patchwheel.locking.inventory import built_with, inventory_of_pin
+from patchwheel.locking.inventory import PinInventory, built_with, inventory_of_pin
 from patchwheel.manifest.model import Fork, Sdist, UpstreamWheel
 from patchwheel.source.fetch import Source
 from patchwheel.wheelfile.read import read_wheel
 from tests.fixtures import support
 from tests.fixtures.contexts import make_context
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from patchwheel.kit.context import Context, SandboxMode
-    from patchwheel.kit.interpreter import Interpreter
-    from patchwheel.kit.store import Store
-    from patchwheel.locking.inventory import PinInventory
-    from tests.fixtures.support import Recorder
+from tests.fixtures.support import Recorder
 
 TINYEXT = Path(__file__).parents[1] / "packages" / "tinyext"
 # What meson-python shows of itself, without meson: files that are copied, and one that ninja makes.

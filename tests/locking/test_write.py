@@ -1,14 +1,16 @@
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from patchwheel import locking
 from patchwheel.cli.main import cli
 from patchwheel.kit.errors import InputError, ManifestError
+from patchwheel.kit.interpreter import Interpreter
 from patchwheel.kit.store import Store
 from patchwheel.kit.uv import IndexConfig
 from patchwheel.locking import resolve
@@ -18,6 +20,7 @@ from patchwheel.manifest.inventory import BuildInventory
 from patchwheel.manifest.load import load_manifest
 from patchwheel.manifest.lock import Lock, load_lock
 from patchwheel.source.download import choose_wheel
+from patchwheel.source.fetch import Source
 from patchwheel.source.index import IndexFile
 from tests.fixtures.contexts import GivenProject, make_context
 from tests.fixtures.support import (
@@ -31,13 +34,6 @@ from tests.fixtures.support import (
     make_wheel,
     sha256,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Collection
-    from pathlib import Path
-
-    from patchwheel.kit.interpreter import Interpreter
-    from patchwheel.source.fetch import Source
 
 # Asked in the build environment; it builds nothing.
 BACKEND = """

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import jsonschema
 import pytest
@@ -10,10 +9,8 @@ from forks_schema import manifest_schema
 
 from patchwheel.kit.errors import ManifestError
 from patchwheel.manifest.load import line_of, load_manifest
+from patchwheel.manifest.model import Manifest
 from tests.fixtures.support import dedent, write
-
-if TYPE_CHECKING:
-    from patchwheel.manifest.model import Manifest
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = manifest_schema()

@@ -3,7 +3,7 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
@@ -23,12 +23,8 @@ from patchwheel.manifest.lock import (
     load_lock,
     save_lock,
 )
+from patchwheel.manifest.model import Manifest
 from tests.fixtures.support import make_manifest
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from patchwheel.manifest.model import Manifest
 
 SHA = "5" * 64
 NUMPY = Distribution(name="numpy", version="2.5.5", hashes=("1" * 64, "2" * 64))

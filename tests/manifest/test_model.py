@@ -1,14 +1,11 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from patchwheel.kit.errors import ManifestError
 from tests.manifest.test_load import FULL, GOOD, fork, load
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def test_a_variant_is_selected_where_there_is_one(tmp_path: Path) -> None:

@@ -1,16 +1,13 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
 
 import pytest
 
 from patchwheel.kit.errors import PatchError
 from patchwheel.patch.lint import check_patch, check_requires, link_problem, path_problem
+from patchwheel.patch.mail import Patch
 from tests.fixtures.patches import ONE, mail, patch
-
-if TYPE_CHECKING:
-    from patchwheel.patch.mail import Patch
 
 NEW_LINK = b"""diff --git a/%s b/%s
 new file mode 120000

@@ -6,18 +6,15 @@ import itertools
 import os
 import re
 import subprocess
+from collections.abc import Iterator
 from functools import cache
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from patchwheel.kit.errors import PatchError
 from patchwheel.patch.lint import check_patch
 from patchwheel.patch.mail import Patch
 from patchwheel.series.apply import apply_series
 from tests.fixtures.patches import Kit, Session, patch
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
 
 ENV = {**os.environ, "GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1", "TZ": "UTC"}
 STATUS = "Upstream-Status: Pending"

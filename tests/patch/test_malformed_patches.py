@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import os
 import random
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import pytest
 
@@ -22,9 +23,6 @@ from tests.fixtures import support
 from tests.fixtures.patches import NOISE, ONE, STATUS, Files, Kit, Session, mail, numbered, patch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import TypeAlias
-
     Row: TypeAlias = Callable[[Kit], None]
 
 LINES = numbered(1, 30)

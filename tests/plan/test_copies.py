@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
 
@@ -12,10 +13,6 @@ from patchwheel.plan.copies import find_copies
 from patchwheel.source.fetch import Source
 from patchwheel.wheelfile.read import read_wheel
 from tests.fixtures import support
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
 
 SO = "demo/_demo.abi3.so"
 SOURCES = {

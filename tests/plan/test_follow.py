@@ -15,37 +15,32 @@ import re
 import shutil
 import subprocess
 from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, NamedTuple
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 import pytest
 
-from patchwheel.build.configure import configure_tree
+from patchwheel.build.backend import BuildSession
+from patchwheel.build.configure import Configured, configure_tree
+from patchwheel.build.inputs import BuildInputs
 from patchwheel.build.ninja import IN_BUILD_DIR
 from patchwheel.build.requirements import rename_project
 from patchwheel.kit.context import Progress
 from patchwheel.kit.repo import Blob, Change, Repository
 from patchwheel.kit.store import Store
+from patchwheel.manifest.model import Fork
 from patchwheel.plan.base import upstream_base
 from patchwheel.plan.plan import Planner
+from patchwheel.plan.records import Plan
 from patchwheel.plan.trace import trace_changes
 from patchwheel.project import Project
+from patchwheel.series.apply import PatchedTree
 from patchwheel.series.worktree import patched_tree
 from patchwheel.wheel.build import build_needs
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-    from pathlib import Path
-
-    from patchwheel.build.backend import BuildSession
-    from patchwheel.build.configure import Configured
-    from patchwheel.build.inputs import BuildInputs
-    from patchwheel.manifest.model import Fork
-    from patchwheel.plan.records import Plan
-    from patchwheel.series.apply import PatchedTree
-    from patchwheel.wheel.make import BuiltWheel
-    from tests.conftest import Stack
+from patchwheel.wheel.make import BuiltWheel
+from tests.conftest import Stack
 
 pytestmark = [pytest.mark.network, pytest.mark.heavy, pytest.mark.xdist_group("forks")]
 

@@ -1,19 +1,15 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
 
 from patchwheel.build.ninja import Edge
+from patchwheel.kit.store import Store
 from patchwheel.plan.graph import READS_FILES, Graph
 from patchwheel.plan.scan_references import SYSTEM, list_headers, scan_header, scan_references
 from tests.fixtures import support
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
-
-    from patchwheel.kit.store import Store
 
 SO = "//pw/fast.so"
 FILES = {

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import jsonschema
 import pytest
 
 from tests.fixtures.projects import Site, make_site
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 SCHEMA = json.loads((files("patchwheel.plan") / "plan.schema.json").read_text())
 

@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import jsonschema
 import pytest
 
 from patchwheel.cli import tables
 from patchwheel.kit.errors import InputError
+from patchwheel.kit.store import Store
 from patchwheel.manifest.model import UpstreamWheel
 from patchwheel.plan import plan as plan_module
 from patchwheel.plan.base import Base
@@ -17,11 +18,6 @@ from tests.fixtures import support
 from tests.fixtures.grafts import BUILT, FILES, INVENTORY, PYPROJECT, Bench, GivenPlanner
 from tests.fixtures.records import record_bytes
 from tests.plan.test_outlook import SCHEMA
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from patchwheel.kit.store import Store
 
 A = "src/pw_demo/a.py"
 

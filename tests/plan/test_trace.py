@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import pytest
 
 from patchwheel.build.configure import Configured, ListedOutputs
 from patchwheel.build.ninja import Edge
 from patchwheel.kit.repo import Repository
+from patchwheel.kit.store import Store
 from patchwheel.manifest.inventory import ANYTHING, BuildInventory
 from patchwheel.plan import trace
 from patchwheel.plan.trace import TraceResult, trace_changes
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
-
-    from patchwheel.kit.store import Store
 
 SO, OTHER = "pw/fast.so", "pw/other.so"
 FILES = {

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, cast
+from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
@@ -15,10 +17,6 @@ from patchwheel.manifest.inventory import (
 from patchwheel.manifest.surveys import InventoryFile, save_inventories
 from patchwheel.plan.scan_references import same_references
 from patchwheel.plan.trace import TraceResult, candidates, trace_by_inventory
-
-if TYPE_CHECKING:
-    from collections.abc import Collection
-    from pathlib import Path
 
 INVENTORY = BuildInventory(
     verbatim={"pw/a.py": "src/a.py", "pw/fast.h": "src/fast.h", "pw/odd.py": "src/odd.py"},

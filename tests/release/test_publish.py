@@ -4,8 +4,8 @@ import json
 import os
 import sys
 import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -13,9 +13,6 @@ from patchwheel.kit import process
 from patchwheel.kit.errors import CheckError, MachineError
 from patchwheel.release.publish import install_release
 from tests.fixtures import support
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
 

@@ -15,9 +15,10 @@ import sys
 import threading
 import tomllib
 import venv
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import pytest
 import tomlkit
@@ -36,9 +37,6 @@ from patchwheel.wheelfile.archive import make_entry, write_archive
 from patchwheel.wheelfile.read import read_wheel, write_wheel
 from tests.fixtures import support
 from tests.fixtures.projects import PYTHON, VERSION, Project, sdist_table
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
 
 Json: TypeAlias = Any
 PACKAGES = Path(__file__).parent.parent / "packages"

@@ -5,14 +5,11 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from tests.fixtures import support
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 ROOT = support.ROOT
 

@@ -5,14 +5,11 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from tests.fixtures.support import ROOT
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 SRC = ROOT / "src" / "patchwheel"
 PACKAGES = sorted(path.parent.name for path in SRC.glob("*/__init__.py"))

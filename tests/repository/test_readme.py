@@ -9,15 +9,13 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from graft_picture import picture
 
+from tests.conftest import Stack
 from tests.fixtures import support
-
-if TYPE_CHECKING:
-    from tests.conftest import Stack
 
 ROOT = Path(__file__).parent.parent.parent
 README = (ROOT / "README.md").read_text()

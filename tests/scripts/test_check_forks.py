@@ -10,12 +10,10 @@ import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
-if TYPE_CHECKING:
-    from tests.conftest import Stack
+from tests.conftest import Stack
 
 ROOT = Path(__file__).parents[2]
 CASES = ROOT / "tests" / "forks"

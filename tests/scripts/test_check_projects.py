@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import check_projects
 import pytest
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 RECORD: dict[str, Any] = {
     "idna": {"version": "3.20", "add": 9.5, "python": {"route": "compile", "seconds": 2.0}},

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import importlib
 from pathlib import Path
-from types import SimpleNamespace
-from typing import TYPE_CHECKING
+from types import ModuleType, SimpleNamespace
 
 import pytest
-
-if TYPE_CHECKING:
-    from types import ModuleType
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 FOUND = {

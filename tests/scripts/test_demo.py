@@ -5,14 +5,11 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.conftest import Stack
 from tests.fixtures import support
-
-if TYPE_CHECKING:
-    from tests.conftest import Stack
 
 ROOT = support.ROOT
 SCRIPTS = ROOT / "scripts" / "demo"

@@ -8,16 +8,13 @@ import os
 import re
 import sys
 import tarfile
-from typing import TYPE_CHECKING
+from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 from patchwheel.kit.errors import CheckError
 from tests.fixtures import support
-
-if TYPE_CHECKING:
-    from pathlib import Path
-    from types import ModuleType
 
 SCRIPTS = support.ROOT / "scripts"
 

@@ -6,12 +6,11 @@ import json
 import os
 import subprocess
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
-if TYPE_CHECKING:
-    from tests.conftest import Stack
+from tests.conftest import Stack
 
 ROOT = Path(__file__).parents[2]
 # What docs/benchmarks.md shows; a change that takes less is recorded there, too.

@@ -6,15 +6,13 @@ import ctypes
 import struct
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import gpu_profile
 import pytest
 import traffic
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 SIZE = 160
 SOURCE = """

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING
 
 from tests.fixtures import projects, support
 from tests.fixtures.projects import Site
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
 
 # `plan` is code that runs in the first hook, `inspect` while the outputs are listed, `act` in the
 # hook that builds. Each may use `leave`, which puts a link in the place of whatever is at a path.

@@ -8,9 +8,9 @@ import struct
 import tracemalloc
 import zipfile
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -21,9 +21,6 @@ from patchwheel.release.sign import SIGNATURE
 from patchwheel.wheelfile import check_record, read_wheel
 from patchwheel.wheelfile.archive import RATIO_FLOOR, read_archive
 from tests.fixtures import support
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 
 @dataclass

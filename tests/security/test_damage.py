@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import random
 import shutil
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -14,12 +15,7 @@ from patchwheel.kit.integrity import damage
 from patchwheel.kit.store import Store
 from patchwheel.plan.scan_references import list_headers
 from tests.fixtures import projects, support
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
-    from tests.fixtures.projects import Site
+from tests.fixtures.projects import Site
 
 
 @pytest.fixture(scope="module")

@@ -7,16 +7,12 @@ import os
 import shutil
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from tests.fixtures import projects, support
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from tests.fixtures.projects import Site
+from tests.fixtures.projects import Site
 
 # In KiB: something else is written when the disk becomes full.
 SIZES = range(4, 204, 4)

@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
@@ -17,11 +17,7 @@ from patchwheel.kit.store import Store
 from patchwheel.release.publish import complete_release
 from patchwheel.wheelfile import make_entry, read_wheel, write_wheel
 from tests.fixtures import projects, support
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from tests.fixtures.projects import Site
+from tests.fixtures.projects import Site
 
 KEY = "0123456789abcdef" * 4
 

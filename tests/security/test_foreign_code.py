@@ -7,7 +7,7 @@ import os
 import subprocess
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import pytest
 
@@ -15,19 +15,16 @@ from patchwheel.build import backend
 from patchwheel.build.sandbox import detect_sandbox, open_build_dir
 from patchwheel.kit import Repository, uv
 from patchwheel.kit.errors import BuildError, InputError, ManifestError, PatchError
+from patchwheel.kit.interpreter import Interpreter
+from patchwheel.kit.store import Store
 from patchwheel.kit.uv import Distribution, IndexConfig, resolve
-from patchwheel.manifest import load_lock
+from patchwheel.manifest import Fork, load_lock
 from patchwheel.series.worktree import WorkTree
 from patchwheel.upstream import rebase
 from tests.fixtures import projects, support
 from tests.fixtures.contexts import make_context
+from tests.fixtures.projects import Site
 from tests.security.hostile import make_attack
-
-if TYPE_CHECKING:
-    from patchwheel.kit.interpreter import Interpreter
-    from patchwheel.kit.store import Store
-    from patchwheel.manifest import Fork
-    from tests.fixtures.projects import Site
 
 REQUIRED = ("--sandbox", "required")
 RUN = "import os; os.path.isdir('HOST') and open('HOST/ran', 'w')\n"

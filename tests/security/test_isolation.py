@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from patchwheel.build.sandbox import Sandbox, detect_sandbox, open_build_dir
 from patchwheel.kit import BuildError
+from patchwheel.kit.store import Store
 from tests.fixtures import support
 from tests.security.hostile import make_attack
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from patchwheel.kit.store import Store
 
 REQUIRED = ("--sandbox", "required")
 

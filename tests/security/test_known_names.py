@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -29,12 +30,7 @@ from patchwheel.upstream.state import state as state_of
 from patchwheel.upstream.state import state_path
 from patchwheel.wheel.build import PUBLISHED
 from tests.fixtures import projects, support
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
-    from tests.fixtures.projects import Site
+from tests.fixtures.projects import Site
 
 
 def content(root: Path) -> dict[str, str]:

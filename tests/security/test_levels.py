@@ -7,17 +7,14 @@ import os
 import shutil
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
 from patchwheel.build.sandbox import PROMISES, Sandbox, SandboxLevel, _works, open_build_dir
+from patchwheel.kit.store import Store
 from patchwheel.wheelfile import read_wheel, record
 from tests.fixtures import support
 from tests.security.hostile import make_attack
-
-if TYPE_CHECKING:
-    from patchwheel.kit.store import Store
 
 # Ways in which a process outlives the one that started it; each writes a second later.
 LATER = "sleep 1; echo > $1"

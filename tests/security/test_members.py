@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import json
 import zipfile
+from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from patchwheel.release import check_release
-from patchwheel.wheelfile import check_record, make_entry, read_wheel, write_archive, write_wheel
+from patchwheel.wheelfile import (
+    Entry,
+    check_record,
+    make_entry,
+    read_wheel,
+    write_archive,
+    write_wheel,
+)
 from tests.fixtures import support
+from tests.fixtures.projects import Site
 from tests.security.hostile import make_attack
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
-    from patchwheel.wheelfile import Entry
-    from tests.fixtures.projects import Site
-
 
 Entries = dict[str, "Entry"]
 

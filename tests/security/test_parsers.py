@@ -7,14 +7,14 @@ import os
 import re
 import signal
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import hypothesis
 import pytest
 from hypothesis import strategies as st
 
-from patchwheel.kit import IndexConfig, InputError, PatchwheelError, redacted
+from patchwheel.kit import IndexConfig, InputError, PatchwheelError, Store, redacted
 from patchwheel.manifest.load import line_of
 from patchwheel.patch import foreign
 from patchwheel.patch.foreign import split_mails, without_crlf
@@ -29,12 +29,6 @@ from patchwheel.wheelfile import metadata
 from tests.fixtures import web
 from tests.fixtures.contexts import make_context
 from tests.fixtures.support import sha256
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from patchwheel.kit import Store
-
 
 # A time that grows with the square is longer; the slowest reader takes a tenth of it.
 SIZE = 50_000

@@ -5,16 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
+from tests.fixtures.projects import Site
 from tests.security.hostile import make_attack
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from tests.fixtures.projects import Site
 
 FAIL = "open('left', 'w').write('behind'); print('RAN IT'); raise SystemExit(3)"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
@@ -23,12 +23,8 @@ from patchwheel.kit import InputError, MachineError
 from patchwheel.release import check_release, sign_sums
 from patchwheel.wheelfile import read_wheel
 from tests.fixtures import support
+from tests.fixtures.projects import Site
 from tests.security.hostile import make_attack
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from tests.fixtures.projects import Site
 
 BODY = "Upstream-Status: Pending\nFixes: CVE-2026-12345\nFixes: CVE-2026-0001\nFixes: #12\n"
 

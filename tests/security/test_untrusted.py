@@ -8,16 +8,13 @@ import socket
 import stat
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from patchwheel.kit import BuildError, rmtree
 from patchwheel.kit.untrusted import copy_untrusted, copy_untrusted_tree, read_untrusted
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
 
 
 @pytest.fixture

@@ -1,15 +1,12 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from patchwheel.kit.errors import PatchError
 from patchwheel.series.files import load_series, name_patches
 from tests.fixtures.patches import ONE, mail, patch
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 @pytest.fixture

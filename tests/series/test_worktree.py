@@ -5,7 +5,7 @@ import shlex
 import shutil
 import subprocess
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
@@ -13,12 +13,8 @@ from patchwheel.kit.errors import PatchError
 from patchwheel.series.apply import PatchedTree, apply_series
 from patchwheel.series.files import load_series
 from patchwheel.series.worktree import open_work, work_tree_source
+from patchwheel.source.fetch import Source
 from tests.fixtures.patches import Files, Kit, Session, mail, numbered
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from patchwheel.source.fetch import Source
 
 LINES = numbered(1, 30)
 STATES: list[Files] = [

@@ -1,27 +1,30 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
+from patchwheel.kit.context import Context
 from patchwheel.kit.errors import CheckError, InputError
+from patchwheel.kit.store import Store
 from patchwheel.kit.uv import IndexConfig
 from patchwheel.manifest.inventory import BuildInventory
 from patchwheel.manifest.lock import BaseWheel, ForkBuild
 from patchwheel.manifest.model import EnvironmentSpec, Fork, Manifest, Sdist, UpstreamWheel
 from patchwheel.source.compare import PinReport, check_pin
 from tests.fixtures.contexts import GivenProject, make_context
-from tests.fixtures.support import git, make_sdist, make_upstream, make_wheel, sha256, write
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from patchwheel.kit.context import Context
-    from patchwheel.kit.store import Store
-    from tests.fixtures.support import Recorder
+from tests.fixtures.support import (
+    Recorder,
+    git,
+    make_sdist,
+    make_upstream,
+    make_wheel,
+    sha256,
+    write,
+)
 
 FILES = {"pyproject.toml": '[project]\nname = "thing"\n', "thing/a.pyx": "a\n"}
 

@@ -6,26 +6,23 @@ import shutil
 import socket
 import ssl
 import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from patchwheel.kit.errors import InputError, MachineError
+from patchwheel.kit.store import Store
 from patchwheel.kit.uv import IndexConfig
 from patchwheel.source import index
 from patchwheel.source.download import download_file
 from tests.fixtures import web
 from tests.fixtures.contexts import make_context
-from tests.fixtures.support import lacking, sha256
+from tests.fixtures.support import Recorder, lacking, sha256
 from tests.fixtures.web import chunked_cut, cut, instead, reset, serving, status, unannounced
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
-
-    from patchwheel.kit.store import Store
-    from tests.fixtures.support import Recorder
-
     Get = Callable[..., Path]
 
 NAME = "thing-1.0.tar.gz"

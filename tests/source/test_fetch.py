@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,20 +13,24 @@ import pytest
 
 from patchwheel.kit.errors import InputError, MachineError
 from patchwheel.kit.repo import Repository, user_remotes
+from patchwheel.kit.store import Store
 from patchwheel.kit.uv import IndexConfig
 from patchwheel.manifest.model import Fork, Sdist
-from patchwheel.source.fetch import Source, fetch_pin, git_folder
+from patchwheel.source.fetch import Origin, Source, fetch_pin, git_folder
 from patchwheel.source.submodules import joined
 from tests.fixtures.contexts import make_context
-from tests.fixtures.support import EPOCH, full_disk, git, make_sdist, make_upstream, sha256, write
+from tests.fixtures.support import (
+    EPOCH,
+    Recorder,
+    full_disk,
+    git,
+    make_sdist,
+    make_upstream,
+    sha256,
+    write,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from patchwheel.kit.store import Store
-    from patchwheel.source.fetch import Origin
-    from tests.fixtures.support import Recorder
-
     Get = Callable[..., Source]
 
 FILES = {"pyproject.toml": "[project]\n", "thing/__init__.py": "x = 1\n"}

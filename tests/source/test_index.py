@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import json
 import os
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -15,10 +16,6 @@ from patchwheel.source.releases import find_sdist, latest_version
 from tests.fixtures import web
 from tests.fixtures.support import make_index, make_sdist, make_wheel, sha256, write
 from tests.fixtures.web import instead, serving, status
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
 
 HTML = """<!DOCTYPE html><html><head><base href="/elsewhere/"></head><body>
 <a href="../../files/the_thing-1.0.tar.gz#sha256={sha}"

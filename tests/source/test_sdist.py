@@ -4,6 +4,8 @@ import gzip
 import io
 import tarfile
 import time
+from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,9 +15,6 @@ from patchwheel.source.sdist import Sdist
 from patchwheel.wheelfile import archive
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
     Member = tuple[tarfile.TarInfo, bytes]
 
 

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -10,9 +10,6 @@ from patchwheel.kit.repo import Repository
 from patchwheel.manifest.model import Fork
 from patchwheel.source.fetch import Source
 from patchwheel.source.version import check_version
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 MANIFEST = Path("forks.toml")
 DYNAMIC = '[project]\nname = "pw-demo"\ndynamic = ["version"]\n'

@@ -5,15 +5,12 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from tests.fixtures import support
 from tests.fixtures.projects import PYPROJECT, Site, lines, make_site, own_files
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 SHIFTED, MERGED = "1.5", "2.0"
 NEXT = ("--manifest", "forks-next.toml")

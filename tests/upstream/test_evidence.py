@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from tests.fixtures import support
 from tests.fixtures.patches import mail, numbered, with_line
 from tests.upstream.test_forecast import LINES, SUBMITTED, Upstream, told
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 NEW = [f"def made_{n}(value):\n" for n in range(1, 9)]
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,10 +24,6 @@ from patchwheel.upstream.verdict import Verdict, verdict_without_history
 from tests.fixtures import support
 from tests.fixtures.contexts import make_context
 from tests.fixtures.patches import mail, numbered, patch, with_line
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from pathlib import Path
 
 LINES = numbered(1, 60)
 SUBMITTED = ("Upstream-Status: Submitted [https://example.org/p/pull/7]",)

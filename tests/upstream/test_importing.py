@@ -7,16 +7,14 @@ import json
 import random
 import re
 import time
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from patchwheel.series.files import load_series
 from tests.fixtures import support
 from tests.fixtures.projects import PYPROJECT, Site, lines, make_site, own_files
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 DEP3 = """Description: read the other file
  More of it.

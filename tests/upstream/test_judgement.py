@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
 
 from tests.fixtures import support
 from tests.fixtures.projects import PYPROJECT, Site, lines, make_site, own_files
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
 
 ONTO = ("rebase", "demo", "--onto", "main")
 

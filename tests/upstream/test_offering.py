@@ -7,15 +7,13 @@ import re
 import shlex
 import shutil
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.fixtures import support
 from tests.fixtures.projects import PYPROJECT, Site, lines, make_site, own_files
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 @pytest.fixture(scope="module")

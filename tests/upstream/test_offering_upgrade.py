@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from tests.fixtures import support
 from tests.fixtures.projects import Site, lines, make_site
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 OTHER = "2.0"
 

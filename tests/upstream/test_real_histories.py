@@ -17,8 +17,9 @@ import re
 import subprocess
 import tempfile
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import pytest
 
@@ -27,11 +28,7 @@ from patchwheel.kit.repo import GitError, Repository
 from patchwheel.patch.lint import check_patch
 from patchwheel.patch.mail import Patch
 from patchwheel.upstream.forecast import forecast
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from patchwheel.upstream.verdict import Verdict
+from patchwheel.upstream.verdict import Verdict
 
 pytestmark = [pytest.mark.network, pytest.mark.heavy]
 

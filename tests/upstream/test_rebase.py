@@ -11,7 +11,6 @@ import subprocess
 from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -21,17 +20,14 @@ from patchwheel.kit.repo import GitError
 from patchwheel.manifest import transaction
 from patchwheel.manifest.model import Sdist
 from patchwheel.series.apply import apply_series
-from patchwheel.series.export import export_commits
+from patchwheel.series.export import ExportResult, export_commits
 from patchwheel.series.files import load_series
 from patchwheel.series.worktree import EXPORTED, WorkTree, open_work
+from patchwheel.source.fetch import Source
 from patchwheel.upstream import rebase, state
 from patchwheel.upstream.merge import KEPT, Conflict, MergeResult, dry_run
 from tests.fixtures import support
 from tests.fixtures.patches import NOISE, Files, Kit, mail, numbered, with_line
-
-if TYPE_CHECKING:
-    from patchwheel.series.export import ExportResult
-    from patchwheel.source.fetch import Source
 
 LINES = numbered(1, 60)
 

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import pytest
 
 from patchwheel.kit.context import Progress
 from patchwheel.kit.errors import BuildError
+from patchwheel.manifest.model import Fork
 from patchwheel.wheel import build
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from patchwheel.manifest.model import Fork
 
 FORKS = [
     cast("Fork", SimpleNamespace(name=name, lock_key=name)) for name in ("one", "two", "three")

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import pytest
 
@@ -17,27 +19,22 @@ from patchwheel.build.requirements import (
 )
 from patchwheel.build.sandbox import detect_sandbox
 from patchwheel.kit import process, uv
+from patchwheel.kit.context import Context, SandboxMode
 from patchwheel.kit.errors import BuildError, CheckError, MachineError, ManifestError
+from patchwheel.kit.interpreter import Interpreter
 from patchwheel.kit.repo import Repository
 from patchwheel.kit.store import Store
 from patchwheel.kit.uv import Distribution, IndexConfig, load_index_config
 from patchwheel.manifest.inventory import BuildInventory
 from patchwheel.manifest.lock import ForkBuild
 from patchwheel.manifest.model import Fork, UpstreamWheel
+from patchwheel.plan.records import Plan
 from patchwheel.wheel.compile import check_relocated, compile_wheel
+from patchwheel.wheel.graft import UnlabelledWheel
 from patchwheel.wheelfile.read import read_wheel
+from patchwheel.wheelfile.record import CompileRecord
 from tests.fixtures import support
 from tests.fixtures.contexts import make_context
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from contextlib import AbstractContextManager
-
-    from patchwheel.kit.context import Context, SandboxMode
-    from patchwheel.kit.interpreter import Interpreter
-    from patchwheel.plan.records import Plan
-    from patchwheel.wheel.graft import UnlabelledWheel
-    from patchwheel.wheelfile.record import CompileRecord
 
 # A whole backend that does in an instant what a test wants; `act.py` is run as the build.
 BACKEND = """\

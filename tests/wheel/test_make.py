@@ -3,29 +3,25 @@ from __future__ import annotations
 import json
 import shutil
 import zipfile
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from patchwheel.kit.errors import CheckError, InputError
 from patchwheel.kit.store import Store
 from patchwheel.plan.base import Base
+from patchwheel.plan.records import Plan
 from patchwheel.wheel import compile as compile_module
 from patchwheel.wheel import make as wheel_module
 from patchwheel.wheel.compile import checked_draft
+from patchwheel.wheel.graft import UnlabelledWheel
 from patchwheel.wheel.make import finish
 from patchwheel.wheelfile.read import check_record, read_wheel
 from patchwheel.wheelfile.record import CompileRecord, TreesRecord
 from tests.fixtures import support
 from tests.fixtures.grafts import BUILT, FILES, INVENTORY, TAG, Bench
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
-
-    from patchwheel.plan.records import Plan
-    from patchwheel.wheel.graft import UnlabelledWheel
 
 A = "src/pw_demo/a.py"
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import json_page
 import jsonschema
@@ -12,6 +13,7 @@ import pytest
 
 from patchwheel.kit.errors import CheckError, GraftNotPossible, ManifestError
 from patchwheel.kit.interpreter import uv_bin
+from patchwheel.kit.store import Store
 from patchwheel.kit.uv import IndexConfig
 from patchwheel.manifest.lock import ForkLock, Lock, build_settings
 from patchwheel.manifest.model import UpstreamWheel
@@ -20,20 +22,14 @@ from patchwheel.plan.copies import named_by_build
 from patchwheel.plan.platforms import PlatformPlanner, _fits, platform_bases
 from patchwheel.release.check import check_release
 from patchwheel.release.publish import make_index
+from patchwheel.series.apply import PatchedTree
 from patchwheel.source.download import published_wheels
 from patchwheel.wheel import make, platforms
+from patchwheel.wheel.platforms import PlatformWheel
 from patchwheel.wheelfile.read import read_wheel
 from tests.fixtures import support
 from tests.fixtures.contexts import GivenProject, make_context
 from tests.fixtures.grafts import FILES, METADATA, SHIPPED, Bench
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
-
-    from patchwheel.kit.store import Store
-    from patchwheel.series.apply import PatchedTree
-    from patchwheel.wheel.platforms import PlatformWheel
 
 WINDOWS, MAC, MUSL = (
     "cp313-cp313-win_amd64",

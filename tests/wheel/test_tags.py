@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import pytest
 
@@ -13,11 +13,9 @@ from patchwheel.kit.errors import CheckError
 from patchwheel.plan.base import Base
 from patchwheel.plan.records import Plan
 from patchwheel.wheel import build
+from patchwheel.wheel.make import BuiltWheel
 from patchwheel.wheel.tags import risen_tag
 from tests.fixtures import support
-
-if TYPE_CHECKING:
-    from patchwheel.wheel.make import BuiltWheel
 
 pytestmark = pytest.mark.compiled
 OLD, NEW = (f"cp311-abi3-manylinux_2_{n}_x86_64" for n in (17, 39))

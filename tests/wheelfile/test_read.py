@@ -5,8 +5,9 @@ import subprocess
 import sys
 import warnings
 import zipfile
+from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
@@ -15,10 +16,6 @@ from patchwheel.wheelfile import archive as archive_module
 from patchwheel.wheelfile.archive import make_entry, zip_date
 from patchwheel.wheelfile.read import check_record, output_names, read_wheel, write_wheel
 from tests.fixtures import support
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
 
 INFO = "demo-1.0.dist-info"
 DATE = (2023, 11, 14, 22, 13, 20)

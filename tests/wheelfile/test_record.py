@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
@@ -11,9 +11,6 @@ from patchwheel.wheelfile.read import read_wheel
 from patchwheel.wheelfile.record import FILENAME, parse_record
 from tests.fixtures import support
 from tests.fixtures.records import compiled_json, make_record, record_bytes, record_json
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 PIN = {"git": None, "tag": None, "commit": None, "sdist": None, "version": "1.0"}
 
