@@ -18,20 +18,13 @@ from patchwheel.cli.guidance import COMMANDS, GROUPS
 from patchwheel.cli.main import cli
 from patchwheel.compilecache.shared import LAYER, Shared
 from patchwheel.kit import errors
-from tests.fixtures import support
+from tests.fixtures import forked, support
 
 SDIST = 'version = "1.0"\nsdist = { filename = "demo-1.0.tar.gz", sha256 = "%s" }\n' % ("0" * 64)
 
 
 def patchwheel(folder: Path, *words: str, **env: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "patchwheel", *words],
-        cwd=folder,
-        env={**os.environ, **env},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    return forked.run(words, cwd=folder, env={**os.environ, **env}, timeout=60)
 
 
 def test_version_and_help_need_no_manifest(tmp_path: Path) -> None:

@@ -529,8 +529,8 @@ def test_a_configured_tree_that_was_damaged_is_made_again(
     for file in (other.store / "configured").glob("*/meson/build.ninja"):
         file.write_text(file.read_text()[:-2000])
     shutil.rmtree(other.store / "wheels")
-    done = other.start("build")
-    out, err = done.communicate(timeout=300)
+    done = other.done("build")
+    out, err = done.stdout, done.stderr
     assert Path(out.strip()).read_bytes() == wheel
     assert "build.ninja has changed since it was stored" in err
 

@@ -34,8 +34,8 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 def findings(project: Project, *words: str, status: int, env: dict[str, Any]) -> list[str]:
-    done = project.start("doctor", "--json", *words, **env)
-    out, err = done.communicate(timeout=100)
+    done = project.done("doctor", "--json", *words, **env)
+    out, err = done.stdout, done.stderr
     assert done.returncode == status, err
     return [f["what"] for f in json.loads(out) if f["needed"] and not f["ok"]]
 

@@ -34,8 +34,8 @@ def test_no_lock_and_no_interpreter_of_the_fork_is_needed(site: Site) -> None:
     assert (told["ok"], told["commit_verified"]) == (True, False)
     [at] = json.loads(site.run("status", "--against", OTHER, "--json"))["demo"]
     assert [p["state"] for p in at["patches"]] == ["landed", "conflict"]
-    done = site.start("rebase", "demo", "--onto", OTHER, "--dry-run", "--json")
-    merged = json.loads(done.communicate(timeout=300)[0])
+    done = site.done("rebase", "demo", "--onto", OTHER, "--dry-run", "--json")
+    merged = json.loads(done.stdout)
     assert [p["state"] for p in merged] == ["landed", "conflict"]
     assert done.returncode == 3
     site.run("dev", "demo")
@@ -105,8 +105,8 @@ def test_the_command_that_drops_what_landed_is_told(
     site: Site, names: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (site.patches / "series").write_text(names)
-    done = site.start("status", "demo", "--against", OTHER)
-    said = done.communicate(timeout=300)[1]
+    done = site.done("status", "demo", "--against", OTHER)
+    said = done.stderr
     dev, git, export = said.partition("drop it: `")[2].partition("`")[0].split(" && ")
     monkeypatch.setenv("GIT_EDITOR", "true")
     site.run(*dev.split()[1:])
@@ -131,8 +131,8 @@ def test_the_failure_of_each_fork_is_told_and_the_others_go_on(
     broken = site.root / "patches" / "other" / "0010-a.patch"
     broken.write_bytes(b"nonsense\n")
     (site.root / "patches" / "other" / "series").write_text("0010-a.patch\nnone.patch\n")
-    done = site.start("status", *words, "--json")
-    out, said = done.communicate(timeout=300)
+    done = site.done("status", *words, "--json")
+    out, said = done.stdout, done.stderr
     assert done.returncode == 3
     assert "error: other: " in said
     assert "there is no patch none.patch" in said
@@ -152,8 +152,8 @@ def test_the_failure_of_each_fork_is_told_and_the_others_go_on(
     ],
 )
 def test_ci_can_fail_on_what_it_names(site: Site, states: str, code: int, said: str) -> None:
-    done = site.start("status", "--against", OTHER, "--json", "--fail-on", states)
-    out, err = done.communicate(timeout=300)
+    done = site.done("status", "--against", OTHER, "--json", "--fail-on", states)
+    out, err = done.stdout, done.stderr
     assert (done.returncode, said in err) == (code, True)
     if code != 2:
         [at] = json.loads(out)["demo"]

@@ -101,8 +101,8 @@ def test_a_series_is_rebased_onto_a_branch_that_was_never_released(
     merged = json.loads(site.run(*words, "--dry-run", "--json"))
     assert [p["state"] for p in merged] == ["merged", "merged"]
     assert merged[0]["moved"] == [["a", "new/a"]]
-    done = site.start(*words)
-    out, said = done.communicate(timeout=300)
+    done = site.done(*words)
+    out, said = done.stdout, done.stderr
     assert done.returncode == 0, said
     assert "a is now new/a" in said
     assert "1:  " in out
@@ -213,14 +213,14 @@ def test_a_ref_that_one_fork_lacks_is_no_reason_to_hide_the_others(site: Site) -
     other = path.read_text().partition("[forks.demo]")[2]
     path.write_text(path.read_text() + "\n[forks.other]" + other)
     shutil.copytree(site.patches, site.root / "patches" / "other")
-    done = site.start("status", "--against", SHIFTED)
-    out, said = done.communicate(timeout=300)
+    done = site.done("status", "--against", SHIFTED)
+    out, said = done.stdout, done.stderr
     assert done.returncode == 4
     assert "demo/0010-a.patch" in out
     assert "not followed: other" in said
     site.run("status", "demo", "--against", SHIFTED)
-    done = site.start("status", "demo", "--against", SHIFTED, "--changes")
-    assert "no changes since the last run" in done.communicate(timeout=300)[1]
+    done = site.done("status", "demo", "--against", SHIFTED, "--changes")
+    assert "no changes since the last run" in done.stderr
 
 
 def test_what_cannot_be_reached_is_said_with_gits_reason_and_what_can_be_compared(
@@ -247,8 +247,8 @@ def test_what_cannot_be_reached_is_said_with_gits_reason_and_what_can_be_compare
     assert [p["state"] for p in released["patches"]] == ["merged", "clean"]
     fresh = json.loads(site.run(*words))
     assert [p["state"] for p in fresh["demo"][0]["patches"]] == ["conflict", "clean"]
-    done = site.start(*words, GIT_ALLOW_PROTOCOL=cut)
-    out, err = done.communicate(timeout=60)
+    done = site.done(*words, GIT_ALLOW_PROTOCOL=cut)
+    out, err = done.stdout, done.stderr
     assert (done.returncode, json.loads(out)) == (0, fresh)
     assert f"{reason}; commits up to 20" in err
     assert ", which were fetched before, and releases can be compared" in err

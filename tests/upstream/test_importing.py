@@ -334,10 +334,10 @@ def test_a_kill_leaves_the_old_series_or_the_new_one(site: Site, tmp_path: Path)
     before = site.state()
     started = time.monotonic()
     undisturbed = site.at(tmp_path / "undisturbed" / "project")
-    imported(undisturbed, str(folder))
+    undisturbed.start("import", "demo", str(folder)).communicate()
     took = time.monotonic() - started
     chance = random.Random(17)
-    for _ in range(12):
+    for _ in range(6):
         process = site.start("import", "demo", str(folder))
         time.sleep(chance.uniform(0.2, took))
         process.kill()

@@ -59,8 +59,8 @@ def status(site: Site, ref: str = "main") -> list[dict[str, object]]:
 
 
 def previewed(site: Site) -> list[dict[str, object]]:
-    done = site.start(*ONTO, "--dry-run", "--json")
-    patches: list[dict[str, object]] = json.loads(done.communicate(timeout=300)[0])
+    done = site.done(*ONTO, "--dry-run", "--json")
+    patches: list[dict[str, object]] = json.loads(done.stdout)
     return patches
 
 

@@ -115,8 +115,8 @@ def test_each_patch_is_tested_alone_and_where_it_is_submitted(site: Site, tmp_pa
     reaching = Reaching(root=site.root, store=site.store, shelf=site.shelf, fork="demo")
     reaching.run("lock")
     before = site.state()
-    done = reaching.start("test", "demo", "--each")
-    out, said = done.communicate(timeout=500)
+    done = reaching.done("test", "demo", "--each")
+    out, said = done.stdout, done.stderr
     rows = dict(re.findall(r"(?m)^ +(00[567]0-tst-.\.patch)(.*)$", out))
     assert done.returncode == 6, said
     names = "0010-a.patch, 0020-b.patch, 0030-enh-c.patch, 0040-enh-b.patch, 0050-tst-a.patch"
