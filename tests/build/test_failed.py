@@ -70,15 +70,18 @@ def test_the_headline_is_the_first_error_and_its_file_that_of_the_open_work_tree
     rows += [f"warning: {how}{name}:1:2: unused", *said.format(path=how + name).splitlines()]
     log = tmp_path / "log"
     log.write_text("\n".join([*rows, "ninja: build stopped: subcommand failed.", ""]))
-    err = CommandError(["ninja"], 1, [f"in {how}{name}, of {how}absent"], log)
+    # Of ninja's steps, the one that failed is shown, and what follows.
+    went = ["[1/3] Copying file a", "[2/3] Compiling b"]
+    steps = [*went, "FAILED: b.o"] if tool == "gcc" else []
+    err = CommandError(["ninja"], 1, [*steps, f"in {how}{name}, of {how}absent"], log)
     closed = explained(err, "demo: the build failed", (source, INSIDE), work)
     assert str(closed).splitlines()[0] == f"{name}:7: demo: the build failed: {why}"
-    assert closed.tail == [f"in {name}, of {how}absent"]
+    assert closed.tail == [*steps[2:], f"in {name}, of {how}absent"]
     assert closed.hint == f"`patchwheel dev demo` writes the patched sources to {work}"
     support.write(work, {name: ""})
     opened = explained(err, "demo: the build failed", (source, INSIDE), work)
     assert str(opened).splitlines()[0] == f"{work / name}:7: demo: the build failed: {why}"
-    assert opened.tail == [f"in {work / name}, of {how}absent"]
+    assert opened.tail == [*steps[2:], f"in {work / name}, of {how}absent"]
     assert "--dev" in str(opened.hint)
 
 

@@ -68,6 +68,38 @@ def on_a_terminal(script: str, width: int) -> str:
     )
 
 
+SUBJECT = "ENH: spectral_embedding"
+STATUS = """
+from patchwheel.cli import tables
+from patchwheel.series.status import ForkStatus, PatchStatus
+told = "Pending [https://github.com/scikit-learn/scikit-learn/issues/22352]"
+names = [f"00{n}0-spectral-embedding-array-api.patch" for n in range(1, 9)]
+patches = tuple(
+    PatchStatus(name=n, state="clean", subject="ENH: spectral_embedding", upstream=told)
+    for n in names
+)
+tables.status([ForkStatus(
+    fork="scikit-learn", version="1.9.1", tag="1.9.1", commit="e4e854eaa8f18d807c",
+    commit_verified=True, source_tree="a" * 40, tree="b" * 40, patches=patches, warnings=(),
+    wheel="1.9.1+arrayapi.hc7e5662e.graft", newest="1.9.1", outdated=False, ok=True,
+)])
+"""
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_status_is_a_table_in_80_columns_with_two_lines_for_a_patch(width: int) -> None:
+    lines = [line.rstrip() for line in on_a_terminal(STATUS, width).splitlines()]
+    assert max(map(len, lines)) <= width
+    assert sum("scikit-learn#22352" in line for line in lines) == 8
+    assert [line.strip() for line in lines if "ENH" in line] == [SUBJECT] * 8
+    assert len(lines) < 30
+    done = subprocess.run(
+        [sys.executable, "-c", STATUS], capture_output=True, text=True, check=True
+    )
+    # In a pipe nothing is shortened.
+    assert done.stdout.count("https://github.com/scikit-learn/scikit-learn/issues/22352]") == 8
+
+
 TABLE = """
 from patchwheel.cli.console import CONSOLE
 for length in (30, 90):

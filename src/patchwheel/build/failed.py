@@ -110,7 +110,9 @@ def explained(
         hint = f"correct it there, then `patchwheel build {work.name} --dev`"
     elif where and work:
         hint = f"`patchwheel dev {work.name}` writes the patched sources to {work}"
-    tail = [paths.sub(shown, row) for row in err.tail]
+    # Of ninja's steps, those that went well say nothing.
+    failed = next((n for n, row in enumerate(err.tail) if row.startswith("FAILED: ")), 0)
+    tail = [paths.sub(shown, row) for row in err.tail[failed:]]
     headline = f"{message}: {paths.sub(shown, why)}" if why else message
     return BuildError(headline, where=where, tail=tail, log=err.log, hint=hint)
 

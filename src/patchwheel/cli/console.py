@@ -15,7 +15,7 @@ from patchwheel.kit import Progress, plain
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from rich import progress
+    from rich import progress, progress_bar
     from rich.console import ConsoleOptions
     from rich.text import Text
 
@@ -120,7 +120,10 @@ class Console(Progress):
         from rich.table import Table
 
         self.close()
-        drawn = Table(title=title or None, box=box.SIMPLE_HEAD, title_justify="left")
+        heading = f"\n{title}" if title else None
+        drawn = Table(title=heading, box=box.SIMPLE_HEAD, title_justify="left")
+        # Each column that this saves is one of 80.
+        drawn.pad_edge, drawn.collapse_padding, drawn.show_edge = False, True, False
         for heading in headings:
             drawn.add_column(heading, overflow="fold")
         cells = [[*map(plain, row)] for row in rows]
@@ -189,6 +192,10 @@ def _bars() -> progress.Progress:
         def render(self, task: progress.Task) -> Middle:
             return Middle(": ".join(filter(None, [task.description, task.fields["file"]])))
 
+    class Share(progress.BarColumn):
+        def render(self, task: progress.Task) -> progress_bar.ProgressBar | Text:  # type: ignore[override]
+            return super().render(task) if task.total else Text()
+
     class Middle:
         def __init__(self, text: str) -> None:
             self.text = text
@@ -203,7 +210,7 @@ def _bars() -> progress.Progress:
     return progress.Progress(
         progress.SpinnerColumn(),
         Name(table_column=Column(ratio=1, no_wrap=True)),
-        progress.BarColumn(bar_width=12),
+        Share(bar_width=12),
         progress.TextColumn("{task.fields[amount]}", table_column=Column(no_wrap=True)),
         progress.TimeElapsedColumn(),
         console=Rich(stderr=True),

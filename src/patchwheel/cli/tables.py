@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import sys
 from typing import TYPE_CHECKING
 
 from patchwheel.cli.console import CONSOLE
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     )
     from patchwheel.wheel import PlatformWheel
 
+ISSUE = re.compile(r"https://github\.com/[\w.-]+/([\w.-]+)/(?:issues|pull)/(\d+)")
 # Rows of a plan; a person reads no more, and --json has them all.
 SHOWN = 30
 # Lines of one conflict: a file that was rewritten may be one from its first to its last line.
@@ -78,14 +81,14 @@ def status(found: Sequence[ForkStatus]) -> None:
         )
     headings = ("fork", "pin", "commit", "patches", "tree", "last wheel", "upstream")
     CONSOLE.table(headings, rows)
-    CONSOLE.table(
-        ("patch", "applies", "upstream-status", "subject"),
-        [
-            (f"{fork.fork}/{patch.name}", _applies(patch), _upstream(patch), patch.subject)
-            for fork in found
-            for patch in fork.patches
-        ],
-    )
+    for fork in found:
+        columns = ["patch", "applies", "upstream-status", "subject"]
+        told = [[p.name, _applies(p), _upstream(p), p.subject] for p in fork.patches]
+        if sys.stdout.isatty():
+            # Below the name there is room for it.
+            told = [[f"{name}\n  {subject}", *cells] for name, *cells, subject in told]
+            columns.pop()
+        CONSOLE.table(columns, told, title=fork.fork)
     _warnings(line for fork in found for line in fork.warnings)
 
 
@@ -95,7 +98,9 @@ def _warnings(lines: Iterable[str]) -> None:
 
 
 def _upstream(patch: PatchStatus) -> str:
-    return f"{patch.upstream}, drop when {patch.drop_when}" if patch.drop_when else patch.upstream
+    # As people write it, which leaves room for the subject.
+    told = ISSUE.sub(r"\1#\2", patch.upstream) if sys.stdout.isatty() else patch.upstream
+    return f"{told}, drop when {patch.drop_when}" if patch.drop_when else told
 
 
 def _applies(patch: PatchStatus) -> str:
@@ -179,7 +184,7 @@ def _plan(now: Outlook) -> None:
     if idle:
         them = "files: nothing is remade for them" if idle[1:] else "file: nothing is remade for it"
         CONSOLE.result(f"  {len(idle)} changed test, documentation or similar {them}")
-    _warnings(f"{plan.fork.name}: {line}" for line in plan.warnings)
+    _warnings(f"{plan.fork.name}: {line}" for line in [*plan.warnings, *plan.may_rise()])
     CONSOLE.lines(f"  needs a configured tree: {line}" for line in plan.undecided)
     if plan.candidates:
         CONSOLE.result(f"  may be compiled: {', '.join(first(plan.candidates))}")

@@ -91,12 +91,12 @@ class Plan(Decision):
 
     @property
     def warnings(self) -> list[str]:
-        """What the series changes without effect, and what the wheel may lack or need more."""
+        """What the series changes without effect, and what the wheel may lack."""
         source, tree = self.tree.source, self.tree.tree
         idle = without_effect(source, tree, self.inventory, self.changes_since_pin())
-        return [*idle, *self.left_behind(), *self._may_rise()]
+        return [*idle, *self.left_behind()]
 
-    def _may_rise(self) -> list[str]:
+    def may_rise(self) -> list[str]:
         """Say that what is compiled here may need a newer glibc than the base does."""
         import platform
 
@@ -139,7 +139,7 @@ class Plan(Decision):
             "outputs": [asdict(output) for output in self.outputs],
             "taken": self.taken,
             "why": list(self.why),
-            "warnings": self.warnings,
+            "warnings": [*self.warnings, *self.may_rise()],
             "undecided": list(self.undecided),
             "candidates": list(self.candidates),
             "sandbox": self.sandbox,
