@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 import tomllib
 from pathlib import Path
 
@@ -102,6 +104,26 @@ def docs(session: nox.Session) -> None:
     """Make the site of the documents in site/: nox -s docs [-- serve]."""
     install(session, "docs")
     session.run("mkdocs", *(session.posargs or ["build", "--strict"]))
+
+
+@nox.session(default=False)
+def package(session: nox.Session) -> None:
+    """Make the wheel and the sdist of patchwheel in dist/package, and try the wheel as a tool."""
+    session.install("uv")
+    folder = Path("dist/package").absolute()
+    shutil.rmtree(folder, ignore_errors=True)
+    session.run("uv", "build", "--no-create-gitignore", "--out-dir", str(folder))
+    [wheel] = folder.glob("*.whl")
+    place = Path(session.create_tmp(), "tool").absolute()
+    shutil.rmtree(place, ignore_errors=True)
+    (place / "empty").mkdir(parents=True)
+    tools = {"UV_TOOL_DIR": str(place / "tools"), "UV_TOOL_BIN_DIR": str(place / "bin")}
+    session.run("uv", "tool", "install", "--python", sys.executable, str(wheel), env=tools)
+    with session.chdir(place / "empty"):
+        for words in (["--version"], ["init"], ["status"]):
+            codes = [2] if words == ["status"] else [0]
+            command = [str(place / "bin" / "patchwheel"), *words]
+            session.run(*command, external=True, success_codes=codes)
 
 
 def in_forks(session: nox.Session, script: str, *arguments: str, gpu: bool = False) -> None:

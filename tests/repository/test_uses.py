@@ -116,3 +116,33 @@ def test_a_hook_runs_a_command_that_there_is_when_its_files_change(
     assert option in {o for p in command.params if isinstance(p, click.Option) for o in p.opts}
     assert all(re.search(files, path) for path in seen)
     assert not re.search(files, "src/package/ci.py")
+
+
+@pytest.mark.heavy
+@pytest.mark.network
+def test_the_wheel_runs_as_a_tool_in_an_empty_folder() -> None:
+    done = subprocess.run(
+        ["./scripts/nox", "-s", "package"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    said = done.stdout + done.stderr
+    assert done.returncode == 0, said
+    assert f"patchwheel, version {__version__}\n" in said
+    assert "forks.toml: has no fork yet" in said
+    made = {path.name for path in (ROOT / "dist" / "package").iterdir()}
+    assert made == {
+        f"patchwheel-{__version__}-py3-none-any.whl",
+        f"patchwheel-{__version__}.tar.gz",
+    }
+
+
+def test_what_may_publish_installs_nothing_and_is_pinned() -> None:
+    text = (ROOT / ".github" / "workflows" / "package.yml").read_text()
+    build, publish = text.partition("\n  build:\n")[2].split("\n  publish:\n")
+    assert "id-token" not in build
+    assert re.findall(r"(?m)^      ([\w-]+): write", publish) == ["id-token"]
+    assert "run:" not in publish
+    assert "checkout" not in publish
+    assert "if: github.ref_type == 'tag'" in publish
+    uses = re.findall(r"uses: (\S+)", text)
+    assert uses
+    assert all(re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40}", name) for name in uses)
