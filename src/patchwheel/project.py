@@ -41,6 +41,9 @@ class Project:
     variant: str | None = None
     without_patches: bool = False
     release: bool = False
+    # Everything is compiled, without a base wheel; uncommitted edits of open work trees count.
+    from_source: bool = False
+    dev: bool = False
 
     @functools.cached_property
     def manifest(self) -> Manifest:

@@ -33,9 +33,10 @@ class Run:
         self.make(fork.name)
         made[fork.lock_key] = fork.name
 
-    def build(self, **options: bool) -> list[str]:
+    def build(self, *, from_source: bool = False, **options: bool) -> list[str]:
+        given = {"lock": None, "progress": Progress(), "from_source": from_source}
         context = SimpleNamespace(interpreter=None)
-        project = cast("Any", SimpleNamespace(lock=None, context=context, progress=Progress()))
+        project = cast("Any", SimpleNamespace(context=context, **given))
         _, failures = build.build_wheels(project, FORKS, **options)
         return list(failures)
 

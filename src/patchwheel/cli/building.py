@@ -66,13 +66,8 @@ def build(
     project: Project,
     names: Sequence[str],
     *,
-    from_source: bool,
     variant: str | None,
-    release: bool,
-    dev: bool,
-    without_patches: bool,
     keep_going: bool,
-    keep_failed: bool,
     strict_tag: bool,
     platforms: tuple[str, ...],
     all_platforms: bool,
@@ -81,49 +76,46 @@ def build(
 ) -> None:
     """Build the patched wheels into dist/. Release wheels go to dist/release/."""
     if platforms or all_platforms:
-        others = release or dev or without_patches or from_source or dry_run
+        others = project.release or project.dev or project.without_patches
+        others = others or project.from_source or dry_run
         wanted = () if all_platforms else platforms
         _build_platforms(project, names, variant, wanted, alone=not others)
         return
-    if release + dev + without_patches > 1:
+    if project.release + project.dev + project.without_patches > 1:
         raise click.UsageError("--release, --dev and --without-patches cannot be combined")
-    from_source |= release
-    given = click.get_current_context().get_parameter_source
-    if release and given("sandbox") is ParameterSource.DEFAULT:
-        project = replace(project, sandbox="required")
-    if release and given("compile_cache") is ParameterSource.DEFAULT:
-        project = replace(project, compile_cache="off")
-    project = replace(
-        project, keep_failed=keep_failed, without_patches=without_patches, release=release
-    )
-    # From here on: a replaced project reads its manifest again.
+    if project.release:
+        project = _for_release(project)
     forks = project.manifest.select(names, variant)
     if dry_run:
-        _show_plans(project, forks, from_source=from_source, dev=dev)
+        _show_plans(project, forks)
         return
     wheels, failures = build_reported(
-        project,
-        forks,
-        report,
-        from_source=from_source,
-        dev=dev,
-        keep_going=keep_going,
-        strict_tag=strict_tag,
+        project, forks, report, keep_going=keep_going, strict_tag=strict_tag
     )
     # SHA256SUMS and the rest are of the whole folder, and so of a whole release.
-    if release and not failures:
+    if project.release and not failures:
         from patchwheel.release import complete_release
 
         complete_release(project.dist, project.store)
     # The copies in dist/; the store is no place to take wheels from.
     copies = [replace(wheel, path=project.dist / wheel.path.name) for wheel in wheels]
     options.emit(copies, lambda copies: CONSOLE.lines(str(wheel.path) for wheel in copies))
-    if not (release or without_patches):
+    if not (project.release or project.without_patches):
         _say_next(project, wheels)
     for fork, error in failures.items():
         click.echo(f"error: {fork}: {error}", err=True)
     if failures:
         raise BuildError(f"{len(failures)} of {len(forks)} forks failed")
+
+
+def _for_release(project: Project) -> Project:
+    """Compile all of it, in the sandbox and without a cache unless the user says otherwise."""
+    given = click.get_current_context().get_parameter_source
+    if given("sandbox") is ParameterSource.DEFAULT:
+        project = replace(project, sandbox="required")
+    if given("compile_cache") is ParameterSource.DEFAULT:
+        project = replace(project, compile_cache="off")
+    return replace(project, from_source=True)
 
 
 def _build_platforms(
@@ -170,11 +162,9 @@ def shell(project: Project, fork: str) -> None:
 @options.dev
 @options.as_json
 @options.project
-def plan(
-    project: Project, names: Sequence[str], *, from_source: bool, variant: str | None, dev: bool
-) -> None:
+def plan(project: Project, names: Sequence[str], *, variant: str | None) -> None:
     """Show what a build would remake, and why. Builds nothing and needs no compiler."""
-    _show_plans(project, project.manifest.select(names, variant), from_source=from_source, dev=dev)
+    _show_plans(project, project.manifest.select(names, variant))
 
 
 @click.command()
@@ -201,8 +191,6 @@ def env(
     gpu: bool,
     added: tuple[str, ...],
     variant: str | None,
-    from_source: bool,
-    dev: bool,
     wheels: Path | None,
     check: bool,
 ) -> None:
@@ -219,7 +207,7 @@ def env(
     link = (path or project.root / ENVIRONMENT_LINK).absolute()
     # Before the wheels are built, which may take long.
     check_link(link)
-    found = wheels_of_all(project, wheels, from_source=from_source, dev=dev)
+    found = wheels_of_all(project, wheels)
     groups, before = ("gpu",) if gpu else (), added_to(link)
     environment = compose_environment(project, found, link=link, groups=groups, added=added)
     # A new one was checked before the link was moved to it.
@@ -256,8 +244,6 @@ def test(
     fork: str,
     arguments: Sequence[str],
     *,
-    from_source: bool,
-    dev: bool,
     wheels: Path | None,
     every: bool,
     compare: bool,
@@ -269,33 +255,30 @@ def test(
 
     [selected] = project.manifest.select([fork])
     if each:
-        if wheels or dev or every or compare or allow_none:
+        if wheels or project.dev or every or compare or allow_none:
             raise click.UsageError("--each is for the series as it is, without such options")
-        _test_each(project, selected, arguments, from_source=from_source)
+        _test_each(project, selected, arguments)
         return
     # Before anything is built: there may be none.
     try:
-        tree, files = find_tests(project, selected, dev=dev, every=every)
+        tree, files = find_tests(project, selected, every=every)
     except CheckError as err:
         if not allow_none:
             raise
         CONSOLE.say(err.message)
         return
-    found = wheels_of_all(project, wheels, from_source=from_source, dev=dev)
+    found = wheels_of_all(project, wheels)
 
     def base() -> Sequence[OwnWheel]:
-        unpatched = replace(project, without_patches=True)
-        return wheels_of_all(unpatched, None, from_source=from_source, dev=False)
+        return wheels_of_all(replace(project, without_patches=True), None)
 
     run_tests(project, tree, files, found, arguments, base=base if compare else None)
 
 
-def _test_each(
-    project: Project, fork: Fork, arguments: Sequence[str], *, from_source: bool
-) -> None:
+def _test_each(project: Project, fork: Fork, arguments: Sequence[str]) -> None:
     from patchwheel.environment import try_patches_alone
 
-    tried = [*try_patches_alone(project, fork, arguments, from_source=from_source)]
+    tried = [*try_patches_alone(project, fork, arguments)]
     tables.alone(tried)
     failed = {row.name: row.error for row in tried if row.error}
     options.raise_failed(failed, f"patches of {fork.name} fail alone")
@@ -321,8 +304,8 @@ def _say_next(project: Project, wheels: Sequence[BuiltWheel]) -> None:
         CONSOLE.say(f"next: `patchwheel env{words}` ({why})")
 
 
-def _show_plans(project: Project, forks: Sequence[Fork], *, from_source: bool, dev: bool) -> None:
+def _show_plans(project: Project, forks: Sequence[Fork]) -> None:
     from patchwheel.plan import look_ahead, plan_fork
 
-    plans = [plan_fork(project, fork, from_source=from_source, dev=dev) for fork in forks]
+    plans = [plan_fork(project, fork) for fork in forks]
     options.emit([look_ahead(project, plan) for plan in plans], tables.plans)

@@ -39,16 +39,14 @@ def build_reported(
     return found
 
 
-def wheels_of_all(
-    project: Project, folder: Path | None, *, from_source: bool, dev: bool
-) -> Sequence[OwnWheel]:
+def wheels_of_all(project: Project, folder: Path | None) -> Sequence[OwnWheel]:
     """Return a wheel of each fork, from a folder or built now."""
     from patchwheel.wheel import wheels_in
 
     if folder is None:
         forks = list(project.manifest.forks.values())
-        return build_reported(project, forks, from_source=from_source, dev=dev)[0]
+        return build_reported(project, forks)[0]
     # Wheels in a folder were made elsewhere; nothing is built beside them.
-    if from_source or dev:
+    if project.from_source or project.dev:
         raise click.UsageError("--wheels cannot be combined with --from-source or --dev")
     return wheels_in(project, folder)

@@ -36,6 +36,8 @@ def folder(*, exists: bool = True) -> click.Path:
 
 
 PROJECT_NAMES = ("manifest_path", "python_option", "offline", "jobs", "sandbox")
+# Options of some commands that are fields of the project too.
+RUN_NAMES = ("from_source", "dev", "keep_failed", "without_patches", "release")
 PROJECT_OPTIONS = (
     option(
         "--manifest",
@@ -77,7 +79,7 @@ def project(function: F) -> F:
         scrub_environment()
         store = Store(default_root(), say=CONSOLE.say)
         store.show_logs = verbose
-        given = {name: rest.pop(name) for name in PROJECT_NAMES}
+        given = {n: rest.pop(n) for n in (*PROJECT_NAMES, *RUN_NAMES) if n in rest}
         use: CacheUse = "read" if rest.pop("untrusted") else "write"
         given["compile_cache"] = use if rest.pop("compile_cache") else "off"
         source = click.get_current_context().get_parameter_source("manifest_path")

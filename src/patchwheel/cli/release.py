@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--from-source",
+    "compiled",
     is_flag=True,
     help="Compare the graft with a compile of the same tree; takes as long as one or two compiles.",
 )
@@ -51,24 +52,23 @@ def verify(
     what: str,
     *,
     pin: bool,
-    from_source: bool,
+    compiled: bool,
     rebuild: bool,
     trust: tuple[str, ...],
     variant: str | None,
-    dev: bool,
 ) -> None:
     """Check a wheel or a folder of wheels offline. With an option, check the inputs of a fork."""
     # Each is a long check with a result of its own.
-    if pin + from_source + rebuild > 1:
+    if pin + compiled + rebuild > 1:
         raise click.UsageError("give one of --pin, --from-source and --rebuild")
-    if not (pin or from_source or rebuild):
+    if not (pin or compiled or rebuild):
         _refuse("variant", "dev", *options.PROJECT_NAMES, why="wheels are checked as they are")
         _verify_path(Path(what), _keys(trust))
         return
     # What follows asks about the inputs of a fork, and not about a file. It believes no cache.
     project = replace(project, compile_cache="off")
     _refuse("trust", why="only SHA256SUMS beside wheels is signed")
-    if not from_source:
+    if not compiled:
         _refuse("dev", why="it goes with --from-source")
     [fork] = project.manifest.select([what], variant)
     if pin:
@@ -79,10 +79,7 @@ def verify(
     from patchwheel.release import check_equivalence, check_reproducible
 
     proof: EquivalenceCheck | RebuildResult
-    if rebuild:
-        proof = check_reproducible(project, fork)
-    else:
-        proof = check_equivalence(project, fork, dev=dev)
+    proof = check_reproducible(project, fork) if rebuild else check_equivalence(project, fork)
     options.emit(proof, lambda proof: click.echo(proof.summary))
     proof.check()
 

@@ -26,9 +26,7 @@ class Alone:
     error: PatchwheelError | None
 
 
-def try_patches_alone(
-    project: Project, fork: Fork, arguments: Sequence[str], *, from_source: bool = False
-) -> Iterator[Alone]:
+def try_patches_alone(project: Project, fork: Fork, arguments: Sequence[str]) -> Iterator[Alone]:
     """Build and test each patch of a fork with what it requires."""
     for patch in load_series(fork.patches).patches:
         required: tuple[str, ...] = ()
@@ -40,7 +38,7 @@ def try_patches_alone(
                 copy = project_with(project, fork, needed, folder)
                 forks = copy.manifest.forks
                 tree, files = find_tests(copy, forks[fork.name])
-                wheels, _ = build_wheels(copy, list(forks.values()), from_source=from_source)
+                wheels, _ = build_wheels(copy, list(forks.values()))
                 run_tests(copy, tree, files, wheels, arguments)
             # It does not keep the others from being tested.
             except PatchwheelError as err:

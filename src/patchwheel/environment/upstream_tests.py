@@ -29,10 +29,10 @@ FAILURES, NO_TESTS = 1, 5  # of pytest's exit status
 
 
 def find_tests(
-    project: Project, fork: Fork, *, dev: bool = False, every: bool = False
+    project: Project, fork: Fork, *, every: bool = False
 ) -> tuple[PatchedTree, list[str]]:
     """Return the patched tree and upstream's tests to run; raises CheckError when there is none."""
-    tree = patched_tree(project, fork, dev=dev)
+    tree = patched_tree(project, fork)
     files = select_tests(tree, every=every)
     if not files:
         what = "" if every else " of what the series changes"

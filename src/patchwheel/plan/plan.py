@@ -35,8 +35,6 @@ def plan_fork(
     project: Project,
     fork: Fork,
     *,
-    from_source: bool = False,
-    dev: bool = False,
     refused: str | None = None,
     made: Mapping[str, OwnWheel] | None = None,
     configure: bool = False,
@@ -48,8 +46,7 @@ def plan_fork(
     """
     # The lock must fit before anything is downloaded.
     _ = project.build(fork)
-    tree = patched_tree(project, fork, dev=dev)
-    planner = Planner(project, tree, from_source, dev, made or {}, configure)
+    planner = Planner(project, patched_tree(project, fork), made or {}, configure)
     return planner.plan(refused=refused)
 
 
@@ -68,8 +65,6 @@ class Planner:
 
     project: Project
     tree: PatchedTree
-    from_source: bool = False
-    dev: bool = False
     made: Mapping[str, OwnWheel] = field(default_factory=dict)
     configure: bool = False
 
@@ -107,7 +102,7 @@ class Planner:
 
     def plan(self, *, refused: str | None = None) -> Plan:
         """Choose the cheapest plan; one that compiles nothing is taken at once."""
-        if self.from_source or not self.build.inventory.compiles(self.fork):
+        if self.project.from_source or not self.build.inventory.compiles(self.fork):
             return self.on(None, refused=refused)
         upstream = upstream_base(self.project, self.fork)
         plan = self.on(upstream, refused=refused)
@@ -153,7 +148,7 @@ class Planner:
         """Name the forks whose changed headers upstream's binaries do not know."""
         needs = self.build.needs if self.build.inventory.built else ()
         forks = [self.project.manifest.forks[name] for name in needs]
-        trees = {f.name: patched_tree(self.project, f, dev=self.dev) for f in forks}
+        trees = {f.name: patched_tree(self.project, f) for f in forks}
         found = {name: changed_interface(tree) for name, tree in trees.items()}
         kept = "what is not remade stays upstream's binary"
         how = "--from-source compiles against it"
@@ -163,8 +158,9 @@ class Planner:
         self, base: Base | None, changes: Callable[[], list[Change]], refused: str | None
     ) -> Decision:
         """Return the decision, remembered if it was made before."""
-        if self.from_source or base is None:
-            why = "requested with --from-source" if self.from_source else "there is no base wheel"
+        if self.project.from_source or base is None:
+            asked = self.project.from_source
+            why = "requested with --from-source" if asked else "there is no base wheel"
             why = "it compiles nothing" if not self.build.inventory.compiles(self.fork) else why
             return Decision(route="compile", why=(refused or why,))
         no_graft = Decision(route="compile", why=(refused or "",))
@@ -333,9 +329,7 @@ class Planner:
         fork = self.project.manifest.forks[name]
         if fork.lock_key in self.made or self.configure:
             return self.made.get(fork.lock_key)
-        plan = plan_fork(
-            self.project, fork, from_source=self.from_source, dev=self.dev, made=self.made
-        )
+        plan = plan_fork(self.project, fork, made=self.made)
         entry = plan.node_key and self.project.store.find("wheels", plan.node_key)
         return wheel_in_store(plan, entry) if entry else None
 

@@ -74,18 +74,18 @@ class Content:
     built: Mapping[str, str]
 
 
-def check_equivalence(project: Project, fork: Fork, *, dev: bool = False) -> EquivalenceCheck:
+def check_equivalence(project: Project, fork: Fork) -> EquivalenceCheck:
     """Compare a fork's graft with a compile of its tree and, on upstream's base, of the pin."""
     made: dict[str, BuiltWheel] = {}
     # A compile may need more than the graft, which would be made for nothing.
     check_machine(fork, store=project.store)
-    tree = patched_tree(project, fork, dev=dev)
-    graft = build_wheel(project, fork, dev=dev, made=made)
+    tree = patched_tree(project, fork)
+    graft = build_wheel(project, fork, made=made)
     # Against the same wheels as the graft: another SciPy would make another scikit-learn.
-    build_needs(project, fork, dev=dev, made=made)
+    build_needs(project, fork, made=made)
 
     def compiled(tree: PatchedTree) -> Content:
-        planner = Planner(project, tree, from_source=True, made=made, configure=True)
+        planner = Planner(replace(project, from_source=True), tree, made, configure=True)
         return _content(make_wheel(planner.plan(), project.store).path)
 
     new, base = compiled(tree), graft.plan.base
@@ -172,8 +172,9 @@ class RebuildResult:
 def check_reproducible(project: Project, fork: Fork) -> RebuildResult:
     """Compile a fork again under other conditions, against the same wheels, and compare."""
     made: dict[str, BuiltWheel] = {}
-    wheel = build_wheel(project, fork, from_source=True, made=made)
-    needs = build_needs(project, fork, from_source=True, made=made)
+    project = replace(project, from_source=True)
+    wheel = build_wheel(project, fork, made=made)
+    needs = build_needs(project, fork, made=made)
     log = project.store.log(wheel.fork, "rebuild")
     kept, differences = None, []
     with project.store.scratch() as folder:

@@ -156,13 +156,10 @@ def open_work(tree: PatchedTree, folder: Path, *, store: Store, detach: bool = F
     return False
 
 
-def patched_tree(project: Project, fork: Fork, *, dev: bool = False) -> PatchedTree:
-    """Return the tree that a build of the fork uses; with `dev` uncommitted edits count.
-
-    Raises PatchError when the series does not apply.
-    """
+def patched_tree(project: Project, fork: Fork) -> PatchedTree:
+    """Return the tree that a build of the fork uses; raises PatchError for a series that fails."""
     source = fetch_source(project, fork)
-    if dev:
+    if project.dev and not project.without_patches:
         return work_tree_source(project.work_folder(fork), source, store=project.store)
     series = load_series(fork.patches)
     if project.without_patches:

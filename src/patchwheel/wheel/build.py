@@ -33,8 +33,6 @@ def build_wheel(
     project: Project,
     fork: Fork,
     *,
-    from_source: bool = False,
-    dev: bool = False,
     made: dict[str, BuiltWheel] | None = None,
 ) -> BuiltWheel:
     """Make one wheel, unless it is in `made` (by lock key, added to) or in the store.
@@ -44,19 +42,19 @@ def build_wheel(
     made = {} if made is None else made
     if fork.lock_key in made:
         return made[fork.lock_key]
-    if from_source:
+    if project.from_source:
         check_machine(fork, store=project.store)
-    plan = plan_fork(project, fork, from_source=from_source, dev=dev, made=made)
+    plan = plan_fork(project, fork, made=made)
     if plan.node_key is None:
-        build_needs(project, fork, from_source=from_source, dev=dev, made=made)
-        plan = plan_fork(project, fork, from_source=from_source, dev=dev, made=made, configure=True)
+        build_needs(project, fork, made=made)
+        plan = plan_fork(project, fork, made=made, configure=True)
     try:
         wheel = _take(project, plan)
     except GraftNotPossible as err:
         # Some things show only once outputs were built.
         project.progress.say(f"{fork.name}: no graft, a compile: {err.message}")
-        build_needs(project, fork, from_source=from_source, dev=dev, made=made)
-        plan = plan_fork(project, fork, dev=dev, refused=err.message, made=made, configure=True)
+        build_needs(project, fork, made=made)
+        plan = plan_fork(project, fork, refused=err.message, made=made, configure=True)
         wheel = _take(project, plan)
     if not wheel.cached:
         how = plan.description.replace("about a second, ", "").removesuffix(": about a second")
@@ -82,16 +80,13 @@ def build_needs(
     project: Project,
     fork: Fork,
     *,
-    from_source: bool = False,
-    dev: bool = False,
     made: dict[str, BuiltWheel],
 ) -> list[BuiltWheel]:
     """Make the wheels of other forks that a fork compiles against."""
     wheels = []
     for name in project.build(fork).needs:
         with project.progress.step(name, brief=True):
-            need = project.manifest.forks[name]
-            wheels.append(build_wheel(project, need, from_source=from_source, dev=dev, made=made))
+            wheels.append(build_wheel(project, project.manifest.forks[name], made=made))
     return wheels
 
 
@@ -99,8 +94,6 @@ def build_wheels(
     project: Project,
     forks: Sequence[Fork],
     *,
-    from_source: bool = False,
-    dev: bool = False,
     keep_going: bool = False,
     strict_tag: bool = False,
 ) -> tuple[list[BuiltWheel], dict[str, PatchwheelError]]:
@@ -116,13 +109,13 @@ def build_wheels(
     def make(fork: Fork) -> None:
         try:
             with project.progress.step(fork.name, brief=True):
-                build_wheel(project, fork, from_source=from_source, dev=dev, made=made)
+                build_wheel(project, fork, made=made)
         except BaseException as err:  # noqa: BLE001  (raised again by the waiting thread)
             errors[fork.name] = err
 
     # Daemons: Ctrl-C ends the run at once; a file that is being written has a temporary name.
     threads = [threading.Thread(target=make, args=[fork], daemon=True) for fork in forks]
-    if together := len(forks) > 1 and not from_source:
+    if together := len(forks) > 1 and not project.from_source:
         # Read before the threads start, each of which needs them.
         _ = project.lock, project.context.interpreter
         for thread in threads:
