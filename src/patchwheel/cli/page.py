@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections import Counter
 from html import escape
+from pathlib import Path
+from string import Template
 from typing import TYPE_CHECKING
 
 from patchwheel.build import toolchain
@@ -40,33 +42,7 @@ SIGNS = {
     "reverted": ("↺", "look"),
     "unknown": ("?", "look"),
 }
-HEAD = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>What the patches meet upstream</title>
-<style>
-"""
-# Beside what all pages share.
-STYLE = """tbody th, thead th:first-child { position: sticky; left: 0; background: var(--back);
-  font-weight: 600; width: 17em; }
-td.state { width: 5.5em; text-align: center; }
-.state b { display: block; font-size: 1.3em; line-height: 1.1; }
-.fine { background: var(--fine); } .work { background: var(--work); }
-.drop { background: var(--drop); } .look { background: var(--look); }
-.work b, .work.key { text-decoration: underline double; } .drop.key, .look.key, .fine.key,
-.work.key { padding: 0 .4em; white-space: nowrap; }
-td.why { min-width: 14em; } .why p { margin: 0 0 .4em; }
-pre { white-space: pre-wrap; font-size: 12px; border-left: 3px solid var(--line); margin: .3em 0;
-  padding-left: .6em; }
-@media (max-width: 760px) { table, tbody, thead { display: block; } tr { display: grid;
-    grid-template-columns: repeat(var(--refs), 1fr); margin-bottom: .6em; }
-  tbody th, thead th:first-child, td.why { grid-column: 1 / -1; width: auto; min-width: 0; }
-  thead th:last-child { display: none; }
-  td.state, thead th { width: auto; padding: .2em; font-size: 11px; } }
-@media print { tbody th { position: static; } }
-</style></head><body>
-<h1>What the patches meet upstream</h1>
-"""
+PAGE = Path(__file__).with_name("page.html")
 
 
 def forecast_page(forks: Sequence[Fork], found: Mapping[str, Sequence[Forecast]]) -> str:
@@ -76,7 +52,8 @@ def forecast_page(forks: Sequence[Fork], found: Mapping[str, Sequence[Forecast]]
         f'<span class="key {kind}">{sign} {state}</span>' for state, (sign, kind) in SIGNS.items()
     )
     tables = "".join(_table(fork, found[fork.name]) for fork in forks)
-    return f"{HEAD}{style()}{STYLE}<ul>\n{summary}</ul>\n<p>{key}</p>\n{tables}</body></html>\n"
+    page = Template(PAGE.read_text(encoding="utf-8"))
+    return page.substitute(style=style(), summary=summary, key=key, tables=tables)
 
 
 def _summary(fork: Fork, found: Sequence[Forecast]) -> str:

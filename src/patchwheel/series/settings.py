@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shutil
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from patchwheel.kit import PatchError, user_settings
@@ -18,28 +20,16 @@ PROGRAMS = re.compile(
 )
 ELSEWHERE = ("objects/info/alternates", "commondir", "rebase-merge/strategy")
 TEMPLATE = "patchwheel-template"
-MESSAGE = """
-
-# Above: what it changes. Here: why it is carried, and how to tell that it is no longer needed.
-
-# Pending | Submitted [URL] | Backport [commit or URL] | Denied [reason] | Inappropriate [reason]
-Upstream-Status: Pending
-"""
-# For the git of whoever works there; ours runs no hooks.
-HOOK = """#!/bin/sh
-git interpret-trailers --parse "$1" | grep -qi '^Upstream-Status:' && exit 0
-echo "patchwheel: no Upstream-Status in its last paragraph, which an export will refuse" >&2
-echo "  add it: git commit --amend --trailer 'Upstream-Status: Pending'" >&2
-"""
+TEMPLATES = Path(__file__).with_name("templates")
 
 
 def ask_for_trailers(repo: Repository) -> None:
     """Begin messages with the trailers in the editor, and say when a commit lacks them."""
-    (repo.git_dir / TEMPLATE).write_text(MESSAGE)
+    shutil.copyfile(TEMPLATES / "message", repo.git_dir / TEMPLATE)
     repo.git("config", "commit.template", f".git/{TEMPLATE}")
     hook = repo.git_dir / "hooks" / "commit-msg"
     hook.parent.mkdir()
-    hook.write_text(HOOK)
+    shutil.copyfile(TEMPLATES / "commit-msg", hook)
     hook.chmod(0o755)
 
 
