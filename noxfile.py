@@ -17,6 +17,7 @@ nox.options.sessions = ["lint", "types", "tests"]
 PROJECT = nox.project.load_toml("pyproject.toml")
 SHELL = (
     "ci/github-release",
+    "ci/publish",
     "ci/run-cell",
     "ci/setup",
     ".ci/run",

@@ -444,7 +444,7 @@ def test_a_wheel_that_is_not_what_its_cell_reported_stops_the_publication(
 def test_what_changed_after_staging_is_not_promoted(project: Path) -> None:
     staged = project / "publish/staged"
     support.write(staged, {"site/a.whl": b"a", "release/a.whl": b"a"})
-    publish = ("python3", "ci/publish.py")
+    publish = ("ci/publish",)
     known = run(*publish, "digest", staged, cwd=project).stdout.strip()
     support.write(staged, {"site/a.whl": b"b"})
     promote = (*publish, "promote", staged, project / "publish/site")

@@ -1,1 +1,0 @@
-../src/patchwheel/ci/scripts/publish.py
