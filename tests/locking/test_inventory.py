@@ -23,7 +23,7 @@ from patchwheel.build.requirements import (
 from patchwheel.guest import inspect_build, watch_reads
 from patchwheel.kit import uv
 from patchwheel.kit.context import Context, SandboxMode
-from patchwheel.kit.errors import BuildError, InputError, MachineError
+from patchwheel.kit.errors import BuildError, MachineError
 from patchwheel.kit.interpreter import Interpreter
 from patchwheel.kit.repo import Repository
 from patchwheel.kit.store import Store
@@ -141,8 +141,8 @@ class Bench:
     ) -> PinInventory:
         if base is not None and not isinstance(base, Path):
             base = support.make_wheel(self.folder / "base", "pw-demo", "1.0", base)
-        source = source_of(self.folder, files, FORK)
-        return inventory_of_pin(context or self.context, source, self.env, base=base)
+        source, wheel = source_of(self.folder, files, FORK), read_wheel(base) if base else None
+        return inventory_of_pin(context or self.context, source, self.env, base=wheel)
 
     @property
     def context(self) -> Context:
@@ -237,20 +237,9 @@ def test_a_file_that_upstream_changed_on_purpose_can_be_named(bench: Bench) -> N
     base = {"pw_demo/a.py": "a = 1\n", "pw_demo/both.py": "stamped\n", "pw_demo/x.so": ""}
     path = support.make_wheel(bench.folder / "base", "pw-demo", "1.0", base)
     source = source_of(bench.folder, FILES, replace(FORK, upstream_wheel=wheel))
-    found = inventory_of_pin(bench.context, source, bench.env, base=path)
+    found = inventory_of_pin(bench.context, source, bench.env, base=read_wheel(path))
     assert found.mismatch is None
     assert found.inventory.built == {"pw_demo/both.py", "pw_demo/x.so"}
-
-
-def test_a_base_whose_record_lies(bench: Bench) -> None:
-    wheel = support.make_wheel(bench.folder / "lie", "pw-demo", "1.0", {"a.py": "one"})
-    with zipfile.ZipFile(wheel) as archive:
-        files = {n: archive.read(n) for n in archive.namelist()}
-    with zipfile.ZipFile(wheel, "w") as archive:
-        for name, data in files.items():
-            archive.writestr(name, b"two" if name == "a.py" else data)
-    with pytest.raises(InputError, match="does not match RECORD"):
-        bench.inspect(FILES, wheel)
 
 
 def test_a_project_that_cannot_be_configured(bench: Bench) -> None:
@@ -289,11 +278,11 @@ def test_a_build_that_cannot_be_asked_is_known_by_its_wheel(bench: Bench, report
     )
     # From git the file that is another would be another commit's.
     from_git = replace(source, fork=FORK)
-    assert inventory_of_pin(context, from_git, bench.env, base=wheel).mismatch == (
+    assert inventory_of_pin(context, from_git, bench.env, base=read_wheel(wheel)).mismatch == (
         "its pw/made.py is not the pin's"
     )
     report.lines.clear()
-    found = inventory_of_pin(context, source, bench.env, base=wheel)
+    found = inventory_of_pin(context, source, bench.env, base=read_wheel(wheel))
     assert found.mismatch is None
     # Equal files are told apart by their places.
     assert found.inventory.verbatim == {
@@ -358,7 +347,7 @@ def test_nothing_is_compiled_where_upstreams_wheel_tells(bench: Bench, report: R
     tag = "cp39-abi3-manylinux_2_17_x86_64"
     base = support.make_wheel(bench.folder / "w", "pw-demo", "1.0", outputs, tag=tag)
     # No maturin is in the environment: to ask it for anything would fail.
-    found = inventory_of_pin(context, source, bench.env, base=base)
+    found = inventory_of_pin(context, source, bench.env, base=read_wheel(base))
     assert found.mismatch is None
     assert found.inventory.verbatim == {"pw/a.py": "python/pw/a.py"}
     assert found.inventory.built == {"pw/_x.so"}
@@ -382,7 +371,7 @@ def test_a_pure_build_of_what_upstream_compiles_is_said(bench: Bench, report: Re
     context = make_context(
         bench.store, interpreter=bench.interpreter, sandbox="none", progress=report
     )
-    found = inventory_of_pin(context, source, bench.env, base=base)
+    found = inventory_of_pin(context, source, bench.env, base=read_wheel(base))
     assert found.inventory.pure
     assert found.mismatch is None
     assert "pw-demo: upstream's wheel has compiled code, a build has none" in report.lines

@@ -151,7 +151,7 @@ class Site:
         return write_lock(project, only, force=force, upgrade=upgrade)
 
     def inspect(
-        self, _context: object, source: Source, environment: Path, *, base: Path | None
+        self, _context: object, source: Source, environment: Path, *, base: object
     ) -> PinInventory:
         assert (environment / "bin" / "python").exists()
         self.inspected.append(source.fork.name)

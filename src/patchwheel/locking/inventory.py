@@ -20,7 +20,7 @@ from patchwheel.kit import BuildError, Repository, blob_id
 from patchwheel.manifest import ANYTHING, BuildInventory
 from patchwheel.plan import base_mismatch, find_copies
 from patchwheel.wheel import CYTHON, NUMPY
-from patchwheel.wheelfile import check_record, output_names, read_wheel
+from patchwheel.wheelfile import output_names
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -51,29 +51,45 @@ class PinInventory:
 
 
 def inventory_of_pin(
-    context: Context, source: Source, environment: Path, *, base: Path | None
+    context: Context, source: Source, environment: Path, *, base: WheelFile | None
 ) -> PinInventory:
     """Configure the pin in its build environment, and compare it with the checked base."""
-    fork, repo = source.fork, Repository(source.git_dir)
-    files, kind = repo.files(source.tree), backend_kind(source)
-    wheel = read_wheel(base) if base else None
-    pure = wheel is not None and wheel.name.tags.endswith(PURE)
-    if wheel and not (kind.listed_by or kind.copies or pure):
-        return _by_wheel(source, wheel)
-    doing = "configuring" if kind.listed_by else "building"
+    fork, kind = source.fork, backend_kind(source)
+    pure = base is not None and base.name.tags.endswith(PURE)
+    if base and not (kind.listed_by or kind.copies or pure):
+        return _by_wheel(source, base)
     try:
-        with context.progress.step(f"{doing} {fork.name} to see what it builds and reads"):
-            found = _listed(context, source, environment)
+        found = _listed(context, source, environment)
     except BuildError as err:
-        gone = missing_tools(fork)
-        if wheel is None:
+        if base is None:
+            gone = missing_tools(fork)
             raise (absence([fork.name, "cannot be configured"], gone) if gone else err) from err
         why = next((line for line in err.tail if "ERROR" in line), (err.tail or [""])[-1]).strip()
         context.progress.say(f"{err.message} ({why}): its wheel says what it holds")
-        return _by_wheel(source, wheel)
-    if wheel and kind.listed_by and not _describes(found.outputs, wheel):
+        return _by_wheel(source, base)
+    if base and kind.listed_by and not _describes(found.outputs, base):
         context.progress.say(f"{fork.name} names no module of its wheel: that says what it holds")
-        return _by_wheel(source, wheel)
+        return _by_wheel(source, base)
+    inventory, differs = _compared(context, source, found, base)
+    if scripts := inventory.unwatched:
+        context.progress.say(
+            f"{fork.name}: not run without bubblewrap: {', '.join(scripts)}; as nobody knows what "
+            "these scripts read, any change counts as reaching what they make"
+        )
+    if inventory.pure and base and not pure:
+        what = "upstream's wheel has compiled code, a build has none"
+        context.progress.say(f"{fork.name}: {what}")
+    if inventory.pure or base is None:
+        return PinInventory(inventory=inventory, mismatch=None)
+    mismatch = base_mismatch(output_names(base.entries, base.name), inventory, fork)
+    return PinInventory(inventory=inventory, mismatch=next(iter(differs), mismatch))
+
+
+def _compared(
+    context: Context, source: Source, found: ListedOutputs, base: WheelFile | None
+) -> tuple[BuildInventory, list[str]]:
+    """Return what a build lists, and of which copies in it the base has other content."""
+    fork, files = source.fork, Repository(source.git_dir).files(source.tree)
     outputs = {
         name: path
         for name, path in found.outputs.items()
@@ -81,55 +97,32 @@ def inventory_of_pin(
     }
     plain = {path for path, blob in files.items() if blob.mode.startswith("100")}
     verbatim = {name: path for name, path in outputs.items() if path in plain}
-    reads = {
-        *found.reads,
-        *(p for paths in found.opened_by_script.values() for p in paths),
-    } & files.keys()
-    present: dict[str, str] = {}
-    differs: list[str] = []
-    built = set(outputs) - verbatim.keys()
-    if wheel:
-        check_record(wheel)
-        present = output_names(wheel.entries, wheel.name)
-        if kind.listed_by and (gone := missing_tools(fork)):
-            # Only upstream's wheel shows what they make.
-            built |= {name for name in present.keys() - outputs.keys() if name.endswith(".so")}
-            context.progress.say(f"{fork.name}: configured without {' and '.join(gone)}")
-        changed = {
-            name
-            for name, path in verbatim.items()
-            if name in present
-            and blob_id(wheel.entries[present[name]].content()) != files[path].oid
-        }
-        meant = {name for name in changed if _is_meant(name, fork)}
-        differs = sorted(f"its {n} is not the pin's {verbatim[n]}" for n in changed - meant)
-        # One that is meant to differ counts as read, and its output as built.
-        reads |= {verbatim.pop(name) for name in changed}
-        built |= meant
-    made = found.wheel or (wheel.path.name if wheel else "")
+    built = outputs.keys() - verbatim.keys()
+    present = output_names(base.entries, base.name) if base else {}
+    if base and backend_kind(source).listed_by and (gone := missing_tools(fork)):
+        # Only upstream's wheel shows what they make.
+        built |= {name for name in present.keys() - outputs.keys() if name.endswith(".so")}
+        context.progress.say(f"{fork.name}: configured without {' and '.join(gone)}")
+    theirs = {n: base.entries[present[n]] for n in verbatim.keys() & present.keys()} if base else {}
+    changed = {n for n, e in theirs.items() if blob_id(e.content()) != files[verbatim[n]].oid}
+    meant = {name for name in changed if _is_meant(name, fork)}
+    differs = sorted(f"its {n} is not the pin's {verbatim[n]}" for n in changed - meant)
+    # One that is meant to differ counts as read, and its output as built.
+    reads = found.reads.union(*found.opened_by_script.values(), map(verbatim.pop, changed))
+    built |= meant
+    made = found.wheel or (base.path.name if base else "")
     inventory = BuildInventory(
         pure=made.endswith(f"{PURE}.whl") and not any(name.endswith(".so") for name in built),
         verbatim=verbatim,
         built=frozenset(built),
-        reads=frozenset(reads),
+        reads=frozenset(reads & files.keys()),
         opened={
             script: kept
             for script, paths in found.opened_by_script.items()
             if (kept := paths & {*files, ANYTHING})
         },
     )
-    if scripts := inventory.unwatched:
-        context.progress.say(
-            f"{fork.name}: not run without bubblewrap: {', '.join(scripts)}; as nobody knows what "
-            "these scripts read, any change counts as reaching what they make"
-        )
-    if inventory.pure:
-        if wheel and not pure:
-            what = "upstream's wheel has compiled code, a build has none"
-            context.progress.say(f"{fork.name}: {what}")
-        return PinInventory(inventory=inventory, mismatch=None)
-    mismatch = base_mismatch(present, inventory, fork) if base else None
-    return PinInventory(inventory=inventory, mismatch=next(iter(differs), mismatch))
+    return inventory, differs
 
 
 def _is_meant(name: str, fork: Fork) -> bool:
@@ -147,10 +140,15 @@ def _describes(outputs: Iterable[str], wheel: WheelFile) -> bool:
 
 def _listed(context: Context, source: Source, environment: Path) -> ListedOutputs:
     fork, epoch = without_missing_tools(source.fork), source.epoch
-    with open_session(context, fork, environment, epoch=epoch, step="inspect") as session:
+    listed = backend_kind(source).listed_by
+    doing = f"{'configuring' if listed else 'building'} {fork.name} to see what it builds and reads"
+    with (
+        context.progress.step(doing),
+        open_session(context, fork, environment, epoch=epoch, step="inspect") as session,
+    ):
         session.checkout(source, source.tree)
         found = list_outputs(session, generate=True)
-        if backend_kind(source).listed_by:
+        if listed:
             return found
         # A finished wheel tells what is in it, not where it is from.
         wheel = session.take_wheel(f"out/{found.wheel}")
@@ -161,7 +159,6 @@ def _listed(context: Context, source: Source, environment: Path) -> ListedOutput
 
 def _by_wheel(source: Source, wheel: WheelFile) -> PinInventory:
     """Take the wheel's word: a file that the source has too, at the same place, is a copy of it."""
-    check_record(wheel)
     verbatim, reads, changed = find_copies(source, wheel)
     # From git nobody has filled in anything: another file at its place is of another commit.
     differs = [] if source.fork.sdist else [n for n in changed if not _is_meant(n, source.fork)]

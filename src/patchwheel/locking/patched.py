@@ -17,7 +17,7 @@ from patchwheel.kit import ManifestError, PatchError, Repository
 from patchwheel.series import apply_series, load_series
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
     from patchwheel.kit import Distribution
     from patchwheel.manifest import ForkBuild
@@ -73,23 +73,19 @@ def is_provided(
     source: Source, lines: list[str], packages: Iterable[Distribution], python: str
 ) -> bool:
     """Say whether locked packages meet the dependencies."""
-    return _meets(source, lines, {d.name: d.version for d in packages}, python)
+    try:
+        check_satisfied(source.fork, lines, {d.name: d.version for d in packages}, python=python)
+    except ManifestError:
+        return False
+    return True
 
 
 def is_built_with(build: ForkBuild, source: Source, patched: Source, python: str) -> bool:
     """Say whether what is locked for a build has what the series requires of it."""
     if source.tree == patched.tree or read_pyproject_of(source) == read_pyproject_of(patched):
         return True
-    have = {d.name: d.version for d in build.build_requires}
-    return _meets(source, build_requirements(source, patched), have, python)
-
-
-def _meets(source: Source, lines: list[str], have: Mapping[str, str], python: str) -> bool:
-    try:
-        check_satisfied(source.fork, lines, have, python=python)
-    except ManifestError:
-        return False
-    return True
+    lines = build_requirements(source, patched)
+    return is_provided(source, lines, build.build_requires, python)
 
 
 def _stated(source: Source) -> list[str]:

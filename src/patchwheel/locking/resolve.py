@@ -150,28 +150,28 @@ def _commit(context: Context, source: Source, old: ForkLock | None) -> str | Non
 def _lock_build(project: Project, source: Source, python: str, known: Known) -> ForkBuild:
     """Resolve the build requirements of a pin, and configure it once to list outputs and inputs."""
     context, fork = project.context.for_python(python), source.fork
-    path, sha256 = fetch_wheel(context, fork) or (None, "")
-    revealed: Mapping[str, str] = {}
+    wheel, base, fetched = None, None, fetch_wheel(context, fork)
     try:
-        if path:
+        if fetched:
+            path, sha256 = fetched
             wheel = read_wheel(path)
             check_record(wheel)
-            revealed = built_with(wheel)
+            base = BaseWheel(filename=path.name, sha256=sha256, made_with=built_with(wheel))
     except InputError as err:
         # To fetch it again would change nothing: its sha256 is that of the index.
         context.progress.say(f"{fork.name}: no graft, every change compiles: {err}")
-        path = None
+        wheel = None
     requires, environment = _build_environment(
-        project, context, source, revealed, known(fork.lock_key, python), base=path
+        project, context, source, base, known(fork.lock_key, python)
     )
-    found = inventory_of_pin(context, source, environment, base=path)
+    found = inventory_of_pin(context, source, environment, base=wheel)
     if found.mismatch:
         context.progress.say(f"{fork.name}: no graft while this stands: {found.mismatch}")
     names = {d.name for d in requires}
     others = [f for f in project.manifest.forks.values() if f.name != fork.name]
     return ForkBuild(
         build_requires=requires,
-        base=BaseWheel(filename=path.name, sha256=sha256, made_with=revealed) if path else None,
+        base=base,
         inventory=found.inventory,
         needs=tuple(f.name for f in others if name_of(f.distribution) in names),
     )
@@ -181,14 +181,12 @@ def _build_environment(
     project: Project,
     context: Context,
     source: Source,
-    revealed: Mapping[str, str],
+    base: BaseWheel | None,
     known: Sequence[Distribution],
-    *,
-    base: Path | None,
 ) -> tuple[tuple[Distribution, ...], Path]:
     """Resolve the static build requirements, ask the backend for more, make the environment."""
     fork = source.fork
-    constraints = _pins(project)
+    constraints, revealed = _pins(project), base.made_with if base else {}
     # A graft mixes what is made here with upstream's files: both are of one Cython.
     if "cython" in revealed and "cython" not in map(name_of, fork.build_requires):
         constraints.append(f"cython=={revealed['cython']}")
