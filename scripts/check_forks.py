@@ -310,12 +310,11 @@ def run_upstream(
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
         run_files(
+            project,
             patched_tree(project, fork),
-            project.build(fork).inventory,
             compose_for_tests(project, wheels),
             files,
             ["-q", "--tb=no", "-rN", f"--junitxml={report}", *words],
-            store=project.store,
             variables=ONE_THREAD | variables,
         )
         return outcomes(report)

@@ -20,8 +20,7 @@ if TYPE_CHECKING:
 
     from patchwheel.build import OwnWheel
     from patchwheel.environment.compose import Environment
-    from patchwheel.kit import Store
-    from patchwheel.manifest import BuildInventory, Fork
+    from patchwheel.manifest import Fork
     from patchwheel.project import Project
     from patchwheel.series import PatchedTree
 
@@ -82,17 +81,12 @@ def run_tests(
     `note` pytest writes to standard error.
     """
     fork = tree.source.fork
-    inventory, store = project.build(fork).inventory, project.store
+    more = ["--continue-on-collection-errors"] if base else []
 
     def run(tree: PatchedTree, wheels: Sequence[OwnWheel]) -> tuple[int, set[str]]:
         # In layers: after an edit only the changed files of one wheel are written again.
         environment = compose_for_tests(project, wheels)
-        failed: set[str] = set()
-        noted = failed if base else None
-        status = run_files(
-            tree, inventory, environment, files, arguments, store=store, failed=noted, note=note
-        )
-        return status, failed
+        return run_files(project, tree, environment, files, [*more, *arguments], note=note)
 
     status, failed = run(tree, wheels)
     if not status:
@@ -112,50 +106,41 @@ def run_tests(
 
 
 def run_files(
+    project: Project,
     tree: PatchedTree,
-    inventory: BuildInventory,
     environment: Environment,
     files: Sequence[str],
     arguments: Sequence[str],
     *,
-    store: Store,
     variables: Mapping[str, str] | None = None,
-    failed: set[str] | None = None,
     note: bool = False,
-) -> int:
-    """Run pytest on the tree's files of these names, and return its exit status.
-
-    What fails is added to `failed`.
-    """
-    repo = Repository(tree.source.git_dir)
-    present = repo.files(tree.tree)
-    files = [f for f in files if f in present]
-    installed = {source: path for path, source in inventory.verbatim.items()}
-    site = environment.places[tree.source.fork.name]
-    with store.scratch() as folder:
+) -> tuple[int, set[str]]:
+    """Run pytest on the tree's files of these names; return its exit status, and what fails."""
+    fork, repo = tree.source.fork, Repository(tree.source.git_dir)
+    installed = {source: path for path, source in project.build(fork).inventory.verbatim.items()}
+    site, present = environment.places[fork.name], repo.files(tree.tree)
+    with project.store.scratch() as folder:
         # Upstream's configuration is left out, as it may ask for plug-ins.
         (folder / "pytest.ini").write_text("[pytest]\n")
         # Installed tests run where they are, others from the patched tree.
-        if not installed.keys() >= set(files):
+        names = {
+            str(site / installed[f] if f in installed else folder / "tree" / f): f
+            for f in files
+            if f in present
+        }
+        if not installed.keys() >= {*names.values()}:
             repo.checkout(tree.tree, folder / "tree")
-        paths = [site / installed[f] if f in installed else folder / "tree" / f for f in files]
-        command: list[str | Path] = [environment.python, "-m", "pytest"]
-        command += ["-c", folder / "pytest.ini", "--rootdir", folder]
-        command += ["-p", "no:cacheprovider", "--import-mode=importlib", *paths, *arguments]
-        # The user's environment, but for what would let Python find other code.
-        env = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
-        env |= {"MPLBACKEND": "agg", "HOME": str(folder), **(variables or {})}
-        if failed is None:
-            return process.interactive(command, cwd=folder, env=env, note=note)
         plugins, noted = folder / "plugins", folder / "failed"
         plugins.mkdir()
         noted.touch()
         shutil.copy(NOTE_FAILURES, plugins)
+        command: list[str | Path] = [environment.python, "-m", "pytest", "-p", NOTE_FAILURES.stem]
+        command += ["-c", folder / "pytest.ini", "--rootdir", folder]
+        command += ["-p", "no:cacheprovider", "--import-mode=importlib", *names, *arguments]
+        # The user's environment, but for what would let Python find other code.
+        env = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
+        env |= {"MPLBACKEND": "agg", "HOME": str(folder), **(variables or {})}
         env |= {"PYTHONPATH": str(plugins), "PATCHWHEEL_FAILURES": str(noted)}
-        command[3:3] = ["-p", NOTE_FAILURES.stem, "--continue-on-collection-errors"]
         status = process.interactive(command, cwd=folder, env=env, note=note)
-        for row in noted.read_text(encoding="utf-8").splitlines():
-            path, colons, name = row.partition("::")
-            known = dict(zip(map(str, paths), files, strict=True))
-            failed.add(known.get(path, path) + colons + name)
-        return status
+        rows = [row.partition("::") for row in noted.read_text(encoding="utf-8").splitlines()]
+        return status, {names.get(path, path) + colons + name for path, colons, name in rows}
