@@ -5,17 +5,18 @@ from __future__ import annotations
 import os
 import posixpath
 import shutil
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from patchwheel.environment.compose import compose_for_tests
 from patchwheel.guest import NOTE_FAILURES
-from patchwheel.kit import CheckError, Repository, first, process
-from patchwheel.series import patched_tree
+from patchwheel.kit import CheckError, PatchwheelError, Repository, first, process
+from patchwheel.series import load_series, patch_alone, patched_tree, project_with
+from patchwheel.wheel import build_wheels
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from patchwheel.build import OwnWheel
@@ -144,3 +145,38 @@ def run_files(
         status = process.interactive(command, cwd=folder, env=env, note=note)
         rows = [row.partition("::") for row in noted.read_text(encoding="utf-8").splitlines()]
         return status, {names.get(path, path) + colons + name for path, colons, name in rows}
+
+
+def build_and_test(
+    project: Project, fork: Fork, arguments: Sequence[str] = (), *, note: bool = False
+) -> None:
+    """Build all the wheels, and run upstream's tests of what the fork's series changes."""
+    tree, files = find_tests(project, fork)
+    wheels, _ = build_wheels(project, [*project.manifest.forks.values()])
+    run_tests(project, tree, files, wheels, arguments, note=note)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Alone:
+    """What became of a patch that was tested without the others; `required` came with it."""
+
+    name: str
+    required: tuple[str, ...]
+    error: PatchwheelError | None
+
+
+def try_patches_alone(project: Project, fork: Fork, arguments: Sequence[str]) -> Iterator[Alone]:
+    """Build and test each patch of a fork with what it requires."""
+    for patch in load_series(fork.patches).patches:
+        required: tuple[str, ...] = ()
+        error: PatchwheelError | None = None
+        with project.store.scratch() as folder:
+            try:
+                needed = patch_alone(project, fork, patch.name).series.patches
+                required = tuple(p.name for p in needed if p != patch)
+                copy = project_with(project, fork, needed, folder)
+                build_and_test(copy, copy.manifest.forks[fork.name], arguments)
+            # It does not keep the others from being tested.
+            except PatchwheelError as err:
+                error = err
+        yield Alone(name=patch.name, required=required, error=error)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from patchwheel.environment import find_tests, run_tests
+from patchwheel.environment import build_and_test
 from patchwheel.kit import ManifestError, PatchError, Repository, process
 from patchwheel.locking import write_lock
 from patchwheel.patch import required_patches
@@ -34,7 +34,6 @@ from patchwheel.upstream.judgement import describe, preview_rebase
 from patchwheel.upstream.merge import dry_run
 from patchwheel.upstream.rebase import pin_of, proceed_rebase, start_rebase, with_pin
 from patchwheel.upstream.state import state_path
-from patchwheel.wheel import build_wheels
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -163,10 +162,7 @@ def _test(project: Project, fork: Fork, onto: str, patches: Sequence[Patch]) -> 
         write_lock(copy, [fork.name])
         # The lock is read anew.
         copy = replace(copy)
-        forks = copy.manifest.forks
-        tree, files = find_tests(copy, forks[fork.name])
-        wheels, _ = build_wheels(copy, list(forks.values()))
-        run_tests(copy, tree, files, wheels, (), note=True)
+        build_and_test(copy, copy.manifest.forks[fork.name], note=True)
 
 
 def _draft(patch: Patch, required: Sequence[Patch], onto: str, tested: bool) -> str:  # noqa: FBT001
