@@ -75,13 +75,14 @@ def build(
     dry_run: bool,
 ) -> None:
     """Build the patched wheels into dist/. Release wheels go to dist/release/."""
+    kind = project.release + project.dev + project.without_patches
     if platforms or all_platforms:
-        others = project.release or project.dev or project.without_patches
-        others = others or project.from_source or dry_run
-        wanted = () if all_platforms else platforms
-        _build_platforms(project, names, variant, wanted, alone=not others)
+        if kind or project.from_source or dry_run:
+            raise click.UsageError("--platform and --all-platforms are for grafts of the series")
+        forks = project.manifest.select(names, variant)
+        _build_platforms(project, forks, () if all_platforms else platforms)
         return
-    if project.release + project.dev + project.without_patches > 1:
+    if kind > 1:
         raise click.UsageError("--release, --dev and --without-patches cannot be combined")
     if project.release:
         project = _for_release(project)
@@ -102,9 +103,9 @@ def build(
     options.emit(copies, lambda copies: CONSOLE.lines(str(wheel.path) for wheel in copies))
     if not (project.release or project.without_patches):
         _say_next(project, wheels)
-    for fork, error in failures.items():
-        click.echo(f"error: {fork}: {error}", err=True)
     if failures:
+        lines = "".join(f"error: {fork}: {error}\n" for fork, error in failures.items())
+        click.echo(lines, err=True, nl=False)
         raise BuildError(f"{len(failures)} of {len(forks)} forks failed")
 
 
@@ -118,23 +119,13 @@ def _for_release(project: Project) -> Project:
     return replace(project, from_source=True)
 
 
-def _build_platforms(
-    project: Project,
-    names: Sequence[str],
-    variant: str | None,
-    platforms: Sequence[str],
-    *,
-    alone: bool,
-) -> None:
+def _build_platforms(project: Project, forks: Sequence[Fork], platforms: Sequence[str]) -> None:
     from patchwheel.wheel import build_platforms, platforms_folder
-
-    if not alone:
-        raise click.UsageError("--platform and --all-platforms are for grafts of the series")
 
     # Here it selects among upstream's wheels; no interpreter is needed.
     pythons = [python for python in re.split("[ ,]+", project.python_option or "") if python]
     project = replace(project, python_option=None)
-    found = build_platforms(project, project.manifest.select(names, variant), platforms, pythons)
+    found = build_platforms(project, forks, platforms, pythons)
     CONSOLE.close()
     tables.platforms(found)
     made = [str(platforms_folder(project) / row.wheel.path.name) for row in found if row.wheel]

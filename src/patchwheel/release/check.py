@@ -56,9 +56,8 @@ class ReleaseCheck:
             {"file": w.path.name, "sha256": w.sha256, "made": w.record.to_json()}
             for w in self.wheels
         ]
-        problems, unchecked = list(self.problems), list(self.unchecked)
-        more = {"unchecked": unchecked, "signed-by": list(self.signed_by)}
-        return {"wheels": rows, "problems": problems, **more}
+        more = {"unchecked": self.unchecked, "signed-by": self.signed_by}
+        return {"wheels": rows, "problems": self.problems, **more}
 
     def check(self, where: Path) -> None:
         """Raise CheckError when there is a problem."""
@@ -77,28 +76,19 @@ def check_release(
 
     With `trusted`, names and public keys, each SHA256SUMS has to be signed by one of them.
     """
-    folder = path if path.is_dir() else path.parent
-    paths = sorted(path.rglob("*.whl")) if path.is_dir() else [path]
-    variants = [p for p in paths if path.is_dir() and metadata.has_variant_label(p.name)]
-    paths = [p for p in paths if p not in variants]
+    whole = path.is_dir()
+    folder, found = (path, sorted(path.rglob("*.whl"))) if whole else (path.parent, [path])
+    variants = [p for p in found if whole and metadata.has_variant_label(p.name)]
+    paths = [p for p in found if p not in variants]
     if not paths:
         raise InputError("there is no wheel in it", where=path, expected="a folder of wheels")
-    wheels: list[WheelFile] = []
-    problems: list[str] = []
-    for file in paths:
-        name = file.relative_to(folder).as_posix()
-        try:
-            wheel = read_wheel(file)
-            check_record(wheel)
-            problems += [f"{name}: {problem}" for problem in _wheel_problems(wheel)]
-            wheels.append(wheel)
-        except InputError as err:
-            inside = str(err.where).partition(": ")[2]
-            problems.append(f"{name}: {inside}{inside and ' '}{err.message}")
+    read = {file.relative_to(folder).as_posix(): _read(file) for file in paths}
+    wheels = [wheel for wheel, _ in read.values() if wheel]
+    problems = [f"{name}: {problem}" for name, (_, wrong) in read.items() for problem in wrong]
     unchecked = _unchecked(path, wheels)
     passed = "a wheel with a variant label (PEP 825) is passed over"
     unchecked += [f"{p.relative_to(folder).as_posix()}: {passed}" for p in variants]
-    if not path.is_dir():
+    if not whole:
         problems += _problems_beside(*wheels)
     # Wheels of several builds that were gathered for an index get sums and lock with the index.
     elif pages or any(path.rglob(files.SUMS)):
@@ -109,7 +99,7 @@ def check_release(
             signed_by.append(check_signature(place, trusted or {}))
         except InputError as err:
             problems.append(err.message)
-    if trusted and not path.is_dir() and path.name not in {name for _, name in _sums(folder)}:
+    if trusted and not whole and path.name not in {name for _, name in _sums(folder)}:
         problems.append(f"{path.name}: is in no {files.SUMS}")
     return ReleaseCheck(
         wheels=tuple(wheels),
@@ -117,6 +107,17 @@ def check_release(
         unchecked=tuple(unchecked),
         signed_by=tuple(signed_by),
     )
+
+
+def _read(file: Path) -> tuple[WheelFile | None, list[str]]:
+    """Return a wheel, None for one that cannot be read, and what is wrong with it."""
+    try:
+        wheel = read_wheel(file)
+        check_record(wheel)
+    except InputError as err:
+        inside = str(err.where).partition(": ")[2]
+        return None, [f"{inside}{inside and ' '}{err.message}"]
+    return wheel, [*_wheel_problems(wheel)]
 
 
 def _folder_problems(folder: Path, wheels: Sequence[WheelFile], *, pages: bool) -> Iterator[str]:

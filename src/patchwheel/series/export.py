@@ -97,13 +97,7 @@ def export_commits(
     with store.lock(f"export-{source.fork.name}"), store.scratch() as scratch:
         place = scratch / source.fork.name if check else new_folder(target)
         series = files.load_series(target)
-        work = WorkTree(folder)
-        work.check_pin(source)
-        if problem := work.unfinished() or work.edits():
-            raise PatchError(problem, where=folder, hint=f"git -C {folder} status")
-        job = _Job(work, source, series)
-        hint = f"resolve them, and commit to the patch: git -C {folder} rebase -i {BASE}"
-        work.check_markers(hint, job.commits)
+        job = _Job(WorkTree(folder), source, series)
         patches = job.patches(scratch, exact=exact)
         if others is not None:
             check_requires({**others, source.fork.name: patches})
@@ -111,14 +105,9 @@ def export_commits(
         new = {patch.name: patch.sha256 for patch in patches}
         changed = list(old.items()) != list(new.items())
         if changed:
-            job.check_fresh()
-            files.write_series(place, series, patches)
-            made = apply_series(source, files.load_series(place), store=store)
-            if made.tree != job.tree:
-                problem = f"the exported series gives the tree {made.tree}"
-                raise PatchError(problem, expected=job.tree, hint=REPORT)
-            if not check:
-                replace_folder(target)
+            job.write(place, patches, store)
+        if changed and not check:
+            replace_folder(target)
         changes = Repository(source.git_dir).changes(source.tree, job.tree)
         idle = without_effect(source, job.tree, inventory, changes) if inventory else ()
         result = ExportResult(
@@ -130,7 +119,7 @@ def export_commits(
             warnings=(*job.warnings, *idle),
         )
         if not check:
-            work.repo.git("update-ref", EXPORTED, job.tip)
+            job.work.repo.git("update-ref", EXPORTED, job.tip)
             record(folder, source, list(new.items()))
             if changed:
                 write_message(folder, source.fork, result)
@@ -153,6 +142,9 @@ class _Job:
 
     def __init__(self, work: WorkTree, source: Source, series: Series) -> None:
         self.work, self.source, self.series = work, source, series
+        work.check_pin(source)
+        if problem := work.unfinished() or work.edits():
+            self.fail(problem, "status")
         self.repo = Repository(source.git_dir)
         refs = {ref: f"{work.name}/{ref.rpartition('/')[2]}" for ref in (BASE, EXPORTED, "HEAD")}
         try:
@@ -162,6 +154,8 @@ class _Job:
         self.base, self.exported, self.tip = self.repo.text("rev-parse", *refs.values()).split()
         self.tree = self.repo.tree_of(self.tip)
         self.commits = list(self.read_commits())
+        command = f"git -C {work.folder} rebase -i {BASE}"
+        work.check_markers(f"resolve them, and commit to the patch: {command}", self.commits)
         self.warnings: tuple[str, ...] = ()
 
     def fail(self, problem: str, command: str, expected: str | None = None) -> Never:
@@ -182,6 +176,15 @@ class _Job:
                 self.fail(f"commit {commit[:12]} changes nothing", f"rebase -i {BASE}")
             above, before = commit, tree
             yield commit
+
+    def write(self, place: Path, patches: Sequence[Patch], store: Store) -> None:
+        """Write the patches as a new series; raises PatchError where they do not give the tree."""
+        self.check_fresh()
+        files.write_series(place, self.series, patches)
+        made = apply_series(self.source, files.load_series(place), store=store)
+        if made.tree != self.tree:
+            problem = f"the exported series gives the tree {made.tree}"
+            raise PatchError(problem, expected=self.tree, hint=REPORT)
 
     def check_fresh(self) -> None:
         """Refuse to write over a series that is not the one that the commits come from."""
