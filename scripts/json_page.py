@@ -22,8 +22,7 @@ from patchwheel.series.status import ForkStatus
 from patchwheel.source.compare import PinReport
 from patchwheel.upstream.forecast import Commit, Forecast
 from patchwheel.upstream.importing import ImportResult
-from patchwheel.upstream.judgement import Preview
-from patchwheel.upstream.merge import Conflict, State
+from patchwheel.upstream.merge import Conflict, MergeResult, State
 from patchwheel.upstream.offering import Proposal, Submission
 from patchwheel.upstream.verdict import Verdict
 from patchwheel.wheel.make import BuiltWheel
@@ -157,7 +156,7 @@ COMMANDS: dict[str, object] = {
     "status --against": Mapping[str, tuple[Forecast, ...]],
     "export": ExportResult,
     "rebase": ExportResult,
-    "rebase --dry-run": tuple[Preview, ...],
+    "rebase --dry-run": tuple[MergeResult, ...],
     "import": ImportResult,
     "propose": Proposal | None,
     "submit": Submission,

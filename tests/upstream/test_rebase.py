@@ -18,7 +18,7 @@ from patchwheel.cli import tables
 from patchwheel.kit.errors import MachineError, ManifestError, PatchError, PatchwheelError
 from patchwheel.kit.repo import GitError
 from patchwheel.manifest import transaction
-from patchwheel.manifest.model import Sdist
+from patchwheel.manifest.model import EnvironmentSpec, Manifest, Sdist
 from patchwheel.series.apply import apply_series
 from patchwheel.series.export import ExportResult, export_commits
 from patchwheel.series.files import load_series
@@ -772,17 +772,23 @@ def project(root: Path) -> Path:
             f"work/demo/{transaction.STATE}": "rebase",
         },
     )
-    staged = transaction.stage(root, root / "forks.toml", [root / "forks.lock"], "demo")
-    support.write(
-        staged,
-        {
-            "forks.toml": "new pin",
-            "forks.lock": "new lock",
-            "patches/demo/series": "new series",
-            "patches/demo/0010.patch": "new",
-        },
-    )
-    return staged
+    return root
+
+
+def stage(root: Path) -> None:
+    staged = {
+        "forks.toml": "new pin",
+        "forks.lock": "new lock",
+        "patches/demo/series": "new series",
+        "patches/demo/0010.patch": "new",
+        "patches/other/series": "other",
+    }
+    support.write(root / ".rebase-demo", staged)
+
+
+def manifest(root: Path) -> Manifest:
+    environment = EnvironmentSpec(label="x", python=("3.12",))
+    return Manifest(path=root / "forks.toml", environment=environment, forks={})
 
 
 def content(root: Path) -> dict[str, str]:
@@ -810,7 +816,7 @@ def test_pin_lock_and_series_change_together_wherever_it_is_cut_off(
     steps = 0
     for limit in range(100):
         root = tmp_path / str(limit)
-        project(root)
+        stage(project(root))
         done = 0
 
         def counted(real: object, *words: object) -> object:
@@ -855,7 +861,22 @@ def test_a_journal_that_nobody_can_read_stops_everything(tmp_path: Path) -> None
 
 
 def test_an_old_stage_is_no_obstacle(tmp_path: Path) -> None:
-    project(tmp_path)
-    staged = transaction.stage(tmp_path, tmp_path / "forks.toml", [tmp_path / "x.lock"], "demo")
-    assert (staged / "forks.toml").read_text() == "old pin"
-    assert not (staged / "patches/demo/0010.patch").exists()
+    stage(project(tmp_path))
+    with transaction.changed(manifest(tmp_path), "demo") as staged:
+        assert staged.read_text() == "old pin"
+        assert not (staged.parent / "patches/demo/0010.patch").exists()
+        support.write(staged.parent, {"patches/demo/series": "new series"})
+    assert (tmp_path / "patches/demo/series").read_text() == "new series"
+
+
+def test_an_error_leaves_everything_as_it_was(tmp_path: Path) -> None:
+    before = content(project(tmp_path))
+
+    def change() -> None:
+        with transaction.changed(manifest(tmp_path), "demo") as staged:
+            staged.write_text("new pin")
+            raise Cut
+
+    with pytest.raises(Cut):
+        change()
+    assert content(tmp_path) == before

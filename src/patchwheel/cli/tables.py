@@ -23,7 +23,7 @@ if TYPE_CHECKING:
         Conflict,
         Forecast,
         ImportResult,
-        Preview,
+        MergeResult,
         Proposal,
         Submission,
         Verdict,
@@ -193,7 +193,7 @@ def _plan(now: Outlook) -> None:
     CONSOLE.lines(f"  pending: {line}" for line in plan.pending)
 
 
-def preview(merged: Sequence[Preview]) -> None:
+def preview(merged: Sequence[MergeResult]) -> None:
     from patchwheel.upstream import describe
 
     rows = [

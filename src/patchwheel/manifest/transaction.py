@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING
 from patchwheel.kit import ManifestError, disk_error, exclusive_lock, fsync, parsed, rmtree
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
+
+    from patchwheel.manifest.model import Manifest
 
 JOURNAL = ".patchwheel-journal"
 # Below a fork's work tree, from the start of a rebase until it is finished or aborted.
@@ -26,16 +28,27 @@ NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 SUFFIXES = (".toml", ".lock", ".inventory")
 
 
-def stage(root: Path, manifest: Path, generated: Iterable[Path], name: str) -> Path:
-    """Return a folder beside the project's files with copies of what a rebase changes."""
+@contextlib.contextmanager
+def changed(manifest: Manifest, name: str) -> Iterator[Path]:
+    """Give a manifest beside copies of what a change of a fork touches, in a folder of its own.
+
+    At the end the copies take the places of the project's files; after an error they are removed.
+    """
+    root, files = manifest.root, (manifest.lock_path, manifest.inventory_path, manifest.path)
     unstage(root, name)
     folder = root / f".rebase-{name}"
     folder.mkdir()
-    for file in (manifest, *generated):
-        if file.exists():
-            shutil.copy(file, folder)
-    shutil.copytree(root / "patches", folder / "patches", symlinks=True)
-    return folder
+    try:
+        for file in files:
+            if file.exists():
+                shutil.copy(file, folder)
+        shutil.copytree(root / "patches", folder / "patches", symlinks=True)
+        yield folder / manifest.path.name
+    except BaseException:
+        rmtree(folder)
+        raise
+    names = [file.name for file in files if (folder / file.name).exists()]
+    commit(root, names, name, manifest=manifest.path.name)
 
 
 def unstage(root: Path, name: str) -> None:

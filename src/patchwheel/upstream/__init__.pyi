@@ -6,11 +6,11 @@ from .forecast import remember_forecasts as remember_forecasts
 from .importing import Imported as Imported
 from .importing import ImportResult as ImportResult
 from .importing import import_patches as import_patches
-from .judgement import Preview as Preview
 from .judgement import describe as describe
 from .judgement import preview_rebase as preview_rebase
 from .judgement import since as since
 from .merge import Conflict as Conflict
+from .merge import MergeResult as MergeResult
 from .offering import Proposal as Proposal
 from .offering import Submission as Submission
 from .offering import propose_upgrade as propose_upgrade

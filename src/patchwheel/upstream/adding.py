@@ -21,7 +21,6 @@ from patchwheel.upstream.pinning import find_pin
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-    from pathlib import Path
 
     from patchwheel.manifest import Fork
     from patchwheel.project import Project
@@ -83,27 +82,16 @@ def remove_fork(project: Project, name: str, *, force: bool = False) -> None:
 @contextlib.contextmanager
 def _changed(project: Project, name: str) -> Iterator[Project]:
     """Give the project with copies of its files, which take the files' place at the end."""
-    manifest = project.manifest
-    root, path = manifest.root, manifest.path
+    root, path = project.manifest.root, project.manifest.path
     busy = "another patchwheel is adding or removing a fork"
     with project.store.lock(f"manifest-{digest(str(root))[:16]}", busy=busy):
         (root / "patches").mkdir(exist_ok=True)
-        generated = (manifest.lock_path, manifest.inventory_path)
-        staged, before = transaction.stage(root, path, generated, name), path.read_bytes()
-        try:
-            yield replace(project, manifest_path=staged / path.name)
-            _check_same(path, before)
-        except BaseException:
-            rmtree(staged)
-            raise
-        names = [f.name for f in (*generated, path) if (staged / f.name).exists()]
-        transaction.commit(root, names, name, manifest=path.name)
-
-
-def _check_same(path: Path, before: bytes) -> None:
-    if path.read_bytes() != before:
-        hint = "run the command again; nothing was changed"
-        raise ManifestError("was edited meanwhile", where=path, hint=hint)
+        with transaction.changed(project.manifest, name) as staged:
+            before = path.read_bytes()
+            yield replace(project, manifest_path=staged)
+            if path.read_bytes() != before:
+                hint = "run the command again; nothing was changed"
+                raise ManifestError("was edited meanwhile", where=path, hint=hint)
 
 
 def _append(other: Project, before: str, entry: str) -> None:

@@ -5,7 +5,7 @@ History says which commit matters, git's merge what a rebase would do there.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from patchwheel.kit import InputError, Repository
@@ -17,27 +17,15 @@ from patchwheel.upstream.merge import dry_run
 from patchwheel.upstream.verdict import DROPPED
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from patchwheel.manifest import Fork
     from patchwheel.project import Project
-    from patchwheel.upstream.merge import Conflict
-    from patchwheel.upstream.verdict import State, Verdict
+    from patchwheel.upstream.merge import MergeResult
+    from patchwheel.upstream.verdict import Verdict
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Preview:
-    """What a rebase makes of a patch; `moved` has old and new paths of files that it changes."""
-
-    name: str
-    state: State
-    conflicts: tuple[Conflict, ...] = ()
-    moved: tuple[tuple[str, str], ...] = ()
-    # What `status --against` says of it; None where upstream's history cannot be had.
-    verdict: Verdict | None = None
-
-
-def preview_rebase(project: Project, fork: Fork, ref: str) -> tuple[Preview, ...]:
+def preview_rebase(project: Project, fork: Fork, ref: str) -> Sequence[MergeResult]:
     """Merge the fork's series onto another state of upstream's, in memory."""
     tree, history = light_tree(project, fork), upstream_history(project, fork)
     patches, fetch_blobs = tree.series.patches, None
@@ -54,20 +42,10 @@ def preview_rebase(project: Project, fork: Fork, ref: str) -> tuple[Preview, ...
         repo, new = history.repo, history.tree(commit, paths_of(patches))
     trees, labels = (tree.source.tree, new), (label_of(fork), f"upstream {ref}")
     merged = dry_run(repo, patches, trees, labels, fetch_blobs)
-    told = dict[str, "Verdict"]()
-    if history and commit:
-        found = follow(history, patches, ref, commit, merged)
-        told = {verdict.name: verdict for verdict in found.patches}
-    return tuple(
-        Preview(
-            name=m.name,
-            state=told[m.name].state if m.name in told else m.state,
-            conflicts=m.conflicts,
-            moved=m.moved,
-            verdict=told.get(m.name),
-        )
-        for m in merged
-    )
+    if not (history and commit):
+        return merged
+    told = follow(history, patches, ref, commit, merged).patches
+    return [replace(m, state=v.state, verdict=v) for m, v in zip(merged, told, strict=True)]
 
 
 def explain_stops(project: Project, fork: Fork, ref: str) -> list[str]:

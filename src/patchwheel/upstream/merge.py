@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from patchwheel.patch import Patch
+    from patchwheel.upstream.verdict import Verdict
 
 KEPT = "nothing is left to merge, but lines that the patch removes are still there"
 REMOVED = Blob(mode="0", oid="0" * 40)
@@ -41,7 +42,11 @@ REASONS = {
     "2": "upstream alone has it there: the patch moved it, or has a folder there",
     "3": "the patch alone has it there: upstream moved it or its folder, or has a folder there",
 }
-State = Literal["clean", "offset", "merged", "conflict", "landed"]
+# merged: it does not apply as it is, and git merges it; reworked: it landed in another form; moot:
+# what it changes is gone. The last two are told by likeness, and proposed only.
+State = Literal[
+    "clean", "offset", "merged", "conflict", "landed", "reworked", "moot", "reverted", "unknown"
+]
 Stages = dict[str, dict[str, Blob]]
 
 
@@ -62,12 +67,13 @@ class MergeResult:
     """What a rebase makes of a patch; `moved` has old and new paths of files that it changes."""
 
     name: str
-    # clean, offset: it applies as it is; merged: git merges it; landed: nothing is left to apply.
     state: State
     conflicts: tuple[Conflict, ...] = ()
     moved: tuple[tuple[str, str], ...] = ()
     # The files after it.
     tree: str
+    # What `status --against` says of it; None where upstream's history cannot be had.
+    verdict: Verdict | None = None
 
 
 def dry_run(

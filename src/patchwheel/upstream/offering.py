@@ -43,7 +43,6 @@ if TYPE_CHECKING:
     from patchwheel.project import Project
     from patchwheel.series import ExportResult, PatchedTree
     from patchwheel.upstream.history import History
-    from patchwheel.upstream.judgement import Preview
     from patchwheel.upstream.merge import MergeResult
 
 REF = "refs/patchwheel/submit"
@@ -279,7 +278,7 @@ def _checkout(root: Path) -> _Checkout:
 
 
 def _waiting(
-    forks: Mapping[str, Sequence[Patch]], fork: Fork, previews: Mapping[str, Preview]
+    forks: Mapping[str, Sequence[Patch]], fork: Fork, previews: Mapping[str, MergeResult]
 ) -> dict[str, str]:
     """Return the patches that require one that will be gone, with its name."""
     gone = [name for name, patch in previews.items() if patch.state in {"conflict", "landed"}]
@@ -310,7 +309,7 @@ def _rebase(
 
 
 def _told(
-    previews: Mapping[str, Preview],
+    previews: Mapping[str, MergeResult],
     names: Sequence[str],
     waiting: Mapping[str, str],
 ) -> Iterator[str]:

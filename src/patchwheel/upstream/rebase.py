@@ -88,28 +88,23 @@ def proceed_rebase(project: Project, fork: Fork, how: str) -> ExportResult | Non
 
 def _finish(project: Project, fork: Fork) -> ExportResult:
     """Make pin, lock and series beside the project, then put them in place together."""
-    root, folder, path = project.manifest.root, project.work_folder(fork), project.manifest.path
+    folder, others = project.work_folder(fork), load_all_series(project)
     # An earlier try may have been interrupted after `set_base`.
     restore_base(folder)
-    generated = (project.manifest.lock_path, project.manifest.inventory_path)
-    staged = transaction.stage(root, path, generated, fork.name)
-    try:
-        manifest = staged / path.name
-        text = with_pin(manifest.read_text("utf-8"), fork.name, state(folder).pin)
-        manifest.write_text(text, encoding="utf-8")
-        other = replace(project, manifest_path=manifest)
-        onto = fetch_pin(other.context, other.manifest.forks[fork.name])
-        set_base(folder, onto)
-        result = export_commits(folder, onto, store=project.store, others=load_all_series(project))
-        write_lock(other, [fork.name])
-    except BaseException:
-        restore_base(folder)
-        rmtree(staged)
-        raise
-    # git does not bring the files of a work tree to the disk.
-    sync(folder)
-    names = [f.name for f in (*generated, path) if (staged / f.name).exists()]
-    transaction.commit(root, names, fork.name, manifest=path.name)
+    with transaction.changed(project.manifest, fork.name) as manifest:
+        try:
+            text = with_pin(manifest.read_text("utf-8"), fork.name, state(folder).pin)
+            manifest.write_text(text, encoding="utf-8")
+            other = replace(project, manifest_path=manifest)
+            onto = fetch_pin(other.context, other.manifest.forks[fork.name])
+            set_base(folder, onto)
+            result = export_commits(folder, onto, store=project.store, others=others)
+            write_lock(other, [fork.name])
+        except BaseException:
+            restore_base(folder)
+            raise
+        # git does not bring the files of a work tree to the disk.
+        sync(folder)
     # Also when the patches keep their bytes: the pin is another.
     write_message(folder, onto.fork, result)
     return result

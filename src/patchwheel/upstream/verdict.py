@@ -19,12 +19,8 @@ if TYPE_CHECKING:
     from patchwheel.kit import Repository
     from patchwheel.series import PatchStatus
     from patchwheel.upstream.forecast import Commit, Walk
+    from patchwheel.upstream.merge import State
 
-# merged: it does not apply as it is, and git merges it; reworked: it landed in another form; moot:
-# what it changes is gone. The last two are told by likeness, and proposed only.
-State = Literal[
-    "clean", "offset", "merged", "conflict", "landed", "reworked", "moot", "reverted", "unknown"
-]
 COMMIT = re.compile(r"^Backport \[(?:\S*/)?([0-9a-f]{7,40})\]")
 Reason = Literal[
     "does-not-apply", "builds-on-another", "in-a-submodule",
