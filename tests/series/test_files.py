@@ -67,7 +67,7 @@ def test_what_is_no_plain_patch_name_is_refused_with_its_line(folder: Path, line
 
 def test_a_missing_patch_names_the_line_and_a_near_name(folder: Path) -> None:
     error = error_of(folder, "0010-a.patch\n0020-c.patch\n")
-    assert error.message == "there is no patch 0020-c.patch (did you mean 0020-b.patch?)"
+    assert error.message == "there is no patch 0020-c.patch (did you mean '0020-b.patch'?)"
     assert str(error.where).endswith("series:2")
 
 

@@ -138,12 +138,11 @@ def _build_platforms(project: Project, forks: Sequence[Fork], platforms: Sequenc
 @click.command()
 @options.fork
 @options.project
-def shell(project: Project, fork: str) -> None:
+def shell(project: Project, fork: Fork) -> None:
     """Open a shell where `build --keep-failed` of FORK failed. The sandbox is the same."""
     from patchwheel.build import open_shell
 
-    [selected] = project.manifest.select([fork])
-    sys.exit(open_shell(project.context, selected.name))
+    sys.exit(open_shell(project.context, fork.name))
 
 
 @click.command()
@@ -232,7 +231,7 @@ def env(
 @options.project
 def test(
     project: Project,
-    fork: str,
+    fork: Fork,
     arguments: Sequence[str],
     *,
     wheels: Path | None,
@@ -244,15 +243,14 @@ def test(
     """Run upstream's tests of what FORK's series changes. ARGS go to pytest."""
     from patchwheel.environment import find_tests, run_tests
 
-    [selected] = project.manifest.select([fork])
     if each:
         if wheels or project.dev or every or compare or allow_none:
             raise click.UsageError("--each is for the series as it is, without such options")
-        _test_each(project, selected, arguments)
+        _test_each(project, fork, arguments)
         return
     # Before anything is built: there may be none.
     try:
-        tree, files = find_tests(project, selected, every=every)
+        tree, files = find_tests(project, fork, every=every)
     except CheckError as err:
         if not allow_none:
             raise

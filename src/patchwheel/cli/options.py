@@ -67,7 +67,10 @@ PROJECT_OPTIONS = (
 
 
 def project(function: F) -> F:
-    """Add the options that every stage understands; the command gets a Project first."""
+    """Add the options that every stage understands; the command gets a Project first.
+
+    The argument `fork` is then the fork of that name.
+    """
 
     @option("-v", "--verbose", is_flag=True, help="Show the path of each log.")
     @functools.wraps(function)
@@ -85,7 +88,10 @@ def project(function: F) -> F:
         source = click.get_current_context().get_parameter_source("manifest_path")
         if source is ParameterSource.DEFAULT:
             given["manifest_path"] = _nearest(given["manifest_path"])
-        return function(Project(store=store, progress=Recording(CONSOLE), **given), **rest)
+        made = Project(store=store, progress=Recording(CONSOLE), **given)
+        if "fork" in rest:
+            [rest["fork"]] = made.manifest.select([rest["fork"]])
+        return function(made, **rest)
 
     # In reverse, as decorators apply: --help then lists them in their order.
     for add in reversed(PROJECT_OPTIONS):

@@ -19,7 +19,6 @@ from patchwheel.report import Made, keep_page, make_report, style, write_page
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
-    from pathlib import Path
 
     from patchwheel.kit import PatchwheelError
     from patchwheel.manifest import Fork

@@ -100,19 +100,18 @@ def status(
 @options.fork
 @click.option("--detach", is_flag=True, help="Only write the patched sources, without git.")
 @options.project
-def dev(project: Project, fork: str, *, detach: bool) -> None:
+def dev(project: Project, fork: Fork, *, detach: bool) -> None:
     """Open a work tree of FORK in work/FORK, one commit per patch."""
     from patchwheel.series import light_tree, open_work
 
-    [selected] = project.manifest.select([fork])
-    folder = project.work_folder(selected)
-    tree = light_tree(project, selected)
+    folder = project.work_folder(fork)
+    tree = light_tree(project, fork)
     resumed = open_work(tree, folder, store=project.store, detach=detach)
     if not detach:
         CONSOLE.say(
             f"{len(tree.series.patches)} patches, one commit each"
             f"{' (as it was left)' if resumed else ''}; edit and commit, "
-            f"then `patchwheel test {fork} --dev` and `patchwheel export {fork}`"
+            f"then `patchwheel test {fork.name} --dev` and `patchwheel export {fork.name}`"
         )
     click.echo(folder)
 
@@ -125,21 +124,20 @@ def dev(project: Project, fork: str, *, detach: bool) -> None:
 @click.option("--exact", is_flag=True, help="Write and renumber unchanged patches too.")
 @options.as_json
 @options.project
-def export(project: Project, fork: str, *, check: bool, exact: bool) -> None:
+def export(project: Project, fork: Fork, *, check: bool, exact: bool) -> None:
     """Write the commits of work/FORK to patches/FORK. Unchanged patches keep their bytes."""
     from patchwheel.series import export_series
 
-    [selected] = project.manifest.select([fork])
-    result = export_series(project, selected, check=check, exact=exact)
-    options.emit(result, lambda result: tables.export(fork, result, check=check))
+    result = export_series(project, fork, check=check, exact=exact)
+    options.emit(result, lambda result: tables.export(fork.name, result, check=check))
     if result.changed and not check:
-        _offer_commit(project, selected, selected.patches)
+        _offer_commit(project, fork, fork.patches)
     # For CI: the series must be what the work tree exports.
     if check and result.changed:
         raise CheckError(
-            f"{fork}: an export would change the series",
-            where=selected.patches,
-            hint=f"patchwheel dev {fork} && patchwheel export {fork}",
+            f"{fork.name}: an export would change the series",
+            where=fork.patches,
+            hint=f"patchwheel dev {fork.name} && patchwheel export {fork.name}",
         )
 
 
@@ -149,14 +147,13 @@ def export(project: Project, fork: str, *, check: bool, exact: bool) -> None:
 @click.option("-p", "strip", type=click.IntRange(0, 9), help="Folders to strip off the paths.")
 @options.as_json
 @options.project
-def import_(project: Project, fork: str, *, places: Sequence[str], strip: int | None) -> None:
+def import_(project: Project, fork: Fork, *, places: Sequence[str], strip: int | None) -> None:
     """Add foreign patches to FORK's series, all or none of them."""
     from patchwheel.upstream import import_patches
 
-    [selected] = project.manifest.select([fork])
-    result = import_patches(project, selected, places, strip=strip)
+    result = import_patches(project, fork, places, strip=strip)
     options.emit(result, tables.imported)
-    _offer_commit(project, selected, selected.patches, exported=False)
+    _offer_commit(project, fork, fork.patches, exported=False)
 
 
 @click.command()
@@ -169,32 +166,31 @@ def import_(project: Project, fork: str, *, places: Sequence[str], strip: int | 
 @options.as_json
 @options.project
 def rebase(
-    project: Project, fork: str, *, onto: str | None, dry_run: bool, how: str | None
+    project: Project, fork: Fork, *, onto: str | None, dry_run: bool, how: str | None
 ) -> None:
     """Move FORK's series to another pin. Pin, lock and series change together at the end."""
     from patchwheel.upstream import proceed_rebase, start_rebase
 
     if (onto is None) == (how is None) or (dry_run and how):
         raise click.UsageError("give --onto REF, or one of --continue, --skip and --abort")
-    [selected] = project.manifest.select([fork])
     if onto and dry_run:
-        _show_merge(project, selected, onto)
+        _show_merge(project, fork, onto)
         return
     if onto:
-        result = start_rebase(project, selected, onto)
+        result = start_rebase(project, fork, onto)
     else:
-        done = proceed_rebase(project, selected, str(how))
+        done = proceed_rebase(project, fork, str(how))
         if done is None:
-            CONSOLE.say(f"{fork}: the rebase is undone; pin and series never changed")
+            CONSOLE.say(f"{fork.name}: the rebase is undone; pin and series never changed")
             return
         result = done
-    options.emit(result, lambda result: tables.export(fork, result, check=False))
+    options.emit(result, lambda result: tables.export(fork.name, result, check=False))
     manifest = project.manifest
-    CONSOLE.say(f"pin, lock and series of {fork} are changed")
-    changed = (manifest.path, manifest.lock_path, manifest.inventory_path, selected.patches)
+    CONSOLE.say(f"pin, lock and series of {fork.name} are changed")
+    changed = (manifest.path, manifest.lock_path, manifest.inventory_path, fork.patches)
     back = f"{_git(project)} checkout HEAD -- {_paths(project, changed)}"
-    CONSOLE.say(f"undo: `{back} && patchwheel dev {fork}`")
-    _offer_commit(project, selected, *changed)
+    CONSOLE.say(f"undo: `{back} && patchwheel dev {fork.name}`")
+    _offer_commit(project, fork, *changed)
 
 
 @click.command()
@@ -202,15 +198,14 @@ def rebase(
 @click.option("--onto", metavar="REF", help="Another state than upstream's newest release.")
 @options.as_json
 @options.project
-def propose(project: Project, fork: str, *, onto: str | None) -> None:
+def propose(project: Project, fork: Fork, *, onto: str | None) -> None:
     """Put the rebased series on a branch of the project. Pushes nothing."""
     from patchwheel.upstream import propose_upgrade
 
-    [selected] = project.manifest.select([fork])
-    made = propose_upgrade(project, selected, onto)
+    made = propose_upgrade(project, fork, onto)
     options.emit(made, tables.proposal)
     if made is None:
-        CONSOLE.say(f"{fork}: no newer release than {selected.version}")
+        CONSOLE.say(f"{fork.name}: no newer release than {fork.version}")
         return
     CONSOLE.say(
         f"next: `git push --force origin {made.branch}`, then `gh pr create --fill --head "
@@ -225,15 +220,14 @@ def propose(project: Project, fork: str, *, onto: str | None) -> None:
 @click.option("--test", is_flag=True, help="Build it there, and run upstream's tests.")
 @options.as_json
 @options.project
-def submit(project: Project, fork: str, patch: str, *, base: str | None, test: bool) -> None:
+def submit(project: Project, fork: Fork, patch: str, *, base: str | None, test: bool) -> None:
     """Prepare a branch of upstream with PATCH and what it requires. Pushes nothing."""
     from patchwheel.upstream import submit_patch
 
-    [selected] = project.manifest.select([fork])
-    options.emit(submit_patch(project, selected, patch, base=base, test=test), tables.submission)
+    options.emit(submit_patch(project, fork, patch, base=base, test=test), tables.submission)
     CONSOLE.say(
         f"when it is there, let {patch} say `Upstream-Status: Submitted [URL]`: "
-        f"`patchwheel dev {fork}`, git commit --amend, `patchwheel export {fork}`"
+        f"`patchwheel dev {fork.name}`, git commit --amend, `patchwheel export {fork.name}`"
     )
 
 

@@ -13,6 +13,7 @@ from patchwheel.cli import options
 from patchwheel.cli.console import CONSOLE
 
 if TYPE_CHECKING:
+    from patchwheel.manifest import Fork
     from patchwheel.project import Project
 
 LABEL = re.compile(r"[a-z][a-z0-9]*(\.[a-z0-9]+)*")
@@ -61,9 +62,9 @@ def add(project: Project, what: str) -> None:
 @options.fork
 @click.option("--force", is_flag=True, help="Also when it has patches.")
 @options.project
-def remove(project: Project, fork: str, *, force: bool) -> None:
+def remove(project: Project, fork: Fork, *, force: bool) -> None:
     """Remove FORK from manifest and lock, with its series."""
     from patchwheel.upstream import remove_fork
 
     remove_fork(project, fork, force=force)
-    CONSOLE.say(f"{fork} is removed; its wheels in dist/ and its work tree stay")
+    CONSOLE.say(f"{fork.name} is removed; its wheels in dist/ and its work tree stay")

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from patchwheel.kit import MachineError, PatchError, finish_replacement
+from patchwheel.manifest import did_you_mean
 from patchwheel.patch import Patch
 
 if TYPE_CHECKING:
@@ -135,12 +136,8 @@ def _load_patch(folder: Path, name: str, number: int, *, seen: dict[str, Patch])
         except OSError as err:
             problem = f"{name} cannot be read: {err.strerror}"
             if isinstance(err, FileNotFoundError):
-                import difflib
-
-                near = difflib.get_close_matches(name, [p.name for p in folder.iterdir()], n=1)
-                problem = f"there is no patch {name}" + "".join(
-                    f" (did you mean {n}?)" for n in near
-                )
+                near = did_you_mean(name, [p.name for p in folder.iterdir()])
+                problem = f"there is no patch {name}{near}"
             hint = f"remove the line, or add {path}"
     where = f"{folder / SERIES}:{number}"
     raise PatchError(problem, where=where, expected="NAME.patch", hint=hint)

@@ -56,10 +56,9 @@ def add_fork(project: Project, what: str) -> Fork:
     return source.fork
 
 
-def remove_fork(project: Project, name: str, *, force: bool = False) -> None:
+def remove_fork(project: Project, fork: Fork, *, force: bool = False) -> None:
     """Remove a fork from manifest and lock, and its series; patches are lost only by `force`."""
-    [fork] = project.manifest.select([name])
-    kept = project.work_folder(fork)
+    name, kept = fork.name, project.work_folder(fork)
     if not force and (kept.exists() or any(fork.patches.glob("*.patch"))):
         place = kept if kept.exists() else fork.patches
         hint = f"`patchwheel remove {name} --force` removes patches/{name}, and leaves work/{name}"

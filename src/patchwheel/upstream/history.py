@@ -87,19 +87,18 @@ class History:
                 return self.repo.text("rev-parse", "--verify", f"{name}^{{commit}}")
         return None
 
-    def nearest(self, ref: str) -> list[str]:
-        """Return branches and tags whose names are like a ref."""
-        names = self.repo.text(
-            "for-each-ref", "--format=%(refname:lstrip=2)", "refs/tags", "refs/heads"
-        )
-        return difflib.get_close_matches(ref, names.split(), n=3)
+    def nearest(self, *refs: str) -> str | None:
+        """Ask whether branches and tags were meant whose names are like a ref; None without any."""
+        argv = ("for-each-ref", "--format=%(refname:lstrip=2)", "refs/tags", "refs/heads")
+        names = self.repo.text(*argv).split()
+        near = [name for ref in refs for name in difflib.get_close_matches(ref, names, n=3)]
+        return f"did you mean {', '.join(near)}?" if near else None
 
     def commit(self, ref: str) -> str:
         """Return the commit of a ref; raises InputError with names that are like it."""
         commit = self.resolve(ref)
         if commit is None:
-            near = ", ".join(self.nearest(ref))
-            hint = f"did you mean {near}?" if near else "give a branch, tag, version or commit"
+            hint = self.nearest(ref) or "give a branch, tag, version or commit"
             refuse(self.fork, f"upstream has no branch, tag or commit {ref}", hint=hint)
         return commit
 
@@ -225,9 +224,8 @@ def release(project: Project, fork: Fork, ref: str, history: History | None = No
             problem = f"{err.message}, and upstream's branches and commits are out of reach: "
             problem += _why(history.failed).removeprefix(f"{fork.name}: ")
             raise InputError(problem, expected=err.expected, hint=history.failed.hint) from err
-        near = ", ".join(history.nearest(ref))
         problem = f"{fork.name}: upstream has no branch, tag or commit {ref}, and {err.message}"
-        raise InputError(problem, hint=f"did you mean {near}?" if near else err.hint) from err
+        raise InputError(problem, hint=history.nearest(ref) or err.hint) from err
     pin = replace(fork, version=version, git=None, tag=None, commit=None, sdist=sdist)
     return fetch_pin(project.context, pin, origin="sdist")
 

@@ -82,12 +82,12 @@ def import_patches(
         if folder.exists() and (problem := WorkTree(folder).unexported()):
             message = f"the series cannot be added to: {problem}"
             raise PatchError(message, where=folder, hint=hint)
-        files = [file for place in places for file in _collect(project, fork, place)]
-        tree, work = light_tree(project, fork, _paths_of(files, strip)), scratch / fork.name
+        files = [file for place in places for file in _collect(project, fork, place, strip)]
+        tree, work = light_tree(project, fork, _paths_of(files)), scratch / fork.name
         open_work(tree, work, store=project.store)
         repo = WorkTree(work).repo
         try:
-            made = [_commit(repo, file, strip) for file in files]
+            made = [_commit(repo, file) for file in files]
         except PatchError as err:
             err.hint = f"correct it, or commit it by hand in `patchwheel dev {fork.name}` "
             err.hint += f"and import the rest; nothing of {fork.name} was changed"
@@ -105,22 +105,18 @@ def import_patches(
     return ImportResult(imported=tuple(rows), warnings=done.warnings)
 
 
-def _paths_of(files: Sequence[_File], strip: int | None) -> set[str]:
+def _paths_of(files: Sequence[_File]) -> set[str]:
     """Return the paths that patches name, before the files that they meet are known."""
-    found = []
-    for file in files:
-        level = strip if file.strip is None else file.strip
-        mail = to_git(file.data.replace(b"\r\n", b"\n"), file.path.name, (), level)
-        found.append(Foreign(path=file.path, data=mail))
-    return paths_of(found)
+    texts = [(f, f.data.replace(b"\r\n", b"\n")) for f in files]
+    mails = [(f.path, to_git(data, f.path.name, (), f.strip)) for f, data in texts]
+    return paths_of(Foreign(path=path, data=mail) for path, mail in mails)
 
 
-def _commit(repo: Repository, file: _File, strip: int | None) -> tuple[tuple[str, ...], bool]:
+def _commit(repo: Repository, file: _File) -> tuple[tuple[str, ...], bool]:
     """Commit a patch onto HEAD; return what was done to it, and whether its status is to say."""
     head = repo.text("rev-parse", "HEAD")
     tree = repo.tree_of(head)
-    files, level = repo.files(tree), strip if file.strip is None else file.strip
-    patch, changed, did = _fitting(repo, files, file, level)
+    patch, changed, did = _fitting(repo, repo.files(tree), file)
     if not patch.trailer("Upstream-Status"):
         status = file.status or PENDING
         patch = Foreign(path=patch.path, data=patch.data, fuzz=patch.fuzz, status=status)
@@ -139,7 +135,7 @@ def _commit(repo: Repository, file: _File, strip: int | None) -> tuple[tuple[str
 
 
 def _fitting(
-    repo: Repository, files: Mapping[str, Blob], file: _File, strip: int | None
+    repo: Repository, files: Mapping[str, Blob], file: _File
 ) -> tuple[Foreign, Mapping[str, Content | None], list[str]]:
     """Return the reading of a patch that applies, what it changes, and what was done to it.
 
@@ -148,7 +144,7 @@ def _fitting(
     failed: DoesNotApplyError | None = None
     for fuzz in (*range(MAX_FUZZ + 1), NO_CONTEXT):
         for data in without_crlf(file.data):
-            mail = to_git(data, file.path.name, files, strip)
+            mail = to_git(data, file.path.name, files, file.strip)
             patch = Foreign(path=file.path, data=mail, fuzz=fuzz)
             simulation = Simulation(files, repo.read, paths_of([patch]))
             try:
@@ -170,17 +166,17 @@ def _fitting(
     raise failed
 
 
-def _collect(project: Project, fork: Fork, place: str) -> list[_File]:
+def _collect(project: Project, fork: Fork, place: str, strip: int | None) -> list[_File]:
     """Read the patches of a place: a path, a URL, URL@BRANCH, or commits of upstream."""
     path, address = Path(place), re.fullmatch(r"(.+://.+|/.+)@([^:@]+)", place)
     if path.is_dir() or path.name == "series":
-        found = list(_read_folder(path))
+        found = list(_read_folder(path, strip))
     elif path.is_file():
-        found = _mails(path, path.read_bytes())
+        found = _mails(path, path.read_bytes(), strip)
     elif address:
         found = list(_read_branch(project, fork, address[1], address[2]))
     elif "://" in place:
-        found = _mails(Path(place.rpartition("/")[2]), _download(project, place))
+        found = _mails(Path(place.rpartition("/")[2]), _download(project, place), strip)
     else:
         found = list(_read_commits(project, fork, place))
     if not found:
@@ -188,29 +184,29 @@ def _collect(project: Project, fork: Fork, place: str) -> list[_File]:
     return found
 
 
-def _mails(path: Path, data: bytes, strip: int | None = None) -> list[_File]:
+def _mails(path: Path, data: bytes, strip: int | None) -> list[_File]:
     return [_File(path=path, data=mail, strip=strip) for mail in split_mails(data)]
 
 
-def _read_folder(path: Path) -> Iterator[_File]:
+def _read_folder(path: Path, strip: int | None) -> Iterator[_File]:
     """Read the patches that a `series` of quilt lists, with its -p, or all of a folder."""
     places = (path, path / "series", path / "patches/series", path / "debian/patches/series")
     series = next((file for file in places if file.is_file()), None)
     if series is None:
         for file in sorted(f for f in path.iterdir() if f.suffix in {".patch", ".diff"}):
-            yield from _mails(file, file.read_bytes())
+            yield from _mails(file, file.read_bytes(), strip)
         return
     for number, line in enumerate(series.read_text("utf-8-sig").splitlines(), 1):
         name, *options = re.sub(r"(^|\s)#.*", "", line).split() or [""]
-        file, strip = series.parent / name, None
+        file, own = series.parent / name, strip
         for option in options:
             if not (level := re.fullmatch(r"-p(\d)", option)):
                 problem = f"cannot read the option {option}"
                 raise PatchError(problem, where=f"{series}:{number}", expected="NAME -pN")
-            strip = int(level[1])
+            own = int(level[1])
         if name and not file.is_file():
             raise PatchError(f"there is no patch {name}", where=f"{series}:{number}")
-        yield from _mails(file, file.read_bytes(), strip) if name else ()
+        yield from _mails(file, file.read_bytes(), own) if name else ()
 
 
 def _download(project: Project, url: str) -> bytes:
@@ -246,17 +242,16 @@ def _read_branch(project: Project, fork: Fork, url: str, branch: str) -> Iterato
 
 def _read_commits(project: Project, fork: Fork, place: str) -> Iterator[_File]:
     history = known_history(project, fork)
-    ends = [history.resolve(end) for end in place.split("..", 1)]
-    if None in ends:
+    ends = {end: history.resolve(end) for end in place.split("..", 1)}
+    if wrong := [end for end, commit in ends.items() if commit is None]:
         problem = f"{place!r} is no file, and no commit or range A..B of upstream's"
-        wrong = [end for end in place.split("..", 1) if history.resolve(end) is None]
-        near = [name for end in wrong for name in history.nearest(end)]
-        hint = f"did you mean {', '.join(near)}? " if near else ""
-        hint += "Give a path, a URL, URL@BRANCH, or a commit of upstream's"
-        raise InputError(problem, hint=hint)
+        hint = "Give a path, a URL, URL@BRANCH, or a commit of upstream's"
+        near = history.nearest(*wrong)
+        raise InputError(problem, hint=f"{near} {hint}" if near else hint)
+    commits = [*ends.values()]
     # Of a merge, the commits that it brought in.
-    first = ends[0] if len(ends) > 1 else f"{ends[0]}^1"
-    for commit in _listed(history, str(ends[-1]), f"^{first}"):
+    first = commits[0] if ".." in place else f"{commits[0]}^1"
+    for commit in _listed(history, str(commits[-1]), f"^{first}"):
         yield _of_commit(history, commit, f"Backport [{commit}]")
 
 

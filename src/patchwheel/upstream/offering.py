@@ -199,7 +199,7 @@ def propose_upgrade(project: Project, fork: Fork, onto: str | None = None) -> Pr
     newest = onto or newest_version(project.context, fork) or fork.version
     if not onto and Version(newest) <= Version(fork.version):
         return None
-    checkout, branch = _checkout(project.root), f"{WHO}/{fork.name}"
+    checkout, branch = _Checkout(project.root), f"{WHO}/{fork.name}"
     checkout.check_free(branch)
     with project.store.scratch() as folder:
         copy, title, text = _describe(project, fork, newest, folder)
@@ -236,13 +236,19 @@ def _describe(project: Project, fork: Fork, onto: str, folder: Path) -> tuple[Pa
     return copy.root, title, _text(fork, onto, told, stopped)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class _Checkout:
     """The project's repository, its HEAD, and the project's folder in it."""
 
-    repo: Repository
-    head: str
-    prefix: str
+    def __init__(self, root: Path) -> None:
+        argv = ("git", "rev-parse", "--absolute-git-dir", "HEAD", "--show-prefix")
+        try:
+            out = process.capture(argv, cwd=root, env=os.environ).decode(errors="surrogateescape")
+        except process.CommandError as err:
+            problem = f"a branch needs a git repository with a commit: {' '.join(err.tail)}"
+            hint = "git init, then commit the project"
+            raise ManifestError(problem, where=root, hint=hint) from err
+        folder, self.head, self.prefix = (*out.splitlines(), "")[:3]
+        self.repo = Repository(Path(folder))
 
     def check_free(self, branch: str) -> None:
         """Raise ManifestError where somebody else has committed to the branch."""
@@ -263,18 +269,6 @@ class _Checkout:
         tree = repo.import_files(rows, onto=repo.tree_of(head), removed=gone)
         when = repo.text("log", "-1", "--format=%ct +0000", head)
         return repo.commit(tree, message, head, when=when)
-
-
-def _checkout(root: Path) -> _Checkout:
-    """Return where the project is under version control; raises ManifestError where it is not."""
-    argv = ("git", "rev-parse", "--absolute-git-dir", "HEAD", "--show-prefix")
-    try:
-        out = process.capture(argv, cwd=root, env=os.environ).decode(errors="surrogateescape")
-    except process.CommandError as err:
-        problem = f"a branch needs a git repository with a commit: {' '.join(err.tail)}"
-        raise ManifestError(problem, where=root, hint="git init, then commit the project") from err
-    folder, head, prefix = (*out.splitlines(), "")[:3]
-    return _Checkout(repo=Repository(Path(folder)), head=head, prefix=prefix)
 
 
 def _waiting(

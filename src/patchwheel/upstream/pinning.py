@@ -130,9 +130,7 @@ def _of_commit(project: Project, url: str, ref: str) -> NewPin:
     history.update()
     commit = history.resolve(ref)
     if commit is None:
-        near = ", ".join(history.nearest(ref))
-        hint = f"did you mean {near}?" if near else None
-        refuse(fork, f"{url} has no tag, branch or commit {ref}", hint=hint)
+        refuse(fork, f"{url} has no tag, branch or commit {ref}", hint=history.nearest(ref))
     number = re.search(rf"(?:^|[^\d.])(\d+\.{VERSION.pattern})$", ref)
     version = number[1] if number else history.stated_version(commit)
     tag = ref if history.repo.text("for-each-ref", f"refs/tags/{ref}") else None
