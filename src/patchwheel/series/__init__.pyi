@@ -1,5 +1,3 @@
-from .alone import patch_alone as patch_alone
-from .alone import project_with as project_with
 from .apply import PatchedTree as PatchedTree
 from .apply import apply_series as apply_series
 from .apply import patch_trees as patch_trees
@@ -14,6 +12,8 @@ from .files import SERIES as SERIES
 from .files import load_all_series as load_all_series
 from .files import load_series as load_series
 from .light import light_tree as light_tree
+from .light import patch_alone as patch_alone
+from .light import project_with as project_with
 from .status import FINE as FINE
 from .status import ForkStatus as ForkStatus
 from .status import PatchStatus as PatchStatus

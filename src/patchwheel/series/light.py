@@ -1,19 +1,27 @@
-"""The pin for work on a series, which needs less than a build: no lock, and not every submodule."""
+"""The pin for work on a series, which needs less than a build: no lock, and not every submodule.
+
+Also a patch alone: the pin with just that patch and what it requires of its series.
+"""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from patchwheel.patch import paths_of
+from patchwheel.kit import PatchError, rmtree
+from patchwheel.manifest import did_you_mean
+from patchwheel.patch import paths_of, required_patches
 from patchwheel.series.apply import apply_series
-from patchwheel.series.files import load_series
+from patchwheel.series.files import load_all_series, load_series, write_series
 from patchwheel.series.worktree import STATE, WorkTree
 from patchwheel.source import fetch_light, fetch_pin
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Sequence
+    from pathlib import Path
 
     from patchwheel.manifest import Fork
+    from patchwheel.patch import Patch
     from patchwheel.project import Project
     from patchwheel.series.apply import PatchedTree
     from patchwheel.source import Source
@@ -34,3 +42,36 @@ def light_tree(project: Project, fork: Fork, more: Collection[str] = ()) -> Patc
     """Apply the fork's series to the pin for work on it; raises PatchError."""
     source = light_source(project, fork, more)
     return apply_series(source, load_series(fork.patches), store=project.store)
+
+
+def patch_alone(project: Project, fork: Fork, name: str) -> PatchedTree:
+    """Apply a patch with what it requires, and no other; raises PatchError."""
+    forks, series = load_all_series(project), load_series(fork.patches)
+    patch = next((p for p in series.patches if name in {p.name, p.path.stem}), None)
+    if patch is None:
+        known = [p.path.stem for p in series.patches]
+        problem = f"the series of {fork.name} has no patch {name!r}{did_you_mean(name, known)}"
+        raise PatchError(problem, where=series.folder, expected=f"one of {', '.join(known)}")
+    needed = required_patches(forks, patch)
+    try:
+        chosen = replace(series, patches=tuple(needed))
+        return apply_series(light_source(project, fork), chosen, store=project.store)
+    except PatchError as err:
+        before = series.patches[: series.patches.index(patch)]
+        others = [p.name for p in before if p not in needed and paths_of([p]) & paths_of(needed)]
+        if others:
+            err.hint = f"it may need {' or '.join(others)}: then say so in a trailer of its message"
+            err.hint += f", `Requires: {fork.name}/{others[-1].removesuffix('.patch')}`"
+        raise
+
+
+def project_with(project: Project, fork: Fork, patches: Sequence[Patch], folder: Path) -> Project:
+    """Copy a project below a folder, there with these patches for the series of a fork."""
+    # Not into it: a scratch folder is locked while it is used, and so is one with a manifest.
+    root = folder / "project"
+    root.mkdir()
+    project.copy_to(root)
+    target = root / "patches" / fork.name
+    rmtree(target)
+    write_series(target, load_series(fork.patches), patches)
+    return replace(project, manifest_path=root / project.manifest.path.name)
