@@ -29,18 +29,6 @@ IMAGES = {
 }
 # Minutes after which a cell is ended; the job around it has ten more, to save its results.
 QUICK, SLOW, LONGEST = 20, 60, 300
-ACTIONS = {
-    "attest": "actions/attest@1e69f48acb82d1966a394da916b4c1698aa569d6 # v4.2.2",
-    "cache_restore": "actions/cache/restore@27d5ce7f107fe9357f9df03efb73ab90386fccae # v5.0.5",
-    "cache_save": "actions/cache/save@27d5ce7f107fe9357f9df03efb73ab90386fccae # v5.0.5",
-    "checkout": "actions/checkout@3d3c42e5aac5ba805825da76410c181273ba90b1 # v7.0.1",
-    "deploy_pages": "actions/deploy-pages@cd2ce8fcbc39b97be8ca5fce6e763baed58fa128 # v5.0.0",
-    "download": "actions/download-artifact@3e5f45b2cfb9172054b4087a40e8e0b5a5461e7c # v8.0.1",
-    "setup_python": "actions/setup-python@5fda3b95a4ea91299a34e894583c3862153e4b97 # v7.0.0",
-    "upload": "actions/upload-artifact@043fb46d1a93c77aae656e7c1c64a875d1fc6a0a # v7.0.1",
-    "upload_pages": "actions/upload-pages-artifact@"
-    "fc324d3547104276b827a68afc52ff2a11cc49c9 # v5.0.0",
-}
 
 
 class WorkflowTemplate(Template):
@@ -163,8 +151,9 @@ def render_workflows(manifest: Manifest) -> dict[Path, str]:
     required = sorted({name for fork in manifest.all_variants for name in fork.required_env})
     # What a variant requires becomes a variable in the repository's settings.
     variables = [f"{name}: ${{{{ vars.{name} }}}}" for name in required]
+    actions = (TEMPLATES / "actions.txt").read_text("utf-8").splitlines()
     values = {
-        **ACTIONS,
+        **{name: pin for name, _, pin in (line.partition("=") for line in actions)},
         "cells": "\n".join(f"#   {cell.name}" for cell in cells(manifest)),
         "packages": shlex.join(sorted(packages)),
         "compiling": "\n          ".join(["PATCHWHEEL_SANDBOX: required", *variables]),
