@@ -107,10 +107,9 @@ def follow(
     if merged is None and any(v.state in UNSURE for v in found.patches):
         # A series that the pin's commit does not take, or a submodule that cannot be reached.
         with contextlib.suppress(PatchError, InputError):
-            trees = tuple(history.tree(commit, paths_of(patches)) for commit in (base, tip))
-            merged = dry_run(
-                history.repo, patches, (trees[0], trees[1]), ("", ""), history.fetch_blobs
-            )
+            old, new = (history.tree(commit, paths_of(patches)) for commit in (base, tip))
+            get = history.fetch_blobs
+            merged = dry_run(history.repo, patches, (old, new), fetch_blobs=get)
     if merged is None:
         return found
     both = zip(found.patches, merged, strict=True)
@@ -129,8 +128,7 @@ def _at_release(
     ]
     if any(verdict.state in UNSURE for verdict in verdicts):
         with contextlib.suppress(PatchError):
-            trees = (pin().tree, released.tree)
-            merged = dry_run(repo, patches, trees, ("", ""))
+            merged = dry_run(repo, patches, (pin().tree, released.tree))
             verdicts = [*itertools.starmap(_combined, zip(verdicts, merged, strict=True))]
     return Forecast(ref=ref, commit=None, commits=0, patches=tuple(verdicts))
 
@@ -146,14 +144,11 @@ def _combined(verdict: Verdict, merged: MergeResult) -> Verdict:
     """Return what is said of a patch that git merges in this way."""
     fine = {"clean", "offset", "merged"}
     if merged.state == "conflict":
-        return (
-            replace(verdict, state="conflict") if verdict.state in {*fine, "unknown"} else verdict
-        )
+        meets = verdict.state in {*fine, "unknown"}
+        return replace(verdict, state="conflict") if meets else verdict
     if verdict.state in UNSURE and merged.state == "landed":
-        evidence = ("a merge leaves nothing of it",)
-        return replace(
-            verdict, state="landed", problem=None, where=None, commit=None, evidence=evidence
-        )
+        verdict = replace(verdict, evidence=("a merge leaves nothing of it",), commit=None)
+        return replace(verdict, state="landed", problem=None, where=None)
     if verdict.state == "unknown":
         return replace(verdict, state=merged.state, problem=None, reason=None)
     return replace(verdict, state="merged") if verdict.state == "conflict" else verdict

@@ -80,7 +80,7 @@ def dry_run(
     repo: Repository,
     patches: Sequence[Patch],
     trees: tuple[str, str],
-    labels: tuple[str, str],
+    labels: tuple[str, str] = ("", ""),
     fetch_blobs: Callable[[Iterable[str]], None] | None = None,
 ) -> tuple[MergeResult, ...]:
     """Merge a series that applies to the first tree onto the second; `labels` are their names."""

@@ -122,11 +122,8 @@ class Judge:
             # Its lines were put back beside other changes, and no message says so.
             later = range(landed[-1] + 1, len(commits) + 1)
             back = next(filter(self.has_removed_lines, later), len(commits))
-            undone, sign, why = (
-                commits[back - 1],
-                "what it removes is there again",
-                "lines-are-back",
-            )
+            undone, sign = commits[back - 1], "what it removes is there again"
+            why = "lines-are-back"
         return self.because("reverted", undone, [*evidence, f"{sign} since {undone.oid[:12]}"], why)
 
     def unless_reverted(
@@ -160,12 +157,11 @@ class Judge:
         verdict = replace(self.at_ref, state="conflict", problem=status.problem, where=status.where)
         verdict = replace(verdict, reason="does-not-apply")
         if names := self.broken_with(n):
-            problem = f"it builds on {names}, which {{}} stops"
-            verdict = replace(verdict, problem=problem.format(commit.oid[:12]), where=None)
-            verdict = replace(verdict, reason="builds-on-another")
+            stops = "that commit" if self.touches(n) else commit.oid[:12]
+            problem = f"it builds on {names}, which {stops} stops"
+            verdict = replace(verdict, problem=problem, where=None, reason="builds-on-another")
             if not self.touches(n):
                 return verdict
-            verdict = replace(verdict, problem=problem.format("that commit"))
         elif self.merges_to_nothing(n):
             evidence = [f"a merge onto {commit.oid[:12]} leaves nothing of it"]
             return self.because("landed", commit, evidence, "nothing-left-to-merge")
@@ -305,7 +301,7 @@ class Judge:
             if m <= self.number and statuses[m].state in FINE
         ]
         trees = (self.repo.tree_of(f"{oid}^"), self.repo.tree_of(oid))
-        return dry_run(self.repo, patches, trees, ("", ""))[-1].state == "landed"
+        return dry_run(self.repo, patches, trees)[-1].state == "landed"
 
     def broken_with(self, n: int) -> str | None:
         """Name the earlier patches that commit n breaks too, if this one cannot do without them."""
