@@ -15,9 +15,10 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 from xml.etree import ElementTree as ET
 
 from patchwheel.cli.console import CONSOLE
@@ -29,9 +30,6 @@ from patchwheel.project import Project
 from patchwheel.series.files import load_series
 from patchwheel.series.worktree import patched_tree
 from patchwheel.wheel.build import build_wheels
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
 
 ROOT = Path(__file__).parents[1]
 HEADINGS = {

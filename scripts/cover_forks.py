@@ -14,26 +14,22 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import replace
 from difflib import SequenceMatcher
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import uv
 from check_forks import ONE_THREAD, ROOT
 
 from patchwheel.cli.console import CONSOLE
-from patchwheel.environment.compose import compose_for_tests
+from patchwheel.environment.compose import Environment, compose_for_tests
 from patchwheel.kit import CheckError, PatchwheelError, Repository
 from patchwheel.kit.store import Store, default_root
 from patchwheel.project import Project
 from patchwheel.series.worktree import patched_tree
 from patchwheel.wheel.build import build_wheels
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from patchwheel.environment.compose import Environment
 
 LEAST = 90
 COVERAGE = "coverage==7.17.*"

@@ -14,8 +14,9 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from patchwheel.build.inputs import BuildInputs
 from patchwheel.build.requirements import site_packages
@@ -26,9 +27,6 @@ from patchwheel.kit.repo import Repository
 from patchwheel.kit.store import Store, default_root
 from patchwheel.project import Project
 from patchwheel.series.worktree import patched_tree
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 ROOT = Path(__file__).parents[1]
 # Where everything is seen in the chroot.

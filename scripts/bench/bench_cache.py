@@ -12,15 +12,13 @@ import os
 import shutil
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import measure
 
 from patchwheel.kit import file_sha256
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 FORK, FILE = "scikit-image", "src/skimage/measure/_pnpoly.pyx"
 COLD, OTHER = "cold, everything compiled", "Python 3.13, after 3.12"

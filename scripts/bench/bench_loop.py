@@ -14,8 +14,9 @@ import os
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import measure
 from measure import PLAIN, ROOT, cpu
@@ -26,13 +27,9 @@ from patchwheel.kit.interpreter import find_interpreter
 from patchwheel.kit.store import Store, default_root
 from patchwheel.manifest.load import load_manifest
 from patchwheel.manifest.lock import load_lock
+from patchwheel.manifest.model import Fork
 from patchwheel.project import Project
 from patchwheel.series.worktree import patched_tree
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from patchwheel.manifest.model import Fork
 
 
 class Loop(NamedTuple):

@@ -11,15 +11,13 @@ import shutil
 import statistics
 import subprocess
 import threading
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from patchwheel.kit.context import Progress
 from patchwheel.kit.interpreter import find_interpreter
 from patchwheel.manifest.load import load_manifest
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 ROOT = Path(__file__).resolve().parents[2]
 CGROUP = Path("/sys/fs/cgroup")

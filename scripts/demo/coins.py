@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from types import ModuleType
+from typing import Any, NamedTuple
 
 import numpy as np
 import skimage.data
@@ -21,10 +23,6 @@ from skimage.filters import gaussian
 from skimage.transform import rescale
 from sklearn.cluster import spectral_clustering
 from sklearn.feature_extraction.image import grid_to_graph, img_to_graph
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from types import ModuleType
 
 NAMESPACES = ("numpy", "cupy", "torch", "array-api-strict")
 LABELS = ("discretize", "kmeans", "cluster_qr")

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import colorsys
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import scipy.ndimage
 from skimage.filters import threshold_local
 from skimage.measure import label
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 # Below this share of pixels in coins a region is background.
 BACKGROUND = 0.1

@@ -10,6 +10,7 @@ import ctypes
 import importlib.util
 import os
 import struct
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from ctypes import CFUNCTYPE, POINTER, byref, c_size_t, c_uint32, c_uint64, c_void_p, string_at
 from dataclasses import dataclass
@@ -17,8 +18,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
-
     from coins import Backend
 
 KIND_MEMCPY = 1

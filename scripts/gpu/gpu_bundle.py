@@ -14,9 +14,9 @@ import io
 import json
 import sys
 import tarfile
+from collections.abc import Iterable, Mapping
 from importlib.metadata import Distribution, distributions
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -27,15 +27,11 @@ from patchwheel.kit.context import Progress
 from patchwheel.kit.errors import CheckError, PatchwheelError
 from patchwheel.kit.repo import Repository
 from patchwheel.kit.store import Store, default_root
+from patchwheel.manifest.model import Fork
 from patchwheel.project import Project
 from patchwheel.series.worktree import patched_tree
 from patchwheel.wheel.build import build_wheels
 from patchwheel.wheelfile.record import FILENAME, parse_record
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
-    from patchwheel.manifest.model import Fork
 
 ROOT = Path(__file__).parents[2]
 LIMIT = 64 << 20

@@ -7,11 +7,9 @@ import json
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from typing import Any
 
 # Records of CUPTI, beside copies: where the heads of all versions have start and end
 # (cupti_activity.h, to 13.5), and CUpti_ActivityKernel* its name.

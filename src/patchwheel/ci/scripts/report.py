@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 COLUMNS = ("fork", "pin", "patches", "made", "why", "size", "time", "sha256")
 
