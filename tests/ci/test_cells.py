@@ -189,6 +189,7 @@ def real(stack: Stack) -> Cells:
     return Cells(stack.project, env)
 
 
+@pytest.mark.heavy
 @pytest.mark.xdist_group("forks")
 def test_the_pull_request_cells_of_the_real_forks(stack: Stack) -> None:
     cells = real(stack)

@@ -344,7 +344,10 @@ def another(grafting: Project, folder: Path, patch: bytes) -> Project:
 @pytest.mark.parametrize(
     ("path", "old", "new", "outputs"),
     [
-        ("src/tinyext/_fast.pyx", "\n", "\n# patched\n", {FAST: "build"}),
+        pytest.param(
+            *("src/tinyext/_fast.pyx", "\n", "\n# patched\n", {FAST: "build"}),
+            marks=pytest.mark.heavy,
+        ),
         (
             "src/tinyext/scale.pxd",
             "\n",
@@ -358,7 +361,10 @@ def another(grafting: Project, folder: Path, patch: bytes) -> Project:
             "\n# patched\n",
             {UNITS: "build", "tinyext/pure.py": "remake"},
         ),
-        ("src/tinyext/generate.py", "\n", "\n# patched\n", {UNITS: "build"}),
+        pytest.param(
+            *("src/tinyext/generate.py", "\n", "\n# patched\n", {UNITS: "build"}),
+            marks=pytest.mark.heavy,
+        ),
         ("src/tinyext/meson.build", "\n", "\n# patched\n", {}),
         ("src/tinyext/meson.build", "optimization=1", "optimization=2", {PAIRS: "build"}),
         ("src/tinyext/meson.build", "'pure.py', ", "", {"tinyext/pure.py": "remove"}),
@@ -643,9 +649,9 @@ def test_killed_at_any_instant_the_next_run_makes_the_same_wheel(
 ) -> None:
     expected = grafting.build().read_bytes()
     other = replace(grafting.copied(tmp_path / "p"), store=tmp_path / "store")
-    for step in range(12):
+    for step in range(6):
         victim = other.start("build")
-        time.sleep(0.1 + 0.1 * step)
+        time.sleep(0.1 + 0.2 * step)
         os.killpg(victim.pid, signal.SIGKILL if step % 2 else signal.SIGINT)
         victim.communicate()
     assert other.build().read_bytes() == expected

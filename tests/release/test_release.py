@@ -35,7 +35,7 @@ from patchwheel.release.check import check_release
 from patchwheel.release.publish import make_index
 from patchwheel.wheelfile.archive import make_entry, write_archive
 from patchwheel.wheelfile.read import read_wheel, write_wheel
-from tests.fixtures import support
+from tests.fixtures import forked, support
 from tests.fixtures.projects import PYTHON, VERSION, Project, sdist_table
 
 Json: TypeAlias = Any
@@ -307,7 +307,7 @@ def test_each_field_beside_a_wheel_is_checked(
 def test_each_byte_of_every_file_counts(copied: Path) -> None:
     for path in sorted(copied.iterdir()):
         data = path.read_bytes()
-        for number in range(0, len(data), max(1, len(data) // 40)):
+        for number in range(0, len(data), max(1, len(data) // 12)):
             changed = bytearray(data)
             changed[number] ^= 1
             path.write_bytes(changed)
@@ -524,7 +524,11 @@ def test_a_fork_is_built_again_against_the_same_wheel_of_another(
 
 
 @pytest.mark.parametrize(
-    "key", ["__import__('uuid').uuid4().hex[:8]", "f'{int(time.time()) // 86400:08x}'"]
+    "key",
+    [
+        pytest.param("__import__('uuid').uuid4().hex[:8]", marks=pytest.mark.heavy),
+        "f'{int(time.time()) // 86400:08x}'",
+    ],
 )
 def test_a_build_that_is_not_the_same_at_another_time_is_found_and_the_file_named(
     project: Project, tmp_path: Path, key: str
@@ -603,14 +607,20 @@ def install(installer: str, python: Path, words: list[str], env: Mapping[str, st
 def indexed(dist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("indexed") / "dist"
     shutil.copytree(dist, folder)
-    words = [sys.executable, "-m", "patchwheel", "index", str(folder)]
-    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    done = forked.run(["index", str(folder)], cwd=support.ROOT, env=os.environ, timeout=300)
     assert done.stdout.strip() == str(folder / "simple")
     return folder
 
 
-@pytest.mark.parametrize("answers_json", [False, True])
-@pytest.mark.parametrize("installer", ["pip", "uv"])
+@pytest.mark.parametrize(
+    ("installer", "answers_json"),
+    [
+        ("pip", True),
+        ("uv", False),
+        pytest.param("pip", False, marks=pytest.mark.heavy),
+        pytest.param("uv", True, marks=pytest.mark.heavy),
+    ],
+)
 def test_pip_and_uv_install_from_the_index_over_http(
     indexed: Path, tmp_path: Path, installer: str, *, answers_json: bool
 ) -> None:
