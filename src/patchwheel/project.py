@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from patchwheel.kit import CacheUse, Progress, SandboxMode, Store
     from patchwheel.manifest import Fork, ForkBuild, ForkLock, Lock, Manifest
+    from patchwheel.remote import Remote
 
 ENVIRONMENT_LINK = ".venv-forks"
 
@@ -96,6 +97,16 @@ class Project:
             keep_failed=self.keep_failed,
             compile_cache=self.compile_cache,
         )
+
+    @functools.cached_property
+    def remote(self) -> Remote | None:
+        """The shared store; None where none is set, or nothing made elsewhere may be used."""
+        if self.release or self.compile_cache == "off":
+            return None
+        from patchwheel.remote import open_remote
+
+        remote = open_remote(self.context.note, self.context.limits.remote)
+        return None if remote and self.offline and not remote.url.startswith("file:") else remote
 
     @property
     def root(self) -> Path:

@@ -18,6 +18,7 @@ from forks_schema import REFERENCE, TABLES, key_table, with_tables
 from patchwheel.cli.main import cli
 from patchwheel.kit import PatchwheelError
 from patchwheel.kit.limits import VARIABLE, Limits
+from patchwheel.remote import settings
 
 ROOT = Path(__file__).parent.parent.parent
 DOCUMENTS = [
@@ -105,8 +106,9 @@ def test_the_limits_that_a_variable_sets_are_in_its_reference() -> None:
     text = TEXTS["docs/reference/environment.md"]
     assert text == commands_page.with_variables(text), "run `python scripts/commands_page.py`"
     names = {VARIABLE + row.name.upper() for row in fields(Limits)}
+    names |= {"PATCHWHEEL_STORE", settings.URL, settings.TRUST, settings.WRITE}
     others = text.partition("<!-- end of variables -->")[2]
-    assert set(re.findall(r"(?m)^\| `(PATCHWHEEL_\w+)` \|", others)) == names | {"PATCHWHEEL_STORE"}
+    assert set(re.findall(r"(?m)^\| `(PATCHWHEEL_\w+)` \|", others)) == names
 
 
 def test_links_between_documents_lead_somewhere() -> None:
@@ -119,7 +121,7 @@ def test_the_threat_model_names_tests_that_there_are_for_every_promise() -> None
     rows = re.findall(
         r"^\| (P\d+) \| [^|]+ \| (.+) \|$", TEXTS["docs/reference/threat-model.md"], re.MULTILINE
     )
-    assert [name for name, _ in rows] == [f"P{number}" for number in range(1, 21)]
+    assert [name for name, _ in rows] == [f"P{number}" for number in range(1, 22)]
     for promise, cell in rows:
         named = re.findall(r"`([\w/]+\.py)::(\w+)`", cell)
         assert named, promise

@@ -211,7 +211,7 @@ def test_a_wheel_that_calls_itself_otherwise(bench: Bench, tmp_path: Path) -> No
     draft = checked_draft(read_wheel(stranger), MADE)
     path = finish(draft, plan, tmp_path)
     with pytest.raises(CheckError, match="calls itself") as caught:
-        wheel_module.check_wheel(path, plan, draft)
+        wheel_module.check_wheel(path, plan, trusted=None)
     assert "pw-demo" in str(caught.value)
 
 

@@ -91,20 +91,25 @@ class BuildInputs:
         """The parts of the node key that need no other wheel."""
         # A wheel from a weaker sandbox must never answer for one from a stronger.
         level = detect_sandbox(self.context.sandbox).level
-        flags: list[object] = [RECIPE, build_settings(self.fork), self.epoch, level]
-        if toolchain.CUDA in self.fork.programs:
+        flags = self.flags(self.fork, level)
+        return {"env": self.env, "toolchain": toolchain.key(self.tools), "flags": flags}
+
+    @property
+    def env(self) -> str:
+        return env_key(self.build.build_requires, self.context.interpreter.tag)
+
+    def flags(self, fork: Fork, level: str) -> str:
+        """Digest the settings that a build has; MachineError for a variable that is not set."""
+        flags: list[object] = [RECIPE, build_settings(fork), self.epoch, level]
+        if toolchain.CUDA in fork.programs:
             flags.append(cuda.LAYOUT)
-        if self.fork.required_env:
-            flags.append(toolchain.required_variables(self.fork))
-        if folder := toolchain.crates(self.fork):
+        if fork.required_env:
+            flags.append(toolchain.required_variables(fork))
+        if folder := toolchain.crates(fork):
             flags.append(toolchain.crates_part(folder))
-        if toolchain.HIPCC in self.fork.programs:
-            flags.append(rocm.target(self.fork))
-        return {
-            "env": env_key(self.build.build_requires, self.context.interpreter.tag),
-            "toolchain": toolchain.key(self.tools),
-            "flags": digest(*flags),
-        }
+        if toolchain.HIPCC in fork.programs:
+            flags.append(rocm.target(fork))
+        return digest(*flags)
 
     def session(self, step: str) -> contextlib.AbstractContextManager[BuildSession]:
         """Open an empty build directory with the build environment; its log is named `step`."""

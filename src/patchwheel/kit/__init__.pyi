@@ -47,6 +47,7 @@ from .interpreter import uv_bin as uv_bin
 from .limits import Limits as Limits
 from .limits import Watch as Watch
 from .limits import load_limits as load_limits
+from .limits import within as within
 from .process import scrub_environment as scrub_environment
 from .repo import Blob as Blob
 from .repo import Change as Change

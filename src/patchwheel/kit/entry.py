@@ -17,7 +17,7 @@ from typing import Any, Literal
 from patchwheel.kit.errors import BusyError, InputError
 from patchwheel.kit.files import digest, file_sha256, parsed, write_atomically
 
-Kind = Literal["build-envs", "configured", "environments", "files", "unpacked", "wheels"]
+Kind = Literal["build-envs", "configured", "environments", "files", "shared", "unpacked", "wheels"]
 # A venv is made and used in place; hashing its thousands of files each time would take a second.
 IN_PLACE = frozenset({"environments", "build-envs", "unpacked"})
 # Users may install something into these, and their interpreter adds bytecode.

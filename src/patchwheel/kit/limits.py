@@ -8,13 +8,16 @@ import os
 import re
 import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Never
+from threading import Thread
+from typing import Never, TypeVar
 
 from patchwheel.kit import process
 from patchwheel.kit.errors import BuildError, MachineError, ManifestError
+
+T = TypeVar("T")
 
 VARIABLE = "PATCHWHEEL_LIMIT_"
 UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "MB": 10**6, "GB": 10**9, "TB": 10**12}
@@ -31,13 +34,17 @@ THREADS = 16
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """Seconds, bytes and processes of a build step, `disk` its folder's; `download`: no step."""
+    """Seconds, bytes and processes of a build step, `disk` its folder's.
+
+    `download` and `remote`, one answer of a shared store, are of no step.
+    """
 
     time: int = 6 * 3600
     silence: int = 3600
     log: int = 100 * 10**6
     disk: int = 20 * 10**9
     download: int = 3600
+    remote: int = 120
     memory: int = field(default_factory=lambda: os.sysconf("SC_PHYS_PAGES") * PAGE // 10 * 9)
     processes: int = field(default_factory=lambda: max(1000, 8 * (os.cpu_count() or 1)))
 
@@ -55,6 +62,22 @@ def load_limits(environ: Mapping[str, str]) -> Limits:
             expected = "a number, with s, m, h, d, MB, GB or TB behind it"
             raise ManifestError(f"{variable} is {text!r}", expected=expected)
     return Limits(**given)
+
+
+def within(seconds: float, call: Callable[[], T]) -> T:
+    """Return what a call returns; TimeoutError when it takes longer, and nobody waits for it."""
+    from concurrent.futures import Future
+
+    future = Future[T]()
+
+    def run() -> None:
+        try:
+            future.set_result(call())
+        except BaseException as err:  # noqa: BLE001  (for the thread that waits)
+            future.set_exception(err)
+
+    Thread(target=run, daemon=True).start()
+    return future.result(seconds)
 
 
 class Watch:

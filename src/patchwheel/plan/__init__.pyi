@@ -18,5 +18,6 @@ from .plan import wheel_in_store as wheel_in_store
 from .platforms import PlatformPlanner as PlatformPlanner
 from .platforms import machine as machine
 from .platforms import platform_bases as platform_bases
+from .records import FITTING as FITTING
 from .records import IDLE as IDLE
 from .records import Plan as Plan

@@ -42,6 +42,8 @@ class Outlook:
 def look_ahead(project: Project, plan: Plan) -> Outlook:
     """Compare a plan with the last wheel in dist/, which tells nothing if it cannot be read."""
     stored = plan.node_key and project.store.find("wheels", plan.node_key)
+    if not stored and project.remote and (place := plan.shared_as):
+        stored = project.store.find("shared", digest(*place))
     state: Literal["stored", "to-make"] = "stored" if stored else "to-make"
     found = sorted(project.wheels_of(plan.fork), key=lambda path: path.stat().st_mtime)
     if not found:

@@ -17,7 +17,7 @@ from patchwheel.build import BuildInputs, OwnWheel, interface_part, without_miss
 from patchwheel.kit import Change, Entry, MachineError, Repository, digest, file_sha256
 from patchwheel.manifest import Fork, ForkBuild, InventoryFile, PinGraph, build_settings
 from patchwheel.plan.base import Base, base_mismatch, built_bases, changed_interface, upstream_base
-from patchwheel.plan.records import IDLE, Decision, Plan, patches_by_path
+from patchwheel.plan.records import FITTING, IDLE, Decision, Plan, patches_by_path
 from patchwheel.series import PatchedTree, patched_tree
 from patchwheel.wheelfile import ZLIB, Output, sbom
 
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
 # Raised whenever the same inputs would give different bytes: it is part of every key.
 RECIPE = "4"
-# The same, for what is built and fitted into a base.
-FITTING = 1
 
 
 def plan_fork(
@@ -300,8 +298,7 @@ class Planner:
         elif decision.undecided:
             pending = ("a configured tree, which says what is remade",)
         else:
-            rows = [[o.path, o.action, o.source] for o in decision.outputs]
-            parts["remade"] = digest([FITTING, *rows])
+            parts["remade"] = digest([FITTING, *decision.rows])
         if base and not decision.configured and not decision.undecided:
             return parts, ()
         build_parts, more = self._build_parts(graft=base is not None)

@@ -7,13 +7,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Literal
 
-from patchwheel.build import BuildInputs, SandboxLevel
-from patchwheel.kit import BuildError, Change, Repository, digest
+from patchwheel.build import BuildInputs, SandboxLevel, interface_part
+from patchwheel.kit import BuildError, Change, MachineError, Repository, digest
 from patchwheel.manifest import BuildInventory, Fork
 from patchwheel.plan.base import Base
 from patchwheel.series import PatchedTree, without_effect
 from patchwheel.wheelfile import Output, metadata, record
 
+# Raised whenever what is built and fitted into a base would have other bytes.
+FITTING = 1
 # The end of a line about a change of a test, of documentation and the like.
 IDLE = "; nothing is remade for it"
 
@@ -37,6 +39,11 @@ class Decision:
     tools: str = ""
     undecided: tuple[str, ...] = ()
     candidates: tuple[str, ...] = ()
+
+    @property
+    def rows(self) -> list[list[str]]:
+        """What is done to which output, less the reason."""
+        return [[o.path, o.action, o.source] for o in self.outputs]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +80,27 @@ class Plan(Decision):
             reasons = "; ".join([*self.pending, *self.undecided])
             raise BuildError(f"{self.fork.name}: the plan is not complete: {reasons}")
         return self.node_key
+
+    @property
+    def shared_as(self) -> tuple[str, str] | None:
+        """The namespace and the key of the wheel in a shared store, None if a second makes it.
+
+        The key of a graft lacks what a toolchain decides, so that who has none can look it up.
+        """
+        inputs = self.inputs
+        if inputs is None or not self.inventory.compiles(self.fork):
+            return None
+        if self.route == "compile":
+            return ("compile", self.node_key) if self.node_key else None
+        if not (self.configured or self.undecided):
+            return None
+        parts = {name: self.key_parts[name] for name in ("tree", "base", "wheel", "recipe")}
+        interface = interface_part(inputs.needs, inputs.context.store)
+        try:
+            flags = inputs.flags(self.fork, "any")
+        except MachineError:
+            return None
+        return "graft", digest(FITTING, parts, inputs.env, flags, interface)
 
     @property
     def fork(self) -> Fork:

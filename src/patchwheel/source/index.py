@@ -9,11 +9,10 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from threading import Thread
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import SplitResult, unquote, urldefrag, urljoin, urlsplit
 
-from patchwheel.kit import IndexConfig, InputError, load_limits, parsed, redacted
+from patchwheel.kit import IndexConfig, InputError, load_limits, parsed, redacted, within
 
 if TYPE_CHECKING:
     import requests
@@ -223,20 +222,9 @@ def retried(task: str, attempt: Callable[[requests.Session], T]) -> T:
 
     All of it has to end within a limit: a server may send a byte now and then for ever.
     """
-    from concurrent.futures import Future
-
-    limit, future = load_limits(os.environ).download, Future[T]()
-
-    def run() -> None:
-        try:
-            future.set_result(_repeated(task, attempt))
-        except BaseException as err:  # noqa: BLE001  (for the thread that waits)
-            future.set_exception(err)
-
-    # Nobody waits for it at the end.
-    Thread(target=run, daemon=True).start()
+    limit = load_limits(os.environ).download
     try:
-        return future.result(limit)
+        return within(limit, lambda: _repeated(task, attempt))
     except TimeoutError as err:
         hint = "set PATCHWHEEL_LIMIT_DOWNLOAD, in seconds, for a slower network"
         raise InputError(f"{task}: it takes longer than {limit:,} s", hint=hint) from err

@@ -24,6 +24,7 @@ from patchwheel.manifest import Fork
 from patchwheel.plan import Plan, plan_fork, remember_base
 from patchwheel.project import Project
 from patchwheel.wheel.make import KIND, BuiltWheel, make_wheel
+from patchwheel.wheel.shared import share, take_shared
 from patchwheel.wheelfile import STATEMENT, metadata
 
 PUBLISHED = "published"
@@ -45,9 +46,22 @@ def build_wheel(
     if project.from_source:
         check_machine(fork, store=project.store)
     plan = plan_fork(project, fork, made=made)
+    if plan.node_key is None and project.remote:
+        # What is looked up in a shared store names what it was compiled against.
+        build_needs(project, fork, made=made)
+        plan = plan_fork(project, fork, made=made)
+    made[fork.lock_key] = take_shared(project, plan) or _make(project, plan, made)
+    return made[fork.lock_key]
+
+
+def _make(project: Project, plan: Plan, made: dict[str, BuiltWheel]) -> BuiltWheel:
+    fork = plan.fork
     if plan.node_key is None:
         build_needs(project, fork, made=made)
         plan = plan_fork(project, fork, made=made, configure=True)
+        # Only now its key is known.
+        if plan.route == "compile" and (wheel := take_shared(project, plan)):
+            return wheel
     try:
         wheel = _take(project, plan)
     except GraftNotPossible as err:
@@ -55,6 +69,8 @@ def build_wheel(
         project.progress.say(f"{fork.name}: no graft, a compile: {err.message}")
         build_needs(project, fork, made=made)
         plan = plan_fork(project, fork, refused=err.message, made=made, configure=True)
+        if shared := take_shared(project, plan):
+            return shared
         wheel = _take(project, plan)
     if not wheel.cached:
         how = plan.description.replace("about a second, ", "").removesuffix(": about a second")
@@ -63,7 +79,7 @@ def build_wheel(
         project.progress.say(f"warning: {fork.name}: {line}")
     if plan.route == "compile" and not wheel.cached:
         remember_base(project, fork, wheel.node_key, plan.key_parts)
-    made[fork.lock_key] = wheel
+    share(project, wheel)
     return wheel
 
 
@@ -117,7 +133,7 @@ def build_wheels(
     threads = [threading.Thread(target=make, args=[fork], daemon=True) for fork in forks]
     if together := len(forks) > 1 and not project.from_source:
         # Read before the threads start, each of which needs them.
-        _ = project.lock, project.context.interpreter
+        _ = project.lock, project.context.interpreter, project.remote
         for thread in threads:
             thread.start()
     for fork, thread in zip(forks, threads, strict=True):

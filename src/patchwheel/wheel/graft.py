@@ -55,15 +55,15 @@ class UnlabelledWheel:
     counts: Mapping[str, int] = field(default_factory=dict)
 
 
-def graft(plan: Plan, base: Base) -> UnlabelledWheel:
-    """Return the base's files with the plan's outputs remade.
+def graft(plan: Plan, base: Base, given: Remade | None = None) -> UnlabelledWheel:
+    """Return the base's files with the plan's outputs remade; `given` are built ones, if made.
 
     Raises InputError when the base's sha256 is wrong, or a file in it is not the one of its pin.
     """
     wheel, repo = base.wheel, Repository(plan.tree.source.git_dir)
     entries, date = dict(wheel.entries), zip_date(plan.tree.source.epoch)
     nothing: Remade = ({}, wheel.name.tags, None, {})
-    built, tags, compiled, counts = remake(plan, base) if plan.built else nothing
+    built, tags, compiled, counts = given or (remake(plan, base) if plan.built else nothing)
     copied = [o.source for o in plan.outputs if o.action in {"remake", "add"}]
     blobs = repo.files(plan.tree.tree, *copied) if copied else {}
     # One request for all of them.

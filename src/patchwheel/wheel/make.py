@@ -30,7 +30,7 @@ from patchwheel.wheelfile import (
 
 if TYPE_CHECKING:
     from patchwheel.wheel.graft import UnlabelledWheel
-    from patchwheel.wheelfile import CompileRecord, WheelFile, WheelName, WheelRecord
+    from patchwheel.wheelfile import CompileRecord, Entry, WheelFile, WheelName, WheelRecord
 
 KIND: Final = "wheels"
 SILENT = Progress()
@@ -90,7 +90,9 @@ def make_wheel(plan: Plan, store: Store, progress: Progress = SILENT) -> BuiltWh
         start = time.monotonic()
         draft = graft(plan, plan.base) if plan.base else compile_wheel(plan)
         with progress.step(f"{plan.fork.name}: packing", brief=True):
-            check_wheel(finish(draft, plan, folder), plan, draft)
+            # The base has the sha256 that was pinned, so its files are not hashed again.
+            path = finish(draft, plan, folder)
+            check_wheel(path, plan, trusted=draft.made_from if plan.base else None)
         seconds = round(time.monotonic() - start, 2)
         made = {"seconds": seconds, "compile_cache": dict(draft.counts)}
         (folder / MADE).write_text(json.dumps(made))
@@ -116,6 +118,19 @@ def make_wheel(plan: Plan, store: Store, progress: Progress = SILENT) -> BuiltWh
 
 def finish(draft: UnlabelledWheel, plan: Plan, folder: Path) -> Path:
     """Write the labelled wheel, with its record and a compile's SBOM, and return its path."""
+    new, entries, made_from = label(draft, plan)
+    info, date = f"{new.stem}.dist-info", zip_date(plan.tree.source.epoch)
+    written = {record.FILENAME: made_from.to_bytes()}
+    if plan.route == "compile":
+        written[sbom.PLACE] = sbom.make_sbom(made_from, metadata.normalize_name(new.name))
+    for name, content in written.items():
+        entries.append(make_entry(f"{info}/{name}", content, mode=0o644, date=date))
+    write_wheel(folder / new.filename, info, entries)
+    return folder / new.filename
+
+
+def label(draft: UnlabelledWheel, plan: Plan) -> tuple[WheelName, list[Entry], WheelRecord]:
+    """Return the name of the labelled wheel, its entries, and the record that it gets."""
     old, old_info = draft.made_from.name, draft.made_from.dist_info
     new = replace(old, version=plan.version, tags=draft.tags)
     info, date = f"{new.stem}.dist-info", zip_date(plan.tree.source.epoch)
@@ -135,14 +150,7 @@ def finish(draft: UnlabelledWheel, plan: Plan, folder: Path) -> Path:
             entries.append(replace(entry, name=f"{new.stem}.data/{rest}"))
         else:
             entries.append(entry)
-    made_from = describe(plan, draft.compiled, *members(entries, info))
-    written = {record.FILENAME: made_from.to_bytes()}
-    if plan.route == "compile":
-        written[sbom.PLACE] = sbom.make_sbom(made_from, metadata.normalize_name(new.name))
-    for name, content in written.items():
-        entries.append(make_entry(f"{info}/{name}", content, mode=0o644, date=date))
-    write_wheel(folder / new.filename, info, entries)
-    return folder / new.filename
+    return new, entries, describe(plan, draft.compiled, *members(entries, info))
 
 
 def _edit(name: str, data: bytes, old: WheelName, new: WheelName) -> bytes:
@@ -201,16 +209,16 @@ def describe(
     )
 
 
-def check_wheel(path: Path, plan: Plan, draft: UnlabelledWheel) -> None:
-    """Raise CheckError or InputError unless the wheel is sound, complete and named correctly."""
+def check_wheel(path: Path, plan: Plan, *, trusted: WheelFile | None) -> WheelFile:
+    """Return a wheel that is sound, complete and named correctly; CheckError, InputError else."""
     wheel = read_wheel(path)
-    # The base has the sha256 that was pinned, so its files are not hashed again.
-    check_record(wheel, trusted=draft.made_from if plan.base else None)
+    check_record(wheel, trusted=trusted)
     said, named = names_itself(wheel)
     expected = (metadata.normalize_name(plan.fork.distribution), [plan.version], *named[2:])
     if said != named or named != expected:
         raise CheckError(f"the wheel calls itself {said}", where=path.name, expected=str(expected))
     _check_outputs(wheel, plan)
+    return wheel
 
 
 def names_itself(wheel: WheelFile) -> tuple[tuple[object, ...], tuple[object, ...]]:
