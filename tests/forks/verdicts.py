@@ -7,22 +7,19 @@ import hashlib
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import pytest
 import scipy.sparse
+from _pytest.mark.structures import ParameterSet
 
 from tests.forks import columns
 from tests.forks.columns import KINDS, NO_GPU, NO_GPU_MATCH, NUMPY, OWN, Column
 
-if TYPE_CHECKING:
-    from _pytest.mark.structures import ParameterSet
-
-    Test: TypeAlias = Callable[..., None]
-    Call: TypeAlias = Callable[[Column], Any]
-    Compare: TypeAlias = Callable[[Call], None]
-
+Test: TypeAlias = Callable[..., None]
+Call: TypeAlias = Callable[[Column], Any]
+Compare: TypeAlias = Callable[[Call], None]
 OTHERS = frozenset(columns.COLUMNS) - {"numpy"}
 parametrize = pytest.mark.parametrize
 
