@@ -1,7 +1,5 @@
 """The hermetic seal: no test sees or changes the user's home, git settings, indexes or store."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

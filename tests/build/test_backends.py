@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import pytest
 
 from patchwheel.build.backends import FLIT, MATURIN, MESON, OTHER, SETUPTOOLS, WRAPPED, kind_of

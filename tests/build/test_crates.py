@@ -1,7 +1,5 @@
 """Rust: cargo, and crates from a folder, as no build has a network."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

@@ -1,7 +1,5 @@
 """The cells of the CI matrix that need no GPU, run by the command that the workflows run."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

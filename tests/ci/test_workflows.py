@@ -1,7 +1,5 @@
 """The CI workflows and scripts: what they contain, and what stops a publication."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

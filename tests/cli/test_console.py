@@ -1,7 +1,5 @@
 """Progress: bars that move on a terminal, a line every few seconds elsewhere."""
 
-from __future__ import annotations
-
 import fcntl
 import os
 import re

@@ -1,7 +1,5 @@
 """The command line itself: exit codes, where results go, options as environment variables."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

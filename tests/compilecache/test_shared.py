@@ -1,7 +1,5 @@
 """ccache in the place of gcc, and what a build may add to what others read."""
 
-from __future__ import annotations
-
 import errno
 import importlib.metadata
 import os

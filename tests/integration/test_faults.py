@@ -1,7 +1,5 @@
 """Killed at any instant, or started twice: nothing is lost or half-written."""
 
-from __future__ import annotations
-
 import logging
 import os
 import random

@@ -1,7 +1,5 @@
 """The project's own forks: their grafts are real, and the same bytes wherever they are made."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

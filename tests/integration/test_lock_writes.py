@@ -1,7 +1,5 @@
 """`lock` writes to the store and the project, and to no other place of the machine."""
 
-from __future__ import annotations
-
 import os
 import sys
 from pathlib import Path

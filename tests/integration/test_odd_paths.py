@@ -1,7 +1,5 @@
 """A project, a store and an index in folders with spaces, colons and letters beyond ASCII."""
 
-from __future__ import annotations
-
 import zipfile
 from dataclasses import replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """A small real project through the command line, with real git, compilers and uv."""
 
-from __future__ import annotations
-
 import io
 import json
 import os

@@ -1,7 +1,5 @@
 """A small real setuptools project, whose own code runs Cython: what a change reaches."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sysconfig

@@ -1,7 +1,5 @@
 """A machine without a compiler: what asks, looks or only copies does without one."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from pathlib import Path

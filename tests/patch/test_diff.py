@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 from patchwheel.patch.lint import check_patch
 from tests.fixtures.patches import ONE, mail, patch
 

@@ -1,7 +1,5 @@
 """Patches from elsewhere: mailboxes through `git am`, Debian's patches through the series."""
 
-from __future__ import annotations
-
 import pytest
 
 from patchwheel.kit.errors import PatchError

@@ -1,7 +1,5 @@
 """Our reading of mails beside git's: `mailinfo`, `stripspace` and `interpret-trailers`."""
 
-from __future__ import annotations
-
 import itertools
 import os
 import re

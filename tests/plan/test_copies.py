@@ -1,7 +1,5 @@
 """Files of a wheel that are copies of source files, by content and place."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 

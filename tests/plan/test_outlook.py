@@ -1,7 +1,5 @@
 """What `plan` says would happen now: nothing, a copy, or what changed since the last build."""
 
-from __future__ import annotations
-
 import json
 from importlib.resources import files
 from pathlib import Path

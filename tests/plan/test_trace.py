@@ -1,7 +1,5 @@
 """Changes followed to outputs, over a build that is written down by hand."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace

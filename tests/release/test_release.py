@@ -1,7 +1,5 @@
 """Release wheels of two small forks: built, checked, rebuilt, indexed, and installed."""
 
-from __future__ import annotations
-
 import contextlib
 import copy
 import functools

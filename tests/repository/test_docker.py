@@ -1,7 +1,5 @@
 """The images' files keep to what builds everywhere; docker/test.sh builds them."""
 
-from __future__ import annotations
-
 import os
 import re
 import shutil

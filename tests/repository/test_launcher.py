@@ -1,7 +1,5 @@
 """scripts/nox on a machine that has never seen the project."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import sys

@@ -1,7 +1,5 @@
 """What the import contract cannot say: packages are used through their front door."""
 
-from __future__ import annotations
-
 import ast
 import importlib
 import inspect

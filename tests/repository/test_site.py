@@ -1,7 +1,5 @@
 """The site of the documents: built with warnings as errors, its links and what it loads."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

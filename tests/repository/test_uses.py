@@ -1,7 +1,5 @@
 """What other tools read of this project: its version, the pre-commit hooks, wheels in uv."""
 
-from __future__ import annotations
-
 import functools
 import http.server
 import os

@@ -1,7 +1,5 @@
 """The check of the forks runs, and finds what it is there to find."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -1,7 +1,5 @@
 """The trial of real projects, without any: what it records, and when it fails."""
 
-from __future__ import annotations
-
 import json
 import sys
 from pathlib import Path

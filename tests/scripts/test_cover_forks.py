@@ -1,7 +1,5 @@
 """What cover-forks counts: lines and branches that a series adds, and nothing else of a file."""
 
-from __future__ import annotations
-
 import importlib
 from pathlib import Path
 from types import ModuleType, SimpleNamespace

@@ -1,7 +1,5 @@
 """The demo, its notebook, and what docs/array-api.md says, in the environment of the four forks."""
 
-from __future__ import annotations
-
 import json
 import sys
 from pathlib import Path

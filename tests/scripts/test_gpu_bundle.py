@@ -1,7 +1,5 @@
 """The bundle for a machine with a GPU: what is in it, and how it is laid over the CuPy there."""
 
-from __future__ import annotations
-
 import importlib
 import json
 import os

@@ -1,7 +1,5 @@
 """The bundle for a machine with a GPU runs where there is only Python, NumPy and CuPy."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

@@ -1,7 +1,5 @@
 """The demo on the stand-in for CuPy: NumPy's labels, and no more work for a GPU than recorded."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

@@ -1,7 +1,5 @@
 """Counting bytes between host and device, on a CUPTI that hands out given records."""
 
-from __future__ import annotations
-
 import ctypes
 import struct
 import subprocess

@@ -1,7 +1,5 @@
 """Small projects whose own build backend attacks the machine that builds them."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path

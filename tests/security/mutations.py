@@ -1,7 +1,5 @@
 """Changes that an attacker, or a damaged disk, makes to data that is read."""
 
-from __future__ import annotations
-
 import copy
 import json
 from dataclasses import dataclass, field

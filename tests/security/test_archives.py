@@ -1,7 +1,5 @@
 """P13: an archive that two readers could read differently, or that has no end, is refused."""
 
-from __future__ import annotations
-
 import itertools
 import os
 import struct

@@ -1,7 +1,5 @@
 """P6: what is damaged in the store or in dist/ is never used, is made again, and is told."""
 
-from __future__ import annotations
-
 import os
 import random
 import shutil

@@ -1,7 +1,5 @@
 """P5: a full or read-only disk is one message that leaves nothing half done; a power cut."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import shutil

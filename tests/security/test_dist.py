@@ -1,7 +1,5 @@
 """P6: dist/ holds the bytes that were built, and a release has sums of no others."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess

@@ -1,7 +1,5 @@
 """P9: no code of a third party runs outside the sandbox."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

@@ -1,7 +1,5 @@
 """P9: a build in the sandbox changes nothing of its host, and learns nothing of it."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """P14: nothing but known names below our own roots is removed, renamed or replaced."""
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """P10: the sandbox's level is said and recorded, and what a build started ends with it."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

@@ -1,7 +1,5 @@
 """P16: a build step ends at its limits, and what it says commands no terminal."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

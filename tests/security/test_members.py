@@ -1,7 +1,5 @@
 """P18: a wheel states every member, and none runs by itself that the pin's own wheel lacks."""
 
-from __future__ import annotations
-
 import json
 import zipfile
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """P16: whatever is read of others takes time that grows with its length, and has an end."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import re

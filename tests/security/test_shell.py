@@ -1,7 +1,5 @@
 """P15: a failed build leaves what one needs: its folder, its environment, its last command."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

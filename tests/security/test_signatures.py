@@ -1,7 +1,5 @@
 """P18: a release that was signed is not changed in one byte, and a fix is said in SBOM and VEX."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import sys

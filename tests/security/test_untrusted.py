@@ -1,7 +1,5 @@
 """P9: what a build left is taken without following links, from regular files within a size."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import socket

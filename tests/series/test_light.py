@@ -1,7 +1,5 @@
 """What the work on a series does not need, and what CI makes of it."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from pathlib import Path

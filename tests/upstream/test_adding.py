@@ -1,7 +1,5 @@
 """init, add and remove, on an index of this machine; and the page that shows them."""
 
-from __future__ import annotations
-
 import base64
 import json
 import os

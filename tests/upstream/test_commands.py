@@ -1,7 +1,5 @@
 """A maintainer's day: a second set of pins, an unreleased branch, a patch that others need."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from dataclasses import replace

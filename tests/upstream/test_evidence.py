@@ -1,7 +1,5 @@
 """What is said to have landed, exactly or in another form, and what only looks like it."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """Which commit of upstream's stops a patch, which took it: on real histories, small ones."""
 
-from __future__ import annotations
-
 import json
 import random
 from collections.abc import Callable, Sequence

@@ -1,7 +1,5 @@
 """Patches of other tools become patches of a series: by one command, all or none."""
 
-from __future__ import annotations
-
 import difflib
 import json
 import random

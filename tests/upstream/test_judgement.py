@@ -1,7 +1,5 @@
 """The forecast, the dry run of a rebase and the rebase itself say the same of a patch."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,7 +1,5 @@
 """A patch for upstream: on its main branch, with what it requires, and nothing of ours."""
 
-from __future__ import annotations
-
 import json
 import re
 import shlex

@@ -1,7 +1,5 @@
 """An upgrade that a scheduled job prepares, and a person decides on."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

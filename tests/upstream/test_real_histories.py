@@ -8,8 +8,6 @@ is logged, and nothing is asserted. Reviewed: merged pull requests, whole and as
 their last commit. Reversed: what a commit changed, taken back by a patch; upstream rarely does it.
 """
 
-from __future__ import annotations
-
 import itertools
 import logging
 import random

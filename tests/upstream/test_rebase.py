@@ -1,7 +1,5 @@
 """A series goes to another pin: merged in memory, rebased in a work tree, put in place at once."""
 
-from __future__ import annotations
-
 import itertools
 import json
 import os

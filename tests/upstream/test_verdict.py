@@ -1,7 +1,5 @@
 """What check_forks.py makes of the outcomes of upstream's tests."""
 
-from __future__ import annotations
-
 import importlib
 from pathlib import Path
 from types import ModuleType

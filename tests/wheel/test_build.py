@@ -1,7 +1,5 @@
 """Several forks in one run: together or in turn, and what happens when one fails."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Callable
 from types import SimpleNamespace

@@ -1,7 +1,5 @@
 """Libraries that are made to stand where others stood, by real gcc and patchelf."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """Grafts on upstream's wheels for other machines, from a local index of tiny ones."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """Grafts whose platform tag is above their base's."""
 
-from __future__ import annotations
-
 import platform
 from pathlib import Path
 from types import SimpleNamespace

@@ -1,7 +1,5 @@
 """What a cell reports: a table for people, JSON for the cells after it."""
 
-from __future__ import annotations
-
 import json
 import sys
 from collections.abc import Sequence
