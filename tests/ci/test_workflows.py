@@ -64,7 +64,7 @@ def schema_check(*paths: Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_workflows_are_what_the_manifest_gives() -> None:
-    assert {path.name for path in WORKFLOWS} == {*GENERATED, "suite.yml"}
+    assert {path.name for path in WORKFLOWS} == {*GENERATED, "package.yml", "suite.yml"}
     written = workflows.write_workflows(load_manifest(support.ROOT / "forks.toml"), check=True)
     assert {path.name for path in written if path.suffix == ".yml"} == GENERATED
 
@@ -123,6 +123,15 @@ def test_the_service_takes_the_workflows(tmp_path: Path) -> None:
     assert "'run-on'" in done.stdout
 
 
+RIGHTS = {
+    ("release.yml", "promote"): {"attestations", "contents", "id-token", "pages"},
+    # It opens pull requests with what another job made.
+    ("scheduled.yml", "offer"): {"contents", "pull-requests"},
+    # The index trusts it, without a token.
+    ("package.yml", "publish"): {"id-token"},
+}
+
+
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
 def test_workflows_are_thin_pinned_and_without_rights(path: Path) -> None:
     workflow = parsed(path)
@@ -131,22 +140,20 @@ def test_workflows_are_thin_pinned_and_without_rights(path: Path) -> None:
         assert re.fullmatch(r"[\w-]+/[\w/-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", used)
     for name, job in workflow["jobs"].items():
         rights = {r for r, level in job["permissions"].items() if level == "write"}
-        publishes = (path.name, name) == ("release.yml", "promote")
-        expected = {"attestations", "contents", "id-token", "pages"} if publishes else set()
-        # It opens pull requests with what another job made.
-        offers = (path.name, name) == ("scheduled.yml", "offer")
-        assert rights == ({"contents", "pull-requests"} if offers else expected)
+        assert rights == RIGHTS.get((path.name, name), set())
         assert "timeout-minutes" in job
         for step in job["steps"]:
             if "run" in step:
                 # What comes from a matrix reaches a shell as a variable.
                 assert re.match(
-                    r"(ci/|\.ci/run$|\./scripts/nox -s coverage$|python3 ci/)", step["run"]
+                    r"(ci/|\.ci/run$|\./scripts/nox -s (coverage|package)$|python3 ci/)",
+                    step["run"],
                 )
                 assert "${{" not in step["run"]
             if step.get("uses", "").startswith("actions/checkout@"):
                 assert step["with"]["persist-credentials"] is False
-        if publishes or offers:
+        if rights:
+            # What has rights installs nothing.
             assert not any("ci/setup" in step.get("run", "") for step in job["steps"])
 
 

@@ -131,16 +131,3 @@ def test_the_wheel_runs_as_a_tool_in_an_empty_folder() -> None:
         f"patchwheel-{__version__}-py3-none-any.whl",
         f"patchwheel-{__version__}.tar.gz",
     }
-
-
-def test_what_may_publish_installs_nothing_and_is_pinned() -> None:
-    text = (ROOT / ".github" / "workflows" / "package.yml").read_text()
-    build, publish = text.partition("\n  build:\n")[2].split("\n  publish:\n")
-    assert "id-token" not in build
-    assert re.findall(r"(?m)^      ([\w-]+): write", publish) == ["id-token"]
-    assert "run:" not in publish
-    assert "checkout" not in publish
-    assert "if: github.ref_type == 'tag'" in publish
-    uses = re.findall(r"uses: (\S+)", text)
-    assert uses
-    assert all(re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40}", name) for name in uses)
