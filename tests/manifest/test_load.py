@@ -23,6 +23,7 @@ SHA = "5" * 64
 COMMIT = "a" * 40
 FULL = f"""{HEAD}requires = ["numpy>=2"]
 test-requires = ["pytest"]
+platform = "manylinux_2_28"
 
 [forks.tiny-ext]
 git = "https://example.org/tiny"
@@ -75,6 +76,7 @@ def test_every_key_arrives(tmp_path: Path) -> None:
     tiny = found.forks["tiny-ext"]
     assert found.environment.requires == ("numpy>=2",)
     assert found.environment.test_requires == ("pytest",)
+    assert found.environment.platform == "manylinux_2_28"
     assert tiny.distribution == "tiny-other"
     assert tiny.patches == tmp_path / "patches" / "tiny-ext"
     assert tiny.config_settings == {"setup-args": ("-Da=b",), "editable": "no"}

@@ -12,10 +12,11 @@ from patchwheel.plan.base import Base
 from patchwheel.plan.records import Plan
 from patchwheel.wheel import build
 from patchwheel.wheel.make import BuiltWheel
-from patchwheel.wheel.tags import risen_tag
+from patchwheel.wheel.tags import above_policy, risen_tag
 from tests.fixtures import support
 
 pytestmark = pytest.mark.compiled
+UNLIMITED = SimpleNamespace(environment=SimpleNamespace(platform=None))
 OLD, NEW = (f"cp311-abi3-manylinux_2_{n}_x86_64" for n in (17, 39))
 
 
@@ -41,7 +42,7 @@ def make(folder: Path, tag: str, source: str) -> BuiltWheel:
 def test_the_module_and_the_symbol_that_raise_a_tag_are_named(
     tmp_path: Path, report: support.Recorder
 ) -> None:
-    project: Any = SimpleNamespace(progress=report)
+    project: Any = SimpleNamespace(progress=report, release=False, manifest=UNLIMITED)
     risen = make(tmp_path, NEW, "int f(void); int g(void) { return f(); }")
     why = "the platform tag rises from manylinux_2_17_x86_64 to manylinux_2_39_x86_64: "
     why += "pw/x.so needs f@GLIBC_2.38"
@@ -52,8 +53,38 @@ def test_the_module_and_the_symbol_that_raise_a_tag_are_named(
         build._check_tags(project, [risen], strict=True)
 
 
+@pytest.mark.parametrize("policy", ["manylinux_2_38", "manylinux_2_39", "manylinux_2_40"])
+def test_a_release_above_the_manifests_platform_fails_with_module_and_symbol(
+    tmp_path: Path, report: support.Recorder, policy: str
+) -> None:
+    def project(*, release: bool) -> Any:  # noqa: ANN401
+        environment = SimpleNamespace(platform=policy)
+        manifest = SimpleNamespace(environment=environment)
+        return SimpleNamespace(progress=report, manifest=manifest, release=release)
+
+    made = make(tmp_path, NEW, "int f(void); int g(void) { return f(); }")
+    made.plan.base = None  # type: ignore[misc]
+    made.cached = True  # type: ignore[misc]
+    build._check_tags(project(release=False), [made], strict=False)
+    if policy != "manylinux_2_38":
+        build._check_tags(project(release=True), [made], strict=False)
+        return
+    with pytest.raises(CheckError) as caught:
+        build._check_tags(project(release=True), [made], strict=False)
+    assert caught.value.message == (
+        "pw: its true platform tag, manylinux_2_39_x86_64, is above manylinux_2_38"
+    )
+    assert "compile it in an image of manylinux_2_38" in str(caught.value)
+    low = above_policy(made, "manylinux_2_17")
+    assert low is not None
+    assert low.endswith(": pw/x.so needs f@GLIBC_2.38")
+    pure = support.make_wheel(tmp_path / "pure", "pw", "1.0", {})
+    made.path = pure  # type: ignore[misc]
+    assert above_policy(made, "manylinux_2_17") is None
+
+
 def test_a_tag_that_is_the_bases_is_fine(tmp_path: Path, report: support.Recorder) -> None:
-    project: Any = SimpleNamespace(progress=report)
+    project: Any = SimpleNamespace(progress=report, release=False, manifest=UNLIMITED)
     same = make(tmp_path, OLD, "int x;")
     assert risen_tag(same) is None
     build._check_tags(project, [same], strict=True)

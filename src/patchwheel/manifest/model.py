@@ -31,6 +31,9 @@ Version = Annotated[str, Rule("a PEP 440 version without a local part", VERSION.
 Commit = Annotated[str, Rule("all 40 hexadecimal digits", r"[0-9a-f]{40}")]
 Sha256 = Annotated[str, Rule("64 hexadecimal digits", r"[0-9a-f]{64}")]
 SdistName = Annotated[str, Rule("NAME-VERSION.tar.gz", r"[^/]+\.tar\.gz")]
+Policy = Annotated[
+    str, Rule("a platform of wheels such as manylinux_2_28", r"manylinux_2_[1-9][0-9]*")
+]
 PythonTag = Annotated[str, Rule("a Python version such as 3.12", r"3\.[0-9]+")]
 Strings = tuple[str, ...]
 Settings = Mapping[str, str | Strings]
@@ -159,6 +162,10 @@ class EnvironmentSpec:
         Rule('a list such as ["3.12"]'),
         "Python versions to build for; the first is the default.",
     ]
+    platform: Annotated[
+        Policy | None,
+        "The newest system that release wheels may need: one with a higher true tag is an error.",
+    ] = None
     requires: Annotated[Strings, "Requirements besides the forks and their dependencies."] = ()
     test_requires: Annotated[Strings, "Requirements that `patchwheel test` adds."] = ()
 

@@ -124,7 +124,7 @@ def build_wheels(
 
     def make(fork: Fork) -> None:
         try:
-            with project.progress.step(fork.name, brief=True):
+            with project.progress.step(f"building {fork.name}", brief=True):
                 build_wheel(project, fork, made=made)
         except BaseException as err:  # noqa: BLE001  (raised again by the waiting thread)
             errors[fork.name] = err
@@ -152,14 +152,21 @@ def build_wheels(
 
 
 def _check_tags(project: Project, wheels: Sequence[BuiltWheel], *, strict: bool) -> None:
+    policy = project.manifest.environment.platform if project.release else None
     # What nobody refuses is said once, when the wheel is made.
-    wheels = [wheel for wheel in wheels if strict or not wheel.cached]
+    wheels = [wheel for wheel in wheels if strict or policy or not wheel.cached]
     if not wheels:
         return
     # A no-op imports little.
-    from patchwheel.wheel.tags import risen_tag
+    from patchwheel.wheel.tags import above_policy, risen_tag
 
     for wheel in wheels:
+        if high := policy and above_policy(wheel, policy):
+            hint = f"compile it in an image of {policy}, or change `platform` in forks.toml"
+            expected = f"what {policy} has, as forks.toml says"
+            raise CheckError(
+                f"{wheel.fork}: {high}", where=wheel.path, expected=expected, hint=hint
+            )
         risen = risen_tag(wheel) if wheel.plan.base else None
         if risen and strict:
             hint = "build in an image of the older policy, or without --strict-tag"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from importlib import resources
 from pathlib import Path
 
@@ -19,18 +20,36 @@ def risen_tag(wheel: BuiltWheel) -> str | None:
     if base is None or _platform(base.path) == _platform(wheel.path):
         return None
     old, new = _platform(base.path), _platform(wheel.path)
-    why = ""
-    if match := MACHINE.match(old):
-        policies = load_policies(Path(str(resources.files("auditwheel"))).parent, match[1])
-        entries = read_wheel(wheel.path).entries
-        for output in wheel.plan.built:
-            entry = entries.get(base.outputs.get(output.path, output.path))
-            content = entry.content() if entry else b""
-            needs = sorted(read_symbols(content)[0]) if content.startswith(MAGIC) else []
-            for symbol, version in needs:
-                if version and not policies.admits(old.split(".")[0], {version}):
-                    why = why or f": {output.path} needs {symbol}@{version}"
+    names = [base.outputs.get(output.path, output.path) for output in wheel.plan.built]
+    why = _first_need(wheel, names, old.split(".")[0])
     return f"the platform tag rises from {old} to {new}{why}"
+
+
+def above_policy(wheel: BuiltWheel, policy: str) -> str | None:
+    """Name the module and the symbol that need more than a policy; None if none do."""
+    platform = _platform(wheel.path)
+    minors = [int(minor) for minor in re.findall(r"manylinux_2_(\d+)_", platform)]
+    if platform == "any" or min(minors, default=99) <= int(policy.rpartition("_")[2]):
+        return None
+    machine = MACHINE.match(platform)
+    names = sorted(read_wheel(wheel.path).entries)
+    why = _first_need(wheel, names, f"{policy}_{machine[1]}") if machine else ""
+    return f"its true platform tag, {platform}, is above {policy}{why}"
+
+
+def _first_need(wheel: BuiltWheel, names: Iterable[str], tag: str) -> str:
+    """Return the first symbol of these members that a platform tag does not promise."""
+    if not (match := MACHINE.match(tag)):
+        return ""
+    policies = load_policies(Path(str(resources.files("auditwheel"))).parent, match[1])
+    entries = read_wheel(wheel.path).entries
+    for name in names:
+        content = entries[name].content() if name in entries else b""
+        needs = sorted(read_symbols(content)[0]) if content.startswith(MAGIC) else []
+        for symbol, version in needs:
+            if version and not policies.admits(tag, {version}):
+                return f": {name} needs {symbol}@{version}"
+    return ""
 
 
 def _platform(wheel: Path) -> str:
