@@ -41,7 +41,7 @@ EDITS = {
 }
 # What is shown as typed, and its words; `build` gives two screens.
 COMMANDS = {
-    "status": "status --offline",
+    "status": "status scikit-image --offline",
     "plan": "plan scipy --dev",
     "build": "build scipy scikit-image --dev",
     "error": "build scipy --dev",
@@ -71,11 +71,9 @@ FRAME = """\
 .{unique_id}-title {{ font-size: 18px; font-weight: bold; font-family: sans-serif; }}
 {styles}
 </style>
-<defs><clipPath id="{unique_id}-clip-terminal">
-<rect x="0" y="0" width="{terminal_width}" height="{terminal_height}" />
-</clipPath>{lines}</defs>
+<defs>{lines}</defs>
 {chrome}
-<g transform="translate({terminal_x}, {terminal_y})" clip-path="url(#{unique_id}-clip-terminal)">
+<g transform="translate({terminal_x}, {terminal_y})">
 {backgrounds}
 <g class="{unique_id}-matrix">
 {matrix}

@@ -153,7 +153,7 @@ class Console(Progress):
         self._since.setdefault(what, time.monotonic())
         taken = time.monotonic() - self._since[what]
         if what not in self._tasks:
-            self._tasks[what] = self._bars.add_task(what, amount="", file="")
+            self._tasks[what] = self._bars.add_task(what, total=None, amount="", file="")
             self._bars.tasks[-1].start_time = self._since[what]
         amount = _amount(done, total, taken)
         self._bars.update(self._tasks[what], completed=done, total=total, amount=amount, file=file)
