@@ -16,13 +16,15 @@ from patchwheel.locking.inventory import PinInventory
 from patchwheel.locking.write import write_lock
 from patchwheel.manifest.inventory import BuildInventory
 from patchwheel.manifest.load import load_manifest
-from patchwheel.manifest.lock import Lock, load_lock
+from patchwheel.manifest.lock import Lock, load_lock, save_lock
+from patchwheel.project import Project
 from patchwheel.source.download import choose_wheel
 from patchwheel.source.fetch import Source
 from patchwheel.source.index import IndexFile
 from tests.fixtures.contexts import GivenProject, make_context
 from tests.fixtures.support import (
     Recorder,
+    another_machine,
     make_index,
     make_manifest,
     make_patch,
@@ -108,13 +110,8 @@ class Site:
         files = {"pyproject.toml": text, "small.py": BACKEND, "a.py": "x = 1\n"}
         return make_sdist(self.folder / "shelf", name, "1.0", files)
 
-    def lock(
-        self,
-        old: Lock | None = None,
-        *only: str,
-        force: bool = False,
-        upgrade: Collection[str] | None = None,
-    ) -> Lock:
+    def prepare(self) -> tuple[Path, str]:
+        """Write the manifest, the series and the index; return the first and the address."""
         forks = {}
         for file in self.files:
             name = file.name.removesuffix("-1.0.tar.gz").replace("_", "-")
@@ -132,7 +129,16 @@ class Site:
             folder = self.folder / "patches" / name
             if not folder.exists():
                 make_series(folder, {})
-        url = make_index(self.folder / "simple", *self.files)
+        return path, make_index(self.folder / "simple", *self.files)
+
+    def lock(
+        self,
+        old: Lock | None = None,
+        *only: str,
+        force: bool = False,
+        upgrade: Collection[str] | None = None,
+    ) -> Lock:
+        path, url = self.prepare()
         context = make_context(
             self.store,
             interpreter=self.interpreter,
@@ -322,6 +328,34 @@ def test_other_settings_configure_that_fork_again(site: Site) -> None:
     assert second.forks["pw-two"].settings != first.forks["pw-two"].settings
 
 
+def test_a_whole_lock_fills_in_the_wheels_for_other_machines(site: Site) -> None:
+    first = site.lock()
+    wheels = first.forks["pw-one"].platforms
+    assert wheels == {site.upstream.name: sha256(site.upstream)}
+    bare = {name: replace(fork, platforms={}) for name, fork in first.forks.items()}
+    # The pin and what is known of it stay.
+    assert site.lock(replace(first, forks=bare)) == first
+    assert site.inspected == ["pw-one", "pw-two"]
+
+
+def test_another_kind_of_machine_is_locked_for_itself(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tag = f"{site.interpreter.tag}-{site.interpreter.tag}-manylinux_2_28_aarch64"
+    site.files.append(make_wheel(site.folder / "shelf", "pw-one", "1.0", {}, tag=tag))
+    # Nothing that is for another machine can be installed here.
+    site.files = [file for file in site.files if "two" not in file.name]
+    first = site.lock()
+    another_machine(monkeypatch)
+    second = site.lock(first)
+    assert site.inspected == ["pw-one", "pw-one"]
+    base = second.forks["pw-one"].builds[site.interpreter.python].base
+    assert base
+    assert base.filename == site.files[-1].name
+    assert len(second.forks["pw-one"].platforms) == 2
+    assert site.lock(second) == second
+
+
 def test_other_requirements_resolve_the_environment_again_and_nothing_else(site: Site) -> None:
     first = site.lock()
     site.environment = "[]"
@@ -406,6 +440,30 @@ def test_a_wheel_without_a_sha256_cannot_be_pinned(
     monkeypatch.setattr(download, "project_files", lambda *_: [bare])
     with pytest.raises(InputError, match="gives no sha256"):
         site.lock()
+
+
+def test_a_variant_that_is_not_locked_for_a_new_python_has_no_environment_there(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow, python = "pw-two:slow", site.interpreter.python
+    tag = f"{site.interpreter.tag}-{site.interpreter.tag}-{X86}"
+    site.files.append(make_wheel(site.folder / "shelf", "pw-slow", "1.0", {}, tag=tag))
+    site.settings = {
+        "pw-two": "[forks.pw-two.variants.fast]\n[forks.pw-two.variants.slow]\n"
+        'upstream-wheel = { distribution = "pw-slow" }\nrequired-env = ["PW_FOR"]'
+    }
+    path, url = site.prepare()
+    monkeypatch.setenv("UV_DEFAULT_INDEX", url)
+    monkeypatch.setenv("PW_FOR", "this")
+    first = write_lock(Project(path, site.store, site.report))
+    assert {*first.environments} == {python, f"{python}:slow"}
+    monkeypatch.delenv("PW_FOR")
+    older = replace(first.forks[slow], builds={"3.6": first.forks[slow].builds[python]})
+    save_lock(replace(first, forks={**first.forks, slow: older}))
+    second = write_lock(Project(path, site.store, site.report))
+    assert {*second.environments} == {python}
+    assert second.forks[slow] == older
+    assert any(line.startswith(f"{slow} is not locked here") for line in site.report.lines)
 
 
 def test_what_cannot_be_resolved_leaves_the_old_lock(site: Site) -> None:

@@ -22,7 +22,7 @@ from patchwheel.manifest.lock import (
     save_lock,
 )
 from patchwheel.manifest.model import Manifest
-from tests.fixtures.support import make_manifest
+from tests.fixtures.support import another_machine, make_manifest
 
 SHA = "5" * 64
 NUMPY = Distribution(name="numpy", version="2.5.5", hashes=("1" * 64, "2" * 64))
@@ -235,6 +235,17 @@ def test_the_entry_of_a_fork_is_for_its_pin_and_a_python(lock: Lock, manifest: M
             lock.fork(fork, python)
         assert "patchwheel lock" in str(caught.value.hint)
         assert caught.value.where == lock.path
+
+
+def test_a_lock_is_of_one_kind_of_machine(
+    lock: Lock, manifest: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    another_machine(monkeypatch)
+    with pytest.raises(ManifestError, match=r"tiny was locked for .* or another machine") as caught:
+        lock.fork(manifest.forks["tiny"], "3.12")
+    assert "patchwheel lock" in str(caught.value.hint)
+    with pytest.raises(ManifestError, match=r"environment was locked for .* or another machine"):
+        lock.environment(manifest, "3.12")
 
 
 def test_an_environment_of_a_variant_has_an_entry_of_its_own(

@@ -34,7 +34,7 @@ PIECES: dict[str, tuple[str, ...]] = {
 # CuPy looks for headers in these folders too, Debian keeps libraries in the second.
 PARTS = ("hipblas", "hipfft", "hipsparse", "rccl", "rocsolver", "roctracer")
 INCLUDE = ("include", *(f"include/{part}" for part in PARTS))
-LIBRARY = ("lib", "lib/x86_64-linux-gnu", "lib64")
+LIBRARY = ("lib", f"lib/{os.uname().machine}-linux-gnu", "lib64")
 
 
 def home(fork: Fork) -> Path:

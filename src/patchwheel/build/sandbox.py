@@ -43,8 +43,9 @@ SYSTEM_FILES = shlex.split("""
 """)
 # What a home folder keeps for programs, secrets included.
 PRIVATE = ("", ".local/share", ".config", ".cache", ".ssh", ".gnupg")
-# keyctl's number on x86-64, and the operation.
-JOIN_SESSION_KEYRING = (250, 1)
+# keyctl's number, which most kinds of machine share, and the operation.
+KEYCTL = {"x86_64": 250, "ppc64le": 271, "s390x": 280}.get(os.uname().machine, 219)
+JOIN_SESSION_KEYRING = (KEYCTL, 1)
 # Settings of the running kernel, which a build started by root could change.
 KERNEL = ("/proc/sys", "/proc/sysrq-trigger", "/proc/irq", "/proc/bus", "/proc/acpi")
 

@@ -26,7 +26,7 @@ from patchwheel.kit.errors import (
 from patchwheel.kit.interpreter import Interpreter, uv_bin, uv_env
 
 # The oldest glibc that NumPy and SciPy still publish wheels for.
-PLATFORM = "x86_64-manylinux_2_28"
+PLATFORM = "manylinux_2_28"
 DOWNLOADING = re.compile(r"Downloading (\S+) \(([\d.]+)(B|KiB|MiB|GiB)\)")
 # Configuration files count through the arguments for the index only.
 QUIET = ("--no-config", "--no-progress", "--color", "never")
@@ -118,7 +118,8 @@ def resolve(
 ) -> tuple[Distribution, ...]:
     """Return what satisfies the requirements on Linux; raises InputError with uv's explanation.
 
-    A version that is `known` is kept where it satisfies them.
+    Its files are for this kind of machine. A version that is `known` is kept where it satisfies
+    them.
     """
     for line in requirements:
         _check_requirement(line)
@@ -130,7 +131,8 @@ def resolve(
         while True:
             limits, preferred = attempts.pop(0)
             with _file([*constraints, *limits]) as file:
-                flags = ["--python-platform", PLATFORM, "--constraints", str(file)]
+                flags = ["--python-platform", f"{os.uname().machine}-{PLATFORM}"]
+                flags += ["--constraints", str(file)]
                 try:
                     text = pylock(context, requirements, *flags, known=preferred, log=log)
                     return _distributions(text, log)

@@ -62,15 +62,16 @@ def write_lock(
     for python, variant in product(manifest.environment.python, variants):
         chosen_project = replace(project, variant=variant) if variant else project
         inside = chosen_project.manifest
-        # A variant that was not locked here has no environment either.
-        if {fork.lock_key for fork in inside.forks.values()} <= forks.keys():
+        # A variant that was not locked here, or not for this Python, has no environment either.
+        entries = [forks.get(fork.lock_key) for fork in inside.forks.values()]
+        if all(entry and python in entry.builds for entry in entries):
             key = environment_key(inside, python)
-            entry = old.environments.get(key)
+            held = old.environments.get(key)
             again = (force and not names) or before.moves("")
-            again = again or (entry is not None and not _has_added(chosen_project, entry, python))
-            if not entry or entry.inputs != environment_inputs(inside) or again:
-                entry = lock_environment(chosen_project, python, forks, before.known)
-            environments[key] = entry
+            again = again or (held is not None and not _has_added(chosen_project, held, python))
+            if not held or held.inputs != environment_inputs(inside) or again:
+                held = lock_environment(chosen_project, python, forks, before.known)
+            environments[key] = held
     lock = Lock(path=manifest.lock_path, environments=environments, forks=forks)
     graphs = _known_graphs(project, old, lock)
     save_lock(lock, graphs)

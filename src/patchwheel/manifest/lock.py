@@ -2,6 +2,7 @@
 
 # No `from __future__ import annotations`: cattrs reads the types at run time.
 import contextlib
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -107,7 +108,7 @@ class Lock:
         if entry is None:
             self._stale("environment", f"has no entry for Python {key}")
         if entry.inputs != environment_inputs(manifest):
-            self._stale("environment", "was locked for other requirements than the manifest's")
+            self._stale("environment", "was locked for other requirements, or another machine")
         return entry
 
     def entry(self, fork: Fork) -> ForkLock:
@@ -119,7 +120,7 @@ class Lock:
         if dict(entry.pin) != fork.pin:
             self._stale(fork.lock_key, "was locked for another pin than the manifest's")
         if entry.settings != build_settings(fork):
-            self._stale(fork.lock_key, "was locked for other build settings than the manifest's")
+            self._stale(fork.lock_key, "was locked for other build settings, or another machine")
         return entry
 
     def _stale(self, name: str, problem: str) -> Never:
@@ -135,14 +136,20 @@ def environment_inputs(manifest: Manifest) -> str:
     """Return the digest of what the environment's resolution depends on."""
     forks = {f.distribution: f.version for f in manifest.forks.values()}
     spec = manifest.environment
-    return digest(spec.requires, spec.test_requires, forks)
+    return digest(spec.requires, spec.test_requires, forks, *_machine())
 
 
 def build_settings(fork: Fork) -> str:
     """Return the digest of the settings that change what a build of the pin needs and makes."""
     options = [dict(fork.config_settings), dict(fork.env), fork.build_requires, fork.programs]
     options += [fork.crates] if fork.crates else []
-    return digest(*options, fork.upstream_wheel and fork.upstream_wheel.distribution)
+    return digest(*options, fork.upstream_wheel and fork.upstream_wheel.distribution, *_machine())
+
+
+def _machine() -> list[str]:
+    """Return what a lock depends on beside the manifest: other machines take other wheels."""
+    # Locks for x86-64 have never named it.
+    return [name for name in [os.uname().machine] if name != "x86_64"]
 
 
 def load_lock(path: Path, *, mend: bool = False) -> Lock:

@@ -26,7 +26,7 @@ RANGE_REFUSED = 416
 # Wheels for the oldest glibc that we support are preferred to those that need a newer one.
 GLIBC = (*range(28, 4, -1), *range(29, 60))
 LEGACY = {17: "manylinux2014", 12: "manylinux2010", 5: "manylinux1"}
-PLATFORMS = [f"{n}_x86_64" for g in GLIBC for n in (f"manylinux_2_{g}", LEGACY.get(g)) if n]
+PLATFORMS = [n for g in GLIBC for n in (f"manylinux_2_{g}", LEGACY.get(g)) if n]
 
 
 def download_file(context: Context, project: str, filename: str, sha256: str) -> Path:
@@ -164,14 +164,15 @@ def requirements(wheel: Path, extra: str | None = None) -> list[str]:
 def choose_wheel(
     files: Iterable[IndexFile], version: str, interpreter: Interpreter
 ) -> IndexFile | None:
-    """Return the wheel of a version that fits the Python on Linux x86-64 best."""
+    """Return the wheel of a version that fits the Python on such a machine best."""
     from packaging.tags import compatible_tags, cpython_tags
     from packaging.utils import InvalidWheelFilename, parse_wheel_filename
     from packaging.version import Version
 
     python = [int(part) for part in interpreter.python.split(".")]
-    tags = [*cpython_tags(python, None, PLATFORMS)]
-    tags += compatible_tags(python, interpreter.tag, PLATFORMS)
+    platforms = [f"{name}_{os.uname().machine}" for name in PLATFORMS]
+    tags = [*cpython_tags(python, None, platforms)]
+    tags += compatible_tags(python, interpreter.tag, platforms)
     rank = {tag: number for number, tag in enumerate(tags)}
     fitting = []
     for file in files:
