@@ -8,7 +8,7 @@ import shutil
 from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING
 
-from patchwheel.kit import Context, ManifestError, digest
+from patchwheel.kit import Context, ManifestError, digest, explicit_interpreter
 from patchwheel.manifest import load_lock, load_manifest, recover
 
 if TYPE_CHECKING:
@@ -69,12 +69,15 @@ class Project:
         supported = self.manifest.environment.python
         version = self.python_option or supported[0]
         if not version[0].isdigit():
-            return supported[0]
+            # A manifest of one Python asks for that one, and is told what was given instead.
+            found = explicit_interpreter(version) if len(supported) > 1 else None
+            version = found.python if found else supported[0]
         if version not in supported:
             raise ManifestError(
                 f"Python {version} is not in the manifest's list",
                 where=self.manifest.path,
                 expected=f"one of {', '.join(supported)}",
+                hint="or add it to `python` there, and run `patchwheel lock`",
             )
         return version
 
@@ -127,6 +130,16 @@ class Project:
         name = fork.distribution.replace("-", "_")
         label = self.manifest.environment.label
         return sorted((folder or self.dist).glob(f"{name}-*+{label}.*.whl"))
+
+    def wheels_here(self, fork: Fork, folder: Path | None = None) -> list[Path]:
+        """Return those that fit this Python."""
+        pythons = {f"cp{self.python.replace('.', '')}", "py3"}
+        tags = {path: path.stem.split("-")[-3:-1] for path in self.wheels_of(fork, folder)}
+        return [
+            path
+            for path, (python, abi) in tags.items()
+            if abi == "abi3" or not pythons.isdisjoint(python.split("."))
+        ]
 
     def work_folder(self, fork: Fork) -> Path:
         return self.root / "work" / fork.name

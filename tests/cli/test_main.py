@@ -16,6 +16,9 @@ from patchwheel.cli.guidance import COMMANDS, GROUPS
 from patchwheel.cli.main import cli
 from patchwheel.compilecache.shared import LAYER, Shared
 from patchwheel.kit import errors
+from patchwheel.kit.errors import MachineError, ManifestError
+from patchwheel.kit.store import Store
+from patchwheel.project import Project
 from tests.fixtures import forked, support
 
 SDIST = 'version = "1.0"\nsdist = { filename = "demo-1.0.tar.gz", sha256 = "%s" }\n' % ("0" * 64)
@@ -179,6 +182,39 @@ def test_a_python_that_the_manifest_does_not_build_for_is_refused(tmp_path: Path
     assert "3.10" in done.stderr
 
 
+def test_an_interpreter_chooses_the_python_of_its_version(tmp_path: Path, store: Store) -> None:
+    manifest = support.make_manifest(tmp_path, {"demo": SDIST}, python="3.77 3.78")
+
+    def project(script: str) -> Project:
+        given = str(support.program(tmp_path / "python", script))
+        return Project(manifest, store, support.Recorder(), python_option=given)
+
+    answer = f"echo '{tmp_path / 'python'}'\necho 3.{{}}.1 cpython -"
+    chosen = project(answer.format(78))
+    assert chosen.python == "3.78"
+    assert chosen.context.interpreter.path == tmp_path / "python"
+    with pytest.raises(ManifestError, match=r"Python 3\.76 is not in the manifest's") as caught:
+        _ = project(answer.format(76)).python
+    assert caught.value.expected == "one of 3.77, 3.78"
+    assert "run `patchwheel lock`" in str(caught.value.hint)
+    with pytest.raises(MachineError, match="does not run as a CPython"):
+        _ = project("exit 127").context.interpreter
+
+
+@pytest.mark.parametrize("words", ["build", "plan", "env", "test demo"])
+def test_a_command_says_which_of_several_pythons_it_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: str
+) -> None:
+    monkeypatch.setenv("PATCHWHEEL_OFFLINE", "1")
+    support.make_manifest(tmp_path, {"demo": SDIST}, python="3.12 3.13 3.14")
+    line = "for Python 3.12, the manifest's first; `--python 3.13` or `--python 3.14` for another"
+    told, chosen = (patchwheel(tmp_path, *words.split(), *more) for more in ([], ["--python=3.14"]))
+    # There is no lock to build from, and no source to read tests of.
+    assert told.returncode == chosen.returncode == (4 if words == "test demo" else 2)
+    assert told.stderr.splitlines()[0] == line
+    assert "for Python" not in chosen.stderr
+
+
 def test_an_unwritable_store_is_the_machines_fault(tmp_path: Path) -> None:
     support.make_manifest(tmp_path, {"demo": SDIST})
     (tmp_path / "file").write_text("in the way")
@@ -188,8 +224,6 @@ def test_an_unwritable_store_is_the_machines_fault(tmp_path: Path) -> None:
 
 
 def test_cache_commands_show_check_and_shrink_the_store(tmp_path: Path) -> None:
-    from patchwheel.kit.store import Store
-
     store = Store(tmp_path / "store")
     path = store.get("wheels", "ab" * 32, lambda folder: support.write(folder, {"x": "data"}))
     # What a process uses is not removed.

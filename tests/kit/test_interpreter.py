@@ -168,6 +168,10 @@ def test_the_last_resort_is_an_installation_by_uv_and_it_is_announced(
     monkeypatch.setattr(interpreter, "uv_bin", lambda: uv)
     assert find_interpreter("3.77", progress=report).path == managed
     assert "uv installs one" in report.lines[0]
+    done.unlink()
+    with pytest.raises(MachineError, match=r"no Python 3\.77 was found"):
+        find_interpreter("3.77", progress=report, install=False)
+    assert (done.exists(), len(report.lines)) == (False, 1)
 
 
 def test_none_anywhere_is_one_error_that_says_how_to_get_one(bare: Path) -> None:

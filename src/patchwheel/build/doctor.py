@@ -56,12 +56,14 @@ def diagnose(
     store: Path,
     names: Collection[str] = (),
     uses: Mapping[str, Fork | None] = MappingProxyType({}),
+    python: str = "",
 ) -> list[Finding]:
     """Look at all that a build of the named forks may need; never raises for what is missing.
 
-    `uses` has each fork as its next build compiles it, None for one that compiles nothing.
+    `uses` has each fork as its next build compiles it, None for one that compiles nothing; that is
+    for one `python` of the manifest, the first by default.
     """
-    findings = [_git(), *_pythons(manifest), _sandbox(), _disk(store), _memory()]
+    findings = [_git(), *_pythons(manifest, python), _sandbox(), _disk(store), _memory()]
     for name, fork in manifest.forks.items():
         if name in names or not names:
             findings += _fork(fork, lock, uses)
@@ -81,14 +83,16 @@ def _git() -> Finding:
     return Finding("git", f"{text}, and {oldest} is needed", fix, needed=True)
 
 
-def _pythons(manifest: Manifest) -> Iterator[Finding]:
-    for wanted in manifest.environment.python:
+def _pythons(manifest: Manifest, chosen: str) -> Iterator[Finding]:
+    pythons = manifest.environment.python
+    for wanted in pythons:
+        needed = wanted == (chosen or pythons[0])
 
-        def find(wanted: str = wanted) -> str:
-            python = find_interpreter(wanted, progress=Progress())
+        def find(wanted: str = wanted, needed: bool = needed) -> str:  # noqa: FBT001
+            python = find_interpreter(wanted, progress=Progress(), install=needed)
             return f"{python.version} at {python.path}"
 
-        yield _look(f"Python {wanted}", find, needed=True)
+        yield _look(f"Python {wanted}", find, needed=needed)
 
 
 def _sandbox() -> Finding:

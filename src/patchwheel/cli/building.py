@@ -90,6 +90,7 @@ def build(
     if dry_run:
         _show_plans(project, forks)
         return
+    _say_python(project)
     wheels, failures = build_reported(
         project, forks, report, keep_going=keep_going, strict_tag=strict_tag
     )
@@ -197,6 +198,7 @@ def env(
     link = (path or project.root / ENVIRONMENT_LINK).absolute()
     # Before the wheels are built, which may take long.
     check_link(link)
+    _say_python(project)
     found = wheels_of_all(project, wheels)
     groups, before = ("gpu",) if gpu else (), added_to(link)
     environment = compose_environment(project, found, link=link, groups=groups, added=added)
@@ -243,6 +245,7 @@ def test(
     """Run upstream's tests of what FORK's series changes. ARGS go to pytest."""
     from patchwheel.environment import find_tests, run_tests
 
+    _say_python(project)
     if each:
         if wheels or project.dev or every or compare or allow_none:
             raise click.UsageError("--each is for the series as it is, without such options")
@@ -273,12 +276,21 @@ def _test_each(project: Project, fork: Fork, arguments: Sequence[str]) -> None:
     options.raise_failed(failed, f"patches of {fork.name} fail alone")
 
 
+def _say_python(project: Project) -> None:
+    """Say which Python is meant where nobody chose one of several."""
+    _, *others = project.manifest.environment.python
+    if others and not project.python_option:
+        flags = " or ".join(f"`--python {python}`" for python in others)
+        CONSOLE.say(f"for Python {project.python}, the manifest's first; {flags} for another")
+
+
 def _say_next(project: Project, wheels: Sequence[BuiltWheel]) -> None:
     """Say what was made, and whether the environment has it."""
     from patchwheel.environment import added_to
     from patchwheel.project import ENVIRONMENT_LINK
 
     made = sum(not wheel.cached for wheel in wheels)
+    flag = f" --python {shlex.quote(project.python_option)}" if project.python_option else ""
     if made and len(wheels) > 1:
         CONSOLE.say(f"{made} made, {len(wheels) - made} up to date")
     link = project.root / ENVIRONMENT_LINK
@@ -290,11 +302,12 @@ def _say_next(project: Project, wheels: Sequence[BuiltWheel]) -> None:
     if older := [wheel.fork for wheel in wheels if wheel.sha256 not in held]:
         why = f"{link.name} has other wheels of {', '.join(older)}" if held else "to use the wheels"
         words = "".join(f" --with {shlex.quote(word)}" for word in shlex.split(added_to(link)))
-        CONSOLE.say(f"next: `patchwheel env{words}` ({why})")
+        CONSOLE.say(f"next: `patchwheel env{flag}{words}` ({why})")
 
 
 def _show_plans(project: Project, forks: Sequence[Fork]) -> None:
     from patchwheel.plan import look_ahead, plan_fork
 
+    _say_python(project)
     plans = [plan_fork(project, fork) for fork in forks]
     options.emit([look_ahead(project, plan) for plan in plans], tables.plans)

@@ -73,7 +73,14 @@ def doctor(project: Project, names: Sequence[str], *, variant: str | None) -> No
     for fork in project.manifest.select(names):
         with contextlib.suppress(PatchwheelError):
             uses[fork.name] = _compiled_as(project, fork)
-    findings = diagnose(project.manifest, lock, store=project.store.root, names=names, uses=uses)
+    findings = diagnose(
+        project.manifest,
+        lock,
+        store=project.store.root,
+        names=names,
+        uses=uses,
+        python=project.python,
+    )
     rows = [{**dataclasses.asdict(finding), "ok": finding.ok} for finding in findings]
     options.emit(rows, lambda _: tables.findings(findings))
     if any(finding.needed and not finding.ok for finding in findings):

@@ -42,6 +42,7 @@ from .files import write_atomically as write_atomically
 from .integrity import damage as damage
 from .integrity import keep_sound as keep_sound
 from .interpreter import Interpreter as Interpreter
+from .interpreter import explicit_interpreter as explicit_interpreter
 from .interpreter import find_interpreter as find_interpreter
 from .interpreter import uv_bin as uv_bin
 from .limits import Limits as Limits

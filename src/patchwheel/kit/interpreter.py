@@ -62,15 +62,18 @@ class _Known:
 
 
 def find_interpreter(
-    wanted: str, *, explicit: str | None = None, progress: Progress
+    wanted: str, *, explicit: str | None = None, progress: Progress, install: bool = True
 ) -> Interpreter:
-    """Return a CPython `wanted`, such as 3.12: the explicit one, or the first that runs."""
+    """Return a CPython `wanted`, such as 3.12: the explicit one, or the first that runs.
+
+    uv may `install` one where there is none.
+    """
     if explicit and explicit not in {wanted, f"python{wanted}"}:
         return _explicit(explicit, wanted)
     # uv may prefer a free-threaded build otherwise.
     request = f"cpython{wanted}+gil"
     interpreter = _search(request)
-    if interpreter is None:
+    if interpreter is None and install:
         progress.say(f"no Python {wanted} on this machine: uv installs one")
         if _uv_python("install", "--no-bin", wanted) is not None:
             interpreter = _search(request)
@@ -98,6 +101,12 @@ def remembered_interpreter(
     names = sorted(n for n in os.environ if n in {"PATH", "HOME"} or n.startswith("PYENV_"))
     inputs = [2, wanted, explicit, sys.executable, [f"{n}={os.environ[n]}" for n in names]]
     return store.cached("interpreter", _Known, inputs, find, valid=holds).interpreter
+
+
+def explicit_interpreter(named: str) -> Interpreter | None:
+    """Return the CPython that a path or a command stands for; None when it runs none."""
+    is_path = "/" in named
+    return probe(Path(named).expanduser().absolute()) if is_path else _search(named)
 
 
 def probe(candidate: Path) -> Interpreter | None:
@@ -132,8 +141,7 @@ def uv_env() -> dict[str, str]:
 
 
 def _explicit(explicit: str, wanted: str) -> Interpreter:
-    is_path = "/" in explicit
-    found = probe(Path(explicit).expanduser().absolute()) if is_path else _search(explicit)
+    found = explicit_interpreter(explicit)
     if found and found.python == wanted:
         return found
     raise MachineError(

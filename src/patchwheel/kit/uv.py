@@ -26,7 +26,7 @@ from patchwheel.kit.errors import (
 from patchwheel.kit.interpreter import Interpreter, uv_bin, uv_env
 
 # The oldest glibc that NumPy and SciPy still publish wheels for.
-PLATFORM = "manylinux_2_28"
+PLATFORM = f"{os.uname().machine}-manylinux_2_28"
 DOWNLOADING = re.compile(r"Downloading (\S+) \(([\d.]+)(B|KiB|MiB|GiB)\)")
 # Configuration files count through the arguments for the index only.
 QUIET = ("--no-config", "--no-progress", "--color", "never")
@@ -131,8 +131,7 @@ def resolve(
         while True:
             limits, preferred = attempts.pop(0)
             with _file([*constraints, *limits]) as file:
-                flags = ["--python-platform", f"{os.uname().machine}-{PLATFORM}"]
-                flags += ["--constraints", str(file)]
+                flags = ["--python-platform", PLATFORM, "--constraints", str(file)]
                 try:
                     text = pylock(context, requirements, *flags, known=preferred, log=log)
                     return _distributions(text, log)

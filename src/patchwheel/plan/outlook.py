@@ -45,7 +45,7 @@ def look_ahead(project: Project, plan: Plan) -> Outlook:
     if not stored and project.remote and (place := plan.shared_as):
         stored = project.store.find("shared", digest(*place))
     state: Literal["stored", "to-make"] = "stored" if stored else "to-make"
-    found = sorted(project.wheels_of(plan.fork), key=lambda path: path.stat().st_mtime)
+    found = sorted(project.wheels_here(plan.fork), key=lambda path: path.stat().st_mtime)
     if not found:
         return Outlook(plan=plan, state=state)
     try:

@@ -69,7 +69,7 @@ def status_of_fork(project: Project, fork: Fork) -> ForkStatus:
         load_series(fork.patches),
         store=project.store,
         commit=locked.commit if (locked := project.locked(fork)) else None,
-        wheel=next((p.name.split("-")[1] for p in project.wheels_of(fork)), None),
+        wheel=next((p.name.split("-")[1] for p in project.wheels_here(fork)), None),
         newest=newest_version(project.context, fork),
     )
 

@@ -229,17 +229,10 @@ def wheels_in(project: Project, folder: Path) -> list[OwnWheel]:
 
 
 def _wheel_in(project: Project, folder: Path, fork: Fork) -> OwnWheel:
-    from packaging.utils import parse_wheel_filename
-
-    pythons = {f"cp{project.python.replace('.', '')}", "py3"}
     paths = [
         path.absolute()
-        for path in project.wheels_of(fork, folder)
+        for path in project.wheels_here(fork, folder)
         if not metadata.has_variant_label(path.name)
-        and any(
-            tag.interpreter in pythons or tag.abi == "abi3"
-            for tag in parse_wheel_filename(path.name)[3]
-        )
     ]
     if len(paths) != 1:
         raise InputError(
