@@ -72,7 +72,7 @@ def test_the_workflows_are_what_the_manifest_gives() -> None:
 @pytest.mark.parametrize(
     ("old", "new"),
     [
-        ('python = ["3.12"]', 'python = ["3.12", "3.13"]'),
+        ('python = ["3.12", "3.13"]', 'python = ["3.13"]'),
         ("[forks.scikit-learn]", "[forks.scikit-learn-two]"),
     ],
 )
@@ -179,8 +179,8 @@ def test_the_matrix_is_forks_by_pythons(tmp_path: Path) -> None:
         "two": 'version = "1.0"\nprograms = ["cuda"]\n'
         'sdist = { filename = "two-1.0.tar.gz", sha256 = "%s" }\n',
     }
-    path = support.make_manifest(tmp_path, {n: t % ("0" * 64) for n, t in tables.items()})
-    edit(path, '"3.12"', '"3.12", "3.13"')
+    tables = {name: text % ("0" * 64) for name, text in tables.items()}
+    path = support.make_manifest(tmp_path, tables, python="3.12 3.13")
     manifest = load_manifest(path)
     found = {cell.name: cell for cell in workflows.cells(manifest)}
     for kind in ("graft", "release", "rebuild"):
@@ -198,7 +198,8 @@ def test_variants_are_released_each_where_its_toolchain_is(project: Path) -> Non
     manifest = load_manifest(project / "forks.toml")
     rows = workflows.matrix(manifest, load_lock(manifest.lock_path))["release"]
     found = {row["cell"]: row["container"] for row in rows if row["forks"] == ("cupy",)}
-    assert set(found) == {"release-cupy-3.12-cuda13", "release-cupy-3.12-rocm7"}
+    pythons, variants = ("3.12", "3.13"), ("cuda13", "rocm7")
+    assert set(found) == {f"release-cupy-{p}-{v}" for p in pythons for v in variants}
     assert found["release-cupy-3.12-cuda13"] == ""
     image = str(found["release-cupy-3.12-rocm7"])
     assert re.search(r"/rocm/.*:7\.[\w.-]+@sha256:[0-9a-f]{64}$", image)
@@ -223,7 +224,7 @@ def test_a_variant_without_its_toolchain_publishes_nothing(project: Path) -> Non
     assert "cupy:rocm7" in done.stderr
     for cell in CELLS[:-1]:
         cell_of(project, cell, cell.encode())
-    assert "no wheel of release-cupy-3.12-rocm7" in stage(project).stderr
+    assert "no wheel of release-cupy-3.13-rocm7" in stage(project).stderr
 
 
 def test_a_cell_that_is_not_in_the_matrix_is_named(project: Path) -> None:
@@ -254,15 +255,16 @@ def test_a_cache_key_changes_with_its_fork_alone(project: Path) -> None:
     patch = next((project / "patches/scipy").glob("*.patch"))
     patch.write_bytes(patch.read_bytes() + b"\n")
     after = keys()
-    assert {name for name in before if before[name] != after[name]} == {"graft-scipy-3.12"}
-    assert before == keys() | {"graft-scipy-3.12": before["graft-scipy-3.12"]}
+    changed = {name for name in before if before[name] != after[name]}
+    assert changed == {"graft-scipy-3.12", "graft-scipy-3.13"}
+    assert before == after | {name: before[name] for name in changed}
 
 
 def test_a_lock_that_lacks_a_python_is_found_before_anything_runs(project: Path) -> None:
-    edit(project / "forks.toml", '"3.12"', '"3.12", "3.13"')
+    edit(project / "forks.toml", '"3.12"', '"3.12", "3.10"')
     done = run("patchwheel", "ci", "--matrix", cwd=project)
     assert done.returncode == 2
-    assert "scipy has no entry for Python 3.13" in done.stderr
+    assert "scipy has no entry for Python 3.10" in done.stderr
 
 
 def test_one_question_at_a_time(project: Path) -> None:
@@ -392,12 +394,16 @@ def stage(project: Path) -> subprocess.CompletedProcess[str]:
     return done
 
 
-CELLS = (
-    "release-scipy-3.12",
-    "release-scikit-learn-3.12",
-    "release-scikit-image-3.12",
-    "release-cupy-3.12-cuda13",
-    "release-cupy-3.12-rocm7",
+CELLS = tuple(
+    f"release-{fork}-{python}{variant}"
+    for python in ("3.12", "3.13")
+    for fork, *variants in (
+        ("scipy", ""),
+        ("scikit-learn", ""),
+        ("scikit-image", ""),
+        ("cupy", "-cuda13", "-rocm7"),
+    )
+    for variant in variants
 )
 
 
@@ -406,7 +412,7 @@ def test_a_cell_whose_runner_died_stops_the_publication(project: Path) -> None:
         cell_of(project, cell, cell.encode())
     done = stage(project)
     assert done.returncode == 6
-    assert "no wheel of release-cupy-3.12-rocm7; has the cell failed, or its runner?" in done.stderr
+    assert "no wheel of release-cupy-3.13-rocm7; has the cell failed, or its runner?" in done.stderr
     assert "nothing is published" in done.stderr
 
 
