@@ -227,6 +227,17 @@ def test_setuptools_tells_of_its_modules_until_they_were_written(tmp_path: Path)
     assert [e.end for e in steps[1:]] == [run.end] * 2
 
 
+def test_what_steps_took_before_says_how_much_is_done() -> None:
+    report = support.Recorder()
+    weights = {"a.so.p/a.c.o": 30.0, "a.so": 10.0}
+    counter = StepCounter("compile", "demo", report, weights)
+    counter("[1/2] Compiling C object a.cpython-312-x86_64-linux-gnu.so.p/a.c.o")
+    counter("[2/2] Linking target a.so")
+    # Another build of only some of them.
+    counter("[1/1] Linking target a.so")
+    assert report.shares == [0.75, 1, 0]
+
+
 def test_a_failed_build_tells_what_it_did(tmp_path: Path) -> None:
     support.write(tmp_path, {"meson/.ninja_log": LOG, "meson/build.ninja": "no build file"})
 

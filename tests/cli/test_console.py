@@ -160,6 +160,8 @@ def test_without_a_terminal_a_step_has_a_line_at_intervals(
 def test_the_rest_is_told_once_a_few_steps_tell_it() -> None:
     assert _amount(3, 100, 60) == "3/100"
     assert _amount(10, 100, 10) == "10/100, 1:30 left"
+    # Of half the work, whatever the number of its steps.
+    assert _amount(10, 100, 10, 0.5) == "10/100, 0:10 left"
     assert _amount(10, None, 10) == "10"
     assert _amount(0, None, 10) == ""
     assert _amount(5_000_000, None, 2) == "5.0 MB, 2.5 MB/s"

@@ -210,6 +210,13 @@ def test_a_wheel_built_again_in_other_folders_is_bit_identical(
     kinds = {event["kind"] for event in told["events"]}
     assert kinds >= {"transpile", "compile", "link", "run", "phase"}
     assert "tinyext: packing" in [event["what"] for event in told["events"]]
+    # The next is estimated by this one.
+    assert not json.loads(other.run("plan", "--json"))[0]["estimate"]
+    [key] = [e.key for e in Store(other.store).entries() if (e.path / wheel.name).exists()]
+    Store(other.store).remove("wheels", key)
+    cost = json.loads(other.run("plan", "--json"))[0]["estimate"]
+    assert cost["here"]
+    assert 0 < cost["wall"] <= cost["cpu"]
 
 
 def test_a_replayed_compile_gives_the_wheel_of_a_compile(

@@ -9,7 +9,7 @@ import shlex
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -29,6 +29,7 @@ from patchwheel.kit import (
     read_untrusted,
 )
 from patchwheel.manifest import RELOCK, Fork
+from patchwheel.report import step_weights
 from patchwheel.wheelfile import WheelFile, read_wheel
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ class BuildSession:
     # Where `patchwheel dev` opens the fork, if there is a project.
     work: Path | None = None
     cache: CompileCache | None = None
+    weights: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def source(self) -> Path:
@@ -211,7 +213,7 @@ class BuildSession:
         env: Mapping[str, str] = MappingProxyType({}),
         write: Sequence[Path] = (),
     ) -> None:
-        steps = StepCounter(self.log.stem, self.fork.name, self.report)
+        steps = StepCounter(self.log.stem, self.fork.name, self.report, self.weights)
         env = {**self.variables, **self._flags(), **env}
         steps.run(self.build_dir, argv, cwd=cwd, env=env, log=self.log, write=write)
 
@@ -299,6 +301,7 @@ def open_session(
                 report=context.progress,
                 work=context.root / "work" / fork.name if context.root else None,
                 cache=cache,
+                weights=step_weights(store, fork.name),
             )
 
 

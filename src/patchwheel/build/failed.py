@@ -11,6 +11,7 @@ import shlex
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
+from types import MappingProxyType
 from typing import Any
 
 from patchwheel.build.ninja import IN_BUILD_DIR, parse_log, parse_ninja
@@ -25,6 +26,7 @@ from patchwheel.kit import (
     rmtree,
     walk,
 )
+from patchwheel.report import plain_name
 
 DAY = 86400
 AGAIN = "again"
@@ -54,6 +56,8 @@ REASON = re.compile(
 READ = 4 << 20
 # Bytes of what ninja reads and writes, and steps that are told: SciPy has 1.3 million, and 979.
 NINJA_LIMIT, MOST = 16 << 20, 20_000
+# From which share of the known steps on a build is taken to be one of all.
+MOSTLY, NONE = 0.8, MappingProxyType[str, float]({})
 
 
 def open_shell(context: Context, name: str) -> int:
@@ -145,14 +149,18 @@ def _first_error(lines: Iterable[str]) -> tuple[str, str, str]:
 class StepCounter:
     """Turns the lines of ninja, of Cython and setuptools, or of cargo into progress.
 
-    `first` is when the first line of a finished step came, and `started` when those that setuptools
-    and Cython name began, by the path of the module or of its source.
+    `weights` are what the steps took before. `first` is when the first line of a finished step
+    came, and `started` when those that setuptools and Cython name began, by the path of the module
+    or of its source.
     """
 
-    def __init__(self, step: str, fork: str, report: Progress) -> None:
+    def __init__(
+        self, step: str, fork: str, report: Progress, weights: Mapping[str, float] = NONE
+    ) -> None:
         self.what = f"{'configuring' if step == 'configure' else 'compiling'} {fork}"
         self.fork, self.report, self.built = fork, report, 0
         self.first, self.started = 0.0, dict[str, float]()
+        self.weights, self.spent = weights, 0.0
 
     def __call__(self, line: str) -> None:
         if named := SCRIPTED.search(line):
@@ -162,7 +170,12 @@ class StepCounter:
             self.first = self.first or (time.monotonic() if match[1] != "0" else 0)
             paths = [word for word in match[3].split() if "/" in word or "." in word]
             file = ADDED.sub("", paths[-1].strip("'")) if paths else ""
-            self.report.progress(self.what, int(match[1]), int(match[2]), file=file)
+            done, total = int(match[1]), int(match[2])
+            self.spent += self.weights.get(plain_name(paths[-1].strip("'")), 0) if paths else 0
+            # Of a part of the steps, nobody knows here which it is.
+            whole = sum(self.weights.values()) if total > MOSTLY * len(self.weights) else 0
+            share = min(self.spent / whole, 1) if whole else 0
+            self.report.progress(self.what, done, total, file=file, share=share)
         elif match := BUILDING.search(line):
             # Cython, which counts as ninja does, went before.
             self.built += 1

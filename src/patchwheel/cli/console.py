@@ -38,6 +38,7 @@ class Console(Progress):
         # When a count began, and what is going on, with how far it is.
         self._since: dict[str, float] = {}
         self._going: dict[str, str] = {}
+        self._share: dict[str, float] = {}
         # Grafts of several forks report from threads of their own.
         self._lock = threading.Lock()
         self.terminal = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
@@ -60,9 +61,12 @@ class Console(Progress):
         for line in lines:
             self.result(line)
 
-    def progress(self, what: str, done: int, total: int | None, *, file: str = "") -> None:
+    def progress(
+        self, what: str, done: int, total: int | None, *, file: str = "", share: float = 0
+    ) -> None:
         show = self._bar if self.terminal else self._line
         with self._lock:
+            self._share[what] = share
             show(what, done, total, plain(file))
 
     @contextlib.contextmanager
@@ -155,7 +159,7 @@ class Console(Progress):
         if what not in self._tasks:
             self._tasks[what] = self._bars.add_task(what, total=None, amount="", file="")
             self._bars.tasks[-1].start_time = self._since[what]
-        amount = _amount(done, total, taken)
+        amount = _amount(done, total, taken, self._share.get(what, 0))
         self._bars.update(self._tasks[what], completed=done, total=total, amount=amount, file=file)
         # What is a step ends with it: a build counts to its end more than once.
         if total is not None and done >= total and what not in self._going:
@@ -170,7 +174,9 @@ class Console(Progress):
         # A log of CI shows that something goes on, without a line for each percent.
         now = time.monotonic()
         if what in self._going:
-            self._going[what] = f"{_amount(done, total)} {file}".rstrip()
+            share = self._share.get(what, 0)
+            taken = now - self._since[what] if share else 0
+            self._going[what] = f"{_amount(done, total, taken, share)} {file}".rstrip()
             return
         ended = total is not None and done >= total
         first = self._shown.setdefault(what, now)
@@ -219,8 +225,11 @@ def _bars() -> progress.Progress:
     )
 
 
-def _amount(done: int, total: int | None, taken: float = 0) -> str:
-    """Say how far something is, and in `taken` seconds: the rate of bytes, the rest of steps."""
+def _amount(done: int, total: int | None, taken: float = 0, share: float = 0) -> str:
+    """Say how far something is, and in `taken` seconds: the rate of bytes, the rest of steps.
+
+    The rest goes by the `share` of the work that is done, and only else by the number of steps.
+    """
     # Steps of a build are thousands at most; what counts further are bytes.
     scale, unit = (1e6, " MB") if (total or done) > STEPS else (1, "")
     digits = 1 if unit else 0
@@ -231,7 +240,8 @@ def _amount(done: int, total: int | None, taken: float = 0) -> str:
     if unit:
         return f"{text}, {done / taken / scale:.1f} MB/s"
     # The first few steps say little of the others.
-    rest = taken / done * (total - done) if total and done > FEW else 0
+    share = share or (done / total if total else 1)
+    rest = taken / share * (1 - share) if done > FEW else 0
     return f"{text}, {rest // 60:.0f}:{rest % 60:02.0f} left" if rest else text
 
 

@@ -33,15 +33,31 @@ SAME = "nothing changed"
     help="Take newer versions: of the distribution NAME, or of all.",
 )
 @click.option("--diff", is_flag=True, help="Lock nothing; say what changed since the last commit.")
+@click.option(
+    "--costs",
+    is_flag=True,
+    help="Lock nothing; write what builds took here to forks.costs, for estimates elsewhere.",
+)
 @options.project
 def lock(
-    project: Project, names: Sequence[str], *, force: bool, upgrade: Sequence[str], diff: bool
+    project: Project,
+    names: Sequence[str],
+    *,
+    force: bool,
+    upgrade: Sequence[str],
+    diff: bool,
+    costs: bool,
 ) -> None:
     """Resolve and pin third-party dependencies, into forks.lock."""
     from patchwheel.locking import changes, committed_lock, lock_before, write_lock
 
-    if diff and (names or force or upgrade):
-        raise click.UsageError("--diff compares the whole lock, and takes nothing with it")
+    if (diff or costs) and (names or force or upgrade or (diff and costs)):
+        raise click.UsageError("--diff and --costs are of the whole lock, and go with no other")
+    if costs:
+        from patchwheel.report import write_costs
+
+        click.echo(write_costs(project.store, project.root, project.manifest.forks))
+        return
     if diff:
         click.echo("\n".join(changes(committed_lock(project), project.lock) or [SAME]))
         return

@@ -15,7 +15,7 @@ from patchwheel.build import toolchain
 from patchwheel.cli.console import CONSOLE
 from patchwheel.cli.tables import reasons
 from patchwheel.kit import MachineError, Recording, first
-from patchwheel.report import Made, keep_page, make_report, style, write_page
+from patchwheel.report import Made, keep_page, learn, make_report, style, write_page
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -134,6 +134,9 @@ def report_build(
         if path:
             write_page(report, path)
         path = path or keep_page(report, project.store)
+        for wheel in wheels:
+            if not wheel.cached:
+                learn(project.store, wheel.fork, wheel.plan.route, report.events, wheel.replayed)
     except (MachineError, OSError) as err:
         CONSOLE.say(f"warning: no report: {err}")
         return

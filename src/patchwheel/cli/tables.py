@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from patchwheel.environment import Alone
     from patchwheel.plan import Outlook, Plan
     from patchwheel.release import ReleaseCheck
+    from patchwheel.report import Estimate
     from patchwheel.series import ExportResult, ForkStatus, PatchStatus
     from patchwheel.source import PinReport
     from patchwheel.upstream import (
@@ -35,6 +36,8 @@ ISSUE = re.compile(r"https://github\.com/[\w.-]+/([\w.-]+)/(?:issues|pull)/(\d+)
 SHOWN = 30
 # Lines of one conflict: a file that was rewritten may be one from its first to its last line.
 LONG = 80
+# Seconds from which on minutes are said.
+MINUTES = 100
 
 
 def platforms(found: Sequence[PlatformWheel]) -> None:
@@ -162,6 +165,7 @@ def _plan(now: Outlook) -> None:
     }
     CONSOLE.result(f"{plan.fork.name} {plan.version}: {would[now.state]}")
     CONSOLE.lines([f"  {plan.description}", f"  from {_origin(plan)}"])
+    CONSOLE.lines(f"  {line}" for line in _cost(now.cost))
     if now.state != "up-to-date" and now.last:
         changed = [f"patch {row}" for row in now.patches] + [f"file {row}" for row in now.files]
         rows = first([*changed, *(f"key part {row}" for row in now.parts)])
@@ -191,6 +195,20 @@ def _plan(now: Outlook) -> None:
     if plan.sandbox:
         CONSOLE.result(f"  sandbox: {plan.sandbox}")
     CONSOLE.lines(f"  pending: {line}" for line in plan.pending)
+
+
+def _cost(cost: Estimate | None) -> Iterator[str]:
+    """Say what a build will take, by what was measured."""
+    if cost:
+        where = "measured on this machine" if cost.here else "by what it took elsewhere"
+        cores = "1 core" if cost.cores == 1 else f"{cost.cores} cores"
+        yield f"about {_span(cost.cpu)} of CPU, {_span(cost.wall)} on {cores}, {where}, {cost.date}"
+        if cost.replayed is not None:
+            yield f"about {_span(cost.replayed)} of CPU if the compile cache has every step"
+
+
+def _span(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < MINUTES else f"{seconds / 60:.0f} min"
 
 
 def preview(merged: Sequence[MergeResult]) -> None:

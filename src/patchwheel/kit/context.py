@@ -48,8 +48,13 @@ class Progress:
     def say(self, line: str) -> None:
         """Show one finished fact."""
 
-    def progress(self, what: str, done: int, total: int | None, *, file: str = "") -> None:
-        """Show how far `what` is, and at which `file`; called often, `done == total` ends it."""
+    def progress(
+        self, what: str, done: int, total: int | None, *, file: str = "", share: float = 0
+    ) -> None:
+        """Show how far `what` is, and at which `file`; called often, `done == total` ends it.
+
+        `share` is how much of the work that is, from 0 to 1, where it is known.
+        """
 
     @contextlib.contextmanager
     def step(self, what: str, *, brief: bool = False) -> Iterator[None]:

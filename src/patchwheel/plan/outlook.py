@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
+from patchwheel.build import IN_BUILD_DIR
 from patchwheel.kit import InputError, Repository, digest
 from patchwheel.plan.records import Plan
 from patchwheel.project import Project
+from patchwheel.report import Estimate, estimate
 from patchwheel.wheelfile import FILENAME, WheelRecord, read_wheel, record
 
 # What patches and files tell better.
@@ -32,15 +34,28 @@ class Outlook:
     files: tuple[str, ...] = ()
     # Parts of the node key that differ besides.
     parts: tuple[str, ...] = ()
+    cost: Estimate | None = None
 
     def to_json(self) -> dict[str, object]:
         since = {n: list(getattr(self, n)) for n in ("patches", "files", "parts")}
         last = {"version": self.last, "seconds": self.seconds} if self.last else None
-        return {**self.plan.to_json(), "state": self.state, "last": last, "changed": since}
+        cost = self.cost and asdict(self.cost)
+        now = {"state": self.state, "last": last, "changed": since, "estimate": cost}
+        return {**self.plan.to_json(), **now}
 
 
 def look_ahead(project: Project, plan: Plan) -> Outlook:
     """Compare a plan with the last wheel in dist/, which tells nothing if it cannot be read."""
+    found = _compare(project, plan)
+    outputs = [output.source.removeprefix(IN_BUILD_DIR) for output in plan.built]
+    if found.state != "to-make" or not (plan.route == "compile" or outputs):
+        return found
+    of = None if plan.route == "compile" else outputs
+    cost = estimate(project.store, project.root, plan.fork.name, plan.route, of)
+    return replace(found, cost=cost)
+
+
+def _compare(project: Project, plan: Plan) -> Outlook:
     stored = plan.node_key and project.store.find("wheels", plan.node_key)
     if not stored and project.remote and (place := plan.shared_as):
         stored = project.store.find("shared", digest(*place))

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import patchwheel
 from patchwheel.kit import write_atomically
+from patchwheel.report.weights import STEPS
 
 if TYPE_CHECKING:
     from patchwheel.kit import Event, Recording, Store
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 SCHEMA = 1
 # How many pages a store keeps, of the last builds.
 KEPT = 20
-STEPS = frozenset({"transpile", "compile", "link", "other"})
 FOLDER = "reports"
 
 
