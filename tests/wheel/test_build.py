@@ -32,7 +32,7 @@ class Run:
         made[fork.lock_key] = fork.name
 
     def build(self, *, from_source: bool = False, **options: bool) -> list[str]:
-        given = {"lock": None, "progress": Progress(), "from_source": from_source}
+        given = {"lock": None, "remote": None, "progress": Progress(), "from_source": from_source}
         context = SimpleNamespace(interpreter=None)
         project = cast("Any", SimpleNamespace(context=context, **given))
         _, failures = build.build_wheels(project, FORKS, **options)

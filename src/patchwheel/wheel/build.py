@@ -50,12 +50,11 @@ def build_wheel(
         # What is looked up in a shared store names what it was compiled against.
         build_needs(project, fork, made=made)
         plan = plan_fork(project, fork, made=made)
-    made[fork.lock_key] = take_shared(project, plan) or _make(project, plan, made)
+    made[fork.lock_key] = take_shared(project, plan) or _make(project, fork, plan, made)
     return made[fork.lock_key]
 
 
-def _make(project: Project, plan: Plan, made: dict[str, BuiltWheel]) -> BuiltWheel:
-    fork = plan.fork
+def _make(project: Project, fork: Fork, plan: Plan, made: dict[str, BuiltWheel]) -> BuiltWheel:
     if plan.node_key is None:
         build_needs(project, fork, made=made)
         plan = plan_fork(project, fork, made=made, configure=True)

@@ -59,8 +59,9 @@ def take_shared(project: Project, plan: Plan) -> BuiltWheel | None:
 def share(project: Project, wheel: BuiltWheel) -> None:
     """Add a wheel that was made here to the shared store, if that is asked for."""
     remote, plan = project.remote, wheel.plan
-    trusted = not plan.tree.dev and project.compile_cache == "write"
-    if remote and remote.write and trusted and (place := plan.shared_as):
+    if remote is None or not remote.write or project.compile_cache != "write" or plan.tree.dev:
+        return
+    if place := plan.shared_as:
         found = read_wheel(wheel.path, sha256=wheel.sha256)
         remote.add(_answer(place, found, plan.sandbox), wheel.path.read_bytes())
 
