@@ -17,6 +17,8 @@ pytestmark = [pytest.mark.network, pytest.mark.xdist_group("forks")]
 
 def python(stack: Stack, *words: str, status: int = 0, **env: str) -> support.Done:
     command = (stack.environment / "bin" / "python", *words)
+    # Its list of fonts takes seconds to make, and is kept in the home folder of each test.
+    env["MPLCONFIGDIR"] = str(stack.project / ".matplotlib")
     return support.run(*command, status=status, cwd=stack.project, env=env, timeout=300)
 
 
@@ -91,6 +93,8 @@ for way in sys.argv[2:]:
 """
 
 
+# Quick: the check of the forks compares the labels, too.
+@pytest.mark.heavy
 def test_strict_arrays_give_the_labels_of_numpy(stack: Stack) -> None:
     ways = ("cluster_qr", "kmeans", "discretize")
     python(stack, "-c", COMPARE, str(SCRIPTS), *ways, SCIPY_ARRAY_API="1")
