@@ -151,14 +151,16 @@ def ran(work: Path, lines: list[str], *, does: Callable[[], None] = lambda: None
     recording = Recording(Progress())
     counter = StepCounter("compile", "demo", recording)
 
-    def run(_argv: object, *, on_line: Callable[[str], None]) -> float:
+    def run(
+        _argv: object, *, on_line: Callable[[str], None], on_end: Callable[[float], None]
+    ) -> None:
         # Long enough for what the log says.
         time.sleep(0.02)
         for line in lines:
             on_line(line)
         time.sleep(0.05)
+        on_end(3.5)
         does()
-        return 3.5
 
     with contextlib.suppress(BuildError):
         counter.run(cast("Any", SimpleNamespace(work=work, run=run)), ["ninja"])
@@ -246,4 +248,4 @@ def test_a_failed_build_tells_what_it_did(tmp_path: Path) -> None:
 
     *steps, run = ran(tmp_path, ["[1/3] a"], does=fail)
     assert [e.what for e in steps] == ["m.so.p/a.c", "m.so.p/a.o", "m.so"]
-    assert (run.kind, run.cpu) == ("run", 0)
+    assert (run.kind, run.cpu) == ("run", 3.5)

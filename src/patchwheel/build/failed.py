@@ -183,10 +183,10 @@ class StepCounter:
 
     def run(self, build_dir: BuildDir, argv: Sequence[str | Path], **how: Any) -> None:  # noqa: ANN401
         """Run a command in a build's folder; tell the report how long it and its steps took."""
-        cpu, began = 0.0, time.monotonic()
+        cpu, began = [0.0], time.monotonic()
         try:
             with self.report.step(self.what, brief=True):
-                cpu = build_dir.run(argv, on_line=self, **how)
+                build_dir.run(argv, on_line=self, on_end=cpu.append, **how)
         finally:
             now = time.monotonic()
             rows = _ninja_steps(build_dir.work, self.first) if self.first else []
@@ -198,7 +198,7 @@ class StepCounter:
                 start = min(max(start, began), now)  # noqa: PLW2901
                 end = min(max(end, start), now)  # noqa: PLW2901
                 self.report.took(_kind(step), step, start, end, fork=self.fork, needs=needs)
-            self.report.took("run", self.what, began, now, fork=self.fork, cpu=cpu)
+            self.report.took("run", self.what, began, now, fork=self.fork, cpu=cpu[-1])
 
 
 def _kind(output: str) -> str:

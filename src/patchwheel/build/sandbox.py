@@ -151,8 +151,9 @@ class BuildDir:
         log: Path,
         on_line: Callable[[str], None] | None = None,
         write: Sequence[Path] = (),
-    ) -> float:
-        """Run a step in `cwd`, a folder below `work`; return its seconds of CPU, all but the last.
+        on_end: Callable[[float], object] | None = None,
+    ) -> None:
+        """Run a step in `cwd`, a folder below `work`; `on_end` gets its seconds of CPU.
 
         Raises CommandError, and BuildError or MachineError for one that goes beyond a limit.
         """
@@ -170,7 +171,8 @@ class BuildDir:
             # Folders of any depth would stop the owner of `write` when it removes it.
             for entry in [entry for path in write for entry in path.iterdir() if entry.is_dir()]:
                 rmtree(entry)
-        return watch.cpu
+            if on_end:
+                on_end(watch.cpu)
 
     def wrapped(
         self, argv: Sequence[str | Path], *, cwd: Path, write: Sequence[Path] = ()

@@ -33,7 +33,8 @@ def build_reported(
     try:
         found = build_wheels(project, forks, **how)
     except PatchwheelError as err:
-        tell((), {"the build": err})
+        named = (fork.name for fork in forks if err.message.startswith(f"{fork.name}: "))
+        tell((), {next(named, "the build"): err})
         raise
     tell(*found)
     return found

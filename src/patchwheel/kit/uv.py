@@ -161,7 +161,7 @@ def pylock(
         return out.read_text()
 
 
-def conflicts(python: Path, *, run: Callable[[Sequence[str | Path]], object]) -> list[str]:
+def conflicts(python: Path, *, run: Callable[[Sequence[str | Path]], None]) -> list[str]:
     """Return what `uv pip check` finds wrong with the requirements of what is installed.
 
     It starts that Python: `run` runs it where that may do no harm.
