@@ -6,17 +6,13 @@ import shlex
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from string import Template
-from typing import TYPE_CHECKING
 
 from patchwheel import __version__
 from patchwheel.build import CUDA, PACKAGES
 from patchwheel.kit import CheckError, ManifestError, digest, write_atomically
-from patchwheel.manifest import build_settings
+from patchwheel.manifest import Fork, Lock, Manifest, build_settings
 from patchwheel.plan import RECIPE
 from patchwheel.series import load_series
-
-if TYPE_CHECKING:
-    from patchwheel.manifest import Fork, Lock, Manifest
 
 TEMPLATES = Path(__file__).with_name("templates")
 # Written into the project, where people run them too.

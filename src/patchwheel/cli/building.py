@@ -6,6 +6,7 @@ import os
 import re
 import shlex
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,8 +20,6 @@ from patchwheel.cli.making import build_reported, wheels_of_all
 from patchwheel.kit import BuildError, CheckError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from patchwheel.build import OwnWheel
     from patchwheel.manifest import Fork
     from patchwheel.project import Project

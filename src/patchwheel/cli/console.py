@@ -8,13 +8,12 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from patchwheel.kit import Progress, plain
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
-
     from rich import progress, progress_bar
     from rich.console import ConsoleOptions
     from rich.text import Text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -13,8 +14,6 @@ from patchwheel.cli.console import CONSOLE
 from patchwheel.kit import CheckError, MachineError, PatchwheelError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from patchwheel.manifest import Fork
     from patchwheel.project import Project
 

@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import json
 import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -16,8 +17,6 @@ from patchwheel.cli.console import CONSOLE
 from patchwheel.kit import PatchwheelError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
     from patchwheel.kit import CacheUse
 
 F = TypeVar("F", bound="Callable[..., Any]")

@@ -6,6 +6,7 @@ Without other files: they are looked at as an artifact of CI, by mail and on pap
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from string import Template
@@ -18,8 +19,6 @@ from patchwheel.kit import MachineError, Recording, first
 from patchwheel.report import Made, keep_page, learn, make_report, style, write_page
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-
     from patchwheel.kit import PatchwheelError
     from patchwheel.manifest import Fork
     from patchwheel.project import Project

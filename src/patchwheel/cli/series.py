@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -12,8 +13,6 @@ from patchwheel.cli.console import CONSOLE
 from patchwheel.kit import CheckError, PatchError, PatchwheelError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-
     from patchwheel.manifest import Fork
     from patchwheel.project import Project
     from patchwheel.upstream import Forecast

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from patchwheel.cli.console import CONSOLE
 from patchwheel.kit import first
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
-
     from patchwheel.build import Finding
     from patchwheel.compilecache import Shared
     from patchwheel.environment import Alone

@@ -14,6 +14,7 @@ import re
 import shlex
 import shutil
 import tomllib
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -23,7 +24,10 @@ from patchwheel.environment.link import ADDED, KIND, check_link, flip_link
 from patchwheel.guest import INSPECT_ENVIRONMENT
 from patchwheel.kit import (
     CheckError,
+    Context,
+    Distribution,
     InputError,
+    Store,
     digest,
     parsed,
     process,
@@ -31,14 +35,11 @@ from patchwheel.kit import (
     uv,
     uv_bin,
 )
+from patchwheel.project import Project
 from patchwheel.wheelfile import read_wheel
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-
     from patchwheel.build import OwnWheel
-    from patchwheel.kit import Context, Distribution, Store
-    from patchwheel.project import Project
 
 UNPACKED: Final = "unpacked"
 LAYOUT = 1

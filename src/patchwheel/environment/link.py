@@ -5,12 +5,10 @@ from __future__ import annotations
 import os
 import re
 import secrets
-from typing import TYPE_CHECKING, Final
+from pathlib import Path
+from typing import Final
 
 from patchwheel.kit import MachineError, is_store, write_atomically
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 KIND: Final = "environments"
 # In an environment: what `--with` asked for.

@@ -5,25 +5,19 @@ from __future__ import annotations
 import os
 import posixpath
 import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING
+from pathlib import Path
 
-from patchwheel.environment.compose import compose_for_tests
+from patchwheel.build import OwnWheel
+from patchwheel.environment.compose import Environment, compose_for_tests
 from patchwheel.guest import NOTE_FAILURES
 from patchwheel.kit import CheckError, PatchwheelError, Repository, first, process
-from patchwheel.series import load_series, patch_alone, patched_tree, project_with
+from patchwheel.manifest import Fork
+from patchwheel.project import Project
+from patchwheel.series import PatchedTree, load_series, patch_alone, patched_tree, project_with
 from patchwheel.wheel import build_wheels
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
-    from pathlib import Path
-
-    from patchwheel.build import OwnWheel
-    from patchwheel.environment.compose import Environment
-    from patchwheel.manifest import Fork
-    from patchwheel.project import Project
-    from patchwheel.series import PatchedTree
 
 FAILURES, NO_TESTS = 1, 5  # of pytest's exit status
 

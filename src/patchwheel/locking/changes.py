@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator, Mapping
 
-from patchwheel.kit import digest
+from patchwheel.kit import Distribution, digest
+from patchwheel.manifest import ForkBuild, Lock
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
-
-    from patchwheel.kit import Distribution
-    from patchwheel.manifest import ForkBuild, Lock
-
-    # What is shown and what is compared, or the files of one kind.
-    Fact = tuple[str, str] | frozenset[object]
+# What is shown and what is compared, or the files of one kind.
+Fact = tuple[str, str] | frozenset[object]
 
 
 def changes(old: Lock, new: Lock) -> list[str]:

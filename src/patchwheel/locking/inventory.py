@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from patchwheel.build import (
+    ListedOutputs,
     absence,
     backend_kind,
     list_outputs,
@@ -16,21 +18,12 @@ from patchwheel.build import (
     open_session,
     without_missing_tools,
 )
-from patchwheel.kit import BuildError, Repository, blob_id
-from patchwheel.manifest import ANYTHING, BuildInventory
+from patchwheel.kit import BuildError, Context, Repository, blob_id
+from patchwheel.manifest import ANYTHING, BuildInventory, Fork
 from patchwheel.plan import base_mismatch, find_copies
+from patchwheel.source import Source
 from patchwheel.wheel import CYTHON, NUMPY
-from patchwheel.wheelfile import output_names
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from pathlib import Path
-
-    from patchwheel.build import ListedOutputs
-    from patchwheel.kit import Context
-    from patchwheel.manifest import Fork
-    from patchwheel.source import Source
-    from patchwheel.wheelfile import WheelFile
+from patchwheel.wheelfile import WheelFile, output_names
 
 # The end of the tags of a wheel that fits any platform.
 PURE = "-any"

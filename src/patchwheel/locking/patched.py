@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from patchwheel.build import (
     check_satisfied,
@@ -13,16 +13,11 @@ from patchwheel.build import (
     static_build_requirements,
     string_list,
 )
-from patchwheel.kit import ManifestError, PatchError, Repository
+from patchwheel.kit import Distribution, ManifestError, PatchError, Repository
+from patchwheel.manifest import ForkBuild
+from patchwheel.project import Project
 from patchwheel.series import apply_series, load_series
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from patchwheel.kit import Distribution
-    from patchwheel.manifest import ForkBuild
-    from patchwheel.project import Project
-    from patchwheel.source import Source
+from patchwheel.source import Source
 
 
 def patched_source(project: Project, source: Source) -> Source:

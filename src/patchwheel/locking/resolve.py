@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 from packaging.version import Version
 
@@ -14,7 +15,7 @@ from patchwheel.build import (
     read_table,
     string_list,
 )
-from patchwheel.kit import BuildError, InputError, Repository, uv
+from patchwheel.kit import BuildError, Context, Distribution, InputError, Repository, uv
 from patchwheel.locking.inventory import built_with, inventory_of_pin
 from patchwheel.locking.patched import (
     build_requirements,
@@ -26,14 +27,17 @@ from patchwheel.locking.patched import (
 from patchwheel.manifest import (
     BaseWheel,
     EnvironmentLock,
+    Fork,
     ForkBuild,
     ForkLock,
     build_settings,
     environment_inputs,
 )
+from patchwheel.project import Project
 from patchwheel.series import load_series
 from patchwheel.source import (
     Remote,
+    Source,
     check_version,
     download_file,
     fetch_pin,
@@ -43,17 +47,8 @@ from patchwheel.source import (
 )
 from patchwheel.wheelfile import check_record, read_wheel
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-    from pathlib import Path
-
-    from patchwheel.kit import Context, Distribution
-    from patchwheel.manifest import Fork
-    from patchwheel.project import Project
-    from patchwheel.source import Source
-
-    # What was locked before, and is to stay, by lock key ("" for the environment) and Python.
-    Known = Callable[[str, str], Sequence[Distribution]]
+# What was locked before, and is to stay, by lock key ("" for the environment) and Python.
+Known = Callable[[str, str], Sequence[Distribution]]
 
 # The extra by which CuPy's wheels ask for the CUDA libraries that they load.
 GPU_EXTRA = "ctk"

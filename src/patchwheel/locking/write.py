@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, product
-from typing import TYPE_CHECKING
 
 from patchwheel.build import (
     BuildInputs,
@@ -17,27 +17,26 @@ from patchwheel.build import (
     required_variables,
     without_missing_tools,
 )
-from patchwheel.kit import BuildError, MachineError, ManifestError, process
+from patchwheel.kit import BuildError, Context, Distribution, MachineError, ManifestError, process
 from patchwheel.locking.patched import added_dependencies, is_provided
 from patchwheel.locking.resolve import base_wheel, is_current, lock_environment, lock_fork
 from patchwheel.manifest import (
+    EnvironmentLock,
+    Fork,
+    ForkBuild,
+    ForkLock,
     InventoryFile,
     Lock,
+    PinGraph,
     environment_inputs,
     environment_key,
     load_lock,
     save_lock,
 )
 from patchwheel.plan import graph_of_pin
+from patchwheel.project import Project
 from patchwheel.source import fetch_pin
 from patchwheel.wheelfile import output_names, read_wheel
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
-
-    from patchwheel.kit import Context, Distribution
-    from patchwheel.manifest import EnvironmentLock, Fork, ForkBuild, ForkLock, PinGraph
-    from patchwheel.project import Project
 
 
 def write_lock(

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+
+# cattrs takes about 50 ms to import: it writes, and says what is wrong.
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from functools import partial
 from inspect import get_annotations
+from pathlib import Path
 from types import MappingProxyType, NoneType, UnionType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -22,11 +25,7 @@ from patchwheel.kit import (
     write_atomically,
 )
 
-# cattrs takes about 50 ms to import: it writes, and says what is wrong.
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-    from pathlib import Path
-
     from cattrs import Converter
 
     Hook = Callable[[Any, Any], Any]

@@ -9,12 +9,12 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any
 
 from patchwheel.manifest.convert import InvalidValueError
+from patchwheel.manifest.model import Fork
 
 if TYPE_CHECKING:
     from cattrs import Converter
 
     from patchwheel.manifest.convert import Hook
-    from patchwheel.manifest.model import Fork
 
 # In `opened`, of a script that could not be watched.
 ANYTHING = "*"

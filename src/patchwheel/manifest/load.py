@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import fields, replace
+from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from patchwheel.kit import ManifestError
 from patchwheel.manifest.convert import (
@@ -25,10 +27,6 @@ from patchwheel.manifest.model import (
     ManifestTable,
     UpstreamWheel,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
-    from pathlib import Path
 
 HINT = "correct the manifest; docs/reference/manifest.md describes its keys"
 TABLE = re.compile(r"\s*\[([^\[\]]+)\]\s*(#.*)?$")

@@ -19,14 +19,17 @@ from patchwheel.manifest.convert import (
     read_file,
     save_json,
 )
-from patchwheel.manifest.inventory import INVENTORY_HOOKS, BuildInventory, register_inventory
+from patchwheel.manifest.inventory import (
+    INVENTORY_HOOKS,
+    BuildInventory,
+    PinGraph,
+    register_inventory,
+)
 from patchwheel.manifest.model import Fork, Manifest, Sha256
 from patchwheel.manifest.surveys import InventoryFile, save_inventories
 
 if TYPE_CHECKING:
     from cattrs import Converter
-
-    from patchwheel.manifest.inventory import PinGraph
 
 SCHEMA = 4
 NO_GRAPHS: Mapping[tuple[str, str], "PinGraph"] = MappingProxyType({})

@@ -11,19 +11,17 @@ import contextlib
 import hashlib
 import json
 import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from patchwheel.kit import ManifestError, parsed
 from patchwheel.manifest.convert import save_json
 from patchwheel.manifest.inventory import BuiltOutput, PinGraph, folded, name_list, unfolded
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-    from pathlib import Path
-
-    # The lock key of a fork, and a Python.
-    Build = tuple[str, str]
+# The lock key of a fork, and a Python.
+Build = tuple[str, str]
 
 SCHEMA = 2
 # What stands for the Python of a build; `lb` is the brace of a name that has one of these itself.

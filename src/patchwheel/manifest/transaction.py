@@ -11,15 +11,11 @@ import glob
 import json
 import re
 import shutil
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from patchwheel.kit import ManifestError, disk_error, exclusive_lock, fsync, parsed, rmtree
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-    from pathlib import Path
-
-    from patchwheel.manifest.model import Manifest
+from patchwheel.manifest.model import Manifest
 
 JOURNAL = ".patchwheel-journal"
 # Below a fork's work tree, from the start of a rebase until it is finished or aborted.

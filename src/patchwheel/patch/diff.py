@@ -7,14 +7,12 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Never
+from pathlib import Path
+from typing import Never
 
 from patchwheel.kit import PatchError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
 
 DIFF = b"diff --git "
 # Modes of entries in a tree.

@@ -4,17 +4,12 @@ from __future__ import annotations
 
 import itertools
 import re
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
-from patchwheel.patch.diff import DIFF, HUNK, Hunk, split_lines
+from patchwheel.patch.diff import DIFF, HUNK, FileDiff, Hunk, split_lines
 from patchwheel.patch.headers import decode
 from patchwheel.patch.mail import Patch
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
-
-    from patchwheel.patch.diff import FileDiff
 
 MAIL = re.compile(rb"(?m)^From \S+ +\w{3} \w{3} +\d+ [\d:]{8} \d{4}\r?\n(?=[A-Za-z-]+:)")
 MODE = (b"new file mode ", b"deleted file mode ", b"old mode ", b"new mode ")

@@ -4,16 +4,11 @@ from __future__ import annotations
 
 import posixpath
 import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING
 
-from patchwheel.patch.diff import LINK, SUBMODULE
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
-
-    from patchwheel.patch.diff import FileDiff
-    from patchwheel.patch.mail import Patch
+from patchwheel.patch.diff import LINK, SUBMODULE, FileDiff
+from patchwheel.patch.mail import Patch
 
 MODES = {"100644", "100755", LINK}
 # The vocabulary of OpenEmbedded.

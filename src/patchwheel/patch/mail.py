@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from email.errors import MessageError
 from functools import cached_property
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import Never
 
 from patchwheel.patch.diff import DIFF, Cursor, FileDiff, read_diffs
 from patchwheel.patch.headers import (
@@ -21,11 +23,6 @@ from patchwheel.patch.headers import (
     read_subject,
     unfold,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-    from pathlib import Path
-    from typing import Never
 
 TRAILER = re.compile(r"([A-Za-z0-9-]+)[ \t]*:(.*)")
 # With one of these, a block of trailers may hold other lines, up to three for each.

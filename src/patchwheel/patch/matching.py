@@ -9,12 +9,9 @@ import contextlib
 import itertools
 import re
 from collections import Counter
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from patchwheel.patch.diff import Hunk
+from patchwheel.patch.diff import Hunk
 
 # Blank lines and lone brackets are everywhere.
 SIGNIFICANT = re.compile(rb"[\w\x80-\xff]")

@@ -9,22 +9,16 @@ from __future__ import annotations
 
 import difflib
 import itertools
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Never
+from typing import Never
 
-from patchwheel.kit import PatchError, blob_id
+from patchwheel.kit import Blob, PatchError, blob_id
 from patchwheel.patch import matching
-from patchwheel.patch.diff import LINK, SUBMODULE, split_lines
+from patchwheel.patch.diff import LINK, SUBMODULE, FileDiff, Hunk, split_lines
 from patchwheel.patch.lint import link_problem
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
-
-    from patchwheel.kit import Blob
-    from patchwheel.patch.diff import FileDiff, Hunk
-    from patchwheel.patch.mail import Patch
+from patchwheel.patch.mail import Patch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from importlib import resources
 from itertools import zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from patchwheel.build import cuda, env_key
 from patchwheel.kit import CheckError, InputError, digest, file_sha256, parsed
@@ -19,6 +19,8 @@ from patchwheel.wheel import MAGIC, load_policies, names_itself, read_library
 from patchwheel.wheelfile import (
     PLATFORM,
     STATEMENT,
+    CompileRecord,
+    WheelFile,
     check_record,
     label_key,
     members,
@@ -27,11 +29,6 @@ from patchwheel.wheelfile import (
     sbom,
     write_archive,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-
-    from patchwheel.wheelfile import CompileRecord, WheelFile
 
 LABELLED = re.compile(
     r"(?P<upstream>[^+]+)\+(?P<label>.+)\.h(?P<key>[0-9a-f]{8})(?P<graft>\.graft)?"

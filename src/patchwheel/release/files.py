@@ -6,8 +6,10 @@ import hashlib
 import json
 import re
 import time
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 from patchwheel.kit import digest
@@ -19,10 +21,6 @@ from patchwheel.wheelfile import (
     metadata,
     purl,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-    from pathlib import Path
 
 SUMS = "SHA256SUMS"
 PYLOCK = "pylock.toml"

@@ -13,14 +13,16 @@ import os
 import shutil
 import tempfile
 import threading
+from collections.abc import Iterator, Mapping, Sequence
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from patchwheel.kit import (
     CheckError,
     InputError,
     MachineError,
+    Progress,
+    Store,
     file_sha256,
     find_interpreter,
     parsed,
@@ -33,11 +35,6 @@ from patchwheel.release import files
 from patchwheel.release.check import ReleaseCheck, check_release
 from patchwheel.wheel import published_before
 from patchwheel.wheelfile import metadata, read_wheel
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-
-    from patchwheel.kit import Progress, Store
 
 INSTALLED = "installed.json"
 HINT = "nothing is published; correct it, and run the cell again"

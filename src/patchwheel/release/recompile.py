@@ -6,26 +6,20 @@ import os
 import re
 import shutil
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from patchwheel.build import CLOCK, check_machine, toolchain
 from patchwheel.guest import CLOCK_SOURCE
 from patchwheel.kit import BuildError, CheckError, Store, first, process
+from patchwheel.manifest import Fork
 from patchwheel.plan import Planner
-from patchwheel.series import patched_tree
-from patchwheel.wheel import build_needs, build_wheel, make_wheel
+from patchwheel.project import Project
+from patchwheel.series import PatchedTree, patched_tree
+from patchwheel.wheel import BuiltWheel, build_needs, build_wheel, make_wheel
 from patchwheel.wheelfile import output_names, read_wheel
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from patchwheel.manifest import Fork
-    from patchwheel.project import Project
-    from patchwheel.series import PatchedTree
-    from patchwheel.wheel import BuiltWheel
 
 UMASK = 0o077
 DIFFOSCOPE = ".diffoscope.txt"

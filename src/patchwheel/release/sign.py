@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from pathlib import Path
 
 from patchwheel.kit import InputError, parsed, write_atomically
 from patchwheel.release.files import SUMS
 from patchwheel.remote import is_signed, sign
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
 
 SIGNATURE = f"{SUMS}.sig"
 

@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Never
+from typing import Never
 
-from patchwheel.kit import GitError, PatchError, Repository, digest
-from patchwheel.patch import Simulation, check_patch, paths_of
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
-
-    from patchwheel.kit import Change, Store
-    from patchwheel.patch import Patch
-    from patchwheel.series.files import Series
-    from patchwheel.source import Source
+from patchwheel.kit import Change, GitError, PatchError, Repository, Store, digest
+from patchwheel.patch import Patch, Simulation, check_patch, paths_of
+from patchwheel.series.files import Series
+from patchwheel.source import Source
 
 APPLY = ("apply", "--cached", "--whitespace=nowarn")
 # The staged objects are temporary: neither the disk nor their size matters.

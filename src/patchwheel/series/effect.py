@@ -4,16 +4,11 @@ from __future__ import annotations
 
 import posixpath
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator
 
-from patchwheel.kit import Repository
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
-    from patchwheel.kit import Change
-    from patchwheel.manifest import BuildInventory
-    from patchwheel.source import Source
+from patchwheel.kit import Change, Repository
+from patchwheel.manifest import BuildInventory
+from patchwheel.source import Source
 
 C = (".c", ".cpp", ".cxx", ".cc")
 # What generators make of a file of this name, in place of its ending.

@@ -6,30 +6,32 @@ import contextlib
 import copy
 import re
 import shlex
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Never
+from pathlib import Path
+from typing import Never, TypeAlias
 
-from patchwheel.kit import GitError, PatchError, Repository, new_folder, replace_folder
-from patchwheel.patch import DoesNotApplyError, Patch, check_patch, check_requires, warnings
+from patchwheel.kit import GitError, PatchError, Repository, Store, new_folder, replace_folder
+from patchwheel.manifest import BuildInventory, Fork
+from patchwheel.patch import (
+    DoesNotApplyError,
+    Mail,
+    Patch,
+    Simulation,
+    check_patch,
+    check_requires,
+    warnings,
+)
+from patchwheel.project import Project
 from patchwheel.series import files
 from patchwheel.series.apply import REPORT, apply_series, start_simulation
 from patchwheel.series.effect import without_effect
+from patchwheel.series.files import Series
 from patchwheel.series.light import light_source, light_tree
 from patchwheel.series.worktree import BASE, EXPORTED, WorkTree, open_work, record
+from patchwheel.source import Source
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
-    from pathlib import Path
-    from typing import TypeAlias
-
-    from patchwheel.kit import Store
-    from patchwheel.manifest import BuildInventory, Fork
-    from patchwheel.patch import Mail, Simulation
-    from patchwheel.project import Project
-    from patchwheel.series.files import Series
-    from patchwheel.source import Source
-
-    Essence: TypeAlias = tuple[Mail, list[object]]
+Essence: TypeAlias = tuple[Mail, list[object]]
 
 # Every setting that could change a byte of the output is given, or isolated away by `repo`.
 FORMAT = shlex.split(

@@ -5,18 +5,14 @@ from __future__ import annotations
 import itertools
 import re
 import shutil
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from patchwheel.kit import MachineError, PatchError, finish_replacement
 from patchwheel.manifest import did_you_mean
 from patchwheel.patch import Patch
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-    from pathlib import Path
-
-    from patchwheel.project import Project
+from patchwheel.project import Project
 
 SERIES = "series"
 # A file beside the series: no paths, and no options of quilt's.

@@ -5,26 +5,18 @@ Also a patch alone: the pin with just that patch and what it requires of its ser
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from patchwheel.kit import PatchError, rmtree
-from patchwheel.manifest import did_you_mean
-from patchwheel.patch import paths_of, required_patches
-from patchwheel.series.apply import apply_series
+from patchwheel.manifest import Fork, did_you_mean
+from patchwheel.patch import Patch, paths_of, required_patches
+from patchwheel.project import Project
+from patchwheel.series.apply import PatchedTree, apply_series
 from patchwheel.series.files import load_all_series, load_series, write_series
 from patchwheel.series.worktree import STATE, WorkTree
-from patchwheel.source import fetch_light, fetch_pin
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
-    from pathlib import Path
-
-    from patchwheel.manifest import Fork
-    from patchwheel.patch import Patch
-    from patchwheel.project import Project
-    from patchwheel.series.apply import PatchedTree
-    from patchwheel.source import Source
+from patchwheel.source import Source, fetch_light, fetch_pin
 
 
 def light_source(project: Project, fork: Fork, more: Collection[str] = ()) -> Source:

@@ -5,12 +5,8 @@ from __future__ import annotations
 import re
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from patchwheel.kit import PatchError, user_settings
-
-if TYPE_CHECKING:
-    from patchwheel.kit import Repository
+from patchwheel.kit import PatchError, Repository, user_settings
 
 # Settings by which git starts a program, or reads more settings; others it is told to leave out.
 PROGRAMS = re.compile(

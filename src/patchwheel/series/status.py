@@ -4,22 +4,16 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
-from patchwheel.kit import InputError, PatchError
-from patchwheel.patch import DoesNotApplyError, check_patch, warnings
+from patchwheel.kit import Context, InputError, PatchError, Store
+from patchwheel.manifest import Fork
+from patchwheel.patch import DoesNotApplyError, Patch, Simulation, check_patch, warnings
+from patchwheel.project import Project
 from patchwheel.series.apply import apply_series, start_simulation
-from patchwheel.series.files import load_series
+from patchwheel.series.files import Series, load_series
 from patchwheel.series.light import light_source
-from patchwheel.source import latest_version
-
-if TYPE_CHECKING:
-    from patchwheel.kit import Context, Store
-    from patchwheel.manifest import Fork
-    from patchwheel.patch import Patch, Simulation
-    from patchwheel.project import Project
-    from patchwheel.series.files import Series
-    from patchwheel.source import Source
+from patchwheel.source import Source, latest_version
 
 State = Literal["clean", "offset", "fails", "landed", "malformed"]
 FINE = ("clean", "offset")

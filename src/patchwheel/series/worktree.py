@@ -8,34 +8,29 @@ import re
 import shutil
 import tempfile
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from patchwheel.kit import (
+    Blob,
     GitError,
     PatchError,
     Repository,
+    Store,
     digest,
     first,
     parsed,
     rmtree,
     write_atomically,
 )
-from patchwheel.patch import SUBMODULE
+from patchwheel.manifest import Fork
+from patchwheel.patch import SUBMODULE, Patch
+from patchwheel.project import Project
 from patchwheel.series.apply import REPORT, PatchedTree, apply_series, patch_trees
 from patchwheel.series.files import load_series
 from patchwheel.series.settings import ask_for_trailers, check_harmless, shown
-from patchwheel.source import fetch_source
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from patchwheel.kit import Blob, Store
-    from patchwheel.manifest import Fork
-    from patchwheel.patch import Patch
-    from patchwheel.project import Project
-    from patchwheel.source import Source
+from patchwheel.source import Source, fetch_source
 
 BRANCH = "patchwheel"
 BASE = "refs/patchwheel/base"

@@ -6,24 +6,20 @@ import contextlib
 import posixpath
 import re
 from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from fnmatch import fnmatchcase
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import tomlkit
 
 from patchwheel.kit import ManifestError, PatchError, digest, rmtree
 from patchwheel.locking import write_lock
-from patchwheel.manifest import transaction
+from patchwheel.manifest import Fork, transaction
 from patchwheel.plan import base_differences, upstream_base
+from patchwheel.project import Project
 from patchwheel.upstream.pinning import find_pin
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-
-    from patchwheel.manifest import Fork
-    from patchwheel.project import Project
 
 KEYS = ("git", "tag", "commit", "programs")
 # More than these is another build, not a release's additions.

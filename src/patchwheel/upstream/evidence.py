@@ -4,18 +4,12 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping, Sequence
 
-from patchwheel.kit import GitError
-from patchwheel.patch import SIGNIFICANT, paths_of
+from patchwheel.kit import GitError, Repository
+from patchwheel.patch import SIGNIFICANT, Hunk, Patch, paths_of
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-
-    from patchwheel.kit import Repository
-    from patchwheel.patch import Hunk, Patch
-
-    Lines = Counter[bytes]
+Lines = Counter[bytes]
 
 # Above this share of its lines, a patch is said to be in a commit; each side needs the lower one,
 # since a commit that rewrites the same place removes the same lines.

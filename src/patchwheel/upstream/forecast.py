@@ -12,30 +12,22 @@ import functools
 import itertools
 import json
 import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from patchwheel.kit import Blob, InputError, PatchError, Repository, digest
-from patchwheel.patch import SUBMODULE, Simulation, check_patch, paths_of
-from patchwheel.series import load_series, try_patch
-from patchwheel.source import fetch_pin
+from patchwheel.manifest import Fork
+from patchwheel.patch import SUBMODULE, Files, Patch, Simulation, check_patch, paths_of
+from patchwheel.project import Project
+from patchwheel.series import PatchStatus, load_series, try_patch
+from patchwheel.source import Source, fetch_pin
 from patchwheel.upstream.evidence import first_release
-from patchwheel.upstream.history import release, upstream_history
-from patchwheel.upstream.merge import dry_run
+from patchwheel.upstream.history import History, release, upstream_history
+from patchwheel.upstream.merge import MergeResult, dry_run
 from patchwheel.upstream.verdict import Judge, Verdict, verdict_without_history
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-
-    from patchwheel.manifest import Fork
-    from patchwheel.patch import Files, Patch
-    from patchwheel.project import Project
-    from patchwheel.series import PatchStatus
-    from patchwheel.source import Source
-    from patchwheel.upstream.history import History
-    from patchwheel.upstream.merge import MergeResult
-
-    Reader = Callable[[Sequence[str]], Mapping[str, bytes]]
+Reader = Callable[[Sequence[str]], Mapping[str, bytes]]
 
 # What a merge decides.
 UNSURE = ("conflict", "unknown")

@@ -5,22 +5,15 @@ from __future__ import annotations
 import contextlib
 import difflib
 import re
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from patchwheel.build import read_table
-from patchwheel.kit import GitError, InputError, Repository, digest, keep_sound
-from patchwheel.manifest import VERSION
-from patchwheel.source import Remote, fetch_pin, find_sdist, refuse
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
-
-    from patchwheel.kit import Context
-    from patchwheel.manifest import Fork
-    from patchwheel.project import Project
-    from patchwheel.source import Source
+from patchwheel.kit import Context, GitError, InputError, Repository, digest, keep_sound
+from patchwheel.manifest import VERSION, Fork
+from patchwheel.project import Project
+from patchwheel.source import Remote, Source, fetch_pin, find_sdist, refuse
 
 # Without files, which `fetch_blobs` gets; a server that cannot filter sends them all the same.
 FETCH_COMMITS = ("fetch", "--quiet", "--no-write-fetch-head", "--filter=blob:none")

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from patchwheel.kit import InputError, PatchError, redacted
-from patchwheel.manifest import did_you_mean
+from patchwheel.kit import Blob, InputError, PatchError, Repository, redacted
+from patchwheel.manifest import Fork, did_you_mean
 from patchwheel.patch import (
     NO_CONTEXT,
+    Content,
     DoesNotApplyError,
     Foreign,
     Simulation,
@@ -20,6 +22,7 @@ from patchwheel.patch import (
     to_git,
     without_crlf,
 )
+from patchwheel.project import Project
 from patchwheel.series import (
     FORMAT,
     WorkTree,
@@ -30,18 +33,10 @@ from patchwheel.series import (
     patch_trees,
 )
 from patchwheel.source import read_body, retried
-from patchwheel.upstream.history import known_history
+from patchwheel.upstream.history import History, known_history
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-
     import requests
-
-    from patchwheel.kit import Blob, Repository
-    from patchwheel.manifest import Fork
-    from patchwheel.patch import Content
-    from patchwheel.project import Project
-    from patchwheel.upstream.history import History
 
 IMPORTED = "refs/patchwheel/imported"
 PENDING = "Pending"

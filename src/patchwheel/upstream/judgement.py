@@ -5,24 +5,18 @@ History says which commit matters, git's merge what a rebase would do there.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from patchwheel.kit import InputError, Repository
+from patchwheel.manifest import Fork
 from patchwheel.patch import paths_of
+from patchwheel.project import Project
 from patchwheel.series import light_tree
 from patchwheel.upstream.forecast import follow
 from patchwheel.upstream.history import import_pin, label_of, release, upstream_history
-from patchwheel.upstream.merge import dry_run
-from patchwheel.upstream.verdict import DROPPED
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from patchwheel.manifest import Fork
-    from patchwheel.project import Project
-    from patchwheel.upstream.merge import MergeResult
-    from patchwheel.upstream.verdict import Verdict
+from patchwheel.upstream.merge import MergeResult, dry_run
+from patchwheel.upstream.verdict import DROPPED, Verdict
 
 
 def preview_rebase(project: Project, fork: Fork, ref: str) -> Sequence[MergeResult]:

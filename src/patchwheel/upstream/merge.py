@@ -9,18 +9,16 @@ from __future__ import annotations
 import functools
 import re
 import tempfile
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from patchwheel.kit import Blob, GitError, MachineError, Repository
-from patchwheel.patch import LINK, SUBMODULE, Simulation, paths_of
+from patchwheel.patch import LINK, SUBMODULE, Patch, Simulation, paths_of
 from patchwheel.series import patch_trees, try_patch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-
-    from patchwheel.patch import Patch
     from patchwheel.upstream.verdict import Verdict
 
 KEPT = "nothing is left to merge, but lines that the patch removes are still there"

@@ -9,17 +9,21 @@ from __future__ import annotations
 import os
 import re
 import shlex
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from patchwheel.environment import build_and_test
 from patchwheel.kit import ManifestError, PatchError, Repository, process
 from patchwheel.locking import write_lock
-from patchwheel.patch import required_patches
+from patchwheel.manifest import Fork
+from patchwheel.patch import Patch, required_patches
+from patchwheel.project import Project
 from patchwheel.series import (
     FORMAT,
     SERIES,
+    ExportResult,
+    PatchedTree,
     WorkTree,
     commit_patch,
     load_all_series,
@@ -29,21 +33,11 @@ from patchwheel.series import (
     project_with,
 )
 from patchwheel.upstream.forecast import submodule_of
-from patchwheel.upstream.history import find_target, import_pin, known_history, label_of
+from patchwheel.upstream.history import History, find_target, import_pin, known_history, label_of
 from patchwheel.upstream.judgement import describe, preview_rebase
-from patchwheel.upstream.merge import dry_run
+from patchwheel.upstream.merge import MergeResult, dry_run
 from patchwheel.upstream.rebase import pin_of, proceed_rebase, start_rebase, with_pin
 from patchwheel.upstream.state import state_path
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-
-    from patchwheel.manifest import Fork
-    from patchwheel.patch import Patch
-    from patchwheel.project import Project
-    from patchwheel.series import ExportResult, PatchedTree
-    from patchwheel.upstream.history import History
-    from patchwheel.upstream.merge import MergeResult
 
 REF = "refs/patchwheel/submit"
 # What the series says for us, and upstream does not want to know.

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from patchwheel.build import parse_build_system, read_table
 from patchwheel.kit import InputError, ManifestError, Repository, parsed
 from patchwheel.manifest import VERSION, Fork, UpstreamWheel
+from patchwheel.project import Project
 from patchwheel.source import (
     REMOTE,
     Remote,
+    Source,
     fetch_pin,
     find_file,
     find_sdist,
@@ -27,9 +29,6 @@ from patchwheel.wheelfile import field
 
 if TYPE_CHECKING:
     import requests
-
-    from patchwheel.project import Project
-    from patchwheel.source import Source
 
 # A pin, and what to say of the keys of its entry; the key "" stands for the fork itself.
 NewPin: TypeAlias = "tuple[Source, dict[str, str]]"

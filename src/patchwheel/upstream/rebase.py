@@ -6,20 +6,24 @@ import json
 import os
 import re
 import shlex
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Never
+from typing import Any, Never
 
 import tomlkit
 
-from patchwheel.kit import GitError, PatchError, rmtree, sync, write_atomically
+from patchwheel.kit import GitError, PatchError, Repository, Store, rmtree, sync, write_atomically
 from patchwheel.locking import write_lock
-from patchwheel.manifest import transaction
-from patchwheel.patch import Cursor, read_diffs
+from patchwheel.manifest import Fork, transaction
+from patchwheel.patch import Cursor, Patch, read_diffs
+from patchwheel.project import Project
 from patchwheel.series import (
     BASE,
     BRANCH,
     EXPORTED,
+    ExportResult,
+    PatchedTree,
     WorkTree,
     commit_patch,
     export_commits,
@@ -30,21 +34,11 @@ from patchwheel.series import (
     write_message,
 )
 from patchwheel.series import STATE as WORKTREE_STATE
-from patchwheel.source import fetch_pin
+from patchwheel.source import Source, fetch_pin
 from patchwheel.upstream.history import find_target, import_pin
 from patchwheel.upstream.judgement import explain_stops
 from patchwheel.upstream.merge import KEPT, OURS, find_moves, move_files, simulate_files
 from patchwheel.upstream.state import RebaseState, state, state_path
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-
-    from patchwheel.kit import Repository, Store
-    from patchwheel.manifest import Fork
-    from patchwheel.patch import Patch
-    from patchwheel.project import Project
-    from patchwheel.series import ExportResult, PatchedTree
-    from patchwheel.source import Source
 
 ONTO = "refs/patchwheel/onto"
 RENAMED = "refs/patchwheel/renamed"

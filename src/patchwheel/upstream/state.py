@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from patchwheel.kit import PatchError, parsed
 from patchwheel.manifest import transaction
 from patchwheel.series import BASE, EXPORTED
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
 ENDS = (BASE, EXPORTED)
 PIN = frozenset({"version", "tag", "commit", "sdist"})

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
 from typing import TYPE_CHECKING, Literal
 
-from patchwheel.kit import GitError
+from patchwheel.kit import GitError, Repository
 from patchwheel.patch import paths_of
-from patchwheel.series import FINE, try_patch
+from patchwheel.series import FINE, PatchStatus, try_patch
 from patchwheel.upstream import evidence as found_in
-from patchwheel.upstream.merge import dry_run, find_moves
+from patchwheel.upstream.merge import State, dry_run, find_moves
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from patchwheel.kit import Repository
-    from patchwheel.series import PatchStatus
     from patchwheel.upstream.forecast import Commit, Walk
-    from patchwheel.upstream.merge import State
 
 COMMIT = re.compile(r"^Backport \[(?:\S*/)?([0-9a-f]{7,40})\]")
 Reason = Literal[
