@@ -115,7 +115,7 @@ def test_each_patch_is_tested_alone_and_where_it_is_submitted(site: Site, tmp_pa
     before = site.state()
     done = reaching.done("test", "demo", "--each")
     out, said = done.stdout, done.stderr
-    rows = dict(re.findall(r"(?m)^ +(00[567]0-tst-.\.patch)(.*)$", out))
+    rows = dict(re.findall(r"(?m)^ *(00[567]0-tst-.\.patch)(.*)$", out))
     assert done.returncode == 6, said
     names = "0010-a.patch, 0020-b.patch, 0030-enh-c.patch, 0040-enh-b.patch, 0050-tst-a.patch"
     assert f"patches of demo fail alone: {names}\n" in said
