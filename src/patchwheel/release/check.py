@@ -111,10 +111,11 @@ def _read(file: Path) -> tuple[WheelFile | None, list[str]]:
     try:
         wheel = read_wheel(file)
         check_record(wheel)
+        problems = [*_wheel_problems(wheel)]
     except InputError as err:
         inside = str(err.where).partition(": ")[2]
         return None, [f"{inside}{inside and ' '}{err.message}"]
-    return wheel, [*_wheel_problems(wheel)]
+    return wheel, problems
 
 
 def _folder_problems(folder: Path, wheels: Sequence[WheelFile], *, pages: bool) -> Iterator[str]:
