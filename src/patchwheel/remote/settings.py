@@ -6,11 +6,12 @@ import os
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from patchwheel.kit import ManifestError, parsed_toml, redacted
-from patchwheel.remote.store import UNSIGNED, Remote
-from patchwheel.remote.transport import is_local
+
+if TYPE_CHECKING:
+    from patchwheel.remote.store import Remote
 
 URL, TRUST, WRITE = "PATCHWHEEL_REMOTE", "PATCHWHEEL_REMOTE_TRUST", "PATCHWHEEL_REMOTE_WRITE"
 TYPES = {"url": str, "trust": list, "write": str}
@@ -23,6 +24,10 @@ def open_remote(say: Callable[[str], None], limit: float) -> Remote | None:
     url = os.environ.get(URL, table.get("url"))
     if not url:
         return None
+    # A no-op imports little.
+    from patchwheel.remote.store import UNSIGNED, Remote
+    from patchwheel.remote.transport import is_local
+
     # Who is trusted for one store is not for another.
     table = table if url == table.get("url") else {}
     rows = os.environ.get(TRUST, " ".join(map(str, table.get("trust", [])))).split()
