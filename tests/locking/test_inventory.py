@@ -591,7 +591,7 @@ def test_setuptools_is_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert answer["outputs"] == {"pw/a.py": "src/a.py", "pw/x.so": "//pw/x.so"}
     assert answer["read"] == ["src/low.c", "src/x.pyx", "src/x.h"]
     library, extension = answer["steps"]
-    assert library == {"inputs": ["src/low.c"]}
+    assert library == {"outputs": [], "inputs": ["src/low.c"]}
     assert extension["inputs"] == ["src/x.pyx", "src/x.h"]
     assert extension["macros"] == [["KEY", "1"], ["FLAG", ""]]
     assert json.loads(extension["command"]) == {"libraries": ["m"], "name": "pw.x"}

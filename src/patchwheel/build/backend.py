@@ -84,10 +84,9 @@ class BuildSession:
             requirements.read_pyproject(self.source), "pyproject.toml"
         )
 
-    def script(self, name: str, text: str) -> Path:
+    def script(self, file: Path, name: str | None = None) -> Path:
         """Put a script of ours where steps can only read it; return the path that they see."""
-        path = self.build_dir.scripts / name
-        path.write_text(text, encoding="utf-8")
+        path = shutil.copyfile(file, self.build_dir.scripts / (name or file.name))
         path.chmod(0o755)
         return self.build_dir.path_inside(path)
 
@@ -103,7 +102,7 @@ class BuildSession:
     ) -> None:
         """Let our script in the environment ask the backend, with the answer in `out`."""
         system, inside = self.system(), self.build_dir.path_inside
-        script = self.script(INSPECT_BUILD.name, INSPECT_BUILD.read_text(encoding="utf-8"))
+        script = self.script(INSPECT_BUILD)
         places = [variables.get("PYTHONPATH", "")]
         places += [f"{inside(self.source)}/{path}" for path in system.backend_path]
         path = ":".join(filter(None, places))
@@ -123,7 +122,7 @@ class BuildSession:
         """Build the wheel and return its path below the build directory, for `take_wheel`."""
         out, session, settings = str(self.build_dir.inside / "out"), self, self.settings()
         if self.system().kind.installed_only and "compile-args" not in self.fork.config_settings:
-            ninja = self.script(INSTALLED_NINJA.name, INSTALLED_NINJA.read_text(encoding="utf-8"))
+            ninja = self.script(INSTALLED_NINJA)
             session = replace(self, variables={**self.variables, "NINJA": str(ninja)})
             settings["compile-args"] = [f"-j{self.jobs}", "installed"]
         with self._translated("the build failed"):
@@ -186,9 +185,8 @@ class BuildSession:
         cwd: str | None = None,  # noqa: ARG002  (always the sources)
         extra_environ: Mapping[str, str] | None = None,
     ) -> None:
-        script, exchange = Path(cmd[1]), Path(cmd[3])
-        copy = self.script(script.name, script.read_text(encoding="utf-8"))
-        argv = [cmd[0], str(copy), *cmd[2:]]
+        script, exchange = self.script(Path(cmd[1])), Path(cmd[3])
+        argv = [cmd[0], str(script), *cmd[2:]]
         self._run(argv, cwd=self.source, env=extra_environ or {}, write=[exchange])
         # pyproject-hooks reads the answer next, wherever it leads.
         read_untrusted(exchange, "output.json", limit=ANSWER)
@@ -248,55 +246,34 @@ def open_session(
     """
     store, sandbox = context.store, detect_sandbox(context.sandbox)
     context.note(f"sandbox: {PROMISES[sandbox.level]}")
-    crates, cache = toolchain.crates(fork, needed=tools is not None), None
-    if tools is None:
-        present = [name for name in toolchain.compilers(fork) if toolchain.find(name)]
-        tools = toolchain.identify(present, store=store)
-    else:
-        cache = _cache(context, fork, tools, sandbox.level)
-    read, toolkit = [context.interpreter.path.parent.parent], None
-    for tool in tools.values():
-        # Below the folder that a link such as /opt/rocm names, and below the one that it leads to.
-        read += [tool.program.parent.parent, tool.program.resolve().parent.parent]
+    crates, toolkit = toolchain.crates(fork, needed=tools is not None), None
+    tools, cache = _compilers(context, fork, tools, sandbox.level)
     if toolchain.CUDA in fork.programs:
         toolkit = cuda.complete_toolkit(requirements.site_packages(environment))
-        # One that was made of wheels is in the environment already.
-        read += [] if toolkit.is_relative_to(environment) else [toolkit]
-    if toolchain.HIPCC in fork.programs:
-        read.append(rocm.home(fork))
-    read += [crates] if crates else []
+    read = [context.interpreter.path.parent.parent, *_places(fork, tools), crates, toolkit]
     with open_build_dir(
         fork.name,
         sandbox=sandbox,
         store=store,
         limits=context.limits,
         env=environment,
-        read=read,
+        # A toolkit that was made of wheels is in the environment already.
+        read=[path for path in read if path and not path.is_relative_to(environment)],
         cache=cache.shared.entries if cache else None,
         keep=context.keep_failed,
     ) as build_dir:
-        workers = toolchain.worker_count(context.jobs)
+        jobs, inside = toolchain.worker_count(context.jobs), build_dir.path_inside
         variables = _variables(build_dir, tools, epoch)
+        _add_settings(variables, fork, toolkit and inside(toolkit), jobs)
         toolchain.use_crates(crates, build_dir.work / "home")
-        if library := os.environ.get(CLOCK):
-            copy = Path(shutil.copy(library, build_dir.scripts))
-            variables["LD_PRELOAD"] = str(build_dir.path_inside(copy))
-        if toolkit:
-            for key, value in cuda.variables(seen := build_dir.path_inside(toolkit)).items():
-                variables[key] = f"{variables.get(key, '')} {value}".strip()
-            variables["PATH"] = f"{seen}/bin:{variables['PATH']}"
-        if toolchain.HIPCC in fork.programs:
-            variables |= rocm.variables(fork)
-        for key, value in {**fork.env, **toolchain.required_variables(fork)}.items():
-            variables[key] = value.replace("{jobs}", str(workers))
-        used = cache.used(build_dir.scripts, variables, build_dir.path_inside) if cache else None
+        used = cache.used(build_dir.scripts, variables, inside) if cache else None
         with used or contextlib.nullcontext():
             yield BuildSession(
                 fork=fork,
                 build_dir=build_dir,
-                python=build_dir.path_inside(environment) / "bin" / "python",
+                python=inside(environment) / "bin" / "python",
                 variables=variables,
-                jobs=workers,
+                jobs=jobs,
                 log=store.log(fork.name, step),
                 report=context.progress,
                 work=context.root / "work" / fork.name if context.root else None,
@@ -305,15 +282,39 @@ def open_session(
             )
 
 
-def _cache(
-    context: Context, fork: Fork, tools: Mapping[str, Tool], level: SandboxLevel
-) -> CompileCache | None:
+def _places(fork: Fork, tools: Mapping[str, Tool]) -> Iterator[Path]:
+    """Give the folders that hold compilers, with what belongs to them."""
+    for tool in tools.values():
+        # Below the folder that a link such as /opt/rocm names, and below the one that it leads to.
+        yield from (tool.program.parent.parent, tool.program.resolve().parent.parent)
+    if toolchain.HIPCC in fork.programs:
+        yield rocm.home(fork)
+
+
+def _add_settings(variables: dict[str, str], fork: Fork, toolkit: Path | None, jobs: int) -> None:
+    if toolkit:
+        for key, value in cuda.variables(toolkit).items():
+            variables[key] = f"{variables.get(key, '')} {value}".strip()
+        variables["PATH"] = f"{toolkit}/bin:{variables['PATH']}"
+    if toolchain.HIPCC in fork.programs:
+        variables |= rocm.variables(fork)
+    for key, value in {**fork.env, **toolchain.required_variables(fork)}.items():
+        variables[key] = value.replace("{jobs}", str(jobs))
+
+
+def _compilers(
+    context: Context, fork: Fork, tools: Mapping[str, Tool] | None, level: SandboxLevel
+) -> tuple[Mapping[str, Tool], CompileCache | None]:
+    if tools is None:
+        present = [name for name in toolchain.compilers(fork) if toolchain.find(name)]
+        return toolchain.identify(present, store=context.store), None
     named = [tools[name] for name in toolchain.ALWAYS if name in tools]
     # A compiler that is named by its path is not looked up, and so not replaced.
     commands = [w for t in named for w in t.words if w == t.program.name]
     # Entries of a weaker sandbox must never answer in a stronger one.
     name = f"{fork.name}-{level}"
-    return open_cache(context, name, commands, digest([tool.identity for tool in named]))
+    identity = digest([tool.identity for tool in named])
+    return tools, open_cache(context, name, commands, identity)
 
 
 def _variables(build_dir: BuildDir, tools: Mapping[str, Tool], epoch: int) -> dict[str, str]:
@@ -344,4 +345,7 @@ def _variables(build_dir: BuildDir, tools: Mapping[str, Tool], epoch: int) -> di
         mapped = shlex.quote(f"-ffile-prefix-map={build_dir.inside}=/build")
         variables |= dict.fromkeys(("CFLAGS", "CXXFLAGS", "FFLAGS"), mapped)
         variables["NVCC_APPEND_FLAGS"] = f"-Xcompiler={mapped}"
+    if library := os.environ.get(CLOCK):
+        copy = shutil.copy(library, build_dir.scripts)
+        variables["LD_PRELOAD"] = str(build_dir.path_inside(Path(copy)))
     return variables

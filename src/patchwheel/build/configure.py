@@ -32,19 +32,9 @@ from patchwheel.source import Source
 
 KIND: Final = "configured"
 # Raised whenever the same inputs would be configured in another way, or written down in one.
-LAYOUT = 4
+LAYOUT = 5
 # What Meson writes for itself and for tools; no step of a build reads it.
 OWN = ("meson-info/", "meson-logs/", "meson-private/", "build.ninja", "compile_commands.json")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
-    """An extension module or, without an output in the wheel, a static library of the project."""
-
-    inputs: Sequence[str]
-    output: str | None = None
-    command: str = ""
-    macros: Sequence[tuple[str, str]] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,8 +48,8 @@ class ListedOutputs:
     # What each of the project's scripts opened, beside what its command names. Of one that was not
     # run, it is ANYTHING.
     opened_by_script: Mapping[str, frozenset[str]]
-    # The extension modules, where setuptools builds.
-    steps: Sequence[Step] | None = None
+    # The extension modules, where setuptools builds, and static libraries, which have no output.
+    steps: Sequence[Edge] | None = None
     # The file name of the wheel, where one was built.
     wheel: str = ""
 
@@ -94,7 +84,7 @@ class Answer:
 
     outputs: Mapping[str, str]
     read: Sequence[str]
-    steps: Sequence[Step] | None
+    steps: Sequence[Edge] | None
     # The scripts of the project that make files of the build, and were not run.
     idle: Sequence[str] = ()
     wheel: str = ""
@@ -105,11 +95,8 @@ def list_outputs(session: BuildSession, *, generate: bool) -> ListedOutputs:
 
     To `generate` runs the project's generators, to see what they read; only in a sandbox.
     """
-    from cattrs.errors import BaseValidationError
-    from cattrs.preconf.json import make_converter
-
     build_dir, work = session.build_dir, session.build_dir.work
-    watcher = session.script("sitecustomize.py", WATCH_READS.read_text(encoding="utf-8"))
+    watcher = session.script(WATCH_READS, "sitecustomize.py")
     # The watched processes write it.
     log = work / "opened.log"
     log.touch(exist_ok=False)
@@ -121,19 +108,11 @@ def list_outputs(session: BuildSession, *, generate: bool) -> ListedOutputs:
     listed_by = session.system().kind.listed_by
     # The backend counts the files that it would pack, which is not worth showing as progress.
     shown = replace(session, report=Progress()) if listed_by else session
-    contained = session.build_dir.sandbox.level == "bwrap"
+    contained = build_dir.sandbox.level == "bwrap"
     mode = ("generate" if contained else "list") if generate else "configure"
     what = f"the project cannot be {'configured' if listed_by else 'built'}"
     shown.run_guest(work / "out", mode, listed_by, what=what, variables=variables)
-    try:
-        answer = make_converter().loads(read_untrusted(work, "out/outputs.json"), Answer)
-        rows = read_untrusted(work, log.name).decode(errors="surrogateescape").split("\0")[:-1]
-    except (FileNotFoundError, ValueError, BaseValidationError) as err:
-        message = f"{session.fork.name}: the list of its build's files is not there or damaged"
-        raise BuildError(message, log=session.log) from err
-    if not answer.outputs:
-        message = f"{session.fork.name}: its backend names no files for the wheel"
-        raise BuildError(message, log=session.log)
+    answer, rows = _answered(session, log.name)
     opened: dict[str, set[str]] = {}
     for row in rows:
         script_name, _, path = row.partition("\n")
@@ -146,6 +125,21 @@ def list_outputs(session: BuildSession, *, generate: bool) -> ListedOutputs:
         steps=answer.steps,
         wheel=answer.wheel,
     )
+
+
+def _answered(session: BuildSession, log: str) -> tuple[Answer, list[str]]:
+    from cattrs.errors import BaseValidationError
+    from cattrs.preconf.json import make_converter
+
+    work, problem = session.build_dir.work, "its backend names no files for the wheel"
+    try:
+        answer = make_converter().loads(read_untrusted(work, "out/outputs.json"), Answer)
+        rows = read_untrusted(work, log).decode(errors="surrogateescape").split("\0")[:-1]
+        if answer.outputs:
+            return answer, rows
+    except (FileNotFoundError, ValueError, BaseValidationError):
+        problem = "the list of its build's files is not there or damaged"
+    raise BuildError(f"{session.fork.name}: {problem}", log=session.log)
 
 
 def backend_kind(source: Source) -> BackendKind:
@@ -184,20 +178,10 @@ def _load(path: Path) -> Configured:
     data = (path / "configured.json").read_text()
     where, observed = make_converter().loads(data, tuple[str, ListedOutputs])
     inside, build = PurePosixPath(where), path / "meson"
-    edges = [_edge(step) for step in observed.steps or ()]
+    edges = observed.steps or ()
     if (build / "build.ninja").exists():
         text = (build / "build.ninja").read_text(encoding="utf-8", errors="replace")
         edges = parse_ninja(text, inside / "meson", inside / "src")
     names = {f.relative_to(build).as_posix(): f for f in build.rglob("*") if f.is_file()}
     made = {IN_BUILD_DIR + n: file_sha256(f) for n, f in names.items() if not n.startswith(OWN)}
     return Configured(path=path, inside=where, observed=observed, edges=tuple(edges), made=made)
-
-
-def _edge(step: Step) -> Edge:
-    """Take an extension module as a step of a build."""
-    return Edge(
-        outputs=(IN_BUILD_DIR + step.output,) if step.output is not None else (),
-        inputs=tuple(step.inputs),
-        command=step.command,
-        macros=frozenset(step.macros),
-    )

@@ -33,7 +33,7 @@ class Edge:
 
     outputs: tuple[str, ...]
     inputs: tuple[str, ...]
-    command: str
+    command: str = ""
     # Files that only the command names.
     named: tuple[str, ...] = ()
     # What the command starts, without folders, with its next words.

@@ -237,11 +237,12 @@ def _follow_setuptools(sources: dict[str, str], steps: list[dict[str, Any]], out
             self.have_run[name] = True
             if name == "build_clib":
                 for _, library in command.libraries or ():
-                    steps.append({"inputs": list(map(os.fspath, library["sources"]))})
+                    inputs = list(map(os.fspath, library["sources"]))
+                    steps.append({"outputs": [], "inputs": inputs})
             for extension in getattr(command, "extensions", None) or ():
                 path = command.get_ext_fullpath(extension.name)
                 output = os.path.relpath(path, command.build_lib)
-                steps.append({"output": output, **_describe(extension)})
+                steps.append({"outputs": [f"//{output}"], **_describe(extension)})
                 sources[output] = os.path.join(out, output)
             for path in command.get_outputs() if name == "build_ext" else ():
                 os.makedirs(os.path.dirname(path), exist_ok=True)

@@ -2,7 +2,6 @@ from .compare import PinReport as PinReport
 from .compare import check_pin as check_pin
 from .download import download_file as download_file
 from .download import fetch_wheel as fetch_wheel
-from .download import published_wheels as published_wheels
 from .download import requirements as requirements
 from .fetch import REMOTE as REMOTE
 from .fetch import Remote as Remote
@@ -17,4 +16,5 @@ from .index import retried as retried
 from .releases import find_sdist as find_sdist
 from .releases import latest_version as latest_version
 from .releases import newest_release as newest_release
+from .releases import published_wheels as published_wheels
 from .version import check_version as check_version

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import time
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
-from patchwheel.kit import Context, InputError, Interpreter, Progress, file_sha256, redacted
+from patchwheel.kit import Context, InputError, Progress, file_sha256, redacted
 from patchwheel.manifest import Fork
 from patchwheel.source.index import TIMEOUT, IndexFile, find_file, project_files, retried
+from patchwheel.source.releases import choose_wheel
 from patchwheel.wheelfile import field, read_wheel
 
 if TYPE_CHECKING:
@@ -23,10 +22,6 @@ if TYPE_CHECKING:
 PIECE = 1 << 17
 MAX_FILE = 4 << 30
 RANGE_REFUSED = 416
-# Wheels for the oldest glibc that we support are preferred to those that need a newer one.
-GLIBC = (*range(28, 4, -1), *range(29, 60))
-LEGACY = {17: "manylinux2014", 12: "manylinux2010", 5: "manylinux1"}
-PLATFORMS = [n for g in GLIBC for n in (f"manylinux_2_{g}", LEGACY.get(g)) if n]
 
 
 def download_file(context: Context, project: str, filename: str, sha256: str) -> Path:
@@ -129,20 +124,6 @@ def fetch_wheel(context: Context, fork: Fork) -> tuple[Path, str] | None:
     return path, wheel.sha256
 
 
-def published_wheels(context: Context, fork: Fork) -> dict[str, str]:
-    """Return name and sha256 of each wheel of the pin's version that the indexes list with one."""
-    from packaging.utils import InvalidWheelFilename, parse_wheel_filename
-    from packaging.version import Version
-
-    found: dict[str, str] = {}
-    for file in project_files(context.index, fork.distribution) if fork.upstream_wheel else ():
-        # An index may have files that no installer takes.
-        with contextlib.suppress(InvalidWheelFilename):
-            if parse_wheel_filename(file.filename)[1] == Version(fork.version) and file.sha256:
-                found |= {} if file.yanked else {file.filename: file.sha256}
-    return found
-
-
 def requirements(wheel: Path, extra: str | None = None) -> list[str]:
     """Return what a wheel requires of itself, or what one of its extras adds."""
     from packaging.requirements import Requirement
@@ -159,27 +140,3 @@ def requirements(wheel: Path, extra: str | None = None) -> list[str]:
                 requirement.marker = None
                 required.append(str(requirement))
     return required
-
-
-def choose_wheel(
-    files: Iterable[IndexFile], version: str, interpreter: Interpreter
-) -> IndexFile | None:
-    """Return the wheel of a version that fits the Python on such a machine best."""
-    from packaging.tags import compatible_tags, cpython_tags
-    from packaging.utils import InvalidWheelFilename, parse_wheel_filename
-    from packaging.version import Version
-
-    python = [int(part) for part in interpreter.python.split(".")]
-    platforms = [f"{name}_{os.uname().machine}" for name in PLATFORMS]
-    tags = [*cpython_tags(python, None, platforms)]
-    tags += compatible_tags(python, interpreter.tag, platforms)
-    rank = {tag: number for number, tag in enumerate(tags)}
-    fitting = []
-    for file in files:
-        # An index may have files that no installer takes.
-        with contextlib.suppress(InvalidWheelFilename):
-            _, of, build, supported = parse_wheel_filename(file.filename)
-            if of == Version(version) and (ranks := [rank[t] for t in supported if t in rank]):
-                fitting.append((not file.yanked, -min(ranks), build, file.filename, file))
-    # A higher build number replaces a lower one, and none.
-    return max(fitting, key=lambda row: row[:4])[4] if fitting else None

@@ -96,21 +96,7 @@ def read_archive(path: Path) -> dict[str, Entry]:
     Every reader must read it alike: it is entries that say of themselves what the directory says,
     the directory, and the end, without a gap.
     """
-    try:
-        if path.stat().st_size > MAX_SIZE:
-            refuse(path, "has 4 GiB or more")
-        if not path.is_file():
-            refuse(path, "it is no regular file")
-        data = path.read_bytes()
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            infos = archive.infolist()
-    except FileNotFoundError as err:
-        raise InputError("there is no such wheel", where=path) from err
-    except OSError as err:
-        raise InputError(f"cannot be read: {err.strerror}", where=path) from err
-    # struct.error: an extra field of the directory that is cut short.
-    except (zipfile.BadZipFile, NotImplementedError, ValueError, struct.error) as err:
-        refuse(path, str(err))
+    data, infos = _opened(path)
     seen = set()
     for info in infos:
         _check_entry(path, info)
@@ -137,6 +123,24 @@ def read_archive(path: Path) -> dict[str, Entry]:
         for info in infos
         if not info.is_dir()
     }
+
+
+def _opened(path: Path) -> tuple[bytes, list[zipfile.ZipInfo]]:
+    try:
+        if path.stat().st_size > MAX_SIZE:
+            refuse(path, "has 4 GiB or more")
+        if not path.is_file():
+            refuse(path, "it is no regular file")
+        data = path.read_bytes()
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            return data, archive.infolist()
+    except FileNotFoundError as err:
+        raise InputError("there is no such wheel", where=path) from err
+    except OSError as err:
+        raise InputError(f"cannot be read: {err.strerror}", where=path) from err
+    # struct.error: an extra field of the directory that is cut short.
+    except (zipfile.BadZipFile, NotImplementedError, ValueError, struct.error) as err:
+        refuse(path, str(err))
 
 
 def write_archive(path: Path, entries: Sequence[Entry]) -> None:
