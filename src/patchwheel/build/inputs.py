@@ -134,14 +134,13 @@ def interface_part(wheels: Sequence[OwnWheel], store: Store) -> str:
 def interface(wheel: Path, store: Store) -> str:
     """Digest what a compile against a wheel can see: headers, .pxd files, static libraries."""
 
-    def compute() -> dict[str, str]:
+    def compute() -> str:
         entries = sorted(read_wheel(wheel).entries.items())
-        return {"digest": digest([(n, e.sha256) for n, e in entries if n.endswith(INTERFACE)])}
+        return digest([(n, e.sha256) for n, e in entries if n.endswith(INTERFACE)])
 
     info = wheel.stat()
-    inputs, form = [str(wheel), info.st_size, info.st_mtime_ns], dict[str, str]
-    kept = store.cached("interface", form, inputs, compute, valid=lambda known: "digest" in known)
-    return kept["digest"]
+    inputs = [str(wheel), info.st_size, info.st_mtime_ns]
+    return store.cached("interface", str, inputs, compute)
 
 
 def build_record(inputs: BuildInputs, session: BuildSession) -> CompileRecord:

@@ -195,11 +195,7 @@ class BuildDir:
         return [Mount(host=self.work, inside=INSIDE, write=True), *mounts]
 
     def _note(
-        self,
-        argv: Sequence[str | Path],
-        cwd: Path,
-        env: Mapping[str, str],
-        write: Sequence[Path],
+        self, argv: Sequence[str | Path], cwd: Path, env: Mapping[str, str], write: Sequence[Path]
     ) -> None:
         """Write down a step, with a copy of what it is handed, for a shell after a failure."""
         words, exchange = list(map(str, argv)), self.root / "exchange"

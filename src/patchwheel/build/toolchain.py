@@ -77,17 +77,6 @@ class Tool:
     identity: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Known:
-    """What the store keeps of a tool: its files, each with its state and its sha256."""
-
-    version: str
-    files: Mapping[str, tuple[tuple[int, ...], str]]
-
-    def holds(self) -> bool:
-        return all(state(Path(path)) == then for path, (then, _) in self.files.items())
-
-
 def find(name: str) -> tuple[tuple[str, ...], Path] | None:
     """Return the words that start a tool, by CC, CXX or FC, and its program; None if missing.
 
@@ -161,20 +150,20 @@ def identify_program(name: str, words: Sequence[str], program: Path, *, store: S
     """Return a tool whose place is known."""
     # gcc takes these from PATH where it has none of its own.
     helpers = [shutil.which(helper) for helper in ("as", "ld")]
-    known = store.cached(
+    version, files = store.cached(
         "tools",
-        _Known,
+        tuple[str, dict[str, tuple[tuple[int, ...], str]]],
         [2, name, list(words), str(program.resolve()), state(program), helpers],
-        lambda: _Known(version=_version(name, words), files=_contents(name, words, program)),
-        valid=_Known.holds,
+        lambda: (_version(name, words), _contents(name, words, program)),
+        valid=lambda known: all(state(Path(p)) == then for p, (then, _) in known[1].items()),
     )
     # Where the files lie does not matter, what they are called and hold does.
-    contents = sorted((Path(path).name, sha256) for path, (_, sha256) in known.files.items())
+    contents = sorted((Path(path).name, sha256) for path, (_, sha256) in files.items())
     return Tool(
         words=tuple(words),
         program=program,
-        version=known.version,
-        identity=digest([Path(word).name for word in words], known.version, contents),
+        version=version,
+        identity=digest([Path(word).name for word in words], version, contents),
     )
 
 
@@ -196,6 +185,7 @@ def free_memory() -> int:
 def _contents(
     name: str, words: Sequence[str], program: Path
 ) -> dict[str, tuple[tuple[int, ...], str]]:
+    """Return what it consists of, with the state and the sha256 of each file."""
     paths = {program.resolve()}
     asked = [f"-print-prog-name={part}" for part in PASSES.get(name, ())]
     asked += [f"-print-file-name={part}" for part in LIBRARIES.get(name, ())]

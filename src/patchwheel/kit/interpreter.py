@@ -53,14 +53,6 @@ class Interpreter:
         return f"cp{self.python.replace('.', '')}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Known:
-    """What the store keeps of an interpreter; `file` tells whether it is still the same."""
-
-    interpreter: Interpreter
-    file: tuple[int, ...]
-
-
 def find_interpreter(
     wanted: str, *, explicit: str | None = None, progress: Progress, install: bool = True
 ) -> Interpreter:
@@ -91,16 +83,19 @@ def remembered_interpreter(
 ) -> Interpreter:
     """Return what find_interpreter finds, kept in the store while its file does not change."""
 
-    def find() -> _Known:
+    def find() -> tuple[Interpreter, tuple[int, ...]]:
         interpreter = find_interpreter(wanted, explicit=explicit, progress=progress)
-        return _Known(interpreter=interpreter, file=state(interpreter.path))
-
-    def holds(known: _Known) -> bool:
-        return known.file == state(known.interpreter.path)
+        return interpreter, state(interpreter.path)
 
     names = sorted(n for n in os.environ if n in {"PATH", "HOME"} or n.startswith("PYENV_"))
     inputs = [2, wanted, explicit, sys.executable, [f"{n}={os.environ[n]}" for n in names]]
-    return store.cached("interpreter", _Known, inputs, find, valid=holds).interpreter
+    return store.cached(
+        "interpreter",
+        tuple[Interpreter, tuple[int, ...]],
+        inputs,
+        find,
+        valid=lambda known: known[1] == state(known[0].path),
+    )[0]
 
 
 def explicit_interpreter(named: str) -> Interpreter | None:

@@ -11,7 +11,6 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from threading import Thread
 from typing import Never, TypeVar
 
 from patchwheel.kit import process
@@ -66,18 +65,7 @@ def load_limits(environ: Mapping[str, str]) -> Limits:
 
 def within(seconds: float, call: Callable[[], T]) -> T:
     """Return what a call returns; TimeoutError when it takes longer, and nobody waits for it."""
-    from concurrent.futures import Future
-
-    future = Future[T]()
-
-    def run() -> None:
-        try:
-            future.set_result(call())
-        except BaseException as err:  # noqa: BLE001  (for the thread that waits)
-            future.set_exception(err)
-
-    Thread(target=run, daemon=True).start()
-    return future.result(seconds)
+    return process.started(call)(seconds)
 
 
 class Watch:

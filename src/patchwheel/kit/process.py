@@ -13,15 +13,17 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from patchwheel.kit.errors import MachineError, PatchwheelError, plain, redacted
 
 if TYPE_CHECKING:
     from patchwheel.kit.limits import Watch
 
+T = TypeVar("T")
 TAIL = 40
 # Bytes of a line that are read at once, and characters of one that an error shows.
 LONGEST, SHOWN = 1 << 20, 1000
@@ -112,6 +114,33 @@ def logged(
                 raise
     if process.returncode != 0:
         raise CommandError(args, process.returncode, tail, log)
+
+
+def started(call: Callable[[], T]) -> Callable[[float | None], T]:
+    """Run a call in a thread; return what waits for it so many seconds, or else TimeoutError.
+
+    Nobody waits for the thread at the end of the run: Ctrl-C ends it at once.
+    """
+    results: list[T] = []
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            results.append(call())
+        except BaseException as err:  # noqa: BLE001  (raised by what waits)
+            errors.append(err)
+
+    def wait(limit: float | None) -> T:
+        thread.join(limit)
+        for err in errors:
+            raise err
+        if thread.is_alive():
+            raise TimeoutError
+        return results[0]
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    return wait
 
 
 @contextlib.contextmanager

@@ -168,16 +168,16 @@ class Store:
         *,
         valid: Callable[[T], bool] = lambda _record: True,
     ) -> T:
-        """Return the record computed from `inputs`, again if lost or damaged; kept if `valid`."""
+        """Return what was computed from `inputs`, again if lost or damaged; kept if `valid`."""
         # The JSON-like inputs include a version, raised when `compute` changes its results.
         key = files.digest(*inputs)
         if kept := self.memo(kind, key):
-            with contextlib.suppress(ValueError):
-                known: T = READER.structure(kept, record)
+            with contextlib.suppress(ValueError, KeyError):
+                known: T = READER.structure(kept["answer"], record)
                 if valid(known):
                     return known
         if valid(computed := compute()):
-            self.remember(kind, key, _converter().unstructure(computed))
+            self.remember(kind, key, {"answer": _converter().unstructure(computed)})
         return computed
 
     def memo(self, kind: str, key: str) -> dict[str, object] | None:

@@ -16,13 +16,7 @@ from urllib.parse import unquote, urlsplit
 
 from patchwheel.kit import process
 from patchwheel.kit.context import Context, Progress
-from patchwheel.kit.errors import (
-    InputError,
-    MachineError,
-    PatchwheelError,
-    disk_is_full,
-    redacted,
-)
+from patchwheel.kit.errors import InputError, MachineError, PatchwheelError, disk_is_full, redacted
 from patchwheel.kit.interpreter import Interpreter, uv_bin, uv_env
 
 # The oldest glibc that NumPy and SciPy still publish wheels for.

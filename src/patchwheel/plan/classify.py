@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from patchwheel.kit import Change, InputError, Repository, parsed_toml
 from patchwheel.manifest import BuildInventory
@@ -38,8 +37,7 @@ EXPLAINED = {
 Effect = Literal["compile", "trace", "remake", "nothing"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
+class Verdict(NamedTuple):
     """`trace`: the outputs that it reaches are found by following it through the build."""
 
     effect: Effect
@@ -79,7 +77,7 @@ class Rules:
             *((re.fullmatch(p, path), "nothing", f"it is {w}") for w, p in EXPLAINED.items()),
             (True, "compile", "no rule says what it reaches"),
         ]
-        return next(Verdict(effect=effect, why=why) for fits, effect, why in rules if fits)
+        return next(Verdict(effect, why) for fits, effect, why in rules if fits)
 
     def judge_with(self, change: Change, repo: Repository, base: Base) -> Verdict:
         """Judge a change; one of pyproject.toml by its content, if nothing else reads it."""
@@ -105,33 +103,29 @@ def read_projects(repo: Repository, change: Change) -> list[dict[str, Any]]:
 def _judge_project(repo: Repository, change: Change, base: Base) -> Verdict:
     """Compare pyproject.toml as data: a change of dependency fields is an edit of METADATA."""
     if change.status != "M":
-        return _compile("it was added or removed")
+        return Verdict("compile", "it was added or removed")
     try:
         old, new = read_projects(repo, change)
     except ValueError:
-        return _compile("it cannot be read as TOML")
+        return Verdict("compile", "it cannot be read as TOML")
     if old == new:
-        return Verdict(effect="nothing", why="its content as TOML is the same")
+        return Verdict("nothing", "its content as TOML is the same")
     before, after = old.get("project", {}), new.get("project", {})
     changed = {f"[{key}]" for key in _differing(old, new)}
     if changed == {"[project]"}:
         keys = _differing(before, after) - set(metadata.EDITABLE)
         changed = {f"[project] {key}" for key in keys}
     if changed:
-        return _compile(f"it changes {', '.join(sorted(changed))}")
+        return Verdict("compile", f"it changes {', '.join(sorted(changed))}")
     try:
         metadata.set_dependencies(base.wheel.metadata(METADATA), before, after)
     except InputError as err:
-        return _compile(err.message)
-    return Verdict(effect="remake", why="it changes requirements only")
+        return Verdict("compile", err.message)
+    return Verdict("remake", "it changes requirements only")
 
 
 def _differing(old: dict[str, Any], new: dict[str, Any]) -> set[str]:
     return {key for key in old.keys() | new.keys() if old.get(key) != new.get(key)}
-
-
-def _compile(why: str) -> Verdict:
-    return Verdict(effect="compile", why=why)
 
 
 def _folder(path: str) -> str:

@@ -105,13 +105,11 @@ def list_headers(environment: Path, store: Store) -> frozenset[str]:
     """Return the headers below the `include` folders of an environment, which never changes."""
     root = site_packages(environment)
 
-    def walk() -> dict[str, list[str]]:
+    def walk() -> list[str]:
         found = {f for folder in root.rglob("include") for f in folder.rglob("*") if f.is_file()}
-        return {"headers": sorted(SYSTEM + f.relative_to(root).as_posix() for f in found)}
+        return sorted(SYSTEM + f.relative_to(root).as_posix() for f in found)
 
-    inputs, form = [LAYOUT, environment.name], dict[str, list[str]]
-    kept = store.cached("headers", form, inputs, walk, valid=lambda known: "headers" in known)
-    return frozenset(kept["headers"])
+    return frozenset(store.cached("headers", list[str], [LAYOUT, environment.name], walk))
 
 
 def scan_header(path: str, text: str, headers: Collection[str]) -> set[str]:

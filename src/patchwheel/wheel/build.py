@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import hashlib
-import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from patchwheel.build import OwnWheel, check_machine
@@ -17,6 +18,7 @@ from patchwheel.kit import (
     digest,
     exclusive_lock,
     file_sha256,
+    process,
     stamp,
     write_atomically,
 )
@@ -118,32 +120,24 @@ def build_wheels(
     With `strict_tag` a graft whose platform tag is above its base's is a CheckError.
     """
     made: dict[str, BuiltWheel] = {}
-    errors: dict[str, BaseException] = {}
     failures: dict[str, PatchwheelError] = {}
 
     def make(fork: Fork) -> None:
-        try:
-            with project.progress.step(f"building {fork.name}", brief=True):
-                build_wheel(project, fork, made=made)
-        except BaseException as err:  # noqa: BLE001  (raised again by the waiting thread)
-            errors[fork.name] = err
+        with project.progress.step(f"building {fork.name}", brief=True):
+            build_wheel(project, fork, made=made)
 
-    # Daemons: Ctrl-C ends the run at once; a file that is being written has a temporary name.
-    threads = [threading.Thread(target=make, args=[fork], daemon=True) for fork in forks]
-    if together := len(forks) > 1 and not project.from_source:
+    calls = [functools.partial(make, fork) for fork in forks]
+    if len(forks) > 1 and not project.from_source:
         # Read before the threads start, each of which needs them.
         _ = project.lock, project.context.interpreter, project.remote
-        for thread in threads:
-            thread.start()
-    for fork, thread in zip(forks, threads, strict=True):
-        if together:
-            thread.join()
-        else:
-            make(fork)
-        if error := errors.get(fork.name):
-            if not (keep_going and isinstance(error, PatchwheelError)):
-                raise error
-            failures[fork.name] = error
+        calls = [functools.partial(process.started(call), None) for call in calls]
+    for fork, call in zip(forks, calls, strict=True):
+        try:
+            call()
+        except PatchwheelError as err:
+            if not keep_going:
+                raise
+            failures[fork.name] = err
     wheels = [made[f.lock_key] for f in forks if f.lock_key in made]
     _check_tags(project, wheels, strict=strict_tag)
     publish(project, wheels)
@@ -176,12 +170,9 @@ def _check_tags(project: Project, wheels: Sequence[BuiltWheel], *, strict: bool)
 
 def publish(project: Project, wheels: Sequence[BuiltWheel]) -> None:
     """Copy wheels into dist/, and remove older ones of the same fork and Python from there."""
-    project.dist.mkdir(parents=True, exist_ok=True)
-    with exclusive_lock(project.dist):
+    with putting(project, project.dist, wheels):
         for wheel in wheels:
             target = project.dist / wheel.path.name
-            if published(project.store, target) != wheel.sha256:
-                copy_wheel(wheel, target, project.store)
             # Nothing is removed through a link out of the project, nor what others put there.
             inside = project.dist.resolve().is_relative_to(project.root.resolve())
             for old in project.wheels_of(wheel.plan.fork) if inside else ():
@@ -192,14 +183,24 @@ def publish(project: Project, wheels: Sequence[BuiltWheel]) -> None:
                     old.with_name(f"{old.name}{STATEMENT}").unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def putting(project: Project, folder: Path, wheels: Sequence[BuiltWheel]) -> Iterator[None]:
+    """Copy what a folder lacks of these wheels; meanwhile, nobody else does."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with exclusive_lock(folder):
+        for wheel in wheels:
+            if published(project.store, folder / wheel.path.name) != wheel.sha256:
+                _copy(wheel, folder / wheel.path.name, project.store)
+        yield
+
+
 def published(store: Store, wheel: Path) -> str | None:
     """Return the sha256 of a wheel that was published here, while its file is the one of then."""
     known = store.memo(PUBLISHED, digest(str(wheel.absolute())))
-    try:
-        same = known is not None and known["stamp"] == [*stamp("", wheel.lstat())]
-    except OSError:
-        return None
-    return str(known["sha256"]) if known and same else None
+    with contextlib.suppress(OSError):
+        if known and known["stamp"] == [*stamp("", wheel.lstat())]:
+            return str(known["sha256"])
+    return None
 
 
 def published_before(store: Store, wheel: Path) -> str | None:
@@ -208,7 +209,7 @@ def published_before(store: Store, wheel: Path) -> str | None:
     return str(known["sha256"]) if known else None
 
 
-def copy_wheel(wheel: BuiltWheel, target: Path, store: Store) -> None:
+def _copy(wheel: BuiltWheel, target: Path, store: Store) -> None:
     # What a publisher that was killed left; nobody else publishes just now.
     for left in target.parent.glob(".*.whl.????????.tmp"):
         left.unlink()

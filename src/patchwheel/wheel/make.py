@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from patchwheel.build import OwnWheel
 from patchwheel.kit import CheckError, Progress, Repository, Store, blob_id
-from patchwheel.plan import Base, Plan, wheel_in_store
+from patchwheel.plan import Plan, wheel_in_store
 from patchwheel.wheelfile import (
     RUNS,
     UNRECORDED,
@@ -178,11 +178,7 @@ def describe(
         version=plan.version,
         route=plan.route,
         pin=record.PinRecord(
-            version=fork.version,
-            git=fork.git,
-            tag=fork.tag,
-            commit=fork.commit,
-            sdist=fork.sdist,
+            version=fork.version, git=fork.git, tag=fork.tag, commit=fork.commit, sdist=fork.sdist
         ),
         trees=record.TreesRecord(source=plan.tree.source.tree, patched=plan.tree.tree),
         patches=tuple(
@@ -226,52 +222,54 @@ def names_itself(wheel: WheelFile) -> tuple[tuple[object, ...], tuple[object, ..
     text, name = wheel.metadata("METADATA"), wheel.name
     said = "".join(metadata.field(text, "Name")[:1])
     tags = metadata.field(wheel.metadata("WHEEL"), "Tag")
+    versions, project = metadata.field(text, "Version"), metadata.normalize_name(said)
+    info, named = f"{name.stem}.dist-info", wheel.project
     return (
-        (
-            metadata.normalize_name(said),
-            metadata.field(text, "Version"),
-            wheel.dist_info,
-            sorted(tags),
-        ),
-        (
-            metadata.normalize_name(name.name),
-            [name.version],
-            f"{name.stem}.dist-info",
-            sorted(name.expanded_tags),
-        ),
+        (project, versions, wheel.dist_info, sorted(tags)),
+        (named, [name.version], info, sorted(name.expanded_tags)),
     )
 
 
 def _check_outputs(wheel: WheelFile, plan: Plan) -> None:
     """Compare with the inventory: every output is there; a compile copied what is only copied."""
-    base = plan.base
-    known = {*plan.inventory.verbatim, *plan.inventory.built, *(base.outputs if base else ())}
+    base, where = plan.base, wheel.path.name
     present = output_names(wheel.entries, wheel.name)
+    known = {*plan.inventory.verbatim, *plan.inventory.built, *(base.outputs if base else ())}
     if foreign := [p for p, n in present.items() if RUNS.fullmatch(n) and p not in known]:
         raise CheckError(
             f"{foreign[0]} would run by itself, and the pin's own wheel has no such file",
-            where=wheel.path.name,
+            where=where,
             expected="no .pth file and no command that upstream does not have",
             hint="look for what makes it, in the series and in the build; it is not trusted",
         )
+    removed = {o.path for o in plan.outputs if o.action == "remove"}
     if base and base.kind == record.PLATFORM:
-        _check_copies(wheel, plan, base)
+        # All that a machine of another kind can check: which files there are, and the copies.
+        added = {o.path: o.source for o in plan.outputs if o.action == "add"}
+        if found := present.keys() ^ ((base.outputs.keys() | added.keys()) - removed):
+            raise CheckError(f"it differs from its base in {min(found)}", where=where)
+        copies = {**plan.inventory.verbatim, **added}
+        _check_copies(wheel, plan, {n: s for n, s in copies.items() if n not in removed})
         return
-    built_here = base is not None and base.kind == "built"
     changes = plan.changes_since_pin()
     if not base and any(change.path.endswith(DECIDING) for change in changes):
         return
     gone = {change.path for change in changes if change.status == "D"}
     due = {w: s for w, s in plan.inventory.verbatim.items() if s not in gone}
-    expected = due.keys() | plan.inventory.built
-    if base and built_here:
-        # Its own series may have taken some away.
-        expected &= base.outputs.keys()
-    removed = {o.path for o in plan.outputs if o.action == "remove"}
-    upstream = plan.fork.upstream_wheel
+    _check_present(wheel, plan, (due.keys() | plan.inventory.built) - present.keys() - removed)
+    # A graft took what it did not remake, so only a compile can have a stale copy.
+    if not base:
+        _check_copies(wheel, plan, due)
+
+
+def _check_present(wheel: WheelFile, plan: Plan, lost: Collection[str]) -> None:
+    base, upstream = plan.base, plan.fork.upstream_wheel
     globs = upstream.only_in_build if base and upstream else ()
-    lost = sorted(expected - present.keys() - removed)
-    if lost := [n for n in lost if not any(fnmatchcase(n, g) for g in globs)]:
+    lost = sorted(n for n in lost if not any(fnmatchcase(n, g) for g in globs))
+    if base and base.kind == "built":
+        # Its own series may have taken some away.
+        lost = [name for name in lost if name in base.outputs]
+    if lost:
         more = f" and {len(lost) - 1} more" if len(lost) > 1 else ""
         raise CheckError(
             f"the wheel lacks {lost[0]}{more}",
@@ -279,33 +277,18 @@ def _check_outputs(wheel: WheelFile, plan: Plan) -> None:
             expected="every output that was recorded in forks.lock",
             hint="`patchwheel doctor` says what a compile lacks",
         )
-    # A graft took what it did not remake, so only a compile can have a stale copy.
-    if base:
-        return
+
+
+def _check_copies(wheel: WheelFile, plan: Plan, copies: Mapping[str, str]) -> None:
+    """Compare files with the sources that they are copies of."""
+    present = output_names(wheel.entries, wheel.name)
     blobs = Repository(plan.tree.source.git_dir).files(plan.tree.tree)
-    for name, source in due.items():
-        if blob_id(wheel.entries[present[name]].content()) != blobs[source].oid:
-            raise CheckError(
-                f"{name} is not the {source} that it is a copy of",
-                where=wheel.path.name,
-                hint="run `patchwheel lock`: the build works differently now",
-            )
-
-
-def _check_copies(wheel: WheelFile, plan: Plan, base: Base) -> None:
-    """Check all that a machine of another kind can: which files there are, and all that are copies.
-
-    A copy may have the line endings of Windows, as upstream's wheels for it do.
-    """
-    present, where = output_names(wheel.entries, wheel.name), wheel.path.name
-    added = {o.path: o.source for o in plan.outputs if o.action == "add"}
-    removed = {o.path for o in plan.outputs if o.action == "remove"}
-    if found := present.keys() ^ ((base.outputs.keys() | added.keys()) - removed):
-        raise CheckError(f"it differs from its base in {min(found)}", where=where)
-    blobs = Repository(plan.tree.source.git_dir).files(plan.tree.tree)
-    copies = {n: s for n, s in {**plan.inventory.verbatim, **added}.items() if n not in removed}
     for name, source in copies.items():
         content = wheel.entries[present[name]].content()
-        ids = {blob_id(content), blob_id(content.replace(b"\r\n", b"\n"))}
+        ids = {blob_id(content)}
+        # Upstream's wheels for Windows may have its line endings.
+        ids |= {blob_id(content.replace(b"\r\n", b"\n"))} if plan.base else set()
         if source not in blobs or blobs[source].oid not in ids:
-            raise CheckError(f"{name} is not the patched tree's {source}", where=where)
+            hint = "run `patchwheel lock`: the build may work differently now"
+            problem = f"{name} is not the patched tree's {source}, of which it is a copy"
+            raise CheckError(problem, where=wheel.path.name, hint=hint)

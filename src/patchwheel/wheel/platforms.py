@@ -7,18 +7,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from patchwheel.kit import GraftNotPossible, exclusive_lock
+from patchwheel.kit import GraftNotPossible
 from patchwheel.manifest import Fork
-from patchwheel.plan import (
-    PlatformPlanner,
-    machine,
-    named_by_build,
-    platform_bases,
-    published_base,
-)
+from patchwheel.plan import PlatformPlanner, machine, named_by_build, platform_bases, published_base
 from patchwheel.project import Project
 from patchwheel.series import patched_tree
-from patchwheel.wheel.build import copy_wheel, published
+from patchwheel.wheel.build import published, putting
 from patchwheel.wheel.make import BuiltWheel, make_wheel
 
 
@@ -84,12 +78,8 @@ def _regraft(project: Project, fork: Fork, bases: dict[str, str]) -> Iterator[Pl
 def _publish(project: Project, fork: Fork, wheels: Sequence[BuiltWheel]) -> None:
     """Copy wheels into dist/platforms, and remove those of another version that were put there."""
     folder = platforms_folder(project)
-    folder.mkdir(parents=True, exist_ok=True)
     versions = {wheel.version for wheel in wheels}
-    with exclusive_lock(folder):
-        for wheel in wheels:
-            if published(project.store, folder / wheel.path.name) != wheel.sha256:
-                copy_wheel(wheel, folder / wheel.path.name, project.store)
+    with putting(project, folder, wheels):
         for old in project.wheels_of(fork, folder):
             if old.name.split("-")[1] not in versions and published(project.store, old):
                 old.unlink()
