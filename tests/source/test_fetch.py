@@ -170,13 +170,10 @@ def test_an_sdist_that_no_index_has_is_an_error(get: Get, tmp_path: Path) -> Non
         get(from_sdist(path))
 
 
-def test_an_origin_that_the_pin_lacks_is_an_error(get: Get, upstream: Path, tmp_path: Path) -> None:
+def test_an_origin_that_the_pin_lacks_is_an_error(get: Get, tmp_path: Path) -> None:
     fork = from_sdist(make_sdist(tmp_path, "thing", "1.0", FILES))
     with pytest.raises(InputError, match="names no repository"):
         get(fork, origin="git")
-    commit = make_upstream(upstream, FILES)
-    with pytest.raises(InputError, match="names no sdist"):
-        get(from_git(upstream, commit), origin="sdist")
 
 
 # From git

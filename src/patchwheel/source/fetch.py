@@ -118,7 +118,11 @@ def fetch_pin(
 
     @context.progress.step(f"{fork.name}: reading the source of the pin", brief=True)
     def fetch() -> Fetched:
-        sdist = _sdist(context, fork) if origin == "sdist" else None
+        # Not needed where the tree is there.
+        from patchwheel.source.download import download_file
+
+        pin = fork.sdist if origin == "sdist" else None
+        sdist = download_file(context, fork.name, pin.filename, pin.sha256) if pin else None
         # Only one process at a time changes the fork's repository.
         with store.lock(f"git-{fork.name}"), store.scratch():
             # Another process may have fetched it while we waited.
@@ -131,14 +135,6 @@ def fetch_pin(
 
 def git_folder(store: Store, fork: Fork) -> Path:
     return store.root / "git" / f"{fork.name}.git"
-
-
-def _sdist(context: Context, fork: Fork) -> Path:
-    from patchwheel.source.download import download_file
-
-    if fork.sdist is None:
-        refuse(fork, "the pin names no sdist", hint="add `sdist` to the fork")
-    return download_file(context, fork.name, fork.sdist.filename, fork.sdist.sha256)
 
 
 def _import(
