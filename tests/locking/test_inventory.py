@@ -457,6 +457,7 @@ def test_meson_python_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("NINJA", str(ninja))
     monkeypatch.setenv(inspect_build.ROOT, str(source))
     monkeypatch.setenv(inspect_build.LOG, str(tmp_path / "log"))
+    (tmp_path / "log").touch()
     settings = json.dumps({"build-dir": str(build)})
     words = ["x", "mesonpy", str(tmp_path), settings, "generate", "meson"]
     monkeypatch.setattr(sys, "argv", words)
@@ -464,7 +465,7 @@ def test_meson_python_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     answer = json.loads((tmp_path / "outputs.json").read_text())
     assert answer["outputs"]["pw_demo/a.py"] == "a.py"
     assert answer["outputs"]["pw_demo/x.so"] == "//x.so"
-    assert {"fast.h", "meson.build"} <= set(answer["read"])
+    assert {"fast.h", "meson.build"} <= set(answer["reads"])
     stub = tmp_path / "stubs" / "cython"
     for words in (["-o", "1.c"], ["-o2.c"], ["--output-file=3.c", "x.pyx"]):
         subprocess.run([stub, *words], cwd=tmp_path, check=True)
@@ -582,6 +583,8 @@ def test_setuptools_is_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(importlib.util, "find_spec", lambda _name: True)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv(inspect_build.ROOT, str(tmp_path))
+    monkeypatch.setenv(inspect_build.LOG, str(tmp_path / "log"))
+    (tmp_path / "log").write_bytes(b"gen.py\nsrc/t.in\0\nsrc/low.c\0")
     out = tmp_path / "out"
     out.mkdir()
     words = ["x", "pw_backend:legacy", str(out), "{}", "generate", "setuptools"]
@@ -589,7 +592,8 @@ def test_setuptools_is_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     inspect_build.main()
     answer = json.loads((out / "outputs.json").read_text())
     assert answer["outputs"] == {"pw/a.py": "src/a.py", "pw/x.so": "//pw/x.so"}
-    assert answer["read"] == ["src/low.c", "src/x.pyx", "src/x.h"]
+    assert answer["reads"] == ["src/low.c", "src/x.h", "src/x.pyx"]
+    assert answer["opened_by_script"] == {"gen.py": ["src/t.in"]}
     library, extension = answer["steps"]
     assert library == {"outputs": [], "inputs": ["src/low.c"]}
     assert extension["inputs"] == ["src/x.pyx", "src/x.h"]

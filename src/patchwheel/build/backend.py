@@ -55,7 +55,6 @@ class BuildSession:
 
     fork: Fork
     build_dir: BuildDir
-    python: Path
     variables: dict[str, str]
     jobs: int
     log: Path
@@ -64,6 +63,10 @@ class BuildSession:
     work: Path | None = None
     cache: CompileCache | None = None
     weights: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def python(self) -> Path:
+        return self.build_dir.env_inside / "bin" / "python"
 
     @property
     def source(self) -> Path:
@@ -271,7 +274,6 @@ def open_session(
             yield BuildSession(
                 fork=fork,
                 build_dir=build_dir,
-                python=inside(environment) / "bin" / "python",
                 variables=variables,
                 jobs=jobs,
                 log=store.log(fork.name, step),

@@ -27,7 +27,7 @@ from patchwheel.kit import (
     file_sha256,
     read_untrusted,
 )
-from patchwheel.manifest import ANYTHING, build_settings
+from patchwheel.manifest import build_settings
 from patchwheel.source import Source
 
 KIND: Final = "configured"
@@ -78,23 +78,14 @@ class Configured:
         return file.read_text(encoding="utf-8", errors="replace")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
-    """What the script in the build environment answers."""
-
-    outputs: Mapping[str, str]
-    read: Sequence[str]
-    steps: Sequence[Edge] | None
-    # The scripts of the project that make files of the build, and were not run.
-    idle: Sequence[str] = ()
-    wheel: str = ""
-
-
 def list_outputs(session: BuildSession, *, generate: bool) -> ListedOutputs:
     """List what the backend makes of the sources; BuildError when it cannot configure them.
 
     To `generate` runs the project's generators, to see what they read; only in a sandbox.
     """
+    from cattrs.errors import BaseValidationError
+    from cattrs.preconf.json import make_converter
+
     build_dir, work = session.build_dir, session.build_dir.work
     watcher = session.script(WATCH_READS, "sitecustomize.py")
     # The watched processes write it.
@@ -112,31 +103,11 @@ def list_outputs(session: BuildSession, *, generate: bool) -> ListedOutputs:
     mode = ("generate" if contained else "list") if generate else "configure"
     what = f"the project cannot be {'configured' if listed_by else 'built'}"
     shown.run_guest(work / "out", mode, listed_by, what=what, variables=variables)
-    answer, rows = _answered(session, log.name)
-    opened: dict[str, set[str]] = {}
-    for row in rows:
-        script_name, _, path = row.partition("\n")
-        opened.setdefault(script_name, set()).add(path)
-    opened |= {script: {ANYTHING} for script in answer.idle}
-    return ListedOutputs(
-        outputs=answer.outputs,
-        reads=frozenset({*answer.read, *opened.get("", ())}),
-        opened_by_script={s: frozenset(paths) for s, paths in opened.items() if s},
-        steps=answer.steps,
-        wheel=answer.wheel,
-    )
-
-
-def _answered(session: BuildSession, log: str) -> tuple[Answer, list[str]]:
-    from cattrs.errors import BaseValidationError
-    from cattrs.preconf.json import make_converter
-
-    work, problem = session.build_dir.work, "its backend names no files for the wheel"
+    problem = "its backend names no files for the wheel"
     try:
-        answer = make_converter().loads(read_untrusted(work, "out/outputs.json"), Answer)
-        rows = read_untrusted(work, log).decode(errors="surrogateescape").split("\0")[:-1]
-        if answer.outputs:
-            return answer, rows
+        listed = make_converter().loads(read_untrusted(work, "out/outputs.json"), ListedOutputs)
+        if listed.outputs:
+            return listed
     except (FileNotFoundError, ValueError, BaseValidationError):
         problem = "the list of its build's files is not there or damaged"
     raise BuildError(f"{session.fork.name}: {problem}", log=session.log)

@@ -29,6 +29,8 @@ from typing import Any
 
 LOG = "PATCHWHEEL_INSPECT_LOG"
 ROOT = "PATCHWHEEL_INSPECT_ROOT"
+# As the inventory says it of a script that was not run.
+ANYTHING = "*"
 # A transpiler's product is not needed to see what generators read, and costs minutes.
 TRANSPILERS = ("cython", "cython3", "pythran")
 STUB = """#!/bin/sh
@@ -294,11 +296,16 @@ def main() -> None:
         step["inputs"] = [_inside(path) or path for path in step["inputs"]]
         if mode != "configure":
             read.extend(step["inputs"])
+    opened: dict[str, set[str]] = {}
+    for row in Path(os.environ[LOG]).read_bytes().decode(errors="surrogateescape").split("\0")[:-1]:
+        script, _, name = row.partition("\n")
+        opened.setdefault(script, set()).add(name)
+    opened |= {script: {ANYTHING} for script in idle}
     answer = {
         "outputs": origins,
-        "read": [_inside(path) for path in read],
+        "reads": sorted({*map(_inside, read), *opened.pop("", ())}),
+        "opened_by_script": {script: sorted(names) for script, names in opened.items()},
         "steps": steps,
-        "idle": idle,
         "wheel": wheel,
     }
     with open(os.path.join(out, "outputs.json"), "w") as stream:

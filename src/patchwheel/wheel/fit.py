@@ -241,16 +241,21 @@ def fit_to_base(
         words += ["--replace-needed", need, match]
         loaded[need] = match
     check_symbols(name, new, old, loaded, lambda file: has(file) or frozenset())
-    steps = list(filter(None, before.run_path.split(":"))) if before else []
     # Those that the replaced library loads, its run path leads to.
     places = [files[f] for f in loaded.values() if f in files.keys() - {*theirs}]
-    ways = [posixpath.relpath(posixpath.dirname(f), posixpath.dirname(name)) for f in places]
-    steps += dict.fromkeys(w for f in ways if (w := f"$ORIGIN/{f}") not in steps)
-    path = ":".join(steps)
+    path = _run_path(name, before.run_path if before else "", places)
     if library.run_path != path:
         words += ["--set-rpath", path] if path else ["--remove-rpath"]
         words += ["--force-rpath"] if path and before and before.uses_rpath else []
     return patchelf(words, new) if words else new
+
+
+def _run_path(name: str, before: str, places: Iterable[str]) -> str:
+    """Return a run path that leads a library of the wheel to these files, too."""
+    steps = list(filter(None, before.split(":")))
+    ways = [posixpath.relpath(posixpath.dirname(f), posixpath.dirname(name)) for f in places]
+    steps += dict.fromkeys(w for f in ways if (w := f"$ORIGIN/{f}") not in steps)
+    return ":".join(steps)
 
 
 def platform_tags(
