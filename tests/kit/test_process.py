@@ -46,8 +46,8 @@ def test_only_named_variables_reach_a_child(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_capture_returns_standard_output_only(tmp_path: Path) -> None:
     words = ["sh", "-c", "cat; echo noise >&2; pwd"]
-    out = process.capture(words, cwd=tmp_path, env=process.base_env(), stdin=b"in ")
-    assert out == f"in {tmp_path}\n".encode()
+    out = process.capture(words, cwd=tmp_path, env=process.base_env())
+    assert out == f"{tmp_path}\n".encode()
 
 
 def test_capture_tells_the_status_and_what_was_said(tmp_path: Path) -> None:

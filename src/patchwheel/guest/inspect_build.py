@@ -53,12 +53,10 @@ NINJA_ESCAPE = re.compile(r"\$(.)")
 GENERATOR_RULES = ("CUSTOM_COMMAND", "CUSTOM_COMMAND_DEP")
 
 
-def list_meson(
-    settings: dict[str, Any], out: str, mode: str
-) -> tuple[dict[str, str], list[str], list[str]]:
+def list_meson(settings: dict[str, Any], out: str, mode: str) -> dict[str, Any]:
     """Return meson-python's outputs by origin, and the files that decide or feed the build.
 
-    The last are the scripts of the project that were not run, so nobody knows what they read.
+    The idle ones are scripts of the project that were not run: nobody knows what they read.
     """
     mesonpy: Any = importlib.import_module("mesonpy")
     found = {}
@@ -83,7 +81,7 @@ def list_meson(
     if mode != "configure":
         inputs, idle = _generate(build, found.values(), run=mode == "generate")
         read |= inputs
-    return found, [os.path.join(build, path) for path in read], idle
+    return {"outputs": found, "read": [os.path.join(build, path) for path in read], "idle": idle}
 
 
 def _generate(build: str, installed: Iterable[str], *, run: bool) -> tuple[set[str], list[str]]:
@@ -163,15 +161,14 @@ def _run_generators(ninja: list[str], outputs: Iterable[str]) -> None:
     subprocess.run([*ninja, "-k", "0", *outputs], env=env, check=False)
 
 
-def list_other(
-    backend: str, settings: dict[str, Any], out: str, listed_by: str, read: list[str]
-) -> tuple[dict[str, str], list[dict[str, Any]] | None, str]:
+def list_other(backend: str, settings: dict[str, Any], out: str, listed_by: str) -> dict[str, Any]:
     """Return the outputs with what setuptools copies them from, its extension modules, the wheel.
 
     Of another backend, only the wheel tells.
     """
     sources: dict[str, str] = {}
     steps: list[dict[str, Any]] = []
+    read: list[str] = []
     if listed_by == "setuptools":
         _follow_setuptools(sources, steps, out)
     file = _hooks(backend).build_wheel(out, settings)
@@ -181,7 +178,7 @@ def list_other(
         for name in _changed(wheel, sources) if sources else ():
             found[name] = out
             read.append(sources[name])
-    return found, steps if listed_by else None, file
+    return {"outputs": found, "read": read, "steps": steps if listed_by else None, "wheel": file}
 
 
 def _changed(wheel: zipfile.ZipFile, sources: dict[str, str]) -> list[str]:
@@ -275,17 +272,14 @@ def main() -> None:
     if mode == "build":
         build_only(backend, settings, out, set(json.loads(sys.argv[5])))
         return
-    read: list[str] = []
-    idle: list[str] = []
-    steps: list[dict[str, Any]] | None = None
-    wheel, listed_by = "", sys.argv[5]
-    if listed_by == "meson":
-        outputs, read, idle = list_meson(settings, out, mode)
+    if (listed_by := sys.argv[5]) == "meson":
+        found = list_meson(settings, out, mode)
     else:
-        outputs, steps, wheel = list_other(backend, settings, out, listed_by, read)
+        found = list_other(backend, settings, out, listed_by)
+    steps, read = found.get("steps"), found["read"]
     build = os.path.join(os.path.realpath(settings.get("build-dir", out)), "")
     origins = {}
-    for name, path in outputs.items():
+    for name, path in found["outputs"].items():
         whole = os.path.realpath(path)
         if whole.startswith(build):
             origins[name] = "//" + whole.removeprefix(build)
@@ -300,13 +294,13 @@ def main() -> None:
     for row in Path(os.environ[LOG]).read_bytes().decode(errors="surrogateescape").split("\0")[:-1]:
         script, _, name = row.partition("\n")
         opened.setdefault(script, set()).add(name)
-    opened |= {script: {ANYTHING} for script in idle}
+    opened |= {script: {ANYTHING} for script in found.get("idle", ())}
     answer = {
         "outputs": origins,
         "reads": sorted({*map(_inside, read), *opened.pop("", ())}),
         "opened_by_script": {script: sorted(names) for script, names in opened.items()},
         "steps": steps,
-        "wheel": wheel,
+        "wheel": found.get("wheel", ""),
     }
     with open(os.path.join(out, "outputs.json"), "w") as stream:
         json.dump(answer, stream)

@@ -70,12 +70,11 @@ def capture(
     *,
     cwd: Path,
     env: Mapping[str, str],
-    stdin: bytes = b"",
     ok: Sequence[int] = (0,),
 ) -> bytes:
     """Return the standard output of a short command; CommandError ends with its standard error."""
     with _starting(argv) as args:
-        done = subprocess.run(args, cwd=cwd, env=env, input=stdin, capture_output=True, check=False)
+        done = subprocess.run(args, cwd=cwd, env=env, input=b"", capture_output=True, check=False)
     if done.returncode not in ok:
         text = (done.stderr or done.stdout).decode(errors="replace")
         raise CommandError(args, done.returncode, text.splitlines()[-TAIL:])
