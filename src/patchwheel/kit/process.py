@@ -66,11 +66,7 @@ def scrub_environment() -> None:
 
 
 def capture(
-    argv: Sequence[str | Path],
-    *,
-    cwd: Path,
-    env: Mapping[str, str],
-    ok: Sequence[int] = (0,),
+    argv: Sequence[str | Path], *, cwd: Path, env: Mapping[str, str], ok: Sequence[int] = (0,)
 ) -> bytes:
     """Return the standard output of a short command; CommandError ends with its standard error."""
     with _starting(argv) as args:

@@ -58,12 +58,7 @@ def upstream_base(project: Project, fork: Fork) -> Base | None:
 
 
 def published_base(
-    project: Project,
-    fork: Fork,
-    filename: str,
-    sha256: str,
-    *,
-    kind: Literal["upstream", "platform"],
+    project: Project, fork: Fork, filename: str, sha256: str, kind: Literal["upstream", "platform"]
 ) -> Base:
     """Return one of the wheels that upstream published, downloaded if it is not in the store."""
     entry = project.store.find("files", sha256)

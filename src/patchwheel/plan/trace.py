@@ -67,24 +67,19 @@ def trace_changes(
 
 
 def trace_by_inventory(
-    pin_graph: PinGraph,
-    inventory: BuildInventory,
-    changes: Sequence[Change],
-    present: Collection[str],
+    graph: PinGraph, inventory: BuildInventory, changes: Sequence[Change], present: Collection[str]
 ) -> TraceResult | None:
     """Say what changes of content reach; None where only a configured tree can tell."""
-    if not _is_content_only(changes, pin_graph.definition):
+    if not _is_content_only(changes, graph.definition):
         return None
-    built = {name: output.source for name, output in pin_graph.outputs.items() if output.source}
+    built = {name: output.source for name, output in graph.outputs.items() if output.source}
     side = Side(
         outputs={**inventory.verbatim, **built},
-        closures={
-            n: Closure(contents=o.reads, exists=o.exists) for n, o in pin_graph.outputs.items()
-        },
-        reads=pin_graph.definition,
-        unfollowed=pin_graph.unfollowed,
+        closures={n: Closure(contents=o.reads, exists=o.exists) for n, o in graph.outputs.items()},
+        reads=graph.definition,
+        unfollowed=graph.unfollowed,
     )
-    return _trace(side, side, changes, present, inventory=inventory, configured=pin_graph.tree)
+    return _trace(side, side, changes, present, inventory=inventory, configured=graph.tree)
 
 
 def candidates(pin_graph: PinGraph, changes: Iterable[Change]) -> tuple[str, ...]:

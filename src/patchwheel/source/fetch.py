@@ -91,11 +91,7 @@ def _checked(project: Project, source: Source, locked: str | None) -> Source:
 
 
 def fetch_pin(
-    context: Context,
-    fork: Fork,
-    *,
-    origin: Origin | None = None,
-    only: Collection[str] | None = None,
+    context: Context, fork: Fork, origin: Origin | None = None, only: Collection[str] | None = None
 ) -> Source:
     """Return a pin as a git tree, locked or not; one that was fetched before needs no process.
 

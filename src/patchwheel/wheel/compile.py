@@ -10,7 +10,6 @@ from pathlib import Path
 
 from patchwheel.build import (
     INSIDE,
-    BuildInputs,
     BuildSession,
     build_record,
     check_satisfied,
@@ -30,7 +29,10 @@ def compile_wheel(plan: Plan) -> UnlabelledWheel:
     assert inputs  # noqa: S101  (a complete plan that builds anything has them)
     with inputs.session("compile") as session:
         session.checkout(plan.tree.source, plan.tree.tree)
-        _check_requirements(session, inputs)
+        required = [static_build_requirements(session.system(), session.fork)]
+        python = inputs.context.interpreter.version
+        for requirements in (*required, session.requirements()):
+            check_satisfied(session.fork, requirements, inputs.versions, python=python)
         name = session.build_wheel()
         plain = session.take_wheel(name)
         if not plan.inventory.compiles(plan.fork) and not name.endswith("-any.whl"):
@@ -58,13 +60,6 @@ def checked_draft(wheel: WheelFile, record: CompileRecord) -> UnlabelledWheel:
         for name, entry in wheel.entries.items()
     }
     return UnlabelledWheel(made_from=wheel, entries=entries, tags=wheel.name.tags, compiled=record)
-
-
-def _check_requirements(session: BuildSession, inputs: BuildInputs) -> None:
-    static = static_build_requirements(session.system(), session.fork)
-    python = inputs.context.interpreter.version
-    for requirements in (static, session.requirements()):
-        check_satisfied(session.fork, requirements, inputs.versions, python=python)
 
 
 def relocate(name: str, session: BuildSession) -> str:
