@@ -185,6 +185,13 @@ def projects(session: nox.Session) -> None:
     session.run("python", "scripts/check_projects.py", *session.posargs)
 
 
+@nox.session(default=False)
+def commits(session: nox.Session) -> None:
+    """Plan upstream's own commits as patches: nox -s commits -- --history FORK=PATH_OR_URL."""
+    install(session)
+    session.run("python", "scripts/real_commits.py", *session.posargs)
+
+
 def install_cupti(session: nox.Session) -> None:
     """Install what counts copies: the oldest of CUDA 13, as the machine's driver may be as old."""
     session.install("--no-deps", "nvidia-cuda-cupti==13.0.*")

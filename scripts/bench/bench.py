@@ -36,8 +36,9 @@ import sys
 from pathlib import Path
 from patchwheel.kit.repo import Repository
 from patchwheel.series.apply import stage_patches
-repo = Repository(Path(sys.argv[1]))
-with stage_patches(repo, repo.tree_of(sys.argv[2]), [Path(p) for p in sys.argv[3:]]) as staged:
+from patchwheel.series.files import load_series
+repo, patches = Repository(Path(sys.argv[1])), load_series(Path(sys.argv[3])).patches
+with stage_patches(repo, repo.tree_of(sys.argv[2]), patches) as staged:
     staged.commit()
 """
 FILES, PATCHES = 3000, 50
@@ -120,7 +121,8 @@ def series_application(runs: int) -> tuple[list[float], list[float]]:
         work = project / "work" / FORK
         patches = [str(path) for path in series(FORK)]
         base = "refs/patchwheel/base"
-        apply = [sys.executable, "-c", APPLY, str(work / ".git"), base, *patches]
+        folder = str(project / "patches" / FORK)
+        apply = [sys.executable, "-c", APPLY, str(work / ".git"), base, folder]
         who = {"GIT_COMMITTER_NAME": "bench", "GIT_COMMITTER_EMAIL": "bench@localhost"}
 
         def am() -> float:
