@@ -2,6 +2,7 @@
 
 import json
 import random
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -480,6 +481,31 @@ def test_a_fetch_tells_how_much_has_come(
     assert steps == sorted(steps, key=lambda step: step[0])
     assert {total for _, total in steps[:-1]} == {None}
     assert steps[-1][0] == steps[-1][1] != 0
+
+
+@pytest.mark.parametrize("how", ["alternates", "link", "encoded"])
+def test_objects_of_another_repository_are_not_read_through_a_foreign_one(
+    upstream: Upstream, store: Store, tmp_path: Path, how: str
+) -> None:
+    private, foreign = tmp_path / "private", tmp_path / "foreign"
+    support.make_upstream(private, {"key": "secret"})
+    support.git(tmp_path, "clone", "-q", "--bare", upstream.folder.as_uri(), str(foreign))
+    if how == "link":
+        shutil.rmtree(foreign / "objects")
+        (foreign / "objects").symlink_to(private / ".git" / "objects")
+    else:
+        support.write(foreign, {"objects/info/alternates": f"{private}/.git/objects\n"})
+    secret = support.git(private, "rev-parse", "HEAD").strip()
+    # The control: git itself reads it there.
+    support.git(foreign, "update-ref", "refs/heads/more", secret)
+    git = foreign.as_uri().replace("foreign", "%66oreign") if how == "encoded" else None
+    found = history(fork(foreign, **({"git": git} if git else {})), store)
+    with pytest.raises(InputError, match="reads objects of another repository") as caught:
+        found.update()
+    assert "repack -a -d" in str(caught.value.hint)
+    with pytest.raises(InputError, match="reads objects"):
+        found.remote.run(found.remote.url, "ls-remote", "--", found.remote.url)
+    assert not found.repo.has(secret)
 
 
 def test_a_partial_clone_tells_the_commits_and_a_shallow_one_is_refused(

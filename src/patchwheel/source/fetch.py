@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from threading import Event, Thread
 from typing import Literal, Never, TypeAlias
+from urllib.parse import unquote
 
 from patchwheel.kit import (
     Context,
@@ -283,18 +284,26 @@ class Remote:
             if winding or end.startswith("/") or not {"..", ".git"}.isdisjoint(end.split("/")):
                 refuse(self.fork, f"link {at + path} leads out of the tree, to {target}")
 
+    def check_local(self, url: str) -> None:
+        """Refuse a repository on this machine by which git would read another one's objects."""
+        folder = Path(unquote(url.removeprefix("file:")))
+        places = (folder / ".git/objects", folder / "objects") if LOCAL.match(url) else ()
+        if any(p.is_symlink() or (p / "info/alternates").exists() for p in places):
+            hint = f"git -C {folder} repack -a -d, then remove objects/info/alternates there"
+            refuse(self.fork, f"{redacted(url)} reads objects of another repository", hint=hint)
+
     def run(self, url: str, *argv: str, stdin: bytes = b"") -> str:
         """Run a git command that talks to a remote, by https, ssh or file only."""
         if not REMOTE.match(url):
             problem = f"{redacted(url)}: patchwheel does not fetch from such an address"
             refuse(self.fork, problem, expected="https://, ssh:// or file://")
+        self.check_local(url)
         env = {"GIT_ALLOW_PROTOCOL": os.environ.get("GIT_ALLOW_PROTOCOL", "file:https:ssh")}
         try:
             with self.watched(url), user_remotes() as settings:
                 env |= settings
-                return self.repo.git(*SETTINGS, *argv, stdin=stdin, env=env).decode(
-                    errors="replace"
-                )
+                out = self.repo.git(*SETTINGS, *argv, stdin=stdin, env=env)
+                return out.decode(errors="replace")
         except GitError as err:
             problem = f"{self.fork.name}: git cannot fetch from {redacted(url)}"
             hint = HOLES if "promisor remote" in err.stderr else REACH

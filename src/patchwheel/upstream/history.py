@@ -59,6 +59,7 @@ class History:
 
     def use_alternates(self, url: str) -> None:
         """Use the objects of a repository on this machine in place, instead of copying them."""
+        self.remote.check_local(url)
         folder = Path(url.removeprefix("file://"))
         for objects in (folder / ".git" / "objects", folder / "objects"):
             # git would look for the commits that it lacks, and fail, time and again.
