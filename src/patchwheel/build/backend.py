@@ -83,9 +83,8 @@ class BuildSession:
         return self.cache.counts(self.build_dir.work) if self.cache else {}
 
     def system(self) -> BuildSystem:
-        return requirements.parse_build_system(
-            requirements.read_pyproject(self.source), "pyproject.toml"
-        )
+        text = requirements.read_pyproject(self.source)
+        return requirements.parse_build_system(text, "pyproject.toml")
 
     def script(self, file: Path, name: str | None = None) -> Path:
         """Put a script of ours where steps can only read it; return the path that they see."""
@@ -106,9 +105,8 @@ class BuildSession:
         """Let our script in the environment ask the backend, with the answer in `out`."""
         system, inside = self.system(), self.build_dir.path_inside
         script = self.script(INSPECT_BUILD)
-        places = [variables.get("PYTHONPATH", "")]
-        places += [f"{inside(self.source)}/{path}" for path in system.backend_path]
-        path = ":".join(filter(None, places))
+        places = [f"{inside(self.source)}/{path}" for path in system.backend_path]
+        path = ":".join(filter(None, [variables.get("PYTHONPATH", ""), *places]))
         argv: list[str | Path] = [self.python, script, system.backend, inside(out)]
         argv += [json.dumps(self.settings()), *mode]
         variables = {**self.variables, **variables, "PYTHONPATH": path}
@@ -320,11 +318,10 @@ def _compilers(
 
 
 def _variables(build_dir: BuildDir, tools: Mapping[str, Tool], epoch: int) -> dict[str, str]:
-    env = build_dir.env_inside
-    folders = [str(tool.program.parent) for tool in tools.values()]
+    folders = [f"{build_dir.env_inside}/bin", *(f"{t.program.parent}" for t in tools.values())]
     packages = sorted(build_dir.env.glob("**/pkgconfig"))
     variables = {
-        "PATH": ":".join(dict.fromkeys([f"{env}/bin", *folders, "/usr/bin", "/bin"])),
+        "PATH": ":".join(dict.fromkeys([*folders, "/usr/bin", "/bin"])),
         "HOME": str(build_dir.inside / "home"),
         "TMPDIR": str(build_dir.inside / "tmp"),
         "LC_ALL": "C.UTF-8",
