@@ -249,3 +249,16 @@ def test_a_failed_build_tells_what_it_did(tmp_path: Path) -> None:
     *steps, run = ran(tmp_path, ["[1/3] a"], does=fail)
     assert [e.what for e in steps] == ["m.so.p/a.c", "m.so.p/a.o", "m.so"]
     assert (run.kind, run.cpu) == ("run", 3.5)
+
+
+@pytest.mark.parametrize(
+    ("step", "what"),
+    [
+        ("remake", "compiling demo"),
+        ("configure", "configuring demo"),
+        ("inspect", "inspecting the build of demo"),
+        ("requirements", "asking for the build requirements of demo"),
+    ],
+)
+def test_a_step_that_is_no_compile_is_not_called_one(step: str, what: str) -> None:
+    assert StepCounter(step, "demo", support.Recorder()).what == what

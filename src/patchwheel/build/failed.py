@@ -30,6 +30,12 @@ from patchwheel.report import plain_name
 
 DAY = 86400
 AGAIN = "again"
+# What steps do that do not only compile.
+DOING = {
+    "configure": "configuring",
+    "inspect": "inspecting the build of",
+    "requirements": "asking for the build requirements of",
+}
 NINJA = re.compile(r"\[ *(\d+)/(\d+)\] (.*)")
 SCRIPTED = re.compile(r"\bbuilding '([\w.]+)' extension|\bCythonizing (\S+\.pyx)$")
 # Newer setuptools puts the prefix of a logger in front.
@@ -157,7 +163,7 @@ class StepCounter:
     def __init__(
         self, step: str, fork: str, report: Progress, weights: Mapping[str, float] = NONE
     ) -> None:
-        self.what = f"{'configuring' if step == 'configure' else 'compiling'} {fork}"
+        self.what = f"{DOING.get(step, 'compiling')} {fork}"
         self.fork, self.report, self.built = fork, report, 0
         self.first, self.started = 0.0, dict[str, float]()
         self.weights, self.spent = weights, 0.0
