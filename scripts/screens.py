@@ -132,8 +132,12 @@ def draw(name: str, typed: str, width: int, rows: list[Text]) -> None:
     """Write a screen."""
     console = Console(width=width, record=True, file=io.StringIO(), color_system="truecolor")
     console.print(Text(f"$ patchwheel {typed}", style="bold"))
+    store = os.environ.get("PATCHWHEEL_STORE", "")
     for row in rows:
-        console.print(row, soft_wrap=True)
+        # Whatever store made them, it is shown at the place that it has by default.
+        there = store and store in row.plain
+        line = Text(row.plain.replace(store, "~/.cache/patchwheel")) if there else row
+        console.print(line, soft_wrap=True)
     path = SCREENS / f"{name}-{width}.svg"
     path.parent.mkdir(exist_ok=True)
     text = console.export_svg(
