@@ -142,6 +142,14 @@ MANY = [
     ("events", "made", "said"),
     [
         (STEPS, [WHEEL], ["1 fork: 1 made", "3 of 4", "1.2 MB", "it changes &lt;a&gt;", "5.50 s"]),
+        (
+            [
+                Event(kind="phase", what="building demo", start=0, end=9),
+                Event(kind="phase", what="packing", start=8, end=9, inside=["building demo"]),
+            ],
+            [WHEEL],
+            ["packing\npatchwheel itself, and configuring, 1.00 s"],
+        ),
         ([], [], ["0 forks", "Nothing ran"]),
         ([], [Made(fork="demo", state="up to date")], ["1 up to date", "Nothing ran"]),
         (
@@ -151,7 +159,7 @@ MANY = [
         ),
         (MANY, [Made(fork=f"fork{n}") for n in range(80)], ["80 forks: 80 made", "fork79"]),
     ],
-    ids=["compile", "nothing", "no-op", "hostile", "80 forks"],
+    ids=["compile", "no steps", "nothing", "no-op", "hostile", "80 forks"],
 )
 def test_a_browser_draws_it(
     tmp_path: Path, events: list[Event], made: list[Made], said: list[str]

@@ -39,7 +39,7 @@ COMPILE = [
     step(f"a{SO}", 21, 22, f"a{SO}.p/a.o", "shared.o"),
     step(f"b{SO}", 19, 28, "shared.o"),
     run(10, 28, 12.5),
-    Event(kind="phase", what="demo", start=0, end=30, cpu=1),
+    Event(kind="phase", what="building demo", start=0, end=30, cpu=1),
 ]
 
 

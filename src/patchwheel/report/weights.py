@@ -51,7 +51,7 @@ def learn(
     """Keep what the steps of a fork's wheel took; what was `replayed` makes no step cheaper."""
     old = _kept(store, fork) or Weights(date="")
     steps, needs, besides = dict(old.steps), dict(old.needs), dict(old.besides)
-    own = sum(e.cpu for e in events if e.kind == "phase" and e.what == fork)
+    own = sum(e.cpu for e in events if e.what == f"building {fork}")
     spent = {route: own}
     mine = [e for e in events if e.fork == fork]
     for run in (e for e in mine if e.kind == "run"):

@@ -102,7 +102,7 @@ def build_needs(
     """Make the wheels of other forks that a fork compiles against."""
     wheels = []
     for name in project.build(fork).needs:
-        with project.progress.step(name, brief=True):
+        with project.progress.step(f"building {name}", brief=True):
             wheels.append(build_wheel(project, project.manifest.forks[name], made=made))
     return wheels
 
