@@ -98,7 +98,9 @@ def list_outputs(session: BuildSession, *, generate: bool) -> ListedOutputs:
     }
     listed_by = session.system().kind.listed_by
     # The backend counts the files that it would pack, which is not worth showing as progress.
-    shown = replace(session, report=Progress()) if listed_by else session
+    silent = Progress()
+    silent.took = session.report.took  # type: ignore[method-assign]
+    shown = replace(session, report=silent) if listed_by else session
     contained = build_dir.sandbox.level == "bwrap"
     mode = ("generate" if contained else "list") if generate else "configure"
     what = f"the project cannot be {'configured' if listed_by else 'built'}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Literal
 
 from patchwheel.build import IN_BUILD_DIR
@@ -46,27 +46,17 @@ class Outlook:
 
 def look_ahead(project: Project, plan: Plan) -> Outlook:
     """Compare a plan with the last wheel in dist/, which tells nothing if it cannot be read."""
-    found = _compare(project, plan)
-    outputs = [output.source.removeprefix(IN_BUILD_DIR) for output in plan.built]
-    if found.state != "to-make" or not (plan.route == "compile" or outputs):
-        return found
-    of = None if plan.route == "compile" else outputs
-    cost = estimate(project.store, project.root, plan.fork.name, plan.route, of)
-    return replace(found, cost=cost)
-
-
-def _compare(project: Project, plan: Plan) -> Outlook:
     stored = plan.node_key and project.store.find("wheels", plan.node_key)
     if not stored and project.remote and (place := plan.shared_as):
         stored = project.store.find("shared", digest(*place))
     state: Literal["stored", "to-make"] = "stored" if stored else "to-make"
     found = sorted(project.wheels_here(plan.fork), key=lambda path: path.stat().st_mtime)
     if not found:
-        return Outlook(plan=plan, state=state)
+        return Outlook(plan=plan, state=state, cost=_cost(project, plan, state))
     try:
         last = record.parse_record(read_wheel(found[-1]).metadata(FILENAME), where=found[-1])
     except (InputError, KeyError):
-        return Outlook(plan=plan, state=state)
+        return Outlook(plan=plan, state=state, cost=_cost(project, plan, state))
     made, seconds = project.store.path("wheels", digest(dict(last.key))), None
     with contextlib.suppress(OSError, ValueError, KeyError):
         seconds = float(json.loads((made / "made.json").read_text())["seconds"])
@@ -81,7 +71,22 @@ def _compare(project: Project, plan: Plan) -> Outlook:
         patches=_differing(patches, dict(plan.tree.series.digests)),
         files=_files(plan, last),
         parts=() if plan.pending else _differing(last.key, plan.key_parts, without=TREES),
+        cost=_cost(project, plan, state, last),
     )
+
+
+def _cost(
+    project: Project, plan: Plan, state: str, last: WheelRecord | None = None
+) -> Estimate | None:
+    # What only a configured tree can tell is most often what it was the last time.
+    outputs = plan.built or (last.remade if last and plan.undecided else ())
+    built = [o.source.removeprefix(IN_BUILD_DIR) for o in outputs if o.action == "build"]
+    whole = plan.route == "compile"
+    if state != "to-make" or not (whole or built):
+        return None
+    of, configures = None if whole else built, bool(plan.undecided)
+    where, fork = (project.store, project.root), plan.fork.name
+    return estimate(*where, fork, plan.route, of, configures=configures)
 
 
 def _differing(

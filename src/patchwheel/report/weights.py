@@ -51,8 +51,9 @@ def learn(
     """Keep what the steps of a fork's wheel took; what was `replayed` makes no step cheaper."""
     old = _kept(store, fork) or Weights(date="")
     steps, needs, besides = dict(old.steps), dict(old.needs), dict(old.besides)
-    own = sum(e.cpu for e in events if e.what == f"building {fork}")
-    spent = {route: own}
+    ours = [e for e in events if e.kind == "phase"]
+    own = sum(e.cpu for e in ours if e.what == f"building {fork}")
+    spent = {route: own - sum(e.cpu for e in ours if e.what.startswith(f"configuring {fork} "))}
     mine = [e for e in events if e.fork == fork]
     for run in (e for e in mine if e.kind == "run"):
         ran = [e for e in mine if e.kind in STEPS and run.start <= e.start <= e.end <= run.end]
@@ -65,7 +66,9 @@ def learn(
             steps[name] = max(took, steps.get(name, 0)) if replayed.get("hits") else took
             needs[name] = [plain_name(need) for need in step.needs]
         key = CONFIGURE if run.what.startswith("configuring") else route
-        spent[key] = spent.get(key, 0) + share * alone
+        # Trees are configured one by one, and kept.
+        took = share * alone
+        spent[key] = took if key == CONFIGURE else spent.get(key, 0) + took
     besides |= {key: round(took, 2) for key, took in spent.items()}
     if replayed.get("hits", 0) > replayed.get("misses", 0):
         besides["replayed"] = own + sum(e.cpu for e in mine if e.kind == "run")
@@ -75,7 +78,13 @@ def learn(
 
 
 def estimate(
-    store: Store, root: Path, fork: str, route: str, outputs: Collection[str] | None
+    store: Store,
+    root: Path,
+    fork: str,
+    route: str,
+    outputs: Collection[str] | None,
+    *,
+    configures: bool = False,
 ) -> Estimate | None:
     """Return what a build of these outputs, or of all, takes; None where nothing like it is known.
 
@@ -92,8 +101,10 @@ def estimate(
         before = max((chains.get(need, 0) for need in known.needs.get(name, ())), default=0)
         chains[name] = before + known.steps[name]
     total, cores = sum(known.steps[name] for name in chains), len(os.sched_getaffinity(0))
-    # Elsewhere, the tree has to be configured first.
-    alone = known.besides.get(route, 0) + (0 if known.here else known.besides.get(CONFIGURE, 0))
+    alone = known.besides.get(route, 0)
+    # A graft elsewhere needs a configured tree, too.
+    if configures or not (known.here or outputs is None):
+        alone += known.besides.get(CONFIGURE, 0)
     return Estimate(
         cpu=total + alone,
         wall=max(total / cores, *chains.values()) + alone,
