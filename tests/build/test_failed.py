@@ -118,6 +118,7 @@ STEPS = {
     "[5/9] Compiling C object a.so.p/meson-generated_.._b_c.c.o": (5, 9, "b_c.c"),
     "[ 2/30] Cythonizing cupy/_core/core.pyx": (2, 30, "cupy/_core/core.pyx"),
     "[8/9] Doing something else": (8, 9, ""),
+    "[6/9] Compiling C++ object ../src/src/util.cpp.o": (6, 9, "src/util.cpp"),
     "INFO:root:building 'cupy._core.core' extension": (1, None, "cupy._core.core"),
     "   Compiling pyo3-ffi v0.25.1": (1, None, "pyo3-ffi"),
     "a line": None,

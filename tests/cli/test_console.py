@@ -157,6 +157,23 @@ def test_without_a_terminal_a_step_has_a_line_at_intervals(
     assert 2 <= len(lines[1:]) <= 3
 
 
+def test_of_a_step_around_others_they_tell(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(console, "PLAIN_INTERVAL", 0.2)
+    monkeypatch.setattr(console, "DELAY", 0.1)
+    plain = Console()
+    with plain.step("building demo", brief=True):
+        time.sleep(0.15)
+        with plain.step("compiling demo", brief=True):
+            plain.progress("compiling demo", 3, 10)
+            time.sleep(0.7)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "building demo"
+    assert len(lines) > 2
+    assert all(line.startswith("compiling demo: ") for line in lines[1:])
+
+
 def test_the_rest_is_told_once_a_few_steps_tell_it() -> None:
     assert _amount(3, 100, 60) == "3/100"
     assert _amount(10, 100, 10) == "10/100, 1:30 left"

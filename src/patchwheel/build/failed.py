@@ -42,7 +42,7 @@ SCRIPTED = re.compile(r"\bbuilding '([\w.]+)' extension|\bCythonizing (\S+\.pyx)
 BUILDING = re.compile(r"\bbuilding '([\w.]+)' extension|^ *Compiling ([\w-]+) v\d")
 # What Meson and CMake add to the path of a source for that of its object.
 ADDED = re.compile(
-    r"^/build/(?:src|meson)/|(?:CMakeFiles/)?[^/]+\.(?:p|dir)/(?:meson-generated_(?:\.\._)*)?"
+    r"^(?:/build/(?:src|meson)|\.\./src)/|(?:CMakeFiles/)?[^/]+\.(?:p|dir)/(?:meson-generated_(?:\.\._)*)?"
     r"|\.cpython-[\w-]+(?=\.so$)|\.o$"
 )
 # As gcc, clang and Meson write an error, nvcc does, and Cython.

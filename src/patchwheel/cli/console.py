@@ -94,8 +94,10 @@ class Console(Progress):
                     if what not in self._tasks:
                         self._bar(what, 0, None)
                     return
-                taken = f"{time.monotonic() - start:.0f} s" if wait > DELAY else ""
-                self.say(": ".join(filter(None, [what, taken, self._going[what]])))
+                # Of a step around others, they tell.
+                if self._going[what] or what == [*self._going][-1]:
+                    taken = f"{time.monotonic() - start:.0f} s" if wait > DELAY else ""
+                    self.say(": ".join(filter(None, [what, taken, self._going[what]])))
             wait = PLAIN_INTERVAL
 
     def close(self) -> None:
