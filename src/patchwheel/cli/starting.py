@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import click
 
@@ -15,8 +14,6 @@ from patchwheel.cli.console import CONSOLE
 if TYPE_CHECKING:
     from patchwheel.manifest import Fork
     from patchwheel.project import Project
-
-LABEL = re.compile(r"[a-z][a-z0-9]*(\.[a-z0-9]+)*")
 
 
 @click.command()
@@ -30,14 +27,12 @@ LABEL = re.compile(r"[a-z][a-z0-9]*(\.[a-z0-9]+)*")
 )
 def init(*, label: str, python: str) -> None:
     """Start a project here: manifest, patches/, noxfile.py."""
-    from patchwheel.manifest import new_project
+    from patchwheel.manifest import Label, PythonTag, new_project
 
-    if not LABEL.fullmatch(label):
-        expected = "expected lower-case letters, digits and dots"
-        raise click.BadParameter(f"{label!r}: {expected}", param_hint="--label")
-    if not re.fullmatch(r"3\.\d+", python):
-        expected = "expected a version such as 3.12"
-        raise click.BadParameter(f"{python!r}: {expected}", param_hint="--python")
+    for name, value, kind in (("--label", label, Label), ("--python", python, PythonTag)):
+        _, rule = get_args(kind)
+        if not rule.allows(value):
+            raise click.BadParameter(f"{value!r}: expected {rule.expected}", param_hint=name)
     CONSOLE.lines(map(str, new_project(Path("forks.toml"), label=label, python=python)))
     CONSOLE.say("next: `patchwheel add NAME` pins a project of the index, and locks it")
 

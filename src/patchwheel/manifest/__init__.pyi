@@ -19,7 +19,9 @@ from .lock import load_lock as load_lock
 from .lock import save_lock as save_lock
 from .model import VERSION as VERSION
 from .model import Fork as Fork
+from .model import Label as Label
 from .model import Manifest as Manifest
+from .model import PythonTag as PythonTag
 from .model import Sdist as Sdist
 from .model import UpstreamWheel as UpstreamWheel
 from .new import new_project as new_project

@@ -128,11 +128,6 @@ def keeps_place(patch: Patch, files: Mapping[str, bytes]) -> bool:
     return False
 
 
-def hunks_of(diff: bytes) -> list[bytes]:
-    """Return the hunks of the diff of one file, each with its `@@` line."""
-    return [part for part in HUNK.split(diff) if part.startswith(b"@@ ")]
-
-
 def side_by_side(hunk: Hunk, diff: bytes) -> tuple[str, str]:
     """Return a hunk of a patch, and the one of a diff of its file that meets it, as text."""
     mine = {row.strip() for row in hunk.before if SIGNIFICANT.search(row)}
@@ -143,7 +138,8 @@ def side_by_side(hunk: Hunk, diff: bytes) -> tuple[str, str]:
         near = sum(row[1:].strip() in mine for row in rows)
         return met, near
 
-    theirs = max(hunks_of(diff), key=nearness, default=b"")
+    hunks = [part for part in HUNK.split(diff) if part.startswith(b"@@ ")]
+    theirs = max(hunks, key=nearness, default=b"")
     ours = b"@@ -%d +%d @@\n" % (hunk.old_start, hunk.new_start) + b"".join(hunk.rows)
     return _shown(ours), _shown(theirs)
 
