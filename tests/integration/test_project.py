@@ -581,6 +581,57 @@ def test_a_compile_makes_only_what_is_installed(
     }
 
 
+@pytest.mark.heavy
+def test_a_machine_without_a_compiler_takes_what_another_built(
+    grafting: Project, upstream: Path, tmp_path: Path
+) -> None:
+    """Both a change that the inventory follows, and one that only a configured tree would tell."""
+    shared, bare = tmp_path / "shared", tmp_path / "bin"
+    for folder in (shared, bare):
+        folder.mkdir()
+    for name in ("git", "bwrap", "setpriv", "unshare", "env", "sh"):
+        if found := shutil.which(name):
+            (bare / name).symlink_to(found)
+    here: dict[str, Any] = {"PATCHWHEEL_REMOTE": shared.as_uri()}
+    python = str(Path(sys.executable).resolve())
+    there = {**here, "PATH": str(bare), "PATCHWHEEL_PYTHON": python, "CC": "", "CXX": ""}
+    for path, old, new in (
+        ("src/tinyext/pairs.cpp", "\n", "\n// shared\n"),
+        ("src/tinyext/meson.build", "optimization=1", "optimization=2"),
+    ):
+        patch = change(upstream, path, old, new, "Touch")
+        ci = another(grafting, tmp_path / Path(path).name, patch)
+        laptop = replace(ci.copied(tmp_path / f"laptop {Path(path).name}"), store=tmp_path / "new")
+        none = replace(laptop, store=tmp_path / "none")
+        assert "gcc" in none.run("build", status=7, **there)
+        made = Path(ci.run("build", **here, PATCHWHEEL_REMOTE_WRITE="unsigned").strip())
+        taken = Path(laptop.run("build", **there).strip())
+        assert (taken.name, taken.read_bytes()) == (made.name, made.read_bytes())
+        [plan] = json.loads(laptop.run("plan", "--json", **there))
+        assert plan["state"] == "stored"
+        for kind in ("wheels", "build-envs", "configured"):
+            assert not (laptop.store / kind).exists()
+        # Without the store, or for a release, it is not there.
+        assert "gcc" in laptop.run("build", status=7, **there, PATCHWHEEL_COMPILE_CACHE="0")
+        assert "gcc" in laptop.run("build", status=7, **{**there, "PATCHWHEEL_REMOTE": ""})
+        assert "gcc" in laptop.run("build", "--release", "--sandbox=auto", status=7, **there)
+
+
+@pytest.mark.heavy
+def test_a_compile_is_shared_by_its_whole_key(
+    project: Project, stores: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "shared").mkdir()
+    here: dict[str, Any] = {"PATCHWHEEL_REMOTE": (tmp_path / "shared").as_uri()}
+    build = ("build", "--from-source")
+    made = Path(project.run(*build, **here, PATCHWHEEL_REMOTE_WRITE="unsigned").strip())
+    other = replace(project.copied(tmp_path / "other"), store=tmp_path / "store")
+    taken = Path(other.run(*build, **here).strip())
+    assert (taken.name, taken.read_bytes()) == (made.name, made.read_bytes())
+    assert (other.store / "shared").is_dir()
+    assert not (other.store / "wheels").exists()
+
+
 def test_a_readme_changes_nothing(grafting: Project, upstream: Path, tmp_path: Path) -> None:
     other = grafting.copied(tmp_path / "p")
     touched = change(upstream, "README.md", "tinyext", "tiny extension", "Reword")

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import functools
-import json
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from patchwheel.kit import CheckError, InputError, digest, plain
 from patchwheel.plan import FITTING
-from patchwheel.wheel.make import KIND, MADE, BuiltWheel, check_wheel, describe, label
+from patchwheel.wheel.make import KIND, BuiltWheel, check_wheel, describe, label
 from patchwheel.wheelfile import members, output_names, read_wheel
 
 if TYPE_CHECKING:
@@ -107,22 +105,21 @@ def _receive(
 ) -> BuiltWheel | None:
     """Bring a wheel into our store, checked; None if it is gone, or refused, which is said."""
     start, who, say = time.monotonic(), remote.signer(answer), project.progress.say
-    name, key = plan.fork.name, digest(answer.namespace, answer.key)
+    name = plan.fork.name
 
-    def make(folder: Path, data: bytes) -> None:
-        (folder / answer.filename).write_bytes(data)
+    def make(folder: Path) -> None:
+        (folder / answer.filename).write_bytes(remote.fetch(answer))
         _check(folder / answer.filename, plan, answer)
         (folder / ANSWER).write_bytes(answer.to_bytes())
-        (folder / MADE).write_text(json.dumps({"seconds": round(time.monotonic() - start, 2)}))
 
     try:
         _check_fit(plan, answer)
-        data = remote.fetch(answer)
-        entry = project.store.get(SHARED, key, functools.partial(make, data=data))
+        with project.progress.step(f"{name}: asking the shared store", brief=True):
+            entry = project.store.get(SHARED, digest(answer.namespace, answer.key), make)
     except (InputError, CheckError) as err:
         say(f"{name}: the wheel that {who} added to the shared store is not used: {err.message}")
         return None
-    took = f"{len(data) / 1e6:.1f} MB in {time.monotonic() - start:.1f} s"
+    took = f"{answer.size / 1e6:.1f} MB in {time.monotonic() - start:.1f} s"
     say(f"{name}: taken from the shared store, made by {who} {plain(answer.made_with)}, {took}")
     return _wheel(plan, answer, entry)
 
@@ -135,7 +132,7 @@ def _wheel(plan: Plan, answer: SharedWheel, entry: Path) -> BuiltWheel:
         version=answer.label,
         node_key=answer.node_key,
         plan=replace(plan, key_parts=answer.parts, pending=(), undecided=()),
-        seconds=json.loads((entry / MADE).read_text())["seconds"],
+        seconds=0.0,
         cached=True,
     )
 
@@ -150,7 +147,8 @@ def _check(path: Path, plan: Plan, answer: SharedWheel) -> None:
     record = wheel.record
     if answer.unsigned != _answer((answer.namespace, answer.key), wheel, answer.level):
         raise CheckError("its record is not what was signed")
-    made = replace(plan, outputs=record.remade, taken=record.taken, key_parts=record.key)
+    outputs, taken = (record.remade, record.taken) if graft else ((), 0)
+    made = replace(plan, outputs=outputs, taken=taken, key_parts=record.key)
     made = replace(made, pending=(), undecided=())
     ours = {name: part for name, part in plan.key_parts.items() if not graft or name not in MACHINE}
     theirs = {name: part for name, part in record.key.items() if not graft or name in ours}
