@@ -151,7 +151,7 @@ def _made(wheel: BuiltWheel) -> Made:
         version=wheel.version,
         state="up to date" if wheel.cached else "made",
         how=plan.description,
-        why=first([*plan.why, *because], REASONS),
+        why=first([*because, *plan.why], REASONS),
         file=wheel.path.name,
         size=wheel.path.stat().st_size,
         seconds=wheel.seconds,
