@@ -58,12 +58,17 @@ def scenarios(compiles: Compiles, *, compare: bool) -> Iterator[tuple[str, str]]
     compiles.run(COLD, plain)
     compiles.run("again, in another folder", compiles.project("another"))
     yield COLD, "again, in another folder"
+    other = compiles.project("other")
+    manifest = other / "forks.toml"
+    text = manifest.read_text()
+    manifest.write_text(text.replace('python = ["3.12"]', 'python = ["3.12", "3.13"]'))
+    measure.cpu(["patchwheel", "lock", FORK], cwd=other, env=compiles.env)
     measure.cpu(["patchwheel", "dev", FORK], cwd=edited, env=compiles.env)
     with (edited / "work" / FORK / FILE).open("a") as stream:
         stream.write("\n\ndef _bench():\n    return 1\n")
     others: dict[str, tuple[Path, *tuple[str, ...]]] = {
         "after one changed .pyx": (edited, "--dev"),
-        OTHER: (plain, "--python", "3.13"),
+        OTHER: (other, "--python", "3.13"),
     }
     for what, (project, *words) in others.items():
         compiles.run(what, project, *words)
