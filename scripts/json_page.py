@@ -269,7 +269,7 @@ def schema() -> dict[str, Any]:
     for name, hint in COMMANDS.items():
         commands[entry(name)] = {"$ref": "#/$defs/plans"} if hint is PLAN else schemas.of(hint)
     plan = {**PLAN["items"]}
-    whole = {"state", "last", "changed"}
+    whole = {"state", "last", "changed", "estimate"}
     short = {
         **plan,
         "required": [name for name in plan["required"] if name not in whole],
