@@ -331,6 +331,14 @@ def test_a_step_whose_reading_is_watched_runs(steps: Steps) -> None:
     assert steps.counts == {"hits": 0, "misses": 0}
 
 
+def test_the_folder_of_an_output_may_name_the_python() -> None:
+    swapped = runpy.run_path(str(REPLAY_TRANSPILERS))["swapped"]
+    path = f"/build/meson/_fast.{sys.implementation.cache_tag}-x86_64-linux-gnu.so.p/_fast.c"
+    found = swapped(path)
+    assert found == "/build/meson/_fast.\0tag\0-x86_64-linux-gnu.so.p/_fast.c"
+    assert swapped(found, back=True) == path
+
+
 def test_the_names_of_both_sides_agree() -> None:
     guest = runpy.run_path(str(REPLAY_TRANSPILERS))
     assert guest["ENTRIES"] == program.TRANSPILED

@@ -39,6 +39,8 @@ def swapped(text: str, *, back: bool = False) -> str:
     """Put words in the place of paths that another Python or environment has others of."""
     places = {"site": SITE, "near": os.path.relpath(SITE), "env": sys.prefix, "base": BASE}
     places["zip"] = os.path.join(sys.base_prefix, "lib", VERSION.replace(".", "") + ".zip")
+    # Meson has it in the names of folders.
+    places["tag"] = str(sys.implementation.cache_tag)
     for word, path in places.items():
         text = text.replace(f"\0{word}\0", path) if back else text.replace(path, f"\0{word}\0")
     return text
