@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -88,6 +89,22 @@ def test_the_figures_lie_beside_the_page_and_in_it(tmp_path: Path) -> None:
         "report.html",
         "report.json",
     ]
+
+
+@pytest.mark.parametrize("name", ["report.html", "report.json"])
+def test_a_link_or_pipe_that_a_user_names_is_written_to(tmp_path: Path, name: str) -> None:
+    link, pipe = tmp_path / "link" / name, tmp_path / "pipe" / name
+    for path in (link, pipe):
+        path.parent.mkdir()
+    target = tmp_path / "target"
+    link.symlink_to(target)
+    os.mkfifo(pipe)
+    with subprocess.Popen(["cat", pipe], stdout=subprocess.PIPE) as reader:
+        for path in (link, pipe):
+            write_page(made_report([], WHEEL), path)
+            assert [found.name for found in path.parent.iterdir()] == [name]
+        assert reader.communicate()[0].strip() == target.read_bytes().strip() != b""
+    assert (link.readlink(), pipe.is_fifo()) == (target, True)
 
 
 def test_a_store_keeps_the_last_pages(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

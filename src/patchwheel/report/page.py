@@ -103,16 +103,23 @@ def style() -> str:
 
 
 def write_page(report: Report, path: Path) -> None:
-    """Write the page, and beside it its figures; a path that ends in .json gets these alone."""
+    """Write the page, and beside it its figures; a path that ends in .json gets these alone.
+
+    A link, a device or a pipe, as /dev/stdout, is written to, not replaced, and gets one of them.
+    """
     figures = json.dumps(asdict(report), separators=(",", ":"))
+    special = path.is_symlink() or (path.exists() and not path.is_file())
+    write = Path.write_bytes if special else write_atomically
     if path.suffix != ".json":
         head, _, rest = _file("report.html").partition("/* style */")
         middle, _, end = rest.partition("{}")
         # Nothing in it may end the script that it is in.
         inside = figures.replace("<", "\\u003c")
         page = f"{head}{style()}{middle}{inside}{end}"
-        write_atomically(path, page.encode())
-    write_atomically(path.with_suffix(".json"), figures.encode())
+        write(path, page.encode())
+        if special:
+            return
+    write(path.with_suffix(".json"), figures.encode())
 
 
 def keep_page(report: Report, store: Store) -> Path:
