@@ -91,7 +91,10 @@ class Steps:
         script = TOOL.replace("VERSION", f"{version!r}")
         support.write(
             self.environment,
-            {"pyvenv.cfg": f"home = {os.path.realpath(sys.base_prefix)}/bin\n"},
+            {
+                "pyvenv.cfg": f"home = {os.path.realpath(sys.base_prefix)}/bin\n"
+                "include-system-site-packages = false\n"
+            },
         )
         digest = hashlib.sha256(script.encode()).hexdigest()
         support.write(
