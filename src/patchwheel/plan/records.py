@@ -14,7 +14,7 @@ from patchwheel.plan.base import Base
 from patchwheel.series import PatchedTree, without_effect
 from patchwheel.wheelfile import Output, metadata, record
 
-# Raised whenever what is built and fitted into a base would have other bytes.
+# Raised whenever what is built and fitted into a base would differ.
 FITTING = 1
 # The end of a line about a change of a test, of documentation and the like.
 IDLE = "; nothing is remade for it"

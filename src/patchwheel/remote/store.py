@@ -114,13 +114,13 @@ class Remote:
         for node, same in found.items():
             if len({record.sha256 for record in same}) > 1:
                 who = [f"{self.signer(r)} made {r.sha256[:12]} {r.made_with}" for r in same]
-                problem = f"{same[0].label} was made from the same inputs with other bytes"
+                problem = f"{same[0].label} was made from the same inputs with another sha256"
                 self.say(f"warning: shared store: {problem}: {'; '.join(who)}; none is used")
                 found[node] = []
         return [record for same in found.values() for record in same]
 
     def fetch(self, record: SharedWheel) -> bytes:
-        """Return the wheel; raises InputError if it is gone, or has other bytes."""
+        """Return the wheel; raises InputError if it is gone, or its sha256 is wrong."""
         data = self._ask("read", lambda store: store.get(f"cas/{record.sha256}", record.size))
         if data is None:
             raise InputError("it is gone")
