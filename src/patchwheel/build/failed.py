@@ -42,7 +42,8 @@ SCRIPTED = re.compile(r"\bbuilding '([\w.]+)' extension|\bCythonizing (\S+\.pyx)
 BUILDING = re.compile(r"\bbuilding '([\w.]+)' extension|^ *Compiling ([\w-]+) v\d")
 # What Meson and CMake add to the path of a source for that of its object.
 ADDED = re.compile(
-    r"^(?:/build/(?:src|meson)|\.\./src)/|(?:CMakeFiles/)?[^/]+\.(?:p|dir)/(?:meson-generated_(?:\.\._)*)?"
+    r"^(?:/build/(?:src|meson)|\.\./src)/"
+    r"|(?:CMakeFiles/)?[^/]+\.(?:p|dir)/(?:meson-generated_(?:\.\._)*)?"
     r"|\.cpython-[\w-]+(?=\.so$)|\.o$"
 )
 # As gcc, clang and Meson write an error, nvcc does, and Cython.
@@ -187,7 +188,12 @@ class StepCounter:
             self.built += 1
             self.report.progress(self.what, self.built, None, file=match[1] or match[2])
 
-    def run(self, build_dir: BuildDir, argv: Sequence[str | Path], **how: Any) -> None:  # noqa: ANN401
+    def run(
+        self,
+        build_dir: BuildDir,
+        argv: Sequence[str | Path],
+        **how: Any,  # noqa: ANN401
+    ) -> None:
         """Run a command in a build's folder; tell the report how long it and its steps took."""
         cpu, began = [0.0], time.monotonic()
         try:

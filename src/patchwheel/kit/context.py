@@ -63,7 +63,14 @@ class Progress:
             self.say(what)
         yield
 
-    def took(self, kind: str, what: str, start: float, end: float = 0, **facts: Any) -> None:  # noqa: ANN401
+    def took(
+        self,
+        kind: str,
+        what: str,
+        start: float,
+        end: float = 0,
+        **facts: Any,  # noqa: ANN401
+    ) -> None:
         """Tell what took how long, in seconds of time.monotonic(); without an `end` it is now."""
 
 
@@ -86,7 +93,14 @@ class Recording(Progress):
             self._around.names = around[:-1]
             self.took("phase", what, start, cpu=time.thread_time() - used)
 
-    def took(self, kind: str, what: str, start: float, end: float = 0, **facts: Any) -> None:  # noqa: ANN401
+    def took(
+        self,
+        kind: str,
+        what: str,
+        start: float,
+        end: float = 0,
+        **facts: Any,  # noqa: ANN401
+    ) -> None:
         end, inside = end or time.monotonic(), tuple(getattr(self._around, "names", ()))
         start, end = round(start - self.start, 3), round(end - self.start, 3)
         event = Event(kind=kind, what=what, start=start, end=end, inside=inside, **facts)

@@ -203,7 +203,10 @@ class PlainReader:
 
 
 @cache
-def _fields(record: Any, key: Callable[[str], str]) -> dict[str, tuple[str, Any, bool]]:  # noqa: ANN401
+def _fields(
+    record: Any,  # noqa: ANN401
+    key: Callable[[str], str],
+) -> dict[str, tuple[str, Any, bool]]:
     """Return by their keys the name and type of a record's fields, and whether each is needed."""
     hints = get_type_hints(record, include_extras=True)
     return {
