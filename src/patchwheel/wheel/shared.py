@@ -65,7 +65,7 @@ def share(project: Project, wheel: BuiltWheel) -> None:
 
 
 def _answer(place: tuple[str, str], wheel: WheelFile, level: str | None) -> SharedWheel:
-    """Return what there is to say of a wheel, by its own record."""
+    """Return the answer that describes a wheel, as its own record does."""
     from patchwheel.remote import SharedWheel
 
     record = wheel.record
