@@ -92,6 +92,7 @@ def test_the_figures_lie_beside_the_page_and_in_it(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["report.html", "report.json"])
 def test_a_link_or_pipe_that_a_user_names_is_written_to(tmp_path: Path, name: str) -> None:
+    report = made_report([], WHEEL)
     link, pipe = tmp_path / "link" / name, tmp_path / "pipe" / name
     for path in (link, pipe):
         path.parent.mkdir()
@@ -100,7 +101,7 @@ def test_a_link_or_pipe_that_a_user_names_is_written_to(tmp_path: Path, name: st
     os.mkfifo(pipe)
     with subprocess.Popen(["cat", pipe], stdout=subprocess.PIPE) as reader:
         for path in (link, pipe):
-            write_page(made_report([], WHEEL), path)
+            write_page(report, path)
             assert [found.name for found in path.parent.iterdir()] == [name]
         assert reader.communicate()[0].strip() == target.read_bytes().strip() != b""
     assert (link.readlink(), pipe.is_fifo()) == (target, True)
