@@ -20,7 +20,6 @@ from patchwheel.build.sandbox import detect_sandbox
 from patchwheel.guest import WATCH_READS
 from patchwheel.kit import (
     BuildError,
-    Progress,
     Repository,
     copy_untrusted_tree,
     digest,
@@ -98,9 +97,7 @@ def list_outputs(session: BuildSession, *, generate: bool) -> ListedOutputs:
     }
     listed_by = session.system().kind.listed_by
     # The backend counts the files that it would pack, which is not worth showing as progress.
-    silent = Progress()
-    silent.took = session.report.took  # type: ignore[method-assign]
-    shown = replace(session, report=silent) if listed_by else session
+    shown = replace(session, report=session.report.hidden()) if listed_by else session
     contained = build_dir.sandbox.level == "bwrap"
     mode = ("generate" if contained else "list") if generate else "configure"
     what = f"the project cannot be {'configured' if listed_by else 'built'}"

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 from patchwheel.kit import Progress, plain
 
 if TYPE_CHECKING:
-    from rich import progress, progress_bar
-    from rich.console import ConsoleOptions
+    from rich import progress
+    from rich.console import ConsoleOptions, RenderableType
     from rich.text import Text
 
 # Seconds until a step is shown, and between the lines of one where there is no terminal.
@@ -199,9 +199,11 @@ def _bars() -> progress.Progress:
         def render(self, task: progress.Task) -> Middle:
             return Middle(": ".join(filter(None, [task.description, task.fields["file"]])))
 
-    class Share(progress.BarColumn):
-        def render(self, task: progress.Task) -> progress_bar.ProgressBar | Text:  # type: ignore[override]
-            return super().render(task) if task.total else Text()
+    bar = progress.BarColumn(bar_width=12)
+
+    class Share(progress.ProgressColumn):
+        def render(self, task: progress.Task) -> RenderableType:
+            return bar.render(task) if task.total else Text()
 
     class Middle:
         def __init__(self, text: str) -> None:
@@ -217,7 +219,7 @@ def _bars() -> progress.Progress:
     return progress.Progress(
         progress.SpinnerColumn(),
         Name(table_column=Column(ratio=1, no_wrap=True)),
-        Share(bar_width=12),
+        Share(),
         progress.TextColumn("{task.fields[amount]}", table_column=Column(no_wrap=True)),
         progress.TimeElapsedColumn(),
         console=Rich(stderr=True),

@@ -65,7 +65,7 @@ PROJECT_OPTIONS = (
 )
 
 
-def project(function: F) -> F:
+def project(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options that every stage understands; the command gets a Project first.
 
     The argument `fork` is then the fork of that name.
@@ -95,7 +95,7 @@ def project(function: F) -> F:
     # In reverse, as decorators apply: --help then lists them in their order.
     for add in reversed(PROJECT_OPTIONS):
         command = add(command)
-    return command  # type: ignore[return-value]
+    return command
 
 
 def _fork_names(ctx: click.Context, _option: click.Parameter, incomplete: str) -> list[str]:

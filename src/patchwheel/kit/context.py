@@ -63,6 +63,10 @@ class Progress:
             self.say(what)
         yield
 
+    def hidden(self) -> Progress:
+        """Return one that shows nothing and keeps the same."""
+        return Progress()
+
     def took(
         self,
         kind: str,
@@ -79,8 +83,18 @@ class Recording(Progress):
 
     def __init__(self, shown: Progress) -> None:
         self.shown, self.start, self.events = shown, time.monotonic(), list[Event]()
-        self.say, self.progress = shown.say, shown.progress  # type: ignore[method-assign]
         self._around = threading.local()
+
+    def say(self, line: str) -> None:
+        self.shown.say(line)
+
+    def progress(self, *words: Any, **facts: Any) -> None:  # noqa: ANN401
+        self.shown.progress(*words, **facts)
+
+    def hidden(self) -> Recording:
+        other = Recording(Progress())
+        other.start, other.events = self.start, self.events
+        return other
 
     @contextlib.contextmanager
     def step(self, what: str, *, brief: bool = False) -> Iterator[None]:

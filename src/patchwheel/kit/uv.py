@@ -12,12 +12,15 @@ import tomllib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from patchwheel.kit import process
-from patchwheel.kit.context import Context, Progress
 from patchwheel.kit.errors import InputError, MachineError, PatchwheelError, disk_is_full, redacted
 from patchwheel.kit.interpreter import Interpreter, uv_bin, uv_env
+
+if TYPE_CHECKING:
+    from patchwheel.kit.context import Context, Progress
 
 # The oldest glibc that NumPy and SciPy still publish wheels for.
 PLATFORM = f"{os.uname().machine}-manylinux_2_28"
@@ -226,10 +229,12 @@ def _pip_settings() -> dict[str, list[str]]:
     """Return pip's index settings. As in pip, a variable overrides the files."""
     import configparser
 
-    parser = configparser.RawConfigParser(strict=False)
-    # pip takes index_url for index-url.
-    normalize = lambda name: name.lower().replace("_", "-")  # noqa: E731
-    parser.optionxform = normalize  # type: ignore[method-assign]
+    class Parser(configparser.RawConfigParser):
+        # pip takes index_url for index-url.
+        def optionxform(self, optionstr: str) -> str:
+            return optionstr.lower().replace("_", "-")
+
+    parser = Parser(strict=False)
     for path in _pip_files():
         with contextlib.suppress(OSError, UnicodeDecodeError, configparser.Error):
             parser.read(path, encoding="utf-8")

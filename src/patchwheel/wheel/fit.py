@@ -75,25 +75,22 @@ def _read_library(content: bytes) -> Library:
     from elftools.elf.elffile import ELFFile
     from elftools.elf.gnuversions import GNUVerNeedSection
 
-    needed: list[str] = []
-    paths: dict[str, str] = {}
+    found: dict[str, list[str]] = {"needed": [], "rpath": [""], "runpath": []}
     versions: set[str] = set()
     file: Any = ELFFile(io.BytesIO(content))
     for section in file.iter_sections():
         if isinstance(section, DynamicSection):
             for tag in section.iter_tags():
                 name = tag.entry.d_tag.removeprefix("DT_").lower()
-                if name == "needed":
-                    needed.append(tag.needed)  # type: ignore[attr-defined]
-                elif name in {"rpath", "runpath"}:
-                    paths[name] = getattr(tag, name)
+                if name in found:
+                    found[name].append(getattr(tag, name))
         elif isinstance(section, GNUVerNeedSection):
             for _, needed_versions in section.iter_versions():
                 versions.update(version.name for version in needed_versions)
     return Library(
-        needed=tuple(needed),
-        run_path=paths.get("runpath") or paths.get("rpath", ""),
-        uses_rpath="runpath" not in paths and "rpath" in paths,
+        needed=tuple(found["needed"]),
+        run_path=(found["rpath"] + found["runpath"])[-1],
+        uses_rpath=not found["runpath"] and len(found["rpath"]) > 1,
         versions=frozenset(versions),
     )
 
