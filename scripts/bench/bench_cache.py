@@ -20,13 +20,19 @@ import measure
 
 from patchwheel.kit import file_sha256
 
-FORK, FILE = "scikit-image", "src/skimage/measure/_pnpoly.pyx"
+# For each fork a file that one extension is made of.
+FILES = {
+    "scipy": "scipy/sparse/csgraph/_traversal.pyx",
+    "scikit-learn": "sklearn/svm/_liblinear.pyx",
+    "scikit-image": "src/skimage/measure/_pnpoly.pyx",
+    "cupy": "cupy/fft/_cache.pyx",
+}
 COLD, OTHER = "cold, everything compiled", "Python 3.13, after 3.12"
 
 
 class Compiles:
-    def __init__(self, folder: Path, store: Path) -> None:
-        self.folder = folder
+    def __init__(self, fork: str, folder: Path, store: Path) -> None:
+        self.fork, self.folder = fork, folder
         self.env = {**measure.PLAIN, "PATCHWHEEL_STORE": str(store)}
         self.store = store
         self.rows: dict[str, dict[str, Any]] = {}
@@ -40,7 +46,7 @@ class Compiles:
         shutil.rmtree(self.store / "wheels", ignore_errors=True)
         shutil.rmtree(project / "dist", ignore_errors=True)
         start = time.monotonic()
-        command = ["patchwheel", "build", FORK, "--from-source", *words]
+        command = ["patchwheel", "build", self.fork, "--from-source", *words]
         spent = measure.contained(command, cwd=project, env=self.env)
         [wheel] = (project / "dist").glob("*.whl")
         [made] = self.store.glob("wheels/*/made.json")
@@ -58,17 +64,12 @@ def scenarios(compiles: Compiles, *, compare: bool) -> Iterator[tuple[str, str]]
     compiles.run(COLD, plain)
     compiles.run("again, in another folder", compiles.project("another"))
     yield COLD, "again, in another folder"
-    other = compiles.project("other")
-    manifest = other / "forks.toml"
-    text = manifest.read_text()
-    manifest.write_text(text.replace('python = ["3.12"]', 'python = ["3.12", "3.13"]'))
-    measure.cpu(["patchwheel", "lock", FORK], cwd=other, env=compiles.env)
-    measure.cpu(["patchwheel", "dev", FORK], cwd=edited, env=compiles.env)
-    with (edited / "work" / FORK / FILE).open("a") as stream:
+    measure.cpu(["patchwheel", "dev", compiles.fork], cwd=edited, env=compiles.env)
+    with (edited / "work" / compiles.fork / FILES[compiles.fork]).open("a") as stream:
         stream.write("\n\ndef _bench():\n    return 1\n")
     others: dict[str, tuple[Path, *tuple[str, ...]]] = {
         "after one changed .pyx": (edited, "--dev"),
-        OTHER: (other, "--python", "3.13"),
+        OTHER: (compiles.project("other"), "--python", "3.13"),
     }
     for what, (project, *words) in others.items():
         compiles.run(what, project, *words)
@@ -80,6 +81,7 @@ def scenarios(compiles: Compiles, *, compare: bool) -> Iterator[tuple[str, str]]
 
 def main() -> None:
     parser = measure.make_parser(__doc__, runs=1)
+    parser.add_argument("--fork", choices=FILES, default="scikit-image")
     parser.add_argument(
         "--store", type=Path, help="a store with sources, and with no compile cache"
     )
@@ -89,14 +91,14 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         store = (options.store or Path(folder) / "store").absolute()
-        compiles = Compiles(Path(folder), store)
+        compiles = Compiles(options.fork, Path(folder), store)
         different = [
             (one, other)
             for one, other in scenarios(compiles, compare=options.compare)
             if compiles.rows[one]["sha256"] != compiles.rows[other]["sha256"]
         ]
         if options.json:
-            figures = {"fork": FORK, "load": os.getloadavg(), "rows": compiles.rows}
+            figures = {"fork": options.fork, "load": os.getloadavg(), "rows": compiles.rows}
             options.json.write_text(json.dumps(figures, indent=1) + "\n")
     if different:
         raise SystemExit(f"not the same wheel: {different}")
