@@ -103,6 +103,7 @@ def test_a_series_is_rebased_onto_a_branch_that_was_never_released(
     out, said = done.stdout, done.stderr
     assert done.returncode == 0, said
     assert "a is now new/a" in said
+    assert said.count("fetching upstream's history") == 1
     assert "1:  " in out
     text = path.read_text()
     assert 'version = "2.1.dev0"' in text

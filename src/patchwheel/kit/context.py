@@ -126,7 +126,8 @@ class Context:
     """The store, where progress goes, and the options of a run.
 
     `python` is the version that wheels are for, such as 3.12; `explicit` the interpreter that the
-    user named for it. Index settings are read for the project at `root`, when they are needed.
+    user named for it. Index settings are read for the project at `root`, when they are needed. What
+    is `done` once in a run, such as to fetch an address, the contexts of other Pythons see as well.
     """
 
     store: Store
@@ -140,13 +141,12 @@ class Context:
     sandbox: SandboxMode = "auto"
     keep_failed: bool = False
     compile_cache: CacheUse = "write"
-    _noted: set[str] = dataclasses.field(default_factory=set, repr=False)
+    done: set[str] = dataclasses.field(default_factory=set, repr=False)
 
     def note(self, line: str) -> None:
         """Say a fact that many stages meet, once in a run."""
-        # The contexts of other Pythons share the set.
-        if line not in self._noted:
-            self._noted.add(line)
+        if line not in self.done:
+            self.done.add(line)
             self.progress.say(line)
 
     @functools.cached_property
