@@ -8,7 +8,7 @@ import pytest
 from patchwheel.build import cuda, doctor, rocm, sandbox, toolchain
 from patchwheel.build.doctor import Finding, diagnose
 from patchwheel.build.sandbox import Sandbox
-from patchwheel.kit import process
+from patchwheel.kit import limits, process
 from patchwheel.kit.errors import MachineError
 from patchwheel.kit.interpreter import Interpreter
 from patchwheel.kit.uv import Distribution
@@ -41,7 +41,7 @@ def _machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, interpreter: Inter
     monkeypatch.setattr(doctor, "find_interpreter", lambda *_a, **_k: python)
     monkeypatch.setattr(doctor, "detect_sandbox", lambda _wanted: Sandbox(level="bwrap"))
     monkeypatch.setattr(doctor, "free_memory", lambda: 16 * 10**9)
-    monkeypatch.setattr(toolchain, "free_memory", lambda: 16 * 10**9)
+    monkeypatch.setattr(limits, "free_memory", lambda: 16 * 10**9)
     usage = SimpleNamespace(free=50 * 10**9)
     monkeypatch.setattr(shutil, "disk_usage", lambda _place: usage)
     monkeypatch.setattr(toolchain, "_manager", lambda: "apt")

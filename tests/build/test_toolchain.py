@@ -190,11 +190,3 @@ def test_nvcc_brings_the_programs_beside_it(tmp_path: Path, store: Store) -> Non
     (bin_ / "ptxas").write_text("other")
     after = toolchain.identify_program("nvcc", [str(nvcc)], nvcc, store=store)
     assert before.identity != after.identity
-
-
-def test_jobs_follow_cores_and_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert toolchain.worker_count(7) == 7
-    monkeypatch.setattr(toolchain, "free_memory", lambda: 1)
-    assert toolchain.worker_count(None) == 1
-    monkeypatch.setattr(toolchain, "free_memory", lambda: 10**15)
-    assert toolchain.worker_count(None) >= 1

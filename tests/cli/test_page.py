@@ -13,6 +13,7 @@ import pytest
 
 from patchwheel.cli import page as pages
 from patchwheel.cli.page import SIGNS, forecast_page, report_build
+from patchwheel.kit import Jobs
 from patchwheel.kit.context import Progress, Recording
 from patchwheel.kit.errors import BuildError
 from patchwheel.manifest.model import Fork
@@ -78,7 +79,12 @@ def test_states_differ_in_shape_and_not_only_in_color() -> None:
 
 @pytest.fixture
 def building(store: Store) -> Project:
-    made = SimpleNamespace(progress=Recording(Progress()), store=store, python="3.12", jobs=2)
+    made = SimpleNamespace(
+        progress=Recording(Progress()),
+        store=store,
+        python="3.12",
+        context=SimpleNamespace(pool=Jobs(2)),
+    )
     return cast("Project", made)
 
 

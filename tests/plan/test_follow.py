@@ -38,8 +38,7 @@ from patchwheel.plan.trace import trace_changes
 from patchwheel.project import Project
 from patchwheel.series.apply import PatchedTree
 from patchwheel.series.worktree import patched_tree
-from patchwheel.wheel.build import build_needs
-from patchwheel.wheel.make import BuiltWheel
+from patchwheel.wheel.build import Made, build_needs
 from tests.conftest import Stack
 
 pytestmark = [pytest.mark.network, pytest.mark.heavy, pytest.mark.xdist_group("forks")]
@@ -175,7 +174,7 @@ def truth_of_meson(session: BuildSession, configured: Configured) -> Truth:
     fakes = fake_compilers(build_dir.work / "fakes")
     path = f"{fakes}:{session.variables['PATH']}"
     faked = replace(session, variables={**session.variables, "PATH": path})
-    words: list[str | Path] = [ninja, "-k", "0", f"-j{session.jobs}"]
+    words: list[str | Path] = [ninja, "-k", "0", *session.ninja_words]
     opened = traced(faked, words, cwd=folder).by_command(known)
     same = {path: edge.outputs for edge in configured.edges for path in edge.outputs}
     steps: dict[str, set[str]] = {}
@@ -262,7 +261,7 @@ class Subject:
 
     project: Project
     fork: Fork
-    made: dict[str, BuiltWheel]
+    made: Made
 
     @property
     def pin(self) -> PatchedTree:
@@ -397,7 +396,7 @@ def make_subject(request: pytest.FixtureRequest, stack: Stack) -> Subject:
     manifest = stack.project / "forks.toml"
     project = Project(manifest, Store(stack.store), Progress(), sandbox="none")
     fork = project.manifest.forks[request.param]
-    made: dict[str, BuiltWheel] = {}
+    made = Made()
     build_needs(project, fork, made=made)
     return Subject(project, fork, made)
 

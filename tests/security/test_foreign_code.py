@@ -11,7 +11,7 @@ import pytest
 
 from patchwheel.build import backend
 from patchwheel.build.sandbox import detect_sandbox, open_build_dir
-from patchwheel.kit import Repository, uv
+from patchwheel.kit import Jobs, Repository, uv
 from patchwheel.kit.errors import BuildError, InputError, ManifestError, PatchError
 from patchwheel.kit.interpreter import Interpreter
 from patchwheel.kit.store import Store
@@ -178,7 +178,7 @@ def test_patchelf_of_the_environment_runs_in_the_sandbox(
             fork=cast("Fork", SimpleNamespace(name="demo")),
             build_dir=build_dir,
             variables={"PATH": os.defpath, "CC": "cc", "CXX": "c++"},
-            jobs=1,
+            jobs=Jobs(1),
             log=tmp_path / "log",
             report=support.Recorder(),
         )

@@ -1,5 +1,6 @@
-"""Several forks in one run: together or in turn, and what happens when one fails."""
+"""Several forks in one run: all at once, and what happens when one fails."""
 
+import contextlib
 import threading
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -7,10 +8,12 @@ from typing import Any, cast
 
 import pytest
 
+from patchwheel.kit import Jobs
 from patchwheel.kit.context import Progress
 from patchwheel.kit.errors import BuildError
 from patchwheel.manifest.model import Fork
 from patchwheel.wheel import build
+from patchwheel.wheel.make import BuiltWheel
 
 FORKS = [
     cast("Fork", SimpleNamespace(name=name, lock_key=name)) for name in ("one", "two", "three")
@@ -23,6 +26,7 @@ class Run:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, make: Callable[[str], None]) -> None:
         self.make = make
         self.published: list[str] = []
+        self.jobs = Jobs(2)
         monkeypatch.setattr(build, "build_wheel", self.wheel)
         monkeypatch.setattr(build, "_check_tags", lambda *_, **__: None)
         monkeypatch.setattr(build, "publish", lambda _, wheels: self.published.extend(wheels))
@@ -31,26 +35,19 @@ class Run:
         self.make(fork.name)
         made[fork.lock_key] = fork.name
 
-    def build(self, *, from_source: bool = False, **options: bool) -> list[str]:
-        given = {"lock": None, "remote": None, "progress": Progress(), "from_source": from_source}
-        context = SimpleNamespace(interpreter=None)
+    def build(self, **options: bool) -> list[str]:
+        given = {"lock": None, "remote": None, "progress": Progress()}
+        context = SimpleNamespace(interpreter=None, pool=self.jobs)
         project = cast("Any", SimpleNamespace(context=context, **given))
         _, failures = build.build_wheels(project, FORKS, **options)
         return list(failures)
 
 
-def test_grafts_are_made_together_and_reported_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wheels_are_made_together_and_reported_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
     barrier = threading.Barrier(len(FORKS), timeout=10)
     run = Run(monkeypatch, lambda _name: cast("None", barrier.wait()))
     run.build()
     assert run.published == ["one", "two", "three"]
-
-
-def test_compiles_are_made_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
-    threads: list[int] = []
-    run = Run(monkeypatch, lambda _name: threads.append(threading.get_ident()))
-    run.build(from_source=True)
-    assert threads == [threading.get_ident()] * len(FORKS)
 
 
 def fail(name: str) -> None:
@@ -58,24 +55,61 @@ def fail(name: str) -> None:
         raise BuildError(f"{name} does not compile")
 
 
-@pytest.mark.parametrize("from_source", [False, True])
-def test_the_first_failure_ends_the_run(
-    monkeypatch: pytest.MonkeyPatch, *, from_source: bool
-) -> None:
+def test_the_first_failure_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     run = Run(monkeypatch, fail)
     with pytest.raises(BuildError, match="one does not compile"):
-        run.build(from_source=from_source)
+        run.build()
     assert run.published == []
 
 
-@pytest.mark.parametrize("from_source", [False, True])
-def test_keep_going_makes_what_can_be_made(
-    monkeypatch: pytest.MonkeyPatch, *, from_source: bool
-) -> None:
+def test_a_failure_ends_what_the_others_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, ended = threading.Barrier(len(FORKS), timeout=10), list[str]()
+
+    def make(name: str) -> None:
+        try:
+            with run.jobs.take():
+                if name == "three":
+                    begun.wait()
+                    raise BuildError("three does not compile")
+                begun.wait()
+                while True:
+                    run.jobs.balance()
+        finally:
+            ended.append(name)
+
+    run = Run(monkeypatch, make)
+    run.jobs = Jobs(3)
+    with pytest.raises(BuildError, match="three does not compile"):
+        run.build()
+    assert sorted(ended) == ["one", "three", "two"]
+    assert run.jobs.free == 3
+
+
+def test_keep_going_makes_what_can_be_made(monkeypatch: pytest.MonkeyPatch) -> None:
     run = Run(monkeypatch, fail)
-    failures = run.build(from_source=from_source, keep_going=True)
+    failures = run.build(keep_going=True)
     assert run.published == ["two"]
     assert failures == ["one", "three"]
+
+
+def test_a_wheel_that_several_need_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, calls = build.Made(), list[str]()
+
+    def make(_project: object, fork: Fork, _made: object) -> BuiltWheel:
+        calls.append(fork.name)
+        if fork.name == "two":
+            raise BuildError("two does not compile")
+        return cast("BuiltWheel", fork.name)
+
+    monkeypatch.setattr(build, "_build", make)
+    project = cast("Any", None)
+    for fork in (*FORKS[:2], *FORKS[:2]):
+        with contextlib.suppress(BuildError):
+            assert build.build_wheel(project, fork, made=made) == cast("Any", "one")
+    assert calls == ["one", "two"]
+    # Who needs one that failed gets its error.
+    with pytest.raises(BuildError, match="two does not compile"):
+        build.build_wheel(project, FORKS[1], made=made)
 
 
 def test_an_internal_error_is_never_a_failure_to_go_on_after(

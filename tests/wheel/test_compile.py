@@ -8,7 +8,7 @@ from typing import cast
 import pytest
 
 from patchwheel.build import cuda, sandbox, toolchain
-from patchwheel.build.backend import OPTIMISED, BuildSession
+from patchwheel.build.backend import BuildSession
 from patchwheel.build.inputs import BuildInputs, interface, interface_part
 from patchwheel.build.requirements import (
     parse_build_system,
@@ -206,7 +206,7 @@ def test_a_build_sees_a_fixed_environment_at_a_fixed_place(
         "('CC', 'gcc')",
         "{'a': '-j1', 'b': ['c']}",
         "/build/src",
-        f"('CFLAGS', '{OPTIMISED}')",
+        f"('CFLAGS', '{toolchain.OPTIMISED}')",
     ):
         assert wanted in text
     assert "hunter2" not in text
@@ -216,11 +216,30 @@ def test_a_build_sees_a_fixed_environment_at_a_fixed_place(
     assert record_of(done).toolchain.keys() == {"gcc", "g++", "python"}
 
 
+@pytest.mark.parametrize(
+    ("ninja", "words"), [("1.11.1.4", ["-j3"]), ("1.13.0", []), ("1.13.2", []), (None, [])]
+)
+def test_an_older_ninja_is_told_a_number_of_jobs(
+    bench: Bench, ninja: str | None, words: list[str]
+) -> None:
+    if ninja:
+        bench.tools.append(support.make_wheel(bench.folder / "wheels", "ninja", ninja, {}))
+        url = support.make_index(bench.folder / "simple", *bench.tools)
+        bench.index = IndexConfig(urls=(url,), find_links=())
+    with bench.inputs(context=(context := bench.context(jobs=3))).session("ask") as session:
+        assert session.ninja_words == words
+        session.step(["sh", "-c", "echo $MAKEFLAGS > flags"], cwd=session.build_dir.work)
+        flags = (session.build_dir.work / "flags").read_text()
+        assert context.pool.free == (0 if words else 3)
+    assert ("--jobserver-auth=fifo:" in flags) == (not words)
+    assert context.pool.free == 3
+
+
 def test_a_build_without_a_sandbox_has_the_same_variables(bench: Bench) -> None:
     bench.sandbox = "none"
     done = bench.compile({})
     text = made_in(done)
-    assert f"{OPTIMISED} -ffile-prefix-map=" in text
+    assert f"{toolchain.OPTIMISED} -ffile-prefix-map=" in text
     assert "('NVCC_APPEND_FLAGS', '-Xcompiler=-ffile-prefix-map=" in text
     assert "('LDSHARED', 'gcc -shared')" in text
     assert "('PYTHONHASHSEED', '0')" in text

@@ -38,15 +38,13 @@ if TYPE_CHECKING:
     from patchwheel.build.requirements import BuildSystem
     from patchwheel.build.sandbox import BuildDir, SandboxLevel
     from patchwheel.build.toolchain import Tool
-    from patchwheel.kit import Context, Progress
+    from patchwheel.kit import Context, Jobs, Progress
     from patchwheel.source import Source
 
 # A library that build steps load before all others, for comparing builds; not for users.
 CLOCK = "PATCHWHEEL_CLOCK"
 # The largest answer of a hook, in bytes: a list of requirements, or the name of a wheel.
 ANSWER = 1 << 20
-# Those of CPython's own release builds.
-OPTIMISED = "-fno-strict-overflow -DNDEBUG -O3 -g0"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,13 +54,15 @@ class BuildSession:
     fork: Fork
     build_dir: BuildDir
     variables: dict[str, str]
-    jobs: int
+    jobs: Jobs
     log: Path
     report: Progress
     # Where `patchwheel dev` opens the fork, if there is a project.
     work: Path | None = None
     cache: CompileCache | None = None
     weights: Mapping[str, float] = field(default_factory=dict)
+    # The job slots that it has from begin to end; with 0, each command takes what it can use.
+    held: int = 0
 
     @property
     def python(self) -> Path:
@@ -71,6 +71,11 @@ class BuildSession:
     @property
     def source(self) -> Path:
         return self.build_dir.work / "src"
+
+    @property
+    def ninja_words(self) -> list[str]:
+        """Arguments of each ninja: without -j it takes job slots from our FIFO."""
+        return [f"-j{self.held}"] if self.held else []
 
     def checkout(self, source: Source, tree: str) -> None:
         """Put the files of a tree into `source`, before the first step; the project is renamed."""
@@ -125,7 +130,7 @@ class BuildSession:
         if self.system().kind.installed_only and "compile-args" not in self.fork.config_settings:
             ninja = self.script(INSTALLED_NINJA)
             session = replace(self, variables={**self.variables, "NINJA": str(ninja)})
-            settings["compile-args"] = [f"-j{self.jobs}", "installed"]
+            settings["compile-args"] = [*self.ninja_words, "installed"]
         with self._translated("the build failed"):
             name: object = session._hooks().build_wheel(out, settings)  # noqa: SLF001  (our own)
         if not isinstance(name, str) or not name.endswith(".whl"):
@@ -157,9 +162,9 @@ class BuildSession:
 
     def settings(self) -> dict[str, str | list[str]]:
         """Return the manifest's config settings, and where and how parallel it is to build."""
-        jobs, settings = str(self.jobs), dict[str, str | list[str]]()
+        jobs, settings = str(self.held), dict[str, str | list[str]]()
         for key, text in self.system().kind.settings.items():
-            settings[key] = text.format(inside=self.build_dir.inside, jobs=jobs)
+            settings[key] = text.format(inside=self.build_dir.inside)
         for key, value in self.fork.config_settings.items():
             if isinstance(value, str):
                 settings[key] = value.replace("{jobs}", jobs)
@@ -192,18 +197,6 @@ class BuildSession:
         # pyproject-hooks reads the answer next, wherever it leads.
         read_untrusted(exchange, "output.json", limit=ANSWER)
 
-    def _flags(self) -> dict[str, str]:
-        """Return the flags for backends that take them from the interpreter's own build."""
-        if self.system().kind.own_flags:
-            return {}
-        # Run paths and debug information of the interpreter's build lead into this machine.
-        return {
-            "LDSHARED": f"{self.variables.get('CC', 'gcc')} -shared",
-            "LDCXXSHARED": f"{self.variables.get('CXX', 'g++')} -shared",
-            "CFLAGS": f"{OPTIMISED} {self.variables.get('CFLAGS', '')}".strip(),
-            "CXXFLAGS": f"{OPTIMISED} {self.variables.get('CXXFLAGS', '')}".strip(),
-        }
-
     def _run(
         self,
         argv: Sequence[str | Path],
@@ -213,8 +206,13 @@ class BuildSession:
         write: Sequence[Path] = (),
     ) -> None:
         steps = StepCounter(self.log.stem, self.fork.name, self.report, self.weights)
-        env = {**self.variables, **self._flags(), **env}
-        steps.run(self.build_dir, argv, cwd=cwd, env=env, log=self.log, write=write)
+        flags = {} if self.system().kind.own_flags else toolchain.plain_flags(self.variables)
+        env, fifo = {**self.variables, **flags, **env}, self.build_dir.scripts / "jobs"
+        with contextlib.ExitStack() as slots:
+            if not self.held:
+                served = self.jobs.serve(fifo, self.build_dir.path_inside(fifo))
+                env = {**slots.enter_context(served), **env}
+            steps.run(self.build_dir, argv, cwd=cwd, env=env, log=self.log, write=write)
 
     @contextlib.contextmanager
     def _translated(self, what: str) -> Iterator[None]:
@@ -251,21 +249,27 @@ def open_session(
     tools, cache = _compilers(context, fork, tools, sandbox.level)
     if toolchain.CUDA in fork.programs:
         toolkit = cuda.complete_toolkit(requirements.site_packages(environment))
-    read = [context.interpreter.path.parent.parent, *_places(fork, tools), crates, toolkit]
-    with open_build_dir(
-        fork.name,
-        sandbox=sandbox,
-        store=store,
-        limits=context.limits,
-        env=environment,
-        # A toolkit that was made of wheels is in the environment already.
-        read=[path for path in read if path and not path.is_relative_to(environment)],
-        cache=cache.shared.entries if cache else None,
-        keep=context.keep_failed,
-    ) as build_dir:
-        jobs, inside = toolchain.worker_count(context.jobs), build_dir.path_inside
-        variables = _variables(build_dir, tools, epoch)
-        _add_settings(variables, fork, toolkit and inside(toolkit), jobs)
+    read = [context.interpreter.path.parent.parent, *toolchain.places(tools), crates, toolkit]
+    if toolchain.HIPCC in fork.programs:
+        read.append(rocm.home(fork))
+    jobs, counts = context.pool, requirements.counts_jobs(fork, environment)
+    with (
+        open_build_dir(
+            fork.name,
+            sandbox=sandbox,
+            store=store,
+            limits=context.limits,
+            jobs=jobs,
+            env=environment,
+            # A toolkit that was made of wheels is in the environment already.
+            read=[path for path in read if path and not path.is_relative_to(environment)],
+            cache=cache.shared.entries if cache else None,
+            keep=context.keep_failed,
+        ) as build_dir,
+        jobs.take(jobs.total) if counts else contextlib.nullcontext(0) as held,
+    ):
+        variables, inside = _variables(build_dir, tools, epoch), build_dir.path_inside
+        _add_settings(variables, fork, toolkit and inside(toolkit), held)
         toolchain.use_crates(crates, build_dir.work / "home")
         used = cache.used(build_dir.scripts, variables, inside) if cache else None
         with used or contextlib.nullcontext():
@@ -279,16 +283,8 @@ def open_session(
                 work=context.root / "work" / fork.name if context.root else None,
                 cache=cache,
                 weights=step_weights(store, fork.name),
+                held=held,
             )
-
-
-def _places(fork: Fork, tools: Mapping[str, Tool]) -> Iterator[Path]:
-    """Give the folders that hold compilers, with what belongs to them."""
-    for tool in tools.values():
-        # Below the folder that a link such as /opt/rocm names, and below the one that it leads to.
-        yield from (tool.program.parent.parent, tool.program.resolve().parent.parent)
-    if toolchain.HIPCC in fork.programs:
-        yield rocm.home(fork)
 
 
 def _add_settings(variables: dict[str, str], fork: Fork, toolkit: Path | None, jobs: int) -> None:
@@ -298,6 +294,8 @@ def _add_settings(variables: dict[str, str], fork: Fork, toolkit: Path | None, j
         variables["PATH"] = f"{toolkit}/bin:{variables['PATH']}"
     if toolchain.HIPCC in fork.programs:
         variables |= rocm.variables(fork)
+    if jobs:
+        variables["CMAKE_BUILD_PARALLEL_LEVEL"] = str(jobs)
     for key, value in {**fork.env, **toolchain.required_variables(fork)}.items():
         variables[key] = value.replace("{jobs}", str(jobs))
 

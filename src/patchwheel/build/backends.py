@@ -26,7 +26,7 @@ class BackendKind:
     copies: bool = False
     # Backends ask for them on machines that lack them only, and a lock cannot depend on that.
     tools: tuple[str, ...] = ()
-    # Config settings, with places for the build directory and the number of jobs.
+    # Config settings, with a place for the build directory.
     settings: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     # Whether it does without the compiler flags of the interpreter's own build.
     own_flags: bool = False
@@ -42,7 +42,7 @@ MESON = BackendKind(
     steps="ninja",
     tools=("ninja>=1.11",),
     # Without a folder every build has a random one, which ends up in what it makes.
-    settings={"build-dir": "{inside}/meson", "compile-args": "-j{jobs}"},
+    settings={"build-dir": "{inside}/meson"},
     own_flags=True,
     installed_only=True,
 )

@@ -12,15 +12,16 @@ from types import MappingProxyType
 
 from patchwheel.build import cuda, rocm, toolchain
 from patchwheel.build.sandbox import detect_sandbox
-from patchwheel.build.toolchain import (
-    CUDA,
-    HIPCC,
+from patchwheel.build.toolchain import CUDA, HIPCC, compilers
+from patchwheel.kit import (
     MEMORY_PER_JOB,
-    compilers,
+    PatchwheelError,
+    Progress,
+    find_interpreter,
     free_memory,
-    worker_count,
+    job_count,
+    process,
 )
-from patchwheel.kit import PatchwheelError, Progress, find_interpreter, process
 from patchwheel.manifest import Fork, Lock, Manifest
 
 # The first with `git merge-tree --write-tree`.
@@ -122,7 +123,7 @@ def _disk(store: Path) -> Finding:
 
 
 def _memory() -> Finding:
-    cores, jobs, free = len(os.sched_getaffinity(0)), worker_count(None), free_memory()
+    cores, jobs, free = len(os.sched_getaffinity(0)), job_count(None), free_memory()
     detail = f"{free / 1e9:.1f} GB free: {jobs} of {cores} cores will compile at once"
     fix = "" if free >= MEMORY_PER_JOB else "close something, or compile with -j 1"
     return Finding("memory", detail, fix)

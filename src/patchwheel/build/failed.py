@@ -92,6 +92,8 @@ def open_shell(context: Context, name: str) -> int:
     argv = build_dir.wrapped(["/bin/sh"], cwd=folder, write=write)
     # bubblewrap goes to the sources inside; outside, a build may have put anything in their place.
     cwd = build_dir.scripts if sandbox.level == "bwrap" else folder
+    # The FIFO of its jobs is gone.
+    step["env"].pop("MAKEFLAGS", None)
     return process.interactive(argv, cwd=cwd, env=step["env"])
 
 

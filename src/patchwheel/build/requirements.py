@@ -197,6 +197,16 @@ def site_packages(environment: Path) -> Path:
     return next(environment.glob("lib/python3*/site-packages"))
 
 
+def counts_jobs(fork: Fork, environment: Path) -> bool:
+    """Say whether a build must be told a number of jobs: no ninja in it takes slots from a FIFO."""
+    from packaging.version import Version
+
+    ninja = next(site_packages(environment).glob("ninja-*.dist-info"), None)
+    version = ninja.name.removesuffix(".dist-info").partition("-")[2] if ninja else ""
+    named = "{jobs}" in str([fork.env, fork.config_settings])
+    return named or bool(version and Version(version) < Version("1.13"))
+
+
 def name_of(requirement: str) -> str:
     """Return the normalised name of a requirement."""
     from packaging.utils import canonicalize_name

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from patchwheel.kit import BuildError, Limits, MachineError, Watch, process, rmtree
+from patchwheel.kit import BuildError, Jobs, Limits, MachineError, Watch, process, rmtree
 
 if TYPE_CHECKING:
     from patchwheel.kit import SandboxMode, Store
@@ -111,6 +111,8 @@ class BuildDir:
     root: Path
     env: Path
     limits: Limits = field(default_factory=Limits)
+    # What is balanced while a step runs.
+    jobs: Jobs | None = None
     read: tuple[Path, ...] = ()
     cache: Path | None = None
     keep: bool = False
@@ -160,7 +162,7 @@ class BuildDir:
         if self.keep:
             self._note(argv, cwd, env, write)
         argv = self.wrapped(argv, cwd=cwd, write=write)
-        watch = Watch(self.name, self.limits, (self.work, *write))
+        watch = Watch(self.name, self.limits, (self.work, *write), self.jobs)
         if self.sandbox.level == "bwrap":
             cwd = self.scripts
         elif cwd.is_symlink() or not cwd.is_dir():
@@ -238,6 +240,7 @@ def open_build_dir(
     sandbox: Sandbox,
     store: Store,
     limits: Limits | None = None,
+    jobs: Jobs | None = None,
     env: Path | None = None,
     read: Sequence[Path] = (),
     cache: Path | None = None,
@@ -259,6 +262,7 @@ def open_build_dir(
                 root=root,
                 env=env or root / "work" / "env",
                 limits=limits or Limits(),
+                jobs=jobs,
                 read=tuple(read),
                 cache=cache,
                 keep=keep,

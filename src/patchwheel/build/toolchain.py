@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shlex
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,8 +18,6 @@ from patchwheel.kit import MachineError, Store, digest, file_sha256, process, st
 from patchwheel.manifest import Fork
 
 OS_RELEASE = Path("/etc/os-release")
-# Peak of the heaviest template instantiations; more jobs than memory allows end in the OOM killer.
-MEMORY_PER_JOB = 1_500_000_000
 ALWAYS = ("gcc", "g++")
 # Programs of a manifest that mean a whole toolkit, and how a library is named among them.
 CUDA, HIPCC = "cuda", "hipcc"
@@ -37,6 +34,8 @@ net.offline = true
 CRATE = ".cargo-checksum.json"
 # The variable that names another program, for us and for builds.
 VARIABLES = {"gcc": "CC", "g++": "CXX", "gfortran": "FC"}
+# Those of CPython's own release builds.
+OPTIMISED = "-fno-strict-overflow -DNDEBUG -O3 -g0"
 # The passes behind each driver, and the libraries that it links into results.
 PASSES = {
     "gcc": ("cc1", "as", "ld", "collect2", "lto1"),
@@ -116,6 +115,24 @@ def identify(names: Iterable[str], *, store: Store, fork: str = "") -> dict[str,
     return {n: identify_program(n, *place, store=store) for n, place in places.items() if place}
 
 
+def places(tools: Mapping[str, Tool]) -> Iterator[Path]:
+    """Give the folders that hold tools, with what belongs to them."""
+    for tool in tools.values():
+        # Below the folder that a link such as /opt/rocm names, and below the one that it leads to.
+        yield from (tool.program.parent.parent, tool.program.resolve().parent.parent)
+
+
+def plain_flags(variables: Mapping[str, str]) -> dict[str, str]:
+    """Return the flags for backends that take them from the interpreter's own build."""
+    # Run paths and debug information of the interpreter's build lead into this machine.
+    return {
+        "LDSHARED": f"{variables.get('CC', 'gcc')} -shared",
+        "LDCXXSHARED": f"{variables.get('CXX', 'g++')} -shared",
+        "CFLAGS": f"{OPTIMISED} {variables.get('CFLAGS', '')}".strip(),
+        "CXXFLAGS": f"{OPTIMISED} {variables.get('CXXFLAGS', '')}".strip(),
+    }
+
+
 def absence(what: Sequence[str], absent: Sequence[str]) -> MachineError:
     """Return the error for programs that are missing, and for what."""
     verb = "is" if len(absent) == 1 else "are"
@@ -165,21 +182,6 @@ def identify_program(name: str, words: Sequence[str], program: Path, *, store: S
         version=version,
         identity=digest([Path(word).name for word in words], version, contents),
     )
-
-
-def worker_count(jobs: int | None) -> int:
-    """Return how many compilers may run: the asked-for number, else by cores and free memory."""
-    if jobs:
-        return jobs
-    cores = len(os.sched_getaffinity(0))
-    return max(1, min(cores, free_memory() // MEMORY_PER_JOB))
-
-
-def free_memory() -> int:
-    text = Path("/proc/meminfo").read_text()
-    match = re.search(r"MemAvailable:\s+(\d+) kB", text)
-    assert match  # noqa: S101  (in every Linux since 3.14)
-    return int(match[1]) * 1024
 
 
 def _contents(

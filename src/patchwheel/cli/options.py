@@ -48,7 +48,7 @@ PROJECT_OPTIONS = (
     ),
     option("--python", "python_option", help="Python version of the wheels, or an interpreter."),
     option("--offline", is_flag=True, help="Download nothing."),
-    option("-j", "--jobs", type=click.IntRange(1), help="Number of compiler processes."),
+    option("-j", "--jobs", type=click.IntRange(1), help="Most build steps at once, of all forks."),
     option(
         "--sandbox",
         type=click.Choice(["auto", "required", "none"]),

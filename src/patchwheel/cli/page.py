@@ -12,7 +12,6 @@ from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING
 
-from patchwheel.build import toolchain
 from patchwheel.cli.console import CONSOLE
 from patchwheel.cli.tables import reasons
 from patchwheel.kit import MachineError, Recording, first
@@ -127,8 +126,8 @@ def report_build(
         return
     made = [_made(wheel) for wheel in wheels]
     made += [Made(fork=name, state="failed", problem=err.message) for name, err in failures.items()]
-    python, jobs = project.python, toolchain.worker_count(project.jobs)
-    report = make_report(recording, made, python=python, jobs=jobs)
+    jobs = project.context.pool.total
+    report = make_report(recording, made, python=project.python, jobs=jobs)
     try:
         if path:
             write_page(report, path)

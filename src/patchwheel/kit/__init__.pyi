@@ -45,8 +45,13 @@ from .interpreter import Interpreter as Interpreter
 from .interpreter import explicit_interpreter as explicit_interpreter
 from .interpreter import find_interpreter as find_interpreter
 from .interpreter import uv_bin as uv_bin
+from .limits import MEMORY_PER_JOB as MEMORY_PER_JOB
+from .limits import Jobs as Jobs
 from .limits import Limits as Limits
+from .limits import StoppedError as StoppedError
 from .limits import Watch as Watch
+from .limits import free_memory as free_memory
+from .limits import job_count as job_count
 from .limits import load_limits as load_limits
 from .limits import within as within
 from .process import scrub_environment as scrub_environment

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from patchwheel.kit.interpreter import Interpreter
-    from patchwheel.kit.limits import Limits
+    from patchwheel.kit.limits import Jobs, Limits
     from patchwheel.kit.store import Store
     from patchwheel.kit.uv import IndexConfig
 
@@ -157,6 +157,16 @@ class Context:
         return load_limits(os.environ)
 
     @functools.cached_property
+    def pool(self) -> Jobs:
+        """The job slots that all builds of the run share."""
+        from patchwheel.kit.limits import Jobs, job_count
+
+        count = job_count(self.jobs)
+        if count < (self.jobs or 0):
+            self.note(f"jobs: {count} at once, of {self.jobs}: there is no memory for more")
+        return Jobs(count)
+
+    @functools.cached_property
     def index(self) -> IndexConfig:
         """The user's settings of package indexes, those of pip and uv included."""
         from patchwheel.kit.uv import load_index_config
@@ -177,6 +187,7 @@ class Context:
         """Return the same context for another Python."""
         if version == self.python:
             return self
+        _ = self.pool
         other = copy.copy(self)
         other.python, other.explicit = version, None
         # What was read of the indexes stays.

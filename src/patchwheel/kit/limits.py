@@ -1,4 +1,4 @@
-"""What a build step may use, set by PATCHWHEEL_LIMIT_… variables, and the watch over one."""
+"""What a build step may use, the watch over one, and how many run at once."""
 
 from __future__ import annotations
 
@@ -6,18 +6,22 @@ import contextlib
 import itertools
 import os
 import re
+import select
+import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Never, TypeVar
 
 from patchwheel.kit import process
 from patchwheel.kit.errors import BuildError, MachineError, ManifestError
+from patchwheel.kit.files import rmtree
 
 T = TypeVar("T")
 
+# What sets each limit starts with it.
 VARIABLE = "PATCHWHEEL_LIMIT_"
 UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 PAGE, TICKS = os.sysconf("SC_PAGE_SIZE"), os.sysconf("SC_CLK_TCK")
@@ -29,6 +33,10 @@ EVERY, DISK_EVERY = 0.5, 2.0
 DISK_SHARE = 0.05
 # Libraries start a thread for each core.
 THREADS = 16
+# Peak of the heaviest template instantiations; more jobs than memory allows end in the OOM killer.
+MEMORY_PER_JOB = 1_500_000_000
+# Seconds between two looks at slots that nobody uses, and how many bytes a FIFO holds.
+LOOK, FIFO = 0.05, 1 << 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,14 +76,146 @@ def within(seconds: float, call: Callable[[], T]) -> T:
     return process.started(call)(seconds)
 
 
+class StoppedError(BuildError):
+    """A build was ended because another one failed, or the user ended the run."""
+
+
+class Jobs:
+    """The job slots of a run: of all its builds, no more than `total` jobs run at once.
+
+    A command holds one slot. The others are offered to commands that can use them, each through a
+    FIFO of its own, by the protocol of GNU make's jobserver: so a build that takes, loses or makes
+    up tokens there has those that it was given, and no other build has fewer or more.
+    """
+
+    def __init__(self, total: int) -> None:
+        self.total = self.free = total
+        self.stopped = False
+        self._lock = threading.Lock()
+        # How many slots were put into each FIFO, and not taken back; the first is offered to first.
+        self._given: dict[int, int] = {}
+        self._waiting: list[object] = []
+        self._held, self._next = 0, 0.0
+
+    @contextlib.contextmanager
+    def take(self, most: int = 1) -> Iterator[int]:
+        """Wait for a slot, and hold it; give how many: up to `most`, as far as others want none."""
+        me = object()
+        self._waiting.append(me)
+        try:
+            while not (taken := self._take(me, most)):
+                # Woken when a command gives one back, before it can take it again.
+                poll = select.poll()
+                for end in [*self._given]:
+                    poll.register(end, select.POLLIN)
+                poll.poll(LOOK * 1000)
+        finally:
+            self._waiting.remove(me)
+        try:
+            yield taken
+        finally:
+            with self._lock:
+                self.free += taken
+                self._held -= 1
+
+    @contextlib.contextmanager
+    def serve(self, fifo: Path, inside: Path) -> Iterator[dict[str, str]]:
+        """Take a slot for a command, and offer it more through a new FIFO, which it sees `inside`.
+
+        Gives the variable that names it to ninja and others.
+        """
+        with self.take():
+            os.mkfifo(fifo, 0o600)
+            end = os.open(fifo, os.O_RDWR | os.O_NONBLOCK)
+            with self._lock:
+                self._given[end], self._next = 0, 0.0
+            try:
+                self.balance()
+                # Behind `--`, where ninja reads on, and a make older than 4.4 does not stop at it.
+                yield {"MAKEFLAGS": f"-- --jobserver-auth=fifo:{inside}"}
+            finally:
+                with self._lock:
+                    self.free += self._given.pop(end)
+                os.close(end)
+                rmtree(fifo)
+
+    def balance(self) -> None:
+        """Offer each slot that nobody uses to another command; StoppedError after `stop`.
+
+        Whoever runs a command calls it often.
+        """
+        self._check()
+        now = time.monotonic()
+        with self._lock:
+            if now < self._next or not self._given or self._waiting:
+                return
+            self._next = now + LOOK
+            # Only one can take them: what it leaves now it may want when its next job ends.
+            if len(self._given) > 1:
+                self._collect()
+            for end in itertools.islice(itertools.cycle([*self._given]), self.free):
+                # One that a build filled up itself takes no more.
+                with contextlib.suppress(BlockingIOError):
+                    os.write(end, b"+")
+                    self._given[end] += 1
+                    self.free -= 1
+            first = next(iter(self._given))
+            self._given[first] = self._given.pop(first)
+
+    def stop(self) -> None:
+        """End all commands, and let none begin."""
+        self.stopped = True
+
+    def _take(self, me: object, most: int) -> int:
+        self._check()
+        with self._lock:
+            if self._waiting[0] is not me:
+                return 0
+            if not self.free:
+                self._collect()
+            share = self.total // (self._held + len(self._waiting))
+            if taken := min(self.free, max(1, min(most, share))):
+                self.free -= taken
+                self._held += 1
+            return taken
+
+    def _collect(self) -> None:
+        """Take back what commands leave unused; what one made up is not counted."""
+        for end, given in self._given.items():
+            with contextlib.suppress(BlockingIOError):
+                unused = min(given, len(os.read(end, FIFO)))
+                self._given[end] -= unused
+                self.free += unused
+
+    def _check(self) -> None:
+        if self.stopped:
+            raise StoppedError("the build was ended before its time")
+
+
+def job_count(jobs: int | None) -> int:
+    """Return how many jobs may run: as asked for, else by cores; never more than memory allows."""
+    wanted = jobs or len(os.sched_getaffinity(0))
+    return max(1, min(wanted, free_memory() // MEMORY_PER_JOB))
+
+
+def free_memory() -> int:
+    """Return the bytes of memory that can be used without swapping."""
+    text = Path("/proc/meminfo").read_text()
+    match = re.search(r"MemAvailable:\s+(\d+) kB", text)
+    assert match  # noqa: S101  (in every Linux since 3.14)
+    return int(match[1]) * 1024
+
+
 class Watch:
     """Ends a step that goes beyond a limit: BuildError, MachineError for memory and disk.
 
-    `folders` are what it writes to. `check` is called several times a second.
+    `folders` are what it writes to. `check` is called several times a second, and balances `jobs`.
     """
 
-    def __init__(self, name: str, limits: Limits, folders: Sequence[Path]) -> None:
-        self.name, self.limits, self.folders = name, limits, folders
+    def __init__(
+        self, name: str, limits: Limits, folders: Sequence[Path], jobs: Jobs | None = None
+    ) -> None:
+        self.name, self.limits, self.folders, self.jobs = name, limits, folders, jobs
         self.start = self.heard = time.monotonic()
         self.next = self.next_disk = self.start + EVERY
         self.logged, self.cpu = 0, 0.0
@@ -90,6 +230,8 @@ class Watch:
     def check(self, pid: int) -> None:
         """Look at the processes below `pid`, at most every EVERY seconds, and at the folder."""
         now, limits = time.monotonic(), self.limits
+        if self.jobs:
+            self.jobs.balance()
         if now < self.next:
             return
         self.next = now + EVERY

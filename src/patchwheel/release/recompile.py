@@ -18,7 +18,7 @@ from patchwheel.manifest import Fork
 from patchwheel.plan import Planner
 from patchwheel.project import Project
 from patchwheel.series import PatchedTree, patched_tree
-from patchwheel.wheel import BuiltWheel, build_needs, build_wheel, make_wheel
+from patchwheel.wheel import BuiltWheel, Made, build_needs, build_wheel, make_wheel
 from patchwheel.wheelfile import output_names, read_wheel
 
 UMASK = 0o077
@@ -70,7 +70,7 @@ class Content:
 
 def check_equivalence(project: Project, fork: Fork) -> EquivalenceCheck:
     """Compare a fork's graft with a compile of its tree and, on upstream's base, of the pin."""
-    made: dict[str, BuiltWheel] = {}
+    made = Made()
     # A compile may need more than the graft, which would be made for nothing.
     check_machine(fork, store=project.store)
     tree = patched_tree(project, fork)
@@ -165,7 +165,7 @@ class RebuildResult:
 
 def check_reproducible(project: Project, fork: Fork) -> RebuildResult:
     """Compile a fork again under other conditions, against the same wheels, and compare."""
-    made: dict[str, BuiltWheel] = {}
+    made = Made()
     project = replace(project, from_source=True)
     wheel = build_wheel(project, fork, made=made)
     needs = build_needs(project, fork, made=made)

@@ -1,3 +1,4 @@
+from .build import Made as Made
 from .build import build_needs as build_needs
 from .build import build_wheel as build_wheel
 from .build import build_wheels as build_wheels

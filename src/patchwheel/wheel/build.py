@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from patchwheel.kit import (
     GraftNotPossible,
     InputError,
     PatchwheelError,
+    StoppedError,
     Store,
     digest,
     exclusive_lock,
@@ -30,21 +32,49 @@ from patchwheel.wheel.shared import share, take_shared
 from patchwheel.wheelfile import STATEMENT, metadata
 
 PUBLISHED = "published"
+# Seconds for builds to remove their folders, after another one failed.
+ENDING = 3.0
+
+
+class Made(dict[str, BuiltWheel]):
+    """The wheels of a run by lock key; each is made by one thread, for which others wait."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._turns: dict[str, threading.Lock] = {}
+        self._failed: dict[str, PatchwheelError] = {}
+
+    @contextlib.contextmanager
+    def turn(self, key: str) -> Iterator[None]:
+        """Let no other thread make it meanwhile; raises the error of one that failed before."""
+        with self._turns.setdefault(key, threading.Lock()):
+            if key in self._failed:
+                raise self._failed[key]
+            try:
+                yield
+            except PatchwheelError as err:
+                self._failed[key] = err
+                raise
 
 
 def build_wheel(
     project: Project,
     fork: Fork,
     *,
-    made: dict[str, BuiltWheel] | None = None,
+    made: Made | None = None,
 ) -> BuiltWheel:
-    """Make one wheel, unless it is in `made` (by lock key, added to) or in the store.
+    """Make one wheel, unless it is in `made`, which it is added to, or in the store.
 
     Wheels of other forks that it compiles against are made first.
     """
-    made = {} if made is None else made
-    if fork.lock_key in made:
+    made = Made() if made is None else made
+    with made.turn(fork.lock_key):
+        if fork.lock_key not in made:
+            made[fork.lock_key] = _build(project, fork, made)
         return made[fork.lock_key]
+
+
+def _build(project: Project, fork: Fork, made: Made) -> BuiltWheel:
     if project.from_source:
         check_machine(fork, store=project.store)
     plan = plan_fork(project, fork, made=made)
@@ -52,11 +82,10 @@ def build_wheel(
         # What is looked up in a shared store names what it was compiled against.
         build_needs(project, fork, made=made)
         plan = plan_fork(project, fork, made=made)
-    made[fork.lock_key] = take_shared(project, plan) or _make(project, fork, plan, made)
-    return made[fork.lock_key]
+    return take_shared(project, plan) or _make(project, fork, plan, made)
 
 
-def _make(project: Project, fork: Fork, plan: Plan, made: dict[str, BuiltWheel]) -> BuiltWheel:
+def _make(project: Project, fork: Fork, plan: Plan, made: Made) -> BuiltWheel:
     if plan.node_key is None:
         build_needs(project, fork, made=made)
         plan = plan_fork(project, fork, made=made, configure=True)
@@ -97,12 +126,12 @@ def build_needs(
     project: Project,
     fork: Fork,
     *,
-    made: dict[str, BuiltWheel],
+    made: Made,
 ) -> list[BuiltWheel]:
-    """Make the wheels of other forks that a fork compiles against."""
+    """Make the wheels of other forks that a fork compiles against, or wait for them."""
     wheels = []
     for name in project.build(fork).needs:
-        with project.progress.step(f"building {name}", brief=True):
+        with project.progress.step(f"building {name} for {fork.name}", brief=True):
             wheels.append(build_wheel(project, project.manifest.forks[name], made=made))
     return wheels
 
@@ -114,30 +143,41 @@ def build_wheels(
     keep_going: bool = False,
     strict_tag: bool = False,
 ) -> tuple[list[BuiltWheel], dict[str, PatchwheelError]]:
-    """Make the wheels of `forks` and copy them into dist/; grafts of several are made at once.
+    """Make the wheels of `forks`, all at once, and copy them into dist/.
 
-    Raises the first failure in the order of `forks`, or with `keep_going` returns them by fork.
+    A failure ends the others, and is raised; with `keep_going`, failures are returned by fork.
     With `strict_tag` a graft whose platform tag is above its base's is a CheckError.
     """
-    made: dict[str, BuiltWheel] = {}
+    made, pool = Made(), project.context.pool
     failures: dict[str, PatchwheelError] = {}
 
     def make(fork: Fork) -> None:
-        with project.progress.step(f"building {fork.name}", brief=True):
-            build_wheel(project, fork, made=made)
+        try:
+            with project.progress.step(f"building {fork.name}", brief=True):
+                build_wheel(project, fork, made=made)
+        except PatchwheelError as err:
+            failures[fork.name] = err
+            if not keep_going:
+                pool.stop()
 
-    calls = [functools.partial(make, fork) for fork in forks]
-    if len(forks) > 1 and not project.from_source:
+    if len(forks) == 1:
+        make(forks[0])
+    else:
         # Read before the threads start, each of which needs them.
         _ = project.lock, project.context.interpreter, project.remote
-        calls = [functools.partial(process.started(call), None) for call in calls]
-    for fork, call in zip(forks, calls, strict=True):
+        calls = [process.started(functools.partial(make, fork)) for fork in forks]
         try:
-            call()
-        except PatchwheelError as err:
-            if not keep_going:
-                raise
-            failures[fork.name] = err
+            for call in calls:
+                call(None)
+        except BaseException:
+            pool.stop()
+            for call in calls:
+                with contextlib.suppress(PatchwheelError, TimeoutError):
+                    call(ENDING / len(calls))
+            raise
+    failures = {fork.name: failures[fork.name] for fork in forks if fork.name in failures}
+    if failures and not keep_going:
+        raise next(err for err in failures.values() if not isinstance(err, StoppedError))
     wheels = [made[f.lock_key] for f in forks if f.lock_key in made]
     _check_tags(project, wheels, strict=strict_tag)
     publish(project, wheels)

@@ -148,7 +148,7 @@ def _run_ninja(session: BuildSession, configured: Configured, made: Sequence[str
     shutil.copytree(configured.path / "meson", folder, copy_function=shutil.copy)
     if made:
         ninja, inside = session.python.parent / "ninja", session.build_dir.path_inside(folder)
-        session.step([ninja, "-C", inside, f"-j{session.jobs}", *made])
+        session.step([ninja, "-C", inside, *session.ninja_words, *made])
     return folder.name
 
 
