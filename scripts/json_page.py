@@ -187,7 +187,8 @@ class Schemas:
     def __init__(self) -> None:
         self.records: dict[str, dict[str, Any]] = {}
 
-    def of(self, hint: Any, *, kebab: bool = False) -> dict[str, Any]:  # noqa: C901, PLR0911  (an arm each)
+    # An arm for each kind of type.
+    def of(self, hint: Any, *, kebab: bool = False) -> dict[str, Any]:  # noqa: C901, PLR0911
         """Return the schema of a type."""
         origin, arguments = get_origin(hint), get_args(hint)
         if hint in PLAIN:
