@@ -479,7 +479,8 @@ def test_a_real_package_has_the_same_bytes_at_any_place_and_level(
     for level in levels:
         bench = Bench(
             folder=tmp_path / f"bench-{level}",
-            store=Store(tmp_path / f"store-{level}"),
+            # One environment for both; each level compiles for itself.
+            store=context.store,
             interpreter=interpreter,
             fork=fork,
             sandbox=level,
