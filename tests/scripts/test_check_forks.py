@@ -1,5 +1,6 @@
 """The check of the forks runs, and finds what it is there to find."""
 
+import argparse
 import json
 import os
 import re
@@ -9,9 +10,13 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+import check_forks
 import pytest
 
+from patchwheel.kit import Store
+from patchwheel.project import Project
 from tests.conftest import Stack
+from tests.fixtures import support
 
 ROOT = Path(__file__).parents[2]
 CASES = ROOT / "tests" / "forks"
@@ -80,7 +85,6 @@ def test_the_forks_pass(stack: Stack, tmp_path: Path) -> None:
             "a.to_numpy(function(a(image(dtype, shape)), **options))",
             r"strict, CPU: skimage\.util\.img_as_float \(dtype=float64.*\) \[scikit-image/0010\]: "
             r"result is numpy\.ndarray",
-            marks=pytest.mark.heavy,
             id="silently converted",
         ),
         pytest.param(
@@ -90,7 +94,6 @@ def test_the_forks_pass(stack: Stack, tmp_path: Path) -> None:
             "* (1 + (a.versions()['scikit-learn'] == 'PATCHED') * 2**-52)",
             r"NumPy, plain: sklearn\.utils\.check_symmetric .* \[scikit-learn/0040\]: \w+, "
             r"unpatched: \w+",
-            marks=pytest.mark.heavy,
             id="one bit off",
         ),
         pytest.param(
@@ -101,19 +104,11 @@ def test_the_forks_pass(stack: Stack, tmp_path: Path) -> None:
             "    embedding = column(embedding)\n"
             "    problems = known.wrong(",
             r"labels of the coins \(scale=0.1\) .*an eigenvector is missed: angle 1\.6",
-            marks=pytest.mark.heavy,
             id="missed eigenvector",
-        ),
-        pytest.param(
-            "test_cupy.py",
-            "match=NO_GPU_MATCH",
-            'match="no such message"',
-            r"bad input, .*test_cupy\.test_without_a_gpu\S*\[zeros\]: failed",
-            marks=pytest.mark.skipif(Path("/dev/nvidia0").exists(), reason="there is a GPU"),
-            id="bad input without its error",
         ),
     ],
 )
+@pytest.mark.heavy
 def test_what_is_wrong_is_found_and_named(
     stack: Stack,
     cases: Path,
@@ -131,6 +126,34 @@ def test_what_is_wrong_is_found_and_named(
     done = check(stack, "--cases", str(cases), "--coins", coins)
     assert done.returncode == 6, done.stderr
     assert re.search(message, done.stdout), done.stdout
+
+
+@pytest.mark.skipif(Path("/dev/nvidia0").exists(), reason="there is a GPU")
+def test_bad_input_without_its_error_is_found(stack: Stack, cases: Path) -> None:
+    path = cases / "test_cupy.py"
+    text = path.read_text()
+    assert "match=NO_GPU_MATCH" in text
+    path.write_text(text.replace("match=NO_GPU_MATCH", 'match="no such message"'))
+    project = Project(stack.project / "forks.toml", Store(stack.store), support.Recorder())
+    python = check_forks.make_environment(project, gpu=False)
+    results, failures = check_forks.check_bad_input(argparse.Namespace(cases=path), python)
+    assert len(results) == BAD_INPUT["test_cupy"]
+    [zeros] = [str(failure) for failure in failures if "[zeros]" in failure.function]
+    assert re.match(r"bad input, .*test_cupy\.test_without_a_gpu\S*\[zeros\].*: failed", zeros)
+
+
+def test_what_failed_is_listed_and_is_the_exit_status(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    failed = check_forks.Failure("strict, CPU", "f", "dtype=x", "scipy/0010", "it converts")
+    monkeypatch.setattr(check_forks, "check", lambda _options: ({}, [failed]))
+    monkeypatch.setattr(sys, "argv", ["check-forks"])
+    with pytest.raises(SystemExit) as ended:
+        check_forks.main()
+    assert ended.value.code == 6
+    said = capsys.readouterr()
+    assert said.out == "strict, CPU: f (dtype=x) [scipy/0010]: it converts\n"
+    assert said.err == "check-forks: 1 checks failed\n"
 
 
 @pytest.mark.heavy
