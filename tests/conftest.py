@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,7 +14,8 @@ import pytest
 from patchwheel.kit import store as store_module
 from patchwheel.kit.interpreter import Interpreter, find_interpreter
 from patchwheel.kit.store import Store, default_root
-from tests.fixtures import patches, support
+from patchwheel.series.apply import PatchedTree
+from tests.fixtures import grafts, patches, support, web
 
 REAL_HOME = Path.home()
 REAL_STORE = default_root()
@@ -143,6 +144,20 @@ def store(tmp_path: Path, report: support.Recorder) -> Store:
 @pytest.fixture
 def kit(tmp_path: Path) -> patches.Kit:
     return patches.Kit(tmp_path)
+
+
+@pytest.fixture
+def server() -> Iterator[web.Server]:
+    with web.serving() as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def team_bench(tmp_path_factory: pytest.TempPathFactory) -> tuple[grafts.Bench, PatchedTree]:
+    """What each `Team` of a shared store builds."""
+    from tests.fixtures.shared import make_bench
+
+    return make_bench(tmp_path_factory.mktemp("team"))
 
 
 @pytest.fixture(scope="session")

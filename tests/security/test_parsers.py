@@ -188,12 +188,6 @@ def test_a_patch_of_links_and_one_that_repeats_lines_end() -> None:
         Simulation({}, lambda _: {}, []).apply(patch)
 
 
-@pytest.fixture
-def server() -> Iterator[web.Server]:
-    with web.serving() as made:
-        yield made
-
-
 def endless(kind: str) -> Callable[[web.Handler], None]:
     def behave(handler: web.Handler) -> None:
         handler.head(200, Content_Type=kind)

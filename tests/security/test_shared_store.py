@@ -15,10 +15,10 @@ import pytest
 from patchwheel.kit import InputError, MachineError
 from patchwheel.remote import Remote, parse_shared, sign
 from tests.fixtures import support, web
-from tests.fixtures.shared import ELF, Team, make_bench, make_key
+from tests.fixtures.shared import ELF, Team, make_key
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from patchwheel.kit import Interpreter
     from patchwheel.remote import SharedWheel
@@ -26,27 +26,16 @@ if TYPE_CHECKING:
     from tests.fixtures.grafts import Bench
 
 
-@pytest.fixture(scope="module")
-def bench(tmp_path_factory: pytest.TempPathFactory) -> tuple[Bench, PatchedTree]:
-    return make_bench(tmp_path_factory.mktemp("bench"))
-
-
-@pytest.fixture
-def server() -> Iterator[web.Server]:
-    with web.serving() as server:
-        yield server
-
-
 @pytest.fixture
 def team(
-    bench: tuple[Bench, PatchedTree],
+    team_bench: tuple[Bench, PatchedTree],
     tmp_path: Path,
     interpreter: Interpreter,
     monkeypatch: pytest.MonkeyPatch,
     server: web.Server,
 ) -> Team:
     """A team whose CI has added a signed wheel to a web server."""
-    made = Team(*bench, tmp_path, server.url, interpreter, monkeypatch)
+    made = Team(*team_bench, tmp_path, server.url, interpreter, monkeypatch)
     made.trust = {"ci": make_key(tmp_path / "key.pem")}
     made.add(write=str(tmp_path / "key.pem"))
     return made
@@ -213,7 +202,8 @@ def test_a_record_of_another_key_or_namespace_is_not_used(team: Team, server: we
 def test_what_a_signed_record_says_has_to_be_so(
     team: Team, server: web.Server, changed: dict[str, object], said: str
 ) -> None:
-    server.content[names(server)[0]] = signed(team, replace(answer(server), **changed))  # type: ignore[arg-type]
+    record = replace(answer(server), **changed)  # type: ignore[arg-type]
+    server.content[names(server)[0]] = signed(team, record)
     assert team.take() is None
     assert said in team.said.lines[-1]
 

@@ -22,16 +22,6 @@ def added(lines: list[str], at: int = 30, **changed: str) -> bytes:
     return "".join([*before[:at], *lines, *before[at + 1 :]]).encode()
 
 
-def on_top(upstream: Upstream, first: bytes, data: bytes) -> bytes:
-    """Return the diff of a second patch, on a first one that gives a.txt other lines."""
-    upstream.commit(a=first)
-    base, upstream.base = upstream.base, upstream.repo.text("rev-parse", "HEAD")
-    diff = upstream.diff(data)
-    upstream.base = base
-    support.git(upstream.folder, "reset", "-q", "--hard", base)
-    return diff
-
-
 @pytest.mark.parametrize("touched", ["a", "b"])
 def test_what_undoes_a_patch_that_is_stopped_has_not_landed(
     upstream: Upstream, touched: str
@@ -39,7 +29,7 @@ def test_what_undoes_a_patch_that_is_stopped_has_not_landed(
     """Without the first patch, upstream's lines are those that the second one makes."""
     both, one = numbered(1, 60, l10="ours", l50="ours"), numbered(1, 60, l50="ours")
     first = mail(upstream.diff(both) + upstream.diff(with_line(30), "b.txt"))
-    second = mail(on_top(upstream, both, one), subject="MAINT: line 10 as it was")
+    second = mail(upstream.on_top(both, one), subject="MAINT: line 10 as it was")
     theirs = numbered(1, 60, l30="theirs", l50="theirs")
     stopped = upstream.commit("Rework", **{touched: theirs})
     verdicts = upstream.forecast(first, second).patches
@@ -53,7 +43,7 @@ def test_what_undoes_a_patch_that_is_stopped_has_not_landed(
 
 def test_what_undoes_a_patch_that_landed_has_landed_with_it(upstream: Upstream) -> None:
     both, one = numbered(1, 60, l10="ours", l50="ours"), numbered(1, 60, l50="ours")
-    second = mail(on_top(upstream, both, one), subject="MAINT: line 10 as it was")
+    second = mail(upstream.on_top(both, one), subject="MAINT: line 10 as it was")
     first = mail(upstream.diff(both))
     upstream.commit("Take the first", a=both)
     took = upstream.commit("Take both", a=one)

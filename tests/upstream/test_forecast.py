@@ -56,6 +56,15 @@ class Upstream:
         head = f"diff --git a/{name} b/{name}\n--- a/{name}\n+++ b/{name}\n@@ "
         return head.encode() + body
 
+    def on_top(self, first: bytes, new: bytes) -> bytes:
+        """Return the diff of a second patch, on a first one that gives a.txt other lines."""
+        self.commit(a=first)
+        base, self.base = self.base, self.repo.text("rev-parse", "HEAD")
+        diff = self.diff(new)
+        self.base = base
+        support.git(self.folder, "reset", "-q", "--hard", base)
+        return diff
+
     def verdict(self, data: bytes, tip: str = "HEAD") -> Verdict:
         [found] = self.forecast(data, tip=tip).patches
         return found
@@ -287,18 +296,10 @@ def test_a_patch_that_builds_on_one_that_is_stopped_says_so(upstream: Upstream) 
     further = numbered(1, 60, l30="ours", l31="more")
     other = numbered(1, 60, l30="ours", l50="far")
 
-    def on_top(new: bytes) -> bytes:
-        upstream.commit(a=ours)
-        base, upstream.base = upstream.base, upstream.repo.text("rev-parse", "HEAD")
-        diff = upstream.diff(new)
-        upstream.base = base
-        support.git(upstream.folder, "reset", "-q", "--hard", base)
-        return diff
-
     patches = [
         mail(upstream.diff(ours)),
-        mail(on_top(further), subject="ENH: on top"),
-        mail(on_top(other), subject="ENH: beside"),
+        mail(upstream.on_top(ours, further), subject="ENH: on top"),
+        mail(upstream.on_top(ours, other), subject="ENH: beside"),
     ]
     stopped = upstream.commit(a=with_line(30, "theirs"))
     first, second, third = upstream.forecast(*patches).patches

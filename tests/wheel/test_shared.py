@@ -9,7 +9,7 @@ import pytest
 from patchwheel.remote import Remote, parse_shared
 from patchwheel.wheelfile import check_record, make_entry, read_wheel
 from tests.fixtures.grafts import BUILT
-from tests.fixtures.shared import ELF, Team, make_bench, make_key
+from tests.fixtures.shared import ELF, Team, make_key
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,20 +19,15 @@ if TYPE_CHECKING:
     from tests.fixtures.grafts import Bench
 
 
-@pytest.fixture(scope="module")
-def bench(tmp_path_factory: pytest.TempPathFactory) -> tuple[Bench, PatchedTree]:
-    return make_bench(tmp_path_factory.mktemp("bench"))
-
-
 @pytest.fixture
 def team(
-    bench: tuple[Bench, PatchedTree],
+    team_bench: tuple[Bench, PatchedTree],
     tmp_path: Path,
     interpreter: Interpreter,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Team:
     (tmp_path / "shared").mkdir()
-    return Team(*bench, tmp_path, (tmp_path / "shared").as_uri(), interpreter, monkeypatch)
+    return Team(*team_bench, tmp_path, (tmp_path / "shared").as_uri(), interpreter, monkeypatch)
 
 
 def records(team: Team) -> list[Path]:
