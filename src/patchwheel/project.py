@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import shutil
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, field
 from typing import TYPE_CHECKING
 
 from patchwheel.kit import Context, ManifestError, digest, explicit_interpreter
@@ -45,6 +45,8 @@ class Project:
     # Everything is compiled, without a base wheel; uncommitted edits of open work trees count.
     from_source: bool = False
     dev: bool = False
+    # What is done or said once in a run, other manifests and Pythons included.
+    done: set[str] = field(default_factory=set, repr=False)
 
     @functools.cached_property
     def manifest(self) -> Manifest:
@@ -99,6 +101,7 @@ class Project:
             sandbox=self.sandbox,
             keep_failed=self.keep_failed,
             compile_cache=self.compile_cache,
+            done=self.done,
         )
 
     @functools.cached_property

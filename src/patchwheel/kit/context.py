@@ -127,7 +127,7 @@ class Context:
 
     `python` is the version that wheels are for, such as 3.12; `explicit` the interpreter that the
     user named for it. Index settings are read for the project at `root`, when they are needed. What
-    is `done` once in a run, such as to fetch an address, the contexts of other Pythons see as well.
+    is `done` once in a run, such as to fetch an address, other contexts of the run see as well.
     """
 
     store: Store
