@@ -1,6 +1,15 @@
 import pytest
 
-from patchwheel.build.backends import FLIT, MATURIN, MESON, OTHER, SETUPTOOLS, WRAPPED, kind_of
+from patchwheel.build.backends import (
+    FLIT,
+    MATURIN,
+    MESON,
+    OTHER,
+    SCIKIT_BUILD,
+    SETUPTOOLS,
+    WRAPPED,
+    kind_of,
+)
 from patchwheel.build.requirements import parse_build_system
 from tests.fixtures.support import ROOT
 
@@ -17,6 +26,9 @@ from tests.fixtures.support import ROOT
         # setuptools says nothing of what these compile.
         ("setuptools.build_meta", ["setuptools", "setuptools_rust>=1.7"], OTHER),
         ("own", ["setuptools", "cmake"], OTHER),
+        ("scikit_build_core.build", ["scikit-build-core"], SCIKIT_BUILD),
+        # rapidfuzz's own backend, which adds requirements.
+        ("own", ["scikit-build-core>=0.11", "Cython"], SCIKIT_BUILD),
         ("flit_core.buildapi", ["flit_core"], FLIT),
         ("hatchling.build", ["hatchling", "hatch-vcs", "setuptools"], OTHER),
         ("poetry.core.masonry.api", ["poetry-core"], OTHER),

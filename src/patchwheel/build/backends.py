@@ -20,7 +20,7 @@ class BackendKind:
     """
 
     modules: frozenset[str] = frozenset()
-    listed_by: Literal["meson", "setuptools", ""] = ""
+    listed_by: Literal["meson", "setuptools", "cmake", ""] = ""
     steps: Literal["ninja", "python", ""] = ""
     # Whether it can only copy files, so that a build tells at once what is in its wheel.
     copies: bool = False
@@ -51,9 +51,17 @@ SETUPTOOLS = BackendKind(modules=frozenset({"setuptools"}), listed_by="setuptool
 WRAPPED = BackendKind(listed_by="setuptools")
 FLIT = BackendKind(modules=frozenset({"flit_core"}), copies=True)
 MATURIN = BackendKind(modules=frozenset({"maturin"}), rust=True)
+# CMake lists only what it installs, so it installs stand-ins for what it would compile.
+SCIKIT_BUILD = BackendKind(
+    modules=frozenset({"scikit_build_core"}),
+    listed_by="cmake",
+    steps="ninja",
+    tools=("cmake>=3.17", "ninja>=1.11"),
+    settings={"build-dir": "{inside}/meson"},
+)
 # Some compile only with a plugin or a script of the project's, as far as we can see.
-OTHER = BackendKind(modules=frozenset({"hatchling", "poetry", "pdm", "scikit_build_core"}))
-KINDS = (MESON, SETUPTOOLS, FLIT, MATURIN, OTHER)
+OTHER = BackendKind(modules=frozenset({"hatchling", "poetry", "pdm"}))
+KINDS = (MESON, SETUPTOOLS, SCIKIT_BUILD, FLIT, MATURIN, OTHER)
 # With one of these, setuptools starts builds that its lists of extension modules do not describe.
 BESIDE_SETUPTOOLS = frozenset({"setuptools-rust", "scikit-build", "cmake"})
 
@@ -63,4 +71,6 @@ def kind_of(module: str, requires: Collection[str]) -> BackendKind:
     found = next((kind for kind in KINDS if module in kind.modules), None)
     if found in (None, SETUPTOOLS) and not BESIDE_SETUPTOOLS.isdisjoint(requires):
         return OTHER
+    if found is None and "scikit-build-core" in requires:
+        return SCIKIT_BUILD
     return found or (WRAPPED if "setuptools" in requires else OTHER)

@@ -51,6 +51,9 @@ class ListedOutputs:
     steps: Sequence[Edge] | None = None
     # The file name of the wheel, where one was built.
     wheel: str = ""
+    # What METADATA says besides requirements, and whether symbols are stripped, with CMake.
+    metadata: str = ""
+    stripped: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,9 +75,10 @@ class Configured:
         return self.observed.steps is not None
 
     def text(self, path: str) -> str:
-        """Return the text of a file of the build folder."""
+        """Return the text of a file of the build folder; it names files of both without folders."""
         file = self.path / "meson" / path.removeprefix(IN_BUILD_DIR)
-        return file.read_text(encoding="utf-8", errors="replace")
+        text = file.read_text(encoding="utf-8", errors="replace")
+        return text.replace(f"{self.inside}/src/", "").replace(f"{self.inside}/meson/", "")
 
 
 def list_outputs(session: BuildSession, *, generate: bool) -> ListedOutputs:
@@ -150,8 +154,11 @@ def _load(path: Path) -> Configured:
     inside, build = PurePosixPath(where), path / "meson"
     edges = observed.steps or ()
     if (build / "build.ninja").exists():
-        text = (build / "build.ninja").read_text(encoding="utf-8", errors="replace")
-        edges = parse_ninja(text, inside / "meson", inside / "src")
+        files = (build / "CMakeFiles/rules.ninja", build / "build.ninja")
+        texts = [f.read_text(encoding="utf-8", errors="replace") for f in files if f.exists()]
+        # Without bubblewrap each build directory has another name, and CMake writes it everywhere.
+        text = "\n".join(texts).replace(f"{inside}/", "/build/")
+        edges = parse_ninja(text, PurePosixPath("/build/meson"), PurePosixPath("/build/src"))
     names = {f.relative_to(build).as_posix(): f for f in build.rglob("*") if f.is_file()}
     made = {IN_BUILD_DIR + n: file_sha256(f) for n, f in names.items() if not n.startswith(OWN)}
     return Configured(path=path, inside=where, observed=observed, edges=tuple(edges), made=made)

@@ -1,7 +1,8 @@
 """Read build.ninja: which files each build edge makes, from what, and with which command.
 
 The format is https://ninja-build.org/manual.html#ref_ninja_file, as far as generators such as Meson
-write it: no includes, no subninja, no variables in paths.
+write it: no includes, no subninja, no variables in paths. CMake's rules, which it includes, have to
+stand before the text.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ SPLIT = re.compile(r"""(?:\$ |[\s=,:@'"])+""")
 ESCAPED = re.compile(r"\$([ :$])")
 # Of .ninja_log: start and end in ms since ninja began, a time of the file, an output, the command.
 LOGGED = re.compile(r"(\d{1,12})\t(\d{1,12})\t\d+\t([^\t]+)\t(\w+)")
+# Before a custom command of CMake.
+CHANGED_FOLDER = re.compile(r"^cd \S+ && ")
 # Enough for `python tool.py` and `meson --internal copy`.
 WORDS = 3
 # What ninja shows of a step, and where its dependency file goes, make no difference to its outputs.
@@ -58,7 +61,8 @@ def parse_ninja(text: str, build: PurePosixPath, source: PurePosixPath) -> list[
             if rule == "phony":
                 continue
             parts = {**rules.get(rule, {}), **variables}
-            started = (parts.get("COMMAND") or parts.get("command", "")).split()[:WORDS]
+            start = parts.get("COMMAND") or parts.get("command", "")
+            started = CHANGED_FOLDER.sub("", start).split()[:WORDS]
             command = " ".join(f"{k}={v}" for k, v in sorted(parts.items()) if k not in IGNORED)
             named = {part for part in SPLIT.split(command) if "/" in part}
             edges.append(

@@ -84,6 +84,18 @@ def list_meson(settings: dict[str, Any], out: str, mode: str) -> dict[str, Any]:
     return {"outputs": found, "read": [os.path.join(build, path) for path in read], "idle": idle}
 
 
+def list_cmake(backend: str, settings: dict[str, Any], out: str, mode: str) -> dict[str, Any]:
+    """Return scikit-build-core's outputs by origin, as list_meson does, and what its wheel says."""
+    cmake: Any = importlib.import_module("inspect_cmake")
+    build_wheel, build = _hooks(backend).build_wheel, settings["build-dir"]
+    found: dict[str, Any] = cmake.listed(build_wheel, settings, out, os.environ[ROOT])
+    if mode != "configure" and Path(build, "build.ninja").exists():
+        inputs, idle = _generate(build, found["outputs"].values(), run=mode == "generate")
+        found["read"] += inputs
+        found["idle"] += idle
+    return found
+
+
 def _generate(build: str, installed: Iterable[str], *, run: bool) -> tuple[set[str], list[str]]:
     """Run the generators, return the inputs of all of ninja's commands, and scripts left alone."""
     ninja = [os.environ.get("NINJA", "ninja"), "-C", build]
@@ -99,7 +111,9 @@ def _generate(build: str, installed: Iterable[str], *, run: bool) -> tuple[set[s
     scripts = {
         output: _inside(path)
         for output, words in generators
-        for path in (os.path.join(build, word) for word in words[:2])
+        # CMake has each run in a folder, by `cd FOLDER &&`.
+        for word in (words[3:5] if words[0] == "cd" else words[:2])
+        for path in (os.path.join(build, word),)
         if _inside(path) and os.path.isfile(path)
     }
     if run and scripts:
@@ -274,6 +288,8 @@ def main() -> None:
         return
     if (listed_by := sys.argv[5]) == "meson":
         found = list_meson(settings, out, mode)
+    elif listed_by == "cmake":
+        found = list_cmake(backend, settings, out, mode)
     else:
         found = list_other(backend, settings, out, listed_by)
     steps, read = found.get("steps"), found["read"]
@@ -301,6 +317,8 @@ def main() -> None:
         "opened_by_script": {script: sorted(names) for script, names in opened.items()},
         "steps": steps,
         "wheel": found.get("wheel", ""),
+        "metadata": found.get("metadata", ""),
+        "stripped": found.get("stripped", False),
     }
     with open(os.path.join(out, "outputs.json"), "w") as stream:
         json.dump(answer, stream)

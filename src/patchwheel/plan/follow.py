@@ -89,8 +89,8 @@ class Follower:
             code |= {path for path in reads if not HEADER.fullmatch(path)}
             imported = {p for path in reads if path.endswith(".py") for p in closure(path).contents}
             code |= {path for path in imported if path.endswith(".py")}
-        info = {}
-        if not configured.scripted:
+        info = {"version": observed.metadata}
+        if not configured.scripted and not observed.metadata:
             info = json.loads(configured.text("meson-info/intro-projectinfo.json"))
         return Side(
             outputs=outputs,

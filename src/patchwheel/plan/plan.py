@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from patchwheel.build import BuildInputs, OwnWheel, interface_part, without_missing_tools
-from patchwheel.kit import Change, Entry, MachineError, Repository, digest, file_sha256
+from patchwheel.kit import BuildError, Change, Entry, MachineError, Repository, digest, file_sha256
 from patchwheel.manifest import Fork, ForkBuild, InventoryFile, PinGraph, build_settings
 from patchwheel.plan.base import Base, base_mismatch, built_bases, changed_interface, upstream_base
 from patchwheel.plan.records import FITTING, IDLE, Decision, Plan, patches_by_path
@@ -252,7 +252,13 @@ class Planner:
         if traced is None:
             trees = (base.made_from(self.tree), self.tree.tree)
             inputs = self.inputs(graft=True)
-            traced = trace_changes(source, inputs, changes, trees, present=base.outputs)
+            try:
+                traced = trace_changes(source, inputs, changes, trees, present=base.outputs)
+            except BuildError as err:
+                if backend_kind(source).listed_by != "cmake":
+                    raise
+                # Not all that CMake can install can be listed before it is built.
+                return Decision(route="compile", why=(err.message, *follow)), ()
             tools = digest(self._build_parts(graft=True)[0])
         if traced.unknown:
             return Decision(route="compile", why=(*traced.unknown, *follow)), ()

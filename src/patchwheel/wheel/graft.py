@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import re
 import shutil
+import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from patchwheel.build import IN_BUILD_DIR, BuildSession, Configured, build_record, configure_tree
@@ -146,10 +149,24 @@ def _run_ninja(session: BuildSession, configured: Configured, made: Sequence[str
     # After the sources: older than them, ninja would configure it again.
     folder = session.build_dir.work / "meson"
     shutil.copytree(configured.path / "meson", folder, copy_function=shutil.copy)
+    if configured.observed.metadata:
+        _settle(folder, configured.inside, str(session.build_dir.inside))
     if made:
         ninja, inside = session.python.parent / "ninja", session.build_dir.path_inside(folder)
         session.step([ninja, "-C", inside, *session.ninja_words, *made])
+        if configured.observed.stripped:
+            session.step(["strip", *(inside / path for path in made)])
     return folder.name
+
+
+def _settle(folder: Path, old: str, new: str) -> None:
+    """Give a copy of CMake's folder, which names its own place everywhere, another place."""
+    now = time.time()
+    for path in [path for path in folder.rglob("*") if path.is_file()]:
+        if old != new:
+            path.write_bytes(path.read_bytes().replace(os.fsencode(old), os.fsencode(new)))
+        # In whatever order they were copied, none is newer: CMake would configure again.
+        os.utime(path, (now, now))
 
 
 def _run_setuptools(session: BuildSession, _configured: Configured, made: Sequence[str]) -> str:
