@@ -14,8 +14,10 @@ from patchwheel.wheelfile.read import read_wheel
 from tests.conftest import Stack
 from tests.fixtures import support
 
-# CuPy's series has compiled code: 2 GB of CUDA, and 20,000 lines of C++ are compiled twice.
-FORKS = ("scipy", "scikit-learn", "scikit-image", pytest.param("cupy", marks=pytest.mark.heavy))
+# Both have compiled code: SciPy is configured twice; of CuPy 2 GB of CUDA are needed, and 20,000
+# lines of C++ are compiled twice. That of tinyext is compared in test_project.py.
+HEAVY = [pytest.param(fork, marks=pytest.mark.heavy) for fork in ("scipy", "cupy")]
+FORKS = ("scikit-learn", "scikit-image", *HEAVY)
 
 pytestmark = [pytest.mark.network, pytest.mark.xdist_group("forks")]
 
