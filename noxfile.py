@@ -72,7 +72,7 @@ def attack(session: nox.Session) -> None:
     install(session, "test")
     words = [word for name in session.posargs for word in ("--promise", name)]
     # Quick and heavy ones: without -m, nothing is left out.
-    session.run("pytest", "-q", "tests/security", *words)
+    session.run("pytest", "-q", "--hypothesis-profile=attack", "tests/security", *words)
 
 
 @nox.session

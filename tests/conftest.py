@@ -61,7 +61,13 @@ SEALED = {
 
 
 # Hypothesis leaves nothing here, finds the same every time, and a busy machine is no failure.
-hypothesis.settings.register_profile("sealed", database=None, deadline=None, derandomize=True)
+# `nox -s attack` tries more examples.
+hypothesis.settings.register_profile(
+    "attack", database=None, deadline=None, derandomize=True, max_examples=200
+)
+hypothesis.settings.register_profile(
+    "sealed", hypothesis.settings.get_profile("attack"), max_examples=40
+)
 hypothesis.settings.load_profile("sealed")
 hypothesis.configuration.set_hypothesis_home_dir(
     Path(tempfile.gettempdir()) / f"hypothesis-{os.getuid()}"

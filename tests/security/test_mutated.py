@@ -73,11 +73,15 @@ def refused() -> Any:  # noqa: ANN401
 
 
 def each(strategy: SearchStrategy[Mutated], count: int) -> Callable[[Callable[[bytes], Any]], None]:
-    """Call a function with many texts; whatever it raises, besides errors of ours, is a fault."""
+    """Call a function with many texts; whatever it raises, besides errors of ours, is a fault.
+
+    `count` is for each 100 examples of the profile.
+    """
 
     def run(read: Callable[[bytes], Any]) -> None:
         @hypothesis.settings(
-            max_examples=count, suppress_health_check=list(hypothesis.HealthCheck), deadline=None
+            max_examples=count * hypothesis.settings().max_examples // 100,
+            suppress_health_check=list(hypothesis.HealthCheck),
         )
         @hypothesis.given(strategy)
         def check(mutated: Mutated) -> None:

@@ -118,7 +118,7 @@ READERS: dict[str, tuple[list[bytes], Callable[[bytes], object]]] = {
 def test_time_grows_with_the_length(what: str) -> None:
     words, read = READERS[what]
 
-    @hypothesis.settings(max_examples=20)
+    @hypothesis.settings(max_examples=hypothesis.settings().max_examples // 5)
     @hypothesis.given(st.lists(st.sampled_from(words), min_size=1, max_size=3))
     def check(parts: list[bytes]) -> None:
         unit = b"".join(parts)
