@@ -209,6 +209,83 @@ def test_variants_are_released_each_where_its_toolchain_is(project: Path) -> Non
     assert "run: ci/setup --system gfortran\n" in text
 
 
+IMAGE = f"quay.io/pypa/manylinux_2_28_x86_64@sha256:{'5' * 64}"
+PLATFORM = '[environment]\nplatform = "manylinux_2_28"\n'
+
+
+def test_releases_are_compiled_in_the_image_of_their_platform(project: Path) -> None:
+    path = project / "forks.toml"
+    edit(path, "[environment]\n", f'{PLATFORM}platform-image = "{IMAGE}"\n')
+    manifest = load_manifest(path)
+    rows = workflows.matrix(manifest, load_lock(manifest.lock_path))
+    found = {
+        row["cell"]: row["container"] for kind in rows.values() for row in kind if row["single"]
+    }
+    assert {found[f"{kind}-scipy-3.12"] for kind in ("release", "rebuild")} == {IMAGE}
+    assert found["graft-scipy-3.12"] == ""
+    # ROCm is only in its own.
+    assert "/rocm/" in str(found["release-cupy-3.12-rocm7"])
+    assert run("patchwheel", "ci", cwd=project).returncode == 0
+    release = project / workflows.WORKFLOWS / "release.yml"
+    assert schema_check(release).returncode == 0
+    done = run("zizmor", "--offline", "--no-progress", release, cwd=project)
+    assert done.returncode == 0, done.stdout
+    steps = parsed(release)["jobs"]["release"]["steps"]
+    [python] = [step for step in steps if step["name"] == "Set up Python"]
+    assert python["if"] == "${{ !contains(matrix.container, 'manylinux') }}"
+    [setup] = [step for step in steps if step["name"] == "Set up patchwheel"]
+    assert setup["run"] == "ci/setup --system gfortran --rpm gcc-gfortran"
+
+
+@pytest.mark.parametrize(
+    ("image", "said"),
+    [
+        ("", "release wheels are for manylinux_2_28, and CI has no image of it"),
+        (IMAGE.partition("@")[0], "environment.platform-image is"),
+        (IMAGE[:-1], "environment.platform-image is"),
+    ],
+)
+def test_a_platform_needs_an_image_pinned_by_digest(project: Path, image: str, said: str) -> None:
+    key = f'platform-image = "{image}"\n' if image else ""
+    edit(project / "forks.toml", "[environment]\n", PLATFORM + key)
+    done = run("patchwheel", "ci", cwd=project)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert "@sha256:DIGEST" in done.stderr
+    assert not (project / workflows.WORKFLOWS).exists()
+
+
+@pytest.mark.parametrize(
+    ("manager", "installed"),
+    [
+        ("apt-get", "-qq install -y --no-install-recommends bubblewrap gcc g++ git"),
+        ("dnf", "-q -y install bubblewrap git gcc-gfortran"),
+    ],
+)
+def test_a_machine_gets_the_packages_of_its_kind(
+    project: Path, tmp_path: Path, manager: str, installed: str
+) -> None:
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    for name in ("dirname", "tr", "grep", "mkdir", "ln"):
+        (programs / name).symlink_to(str(shutil.which(name)))
+    fakes = {manager: "", "sysctl": "", "id": "echo 0", "python3": "mkdir -p .venv-ci/bin; "}
+    fakes["python3"] += f'[ "$2" != venv ] || ln -s {programs}/python3 .venv-ci/bin/python'
+    for name, body in fakes.items():
+        text = f'#!/bin/sh\necho {name} "$@" >> {tmp_path}/ran\n{body}\n'
+        (programs / name).write_text(text)
+        (programs / name).chmod(0o755)
+    command = ("/bin/sh", "ci/setup", "--system", "gfortran", "--rpm", "gcc-gfortran")
+    env = {"PATH": str(programs), "PYTHON": "3.12"}
+    done = subprocess.run(
+        command, cwd=project, env=env, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    ran = (tmp_path / "ran").read_text()
+    assert f"{manager} {installed}" in ran
+    assert ("python3-venv gfortran\n" in ran, "rpm" in ran) == (manager == "apt-get", False)
+
+
 def test_a_variant_without_its_toolchain_is_named(project: Path) -> None:
     edit(project / "forks.toml", '  "cuda-toolkit[', '  "cuda-tools[')
     done = run("patchwheel", "ci", cwd=project)

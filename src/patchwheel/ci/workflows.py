@@ -107,6 +107,8 @@ def matrix(manifest: Manifest, lock: Lock) -> dict[str, list[dict[str, object]]]
         if cell.single:
             fork = manifest.forks[cell.forks[0]]
             row["container"] = _image(fork.variants.get(cell.variant, fork))
+            if cell.kind in {"release", "rebuild"}:
+                row["container"] = row["container"] or manifest.environment.platform_image or ""
             if cell.kind == "graft":
                 # For caches: it changes with what a graft is made from, and takes no plan.
                 row["key"] = digest(_inputs(fork, lock, cell.python))[:16]
@@ -143,7 +145,18 @@ def render_workflows(manifest: Manifest) -> dict[Path, str]:
     for fork in manifest.all_variants:
         _image(fork)
     programs = {name for fork in manifest.all_variants for name in fork.programs}
-    packages = [PACKAGES["apt"].get(name, name) for name in programs - {CUDA, *IMAGES}]
+    named, environment = sorted(programs - {CUDA, *IMAGES}), manifest.environment
+    words = sorted(PACKAGES["apt"].get(name, name) for name in named)
+    if environment.platform_image:
+        words += ["--rpm", *sorted(PACKAGES["dnf"].get(name, name) for name in named)]
+    elif environment.platform:
+        image = f"quay.io/pypa/{environment.platform}_x86_64"
+        raise ManifestError(
+            f"release wheels are for {environment.platform}, and CI has no image of it",
+            where=manifest.path,
+            expected=f'platform-image = "{image}@sha256:DIGEST" under [environment]',
+            hint=f"`docker buildx imagetools inspect {image}` prints the digest",
+        )
     required = sorted({name for fork in manifest.all_variants for name in fork.required_env})
     # What a variant requires becomes a variable in the repository's settings.
     variables = [f"{name}: ${{{{ vars.{name} }}}}" for name in required]
@@ -151,7 +164,7 @@ def render_workflows(manifest: Manifest) -> dict[Path, str]:
     values = {
         **{name: pin for name, _, pin in (line.partition("=") for line in actions)},
         "cells": "\n".join(f"#   {cell.name}" for cell in cells(manifest)),
-        "packages": shlex.join(sorted(packages)),
+        "packages": shlex.join(words),
         "compiling": "\n          ".join(["PATCHWHEEL_SANDBOX: required", *variables]),
     }
     values["prepare"] = _substitute("prepare.txt", values).rstrip()

@@ -34,6 +34,10 @@ SdistName = Annotated[str, Rule("NAME-VERSION.tar.gz", r"[^/]+\.tar\.gz")]
 Policy = Annotated[
     str, Rule("a platform of wheels such as manylinux_2_28", r"manylinux_2_[1-9][0-9]*")
 ]
+Image = Annotated[
+    str,
+    Rule("an image pinned by digest: NAME@sha256:DIGEST", r"[a-z0-9][\w./:-]*@sha256:[0-9a-f]{64}"),
+]
 PythonTag = Annotated[str, Rule("a Python version such as 3.12", r"3\.[0-9]+")]
 Strings = tuple[str, ...]
 Settings = Mapping[str, str | Strings]
@@ -165,6 +169,9 @@ class EnvironmentSpec:
     platform: Annotated[
         Policy | None,
         "The newest system that release wheels may need: one with a higher true tag is an error.",
+    ] = None
+    platform_image: Annotated[
+        Image | None, "The image of that system, by digest: CI compiles release wheels in it."
     ] = None
     requires: Annotated[Strings, "Requirements besides the forks and their dependencies."] = ()
     test_requires: Annotated[Strings, "Requirements that `patchwheel test` adds."] = ()
