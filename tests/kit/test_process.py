@@ -3,6 +3,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -148,3 +149,20 @@ def test_interactive_returns_the_status(tmp_path: Path) -> None:
 def test_a_missing_working_directory_is_not_taken_for_a_missing_program(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         process.capture(["true"], cwd=tmp_path / "none", env=process.base_env())
+
+
+def test_who_was_interrupted_can_wait_again() -> None:
+    go_on = threading.Event()
+    wait = process.started(lambda: go_on.wait(10))
+    handler = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.1)
+        with pytest.raises(KeyboardInterrupt):
+            wait(None)
+    finally:
+        signal.signal(signal.SIGALRM, handler)
+    # The call goes on, and is not taken for ended.
+    with pytest.raises(TimeoutError):
+        wait(0.05)
+    go_on.set()
+    assert wait(5) is True

@@ -124,17 +124,18 @@ def started(call: Callable[[], T]) -> Callable[[float | None], T]:
             results.append(call())
         except BaseException as err:  # noqa: BLE001  (raised by what waits)
             errors.append(err)
+        ended.set()
 
     def wait(limit: float | None) -> T:
-        thread.join(limit)
+        # Not by join(): once interrupted, that takes the thread for ended (CPython 3.11 and 3.12).
+        if not ended.wait(limit):
+            raise TimeoutError
         for err in errors:
             raise err
-        if thread.is_alive():
-            raise TimeoutError
         return results[0]
 
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
+    ended = threading.Event()
+    threading.Thread(target=run, daemon=True).start()
     return wait
 
 
