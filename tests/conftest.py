@@ -28,6 +28,7 @@ DROPPED = (
     "PIP_",
     "UV_",
     "PATCHWHEEL_",
+    "DASK_",
     "XDG_",
     "MESON",
     "NINJA",

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from _pytest.terminal import TerminalReporter
 
 FOLDER = Path(__file__).parent
-PROMISE = re.compile(r"P([1-9]|1[0-9]|2[01])(?=: )")
+PROMISE = re.compile(r"P([1-9]|1[0-9]|2[0-2])(?=: )")
 OUTCOMES = ("passed", "failed", "error", "skipped")
 
 

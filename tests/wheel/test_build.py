@@ -39,7 +39,7 @@ class Run:
         given = {"lock": None, "remote": None, "progress": Progress()}
         context = SimpleNamespace(interpreter=None, pool=self.jobs)
         project = cast("Any", SimpleNamespace(context=context, **given))
-        _, failures = build.build_wheels(project, FORKS, **options)
+        _, failures = build.build_wheels(project, FORKS, elsewhere=None, **options)
         return list(failures)
 
 

@@ -16,7 +16,7 @@ from click.core import ParameterSource
 
 from patchwheel.cli import options, tables
 from patchwheel.cli.console import CONSOLE
-from patchwheel.cli.making import build_reported, wheels_of_all
+from patchwheel.cli.making import build_on, build_reported, wheels_of_all
 from patchwheel.kit import BuildError, CheckError
 
 if TYPE_CHECKING:
@@ -58,6 +58,11 @@ if TYPE_CHECKING:
 )
 @click.option("--all-platforms", is_flag=True, help="The same of every wheel of the pin.")
 @options.report
+@click.option(
+    "--cluster",
+    metavar="ADDRESS|FILE",
+    help="Build on the workers of this scheduler, for each Python and variant of the manifest.",
+)
 @click.option("-n", "--dry-run", is_flag=True, help="Show the plan instead.")
 @options.as_json
 @options.project
@@ -71,6 +76,7 @@ def build(
     platforms: tuple[str, ...],
     all_platforms: bool,
     report: Path | None,
+    cluster: str | None,
     dry_run: bool,
 ) -> None:
     """Build the patched wheels into dist/. Release wheels go to dist/release/."""
@@ -89,10 +95,12 @@ def build(
     if dry_run:
         _show_plans(project, forks)
         return
-    _say_python(project)
-    wheels, failures = build_reported(
-        project, forks, report, keep_going=keep_going, strict_tag=strict_tag
-    )
+    how = {"keep_going": keep_going, "strict_tag": strict_tag}
+    if cluster:
+        wheels, failures = build_on(cluster, project, names, variant, report, **how)
+    else:
+        _say_python(project)
+        wheels, failures = build_reported(project, forks, report, **how)
     # SHA256SUMS and the rest are of the whole folder, and so of a whole release.
     if project.release and not failures:
         from patchwheel.release import complete_release
@@ -106,7 +114,7 @@ def build(
     if failures:
         lines = "".join(f"error: {fork}: {error}\n" for fork, error in failures.items())
         click.echo(lines, err=True, nl=False)
-        raise BuildError(f"{len(failures)} of {len(forks)} forks failed")
+        raise BuildError(f"{len(failures)} of {len(wheels) + len(failures)} builds failed")
 
 
 def _for_release(project: Project) -> Project:

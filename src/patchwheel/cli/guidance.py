@@ -11,7 +11,7 @@ GROUPS = {
     "Change patches": ("series", "dev", "export", "import"),
     "Follow upstream": ("series", "status", "rebase", "propose", "submit"),
     "Publish": ("release", "verify", "index", "release", "ci"),
-    "Maintain": ("maintenance", "lock", "doctor", "cache"),
+    "Maintain": ("maintenance", "lock", "doctor", "cache", "cluster"),
 }
 COMMANDS = {name: module for module, *names in GROUPS.values() for name in names}
 

@@ -1,10 +1,12 @@
-"""lock, doctor and cache: what builds rest on."""
+"""lock, doctor, cache and cluster: what builds rest on."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -18,6 +20,9 @@ if TYPE_CHECKING:
     from patchwheel.project import Project
 
 SAME = "nothing changed"
+# What dask serves besides, reaches nobody.
+QUIET = ("--no-dashboard", "--dashboard-address", "127.0.0.1:0")
+to_dask = click.argument("more", nargs=-1, metavar="[-- DASK_OPTIONS]")
 
 
 @click.command()
@@ -175,3 +180,48 @@ def cache_prune(older_than: float) -> None:
     pruned += [shared.prune(older_than_days=older_than) for shared in all_shared(store)]
     count, freed = map(sum, zip(*pruned, strict=True))
     click.echo(f"removed {count} entries, {freed / 1e6:,.0f} MB", err=True)
+
+
+@click.group()
+def cluster() -> None:
+    """Start a scheduler or a worker for `build --cluster`."""
+
+
+@cluster.command()
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@click.option(
+    "--host",
+    metavar="ADDRESS",
+    default="tcp://127.0.0.1",
+    show_default=True,
+    help="Where to listen; beyond the loopback it is tls://HOST.",
+)
+@to_dask
+def scheduler(file: Path, *, host: str, more: tuple[str, ...]) -> None:
+    """Start a scheduler of dask, which writes its address to FILE."""
+    from patchwheel.cluster import check_address
+
+    given = ["--host", check_address(host), "--scheduler-file", str(file), *QUIET]
+    from distributed.cli import dask_scheduler
+
+    dask_scheduler.main.main([*given, *more])
+
+
+@cluster.command()
+@click.argument("place", metavar="ADDRESS|FILE")
+@options.option("-j", "--jobs", type=click.IntRange(1), help="Number of compiler processes.")
+@to_dask
+def worker(place: str, *, jobs: int | None, more: tuple[str, ...]) -> None:
+    """Start a worker of dask: one build at a time, with the toolchain and sandbox that are here."""
+    from patchwheel.cluster import advertised, scheduler_address
+    from patchwheel.kit import Store, default_root
+
+    given = [scheduler_address(place), "--nthreads", "1", "--memory-limit", "0", *QUIET]
+    # One whose scheduler does not come, or back, ends.
+    given += ["--death-timeout", "60"]
+    found = [f"{name}={amount}" for name, amount in advertised(Store(default_root())).items()]
+    from distributed.cli import dask_worker
+
+    if jobs:
+        os.environ["PATCHWHEEL_JOBS"] = str(jobs)
+    dask_worker.main.main([*given, "--resources", " ".join(found), *more])

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import os
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,7 +35,7 @@ def build_reported(
             report_build(project, wheels, failures, report)
 
     try:
-        found = build_wheels(project, forks, **how)
+        found = build_wheels(project, forks, elsewhere=None, **how)
     except PatchwheelError as err:
         named = (fork.name for fork in forks if err.message.startswith(f"{fork.name}: "))
         tell((), {next(named, "the build"): err})
@@ -51,3 +55,41 @@ def wheels_of_all(project: Project, folder: Path | None) -> Sequence[OwnWheel]:
     if project.from_source or project.dev:
         raise click.UsageError("--wheels cannot be combined with --from-source or --dev")
     return wheels_in(project, folder)
+
+
+def build_on(
+    place: str,
+    project: Project,
+    names: Sequence[str],
+    variant: str | None,
+    report: Path | None,
+    **how: bool,
+) -> tuple[list[BuiltWheel], dict[str, PatchwheelError]]:
+    """Make wheels on a cluster: of each fork for each Python and variant that are not chosen."""
+    if project.release or project.dev or report or project.compile_cache != "write":
+        words = "--release, --dev, --report, --untrusted and --no-compile-cache"
+        raise click.UsageError(f"{words} are for builds on this machine")
+    from patchwheel.cluster import open_cluster
+    from patchwheel.kit import process
+    from patchwheel.wheel import build_wheels
+
+    given, manifest = re.findall("[^ ,]+", project.python_option or ""), project.manifest
+    projects = [replace(project, python_option=p) for p in given or manifest.environment.python]
+    forks = manifest.select(names, variant)
+    if variant is None:
+        every = [v for fork in forks for v in (fork.variants or {"": fork}).values()]
+        # One that is built for something that nobody named here is for another machine.
+        forks = [v for v in every if not v.variant or all(map(os.environ.get, v.required_env))]
+        for v in every:
+            if v not in forks:
+                project.progress.say(f"{v.lock_key} is left out: {v.required_env[0]} is not set")
+    with open_cluster(place, projects[0]) as cluster:
+        calls = [
+            functools.partial(build_wheels, p, forks, elsewhere=cluster.build, **how)
+            for p in projects
+        ]
+        done = [wait(None) for wait in [process.started(call) for call in calls]]
+    failures: dict[str, PatchwheelError] = {}
+    for p, (_, failed) in zip(projects, done, strict=True):
+        failures |= {f"{name} for Python {p.python}": err for name, err in failed.items()}
+    return [wheel for wheels, _ in done for wheel in wheels], failures

@@ -10,9 +10,11 @@ from .fit import NUMPY as NUMPY
 from .fit import Policies as Policies
 from .fit import load_policies as load_policies
 from .fit import read_library as read_library
+from .make import KIND as KIND
 from .make import BuiltWheel as BuiltWheel
 from .make import make_wheel as make_wheel
 from .make import names_itself as names_itself
 from .platforms import PlatformWheel as PlatformWheel
 from .platforms import build_platforms as build_platforms
 from .platforms import platforms_folder as platforms_folder
+from .shared import take_shared as take_shared

@@ -6,7 +6,7 @@ import contextlib
 import functools
 import hashlib
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from patchwheel.build import OwnWheel, check_machine
@@ -37,10 +37,14 @@ ENDING = 3.0
 
 
 class Made(dict[str, BuiltWheel]):
-    """The wheels of a run by lock key; each is made by one thread, for which others wait."""
+    """The wheels of a run by lock key; each is made by one thread, for which others wait.
 
-    def __init__(self) -> None:
+    `elsewhere` makes the wheel of a plan on another machine; None is for one to be made here.
+    """
+
+    def __init__(self, elsewhere: Elsewhere | None = None) -> None:
         super().__init__()
+        self.elsewhere = elsewhere
         self._turns: dict[str, threading.Lock] = {}
         self._failed: dict[str, PatchwheelError] = {}
 
@@ -55,6 +59,9 @@ class Made(dict[str, BuiltWheel]):
             except PatchwheelError as err:
                 self._failed[key] = err
                 raise
+
+
+Elsewhere = Callable[[Project, Plan, Made], BuiltWheel | None]
 
 
 def build_wheel(
@@ -82,7 +89,10 @@ def _build(project: Project, fork: Fork, made: Made) -> BuiltWheel:
         # What is looked up in a shared store names what it was compiled against.
         build_needs(project, fork, made=made)
         plan = plan_fork(project, fork, made=made)
-    return take_shared(project, plan) or _make(project, fork, plan, made)
+    if shared := take_shared(project, plan):
+        return shared
+    wheel = made.elsewhere(project, plan, made) if made.elsewhere else None
+    return wheel or _make(project, fork, plan, made)
 
 
 def _make(project: Project, fork: Fork, plan: Plan, made: Made) -> BuiltWheel:
@@ -142,18 +152,20 @@ def build_wheels(
     *,
     keep_going: bool = False,
     strict_tag: bool = False,
+    elsewhere: Elsewhere | None = None,
 ) -> tuple[list[BuiltWheel], dict[str, PatchwheelError]]:
     """Make the wheels of `forks`, all at once, and copy them into dist/.
 
     A failure ends the others, and is raised; with `keep_going`, failures are returned by fork.
     With `strict_tag` a graft whose platform tag is above its base's is a CheckError.
     """
-    made, pool = Made(), project.context.pool
+    made, pool = Made(elsewhere), project.context.pool
     failures: dict[str, PatchwheelError] = {}
 
     def make(fork: Fork) -> None:
         try:
-            with project.progress.step(f"building {fork.name}", brief=True):
+            what = f" for Python {project.python}" if elsewhere else ""
+            with project.progress.step(f"building {fork.name}{what}", brief=True):
                 build_wheel(project, fork, made=made)
         except PatchwheelError as err:
             failures[fork.name] = err
