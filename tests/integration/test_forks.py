@@ -14,10 +14,10 @@ from patchwheel.wheelfile.read import read_wheel
 from tests.conftest import Stack
 from tests.fixtures import support
 
-# Both have compiled code: SciPy is configured twice; of CuPy 2 GB of CUDA are needed, and 20,000
-# lines of C++ are compiled twice. That of tinyext is compared in test_project.py.
-HEAVY = [pytest.param(fork, marks=pytest.mark.heavy) for fork in ("scipy", "cupy")]
-FORKS = ("scikit-learn", "scikit-image", *HEAVY)
+# SciPy and CuPy have compiled code: SciPy is configured twice; of CuPy 2 GB of CUDA are needed, and
+# 20,000 lines of C++ are compiled twice. That of tinyext is compared in test_project.py.
+HEAVY = ("scipy", "scikit-image", "cupy")
+FORKS = ("scikit-learn", *(pytest.param(fork, marks=pytest.mark.heavy) for fork in HEAVY))
 
 pytestmark = [pytest.mark.network, pytest.mark.xdist_group("forks")]
 
