@@ -8,6 +8,7 @@ import sys
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
+import dask.config
 import pytest
 
 import patchwheel
@@ -39,7 +40,7 @@ NEEDS = worker.resources({"gcc": "1" * 64, "cargo": "2" * 64}, "bwrap", 1e9)
         ("tcp://127.0.0.1:8786", True),
         ("tcp://[::1]:8786", True),
         ("tcp://localhost:8786", True),
-        ("tls://10.0.0.1:8786", True),
+        ("tls://10.0.0.1:8786", "with certificates"),
         ("tcp://10.0.0.1:8786", False),
         ("tcp://0.0.0.0:8786", False),
         ("tcp://localhost.example.org:8786", False),
@@ -48,7 +49,13 @@ NEEDS = worker.resources({"gcc": "1" * 64, "cargo": "2" * 64}, "bwrap", 1e9)
         ("tcp://:8786", False),
     ],
 )
-def test_only_tls_and_the_loopback_are_addresses_of_a_cluster(address: str, *, good: bool) -> None:
+def test_only_tls_and_the_loopback_are_addresses_of_a_cluster(
+    monkeypatch: pytest.MonkeyPatch, address: str, *, good: bool | str
+) -> None:
+    if good == "with certificates":
+        with pytest.raises(ManifestError, match="no certificates are named for it"):
+            check_address(address)
+        monkeypatch.setattr(dask.config, "get", lambda name: f"/etc/{name}")
     if good:
         assert check_address(address) == address
         return

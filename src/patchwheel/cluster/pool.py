@@ -58,19 +58,21 @@ def check_address(address: str) -> str:
     Raises ManifestError for another, MachineError without dask.
     """
     try:
-        import distributed  # noqa: F401
+        import dask.config
+        import distributed  # noqa: F401  (which adds its settings)
     except ImportError as err:
         hint = "install patchwheel[cluster]"
         raise MachineError(f"a cluster needs dask.distributed: {err}", hint=hint) from err
-    parts = urlsplit(address)
+    parts, problem = urlsplit(address), "whoever reaches this address could run code there"
     local = parts.hostname == "localhost"
     with contextlib.suppress(ValueError):
         local = local or ipaddress.ip_address(parts.hostname or "").is_loopback
-    if parts.scheme == "tls" or (parts.scheme == "tcp" and local):
+    if parts.scheme == "tls" and not dask.config.get("distributed.comm.tls.ca-file"):
+        problem = "no certificates are named for it"
+    elif parts.scheme == "tls" or (parts.scheme == "tcp" and local):
         return address
     expected = "tls://, or tcp:// on the loopback of this machine"
     hint = "docs/how-to/cluster.md says how to make and name certificates"
-    problem = "whoever reaches this address could run code there"
     raise ManifestError(problem, where=address, expected=expected, hint=hint)
 
 
@@ -88,9 +90,8 @@ def open_cluster(place: str, project: Project) -> Iterator[Cluster]:
     security = Security(require_encryption=address.startswith("tls:"))
     try:
         client = Client(address, timeout=CONNECT, security=security, set_as_default=False)
-    # Without certificates it is a TypeError.
-    except (OSError, ValueError, TypeError, RuntimeError) as err:
-        hint = "start one: `patchwheel cluster scheduler FILE`; for tls://, name the certificates"
+    except (OSError, ValueError) as err:
+        hint = "start one: `patchwheel cluster scheduler FILE`"
         raise MachineError(f"no scheduler answers: {err}", where=address, hint=hint) from err
     with client:
         # One that listens to every network names an address of those.
