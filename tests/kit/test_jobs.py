@@ -11,6 +11,9 @@ import pytest
 
 from patchwheel.kit import limits
 from patchwheel.kit.limits import Jobs, StoppedError, job_count
+from patchwheel.kit.store import Store
+from tests.fixtures import support
+from tests.fixtures.contexts import make_context
 
 
 class Client:
@@ -65,6 +68,18 @@ def test_jobs_are_as_asked_for_or_by_cores_and_as_memory_allows(
     monkeypatch.setattr(limits, "free_memory", lambda: memory)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: set(range(5)))
     assert job_count(asked) == expected
+
+
+def test_contexts_share_a_pool_and_say_when_memory_is_short(
+    store: Store, report: support.Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "free_memory", lambda: 5 * 10**9)
+    context = make_context(store, progress=report, jobs=7)
+    assert context.for_python("3.13").pool is context.pool
+    assert context.pool.total == 3
+    assert report.lines == ["jobs: 3 at once, of 7: there is no memory for more"]
+    assert make_context(store, progress=report, jobs=2).pool.total == 2
+    assert len(report.lines) == 1
 
 
 def test_a_command_alone_may_take_all_slots(bench: Bench) -> None:
@@ -183,7 +198,7 @@ def test_after_a_stop_nothing_goes_on_and_nothing_begins(bench: Bench) -> None:
     with bench.client(jobs, "one") as one:
         waiting = threading.Thread(target=wait)
         waiting.start()
-        jobs.stop()
+        jobs.stopped = True
         waiting.join(5)
         with pytest.raises(StoppedError):
             one.look()

@@ -201,10 +201,9 @@ def counts_jobs(fork: Fork, environment: Path) -> bool:
     """Say whether a build must be told a number of jobs: no ninja in it takes slots from a FIFO."""
     from packaging.version import Version
 
-    ninja = next(site_packages(environment).glob("ninja-*.dist-info"), None)
-    version = ninja.name.removesuffix(".dist-info").partition("-")[2] if ninja else ""
-    named = "{jobs}" in str([fork.env, fork.config_settings])
-    return named or bool(version and Version(version) < Version("1.13"))
+    ninjas = [path.stem for path in site_packages(environment).glob("ninja-*.dist-info")]
+    old = any(Version(name.partition("-")[2]) < Version("1.13") for name in ninjas)
+    return old or "{jobs}" in str([fork.env, fork.config_settings])
 
 
 def name_of(requirement: str) -> str:

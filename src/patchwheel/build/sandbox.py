@@ -162,7 +162,8 @@ class BuildDir:
         if self.keep:
             self._note(argv, cwd, env, write)
         argv = self.wrapped(argv, cwd=cwd, write=write)
-        watch = Watch(self.name, self.limits, (self.work, *write), self.jobs)
+        watch = Watch(self.name, self.limits, (self.work, *write))
+        watch.jobs = self.jobs
         if self.sandbox.level == "bwrap":
             cwd = self.scripts
         elif cwd.is_symlink() or not cwd.is_dir():

@@ -83,13 +83,13 @@ class StoppedError(BuildError):
 class Jobs:
     """The job slots of a run: of all its builds, no more than `total` jobs run at once.
 
-    A command holds one slot. The others are offered to commands that can use them, each through a
-    FIFO of its own, by the protocol of GNU make's jobserver: so a build that takes, loses or makes
-    up tokens there has those that it was given, and no other build has fewer or more.
+    A command holds one slot. More are offered to each through a FIFO of its own, as GNU make's
+    jobserver does it: whatever a build takes, loses or makes up there, it does to no other.
     """
 
     def __init__(self, total: int) -> None:
         self.total = self.free = total
+        # Set to end all commands, and to let none begin.
         self.stopped = False
         self._lock = threading.Lock()
         # How many slots were put into each FIFO, and not taken back; the first is offered to first.
@@ -120,10 +120,7 @@ class Jobs:
 
     @contextlib.contextmanager
     def serve(self, fifo: Path, inside: Path) -> Iterator[dict[str, str]]:
-        """Take a slot for a command, and offer it more through a new FIFO, which it sees `inside`.
-
-        Gives the variable that names it to ninja and others.
-        """
+        """Take a slot for a command; give the variable that offers it more, by a new FIFO."""
         with self.take():
             os.mkfifo(fifo, 0o600)
             end = os.open(fifo, os.O_RDWR | os.O_NONBLOCK)
@@ -140,16 +137,13 @@ class Jobs:
                 rmtree(fifo)
 
     def balance(self) -> None:
-        """Offer each slot that nobody uses to another command; StoppedError after `stop`.
-
-        Whoever runs a command calls it often.
-        """
-        self._check()
-        now = time.monotonic()
+        """Offer slots that nobody uses, in turn; called often while a command runs or waits."""
+        if self.stopped:
+            raise StoppedError("the build was ended before its time")
         with self._lock:
-            if now < self._next or not self._given or self._waiting:
+            if time.monotonic() < self._next or not self._given or self._waiting:
                 return
-            self._next = now + LOOK
+            self._next = time.monotonic() + LOOK
             # Only one can take them: what it leaves now it may want when its next job ends.
             if len(self._given) > 1:
                 self._collect()
@@ -162,21 +156,16 @@ class Jobs:
             first = next(iter(self._given))
             self._given[first] = self._given.pop(first)
 
-    def stop(self) -> None:
-        """End all commands, and let none begin."""
-        self.stopped = True
-
     def _take(self, me: object, most: int) -> int:
-        self._check()
+        self.balance()
         with self._lock:
-            if self._waiting[0] is not me:
-                return 0
-            if not self.free:
+            first = self._waiting[0] is me
+            if first and not self.free:
                 self._collect()
-            share = self.total // (self._held + len(self._waiting))
-            if taken := min(self.free, max(1, min(most, share))):
-                self.free -= taken
-                self._held += 1
+            share = max(1, self.total // (self._held + len(self._waiting)))
+            taken = min(self.free, most, share) if first else 0
+            self.free -= taken
+            self._held += bool(taken)
             return taken
 
     def _collect(self) -> None:
@@ -187,10 +176,6 @@ class Jobs:
                 self._given[end] -= unused
                 self.free += unused
 
-    def _check(self) -> None:
-        if self.stopped:
-            raise StoppedError("the build was ended before its time")
-
 
 def job_count(jobs: int | None) -> int:
     """Return how many jobs may run: as asked for, else by cores; never more than memory allows."""
@@ -199,7 +184,7 @@ def job_count(jobs: int | None) -> int:
 
 
 def free_memory() -> int:
-    """Return the bytes of memory that can be used without swapping."""
+    """Return how many bytes of memory are free."""
     text = Path("/proc/meminfo").read_text()
     match = re.search(r"MemAvailable:\s+(\d+) kB", text)
     assert match  # noqa: S101  (in every Linux since 3.14)
@@ -212,10 +197,9 @@ class Watch:
     `folders` are what it writes to. `check` is called several times a second, and balances `jobs`.
     """
 
-    def __init__(
-        self, name: str, limits: Limits, folders: Sequence[Path], jobs: Jobs | None = None
-    ) -> None:
-        self.name, self.limits, self.folders, self.jobs = name, limits, folders, jobs
+    def __init__(self, name: str, limits: Limits, folders: Sequence[Path]) -> None:
+        self.name, self.limits, self.folders = name, limits, folders
+        self.jobs: Jobs | None = None
         self.start = self.heard = time.monotonic()
         self.next = self.next_disk = self.start + EVERY
         self.logged, self.cpu = 0, 0.0

@@ -52,8 +52,8 @@ class Made(dict[str, BuiltWheel]):
     def turn(self, key: str) -> Iterator[None]:
         """Let no other thread make it meanwhile; raises the error of one that failed before."""
         with self._turns.setdefault(key, threading.Lock()):
-            if key in self._failed:
-                raise self._failed[key]
+            if err := self._failed.get(key):
+                raise err
             try:
                 yield
             except PatchwheelError as err:
@@ -170,7 +170,7 @@ def build_wheels(
         except PatchwheelError as err:
             failures[fork.name] = err
             if not keep_going:
-                pool.stop()
+                pool.stopped = True
 
     if len(forks) == 1:
         make(forks[0])
@@ -182,7 +182,7 @@ def build_wheels(
             for call in calls:
                 call(None)
         except BaseException:
-            pool.stop()
+            pool.stopped = True
             for call in calls:
                 with contextlib.suppress(PatchwheelError, TimeoutError):
                     call(ENDING / len(calls))
