@@ -303,7 +303,7 @@ def main() -> None:
             origins[name] = _inside(path) or "//"
     for step in steps or ():
         # One that is not there is made on the way, nobody knows from what.
-        step["inputs"] = [_inside(path) or path for path in step["inputs"]]
+        step["inputs"] = [_inside(p) or p for p in step["inputs"] if not _of_machine(p, out)]
         if mode != "configure":
             read.extend(step["inputs"])
     opened: dict[str, set[str]] = {}
@@ -322,6 +322,12 @@ def main() -> None:
     }
     with open(os.path.join(out, "outputs.json"), "w") as stream:
         json.dump(answer, stream)
+
+
+def _of_machine(path: str, out: str) -> bool:
+    """Whether it is a header of the system or of the environment, which no change of ours makes."""
+    made = os.path.realpath(path).startswith(os.path.join(os.path.realpath(out), ""))
+    return Path(path).is_absolute() and os.path.isfile(path) and not (made or _inside(path))
 
 
 def _inside(path: str) -> str:

@@ -1,5 +1,6 @@
 import os
 import sys
+import sysconfig
 
 from setuptools import Extension, setup
 
@@ -7,7 +8,9 @@ sys.path.append(os.path.join(os.path.dirname(os.path.abspath(__file__)), "instal
 import builder
 
 macros = [("TINY_KEY", builder.key_of("tinyset/include"))]
-settings = {"define_macros": macros, "include_dirs": ["tinyset/include"]}
+# A header of the machine is no file of the project.
+python = os.path.join(sysconfig.get_path("include"), "Python.h")
+settings = {"depends": [python], "define_macros": macros, "include_dirs": ["tinyset/include"]}
 setup(
     packages=["tinyset"],
     package_data={"tinyset": ["include/*.h", "*.pxd"]},
