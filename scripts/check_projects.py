@@ -184,7 +184,14 @@ CASES = (
         "rapidfuzz",
         "scikit-build-core",
         Edit("src/rapidfuzz/__init__.py", "rapidfuzz"),
-        Edit("src/rapidfuzz/utils_cpp.pyx", "rapidfuzz.utils_cpp"),
+        # What Cython made of the .pyx file ships, and CMake takes that.
+        after(
+            "src/rapidfuzz/utils_cpp.cxx",
+            "rapidfuzz.utils_cpp",
+            "if (PyDict_SetItem(__pyx_mstate_global->__pyx_d, __pyx_mstate_global->__pyx_n_u_test,"
+            " __pyx_t_6) < (0)",
+            ' || PyDict_SetItemString(__pyx_mstate_global->__pyx_d, "PATCHED", Py_True) < (0)',
+        ),
     ),
     Case("idna", "flit-core", Edit("idna/__init__.py", "idna")),
     Case("attrs", "hatchling", Edit("src/attr/__init__.py", "attr")),
