@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
 import signal
 import time
 from dataclasses import replace
-from random import Random
 from typing import TYPE_CHECKING
 
 import pytest
@@ -266,31 +264,3 @@ def test_a_scheduler_that_is_gone_is_one_message_and_leaves_no_process(
     done = build(client, loopback, "tinyset")
     assert done.returncode == 7, done.stderr
     assert "no scheduler answers" in done.stderr
-
-
-KILLS = 8
-
-
-def test_workers_killed_at_random_instants_lose_nothing(
-    project: Project, loopback: Loopback, client: Project
-) -> None:
-    """After each kill another worker starts; each wheel has the bytes that it has here."""
-    random, killed = Random(4), 0
-    workers(project, loopback, "one", "two")
-    alive = {name: loopback.processes[number] for number, name in ((1, "one"), (2, "two"))}
-    while killed < KILLS:
-        process = begin(client, loopback, "tinyset")
-        time.sleep(random.uniform(0, 4))
-        name = random.choice([*alive])
-        alive[name].kill()
-        killed += 1
-        alive[name] = loopback.worker(name, **project.index)
-        _, said = process.communicate(timeout=300)
-        assert process.returncode == 0, said
-        assert clusters.digests(client).items() <= clusters.digests(project).items()
-        assert not [*client.root.glob("dist/.*.tmp")]
-        for store in (client.store, *map(loopback.store, alive)):
-            for kind in ("wheels", "shared", "compiles"):
-                shutil.rmtree(store / kind, ignore_errors=True)
-        for path in (loopback.folder / "shared", client.root / "dist"):
-            shutil.rmtree(path)
