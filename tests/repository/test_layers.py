@@ -1,6 +1,7 @@
 """What the import contract cannot say: packages are used through their front door."""
 
 import ast
+import functools
 import importlib
 import inspect
 from pathlib import Path
@@ -13,6 +14,7 @@ SRC = ROOT / "src" / "patchwheel"
 PACKAGES = sorted(path.parent.name for path in SRC.glob("*/__init__.py"))
 
 
+@functools.cache
 def imports(path: Path) -> list[str]:
     tree = ast.parse(path.read_text())
     found = [n.module or "" for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)]
