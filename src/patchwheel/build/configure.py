@@ -31,7 +31,7 @@ from patchwheel.source import Source
 
 KIND: Final = "configured"
 # Raised whenever the same inputs would be configured in another way, or written down in one.
-LAYOUT = 5
+LAYOUT = 6
 # What Meson writes for itself and for tools; no step of a build reads it.
 OWN = ("meson-info/", "meson-logs/", "meson-private/", "build.ninja", "compile_commands.json")
 
