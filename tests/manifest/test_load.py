@@ -24,6 +24,7 @@ COMMIT = "a" * 40
 FULL = f"""{HEAD}requires = ["numpy>=2"]
 test-requires = ["pytest"]
 platform = "manylinux_2_28"
+platform-image = "quay.io/pypa/manylinux_2_28_x86_64@sha256:{SHA}"
 
 [forks.tiny-ext]
 git = "https://example.org/tiny"

@@ -117,7 +117,7 @@ def test_what_does_not_fit_is_compiled_and_says_why(
     def plan_fork(*_: object, refused: str | None = None, **__: object) -> object:
         asked.append(refused)
         route = "compile" if refused else "graft"
-        return SimpleNamespace(route=route, node_key="0", key_parts={})
+        return SimpleNamespace(route=route, node_key="0", key_parts={}, needs=())
 
     def make_wheel(plan: Plan, _store: Store, _progress: object) -> object:
         if plan.route == "graft":

@@ -18,7 +18,7 @@ from patchwheel.build import cuda, requirements, rocm, toolchain
 from patchwheel.build.failed import StepCounter, explained
 from patchwheel.build.sandbox import PROMISES, detect_sandbox, open_build_dir
 from patchwheel.compilecache import CompileCache, header_names, open_cache
-from patchwheel.guest import INSPECT_BUILD, INSPECT_CMAKE, INSTALLED_NINJA
+from patchwheel.guest import INSPECT_BUILD, INSPECT_CMAKE, INSTALLED_NINJA, MODULE_STEPS
 from patchwheel.kit import (
     BuildError,
     ManifestError,
@@ -109,7 +109,7 @@ class BuildSession:
     ) -> None:
         """Let our script in the environment ask the backend, with the answer in `out`."""
         system, inside = self.system(), self.build_dir.path_inside
-        script, _ = map(self.script, (INSPECT_BUILD, INSPECT_CMAKE))
+        script, *_ = map(self.script, (INSPECT_BUILD, INSPECT_CMAKE, MODULE_STEPS))
         places = [f"{inside(self.source)}/{path}" for path in system.backend_path]
         path = ":".join(filter(None, [variables.get("PYTHONPATH", ""), *places]))
         argv: list[str | Path] = [self.python, script, system.backend, inside(out)]

@@ -10,6 +10,7 @@ from pathlib import Path
 _FOLDER = Path(__file__).parent
 INSPECT_BUILD = _FOLDER / "inspect_build.py"
 INSPECT_CMAKE = _FOLDER / "inspect_cmake.py"
+MODULE_STEPS = _FOLDER / "module_steps.py"
 WATCH_READS = _FOLDER / "watch_reads.py"
 INSTALLED_NINJA = _FOLDER / "installed_ninja.py"
 NOTE_FAILURES = _FOLDER / "note_failures.py"

@@ -5,7 +5,8 @@ Its arguments are the backend, a folder for the answer, the config settings as J
 scripts. After it comes how to ask: `meson` configures the project, for `setuptools` the extension
 modules stay empty: nothing is compiled. Otherwise the backend builds the wheel, which tells. With
 `build` and a JSON list of their paths in the wheel, setuptools builds these extension modules into
-the folder, and nothing else.
+the folder, and nothing else; with `record`, it is noted how it would. With `replay` and a JSON file
+of such steps, these make the modules. This is what module_steps.py does.
 """
 
 # It watches paths as the strings that are opened, and backends show no more than this.
@@ -13,7 +14,6 @@ the folder, and nothing else.
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import importlib.util
 import json
@@ -202,36 +202,6 @@ def _changed(wheel: zipfile.ZipFile, sources: dict[str, str]) -> list[str]:
     return [n for n in copied if Path(sources[n]).read_bytes() != wheel.read(n)]
 
 
-class Done(BaseException):
-    """No error: all that is wanted was built. The backend ignores SystemExit."""
-
-
-def build_only(backend: str, settings: dict[str, Any], out: str, wanted: set[str]) -> None:
-    """Ask for a wheel, and stop when the wanted extension modules are built."""
-    distribution: Any = importlib.import_module("setuptools.dist").Distribution
-    real = distribution.run_command
-
-    def run_command(self: Any, name: str) -> None:  # noqa: ANN401
-        if name != "bdist_wheel":
-            real(self, name)
-            return
-        command = self.get_command_obj("build_ext")
-        command.ensure_finalized()
-        command.build_lib = os.path.join(out, "")
-        # A project may go over either list, to run Cython on it or to build it.
-        self.ext_modules[:] = command.extensions[:] = [
-            extension
-            for extension in command.extensions
-            if os.path.relpath(command.get_ext_fullpath(extension.name), out) in wanted
-        ]
-        real(self, "build_ext")
-        raise Done
-
-    distribution.run_command = run_command
-    with contextlib.suppress(Done):
-        _hooks(backend).build_wheel(out, settings)
-
-
 def _hooks(backend: str) -> Any:  # noqa: ANN401
     module, _, attribute = backend.partition(":")
     hooks = importlib.import_module(module)
@@ -283,8 +253,9 @@ def _describe(extension: Any) -> dict[str, Any]:  # noqa: ANN401
 
 def main() -> None:
     backend, out, settings, mode = *sys.argv[1:3], json.loads(sys.argv[3]), sys.argv[4]
-    if mode == "build":
-        build_only(backend, settings, out, set(json.loads(sys.argv[5])))
+    if mode in {"build", "record", "replay"}:
+        beside: Any = importlib.import_module("module_steps")
+        beside.build_modules(lambda: _hooks(backend).build_wheel(out, settings), out, mode)
         return
     if (listed_by := sys.argv[5]) == "meson":
         found = list_meson(settings, out, mode)

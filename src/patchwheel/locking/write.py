@@ -20,6 +20,7 @@ from patchwheel.build import (
 from patchwheel.kit import BuildError, Context, Distribution, MachineError, ManifestError, process
 from patchwheel.locking.patched import added_dependencies, is_provided
 from patchwheel.locking.resolve import base_wheel, is_current, lock_environment, lock_fork
+from patchwheel.locking.steps import with_steps
 from patchwheel.manifest import (
     EnvironmentLock,
     Fork,
@@ -36,7 +37,7 @@ from patchwheel.manifest import (
 from patchwheel.plan import graph_of_pin
 from patchwheel.project import Project
 from patchwheel.source import fetch_pin
-from patchwheel.wheelfile import output_names, read_wheel
+from patchwheel.wheelfile import WheelFile, output_names, read_wheel
 
 
 def write_lock(
@@ -220,12 +221,15 @@ def _pin_graph(context: Context, fork: Fork, build: ForkBuild) -> PinGraph | Non
     configured = without_missing_tools(fork)
     inputs = BuildInputs(context=context, fork=configured, build=build, epoch=source.epoch)
     present: Collection[str] = ()
+    wheel: WheelFile | None = None
     if build.base:
         wheel = read_wheel(base_wheel(context, fork, build.base))
         present = output_names(wheel.entries, wheel.name)
     context.progress.say(f"{fork.lock_key}: following what its built files are made from")
     try:
-        return graph_of_pin(source, inputs, present)
+        graph = graph_of_pin(source, inputs, present)
+        scripted = backend_kind(source).steps == "python"
+        return with_steps(graph, source, inputs, wheel) if scripted else graph
     except (BuildError, MachineError) as err:
         # Wheels without a change of compiled code need neither.
         why = err.message.removeprefix(f"{fork.lock_key}: ")

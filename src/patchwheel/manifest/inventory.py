@@ -64,12 +64,17 @@ class BuiltOutput:
 
     Of those in `exists` only the presence counts. An output without a `source` has no build rule
     in the locked configuration: it is attributed to sources by its name.
+
+    With `needs`, the `commands` make it without the project's configuration, of these distributions
+    alone; `included` is the digest of the files that they read there and in the sources.
     """
 
     source: str
     reads: frozenset[str]
     exists: frozenset[str] = frozenset()
     commands: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
+    included: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

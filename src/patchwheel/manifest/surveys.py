@@ -198,6 +198,8 @@ def _rows(
                     [words.setdefault(_hidden(w, python), len(words)) for w in command.split(" ")]
                     for command in output.commands
                 ],
+                **({"needs": [*output.needs]} if output.needs else {}),
+                **({"included": output.included} if output.needs else {}),
             }
             for name, output in outputs.items()
         },
@@ -212,6 +214,8 @@ def _graph(data: dict[str, Any], row: dict[str, Any]) -> PinGraph:
             reads=frozenset(path for at in output["groups"] for path in groups[at]),
             exists=frozenset(name_list(output["exists"])),
             commands=tuple(" ".join(words[at] for at in command) for command in output["commands"]),
+            needs=tuple(name_list(output.get("needs", []))),
+            included=str(output.get("included", "")),
         )
         for name, output in row["outputs"].items()
     }

@@ -21,3 +21,6 @@ from .platforms import platform_bases as platform_bases
 from .records import FITTING as FITTING
 from .records import IDLE as IDLE
 from .records import Plan as Plan
+from .replay import FAILED as FAILED
+from .replay import LEVEL as LEVEL
+from .replay import included as included

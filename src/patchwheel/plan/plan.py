@@ -17,9 +17,10 @@ from patchwheel.build import BuildInputs, OwnWheel, interface_part, without_miss
 from patchwheel.kit import BuildError, Change, Entry, MachineError, Repository, digest, file_sha256
 from patchwheel.manifest import Fork, ForkBuild, InventoryFile, PinGraph, build_settings
 from patchwheel.plan.base import Base, base_mismatch, built_bases, changed_interface, upstream_base
-from patchwheel.plan.records import FITTING, IDLE, Decision, Plan, patches_by_path
+from patchwheel.plan.records import FITTING, IDLE, Decision, Plan, output_of, patches_by_path
+from patchwheel.plan.replay import added_modules, needs_of, reduced, replays
 from patchwheel.series import PatchedTree, patched_tree
-from patchwheel.wheelfile import ZLIB, Output, sbom
+from patchwheel.wheelfile import ZLIB, sbom
 
 if TYPE_CHECKING:
     from patchwheel.plan.trace import Effect, TraceResult
@@ -83,8 +84,8 @@ class Planner:
         """The wheels of other forks to compile against, None for one that is not made."""
         return {name: self._needed(name) for name in self.build.needs}
 
-    def inputs(self, *, graft: bool) -> BuildInputs:
-        return self._inputs[graft]
+    def inputs(self, *, graft: bool, needs: tuple[str, ...] = ()) -> BuildInputs:
+        return reduced(self._inputs[graft], needs) if needs else self._inputs[graft]
 
     @functools.cached_property
     def _inputs(self) -> tuple[BuildInputs, BuildInputs]:
@@ -104,16 +105,16 @@ class Planner:
             return self.on(None, refused=refused)
         upstream = upstream_base(self.project, self.fork)
         plan = self.on(upstream, refused=refused)
-        store = self.project.store
         cheap = plan.route == "graft" and not plan.built and not plan.undecided
-        known = plan.node_key and store.find("wheels", plan.node_key)
+        known = plan.node_key and self.project.store.find("wheels", plan.node_key)
         if refused or cheap or known:
             return plan
         parts, pending = self._build_parts(graft=True)
-        bases = [] if pending else built_bases(self.project, self.fork, parts)
-        others = [self.on(base) for base in bases]
+        others = [] if pending else [*map(self.on, built_bases(self.project, self.fork, parts))]
         # What made it a compile says more than that there is no base.
         plans = [plan, *others] if upstream else [*others, plan]
+        # To follow the change from another base is not worth a configured tree.
+        plans = [p for p in plans if not (p.undecided and any(q.needs for q in plans))]
         return min(plans, key=lambda p: (p.route == "compile", len(p.built)))
 
     def on(self, base: Base | None, *, refused: str | None = None) -> Plan:
@@ -126,8 +127,11 @@ class Planner:
 
         decision = self._decision(base, changes, refused)
         graft = decision.route == "graft"
+        if decision.needs and not replays(decision.steps, self.tree.tree, self.inputs(graft=True)):
+            decision = replace(decision, needs=(), steps="")
         key_parts, pending = self._key_parts(decision, base if graft else None)
         builds = not graft or decision.configured or decision.undecided
+        inputs = self.inputs(graft=graft, needs=decision.needs)
         return Plan(
             **vars(decision),
             tree=self.tree,
@@ -135,10 +139,11 @@ class Planner:
             label=self.project.manifest.environment.label,
             key_parts=key_parts,
             pending=pending,
-            sandbox=self.inputs(graft=graft).sandbox if builds else None,
+            sandbox=inputs.sandbox if builds else None,
             inventory=self.build.inventory,
-            inputs=self.inputs(graft=graft) if builds and None not in self.needs.values() else None,
+            inputs=inputs if builds and None not in self.needs.values() else None,
             changes=changes,
+            graph=lambda: self._pin_graph,
             left_behind=self._left_behind if graft else list,
         )
 
@@ -228,8 +233,10 @@ class Planner:
                 return decision
             effects = [*traced, *edits]
         taken = len(present) - sum(effect.path in present for effect in effects)
-        outputs = tuple(_output(effect, culprit) for effect in effects)
-        return replace(decision, outputs=outputs, taken=taken)
+        outputs = tuple(output_of(effect, culprit) for effect in effects)
+        by_inventory = decision.configured and not decision.tools
+        needs, steps = needs_of(self._pin_graph if by_inventory else None, outputs)
+        return replace(decision, outputs=outputs, taken=taken, needs=needs, steps=steps)
 
     def _trace(
         self, base: Base, changes: list[Change], follow: list[str], decision: Decision
@@ -241,7 +248,9 @@ class Planner:
         source = self.tree.source
         if not backend_kind(source).steps:
             return Decision(route="compile", why=tuple(follow)), ()
-        traced, tools = self._trace_by_inventory(base, changes), ""
+        idle = {line.partition(":")[0] for line in decision.why}
+        followed = [c for c in changes if c.status != "A" or c.path not in idle]
+        traced, tools = self._trace_by_inventory(base, followed), ""
         if traced is None and not self.configure:
             graph, built = self._pin_graph, tuple(sorted(self.build.inventory.built))
             outputs = candidates(graph, changes) if graph else built
@@ -262,10 +271,9 @@ class Planner:
             tools = digest(self._build_parts(graft=True)[0])
         if traced.unknown:
             return Decision(route="compile", why=(*traced.unknown, *follow)), ()
-        found = replace(
-            decision, why=(*decision.why, *traced.idle), configured=traced.configured, tools=tools
-        )
-        return found, traced.effects
+        why = (*decision.why, *traced.idle)
+        decision = replace(decision, why=why, configured=traced.configured, tools=tools)
+        return decision, traced.effects
 
     def _trace_by_inventory(self, base: Base, changes: list[Change]) -> TraceResult | None:
         """Follow changes of content by the committed inventory, if it is true of the base."""
@@ -276,7 +284,9 @@ class Planner:
         since_pin = self.repo.changes(source.tree, old) if old != source.tree else []
         if self._pin_graph is None or not same_references(self.repo, since_pin):
             return None
-        return trace_by_inventory(self._pin_graph, self.build.inventory, changes, base.outputs)
+        graph, inventory = self._pin_graph, self.build.inventory
+        places = added_modules(changes, source, inventory, graph)
+        return trace_by_inventory(graph, inventory, changes, base.outputs, places)
 
     @functools.cached_property
     def _pin_graph(self) -> PinGraph | None:
@@ -307,15 +317,18 @@ class Planner:
             parts["remade"] = digest([FITTING, *decision.rows])
         if base and not decision.configured and not decision.undecided:
             return parts, ()
-        build_parts, more = self._build_parts(graft=base is not None)
+        parts |= {"steps": decision.steps} if decision.steps else {}
+        build_parts, more = self._build_parts(graft=base is not None, needs=decision.needs)
         return parts | build_parts, (*more, *pending)
 
-    def _build_parts(self, *, graft: bool) -> tuple[dict[str, str], tuple[str, ...]]:
+    def _build_parts(
+        self, *, graft: bool, needs: tuple[str, ...] = ()
+    ) -> tuple[dict[str, str], tuple[str, ...]]:
         """Return the key parts of a build, and what is pending; to `configure`, it raises."""
         parts: dict[str, str] = {}
         pending = []
         try:
-            parts |= self.inputs(graft=graft).toolchain_parts
+            parts |= self.inputs(graft=graft, needs=needs).toolchain_parts
         except MachineError as err:
             if self.configure:
                 raise
@@ -335,8 +348,3 @@ class Planner:
         plan = plan_fork(self.project, fork, made=self.made)
         entry = plan.node_key and self.project.store.find("wheels", plan.node_key)
         return wheel_in_store(plan, entry) if entry else None
-
-
-def _output(effect: Effect, culprit: Callable[[str], str]) -> Output:
-    by = dict.fromkeys(culprit(path) if "." in path else path for path in effect.by)
-    return Output(path=effect.path, action=effect.action, source=effect.source, why=", ".join(by))

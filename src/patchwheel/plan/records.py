@@ -5,14 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from patchwheel.build import BuildInputs, SandboxLevel, interface_part
 from patchwheel.kit import BuildError, Change, MachineError, Repository, digest
-from patchwheel.manifest import BuildInventory, Fork
+from patchwheel.manifest import BuildInventory, Fork, PinGraph
 from patchwheel.plan.base import Base
 from patchwheel.series import PatchedTree, without_effect
 from patchwheel.wheelfile import Output, metadata, record
+
+if TYPE_CHECKING:
+    from patchwheel.plan.trace import Effect
 
 # Raised whenever what is built and fitted into a base would differ.
 FITTING = 1
@@ -37,6 +40,10 @@ class Decision:
     # The tree whose configuration builds what is built, and a digest of the tools that it needs.
     configured: str = ""
     tools: str = ""
+    # Where the inventory's steps make all that is built: the distributions that they need, and a
+    # digest of the steps. Then nothing is configured.
+    needs: tuple[str, ...] = ()
+    steps: str = ""
     undecided: tuple[str, ...] = ()
     candidates: tuple[str, ...] = ()
 
@@ -65,6 +72,7 @@ class Plan(Decision):
     inventory: BuildInventory = field(compare=False, repr=False)
     inputs: BuildInputs | None = field(default=None, compare=False, repr=False)
     changes: Callable[[], list[Change]] = field(compare=False, repr=False)
+    graph: Callable[[], PinGraph | None] = field(default=lambda: None, compare=False, repr=False)
     # Says which other forks' interfaces upstream's binaries in a graft were not compiled against.
     left_behind: Callable[[], list[str]] = field(default=list, compare=False, repr=False)
 
@@ -177,6 +185,12 @@ class Plan(Decision):
             "pending": list(self.pending),
             "node-key": self.node_key,
         }
+
+
+def output_of(effect: Effect, culprit: Callable[[str], str]) -> Output:
+    """Return what a change does to a file of the wheel, with the patches that it is of."""
+    by = dict.fromkeys(culprit(path) if "." in path else path for path in effect.by)
+    return Output(path=effect.path, action=effect.action, source=effect.source, why=", ".join(by))
 
 
 def patches_by_path(tree: PatchedTree) -> Callable[[str], str]:

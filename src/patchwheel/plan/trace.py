@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Literal, TypeAlias
 
 from patchwheel.build import IN_BUILD_DIR, BuildInputs, configure_tree
@@ -67,10 +68,17 @@ def trace_changes(
 
 
 def trace_by_inventory(
-    graph: PinGraph, inventory: BuildInventory, changes: Sequence[Change], present: Collection[str]
+    graph: PinGraph,
+    inventory: BuildInventory,
+    changes: Sequence[Change],
+    present: Collection[str],
+    added: Mapping[str, str] = MappingProxyType({}),
 ) -> TraceResult | None:
-    """Say what changes of content reach; None where only a configured tree can tell."""
-    if not _is_content_only(changes, graph.definition):
+    """Say what changes of content reach; None where only a configured tree can tell.
+
+    `added` are new files that ship as they are, with their places in the wheel.
+    """
+    if not _is_content_only((c for c in changes if c.path not in added), graph.definition):
         return None
     built = {name: output.source for name, output in graph.outputs.items() if output.source}
     side = Side(
@@ -79,7 +87,9 @@ def trace_by_inventory(
         reads=graph.definition,
         unfollowed=graph.unfollowed,
     )
-    return _trace(side, side, changes, present, inventory=inventory, configured=graph.tree)
+    places = {name: path for path, name in added.items()}
+    new = replace(side, outputs={**side.outputs, **places})
+    return _trace(side, new, changes, present, inventory=inventory, configured=graph.tree)
 
 
 def candidates(pin_graph: PinGraph, changes: Iterable[Change]) -> tuple[str, ...]:

@@ -25,7 +25,7 @@ from patchwheel.kit import (
     write_atomically,
 )
 from patchwheel.manifest import Fork
-from patchwheel.plan import Plan, plan_fork, remember_base
+from patchwheel.plan import FAILED, Plan, plan_fork, remember_base
 from patchwheel.project import Project
 from patchwheel.wheel.make import KIND, BuiltWheel, make_wheel
 from patchwheel.wheel.shared import share, take_shared
@@ -103,7 +103,7 @@ def _make(project: Project, fork: Fork, plan: Plan, made: Made) -> BuiltWheel:
         if plan.route == "compile" and (wheel := take_shared(project, plan)):
             return wheel
     try:
-        wheel = _take(project, plan)
+        wheel = _take_replayed(project, plan, made)
     except GraftNotPossible as err:
         # Some things show only once outputs were built.
         project.progress.say(f"{fork.name}: no graft, a compile: {err.message}")
@@ -121,6 +121,23 @@ def _make(project: Project, fork: Fork, plan: Plan, made: Made) -> BuiltWheel:
         remember_base(project, fork, wheel.node_key, plan.key_parts)
     share(project, wheel)
     return wheel
+
+
+def _take_replayed(project: Project, plan: Plan, made: Made) -> BuiltWheel:
+    """Return a plan's wheel; where its steps alone do not make it, with all that is locked."""
+    if not plan.needs:
+        return _take(project, plan)
+    # A wheel that is there needs none of it.
+    from patchwheel.wheel.replay import NotReplayedError
+
+    fork = plan.fork
+    try:
+        return _take(project, plan)
+    except NotReplayedError as err:
+        project.progress.say(f"{err.message}: its project is configured")
+        project.store.remember(FAILED, digest(plan.tree.tree, plan.steps), {})
+    build_needs(project, fork, made=made)
+    return _take(project, plan_fork(project, fork, made=made, configure=True))
 
 
 def _take(project: Project, plan: Plan) -> BuiltWheel:

