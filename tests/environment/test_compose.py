@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
+from typing import Never
 from zipfile import ZipFile
 
 import pytest
@@ -559,8 +560,15 @@ def test_the_inspection_finds_the_same_without_a_process(
     ):
         with ZipFile(wheel) as archive:
             archive.extractall(tmp_path / "site")
-    (tmp_path / "site" / "broken-1.dist-info").mkdir()
     found = list(metadata.distributions(path=[str(tmp_path / "site")]))
+
+    class Raising(metadata.PathDistribution):
+        @property
+        def metadata(self) -> Never:
+            raise FileNotFoundError
+
+    (broken := tmp_path / "site" / "broken-1.dist-info").mkdir()
+    found += [metadata.PathDistribution(broken), Raising(broken)]
     monkeypatch.setattr(metadata, "distributions", lambda: [*found, *found[:1]])
     monkeypatch.syspath_prepend(str(tmp_path / "site"))
     for name in ("cupy", "pwfine", "pwbad"):

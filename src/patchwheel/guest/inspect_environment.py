@@ -35,9 +35,11 @@ def normal(name: str) -> str:
 
 
 def header(distribution: metadata.Distribution, name: str) -> str:
-    # A broken installation leaves folders without METADATA.
-    found = distribution.metadata
-    return found[name] if name in found else f"(no {name})"  # noqa: SIM401  (its type has no `get`)
+    # A broken installation leaves folders without METADATA, for which importlib_metadata raises.
+    with contextlib.suppress(FileNotFoundError):
+        if name in (found := distribution.metadata):
+            return found[name]
+    return f"(no {name})"
 
 
 def name_of(distribution: metadata.Distribution) -> str:
