@@ -367,7 +367,7 @@ LIES: dict[str, tuple[Callable[[Path], None], str]] = {
     "METADATA's version": (edit("/METADATA", r"\+arrayapi", "+arrayapj"), "METADATA and WHEEL say"),
     "WHEEL's tag": (edit("/WHEEL", "Tag: cp3", "Tag: cp4"), "METADATA and WHEEL say"),
     "the name's tag": (
-        lambda f: renamed(f, "manylinux_2_3", "manylinux_2_2", inside=False),
+        lambda f: renamed(f, r"manylinux_\d+_\d+", "manylinux_2_99", inside=False),
         "METADATA and WHEEL say",
     ),
     "a lower platform tag": (
