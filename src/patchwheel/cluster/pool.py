@@ -86,7 +86,9 @@ def open_cluster(place: str, project: Project) -> Iterator[Cluster]:
     from distributed import Client, Security
 
     # What becomes of a task is said by us.
-    logging.getLogger("distributed").setLevel(logging.CRITICAL + 1)
+    for name in [*logging.root.manager.loggerDict]:
+        if name.startswith("distributed"):
+            logging.getLogger(name).setLevel(logging.CRITICAL + 1)
     security = Security(require_encryption=address.startswith("tls:"))
     try:
         client = Client(address, timeout=CONNECT, security=security, set_as_default=False)
@@ -158,11 +160,13 @@ class Cluster:
     def wait(self, key: str, task: Data, check: Callable[[], None]) -> Data:
         """Return what becomes of a task; MachineError if nothing can, or what `check` raises."""
         from distributed import CancelledError, KilledWorker
+        from distributed.comm import CommClosedError
 
         cell, future = task["cell"], self.futures[key]
         needs = resources(task["tools"], task["level"], MEMORY_PER_JOB)
         where, fitted, error = "", time.monotonic(), None
-        with contextlib.suppress(CancelledError):
+        # What is asked of a scheduler just as it goes is closed.
+        with contextlib.suppress(CancelledError, CommClosedError):
             while self.client.status == "running" and not future.done():
                 with contextlib.suppress(TimeoutError):
                     error = future.exception(timeout=EVERY)

@@ -103,8 +103,8 @@ def _build(task: Data, leash: Leash) -> Data:
         try:
             process.logged(argv, cwd=folder, env=env | task["variables"], log=log, watch=leash)
         except process.CommandError as err:
-            message = "\n".join(err.tail).rpartition("error: ")[2]
-            return {"status": err.status, "message": message}
+            said = log.read_text("utf-8", "replace").partition("\nerror: ")[2]
+            return {"status": err.status, "message": said or "\n".join(err.tail)}
         [wheel] = (folder / "dist").rglob("*.whl")
         made = {"sha256": file_sha256(wheel), "route": read_wheel(wheel).record.route}
         return {"status": 0, "message": log.read_text("utf-8", "replace"), **made}
