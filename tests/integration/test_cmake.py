@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.fixtures import support
-from tests.fixtures.projects import VERSION, Project, make_project, sdist_table
+from tests.fixtures.projects import VERSION, Project, built_pin, edited
 
 PACKAGE = Path(__file__).parent.parent / "packages" / "tinycmake"
 SUFFIX = sysconfig.get_config_var("EXT_SUFFIX")
@@ -33,32 +33,9 @@ def upstream(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """A project whose pin was compiled: the base of what follows."""
     folder = tmp_path_factory.mktemp("cmake")
-    shelf = folder / "shelf"
-    shelf.mkdir()
-    sdist = support.make_sdist(shelf, "tinycmake", VERSION, FILES)
-    root, table = folder / "project", sdist_table(sdist)
-    made = make_project(root, table, {}, folder / "store", shelf, fork="tinycmake")
-    made.run("lock")
-    made.build()
-    return made
-
-
-def patched(
-    project: Project, upstream: Path, root: Path, edits: dict[str, tuple[str, str]]
-) -> Project:
-    other = project.copied(root)
-    support.git(upstream, "checkout", "-q", f"v{VERSION}")
-    files = {}
-    for path, (old, new) in edits.items():
-        text = file.read_text() if (file := upstream / path).exists() else ""
-        assert old in text
-        files[path] = text.replace(old, new, 1)
-    why = "Carried for the tests.\n\nUpstream-Status: Inappropriate [a test]\n"
-    patch = support.make_patch(upstream, files, subject="Change", body=why)
-    support.make_series(other.patches, {"0010-change.patch": patch})
-    return other
+    (shelf := folder / "shelf").mkdir()
+    return built_pin(folder, shelf, "tinycmake", FILES)
 
 
 @pytest.mark.parametrize(
@@ -86,14 +63,14 @@ def test_only_what_a_change_reaches_is_built(
     new: str,
     outputs: set[str],
 ) -> None:
-    other = patched(project, upstream, tmp_path / "p", {path: (old, new)})
+    other = edited(project, upstream, tmp_path / "p", {path: (old, new)})
     plan = other.decided()
     assert plan["route"] == "graft", plan["why"]
     assert {o["path"] for o in plan["outputs"]} == outputs
 
 
 def test_another_version_is_a_compile(project: Project, upstream: Path, tmp_path: Path) -> None:
-    other = patched(
+    other = edited(
         project, upstream, tmp_path / "p", {"src/tinycmake/__init__.py": ("1.2.0", "1.2.1")}
     )
     [wheel] = json.loads(other.run("build", "--json"))
@@ -105,7 +82,7 @@ def test_what_cannot_be_listed_is_a_compile(
 ) -> None:
     # Here a compile fails too; of others, CMake cannot install what only a build makes.
     script = 'install(CODE "message(FATAL_ERROR nothing)")\ninstall(TARGETS'
-    other = patched(project, upstream, tmp_path / "p", {LIST: ("install(TARGETS", script)})
+    other = edited(project, upstream, tmp_path / "p", {LIST: ("install(TARGETS", script)})
     assert "nothing" in other.run("build", status=5)
     [plan] = json.loads(other.run("plan", "--json"))
     assert plan["route"] == "compile"
@@ -116,7 +93,7 @@ def test_the_graft_is_what_a_compile_makes(
     project: Project, upstream: Path, tmp_path: Path
 ) -> None:
     edits = {"src/sums.c": ("one + two", "one - two"), "limit.inc": ("7", "8")}
-    other = patched(project, upstream, tmp_path / "p", edits)
+    other = edited(project, upstream, tmp_path / "p", edits)
     proof = json.loads(other.run("verify", "tinycmake", "--from-source", "--json"))
     assert (proof["differences"], proof["unnecessary"]) == ([], [])
     other.run("env", str(tmp_path / "env"))

@@ -9,10 +9,9 @@ import pytest
 
 from patchwheel.wheelfile import read_wheel
 from tests.fixtures import support
-from tests.fixtures.projects import VERSION, Project, make_project, sdist_table
+from tests.fixtures.projects import VERSION, Project, built_pin, edited
 
 PACKAGE = Path(__file__).parent.parent / "packages" / "tinyset"
-PATCH = "0010-change.patch"
 SUFFIX = sysconfig.get_config_var("EXT_SUFFIX")
 KEYED, PLAIN = (f"tinyset/{name}{SUFFIX}" for name in ("_keyed", "_plain"))
 FILES = {
@@ -53,7 +52,6 @@ def upstream(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """A project whose pin was compiled: the base of what follows."""
     folder = tmp_path_factory.mktemp("setuptools")
     shelf = folder / "shelf"
     shelf.mkdir()
@@ -64,26 +62,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     PARTS["tinylink"]["tinylink/libtinylink.a"] = (folder / "libtinylink.a").read_bytes()
     for name, files in PARTS.items():
         support.make_wheel(shelf, name, "1.0", {f"{name}/__init__.py": "", **files})
-    sdist = support.make_sdist(shelf, "tinyset", VERSION, FILES)
-    table = sdist_table(sdist)
-    made = make_project(folder / "project", table, {}, folder / "store", shelf, fork="tinyset")
-    made.run("lock")
-    made.build()
-    return made
-
-
-def patched(project: Project, upstream: Path, root: Path, path: str, old: str, new: str) -> Project:
-    other = project.copied(root)
-    support.git(upstream, "checkout", "-q", f"v{VERSION}")
-    file = upstream / path
-    text = file.read_text() if file.exists() else ""
-    assert old in text
-    why = "Carried for the tests.\n\nUpstream-Status: Inappropriate [a test]\n"
-    patch = support.make_patch(
-        upstream, {path: text.replace(old, new, 1)}, subject="Change", body=why
-    )
-    support.make_series(other.patches, {PATCH: patch})
-    return other
+    return built_pin(folder, shelf, "tinyset", FILES)
 
 
 @pytest.mark.parametrize(
@@ -114,7 +93,7 @@ def test_only_what_a_change_reaches_is_built(
     new: str,
     outputs: dict[str, object],
 ) -> None:
-    other = patched(project, upstream, tmp_path / "p", path, old, new)
+    other = edited(project, upstream, tmp_path / "p", {path: (old, new)})
     plan = other.decided()
     assert plan["route"] == "graft", plan["why"]
     assert {o["path"] for o in plan["outputs"]} == outputs.keys()
@@ -129,7 +108,7 @@ def test_only_what_a_change_reaches_is_built(
 def test_a_change_of_the_builds_own_code_is_a_compile(
     project: Project, upstream: Path, tmp_path: Path, path: str, old: str, new: str
 ) -> None:
-    other = patched(project, upstream, tmp_path / "p", path, old, new)
+    other = edited(project, upstream, tmp_path / "p", {path: (old, new)})
     plan = other.decided()
     assert plan["route"] == "compile"
     assert f"{path}: the build's own code reads it" in plan["why"]
@@ -138,7 +117,7 @@ def test_a_change_of_the_builds_own_code_is_a_compile(
 def test_the_graft_is_what_a_compile_makes(
     project: Project, upstream: Path, tmp_path: Path
 ) -> None:
-    other = patched(project, upstream, tmp_path / "p", "tinyset/include/other.h", "1", "2")
+    other = edited(project, upstream, tmp_path / "p", {"tinyset/include/other.h": ("1", "2")})
     proof = json.loads(other.run("verify", "tinyset", "--from-source", "--json"))
     assert (proof["differences"], proof["unnecessary"]) == ([], [])
     python = tmp_path / "env" / "bin" / "python"
@@ -178,7 +157,7 @@ def test_a_graft_installs_what_the_remade_modules_need(
     new: str,
     needs: set[str] | None,
 ) -> None:
-    other = patched(project, upstream, tmp_path / "p", path, old, new)
+    other = edited(project, upstream, tmp_path / "p", {path: (old, new)})
     done = other.done("build")
     assert done.returncode == 0, done.stderr
     wheel = Path(done.stdout.strip())
