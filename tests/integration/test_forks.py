@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from patchwheel.kit.store import Store
+from patchwheel.project import Project
+from patchwheel.series import patch_alone
 from patchwheel.wheelfile.read import read_wheel
 from tests.conftest import Stack
 from tests.fixtures import support
@@ -61,3 +63,14 @@ def test_a_graft_is_bit_identical_in_other_folders_and_circumstances(
     assert support.sha256(first) == support.sha256(second)
     record = json.loads(read_wheel(second).metadata("patchwheel.json"))
     assert record["route"] == "graft"
+
+
+@pytest.mark.parametrize("fork", ["scipy", "scikit-learn", "scikit-image", "cupy"])
+def test_a_patch_needs_no_other_than_it_says(fork: str, stack: Stack) -> None:
+    """`Requires` names its own series too: `submit` and `test --each` take what it names."""
+    manifest = stack.project / "forks.toml"
+    project = Project(manifest, Store(stack.store), support.Recorder(), offline=True)
+    [given] = project.manifest.select([fork])
+    names = sorted(path.name for path in given.patches.glob("*.patch"))
+    trees = {patch_alone(project, given, name).tree for name in names}
+    assert len(trees) == len(names) > 1
