@@ -164,6 +164,19 @@ def test_verify_finds_damage_of_every_kind(
     used(site, honest, kind)
 
 
+def test_a_folder_where_an_environment_has_a_file_of_ours_is_damage(
+    site: Site, honest: dict[tuple[str, ...], dict[str, bytes]]
+) -> None:
+    store = Store(site.store)
+    [environment, *_] = store.root.glob("environments/*/links")
+    replace_by_folder(environment)
+    used(site, honest, "environments")
+    [environment, *_] = store.root.glob("environments/*/pylock.toml")
+    replace_by_folder(environment)
+    assert [why for _, why in damage(store)] == ["pylock.toml is no regular file; removed"]
+    used(site, honest, "environments")
+
+
 @pytest.mark.heavy
 @pytest.mark.parametrize("kind", ["wheels", "files", "build-envs", "environments", "git", "memo"])
 def test_any_damage_is_never_used(

@@ -133,7 +133,9 @@ class Entry:
 
     def _rows(self) -> list[Row]:
         found = walk(self.path, bytecode=self.kind not in GROWING)
-        return sorted((name, info) for name, info in found if name not in LATER)
+        return sorted(
+            row for row in found if row[0] not in LATER or not stat.S_ISREG(row[1].st_mode)
+        )
 
     def _stamp(self) -> str:
         rows = [*self._rows(), (FILES, (self.path / FILES).lstat())]
@@ -154,6 +156,8 @@ class Entry:
             return "holds another file than its sha256 says"
         if self.kind not in GROWING and (extra := sorted(found.keys() - listed.keys())):
             return f"{extra[0]} was added"
+        if other := sorted(LATER & found.keys()):
+            return f"{other[0]} is no regular file"
         for name, then in listed.items():
             if name not in found:
                 return f"{name} is missing"
