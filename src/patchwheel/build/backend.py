@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from patchwheel.build import cuda, requirements, rocm, toolchain
 from patchwheel.build.failed import StepCounter, explained
@@ -22,9 +22,12 @@ from patchwheel.guest import INSPECT_BUILD, INSPECT_CMAKE, INSTALLED_NINJA, MODU
 from patchwheel.kit import (
     BuildError,
     ManifestError,
+    PlainReader,
     Repository,
+    blob_id,
     copy_untrusted,
     digest,
+    parsed,
     process,
     read_untrusted,
 )
@@ -33,18 +36,19 @@ from patchwheel.report import step_weights
 from patchwheel.wheelfile import WheelFile, read_wheel
 
 if TYPE_CHECKING:
-    from pyproject_hooks import BuildBackendHookCaller
-
     from patchwheel.build.requirements import BuildSystem
     from patchwheel.build.sandbox import BuildDir, SandboxLevel
     from patchwheel.build.toolchain import Tool
     from patchwheel.kit import Context, Jobs, Progress
     from patchwheel.source import Source
 
+T = TypeVar("T")
 # A library that build steps load before all others, for comparing builds; not for users.
 CLOCK = "PATCHWHEEL_CLOCK"
-# The largest answer of a hook, in bytes: a list of requirements, or the name of a wheel.
-ANSWER = 1 << 20
+# Where our script finds a backend that is in the sources.
+BACKEND_PATH = "PATCHWHEEL_BACKEND_PATH"
+# The largest answer of a backend, in bytes.
+ANSWER = 64 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,39 +105,68 @@ class BuildSession:
         self, argv: Sequence[str | Path], *, cwd: Path | None = None, what: str | None = None
     ) -> None:
         """Run one command, in the sources by default; raise BuildError, `what`, when it fails."""
-        with self._translated(what or f"{Path(argv[0]).name} failed"):
-            self._run(argv, cwd=cwd or self.source)
+        what = what or f"{Path(argv[0]).name} failed"
+        steps = StepCounter(self.log.stem, self.fork.name, self.report, self.weights)
+        flags = {} if self.system().kind.own_flags else toolchain.plain_flags(self.variables)
+        env, fifo = {**self.variables, **flags}, self.build_dir.scripts / "jobs"
+        with contextlib.ExitStack() as slots:
+            if not self.held:
+                served = self.jobs.serve(fifo, self.build_dir.path_inside(fifo))
+                env = {**slots.enter_context(served), **env}
+            try:
+                steps.run(self.build_dir, argv, cwd=cwd or self.source, env=env, log=self.log)
+            except process.CommandError as err:
+                if err.status == os.EX_UNAVAILABLE:
+                    problem = f"the build environment has no backend {self.system().backend}"
+                    message = f"{self.fork.name}: {problem}"
+                    raise ManifestError(message, tail=err.tail[-5:], hint=RELOCK) from err
+                places = self.source, self.build_dir.inside
+                raise explained(err, f"{self.fork.name}: {what}", places, self.work) from err
 
-    def run_guest(
-        self, out: Path, *mode: str, what: str, variables: Mapping[str, str] = MappingProxyType({})
-    ) -> None:
-        """Let our script in the environment ask the backend, with the answer in `out`."""
+    def ask(
+        self,
+        kind: type[T],
+        *mode: str,
+        what: str,
+        out: str = "out",
+        variables: Mapping[str, str] = MappingProxyType({}),
+        settings: Mapping[str, list[str]] = MappingProxyType({}),
+    ) -> T:
+        """Let our script in the environment ask the backend, and return its answer.
+
+        What it makes comes into the folder `out`. Raises BuildError, `what`, when that fails.
+        """
         system, inside = self.system(), self.build_dir.path_inside
         script, *_ = map(self.script, (INSPECT_BUILD, INSPECT_CMAKE, MODULE_STEPS))
-        places = [f"{inside(self.source)}/{path}" for path in system.backend_path]
-        path = ":".join(filter(None, [variables.get("PYTHONPATH", ""), *places]))
-        argv: list[str | Path] = [self.python, script, system.backend, inside(out)]
-        argv += [json.dumps(self.settings()), *mode]
-        variables = {**self.variables, **variables, "PYTHONPATH": path}
-        replace(self, variables=variables).step(argv, what=what)
+        places = ":".join(f"{inside(self.source)}/{path}" for path in system.backend_path)
+        argv: list[str | Path] = [self.python, script, system.backend, self.build_dir.inside / out]
+        argv += [json.dumps({**self.settings(), **settings}), *mode]
+        asked = replace(self, variables={**self.variables, **variables, BACKEND_PATH: places})
+        asked.step(argv, what=what)
+        try:
+            answer = read_untrusted(self.build_dir.work, f"{out}/answer.json", limit=ANSWER)
+            found: T = PlainReader().structure(parsed(answer), kind)
+        except (FileNotFoundError, ValueError) as err:
+            problem = f"{self.fork.name}: {what}: the answer is not there or damaged"
+            raise BuildError(problem, log=self.log) from err
+        return found
 
     def requirements(self) -> list[str]:
         """Return all that the environment must hold; runs the backend, and needs the sources."""
         static = requirements.static_build_requirements(self.system(), self.fork)
-        with self._translated("the build requirements cannot be asked for"):
-            dynamic = self._hooks().get_requires_for_build_wheel(self.settings())
-        return requirements.merged([*static, *map(str, dynamic)], self.fork.build_requires)
+        what = "the build requirements cannot be asked for"
+        dynamic = self.ask(list[str], "requires", what=what)
+        return requirements.merged([*static, *dynamic], self.fork.build_requires)
 
     def build_wheel(self) -> str:
         """Build the wheel and return its path below the build directory, for `take_wheel`."""
-        out, session, settings = str(self.build_dir.inside / "out"), self, self.settings()
+        settings, variables = dict[str, list[str]](), dict[str, str]()
         if self.system().kind.installed_only and "compile-args" not in self.fork.config_settings:
-            ninja = self.script(INSTALLED_NINJA)
-            session = replace(self, variables={**self.variables, "NINJA": str(ninja)})
+            variables["NINJA"] = str(self.script(INSTALLED_NINJA))
             settings["compile-args"] = [*self.ninja_words, "installed"]
-        with self._translated("the build failed"):
-            name: object = session._hooks().build_wheel(out, settings)  # noqa: SLF001  (our own)
-        if not isinstance(name, str) or not name.endswith(".whl"):
+        what = "the build failed"
+        name = self.ask(str, "wheel", what=what, variables=variables, settings=settings)
+        if not name.endswith(".whl"):
             message = f"{self.fork.name}: the backend names {name!r} as the wheel that it built"
             raise BuildError(message, expected="the file name of a wheel", log=self.log)
         return f"out/{name}"
@@ -152,13 +185,12 @@ class BuildSession:
             raise BuildError(message, log=self.log) from err
 
     def edit(self, argv: Sequence[str | Path], content: bytes) -> bytes:
-        """Let a program change a file, its last argument, and return the file's new content."""
-        with tempfile.TemporaryDirectory() as folder:
-            file = Path(folder) / "file"
-            file.write_bytes(content)
-            with self._translated(f"{Path(argv[0]).name} failed"):
-                self._run([*argv, file], cwd=self.source, write=[file.parent])
-            return read_untrusted(file.parent, file.name)
+        """Let patchelf change a file, and return the file's new content."""
+        name = blob_id(content)
+        (given := self.build_dir.scripts / name).write_bytes(content)
+        out = self.build_dir.inside / "out" / name
+        self.step([*argv, "--output", out, self.build_dir.path_inside(given)])
+        return read_untrusted(self.build_dir.work, f"out/{name}")
 
     def settings(self) -> dict[str, str | list[str]]:
         """Return the manifest's config settings, and where and how parallel it is to build."""
@@ -171,62 +203,6 @@ class BuildSession:
             else:
                 settings[key] = [part.replace("{jobs}", jobs) for part in value]
         return settings
-
-    def _hooks(self) -> BuildBackendHookCaller:
-        from pyproject_hooks import BuildBackendHookCaller
-
-        system = self.system()
-        # It computes with these paths and never opens them: they are those that steps see.
-        return BuildBackendHookCaller(
-            str(self.build_dir.inside / "src"),
-            system.backend,
-            list(system.backend_path),
-            runner=self._hook,
-            python_executable=str(self.python),
-        )
-
-    def _hook(
-        self,
-        cmd: Sequence[str],
-        cwd: str | None = None,  # noqa: ARG002  (always the sources)
-        extra_environ: Mapping[str, str] | None = None,
-    ) -> None:
-        script, exchange = self.script(Path(cmd[1])), Path(cmd[3])
-        argv = [cmd[0], str(script), *cmd[2:]]
-        self._run(argv, cwd=self.source, env=extra_environ or {}, write=[exchange])
-        # pyproject-hooks reads the answer next, wherever it leads.
-        read_untrusted(exchange, "output.json", limit=ANSWER)
-
-    def _run(
-        self,
-        argv: Sequence[str | Path],
-        *,
-        cwd: Path,
-        env: Mapping[str, str] = MappingProxyType({}),
-        write: Sequence[Path] = (),
-    ) -> None:
-        steps = StepCounter(self.log.stem, self.fork.name, self.report, self.weights)
-        flags = {} if self.system().kind.own_flags else toolchain.plain_flags(self.variables)
-        env, fifo = {**self.variables, **flags, **env}, self.build_dir.scripts / "jobs"
-        with contextlib.ExitStack() as slots:
-            if not self.held:
-                served = self.jobs.serve(fifo, self.build_dir.path_inside(fifo))
-                env = {**slots.enter_context(served), **env}
-            steps.run(self.build_dir, argv, cwd=cwd, env=env, log=self.log, write=write)
-
-    @contextlib.contextmanager
-    def _translated(self, what: str) -> Iterator[None]:
-        from pyproject_hooks import BackendUnavailable
-
-        try:
-            yield
-        except BackendUnavailable as err:
-            what = f"the build environment has no backend {self.system().backend}"
-            tail = str(err).splitlines()[-5:]
-            raise ManifestError(f"{self.fork.name}: {what}", tail=tail, hint=RELOCK) from err
-        except process.CommandError as err:
-            message, places = f"{self.fork.name}: {what}", (self.source, self.build_dir.inside)
-            raise explained(err, message, places, self.work) from err
 
 
 @contextlib.contextmanager

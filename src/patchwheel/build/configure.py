@@ -5,8 +5,9 @@ The store keeps the build folder: the next change of a source file builds in a c
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Final
 
@@ -20,11 +21,11 @@ from patchwheel.build.sandbox import detect_sandbox
 from patchwheel.guest import WATCH_READS
 from patchwheel.kit import (
     BuildError,
+    PlainReader,
     Repository,
     copy_untrusted_tree,
     digest,
     file_sha256,
-    read_untrusted,
 )
 from patchwheel.manifest import build_settings
 from patchwheel.source import Source
@@ -41,14 +42,14 @@ class ListedOutputs:
     """What a project's build system says of its build."""
 
     # The wheel's files, each with its source file, or with its file of the build folder, marked.
-    outputs: Mapping[str, str]
+    outputs: dict[str, str]
     # The source files that decide what is made.
     reads: frozenset[str]
     # What each of the project's scripts opened, beside what its command names. Of one that was not
     # run, it is ANYTHING.
-    opened_by_script: Mapping[str, frozenset[str]]
+    opened_by_script: dict[str, frozenset[str]]
     # The extension modules, where setuptools builds, and static libraries, which have no output.
-    steps: Sequence[Edge] | None = None
+    steps: tuple[Edge, ...] | None = None
     # The file name of the wheel, where one was built.
     wheel: str = ""
     # What METADATA says besides requirements, and whether symbols are stripped, with CMake.
@@ -86,9 +87,6 @@ def list_outputs(session: BuildSession, *, generate: bool) -> ListedOutputs:
 
     To `generate` runs the project's generators, to see what they read; only in a sandbox.
     """
-    from cattrs.errors import BaseValidationError
-    from cattrs.preconf.json import make_converter
-
     build_dir, work = session.build_dir, session.build_dir.work
     watcher = session.script(WATCH_READS, "sitecustomize.py")
     # The watched processes write it.
@@ -105,15 +103,11 @@ def list_outputs(session: BuildSession, *, generate: bool) -> ListedOutputs:
     contained = build_dir.sandbox.level == "bwrap"
     mode = ("generate" if contained else "list") if generate else "configure"
     what = f"the project cannot be {'configured' if listed_by else 'built'}"
-    shown.run_guest(work / "out", mode, listed_by, what=what, variables=variables)
-    problem = "its backend names no files for the wheel"
-    try:
-        listed = make_converter().loads(read_untrusted(work, "out/outputs.json"), ListedOutputs)
-        if listed.outputs:
-            return listed
-    except (FileNotFoundError, ValueError, BaseValidationError):
-        problem = "the list of its build's files is not there or damaged"
-    raise BuildError(f"{session.fork.name}: {problem}", log=session.log)
+    listed = shown.ask(ListedOutputs, mode, listed_by, what=what, variables=variables)
+    if not listed.outputs:
+        problem = "its backend names no files for the wheel"
+        raise BuildError(f"{session.fork.name}: {problem}", log=session.log)
+    return listed
 
 
 def backend_kind(source: Source) -> BackendKind:
@@ -132,8 +126,6 @@ def configure_tree(tree: str, source: Source, inputs: BuildInputs) -> Configured
 
     @context.progress.step(f"configuring {fork.name} to see what its changes reach")
     def make(folder: Path) -> None:
-        from cattrs.preconf.json import make_converter
-
         with inputs.session("configure") as session:
             session.checkout(source, tree)
             observed = list_outputs(session, generate=False)
@@ -141,16 +133,15 @@ def configure_tree(tree: str, source: Source, inputs: BuildInputs) -> Configured
             if build.is_dir():
                 copy_untrusted_tree(build, folder / "meson")
             inside = str(session.build_dir.inside)
-        (folder / "configured.json").write_text(make_converter().dumps([inside, observed]))
+        text = json.dumps([inside, asdict(observed)], default=sorted)
+        (folder / "configured.json").write_text(text)
 
     return _load(context.store.get(KIND, key, make))
 
 
 def _load(path: Path) -> Configured:
-    from cattrs.preconf.json import make_converter
-
-    data = (path / "configured.json").read_text()
-    where, observed = make_converter().loads(data, tuple[str, ListedOutputs])
+    data = json.loads((path / "configured.json").read_bytes())
+    where, observed = PlainReader().structure(data, tuple[str, ListedOutputs])
     inside, build = PurePosixPath(where), path / "meson"
     edges = observed.steps or ()
     if (build / "build.ninja").exists():

@@ -88,8 +88,7 @@ def open_shell(context: Context, name: str) -> int:
     command = f"sh {shlex.quote(str(build_dir.path_inside(again)))}"
     context.progress.say(f"sandbox: {sandbox.level}; the step that failed: {command}")
     folder = build_dir.work / "src"
-    write = [root / "exchange"] if (root / "exchange").is_dir() else []
-    argv = build_dir.wrapped(["/bin/sh"], cwd=folder, write=write)
+    argv = build_dir.wrapped(["/bin/sh"], cwd=folder)
     # bubblewrap goes to the sources inside; outside, a build may have put anything in their place.
     cwd = build_dir.scripts if sandbox.level == "bwrap" else folder
     # The FIFO of its jobs is gone.

@@ -152,7 +152,6 @@ class BuildDir:
         env: Mapping[str, str],
         log: Path,
         on_line: Callable[[str], None] | None = None,
-        write: Sequence[Path] = (),
         on_end: Callable[[float], object] | None = None,
     ) -> None:
         """Run a step in `cwd`, a folder below `work`; `on_end` gets its seconds of CPU.
@@ -160,9 +159,9 @@ class BuildDir:
         Raises CommandError, and BuildError or MachineError for one that goes beyond a limit.
         """
         if self.keep:
-            self._note(argv, cwd, env, write)
-        argv = self.wrapped(argv, cwd=cwd, write=write)
-        watch = Watch(self.name, self.limits, (self.work, *write))
+            self._note(argv, cwd, env)
+        argv = self.wrapped(argv, cwd=cwd)
+        watch = Watch(self.name, self.limits, self.work)
         watch.jobs = self.jobs
         if self.sandbox.level == "bwrap":
             cwd = self.scripts
@@ -171,15 +170,10 @@ class BuildDir:
         try:
             process.logged(argv, cwd=cwd, env=env, log=log, on_line=on_line, watch=watch)
         finally:
-            # Folders of any depth would stop the owner of `write` when it removes it.
-            for entry in [entry for path in write for entry in path.iterdir() if entry.is_dir()]:
-                rmtree(entry)
             if on_end:
                 on_end(watch.cpu)
 
-    def wrapped(
-        self, argv: Sequence[str | Path], *, cwd: Path, write: Sequence[Path] = ()
-    ) -> list[str]:
+    def wrapped(self, argv: Sequence[str | Path], *, cwd: Path) -> list[str]:
         """Return the command that runs `argv` in the sandbox, with the folders of this build."""
         if self.sandbox.level == "bwrap":
             import ctypes
@@ -188,7 +182,6 @@ class BuildDir:
             # and so what it starts, gets an empty keyring.
             ctypes.CDLL(None).syscall(*JOIN_SESSION_KEYRING, None)
         mounts = [*self._mounts(), *(Mount(host=path, inside=path) for path in self.read)]
-        mounts += [Mount(host=path, inside=path, write=True) for path in write]
         return self.sandbox.wrap(argv, cwd=self.path_inside(cwd), mounts=mounts)
 
     def _mounts(self) -> list[Mount]:
@@ -197,18 +190,10 @@ class BuildDir:
         mounts = [Mount(host=host, inside=INSIDE / name) for name, host in below.items() if host]
         return [Mount(host=self.work, inside=INSIDE, write=True), *mounts]
 
-    def _note(
-        self, argv: Sequence[str | Path], cwd: Path, env: Mapping[str, str], write: Sequence[Path]
-    ) -> None:
-        """Write down a step, with a copy of what it is handed, for a shell after a failure."""
-        words, exchange = list(map(str, argv)), self.root / "exchange"
-        rmtree(exchange)
-        for path in write:
-            shutil.copytree(path, exchange)
-            kept = kept_folder(self.name, self.sandbox, self.root.parent) / "exchange"
-            words = [str(kept) if word == str(path) else word for word in words]
+    def _note(self, argv: Sequence[str | Path], cwd: Path, env: Mapping[str, str]) -> None:
+        """Write down a step, for a shell after a failure."""
         step = {
-            "argv": words,
+            "argv": list(map(str, argv)),
             "cwd": str(self.path_inside(cwd)),
             "env": dict(env),
             "environment": str(self.env),
@@ -253,7 +238,7 @@ def open_build_dir(
     """
     kept = kept_folder(name, sandbox, store.root / "tmp")
     with _root(name, sandbox, store) as root:
-        for folder in ("src", "out", "home", "tmp", "env", "scripts"):
+        for folder in ("src", "out", "modules", "home", "tmp", "env", "scripts"):
             (root / "work" / folder).mkdir(parents=True)
         (root / "scripts").mkdir()
         try:

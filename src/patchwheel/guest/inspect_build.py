@@ -1,12 +1,13 @@
 """Runs in a build environment: lists what a backend would put into a wheel, and what it reads.
 
-Its arguments are the backend, a folder for the answer, the config settings as JSON, and `generate`,
-`list` or `configure`: only the first runs the project's generators, the second only names their
-scripts. After it comes how to ask: `meson` configures the project, for `setuptools` the extension
-modules stay empty: nothing is compiled. Otherwise the backend builds the wheel, which tells. With
-`build` and a JSON list of their paths in the wheel, setuptools builds these extension modules into
-the folder, and nothing else; with `record`, it is noted how it would. With `replay` and a JSON file
-of such steps, these make the modules. This is what module_steps.py does.
+Its arguments are the backend, a folder for the answer, the config settings as JSON, and a word.
+`requires` and `wheel` call the hooks of PEP 517. Of `generate`, `list` and `configure`, only the
+first runs the project's generators, the second only names their scripts. After it comes how to ask:
+`meson` configures the project, for `setuptools` the extension modules stay empty: nothing is
+compiled. Otherwise the backend builds the wheel, which tells. With `build` and a JSON list of their
+paths in the wheel, setuptools builds these extension modules into the folder, and nothing else;
+with `record`, it is noted how it would. With `replay` and a JSON file of such steps, these make the
+modules. This is what module_steps.py does.
 """
 
 # It watches paths as the strings that are opened, and backends show no more than this.
@@ -18,10 +19,10 @@ import importlib
 import importlib.util
 import json
 import os
-import re
 import shlex
 import subprocess  # noqa: TID251
 import sys
+import traceback
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -29,6 +30,7 @@ from typing import Any
 
 LOG = "PATCHWHEEL_INSPECT_LOG"
 ROOT = "PATCHWHEEL_INSPECT_ROOT"
+BACKEND_PATH = "PATCHWHEEL_BACKEND_PATH"
 # As the inventory says it of a script that was not run.
 ANYTHING = "*"
 # A transpiler's product is not needed to see what generators read, and costs minutes.
@@ -43,11 +45,6 @@ while [ $# -gt 0 ]; do
   shift
 done
 """
-# A path of build.ninja, or what separates paths.
-NINJA_WORD = re.compile(r"(?:\$.|[^\s:|$])+|:|\|[|@]?")
-# A line that goes on behind a `$`, which no other `$` escapes.
-NINJA_BREAK = re.compile(r"(?<!\$)((?:\$\$)*)\$\n *")
-NINJA_ESCAPE = re.compile(r"\$(.)")
 # Meson's rules for what custom_target() and generator() make. It runs itself by other rules too, on
 # a finished library for example: with a vendored meson that would pass for a script of the project.
 GENERATOR_RULES = ("CUSTOM_COMMAND", "CUSTOM_COMMAND_DEP")
@@ -99,18 +96,20 @@ def list_cmake(backend: str, settings: dict[str, Any], out: str, mode: str) -> d
 def _generate(build: str, installed: Iterable[str], *, run: bool) -> tuple[set[str], list[str]]:
     """Run the generators, return the inputs of all of ninja's commands, and scripts left alone."""
     ninja = [os.environ.get("NINJA", "ninja"), "-C", build]
-    rows = json.loads(subprocess.check_output([*ninja, "-t", "compdb"]))
-    commands = [(row["output"], shlex.split(row["command"])) for row in rows]
-    with open(f"{build}/build.ninja", encoding="utf-8") as stream:
-        text = stream.read()
+
+    def told(*words: str) -> list[str]:
+        return subprocess.check_output([*ninja, "-t", *words], text=True).splitlines()
+
+    commands = _commands(told("compdb"))
     place = os.path.realpath(build)
-    paths = [os.path.relpath(os.path.realpath(path), place) for path in installed]
-    made = generated(text, ["all", *paths])
-    # Of a step with several outputs ninja names the first.
-    generators = [row for row in commands if os.path.normpath(row[0]) in made]
+    ruled = {line.rpartition(": ")[0] for line in told("targets", "all")}
+    paths = ruled.intersection(os.path.relpath(os.path.realpath(p), place) for p in installed)
+    # Any other command there may install, delete or publish: no build runs it unasked.
+    needed = {*told("commands", "all", *sorted(paths))}
+    generators = [row for row in _commands(told("compdb", *GENERATOR_RULES)) if row[1] in needed]
     scripts = {
         output: _inside(path)
-        for output, words in generators
+        for output, words in ((output, shlex.split(command)) for output, command in generators)
         # CMake has each run in a folder, by `cd FOLDER &&`.
         for word in (words[3:5] if words[0] == "cd" else words[:2])
         for path in (os.path.join(build, word),)
@@ -118,47 +117,13 @@ def _generate(build: str, installed: Iterable[str], *, run: bool) -> tuple[set[s
     }
     if run and scripts:
         _run_generators(ninja, scripts)
-    inputs = subprocess.check_output([*ninja, "-t", "inputs", "all"], text=True)
-    return {word for _, words in commands for word in words} | {*inputs.splitlines()}, (
-        [] if run else [*scripts.values()]
-    )
+    read = {word for _, command in commands for word in shlex.split(command)}
+    return read | {*told("inputs", "all")}, [] if run else [*scripts.values()]
 
 
-def generated(text: str, targets: Iterable[str]) -> set[str]:
-    """Return what the generators of a build.ninja make, as far as the targets need their steps.
-
-    Any other command there may install, delete or publish: no build runs it unasked.
-    """
-    makers: dict[str, tuple[str, list[str], list[str]]] = {}
-    for line in NINJA_BREAK.sub(r"\1", text).split("\n"):
-        if line.startswith("build "):
-            words = NINJA_WORD.findall(line.removeprefix("build "))
-            colon = words.index(":")
-            outputs, inputs = _paths(words[:colon]), _paths(words[colon + 2 :])
-            step = (words[colon + 1], outputs, inputs)
-            makers |= dict.fromkeys(outputs, step)
-    found: set[str] = set()
-    reached: set[str] = set()
-    waiting = [os.path.normpath(target) for target in targets]
-    while waiting:
-        path = waiting.pop()
-        if path in reached or path not in makers:
-            continue
-        rule, outputs, inputs = makers[path]
-        reached.update(outputs)
-        waiting += inputs
-        if rule in GENERATOR_RULES:
-            found.update(outputs)
-    return found
-
-
-def _paths(words: list[str]) -> list[str]:
-    """Return the paths among the words of a build line, as ninja itself names them."""
-    return [
-        os.path.normpath(NINJA_ESCAPE.sub(r"\1", word))
-        for word in words
-        if not word.startswith("|")
-    ]
+def _commands(rows: list[str]) -> list[tuple[str, str]]:
+    """Return the outputs, of several the first, and the commands in an answer of ninja's."""
+    return [(row["output"], row["command"]) for row in json.loads("\n".join(rows))]
 
 
 def _run_generators(ninja: list[str], outputs: Iterable[str]) -> None:
@@ -204,6 +169,7 @@ def _changed(wheel: zipfile.ZipFile, sources: dict[str, str]) -> list[str]:
 
 def _hooks(backend: str) -> Any:  # noqa: ANN401
     module, _, attribute = backend.partition(":")
+    sys.path[:0] = filter(None, os.environ.get(BACKEND_PATH, "").split(":"))
     hooks = importlib.import_module(module)
     return getattr(hooks, attribute) if attribute else hooks
 
@@ -252,12 +218,41 @@ def _describe(extension: Any) -> dict[str, Any]:  # noqa: ANN401
 
 
 def main() -> None:
-    backend, out, settings, mode = *sys.argv[1:3], json.loads(sys.argv[3]), sys.argv[4]
-    if mode in {"build", "record", "replay"}:
+    backend, out, given, mode, *more = sys.argv[1:]
+    settings: dict[str, Any] = json.loads(given)
+    answer: object
+    if mode in {"requires", "wheel"}:
+        answer = call(backend, settings, out, mode)
+    elif mode in {"generate", "list", "configure"}:
+        answer = listed(backend, settings, out, mode, *more)
+    else:
         beside: Any = importlib.import_module("module_steps")
-        beside.build_modules(lambda: _hooks(backend).build_wheel(out, settings), out, mode)
-        return
-    if (listed_by := sys.argv[5]) == "meson":
+        answer = beside.build_modules(
+            lambda: _hooks(backend).build_wheel(out, settings), out, mode, *more
+        )
+    with open(os.path.join(out, "answer.json"), "w") as stream:
+        json.dump(answer, stream)
+
+
+def call(backend: str, settings: dict[str, Any], out: str, mode: str) -> object:
+    """Return what a hook of PEP 517 returns."""
+    try:
+        hooks = _hooks(backend)
+    except ImportError:
+        traceback.print_exc()
+        sys.exit(os.EX_UNAVAILABLE)
+    if mode == "wheel":
+        return str(hooks.build_wheel(out, settings))
+    # It need not have this one.
+    hook: Any = getattr(hooks, "get_requires_for_build_wheel", None)
+    return [*map(str, hook(settings))] if hook else []
+
+
+def listed(
+    backend: str, settings: dict[str, Any], out: str, mode: str, listed_by: str
+) -> dict[str, Any]:
+    """Return the outputs, by where they are from, what is read, and what is done."""
+    if listed_by == "meson":
         found = list_meson(settings, out, mode)
     elif listed_by == "cmake":
         found = list_cmake(backend, settings, out, mode)
@@ -282,17 +277,13 @@ def main() -> None:
         script, _, name = row.partition("\n")
         opened.setdefault(script, set()).add(name)
     opened |= {script: {ANYTHING} for script in found.get("idle", ())}
-    answer = {
+    return {
         "outputs": origins,
         "reads": sorted({*map(_inside, read), *opened.pop("", ())}),
         "opened_by_script": {script: sorted(names) for script, names in opened.items()},
         "steps": steps,
-        "wheel": found.get("wheel", ""),
-        "metadata": found.get("metadata", ""),
-        "stripped": found.get("stripped", False),
+        **{name: found[name] for name in ("wheel", "metadata", "stripped") if name in found},
     }
-    with open(os.path.join(out, "outputs.json"), "w") as stream:
-        json.dump(answer, stream)
 
 
 def _of_machine(path: str, out: str) -> bool:

@@ -26,7 +26,6 @@ from typing import Any, Self
 
 NOTES = "notes"
 METADATA = "embedded_metadata"
-STEPS = "steps.json"
 SOURCES = (".pyx", ".py", ".c", ".cc", ".cpp", ".cxx")
 # What Cython reads of a project and of packages; what it is made of itself, its version tells.
 READ = (".pyx", ".pxd", ".pxi")
@@ -39,14 +38,13 @@ class Done(BaseException):
     """No error: all that is wanted was built. The backend ignores SystemExit."""
 
 
-def build_modules(build_wheel: Callable[[], object], out: str, mode: str) -> None:
+def build_modules(build_wheel: Callable[[], object], out: str, mode: str, asked: str) -> object:
     """Build extension modules with the project's code, note how, or repeat what was noted."""
     if mode == "replay":
-        replay(json.loads(Path(sys.argv[5]).read_bytes()), out)
-        return
-    build_only(build_wheel, out, set(json.loads(sys.argv[5])), record if mode == "record" else None)
-    if mode == "record":
-        write_steps(out)
+        return replay(json.loads(Path(asked).read_bytes()))
+    wanted = set(json.loads(asked))
+    build_only(build_wheel, out, wanted, record if mode == "record" else None)
+    return noted_steps(out) if mode == "record" else sorted(wanted)
 
 
 def build_only(
@@ -198,8 +196,8 @@ def _prerequisites(path: str) -> list[str]:
     return [os.path.abspath(name) for name in text.split()]
 
 
-def write_steps(out: str) -> None:
-    """Write what was noted, by output; without a module of which a part is not known."""
+def noted_steps(out: str) -> dict[str, Any]:
+    """Return what was noted, by output; without a module of which a part is not known."""
     place = Path(out, NOTES)
     text = place.read_text(encoding="utf-8") if place.exists() else ""
     rows = [json.loads(line) for line in text.splitlines()]
@@ -216,8 +214,7 @@ def write_steps(out: str) -> None:
         pyx = f"{os.path.splitext(source)[0]}.pyx"
         if source not in made and os.path.exists(pyx):
             unknown.add(row["output"])
-    known = {name: one for name, one in found.items() if name not in unknown}
-    Path(out, STEPS).write_text(json.dumps(known), encoding="utf-8")
+    return {name: one for name, one in found.items() if name not in unknown}
 
 
 def _portable(argv: list[str]) -> list[str]:
@@ -229,8 +226,8 @@ def _portable(argv: list[str]) -> list[str]:
     return argv
 
 
-def replay(modules: dict[str, list[list[str]]], out: str) -> None:
-    """Make modules by noted steps, and write which files of the project and packages were read."""
+def replay(modules: dict[str, list[list[str]]]) -> dict[str, list[str]]:
+    """Make modules by noted steps, and return which files of the project and packages were read."""
     read: dict[str, list[str]] = {}
     for output, steps in modules.items():
         _say(f"building '{output.partition('.')[0].replace('/', '.')}' extension")
@@ -238,7 +235,7 @@ def replay(modules: dict[str, list[list[str]]], out: str) -> None:
         for argv in steps:
             found.update(_cython(json.loads(argv[1])) if argv[0] == "cython" else _run(argv))
         read[output] = sorted(found)
-    Path(out, STEPS).write_text(json.dumps(read), encoding="utf-8")
+    return read
 
 
 def _say(line: str) -> None:

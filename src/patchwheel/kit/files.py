@@ -181,7 +181,7 @@ class PlainReader:
                     return self.structure(value, arm)
         if isinstance(value, dict):
             return self._record(value, hint) if is_dataclass(hint) else self._table(value, hint)
-        if isinstance(value, list) and origin in {tuple, list}:
+        if isinstance(value, list) and origin in {tuple, list, frozenset}:
             hints = inner if origin is tuple and inner[-1] is not ... else inner[:1] * len(value)
             return origin(self.structure(*row) for row in zip(value, hints, strict=True))
         # The others are constants. 1 == True.

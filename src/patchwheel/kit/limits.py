@@ -10,7 +10,7 @@ import select
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Never, TypeVar
@@ -194,11 +194,11 @@ def free_memory() -> int:
 class Watch:
     """Ends a step that goes beyond a limit: BuildError, MachineError for memory and disk.
 
-    `folders` are what it writes to. `check` is called several times a second, and balances `jobs`.
+    `folder` is what it writes to. `check` is called several times a second, and balances `jobs`.
     """
 
-    def __init__(self, name: str, limits: Limits, folders: Sequence[Path]) -> None:
-        self.name, self.limits, self.folders = name, limits, folders
+    def __init__(self, name: str, limits: Limits, folder: Path) -> None:
+        self.name, self.limits, self.folder = name, limits, folder
         self.jobs: Jobs | None = None
         self.start = self.heard = time.monotonic()
         self.next = self.next_disk = self.start + EVERY
@@ -231,7 +231,7 @@ class Watch:
             self._end("processes", "it has more than {:,} processes at once", limits.processes)
         if _memory(found, limits.memory) > limits.memory:
             self._end("memory", "it uses more than {:,} MB of memory", limits.memory // 10**6)
-        if now > self.next_disk and _disk(self.folders) > limits.disk:
+        if now > self.next_disk and _disk(self.folder) > limits.disk:
             self._end("disk", "it uses more than {:,} MB of disk", limits.disk // 10**6)
         if now > self.next_disk:
             took = time.monotonic() - now
@@ -299,8 +299,8 @@ def _share(pid: int, row: _Process) -> int:
     return row.resident * PAGE
 
 
-def _disk(folders: Sequence[Path]) -> int:
+def _disk(folder: Path) -> int:
     # du goes into folders of any depth.
-    argv: list[str | Path] = ["du", "-scxB1", "--", *folders]
-    out = process.capture(argv, cwd=folders[0], env=process.base_env(), ok=(0, 1))
+    argv: list[str | Path] = ["du", "-sxB1", "--", folder]
+    out = process.capture(argv, cwd=folder, env=process.base_env(), ok=(0, 1))
     return int(out.splitlines()[-1].split()[0]) if out else 0

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from patchwheel.build import IN_BUILD_DIR, name_of, site_packages
-from patchwheel.kit import BuildError, read_untrusted
+from patchwheel.kit import BuildError
 from patchwheel.plan import LEVEL, included
 from patchwheel.wheel import read_library
 
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 INSIDE = re.compile(r"/build/env/")
 # What starts a step that can be repeated.
 STARTS = frozenset({"cython", "$CC", "$CXX", "env"})
+# By module: the words of each step, and the files that they read.
+NOTED = dict[str, dict[str, list[list[str]] | list[str]]]
 
 
 def with_steps(
@@ -38,13 +40,9 @@ def with_steps(
     try:
         with inputs.session("record") as session:
             session.checkout(source, source.tree)
-            folder = session.build_dir.work / "modules"
-            folder.mkdir()
-            what = "the steps of its modules cannot be noted"
-            session.run_guest(folder, "record", json.dumps(names), what=what)
-            answer = read_untrusted(session.build_dir.work, f"{folder.name}/steps.json")
-            found: dict[str, dict[str, list[list[str]]]] = json.loads(answer)
-    except (BuildError, FileNotFoundError, ValueError) as err:
+            what, asked = "the steps of its modules cannot be noted", json.dumps(names)
+            found = session.ask(NOTED, "record", asked, what=what, out="modules")
+    except BuildError as err:
         inputs.context.progress.say(f"{inputs.fork.lock_key}: {err}: a graft configures it")
         return graph
     known = {IN_BUILD_DIR + name: one for name, one in found.items()}

@@ -175,11 +175,9 @@ def _settle(folder: Path, old: str, new: str) -> None:
 
 def _run_setuptools(session: BuildSession, _configured: Configured, made: Sequence[str]) -> str:
     """Let the project's own code build the named extension modules; return their folder's name."""
-    folder = session.build_dir.work / "modules"
-    folder.mkdir()
-    what = "the extension modules cannot be built"
-    session.run_guest(folder, "build", json.dumps(made), what=what)
-    return folder.name
+    what, out = "the extension modules cannot be built", "modules"
+    session.ask(list[str], "build", json.dumps(made), what=what, out=out)
+    return out
 
 
 def _read(session: BuildSession, folder: str, source: str, *, ruled: bool) -> bytes:

@@ -35,19 +35,18 @@ def replay_modules(session: BuildSession, plan: Plan) -> dict[str, bytes]:
             kept = [_present(word, inputs.versions) for word in words]
             omitted |= None in kept
             steps.setdefault(name, []).append([word for word in kept if word is not None])
-    (folder := work / "modules").mkdir()
     (file := session.build_dir.scripts / "steps.json").write_text(json.dumps(steps))
     inside = session.build_dir.path_inside(file)
     try:
-        session.run_guest(folder, "replay", str(inside), what="its noted steps fail")
-        read = json.loads(read_untrusted(work, f"{folder.name}/{file.name}"))
-        raw = {n: read_untrusted(work, f"{folder.name}/{n}") for n in steps}
-    except (BuildError, FileNotFoundError, ValueError) as err:
+        what, out = "its noted steps fail", "modules"
+        read = session.ask(dict[str, list[str]], "replay", str(inside), what=what, out=out)
+        raw = {n: read_untrusted(work, f"{out}/{n}") for n in steps}
+    except (BuildError, FileNotFoundError) as err:
         why = err.message if isinstance(err, BuildError) else str(err)
         raise NotReplayedError(f"{session.fork.name}: {why}", log=session.log) from err
     for output in plan.built:
         name = output.source.removeprefix(IN_BUILD_DIR)
-        if included(map(str, read[name])) != graph.outputs[output.path].included:
+        if included(read.get(name, ())) != graph.outputs[output.path].included:
             problem = f"{session.fork.name}: {name} reads other files than the pin's"
             raise NotReplayedError(problem, log=session.log)
         if omitted and (lost := _unresolved(raw[name])):
