@@ -38,7 +38,9 @@ FORKS = tomllib.loads(Path("forks.toml").read_text())["forks"]
 
 def install(session: nox.Session, *groups: str) -> None:
     """Install patchwheel, editable, with dependency groups."""
-    session.install("-e", ".", *nox.project.dependency_groups(PROJECT, *groups))
+    # Of uv, which is its largest dependency, the launcher has a wheel already.
+    wheels = map(str, Path(".launcher/wheels").glob("uv-*.whl"))
+    session.install("-e", ".", *wheels, *nox.project.dependency_groups(PROJECT, *groups))
 
 
 @nox.session
