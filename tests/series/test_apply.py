@@ -1,12 +1,16 @@
 import random
 import shutil
+import threading
+import time
 from contextlib import nullcontext
+from typing import Any
 
 import pytest
 
 from patchwheel.kit.errors import MachineError, PatchError
 from patchwheel.kit.repo import Repository
 from patchwheel.patch.simulate import DoesNotApplyError
+from patchwheel.series import apply
 from patchwheel.series.apply import StagedTree, apply_series, patch_trees, start_simulation
 from tests.fixtures.patches import ONE, Files, Kit, mail, numbered
 from tests.fixtures.support import full_disk
@@ -88,6 +92,29 @@ def test_a_tree_that_was_lost_with_its_repository_is_made_again(kit: Kit) -> Non
     source = kit.source(states[0])
     assert apply_series(source, series, store=kit.store).tree == first.tree
     assert kit.repo.has(first.tree)
+
+
+def test_builds_that_want_the_same_tree_apply_its_series_once(
+    kit: Kit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, series = kit.steps({"a": LINES}, {"a": numbered(1, 30, l9="x")})
+    calls, found, real = [], [], apply._apply
+
+    def slow(*args: Any, **options: Any) -> str:  # noqa: ANN401
+        calls.append(args)
+        time.sleep(0.2)
+        return real(*args, **options)
+
+    def want() -> None:
+        found.append(apply_series(source, series, store=kit.store).tree)
+
+    monkeypatch.setattr(apply, "_apply", slow)
+    threads = [threading.Thread(target=want) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (len(calls), len(found), len({*found})) == (1, 3, 1)
 
 
 def test_many_trees_do_not_pile_up_packs(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:

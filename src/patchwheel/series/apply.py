@@ -38,12 +38,18 @@ def apply_series(source: Source, series: Series, *, store: Store) -> PatchedTree
     if not series.patches:
         return PatchedTree(source=source, tree=source.tree, series=series)
     key = digest(source.tree, [patch.sha256 for patch in series.patches])
-    known = store.memo("tree", key)
-    tree = str(known["tree"]) if known else ""
-    # The ref keeps git from pruning the tree; a repository that was made again lacks both.
-    if not tree or not (source.git_dir / REF / key).exists():
-        tree = _apply(source, series.patches, ref=f"{REF}/{key}")
-        store.remember("tree", key, {"tree": tree})
+
+    def known() -> str:
+        found = store.memo("tree", key)
+        # The ref keeps git from pruning the tree; a repository that was made again lacks both.
+        return str(found["tree"]) if found and (source.git_dir / REF / key).exists() else ""
+
+    if not (tree := known()):
+        # Builds of two forks may want it at once, and git fails to write the same pack twice.
+        with store.lock(f"series-{key}"):
+            if not (tree := known()):
+                tree = _apply(source, series.patches, ref=f"{REF}/{key}")
+                store.remember("tree", key, {"tree": tree})
     return PatchedTree(source=source, tree=tree, series=series)
 
 
