@@ -393,6 +393,34 @@ def test_only_what_a_change_reaches_is_remade(
     assert all(PATCH in output["why"] for output in plan["outputs"])
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "built"),
+    [("'pure.py', ", "", False), ("optimization=1", "optimization=2", True)],
+)
+def test_what_configuring_told_of_a_locked_series_is_not_asked_again(
+    grafting: Project, upstream: Path, tmp_path: Path, old: str, new: str, *, built: bool
+) -> None:
+    path = "src/tinyext/meson.build"
+    other = another(grafting, tmp_path / "p", change(upstream, path, old, new, "Touch"))
+    known = other.decided()
+    other.run("lock")
+    elsewhere = replace(other, store=tmp_path / "store")
+    [plan] = json.loads(elsewhere.run("plan", "--json"))
+    assert (plan["outputs"], plan["undecided"]) == (known["outputs"], [])
+    # A toolchain has a part only in what it makes.
+    assert ("toolchain" in plan["key"]) == built
+    assert plan["node-key"] == known["node-key"]
+    assert not (elsewhere.store / "configured").exists()
+    # Of another series it says nothing, until that is locked.
+    again = change(upstream, path, "\n", "\n# again\n", "Touch")
+    support.make_series(other.patches, {PATCH: again})
+    [plan] = json.loads(elsewhere.run("plan", "--json"))
+    assert plan["undecided"]
+    other.run("lock")
+    [plan] = json.loads(elsewhere.run("plan", "--json"))
+    assert (plan["outputs"], plan["undecided"]) == ([], [])
+
+
 def test_the_inventory_names_no_place_of_this_machine(grafting: Project) -> None:
     text = (grafting.root / "forks.inventory").read_text()
     assert f"_fast.{{abi}}{SUFFIX[SUFFIX.index('-x86') :]}" in text

@@ -11,10 +11,11 @@ from patchwheel.manifest.inventory import (
     BuildInventory,
     BuiltOutput,
     PinGraph,
+    SeriesTrace,
 )
 from patchwheel.manifest.surveys import InventoryFile, save_inventories
 from patchwheel.plan.scan_references import same_references
-from patchwheel.plan.trace import TraceResult, candidates, trace_by_inventory
+from patchwheel.plan.trace import Effect, TraceResult, candidates, trace_by_inventory
 
 INVENTORY = BuildInventory(
     verbatim={"pw/a.py": "src/a.py", "pw/fast.h": "src/fast.h", "pw/odd.py": "src/odd.py"},
@@ -106,6 +107,16 @@ def test_a_base_with_other_references_is_not_judged_by_the_pin() -> None:
     assert not same_references(cast("Any", Repo(b"")), [changed("src/new.c", "A")])
 
 
+def test_what_a_series_does_is_noted_and_read_as_it_was() -> None:
+    effect = Effect(path="a.so", action="build", source="//a.so", by=("a.c", "b.h"))
+    result = TraceResult(effects=(effect,), configured="patched", idle=("c: idle",))
+    noted = result.noted("patched")
+    assert noted is not None
+    assert TraceResult.known(noted) == result
+    # What cannot be attributed leads to a compile, and may be known another time.
+    assert replace(result, unknown=("d.c",)).noted("patched") is None
+
+
 def saved(path: Path, **graphs: PinGraph) -> InventoryFile:
     """Write graphs of the fork `demo` for Pythons, or of its variant for `rocm_` ones."""
     rows = {
@@ -124,6 +135,13 @@ def test_the_file_gives_back_what_was_written(tmp_path: Path) -> None:
     assert file.graph("demo", "3.12") == REACH
     assert file.graph("demo", "3.10") is None
     assert file.graph("other", "3.12") is None
+    series = SeriesTrace(
+        tree="t", effects=(("a.so", "build", "//a.so", "a.c", "b.h"),), idle=("c",)
+    )
+    both = saved(path, p12=replace(REACH, series=series), p13=REACH)
+    assert both.graph("demo", "3.12") == replace(REACH, series=series)
+    assert both.graph("demo", "3.13") == REACH
+    assert saved(path, p12=REACH).graph("demo", "3.12") == REACH
     written = path.read_bytes()
     assert saved(path, p12=REACH).sha256("demo") == file.sha256("demo")
     assert path.read_bytes() == written

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, product
 
@@ -17,7 +17,15 @@ from patchwheel.build import (
     required_variables,
     without_missing_tools,
 )
-from patchwheel.kit import BuildError, Context, Distribution, MachineError, ManifestError, process
+from patchwheel.kit import (
+    BuildError,
+    Context,
+    Distribution,
+    MachineError,
+    ManifestError,
+    PatchError,
+    process,
+)
 from patchwheel.locking.patched import added_dependencies, is_provided
 from patchwheel.locking.resolve import base_wheel, is_current, lock_environment, lock_fork
 from patchwheel.locking.steps import with_steps
@@ -29,13 +37,15 @@ from patchwheel.manifest import (
     InventoryFile,
     Lock,
     PinGraph,
+    SeriesTrace,
     environment_inputs,
     environment_key,
     load_lock,
     save_lock,
 )
-from patchwheel.plan import graph_of_pin
+from patchwheel.plan import Planner, graph_of_pin, upstream_base
 from patchwheel.project import Project
+from patchwheel.series import patched_tree
 from patchwheel.source import fetch_pin
 from patchwheel.wheelfile import WheelFile, output_names, read_wheel
 
@@ -75,7 +85,10 @@ def write_lock(
     lock = Lock(path=manifest.lock_path, environments=environments, forks=forks)
     graphs = _known_graphs(project, old, lock)
     save_lock(lock, graphs)
-    if found := _follow(project, lock, chosen, () if force else graphs):
+    known = {} if force else graphs
+    if found := _follow(project, lock, chosen, known):
+        save_lock(lock, graphs | found)
+    if found := _trace(project, chosen, known | found):
         save_lock(lock, graphs | found)
     return lock
 
@@ -211,6 +224,36 @@ def _follow(
             ):
                 found[key] = graph
     return found
+
+
+def _trace(
+    project: Project, chosen: Collection[str], graphs: Mapping[tuple[str, str], PinGraph]
+) -> dict[tuple[str, str], PinGraph]:
+    """Return all graphs, each with what it lacks of the series; nothing if no series changed."""
+    found = dict(graphs)
+    for fork in project.manifest.all_variants:
+        for python in project.manifest.environment.python if fork.name in chosen else ():
+            if graph := graphs.get((fork.lock_key, python)):
+                # With the lock that was just written.
+                here = replace(project, python_option=python, variant=fork.variant or None)
+                traced = _trace_series(here, fork, graph)
+                found[fork.lock_key, python] = replace(graph, series=traced)
+    return found if found != graphs else {}
+
+
+def _trace_series(project: Project, fork: Fork, graph: PinGraph) -> SeriesTrace | None:
+    """Return what the graph does not tell of the fork's series; None where it tells all."""
+    try:
+        tree = patched_tree(project, fork)
+        if graph.series and graph.series.tree == tree.tree:
+            return graph.series
+        planner = Planner(project, tree, configure=True)
+        if base := upstream_base(project, fork):
+            planner.decide(base, planner.repo.changes(tree.source.tree, tree.tree))
+    except (BuildError, MachineError, PatchError) as err:
+        project.progress.say(f"{fork.lock_key}: its series is not followed here: {err.message}")
+        return None
+    return planner.traced.noted(tree.tree) if planner.traced else None
 
 
 def _pin_graph(context: Context, fork: Fork, build: ForkBuild) -> PinGraph | None:

@@ -5,6 +5,7 @@ from .inventory import ANYTHING as ANYTHING
 from .inventory import BuildInventory as BuildInventory
 from .inventory import BuiltOutput as BuiltOutput
 from .inventory import PinGraph as PinGraph
+from .inventory import SeriesTrace as SeriesTrace
 from .load import load_manifest as load_manifest
 from .lock import RELOCK as RELOCK
 from .lock import BaseWheel as BaseWheel

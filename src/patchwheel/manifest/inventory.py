@@ -78,11 +78,23 @@ class BuiltOutput:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SeriesTrace:
+    """What a series does to the files of upstream's wheel that only configured trees could tell.
+
+    `tree` is the patched one. A row has path, action, source, and the changed files behind it.
+    """
+
+    tree: str
+    effects: tuple[tuple[str, ...], ...]
+    idle: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PinGraph:
     """The built outputs of one pin for one Python; `tree` and `settings` say what it is true of.
 
     `definition` are the files that decide what is built, `unfollowed` says what cannot be
-    attributed to outputs whatever changes.
+    attributed to outputs whatever changes. `series` is of the series that was locked with it.
     """
 
     tree: str
@@ -90,6 +102,7 @@ class PinGraph:
     definition: frozenset[str]
     outputs: Mapping[str, BuiltOutput]
     unfollowed: tuple[str, ...] = ()
+    series: SeriesTrace | None = None
 
 
 # By type; each gets the reader or converter too.

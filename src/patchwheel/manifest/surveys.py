@@ -12,13 +12,20 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from patchwheel.kit import ManifestError, parsed
 from patchwheel.manifest.convert import save_json
-from patchwheel.manifest.inventory import BuiltOutput, PinGraph, folded, name_list, unfolded
+from patchwheel.manifest.inventory import (
+    BuiltOutput,
+    PinGraph,
+    SeriesTrace,
+    folded,
+    name_list,
+    unfolded,
+)
 
 # The lock key of a fork, and a Python.
 Build = tuple[str, str]
@@ -189,6 +196,7 @@ def _rows(
         "settings": graph.settings,
         "definition": folded(graph.definition),
         "unfollowed": [*graph.unfollowed],
+        **({"series": asdict(graph.series)} if graph.series else {}),
         "outputs": {
             name: {
                 "source": output.source,
@@ -225,4 +233,13 @@ def _graph(data: dict[str, Any], row: dict[str, Any]) -> PinGraph:
         definition=frozenset(unfolded(row["definition"])),
         outputs=outputs,
         unfollowed=tuple(name_list(row["unfollowed"])),
+        series=_series(row["series"]) if "series" in row else None,
+    )
+
+
+def _series(row: dict[str, Any]) -> SeriesTrace:
+    return SeriesTrace(
+        tree=row["tree"],
+        effects=tuple(tuple(name_list(effect)) for effect in row["effects"]),
+        idle=tuple(name_list(row["idle"])),
     )

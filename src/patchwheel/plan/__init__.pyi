@@ -14,7 +14,6 @@ from .outlook import look_ahead as look_ahead
 from .plan import RECIPE as RECIPE
 from .plan import Planner as Planner
 from .plan import plan_fork as plan_fork
-from .plan import wheel_in_store as wheel_in_store
 from .platforms import PlatformPlanner as PlatformPlanner
 from .platforms import machine as machine
 from .platforms import platform_bases as platform_bases

@@ -10,11 +10,10 @@ import functools
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from patchwheel.build import BuildInputs, OwnWheel, interface_part, without_missing_tools
-from patchwheel.kit import BuildError, Change, Entry, MachineError, Repository, digest, file_sha256
+from patchwheel.kit import BuildError, Change, MachineError, Repository, digest, file_sha256
 from patchwheel.manifest import Fork, ForkBuild, InventoryFile, PinGraph, build_settings
 from patchwheel.plan.base import Base, base_mismatch, built_bases, changed_interface, upstream_base
 from patchwheel.plan.records import FITTING, IDLE, Decision, Plan, output_of, patches_by_path
@@ -49,15 +48,6 @@ def plan_fork(
     return planner.plan(refused=refused)
 
 
-def wheel_in_store(plan: Plan, entry: Path) -> OwnWheel:
-    """Return the wheel of a plan from its entry in the store."""
-    files = Entry(kind="wheels", key=entry.name, path=entry).listed()
-    name = next(name for name in files if name.endswith(".whl"))
-    return OwnWheel(
-        fork=plan.fork.name, path=entry / name, sha256=files[name][3], version=plan.version
-    )
-
-
 @dataclass
 class Planner:
     """Plans one patched tree on the base wheels that there are."""
@@ -66,6 +56,8 @@ class Planner:
     tree: PatchedTree
     made: Mapping[str, OwnWheel] = field(default_factory=dict)
     configure: bool = False
+    # What configured trees told, where the inventory could not.
+    traced: TraceResult | None = None
 
     @property
     def fork(self) -> Fork:
@@ -169,7 +161,7 @@ class Planner:
         no_graft = Decision(route="compile", why=(refused or "",))
 
         def decide() -> Decision:
-            return no_graft if refused else self._decide(base, changes())
+            return no_graft if refused else self.decide(base, changes())
 
         def holds(known: Decision) -> bool:
             # What another toolchain decided stays remembered.
@@ -199,7 +191,8 @@ class Planner:
             self.fork.version,
         ]
 
-    def _decide(self, base: Base, changes: list[Change]) -> Decision:
+    def decide(self, base: Base, changes: list[Change]) -> Decision:
+        """Return the decision on a base; `changes` lead from the tree that it was made from."""
         # A decision that is remembered needs none of them: a no-op imports little.
         from patchwheel.plan.classify import METADATA, Rules
         from patchwheel.plan.trace import Effect
@@ -234,7 +227,10 @@ class Planner:
             effects = [*traced, *edits]
         taken = len(present) - sum(effect.path in present for effect in effects)
         outputs = tuple(output_of(effect, culprit) for effect in effects)
-        by_inventory = decision.configured and not decision.tools
+        if not any(output.action == "build" for output in outputs):
+            # No toolchain has a part in it.
+            decision = replace(decision, configured="")
+        by_inventory = decision.configured == self.tree.source.tree and not decision.tools
         needs, steps = needs_of(self._pin_graph if by_inventory else None, outputs)
         return replace(decision, outputs=outputs, taken=taken, needs=needs, steps=steps)
 
@@ -268,7 +264,7 @@ class Planner:
                     raise
                 # Not all that CMake can install can be listed before it is built.
                 return Decision(route="compile", why=(err.message, *follow)), ()
-            tools = digest(self._build_parts(graft=True)[0])
+            self.traced, tools = traced, digest(self._build_parts(graft=True)[0])
         if traced.unknown:
             return Decision(route="compile", why=(*traced.unknown, *follow)), ()
         why = (*decision.why, *traced.idle)
@@ -278,13 +274,15 @@ class Planner:
     def _trace_by_inventory(self, base: Base, changes: list[Change]) -> TraceResult | None:
         """Follow changes of content by the committed inventory, if it is true of the base."""
         from patchwheel.plan.scan_references import same_references
-        from patchwheel.plan.trace import trace_by_inventory
+        from patchwheel.plan.trace import TraceResult, trace_by_inventory
 
         source, old = self.tree.source, base.made_from(self.tree)
         since_pin = self.repo.changes(source.tree, old) if old != source.tree else []
-        if self._pin_graph is None or not same_references(self.repo, since_pin):
-            return None
         graph, inventory = self._pin_graph, self.build.inventory
+        if graph is None or not same_references(self.repo, since_pin):
+            return None
+        if graph.series and (graph.series.tree, base.kind) == (self.tree.tree, "upstream"):
+            return TraceResult.known(graph.series)
         places = added_modules(changes, source, inventory, graph)
         return trace_by_inventory(graph, inventory, changes, base.outputs, places)
 
@@ -347,4 +345,4 @@ class Planner:
             return self.made.get(fork.lock_key)
         plan = plan_fork(self.project, fork, made=self.made)
         entry = plan.node_key and self.project.store.find("wheels", plan.node_key)
-        return wheel_in_store(plan, entry) if entry else None
+        return plan.wheel_in(entry) if entry else None

@@ -7,14 +7,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from patchwheel.build import BuildInputs, SandboxLevel, interface_part
-from patchwheel.kit import BuildError, Change, MachineError, Repository, digest
+from patchwheel.build import BuildInputs, OwnWheel, SandboxLevel, interface_part
+from patchwheel.kit import BuildError, Change, Entry, MachineError, Repository, digest
 from patchwheel.manifest import BuildInventory, Fork, PinGraph
 from patchwheel.plan.base import Base
 from patchwheel.series import PatchedTree, without_effect
 from patchwheel.wheelfile import Output, metadata, record
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from patchwheel.plan.trace import Effect
 
 # Raised whenever what is built and fitted into a base would differ.
@@ -163,6 +165,14 @@ class Plan(Decision):
         total = len(self.outputs) + self.taken
         built = f"{len(self.built)} compiled" if self.built else "about a second"
         return f"a graft: {built}, {len(self.outputs)} of {total} files remade"
+
+    def wheel_in(self, entry: Path) -> OwnWheel:
+        """Return its wheel from the entry in the store."""
+        files = Entry(kind="wheels", key=entry.name, path=entry).listed()
+        name = next(name for name in files if name.endswith(".whl"))
+        return OwnWheel(
+            fork=self.fork.name, path=entry / name, sha256=files[name][3], version=self.version
+        )
 
     def to_json(self) -> dict[str, object]:
         base = self.base

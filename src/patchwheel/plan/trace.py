@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, cast
 
 from patchwheel.build import IN_BUILD_DIR, BuildInputs, configure_tree
 from patchwheel.kit import Change
-from patchwheel.manifest import BuildInventory, PinGraph
+from patchwheel.manifest import BuildInventory, PinGraph, SeriesTrace
 from patchwheel.plan.classify import CODE
 from patchwheel.plan.follow import Follower, Side
 from patchwheel.plan.graph import Closure
@@ -42,8 +42,24 @@ class TraceResult:
 
     effects: tuple[Effect, ...]
     configured: str
-    unknown: tuple[str, ...]
+    unknown: tuple[str, ...] = ()
     idle: tuple[str, ...]
+
+    @classmethod
+    def known(cls, series: SeriesTrace) -> TraceResult:
+        """Return what the inventory has of a series."""
+        effects = [
+            Effect(path=path, action=cast("Action", action), source=source, by=tuple(by))
+            for path, action, source, *by in series.effects
+        ]
+        return cls(effects=tuple(effects), configured=series.tree, idle=series.idle)
+
+    def noted(self, tree: str) -> SeriesTrace | None:
+        """Return what the inventory keeps of a series, None where it does not lead to a graft."""
+        if self.unknown:
+            return None
+        rows = tuple((e.path, e.action, e.source, *e.by) for e in self.effects)
+        return SeriesTrace(tree=tree, effects=rows, idle=self.idle)
 
 
 def trace_changes(

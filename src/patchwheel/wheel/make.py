@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from patchwheel.build import OwnWheel
 from patchwheel.kit import CheckError, Progress, Repository, Store, blob_id
-from patchwheel.plan import Plan, wheel_in_store
+from patchwheel.plan import Plan
 from patchwheel.wheelfile import (
     RUNS,
     UNRECORDED,
@@ -107,7 +107,7 @@ def make_wheel(plan: Plan, store: Store, progress: Progress = SILENT) -> BuiltWh
     entry = store.path(KIND, key) if cached else store.get(KIND, key, make)
     made = json.loads((entry / MADE).read_text())
     return BuiltWheel(
-        **asdict(wheel_in_store(plan, entry)),
+        **asdict(plan.wheel_in(entry)),
         node_key=key,
         plan=plan,
         seconds=made["seconds"],
