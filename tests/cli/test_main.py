@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from patchwheel.cli import options
 from patchwheel.cli.guidance import COMMANDS, GROUPS
 from patchwheel.cli.main import cli
-from patchwheel.compilecache.shared import LAYER, Shared
+from patchwheel.compilecache.cache import LAYER, Shared
 from patchwheel.kit import errors
 from patchwheel.kit.errors import MachineError, ManifestError
 from patchwheel.kit.store import Store

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from patchwheel.compilecache import CompileCache, Shared, all_shared, program, shared
-from patchwheel.compilecache.program import header_names, open_cache
-from patchwheel.compilecache.shared import LAYER, NOTE
+from patchwheel.compilecache import CompileCache, Shared, all_shared
+from patchwheel.compilecache import cache as ours
+from patchwheel.compilecache.cache import LAYER, NOTE, header_names, open_cache
 from patchwheel.kit import Blob, Context, Store
 from tests.fixtures import support
 
@@ -219,11 +219,11 @@ def test_a_layer_that_leads_elsewhere_is_not_taken(build: Build, tmp_path: Path)
 def test_one_build_adds_no_more_than_there_is_room_for(
     build: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shared, "MOST", 1)
+    monkeypatch.setattr(ours, "MOST", 1)
     build.run()
     assert len(build.names) == 1
-    monkeypatch.setattr(shared, "MOST", 10)
-    monkeypatch.setattr(shared, "LARGEST", 10)
+    monkeypatch.setattr(ours, "MOST", 10)
+    monkeypatch.setattr(ours, "LARGEST", 10)
     build.run()
     assert len(build.names) == 1
 
@@ -290,7 +290,7 @@ def test_a_cache_that_is_full_stops_no_build(build: Build, monkeypatch: pytest.M
     def full(*_args: object, **_more: object) -> Path:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "entry")
 
-    monkeypatch.setattr(shared, "copy_untrusted", full)
+    monkeypatch.setattr(ours, "copy_untrusted", full)
     assert build.run()[0] == made
     [line] = [line for line in build.report.lines if "nothing was added" in line]
     assert "compile cache: nothing was added" in line
@@ -330,7 +330,7 @@ def test_a_ccache_that_is_missing_or_broken_is_said_and_done_without(
     fake = tmp_path / "ccache"
     fake.write_text("#!/bin/sh\necho broken >&2\nexit 3\n")
     fake.chmod(0o755)
-    monkeypatch.setattr(program, "PACKAGE", "no-such-ccache")
+    monkeypatch.setattr(ours, "PACKAGE", "no-such-ccache")
     assert "no compile cache: no-such-ccache is not installed" in opened()
     assert "install patchwheel again, with its dependency" in opened()
     monkeypatch.undo()

@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from patchwheel.compilecache import Shared, program
-from patchwheel.compilecache.program import open_cache
-from patchwheel.compilecache.shared import LAYER
+from patchwheel.compilecache import Shared
+from patchwheel.compilecache import cache as ours
+from patchwheel.compilecache.cache import LAYER, open_cache
 from patchwheel.guest import REPLAY_TRANSPILERS
 from patchwheel.kit import Context, Store
 from tests.fixtures import support
@@ -344,5 +344,5 @@ def test_the_folder_of_an_output_may_name_the_python() -> None:
 
 def test_the_names_of_both_sides_agree() -> None:
     guest = runpy.run_path(str(REPLAY_TRANSPILERS))
-    assert guest["ENTRIES"] == program.TRANSPILED
-    assert guest["NEW"] == f"{program.TRANSPILED}_NEW"
+    assert guest["ENTRIES"] == ours.TRANSPILED
+    assert guest["NEW"] == f"{ours.TRANSPILED}_NEW"

@@ -11,8 +11,8 @@ from patchwheel.kit.errors import CheckError
 from patchwheel.plan.base import Base
 from patchwheel.plan.records import Plan
 from patchwheel.wheel import build
+from patchwheel.wheel.fit import above_policy, risen_tag
 from patchwheel.wheel.make import BuiltWheel
-from patchwheel.wheel.tags import above_policy, risen_tag
 from tests.fixtures import support
 
 pytestmark = pytest.mark.compiled
@@ -46,7 +46,7 @@ def test_the_module_and_the_symbol_that_raise_a_tag_are_named(
     risen = make(tmp_path, NEW, "int f(void); int g(void) { return f(); }")
     why = "the platform tag rises from manylinux_2_17_x86_64 to manylinux_2_39_x86_64: "
     why += "pw/x.so needs f@GLIBC_2.38"
-    assert risen_tag(risen) == why
+    assert risen_tag(risen.plan, risen.path) == why
     build._check_tags(project, [risen], strict=False)
     assert report.lines == [f"warning: pw: {why}"]
     with pytest.raises(CheckError, match=r"pw: the platform tag rises .* f@GLIBC_2\.38"):
@@ -75,18 +75,18 @@ def test_a_release_above_the_manifests_platform_fails_with_module_and_symbol(
         "pw: its true platform tag, manylinux_2_39_x86_64, is above manylinux_2_38"
     )
     assert "compile it in an image of manylinux_2_38" in str(caught.value)
-    low = above_policy(made, "manylinux_2_17")
+    low = above_policy(made.path, "manylinux_2_17")
     assert low is not None
     assert low.endswith(": pw/x.so needs f@GLIBC_2.38")
     pure = support.make_wheel(tmp_path / "pure", "pw", "1.0", {})
     made.path = pure  # type: ignore[misc]
-    assert above_policy(made, "manylinux_2_17") is None
+    assert above_policy(made.path, "manylinux_2_17") is None
 
 
 def test_a_tag_that_is_the_bases_is_fine(tmp_path: Path, report: support.Recorder) -> None:
     project: Any = SimpleNamespace(progress=report, release=False, manifest=UNLIMITED)
     same = make(tmp_path, OLD, "int x;")
-    assert risen_tag(same) is None
+    assert risen_tag(same.plan, same.path) is None
     build._check_tags(project, [same], strict=True)
     assert report.lines == []
 

@@ -18,6 +18,7 @@ from .errors import GraftNotPossible as GraftNotPossible
 from .errors import InputError as InputError
 from .errors import MachineError as MachineError
 from .errors import ManifestError as ManifestError
+from .errors import NotReplayedError as NotReplayedError
 from .errors import PatchError as PatchError
 from .errors import PatchwheelError as PatchwheelError
 from .errors import disk_error as disk_error

@@ -102,6 +102,10 @@ class GraftNotPossible(BuildError):  # noqa: N818  (an outcome, handled by a com
     """A remade output does not fit the files that a graft takes from its base: compile instead."""
 
 
+class NotReplayedError(BuildError):
+    """The noted steps do not make a module of the patched tree: it takes a configured project."""
+
+
 class CheckError(PatchwheelError):
     """A result failed a check."""
 

@@ -14,6 +14,7 @@ from patchwheel.kit import (
     CheckError,
     GraftNotPossible,
     InputError,
+    NotReplayedError,
     PatchwheelError,
     StoppedError,
     Store,
@@ -64,12 +65,7 @@ class Made(dict[str, BuiltWheel]):
 Elsewhere = Callable[[Project, Plan, Made], BuiltWheel | None]
 
 
-def build_wheel(
-    project: Project,
-    fork: Fork,
-    *,
-    made: Made | None = None,
-) -> BuiltWheel:
+def build_wheel(project: Project, fork: Fork, *, made: Made | None = None) -> BuiltWheel:
     """Make one wheel, unless it is in `made`, which it is added to, or in the store.
 
     Wheels of other forks that it compiles against are made first.
@@ -96,48 +92,34 @@ def _build(project: Project, fork: Fork, made: Made) -> BuiltWheel:
 
 
 def _make(project: Project, fork: Fork, plan: Plan, made: Made) -> BuiltWheel:
-    if plan.node_key is None:
-        build_needs(project, fork, made=made)
-        plan = plan_fork(project, fork, made=made, configure=True)
-        # Only now its key is known.
-        if plan.route == "compile" and (wheel := take_shared(project, plan)):
-            return wheel
-    try:
-        wheel = _take_replayed(project, plan, made)
-    except GraftNotPossible as err:
-        # Some things show only once outputs were built.
-        project.progress.say(f"{fork.name}: no graft, a compile: {err.message}")
-        build_needs(project, fork, made=made)
-        plan = plan_fork(project, fork, refused=err.message, made=made, configure=True)
-        if shared := take_shared(project, plan):
-            return shared
-        wheel = _take(project, plan)
+    say, refused, complete = project.progress.say, None, plan.node_key is not None
+    wheel: BuiltWheel | None = None
+    while wheel is None:
+        if not complete:
+            build_needs(project, fork, made=made)
+            plan = plan_fork(project, fork, refused=refused, made=made, configure=True)
+            # Only now its key is known.
+            if plan.route == "compile" and (shared := take_shared(project, plan)):
+                return shared
+        try:
+            wheel = _take(project, plan)
+        except GraftNotPossible as err:
+            # Some things show only once outputs were built.
+            say(f"{fork.name}: no graft, a compile: {err.message}")
+            refused = err.message
+        except NotReplayedError as err:
+            say(f"{err.message}: its project is configured")
+            project.store.remember(FAILED, digest(plan.tree.tree, plan.steps), {})
+        complete = False
     if not wheel.cached:
         how = plan.description.replace("about a second, ", "").removesuffix(": about a second")
-        project.progress.say(f"{fork.name}: {how}, in {wheel.seconds:.1f} s")
-    for line in () if wheel.cached else plan.warnings:
-        project.progress.say(f"warning: {fork.name}: {line}")
-    if plan.route == "compile" and not wheel.cached:
-        remember_base(project, fork, wheel.node_key, plan.key_parts)
+        say(f"{fork.name}: {how}, in {wheel.seconds:.1f} s")
+        for line in plan.warnings:
+            say(f"warning: {fork.name}: {line}")
+        if plan.route == "compile":
+            remember_base(project, fork, wheel.node_key, plan.key_parts)
     share(project, wheel)
     return wheel
-
-
-def _take_replayed(project: Project, plan: Plan, made: Made) -> BuiltWheel:
-    """Return a plan's wheel; where its steps alone do not make it, with all that is locked."""
-    if not plan.needs:
-        return _take(project, plan)
-    # A wheel that is there needs none of it.
-    from patchwheel.wheel.replay import NotReplayedError
-
-    fork = plan.fork
-    try:
-        return _take(project, plan)
-    except NotReplayedError as err:
-        project.progress.say(f"{err.message}: its project is configured")
-        project.store.remember(FAILED, digest(plan.tree.tree, plan.steps), {})
-    build_needs(project, fork, made=made)
-    return _take(project, plan_fork(project, fork, made=made, configure=True))
 
 
 def _take(project: Project, plan: Plan) -> BuiltWheel:
@@ -149,12 +131,7 @@ def _take(project: Project, plan: Plan) -> BuiltWheel:
     return wheel if found else make_wheel(plan, store, project.progress)
 
 
-def build_needs(
-    project: Project,
-    fork: Fork,
-    *,
-    made: Made,
-) -> list[BuiltWheel]:
+def build_needs(project: Project, fork: Fork, *, made: Made) -> list[BuiltWheel]:
     """Make the wheels of other forks that a fork compiles against, or wait for them."""
     wheels = []
     for name in project.build(fork).needs:
@@ -220,16 +197,16 @@ def _check_tags(project: Project, wheels: Sequence[BuiltWheel], *, strict: bool)
     if not wheels:
         return
     # A no-op imports little.
-    from patchwheel.wheel.tags import above_policy, risen_tag
+    from patchwheel.wheel.fit import above_policy, risen_tag
 
     for wheel in wheels:
-        if high := policy and above_policy(wheel, policy):
+        if high := policy and above_policy(wheel.path, policy):
             hint = f"compile it in an image of {policy}, or change `platform` in forks.toml"
             expected = f"what {policy} has, as forks.toml says"
             raise CheckError(
                 f"{wheel.fork}: {high}", where=wheel.path, expected=expected, hint=hint
             )
-        risen = risen_tag(wheel) if wheel.plan.base else None
+        risen = risen_tag(wheel.plan, wheel.path)
         if risen and strict:
             hint = "build in an image of the older policy, or without --strict-tag"
             raise CheckError(f"{wheel.fork}: {risen}", where=wheel.path, hint=hint)

@@ -1,4 +1,7 @@
-"""Fits a remade library into a base wheel, beside the libraries that are bundled there."""
+"""Fits a remade library into a base wheel, beside the libraries that are bundled there.
+
+It also says why the platform tag of a wheel is not that of its base.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +11,15 @@ import posixpath
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from patchwheel.kit import GraftNotPossible, InputError
+from patchwheel.wheelfile import read_wheel
+
+if TYPE_CHECKING:
+    from patchwheel.plan import Plan
 
 MAGIC = b"\x7fELF"
 # auditwheel puts a hash into the name of what it bundles.
@@ -19,6 +27,7 @@ BUNDLED = re.compile(r"(.+?)(?:-[0-9a-f]{8})+(\.so.*)")
 # All symbols of these libraries have a version; Python's own have none.
 VERSIONED = re.compile(r"lib(c|m|dl|rt|util|pthread|gcc_s|stdc\+\+)\.so\.\d+|ld-linux.*")
 PYTHON = re.compile(r"_?Py")
+MACHINE = re.compile(r"manylinux(?:_\d+_\d+|\d+)_(\w+)")
 # With its version, or "".
 Symbol: TypeAlias = tuple[str, str]
 T = TypeVar("T")
@@ -269,3 +278,45 @@ def platform_tags(
     if tag is None:
         raise GraftNotPossible(f"no platform tag admits {', '.join(sorted(needed - base))}")
     return [tag]
+
+
+def risen_tag(plan: Plan, wheel: Path) -> str | None:
+    """Name the module and the symbol that raise a graft's tag above its base's; None if none do."""
+    base = plan.base
+    if base is None or _platform(base.path) == _platform(wheel):
+        return None
+    old, new = _platform(base.path), _platform(wheel)
+    names = [base.outputs.get(output.path, output.path) for output in plan.built]
+    why = _first_need(wheel, names, old.split(".")[0])
+    return f"the platform tag rises from {old} to {new}{why}"
+
+
+def above_policy(wheel: Path, policy: str) -> str | None:
+    """Name the module and the symbol that need more than a policy; None if none do."""
+    platform = _platform(wheel)
+    minors = [int(minor) for minor in re.findall(r"manylinux_2_(\d+)_", platform)]
+    if platform == "any" or min(minors, default=99) <= int(policy.rpartition("_")[2]):
+        return None
+    machine = MACHINE.match(platform)
+    names = sorted(read_wheel(wheel).entries)
+    why = _first_need(wheel, names, f"{policy}_{machine[1]}") if machine else ""
+    return f"its true platform tag, {platform}, is above {policy}{why}"
+
+
+def _first_need(wheel: Path, names: Iterable[str], tag: str) -> str:
+    """Return the first symbol of these members that a platform tag does not promise."""
+    if not (match := MACHINE.match(tag)):
+        return ""
+    policies = load_policies(Path(str(resources.files("auditwheel"))).parent, match[1])
+    entries = read_wheel(wheel).entries
+    for name in names:
+        content = entries[name].content() if name in entries else b""
+        needs = sorted(read_symbols(content)[0]) if content.startswith(MAGIC) else []
+        for symbol, version in needs:
+            if version and not policies.admits(tag, {version}):
+                return f": {name} needs {symbol}@{version}"
+    return ""
+
+
+def _platform(wheel: Path) -> str:
+    return wheel.stem.rpartition("-")[2]
