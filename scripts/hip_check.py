@@ -221,7 +221,7 @@ def main() -> None:
     )
     parser.add_argument("--target", default="gfx90a", help="GPU architectures (gfx90a)")
     arguments = parser.parse_args()
-    if not TARGETS.fullmatch(arguments.target):
+    if not re.fullmatch(TARGETS, arguments.target):
         parser.error(f"--target is {arguments.target!r}; expected gfx90a or the like")
     try:
         if os.getuid() or not (shutil.which("mmdebstrap") and shutil.which("chroot")):

@@ -9,7 +9,7 @@ import pytest
 from patchwheel.kit.errors import MachineError
 from patchwheel.kit.process import scrub_environment
 from patchwheel.kit.repo import Blob, GitError, Repository
-from patchwheel.patch.mail import Patch
+from patchwheel.patch.file import Patch
 from patchwheel.series.apply import stage_patches
 from tests.fixtures.support import git, make_patch, make_upstream, write
 

@@ -3,8 +3,8 @@ import re
 import pytest
 
 from patchwheel.kit.errors import PatchError
+from patchwheel.patch.file import Patch
 from patchwheel.patch.lint import check_patch, check_requires, link_problem, path_problem
-from patchwheel.patch.mail import Patch
 from tests.fixtures.patches import ONE, mail, patch
 
 NEW_LINK = b"""diff --git a/%s b/%s

@@ -9,8 +9,8 @@ from functools import cache
 from pathlib import Path
 
 from patchwheel.kit.errors import PatchError
+from patchwheel.patch.file import Patch
 from patchwheel.patch.lint import check_patch
-from patchwheel.patch.mail import Patch
 from patchwheel.series.apply import apply_series
 from tests.fixtures.patches import Kit, Session, patch
 

@@ -17,8 +17,8 @@ from patchwheel.build.requirements import parse_build_system
 from patchwheel.kit import InputError, ManifestError, PatchwheelError, Store
 from patchwheel.manifest import InventoryFile, load_lock, load_manifest
 from patchwheel.manifest.convert import save_json
+from patchwheel.patch.file import Patch
 from patchwheel.patch.lint import check_patch, warnings
-from patchwheel.patch.mail import Patch
 from patchwheel.release import check_release
 from patchwheel.series.worktree import WorkTree
 from patchwheel.source.index import from_html, from_json

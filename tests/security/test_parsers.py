@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from patchwheel.kit import IndexConfig, InputError, PatchwheelError, Store, redacted
 from patchwheel.manifest.load import line_of
 from patchwheel.patch import foreign
+from patchwheel.patch.file import Patch
 from patchwheel.patch.foreign import split_mails, without_crlf
 from patchwheel.patch.lint import check_patch, warnings
-from patchwheel.patch.mail import Patch
 from patchwheel.patch.matching import nearest, occurrences
 from patchwheel.patch.simulate import Simulation
 from patchwheel.source import compare, index

@@ -79,7 +79,7 @@ def test_a_known_series_runs_and_parses_nothing(kit: Kit, monkeypatch: pytest.Mo
     source, series = kit.steps({"a": LINES}, {"a": numbered(1, 30, l9="x")})
     first = apply_series(source, series, store=kit.store)
     monkeypatch.setattr(Repository, "git", None)
-    monkeypatch.setattr("patchwheel.series.apply.check_patch", None)
+    monkeypatch.setattr("patchwheel.patch.check_patch", None)
     assert apply_series(source, series, store=kit.store).tree == first.tree
 
 

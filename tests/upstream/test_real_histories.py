@@ -23,8 +23,8 @@ import pytest
 
 from patchwheel.kit.errors import PatchError
 from patchwheel.kit.repo import GitError, Repository
+from patchwheel.patch.file import Patch
 from patchwheel.patch.lint import check_patch
-from patchwheel.patch.mail import Patch
 from patchwheel.upstream.forecast import forecast
 from patchwheel.upstream.verdict import Verdict
 

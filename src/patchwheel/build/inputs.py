@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from patchwheel import wheelfile
 from patchwheel.build import cuda, rocm, toolchain
 from patchwheel.build.requirements import build_environment, env_key, name_of
 from patchwheel.build.sandbox import SandboxLevel, detect_sandbox
 from patchwheel.kit import Context, MachineError, Store, digest
 from patchwheel.manifest import Fork, ForkBuild, build_settings
-from patchwheel.wheelfile import CompileRecord, ToolRecord, read_wheel
 
 if TYPE_CHECKING:
     from patchwheel.build.backend import BuildSession
@@ -135,7 +135,7 @@ def interface(wheel: Path, store: Store) -> str:
     """Digest what a compile against a wheel can see: headers, .pxd files, static libraries."""
 
     def compute() -> str:
-        entries = sorted(read_wheel(wheel).entries.items())
+        entries = sorted(wheelfile.read_wheel(wheel).entries.items())
         return digest([(n, e.sha256) for n, e in entries if n.endswith(INTERFACE)])
 
     info = wheel.stat()
@@ -143,17 +143,17 @@ def interface(wheel: Path, store: Store) -> str:
     return store.cached("interface", str, inputs, compute)
 
 
-def build_record(inputs: BuildInputs, session: BuildSession) -> CompileRecord:
+def build_record(inputs: BuildInputs, session: BuildSession) -> wheelfile.CompileRecord:
     """Return how something was compiled; the caller adds what was built."""
     fork = session.fork
-    return CompileRecord(
+    return wheelfile.CompileRecord(
         build_requirements=inputs.build.build_requires,
         # Not the wheels: a wheel with another label and the same interface leads to the same bytes.
         compiled_against={
             need.fork: interface(need.path, inputs.context.store) for need in inputs.needs
         },
         toolchain={
-            name: ToolRecord(version=tool.version, identity=tool.identity)
+            name: wheelfile.ToolRecord(version=tool.version, identity=tool.identity)
             for name, tool in inputs.tools.items()
         },
         sandbox=session.build_dir.sandbox.level,

@@ -13,7 +13,7 @@ HOME = "ROCM_HOME"
 USUAL = Path("/opt/rocm")
 # Unset, hipcc compiles for the GPU of the machine that it runs on.
 TARGET = "HCC_AMDGPU_TARGET"
-TARGETS = re.compile(r"gfx[0-9a-f]{3,}(:[a-z]+[+-])*([,;]gfx[0-9a-f]{3,}(:[a-z]+[+-])*)*")
+TARGETS = r"gfx[0-9a-f]{3,}(:[a-z]+[+-])*([,;]gfx[0-9a-f]{3,}(:[a-z]+[+-])*)*"
 TARGET_HINT = f"export {TARGET}=gfx90a,gfx942 (MI200 and MI300), or others, such as gfx1100"
 # Headers and libraries; hipcc is a program as others are.
 PIECES: dict[str, tuple[str, ...]] = {
@@ -52,7 +52,7 @@ def missing_parts(root: Path) -> dict[str, list[str]]:
 def target(fork: Fork) -> str:
     """Return the GPU architectures to compile for; ManifestError when nobody names them."""
     value = fork.env.get(TARGET) or os.environ.get(TARGET, "")
-    if TARGETS.fullmatch(value):
+    if re.fullmatch(TARGETS, value):
         return value
     message = f"{fork.name}: {TARGET} is {repr(value) if value else 'not set'}"
     expected = "the architectures of the GPUs that the wheel is for, such as gfx90a,gfx942"

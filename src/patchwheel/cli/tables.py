@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     )
     from patchwheel.wheel import PlatformWheel
 
-ISSUE = re.compile(r"https://github\.com/[\w.-]+/([\w.-]+)/(?:issues|pull)/(\d+)")
+ISSUE = r"https://github\.com/[\w.-]+/([\w.-]+)/(?:issues|pull)/(\d+)"
 # Rows of a plan; a person reads no more, and --json has them all.
 SHOWN = 30
 # Lines of one conflict: a file that was rewritten may be one from its first to its last line.
@@ -101,7 +101,7 @@ def _warnings(lines: Iterable[str]) -> None:
 
 def _upstream(patch: PatchStatus) -> str:
     # As people write it, which leaves room for the subject.
-    told = ISSUE.sub(r"\1#\2", patch.upstream) if sys.stdout.isatty() else patch.upstream
+    told = re.sub(ISSUE, r"\1#\2", patch.upstream) if sys.stdout.isatty() else patch.upstream
     return f"{told}, drop when {patch.drop_when}" if patch.drop_when else told
 
 

@@ -167,7 +167,9 @@ class PlainReader:
     ) -> None:
         self._hooks, self._key = {Path: lambda path, _: Path(str(path)), **hooks}, key
 
-    def structure(self, value: Any, hint: Any) -> Any:  # noqa: ANN401
+    def structure(self, value: Any, hint: Any) -> Any:  # noqa: ANN401, PLR0911
+        if type(value) is hint:
+            return value  # as most are: strings and numbers
         if hook := self._hooks.get(hint):
             return hook(value, self)
         origin, inner = get_origin(hint), get_args(hint)
@@ -185,7 +187,7 @@ class PlainReader:
             hints = inner if origin is tuple and inner[-1] is not ... else inner[:1] * len(value)
             return origin(self.structure(*row) for row in zip(value, hints, strict=True))
         # The others are constants. 1 == True.
-        good = type(value) is hint or any(c == value and type(c) is type(value) for c in inner)
+        good = any(c == value and type(c) is type(value) for c in inner)
         return value if good else _refuse(value)
 
     def _record(self, value: dict[str, Any], record: Any) -> object:  # noqa: ANN401

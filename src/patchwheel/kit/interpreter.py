@@ -27,7 +27,7 @@ print(".".join(map(str, sys.version_info[:3])), sys.implementation.name, sys.abi
 """
 # How uv reaches the network, where it keeps things, how it authenticates, and which version a shim
 # of pyenv stands for. What it resolves against comes from arguments only.
-UV_VARIABLES = re.compile(
+UV_NAMES = (
     r"UV_(CACHE_DIR|HTTP_.*|CONCURRENT_.*|INSECURE_HOST|KEYRING_PROVIDER|LINK_MODE|NATIVE_TLS"
     r"|NO_CACHE|SYSTEM_CERTS|INDEX_STRATEGY|INDEX_.+_(USERNAME|PASSWORD)|REQUEST_TIMEOUT"
     r"|PYTHON_(BIN_DIR|CACHE_DIR|DOWNLOADS|DOWNLOADS_JSON_URL|INSTALL_DIR|INSTALL_MIRROR))"
@@ -132,7 +132,7 @@ def uv_bin() -> Path:
 
 def uv_env() -> dict[str, str]:
     """Return the environment for uv: ours reduced to how uv reaches and keeps things."""
-    return process.base_env(**{k: v for k, v in os.environ.items() if UV_VARIABLES.fullmatch(k)})
+    return process.base_env(**{k: v for k, v in os.environ.items() if re.fullmatch(UV_NAMES, k)})
 
 
 def _explicit(explicit: str, wanted: str) -> Interpreter:

@@ -44,7 +44,7 @@ WHO = "patchwheel <patchwheel>"
 # What git needs to reach a remote for this user; docs/reference/git.md has the table.
 FOR_REMOTES = r"^(url|credential|https?|ssh|safe)\.|^core\.(sshcommand|gitproxy|askpass)$"
 SHM, ROOM = "/dev/shm", 256_000_000  # noqa: S108
-LOCKED = re.compile(r"(\.lock'|lock config file .+): File exists")
+LOCKED = r"(\.lock'|lock config file .+): File exists"
 
 
 class GitError(PatchwheelError):
@@ -122,7 +122,7 @@ class Repository:
             return out
         said = _text(stderr)
         # Without this, a git that was killed would block all later ones.
-        if LOCKED.search(said) and self.unlock():
+        if re.search(LOCKED, said) and self.unlock():
             return self.git(*argv, stdin=stdin, env=env, ok=ok)
         if disk_is_full(said):
             raise MachineError("the disk is full", where=self.git_dir, tail=said.splitlines())

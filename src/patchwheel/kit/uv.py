@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 # The oldest glibc that NumPy and SciPy still publish wheels for.
 PLATFORM = f"{os.uname().machine}-manylinux_2_28"
-DOWNLOADING = re.compile(r"Downloading (\S+) \(([\d.]+)(B|KiB|MiB|GiB)\)")
+DOWNLOADING = r"Downloading (\S+) \(([\d.]+)(B|KiB|MiB|GiB)\)"
 # Configuration files count through the arguments for the index only.
 QUIET = ("--no-config", "--no-progress", "--color", "never")
 UNITS = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
@@ -308,7 +308,7 @@ def _downloads(report: Progress) -> Callable[[str], None]:
     done: set[str] = set()
 
     def see(line: str) -> None:
-        if match := DOWNLOADING.fullmatch(line):
+        if match := re.fullmatch(DOWNLOADING, line):
             sizes[match[1]] = int(float(match[2]) * UNITS[match[3]])
             began[match[1]] = time.monotonic()
         elif line.startswith(" Downloaded ") and (name := line.split()[1]) in began:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     Hook = Callable[[Any, Any], Any]
 
 # As `json.dumps` indents it: a list of strings, with any characters in them, and of numbers.
-FLAT_LIST = re.compile(r'\[\n *((?:(?:"(?:[^"\\]|\\.)*+"|[^\[\]{}",\s]++)(?:,\n *)?+)++)\n *\]')
+FLAT_LIST = r'\[\n *((?:(?:"(?:[^"\\]|\\.)*+"|[^\[\]{}",\s]++)(?:,\n *)?+)++)\n *\]'
 NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 VERSION = re.compile(r"[0-9][a-z0-9.!+]*")
 SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -240,7 +240,7 @@ def save_json(path: Path, data: object) -> str:
     Returns the text.
     """
     text = json.dumps(data, indent=1, sort_keys=True)
-    text = FLAT_LIST.sub(lambda flat: "[" + re.sub(r"\n *", " ", flat[1]) + "]", text)
+    text = re.sub(FLAT_LIST, lambda flat: "[" + re.sub(r"\n *", " ", flat[1]) + "]", text)
     # Commands may run at the same time; a reader sees the old file or the new one.
     try:
         with exclusive_lock(path.parent):

@@ -29,8 +29,8 @@ from patchwheel.manifest.model import (
 )
 
 HINT = "correct the manifest; docs/reference/manifest.md describes its keys"
-TABLE = re.compile(r"\s*\[([^\[\]]+)\]\s*(#.*)?$")
-KEY = re.compile(r"\s*([A-Za-z0-9_\"'.-]+)\s*=")
+TABLE = r"\s*\[([^\[\]]+)\]\s*(#.*)?$"
+KEY = r"\s*([A-Za-z0-9_\"'.-]+)\s*="
 
 
 def load_manifest(path: Path) -> Manifest:
@@ -157,9 +157,9 @@ def line_of(text: str, at: Sequence[str]) -> int | None:
     depth, line = 0, None
     # tomllib keeps no positions, so lines are matched, as far as people write them.
     for number, row in enumerate(text.splitlines(), 1):
-        if head := TABLE.match(row):
+        if head := re.match(TABLE, row):
             seen = table = _parts(head[1])
-        elif key := KEY.match(row):
+        elif key := re.match(KEY, row):
             seen = (*table, *_parts(key[1]))
             # An inline table shows its keys on the same line.
             inside = at[len(seen) : len(seen) + 1]

@@ -1,8 +1,11 @@
-from .diff import LINK as LINK
-from .diff import SUBMODULE as SUBMODULE
 from .diff import Cursor as Cursor
+from .diff import FileDiff as FileDiff
 from .diff import Hunk as Hunk
 from .diff import read_diffs as read_diffs
+from .file import LINK as LINK
+from .file import SUBMODULE as SUBMODULE
+from .file import Patch as Patch
+from .file import paths_of as paths_of
 from .foreign import NO_CONTEXT as NO_CONTEXT
 from .foreign import Foreign as Foreign
 from .foreign import split_mails as split_mails
@@ -13,8 +16,8 @@ from .lint import check_requires as check_requires
 from .lint import required_patches as required_patches
 from .lint import warnings as warnings
 from .mail import Mail as Mail
-from .mail import Patch as Patch
-from .mail import paths_of as paths_of
+from .mail import decoded_mail as decoded_mail
+from .mail import read_patch as read_patch
 from .matching import SIGNIFICANT as SIGNIFICANT
 from .simulate import Content as Content
 from .simulate import DoesNotApplyError as DoesNotApplyError

@@ -15,9 +15,6 @@ from typing import Never
 from patchwheel.kit import PatchError
 
 DIFF = b"diff --git "
-# Modes of entries in a tree.
-LINK = "120000"
-SUBMODULE = "160000"
 HUNK = re.compile(rb"@@ -(\d{1,9})(?:,(\d{1,9}))? \+(\d{1,9})(?:,(\d{1,9}))? @@(?: .*)?\n")
 HEADER = re.compile(
     rb"((?:old|new|deleted file|new file) mode|(?:copy|rename) (?:from|to)"

@@ -8,8 +8,8 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from patchwheel.patch.diff import DIFF, HUNK, FileDiff, Hunk, split_lines
+from patchwheel.patch.file import Patch
 from patchwheel.patch.headers import decode
-from patchwheel.patch.mail import Patch
 
 MAIL = re.compile(rb"(?m)^From \S+ +\w{3} \w{3} +\d+ [\d:]{8} \d{4}\r?\n(?=[A-Za-z-]+:)")
 MODE = (b"new file mode ", b"deleted file mode ", b"old mode ", b"new mode ")

@@ -7,8 +7,8 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
 
-from patchwheel.patch.diff import LINK, SUBMODULE, FileDiff
-from patchwheel.patch.mail import Patch
+from patchwheel.patch.diff import FileDiff
+from patchwheel.patch.file import LINK, SUBMODULE, Patch
 
 MODES = {"100644", "100755", LINK}
 # The vocabulary of OpenEmbedded.

@@ -1,37 +1,28 @@
-"""A patch file: the header and the message of its mail, and its diffs.
+"""Reads patch files: the header and the message of the mail, and the diffs.
 
 Debian's patches are read too: the fields of DEP-3 stand for the headers and the trailers of git.
 """
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from email.errors import MessageError
-from functools import cached_property
-from pathlib import Path
-from typing import Never
+from typing import TYPE_CHECKING
 
+from patchwheel.patch import headers
 from patchwheel.patch.diff import DIFF, Cursor, FileDiff, read_diffs
-from patchwheel.patch.headers import (
-    MAX_HEADER,
-    decode,
-    read_author,
-    read_date,
-    read_subject,
-    unfold,
-)
+
+if TYPE_CHECKING:
+    from patchwheel.patch.file import Patch
 
 TRAILER = re.compile(r"([A-Za-z0-9-]+)[ \t]*:(.*)")
 # With one of these, a block of trailers may hold other lines, up to three for each.
 BY_GIT = ("Signed-off-by: ", "(cherry picked from commit ")
 IN_BODY = re.compile(r"(?i)(from|subject|date): *(.*)")
 # `git am` decodes such mails; git apply does not.
-ENCODED = re.compile(
-    rb"(?im)^content-(transfer-encoding:\s*(base64|quoted-printable)|type:\s*multipart/)"
-)
+ENCODED = rb"(?im)^content-(transfer-encoding:\s*(base64|quoted-printable)|type:\s*multipart/)"
 CHARSET = re.compile(r"""(?i)charset\s*=\s*["']?([^\s"';]+)""")
 # DEP-3 fields that have no place in git's header.
 DEP3_FIELD = re.compile(
@@ -41,7 +32,6 @@ URL = re.compile(r"(https?://[^\s,\]>]+)")
 COMMIT = re.compile(r"\bcommit[: ]\s*([0-9a-f]{7,40})\b")
 # What follows such a line is not for the commit.
 NOTES = "---"
-CVE = re.compile(r"CVE-\d{4}-\d{4,19}")
 MAIL_FORMAT = "a patch in git's mail format"
 
 
@@ -56,70 +46,19 @@ class Mail:
     trailers: tuple[tuple[str, str], ...]
 
 
-# Without slots: cached_property needs a __dict__.
-@dataclass(frozen=True, kw_only=True)
-class Patch:
-    """A patch file, or what becomes one; to access its mail and diffs may raise PatchError."""
-
-    path: Path
-    data: bytes = field(repr=False)
-
-    @property
-    def name(self) -> str:
-        return self.path.name
-
-    @property
-    def fork(self) -> str:
-        return self.path.parent.name
-
-    @cached_property
-    def sha256(self) -> str:
-        return hashlib.sha256(self.data).hexdigest()
-
-    @cached_property
-    def plain(self) -> bytes:
-        """The patch as git can apply it: a mail in quoted-printable, base64 or parts is decoded."""
-        return _decoded_mail(self.data)
-
-    @property
-    def mail(self) -> Mail:
-        return self._parsed[0]
-
-    @property
-    def diffs(self) -> tuple[FileDiff, ...]:
-        return self._parsed[1]
-
-    @cached_property
-    def _parsed(self) -> tuple[Mail, tuple[FileDiff, ...]]:
-        cursor = Cursor(self.path, self.data)
-        try:
-            cursor = Cursor(self.path, self.plain)
-            mail = _read_mail(cursor)
-        # The email package raises all of these for a header that it cannot read.
-        except (MessageError, LookupError, ValueError, OverflowError, RecursionError) as err:
-            cursor.fail(f"cannot read its headers: {err}", line=1, expected=MAIL_FORMAT)
-        diffs = tuple(read_diffs(cursor))
-        if not diffs:
-            cursor.fail("the patch holds no diff")
-        return mail, diffs
-
-    def trailer(self, key: str) -> list[str]:
-        """Return the values of all trailers with this key, in any case."""
-        return [v for k, v in self.mail.trailers if k.lower() == key.lower()]
-
-    @property
-    def fixes(self) -> tuple[str, ...]:
-        """The vulnerabilities that its trailers name; `Fixes` may name other things too."""
-        return tuple(sorted({v for v in self.trailer("Fixes") if CVE.fullmatch(v)}))
-
-    def fail(self, message: str, *, line: int = 1, **details: str) -> Never:
-        """Raise PatchError for a line of the file; see Cursor.fail."""
-        Cursor(self.path, b"").fail(message, line=line, **details)
-
-
-def paths_of(patches: Iterable[Patch]) -> set[str]:
-    """Return all paths that some patches name, old and new."""
-    return {path for patch in patches for diff in patch.diffs for path in diff.paths}
+def read_patch(patch: Patch) -> tuple[Mail, tuple[FileDiff, ...]]:
+    """Return the mail and the diffs of a patch; raises PatchError."""
+    cursor = Cursor(patch.path, patch.data)
+    try:
+        cursor = Cursor(patch.path, patch.plain)
+        mail = _read_mail(cursor)
+    # The email package raises all of these for a header that it cannot read.
+    except (MessageError, LookupError, ValueError, OverflowError, RecursionError) as err:
+        cursor.fail(f"cannot read its headers: {err}", line=1, expected=MAIL_FORMAT)
+    diffs = tuple(read_diffs(cursor))
+    if not diffs:
+        cursor.fail("the patch holds no diff")
+    return mail, diffs
 
 
 def upstream_status(fields: Iterable[tuple[str, str]]) -> str | None:
@@ -141,7 +80,7 @@ def upstream_status(fields: Iterable[tuple[str, str]]) -> str | None:
 
 def _read_mail(cursor: Cursor) -> Mail:
     fields = _read_headers(cursor)
-    header = {name.lower(): unfold(value) for name, value in fields}
+    header = {name.lower(): headers.unfold(value) for name, value in fields}
     description = next((value for name, value in fields if name.lower() == "description"), "")
     header["description"], _, text = description.partition("\n")
     charset = CHARSET.search(header.get("content-type", ""))
@@ -155,7 +94,9 @@ def _read_mail(cursor: Cursor) -> Mail:
         subject, _, rest = "\n".join(body).partition("\n\n")
         subject, body = subject.replace("\n", " "), rest.split("\n")
     # A commit has no room for other fields than its message.
-    kept = [f"{name}: {unfold(value)}" for name, value in fields if DEP3_FIELD.fullmatch(name)]
+    kept = [
+        f"{name}: {headers.unfold(value)}" for name, value in fields if DEP3_FIELD.fullmatch(name)
+    ]
     message = "\n".join(body)
     separator = "\n" if _trailers(message) else "\n\n"
     message = separator.join(filter(None, [message, "\n".join(kept)]))
@@ -190,7 +131,7 @@ def _read_headers(cursor: Cursor) -> list[tuple[str, str]]:
         cursor.fail("the patch is empty", line=1)
     if re.match(rb">?From ", cursor.peek()):
         cursor.at += 1
-    while (line := decode(cursor.peek()).rstrip("\r\n")) and line != "---":
+    while (line := headers.decode(cursor.peek()).rstrip("\r\n")) and line != "---":
         name, colon, value = line.partition(":")
         if line[0] in " \t" and fields:
             fields[-1][1].append(line[1:])
@@ -213,17 +154,17 @@ def _git_header(cursor: Cursor, header: dict[str, str]) -> tuple[str, str, str]:
     said = {name: header.get(name) or header.get(dep3, "") for name, dep3 in names.items()}
     if not said["from"]:
         cursor.fail("the mail has no From: header", line=1, expected=MAIL_FORMAT)
-    if len(said["from"]) > MAX_HEADER:
-        cursor.fail(f"its author has more than {MAX_HEADER:,} characters", line=1)
-    if not (author := read_author(said["from"])):
+    if len(said["from"]) > headers.MAX_HEADER:
+        cursor.fail(f"its author has more than {headers.MAX_HEADER:,} characters", line=1)
+    if not (author := headers.read_author(said["from"])):
         problem = f"cannot read an author from {said['from']!r}"
         cursor.fail(problem, line=1, expected="From: Name <address>")
     try:
         # git would take the time at which it reads the mail.
-        when = read_date(said["date"]) if said["date"] else "0 +0000"
+        when = headers.read_date(said["date"]) if said["date"] else "0 +0000"
     except (ValueError, OverflowError):
         cursor.fail(f"cannot read the date {said['date']!r}", line=1)
-    return f"{author[0]} <{author[1]}>", when, read_subject(said["subject"])
+    return f"{author[0]} <{author[1]}>", when, headers.read_subject(said["subject"])
 
 
 def _take_headers(body: list[str]) -> dict[str, str]:
@@ -243,7 +184,7 @@ def _take_headers(body: list[str]) -> dict[str, str]:
             end = at
             break
     del body[:end]
-    return {name: unfold("\n".join(rows)) for name, rows in found.items()}
+    return {name: headers.unfold("\n".join(rows)) for name, rows in found.items()}
 
 
 def _strip(lines: Iterable[str]) -> list[str]:
@@ -259,7 +200,7 @@ def _read_body(cursor: Cursor, charset: str) -> Iterator[str]:
         notes |= line.rstrip() == NOTES.encode()
         _check_line(cursor, line, notes=notes)
         # In the mboxrd format, a line `From …` of the message has one more `>`.
-        yield re.sub(r"^>(>*From )", r"\1", decode(line, charset).rstrip("\n"))
+        yield re.sub(r"^>(>*From )", r"\1", headers.decode(line, charset).rstrip("\n"))
         cursor.at += 1
 
 
@@ -278,9 +219,10 @@ def _has_status(lines: Iterable[str]) -> bool:
     return any(key.lower() == "upstream-status" for key, _ in trailers)
 
 
-def _decoded_mail(data: bytes) -> bytes:
+def decoded_mail(data: bytes) -> bytes:
+    """Return a mail as git can apply it, decoded."""
     head = data.partition(b"\n\n")[0]
-    if not ENCODED.search(head):
+    if not re.search(ENCODED, head):
         return data
     from email import message_from_bytes
 

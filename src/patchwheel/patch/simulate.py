@@ -16,9 +16,9 @@ from typing import Never
 
 from patchwheel.kit import Blob, PatchError, blob_id
 from patchwheel.patch import matching
-from patchwheel.patch.diff import LINK, SUBMODULE, FileDiff, Hunk, split_lines
+from patchwheel.patch.diff import FileDiff, Hunk, split_lines
+from patchwheel.patch.file import LINK, SUBMODULE, Patch
 from patchwheel.patch.lint import link_problem
-from patchwheel.patch.mail import Patch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,14 +10,14 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Literal
 
+from patchwheel import wheelfile
 from patchwheel.kit import Entry, InputError, Repository, digest
 from patchwheel.manifest import BuildInventory, Fork
 from patchwheel.project import Project
 from patchwheel.series import PatchedTree
-from patchwheel.wheelfile import WheelFile, output_names, read_wheel
 
 # What others compile against, made from a template or not.
-INTERFACE = re.compile(r".*\.(pxd|pxi|h|hh|hpp|hxx|inc|tcc|ipp)(\.\w+)?", re.IGNORECASE)
+INTERFACE = r"(?i).*\.(pxd|pxi|h|hh|hpp|hxx|inc|tcc|ipp)(\.\w+)?"
 # So many of a fork's own compiles are considered as a base for its next change.
 BASES = 3
 
@@ -34,15 +34,15 @@ class Base:
     sha256: str
 
     @functools.cached_property
-    def wheel(self) -> WheelFile:
+    def wheel(self) -> wheelfile.WheelFile:
         if not self.path.exists():
             raise InputError("no such wheel", where=self.path)
-        return read_wheel(self.path, sha256=self.sha256)
+        return wheelfile.read_wheel(self.path, sha256=self.sha256)
 
     @functools.cached_property
     def outputs(self) -> dict[str, str]:
         """The names of its files, by the name of the output that each is."""
-        return output_names(self.wheel.entries, self.wheel.name)
+        return wheelfile.output_names(self.wheel.entries, self.wheel.name)
 
     def made_from(self, tree: PatchedTree) -> str:
         """Return the tree that it was made from; raises InputError when it has no record."""
@@ -133,4 +133,4 @@ def changed_interface(tree: PatchedTree) -> str | None:
     """Return a file that a series changes and that other projects compile against, if any."""
     repo = Repository(tree.source.git_dir)
     changes = repo.changes(tree.source.tree, tree.tree)
-    return min((c.path for c in changes if INTERFACE.fullmatch(c.path)), default=None)
+    return min((c.path for c in changes if re.fullmatch(INTERFACE, c.path)), default=None)

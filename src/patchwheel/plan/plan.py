@@ -7,11 +7,13 @@ pending, and a change that only a configured tree can attribute is named as such
 from __future__ import annotations
 
 import functools
+import zlib
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from patchwheel import wheelfile
 from patchwheel.build import BuildInputs, OwnWheel, interface_part, without_missing_tools
 from patchwheel.kit import BuildError, Change, MachineError, Repository, digest, file_sha256
 from patchwheel.manifest import Fork, ForkBuild, InventoryFile, PinGraph, build_settings
@@ -19,7 +21,6 @@ from patchwheel.plan.base import Base, base_mismatch, built_bases, changed_inter
 from patchwheel.plan.records import FITTING, IDLE, Decision, Plan, output_of, patches_by_path
 from patchwheel.plan.replay import added_modules, needs_of, reduced, replays
 from patchwheel.series import PatchedTree, patched_tree
-from patchwheel.wheelfile import ZLIB, sbom
 
 if TYPE_CHECKING:
     from patchwheel.plan.trace import Effect, TraceResult
@@ -304,14 +305,13 @@ class Planner:
             "base": base.sha256 if base else "none",
             "wheel": digest([fork.distribution, fork.version, label]),
             "recipe": RECIPE,
-            "zlib": ZLIB,
+            "zlib": zlib.ZLIB_RUNTIME_VERSION,
+            **({} if base else {"sbom": wheelfile.sbom.LAYOUT}),
         }
         pending: tuple[str, ...] = ()
-        if not base:
-            parts["sbom"] = sbom.LAYOUT
-        elif decision.undecided:
+        if base and decision.undecided:
             pending = ("a configured tree, which says what is remade",)
-        else:
+        elif base:
             parts["remade"] = digest([FITTING, *decision.rows])
         if base and not decision.configured and not decision.undecided:
             return parts, ()

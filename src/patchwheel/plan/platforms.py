@@ -19,7 +19,7 @@ from patchwheel.manifest import BuildInventory, Fork, ForkBuild
 from patchwheel.plan.copies import copied_lists, find_copies
 from patchwheel.plan.plan import Planner
 from patchwheel.plan.records import Decision, Plan, patches_by_path
-from patchwheel.wheelfile import record
+from patchwheel.wheelfile import PLATFORM
 
 if TYPE_CHECKING:
     from patchwheel.build import OwnWheel
@@ -95,7 +95,7 @@ class PlatformPlanner(Planner):
         self, decision: Decision, base: Base | None
     ) -> tuple[dict[str, str], tuple[str, ...]]:
         parts, pending = super()._key_parts(decision, base)
-        return {**parts, record.PLATFORM: CHECKS}, pending
+        return {**parts, PLATFORM: CHECKS}, pending
 
     @functools.cached_property
     def needs(self) -> dict[str, OwnWheel | None]:

@@ -12,7 +12,7 @@ from patchwheel.kit import BuildError, Change, Entry, MachineError, Repository, 
 from patchwheel.manifest import BuildInventory, Fork, PinGraph
 from patchwheel.plan.base import Base
 from patchwheel.series import PatchedTree, without_effect
-from patchwheel.wheelfile import Output, metadata, record
+from patchwheel.wheelfile import Output, metadata
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -149,7 +149,7 @@ class Plan(Decision):
     def version(self) -> str:
         """The version of the wheel, with its label; of a pending one the label lacks its digest."""
         graft = self.route == "graft"
-        key = record.label_key(self.key_parts) if self.node_key else None
+        key = metadata.label_key(self.key_parts) if self.node_key else None
         return metadata.labelled(self.fork.version, self.label, key, graft=graft)
 
     @property

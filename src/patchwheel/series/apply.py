@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Never
 
+from patchwheel import patch as patching  # loaded where a patch is read
 from patchwheel.kit import Change, GitError, PatchError, Repository, Store, digest
-from patchwheel.patch import Patch, Simulation, check_patch, paths_of
+from patchwheel.patch import Patch, paths_of
 from patchwheel.series.files import Series
 from patchwheel.source import Source
 
@@ -53,15 +54,15 @@ def apply_series(source: Source, series: Series, *, store: Store) -> PatchedTree
     return PatchedTree(source=source, tree=tree, series=series)
 
 
-def start_simulation(source: Source, patches: Sequence[Patch]) -> Simulation:
+def start_simulation(source: Source, patches: Sequence[Patch]) -> patching.Simulation:
     """Return a simulation on the source tree that has read the files of the patches."""
     repo = Repository(source.git_dir)
-    return Simulation(repo.files(source.tree), repo.read, paths_of(patches))
+    return patching.Simulation(repo.files(source.tree), repo.read, paths_of(patches))
 
 
 def _apply(source: Source, patches: Sequence[Patch], *, ref: str) -> str:
     for patch in patches:
-        check_patch(patch)
+        patching.check_patch(patch)
     repo = Repository(source.git_dir)
     try:
         with stage_patches(repo, source.tree, patches) as staged:
@@ -79,7 +80,7 @@ def _check_result(staged: StagedTree, patches: Sequence[Patch]) -> None:
     named = paths_of(patches)
     if restored := named - changed.keys():
         files |= staged.repo.files(staged.tree, *sorted(restored))
-    simulation = Simulation(files, staged.repo.read, named)
+    simulation = patching.Simulation(files, staged.repo.read, named)
     for patch in patches:
         simulation.apply(patch)
     # `git apply` inside another repository exits with 0 and changes nothing.

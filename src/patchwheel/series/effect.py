@@ -28,9 +28,9 @@ PRODUCTS = {
 }
 TEMPLATES = (".in", ".tp", ".src", ".tmpl", ".template", ".tpl", ".j2", ".jinja", ".mako")
 # What generators begin their files with.
-MARK = re.compile(rb"(?i)generated (?:\w+ )*(?:by|from|with)\b|a bison parser")
+MARK = rb"(?i)generated (?:\w+ )*(?:by|from|with)\b|a bison parser"
 BEGINNING = 1000
-SETTING = re.compile(
+SETTING = (
     r"[\"'](--(?:with-|use-|force-)?cython(?:ize)?"
     r"|(?:\w+_)?(?:WITH|USE|FORCE|RUN)_CYTHON|CYTHONIZE)"
 )
@@ -55,7 +55,7 @@ def without_effect(
     for path, made in pairs:
         if made in reads:
             sure = f"has no effect, since the build takes {made}"
-        elif MARK.search(texts[files[made].oid][:BEGINNING]):
+        elif re.search(MARK, texts[files[made].oid][:BEGINNING]):
             sure = f"may have no effect, since the build may take {made}"
         else:
             continue
@@ -75,7 +75,7 @@ def _advice(repo: Repository, tree: str) -> str:
     names = ("setup.py", "setupinfo.py", "buildlibxml.py", "build.py")
     blobs = repo.files(tree, *names).values()
     text = b"\n".join(repo.read([blob.oid for blob in blobs]).values()).decode(errors="replace")
-    settings = sorted({*SETTING.findall(text)})
+    settings = sorted({*re.findall(SETTING, text)})
     patch = "change that file in the series as well"
     if not settings:
         return patch

@@ -9,10 +9,9 @@ from pathlib import Path
 from patchwheel.kit import PatchError, Repository, user_settings
 
 # Settings by which git starts a program, or reads more settings; others it is told to leave out.
-PROGRAMS = re.compile(
-    r"(filter|include|includeif|extensions|url)\..*|core\.worktree|merge\..*\.driver"
-    r"|remote\..*\.(promisor|partialclonefilter|uploadpack|vcs)",
-    re.DOTALL,
+PROGRAMS = (
+    r"(?s)(filter|include|includeif|extensions|url)\..*|core\.worktree|merge\..*\.driver"
+    r"|remote\..*\.(promisor|partialclonefilter|uploadpack|vcs)"
 )
 ELSEWHERE = ("objects/info/alternates", "commondir", "rebase-merge/strategy")
 TEMPLATE = "patchwheel-template"
@@ -37,7 +36,7 @@ def check_harmless(repo: Repository) -> None:
     git = repo.git_dir
     argv = ("--file", str(git / "config"), "--no-includes", "--null", "--name-only", "--list")
     keys = repo.git("config", *argv, ok=(0, 1)).decode(errors="replace").split("\0")[:-1]
-    found = [f"{key!r} in its settings" for key in keys if PROGRAMS.fullmatch(key)]
+    found = [f"{key!r} in its settings" for key in keys if re.fullmatch(PROGRAMS, key)]
     found += [f".git/{name}" for name in ELSEWHERE if (git / name).exists()]
     if found:
         hint = "remove it (`git config --unset KEY`), or have it in your own settings instead"

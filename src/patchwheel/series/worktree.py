@@ -49,9 +49,9 @@ UNFINISHED = {
     "BISECT_LOG": "bisect",
 }
 DEFAULT_SIZE = 7
-MARKER = re.compile(rb"(<+|>+|\|+|=+)(?: .*)?\r?")
+MARKER = rb"(<+|>+|\|+|=+)(?: .*)?\r?"
 # The labels of git's rebase. Such a line is a leftover even where the rest of its conflict is gone.
-LABELLED = re.compile(rb"(<+ HEAD|\|+ parent of [0-9a-f]{4,}.*|>+ [0-9a-f]{4,} \(.*\))\r?")
+LABELLED = rb"(<+ HEAD|\|+ parent of [0-9a-f]{4,}.*|>+ [0-9a-f]{4,} \(.*\))\r?"
 ADDS_MARKER = "-G^(<+|>+|[|]+)([[:space:]]|$)"
 # --text: also in files whose attributes say that they are binary, since git merges them as text.
 OPTIONS = ("--no-textconv", "--text", ADDS_MARKER)
@@ -293,11 +293,11 @@ def _marker_lines(data: bytes, size: int) -> Counter[bytes]:
     # renamed to one. By that length: the opening line, and whether the sides were separated since.
     opened: dict[int, tuple[bytes, bool]] = {}
     for line in data.split(b"\n"):
-        match = MARKER.fullmatch(line)
+        match = re.fullmatch(MARKER, line)
         if not match or len(match[1]) < size:
             continue
         length = len(match[1])
-        if LABELLED.fullmatch(line):
+        if re.fullmatch(LABELLED, line):
             lines[line] += 1
         if match[1][:1] == b"<":
             opened[length] = (line, False)

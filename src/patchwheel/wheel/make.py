@@ -10,23 +10,11 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from patchwheel import wheelfile
 from patchwheel.build import OwnWheel
 from patchwheel.kit import CheckError, Progress, Repository, Store, blob_id
 from patchwheel.plan import Plan
-from patchwheel.wheelfile import (
-    RUNS,
-    UNRECORDED,
-    check_record,
-    make_entry,
-    members,
-    metadata,
-    output_names,
-    read_wheel,
-    record,
-    sbom,
-    write_wheel,
-    zip_date,
-)
+from patchwheel.wheelfile import PLATFORM, metadata
 
 if TYPE_CHECKING:
     from patchwheel.wheel.graft import UnlabelledWheel
@@ -38,15 +26,9 @@ SILENT = Progress()
 MADE = "made.json"
 # A series that changes one of these may change the list of outputs.
 DECIDING = (
-    "meson.build",
-    "meson.options",
-    "meson_options.txt",
-    "pyproject.toml",
-    "setup.py",
-    "setup.cfg",
-    "MANIFEST.in",
+    *("meson.build", "meson.options", "meson_options.txt"),
+    *("pyproject.toml", "setup.py", "setup.cfg", "MANIFEST.in"),
 )
-
 
 # What a machine of another kind can tell of a wheel.
 CHECKED = (
@@ -119,13 +101,14 @@ def make_wheel(plan: Plan, store: Store, progress: Progress = SILENT) -> BuiltWh
 def finish(draft: UnlabelledWheel, plan: Plan, folder: Path) -> Path:
     """Write the labelled wheel, with its record and a compile's SBOM, and return its path."""
     new, entries, made_from = label(draft, plan)
-    info, date = f"{new.stem}.dist-info", zip_date(plan.tree.source.epoch)
-    written = {record.FILENAME: made_from.to_bytes()}
+    info, date = f"{new.stem}.dist-info", wheelfile.zip_date(plan.tree.source.epoch)
+    written = {wheelfile.FILENAME: made_from.to_bytes()}
     if plan.route == "compile":
-        written[sbom.PLACE] = sbom.make_sbom(made_from, metadata.normalize_name(new.name))
+        sbom = wheelfile.sbom.make_sbom(made_from, metadata.normalize_name(new.name))
+        written[wheelfile.sbom.PLACE] = sbom
     for name, content in written.items():
-        entries.append(make_entry(f"{info}/{name}", content, mode=0o644, date=date))
-    write_wheel(folder / new.filename, info, entries)
+        entries.append(wheelfile.make_entry(f"{info}/{name}", content, mode=0o644, date=date))
+    wheelfile.write_wheel(folder / new.filename, info, entries)
     return folder / new.filename
 
 
@@ -133,9 +116,10 @@ def label(draft: UnlabelledWheel, plan: Plan) -> tuple[WheelName, list[Entry], W
     """Return the name of the labelled wheel, its entries, and the record that it gets."""
     old, old_info = draft.made_from.name, draft.made_from.dist_info
     new = replace(old, version=plan.version, tags=draft.tags)
-    info, date = f"{new.stem}.dist-info", zip_date(plan.tree.source.epoch)
+    info, date = f"{new.stem}.dist-info", wheelfile.zip_date(plan.tree.source.epoch)
     # A wheel that was labelled before, as a base built here, has a record of its own.
-    dropped = {f"{old_info}/{name}" for name in (*UNRECORDED, record.FILENAME, sbom.PLACE)}
+    names = (*wheelfile.UNRECORDED, wheelfile.FILENAME, wheelfile.sbom.PLACE)
+    dropped = {f"{old_info}/{name}" for name in names}
     entries = []
     for entry in draft.entries.values():
         top, _, rest = entry.name.partition("/")
@@ -144,13 +128,13 @@ def label(draft: UnlabelledWheel, plan: Plan) -> tuple[WheelName, list[Entry], W
         if top == old_info:
             data = entry.checked()
             edited = _edit(rest, data, old, new)
-            fresh = make_entry(f"{info}/{rest}", edited, mode=entry.mode, date=date)
+            fresh = wheelfile.make_entry(f"{info}/{rest}", edited, mode=entry.mode, date=date)
             entries.append(replace(entry, name=fresh.name) if data == edited else fresh)
         elif top == f"{old_info.removesuffix('.dist-info')}.data":
             entries.append(replace(entry, name=f"{new.stem}.data/{rest}"))
         else:
             entries.append(entry)
-    return new, entries, describe(plan, draft.compiled, *members(entries, info))
+    return new, entries, describe(plan, draft.compiled, *wheelfile.members(entries, info))
 
 
 def _edit(name: str, data: bytes, old: WheelName, new: WheelName) -> bytes:
@@ -163,7 +147,7 @@ def _edit(name: str, data: bytes, old: WheelName, new: WheelName) -> bytes:
     if name == "WHEEL":
         return metadata.set_tags(data, new.expanded_tags)
     if name.startswith("sboms/"):
-        return sbom.set_subject(data, old, new)
+        return wheelfile.sbom.set_subject(data, old, new)
     return data
 
 
@@ -171,6 +155,7 @@ def describe(
     plan: Plan, compiled: CompileRecord | None, members: str, runs: tuple[str, ...]
 ) -> WheelRecord:
     """Return everything that the wheel was made from, and nothing of this machine."""
+    record = wheelfile.record
     fork, base = plan.fork, plan.base
     return record.WheelRecord(
         schema=record.SCHEMA,
@@ -197,7 +182,7 @@ def describe(
         remade=plan.outputs,
         taken=plan.taken,
         # What made it a compile is not in its key, and a wheel holds no more than its key says.
-        why=(*plan.why, *([CHECKED] if base.kind == record.PLATFORM else [])) if base else (),
+        why=(*plan.why, *([CHECKED] if base.kind == PLATFORM else [])) if base else (),
         compiled=compiled,
         members=members,
         runs=runs,
@@ -207,8 +192,8 @@ def describe(
 
 def check_wheel(path: Path, plan: Plan, *, trusted: WheelFile | None) -> WheelFile:
     """Return a wheel that is sound, complete and named correctly; CheckError, InputError else."""
-    wheel = read_wheel(path)
-    check_record(wheel, trusted=trusted)
+    wheel = wheelfile.read_wheel(path)
+    wheelfile.check_record(wheel, trusted=trusted)
     said, named = names_itself(wheel)
     expected = (metadata.normalize_name(plan.fork.distribution), [plan.version], *named[2:])
     if said != named or named != expected:
@@ -233,9 +218,9 @@ def names_itself(wheel: WheelFile) -> tuple[tuple[object, ...], tuple[object, ..
 def _check_outputs(wheel: WheelFile, plan: Plan) -> None:
     """Compare with the inventory: every output is there; a compile copied what is only copied."""
     base, where = plan.base, wheel.path.name
-    present = output_names(wheel.entries, wheel.name)
+    present = wheelfile.output_names(wheel.entries, wheel.name)
     known = {*plan.inventory.verbatim, *plan.inventory.built, *(base.outputs if base else ())}
-    if foreign := [p for p, n in present.items() if RUNS.fullmatch(n) and p not in known]:
+    if foreign := [p for p, n in present.items() if wheelfile.RUNS.fullmatch(n) and p not in known]:
         raise CheckError(
             f"{foreign[0]} would run by itself, and the pin's own wheel has no such file",
             where=where,
@@ -243,7 +228,7 @@ def _check_outputs(wheel: WheelFile, plan: Plan) -> None:
             hint="look for what makes it, in the series and in the build; it is not trusted",
         )
     removed = {o.path for o in plan.outputs if o.action == "remove"}
-    if base and base.kind == record.PLATFORM:
+    if base and base.kind == PLATFORM:
         # All that a machine of another kind can check: which files there are, and the copies.
         added = {o.path: o.source for o in plan.outputs if o.action == "add"}
         if found := present.keys() ^ ((base.outputs.keys() | added.keys()) - removed):
@@ -281,7 +266,7 @@ def _check_present(wheel: WheelFile, plan: Plan, lost: Collection[str]) -> None:
 
 def _check_copies(wheel: WheelFile, plan: Plan, copies: Mapping[str, str]) -> None:
     """Compare files with the sources that they are copies of."""
-    present = output_names(wheel.entries, wheel.name)
+    present = wheelfile.output_names(wheel.entries, wheel.name)
     blobs = Repository(plan.tree.source.git_dir).files(plan.tree.tree)
     for name, source in copies.items():
         content = wheel.entries[present[name]].content()

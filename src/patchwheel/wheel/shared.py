@@ -7,10 +7,10 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
+from patchwheel import wheelfile
 from patchwheel.kit import CheckError, InputError, digest, plain
 from patchwheel.plan import FITTING
 from patchwheel.wheel.make import KIND, BuiltWheel, check_wheel, describe, label
-from patchwheel.wheelfile import members, output_names, read_wheel
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -60,7 +60,7 @@ def share(project: Project, wheel: BuiltWheel) -> None:
     if remote is None or not remote.write or project.compile_cache != "write" or plan.tree.dev:
         return
     if place := plan.shared_as:
-        found = read_wheel(wheel.path, sha256=wheel.sha256)
+        found = wheelfile.read_wheel(wheel.path, sha256=wheel.sha256)
         remote.add(_answer(place, found, plan.sandbox), wheel.path.read_bytes())
 
 
@@ -143,7 +143,7 @@ def _check(path: Path, plan: Plan, answer: SharedWheel) -> None:
     Of a graft, the base and the patched tree give all but what was compiled: that alone is taken on
     trust.
     """
-    wheel, graft = read_wheel(path), plan.base is not None
+    wheel, graft = wheelfile.read_wheel(path), plan.base is not None
     record = wheel.record
     if answer.unsigned != _answer((answer.namespace, answer.key), wheel, answer.level):
         raise CheckError("its record is not what was signed")
@@ -168,13 +168,12 @@ def _check(path: Path, plan: Plan, answer: SharedWheel) -> None:
 def _record_here(wheel: WheelFile, plan: Plan) -> WheelRecord:
     """Return the record that the wheel would get here, with what was compiled taken from it."""
     if plan.base is None:
-        return describe(
-            plan, wheel.record.compiled, *members(wheel.entries.values(), wheel.dist_info)
-        )
+        found = wheelfile.members(wheel.entries.values(), wheel.dist_info)
+        return describe(plan, wheel.record.compiled, *found)
     # A wheel that is in our store already needs none of it.
     from patchwheel.wheel.graft import graft
 
-    present = output_names(wheel.entries, wheel.name)
+    present = wheelfile.output_names(wheel.entries, wheel.name)
     try:
         built = {o.path: wheel.entries[present[o.path]].checked() for o in plan.built}
         given: Remade = (built, wheel.name.tags, wheel.record.compiled, {})

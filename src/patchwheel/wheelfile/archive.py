@@ -23,7 +23,6 @@ from patchwheel.kit import InputError
 
 Date = tuple[int, int, int, int, int, int]
 
-ZLIB = zlib.ZLIB_RUNTIME_VERSION
 LEVEL = 6
 # ZIP64 is not written: no wheel that patchwheel makes has 4 GiB or 65,535 files.
 MAX_SIZE = 0xFFFFFFFF

@@ -1,4 +1,4 @@
-"""What a wheel says of itself: its file name, METADATA and WHEEL, edited as text."""
+"""What a wheel says of itself: its file name, METADATA and WHEEL, edited as text; its outputs."""
 
 from __future__ import annotations
 
@@ -7,16 +7,19 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from patchwheel.kit import InputError
+from patchwheel.kit import InputError, digest
 
+# A release wheel's provenance statement is called as the wheel, with this ending.
+STATEMENT = ".intoto.json"
+# The part of the key of a graft for a platform.
+PLATFORM = "platform"
 # The fields of [project] that an edit of METADATA can follow.
 EDITABLE = ("dependencies", "optional-dependencies", "requires-python")
 
-
 # NAME-VERSION[-BUILD]-PYTHON-ABI-PLATFORM-LABEL.whl: only a build number begins with a digit.
-VARIANT = re.compile(r"[^-]+-[^-]+(-\d[^-]*)?-[^-\d][^-]*-[^-]+-[^-]+-[0-9a-z._]{1,16}\.whl")
+VARIANT = r"[^-]+-[^-]+(-\d[^-]*)?-[^-\d][^-]*-[^-]+-[^-]+-[0-9a-z._]{1,16}\.whl"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +49,20 @@ class WheelName:
         return ["-".join(tag) for tag in itertools.product(*parts)]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Output:
+    """A file of the wheel that is not just taken; `path` is METADATA for an edit of the metadata.
+
+    It is remade from (or added with) the file `source` of the patched tree, built as `source` of
+    the build folder, or removed.
+    """
+
+    path: str
+    action: Literal["remake", "add", "build", "remove"]
+    source: str
+    why: str
+
+
 def parse_filename(filename: str, *, where: Path | str) -> WheelName:
     from installer.utils import parse_wheel_filename
 
@@ -63,7 +80,7 @@ def parse_filename(filename: str, *, where: Path | str) -> WheelName:
 
 def has_variant_label(filename: str) -> bool:
     """Whether a file is a variant wheel of PEP 825, a draft: folders may hold them beside ours."""
-    return VARIANT.fullmatch(filename) is not None
+    return re.fullmatch(VARIANT, filename) is not None
 
 
 def normalize_name(name: str) -> str:
@@ -87,6 +104,14 @@ def labelled(version: str, label: str, node_key: str | None, *, graft: bool) -> 
     """Return the version that marks a patched wheel, as 1.18.1+arrayapi.h1a2b3c4d.graft."""
     shown = node_key[:8] if node_key else "????????"
     return f"{version}+{label}.h{shown}{'.graft' if graft else ''}"
+
+
+def label_key(key: Mapping[str, str]) -> str:
+    """Return the digest that a label shows: of the node key, or for a platform less the base.
+
+    So the grafts for all platforms have one version, as upstream's wheels have.
+    """
+    return digest({name: key[name] for name in key if PLATFORM not in key or name != "base"})
 
 
 def field(metadata: bytes, name: str) -> list[str]:

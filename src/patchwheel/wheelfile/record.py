@@ -13,17 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from patchwheel.kit import Distribution, InputError, digest, parsed
+from patchwheel.kit import Distribution, InputError, parsed
 from patchwheel.manifest import Sdist, make_converter
+from patchwheel.wheelfile.metadata import Output
 
 if TYPE_CHECKING:
     from cattrs import Converter
 
 FILENAME = "patchwheel.json"
-# A release wheel's provenance statement is called as the wheel, with this ending.
-STATEMENT = ".intoto.json"
-# The part of the key of a graft for a platform.
-PLATFORM = "platform"
 # Raised when a field is added or gets another meaning: a record of another schema is refused.
 SCHEMA = 2
 
@@ -65,20 +62,6 @@ class BaseRecord:
     kind: Literal["upstream", "platform", "built"]
     filename: str
     sha256: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Output:
-    """A file of the wheel that is not just taken; `path` is METADATA for an edit of the metadata.
-
-    It is remade from (or added with) the file `source` of the patched tree, built as `source` of
-    the build folder, or removed.
-    """
-
-    path: str
-    action: Literal["remake", "add", "build", "remove"]
-    source: str
-    why: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,14 +133,6 @@ class WheelRecord:
     def sha256(self) -> str:
         """The sha256 of the file, which SBOM and provenance name."""
         return hashlib.sha256(self.to_bytes()).hexdigest()
-
-
-def label_key(key: Mapping[str, str]) -> str:
-    """Return the digest that a label shows: of the node key, or for a platform less the base.
-
-    So the grafts for all platforms have one version, as upstream's wheels have.
-    """
-    return digest({name: key[name] for name in key if PLATFORM not in key or name != "base"})
 
 
 def parse_record(data: bytes, *, where: Path | str) -> WheelRecord:
