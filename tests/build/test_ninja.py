@@ -2,7 +2,7 @@ from pathlib import PurePosixPath
 
 import pytest
 
-from patchwheel.build.ninja import Edge, LoggedStep, parse_log, parse_ninja
+from patchwheel.build.ninja import Edge, parse_log, parse_ninja
 from patchwheel.kit.errors import BuildError
 from tests.fixtures import support
 
@@ -78,7 +78,7 @@ def test_the_log_gives_each_step_once_and_nothing_of_a_damaged_line() -> None:
     rows += ["250\t90\t17\tback.o\tbeef", "9" * 5000 + "\t1\t1\tlong.o\tbeef", "1\t2\t3\tx"]
     rows += ["250\t1000\t18\ta <b>.o\tcafe", "300\t40"]
     assert parse_log("\n".join(rows)) == [
-        LoggedStep(outputs=("a.c", "a.h"), start=0.005, end=0.25),
-        LoggedStep(outputs=("a <b>.o",), start=0.25, end=1.0),
+        (("a.c", "a.h"), 0.005, 0.25),
+        (("a <b>.o",), 0.25, 1.0),
     ]
     assert parse_log("") == []

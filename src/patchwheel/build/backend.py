@@ -174,15 +174,12 @@ class BuildSession:
     def take_wheel(self, name: str) -> WheelFile:
         """Read a wheel that steps made, by its path below the build directory."""
         with tempfile.TemporaryDirectory(dir=self.build_dir.scripts) as folder:
-            return read_wheel(self.take(name, Path(folder)))
-
-    def take(self, name: str, folder: Path) -> Path:
-        """Copy a file that steps made, by its path below the build directory, into `folder`."""
-        try:
-            return copy_untrusted(self.build_dir.work, name, folder / Path(name).name)
-        except FileNotFoundError as err:
-            message = f"{self.fork.name}: its build did not make {name}"
-            raise BuildError(message, log=self.log) from err
+            copy = Path(folder, Path(name).name)
+            try:
+                return read_wheel(copy_untrusted(self.build_dir.work, name, copy))
+            except FileNotFoundError as err:
+                message = f"{self.fork.name}: its build did not make {name}"
+                raise BuildError(message, log=self.log) from err
 
     def edit(self, argv: Sequence[str | Path], content: bytes) -> bytes:
         """Let patchelf change a file, and return the file's new content."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import Final
 
@@ -98,12 +98,10 @@ def list_outputs(session: BuildSession, *, generate: bool) -> ListedOutputs:
         "PATCHWHEEL_INSPECT_ROOT": str(build_dir.path_inside(session.source)),
     }
     listed_by = session.system().kind.listed_by
-    # The backend counts the files that it would pack, which is not worth showing as progress.
-    shown = replace(session, report=session.report.hidden()) if listed_by else session
     contained = build_dir.sandbox.level == "bwrap"
     mode = ("generate" if contained else "list") if generate else "configure"
     what = f"the project cannot be {'configured' if listed_by else 'built'}"
-    listed = shown.ask(ListedOutputs, mode, listed_by, what=what, variables=variables)
+    listed = session.ask(ListedOutputs, mode, listed_by, what=what, variables=variables)
     if not listed.outputs:
         problem = "its backend names no files for the wheel"
         raise BuildError(f"{session.fork.name}: {problem}", log=session.log)

@@ -226,17 +226,17 @@ def _ninja_steps(work: Path, first: float) -> list[tuple[str, float, float, tupl
     place, needs = PurePosixPath("/b"), dict[str, tuple[str, ...]]()
     with contextlib.suppress(OSError, BuildError):
         steps = parse_log(_text(work, "meson/.ninja_log"))
-        made = {IN_BUILD_DIR + output: step.outputs[0] for step in steps for output in step.outputs}
+        made = {IN_BUILD_DIR + output: outputs[0] for outputs, *_ in steps for output in outputs}
         with contextlib.suppress(OSError, BuildError):
             text = _text(work, "meson/build.ninja")
             for edge in parse_ninja(text, place / "meson", place / "src"):
                 found = tuple(dict.fromkeys(made[i] for i in edge.inputs if i in made))
                 needs |= dict.fromkeys(edge.outputs, found)
         # Ninja says that a step has ended, and its log when that was since it began.
-        zero = first - min((step.end for step in steps), default=0)
+        zero = first - min((end for *_, end in steps), default=0)
         return [
-            (s.outputs[0], zero + s.start, zero + s.end, needs.get(IN_BUILD_DIR + s.outputs[0], ()))
-            for s in steps
+            (name, zero + start, zero + end, needs.get(IN_BUILD_DIR + name, ()))
+            for (name, *_), start, end in steps
         ]
     return []
 

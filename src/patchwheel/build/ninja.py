@@ -79,26 +79,17 @@ def parse_ninja(text: str, build: PurePosixPath, source: PurePosixPath) -> list[
     return edges
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LoggedStep:
-    """A step that ran, with its outputs in the build folder; seconds since ninja began."""
+def parse_log(text: str) -> list[tuple[tuple[str, ...], float, float]]:
+    """Return the steps of a .ninja_log: outputs, and start and end in seconds since ninja began.
 
-    outputs: tuple[str, ...]
-    start: float
-    end: float
-
-
-def parse_log(text: str) -> list[LoggedStep]:
-    """Return the steps of a .ninja_log; lines that are none, or end before they start, are not."""
+    Lines that are none, or end before they start, are left out.
+    """
     found: dict[tuple[int, int, str], list[str]] = {}
     for match in map(LOGGED.fullmatch, text.splitlines()):
         # A step with several outputs has a line for each.
         if match and (start := int(match[1])) <= (end := int(match[2])):
             found.setdefault((start, end, match[4]), []).append(match[3])
-    return [
-        LoggedStep(outputs=tuple(outputs), start=start / 1000, end=end / 1000)
-        for (start, end, _), outputs in found.items()
-    ]
+    return [(tuple(outs), start / 1000, end / 1000) for (start, end, _), outs in found.items()]
 
 
 def _places(paths: Iterable[str], build: PurePosixPath, source: PurePosixPath) -> Iterator[str]:

@@ -54,7 +54,6 @@ from .limits import Watch as Watch
 from .limits import free_memory as free_memory
 from .limits import job_count as job_count
 from .limits import load_limits as load_limits
-from .limits import within as within
 from .process import scrub_environment as scrub_environment
 from .repo import Blob as Blob
 from .repo import Change as Change

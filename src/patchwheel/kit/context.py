@@ -63,10 +63,6 @@ class Progress:
             self.say(what)
         yield
 
-    def hidden(self) -> Progress:
-        """Return one that shows nothing and keeps the same."""
-        return Progress()
-
     def took(
         self,
         kind: str,
@@ -90,11 +86,6 @@ class Recording(Progress):
 
     def progress(self, *words: Any, **facts: Any) -> None:  # noqa: ANN401
         self.shown.progress(*words, **facts)
-
-    def hidden(self) -> Recording:
-        other = Recording(Progress())
-        other.start, other.events = self.start, self.events
-        return other
 
     @contextlib.contextmanager
     def step(self, what: str, *, brief: bool = False) -> Iterator[None]:

@@ -10,16 +10,14 @@ import select
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Never, TypeVar
+from typing import Never
 
 from patchwheel.kit import process
 from patchwheel.kit.errors import BuildError, MachineError, ManifestError
 from patchwheel.kit.files import rmtree
-
-T = TypeVar("T")
 
 # What sets each limit starts with it.
 VARIABLE = "PATCHWHEEL_LIMIT_"
@@ -69,11 +67,6 @@ def load_limits(environ: Mapping[str, str]) -> Limits:
             expected = "a number, with s, m, h, d, MB, GB or TB behind it"
             raise ManifestError(f"{variable} is {text!r}", expected=expected)
     return Limits(**given)
-
-
-def within(seconds: float, call: Callable[[], T]) -> T:
-    """Return what a call returns; TimeoutError when it takes longer, and nobody waits for it."""
-    return process.started(call)(seconds)
 
 
 class StoppedError(BuildError):

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import SplitResult, unquote, urldefrag, urljoin, urlsplit
 
-from patchwheel.kit import IndexConfig, InputError, load_limits, parsed, redacted, within
+from patchwheel.kit import IndexConfig, InputError, load_limits, parsed, process, redacted
 
 if TYPE_CHECKING:
     import requests
@@ -224,7 +224,7 @@ def retried(task: str, attempt: Callable[[requests.Session], T]) -> T:
     """
     limit = load_limits(os.environ).download
     try:
-        return within(limit, lambda: _repeated(task, attempt))
+        return process.started(lambda: _repeated(task, attempt))(limit)
     except TimeoutError as err:
         hint = "set PATCHWHEEL_LIMIT_DOWNLOAD, in seconds, for a slower network"
         raise InputError(f"{task}: it takes longer than {limit:,} s", hint=hint) from err

@@ -9,7 +9,7 @@ import tarfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import Never
+from typing import BinaryIO, Never, cast
 
 from patchwheel.kit import InputError
 from patchwheel.wheelfile import MAX_RATIO, unpacked_limit
@@ -34,9 +34,11 @@ class Sdist:
         try:
             with self.path.open("rb") as raw, gzip.GzipFile(fileobj=raw) as unpacked:
                 stream = _Bounded(unpacked, self.path)
-                with tarfile.open(fileobj=stream, mode="r:") as archive:
+                with tarfile.open(fileobj=stream, mode="r|") as archive:
                     for member in archive:
                         path = self._checked(member)
+                        # Refused before it is unpacked: no honest archive announces so much.
+                        stream.check(member.size)
                         self.epoch = max(self.epoch, int(member.mtime))
                         if member.isdir():
                             continue
@@ -44,7 +46,10 @@ class Sdist:
                         if not self._is_git_link(member, content):
                             mode = "100755" if member.mode & 0o100 else "100644"
                             yield path, mode, content
-                stream.drain()
+                    # To the end, for gzip's checksum; only padding may follow the archive.
+                    while data := cast("BinaryIO", archive.fileobj).read(1 << 16):
+                        if data.strip(b"\0"):
+                            raise tarfile.ReadError(f"something else follows at byte {stream.at}")
         except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as err:
             problem = f"is damaged: {err}"
             raise InputError(problem, where=self.path, expected="a whole .tar.gz") from err
@@ -106,45 +111,22 @@ class Sdist:
 
 
 class _Bounded(io.RawIOBase):
-    """A stream without a way back; InputError where the archive grows out of proportion."""
+    """A stream; InputError where the archive grows out of proportion."""
 
     def __init__(self, stream: gzip.GzipFile, path: Path) -> None:
-        self.stream = stream
-        self.path = path
-        self.at = 0
+        self.stream, self.path, self.at = stream, path, 0
         self.limit = unpacked_limit(path.stat().st_size)
 
     def read(self, size: int = -1) -> bytes:
-        if size < 0 or self.at + size > self.limit:
-            # Refused before it is unpacked: no honest archive announces so much.
-            self._too_large()
         data = self.stream.read(size)
         self.at += len(data)
+        self.check(0)
         return data
 
-    def tell(self) -> int:
-        return self.at
-
-    def seek(self, position: int, whence: int = 0) -> int:
-        if whence != io.SEEK_SET or position < self.at:
-            raise tarfile.ReadError("its entries are out of order")
-        while self.at < position:
-            if not self.read(min(position - self.at, 1 << 20)):
-                break
-        return self.at
-
-    def drain(self) -> None:
-        """Read to the end, for gzip's checksum; only padding may follow the archive."""
-        while self.at < self.limit:
-            data = self.stream.read(min(1 << 16, self.limit - self.at))
-            self.at += len(data)
-            if not data:
-                return
-            if data.strip(b"\0"):
-                raise tarfile.ReadError(f"something else follows at byte {self.at}")
-        self._too_large()
-
-    def _too_large(self) -> Never:
+    def check(self, size: int) -> None:
+        """Refuse so many more bytes."""
+        if self.at + size <= self.limit:
+            return
         problem = f"unpacks to more than {self.limit >> 20} MiB"
         expected = f"at most {MAX_RATIO} times its own size"
         hint = "nothing was written; look at the archive before trusting it"
