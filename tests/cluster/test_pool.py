@@ -213,7 +213,7 @@ def test_a_graft_that_became_a_compile_is_looked_up_as_that(
     assert asked == ["as the worker found"]
 
 
-def asked(store: Store, **changes: Any) -> dict[str, Any]:  # noqa: ANN401
+def asked(store: Store, **changes: Any) -> dict[str, Any]:
     tools = {n: t.identity for n, t in toolchain.identify(["gcc"], store=store).items()}
     return {
         "version": patchwheel.__version__,

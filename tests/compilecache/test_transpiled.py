@@ -245,7 +245,7 @@ def strange(path: Path) -> None:
     reseal(path, [])
 
 
-def reseal(path: Path, head: Any) -> None:  # noqa: ANN401  (JSON)
+def reseal(path: Path, head: Any) -> None:
     rest = json.dumps(head).encode() + b"\n" + path.read_bytes().split(b"\n", 2)[2]
     path.write_bytes(hashlib.sha256(rest).hexdigest().encode() + b"\n" + rest)
 

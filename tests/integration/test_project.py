@@ -437,10 +437,10 @@ def test_a_graft_asks_each_question_once(
         monkeypatch.setenv(name, value)
     asked: Counter[object] = Counter()
 
-    def count(owner: Any, name: str) -> None:  # noqa: ANN401
+    def count(owner: Any, name: str) -> None:
         real = getattr(owner, name)
 
-        def counting(*args: Any, **options: Any) -> Any:  # noqa: ANN401
+        def counting(*args: Any, **options: Any) -> Any:
             trees = args[1:] if name == "changes" else ()
             # What applying changed in the index is a question of its own.
             if "--cached" not in trees:

@@ -46,7 +46,7 @@ def versions(python: Path) -> str:
     return subprocess.check_output([python, "-c", script], text=True).strip()
 
 
-def install(python: Path, requirements: list[str], **options: Any) -> None:  # noqa: ANN401
+def install(python: Path, requirements: list[str], **options: Any) -> None:
     context = make_context(Store(python.parent / "store"), **options)
     uv.install(context, python, requirements, log=python.parent / "log")
 
@@ -56,7 +56,7 @@ def resolve(
     interpreter: Interpreter,
     log: Path,
     constraints: tuple[str, ...] = (),
-    **options: Any,  # noqa: ANN401
+    **options: Any,
 ) -> tuple[Distribution, ...]:
     context = make_context(Store(log.parent / "store"), interpreter=interpreter, **options)
     return uv.resolve(context, requirements, constraints=constraints, log=log)

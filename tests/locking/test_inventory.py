@@ -520,7 +520,7 @@ def test_setuptools_is_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         def run_command(self, name: str) -> None:
             seen.append((name, watcher.shipping))
 
-    def build_wheel(out: str, settings: Any) -> str:  # noqa: ANN401
+    def build_wheel(out: str, settings: Any) -> str:
         for name in ("build_py", "build_clib", "build_ext"):
             Distribution().run_command(name)
         with zipfile.ZipFile(f"{out}/pw.whl", "w") as archive:

@@ -18,9 +18,9 @@ from patchwheel.manifest.inventory import BuildInventory
 from patchwheel.manifest.load import load_manifest
 from patchwheel.manifest.lock import Lock, load_lock, save_lock
 from patchwheel.project import Project
+from patchwheel.source.download import choose_wheel
 from patchwheel.source.fetch import Source
 from patchwheel.source.index import IndexFile
-from patchwheel.source.releases import choose_wheel
 from tests.fixtures.contexts import GivenProject, make_context
 from tests.fixtures.support import (
     Recorder,

@@ -93,11 +93,7 @@ class Bench:
         )
 
     def trace(
-        self,
-        changes: Mapping[str, str | None],
-        *,
-        also: tuple[str, ...] = (),
-        **given: Any,  # noqa: ANN401
+        self, changes: Mapping[str, str | None], *, also: tuple[str, ...] = (), **given: Any
     ) -> TraceResult:
         files = {k: v for k, v in {**FILES, **changes}.items() if v is not None}
         new = self.tree(files)
@@ -226,7 +222,7 @@ SCRIPTED: dict[str, Any] = {
 }
 
 
-def scripted(bench: Bench, changes: dict[str, str], **given: Any) -> TraceResult:  # noqa: ANN401
+def scripted(bench: Bench, changes: dict[str, str], **given: Any) -> TraceResult:
     bench.configured[bench.pin] = {**SCRIPTED, **given}
     return bench.trace(changes, **{**SCRIPTED, **given})
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def row(kind: str, built: int, cpu: float, **more: Any) -> Row:  # noqa: ANN401
+def row(kind: str, built: int, cpu: float, **more: Any) -> Row:
     parts = {"commit": f"{kind} {cpu}", "at_most": False, "allowed": False, "back": False, **more}
     return Row(kind=kind, built=built, cpu=cpu, **parts)
 

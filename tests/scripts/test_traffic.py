@@ -70,7 +70,7 @@ def copied(direction: int, size: int, start: int = 0, end: int = 0) -> bytes:
     return struct.pack("=IBxxxQQQ", 1, direction, size, start, end)
 
 
-def make_backend(name: str, device: object) -> Any:  # noqa: ANN401
+def make_backend(name: str, device: object) -> Any:
     return SimpleNamespace(name=name, device=device, synchronize=lambda: None)
 
 

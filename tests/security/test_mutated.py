@@ -62,7 +62,7 @@ dependencies = ["a", "b>=1"]
 
 
 @contextlib.contextmanager
-def refused() -> Any:  # noqa: ANN401
+def refused() -> Any:
     """A result is as good as an error of ours, and its text can be shown."""
     try:
         yield

@@ -100,7 +100,7 @@ def test_builds_that_want_the_same_tree_apply_its_series_once(
     source, series = kit.steps({"a": LINES}, {"a": numbered(1, 30, l9="x")})
     calls, found, real = [], [], apply._apply
 
-    def slow(*args: Any, **options: Any) -> str:  # noqa: ANN401
+    def slow(*args: Any, **options: Any) -> str:
         calls.append(args)
         time.sleep(0.2)
         return real(*args, **options)

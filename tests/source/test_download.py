@@ -50,7 +50,7 @@ def server() -> Iterator[web.Server]:
 
 @pytest.fixture
 def get_from(store: Store, report: Recorder) -> Get:
-    def call(*urls: str, sha: str = HASH, name: str = NAME, **options: Any) -> Path:  # noqa: ANN401
+    def call(*urls: str, sha: str = HASH, name: str = NAME, **options: Any) -> Path:
         index = options.pop("index", IndexConfig(urls=urls))
         context = make_context(store, index=index, progress=report, **options)
         return download_file(context, "thing", name, sha)

@@ -9,8 +9,8 @@ from patchwheel.kit import process, uv
 from patchwheel.kit.errors import InputError, redacted
 from patchwheel.kit.uv import IndexConfig, index_arguments, load_index_config
 from patchwheel.source import index
+from patchwheel.source.download import find_sdist, latest_version
 from patchwheel.source.index import JSON_API, find_file, project_files
-from patchwheel.source.releases import find_sdist, latest_version
 from tests.fixtures import web
 from tests.fixtures.support import make_index, make_sdist, make_wheel, sha256, write
 from tests.fixtures.web import instead, serving, status

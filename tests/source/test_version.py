@@ -6,8 +6,8 @@ import pytest
 from patchwheel.kit.errors import ManifestError
 from patchwheel.kit.repo import Repository
 from patchwheel.manifest.model import Fork
+from patchwheel.source.compare import check_version
 from patchwheel.source.fetch import Source
-from patchwheel.source.version import check_version
 
 MANIFEST = Path("forks.toml")
 DYNAMIC = '[project]\nname = "pw-demo"\ndynamic = ["version"]\n'

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from patchwheel.kit import IndexConfig, InputError
-from patchwheel.source.releases import newest_release
+from patchwheel.source.download import newest_release
 from patchwheel.upstream import adding, pinning
 from tests.fixtures import support
 from tests.fixtures.projects import PYTHON, Site

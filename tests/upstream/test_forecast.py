@@ -396,7 +396,7 @@ def test_without_a_history_there_are_states_and_no_commits() -> None:
     assert verdict_without_history(shifted).offset == 3
 
 
-def fork(folder: Path, **more: Any) -> Fork:  # noqa: ANN401
+def fork(folder: Path, **more: Any) -> Fork:
     fields = {"name": "demo", "git": f"file://{folder}", "tag": "v1", "version": "1"}
     return Fork(patches=folder / "patches", **{**fields, **more})
 

@@ -21,7 +21,7 @@ from patchwheel.plan.platforms import PlatformPlanner, _fits, platform_bases
 from patchwheel.release.check import check_release
 from patchwheel.release.publish import make_index
 from patchwheel.series.apply import PatchedTree
-from patchwheel.source.releases import published_wheels
+from patchwheel.source.download import published_wheels
 from patchwheel.wheel import make, platforms
 from patchwheel.wheel.platforms import PlatformWheel
 from patchwheel.wheelfile.read import read_wheel

@@ -57,7 +57,7 @@ def test_the_module_and_the_symbol_that_raise_a_tag_are_named(
 def test_a_release_above_the_manifests_platform_fails_with_module_and_symbol(
     tmp_path: Path, report: support.Recorder, policy: str
 ) -> None:
-    def project(*, release: bool) -> Any:  # noqa: ANN401
+    def project(*, release: bool) -> Any:
         environment = SimpleNamespace(platform=policy)
         manifest = SimpleNamespace(environment=environment)
         return SimpleNamespace(progress=report, manifest=manifest, release=release)

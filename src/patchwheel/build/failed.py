@@ -189,12 +189,7 @@ class StepCounter:
             self.built += 1
             self.report.progress(self.what, self.built, None, file=match[1] or match[2])
 
-    def run(
-        self,
-        build_dir: BuildDir,
-        argv: Sequence[str | Path],
-        **how: Any,  # noqa: ANN401
-    ) -> None:
+    def run(self, build_dir: BuildDir, argv: Sequence[str | Path], **how: Any) -> None:
         """Run a command in a build's folder; tell the report how long it and its steps took."""
         cpu, began = [0.0], time.monotonic()
         try:

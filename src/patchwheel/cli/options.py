@@ -23,7 +23,7 @@ F = TypeVar("F", bound="Callable[..., Any]")
 T = TypeVar("T")
 
 
-def option(*names: str, **settings: Any) -> Callable[[F], F]:  # noqa: ANN401
+def option(*names: str, **settings: Any) -> Callable[[F], F]:
     """Make an option that can also be given as the environment variable PATCHWHEEL_NAME."""
     [name] = [name for name in names if name.startswith("--")]
     variable = name.partition("/")[0].removeprefix("--").replace("-", "_").upper()
@@ -73,7 +73,7 @@ def project(function: Callable[..., Any]) -> Callable[..., Any]:
 
     @option("-v", "--verbose", is_flag=True, help="Show the path of each log.")
     @functools.wraps(function)
-    def command(*, verbose: bool, **rest: Any) -> Any:  # noqa: ANN401
+    def command(*, verbose: bool, **rest: Any) -> Any:
         from patchwheel.kit import Recording, Store, default_root, scrub_environment
         from patchwheel.project import Project
 
@@ -167,5 +167,5 @@ def raise_failed(failed: Mapping[str, PatchwheelError], what: str) -> None:
         )
 
 
-def _plain(record: Any) -> object:  # noqa: ANN401
+def _plain(record: Any) -> object:
     return record.to_json() if hasattr(record, "to_json") else dataclasses.asdict(record)

@@ -243,7 +243,11 @@ class CompileCache:
         try:
             yield
         finally:
-            self._take(work)
+            try:
+                if self.adds:
+                    self.shared.merge(work, **self.counts(work))
+            except (MachineError, OSError) as err:
+                self.shared.store.say(f"compile cache: nothing was added: {err}")
 
     def counts(self, work: Path) -> dict[str, int]:
         """Return how many steps were replayed and how many ran, as the build itself counts."""
@@ -254,13 +258,6 @@ class CompileCache:
             "hits": sum(map(HITS.__contains__, rows)),
             "misses": sum(map(MISSES.__contains__, rows)),
         }
-
-    def _take(self, work: Path) -> None:
-        if self.adds:
-            try:
-                self.shared.merge(work, **self.counts(work))
-            except (MachineError, OSError) as err:
-                self.shared.store.say(f"compile cache: nothing was added: {err}")
 
 
 def open_cache(

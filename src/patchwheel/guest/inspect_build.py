@@ -58,13 +58,7 @@ def list_meson(settings: dict[str, Any], out: str, mode: str) -> dict[str, Any]:
     mesonpy: Any = importlib.import_module("mesonpy")
     found = {}
 
-    def install(
-        _self: object,
-        _wheel: object,
-        origin: Any,  # noqa: ANN401
-        name: Any,  # noqa: ANN401
-        *_: object,
-    ) -> None:
+    def install(_self: object, _wheel: object, origin: Any, name: Any, *_: object) -> None:
         found[name.as_posix()] = os.fspath(origin)
 
     mesonpy.Project.build = lambda _self: None
@@ -167,7 +161,7 @@ def _changed(wheel: zipfile.ZipFile, sources: dict[str, str]) -> list[str]:
     return [n for n in copied if Path(sources[n]).read_bytes() != wheel.read(n)]
 
 
-def _hooks(backend: str) -> Any:  # noqa: ANN401
+def _hooks(backend: str) -> Any:
     module, _, attribute = backend.partition(":")
     sys.path[:0] = filter(None, os.environ.get(BACKEND_PATH, "").split(":"))
     hooks = importlib.import_module(module)
@@ -179,7 +173,7 @@ def _follow_setuptools(sources: dict[str, str], steps: list[dict[str, Any]], out
     distribution: Any = importlib.import_module("setuptools.dist").Distribution
     real = distribution.run_command
 
-    def run_command(self: Any, name: str) -> None:  # noqa: ANN401
+    def run_command(self: Any, name: str) -> None:
         command = self.get_command_obj(name)
         command.ensure_finalized()
         if name in {"build_ext", "build_clib"} and not self.have_run.get(name):
@@ -208,7 +202,7 @@ def _follow_setuptools(sources: dict[str, str], steps: list[dict[str, Any]], out
     distribution.run_command = run_command
 
 
-def _describe(extension: Any) -> dict[str, Any]:  # noqa: ANN401
+def _describe(extension: Any) -> dict[str, Any]:
     """Return what an extension module is made from, the macros apart: not every file uses them."""
     known = {k: v for k, v in vars(extension).items() if not k.startswith("_")}
     inputs = [*map(os.fspath, known.pop("sources")), *known.pop("depends", ())]

@@ -37,7 +37,7 @@ def listed(
     found: dict[str, Any] = {"idle": [], "read": []}
     made: list[str] = []
 
-    def stand_in(self: Any, *_: object, **__: object) -> None:  # noqa: ANN401
+    def stand_in(self: Any, *_: object, **__: object) -> None:
         made.extend(_stand_ins(build))
         strip = self.settings.install.strip
         release = self.config.build_type in {"Release", "MinSizeRel"}

@@ -5,7 +5,7 @@ Made by them alone, a module needs neither the project's configuration nor what 
 """
 
 # It deals with paths as the strings that commands have.
-# ruff: noqa: ANN401, PTH100, PTH103, PTH110, PTH118, PTH120, PTH122
+# ruff: noqa: PTH100, PTH103, PTH110, PTH118, PTH120, PTH122
 
 from __future__ import annotations
 

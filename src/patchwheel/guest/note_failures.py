@@ -12,7 +12,7 @@ import pytest
 Reports = Generator[None, Any, Any]
 
 
-def _noted(node: Any) -> Reports:  # noqa: ANN401
+def _noted(node: Any) -> Reports:
     report = yield
     if report.failed:
         name = node.nodeid.partition("::")[2]

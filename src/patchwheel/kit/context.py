@@ -63,14 +63,7 @@ class Progress:
             self.say(what)
         yield
 
-    def took(
-        self,
-        kind: str,
-        what: str,
-        start: float,
-        end: float = 0,
-        **facts: Any,  # noqa: ANN401
-    ) -> None:
+    def took(self, kind: str, what: str, start: float, end: float = 0, **facts: Any) -> None:
         """Tell what took how long, in seconds of time.monotonic(); without an `end` it is now."""
 
 
@@ -84,7 +77,7 @@ class Recording(Progress):
     def say(self, line: str) -> None:
         self.shown.say(line)
 
-    def progress(self, *words: Any, **facts: Any) -> None:  # noqa: ANN401
+    def progress(self, *words: Any, **facts: Any) -> None:
         self.shown.progress(*words, **facts)
 
     @contextlib.contextmanager
@@ -98,14 +91,7 @@ class Recording(Progress):
             self._around.names = around[:-1]
             self.took("phase", what, start, cpu=time.thread_time() - used)
 
-    def took(
-        self,
-        kind: str,
-        what: str,
-        start: float,
-        end: float = 0,
-        **facts: Any,  # noqa: ANN401
-    ) -> None:
+    def took(self, kind: str, what: str, start: float, end: float = 0, **facts: Any) -> None:
         end, inside = end or time.monotonic(), tuple(getattr(self._around, "names", ()))
         start, end = round(start - self.start, 3), round(end - self.start, 3)
         event = Event(kind=kind, what=what, start=start, end=end, inside=inside, **facts)

@@ -39,7 +39,7 @@ def sealed(place: str, content: object) -> bytes:
     return json.dumps(record, sort_keys=True).encode()
 
 
-def unsealed(path: Path, place: str) -> Any:  # noqa: ANN401  (JSON)
+def unsealed(path: Path, place: str) -> Any:
     """Return what was sealed; ValueError when it is damaged, OSError when it cannot be read."""
     try:
         record = parsed(path.read_bytes())

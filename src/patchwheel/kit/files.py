@@ -132,7 +132,7 @@ def rmtree(path: Path) -> None:
             process.capture(argv, cwd=path.parent, env=process.base_env(), ok=(0, 1))
 
 
-def parsed(text: str | bytes) -> Any:  # noqa: ANN401
+def parsed(text: str | bytes) -> Any:
     """Read JSON that others wrote; raises ValueError if it is none."""
     try:
         return json.loads(text)
@@ -167,7 +167,7 @@ class PlainReader:
     ) -> None:
         self._hooks, self._key = {Path: lambda path, _: Path(str(path)), **hooks}, key
 
-    def structure(self, value: Any, hint: Any) -> Any:  # noqa: ANN401, PLR0911
+    def structure(self, value: Any, hint: Any) -> Any:  # noqa: PLR0911
         if type(value) is hint:
             return value  # as most are: strings and numbers
         if hook := self._hooks.get(hint):
@@ -190,7 +190,7 @@ class PlainReader:
         good = any(c == value and type(c) is type(value) for c in inner)
         return value if good else _refuse(value)
 
-    def _record(self, value: dict[str, Any], record: Any) -> object:  # noqa: ANN401
+    def _record(self, value: dict[str, Any], record: Any) -> object:
         known = _fields(record, self._key)
         if not {k for k, row in known.items() if row[2]} <= value.keys() <= known.keys():
             _refuse(value)
@@ -205,10 +205,7 @@ class PlainReader:
 
 
 @cache
-def _fields(
-    record: Any,  # noqa: ANN401
-    key: Callable[[str], str],
-) -> dict[str, tuple[str, Any, bool]]:
+def _fields(record: Any, key: Callable[[str], str]) -> dict[str, tuple[str, Any, bool]]:
     """Return by their keys the name and type of a record's fields, and whether each is needed."""
     hints = get_type_hints(record, include_extras=True)
     return {

@@ -221,7 +221,7 @@ def find_problems(error: BaseException, at: tuple[str, ...] = ()) -> list[Invali
     raise error
 
 
-def read_file(path: Path, kind: str, *, missing: str, hint: str) -> Any:  # noqa: ANN401
+def read_file(path: Path, kind: str, *, missing: str, hint: str) -> Any:
     """Return the data in a TOML or JSON file of the project; raises ManifestError."""
     try:
         text = path.read_text(encoding="utf-8")

@@ -173,7 +173,7 @@ def _changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
     return changes
 
 
-def _merged(old: Any, changes: Any) -> Any:  # noqa: ANN401
+def _merged(old: Any, changes: Any) -> Any:
     if not (isinstance(old, dict) and isinstance(changes, dict)):
         return changes
     new = {**old, **{key: _merged(old.get(key), value) for key, value in changes.items()}}

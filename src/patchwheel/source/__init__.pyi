@@ -1,7 +1,12 @@
 from .compare import PinReport as PinReport
 from .compare import check_pin as check_pin
+from .compare import check_version as check_version
 from .download import download_file as download_file
 from .download import fetch_wheel as fetch_wheel
+from .download import find_sdist as find_sdist
+from .download import latest_version as latest_version
+from .download import newest_release as newest_release
+from .download import published_wheels as published_wheels
 from .download import requirements as requirements
 from .fetch import REMOTE as REMOTE
 from .fetch import Remote as Remote
@@ -13,8 +18,3 @@ from .fetch import refuse as refuse
 from .index import find_file as find_file
 from .index import read_body as read_body
 from .index import retried as retried
-from .releases import find_sdist as find_sdist
-from .releases import latest_version as latest_version
-from .releases import newest_release as newest_release
-from .releases import published_wheels as published_wheels
-from .version import check_version as check_version

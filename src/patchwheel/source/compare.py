@@ -1,4 +1,7 @@
-"""Compare an sdist with upstream's repository, file by file; all differences need a reason."""
+"""Whether a pin is what it says: its version, and that of its sdist the files are upstream's.
+
+All differences need a reason. Nothing of the source is run.
+"""
 
 from __future__ import annotations
 
@@ -7,17 +10,26 @@ import contextlib
 import os
 import posixpath
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
-from patchwheel.kit import Blob, CheckError, Repository, blob_id, first, parsed_toml
+from patchwheel.kit import (
+    Blob,
+    CheckError,
+    ManifestError,
+    Repository,
+    blob_id,
+    first,
+    parsed_toml,
+)
 from patchwheel.manifest import Fork
 from patchwheel.patch import LINK
 from patchwheel.project import Project
 from patchwheel.source.download import download_file
 from patchwheel.source.fetch import Source, fetch_pin
+from patchwheel.wheelfile import field as metadata_field
 from patchwheel.wheelfile import output_names, read_wheel
 
 # Written by a build backend, never by a build: it holds metadata and lists of files.
@@ -30,6 +42,15 @@ FORMAT = re.compile(rb"\$Format:[^$\n]*\$")
 DIST_SCRIPT = re.compile(rb"add_dist_script\s*\(((?:[^()]|\([^()]*\))*)\)")
 DIFFERS, ADDED = "differs", "only in the sdist"
 QUOTED = re.compile(rb"'([^'\n]*)'")
+# Tools that take it from git or rewrite it: what the files say then is a stand-in.
+FROM_GIT = re.compile(
+    r"setuptools[-_]scm|hatch[-_]vcs|versioneer|versioningit|dunamai|dynamic[-_]versioning|vcs"
+)
+MESON = re.compile(r"\bproject\s*\([^)]*?\bversion\s*:\s*'([^'@]+)'")
+CALL = re.compile(r"^setup\s*\(.*?\bversion\s*=\s*[\"']([^\"']+)[\"']", re.MULTILINE | re.DOTALL)
+ASSIGNED = re.compile(r"^__version__\s*(?::\s*str\s*)?=\s*[\"']([^\"']+)", re.MULTILINE)
+MODULES = ("__init__", "_version", "version", "__version__", "__about__", "about")
+TOP = ("PKG-INFO", "pyproject.toml", "setup.cfg", "setup.py", "meson.build")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -241,3 +262,57 @@ def _settings(data: bytes) -> dict[str, dict[str, str]] | None:
     except (configparser.Error, UnicodeDecodeError):
         return None
     return {n: dict(parser[n]) for n in parser.sections() if n != "egg_info"}
+
+
+def check_version(source: Source, manifest: Path) -> None:
+    """Raise ManifestError when the tree states another version than the manifest.
+
+    The wheel carries the manifest's, and a graft starts from upstream's wheel of that version.
+    """
+    from packaging.version import InvalidVersion, Version
+
+    fork = source.fork
+    package = fork.name.replace("-", "_")
+    names = [f"{top}{package}/{name}.py" for top in ("", "src/", "lib/") for name in MODULES]
+    repo = Repository(source.git_dir)
+    blobs = {p: b.oid for p, b in repo.files(source.tree, *TOP, *names).items()}
+    data = repo.read([*blobs.values()])
+    for path, text in _stated({path: data[oid] for path, oid in blobs.items()}):
+        with contextlib.suppress(InvalidVersion):
+            stated = Version(Version(text).public)
+            # 0.0.0 is what those write who fill it in later.
+            if stated == Version(Version(fork.version).public) or not any(stated.release):
+                return
+            named = "sdist" if fork.sdist and path == "PKG-INFO" else path
+            raise ManifestError(
+                f"{fork.name}: version is {fork.version}, and its {named} says {text}",
+                where=manifest,
+                expected="the version of the pinned source",
+                hint=f'write version = "{stated.public}", or pin the source of {fork.version}',
+            )
+
+
+def _stated(texts: dict[str, bytes]) -> Iterator[tuple[str, str]]:
+    """Yield the file and the version of each statement, the surest first."""
+    for version in metadata_field(texts.get("PKG-INFO", b""), "Version"):
+        yield "PKG-INFO", version
+    project: dict[str, object] = {}
+    with contextlib.suppress(ValueError, AttributeError):
+        table = parsed_toml(texts.get("pyproject.toml", b"").decode())
+        project = {**table.get("tool", {}).get("poetry", {}), **table.get("project", {})}
+    settings = [t.decode(errors="replace") for p, t in texts.items() if posixpath.dirname(p) == ""]
+    if isinstance(static := project.get("version"), str):
+        yield "pyproject.toml", static
+    if FROM_GIT.search("\n".join(settings)):
+        return
+    if match := MESON.search(texts.get("meson.build", b"").decode(errors="replace")):
+        yield "meson.build", match[1]
+    with contextlib.suppress(configparser.Error, UnicodeDecodeError):
+        parser = configparser.RawConfigParser()
+        parser.read_string(texts.get("setup.cfg", b"").decode())
+        yield "setup.cfg", parser.get("metadata", "version", fallback="")
+    for path in sorted(texts):
+        if path.endswith(".py"):
+            pattern = CALL if path == "setup.py" else ASSIGNED
+            if match := pattern.search(texts[path].decode(errors="replace")):
+                yield path, match[1]
