@@ -70,6 +70,9 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
             for path in sorted((PACKAGES / fork).rglob("*"))
             if path.is_file()
         }
+        # METADATA spells the name as upstream does.
+        spelled = files["pyproject.toml"].replace(b'"tinyset"', b'"TinySet"')
+        files["pyproject.toml"] = spelled
         sdist = support.make_sdist(shelf, fork, VERSION, files)
         tables[fork] = sdist_table(sdist) + VARIANTS.get(fork, "")
         support.make_upstream(folder / fork, files)
@@ -660,7 +663,7 @@ def test_the_index_itself_is_checked(indexed: Path, tmp_path: Path) -> None:
     assert check_release(folder).problems == ()
     for file in [*folder.rglob("simple/**/*.*"), *folder.glob("*.metadata")]:
         data = file.read_bytes()
-        file.write_bytes(data.replace(b"tiny", b"tinz"))
+        file.write_bytes(data.replace(b"iny", b"inz"))
         [problem] = check_release(folder).problems
         assert problem.startswith(f"{file.relative_to(folder)}: ")
         file.write_bytes(data)

@@ -7,6 +7,7 @@ pending, and a change that only a configured tree can attribute is named as such
 from __future__ import annotations
 
 import functools
+import re
 import zlib
 from collections import defaultdict
 from collections.abc import Callable, Mapping
@@ -300,10 +301,12 @@ class Planner:
     ) -> tuple[dict[str, str], tuple[str, ...]]:
         """Return the content of the node key, and what its missing parts wait for."""
         fork, label = self.fork, self.project.manifest.environment.label
+        # Normalised: the manifest and METADATA may spell it differently.
+        name = re.sub("[-_.]+", "-", fork.distribution).lower()
         parts = {
             "tree": self.tree.tree,
             "base": base.sha256 if base else "none",
-            "wheel": digest([fork.distribution, fork.version, label]),
+            "wheel": digest([name, fork.version, label]),
             "recipe": RECIPE,
             "zlib": zlib.ZLIB_RUNTIME_VERSION,
             **({} if base else {"sbom": wheelfile.sbom.LAYOUT}),

@@ -223,7 +223,8 @@ def _label_problems(wheel: WheelFile) -> Iterator[str]:
         yield f"its version {wheel.name.version} carries no label"
         return
     record, key = wheel.record, wheel.record.key
-    spelled = "".join(metadata.field(wheel.metadata("METADATA"), "Name")[:1])
+    named = metadata.field(wheel.metadata("METADATA"), "Name")[:1]
+    name = metadata.normalize_name("".join(named))
     rows = [
         ("version", record.version, wheel.name.version),
         ("pin.version", record.pin.version, label["upstream"]),
@@ -232,7 +233,7 @@ def _label_problems(wheel: WheelFile) -> Iterator[str]:
         ("key.platform", PLATFORM in key, record.base is not None and record.base.kind == PLATFORM),
         ("key.tree", key.get("tree"), record.trees.patched),
         ("key.base", key.get("base"), record.base.sha256 if record.base else "none"),
-        ("key.wheel", key.get("wheel"), digest([spelled, label["upstream"], label["label"]])),
+        ("key.wheel", key.get("wheel"), digest([name, label["upstream"], label["label"]])),
     ]
     if compiled := record.compiled:
         tools = {name: tool.identity for name, tool in compiled.toolchain.items()}
