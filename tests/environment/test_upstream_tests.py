@@ -118,6 +118,11 @@ def test_without_a_selected_test_nothing_is_compared(bench: Bench) -> None:
 def test_tests_are_found_by_name_by_the_manifest_or_all(bench: Bench) -> None:
     assert select_tests(bench.tree) == ["more/odd.py", "pw/tests/test_mod.py"]
     assert select_tests(bench.tree, every=True) == [*TESTS, "more/odd.py", "pw/tests/test_mod.py"]
+    # pytest's other pattern.
+    bench.present += ["pw/tests/mod_test.py", "tests/pw/b_test.py", "tests/latest.py"]
+    found = ["more/odd.py", "pw/tests/mod_test.py", "pw/tests/test_mod.py"]
+    assert select_tests(bench.tree) == found
+    assert {*select_tests(bench.tree, every=True)} == {*TESTS, *found, "tests/pw/b_test.py"}
     bench.present = ["pw/_mod.py"]
     for every, problem in (
         (False, "pw: upstream has no tests of what the series changes"),
@@ -127,3 +132,4 @@ def test_tests_are_found_by_name_by_the_manifest_or_all(bench: Bench) -> None:
             find_tests(bench.project, bench.tree.source.fork, every=every)
         assert caught.value.message == problem
         assert "`tests` of forks.toml" in str(caught.value)
+        assert ("`patchwheel test pw --all`" in str(caught.value)) is not every

@@ -20,6 +20,8 @@ from patchwheel.series import PatchedTree, load_series, patch_alone, patched_tre
 from patchwheel.wheel import build_wheels
 
 FAILURES, NO_TESTS = 1, 5  # of pytest's exit status
+# By which pytest finds them; `*` stands for folders too.
+TEST_FILES = ("test_*.py", "*/test_*.py", "*_test.py")
 
 
 def find_tests(
@@ -30,10 +32,9 @@ def find_tests(
     files = select_tests(tree, every=every)
     if not files:
         what = "" if every else " of what the series changes"
-        raise CheckError(
-            f"{fork.name}: upstream has no tests{what}",
-            hint="name test files in `tests` of forks.toml, or run pytest in the environment",
-        )
+        hint = "name test files in `tests` of forks.toml, or run pytest in the environment"
+        hint = hint if every else f"`patchwheel test {fork.name} --all`, or {hint}"
+        raise CheckError(f"{fork.name}: upstream has no tests{what}", hint=hint)
     return tree, files
 
 
@@ -45,15 +46,16 @@ def select_tests(tree: PatchedTree, *, every: bool = False) -> list[str]:
     """
     repo = Repository(tree.source.git_dir)
     present = repo.files(tree.tree)
-    globs = (*tree.source.fork.tests, *(("test_*.py", "*/test_*.py") if every else ()))
+    globs = (*tree.source.fork.tests, *(TEST_FILES if every else ()))
     found = [path for path in present if any(fnmatchcase(path, glob) for glob in globs)]
     for change in repo.changes(tree.source.tree, tree.tree):
         folder, name = posixpath.split(change.path)
         stem, extension = posixpath.splitext(name)
-        if extension == ".py" and name.startswith("test_"):
+        if any(fnmatchcase(name, glob) for glob in TEST_FILES):
             found.append(change.path)
         elif extension in {".py", ".pyx"}:
-            wanted = {f"test_{stem}.py", f"test_{stem.lstrip('_')}.py"}
+            stems = {stem, stem.lstrip("_")}
+            wanted = {name for s in stems for name in (f"test_{s}.py", f"{s}_test.py")}
             inner = folder.removeprefix("src/")
             for place in (f"{folder}/tests", f"tests/{inner}", f"tests/{inner}_tests"):
                 found += [f"{place}/{n}" for n in sorted(wanted)]
