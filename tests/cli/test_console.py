@@ -3,6 +3,7 @@
 import fcntl
 import os
 import re
+import shutil
 import struct
 import subprocess
 import sys
@@ -214,4 +215,9 @@ def test_a_build_and_an_environment_end_with_what_to_do_next(tmp_path: Path) -> 
     assert said("build")[-1] == older
     assert said("build") == [older]
     flag = f"--python {PYTHON}"
+    assert said("build", *flag.split()) == [older.replace(" env", f" env {flag}")]
+    # Without them, `env` would make other wheels than these.
+    for end in ("toml", "lock", "inventory"):
+        shutil.copy(site.root / f"forks.{end}", site.root / f"next.{end}")
+    flag = "--from-source --dev --manifest next.toml"
     assert said("build", *flag.split()) == [older.replace(" env", f" env {flag}")]

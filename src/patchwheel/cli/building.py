@@ -26,6 +26,11 @@ if TYPE_CHECKING:
     from patchwheel.wheel import BuiltWheel
 
 
+# What `env` needs, too, to take the wheels that were just built.
+ENV_FLAGS = {"from_source": "--from-source", "dev": "--dev"}
+ENV_OPTIONS = {"manifest_path": "--manifest", "python_option": "--python", "variant": "--variant"}
+
+
 @click.command()
 @options.forks
 @options.from_source
@@ -297,7 +302,6 @@ def _say_next(project: Project, wheels: Sequence[BuiltWheel]) -> None:
     from patchwheel.project import ENVIRONMENT_LINK
 
     made = sum(not wheel.cached for wheel in wheels)
-    flag = f" --python {shlex.quote(project.python_option)}" if project.python_option else ""
     if made and len(wheels) > 1:
         CONSOLE.say(f"{made} made, {len(wheels) - made} up to date")
     link = project.root / ENVIRONMENT_LINK
@@ -308,8 +312,12 @@ def _say_next(project: Project, wheels: Sequence[BuiltWheel]) -> None:
         held = "" if made else "".join(wheel.sha256 for wheel in wheels)
     if older := [wheel.fork for wheel in wheels if wheel.sha256 not in held]:
         why = f"{link.name} has other wheels of {', '.join(older)}" if held else "to use the wheels"
-        words = "".join(f" --with {shlex.quote(word)}" for word in shlex.split(added_to(link)))
-        CONSOLE.say(f"next: `patchwheel env{flag}{words}` ({why})")
+        given, source = (c := click.get_current_context()).params, c.get_parameter_source
+        words = [flag for name, flag in ENV_FLAGS.items() if given[name]]
+        for name, option in ENV_OPTIONS.items():
+            words += [option, str(given[name])] * (source(name) is not ParameterSource.DEFAULT)
+        words += [w for word in shlex.split(added_to(link)) for w in ("--with", word)]
+        CONSOLE.say(f"next: `{shlex.join(['patchwheel', 'env', *words])}` ({why})")
 
 
 def _show_plans(project: Project, forks: Sequence[Fork]) -> None:
