@@ -385,7 +385,7 @@ ROWS: dict[str, Row] = {
         (mail(b""), "the patch holds no diff", 9),
     ),
     "truncated hunk, wrong hunk count": refused(
-        (mail(ONE[: -len(b" three\n")]), "is truncated, or its counts are wrong", 16),
+        (mail(ONE[: -len(b" three\n")]), "is truncated, or the counts are wrong", 13),
         (mail(ONE.replace(b"-1,3 +1,3", b"-1,2 +1,2")), "belongs to no hunk", 17),
     ),
     "offset": shifted,

@@ -248,20 +248,29 @@ def test_a_patch_without_context_that_fits_nowhere_is_refused(site: Site, tmp_pa
     [
         ({"series": "no.patch\n"}, "series:1: there is no patch no.patch"),
         ({"series": "x.patch -R\n", "x.patch": ""}, "cannot read the option -R"),
-        ({"x.patch": "rename from a\n"}, "the patch holds no diff"),
+        ({"x.patch": "rename from a\n"}, "x.patch: the patch holds no diff"),
+        ({"x.patch": ""}, "x.patch: the patch holds no diff"),
         (
             {"x.patch": "diff --git a b\nrename from a\nrename to c\n"},
             "cannot read the paths",
         ),
         ({"x.patch": "--- a/c\n+++ b/c\n@@ -1 +1 @@\n-x\n+y\n"}, "there is no file c"),
-        ({"x.patch": "--- a/a\n+++ b/a\n@@ -1,2 +1 @@\n-x\n"}, "truncated"),
+        # The line is that of the file, not of the mail that is made of it.
+        ({"x.patch": "--- a/a\n+++ b/a\n@@ -1,2 +1 @@\n-x\n"}, "x.patch:3: its hunk is truncated"),
+        (
+            {"x.patch": "why\r\n--- a/a\r\n+++ b/a\r\n@@ -1 +1 @@\r\n-gone\r\n+y\r\n"},
+            "x.patch:4: x.patch does not apply: hunk 1 does not match a",
+        ),
     ],
 )
 def test_what_cannot_be_imported_is_refused(
     site: Site, tmp_path: Path, files: dict[str, str | bytes | None], said: str
 ) -> None:
     support.write(tmp_path / "p", files)
-    assert said in refused(site, str(tmp_path / "p"))
+    told = refused(site, str(tmp_path / "p"))
+    assert said in told
+    # It lies in no series yet.
+    assert "out of the series" not in told
 
 
 def test_an_empty_place_and_an_address_without_answer_are_refused(
@@ -269,6 +278,9 @@ def test_an_empty_place_and_an_address_without_answer_are_refused(
 ) -> None:
     (tmp_path / "p").mkdir()
     assert "there are no patches" in refused(site, str(tmp_path / "p"), status=4)
+    # It is looked for in no repository of upstream's.
+    told = refused(site, str(tmp_path / "p/no.patch"), status=4)
+    assert told.endswith("no.patch: there is no such file\n")
     words = ("https://example.invalid/1.patch", "--offline")
     assert "not downloaded offline" in refused(site, *words, status=4)
 

@@ -240,10 +240,10 @@ def _hunk(cursor: Cursor) -> Hunk:
             old -= mark != b"+"
             new -= mark != b"-"
         else:
-            cursor.fail(f"the hunk of line {start} is truncated, or its counts are wrong")
+            cursor.fail("its hunk is truncated, or the counts are wrong", line=start)
         cursor.at += 1
         if old < 0 or new < 0:
-            cursor.fail(f"the counts of the hunk of line {start} are wrong", line=start)
+            cursor.fail("the counts of the hunk are wrong", line=start)
     if all(row[:1] == b" " for row in rows):
         cursor.fail("the hunk changes nothing", line=start)
     return Hunk(line=start, old_start=int(head[1]), new_start=int(head[3]), rows=tuple(rows))

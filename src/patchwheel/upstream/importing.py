@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from patchwheel.kit import Blob, InputError, PatchError, Repository, redacted
 from patchwheel.manifest import Fork, did_you_mean
@@ -38,6 +39,7 @@ from patchwheel.upstream.history import History, known_history
 if TYPE_CHECKING:
     import requests
 
+T = TypeVar("T")
 IMPORTED = "refs/patchwheel/imported"
 PENDING = "Pending"
 # As much as quilt and GNU patch allow.
@@ -78,15 +80,11 @@ def import_patches(
             message = f"the series cannot be added to: {problem}"
             raise PatchError(message, where=folder, hint=hint)
         files = [file for place in places for file in _collect(project, fork, place, strip)]
-        tree, work = light_tree(project, fork, _paths_of(files)), scratch / fork.name
+        paths = {path for file in files for path in _told(fork, file, _paths_of)}
+        tree, work = light_tree(project, fork, paths), scratch / fork.name
         open_work(tree, work, store=project.store)
         repo = WorkTree(work).repo
-        try:
-            made = [_commit(repo, file) for file in files]
-        except PatchError as err:
-            err.hint = f"correct it, or commit it by hand in `patchwheel dev {fork.name}` "
-            err.hint += f"and import the rest; nothing of {fork.name} was changed"
-            raise
+        made = [_told(fork, file, functools.partial(_commit, repo)) for file in files]
         repo.git("reset", "-q", "--hard")
         others = load_all_series(project)
         done = export_commits(work, tree.source, store=project.store, others=others)
@@ -100,11 +98,28 @@ def import_patches(
     return ImportResult(imported=tuple(rows), warnings=done.warnings)
 
 
-def _paths_of(files: Sequence[_File]) -> set[str]:
-    """Return the paths that patches name, before the files that they meet are known."""
-    texts = [(f, f.data.replace(b"\r\n", b"\n")) for f in files]
-    mails = [(f.path, to_git(data, f.path.name, (), f.strip)) for f, data in texts]
-    return paths_of(Foreign(path=path, data=mail) for path, mail in mails)
+def _told(fork: Fork, file: _File, read: Callable[[_File], T]) -> T:
+    """Read a file; an error names its own line, not that of the mail that is made of it."""
+    try:
+        return read(file)
+    except PatchError as err:
+        err.hint = f"correct it, or commit it by hand in `patchwheel dev {fork.name}` "
+        err.hint += f"and import the rest; nothing of {fork.name} was changed"
+        if (number := str(err.where).removeprefix(f"{file.path}:")).isdecimal():
+            *above, line = _mail(file).splitlines()[: int(number)] or [b""]
+            same = [n for n, row in enumerate(file.data.splitlines(), 1) if row == line]
+            place = same[above.count(line) :]
+            err.where = f"{file.path}:{place[0]}" if place else file.path
+        raise
+
+
+def _mail(file: _File) -> bytes:
+    return to_git(file.data.replace(b"\r\n", b"\n"), file.path.name, (), file.strip)
+
+
+def _paths_of(file: _File) -> set[str]:
+    """Return the paths that a patch names, before the files that it meets are known."""
+    return paths_of([Foreign(path=file.path, data=_mail(file))])
 
 
 def _commit(repo: Repository, file: _File) -> tuple[tuple[str, ...], bool]:
@@ -170,6 +185,8 @@ def _collect(project: Project, fork: Fork, place: str, strip: int | None) -> lis
         found = _mails(path, path.read_bytes(), strip)
     elif address:
         found = list(_read_branch(project, fork, address[1], address[2]))
+    elif path.suffix in {".patch", ".diff", ".mbox"} and "://" not in place:
+        raise InputError("there is no such file", where=path)
     elif "://" in place:
         found = _mails(Path(place.rpartition("/")[2]), _download(project, place), strip)
     else:
