@@ -10,7 +10,7 @@ import pytest
 from patchwheel.kit.errors import PatchError
 from patchwheel.series.apply import PatchedTree, apply_series
 from patchwheel.series.files import load_series
-from patchwheel.series.worktree import open_work, work_tree_source
+from patchwheel.series.worktree import git_in, move_away, open_work, work_tree_source
 from patchwheel.source.fetch import Source
 from tests.fixtures.patches import Files, Kit, Session, mail, numbered
 
@@ -314,3 +314,9 @@ def test_a_commit_is_told_at_once_what_its_message_lacks(tmp_path: Path) -> None
     session.git("add", "c")
     session.git("commit", "-q", GIT_EDITOR="sed -i '1s/^/ENH: c/'")
     assert session.git("log", "-1", "--format=%B") == "ENH: c\n\nUpstream-Status: Pending"
+
+
+def test_commands_that_are_offered_quote_the_folder() -> None:
+    folder = Path("/our work/d'emo")
+    assert shlex.split(git_in(folder, "status")) == ["git", "-C", str(folder), "status"]
+    assert shlex.split(move_away(folder)) == ["mv", str(folder), f"{folder}.old"]

@@ -105,7 +105,12 @@ def test_the_commit_that_stops_it_is_shown_with_its_hunk(site: Site) -> None:
     assert f"conflict since {stopped[:12]}" in said
     assert "(in no release yet)" in said
     assert "    +theirs\n" in said
+    # git's own commands would not move the pin.
+    for command in ("export", "dev"):
+        said = site.run(command, "demo", status=3)
+        assert "a rebase of demo is going on\n  next: `patchwheel rebase demo --continue`" in said
     site.run("rebase", "demo", "--abort")
+    site.run("dev", "demo")
 
 
 def test_what_git_merges_is_no_conflict_for_any(site: Site) -> None:

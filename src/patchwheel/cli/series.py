@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -101,14 +102,16 @@ def status(
 @options.project
 def dev(project: Project, fork: Fork, *, detach: bool) -> None:
     """Open a work tree of FORK in work/FORK, one commit per patch."""
-    from patchwheel.series import light_tree, open_work
+    from patchwheel.series import check_no_rebase, light_tree, open_work
 
     folder = project.work_folder(fork)
+    check_no_rebase(folder)
     tree = light_tree(project, fork)
     resumed = open_work(tree, folder, store=project.store, detach=detach)
     if not detach:
+        count = len(tree.series.patches)
         CONSOLE.say(
-            f"{len(tree.series.patches)} patches, one commit each"
+            f"{count} patch{'es' * (count != 1)}, one commit each"
             f"{' (as it was left)' if resumed else ''}; edit and commit, "
             f"then `patchwheel test {fork.name} --dev` and `patchwheel export {fork.name}`"
         )
@@ -334,8 +337,8 @@ def _offer_commit(project: Project, fork: Fork, *changed: Path, exported: bool =
 
 def _git(project: Project) -> str:
     """Return how git is called for the project: from a work tree, it would act there."""
-    return "git" if project.root == Path.cwd() else f"git -C {project.root}"
+    return "git" if project.root == Path.cwd() else f"git -C {shlex.quote(str(project.root))}"
 
 
 def _paths(project: Project, changed: Sequence[Path]) -> str:
-    return " ".join(str(path.relative_to(project.root)) for path in changed if path.exists())
+    return shlex.join(str(path.relative_to(project.root)) for path in changed if path.exists())

@@ -25,7 +25,9 @@ from .worktree import BRANCH as BRANCH
 from .worktree import EXPORTED as EXPORTED
 from .worktree import STATE as STATE
 from .worktree import WorkTree as WorkTree
+from .worktree import check_no_rebase as check_no_rebase
 from .worktree import commit_patch as commit_patch
+from .worktree import move_away as move_away
 from .worktree import open_work as open_work
 from .worktree import patched_tree as patched_tree
 from .worktree import record as record

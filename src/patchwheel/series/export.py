@@ -28,7 +28,16 @@ from patchwheel.series.apply import REPORT, apply_series, start_simulation
 from patchwheel.series.effect import without_effect
 from patchwheel.series.files import Series
 from patchwheel.series.light import light_source, light_tree
-from patchwheel.series.worktree import BASE, EXPORTED, WorkTree, open_work, record
+from patchwheel.series.worktree import (
+    BASE,
+    EXPORTED,
+    WorkTree,
+    check_no_rebase,
+    git_in,
+    move_away,
+    open_work,
+    record,
+)
 from patchwheel.source import Source
 
 Essence: TypeAlias = tuple[Mail, list[object]]
@@ -63,6 +72,7 @@ def export_series(
     with contextlib.ExitStack() as stack:
         if folder.exists() or not check:
             stack.enter_context(project.exclusive(fork))
+            check_no_rebase(folder)
         else:
             # Without a work tree, it is the series itself that is checked.
             folder = stack.enter_context(store.scratch()) / fork.name
@@ -156,12 +166,12 @@ class _Job:
         self.base, self.exported, self.tip = self.repo.text("rev-parse", *refs.values()).split()
         self.tree = self.repo.tree_of(self.tip)
         self.commits = list(self.read_commits())
-        command = f"git -C {work.folder} rebase -i {BASE}"
+        command = git_in(work.folder, f"rebase -i {BASE}")
         work.check_markers(f"resolve them, and commit to the patch: {command}", self.commits)
         self.warnings: tuple[str, ...] = ()
 
     def fail(self, problem: str, command: str, expected: str | None = None) -> Never:
-        folder, hint = self.work.folder, f"git -C {self.work.folder} {command}"
+        folder, hint = self.work.folder, git_in(self.work.folder, command)
         raise PatchError(problem, where=folder, expected=expected, hint=hint)
 
     def read_commits(self) -> Iterator[str]:
@@ -193,7 +203,7 @@ class _Job:
         if self.work.series != self.series.digests:
             folder, fork = self.work.folder, self.source.fork.name
             problem = "the series on disk is not the one that the work tree was opened with"
-            hint = f"put it back, or move the work tree away: mv {folder} {folder}.old, "
+            hint = f"put it back, or move the work tree away: {move_away(folder)}, "
             hint += f"`patchwheel dev {fork}`, then cherry-pick"
             if self.tip == self.exported:
                 # As after an import that was cut off.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import tempfile
 from collections import Counter
@@ -24,7 +25,7 @@ from patchwheel.kit import (
     rmtree,
     write_atomically,
 )
-from patchwheel.manifest import Fork
+from patchwheel.manifest import Fork, transaction
 from patchwheel.patch import SUBMODULE, Patch
 from patchwheel.project import Project
 from patchwheel.series.apply import REPORT, PatchedTree, apply_series, patch_trees
@@ -57,6 +58,24 @@ ADDS_MARKER = "-G^(<+|>+|[|]+)([[:space:]]|$)"
 OPTIONS = ("--no-textconv", "--text", ADDS_MARKER)
 
 
+def git_in(folder: Path, command: str) -> str:
+    """Return a command of git's for a work tree, as a shell takes it."""
+    return f"git -C {shlex.quote(str(folder))} {command}"
+
+
+def move_away(folder: Path) -> str:
+    name = shlex.quote(str(folder))
+    return f"mv {name} {name}.old"
+
+
+def check_no_rebase(folder: Path) -> None:
+    """Refuse to act on a work tree whose commits are on their way to another pin."""
+    name = folder.name
+    if (folder / transaction.STATE).exists():
+        hint = f"`patchwheel rebase {name} --continue`, --skip or --abort"
+        raise PatchError(f"a rebase of {name} is going on", where=folder, hint=hint)
+
+
 class WorkTree:
     """An open work tree, the tree of its pin, and the names and sha256 of its patches."""
 
@@ -71,7 +90,7 @@ class WorkTree:
             self.tree, self.series = str(state["tree"]), list(state["series"])
         except (OSError, ValueError, KeyError, TypeError) as err:
             problem = "this is not a work tree that `patchwheel dev` opened"
-            hint = f"move it away: mv {folder} {folder}.old, then `patchwheel dev {folder.name}`"
+            hint = f"move it away: {move_away(folder)}, then `patchwheel dev {folder.name}`"
             raise PatchError(problem, where=folder, hint=hint) from err
         check_harmless(self.repo)
         self.repo.unlock()
@@ -106,8 +125,9 @@ class WorkTree:
     def check_markers(self, hint: str, commits: Sequence[str] | None = None) -> None:
         """Raise PatchError for conflict markers in the index or, if given, in what commits add."""
         if files := _find_markers(self.repo, commits):
+            folder = shlex.quote(str(self.folder))
             hint += "; where such lines are meant, give the file longer markers: echo "
-            hint += f"'{files[0]} conflict-marker-size=64' >> {self.folder}/.git/info/attributes"
+            hint += f"'{files[0]} conflict-marker-size=64' >> {folder}/.git/info/attributes"
             problem = f"markers of a conflict are left in {', '.join(files)}"
             raise PatchError(problem, where=self.folder, hint=hint)
 
@@ -170,7 +190,7 @@ def work_tree_source(folder: Path, source: Source, *, store: Store) -> PatchedTr
     work = WorkTree(folder)
     work.check_pin(source)
     if work.repo.git("ls-files", "--unmerged"):
-        hint = f"git -C {folder} status"
+        hint = git_in(folder, "status")
         raise PatchError("there are conflicts to resolve", where=folder, hint=hint)
     # `git add` starts another git in a known repository inside, by the settings there.
     for row in work.repo.git("ls-files", "--stage", "-z").split(b"\0"):
@@ -213,7 +233,7 @@ def _reopen(tree: PatchedTree, folder: Path) -> bool:
         return True
     if problem := work.unexported():
         message = f"the work tree is of another pin or series, and {problem}"
-        hint = f"`patchwheel export {folder.name}`, or move it away: mv {folder} {folder}.old"
+        hint = f"`patchwheel export {folder.name}`, or move it away: {move_away(folder)}"
         raise PatchError(message, where=folder, hint=hint)
     tip = _import(tree, work.repo)
     try:

@@ -289,7 +289,8 @@ class Remote:
         folder = Path(unquote(url.removeprefix("file:")))
         places = (folder / ".git/objects", folder / "objects") if LOCAL.match(url) else ()
         if any(p.is_symlink() or (p / "info/alternates").exists() for p in places):
-            hint = f"git -C {folder} repack -a -d, then remove objects/info/alternates there"
+            hint = f"git -C {shlex.quote(str(folder))} repack -a -d, then remove "
+            hint += "objects/info/alternates there"
             refuse(self.fork, f"{redacted(url)} reads objects of another repository", hint=hint)
 
     def run(self, url: str, *argv: str, stdin: bytes = b"") -> str:

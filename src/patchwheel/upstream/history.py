@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import re
+import shlex
 from collections.abc import Collection, Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -68,7 +69,7 @@ class History:
         for objects in (folder / ".git" / "objects", folder / "objects"):
             # git would look for the commits that it lacks, and fail, time and again.
             if objects.with_name("shallow").exists():
-                hint = f"git -C {folder} fetch --unshallow"
+                hint = f"git -C {shlex.quote(str(folder))} fetch --unshallow"
                 refuse(self.fork, f"{url} is a shallow clone", hint=hint)
             if objects.is_dir():
                 alternates = self.repo.git_dir / "objects" / "info" / "alternates"

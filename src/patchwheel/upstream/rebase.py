@@ -25,6 +25,7 @@ from patchwheel.series import (
     ExportResult,
     PatchedTree,
     WorkTree,
+    check_no_rebase,
     commit_patch,
     export_commits,
     load_all_series,
@@ -59,9 +60,7 @@ def start_rebase(project: Project, fork: Fork, ref: str) -> ExportResult:
     """Move the fork's series to a tag, branch, commit or release of upstream's."""
     folder = project.work_folder(fork)
     with project.exclusive(fork):
-        if state_path(folder).exists():
-            hint = f"`patchwheel rebase {fork.name} --continue`, --skip or --abort"
-            raise PatchError(f"a rebase of {fork.name} is going on", where=folder, hint=hint)
+        check_no_rebase(folder)
         onto, tree = find_target(project, fork, ref), patched_tree(project, fork)
         told = explain_stops(project, fork, ref)
         start(tree, onto, folder, store=project.store, say=project.progress.say, told=told)

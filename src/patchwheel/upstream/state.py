@@ -10,7 +10,7 @@ from typing import Any
 
 from patchwheel.kit import PatchError, parsed
 from patchwheel.manifest import transaction
-from patchwheel.series import BASE, EXPORTED
+from patchwheel.series import BASE, EXPORTED, move_away
 
 ENDS = (BASE, EXPORTED)
 PIN = frozenset({"version", "tag", "commit", "sdist"})
@@ -47,7 +47,7 @@ def state(folder: Path) -> RebaseState:
         hint = f"`patchwheel rebase {folder.name} --onto REF`"
         raise PatchError(message, where=folder, hint=hint) from err
     except (OSError, ValueError, TypeError, AttributeError) as err:
-        hint = f"move the work tree away: mv {folder} {folder}.old"
+        hint = f"move the work tree away: {move_away(folder)}"
         raise PatchError(f"its rebase cannot go on: {err}", where=path, hint=hint) from err
     return found
 
