@@ -300,13 +300,12 @@ class Planner:
         self, decision: Decision, base: Base | None
     ) -> tuple[dict[str, str], tuple[str, ...]]:
         """Return the content of the node key, and what its missing parts wait for."""
-        fork, label = self.fork, self.project.manifest.environment.label
         # Normalised: the manifest and METADATA may spell it differently.
-        name = re.sub("[-_.]+", "-", fork.distribution).lower()
+        name = re.sub("[-_.]+", "-", self.fork.distribution).lower()
         parts = {
             "tree": self.tree.tree,
             "base": base.sha256 if base else "none",
-            "wheel": digest([name, fork.version, label]),
+            "wheel": digest([name, self.fork.version, self.project.manifest.environment.label]),
             "recipe": RECIPE,
             "zlib": zlib.ZLIB_RUNTIME_VERSION,
             **({} if base else {"sbom": wheelfile.sbom.LAYOUT}),

@@ -64,6 +64,7 @@ def git_in(folder: Path, command: str) -> str:
 
 
 def move_away(folder: Path) -> str:
+    """Return the command that makes room for another work tree."""
     name = shlex.quote(str(folder))
     return f"mv {name} {name}.old"
 
