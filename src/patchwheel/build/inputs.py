@@ -73,12 +73,16 @@ class BuildInputs:
             return detect_sandbox(self.context.sandbox).level
         return None
 
-    @functools.cached_property
+    @property
     def environment(self) -> Path:
         """The build environment that the lock names; wheels of ours in it are those in `needs`."""
-        ours = self._own_versions()
-        locked = [d for d in self.build.build_requires if d.name not in ours]
-        return build_environment(self.context, locked, [need.path for need in self.needs])
+        # A cached_property of Python 3.11 would let the builds of all forks wait for one.
+        if "_environment" not in (kept := vars(self)):
+            ours = self._own_versions()
+            locked = [d for d in self.build.build_requires if d.name not in ours]
+            needs = [need.path for need in self.needs]
+            kept["_environment"] = build_environment(self.context, locked, needs)
+        return Path(kept["_environment"])
 
     @property
     def versions(self) -> dict[str, str]:
