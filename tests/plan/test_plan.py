@@ -9,6 +9,7 @@ from patchwheel.cli import tables
 from patchwheel.kit.errors import InputError
 from patchwheel.kit.store import Store
 from patchwheel.manifest.model import UpstreamWheel
+from patchwheel.plan import base as base_module
 from patchwheel.plan import plan as plan_module
 from patchwheel.plan.base import Base
 from patchwheel.plan.outlook import Outlook
@@ -197,7 +198,8 @@ def test_binaries_that_do_not_know_another_forks_headers_are_named(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, path: str, *, says: bool
 ) -> None:
     tree, other = bench.patched({A: "one = 2\n"}), bench.patched({path: "#define X 2\n"})
-    monkeypatch.setattr(plan_module, "patched_tree", lambda *_, **__: other)
+    for module in (base_module, plan_module):
+        monkeypatch.setattr(module, "patched_tree", lambda *_, **__: other)
     planner = GivenPlanner(bench.project(), tree, made={})
     # Any fork of the manifest may stand for one that it compiles against.
     vars(planner)["build"] = replace(bench.build, needs=("pw-demo",))

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Literal
 
 from patchwheel import wheelfile
-from patchwheel.kit import Entry, InputError, Repository, digest
-from patchwheel.manifest import BuildInventory, Fork
+from patchwheel.kit import Entry, InputError, Repository, digest, process
+from patchwheel.manifest import BuildInventory, Fork, ForkBuild
 from patchwheel.project import Project
-from patchwheel.series import PatchedTree
+from patchwheel.series import PatchedTree, patched_tree
 
 # What others compile against, made from a template or not.
 INTERFACE = r"(?i).*\.(pxd|pxi|h|hh|hpp|hxx|inc|tcc|ipp)(\.\w+)?"
@@ -55,6 +55,17 @@ def upstream_base(project: Project, fork: Fork) -> Base | None:
     if wheel is None or fork.upstream_wheel is None:
         return None
     return published_base(project, fork, wheel.filename, wheel.sha256, kind="upstream")
+
+
+def start_base(project: Project, fork: Fork) -> Callable[[], object]:
+    """Begin to download the wheel that a plan starts from; return what waits for it."""
+    build = project.build(fork)
+    used = not project.from_source and build.inventory.compiles(fork)
+    if not (build.base and used) or project.store.path("files", build.base.sha256).exists():
+        return lambda: None
+    # While the source is downloaded and read.
+    brought = process.started(functools.partial(upstream_base, project, fork))
+    return functools.partial(brought, None)
 
 
 def published_base(
@@ -127,6 +138,16 @@ def base_differences(
     theirs = {n for n in present if not n.partition("/")[0].endswith(".libs")}
     ours = inventory.verbatim.keys() | set(inventory.built)
     return sorted(theirs - ours), sorted(ours - theirs)
+
+
+def left_behind(project: Project, build: ForkBuild) -> list[str]:
+    """Name the forks whose changed headers upstream's binaries do not know."""
+    needs = build.needs if build.inventory.built else ()
+    trees = {name: patched_tree(project, project.manifest.forks[name]) for name in needs}
+    found = {name: changed_interface(tree) for name, tree in trees.items()}
+    kept = "what is not remade stays upstream's binary"
+    how = "--from-source compiles against it"
+    return [f"{kept}, and {name} changes {path}; {how}" for name, path in found.items() if path]
 
 
 def changed_interface(tree: PatchedTree) -> str | None:

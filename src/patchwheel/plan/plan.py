@@ -18,7 +18,14 @@ from patchwheel import wheelfile
 from patchwheel.build import BuildInputs, OwnWheel, interface_part, without_missing_tools
 from patchwheel.kit import BuildError, Change, MachineError, Repository, digest, file_sha256
 from patchwheel.manifest import Fork, ForkBuild, InventoryFile, PinGraph, build_settings
-from patchwheel.plan.base import Base, base_mismatch, built_bases, changed_interface, upstream_base
+from patchwheel.plan.base import (
+    Base,
+    base_mismatch,
+    built_bases,
+    left_behind,
+    start_base,
+    upstream_base,
+)
 from patchwheel.plan.records import FITTING, IDLE, Decision, Plan, output_of, patches_by_path
 from patchwheel.plan.replay import added_modules, needs_of, reduced, replays
 from patchwheel.series import PatchedTree, patched_tree
@@ -46,7 +53,9 @@ def plan_fork(
     """
     # The lock must fit before anything is downloaded.
     _ = project.build(fork)
+    wait_for_base = start_base(project, fork)
     planner = Planner(project, patched_tree(project, fork), made or {}, configure)
+    wait_for_base()
     return planner.plan(refused=refused)
 
 
@@ -138,18 +147,8 @@ class Planner:
             inputs=inputs if builds and None not in self.needs.values() else None,
             changes=changes,
             graph=lambda: self._pin_graph,
-            left_behind=self._left_behind if graft else list,
+            left_behind=functools.partial(left_behind, self.project, self.build) if graft else list,
         )
-
-    def _left_behind(self) -> list[str]:
-        """Name the forks whose changed headers upstream's binaries do not know."""
-        needs = self.build.needs if self.build.inventory.built else ()
-        forks = [self.project.manifest.forks[name] for name in needs]
-        trees = {f.name: patched_tree(self.project, f) for f in forks}
-        found = {name: changed_interface(tree) for name, tree in trees.items()}
-        kept = "what is not remade stays upstream's binary"
-        how = "--from-source compiles against it"
-        return [f"{kept}, and {name} changes {path}; {how}" for name, path in found.items() if path]
 
     def _decision(
         self, base: Base | None, changes: Callable[[], list[Change]], refused: str | None
