@@ -59,7 +59,7 @@ def resolve(
     **options: Any,
 ) -> tuple[Distribution, ...]:
     context = make_context(Store(log.parent / "store"), interpreter=interpreter, **options)
-    return uv.resolve(context, requirements, constraints=constraints, log=log)
+    return uv.resolve(context, requirements, what="pw", constraints=constraints, log=log)
 
 
 def test_an_environment_has_the_interpreter_and_nothing_else(

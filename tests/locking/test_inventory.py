@@ -566,7 +566,7 @@ def real_environment(tree: Path, fork: Fork, interpreter: Interpreter, store: St
     context = make_context(store, interpreter=interpreter, index=load_index_config(tree))
     system = parse_build_system((tree / "pyproject.toml").read_bytes())
     lines = static_build_requirements(system, fork)
-    requires = uv.resolve(context, lines, log=tree.parent / "resolve.log")
+    requires = uv.resolve(context, lines, what=fork.name, log=tree.parent / "resolve.log")
     return build_environment(context, requires, [])
 
 

@@ -194,6 +194,15 @@ def test_everything_that_is_not_ours_is_pinned(site: Site) -> None:
     assert two.builds[site.interpreter.python].needs == ("pw-one",)
     assert len(one.tree) == 40
     assert load_lock(lock.path) == lock
+    said = [line for line in site.report.lines if "resolving" in line]
+    assert [*dict.fromkeys(line.partition(": resolving ")[0] for line in said)] == [
+        "pw-one: its build environment",
+        "pw-two: its build environment",
+        "the environment",
+        "the environment's group gpu",
+        "the environment's group test",
+    ]
+    assert {line.partition(" for ")[2] for line in said} == {f"Python {site.interpreter.python}"}
 
 
 def test_build_requirements_are_the_projects_the_backends_and_ours(site: Site) -> None:

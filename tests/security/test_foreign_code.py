@@ -146,7 +146,7 @@ def test_a_project_cannot_require_a_place(tmp_path: Path, store: Store, line: st
     """Build requirements and those in a wheel's METADATA are an upstream's text."""
     context = make_context(store)
     with pytest.raises(InputError, match="cannot be locked") as caught:
-        resolve(context, ["pw-alpha", line], log=tmp_path / "log")
+        resolve(context, ["pw-alpha", line], what="pw", log=tmp_path / "log")
     assert "no URL" in str(caught.value)
     assert not (tmp_path / "log").exists()
 

@@ -470,7 +470,7 @@ def test_a_real_package_has_the_same_bytes_at_any_place_and_level(
     context = make_context(Store(tmp_path / "store"), interpreter=interpreter, index=index)
     system = parse_build_system((tree / "pyproject.toml").read_bytes())
     lines = static_build_requirements(system, fork)
-    requires = uv.resolve(context, lines, log=tmp_path / "resolve.log")
+    requires = uv.resolve(context, lines, what=fork.name, log=tmp_path / "resolve.log")
     files = {
         str(path.relative_to(tree)): path.read_text() for path in tree.rglob("*") if path.is_file()
     }

@@ -229,7 +229,8 @@ def _added(
     pins = [*(f"{d.name}=={d.version}" for d in held), *_wheel_lines(project, wheels)]
     log = project.store.log(KIND, "resolve")
     try:
-        found = uv.resolve(project.context, wanted, constraints=pins, log=log)
+        what = "what is added to the environment"
+        found = uv.resolve(project.context, wanted, what=what, constraints=pins, log=log)
     except InputError as err:
         # What is no requirement has been told what is one.
         stay = "what is locked stays; `patchwheel lock --upgrade NAME` moves it"

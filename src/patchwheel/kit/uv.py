@@ -109,22 +109,24 @@ def resolve(
     context: Context,
     requirements: Sequence[str],
     *,
+    what: str,
     constraints: Sequence[str] = (),
     known: Sequence[Distribution] = (),
     log: Path,
 ) -> tuple[Distribution, ...]:
     """Return what satisfies the requirements on Linux; raises InputError with uv's explanation.
 
-    Its files are for this kind of machine. A version that is `known` is kept where it satisfies
-    them.
+    `what` they are of is said. Its files are for this kind of machine. A version that is `known`
+    is kept where it satisfies them.
     """
     for line in requirements:
         _check_requirement(line)
-    what = f"resolving {len(requirements)} requirement{'s' * (len(requirements) != 1)}"
+    count = f"{len(requirements)} requirement{'s' * (len(requirements) != 1)}"
+    doing = f"{what}: resolving {count} for Python {context.python}"
     # uv does not find each version that it is to prefer where several indexes count alike.
     pins = [f"{d.name}=={d.version}" for d in known]
     attempts = [(pins, ()), ((), known), ((), ())] if pins else [((), ())]
-    with context.progress.step(what):
+    with context.progress.step(doing):
         while True:
             limits, preferred = attempts.pop(0)
             with _file([*constraints, *limits]) as file:

@@ -109,10 +109,13 @@ def lock_environment(
                 bounds.append(f"{CUDA_TOOLKIT}=={cuda}.*")
     left_out = {name_of(f.distribution) for f in project.manifest.forks.values()}
 
-    def resolve(lines: Sequence[str], bounds: Sequence[str]) -> tuple[Distribution, ...]:
+    def resolve(
+        lines: Sequence[str], bounds: Sequence[str], group: str = ""
+    ) -> tuple[Distribution, ...]:
+        what = f"the environment's group {group}" if group else "the environment"
         log = context.store.log("environment", f"resolve-{context.python}")
-        limits = [*_pins(project), *bounds]
-        found = uv.resolve(context, lines, constraints=limits, known=known("", python), log=log)
+        limits, held = [*_pins(project), *bounds], known("", python)
+        found = uv.resolve(context, lines, what=what, constraints=limits, known=held, log=log)
         return tuple(d for d in found if d.name not in left_out)
 
     packages = resolve(wanted, [])
@@ -120,7 +123,7 @@ def lock_environment(
     left_out |= {d.name for d in packages}
     wanted += [f"{d.name}=={d.version}" for d in packages]
     groups = {
-        name: resolve([*wanted, *lines], bounds) if lines else ()
+        name: resolve([*wanted, *lines], bounds, name) if lines else ()
         for name, lines in (("gpu", gpu), ("test", spec.test_requires))
     }
     return EnvironmentLock(
@@ -188,7 +191,14 @@ def _build_environment(
 
     def install(wanted: Sequence[str]) -> tuple[tuple[Distribution, ...], Path]:
         log = context.store.log(fork.name, "resolve")
-        requires = uv.resolve(context, wanted, constraints=constraints, known=known, log=log)
+        requires = uv.resolve(
+            context,
+            wanted,
+            what=f"{fork.lock_key}: its build environment",
+            constraints=constraints,
+            known=known,
+            log=log,
+        )
         return requires, build_environment(context, requires, ())
 
     ours = patched_source(project, source)
