@@ -6,6 +6,7 @@ before any import.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import functools
 import json
@@ -108,9 +109,7 @@ def compose_environment(
     # Checked before the link is moved, so that it never points to a set that does not work.
     if not (path / "checked").exists():
         check_environment(project, environment)
-        # Of a version's wheels, those for this platform were locked.
-        flags = ("--no-deps", "--python-platform", uv.PLATFORM)
-        text = uv.pylock(context, lines, *flags, log=context.store.log(KIND, path.name))
+        text = _pylock(context, lines, log=context.store.log(KIND, path.name))
         _check_pylock(text, packages, wheels)
         (path / "pylock.toml").write_text(text)
         (path / ADDED).write_text(shlex.join(added))
@@ -315,6 +314,16 @@ def _copied(source: Path, target: Path) -> bool:
     except FileNotFoundError:
         return False
     return True
+
+
+def _pylock(context: Context, lines: Sequence[str], *, log: Path) -> str:
+    # Of a version's wheels, those for this platform were locked.
+    flags = ("--no-deps", "--python-platform", uv.PLATFORM)
+    # The installation has just read the pages of the index, which uv keeps.
+    with contextlib.suppress(InputError):
+        if not context.offline:
+            return uv.pylock(context, lines, *flags, "--offline", log=log)
+    return uv.pylock(context, lines, *flags, log=log)
 
 
 def _check_pylock(text: str, packages: Iterable[Distribution], wheels: Iterable[OwnWheel]) -> None:
