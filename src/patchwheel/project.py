@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import shutil
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, dataclass, field, fields
 from typing import TYPE_CHECKING
 
 from patchwheel.kit import Context, ManifestError, digest, explicit_interpreter
@@ -85,24 +85,14 @@ class Project:
 
     @functools.cached_property
     def context(self) -> Context:
-        explicit = (
-            self.python_option
-            if self.python_option and not self.python_option[0].isdigit()
-            else None
-        )
-        return Context(
-            self.store,
-            self.progress,
-            root=self.manifest.root,
-            python=self.python,
-            explicit=explicit,
-            offline=self.offline,
-            jobs=self.jobs,
-            sandbox=self.sandbox,
-            keep_failed=self.keep_failed,
-            compile_cache=self.compile_cache,
-            done=self.done,
-        )
+        """What stages below need of it, by the same names."""
+        return Context(**{row.name: getattr(self, row.name) for row in fields(Context)})
+
+    @property
+    def explicit(self) -> str | None:
+        """The interpreter that the user named, if it is not by its version."""
+        option = self.python_option
+        return option if option and not option[0].isdigit() else None
 
     @functools.cached_property
     def remote(self) -> Remote | None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import posixpath
 import re
 import shlex
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from threading import Event, Thread
 from typing import Literal, Never, TypeAlias
 from urllib.parse import unquote
 
@@ -23,6 +23,7 @@ from patchwheel.kit import (
     Store,
     digest,
     keep_sound,
+    process,
     redacted,
     user_remotes,
 )
@@ -299,43 +300,35 @@ class Remote:
             problem = f"{redacted(url)}: patchwheel does not fetch from such an address"
             refuse(self.fork, problem, expected="https://, ssh:// or file://")
         self.check_local(url)
-        env = {"GIT_ALLOW_PROTOCOL": os.environ.get("GIT_ALLOW_PROTOCOL", "file:https:ssh")}
+        settings = {"GIT_ALLOW_PROTOCOL": os.environ.get("GIT_ALLOW_PROTOCOL", "file:https:ssh")}
         try:
-            with self.watched(url), user_remotes() as settings:
-                env |= settings
-                out = self.repo.git(*SETTINGS, *argv, stdin=stdin, env=env)
-                return out.decode(errors="replace")
+            with user_remotes() as users:
+                env = settings | users
+                git = functools.partial(self.repo.git, *SETTINGS, *argv, stdin=stdin, env=env)
+                return self.shown(url, process.started(git)).decode(errors="replace")
         except GitError as err:
             problem = f"{self.fork.name}: git cannot fetch from {redacted(url)}"
             hint = HOLES if "promisor remote" in err.stderr else REACH
             tail = redacted(err.stderr).splitlines()[-10:]
             raise InputError(problem, tail=tail, hint=hint) from err
 
-    @contextlib.contextmanager
-    def watched(self, url: str) -> Iterator[None]:
-        """Report the size of the incoming pack while git fetches."""
-        task = f"{self.fork.name}: from {redacted(url)}"
+    def shown(self, url: str, git: Callable[[float], bytes]) -> bytes:
+        """Return what git writes, and show the size of the incoming pack until it does."""
+        task, most = f"{self.fork.name}: from {redacted(url)}", 0
         progress = self.context.progress.progress
-        packs, ended = self.repo.git_dir / "objects" / "pack", Event()
-
-        def watch() -> None:
-            most = 0
-            while not ended.wait(INTERVAL):
-                for pack in packs.glob("tmp_pack_*"):
-                    # A finished pack is renamed.
-                    with contextlib.suppress(OSError):
-                        most = max(most, pack.stat().st_size)
-                        progress(task, most, None)
+        try:
+            while True:
+                with contextlib.suppress(TimeoutError):
+                    return git(INTERVAL)
+                # A finished pack is renamed.
+                with contextlib.suppress(OSError):
+                    packs = (self.repo.git_dir / "objects" / "pack").glob("tmp_pack_*")
+                    most = max([most, *(pack.stat().st_size for pack in packs)])
+                if most:
+                    progress(task, most, None)
+        finally:
             if most:
                 progress(task, most, most)
-
-        thread = Thread(target=watch, daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            ended.set()
-            thread.join()
 
 
 def refuse(fork: Fork, why: str, *, expected: str | None = None, hint: str | None = None) -> Never:
