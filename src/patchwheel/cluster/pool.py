@@ -15,18 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from patchwheel import __version__
+from patchwheel import __version__, kit
 from patchwheel.build import required_variables
 from patchwheel.cluster.worker import LOST, Data, resources, run_task
-from patchwheel.kit import (
-    MEMORY_PER_JOB,
-    CheckError,
-    InputError,
-    MachineError,
-    ManifestError,
-    PatchwheelError,
-    digest,
-)
 from patchwheel.plan import Plan, plan_fork
 from patchwheel.wheel import KIND, BuiltWheel, Made, take_shared
 
@@ -49,7 +40,7 @@ def scheduler_address(place: str) -> str:
         expected = "tls://HOST:PORT, tcp://127.0.0.1:PORT, or the file that a scheduler wrote"
         hint = f"start one: `patchwheel cluster scheduler {place}`"
         problem = f"is no scheduler file: {err!r}"
-        raise InputError(problem, where=place, expected=expected, hint=hint) from err
+        raise kit.InputError(problem, where=place, expected=expected, hint=hint) from err
 
 
 def check_address(address: str) -> str:
@@ -62,7 +53,7 @@ def check_address(address: str) -> str:
         import distributed  # noqa: F401  (which adds its settings)
     except ImportError as err:
         hint = "install patchwheel[cluster]"
-        raise MachineError(f"a cluster needs dask.distributed: {err}", hint=hint) from err
+        raise kit.MachineError(f"a cluster needs dask.distributed: {err}", hint=hint) from err
     parts, problem = urlsplit(address), "whoever reaches this address could run code there"
     local = parts.hostname == "localhost"
     with contextlib.suppress(ValueError):
@@ -73,7 +64,7 @@ def check_address(address: str) -> str:
         return address
     expected = "tls://, or tcp:// on the loopback of this machine"
     hint = "docs/how-to/cluster.md says how to make and name certificates"
-    raise ManifestError(problem, where=address, expected=expected, hint=hint)
+    raise kit.ManifestError(problem, where=address, expected=expected, hint=hint)
 
 
 @contextlib.contextmanager
@@ -82,7 +73,7 @@ def open_cluster(place: str, project: Project) -> Iterator[Cluster]:
     address = scheduler_address(place)
     if not project.remote:
         hint = "set PATCHWHEEL_REMOTE; docs/how-to/cluster.md says how"
-        raise ManifestError("a cluster hands its wheels over in a shared store", hint=hint)
+        raise kit.ManifestError("a cluster hands its wheels over in a shared store", hint=hint)
     from distributed import Client, Security
 
     # What becomes of a task is said by us.
@@ -94,7 +85,7 @@ def open_cluster(place: str, project: Project) -> Iterator[Cluster]:
         client = Client(address, timeout=CONNECT, security=security, set_as_default=False)
     except (OSError, ValueError) as err:
         hint = "start one: `patchwheel cluster scheduler FILE`"
-        raise MachineError(f"no scheduler answers: {err}", where=address, hint=hint) from err
+        raise kit.MachineError(f"no scheduler answers: {err}", where=address, hint=hint) from err
     with client:
         # One that listens to every network names an address of those.
         check_address(client.scheduler_info()["address"])
@@ -127,16 +118,18 @@ class Cluster:
         where, status = result["worker"], result["status"]
         if status < 0:
             hint = "look at the memory of the workers; `--jobs` of a worker sets its compilers"
-            raise MachineError(f"{cell}: its worker was lost twice", where=where, hint=hint)
+            raise kit.MachineError(f"{cell}: its worker was lost twice", where=where, hint=hint)
         if status:
-            kinds = [k for k in PatchwheelError.__subclasses__() if k.exit_code == status != 1]
-            raise [*kinds, PatchwheelError][0](f"{cell}: {result['message'].strip()}", where=where)
+            kinds = [k for k in kit.PatchwheelError.__subclasses__() if k.exit_code == status != 1]
+            raise [*kinds, kit.PatchwheelError][0](
+                f"{cell}: {result['message'].strip()}", where=where
+            )
         if plan.route == "graft" and result["route"] == "compile":
             plan = plan_fork(project, plan.fork, refused="as the worker found", made=made)
         wheel = take_shared(project, plan)
         if wheel is None or wheel.sha256 != result["sha256"]:
             there = f"a wheel with the sha256 {wheel.sha256}" if wheel else "no such wheel"
-            raise CheckError(
+            raise kit.CheckError(
                 f"{cell}: the shared store gives {there}",
                 where=where,
                 expected=f"the sha256 {result['sha256']}, which this worker says that it added",
@@ -147,8 +140,8 @@ class Cluster:
 
     def submit(self, task: Data) -> str:
         """Hand a task out, and return its key."""
-        key = f"{task['cell']}-{digest(self.run, task)[:32]}"
-        needs = resources(task["tools"], task["level"], MEMORY_PER_JOB)
+        key = f"{task['cell']}-{kit.digest(self.run, task)[:32]}"
+        needs = resources(task["tools"], task["level"], kit.MEMORY_PER_JOB)
         self.futures[key] = self.client.submit(run_task, task, key=key, resources=needs, retries=0)
         return key
 
@@ -163,7 +156,7 @@ class Cluster:
         from distributed.comm import CommClosedError
 
         cell, future = task["cell"], self.futures[key]
-        needs = resources(task["tools"], task["level"], MEMORY_PER_JOB)
+        needs = resources(task["tools"], task["level"], kit.MEMORY_PER_JOB)
         where, fitted, error = "", time.monotonic(), None
         # What is asked of a scheduler just as it goes is closed.
         with contextlib.suppress(CancelledError, CommClosedError):
@@ -177,12 +170,12 @@ class Cluster:
             error = error or (future.exception() if future.status == "error" else None)
         if not error and future.status != "finished":
             hint = "start it again, and run the command again: what was built is in the store"
-            raise MachineError(f"{cell}: the scheduler is gone", hint=hint)
+            raise kit.MachineError(f"{cell}: the scheduler is gone", hint=hint)
         if isinstance(error, KilledWorker):
             return {"status": LOST, "worker": where}
         if error:
             hint = f"see its log; it has to have patchwheel[cluster] {__version__}, as here"
-            raise MachineError(f"{cell}: the worker failed: {error!r}", hint=hint)
+            raise kit.MachineError(f"{cell}: the worker failed: {error!r}", hint=hint)
         result: Data = future.result()
         return result
 
@@ -198,7 +191,7 @@ class Cluster:
             rows = "; ".join(f"{where} lacks {', '.join(names)}" for where, names in lacks.items())
             hint = "start one with this toolchain and sandbox: `patchwheel cluster worker FILE`"
             problem = f"{cell}: no worker can build it: {rows or 'there is none'}"
-            raise MachineError(problem, hint=hint)
+            raise kit.MachineError(problem, hint=hint)
         return last
 
 
@@ -206,7 +199,7 @@ def make_task(project: Project, plan: Plan) -> Data:
     """Return the cell of a plan as data."""
     fork, tools = plan.fork, dict[str, str]()
     # Who has no compiler takes a wheel of any.
-    with contextlib.suppress(MachineError):
+    with contextlib.suppress(kit.MachineError):
         tools = {n: tool.identity for n, tool in plan.inputs.tools.items()} if plan.inputs else {}
     with project.store.scratch() as folder:
         project.copy_to(folder)

@@ -12,22 +12,8 @@ import time
 import zlib
 from typing import TYPE_CHECKING, Any
 
-from patchwheel import __version__
+from patchwheel import __version__, kit
 from patchwheel.build import detect_sandbox, toolchain
-from patchwheel.kit import (
-    Context,
-    MachineError,
-    PatchwheelError,
-    Progress,
-    Store,
-    Watch,
-    default_root,
-    disk_error,
-    file_sha256,
-    free_memory,
-    job_count,
-    process,
-)
 from patchwheel.remote import open_remote
 from patchwheel.wheelfile import read_wheel
 
@@ -52,12 +38,12 @@ def resources(tools: dict[str, str], level: str, memory: float) -> dict[str, flo
     return {**dict.fromkeys([*names, f"level-{level}"], 1.0), "memory": memory}
 
 
-def advertised(store: Store) -> dict[str, float]:
+def advertised(store: kit.Store) -> dict[str, float]:
     """Return the resources of a worker here; MachineError where none can work."""
     check_shares()
     names = [name for name in toolchain.VARIABLES if toolchain.find(name)]
     tools = {n: tool.identity for n, tool in toolchain.identify(names, store=store).items()}
-    return resources(tools, detect_sandbox().level, free_memory())
+    return resources(tools, detect_sandbox().level, kit.free_memory())
 
 
 def check_shares() -> None:
@@ -65,7 +51,7 @@ def check_shares() -> None:
     remote = open_remote(lambda _: None, 1)
     if not (remote and remote.write):
         hint = "set PATCHWHEEL_REMOTE, and PATCHWHEEL_REMOTE_WRITE to the file of a key"
-        raise MachineError("a worker adds its wheels to a shared store, none is set", hint=hint)
+        raise kit.MachineError("a worker adds its wheels to a shared store, none is set", hint=hint)
 
 
 def run_task(task: Data) -> Data:
@@ -81,17 +67,17 @@ def run_task(task: Data) -> Data:
     sync(worker.loop, ask.set_metadata, keys=[key], value=worker.address)
     try:
         return {**ours, **_build(task, Leash(worker, key))}
-    except (PatchwheelError, OSError) as err:
-        error = disk_error(err) if isinstance(err, OSError) else err
+    except (kit.PatchwheelError, OSError) as err:
+        error = kit.disk_error(err) if isinstance(err, OSError) else err
         if error is None:
             raise
         return {**ours, "status": error.exit_code, "message": str(error)}
 
 
 def _build(task: Data, leash: Leash) -> Data:
-    store = Store(default_root())
+    store = kit.Store(kit.default_root())
     _check(task, store)
-    jobs = job_count(int(os.environ.get("PATCHWHEEL_JOBS") or 0))
+    jobs = kit.job_count(int(os.environ.get("PATCHWHEEL_JOBS") or 0))
     jobs = max(1, jobs // 2) if task["again"] else jobs
     argv = [sys.executable, "-m", "patchwheel", "build", *task["words"], "--jobs", str(jobs)]
     env = {name: value for name, value in os.environ.items() if not SETTINGS.match(name)}
@@ -101,38 +87,40 @@ def _build(task: Data, leash: Leash) -> Data:
             (folder / name).write_bytes(text.encode("latin-1"))
         log = folder / "cell.log"
         try:
-            process.logged(argv, cwd=folder, env=env | task["variables"], log=log, watch=leash)
-        except process.CommandError as err:
+            kit.process.logged(argv, cwd=folder, env=env | task["variables"], log=log, watch=leash)
+        except kit.process.CommandError as err:
             said = log.read_text("utf-8", "replace").partition("\nerror: ")[2]
             return {"status": err.status, "message": said or "\n".join(err.tail)}
         [wheel] = (folder / "dist").rglob("*.whl")
-        made = {"sha256": file_sha256(wheel), "route": read_wheel(wheel).record.route}
+        made = {"sha256": kit.file_sha256(wheel), "route": read_wheel(wheel).record.route}
         return {"status": 0, "message": log.read_text("utf-8", "replace"), **made}
 
 
-def _check(task: Data, store: Store) -> None:
+def _check(task: Data, store: kit.Store) -> None:
     """Raise MachineError where the same task would give another wheel."""
     if task["version"] != __version__:
         hint = "install the same version on both"
-        raise MachineError(f"it has patchwheel {__version__}", expected=task["version"], hint=hint)
+        raise kit.MachineError(
+            f"it has patchwheel {__version__}", expected=task["version"], hint=hint
+        )
     check_shares()
     wanted = dict(task["tools"])
     # The lock pins a CUDA compiler that comes with the build requirements.
     python, _ = wanted.pop("python", None), wanted.pop("nvcc", None)
     tools = toolchain.identify(wanted, store=store)
     if python:
-        path = Context(store, Progress(), python=task["python"]).interpreter.path
+        path = kit.Context(store, kit.Progress(), python=task["python"]).interpreter.path
         tools["python"] = toolchain.identify_program("python", [str(path)], path, store=store)
     for name, tool in tools.items():
         if tool.identity != task["tools"][name]:
             hint = "build on workers that have the same toolchain"
-            raise MachineError(f"its {name} is another one: {tool.version}", hint=hint)
+            raise kit.MachineError(f"its {name} is another one: {tool.version}", hint=hint)
     level = detect_sandbox(task["sandbox"]).level
     if level != task["level"]:
-        raise MachineError(f"its sandbox has the level {level}", expected=task["level"])
+        raise kit.MachineError(f"its sandbox has the level {level}", expected=task["level"])
 
 
-class Leash(Watch):
+class Leash(kit.Watch):
     """Ends what a task started when nobody waits for the task any more."""
 
     def __init__(self, worker: Worker, key: str) -> None:
@@ -151,4 +139,4 @@ class Leash(Watch):
             os.kill(pid, signal.SIGTERM)
             self.ended = time.monotonic()
         elif time.monotonic() - self.ended > PATIENCE:
-            raise MachineError("the task was cancelled")
+            raise kit.MachineError("the task was cancelled")

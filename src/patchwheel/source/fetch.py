@@ -14,19 +14,7 @@ from pathlib import Path
 from typing import Literal, Never, TypeAlias
 from urllib.parse import unquote
 
-from patchwheel.kit import (
-    Context,
-    GitError,
-    InputError,
-    ManifestError,
-    Repository,
-    Store,
-    digest,
-    keep_sound,
-    process,
-    redacted,
-    user_remotes,
-)
+from patchwheel import kit
 from patchwheel.manifest import Fork, did_you_mean
 from patchwheel.project import Project
 from patchwheel.source.submodules import addresses, joined
@@ -77,7 +65,7 @@ def fetch_light(project: Project, fork: Fork, paths: Collection[str]) -> Source:
     locked = entry.tree if entry else None
     try:
         return _checked(project, fetch_pin(project.context, fork), locked)
-    except InputError:
+    except kit.InputError:
         if fork.sdist:
             raise
     return fetch_pin(project.context, fork, only=paths)
@@ -88,12 +76,15 @@ def _checked(project: Project, source: Source, locked: str | None) -> Source:
         name = source.fork.name
         problem = f"{name}: the source tree is {source.tree}, not the locked {locked}"
         hint = "run `patchwheel lock` if the pin is right"
-        raise ManifestError(problem, where=project.lock.path, hint=hint)
+        raise kit.ManifestError(problem, where=project.lock.path, hint=hint)
     return source
 
 
 def fetch_pin(
-    context: Context, fork: Fork, origin: Origin | None = None, only: Collection[str] | None = None
+    context: kit.Context,
+    fork: Fork,
+    origin: Origin | None = None,
+    only: Collection[str] | None = None,
 ) -> Source:
     """Return a pin as a git tree, locked or not; one that was fetched before needs no process.
 
@@ -106,8 +97,8 @@ def fetch_pin(
     if where and fork.submodules:
         where.append(dict(fork.submodules))
     inputs = [1, fork.pin, origin, where, *([sorted(only)] if only is not None else [])]
-    ref = f"refs/patchwheel/source/{digest(*inputs)}"
-    keep_sound(store, git_dir)
+    ref = f"refs/patchwheel/source/{kit.digest(*inputs)}"
+    kit.keep_sound(store, git_dir)
 
     def cached(fetch: Callable[[], Fetched]) -> Fetched:
         # The ref lies in the repository that holds the tree: they can only be lost together.
@@ -125,25 +116,25 @@ def fetch_pin(
         with store.lock(f"git-{fork.name}"), store.scratch():
             # Another process may have fetched it while we waited.
             fetched = cached(lambda: _import(context, fork, sdist, ref, only))
-        keep_sound(store, git_dir)
+        kit.keep_sound(store, git_dir)
         return fetched
 
     return Source(fork=fork, git_dir=git_dir, **asdict(cached(fetch)))
 
 
-def git_folder(store: Store, fork: Fork) -> Path:
+def git_folder(store: kit.Store, fork: Fork) -> Path:
     return store.root / "git" / f"{fork.name}.git"
 
 
 def _import(
-    context: Context, fork: Fork, sdist: Path | None, ref: str, only: Collection[str] | None
+    context: kit.Context, fork: Fork, sdist: Path | None, ref: str, only: Collection[str] | None
 ) -> Fetched:
     """Bring the pin into the fork's repository, from the sdist or from upstream."""
     from patchwheel.source.sdist import Sdist
 
     git_dir = git_folder(context.store, fork)
     try:
-        repo = Repository.bare(git_dir)
+        repo = kit.Repository.bare(git_dir)
         if sdist:
             files = Sdist(sdist)
             tree = repo.import_files(files)
@@ -153,17 +144,17 @@ def _import(
         repo.keep_index(fetched.tree)
         # A ref says that the tree is whole, and keeps git from dropping it.
         repo.git("update-ref", ref, repo.commit(fetched.tree, fork.name))
-    except GitError as err:
+    except kit.GitError as err:
         problem = f"{fork.name}: git cannot use its repository: {err.message}"
         hint = "remove that folder: it is fetched again"
-        raise InputError(problem, where=git_dir, tail=err.tail, hint=hint) from err
+        raise kit.InputError(problem, where=git_dir, tail=err.tail, hint=hint) from err
     return fetched
 
 
 class Remote:
     """Upstream's repository and those of its submodules, fetched into one bare repository."""
 
-    def __init__(self, context: Context, fork: Fork, repo: Repository) -> None:
+    def __init__(self, context: kit.Context, fork: Fork, repo: kit.Repository) -> None:
         if fork.git is None:
             refuse(fork, "the pin names no repository", hint="add `git` to the fork")
         self.fork = fork
@@ -203,9 +194,9 @@ class Remote:
         if tagged is None:
             out = self.run(self.url, "ls-remote", "--tags", "--refs", "--", self.url)
             near = did_you_mean(fork.tag, [row.split("\t")[1][10:] for row in out.splitlines()])
-            refuse(fork, f"{redacted(self.url)} has no tag {fork.tag}{near}")
+            refuse(fork, f"{kit.redacted(self.url)} has no tag {fork.tag}{near}")
         if fork.commit not in {None, tagged}:
-            problem = f"tag {fork.tag} of {redacted(self.url)} is commit {tagged}"
+            problem = f"tag {fork.tag} of {kit.redacted(self.url)} is commit {tagged}"
             hint = "upstream moved the tag, or the pin is wrong: find out which first"
             refuse(fork, problem, expected=f"the pinned commit {fork.commit}", hint=hint)
         return tagged
@@ -214,16 +205,16 @@ class Remote:
         """Fetch the commit with its files, unless the repository has them."""
         if self.repo.has(f"{commit}^{{tree}}"):
             return
-        shown = redacted(url)
+        shown = kit.redacted(url)
         if self.context.offline:
             refuse(self.fork, f"{what} {commit} of {shown} is not in the store", hint=OFFLINE)
         self.context.progress.say(f"{self.fork.name}: fetching {commit[:12]} from {shown}")
         flags = ("fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--force")
         try:
             self.run(url, *flags, "--depth=1", "--", url, commit)
-        except InputError:
+        except kit.InputError:
             # A server may refuse to send a commit by its id; then all of its refs are fetched.
-            everything = f"+refs/*:refs/patchwheel/remote/{digest(url)[:12]}/*"
+            everything = f"+refs/*:refs/patchwheel/remote/{kit.digest(url)[:12]}/*"
             self.run(url, *flags, "--", url, everything)
         if not self.repo.has(f"{commit}^{{tree}}"):
             hint = "correct the commit in the manifest, or pin the fork to its sdist"
@@ -292,29 +283,29 @@ class Remote:
         if any(p.is_symlink() or (p / "info/alternates").exists() for p in places):
             hint = f"git -C {shlex.quote(str(folder))} repack -a -d, then remove "
             hint += "objects/info/alternates there"
-            refuse(self.fork, f"{redacted(url)} reads objects of another repository", hint=hint)
+            refuse(self.fork, f"{kit.redacted(url)} reads objects of another repository", hint=hint)
 
     def run(self, url: str, *argv: str, stdin: bytes = b"") -> str:
         """Run a git command that talks to a remote, by https, ssh or file only."""
         if not REMOTE.match(url):
-            problem = f"{redacted(url)}: patchwheel does not fetch from such an address"
+            problem = f"{kit.redacted(url)}: patchwheel does not fetch from such an address"
             refuse(self.fork, problem, expected="https://, ssh:// or file://")
         self.check_local(url)
         settings = {"GIT_ALLOW_PROTOCOL": os.environ.get("GIT_ALLOW_PROTOCOL", "file:https:ssh")}
         try:
-            with user_remotes() as users:
+            with kit.user_remotes() as users:
                 env = settings | users
                 git = functools.partial(self.repo.git, *SETTINGS, *argv, stdin=stdin, env=env)
-                return self.shown(url, process.started(git)).decode(errors="replace")
-        except GitError as err:
-            problem = f"{self.fork.name}: git cannot fetch from {redacted(url)}"
+                return self.shown(url, kit.process.started(git)).decode(errors="replace")
+        except kit.GitError as err:
+            problem = f"{self.fork.name}: git cannot fetch from {kit.redacted(url)}"
             hint = HOLES if "promisor remote" in err.stderr else REACH
-            tail = redacted(err.stderr).splitlines()[-10:]
-            raise InputError(problem, tail=tail, hint=hint) from err
+            tail = kit.redacted(err.stderr).splitlines()[-10:]
+            raise kit.InputError(problem, tail=tail, hint=hint) from err
 
     def shown(self, url: str, git: Callable[[float], bytes]) -> bytes:
         """Return what git writes, and show the size of the incoming pack until it does."""
-        task, most = f"{self.fork.name}: from {redacted(url)}", 0
+        task, most = f"{self.fork.name}: from {kit.redacted(url)}", 0
         progress = self.context.progress.progress
         try:
             while True:
@@ -333,4 +324,4 @@ class Remote:
 
 def refuse(fork: Fork, why: str, *, expected: str | None = None, hint: str | None = None) -> Never:
     """Raise InputError for a pin that cannot be fetched."""
-    raise InputError(f"{fork.name}: {why}", expected=expected, hint=hint)
+    raise kit.InputError(f"{fork.name}: {why}", expected=expected, hint=hint)

@@ -9,22 +9,8 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from patchwheel import kit
 from patchwheel.build import OwnWheel, check_machine
-from patchwheel.kit import (
-    CheckError,
-    GraftNotPossible,
-    InputError,
-    NotReplayedError,
-    PatchwheelError,
-    StoppedError,
-    Store,
-    digest,
-    exclusive_lock,
-    file_sha256,
-    process,
-    stamp,
-    write_atomically,
-)
 from patchwheel.manifest import Fork
 from patchwheel.plan import FAILED, Plan, plan_fork, remember_base
 from patchwheel.project import Project
@@ -47,7 +33,7 @@ class Made(dict[str, BuiltWheel]):
         super().__init__()
         self.elsewhere = elsewhere
         self._turns: dict[str, threading.Lock] = {}
-        self._failed: dict[str, PatchwheelError] = {}
+        self._failed: dict[str, kit.PatchwheelError] = {}
 
     @contextlib.contextmanager
     def turn(self, key: str) -> Iterator[None]:
@@ -57,7 +43,7 @@ class Made(dict[str, BuiltWheel]):
                 raise err
             try:
                 yield
-            except PatchwheelError as err:
+            except kit.PatchwheelError as err:
                 self._failed[key] = err
                 raise
 
@@ -103,13 +89,13 @@ def _make(project: Project, fork: Fork, plan: Plan, made: Made) -> BuiltWheel:
                 return shared
         try:
             wheel = _take(project, plan)
-        except GraftNotPossible as err:
+        except kit.GraftNotPossible as err:
             # Some things show only once outputs were built.
             say(f"{fork.name}: no graft, a compile: {err.message}")
             refused = err.message
-        except NotReplayedError as err:
+        except kit.NotReplayedError as err:
             say(f"{err.message}: its project is configured")
-            project.store.remember(FAILED, digest(plan.tree.tree, plan.steps), {})
+            project.store.remember(FAILED, kit.digest(plan.tree.tree, plan.steps), {})
         complete = False
     if not wheel.cached:
         how = plan.description.replace("about a second, ", "").removesuffix(": about a second")
@@ -147,21 +133,21 @@ def build_wheels(
     keep_going: bool = False,
     strict_tag: bool = False,
     elsewhere: Elsewhere | None = None,
-) -> tuple[list[BuiltWheel], dict[str, PatchwheelError]]:
+) -> tuple[list[BuiltWheel], dict[str, kit.PatchwheelError]]:
     """Make the wheels of `forks`, all at once, and copy them into dist/.
 
     A failure ends the others, and is raised; with `keep_going`, failures are returned by fork.
     With `strict_tag` a graft whose platform tag is above its base's is a CheckError.
     """
     made, pool = Made(elsewhere), project.context.pool
-    failures: dict[str, PatchwheelError] = {}
+    failures: dict[str, kit.PatchwheelError] = {}
 
     def make(fork: Fork) -> None:
         try:
             what = f" for Python {project.python}" if elsewhere else ""
             with project.progress.step(f"building {fork.name}{what}", brief=True):
                 build_wheel(project, fork, made=made)
-        except PatchwheelError as err:
+        except kit.PatchwheelError as err:
             failures[fork.name] = err
             if not keep_going:
                 pool.stopped = True
@@ -171,19 +157,19 @@ def build_wheels(
     else:
         # Read before the threads start, each of which needs them.
         _ = project.lock, project.context.interpreter, project.remote
-        calls = [process.started(functools.partial(make, fork)) for fork in forks]
+        calls = [kit.process.started(functools.partial(make, fork)) for fork in forks]
         try:
             for call in calls:
                 call(None)
         except BaseException:
             pool.stopped = True
             for call in calls:
-                with contextlib.suppress(PatchwheelError, TimeoutError):
+                with contextlib.suppress(kit.PatchwheelError, TimeoutError):
                     call(ENDING / len(calls))
             raise
     failures = {fork.name: failures[fork.name] for fork in forks if fork.name in failures}
     if failures and not keep_going:
-        raise next(err for err in failures.values() if not isinstance(err, StoppedError))
+        raise next(err for err in failures.values() if not isinstance(err, kit.StoppedError))
     wheels = [made[f.lock_key] for f in forks if f.lock_key in made]
     _check_tags(project, wheels, strict=strict_tag)
     publish(project, wheels)
@@ -203,13 +189,13 @@ def _check_tags(project: Project, wheels: Sequence[BuiltWheel], *, strict: bool)
         if high := policy and above_policy(wheel.path, policy):
             hint = f"compile it in an image of {policy}, or change `platform` in forks.toml"
             expected = f"what {policy} has, as forks.toml says"
-            raise CheckError(
+            raise kit.CheckError(
                 f"{wheel.fork}: {high}", where=wheel.path, expected=expected, hint=hint
             )
         risen = risen_tag(wheel.plan, wheel.path)
         if risen and strict:
             hint = "build in an image of the older policy, or without --strict-tag"
-            raise CheckError(f"{wheel.fork}: {risen}", where=wheel.path, hint=hint)
+            raise kit.CheckError(f"{wheel.fork}: {risen}", where=wheel.path, hint=hint)
         if risen:
             project.progress.say(f"warning: {wheel.fork}: {risen}")
 
@@ -233,29 +219,29 @@ def publish(project: Project, wheels: Sequence[BuiltWheel]) -> None:
 def putting(project: Project, folder: Path, wheels: Sequence[BuiltWheel]) -> Iterator[None]:
     """Copy what a folder lacks of these wheels; meanwhile, nobody else does."""
     folder.mkdir(parents=True, exist_ok=True)
-    with exclusive_lock(folder):
+    with kit.exclusive_lock(folder):
         for wheel in wheels:
             if published(project.store, folder / wheel.path.name) != wheel.sha256:
                 _copy(wheel, folder / wheel.path.name, project.store)
         yield
 
 
-def published(store: Store, wheel: Path) -> str | None:
+def published(store: kit.Store, wheel: Path) -> str | None:
     """Return the sha256 of a wheel that was published here, while its file is the one of then."""
-    known = store.memo(PUBLISHED, digest(str(wheel.absolute())))
+    known = store.memo(PUBLISHED, kit.digest(str(wheel.absolute())))
     with contextlib.suppress(OSError):
-        if known and known["stamp"] == [*stamp("", wheel.lstat())]:
+        if known and known["stamp"] == [*kit.stamp("", wheel.lstat())]:
             return str(known["sha256"])
     return None
 
 
-def published_before(store: Store, wheel: Path) -> str | None:
+def published_before(store: kit.Store, wheel: Path) -> str | None:
     """Return the sha256 of what was published here under this name, whatever is there now."""
-    known = store.memo(PUBLISHED, digest(str(wheel.absolute())))
+    known = store.memo(PUBLISHED, kit.digest(str(wheel.absolute())))
     return str(known["sha256"]) if known else None
 
 
-def _copy(wheel: BuiltWheel, target: Path, store: Store) -> None:
+def _copy(wheel: BuiltWheel, target: Path, store: kit.Store) -> None:
     # What a publisher that was killed left; nobody else publishes just now.
     for left in target.parent.glob(".*.whl.????????.tmp"):
         left.unlink()
@@ -263,10 +249,10 @@ def _copy(wheel: BuiltWheel, target: Path, store: Store) -> None:
     if (actual := hashlib.sha256(data).hexdigest()) != wheel.sha256:
         problem = f"the file was read with the sha256 {actual}"
         hint = "run the command again; if this repeats, check the disk and the memory"
-        raise CheckError(problem, where=wheel.path, expected=wheel.sha256, hint=hint)
-    write_atomically(target, data)
-    row: dict[str, object] = {"sha256": wheel.sha256, "stamp": [*stamp("", target.lstat())]}
-    store.remember(PUBLISHED, digest(str(target.absolute())), row)
+        raise kit.CheckError(problem, where=wheel.path, expected=wheel.sha256, hint=hint)
+    kit.write_atomically(target, data)
+    row: dict[str, object] = {"sha256": wheel.sha256, "stamp": [*kit.stamp("", target.lstat())]}
+    store.remember(PUBLISHED, kit.digest(str(target.absolute())), row)
 
 
 def wheels_in(project: Project, folder: Path) -> list[OwnWheel]:
@@ -281,7 +267,7 @@ def _wheel_in(project: Project, folder: Path, fork: Fork) -> OwnWheel:
         if not metadata.has_variant_label(path.name)
     ]
     if len(paths) != 1:
-        raise InputError(
+        raise kit.InputError(
             f"there are {len(paths)} wheels of {fork.distribution} for Python {project.python}: "
             f"{', '.join(path.name for path in paths) or 'none'}",
             where=folder,
@@ -289,7 +275,7 @@ def _wheel_in(project: Project, folder: Path, fork: Fork) -> OwnWheel:
         )
     [path] = paths
     version = path.name.split("-")[1]
-    return OwnWheel(fork=fork.name, path=path, sha256=file_sha256(path), version=version)
+    return OwnWheel(fork=fork.name, path=path, sha256=kit.file_sha256(path), version=version)
 
 
 def _python_tag(wheel: Path) -> str:

@@ -14,17 +14,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from patchwheel import kit
 from patchwheel.build import IN_BUILD_DIR, BuildSession, Configured, build_record, configure_tree
 from patchwheel.build import site_packages as packages_of
-from patchwheel.kit import (
-    BuildError,
-    GraftNotPossible,
-    InputError,
-    NotReplayedError,
-    Repository,
-    blob_id,
-    read_untrusted,
-)
 from patchwheel.plan import METADATA, Base, Plan, included, read_projects
 from patchwheel.wheel.fit import (
     MAGIC,
@@ -39,7 +31,6 @@ from patchwheel.wheel.fit import (
 from patchwheel.wheelfile import make_entry, metadata, record_hash, zip_date
 
 if TYPE_CHECKING:
-    from patchwheel.kit import Blob, Change, Store
     from patchwheel.wheel.fit import Symbol
     from patchwheel.wheelfile import CompileRecord, Entry, WheelFile
 
@@ -66,7 +57,7 @@ def graft(plan: Plan, base: Base, given: Remade | None = None) -> UnlabelledWhee
 
     Raises InputError when the base's sha256 is wrong, or a file in it is not the one of its pin.
     """
-    wheel, repo = base.wheel, Repository(plan.tree.source.git_dir)
+    wheel, repo = base.wheel, kit.Repository(plan.tree.source.git_dir)
     entries, date = dict(wheel.entries), zip_date(plan.tree.source.epoch)
     nothing: Remade = ({}, wheel.name.tags, None, {})
     built, tags, compiled, counts = given or (remake(plan, base) if plan.built else nothing)
@@ -103,15 +94,15 @@ def graft(plan: Plan, base: Base, given: Remade | None = None) -> UnlabelledWhee
     )
 
 
-def _mode(blob: Blob) -> int:
+def _mode(blob: kit.Blob) -> int:
     return int(blob.mode, 8) & 0o777
 
 
-def _check_pin(old: Entry, change: Change, base: Base) -> None:
+def _check_pin(old: Entry, change: kit.Change, base: Base) -> None:
     data = old.checked()
     # A copy in a wheel for Windows may have its line endings.
-    if change.old.oid not in {blob_id(data), blob_id(data.replace(b"\r\n", b"\n"))}:
-        raise InputError(
+    if change.old.oid not in {kit.blob_id(data), kit.blob_id(data.replace(b"\r\n", b"\n"))}:
+        raise kit.InputError(
             f"{old.name} in it is not the {change.path} of its pin",
             where=base.path,
             hint="run `patchwheel lock` and review the difference",
@@ -185,13 +176,13 @@ def _run_setuptools(session: BuildSession, _configured: Configured, made: Sequen
 def _read(session: BuildSession, folder: str, source: str, *, ruled: bool) -> bytes:
     name = source.removeprefix(IN_BUILD_DIR)
     try:
-        return read_untrusted(session.build_dir.work, f"{folder}/{name}")
+        return kit.read_untrusted(session.build_dir.work, f"{folder}/{name}")
     except FileNotFoundError as err:
         if not ruled:
             # The inventory knows it from a machine with more tools.
-            raise GraftNotPossible(f"{name} has no build rule without more tools") from err
+            raise kit.GraftNotPossible(f"{name} has no build rule without more tools") from err
         message = f"{session.fork.name}: its build did not make {name}"
-        raise BuildError(message, log=session.log) from err
+        raise kit.BuildError(message, log=session.log) from err
 
 
 def _replay_modules(session: BuildSession, plan: Plan) -> dict[str, bytes]:
@@ -214,17 +205,17 @@ def _replay_modules(session: BuildSession, plan: Plan) -> dict[str, bytes]:
     try:
         what, out = "its noted steps fail", "modules"
         read = session.ask(dict[str, list[str]], "replay", str(inside), what=what, out=out)
-        raw = {n: read_untrusted(work, f"{out}/{n}") for n in steps}
-    except (BuildError, FileNotFoundError) as err:
-        why = err.message if isinstance(err, BuildError) else str(err)
-        raise NotReplayedError(f"{session.fork.name}: {why}", log=session.log) from err
+        raw = {n: kit.read_untrusted(work, f"{out}/{n}") for n in steps}
+    except (kit.BuildError, FileNotFoundError) as err:
+        why = err.message if isinstance(err, kit.BuildError) else str(err)
+        raise kit.NotReplayedError(f"{session.fork.name}: {why}", log=session.log) from err
     for output in plan.built:
         name = output.source.removeprefix(IN_BUILD_DIR)
         if included(read.get(name, ())) != graph.outputs[output.path].included:
             problem = f"{session.fork.name}: {name} reads other files than the pin's"
-            raise NotReplayedError(problem, log=session.log)
+            raise kit.NotReplayedError(problem, log=session.log)
         if omitted and (lost := _unresolved(raw[name])):
-            raise NotReplayedError(f"{session.fork.name}: {name} links {lost}", log=session.log)
+            raise kit.NotReplayedError(f"{session.fork.name}: {name} links {lost}", log=session.log)
     return {o.path: raw[o.source.removeprefix(IN_BUILD_DIR)] for o in plan.built}
 
 
@@ -243,7 +234,7 @@ def _unresolved(library: bytes) -> str:
 
 
 def _fit_outputs(
-    raw: Mapping[str, bytes], base: Base, session: BuildSession, store: Store
+    raw: Mapping[str, bytes], base: Base, session: BuildSession, store: kit.Store
 ) -> tuple[dict[str, bytes], str]:
     """Return built files as they fit the base, and the tags of a wheel with them."""
     contents = dict(raw)
@@ -254,7 +245,7 @@ def _fit_outputs(
         return contents, base.wheel.name.tags
     match = PLATFORM.fullmatch(platforms[0])
     if match is None:
-        raise GraftNotPossible(f"{base.path.name} is for {platforms[0]}, not for a Linux")
+        raise kit.GraftNotPossible(f"{base.path.name} is for {platforms[0]}, not for a Linux")
     policies = load_policies(packages_of(session.build_dir.env), match[1])
     bundled = [n for n in base.outputs if n.partition("/")[0].endswith(".libs")]
     inside = {n.rpartition("/")[2]: n for n in base.outputs if re.search(r"\.so(\.|$)", n)}
@@ -286,7 +277,7 @@ def _fit_outputs(
     return contents, f"{tags}-{'.'.join(platforms)}"
 
 
-def _symbol_versions(base: Base, store: Store, *, without: Collection[str]) -> frozenset[str]:
+def _symbol_versions(base: Base, store: kit.Store, *, without: Collection[str]) -> frozenset[str]:
     """Return the symbol versions that the base's other libraries need."""
 
     def read() -> dict[str, list[str]]:
