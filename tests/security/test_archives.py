@@ -14,8 +14,7 @@ import pytest
 
 from patchwheel.kit import InputError
 from patchwheel.release.check import check_release
-from patchwheel.release.files import SUMS
-from patchwheel.release.sign import SIGNATURE
+from patchwheel.release.files import SIGNATURE, SUMS
 from patchwheel.wheelfile import check_record, read_wheel
 from patchwheel.wheelfile.archive import RATIO_FLOOR, read_archive
 from tests.fixtures import support

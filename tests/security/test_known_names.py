@@ -24,8 +24,8 @@ from patchwheel.manifest.lock import load_lock
 from patchwheel.manifest.surveys import save_inventories
 from patchwheel.release.publish import stage_release
 from patchwheel.series.worktree import BASE, EXPORTED
-from patchwheel.upstream.state import state as state_of
-from patchwheel.upstream.state import state_path
+from patchwheel.upstream.rebase import state as state_of
+from patchwheel.upstream.rebase import state_path
 from patchwheel.wheel.build import PUBLISHED
 from tests.fixtures import projects, support
 from tests.fixtures.projects import Site

@@ -22,7 +22,8 @@ from patchwheel.series.export import ExportResult, export_commits
 from patchwheel.series.files import load_series
 from patchwheel.series.worktree import EXPORTED, WorkTree, open_work
 from patchwheel.source.fetch import Source
-from patchwheel.upstream import rebase, state
+from patchwheel.upstream import rebase
+from patchwheel.upstream.adding import with_pin
 from patchwheel.upstream.merge import KEPT, Conflict, MergeResult, dry_run
 from tests.fixtures import support
 from tests.fixtures.patches import NOISE, Files, Kit, mail, numbered, with_line
@@ -69,7 +70,7 @@ class Move:
 
     def finish(self) -> ExportResult:
         result = self.settle()
-        state.state_path(self.kit.work).unlink()
+        rebase.state_path(self.kit.work).unlink()
         return result
 
     def settle(self) -> ExportResult:
@@ -377,13 +378,13 @@ def test_a_series_moves_and_patches_that_only_shifted_keep_their_bytes(kit: Kit)
     move.start()
     sdist = {"filename": "d-2.0.tar.gz", "sha256": "0"}
     pin = {"version": "2.0", "tag": None, "commit": None, "sdist": sdist}
-    assert state.state(kit.work).pin == pin
+    assert rebase.state(kit.work).pin == pin
     result = move.finish()
     assert (result.kept, result.written) == (("0010-p.patch",), ("0020-p.patch",))
     first, second = [r for r in result.range_diff.splitlines() if "ENH" in r]
     assert ("=" in first, "!" in second) == (True, True)
     assert (kit.folder / "0010-p.patch").read_bytes() == before
-    assert not state.state_path(kit.work).exists()
+    assert not rebase.state_path(kit.work).exists()
     expected = {"a": b"new\n" + with_line(30), "b": numbered(1, 60, l8="theirs", l10="ours")}
     assert move.files() == expected
     again = apply_series(move.onto, load_series(kit.folder), store=kit.store)
@@ -724,7 +725,7 @@ def test_work_that_was_not_exported_is_never_rebased_away(kit: Kit, edit: str, w
     rebase.abort(kit.work)
     subprocess.run(["sh", "-c", edit], cwd=kit.work, check=True)
     move.stops(why)
-    assert not state.state_path(kit.work).exists()
+    assert not rebase.state_path(kit.work).exists()
 
 
 def test_resolutions_are_shared_through_the_folder_of_the_patches(kit: Kit) -> None:
@@ -751,7 +752,7 @@ sdist = { filename = "d-1.0.tar.gz", sha256 = "1" }
 def test_the_manifest_keeps_what_it_says_beside_the_pin() -> None:
     sdist = {"filename": "d-2.0.tar.gz", "sha256": "2"}
     pin = {"version": "2.0", "tag": None, "commit": "c" * 40, "sdist": sdist}
-    text = rebase.with_pin(MANIFEST, "demo", pin)
+    text = with_pin(MANIFEST, "demo", pin)
     assert text.startswith("# ours\nschema = 1\n")
     assert 'version = "2.0" # the pin' in text.replace("  #", " #")
     assert "tag =" not in text

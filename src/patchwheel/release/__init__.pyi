@@ -1,5 +1,6 @@
 from .check import ReleaseCheck as ReleaseCheck
 from .check import check_release as check_release
+from .files import sign_sums as sign_sums
 from .publish import complete_release as complete_release
 from .publish import make_index as make_index
 from .publish import stage_release as stage_release
@@ -8,4 +9,3 @@ from .recompile import EquivalenceCheck as EquivalenceCheck
 from .recompile import RebuildResult as RebuildResult
 from .recompile import check_equivalence as check_equivalence
 from .recompile import check_reproducible as check_reproducible
-from .sign import sign_sums as sign_sums

@@ -14,7 +14,6 @@ from pathlib import Path
 from patchwheel.build import cuda, env_key
 from patchwheel.kit import CheckError, InputError, digest, file_sha256, parsed
 from patchwheel.release import files
-from patchwheel.release.sign import check_signature
 from patchwheel.wheel import MAGIC, load_policies, names_itself, read_library
 from patchwheel.wheelfile import (
     PLATFORM,
@@ -93,7 +92,7 @@ def check_release(
     signed_by = []
     for place in {f.parent for f in folder.rglob(files.SUMS)} | {folder} if trusted else ():
         try:
-            signed_by.append(check_signature(place, trusted or {}))
+            signed_by.append(files.check_signature(place, trusted or {}))
         except InputError as err:
             problems.append(err.message)
     if trusted and not whole and path.name not in {name for _, name in _sums(folder)}:

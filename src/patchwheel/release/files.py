@@ -1,4 +1,4 @@
-"""The files beside release wheels, as bytes: statements, pylock.toml, SHA256SUMS, simple index."""
+"""The files beside release wheels: statements, pylock.toml, SHA256SUMS, its signature, an index."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from patchwheel.kit import digest
+from patchwheel.kit import InputError, digest, parsed, write_atomically
+from patchwheel.remote import is_signed, sign
 from patchwheel.wheelfile import (
     FILENAME,
     STATEMENT,
@@ -23,6 +24,7 @@ from patchwheel.wheelfile import (
 )
 
 SUMS = "SHA256SUMS"
+SIGNATURE = f"{SUMS}.sig"
 PYLOCK = "pylock.toml"
 SIMPLE = "simple"
 VEX = "openvex.json"
@@ -202,6 +204,37 @@ def _link(row: Mapping[str, Any]) -> str:
     }
     text = " ".join(f'{k}="{escape(v)}"' for k, v in attributes.items() if v)
     return f"<a {text}>{row['filename']}</a><br>"
+
+
+def sign_sums(folder: Path, key: Path) -> str:
+    """Sign the folder's SHA256SUMS with a private key in PEM; return the public key, in hex."""
+    try:
+        data = (folder / SUMS).read_bytes()
+    except FileNotFoundError as err:
+        raise InputError("there is no such file", where=err.filename) from err
+    public, signature = sign(data, key)
+    write_atomically(folder / SIGNATURE, _json({"keyid": public, "sig": signature}))
+    return public
+
+
+def check_signature(folder: Path, trusted: Mapping[str, str]) -> str:
+    """Return the name of the trusted key that signed SHA256SUMS; raises InputError for none."""
+    for name in (SIGNATURE, SUMS):
+        if not (folder / name).is_file():
+            raise InputError(f"there is no file {name}, so it is not signed", where=folder)
+    try:
+        text, data = (folder / SIGNATURE).read_bytes(), (folder / SUMS).read_bytes()
+        row = parsed(text)
+        key, sig = str(row["keyid"]), str(row["sig"])
+    except (ValueError, KeyError, TypeError) as err:
+        raise InputError(f"{SIGNATURE} is no signature: {err!r}", where=folder) from err
+    # There is one way to write it, so that no byte of it can be changed.
+    if text == _json({"keyid": key, "sig": sig}):
+        for name in [name for name, known in trusted.items() if known == key]:
+            if is_signed(data, key, sig):
+                return name
+    problem = f"{SIGNATURE} is no signature of {SUMS} by {', '.join(trusted)}"
+    raise InputError(problem, where=folder)
 
 
 def _pylock(folder: Path, wheels: Sequence[WheelFile]) -> bytes:

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import TypeAlias
 
 from patchwheel.build import CLOCK, check_machine, toolchain
 from patchwheel.guest import CLOCK_SOURCE
@@ -27,6 +28,8 @@ DIFFOSCOPE = ".diffoscope.txt"
 SHARED = ("files", "git")
 ENVIRONMENT = {"TZ": "Pacific/Kiritimati", "LC_ALL": "POSIX", "PYTHONHASHSEED": "4711"}
 CONDITIONS = ("folder", "home", "store", "time zone", "locale", "hash seed", "umask", "clock")
+# RECORD's hashes of a wheel's files, and those of its built files before relocation.
+Content: TypeAlias = tuple[Mapping[str, str], Mapping[str, str]]
 SETTINGS = re.compile(r"PATCHWHEEL_(?!LIMIT_)")
 
 
@@ -60,14 +63,6 @@ class EquivalenceCheck:
             )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Content:
-    """RECORD's hashes of a wheel's files, and those of its built files before relocation."""
-
-    outputs: Mapping[str, str]
-    built: Mapping[str, str]
-
-
 def check_equivalence(project: Project, fork: Fork) -> EquivalenceCheck:
     """Compare a fork's graft with a compile of its tree and, on upstream's base, of the pin."""
     made = Made()
@@ -83,38 +78,38 @@ def check_equivalence(project: Project, fork: Fork) -> EquivalenceCheck:
         return _content(make_wheel(planner.plan(), project.store).path)
 
     new, base = compiled(tree), graft.plan.base
-    changed = set(new.built)
+    changed = set(new[1])
     # Upstream had another toolchain, so only a compile of the pin shows what the series changes.
     if base and base.kind == "upstream":
         unpatched = replace(tree.series, patches=())
-        pin = compiled(replace(tree, tree=tree.source.tree, series=unpatched, dev=False)).built
-        changed = {path for path in new.built if pin.get(path) != new.built[path]}
+        pin = compiled(replace(tree, tree=tree.source.tree, series=unpatched, dev=False))[1]
+        changed = {path for path, sha256 in new[1].items() if pin.get(path) != sha256}
     return _compare(graft, new, changed)
 
 
-def _compare(graft: BuiltWheel, new: Content, changed: set[str]) -> EquivalenceCheck:
+def _compare(graft: BuiltWheel, compiled: Content, changed: set[str]) -> EquivalenceCheck:
     """Compare with a compile's content; `changed` has the built files that the series changes."""
-    old, base, upstream = _content(graft.path), graft.plan.base, graft.plan.fork.upstream_wheel
+    (old, old_built), (new, new_built) = _content(graft.path), compiled
+    base, upstream = graft.plan.base, graft.plan.fork.upstream_wheel
     if base and base.kind == "built":
-        old = replace(old, built={**_content(base.path).built, **old.built})
+        old_built = {**_content(base.path)[1], **old_built}
     globs = (*upstream.only_in_base, *upstream.only_in_build) if upstream else ()
     taken, equal = 0, 0
     unnecessary, differences = [], []
-    for path in sorted(old.outputs.keys() | new.outputs.keys()):
+    for path in sorted(old.keys() | new.keys()):
         bundled = path.partition("/")[0].endswith(".libs")
         if bundled or any(fnmatchcase(path, glob) for glob in globs):
             continue
         # Built files as they were before relocation, which names bundled libraries by their hash.
-        known = (old.built, new.built) if path in new.built else (old.outputs, new.outputs)
-        if path not in old.outputs or path not in new.outputs:
-            differences.append(path)
-        elif path not in known[0] and path not in changed:
+        is_built = path in new_built
+        was, now = (old_built, new_built) if is_built else (old, new)
+        if path in old and path not in was and path not in changed:
             taken += 1
-        elif known[0].get(path) != known[1][path]:
+        elif path not in old or was.get(path) != now.get(path):
             differences.append(path)
         else:
             equal += 1
-            unnecessary += [path] if path in new.built and path not in changed else []
+            unnecessary += [path] if is_built and path not in changed else []
     return EquivalenceCheck(
         fork=graft.plan.fork.name,
         equal=equal,
@@ -126,12 +121,9 @@ def _compare(graft: BuiltWheel, new: Content, changed: set[str]) -> EquivalenceC
 
 def _content(path: Path) -> Content:
     wheel = read_wheel(path)
-    compiled = wheel.record.compiled
-    names = output_names(wheel.entries, wheel.name)
-    return Content(
-        outputs={plain: wheel.entries[name].sha256 for plain, name in names.items()},
-        built=compiled.built if compiled else {},
-    )
+    compiled, names = wheel.record.compiled, output_names(wheel.entries, wheel.name)
+    outputs = {plain: wheel.entries[name].sha256 for plain, name in names.items()}
+    return outputs, compiled.built if compiled else {}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,14 +1,14 @@
 from .adding import add_fork as add_fork
 from .adding import remove_fork as remove_fork
 from .forecast import Forecast as Forecast
+from .forecast import describe as describe
 from .forecast import forecasts as forecasts
+from .forecast import preview_rebase as preview_rebase
 from .forecast import remember_forecasts as remember_forecasts
+from .forecast import since as since
 from .importing import Imported as Imported
 from .importing import ImportResult as ImportResult
 from .importing import import_patches as import_patches
-from .judgement import describe as describe
-from .judgement import preview_rebase as preview_rebase
-from .judgement import since as since
 from .merge import Conflict as Conflict
 from .merge import MergeResult as MergeResult
 from .offering import Proposal as Proposal

@@ -74,6 +74,27 @@ def remove_fork(project: Project, fork: Fork, *, force: bool = False) -> None:
             file.unlink(missing_ok=True)
 
 
+def pin_of(fork: Fork) -> dict[str, Any]:
+    """Return what the fork's table says of its pin; None where a key is absent."""
+    sdist = asdict(fork.sdist) if fork.sdist else None
+    return {"version": fork.version, "tag": fork.tag, "commit": fork.commit, "sdist": sdist}
+
+
+def with_pin(text: str, name: str, pin: Mapping[str, Any]) -> str:
+    """Return the text of a manifest with another pin of a fork; comments and order stay."""
+    document = tomlkit.parse(text)
+    table: Any = document["forks"][name]
+    for key, value in pin.items():
+        if value is None:
+            table.pop(key, None)
+        elif isinstance(value, dict):
+            table[key] = tomlkit.inline_table()
+            table[key].update(value)
+        else:
+            table[key] = value
+    return str(tomlkit.dumps(document))
+
+
 @contextlib.contextmanager
 def _changed(project: Project, name: str) -> Iterator[Project]:
     """Give the project with copies of its files, which take the files' place at the end."""

@@ -2,7 +2,9 @@
 
 The series is tried in memory on each state of upstream's files; nothing is checked out. Only the
 commits that touch the patched paths matter, one in twenty to fifty. They are those of the first
-parents: a merged pull request counts as one.
+parents: a merged pull request counts as one. History says which commit matters, git's merge what a
+rebase would do there: `status --against`, the dry run of a rebase and each of its stops say the
+same of a patch.
 """
 
 from __future__ import annotations
@@ -20,12 +22,18 @@ from patchwheel.kit import Blob, InputError, PatchError, Repository, digest
 from patchwheel.manifest import Fork
 from patchwheel.patch import SUBMODULE, Files, Patch, Simulation, check_patch, paths_of
 from patchwheel.project import Project
-from patchwheel.series import PatchStatus, load_series, try_patch
+from patchwheel.series import PatchStatus, light_tree, load_series, try_patch
 from patchwheel.source import Source, fetch_pin
 from patchwheel.upstream.evidence import first_release
-from patchwheel.upstream.history import History, release, upstream_history
+from patchwheel.upstream.history import (
+    History,
+    import_pin,
+    label_of,
+    release,
+    upstream_history,
+)
 from patchwheel.upstream.merge import MergeResult, dry_run
-from patchwheel.upstream.verdict import Judge, Verdict, verdict_without_history
+from patchwheel.upstream.verdict import DROPPED, Judge, Verdict, verdict_without_history
 
 Reader = Callable[[Sequence[str]], Mapping[str, bytes]]
 
@@ -84,6 +92,56 @@ def forecasts(project: Project, fork: Fork, refs: Sequence[str]) -> list[Forecas
             continue
         found.append(_at_release(release(project, fork, ref, history), ref, patches, pin))
     return found
+
+
+def preview_rebase(project: Project, fork: Fork, ref: str) -> Sequence[MergeResult]:
+    """Merge the fork's series onto another state of upstream's, in memory."""
+    tree, history = light_tree(project, fork), upstream_history(project, fork)
+    patches, fetch_blobs = tree.series.patches, None
+    commit = history.resolve(ref) if history else None
+    try:
+        # A rebase goes onto the files of the release's sdist, where there is one.
+        released = release(project, fork, ref, history)
+        repo, new = Repository(released.git_dir), released.tree
+    except InputError:
+        if history is None or commit is None:
+            raise
+        import_pin(history.repo, tree.source, f"refs/patchwheel/pins/{tree.source.tree}")
+        fetch_blobs = history.fetch_blobs
+        repo, new = history.repo, history.tree(commit, paths_of(patches))
+    trees, labels = (tree.source.tree, new), (label_of(fork), f"upstream {ref}")
+    merged = dry_run(repo, patches, trees, labels, fetch_blobs)
+    if not (history and commit):
+        return merged
+    told = follow(history, patches, ref, commit, merged).patches
+    return [replace(m, state=v.state, verdict=v) for m, v in zip(merged, told, strict=True)]
+
+
+def explain_stops(project: Project, fork: Fork, ref: str) -> list[str]:
+    """Return for each patch what a rebase says if it stops there, in lines after the first."""
+    skip = f"if that commit has what it is for, `patchwheel rebase {fork.name} --skip` drops it"
+    verdicts = [patch.verdict for patch in preview_rebase(project, fork, ref)]
+    rows = [[*describe(v), *[skip] * (v.state in DROPPED)] if v else [] for v in verdicts]
+    return ["".join(f"\n  {line}" for line in lines) for lines in rows]
+
+
+def describe(verdict: Verdict) -> Iterator[str]:
+    """Say in lines what became of a patch: the commit, its release, the reasons and the hunks."""
+    yield f"{verdict.state} {since(verdict)}".rstrip()
+    yield from filter(None, [*verdict.evidence, verdict.problem])
+    names = ("the patch", verdict.commit.oid[:12] if verdict.commit else "upstream")
+    for name, hunk in zip(names, verdict.hunks, strict=False):
+        yield f"in {name}:"
+        yield from (f"  {line}" for line in hunk.split("\n"))
+
+
+def since(verdict: Verdict) -> str:
+    """Name the commit that matters to a patch, and the first release that contains it."""
+    if not (commit := verdict.commit):
+        return ""
+    release = f"first in {verdict.release}" if verdict.release else "in no release yet"
+    who = f"{commit.when[:10]} {commit.author}: {commit.subject}"
+    return f"since {commit.oid[:12]} {who} ({release})"
 
 
 def follow(

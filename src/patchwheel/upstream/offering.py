@@ -32,12 +32,11 @@ from patchwheel.series import (
     patch_alone,
     project_with,
 )
-from patchwheel.upstream.forecast import submodule_of
+from patchwheel.upstream.adding import pin_of, with_pin
+from patchwheel.upstream.forecast import describe, preview_rebase, submodule_of
 from patchwheel.upstream.history import History, find_target, import_pin, known_history, label_of
-from patchwheel.upstream.judgement import describe, preview_rebase
 from patchwheel.upstream.merge import MergeResult, dry_run
-from patchwheel.upstream.rebase import pin_of, proceed_rebase, start_rebase, with_pin
-from patchwheel.upstream.state import state_path
+from patchwheel.upstream.rebase import proceed_rebase, start_rebase, state_path
 
 REF = "refs/patchwheel/submit"
 # What the series says for us, and upstream does not want to know.

@@ -7,13 +7,20 @@ import os
 import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Never
 
-import tomlkit
-
-from patchwheel.kit import GitError, PatchError, Repository, Store, rmtree, sync, write_atomically
+from patchwheel.kit import (
+    GitError,
+    PatchError,
+    Repository,
+    Store,
+    parsed,
+    rmtree,
+    sync,
+    write_atomically,
+)
 from patchwheel.locking import write_lock
 from patchwheel.manifest import Fork, transaction
 from patchwheel.patch import Cursor, Patch, read_diffs
@@ -29,6 +36,7 @@ from patchwheel.series import (
     commit_patch,
     export_commits,
     load_all_series,
+    move_away,
     open_work,
     patched_tree,
     record,
@@ -36,10 +44,10 @@ from patchwheel.series import (
 )
 from patchwheel.series import STATE as WORKTREE_STATE
 from patchwheel.source import Source, fetch_pin
+from patchwheel.upstream.adding import pin_of, with_pin
+from patchwheel.upstream.forecast import explain_stops
 from patchwheel.upstream.history import find_target, import_pin
-from patchwheel.upstream.judgement import explain_stops
 from patchwheel.upstream.merge import KEPT, OURS, find_moves, move_files, simulate_files
-from patchwheel.upstream.state import RebaseState, state, state_path
 
 ONTO = "refs/patchwheel/onto"
 RENAMED = "refs/patchwheel/renamed"
@@ -53,7 +61,25 @@ SETTINGS = shlex.split(
 # stop at what becomes empty.
 REBASE = ("rebase", "--merge", "--reapply-cherry-picks", "--empty=ask", "--no-stat")
 
+ENDS = (BASE, EXPORTED)
+PIN = frozenset({"version", "tag", "commit", "sdist"})
+COMMIT = re.compile(r"[0-9a-f]{40}")
 EXEC = re.compile(r"^\s*(x|exec)\b", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RebaseState:
+    """A rebase in progress, as it is kept in the work tree's `.git`."""
+
+    # What the fork's table of the manifest gets at the end; None removes a key.
+    pin: Mapping[str, Any]
+    # The commits to rebase: those after the first one, up to the second.
+    commits: Sequence[str]
+    # The refs of the work tree, and the text of its state file, as before the rebase.
+    refs: Mapping[str, str]
+    worktree: str
+    # What history tells of a patch, by its commit.
+    told: Mapping[str, str] = field(default_factory=dict)
 
 
 def start_rebase(project: Project, fork: Fork, ref: str) -> ExportResult:
@@ -135,7 +161,7 @@ def start(
         pin=pin_of(fork),
         commits=(first, last),
         told=dict(zip(oids, told, strict=False)),
-        refs={ref: work.repo.text("rev-parse", ref) for ref in (BASE, EXPORTED)},
+        refs={ref: work.repo.text("rev-parse", ref) for ref in ENDS},
         worktree=(folder / ".git" / WORKTREE_STATE).read_text(),
     )
     write_atomically(state_path(folder), json.dumps(asdict(state), indent=1).encode())
@@ -194,25 +220,29 @@ def restore_base(folder: Path) -> None:
     write_atomically(folder / ".git" / WORKTREE_STATE, before.worktree.encode())
 
 
-def pin_of(fork: Fork) -> dict[str, Any]:
-    """Return what the fork's table says of its pin; None where a key is absent."""
-    sdist = asdict(fork.sdist) if fork.sdist else None
-    return {"version": fork.version, "tag": fork.tag, "commit": fork.commit, "sdist": sdist}
+def state(folder: Path) -> RebaseState:
+    """Return the rebase in progress; raises PatchError when there is none."""
+    path = state_path(folder)
+    try:
+        found = RebaseState(**parsed(path.read_text()))
+        base, tip = found.commits
+        oids = [*found.refs.values(), *{base, tip}.difference(ENDS)]
+        known = found.refs.keys() == {*ENDS} and found.pin.keys() <= PIN
+        if not known or not all(map(COMMIT.fullmatch, oids)):
+            raise ValueError("it names other refs or commits than a rebase does")  # noqa: TRY301
+    except FileNotFoundError as err:
+        message = f"no rebase of {folder.name} is going on"
+        hint = f"`patchwheel rebase {folder.name} --onto REF`"
+        raise PatchError(message, where=folder, hint=hint) from err
+    except (OSError, ValueError, TypeError, AttributeError) as err:
+        hint = f"move the work tree away: {move_away(folder)}"
+        raise PatchError(f"its rebase cannot go on: {err}", where=path, hint=hint) from err
+    return found
 
 
-def with_pin(text: str, name: str, pin: Mapping[str, Any]) -> str:
-    """Return the text of a manifest with another pin of a fork; comments and order stay."""
-    document = tomlkit.parse(text)
-    table: Any = document["forks"][name]
-    for key, value in pin.items():
-        if value is None:
-            table.pop(key, None)
-        elif isinstance(value, dict):
-            table[key] = tomlkit.inline_table()
-            table[key].update(value)
-        else:
-            table[key] = value
-    return str(tomlkit.dumps(document))
+def state_path(folder: Path) -> Path:
+    """Return the file that is there from `start` until the rebase is finished or aborted."""
+    return folder / transaction.STATE
 
 
 def _commits_to_rebase(
