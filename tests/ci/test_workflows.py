@@ -408,17 +408,17 @@ def test_a_python_without_patchwheel_is_named_before_anything_is_built(project: 
 
 
 def test_what_upstream_changed_fails_the_watch(project: Path) -> None:
-    def watch(patches: list[Any]) -> subprocess.CompletedProcess[str]:
-        answer = json.dumps({"scipy": [{"ref": "main", "patches": patches}]})
-        env = fake_tool(project, "watch 5 - - scipy", f"echo '{answer}'")
+    def watch(script: str) -> subprocess.CompletedProcess[str]:
+        env = fake_tool(project, "watch 5 - - scipy", f'echo "0010-a.patch  $*"; {script}')
         return run("ci/run-cell", "watch", cwd=project, **env)
 
-    commit = {"oid": "0123456789abcdef", "subject": "Rewrite it"}
-    stopped = {"name": "0010-a.patch", "state": "conflict", "commit": commit}
-    done = watch([stopped])
-    assert done.returncode == 6
-    assert "* scipy/0010-a.patch at main: conflict, 0123456789ab Rewrite it" in done.stdout
-    assert watch([]).returncode == 0
+    done = watch("exit 3")
+    assert done.returncode == 3
+    wanted = "status scipy --against main --changes --fail-on conflict,landed,reverted,unknown"
+    assert done.stdout == f"0010-a.patch  {wanted}\n"
+    report = (project / "dist/reports/watch.md").read_text()
+    assert report == f"    0010-a.patch  {wanted}\n\n### watch: failed, exit status 3\n\n"
+    assert watch("exit 0").returncode == 0
 
 
 def test_proposals_are_bundled_and_offered(project: Path, tmp_path: Path) -> None:

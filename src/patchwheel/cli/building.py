@@ -198,12 +198,7 @@ def env(
     check: bool,
 ) -> None:
     """Compose one environment from all wheels. PATH becomes a link to it (.venv-forks)."""
-    from patchwheel.environment import (
-        added_to,
-        check_environment,
-        check_link,
-        compose_environment,
-    )
+    from patchwheel.environment import added_to, check_environment, check_link, compose_environment
     from patchwheel.project import ENVIRONMENT_LINK
 
     project = replace(project, variant=variant)

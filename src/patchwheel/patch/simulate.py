@@ -179,12 +179,7 @@ class _Step:
         message = f"{self.patch.name} does not apply: {why}"
         where = f"{self.patch.path}:{(hunk or diff).line}"
         raise DoesNotApplyError(
-            message,
-            where=where,
-            path=diff.path,
-            expected=expected,
-            hint=hint,
-            ambiguous=ambiguous,
+            message, where=where, path=diff.path, expected=expected, hint=hint, ambiguous=ambiguous
         )
 
     def apply_diff(self, diff: FileDiff) -> None:

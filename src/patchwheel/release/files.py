@@ -14,14 +14,7 @@ from urllib.parse import quote
 
 from patchwheel.kit import InputError, digest, parsed, write_atomically
 from patchwheel.remote import is_signed, sign
-from patchwheel.wheelfile import (
-    FILENAME,
-    STATEMENT,
-    WheelFile,
-    WheelRecord,
-    metadata,
-    purl,
-)
+from patchwheel.wheelfile import FILENAME, STATEMENT, WheelFile, WheelRecord, metadata, purl
 
 SUMS = "SHA256SUMS"
 SIGNATURE = f"{SUMS}.sig"

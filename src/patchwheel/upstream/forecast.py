@@ -25,13 +25,7 @@ from patchwheel.project import Project
 from patchwheel.series import PatchStatus, light_tree, load_series, try_patch
 from patchwheel.source import Source, fetch_pin
 from patchwheel.upstream.evidence import first_release
-from patchwheel.upstream.history import (
-    History,
-    import_pin,
-    label_of,
-    release,
-    upstream_history,
-)
+from patchwheel.upstream.history import History, import_pin, label_of, release, upstream_history
 from patchwheel.upstream.merge import MergeResult, dry_run
 from patchwheel.upstream.verdict import DROPPED, Judge, Verdict, verdict_without_history
 

@@ -296,9 +296,7 @@ def _rebase(
 
 
 def _told(
-    previews: Mapping[str, MergeResult],
-    names: Sequence[str],
-    waiting: Mapping[str, str],
+    previews: Mapping[str, MergeResult], names: Sequence[str], waiting: Mapping[str, str]
 ) -> Iterator[str]:
     """Say of each patch what became of it, and which commit of upstream's did it."""
     for name in names:

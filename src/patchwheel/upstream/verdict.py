@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from itertools import takewhile
 from typing import TYPE_CHECKING, Literal
 
-from patchwheel.kit import GitError, Repository
+from patchwheel.kit import Repository
 from patchwheel.patch import paths_of
 from patchwheel.series import FINE, PatchStatus, try_patch
 from patchwheel.upstream import evidence as found_in
@@ -104,8 +104,6 @@ class Judge:
         # Without a commit, the first state had its changes already.
         took = commits[first - 1] if first and self.touches(first - 1) else None
         evidence = ["its changes are there" + (f" since {took.oid[:12]}" if took else "")]
-        if took and self.has_patch_id(took):
-            evidence.append("with the patch-id of the patch")
         if merged := self.merged_request():
             evidence.append(f"{merged.source} was merged")
         if applies and applies[-1] > landed[-1]:
@@ -323,13 +321,3 @@ class Judge:
             if commit.request in requests or (oid and commit.oid.startswith(oid[1])):
                 return commit if self.meets(commit) else None
         return None
-
-    def has_patch_id(self, commit: Commit) -> bool:
-        """Compare by `git patch-id`, which leaves out line numbers and white space."""
-        try:
-            diff = self.repo.git("diff-tree", "-p", f"{commit.oid}^", commit.oid)
-        except GitError:  # a partial clone, offline: other files of the commit cannot be had
-            return False
-        argv = ("patch-id", "--stable")
-        ids = [self.repo.git(*argv, stdin=d).split(b" ")[0] for d in (diff, self.patch.data)]
-        return ids[0] == ids[1]

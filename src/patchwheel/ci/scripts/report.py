@@ -1,9 +1,11 @@
-"""What a cell reports: a table for people, JSON for the cells after it."""
+"""What a cell reports of its wheels: a table for people, JSON for the cells after it."""
 
 import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+
+from patchwheel.wheelfile import read_wheel
 
 COLUMNS = ("fork", "pin", "patches", "made", "why", "size", "time", "sha256")
 
@@ -15,11 +17,8 @@ def table(rows: Sequence[Sequence[str]]) -> str:
     return "".join(f"| {' | '.join(row)} |\n" for row in clean)
 
 
-def wheels(cell: str, reports: Path) -> None:
+def report(cell: str, reports: Path) -> None:
     """Report what was built, and name the artifact with the keys of its wheels."""
-    # Only here: `changes` does without patchwheel.
-    from patchwheel.wheelfile import read_wheel
-
     rows, built_wheels = [], []
     for built in json.loads((reports / f"{cell}.built").read_text()):
         path = reports.parent / Path(built["path"]).name
@@ -48,25 +47,5 @@ def wheels(cell: str, reports: Path) -> None:
     (reports / f"{cell}.artifact").write_text(f"{cell}-{keys}\n")
 
 
-def changes(cell: str, reports: Path) -> None:
-    """Report what upstream did to the series since the last time, and exit with 6 if anything."""
-    report = json.loads((reports / f"{cell}.json").read_text())
-    lines = [
-        f"* {fork}/{patch['name']} at {ref['ref']}: {patch['state']}"
-        + (
-            f", {patch['commit']['oid'][:12]} {patch['commit']['subject']}"
-            if patch["commit"]
-            else ""
-        )
-        for fork, refs in report.items()
-        for ref in refs
-        for patch in ref["patches"]
-    ]
-    text = "\n".join(lines) or "Nothing new."
-    (reports / f"{cell}.md").write_text(f"### {cell}\n\n{text}\n\n")
-    print(text)
-    sys.exit(6 if lines else 0)
-
-
 if __name__ == "__main__":
-    {"wheels": wheels, "changes": changes}[sys.argv[1]](sys.argv[2], Path(sys.argv[3]))
+    report(sys.argv[1], Path(sys.argv[2]))
