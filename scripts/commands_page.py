@@ -8,8 +8,7 @@ from pathlib import Path
 
 import click
 
-from patchwheel.cli.guidance import GROUPS
-from patchwheel.cli.main import cli
+from patchwheel.cli.main import GROUPS, cli
 
 PAGE = Path(__file__).parent.parent / "docs" / "reference" / "commands.md"
 VARIABLES = PAGE.with_name("environment.md")

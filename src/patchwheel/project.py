@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import shutil
 from dataclasses import KW_ONLY, dataclass, field, fields
 from typing import TYPE_CHECKING
 
 from patchwheel.kit import Context, ManifestError, digest, explicit_interpreter
-from patchwheel.manifest import load_lock, load_manifest, recover
+from patchwheel.manifest import load_lock, load_manifest, recover, transaction
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -145,7 +144,4 @@ class Project:
 
     def copy_to(self, folder: Path) -> None:
         """Copy manifest, lock and patches: all that a build reads of the project."""
-        for file in (self.manifest.path, self.manifest.lock_path, self.manifest.inventory_path):
-            if file.exists():
-                shutil.copy(file, folder)
-        shutil.copytree(self.root / "patches", folder / "patches")
+        transaction.copy_files(self.manifest, folder)

@@ -12,8 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from patchwheel.cli import options
-from patchwheel.cli.guidance import COMMANDS, GROUPS
-from patchwheel.cli.main import cli
+from patchwheel.cli.main import COMMANDS, GROUPS, cli
 from patchwheel.compilecache.cache import LAYER, Shared
 from patchwheel.kit import errors
 from patchwheel.kit.errors import MachineError, ManifestError

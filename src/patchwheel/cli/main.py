@@ -6,13 +6,24 @@ import gc
 import importlib
 import signal
 import sys
+from pathlib import Path
 
 import click
 
 from patchwheel import __version__
 from patchwheel.cli.console import CONSOLE
-from patchwheel.cli.guidance import COMMANDS, GROUPS, examples
 from patchwheel.kit import PatchwheelError, disk_error
+
+# The module of this package that has the commands of a group, and their names.
+GROUPS = {
+    "Start": ("starting", "init", "add", "remove"),
+    "Build": ("building", "plan", "build", "env", "test", "shell"),
+    "Change patches": ("series", "dev", "export", "import"),
+    "Follow upstream": ("series", "status", "rebase", "propose", "submit"),
+    "Publish": ("release", "verify", "index", "release", "ci"),
+    "Maintain": ("maintenance", "lock", "doctor", "cache", "cluster"),
+}
+COMMANDS = {name: module for module, *names in GROUPS.values() for name in names}
 
 
 class LazyGroup(click.Group):
@@ -32,7 +43,7 @@ class LazyGroup(click.Group):
         # `import` is no name for a function.
         name = "import_" if cmd_name == "import" else cmd_name
         command: click.Command = getattr(module, name)
-        command.epilog = examples(cmd_name)
+        command.epilog = _examples(cmd_name)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -59,6 +70,12 @@ def cli() -> None:
     Limits of a build step: PATCHWHEEL_LIMIT_TIME, _SILENCE, _LOG, _DISK, _MEMORY, _PROCESSES.
     Of a download: PATCHWHEEL_LIMIT_DOWNLOAD.
     """
+
+
+def _examples(name: str) -> str:
+    """Return the end of a command's help; click keeps the lines after a backspace."""
+    lines = Path(__file__).with_name("examples.txt").read_text("utf-8").splitlines()
+    return "\n".join(["\b", "Examples:", *(f"  {x}" for x in lines if x.split()[1] == name)])
 
 
 def main() -> None:

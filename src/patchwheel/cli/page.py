@@ -72,7 +72,8 @@ def _table(fork: Fork, found: Sequence[Forecast]) -> str:
     heads = "".join(f"<th>{escape(at.ref)}</th>" for at in found)
     rows = ""
     for cells in zip(*(at.patches for at in found), strict=True):
-        drawn = "".join(map(_cell, cells))
+        signs = [(verdict.state, *SIGNS[verdict.state]) for verdict in cells]
+        drawn = "".join(f'<td class="state {k}"><b>{c}</b>{state}</td>' for state, c, k in signs)
         why = "".join(_why(fork, [at.ref for at in found], cells))
         name = escape(cells[0].name)
         rows += f'<tr><th>{name}</th>{drawn}<td class="why">{why}</td></tr>\n'
@@ -80,11 +81,6 @@ def _table(fork: Fork, found: Sequence[Forecast]) -> str:
     head = f"<thead><tr><th>patch</th>{heads}<th>because of</th></tr></thead>"
     table = f'<table style="--refs: {len(found)}">{head}\n<tbody>\n{rows}</tbody></table>'
     return f'<h2>{title}</h2>\n<div class="wide">{table}</div>\n'
-
-
-def _cell(verdict: Verdict) -> str:
-    sign, kind = SIGNS[verdict.state]
-    return f'<td class="state {kind}"><b>{sign}</b>{verdict.state}</td>'
 
 
 def _why(fork: Fork, refs: Sequence[str], cells: Sequence[Verdict]) -> Iterator[str]:

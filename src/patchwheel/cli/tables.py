@@ -41,26 +41,18 @@ MINUTES = 100
 
 def platforms(found: Sequence[PlatformWheel]) -> None:
     """Show of each of upstream's wheels what was remade and how long it took, or why it was not."""
-    rows = [
-        (
-            row.base,
-            _share(row.wheel.plan) if row.wheel else f"skipped, needs {row.needs}",
-            f"{row.seconds:.1f}",
-        )
-        for row in found
-    ]
+    rows = []
+    for row in found:
+        plan = row.wheel.plan if row.wheel else None
+        built = f" ({len(plan.built)} built)" if plan and plan.built else ""
+        remade = f"{len(plan.outputs)}{built}" if plan else f"skipped, needs {row.needs}"
+        rows.append((row.base, remade, f"{row.seconds:.1f}"))
     CONSOLE.table(("upstream's wheel", "remade", "s"), rows, note=True)
     # Most are skipped for one reason, which may be long.
     for why in dict.fromkeys(row.skipped for row in found if row.skipped):
         names = [row.base for row in found if row.skipped == why]
         more = f" and {len(names) - 1} more" if len(names) > 1 else ""
         CONSOLE.say(f"skipped {names[0]}{more}: {why}")
-
-
-def _share(plan: Plan) -> str:
-    if plan.base is None:
-        return "all"
-    return f"{len(plan.outputs)}" + (f" ({len(plan.built)} built)" if plan.built else "")
 
 
 def status(found: Sequence[ForkStatus]) -> None:
@@ -70,19 +62,9 @@ def status(found: Sequence[ForkStatus]) -> None:
         commit = (fork.commit or "unknown")[:12]
         verified = "" if fork.commit_verified else ", unverified"
         newest = f"{fork.newest}, newer" if fork.outdated else fork.newest or "not asked"
-        rows.append(
-            (
-                fork.fork,
-                pin,
-                commit + verified,
-                str(len(fork.patches)),
-                (fork.tree or "-")[:12],
-                fork.wheel or "none yet",
-                newest,
-            )
-        )
-    headings = ("fork", "pin", "commit", "patches", "tree", "last wheel", "upstream")
-    CONSOLE.table(headings, rows)
+        count, tree, wheel = str(len(fork.patches)), (fork.tree or "-")[:12], fork.wheel
+        rows.append((fork.fork, pin, commit + verified, count, tree, wheel or "none yet", newest))
+    CONSOLE.table(("fork", "pin", "commit", "patches", "tree", "last wheel", "upstream"), rows)
     for fork in found:
         columns = ["patch", "applies", "upstream-status", "subject"]
         told = [[p.name, _applies(p), _upstream(p), p.subject] for p in fork.patches]
@@ -284,11 +266,7 @@ def pin(report: PinReport) -> None:
     CONSOLE.lines(f"  {path}: {why}" for path, why in report.explained.items())
     CONSOLE.table(
         ("only in the repository", "files", "because"),
-        [
-            (folder, str(n), why)
-            for why, row in report.left_out.items()
-            for folder, n in row.items()
-        ],
+        [(f, str(n), why) for why, row in report.left_out.items() for f, n in row.items()],
     )
 
 

@@ -10,18 +10,15 @@ import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from patchwheel.build import IN_BUILD_DIR, name_of, site_packages
+from patchwheel.build import IN_BUILD_DIR, BuildInputs, name_of, site_packages
 from patchwheel.kit import BuildError
+from patchwheel.manifest import BuiltOutput, PinGraph
 from patchwheel.plan import LEVEL, included
+from patchwheel.source import Source
 from patchwheel.wheel import read_library
-
-if TYPE_CHECKING:
-    from patchwheel.build import BuildInputs
-    from patchwheel.manifest import BuiltOutput, PinGraph
-    from patchwheel.source import Source
-    from patchwheel.wheelfile import WheelFile
+from patchwheel.wheelfile import WheelFile
 
 INSIDE = re.compile(r"/build/env/")
 # What starts a step that can be repeated.

@@ -221,6 +221,11 @@ class Manifest:
     def inventory_path(self) -> Path:
         return self.path.with_suffix(".inventory")
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Those that are changed together."""
+        return self.lock_path, self.inventory_path, self.path
+
     def select(self, names: Sequence[str], variant: str | None = None) -> list[Fork]:
         """Return the named forks, or all, in the manifest's order.
 

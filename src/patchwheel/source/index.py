@@ -206,6 +206,17 @@ def _server(parts: SplitResult) -> tuple[str, str]:
     return parts.scheme, parts.netloc.rpartition("@")[2].lower().removesuffix(default)
 
 
+def get_body(task: str, url: str) -> bytes:
+    """Return what a server answers, tried again where that may help; raises InputError."""
+
+    def ask(http: requests.Session) -> bytes:
+        with http.get(url, timeout=TIMEOUT) as answer:
+            answer.raise_for_status()
+            return read_body(answer)
+
+    return retried(task, ask)
+
+
 def read_body(answer: requests.Response) -> bytes:
     """Read an answer up to a limit: a server need not say how long it is."""
     data = bytearray()

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from patchwheel.kit import Blob, InputError, PatchError, Repository, redacted
 from patchwheel.manifest import Fork, did_you_mean
@@ -33,11 +33,8 @@ from patchwheel.series import (
     open_work,
     patch_trees,
 )
-from patchwheel.source import read_body, retried
+from patchwheel.source import get_body
 from patchwheel.upstream.history import History, known_history
-
-if TYPE_CHECKING:
-    import requests
 
 T = TypeVar("T")
 IMPORTED = "refs/patchwheel/imported"
@@ -226,13 +223,7 @@ def _download(project: Project, url: str) -> bytes:
         raise InputError(f"{redacted(url)} is not downloaded offline", hint="without --offline")
     if url.startswith("file://"):
         return Path(url.removeprefix("file://")).read_bytes()
-    return retried(f"downloading {redacted(url)}", lambda http: _answer(http, url))
-
-
-def _answer(http: requests.Session, url: str) -> bytes:
-    with http.get(url, timeout=60) as answer:
-        answer.raise_for_status()
-        return read_body(answer)
+    return get_body(f"downloading {redacted(url)}", url)
 
 
 def _read_branch(project: Project, fork: Fork, url: str, branch: str) -> Iterator[_File]:

@@ -6,7 +6,7 @@ import base64
 import os
 import re
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 from patchwheel.build import parse_build_system, read_table
 from patchwheel.kit import InputError, ManifestError, Repository, parsed
@@ -19,16 +19,12 @@ from patchwheel.source import (
     fetch_pin,
     find_file,
     find_sdist,
+    get_body,
     newest_release,
-    read_body,
     refuse,
-    retried,
 )
 from patchwheel.upstream.history import History
 from patchwheel.wheelfile import field
-
-if TYPE_CHECKING:
-    import requests
 
 # A pin, and what to say of the keys of its entry; the key "" stands for the fork itself.
 NewPin: TypeAlias = "tuple[Source, dict[str, str]]"
@@ -165,13 +161,9 @@ def _attested(project: Project, fork: Fork) -> dict[str, Any]:
     if project.offline or not url.startswith(("https://", "http://")):
         return {}
 
-    def ask(http: requests.Session) -> bytes:
-        with http.get(url, timeout=(10, 30)) as answer:
-            answer.raise_for_status()
-            return read_body(answer)
-
     try:
-        return read_attestation(retried("asking for the attestation", ask), fork.sdist.sha256)
+        provenance = get_body("asking for the attestation", url)
+        return read_attestation(provenance, fork.sdist.sha256)
     except (InputError, ValueError, LookupError, TypeError) as err:
         project.progress.say(f"{fork.name}: its attestation is not used: {err}")
         return {}
