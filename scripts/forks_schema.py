@@ -10,7 +10,8 @@ from pathlib import Path
 from types import NoneType
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
-from patchwheel.manifest.convert import Rule, key_name, key_names
+from patchwheel.kit.files import fields_by_key
+from patchwheel.manifest.convert import Rule, key_name
 from patchwheel.manifest.model import SOURCES, EnvironmentSpec, ForkTable, ManifestTable
 
 SCHEMA_FILE = Path("src/patchwheel/manifest/forks.schema.json")
@@ -80,7 +81,7 @@ def _rule(rule: Rule, schema: dict[str, Any]) -> dict[str, Any]:
     return {"pattern": f"^{rule.pattern}$"} if rule.pattern else {NOT_EMPTY[schema["type"]]: 1}
 
 
-def _record(record: type[Any]) -> dict[str, Any]:
+def _record(record: Any) -> dict[str, Any]:
     hints = get_type_hints(record, include_extras=True)
     properties = {key_name(name): _schema(hint) for name, hint in hints.items()}
     # A field without a default has neither: both are MISSING.
@@ -92,7 +93,7 @@ def _record(record: type[Any]) -> dict[str, Any]:
         "additionalProperties": False,
         "required": required,
         **({"anyOf": sources} if record is ForkTable else {}),
-        "properties": {key: properties[key] for key in key_names(record)},
+        "properties": {key: properties[key] for key in fields_by_key(record, key_name)},
     }
 
 

@@ -21,11 +21,14 @@ from .errors import ManifestError as ManifestError
 from .errors import NotReplayedError as NotReplayedError
 from .errors import PatchError as PatchError
 from .errors import PatchwheelError as PatchwheelError
+from .errors import did_you_mean as did_you_mean
 from .errors import disk_error as disk_error
 from .errors import first as first
 from .errors import plain as plain
 from .errors import redacted as redacted
+from .files import InvalidDataError as InvalidDataError
 from .files import PlainReader as PlainReader
+from .files import Problem as Problem
 from .files import blob_id as blob_id
 from .files import digest as digest
 from .files import exclusive_lock as exclusive_lock
@@ -35,6 +38,7 @@ from .files import fsync as fsync
 from .files import new_folder as new_folder
 from .files import parsed as parsed
 from .files import parsed_toml as parsed_toml
+from .files import refuse as refuse
 from .files import replace_folder as replace_folder
 from .files import rmtree as rmtree
 from .files import state as state

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -66,6 +66,14 @@ def redacted(text: str) -> str:
 def disk_is_full(message: str) -> bool:
     """Say whether git or uv stopped because the disk is full."""
     return any(reason in message for reason in ("No space left on device", "Disk quota exceeded"))
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return a question to append to the message about an unknown word, or an empty string."""
+    import difflib
+
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""
 
 
 def first(rows: Sequence[str], limit: int = 20) -> list[str]:

@@ -9,16 +9,29 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import MISSING, fields, is_dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from functools import cache
+from inspect import get_annotations
 from pathlib import Path
-from types import MappingProxyType, UnionType
-from typing import Annotated, Any, Never, Union, get_args, get_origin, get_type_hints
+from types import MappingProxyType, NoneType, UnionType
+from typing import (
+    Annotated,
+    Any,
+    Literal,
+    Never,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 from patchwheel.kit import process
+from patchwheel.kit.errors import did_you_mean
 
 MAX_DOTS = 10_000
+# What a message calls the types of JSON.
+NAMES = {str: "a string", int: "a number", float: "a number", bool: "true or false"}
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -153,19 +166,44 @@ def parsed_toml(text: str) -> dict[str, Any]:
         raise ValueError("it is nested too deeply") from err
 
 
-class PlainReader:
-    """Makes records of data that is as their types say; to import cattrs alone takes longer.
+@dataclass(frozen=True)
+class Problem:
+    """What is wrong with a value; `at` is the path of its key below where it was found."""
 
-    Anything else is a ValueError without a place: a converter of cattrs then takes it, or says
-    what is wrong. `hooks` read types that are written in a way of their own.
+    message: str
+    expected: str | None = None
+    at: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return f"{'.'.join(self.at)} {self.message}"
+
+
+class InvalidDataError(ValueError):
+    """All that is wrong with some data."""
+
+    def __init__(self, *problems: Problem) -> None:
+        self.problems = problems
+
+    def __str__(self) -> str:
+        return "; ".join(map(str, self.problems))
+
+
+class PlainReader:
+    """Makes records of data that is as their types say; raises InvalidDataError for other data.
+
+    `hooks` read types that are written in a way of their own. Unless it is `strict`, keys that a
+    record does not have are left out.
     """
 
     def __init__(
         self,
         hooks: Mapping[Any, Callable[[Any, Any], object]] = MappingProxyType({}),
         key: Callable[[str], str] = str,
+        *,
+        strict: bool = True,
     ) -> None:
         self._hooks, self._key = {Path: lambda path, _: Path(str(path)), **hooks}, key
+        self._strict = strict
 
     def structure(self, value: Any, hint: Any) -> Any:  # noqa: PLR0911
         if type(value) is hint:
@@ -174,48 +212,99 @@ class PlainReader:
             return hook(value, self)
         origin, inner = get_origin(hint), get_args(hint)
         if origin is Annotated:
-            found = self.structure(value, inner[0])
-            rules = [note for note in inner[1:] if not isinstance(note, str)]
-            return found if all(rule.allows(found) for rule in rules) else _refuse(value)
+            return self._ruled(value, *inner)
         if origin in {Union, UnionType}:
-            for arm in inner:
-                with contextlib.suppress(ValueError):
-                    return self.structure(value, arm)
-        if isinstance(value, dict):
-            return self._record(value, hint) if is_dataclass(hint) else self._table(value, hint)
-        if isinstance(value, list) and origin in {tuple, list, frozenset}:
-            hints = inner if origin is tuple and inner[-1] is not ... else inner[:1] * len(value)
-            return origin(self.structure(*row) for row in zip(value, hints, strict=True))
-        # The others are constants. 1 == True.
-        good = any(c == value and type(c) is type(value) for c in inner)
-        return value if good else _refuse(value)
+            return self._any_of(value, inner)
+        if is_dataclass(hint):
+            return self.record(value, hint)
+        if origin in {Mapping, dict}:
+            return self._table(value, origin, *inner)
+        if origin in {tuple, list, frozenset}:
+            return self._list(value, origin, *inner)
+        # JSON may have 1 for 1.0. The others are constants, and 1 == True.
+        good = hint is float and type(value) is int
+        if not good and not any(c == value and type(c) is type(value) for c in inner):
+            refuse(f"is {value!r}", NAMES.get(hint))
+        return value
 
-    def _record(self, value: dict[str, Any], record: Any) -> object:
-        known = _fields(record, self._key)
-        if not {k for k, row in known.items() if row[2]} <= value.keys() <= known.keys():
-            _refuse(value)
-        return record(**{known[k][0]: self.structure(v, known[k][1]) for k, v in value.items()})
+    def record(self, value: Any, record: Any) -> Any:
+        """Structure a table as a record, whatever hook there is for it."""
+        if not isinstance(value, dict):
+            refuse("is not a table")
+        known = fields_by_key(record, self._key)
+        rows = ((key, value[key], known[key][1]) for key in value if key in known)
+        made, wrong = self._each(rows)
+        missing = (k for k, (_, _, needed) in known.items() if needed and k not in value)
+        wrong += [Problem("is missing", at=(key,)) for key in missing]
+        for key in (key for key in value if self._strict and key not in known):
+            problem = f"is not a key here{did_you_mean(key, known)}"
+            wrong.append(Problem(problem, f"one of {', '.join(known)}", (key,)))
+        if wrong:
+            raise InvalidDataError(*wrong)
+        return record(**{known[key][0]: found for key, found in made.items()})
 
-    def _table(self, value: dict[Any, Any], hint: object) -> object:
-        if (origin := get_origin(hint)) not in {Mapping, dict}:
-            _refuse(value)
-        key, item = get_args(hint)
-        rows = {self.structure(k, key): self.structure(v, item) for k, v in value.items()}
-        return rows if origin is dict else MappingProxyType(rows)
+    def _ruled(self, value: object, hint: object, *notes: Any) -> object:
+        found = self.structure(value, hint)
+        for rule in (note for note in notes if not isinstance(note, str)):
+            if not rule.allows(found):
+                refuse(f"is {value!r}" if value else "is empty", rule.expected)
+        return found
+
+    def _list(self, value: object, kind: Callable[[Any], Any], *hints: object) -> object:
+        if not isinstance(value, list):
+            refuse(f"is {value!r}", "a list")
+        each = hints if kind is tuple and hints[-1] is not ... else hints[:1] * len(value)
+        return kind(self.structure(*row) for row in zip(value, each, strict=True))
+
+    def _table(self, value: object, kind: object, key_hint: object, hint: object) -> object:
+        if not isinstance(value, dict):
+            refuse("is not a table")
+        _, wrong = self._each((key, key, key_hint) for key in value)
+        made, others = self._each((key, item, hint) for key, item in value.items())
+        if wrong or others:
+            raise InvalidDataError(*wrong, *others)
+        return made if kind is dict else MappingProxyType(made)
+
+    def _each(self, rows: Iterable[tuple[str, Any, Any]]) -> tuple[dict[str, Any], list[Problem]]:
+        """Structure values by their keys; return them, and what is wrong with others."""
+        made: dict[str, Any] = {}
+        wrong: list[Problem] = []
+        for key, value, hint in rows:
+            try:
+                made[key] = self.structure(value, hint)
+            except InvalidDataError as err:
+                wrong += [replace(problem, at=(key, *problem.at)) for problem in err.problems]
+        return made, wrong
+
+    def _any_of(self, value: object, hints: tuple[object, ...]) -> object:
+        if value is None and NoneType in hints:
+            return None
+        wrong: dict[bool, InvalidDataError] = {}
+        for hint in hints:
+            try:
+                return self.structure(value, hint)
+            except InvalidDataError as err:
+                # That it is none of the constants says least.
+                wrong[hint is NoneType or get_origin(hint) is Literal] = err
+        raise wrong[min(wrong)]
 
 
 @cache
-def _fields(record: Any, key: Callable[[str], str]) -> dict[str, tuple[str, Any, bool]]:
-    """Return by their keys the name and type of a record's fields, and whether each is needed."""
-    hints = get_type_hints(record, include_extras=True)
+def fields_by_key(record: Any, key: Callable[[str], str]) -> dict[str, tuple[str, Any, bool]]:
+    """Return by their keys the name and type of a record's fields, and whether each is needed.
+
+    Its own come before those of the record that it extends.
+    """
+    hints, own = get_type_hints(record, include_extras=True), get_annotations(record)
     return {
         key(f.name): (f.name, hints[f.name], f.default is MISSING and f.default_factory is MISSING)
-        for f in fields(record)
+        for f in sorted(fields(record), key=lambda f: f.name not in own)
     }
 
 
-def _refuse(value: object) -> Never:
-    raise ValueError(value)
+def refuse(message: str, expected: str | None = None, at: tuple[str, ...] = ()) -> Never:
+    """Raise InvalidDataError for one problem."""
+    raise InvalidDataError(Problem(message, expected, at))
 
 
 def digest(*parts: object) -> str:

@@ -1,6 +1,6 @@
 from . import transaction as transaction
-from .convert import did_you_mean as did_you_mean
 from .convert import make_converter as make_converter
+from .convert import make_reader as make_reader
 from .inventory import ANYTHING as ANYTHING
 from .inventory import BuildInventory as BuildInventory
 from .inventory import BuiltOutput as BuiltOutput

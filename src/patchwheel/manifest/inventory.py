@@ -1,14 +1,12 @@
 """What configuring a pin reveals of its build: the records, and paths written by folder."""
 
 # No `from __future__ import annotations`: cattrs reads the annotated types at run time.
-import operator
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any
 
-from patchwheel.manifest.convert import InvalidValueError
+from patchwheel.kit import refuse
 from patchwheel.manifest.model import Fork
 
 if TYPE_CHECKING:
@@ -105,7 +103,7 @@ class PinGraph:
     series: SeriesTrace | None = None
 
 
-# By type; each gets the reader or converter too.
+# What a reader calls by type, with itself.
 INVENTORY_HOOKS: "dict[Any, Hook]" = {
     Paths: lambda folders, _: frozenset(unfolded(folders)),
     Copies: lambda table, reader: _from_table(reader.structure(table, CopiesTable)),
@@ -113,10 +111,7 @@ INVENTORY_HOOKS: "dict[Any, Hook]" = {
 
 
 def register_inventory(converter: "Converter") -> None:
-    """Let a converter read and write the paths of a BuildInventory by folder."""
-    for form, hook in INVENTORY_HOOKS.items():
-        read = partial(lambda hook, value, _: hook(value, converter), hook)
-        converter.register_structure_hook_func(partial(operator.eq, form), read)
+    """Let a converter write the paths of a BuildInventory by folder."""
     converter.register_unstructure_hook_func(lambda hint: hint == Paths, folded)
     converter.register_unstructure_hook_func(
         lambda hint: hint == Copies, lambda copies: converter.unstructure(_to_table(copies))
@@ -149,7 +144,7 @@ def folded(paths: Iterable[str]) -> dict[str, list[str]]:
 def unfolded(folders: object) -> list[str]:
     # By hand: there are thousands of names, and every command reads them.
     if not isinstance(folders, dict):
-        raise InvalidValueError("is not a table")
+        refuse("is not a table")
     return [
         f"{folder}/{name}" if folder else name
         for folder, names in folders.items()
@@ -159,5 +154,5 @@ def unfolded(folders: object) -> list[str]:
 
 def name_list(value: object, *at: str) -> list[str]:
     if not isinstance(value, list) or not {*map(type, value)} <= {str}:
-        raise InvalidValueError(f"is {value!r}", "a list of names", at)
+        refuse(f"is {value!r}", "a list of names", at)
     return value

@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from patchwheel.kit import ManifestError
-from patchwheel.manifest.convert import (
-    InvalidValueError,
-    find_problems,
-    make_converter,
-    make_reader,
-    read_file,
-)
+from patchwheel.kit import InvalidDataError, ManifestError, PlainReader, Problem, refuse
+from patchwheel.manifest.convert import make_reader, read_file
 from patchwheel.manifest.model import (
     SCHEMA,
     SOURCES,
@@ -39,8 +32,8 @@ def load_manifest(path: Path) -> Manifest:
     data = read_file(path, "TOML", missing="there is no such manifest", hint=hint)
     try:
         return _manifest(path.absolute(), data)
-    except ExceptionGroup as err:
-        raise _report(path.absolute(), find_problems(err)) from err
+    except InvalidDataError as err:
+        raise _report(path.absolute(), err.problems) from err
 
 
 def _manifest(path: Path, data: dict[str, Any]) -> Manifest:
@@ -48,33 +41,11 @@ def _manifest(path: Path, data: dict[str, Any]) -> Manifest:
     # The rest of another schema would be full of unknown keys. True == 1.
     if schema != SCHEMA or schema is True:
         message = f"is {schema!r}" if "schema" in data else "is missing"
-        _fail([InvalidValueError(message, f"schema = {SCHEMA}", ("schema",))])
-    plain = make_reader().structure
-    with contextlib.suppress(ValueError):
-        read: ManifestTable = plain(data, ManifestTable)
-        if not any(problem for table in read.forks.values() for problem in _check(table)):
-            return _complete(path, data, read, plain)
-    converter = make_converter(strict=True)
-    # The checks run inside of cattrs, so that they are reported with the problems of other forks.
-    structure_fork = converter.get_structure_hook(ForkTable)
-
-    def structure_and_check(value: object, hint: object) -> ForkTable:
-        table: ForkTable = structure_fork(value, hint)
-        _fail(_check(table))
-        return table
-
-    converter.register_structure_hook(ForkTable, structure_and_check)
-    return _complete(path, data, converter.structure(data, ManifestTable), structure_fork)
-
-
-def _complete(
-    path: Path,
-    data: dict[str, Any],
-    whole: ManifestTable,
-    structure: Callable[[Any, Any], ForkTable],
-) -> Manifest:
+        refuse(message, f"schema = {SCHEMA}", ("schema",))
+    reader = make_reader({ForkTable: _structure_fork})
+    whole: ManifestTable = reader.structure(data, ManifestTable)
     forks = {
-        name: _with_variants(name, table, {**data["forks"][name]}, path.parent, structure)
+        name: _with_variants(name, table, {**data["forks"][name]}, path.parent, reader)
         for name, table in whole.forks.items()
     }
     manifest = Manifest(path=path, environment=whole.environment, forks=MappingProxyType(forks))
@@ -82,37 +53,39 @@ def _complete(
     return manifest
 
 
-def _fail(problems: Iterable[InvalidValueError]) -> None:
+def _structure_fork(value: object, reader: PlainReader) -> ForkTable:
+    table: ForkTable = reader.record(value, ForkTable)
+    _fail(_check(table))
+    return table
+
+
+def _fail(problems: Iterable[Problem]) -> None:
     if found := [*problems]:
-        raise ExceptionGroup("the manifest", found)
+        raise InvalidDataError(*found)
 
 
-def _check(table: ForkTable) -> Iterator[InvalidValueError]:
+def _check(table: ForkTable) -> Iterator[Problem]:
     if not any(all(getattr(table, key) for key in keys) for keys in SOURCES):
-        yield InvalidValueError("pins no source", "an `sdist`, or `git` with a full `commit`")
+        yield Problem("pins no source", "an `sdist`, or `git` with a full `commit`")
     variants = [(("variants", name), options) for name, options in table.variants.items()]
     for at, options in ((), table), *variants:
         for program in options.without.keys() - (options.programs or table.programs):
             at_program = (*at, "without", program)
-            yield InvalidValueError("is not listed", "a program that `programs` names", at_program)
+            yield Problem("is not listed", "a program that `programs` names", at_program)
 
 
-def _check_names(manifest: Manifest) -> Iterator[InvalidValueError]:
+def _check_names(manifest: Manifest) -> Iterator[Problem]:
     # By the name of the wheel: an environment has one distribution of each name.
     owners: dict[str, str] = {}
     for fork in manifest.all_variants:
         owner = owners.setdefault(fork.distribution, fork.lock_key)
         if owner != fork.lock_key:
             problem = f"makes a wheel named {fork.distribution!r}, as {owner} does"
-            yield InvalidValueError(problem, "another name for each wheel", ("forks", fork.name))
+            yield Problem(problem, "another name for each wheel", ("forks", fork.name))
 
 
 def _with_variants(
-    name: str,
-    table: ForkTable,
-    data: dict[str, Any],
-    root: Path,
-    structure: Callable[[Any, Any], ForkTable],
+    name: str, table: ForkTable, data: dict[str, Any], root: Path, reader: PlainReader
 ) -> Fork:
     """Return the fork as its first variant, or as itself if it has none."""
 
@@ -129,14 +102,14 @@ def _with_variants(
         # Only `env` is merged; any other key of the variant replaces that of the fork.
         env = data.get("env", {}) | own.get("env", {})
         # The lock has the first under the name of the fork.
-        merged = structure({**data, **own, "env": env}, ForkTable)
+        merged = reader.record({**data, **own, "env": env}, ForkTable)
         variants[variant] = fork(merged, variant if variants else "")
     if not variants:
         return fork(table)
     return replace(next(iter(variants.values())), variants=MappingProxyType(variants))
 
 
-def _report(path: Path, problems: Iterable[InvalidValueError]) -> ManifestError:
+def _report(path: Path, problems: Iterable[Problem]) -> ManifestError:
     """Return one error for all problems, in the order of the file."""
     text = path.read_text(encoding="utf-8")
     lines = {problem: line_of(text, problem.at) for problem in problems}

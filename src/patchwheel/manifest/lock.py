@@ -1,19 +1,17 @@
 """forks.lock: what is pinned beside forks.toml. `patchwheel lock` writes it, people commit it."""
 
 # No `from __future__ import annotations`: cattrs reads the types at run time.
-import contextlib
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Annotated, Any, Never, cast
+from typing import Annotated, Any, Never, cast
 
-from patchwheel.kit import Distribution, ManifestError, digest
+from patchwheel.kit import Distribution, InvalidDataError, ManifestError, digest
 from patchwheel.manifest.convert import (
     SHA256,
     Rule,
-    find_problems,
     make_converter,
     make_reader,
     read_file,
@@ -27,9 +25,6 @@ from patchwheel.manifest.inventory import (
 )
 from patchwheel.manifest.model import Fork, Manifest, Sha256
 from patchwheel.manifest.surveys import InventoryFile, save_inventories
-
-if TYPE_CHECKING:
-    from cattrs import Converter
 
 SCHEMA = 4
 NO_GRAPHS: Mapping[tuple[str, str], "PinGraph"] = MappingProxyType({})
@@ -178,13 +173,12 @@ def load_lock(path: Path, *, mend: bool = False) -> Lock:
             for _, build in _tables(entry.get("builds")):
                 build["inventory"] = NOTHING
     data["path"] = path
-    with contextlib.suppress(ValueError):
-        rows = {f.name: data[f.name] for f in fields(Lock) if f.name in data}
-        return cast("Lock", make_reader(INVENTORY_HOOKS).structure(rows, Lock))
+    # A later patchwheel may add keys without a new schema.
+    reader = make_reader(INVENTORY_HOOKS, strict=False)
     try:
-        return _converter().structure(data, Lock)
-    except ExceptionGroup as err:
-        first, *others = find_problems(err)
+        return cast("Lock", reader.structure(data, Lock))
+    except InvalidDataError as err:
+        first, *others = err.problems
         more = f" (and {len(others)} more problem{'s' * (len(others) > 1)})" if others else ""
         raise ManifestError(
             f"is damaged: {first}{more}", where=path, expected=first.expected, hint=RELOCK
@@ -208,7 +202,9 @@ def save_lock(lock: Lock, graphs: Mapping[tuple[str, str], "PinGraph"] = NO_GRAP
 
     The same entries give the same bytes, whatever their order.
     """
-    data = _converter().unstructure(lock)
+    converter = make_converter()
+    register_inventory(converter)
+    data = converter.unstructure(lock)
     del data["path"]
     inventories = {
         (lock_key, python): build.pop("inventory")
@@ -277,11 +273,3 @@ def _row(item: object, python: str, known: Mapping[tuple[str, ...], list[str]]) 
     name, _, version = item.partition(" ")
     hashes = known.get((name, version, python)) or known.get((name, version)) or []
     return [name, version, *hashes]
-
-
-def _converter() -> "Converter":
-    # Not strict: a later patchwheel may add keys without a new schema.
-    converter = make_converter(strict=False)
-    converter.register_structure_hook(Path, lambda path, _: path)
-    register_inventory(converter)
-    return converter

@@ -8,8 +8,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
-from patchwheel.kit import ManifestError
-from patchwheel.manifest.convert import Rule, did_you_mean
+from patchwheel.kit import ManifestError, did_you_mean
+from patchwheel.manifest.convert import Rule
 
 SCHEMA = 1
 VERSION = re.compile(r"[0-9]+(\.[0-9]+)*((a|b|rc)[0-9]+)?(\.(post|dev)[0-9]+)*")

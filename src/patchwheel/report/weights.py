@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from patchwheel.kit import Event, Store, parsed, write_atomically
+from patchwheel.kit import Event, PlainReader, Store, parsed, write_atomically
 
 KIND, COSTS, CONFIGURE = "weights", "forks.costs", "configure"
 STEPS = frozenset({"transpile", "compile", "link", "other"})
@@ -28,7 +28,7 @@ class Weights:
 
     date: str
     steps: Mapping[str, float] = field(default_factory=dict)
-    needs: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    needs: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     besides: Mapping[str, float] = field(default_factory=dict)
     here: bool = True
 
@@ -64,7 +64,7 @@ def learn(
         for step in ran:
             name, took = plain_name(step.what), round(share * (step.end - step.start), 3)
             steps[name] = max(took, steps.get(name, 0)) if replayed.get("hits") else took
-            needs[name] = [plain_name(need) for need in step.needs]
+            needs[name] = tuple(map(plain_name, step.needs))
         key = CONFIGURE if run.what.startswith("configuring") else route
         # Trees are configured one by one, and kept.
         took = share * alone
@@ -167,9 +167,7 @@ def _shipped(root: Path, fork: str) -> Weights | None:
 
 def _structured(row: dict[str, object] | None) -> Weights | None:
     """Return weights, or None for what is damaged: an estimate is worth no error."""
-    from cattrs import Converter
-    from cattrs.errors import BaseValidationError
-
-    with contextlib.suppress(BaseValidationError):
-        return Converter(forbid_extra_keys=True).structure(row, Weights) if row else None
+    with contextlib.suppress(ValueError):
+        found: Weights | None = PlainReader().structure(row, Weights | None)
+        return found
     return None

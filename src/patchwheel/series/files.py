@@ -9,8 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from patchwheel.kit import MachineError, PatchError, finish_replacement
-from patchwheel.manifest import did_you_mean
+from patchwheel.kit import MachineError, PatchError, did_you_mean, finish_replacement
 from patchwheel.patch import Patch
 from patchwheel.project import Project
 

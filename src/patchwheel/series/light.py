@@ -9,8 +9,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from patchwheel.kit import PatchError, rmtree
-from patchwheel.manifest import Fork, did_you_mean
+from patchwheel.kit import PatchError, did_you_mean, rmtree
+from patchwheel.manifest import Fork
 from patchwheel.patch import Patch, paths_of, required_patches
 from patchwheel.project import Project
 from patchwheel.series.apply import PatchedTree, apply_series

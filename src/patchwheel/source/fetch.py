@@ -15,7 +15,7 @@ from typing import Literal, Never, TypeAlias
 from urllib.parse import unquote
 
 from patchwheel import kit
-from patchwheel.manifest import Fork, did_you_mean
+from patchwheel.manifest import Fork
 from patchwheel.project import Project
 from patchwheel.source.submodules import addresses, joined
 
@@ -172,7 +172,7 @@ class Remote:
         tree = self.spliced(commit, self.url, at="", only=only)
         known = self.submodules
         if only is None and (odd := [path for path in self.fork.submodules if path not in known]):
-            problem = f"there is no submodule {odd[0]}{did_you_mean(odd[0], known)}"
+            problem = f"there is no submodule {odd[0]}{kit.did_you_mean(odd[0], known)}"
             expected = f"one of {', '.join(sorted(known))}" if known else None
             refuse(self.fork, problem, expected=expected, hint="correct `submodules` in forks.toml")
         return Fetched(tree=tree, epoch=max(EARLIEST, epoch), commit=commit)
@@ -193,7 +193,7 @@ class Remote:
         tagged = refs.get(f"{name}^{{}}") or refs.get(name)
         if tagged is None:
             out = self.run(self.url, "ls-remote", "--tags", "--refs", "--", self.url)
-            near = did_you_mean(fork.tag, [row.split("\t")[1][10:] for row in out.splitlines()])
+            near = kit.did_you_mean(fork.tag, [row.split("\t")[1][10:] for row in out.splitlines()])
             refuse(fork, f"{kit.redacted(self.url)} has no tag {fork.tag}{near}")
         if fork.commit not in {None, tagged}:
             problem = f"tag {fork.tag} of {kit.redacted(self.url)} is commit {tagged}"

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from patchwheel.kit import Blob, InputError, PatchError, Repository, redacted
-from patchwheel.manifest import Fork, did_you_mean
+from patchwheel.kit import Blob, InputError, PatchError, Repository, did_you_mean, redacted
+from patchwheel.manifest import Fork
 from patchwheel.patch import (
     NO_CONTEXT,
     Content,
