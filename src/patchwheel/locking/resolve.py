@@ -1,29 +1,38 @@
-"""Resolves one entry of forks.lock: a fork for each Python, or the environment beside the forks."""
+"""Resolves one entry of forks.lock: a fork for each Python, or the environment beside the forks.
+
+The lock also provides what a series changes in the requirements of its pin.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from packaging.version import Version
 
 from patchwheel.build import (
     build_environment,
+    check_satisfied,
     merged,
     name_of,
     open_session,
+    parse_build_system,
     read_table,
+    static_build_requirements,
     string_list,
 )
-from patchwheel.kit import BuildError, Context, Distribution, InputError, Repository, uv
-from patchwheel.locking.inventory import built_with, inventory_of_pin
-from patchwheel.locking.patched import (
-    build_requirements,
-    dependencies,
-    is_built_with,
-    patched_source,
-    read_pyproject_of,
+from patchwheel.kit import (
+    BuildError,
+    Context,
+    Distribution,
+    InputError,
+    ManifestError,
+    PatchError,
+    Repository,
+    uv,
 )
+from patchwheel.locking.inventory import built_with, inventory_of_pin
 from patchwheel.manifest import (
     BaseWheel,
     EnvironmentLock,
@@ -34,7 +43,7 @@ from patchwheel.manifest import (
     environment_inputs,
 )
 from patchwheel.project import Project
-from patchwheel.series import load_series
+from patchwheel.series import apply_series, load_series
 from patchwheel.source import (
     Remote,
     Source,
@@ -247,3 +256,78 @@ def _pins(project: Project) -> list[str]:
         for f in project.manifest.forks.values()
         if f.sdist or not Version(f.version).is_prerelease
     ]
+
+
+def patched_source(project: Project, source: Source) -> Source:
+    """Return the pin with its series applied; the pin alone if the series does not apply."""
+    series = load_series(source.fork.patches)
+    try:
+        tree = apply_series(source, series, store=project.store).tree
+    except PatchError as err:
+        problem = "requirements are read without the series, which does not apply"
+        project.progress.say(f"{source.fork.name}: {problem}: {err.message}")
+        return source
+    return replace(source, tree=tree)
+
+
+def read_pyproject_of(source: Source) -> bytes:
+    """Return the project's pyproject.toml; an empty one means the same as none (PEP 518)."""
+    repo = Repository(source.git_dir)
+    blobs = repo.files(source.tree, "pyproject.toml").values()
+    return b"".join(repo.read([blob.oid for blob in blobs]).values())
+
+
+def build_requirements(source: Source, patched: Source) -> list[str]:
+    """Return the stated build requirements, as the series has them where it has other ones."""
+    fork, where = source.fork, f"{source.fork.name}: pyproject.toml"
+    pin, ours = (
+        static_build_requirements(parse_build_system(read_pyproject_of(s), where), fork)
+        for s in (source, patched)
+    )
+    return _replaced(pin, pin, ours)
+
+
+def dependencies(source: Source, patched: Source, base: Iterable[str] | None) -> list[str]:
+    """Return what a patched wheel requires: what `base` does, or else the project, and the series.
+
+    It raises ManifestError for a project table that is malformed.
+    """
+    pin, ours = (_stated(s) for s in (source, patched))
+    return _replaced(pin if base is None else base, pin, ours)
+
+
+def added_dependencies(project: Project, source: Source) -> list[str]:
+    """Return the dependencies that the series adds or changes."""
+    pin = _stated(source)
+    return [line for line in _stated(patched_source(project, source)) if line not in pin]
+
+
+def is_provided(
+    source: Source, lines: list[str], packages: Iterable[Distribution], python: str
+) -> bool:
+    """Say whether locked packages meet the dependencies."""
+    try:
+        check_satisfied(source.fork, lines, {d.name: d.version for d in packages}, python=python)
+    except ManifestError:
+        return False
+    return True
+
+
+def is_built_with(build: ForkBuild, source: Source, patched: Source, python: str) -> bool:
+    """Say whether what is locked for a build has what the series requires of it."""
+    if source.tree == patched.tree or read_pyproject_of(source) == read_pyproject_of(patched):
+        return True
+    lines = build_requirements(source, patched)
+    return is_provided(source, lines, build.build_requires, python)
+
+
+def _stated(source: Source) -> list[str]:
+    table = read_table(read_pyproject_of(source), "project", source.fork.name)
+    return [*string_list(table.get("dependencies", []), source.fork.name)]
+
+
+def _replaced(lines: Iterable[str], old: list[str], new: list[str]) -> list[str]:
+    """Put the new lines in the place of those about the same names, where they are others."""
+    changed = {name_of(line) for line in {*old} ^ {*new}}
+    kept = [line for line in lines if name_of(line) not in changed]
+    return [*kept, *(line for line in new if name_of(line) in changed)]

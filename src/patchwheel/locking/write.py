@@ -26,8 +26,14 @@ from patchwheel.kit import (
     PatchError,
     process,
 )
-from patchwheel.locking.patched import added_dependencies, is_provided
-from patchwheel.locking.resolve import base_wheel, is_current, lock_environment, lock_fork
+from patchwheel.locking.resolve import (
+    added_dependencies,
+    base_wheel,
+    is_current,
+    is_provided,
+    lock_environment,
+    lock_fork,
+)
 from patchwheel.locking.steps import with_steps
 from patchwheel.manifest import (
     EnvironmentLock,

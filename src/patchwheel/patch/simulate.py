@@ -12,7 +12,7 @@ import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
-from typing import Never
+from typing import Any, Never
 
 from patchwheel.kit import Blob, PatchError, blob_id
 from patchwheel.patch import matching
@@ -166,21 +166,10 @@ class _Step:
         # A file may be put in the place of one that another diff of the patch removes.
         self.removed = {diff.removed for diff in patch.diffs}
 
-    def fail(
-        self,
-        diff: FileDiff,
-        why: str,
-        hunk: Hunk | None = None,
-        expected: str = "",
-        hint: str = "",
-        *,
-        ambiguous: bool = False,
-    ) -> Never:
+    def fail(self, diff: FileDiff, why: str, hunk: Hunk | None = None, **details: Any) -> Never:
         message = f"{self.patch.name} does not apply: {why}"
         where = f"{self.patch.path}:{(hunk or diff).line}"
-        raise DoesNotApplyError(
-            message, where=where, path=diff.path, expected=expected, hint=hint, ambiguous=ambiguous
-        )
+        raise DoesNotApplyError(message, where=where, path=diff.path, **details)
 
     def apply_diff(self, diff: FileDiff) -> None:
         """Change one file; as in git, each diff reads the files as they were before the patch."""
@@ -238,7 +227,7 @@ class _Step:
                 problem = f"hunk {number} is ambiguous: its lines occur {len(places)} times"
                 problem += f" in {diff.old}, in lines {shown}"
                 wanted = f"line {expected + 1}, or only one other place"
-                self.fail(diff, problem, hunk, wanted, ambiguous=True)
+                self.fail(diff, problem, hunk, expected=wanted, ambiguous=True)
             self.offsets.append(at - expected)
             lines[at : at + size] = after
             written[at : at + size] = b"\1" * len(after)
@@ -265,7 +254,8 @@ class _Step:
         expected += f" in line {start + first + 1}, which is {actual}"
         hint = f"the nearest match begins in line {max(start, 0) + 1} of {path}: "
         hint += f"{equal} of {len(before)} lines are equal"
-        self.fail(diff, f"{problem} at line {max(hunk.new_start, 1)}", hunk, expected, hint)
+        problem += f" at line {max(hunk.new_start, 1)}"
+        self.fail(diff, problem, hunk, expected=expected, hint=hint)
 
     def check_free(self, diff: FileDiff, path: str) -> None:
         """Refuse a new file where something is, or below something that is no folder."""

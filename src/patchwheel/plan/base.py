@@ -85,16 +85,17 @@ def published_base(
 
 def built_bases(project: Project, fork: Fork, key_parts: Mapping[str, str]) -> list[Base]:
     """Return the newest wheels of the fork's pin that were compiled here with the same tools."""
-    bases = []
-    for key in _noted(project, fork).get(digest(dict(key_parts)), []):
-        folder = project.store.find("wheels", key)
-        listed = Entry(kind="wheels", key=key, path=folder).listed() if folder else {}
-        bases += [
-            Base(kind="built", path=folder / name, sha256=row[3])
-            for name, row in listed.items()
-            if folder and name.endswith(".whl")
-        ]
-    return bases
+    keys = _noted(project, fork).get(digest(dict(key_parts)), [])
+    found = filter(None, (project.store.find("wheels", key) for key in keys))
+    wheels = map(wheel_of, found)
+    return [Base(kind="built", path=path, sha256=sha256) for path, sha256 in wheels]
+
+
+def wheel_of(entry: Path) -> tuple[Path, str]:
+    """Return the wheel of an entry in the store, and its sha256."""
+    files = Entry(kind="wheels", key=entry.name, path=entry).listed()
+    name = next(name for name in files if name.endswith(".whl"))
+    return entry / name, files[name][3]
 
 
 def remember_base(
