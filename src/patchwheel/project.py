@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from patchwheel.manifest import Fork, ForkBuild, ForkLock, Lock, Manifest
     from patchwheel.remote import Remote
 
-ENVIRONMENT_LINK = ".venv-forks"
-
 
 @dataclass(frozen=True, eq=False)
 class Project:
@@ -106,6 +104,10 @@ class Project:
     @property
     def root(self) -> Path:
         return self.manifest.root
+
+    @property
+    def environment_link(self) -> Path:
+        return self.root / ".venv-forks"
 
     @property
     def dist(self) -> Path:

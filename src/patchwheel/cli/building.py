@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import shlex
@@ -14,16 +15,16 @@ from typing import TYPE_CHECKING
 import click
 from click.core import ParameterSource
 
+from patchwheel import environment, wheel
+from patchwheel import plan as planning
 from patchwheel.cli import options, tables
 from patchwheel.cli.console import CONSOLE
 from patchwheel.cli.making import build_on, build_reported, wheels_of_all
 from patchwheel.kit import BuildError, CheckError
 
 if TYPE_CHECKING:
-    from patchwheel.build import OwnWheel
     from patchwheel.manifest import Fork
     from patchwheel.project import Project
-    from patchwheel.wheel import BuiltWheel
 
 
 # What `env` needs, too, to take the wheels that were just built.
@@ -133,15 +134,14 @@ def _for_release(project: Project) -> Project:
 
 
 def _build_platforms(project: Project, forks: Sequence[Fork], platforms: Sequence[str]) -> None:
-    from patchwheel.wheel import build_platforms, platforms_folder
-
     # Here it selects among upstream's wheels; no interpreter is needed.
     pythons = [python for python in re.split("[ ,]+", project.python_option or "") if python]
     project = replace(project, python_option=None)
-    found = build_platforms(project, forks, platforms, pythons)
+    found = wheel.build_platforms(project, forks, platforms, pythons)
     CONSOLE.close()
     tables.platforms(found)
-    made = [str(platforms_folder(project) / row.wheel.path.name) for row in found if row.wheel]
+    folder = wheel.platforms_folder(project)
+    made = [str(folder / row.wheel.path.name) for row in found if row.wheel]
     options.emit(found, lambda _: CONSOLE.lines(made))
     if not made:
         hint = "run `patchwheel build` on such a machine; the table says what is in the way"
@@ -198,29 +198,27 @@ def env(
     check: bool,
 ) -> None:
     """Compose one environment from all wheels. PATH becomes a link to it (.venv-forks)."""
-    from patchwheel.environment import added_to, check_environment, check_link, compose_environment
-    from patchwheel.project import ENVIRONMENT_LINK
-
     project = replace(project, variant=variant)
-    link = (path or project.root / ENVIRONMENT_LINK).absolute()
+    link = (path or project.environment_link).absolute()
     # Before the wheels are built, which may take long.
-    check_link(link)
+    environment.check_link(link)
     _say_python(project)
     found = wheels_of_all(project, wheels)
-    groups, before = ("gpu",) if gpu else (), added_to(link)
-    environment = compose_environment(project, found, link=link, groups=groups, added=added)
+    groups, before = ("gpu",) if gpu else (), environment.added_to(link)
+    how = {"groups": groups, "added": added}
+    made = environment.compose_environment(project, found, link=link, **how)
     # A new one was checked before the link was moved to it.
-    if check and environment.cached:
-        check_environment(project, environment)
+    if check and made.cached:
+        environment.check_environment(project, made)
     CONSOLE.say(f"to activate it: `source {shlex.quote(os.path.relpath(link))}/bin/activate`")
     if before and not added:
         CONSOLE.say(f"without `--with` it no longer has {before}")
-    elif not (environment.cached or added):
+    elif not (made.cached or added):
         CONSOLE.say(
             "to add packages: `patchwheel env --with jupyter`; to stay, in `environment.requires` "
             "of forks.toml, and `patchwheel lock`"
         )
-    options.emit(environment, lambda environment: click.echo(environment.link))
+    options.emit(made, lambda made: click.echo(made.link))
 
 
 @click.command(context_settings={"ignore_unknown_options": True})
@@ -250,8 +248,6 @@ def test(
     allow_none: bool,
 ) -> None:
     """Run upstream's tests of what FORK's series changes. ARGS go to pytest."""
-    from patchwheel.environment import find_tests, run_tests
-
     _say_python(project)
     if each:
         if wheels or project.dev or every or compare or allow_none:
@@ -260,24 +256,20 @@ def test(
         return
     # Before anything is built: there may be none.
     try:
-        tree, files = find_tests(project, fork, every=every)
+        tree, files = environment.find_tests(project, fork, every=every)
     except CheckError as err:
         if not allow_none:
             raise
         CONSOLE.say(err.message)
         return
     found = wheels_of_all(project, wheels)
-
-    def base() -> Sequence[OwnWheel]:
-        return wheels_of_all(replace(project, without_patches=True), None)
-
-    run_tests(project, tree, files, found, arguments, base=base if compare else None)
+    pins = replace(project, without_patches=True)
+    base = functools.partial(wheels_of_all, pins, None) if compare else None
+    environment.run_tests(project, tree, files, found, arguments, base=base)
 
 
 def _test_each(project: Project, fork: Fork, arguments: Sequence[str]) -> None:
-    from patchwheel.environment import try_patches_alone
-
-    tried = [*try_patches_alone(project, fork, arguments)]
+    tried = [*environment.try_patches_alone(project, fork, arguments)]
     tables.alone(tried)
     failed = {row.name: row.error for row in tried if row.error}
     options.raise_failed(failed, f"patches of {fork.name} fail alone")
@@ -291,15 +283,12 @@ def _say_python(project: Project) -> None:
         CONSOLE.say(f"for Python {project.python}, the manifest's first; {flags} for another")
 
 
-def _say_next(project: Project, wheels: Sequence[BuiltWheel]) -> None:
+def _say_next(project: Project, wheels: Sequence[wheel.BuiltWheel]) -> None:
     """Say what was made, and whether the environment has it."""
-    from patchwheel.environment import added_to
-    from patchwheel.project import ENVIRONMENT_LINK
-
     made = sum(not wheel.cached for wheel in wheels)
     if made and len(wheels) > 1:
         CONSOLE.say(f"{made} made, {len(wheels) - made} up to date")
-    link = project.root / ENVIRONMENT_LINK
+    link = project.environment_link
     try:
         held = (link / "pylock.toml").read_text()
     except OSError:
@@ -311,13 +300,11 @@ def _say_next(project: Project, wheels: Sequence[BuiltWheel]) -> None:
         words = [flag for name, flag in ENV_FLAGS.items() if given[name]]
         for name, option in ENV_OPTIONS.items():
             words += [option, str(given[name])] * (source(name) is not ParameterSource.DEFAULT)
-        words += [w for word in shlex.split(added_to(link)) for w in ("--with", word)]
+        words += [w for word in shlex.split(environment.added_to(link)) for w in ("--with", word)]
         CONSOLE.say(f"next: `{shlex.join(['patchwheel', 'env', *words])}` ({why})")
 
 
 def _show_plans(project: Project, forks: Sequence[Fork]) -> None:
-    from patchwheel.plan import look_ahead, plan_fork
-
     _say_python(project)
-    plans = [plan_fork(project, fork) for fork in forks]
-    options.emit([look_ahead(project, plan) for plan in plans], tables.plans)
+    plans = [planning.plan_fork(project, fork) for fork in forks]
+    options.emit([planning.look_ahead(project, plan) for plan in plans], tables.plans)

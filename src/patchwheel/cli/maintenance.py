@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from patchwheel import build, compilecache, kit, locking, report
+from patchwheel import plan as planning
 from patchwheel.cli import options, tables
 from patchwheel.cli.console import CONSOLE
 from patchwheel.kit import CheckError, MachineError, PatchwheelError
@@ -53,23 +55,21 @@ def lock(
     costs: bool,
 ) -> None:
     """Resolve and pin third-party dependencies, into forks.lock."""
-    from patchwheel.locking import changes, committed_lock, lock_before, write_lock
-
     if (diff or costs) and (names or force or upgrade or (diff and costs)):
         raise click.UsageError("--diff and --costs are of the whole lock, and go with no other")
     if costs:
-        from patchwheel.report import write_costs
-
-        click.echo(write_costs(project.store, project.root, project.manifest.forks))
+        click.echo(report.write_costs(project.store, project.root, project.manifest.forks))
         return
     if diff:
-        click.echo("\n".join(changes(committed_lock(project), project.lock) or [SAME]))
+        click.echo(
+            "\n".join(locking.changes(locking.committed_lock(project), project.lock) or [SAME])
+        )
         return
     moving = [name.lower() for name in upgrade if name] if upgrade else None
-    old = lock_before(project)
-    new = write_lock(project, names, force=force, upgrade=moving)
+    old = locking.lock_before(project)
+    new = locking.write_lock(project, names, force=force, upgrade=moving)
     CONSOLE.close()
-    for line in changes(old, new) or [SAME]:
+    for line in locking.changes(old, new) or [SAME]:
         CONSOLE.say(line)
     CONSOLE.say("next: `patchwheel plan` shows the consequences; `lock --diff` says this again")
     click.echo(new.path)
@@ -82,8 +82,6 @@ def lock(
 @options.project
 def doctor(project: Project, names: Sequence[str], *, variant: str | None) -> None:
     """Show what builds need that this machine lacks, and how to get it."""
-    from patchwheel.build import diagnose
-
     # Only for a named fork something may be downloaded.
     offline = project.offline or not names
     project = dataclasses.replace(project, variant=variant, offline=offline)
@@ -93,7 +91,7 @@ def doctor(project: Project, names: Sequence[str], *, variant: str | None) -> No
     for fork in project.manifest.select(names):
         with contextlib.suppress(PatchwheelError):
             uses[fork.name] = _compiled_as(project, fork)
-    findings = diagnose(
+    findings = build.diagnose(
         project.manifest,
         lock,
         store=project.store.root,
@@ -109,13 +107,12 @@ def doctor(project: Project, names: Sequence[str], *, variant: str | None) -> No
 
 def _compiled_as(project: Project, fork: Fork) -> Fork | None:
     """Return the fork as its next build compiles it; None if that compiles nothing."""
-    from patchwheel.build import without_missing_tools
-    from patchwheel.plan import plan_fork
-
-    plan = plan_fork(project, fork)
+    plan = planning.plan_fork(project, fork)
     if plan.route == "compile":
         return fork if plan.inventory.compiles(fork) else None
-    return without_missing_tools(fork) if plan.built or plan.undecided or plan.configured else None
+    if not (plan.built or plan.undecided or plan.configured):
+        return None
+    return build.without_missing_tools(fork)
 
 
 @click.group(invoke_without_command=True)
@@ -123,35 +120,27 @@ def _compiled_as(project: Project, fork: Fork) -> Fork | None:
 def cache(ctx: click.Context) -> None:
     """Show, check and shrink the store."""
     if ctx.invoked_subcommand is None:
-        from patchwheel.compilecache import all_shared
-        from patchwheel.kit import Store, default_root, walk
-
-        store = Store(default_root())
+        store = kit.Store(kit.default_root())
         sizes: dict[str, list[int]] = {}
         for entry in store.entries():
-            size = sum(info.st_size for _, info in walk(entry.path))
+            size = sum(info.st_size for _, info in kit.walk(entry.path))
             sizes.setdefault(entry.kind, []).append(size)
-        tables.store(sizes, all_shared(store))
+        tables.store(sizes, compilecache.all_shared(store))
 
 
 @cache.command("dir")
 def cache_dir() -> None:
     """Print the store's folder."""
-    from patchwheel.kit import default_root
-
-    click.echo(default_root())
+    click.echo(kit.default_root())
 
 
 @cache.command("verify")
 @options.as_json
 def cache_verify() -> None:
     """Hash everything in the store; damaged entries are removed, and made again when needed."""
-    from patchwheel.compilecache import all_shared
-    from patchwheel.kit import Store, damage, default_root
-
-    store = Store(default_root())
-    broken = dict(damage(store))
-    for shared in all_shared(store):
+    store = kit.Store(kit.default_root())
+    broken = dict(kit.damage(store))
+    for shared in compilecache.all_shared(store):
         broken |= {f"{shared.place}/{n}": "damaged; removed" for n in shared.check(hashed=True)}
     options.emit(broken, lambda broken: CONSOLE.lines(f"{e}: {why}" for e, why in broken.items()))
     if broken:
@@ -171,13 +160,12 @@ def cache_prune(older_than: float) -> None:
 
     Of the compile cache it removes what was stored so long ago, used or not.
     """
-    from patchwheel.compilecache import all_shared
-    from patchwheel.kit import Store, default_root
-
     # A linked environment may be in use, whatever its age.
-    store = Store(default_root())
+    store = kit.Store(kit.default_root())
     pruned = [store.prune(older_than_days=older_than)]
-    pruned += [shared.prune(older_than_days=older_than) for shared in all_shared(store)]
+    pruned += [
+        shared.prune(older_than_days=older_than) for shared in compilecache.all_shared(store)
+    ]
     count, freed = map(sum, zip(*pruned, strict=True))
     click.echo(f"removed {count} entries, {freed / 1e6:,.0f} MB", err=True)
 
@@ -214,12 +202,13 @@ def scheduler(file: Path, *, host: str, more: tuple[str, ...]) -> None:
 def worker(place: str, *, jobs: int | None, more: tuple[str, ...]) -> None:
     """Start a worker of dask: one build at a time, with the toolchain and sandbox that are here."""
     from patchwheel.cluster import advertised, scheduler_address
-    from patchwheel.kit import Store, default_root
 
     given = [scheduler_address(place), "--nthreads", "1", "--memory-limit", "0", *QUIET]
     # One whose scheduler does not come, or back, ends.
     given += ["--death-timeout", "60"]
-    found = [f"{name}={amount}" for name, amount in advertised(Store(default_root())).items()]
+    found = [
+        f"{name}={amount}" for name, amount in advertised(kit.Store(kit.default_root())).items()
+    ]
     from distributed.cli import dask_worker
 
     if jobs:

@@ -12,22 +12,21 @@ from typing import TYPE_CHECKING
 
 import click
 
-from patchwheel.kit import PatchwheelError
+from patchwheel import wheel
+from patchwheel.kit import PatchwheelError, process
 
 if TYPE_CHECKING:
     from patchwheel.build import OwnWheel
     from patchwheel.manifest import Fork
     from patchwheel.project import Project
-    from patchwheel.wheel import BuiltWheel
 
 
 def build_reported(
     project: Project, forks: Sequence[Fork], report: Path | None = None, **how: bool
-) -> tuple[list[BuiltWheel], dict[str, PatchwheelError]]:
+) -> tuple[list[wheel.BuiltWheel], dict[str, PatchwheelError]]:
     """Make wheels, and report on that if anything was made, or a report is asked for."""
-    from patchwheel.wheel import build_wheels
 
-    def tell(wheels: Sequence[BuiltWheel], failures: Mapping[str, PatchwheelError]) -> None:
+    def tell(wheels: Sequence[wheel.BuiltWheel], failures: Mapping[str, PatchwheelError]) -> None:
         # A no-op imports little.
         if report or failures or not all(wheel.cached for wheel in wheels):
             from patchwheel.cli.page import report_build
@@ -35,7 +34,7 @@ def build_reported(
             report_build(project, wheels, failures, report)
 
     try:
-        found = build_wheels(project, forks, elsewhere=None, **how)
+        found = wheel.build_wheels(project, forks, elsewhere=None, **how)
     except PatchwheelError as err:
         named = (fork.name for fork in forks if err.message.startswith(f"{fork.name}: "))
         tell((), {next(named, "the build"): err})
@@ -46,15 +45,13 @@ def build_reported(
 
 def wheels_of_all(project: Project, folder: Path | None) -> Sequence[OwnWheel]:
     """Return a wheel of each fork, from a folder or built now."""
-    from patchwheel.wheel import wheels_in
-
     if folder is None:
         forks = list(project.manifest.forks.values())
         return build_reported(project, forks)[0]
     # Wheels in a folder were made elsewhere; nothing is built beside them.
     if project.from_source or project.dev:
         raise click.UsageError("--wheels cannot be combined with --from-source or --dev")
-    return wheels_in(project, folder)
+    return wheel.wheels_in(project, folder)
 
 
 def build_on(
@@ -64,14 +61,12 @@ def build_on(
     variant: str | None,
     report: Path | None,
     **how: bool,
-) -> tuple[list[BuiltWheel], dict[str, PatchwheelError]]:
+) -> tuple[list[wheel.BuiltWheel], dict[str, PatchwheelError]]:
     """Make wheels on a cluster: of each fork for each Python and variant that are not chosen."""
     if project.release or project.dev or report or project.compile_cache != "write":
         words = "--release, --dev, --report, --untrusted and --no-compile-cache"
         raise click.UsageError(f"{words} are for builds on this machine")
     from patchwheel.cluster import open_cluster
-    from patchwheel.kit import process
-    from patchwheel.wheel import build_wheels
 
     given, manifest = re.findall("[^ ,]+", project.python_option or ""), project.manifest
     projects = [replace(project, python_option=p) for p in given or manifest.environment.python]
@@ -85,7 +80,7 @@ def build_on(
                 project.progress.say(f"{v.lock_key} is left out: {v.required_env[0]} is not set")
     with open_cluster(place, projects[0]) as cluster:
         calls = [
-            functools.partial(build_wheels, p, forks, elsewhere=cluster.build, **how)
+            functools.partial(wheel.build_wheels, p, forks, elsewhere=cluster.build, **how)
             for p in projects
         ]
         done = [wait(None) for wait in [process.started(call) for call in calls]]

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING
 import click
 from click.core import ParameterSource
 
+from patchwheel import release as releases
+from patchwheel import source as sources
 from patchwheel.cli import options, tables
 from patchwheel.cli.console import CONSOLE
 
 if TYPE_CHECKING:
     from patchwheel.project import Project
-    from patchwheel.release import EquivalenceCheck, RebuildResult
 
 
 @click.command()
@@ -72,14 +73,11 @@ def verify(
         _refuse("dev", why="it goes with --from-source")
     [fork] = project.manifest.select([what], variant)
     if pin:
-        from patchwheel.source import check_pin
-
-        options.emit(check_pin(project, fork), tables.pin)
+        options.emit(sources.check_pin(project, fork), tables.pin)
         return
-    from patchwheel.release import check_equivalence, check_reproducible
-
-    proof: EquivalenceCheck | RebuildResult
-    proof = check_reproducible(project, fork) if rebuild else check_equivalence(project, fork)
+    proof: releases.EquivalenceCheck | releases.RebuildResult
+    check = releases.check_reproducible if rebuild else releases.check_equivalence
+    proof = check(project, fork)
     options.emit(proof, lambda proof: click.echo(proof.summary))
     proof.check()
 
@@ -103,14 +101,12 @@ def _keys(trust: tuple[str, ...]) -> dict[str, str]:
 
 
 def _verify_path(path: Path, trusted: dict[str, str]) -> None:
-    from patchwheel.release import check_release
-
     if not path.exists():
         raise click.UsageError(
             f"there is no file or folder {path}; "
             "to verify a fork, give one of --pin, --from-source and --rebuild"
         )
-    checked = check_release(path, trusted=trusted)
+    checked = releases.check_release(path, trusted=trusted)
     options.emit(checked, tables.checked)
     checked.check(path)
 
@@ -126,13 +122,11 @@ def index(wheels: Path, *, grafts: bool) -> None:
     It goes to FOLDER/simple. Of dist, the wheels in dist/release are indexed, with --grafts those
     in dist/platforms.
     """
-    from patchwheel.release import make_index
-
     # Beside the wheels of plain builds, which are never published.
     inside = "platforms" if grafts else "release"
     if (wheels / inside).is_dir() and not (wheels / "SHA256SUMS").exists():
         wheels /= inside
-    names = make_index(wheels, grafts=grafts)
+    names = releases.make_index(wheels, grafts=grafts)
     CONSOLE.say(f"an index of {', '.join(names)}")
     click.echo(wheels / "simple")
 
@@ -154,16 +148,15 @@ def release() -> None:
 @options.project
 def stage(project: Project, source: Path, staged: Path, *, earlier: Path | None) -> None:
     """Write the folder STAGED from the wheels and reports that the cells left below SOURCE."""
-    from patchwheel.ci import cells
-    from patchwheel.release import stage_release
+    from patchwheel.ci import workflows
 
     # A cell that failed leaves nothing, so the folder alone does not tell what is missing.
     expected = {
         cell.name: (cell.forks[0], cell.python)
-        for cell in cells(project.manifest)
+        for cell in workflows.cells(project.manifest)
         if cell.kind == "release"
     }
-    count = stage_release(source, staged, expected, earlier=earlier)
+    count = releases.stage_release(source, staged, expected, earlier=earlier)
     CONSOLE.say(f"{count} wheels are staged")
     click.echo(staged)
 
@@ -172,9 +165,7 @@ def stage(project: Project, source: Path, staged: Path, *, earlier: Path | None)
 @click.argument("staged", type=options.folder())
 def validate(staged: Path) -> None:
     """Check the files in STAGED, and install them with pip and with uv from an index over HTTP."""
-    from patchwheel.release import validate_release
-
-    validate_release(staged.absolute(), CONSOLE)
+    releases.validate_release(staged.absolute(), CONSOLE)
     CONSOLE.close()
 
 
@@ -189,9 +180,7 @@ def validate(staged: Path) -> None:
 )
 def sign(folder: Path, key: Path) -> None:
     """Sign SHA256SUMS in FOLDER, and print the public key that `verify --trust` takes."""
-    from patchwheel.release import sign_sums
-
-    click.echo(sign_sums(folder, key))
+    click.echo(releases.sign_sums(folder, key))
 
 
 @click.command()

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 import click
 
+from patchwheel import patch as patches
+from patchwheel import series, upstream
 from patchwheel.cli import options, tables
 from patchwheel.cli.console import CONSOLE
 from patchwheel.kit import CheckError, PatchError, PatchwheelError
@@ -16,11 +18,8 @@ from patchwheel.kit import CheckError, PatchError, PatchwheelError
 if TYPE_CHECKING:
     from patchwheel.manifest import Fork
     from patchwheel.project import Project
-    from patchwheel.upstream import Forecast
 
 T = TypeVar("T")
-
-
 # What --fail-on may name, and the states that it stands for.
 FAIL_ON = {
     "conflict": {"conflict"},
@@ -80,15 +79,12 @@ def status(
         return
     if changes or html or fail_on:
         raise click.UsageError("--changes, --html and --fail-on need --against")
-    from patchwheel.patch import check_requires
-    from patchwheel.series import load_all_series, status_of_fork
-
-    results, failed = _each(forks, lambda fork: status_of_fork(project, fork))
+    results, failed = _each(forks, lambda fork: series.status_of_fork(project, fork))
     found = [*results.values()]
     options.emit(found, tables.status)
     options.raise_failed(failed, "no status")
     # After the table, so that it is seen even if this raises.
-    check_requires(load_all_series(project))
+    patches.check_requires(series.load_all_series(project))
     if broken := [fork.fork for fork in found if not fork.ok]:
         raise PatchError(
             f"the series does not apply: {', '.join(broken)}",
@@ -102,12 +98,10 @@ def status(
 @options.project
 def dev(project: Project, fork: Fork, *, detach: bool) -> None:
     """Open a work tree of FORK in work/FORK, one commit per patch."""
-    from patchwheel.series import check_no_rebase, light_tree, open_work
-
     folder = project.work_folder(fork)
-    check_no_rebase(folder)
-    tree = light_tree(project, fork)
-    resumed = open_work(tree, folder, store=project.store, detach=detach)
+    series.check_no_rebase(folder)
+    tree = series.light_tree(project, fork)
+    resumed = series.open_work(tree, folder, store=project.store, detach=detach)
     if not detach:
         count = len(tree.series.patches)
         CONSOLE.say(
@@ -128,9 +122,7 @@ def dev(project: Project, fork: Fork, *, detach: bool) -> None:
 @options.project
 def export(project: Project, fork: Fork, *, check: bool, exact: bool) -> None:
     """Write the commits of work/FORK to patches/FORK. Unchanged patches keep their bytes."""
-    from patchwheel.series import export_series
-
-    result = export_series(project, fork, check=check, exact=exact)
+    result = series.export_series(project, fork, check=check, exact=exact)
     options.emit(result, lambda result: tables.export(fork.name, result, check=check))
     if result.changed and not check:
         _offer_commit(project, fork, fork.patches)
@@ -151,9 +143,7 @@ def export(project: Project, fork: Fork, *, check: bool, exact: bool) -> None:
 @options.project
 def import_(project: Project, fork: Fork, *, places: Sequence[str], strip: int | None) -> None:
     """Add foreign patches to FORK's series, all or none of them."""
-    from patchwheel.upstream import import_patches
-
-    result = import_patches(project, fork, places, strip=strip)
+    result = upstream.import_patches(project, fork, places, strip=strip)
     options.emit(result, tables.imported)
     _offer_commit(project, fork, fork.patches, exported=False)
 
@@ -171,17 +161,15 @@ def rebase(
     project: Project, fork: Fork, *, onto: str | None, dry_run: bool, how: str | None
 ) -> None:
     """Move FORK's series to another pin. Pin, lock and series change together at the end."""
-    from patchwheel.upstream import proceed_rebase, start_rebase
-
     if (onto is None) == (how is None) or (dry_run and how):
         raise click.UsageError("give --onto REF, or one of --continue, --skip and --abort")
     if onto and dry_run:
         _show_merge(project, fork, onto)
         return
     if onto:
-        result = start_rebase(project, fork, onto)
+        result = upstream.start_rebase(project, fork, onto)
     else:
-        done = proceed_rebase(project, fork, str(how))
+        done = upstream.proceed_rebase(project, fork, str(how))
         if done is None:
             CONSOLE.say(f"{fork.name}: the rebase is undone; pin and series never changed")
             return
@@ -202,9 +190,7 @@ def rebase(
 @options.project
 def propose(project: Project, fork: Fork, *, onto: str | None) -> None:
     """Put the rebased series on a branch of the project. Pushes nothing."""
-    from patchwheel.upstream import propose_upgrade
-
-    made = propose_upgrade(project, fork, onto)
+    made = upstream.propose_upgrade(project, fork, onto)
     options.emit(made, tables.proposal)
     if made is None:
         CONSOLE.say(f"{fork.name}: no newer release than {fork.version}")
@@ -224,9 +210,8 @@ def propose(project: Project, fork: Fork, *, onto: str | None) -> None:
 @options.project
 def submit(project: Project, fork: Fork, patch: str, *, base: str | None, test: bool) -> None:
     """Prepare a branch of upstream with PATCH and what it requires. Pushes nothing."""
-    from patchwheel.upstream import submit_patch
-
-    options.emit(submit_patch(project, fork, patch, base=base, test=test), tables.submission)
+    made = upstream.submit_patch(project, fork, patch, base=base, test=test)
+    options.emit(made, tables.submission)
     CONSOLE.say(
         f"when it is there, let {patch} say `Upstream-Status: Submitted [URL]`: "
         f"`patchwheel dev {fork.name}`, git commit --amend, `patchwheel export {fork.name}`"
@@ -234,9 +219,7 @@ def submit(project: Project, fork: Fork, patch: str, *, base: str | None, test: 
 
 
 def _show_merge(project: Project, fork: Fork, onto: str) -> None:
-    from patchwheel.upstream import preview_rebase
-
-    merged = preview_rebase(project, fork, onto)
+    merged = upstream.preview_rebase(project, fork, onto)
     options.emit(merged, tables.preview)
     if stuck := [patch.name for patch in merged if patch.state == "conflict"]:
         raise PatchError(
@@ -252,14 +235,12 @@ def _show_forecasts(
     *,
     changes: bool,
     html: Path | None,
-) -> Mapping[str, Sequence[Forecast]]:
+) -> Mapping[str, Sequence[upstream.Forecast]]:
     """Show what each series meets at each ref."""
-    from patchwheel.upstream import forecasts, remember_forecasts
-
-    found, failed = _each(forks, lambda fork: forecasts(project, fork, refs))
+    found, failed = _each(forks, lambda fork: upstream.forecasts(project, fork, refs))
     forks = [fork for fork in forks if fork.name in found]
     # What was found is remembered for the --changes of a later run.
-    known = {f.name: remember_forecasts(project, f, found[f.name]) for f in forks}
+    known = {f.name: upstream.remember_forecasts(project, f, found[f.name]) for f in forks}
     if html:
         from patchwheel.cli.page import forecast_page
 
@@ -308,7 +289,7 @@ def _each(
     return found, failed
 
 
-def _fail_on(shown: Mapping[str, Sequence[Forecast]], names: Sequence[str]) -> None:
+def _fail_on(shown: Mapping[str, Sequence[upstream.Forecast]], names: Sequence[str]) -> None:
     """Raise an error for the patches in one of the states that the names stand for."""
     wanted = set().union(*(FAIL_ON[name] for name in names))
     rows = [
@@ -325,10 +306,8 @@ def _fail_on(shown: Mapping[str, Sequence[Forecast]], names: Sequence[str]) -> N
 
 def _offer_commit(project: Project, fork: Fork, *changed: Path, exported: bool = True) -> None:
     """Say which command comes next."""
-    from patchwheel.series import message_of
-
     # An export leaves the range-diff as a commit message.
-    message = message_of(project.work_folder(fork)).relative_to(project.root)
+    message = series.message_of(project.work_folder(fork)).relative_to(project.root)
     edited = f"-e -F {message}" if exported else ""
     git, paths = _git(project), _paths(project, changed)
     commit = f"{git} add {paths} && {git} commit {edited}".rstrip()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, get_args
 
 import click
 
+from patchwheel import upstream
 from patchwheel.cli import options
 from patchwheel.cli.console import CONSOLE
 
@@ -42,9 +43,7 @@ def init(*, label: str, python: str) -> None:
 @options.project
 def add(project: Project, what: str) -> None:
     """Add a fork: find its pin, write it to the manifest, and lock it."""
-    from patchwheel.upstream import add_fork
-
-    fork = add_fork(project, what)
+    fork = upstream.add_fork(project, what)
     CONSOLE.result(fork.name)
     CONSOLE.say(
         f"{fork.name} {fork.version} is in {project.manifest_path}; next: `patchwheel dev "
@@ -59,7 +58,5 @@ def add(project: Project, what: str) -> None:
 @options.project
 def remove(project: Project, fork: Fork, *, force: bool) -> None:
     """Remove FORK from manifest and lock, with its series."""
-    from patchwheel.upstream import remove_fork
-
-    remove_fork(project, fork, force=force)
+    upstream.remove_fork(project, fork, force=force)
     CONSOLE.say(f"{fork.name} is removed; its wheels in dist/ and its work tree stay")
