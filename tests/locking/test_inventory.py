@@ -26,7 +26,6 @@ from patchwheel.kit.interpreter import Interpreter
 from patchwheel.kit.repo import Repository
 from patchwheel.kit.store import Store
 from patchwheel.kit.uv import load_index_config
-from patchwheel.locking import inventory
 from patchwheel.locking.inventory import PinInventory, built_with, inventory_of_pin
 from patchwheel.manifest.model import Fork, Sdist, UpstreamWheel
 from patchwheel.source.fetch import Source
@@ -311,7 +310,7 @@ def test_a_build_that_cannot_be_asked_is_known_by_its_wheel(bench: Bench, report
 def test_without_a_wheel_what_is_missing_is_said_and_whose(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(inventory, "missing_tools", lambda _fork: ["gcc"])
+    monkeypatch.setattr("patchwheel.build.missing_tools", lambda _fork: ["gcc"])
     files = {n: t for n, t in FILES.items() if n != "README.md"} | {"meson.build": ""}
     with pytest.raises(MachineError, match="pw-demo: cannot be configured: gcc is not installed"):
         bench.inspect(files)

@@ -9,15 +9,7 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from patchwheel.build import (
-    ListedOutputs,
-    absence,
-    backend_kind,
-    list_outputs,
-    missing_tools,
-    open_session,
-    without_missing_tools,
-)
+from patchwheel import build
 from patchwheel.kit import BuildError, Context, Repository, blob_id
 from patchwheel.manifest import ANYTHING, BuildInventory, Fork
 from patchwheel.plan import base_mismatch, find_copies
@@ -47,7 +39,7 @@ def inventory_of_pin(
     context: Context, source: Source, environment: Path, *, base: WheelFile | None
 ) -> PinInventory:
     """Configure the pin in its build environment, and compare it with the checked base."""
-    fork, kind = source.fork, backend_kind(source)
+    fork, kind = source.fork, build.backend_kind(source)
     pure = base is not None and base.name.tags.endswith(PURE)
     if base and not (kind.listed_by or kind.copies or pure):
         return _by_wheel(source, base)
@@ -55,8 +47,10 @@ def inventory_of_pin(
         found = _listed(context, source, environment)
     except BuildError as err:
         if base is None:
-            gone = missing_tools(fork)
-            raise (absence([fork.name, "cannot be configured"], gone) if gone else err) from err
+            gone = build.missing_tools(fork)
+            raise (
+                build.absence([fork.name, "cannot be configured"], gone) if gone else err
+            ) from err
         why = next((line for line in err.tail if "ERROR" in line), (err.tail or [""])[-1]).strip()
         context.progress.say(f"{err.message} ({why}): its wheel says what it holds")
         return _by_wheel(source, base)
@@ -79,7 +73,7 @@ def inventory_of_pin(
 
 
 def _compared(
-    context: Context, source: Source, found: ListedOutputs, base: WheelFile | None
+    context: Context, source: Source, found: build.ListedOutputs, base: WheelFile | None
 ) -> tuple[BuildInventory, list[str]]:
     """Return what a build lists, and of which copies in it the base has other content."""
     fork, files = source.fork, Repository(source.git_dir).files(source.tree)
@@ -92,7 +86,7 @@ def _compared(
     verbatim = {name: path for name, path in outputs.items() if path in plain}
     built = outputs.keys() - verbatim.keys()
     present = output_names(base.entries, base.name) if base else {}
-    if base and backend_kind(source).listed_by and (gone := missing_tools(fork)):
+    if base and build.backend_kind(source).listed_by and (gone := build.missing_tools(fork)):
         # Only upstream's wheel shows what they make.
         built |= {name for name in present.keys() - outputs.keys() if name.endswith(".so")}
         context.progress.say(f"{fork.name}: configured without {' and '.join(gone)}")
@@ -131,16 +125,16 @@ def _describes(outputs: Iterable[str], wheel: WheelFile) -> bool:
     return not (ours and theirs) or not ours.isdisjoint(theirs)
 
 
-def _listed(context: Context, source: Source, environment: Path) -> ListedOutputs:
-    fork, epoch = without_missing_tools(source.fork), source.epoch
-    listed = backend_kind(source).listed_by
+def _listed(context: Context, source: Source, environment: Path) -> build.ListedOutputs:
+    fork, epoch = build.without_missing_tools(source.fork), source.epoch
+    listed = build.backend_kind(source).listed_by
     doing = f"{'configuring' if listed else 'building'} {fork.name} to see what it builds and reads"
     with (
         context.progress.step(doing),
-        open_session(context, fork, environment, epoch=epoch, step="inspect") as session,
+        build.open_session(context, fork, environment, epoch=epoch, step="inspect") as session,
     ):
         session.checkout(source, source.tree)
-        found = list_outputs(session, generate=True)
+        found = build.list_outputs(session, generate=True)
         if listed:
             return found
         # A finished wheel tells what is in it, not where it is from.

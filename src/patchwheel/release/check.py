@@ -11,23 +11,11 @@ from importlib import resources
 from itertools import zip_longest
 from pathlib import Path
 
+from patchwheel import wheelfile
 from patchwheel.build import cuda, env_key
 from patchwheel.kit import CheckError, InputError, digest, file_sha256, parsed
 from patchwheel.release import files
 from patchwheel.wheel import MAGIC, load_policies, names_itself, read_library
-from patchwheel.wheelfile import (
-    PLATFORM,
-    STATEMENT,
-    CompileRecord,
-    WheelFile,
-    check_record,
-    label_key,
-    members,
-    metadata,
-    read_wheel,
-    sbom,
-    write_archive,
-)
 
 LABELLED = re.compile(
     r"(?P<upstream>[^+]+)\+(?P<label>.+)\.h(?P<key>[0-9a-f]{8})(?P<graft>\.graft)?"
@@ -40,7 +28,7 @@ MODULE = re.compile(r"\.cpython-(\d+)-")
 class ReleaseCheck:
     """The wheels that could be read, and everything that is wrong with what was checked."""
 
-    wheels: tuple[WheelFile, ...]
+    wheels: tuple[wheelfile.WheelFile, ...]
     problems: tuple[str, ...]
     # What one wheel alone does not tell.
     unchecked: tuple[str, ...] = ()
@@ -74,7 +62,7 @@ def check_release(
     """
     whole = path.is_dir()
     folder, found = (path, sorted(path.rglob("*.whl"))) if whole else (path.parent, [path])
-    variants = [p for p in found if whole and metadata.has_variant_label(p.name)]
+    variants = [p for p in found if whole and wheelfile.metadata.has_variant_label(p.name)]
     paths = [p for p in found if p not in variants]
     if not paths:
         raise InputError("there is no wheel in it", where=path, expected="a folder of wheels")
@@ -105,11 +93,11 @@ def check_release(
     )
 
 
-def _read(file: Path) -> tuple[WheelFile | None, list[str]]:
+def _read(file: Path) -> tuple[wheelfile.WheelFile | None, list[str]]:
     """Return a wheel, None for one that cannot be read, and what is wrong with it."""
     try:
-        wheel = read_wheel(file)
-        check_record(wheel)
+        wheel = wheelfile.read_wheel(file)
+        wheelfile.check_record(wheel)
         problems = [*_wheel_problems(wheel)]
     except InputError as err:
         inside = str(err.where).partition(": ")[2]
@@ -117,7 +105,9 @@ def _read(file: Path) -> tuple[WheelFile | None, list[str]]:
     return wheel, problems
 
 
-def _folder_problems(folder: Path, wheels: Sequence[WheelFile], *, pages: bool) -> Iterator[str]:
+def _folder_problems(
+    folder: Path, wheels: Sequence[wheelfile.WheelFile], *, pages: bool
+) -> Iterator[str]:
     """Compare sums, statements, locks and pages of the index with what follows from the wheels."""
     listed: set[Path] = set()
     released = _released(folder)
@@ -135,11 +125,11 @@ def _folder_problems(folder: Path, wheels: Sequence[WheelFile], *, pages: bool) 
         # A file that nobody made a sum of is no part of the release, whatever it says.
         listed |= {place / name for _, name in _sums(place)}
     for file in sorted(
-        p for glob in ("*.whl", f"*{STATEMENT}", files.VEX) for p in folder.rglob(glob)
+        p for glob in ("*.whl", f"*{wheelfile.STATEMENT}", files.VEX) for p in folder.rglob(glob)
     ):
         # Wheels of a plain build may lie beside a release: they are no part of one.
         loose = file.suffix == ".whl" and released.isdisjoint(file.parents)
-        loose = loose or metadata.has_variant_label(file.name)
+        loose = loose or wheelfile.metadata.has_variant_label(file.name)
         if file not in listed and not loose:
             yield f"{file.relative_to(folder)}: is in no {files.SUMS}"
 
@@ -149,12 +139,12 @@ def _released(folder: Path) -> set[Path]:
     return {file.parent for name in (files.SUMS, files.PYLOCK) for file in folder.rglob(name)}
 
 
-def _problems_beside(*wheels: WheelFile) -> Iterator[str]:
+def _problems_beside(*wheels: wheelfile.WheelFile) -> Iterator[str]:
     """Check what was fetched together with a wheel: its statement, and the sums of both."""
     for wheel in wheels:
         # The other wheels that the sums name may not have been fetched.
         own = {wheel.path.name: wheel.sha256}
-        statement = wheel.path.with_name(f"{wheel.path.name}{STATEMENT}")
+        statement = wheel.path.with_name(f"{wheel.path.name}{wheelfile.STATEMENT}")
         if wheel.record.is_release and statement.is_file():
             own[statement.name] = file_sha256(statement)
             stated = files.make_statement(wheel)
@@ -164,7 +154,7 @@ def _problems_beside(*wheels: WheelFile) -> Iterator[str]:
                 yield f"{name}: has another sha256 than {files.SUMS} says"
 
 
-def _unchecked(path: Path, wheels: Sequence[WheelFile]) -> list[str]:
+def _unchecked(path: Path, wheels: Sequence[wheelfile.WheelFile]) -> list[str]:
     """Return what wheels without a release around them do not tell, and what would."""
     released, rows = _released(path), []
     for wheel in wheels:
@@ -173,7 +163,7 @@ def _unchecked(path: Path, wheels: Sequence[WheelFile]) -> list[str]:
         name, record = wheel.path.name, wheel.record
         how = "rebuild" if record.is_release else "from-source"
         does = f"`patchwheel verify {record.fork} --{how}` does"
-        if record.base and record.base.kind == PLATFORM:
+        if record.base and record.base.kind == wheelfile.PLATFORM:
             does = "nothing of it was loaded or run"
         rows.append(f"that its files are what its sources give: {does}")
         if record.base:
@@ -183,8 +173,8 @@ def _unchecked(path: Path, wheels: Sequence[WheelFile]) -> list[str]:
             rows.append(
                 f"that it is the file that was published: no {files.SUMS} beside it lists it"
             )
-        if record.is_release and not wheel.path.with_name(f"{name}{STATEMENT}").is_file():
-            rows.append(f"its provenance: there is no {name}{STATEMENT} beside it")
+        if record.is_release and not wheel.path.with_name(f"{name}{wheelfile.STATEMENT}").is_file():
+            rows.append(f"its provenance: there is no {name}{wheelfile.STATEMENT} beside it")
     return rows
 
 
@@ -194,17 +184,17 @@ def _sums(folder: Path) -> list[tuple[str, str]]:
     return [(sha256, name) for sha256, _, name in (line.partition("  ") for line in lines)]
 
 
-def _wheel_problems(wheel: WheelFile) -> Iterator[str]:
+def _wheel_problems(wheel: wheelfile.WheelFile) -> Iterator[str]:
     """Yield each contradiction in a wheel whose files were compared with RECORD before."""
     stated, expected = names_itself(wheel)
     if stated != expected:
         yield f"METADATA and WHEEL say {stated}, and its name {expected}"
     yield from _label_problems(wheel)
-    stated = members(wheel.entries.values(), wheel.dist_info)
+    stated = wheelfile.members(wheel.entries.values(), wheel.dist_info)
     for name in sorted({*stated[1]} - {*wheel.record.runs}):
         yield f"{name} would run by itself, and its record does not state it"
     with tempfile.NamedTemporaryFile() as again:
-        write_archive(Path(again.name), [*wheel.entries.values()])
+        wheelfile.write_archive(Path(again.name), [*wheel.entries.values()])
         if file_sha256(Path(again.name)) != wheel.sha256:
             yield "it is not packed as patchwheel packs a wheel"
     if stated != (wheel.record.members, wheel.record.runs):
@@ -215,21 +205,25 @@ def _wheel_problems(wheel: WheelFile) -> Iterator[str]:
         yield from _platform_problems(wheel)
 
 
-def _label_problems(wheel: WheelFile) -> Iterator[str]:
+def _label_problems(wheel: wheelfile.WheelFile) -> Iterator[str]:
     """Compare version and label with the record's key, and the key with what it was made of."""
     label = LABELLED.fullmatch(wheel.name.version)
     if label is None:
         yield f"its version {wheel.name.version} carries no label"
         return
     record, key = wheel.record, wheel.record.key
-    named = metadata.field(wheel.metadata("METADATA"), "Name")[:1]
-    name = metadata.normalize_name("".join(named))
+    named = wheelfile.metadata.field(wheel.metadata("METADATA"), "Name")[:1]
+    name = wheelfile.metadata.normalize_name("".join(named))
     rows = [
         ("version", record.version, wheel.name.version),
         ("pin.version", record.pin.version, label["upstream"]),
         ("route", record.route, "graft" if label["graft"] else "compile"),
-        ("digest of key", label_key(key)[:8], label["key"]),
-        ("key.platform", PLATFORM in key, record.base is not None and record.base.kind == PLATFORM),
+        ("digest of key", wheelfile.label_key(key)[:8], label["key"]),
+        (
+            "key.platform",
+            wheelfile.PLATFORM in key,
+            record.base is not None and record.base.kind == wheelfile.PLATFORM,
+        ),
         ("key.tree", key.get("tree"), record.trees.patched),
         ("key.base", key.get("base"), record.base.sha256 if record.base else "none"),
         ("key.wheel", key.get("wheel"), digest([name, label["upstream"], label["label"]])),
@@ -243,27 +237,27 @@ def _label_problems(wheel: WheelFile) -> Iterator[str]:
             yield f"its record's {name} is {actual}, the rest of the wheel gives {expected}"
 
 
-def _env_key(compiled: CompileRecord) -> str:
+def _env_key(compiled: wheelfile.CompileRecord) -> str:
     python = compiled.toolchain.get("python")
     version = re.search(r"(\d+)\.(\d+)", python.version if python else "")
     return env_key(compiled.build_requirements, f"cp{version[1]}{version[2]}" if version else "")
 
 
-def _sbom_problems(wheel: WheelFile) -> Iterator[str]:
+def _sbom_problems(wheel: wheelfile.WheelFile) -> Iterator[str]:
     folder, entries = f"{wheel.dist_info}/sboms/", wheel.entries
-    own = entries.get(f"{wheel.dist_info}/{sbom.PLACE}")
+    own = entries.get(f"{wheel.dist_info}/{wheelfile.sbom.PLACE}")
     if wheel.record.route == "compile" and own:
-        expected = sbom.make_sbom(wheel.record, wheel.project)
-        yield from _difference(sbom.PLACE, own.content(), expected)
+        expected = wheelfile.sbom.make_sbom(wheel.record, wheel.project)
+        yield from _difference(wheelfile.sbom.PLACE, own.content(), expected)
     elif wheel.record.route == "compile":
-        yield f"has no {sbom.PLACE}"
+        yield f"has no {wheelfile.sbom.PLACE}"
     elif own:
-        yield f"is a graft, and has the {sbom.PLACE} of a compile"
+        yield f"is a graft, and has the {wheelfile.sbom.PLACE} of a compile"
     for name, entry in entries.items():
         if name.startswith(folder) and entry is not own:
             try:
                 subject = parsed(entry.content()).get("metadata", {}).get("component", {})
-                project = metadata.normalize_name(subject.get("name", ""))
+                project = wheelfile.metadata.normalize_name(subject.get("name", ""))
                 if project == wheel.project and subject.get("version") != wheel.name.version:
                     yield f"{name} is about version {subject.get('version')}"
             # It may be any JSON.
@@ -271,7 +265,7 @@ def _sbom_problems(wheel: WheelFile) -> Iterator[str]:
                 yield f"{name} cannot be read: {err!r}"
 
 
-def _platform_problems(wheel: WheelFile) -> Iterator[str]:
+def _platform_problems(wheel: wheelfile.WheelFile) -> Iterator[str]:
     # What libraries need is compared with what auditwheel's policy promises for the tag.
     _, abi, platforms = wheel.name.tags.split("-")
     # One at a time: together they may be larger than the memory.

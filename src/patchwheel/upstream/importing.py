@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from patchwheel import series
 from patchwheel.kit import Blob, InputError, PatchError, Repository, did_you_mean, redacted
 from patchwheel.manifest import Fork
 from patchwheel.patch import (
@@ -24,15 +25,6 @@ from patchwheel.patch import (
     without_crlf,
 )
 from patchwheel.project import Project
-from patchwheel.series import (
-    FORMAT,
-    WorkTree,
-    export_commits,
-    light_tree,
-    load_all_series,
-    open_work,
-    patch_trees,
-)
 from patchwheel.source import get_body
 from patchwheel.upstream.history import History, known_history
 
@@ -73,20 +65,20 @@ def import_patches(
     """Add patches at the end of the fork's series, all or nothing."""
     folder, hint = project.work_folder(fork), f"`patchwheel export {fork.name}`, then import again"
     with project.exclusive(fork), project.store.scratch() as scratch:
-        if folder.exists() and (problem := WorkTree(folder).unexported()):
+        if folder.exists() and (problem := series.WorkTree(folder).unexported()):
             message = f"the series cannot be added to: {problem}"
             raise PatchError(message, where=folder, hint=hint)
         files = [file for place in places for file in _collect(project, fork, place, strip)]
         paths = {path for file in files for path in _told(fork, file, _paths_of)}
-        tree, work = light_tree(project, fork, paths), scratch / fork.name
-        open_work(tree, work, store=project.store)
-        repo = WorkTree(work).repo
+        tree, work = series.light_tree(project, fork, paths), scratch / fork.name
+        series.open_work(tree, work, store=project.store)
+        repo = series.WorkTree(work).repo
         made = [_told(fork, file, functools.partial(_commit, repo)) for file in files]
         repo.git("reset", "-q", "--hard")
-        others = load_all_series(project)
-        done = export_commits(work, tree.source, store=project.store, others=others)
+        others = series.load_all_series(project)
+        done = series.export_commits(work, tree.source, store=project.store, others=others)
         if folder.exists():
-            open_work(light_tree(project, fork), folder, store=project.store)
+            series.open_work(series.light_tree(project, fork), folder, store=project.store)
     names = done.written[-len(made) :]
     rows = [
         Imported(name=name, origin=str(file.path), did=did, pending=pending)
@@ -130,7 +122,7 @@ def _commit(repo: Repository, file: _File) -> tuple[tuple[str, ...], bool]:
         did += [f"Upstream-Status: {status}"]
     check_patch(patch)
     if any(diff.binary for diff in patch.diffs):
-        [made] = patch_trees(repo, tree, [patch])
+        [made] = series.patch_trees(repo, tree, [patch])
     else:
         contents = [(p, now.mode, now.data or b"") for p, now in changed.items() if now]
         gone = [path for path, now in changed.items() if now is None]
@@ -263,5 +255,5 @@ def _listed(history: History, *words: str) -> list[str]:
 
 
 def _of_commit(history: History, commit: str, status: str = "") -> _File:
-    data = history.repo.git(*FORMAT, "--stdout", "-1", commit)
+    data = history.repo.git(*series.FORMAT, "--stdout", "-1", commit)
     return _File(path=Path(commit[:12]), data=data, status=status)

@@ -13,25 +13,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from patchwheel import series
 from patchwheel.environment import build_and_test
 from patchwheel.kit import ManifestError, PatchError, Repository, process
 from patchwheel.locking import write_lock
 from patchwheel.manifest import Fork
 from patchwheel.patch import Patch, required_patches
 from patchwheel.project import Project
-from patchwheel.series import (
-    FORMAT,
-    SERIES,
-    ExportResult,
-    PatchedTree,
-    WorkTree,
-    commit_patch,
-    load_all_series,
-    load_series,
-    newest_version,
-    patch_alone,
-    project_with,
-)
 from patchwheel.upstream.adding import pin_of, with_pin
 from patchwheel.upstream.forecast import describe, preview_rebase, submodule_of
 from patchwheel.upstream.history import History, find_target, import_pin, known_history, label_of
@@ -70,7 +58,7 @@ def submit_patch(
 
     Raises PatchError where it does not apply, and with `test` CheckError where tests fail.
     """
-    tree, history = patch_alone(project, fork, name), known_history(project, fork)
+    tree, history = series.patch_alone(project, fork, name), known_history(project, fork)
     [patch] = [p for p in tree.series.patches if name in {p.name, p.path.stem}]
     onto = base or history.main()
     commit = history.commit(onto)
@@ -81,7 +69,7 @@ def submit_patch(
         mail, message = each.mail, _for_upstream(each)
         who = {"author": mail.author, "committer": mail.author, "when": mail.when}
         tip = repo.commit(files, message, tip, **who)
-        ours = commit_patch(repo, each, files, ours)
+        ours = series.commit_patch(repo, each, files, ours)
     if test:
         _test(project, fork, onto, _exported(history, f"{commit}..{ours}", [p for p, _ in kept]))
     ref = f"{REF}/{patch.path.stem}"
@@ -105,7 +93,7 @@ def _left(merged: MergeResult) -> bool:
 
 
 def _merged(
-    history: History, tree: PatchedTree, patch: Patch, onto: tuple[str, str]
+    history: History, tree: series.PatchedTree, patch: Patch, onto: tuple[str, str]
 ) -> tuple[MergeResult, ...]:
     """Merge the patches onto a commit, of which each must take something."""
     fork, patches, (ref, commit) = history.fork, tree.series.patches, onto
@@ -136,7 +124,7 @@ def _exported(history: History, span: str, patches: Sequence[Patch]) -> list[Pat
     """Return the patches as they are on the branch, with the trailers of the series."""
     commits = history.repo.text("rev-list", "--reverse", span).split()
     return [
-        replace(patch, data=history.repo.git(*FORMAT, "--stdout", "-1", commit))
+        replace(patch, data=history.repo.git(*series.FORMAT, "--stdout", "-1", commit))
         for patch, commit in zip(patches, commits, strict=True)
     ]
 
@@ -148,7 +136,7 @@ def _test(project: Project, fork: Fork, onto: str, patches: Sequence[Patch]) -> 
     """
     target = find_target(project, fork, onto).fork
     with project.store.scratch() as folder:
-        copy = project_with(project, fork, patches, folder)
+        copy = series.project_with(project, fork, patches, folder)
         text = copy.manifest_path.read_text("utf-8")
         copy.manifest_path.write_text(with_pin(text, fork.name, pin_of(target)), encoding="utf-8")
         write_lock(copy, [fork.name])
@@ -189,7 +177,7 @@ def propose_upgrade(project: Project, fork: Fork, onto: str | None = None) -> Pr
     """
     from packaging.version import Version
 
-    newest = onto or newest_version(project.context, fork) or fork.version
+    newest = onto or series.newest_version(project.context, fork) or fork.version
     if not onto and Version(newest) <= Version(fork.version):
         return None
     checkout, branch = _Checkout(project.root), f"{WHO}/{fork.name}"
@@ -203,11 +191,11 @@ def propose_upgrade(project: Project, fork: Fork, onto: str | None = None) -> Pr
 
 def _describe(project: Project, fork: Fork, onto: str, folder: Path) -> tuple[Path, str, str]:
     """Rebase a copy of the project below a folder; return it, and what became of its patches."""
-    forks = load_all_series(project)
+    forks = series.load_all_series(project)
     previews = {patch.name: patch for patch in preview_rebase(project, fork, onto)}
     waiting = _waiting(forks, fork, previews)
     patches = [p for p in forks[fork.name] if p.name not in waiting]
-    copy = project_with(project, fork, patches, folder)
+    copy = series.project_with(project, fork, patches, folder)
     result, landed = _rebase(copy, copy.manifest.forks[fork.name], onto, patches)
     there = {*result.kept, *result.written, *landed}
     stopped = [patch for patch in forks[fork.name] if patch.name not in there]
@@ -253,8 +241,8 @@ class _Checkout:
     def commit(self, folder: Path, fork: Fork, message: str) -> str:
         """Commit pin, lock and series of a copy of the project on top of HEAD."""
         place, head, repo = folder / "patches" / fork.name, self.head, self.repo
-        series = [place / SERIES, *(p.path for p in load_series(place).patches)]
-        made = [*(p for p in folder.iterdir() if p.is_file()), *series, *place.glob(f"{STOPPED}/*")]
+        made = [place / series.SERIES, *(p.path for p in series.load_series(place).patches)]
+        made += [*(p for p in folder.iterdir() if p.is_file()), *place.glob(f"{STOPPED}/*")]
         new = {f"{self.prefix}{path.relative_to(folder)}": path.read_bytes() for path in made}
         old = repo.files(head, f"{self.prefix}patches/{fork.name}")
         gone = [p for p in old if p.endswith((".patch", ".diff")) and p not in new]
@@ -279,16 +267,16 @@ def _waiting(
 
 def _rebase(
     copy: Project, fork: Fork, onto: str, patches: Sequence[Patch]
-) -> tuple[ExportResult, list[str]]:
+) -> tuple[series.ExportResult, list[str]]:
     """Rebase, leaving out what stops it; return also the patches of which nothing was left."""
     folder, stops = copy.work_folder(fork), list[str]()
-    result: ExportResult | None = None
+    result: series.ExportResult | None = None
     while result is None:
         try:
             again = bool(stops)
             result = proceed_rebase(copy, fork, "skip") if again else start_rebase(copy, fork, onto)
         except PatchError as err:
-            if not state_path(folder).exists() or not WorkTree(folder).unfinished():
+            if not state_path(folder).exists() or not series.WorkTree(folder).unfinished():
                 raise
             stops.append(err.message)
     said = [(p.name, f"nothing is left of {p.mail.subject!r}") for p in patches]

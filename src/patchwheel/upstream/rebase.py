@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Never
 
+from patchwheel import series
 from patchwheel.kit import (
     GitError,
     PatchError,
@@ -25,24 +26,6 @@ from patchwheel.locking import write_lock
 from patchwheel.manifest import Fork, transaction
 from patchwheel.patch import Cursor, Patch, read_diffs
 from patchwheel.project import Project
-from patchwheel.series import (
-    BASE,
-    BRANCH,
-    EXPORTED,
-    ExportResult,
-    PatchedTree,
-    WorkTree,
-    check_no_rebase,
-    commit_patch,
-    export_commits,
-    load_all_series,
-    move_away,
-    open_work,
-    patched_tree,
-    record,
-    write_message,
-)
-from patchwheel.series import STATE as WORKTREE_STATE
 from patchwheel.source import Source, fetch_pin
 from patchwheel.upstream.adding import pin_of, with_pin
 from patchwheel.upstream.forecast import explain_stops
@@ -61,7 +44,7 @@ SETTINGS = shlex.split(
 # stop at what becomes empty.
 REBASE = ("rebase", "--merge", "--reapply-cherry-picks", "--empty=ask", "--no-stat")
 
-ENDS = (BASE, EXPORTED)
+ENDS = (series.BASE, series.EXPORTED)
 PIN = frozenset({"version", "tag", "commit", "sdist"})
 COMMIT = re.compile(r"[0-9a-f]{40}")
 EXEC = re.compile(r"^\s*(x|exec)\b", re.MULTILINE)
@@ -82,18 +65,18 @@ class RebaseState:
     told: Mapping[str, str] = field(default_factory=dict)
 
 
-def start_rebase(project: Project, fork: Fork, ref: str) -> ExportResult:
+def start_rebase(project: Project, fork: Fork, ref: str) -> series.ExportResult:
     """Move the fork's series to a tag, branch, commit or release of upstream's."""
     folder = project.work_folder(fork)
     with project.exclusive(fork):
-        check_no_rebase(folder)
-        onto, tree = find_target(project, fork, ref), patched_tree(project, fork)
+        series.check_no_rebase(folder)
+        onto, tree = find_target(project, fork, ref), series.patched_tree(project, fork)
         told = explain_stops(project, fork, ref)
         start(tree, onto, folder, store=project.store, say=project.progress.say, told=told)
         return _finish(project, fork)
 
 
-def proceed_rebase(project: Project, fork: Fork, how: str) -> ExportResult | None:
+def proceed_rebase(project: Project, fork: Fork, how: str) -> series.ExportResult | None:
     """Go on with a rebase that stopped; `how` is `continue`, `skip` or `abort`."""
     folder = project.work_folder(fork)
     with project.exclusive(fork):
@@ -105,9 +88,9 @@ def proceed_rebase(project: Project, fork: Fork, how: str) -> ExportResult | Non
         return _finish(project, fork)
 
 
-def _finish(project: Project, fork: Fork) -> ExportResult:
+def _finish(project: Project, fork: Fork) -> series.ExportResult:
     """Make pin, lock and series beside the project, then put them in place together."""
-    folder, others = project.work_folder(fork), load_all_series(project)
+    folder, others = project.work_folder(fork), series.load_all_series(project)
     # An earlier try may have been interrupted after `set_base`.
     restore_base(folder)
     with transaction.changed(project.manifest, fork.name) as manifest:
@@ -117,7 +100,7 @@ def _finish(project: Project, fork: Fork) -> ExportResult:
             other = replace(project, manifest_path=manifest)
             onto = fetch_pin(other.context, other.manifest.forks[fork.name])
             set_base(folder, onto)
-            result = export_commits(folder, onto, store=project.store, others=others)
+            result = series.export_commits(folder, onto, store=project.store, others=others)
             write_lock(other, [fork.name])
         except BaseException:
             restore_base(folder)
@@ -125,12 +108,12 @@ def _finish(project: Project, fork: Fork) -> ExportResult:
         # git does not bring the files of a work tree to the disk.
         sync(folder)
     # Also when the patches keep their bytes: the pin is another.
-    write_message(folder, onto.fork, result)
+    series.write_message(folder, onto.fork, result)
     return result
 
 
 def start(
-    tree: PatchedTree,
+    tree: series.PatchedTree,
     onto: Source,
     folder: Path,
     *,
@@ -143,8 +126,8 @@ def start(
     `told` is what to say of each patch where the rebase stops at it.
     Raises PatchError for a work tree with unexported changes, and at the first conflict.
     """
-    open_work(tree, folder, store=store)
-    work, fork = WorkTree(folder), onto.fork
+    series.open_work(tree, folder, store=store)
+    work, fork = series.WorkTree(folder), onto.fork
     if problem := work.unexported():
         hint = f"`patchwheel export {folder.name}` or discard them, then rebase"
         raise PatchError(f"the work tree cannot be rebased: {problem}", where=folder, hint=hint)
@@ -152,7 +135,7 @@ def start(
     shared, own = tree.source.fork.patches / RERERE, folder / ".git" / RERERE
     if shared.is_dir() and not own.exists():
         own.symlink_to(shared.absolute())
-    moved = find_moves(work.repo, BASE, ONTO, tree.series.patches)
+    moved = find_moves(work.repo, series.BASE, ONTO, tree.series.patches)
     for old, new in moved.items():
         say(f"{old} is now {new}")
     first, last = _commits_to_rebase(work.repo, tree.series.patches, moved)
@@ -162,7 +145,7 @@ def start(
         commits=(first, last),
         told=dict(zip(oids, told, strict=False)),
         refs={ref: work.repo.text("rev-parse", ref) for ref in ENDS},
-        worktree=(folder / ".git" / WORKTREE_STATE).read_text(),
+        worktree=(folder / ".git" / series.STATE).read_text(),
     )
     write_atomically(state_path(folder), json.dumps(asdict(state), indent=1).encode())
     _begin(work)
@@ -174,7 +157,7 @@ def resume(folder: Path, how: str) -> None:
     Raises PatchError at the next conflict.
     """
     state(folder)
-    work = WorkTree(folder)
+    work = series.WorkTree(folder)
     killed = _killed(folder / ".git" / "rebase-merge")
     if work.unfinished() and not killed:
         _check_steps(work)
@@ -184,13 +167,13 @@ def resume(folder: Path, how: str) -> None:
     elif how == "skip":
         hint = f"`patchwheel rebase {folder.name} --continue`"
         raise PatchError("there is no patch to skip", where=folder, hint=hint)
-    elif killed or work.repo.text("rev-list", "-1", ONTO, f"^{BRANCH}"):
+    elif killed or work.repo.text("rev-list", "-1", ONTO, f"^{series.BRANCH}"):
         # Interrupted before git began: the branch is not on the new pin yet.
         _reset(work)
         _begin(work)
 
 
-def _check_steps(work: WorkTree) -> None:
+def _check_steps(work: series.WorkTree) -> None:
     """Raise PatchError for a step that runs a command: we write none."""
     steps = work.folder / ".git" / "rebase-merge" / "git-rebase-todo"
     if steps.exists() and EXEC.search(steps.read_text("utf-8", "replace")):
@@ -200,24 +183,24 @@ def _check_steps(work: WorkTree) -> None:
 
 def abort(folder: Path) -> None:
     """Put the work tree back as it was before the rebase."""
-    _reset(WorkTree(folder))
+    _reset(series.WorkTree(folder))
     state_path(folder).unlink()
 
 
 def set_base(folder: Path, onto: Source) -> None:
     """Make the new pin the base of the work tree: an export then writes patches against it."""
-    work = WorkTree(folder)
-    work.repo.git("update-ref", BASE, ONTO)
-    record(folder, onto, work.series)
+    work = series.WorkTree(folder)
+    work.repo.git("update-ref", series.BASE, ONTO)
+    series.record(folder, onto, work.series)
 
 
 def restore_base(folder: Path) -> None:
     """Undo `set_base` and what an export recorded after it, so that both can be done again."""
     before = state(folder)
-    repo = WorkTree(folder).repo
+    repo = series.WorkTree(folder).repo
     for ref, oid in before.refs.items():
         repo.git("update-ref", ref, oid)
-    write_atomically(folder / ".git" / WORKTREE_STATE, before.worktree.encode())
+    write_atomically(folder / ".git" / series.STATE, before.worktree.encode())
 
 
 def state(folder: Path) -> RebaseState:
@@ -235,7 +218,7 @@ def state(folder: Path) -> RebaseState:
         hint = f"`patchwheel rebase {folder.name} --onto REF`"
         raise PatchError(message, where=folder, hint=hint) from err
     except (OSError, ValueError, TypeError, AttributeError) as err:
-        hint = f"move the work tree away: {move_away(folder)}"
+        hint = f"move the work tree away: {series.move_away(folder)}"
         raise PatchError(f"its rebase cannot go on: {err}", where=path, hint=hint) from err
     return found
 
@@ -250,21 +233,21 @@ def _commits_to_rebase(
 ) -> tuple[str, str]:
     """Return the ends of the commits to rebase: the exported ones, or copies of them."""
     if repo.files(ONTO).keys().isdisjoint(moved):
-        return BASE, EXPORTED
+        return series.BASE, series.EXPORTED
     # git follows a file only if its old name is gone. Upstream left other files at the names of
     # moved ones, so the copies have the files where they went.
-    base, *commits = repo.text("rev-list", "--reverse", "--first-parent", EXPORTED).split()
+    base, *commits = repo.text("rev-list", "--reverse", "--first-parent", series.EXPORTED).split()
     tip = base = repo.commit(move_files(repo, repo.tree_of(base), moved), "")
     for commit, patch in zip(commits, patches, strict=True):
-        tip = commit_patch(repo, patch, move_files(repo, repo.tree_of(commit), moved), tip)
+        tip = series.commit_patch(repo, patch, move_files(repo, repo.tree_of(commit), moved), tip)
     repo.git("update-ref", RENAMED, tip)
     return base, tip
 
 
-def _begin(work: WorkTree) -> None:
+def _begin(work: series.WorkTree) -> None:
     base, tip = state(work.folder).commits
-    work.repo.git("checkout", "-q", "--force", "-B", BRANCH, tip)
-    _rebase(work, *REBASE, "--onto", ONTO, base, BRANCH)
+    work.repo.git("checkout", "-q", "--force", "-B", series.BRANCH, tip)
+    _rebase(work, *REBASE, "--onto", ONTO, base, series.BRANCH)
 
 
 def _killed(merge: Path) -> bool:
@@ -277,13 +260,13 @@ def _killed(merge: Path) -> bool:
     return not (last and last[0].startswith(("b", "x", "exec")))
 
 
-def _reset(work: WorkTree) -> None:
+def _reset(work: series.WorkTree) -> None:
     """Undo all of a rebase."""
     restore_base(work.folder)
     # `git rebase --abort` needs more than a git that was killed may have left.
     for name in ("rebase-merge", "rebase-apply"):
         rmtree(work.folder / ".git" / name)
-    work.repo.git("checkout", "-q", "--force", "-B", BRANCH, EXPORTED)
+    work.repo.git("checkout", "-q", "--force", "-B", series.BRANCH, series.EXPORTED)
     # A git that was killed may have written files of the new pin that are not in its index yet.
     untracked = work.repo.git("ls-files", "--others", "-z").split(b"\0")
     for path in work.repo.files(ONTO):
@@ -291,7 +274,7 @@ def _reset(work: WorkTree) -> None:
             (work.folder / path).unlink()
 
 
-def _rebase(work: WorkTree, *argv: str, known: str = "") -> None:
+def _rebase(work: series.WorkTree, *argv: str, known: str = "") -> None:
     """Run git's rebase; where it stops, raise what to do."""
     repo = work.repo
     try:
@@ -319,7 +302,7 @@ def _unmerged(repo: Repository) -> list[str]:
     return [path + ("" if OURS in sides else missing) for path, sides in stages.items()]
 
 
-def _raise_stopped(work: WorkTree, conflicts: Sequence[str], err: GitError) -> Never:
+def _raise_stopped(work: series.WorkTree, conflicts: Sequence[str], err: GitError) -> Never:
     """Raise what stopped the rebase: conflicts, or a patch of which nothing is left."""
     command = f"`patchwheel rebase {work.folder.name}"
     oid, subject = work.repo.text("log", "-1", "--format=%H %s", "REBASE_HEAD").split(" ", 1)
