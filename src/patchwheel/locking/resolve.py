@@ -11,17 +11,7 @@ from pathlib import Path
 
 from packaging.version import Version
 
-from patchwheel.build import (
-    build_environment,
-    check_satisfied,
-    merged,
-    name_of,
-    open_session,
-    parse_build_system,
-    read_table,
-    static_build_requirements,
-    string_list,
-)
+from patchwheel import build
 from patchwheel.kit import (
     BuildError,
     Context,
@@ -116,7 +106,7 @@ def lock_environment(
             # The release that the wheel was made with: a driver that runs it need not be newer.
             if cuda := base.made_with.get("cuda"):
                 bounds.append(f"{CUDA_TOOLKIT}=={cuda}.*")
-    left_out = {name_of(f.distribution) for f in project.manifest.forks.values()}
+    left_out = {build.name_of(f.distribution) for f in project.manifest.forks.values()}
 
     def resolve(
         lines: Sequence[str], bounds: Sequence[str], group: str = ""
@@ -180,7 +170,7 @@ def _lock_build(project: Project, source: Source, python: str, known: Known) -> 
         build_requires=requires,
         base=base,
         inventory=found.inventory,
-        needs=tuple(f.name for f in others if name_of(f.distribution) in names),
+        needs=tuple(f.name for f in others if build.name_of(f.distribution) in names),
     )
 
 
@@ -195,7 +185,7 @@ def _build_environment(
     fork = source.fork
     constraints, revealed = _pins(project), base.made_with if base else {}
     # A graft mixes what is made here with upstream's files: both are of one Cython.
-    if "cython" in revealed and "cython" not in map(name_of, fork.build_requires):
+    if "cython" in revealed and "cython" not in map(build.name_of, fork.build_requires):
         constraints.append(f"cython=={revealed['cython']}")
 
     def install(wanted: Sequence[str]) -> tuple[tuple[Distribution, ...], Path]:
@@ -208,12 +198,12 @@ def _build_environment(
             known=known,
             log=log,
         )
-        return requires, build_environment(context, requires, ())
+        return requires, build.build_environment(context, requires, ())
 
     ours = patched_source(project, source)
     wanted = build_requirements(source, ours)
     requires, environment = install(wanted)
-    with open_session(
+    with build.open_session(
         context, fork, environment, epoch=source.epoch, step="requirements"
     ) as session:
         session.checkout(source, ours.tree)
@@ -227,7 +217,7 @@ def _build_environment(
             return requires, environment
     if set(asked) <= set(wanted):
         return requires, environment
-    return install(merged([*wanted, *asked], ()))
+    return install(build.merged([*wanted, *asked], ()))
 
 
 def _dependencies(
@@ -236,8 +226,8 @@ def _dependencies(
     """Return a fork's dependencies, by upstream's wheel or project table, and its series."""
     source = fetch_pin(context, fork)
     if base is None:
-        table = read_table(read_pyproject_of(source), "project", fork.name)
-        if "dependencies" in string_list(table.get("dynamic", []), fork.name):
+        table = build.read_table(read_pyproject_of(source), "project", fork.name)
+        if "dependencies" in build.string_list(table.get("dynamic", []), fork.name):
             problem = "pyproject.toml does not state its dependencies"
             context.progress.say(f"{fork.name}: {problem}; name them in environment.requires")
     lines = requirements(base_wheel(context, fork, base)) if base else None
@@ -281,7 +271,7 @@ def build_requirements(source: Source, patched: Source) -> list[str]:
     """Return the stated build requirements, as the series has them where it has other ones."""
     fork, where = source.fork, f"{source.fork.name}: pyproject.toml"
     pin, ours = (
-        static_build_requirements(parse_build_system(read_pyproject_of(s), where), fork)
+        build.static_build_requirements(build.parse_build_system(read_pyproject_of(s), where), fork)
         for s in (source, patched)
     )
     return _replaced(pin, pin, ours)
@@ -306,8 +296,9 @@ def is_provided(
     source: Source, lines: list[str], packages: Iterable[Distribution], python: str
 ) -> bool:
     """Say whether locked packages meet the dependencies."""
+    versions = {d.name: d.version for d in packages}
     try:
-        check_satisfied(source.fork, lines, {d.name: d.version for d in packages}, python=python)
+        build.check_satisfied(source.fork, lines, versions, python=python)
     except ManifestError:
         return False
     return True
@@ -322,12 +313,12 @@ def is_built_with(build: ForkBuild, source: Source, patched: Source, python: str
 
 
 def _stated(source: Source) -> list[str]:
-    table = read_table(read_pyproject_of(source), "project", source.fork.name)
-    return [*string_list(table.get("dependencies", []), source.fork.name)]
+    table = build.read_table(read_pyproject_of(source), "project", source.fork.name)
+    return [*build.string_list(table.get("dependencies", []), source.fork.name)]
 
 
 def _replaced(lines: Iterable[str], old: list[str], new: list[str]) -> list[str]:
     """Put the new lines in the place of those about the same names, where they are others."""
-    changed = {name_of(line) for line in {*old} ^ {*new}}
-    kept = [line for line in lines if name_of(line) not in changed]
-    return [*kept, *(line for line in new if name_of(line) in changed)]
+    changed = {build.name_of(line) for line in {*old} ^ {*new}}
+    kept = [line for line in lines if build.name_of(line) not in changed]
+    return [*kept, *(line for line in new if build.name_of(line) in changed)]

@@ -9,14 +9,7 @@ from types import MappingProxyType
 from typing import Annotated, Any, Never, cast
 
 from patchwheel.kit import Distribution, InvalidDataError, ManifestError, digest
-from patchwheel.manifest.convert import (
-    SHA256,
-    Rule,
-    make_converter,
-    make_reader,
-    read_file,
-    save_json,
-)
+from patchwheel.manifest import convert
 from patchwheel.manifest.inventory import (
     INVENTORY_HOOKS,
     BuildInventory,
@@ -36,7 +29,7 @@ RELOCK = "run `patchwheel lock`, review the difference and commit it"
 class BaseWheel:
     """Upstream's wheel; `made_with` has versions of what it was built with, such as Cython."""
 
-    filename: Annotated[str, Rule("NAME.whl", r"[^/]+\.whl")]
+    filename: Annotated[str, convert.Rule("NAME.whl", r"[^/]+\.whl")]
     sha256: Sha256
     made_with: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
@@ -156,7 +149,7 @@ def load_lock(path: Path, *, mend: bool = False) -> Lock:
     To `mend`, a fork whose entry in forks.inventory does not fit is one that nothing is known of
     but what it was pinned to, and that has to be locked again.
     """
-    data = read_file(path, "JSON", missing="there is no lock", hint=RELOCK)
+    data = convert.read_file(path, "JSON", missing="there is no lock", hint=RELOCK)
     if not isinstance(data, dict) or data.get("schema") != SCHEMA:
         raise ManifestError(
             "has another schema", where=path, expected=f"schema {SCHEMA}", hint=RELOCK
@@ -174,7 +167,7 @@ def load_lock(path: Path, *, mend: bool = False) -> Lock:
                 build["inventory"] = NOTHING
     data["path"] = path
     # A later patchwheel may add keys without a new schema.
-    reader = make_reader(INVENTORY_HOOKS, strict=False)
+    reader = convert.make_reader(INVENTORY_HOOKS, strict=False)
     try:
         return cast("Lock", reader.structure(data, Lock))
     except InvalidDataError as err:
@@ -202,7 +195,7 @@ def save_lock(lock: Lock, graphs: Mapping[tuple[str, str], "PinGraph"] = NO_GRAP
 
     The same entries give the same bytes, whatever their order.
     """
-    converter = make_converter()
+    converter = convert.make_converter()
     register_inventory(converter)
     data = converter.unstructure(lock)
     del data["path"]
@@ -214,7 +207,7 @@ def save_lock(lock: Lock, graphs: Mapping[tuple[str, str], "PinGraph"] = NO_GRAP
     file = save_inventories(lock.path.with_suffix(".inventory"), inventories, graphs)
     for lock_key, entry in data["forks"].items():
         entry["inventory"] = file.sha256(lock_key)
-    save_json(lock.path, {"schema": SCHEMA, "distributions": _shared(data), **data})
+    convert.save_json(lock.path, {"schema": SCHEMA, "distributions": _shared(data), **data})
 
 
 def _distributions(data: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any], str]]:
@@ -260,7 +253,7 @@ def _expand(data: dict[str, Any]) -> None:
     for row in rows if isinstance(rows, list) else ():
         match row:
             case [str(), str(), str(third), *others] if all(isinstance(h, str) for h in others):
-                end = 2 if SHA256.fullmatch(third) else 3
+                end = 2 if convert.SHA256.fullmatch(third) else 3
                 known[tuple(row[:end])] = row[end:]
     for python, table, key in _distributions(data):
         if isinstance(names := table.get(key), list):
