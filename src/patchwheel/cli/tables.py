@@ -11,6 +11,7 @@ from patchwheel.cli.console import CONSOLE
 from patchwheel.kit import first
 
 if TYPE_CHECKING:
+    from patchwheel import upstream
     from patchwheel.build import Finding
     from patchwheel.compilecache import Shared
     from patchwheel.environment import Alone
@@ -19,15 +20,6 @@ if TYPE_CHECKING:
     from patchwheel.report import Estimate
     from patchwheel.series import ExportResult, ForkStatus, PatchStatus
     from patchwheel.source import PinReport
-    from patchwheel.upstream import (
-        Conflict,
-        Forecast,
-        ImportResult,
-        MergeResult,
-        Proposal,
-        Submission,
-        Verdict,
-    )
     from patchwheel.wheel import PlatformWheel
 
 ISSUE = r"https://github\.com/[\w.-]+/([\w.-]+)/(?:issues|pull)/(\d+)"
@@ -95,7 +87,7 @@ def _applies(patch: PatchStatus) -> str:
     return patch.state
 
 
-def forecasts(found: Mapping[str, Sequence[Forecast]], *, only_changes: bool) -> None:
+def forecasts(found: Mapping[str, Sequence[upstream.Forecast]], *, only_changes: bool) -> None:
     if only_changes and not any(ref.patches for rows in found.values() for ref in rows):
         CONSOLE.say("no changes since the last run")
         return
@@ -108,13 +100,13 @@ def forecasts(found: Mapping[str, Sequence[Forecast]], *, only_changes: bool) ->
     CONSOLE.table(("patch", "at", "is", "since", "because"), rows)
 
 
-def _reason(verdict: Verdict) -> tuple[str, str]:
+def _reason(verdict: upstream.Verdict) -> tuple[str, str]:
     from patchwheel.upstream import since
 
     return since(verdict).removeprefix("since "), reasons(verdict)
 
 
-def reasons(verdict: Verdict) -> str:
+def reasons(verdict: upstream.Verdict) -> str:
     """Say in a line why a patch is judged so."""
     why = [*verdict.evidence, *filter(None, [verdict.problem])]
     if verdict.state == "offset":
@@ -192,7 +184,7 @@ def _span(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < MINUTES else f"{seconds / 60:.0f} min"
 
 
-def preview(merged: Sequence[MergeResult]) -> None:
+def preview(merged: Sequence[upstream.MergeResult]) -> None:
     from patchwheel.upstream import describe
 
     rows = [
@@ -214,7 +206,7 @@ def preview(merged: Sequence[MergeResult]) -> None:
             CONSOLE.lines(_marked(conflict))
 
 
-def _marked(conflict: Conflict) -> Iterator[str]:
+def _marked(conflict: upstream.Conflict) -> Iterator[str]:
     """Give the parts of a file between conflict markers, each with its first line's number."""
     lines = conflict.text.split("\n")
     for start, end in conflict.spans:
@@ -231,7 +223,7 @@ def export(fork: str, result: ExportResult, *, check: bool) -> None:
     _warnings(result.warnings)
 
 
-def imported(result: ImportResult) -> None:
+def imported(result: upstream.ImportResult) -> None:
     rows = [(row.name, row.origin, ", ".join(row.did) or "as it was") for row in result.imported]
     CONSOLE.table(("patch", "from", "what was done"), rows)
     CONSOLE.lines(f"fill in Upstream-Status: {row.name}" for row in result.imported if row.pending)
@@ -246,14 +238,14 @@ def alone(tried: Sequence[Alone]) -> None:
     CONSOLE.table(("patch", "with", "alone"), rows)
 
 
-def submission(made: Submission) -> None:
+def submission(made: upstream.Submission) -> None:
     CONSOLE.lines(f"commit: {subject}" for subject in made.commits)
     CONSOLE.lines(f"not needed there, upstream has it: {name}" for name in made.landed)
     CONSOLE.result(f"on {made.base}, as {made.ref} in {made.repository}")
     CONSOLE.lines([f"to push it: {made.push}", "", made.text])
 
 
-def proposal(made: Proposal | None) -> None:
+def proposal(made: upstream.Proposal | None) -> None:
     if made:
         CONSOLE.lines([made.title, "", made.text.rstrip()])
 
