@@ -5,18 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from patchwheel.build import BuildInputs, OwnWheel, SandboxLevel, interface_part
-from patchwheel.kit import BuildError, Change, Entry, MachineError, Repository, digest
+from patchwheel.kit import BuildError, Change, MachineError, Repository, digest
 from patchwheel.manifest import BuildInventory, Fork, PinGraph
-from patchwheel.plan.base import Base
+from patchwheel.plan.base import Base, wheel_of
 from patchwheel.series import PatchedTree, without_effect
 from patchwheel.wheelfile import Output, metadata
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from patchwheel.plan.trace import Effect
 
 # Raised whenever what is built and fitted into a base would differ.
@@ -120,6 +119,11 @@ class Plan(Decision):
     def built(self) -> tuple[Output, ...]:
         return tuple(output for output in self.outputs if output.action == "build")
 
+    def wheel_in(self, entry: Path) -> OwnWheel:
+        """Return the plan's wheel from its entry in the store."""
+        path, sha256 = wheel_of(entry)
+        return OwnWheel(fork=self.fork.name, path=path, sha256=sha256, version=self.version)
+
     def changes_since_pin(self) -> list[Change]:
         """List what the series changes; `changes` begins with the series of a base built here."""
         if not (self.base and self.base.kind == "built"):
@@ -165,14 +169,6 @@ class Plan(Decision):
         total = len(self.outputs) + self.taken
         built = f"{len(self.built)} compiled" if self.built else "about a second"
         return f"a graft: {built}, {len(self.outputs)} of {total} files remade"
-
-    def wheel_in(self, entry: Path) -> OwnWheel:
-        """Return its wheel from the entry in the store."""
-        files = Entry(kind="wheels", key=entry.name, path=entry).listed()
-        name = next(name for name in files if name.endswith(".whl"))
-        return OwnWheel(
-            fork=self.fork.name, path=entry / name, sha256=files[name][3], version=self.version
-        )
 
     def to_json(self) -> dict[str, object]:
         base = self.base
