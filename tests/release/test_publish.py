@@ -39,7 +39,7 @@ def test_validation_gives_uv_an_interpreter_and_not_a_version(
 
     # Only here: finding an interpreter starts processes too.
     folder = staged(tmp_path)
-    monkeypatch.setattr("patchwheel.release.publish.process", SimpleProcess(capture))
+    monkeypatch.setattr("patchwheel.kit.process", SimpleProcess(capture))
     install_release(folder, report)
     made = [words for words in started if words[1] == "venv"]
     assert len(made) == 2
@@ -69,7 +69,7 @@ def test_what_does_not_install_is_a_failed_check(
             raise process.CommandError(["pip"], 1, ["no matching distribution"], None)
         return b""
 
-    monkeypatch.setattr("patchwheel.release.publish.process", SimpleProcess(capture))
+    monkeypatch.setattr("patchwheel.kit.process", SimpleProcess(capture))
     with pytest.raises(CheckError, match="what was staged does not install") as caught:
         install_release(staged(tmp_path), report)
     assert caught.value.tail == ("no matching distribution",)

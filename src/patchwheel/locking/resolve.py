@@ -11,17 +11,7 @@ from pathlib import Path
 
 from packaging.version import Version
 
-from patchwheel import build
-from patchwheel.kit import (
-    BuildError,
-    Context,
-    Distribution,
-    InputError,
-    ManifestError,
-    PatchError,
-    Repository,
-    uv,
-)
+from patchwheel import build, kit
 from patchwheel.locking.inventory import built_with, inventory_of_pin
 from patchwheel.manifest import (
     BaseWheel,
@@ -47,7 +37,7 @@ from patchwheel.source import (
 from patchwheel.wheelfile import check_record, read_wheel
 
 # What was locked before, and is to stay, by lock key ("" for the environment) and Python.
-Known = Callable[[str, str], Sequence[Distribution]]
+Known = Callable[[str, str], Sequence[kit.Distribution]]
 
 # The extra by which CuPy's wheels ask for the CUDA libraries that they load.
 GPU_EXTRA = "ctk"
@@ -110,11 +100,11 @@ def lock_environment(
 
     def resolve(
         lines: Sequence[str], bounds: Sequence[str], group: str = ""
-    ) -> tuple[Distribution, ...]:
+    ) -> tuple[kit.Distribution, ...]:
         what = f"the environment's group {group}" if group else "the environment"
         log = context.store.log("environment", f"resolve-{context.python}")
         limits, held = [*_pins(project), *bounds], known("", python)
-        found = uv.resolve(context, lines, what=what, constraints=limits, known=held, log=log)
+        found = kit.uv.resolve(context, lines, what=what, constraints=limits, known=held, log=log)
         return tuple(d for d in found if d.name not in left_out)
 
     packages = resolve(wanted, [])
@@ -130,7 +120,7 @@ def lock_environment(
     )
 
 
-def _commit(context: Context, source: Source, old: ForkLock | None) -> str | None:
+def _commit(context: kit.Context, source: Source, old: ForkLock | None) -> str | None:
     """Return the pinned commit, or the one that the remote has for the tag, if it answers."""
     fork = source.fork
     known = old.commit if old and dict(old.pin) == fork.pin else None
@@ -138,8 +128,8 @@ def _commit(context: Context, source: Source, old: ForkLock | None) -> str | Non
     if known or not (fork.git and fork.tag):
         return known
     try:
-        return Remote(context, fork, Repository(source.git_dir)).commit()
-    except InputError as err:
+        return Remote(context, fork, kit.Repository(source.git_dir)).commit()
+    except kit.InputError as err:
         context.progress.say(f"{fork.name}: commit unverified: {err.message}")
         return None
 
@@ -154,7 +144,7 @@ def _lock_build(project: Project, source: Source, python: str, known: Known) -> 
             wheel = read_wheel(path)
             check_record(wheel)
             base = BaseWheel(filename=path.name, sha256=sha256, made_with=built_with(wheel))
-    except InputError as err:
+    except kit.InputError as err:
         # To fetch it again would change nothing: its sha256 is that of the index.
         context.progress.say(f"{fork.name}: no graft, every change compiles: {err}")
         wheel = None
@@ -176,11 +166,11 @@ def _lock_build(project: Project, source: Source, python: str, known: Known) -> 
 
 def _build_environment(
     project: Project,
-    context: Context,
+    context: kit.Context,
     source: Source,
     base: BaseWheel | None,
-    known: Sequence[Distribution],
-) -> tuple[tuple[Distribution, ...], Path]:
+    known: Sequence[kit.Distribution],
+) -> tuple[tuple[kit.Distribution, ...], Path]:
     """Resolve the static build requirements, ask the backend for more, make the environment."""
     fork = source.fork
     constraints, revealed = _pins(project), base.made_with if base else {}
@@ -188,9 +178,9 @@ def _build_environment(
     if "cython" in revealed and "cython" not in map(build.name_of, fork.build_requires):
         constraints.append(f"cython=={revealed['cython']}")
 
-    def install(wanted: Sequence[str]) -> tuple[tuple[Distribution, ...], Path]:
+    def install(wanted: Sequence[str]) -> tuple[tuple[kit.Distribution, ...], Path]:
         log = context.store.log(fork.name, "resolve")
-        requires = uv.resolve(
+        requires = kit.uv.resolve(
             context,
             wanted,
             what=f"{fork.lock_key}: its build environment",
@@ -209,7 +199,7 @@ def _build_environment(
         session.checkout(source, ours.tree)
         try:
             asked = session.requirements()
-        except BuildError as err:
+        except kit.BuildError as err:
             # A setup.py may look for libraries that only a compile needs.
             if base is None:
                 raise
@@ -221,7 +211,7 @@ def _build_environment(
 
 
 def _dependencies(
-    project: Project, context: Context, fork: Fork, base: BaseWheel | None
+    project: Project, context: kit.Context, fork: Fork, base: BaseWheel | None
 ) -> list[str]:
     """Return a fork's dependencies, by upstream's wheel or project table, and its series."""
     source = fetch_pin(context, fork)
@@ -234,7 +224,7 @@ def _dependencies(
     return dependencies(source, patched_source(project, source), lines)
 
 
-def base_wheel(context: Context, fork: Fork, base: BaseWheel) -> Path:
+def base_wheel(context: kit.Context, fork: Fork, base: BaseWheel) -> Path:
     return download_file(context, fork.distribution, base.filename, base.sha256)
 
 
@@ -253,7 +243,7 @@ def patched_source(project: Project, source: Source) -> Source:
     series = load_series(source.fork.patches)
     try:
         tree = apply_series(source, series, store=project.store).tree
-    except PatchError as err:
+    except kit.PatchError as err:
         problem = "requirements are read without the series, which does not apply"
         project.progress.say(f"{source.fork.name}: {problem}: {err.message}")
         return source
@@ -262,7 +252,7 @@ def patched_source(project: Project, source: Source) -> Source:
 
 def read_pyproject_of(source: Source) -> bytes:
     """Return the project's pyproject.toml; an empty one means the same as none (PEP 518)."""
-    repo = Repository(source.git_dir)
+    repo = kit.Repository(source.git_dir)
     blobs = repo.files(source.tree, "pyproject.toml").values()
     return b"".join(repo.read([blob.oid for blob in blobs]).values())
 
@@ -293,13 +283,13 @@ def added_dependencies(project: Project, source: Source) -> list[str]:
 
 
 def is_provided(
-    source: Source, lines: list[str], packages: Iterable[Distribution], python: str
+    source: Source, lines: list[str], packages: Iterable[kit.Distribution], python: str
 ) -> bool:
     """Say whether locked packages meet the dependencies."""
     versions = {d.name: d.version for d in packages}
     try:
         build.check_satisfied(source.fork, lines, versions, python=python)
-    except ManifestError:
+    except kit.ManifestError:
         return False
     return True
 

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, product
 
+from patchwheel import kit
 from patchwheel.build import (
     BuildInputs,
     absence,
@@ -16,15 +17,6 @@ from patchwheel.build import (
     name_of,
     required_variables,
     without_missing_tools,
-)
-from patchwheel.kit import (
-    BuildError,
-    Context,
-    Distribution,
-    MachineError,
-    ManifestError,
-    PatchError,
-    process,
 )
 from patchwheel.locking.resolve import (
     added_dependencies,
@@ -101,9 +93,9 @@ def write_lock(
 
 def lock_before(project: Project) -> Lock:
     """Return the lock as it is; of one that is missing, or damaged by a merge, what is left."""
-    with contextlib.suppress(ManifestError):
+    with contextlib.suppress(kit.ManifestError):
         return project.lock
-    with contextlib.suppress(ManifestError):
+    with contextlib.suppress(kit.ManifestError):
         return load_lock(project.manifest.lock_path, mend=True)
     return Lock(path=project.manifest.lock_path, environments={}, forks={})
 
@@ -115,14 +107,14 @@ def committed_lock(project: Project) -> Lock:
         try:
             for name in (path.name, generated.name):
                 argv = ("git", "show", f"HEAD:./{name}")
-                data = process.capture(argv, cwd=project.root, env=os.environ)
+                data = kit.process.capture(argv, cwd=project.root, env=os.environ)
                 (folder / name).write_bytes(data)
             return load_lock(folder / path.name)
-        except (process.CommandError, ManifestError) as err:
+        except (kit.process.CommandError, kit.ManifestError) as err:
             why = " ".join([err.message, *err.tail])
             hint = f"commit it together with {generated.name}; `git log` shows older ones"
             problem = f"cannot be compared with that of the last commit: {why}"
-            raise ManifestError(problem, where=path, hint=hint) from err
+            raise kit.ManifestError(problem, where=path, hint=hint) from err
 
 
 def _has_added(project: Project, entry: EnvironmentLock, python: str) -> bool:
@@ -151,9 +143,9 @@ class _Before:
         if unknown := [name for name in self.upgrade or () if name not in locked]:
             problem = f"nothing that is locked is called {unknown[0]}"
             hint = "take a name of forks.lock, or none to upgrade everything"
-            raise ManifestError(problem, where=self.lock.path, hint=hint)
+            raise kit.ManifestError(problem, where=self.lock.path, hint=hint)
 
-    def known(self, lock_key: str, python: str) -> list[Distribution]:
+    def known(self, lock_key: str, python: str) -> list[kit.Distribution]:
         """Return what may not move; a new Python begins with what the others have."""
         kept = {d.name: d for d in self._found(lock_key, python) if not self._moves(d)}
         return [*kept.values()]
@@ -161,12 +153,12 @@ class _Before:
     def moves(self, lock_key: str) -> bool:
         return any(map(self._moves, self._found(lock_key)))
 
-    def _moves(self, found: Distribution) -> bool:
+    def _moves(self, found: kit.Distribution) -> bool:
         return self.upgrade is not None and (not self.upgrade or found.name in self.upgrade)
 
-    def _found(self, lock_key: str, python: str = "") -> list[Distribution]:
+    def _found(self, lock_key: str, python: str = "") -> list[kit.Distribution]:
         """Return all of an entry, those for the Python at the end."""
-        rows: list[tuple[str, Iterable[Distribution]]]
+        rows: list[tuple[str, Iterable[kit.Distribution]]]
         if lock_key:
             entry = self.lock.forks.get(lock_key)
             rows = [(p, b.build_requires) for p, b in entry.builds.items()] if entry else []
@@ -193,7 +185,7 @@ def _lock_forks(
                     # Without them, its entry could only become a worse one.
                     raise absence(["its entry is kept"], gone)
                 entry = lock_fork(project, fork, entry, before.known, again=again)
-            except MachineError as err:
+            except kit.MachineError as err:
                 # Another variant's toolchain is seldom on the same machine.
                 if not fork.variant:
                     raise
@@ -207,7 +199,7 @@ def _known_graphs(project: Project, old: Lock, lock: Lock) -> dict[tuple[str, st
     """Return what forks.inventory has that is true of the pins and settings in the lock."""
     file, graphs = InventoryFile.read(project.manifest.inventory_path), {}
     for lock_key, entry in lock.forks.items():
-        with contextlib.suppress(ManifestError):
+        with contextlib.suppress(kit.ManifestError):
             file.check(lock_key, old.forks[lock_key].inventory if lock_key in old.forks else "")
             for python in entry.builds:
                 graph = file.graph(lock_key, python)
@@ -256,13 +248,13 @@ def _trace_series(project: Project, fork: Fork, graph: PinGraph) -> SeriesTrace 
         planner = Planner(project, tree, configure=True)
         if base := upstream_base(project, fork):
             planner.decide(base, planner.repo.changes(tree.source.tree, tree.tree))
-    except (BuildError, MachineError, PatchError) as err:
+    except (kit.BuildError, kit.MachineError, kit.PatchError) as err:
         project.progress.say(f"{fork.lock_key}: its series is not followed here: {err.message}")
         return None
     return planner.traced.noted(tree.tree) if planner.traced else None
 
 
-def _pin_graph(context: Context, fork: Fork, build: ForkBuild) -> PinGraph | None:
+def _pin_graph(context: kit.Context, fork: Fork, build: ForkBuild) -> PinGraph | None:
     source = fetch_pin(context, fork)
     # A project of another backend, or a pure one: every change of it is a compile, or copied.
     if not backend_kind(source).steps or build.inventory.pure or not build.inventory.built:
@@ -279,7 +271,7 @@ def _pin_graph(context: Context, fork: Fork, build: ForkBuild) -> PinGraph | Non
         graph = graph_of_pin(source, inputs, present)
         scripted = backend_kind(source).steps == "python"
         return with_steps(graph, source, inputs, wheel) if scripted else graph
-    except (BuildError, MachineError) as err:
+    except (kit.BuildError, kit.MachineError) as err:
         # Wheels without a change of compiled code need neither.
         why = err.message.removeprefix(f"{fork.lock_key}: ")
         context.progress.say(f"{fork.lock_key}: not followed here: {why}")

@@ -12,18 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from patchwheel.kit import (
-    Distribution,
-    InvalidDataError,
-    MachineError,
-    ManifestError,
-    PlainReader,
-    Problem,
-    exclusive_lock,
-    parsed,
-    parsed_toml,
-    write_atomically,
-)
+from patchwheel import kit
 
 if TYPE_CHECKING:
     from cattrs import Converter
@@ -55,9 +44,9 @@ def key_name(field_name: str) -> str:
 
 def make_reader(
     hooks: Mapping[Any, Hook] = MappingProxyType({}), *, strict: bool = True
-) -> PlainReader:
+) -> kit.PlainReader:
     """Return what reads records; a strict one refuses keys that a record does not have."""
-    return PlainReader({Distribution: _read_distribution, **hooks}, key_name, strict=strict)
+    return kit.PlainReader({kit.Distribution: _read_distribution, **hooks}, key_name, strict=strict)
 
 
 def make_converter() -> Converter:
@@ -72,12 +61,12 @@ def make_converter() -> Converter:
     converter = Converter()
     converter.register_unstructure_hook_factory(is_dataclass, write)
     converter.register_unstructure_hook_func(
-        lambda hint: hint == tuple[Distribution, ...], _write_distributions
+        lambda hint: hint == tuple[kit.Distribution, ...], _write_distributions
     )
     return converter
 
 
-def _read_distribution(row: object, _: object) -> Distribution:
+def _read_distribution(row: object, _: object) -> kit.Distribution:
     # Anything else might be an option or a place to uv, which runs an sdist's setup.py.
     match row:
         case [str(name), str(version), *hashes] if (
@@ -86,12 +75,12 @@ def _read_distribution(row: object, _: object) -> Distribution:
             and hashes
             and all(isinstance(h, str) and SHA256.fullmatch(h) for h in hashes)
         ):
-            return Distribution(name=name, version=version, hashes=tuple(map(str, hashes)))
-    problem = Problem(f"is {row!r}", "a list of name, version and one sha256 or more")
-    raise InvalidDataError(problem)
+            return kit.Distribution(name=name, version=version, hashes=tuple(map(str, hashes)))
+    problem = kit.Problem(f"is {row!r}", "a list of name, version and one sha256 or more")
+    raise kit.InvalidDataError(problem)
 
 
-def _write_distributions(distributions: tuple[Distribution, ...]) -> list[list[str]]:
+def _write_distributions(distributions: tuple[kit.Distribution, ...]) -> list[list[str]]:
     # A row each, not a table: the lock has hundreds and is reviewed by people.
     ordered = sorted(distributions, key=lambda d: d.name)
     return [[d.name, d.version, *sorted(d.hashes)] for d in ordered]
@@ -101,13 +90,13 @@ def read_file(path: Path, kind: str, *, missing: str, hint: str) -> Any:
     """Return the data in a TOML or JSON file of the project; raises ManifestError."""
     try:
         text = path.read_text(encoding="utf-8")
-        return parsed_toml(text) if kind == "TOML" else parsed(text)
+        return kit.parsed_toml(text) if kind == "TOML" else kit.parsed(text)
     except FileNotFoundError as err:
-        raise ManifestError(missing, where=path, hint=hint) from err
+        raise kit.ManifestError(missing, where=path, hint=hint) from err
     except OSError as err:
-        raise ManifestError(f"cannot be read: {err.strerror}", where=path) from err
+        raise kit.ManifestError(f"cannot be read: {err.strerror}", where=path) from err
     except ValueError as err:
-        raise ManifestError(f"is not valid {kind}: {err}", where=path, hint=hint) from err
+        raise kit.ManifestError(f"is not valid {kind}: {err}", where=path, hint=hint) from err
 
 
 def save_json(path: Path, data: object) -> str:
@@ -119,10 +108,10 @@ def save_json(path: Path, data: object) -> str:
     text = re.sub(FLAT_LIST, lambda flat: "[" + re.sub(r"\n *", " ", flat[1]) + "]", text)
     # Commands may run at the same time; a reader sees the old file or the new one.
     try:
-        with exclusive_lock(path.parent):
-            write_atomically(path, f"{text}\n".encode())
+        with kit.exclusive_lock(path.parent):
+            kit.write_atomically(path, f"{text}\n".encode())
     except OSError as err:
         hint = "free some room, or see who may write it, then run the command again"
         problem = f"cannot be written: {err.strerror}"
-        raise MachineError(problem, where=path, hint=hint) from err
+        raise kit.MachineError(problem, where=path, hint=hint) from err
     return text

@@ -17,20 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from patchwheel.kit import (
-    CheckError,
-    InputError,
-    MachineError,
-    Progress,
-    Store,
-    file_sha256,
-    find_interpreter,
-    parsed,
-    process,
-    rmtree,
-    uv_bin,
-    write_atomically,
-)
+from patchwheel import kit
 from patchwheel.release import files
 from patchwheel.release.check import ReleaseCheck, check_release
 from patchwheel.wheel import published_before
@@ -49,7 +36,7 @@ for name in sys.argv[1:]:
 """
 
 
-def complete_release(folder: Path, store: Store) -> None:
+def complete_release(folder: Path, store: kit.Store) -> None:
     """Write what belongs beside the release wheels of a folder; grafts in it are left out.
 
     Raises CheckError for a wheel that is not the one that was built.
@@ -61,7 +48,7 @@ def complete_release(folder: Path, store: Store) -> None:
         if (built := published_before(store, wheel.path)) not in {None, wheel.sha256}:
             problem = f"{wheel.path.name} is not the wheel that was built"
             hint = "remove it, and build the release again"
-            raise CheckError(problem, where=folder, expected=f"sha256 {built}", hint=hint)
+            raise kit.CheckError(problem, where=folder, expected=f"sha256 {built}", hint=hint)
     _write(folder, files.sidecars(folder, [wheel for wheel in wheels if wheel.record.is_release]))
 
 
@@ -97,18 +84,18 @@ def make_index(folder: Path, *, grafts: bool = False) -> list[str]:
 def _write(folder: Path, contents: Mapping[str, bytes]) -> None:
     for name, content in contents.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(folder / name, content)
+        kit.write_atomically(folder / name, content)
 
 
 def _indexed(folder: Path) -> Iterator[tuple[str, str]]:
     """Yield name and sha256 of the files in the index that is in the folder."""
     for page in sorted((folder / files.SIMPLE).glob("*/index.json")):
         try:
-            rows = parsed(page.read_text("utf-8"))["files"]
+            rows = kit.parsed(page.read_text("utf-8"))["files"]
             yield from ((row["filename"], row["hashes"]["sha256"]) for row in rows)
         except (ValueError, KeyError, TypeError) as err:
             hint = f"remove {files.SIMPLE}; it is made again"
-            raise InputError(f"is no page of an index: {err!r}", where=page, hint=hint) from err
+            raise kit.InputError(f"is no page of an index: {err!r}", where=page, hint=hint) from err
 
 
 def stage_release(
@@ -127,8 +114,8 @@ def stage_release(
     staged.parent.mkdir(exist_ok=True)
     if staged.is_symlink() or (staged.exists() and not _is_staged(staged)):
         hint = "name another folder, or move it away"
-        raise MachineError("is no folder that `release stage` made", where=staged, hint=hint)
-    rmtree(staged)
+        raise kit.MachineError("is no folder that `release stage` made", where=staged, hint=hint)
+    kit.rmtree(staged)
     wheels = _reported_wheels(source, expected)
     installed: dict[str, dict[str, str]] = {}
     # Renamed at the end: a folder that is there is complete.
@@ -161,7 +148,7 @@ def _reported_wheels(source: Path, expected: Mapping[str, object]) -> dict[str, 
     paths: dict[str, Path] = {}
     for file in sorted(source.rglob("reports/release-*.json")):
         try:
-            report = parsed(file.read_text())
+            report = kit.parsed(file.read_text())
             cell, wheels = str(report["cell"]), list(report["wheels"])
             names = [(str(wheel["file"]), str(wheel["sha256"])) for wheel in wheels]
         except (ValueError, KeyError, TypeError) as err:
@@ -173,7 +160,7 @@ def _reported_wheels(source: Path, expected: Mapping[str, object]) -> dict[str, 
         path, sha256 = file.parent.parent / names[0][0], names[0][1]
         if not path.exists():
             raise _refused(file, f"reports {path}, which is missing")
-        if (actual := file_sha256(path)) != sha256:
+        if (actual := kit.file_sha256(path)) != sha256:
             raise _refused(file, f"reports sha256 {sha256}, and {path} has sha256 {actual}")
         paths[cell] = path
     if missing := [cell for cell in expected if cell not in paths]:
@@ -187,37 +174,37 @@ def _add(file: Path, folder: Path) -> None:
     """Copy a file; raises CheckError when the folder has another file of its name."""
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / file.name
-    if target.exists() and (old := file_sha256(target)) != (new := file_sha256(file)):
+    if target.exists() and (old := kit.file_sha256(target)) != (new := kit.file_sha256(file)):
         raise _refused(file, f"two files are called {file.name}: {old}, and this one, {new}")
     shutil.copyfile(file, target)
 
 
-def _refused(where: Path, problem: str) -> CheckError:
-    return CheckError(problem, where=where, hint=HINT)
+def _refused(where: Path, problem: str) -> kit.CheckError:
+    return kit.CheckError(problem, where=where, hint=HINT)
 
 
-def validate_release(staged: Path, progress: Progress) -> None:
+def validate_release(staged: Path, progress: kit.Progress) -> None:
     """Check a staged release and install it; raises CheckError when that shows a problem."""
     check_release(staged / "release").check(staged / "release")
     install_release(staged, progress)
 
 
-def install_release(staged: Path, progress: Progress) -> None:
+def install_release(staged: Path, progress: kit.Progress) -> None:
     """Install what was staged as a user would: with pip and uv, over HTTP, and import it."""
     installed = json.loads((staged / INSTALLED).read_text())
     with _serving(staged / "site") as index, tempfile.TemporaryDirectory() as name:
         for version, forks in installed.items():
             # uv is given a path, since it stops at the shims of pyenv.
-            base = find_interpreter(version, progress=progress).path
+            base = kit.find_interpreter(version, progress=progress).path
             requirements = sorted(forks.values())
             names = [requirement.partition("==")[0] for requirement in requirements]
             for tool in ("pip", "uv"):
                 folder = Path(name, f"{tool}-{version}")
                 python = folder / "bin" / "python"
-                _run([uv_bin(), "venv", "--quiet", "--seed", "--python", base, folder], staged)
+                _run([kit.uv_bin(), "venv", "--quiet", "--seed", "--python", base, folder], staged)
                 argv: list[str | Path] = [python, "-m", "pip", "install", "--extra-index-url"]
                 if tool == "uv":
-                    argv = [uv_bin(), "pip", "install", "--python", python, "--index"]
+                    argv = [kit.uv_bin(), "pip", "install", "--python", python, "--index"]
                 _run([*argv, index, "--quiet", *requirements], staged)
                 _run([python, "-I", "-c", IMPORTS, *names], staged)
                 progress.say(f"{tool} installs {', '.join(requirements)} for Python {version}")
@@ -227,10 +214,10 @@ def _run(argv: Sequence[str | Path], cwd: Path) -> None:
     # The user's own settings count: what the wheels require comes from the user's index.
     env = {**os.environ, "no_proxy": "127.0.0.1", "NO_PROXY": "127.0.0.1"}
     try:
-        process.capture(argv, cwd=cwd, env=env)
-    except process.CommandError as err:
+        kit.process.capture(argv, cwd=cwd, env=env)
+    except kit.process.CommandError as err:
         problem = f"what was staged does not install: {err.message}"
-        raise CheckError(problem, where=cwd, tail=err.tail, hint=HINT) from err
+        raise kit.CheckError(problem, where=cwd, tail=err.tail, hint=HINT) from err
 
 
 @contextlib.contextmanager

@@ -13,18 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from patchwheel.kit import (
-    Blob,
-    GitError,
-    PatchError,
-    Repository,
-    Store,
-    digest,
-    first,
-    parsed,
-    rmtree,
-    write_atomically,
-)
+from patchwheel import kit
 from patchwheel.manifest import Fork, transaction
 from patchwheel.patch import SUBMODULE, Patch
 from patchwheel.project import Project
@@ -74,7 +63,7 @@ def check_no_rebase(folder: Path) -> None:
     name = folder.name
     if (folder / transaction.STATE).exists():
         hint = f"`patchwheel rebase {name} --continue`, --skip or --abort"
-        raise PatchError(f"a rebase of {name} is going on", where=folder, hint=hint)
+        raise kit.PatchError(f"a rebase of {name} is going on", where=folder, hint=hint)
 
 
 class WorkTree:
@@ -82,30 +71,30 @@ class WorkTree:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.repo = Repository(folder / ".git", folder)
+        self.repo = kit.Repository(folder / ".git", folder)
         if not folder.exists():
             hint = f"`patchwheel dev {folder.name}` opens one"
-            raise PatchError(f"there is no work tree of {folder.name}", where=folder, hint=hint)
+            raise kit.PatchError(f"there is no work tree of {folder.name}", where=folder, hint=hint)
         try:
-            state = parsed((folder / ".git" / STATE).read_text())
+            state = kit.parsed((folder / ".git" / STATE).read_text())
             self.tree, self.series = str(state["tree"]), list(state["series"])
         except (OSError, ValueError, KeyError, TypeError) as err:
             problem = "this is not a work tree that `patchwheel dev` opened"
             hint = f"move it away: {move_away(folder)}, then `patchwheel dev {folder.name}`"
-            raise PatchError(problem, where=folder, hint=hint) from err
+            raise kit.PatchError(problem, where=folder, hint=hint) from err
         check_harmless(self.repo)
         self.repo.unlock()
 
     @property
     def name(self) -> str:
         """What the work tree's refs are called in the store."""
-        return f"refs/patchwheel/work/{digest(str(self.folder.absolute()))[:16]}"
+        return f"refs/patchwheel/work/{kit.digest(str(self.folder.absolute()))[:16]}"
 
     def check_pin(self, source: Source) -> None:
         if self.tree != source.tree:
             problem = "this work tree was opened for another pin than the manifest's"
             hint = "put the old pin back and `patchwheel export` first, or move the folder away"
-            raise PatchError(problem, where=self.folder, hint=hint)
+            raise kit.PatchError(problem, where=self.folder, hint=hint)
 
     def unfinished(self) -> str | None:
         """Say what git was told to do here and has not ended."""
@@ -120,7 +109,7 @@ class WorkTree:
         inner = "--ignore-submodules=dirty"
         out = self.repo.git(*shown(), "status", "--porcelain", "-z", "--no-renames", inner)
         paths = [row[3:] for row in out.decode(errors="replace").split("\0") if row]
-        listed = ", ".join(first(paths, 5))
+        listed = ", ".join(kit.first(paths, 5))
         return f"there are changes without a commit: {listed}" if listed else None
 
     def check_markers(self, hint: str, commits: Sequence[str] | None = None) -> None:
@@ -130,7 +119,7 @@ class WorkTree:
             hint += "; where such lines are meant, give the file longer markers: echo "
             hint += f"'{files[0]} conflict-marker-size=64' >> {folder}/.git/info/attributes"
             problem = f"markers of a conflict are left in {', '.join(files)}"
-            raise PatchError(problem, where=self.folder, hint=hint)
+            raise kit.PatchError(problem, where=self.folder, hint=hint)
 
     def unexported(self) -> str | None:
         """Say what would be lost if the work tree were put to another state."""
@@ -141,26 +130,26 @@ class WorkTree:
         return None
 
 
-def open_work(tree: PatchedTree, folder: Path, *, store: Store, detach: bool = False) -> bool:
+def open_work(tree: PatchedTree, folder: Path, *, store: kit.Store, detach: bool = False) -> bool:
     """Open a work tree in `folder`, or, to `detach`, write the patched sources there without git.
 
     Returns whether one was open there, which stays as it was left. Raises PatchError where another
     pin or series would cost something that was not exported.
     """
-    with store.lock(f"work-{digest(str(folder.absolute()))[:16]}"):
+    with store.lock(f"work-{kit.digest(str(folder.absolute()))[:16]}"):
         if folder.exists() and any(folder.iterdir()):
             if detach:
                 hint = "name another one, or remove it"
-                raise PatchError("the folder is not empty", where=folder, hint=hint)
+                raise kit.PatchError("the folder is not empty", where=folder, hint=hint)
             return _reopen(tree, folder)
         # An interrupted `dev` leaves no half of a work tree under its name.
         new = folder.with_name(f".{folder.name}.new")
-        rmtree(new)
+        kit.rmtree(new)
         if detach:
-            Repository(tree.source.git_dir).checkout(tree.tree, new)
+            kit.Repository(tree.source.git_dir).checkout(tree.tree, new)
         else:
             new.mkdir(parents=True)
-            repo = Repository(new / ".git", new)
+            repo = kit.Repository(new / ".git", new)
             repo.git("init", "-q", "--template=", f"--initial-branch={BRANCH}")
             (new / ".git" / "info").mkdir()
             (new / ".git" / "info" / "attributes").write_text(ATTRIBUTES)
@@ -183,7 +172,7 @@ def patched_tree(project: Project, fork: Fork) -> PatchedTree:
     return apply_series(source, series, store=project.store)
 
 
-def work_tree_source(folder: Path, source: Source, *, store: Store) -> PatchedTree:
+def work_tree_source(folder: Path, source: Source, *, store: kit.Store) -> PatchedTree:
     """Return the files of the work tree, uncommitted and new ones too; without one the series'."""
     series = load_series(source.fork.patches)
     if not folder.exists():
@@ -192,7 +181,7 @@ def work_tree_source(folder: Path, source: Source, *, store: Store) -> PatchedTr
     work.check_pin(source)
     if work.repo.git("ls-files", "--unmerged"):
         hint = git_in(folder, "status")
-        raise PatchError("there are conflicts to resolve", where=folder, hint=hint)
+        raise kit.PatchError("there are conflicts to resolve", where=folder, hint=hint)
     # `git add` starts another git in a known repository inside, by the settings there.
     for row in work.repo.git("ls-files", "--stage", "-z").split(b"\0"):
         path = folder / os.fsdecode(row.partition(b"\t")[2])
@@ -205,7 +194,7 @@ def work_tree_source(folder: Path, source: Source, *, store: Store) -> PatchedTr
         env = {"GIT_INDEX_FILE": str(index)}
         work.repo.git(*shown(), "add", "--all", env=env)
         tree = work.repo.text("write-tree", env=env)
-    repo = Repository(source.git_dir)
+    repo = kit.Repository(source.git_dir)
     if not repo.has(tree):
         # Its parent is known to the store: all that is sent is what differs from it.
         commit = work.repo.commit(tree, "dev", work.repo.text("rev-parse", EXPORTED))
@@ -217,15 +206,15 @@ def work_tree_source(folder: Path, source: Source, *, store: Store) -> PatchedTr
     return PatchedTree(source=source, tree=tree, series=series, dev=True)
 
 
-def _inner_repository(path: Path) -> PatchError:
+def _inner_repository(path: Path) -> kit.PatchError:
     problem = "a git repository lies in the work tree; its files cannot be built"
-    return PatchError(problem, where=path, hint="move it out of the work tree")
+    return kit.PatchError(problem, where=path, hint="move it out of the work tree")
 
 
 def record(folder: Path, source: Source, series: Sequence[Sequence[str]]) -> None:
     """Write down the pin and the patches that the work tree's refs stand for."""
     state = {"tree": source.tree, "series": series}
-    write_atomically(folder / ".git" / STATE, json.dumps(state, indent=1).encode())
+    kit.write_atomically(folder / ".git" / STATE, json.dumps(state, indent=1).encode())
 
 
 def _reopen(tree: PatchedTree, folder: Path) -> bool:
@@ -235,28 +224,30 @@ def _reopen(tree: PatchedTree, folder: Path) -> bool:
     if problem := work.unexported():
         message = f"the work tree is of another pin or series, and {problem}"
         hint = f"`patchwheel export {folder.name}`, or move it away: {move_away(folder)}"
-        raise PatchError(message, where=folder, hint=hint)
+        raise kit.PatchError(message, where=folder, hint=hint)
     tip = _import(tree, work.repo)
     try:
         argv = ("checkout", "-q", "--no-overwrite-ignore", "--no-track")
         work.repo.git(*argv, "-B", BRANCH, tip)
-    except GitError as err:
+    except kit.GitError as err:
         problem = f"git cannot check out the series: {err.stderr.strip()}"
-        raise PatchError(problem, where=folder) from err
+        raise kit.PatchError(problem, where=folder) from err
     record(folder, tree.source, tree.series.digests)
     return False
 
 
-def _import(tree: PatchedTree, repo: Repository) -> str:
+def _import(tree: PatchedTree, repo: kit.Repository) -> str:
     """Copy the pin and a commit for each patch into a work tree's repository."""
     source, patches = tree.source, tree.series.patches
-    store = Repository(source.git_dir)
+    store = kit.Repository(source.git_dir)
     message = f"{source.fork.name} {source.fork.version}\n"
     tip = base = store.commit(source.tree, message, when=f"{source.epoch} +0000")
     for patch, files in zip(patches, patch_trees(store, source.tree, patches), strict=True):
         tip = commit_patch(store, patch, files, tip)
     if (made := store.tree_of(tip)) != tree.tree:
-        raise PatchError(f"the commits end with the tree {made}", expected=tree.tree, hint=REPORT)
+        raise kit.PatchError(
+            f"the commits end with the tree {made}", expected=tree.tree, hint=REPORT
+        )
     refs = f"refs/patchwheel/open/{tip}"
     store.git("update-ref", f"{refs}/base", base)
     store.git("update-ref", f"{refs}/exported", tip)
@@ -264,13 +255,13 @@ def _import(tree: PatchedTree, repo: Repository) -> str:
     return tip
 
 
-def commit_patch(repo: Repository, patch: Patch, tree: str, parent: str) -> str:
+def commit_patch(repo: kit.Repository, patch: Patch, tree: str, parent: str) -> str:
     """Write the commit of a patch, whose id depends on nothing else, and return it."""
     mail = patch.mail
     return repo.commit(tree, mail.message, parent, author=mail.author, when=mail.when)
 
 
-def _find_markers(repo: Repository, commits: Sequence[str] | None) -> list[str]:
+def _find_markers(repo: kit.Repository, commits: Sequence[str] | None) -> list[str]:
     """Name the files to which the index or, if given, a commit adds what the series lacks."""
     before = "HEAD" if commits is None else BASE
     if commits is None:
@@ -303,7 +294,7 @@ def _find_markers(repo: Repository, commits: Sequence[str] | None) -> list[str]:
     return sorted(left)
 
 
-def _is_regular(blob: Blob) -> bool:
+def _is_regular(blob: kit.Blob) -> bool:
     return blob.mode.startswith("100")
 
 
@@ -331,7 +322,7 @@ def _marker_lines(data: bytes, size: int) -> Counter[bytes]:
 
 
 def _marker_sizes(
-    repo: Repository, paths: set[str], *options: str, env: Mapping[str, str] | None = None
+    repo: kit.Repository, paths: set[str], *options: str, env: Mapping[str, str] | None = None
 ) -> dict[str, int]:
     """Return the length of git's markers in each file, by the attributes of work tree or index."""
     stdin = b"".join(os.fsencode(path) + b"\0" for path in paths)

@@ -11,17 +11,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Never
 
-from patchwheel import series
-from patchwheel.kit import (
-    GitError,
-    PatchError,
-    Repository,
-    Store,
-    parsed,
-    rmtree,
-    sync,
-    write_atomically,
-)
+from patchwheel import kit, series
 from patchwheel.locking import write_lock
 from patchwheel.manifest import Fork, transaction
 from patchwheel.patch import Cursor, Patch, read_diffs
@@ -106,7 +96,7 @@ def _finish(project: Project, fork: Fork) -> series.ExportResult:
             restore_base(folder)
             raise
         # git does not bring the files of a work tree to the disk.
-        sync(folder)
+        kit.sync(folder)
     # Also when the patches keep their bytes: the pin is another.
     series.write_message(folder, onto.fork, result)
     return result
@@ -117,7 +107,7 @@ def start(
     onto: Source,
     folder: Path,
     *,
-    store: Store,
+    store: kit.Store,
     say: Callable[[str], None] = lambda _line: None,
     told: Sequence[str] = (),
 ) -> None:
@@ -130,7 +120,7 @@ def start(
     work, fork = series.WorkTree(folder), onto.fork
     if problem := work.unexported():
         hint = f"`patchwheel export {folder.name}` or discard them, then rebase"
-        raise PatchError(f"the work tree cannot be rebased: {problem}", where=folder, hint=hint)
+        raise kit.PatchError(f"the work tree cannot be rebased: {problem}", where=folder, hint=hint)
     import_pin(work.repo, onto, ONTO)
     shared, own = tree.source.fork.patches / RERERE, folder / ".git" / RERERE
     if shared.is_dir() and not own.exists():
@@ -147,7 +137,7 @@ def start(
         refs={ref: work.repo.text("rev-parse", ref) for ref in ENDS},
         worktree=(folder / ".git" / series.STATE).read_text(),
     )
-    write_atomically(state_path(folder), json.dumps(asdict(state), indent=1).encode())
+    kit.write_atomically(state_path(folder), json.dumps(asdict(state), indent=1).encode())
     _begin(work)
 
 
@@ -166,7 +156,7 @@ def resume(folder: Path, how: str) -> None:
         _rebase(work, "rebase", f"--{how}")
     elif how == "skip":
         hint = f"`patchwheel rebase {folder.name} --continue`"
-        raise PatchError("there is no patch to skip", where=folder, hint=hint)
+        raise kit.PatchError("there is no patch to skip", where=folder, hint=hint)
     elif killed or work.repo.text("rev-list", "-1", ONTO, f"^{series.BRANCH}"):
         # Interrupted before git began: the branch is not on the new pin yet.
         _reset(work)
@@ -178,7 +168,7 @@ def _check_steps(work: series.WorkTree) -> None:
     steps = work.folder / ".git" / "rebase-merge" / "git-rebase-todo"
     if steps.exists() and EXEC.search(steps.read_text("utf-8", "replace")):
         message = "a step of the rebase runs a command"
-        raise PatchError(message, where=steps, expected="picks only", hint="remove its line")
+        raise kit.PatchError(message, where=steps, expected="picks only", hint="remove its line")
 
 
 def abort(folder: Path) -> None:
@@ -200,14 +190,14 @@ def restore_base(folder: Path) -> None:
     repo = series.WorkTree(folder).repo
     for ref, oid in before.refs.items():
         repo.git("update-ref", ref, oid)
-    write_atomically(folder / ".git" / series.STATE, before.worktree.encode())
+    kit.write_atomically(folder / ".git" / series.STATE, before.worktree.encode())
 
 
 def state(folder: Path) -> RebaseState:
     """Return the rebase in progress; raises PatchError when there is none."""
     path = state_path(folder)
     try:
-        found = RebaseState(**parsed(path.read_text()))
+        found = RebaseState(**kit.parsed(path.read_text()))
         base, tip = found.commits
         oids = [*found.refs.values(), *{base, tip}.difference(ENDS)]
         known = found.refs.keys() == {*ENDS} and found.pin.keys() <= PIN
@@ -216,10 +206,10 @@ def state(folder: Path) -> RebaseState:
     except FileNotFoundError as err:
         message = f"no rebase of {folder.name} is going on"
         hint = f"`patchwheel rebase {folder.name} --onto REF`"
-        raise PatchError(message, where=folder, hint=hint) from err
+        raise kit.PatchError(message, where=folder, hint=hint) from err
     except (OSError, ValueError, TypeError, AttributeError) as err:
         hint = f"move the work tree away: {series.move_away(folder)}"
-        raise PatchError(f"its rebase cannot go on: {err}", where=path, hint=hint) from err
+        raise kit.PatchError(f"its rebase cannot go on: {err}", where=path, hint=hint) from err
     return found
 
 
@@ -229,7 +219,7 @@ def state_path(folder: Path) -> Path:
 
 
 def _commits_to_rebase(
-    repo: Repository, patches: Sequence[Patch], moved: Mapping[str, str]
+    repo: kit.Repository, patches: Sequence[Patch], moved: Mapping[str, str]
 ) -> tuple[str, str]:
     """Return the ends of the commits to rebase: the exported ones, or copies of them."""
     if repo.files(ONTO).keys().isdisjoint(moved):
@@ -265,7 +255,7 @@ def _reset(work: series.WorkTree) -> None:
     restore_base(work.folder)
     # `git rebase --abort` needs more than a git that was killed may have left.
     for name in ("rebase-merge", "rebase-apply"):
-        rmtree(work.folder / ".git" / name)
+        kit.rmtree(work.folder / ".git" / name)
     work.repo.git("checkout", "-q", "--force", "-B", series.BRANCH, series.EXPORTED)
     # A git that was killed may have written files of the new pin that are not in its index yet.
     untracked = work.repo.git("ls-files", "--others", "-z").split(b"\0")
@@ -279,10 +269,10 @@ def _rebase(work: series.WorkTree, *argv: str, known: str = "") -> None:
     repo = work.repo
     try:
         repo.git(*SETTINGS, *argv, env={"GIT_EDITOR": "true"})
-    except GitError as err:
+    except kit.GitError as err:
         if not work.unfinished():
             message = f"git cannot rebase: {err.stderr.strip()}"
-            raise PatchError(message, where=work.folder) from err
+            raise kit.PatchError(message, where=work.folder) from err
         conflicts = _unmerged(repo)
         stopped = repo.text("rev-parse", "REBASE_HEAD")
         resolved = repo.text("diff", "--cached", "--name-only", "HEAD")
@@ -292,7 +282,7 @@ def _rebase(work: series.WorkTree, *argv: str, known: str = "") -> None:
         _rebase(work, "rebase", "--continue", known=stopped)
 
 
-def _unmerged(repo: Repository) -> list[str]:
+def _unmerged(repo: kit.Repository) -> list[str]:
     """Return the files that conflict, and which of them upstream does not have."""
     stages: dict[str, str] = {}
     for row in repo.git("ls-files", "-z", "--unmerged").split(b"\0")[:-1]:
@@ -302,7 +292,7 @@ def _unmerged(repo: Repository) -> list[str]:
     return [path + ("" if OURS in sides else missing) for path, sides in stages.items()]
 
 
-def _raise_stopped(work: series.WorkTree, conflicts: Sequence[str], err: GitError) -> Never:
+def _raise_stopped(work: series.WorkTree, conflicts: Sequence[str], err: kit.GitError) -> Never:
     """Raise what stopped the rebase: conflicts, or a patch of which nothing is left."""
     command = f"`patchwheel rebase {work.folder.name}"
     oid, subject = work.repo.text("log", "-1", "--format=%H %s", "REBASE_HEAD").split(" ", 1)
@@ -318,10 +308,10 @@ def _raise_stopped(work: series.WorkTree, conflicts: Sequence[str], err: GitErro
     else:
         message = f"nothing is left of {subject!r}: upstream has it"
         hint = f"{command} --skip` drops the patch, --abort puts everything back"
-    raise PatchError(message + told, where=work.folder, expected=expected, hint=hint) from err
+    raise kit.PatchError(message + told, where=work.folder, expected=expected, hint=hint) from err
 
 
-def _file_with_removed_lines(repo: Repository) -> str | None:
+def _file_with_removed_lines(repo: kit.Repository) -> str | None:
     """Return a file that still has what the commit removes of which git found nothing left."""
     argv = ("diff-tree", "-p", "-M", "--binary", "--full-index", "REBASE_HEAD^", "REBASE_HEAD")
     diffs = list(read_diffs(Cursor(Path("REBASE_HEAD"), repo.git(*argv))))
