@@ -19,7 +19,7 @@ from patchwheel.build import cuda, requirements, rocm, toolchain
 from patchwheel.build.failed import StepCounter, explained
 from patchwheel.build.sandbox import PROMISES, detect_sandbox, open_build_dir
 from patchwheel.compilecache import CompileCache, header_names, open_cache
-from patchwheel.guest import INSPECT_BUILD, INSPECT_CMAKE, INSTALLED_NINJA, MODULE_STEPS
+from patchwheel.guest import INSPECT_BUILD, INSPECT_CMAKE, MODULE_STEPS
 from patchwheel.manifest import RELOCK, Fork
 from patchwheel.report import step_weights
 from patchwheel.wheelfile import WheelFile, read_wheel
@@ -118,7 +118,6 @@ class BuildSession:
         what: str,
         out: str = "out",
         variables: Mapping[str, str] = MappingProxyType({}),
-        settings: Mapping[str, list[str]] = MappingProxyType({}),
     ) -> T:
         """Let our script in the environment ask the backend, and return its answer.
 
@@ -128,7 +127,7 @@ class BuildSession:
         script, *_ = map(self.script, (INSPECT_BUILD, INSPECT_CMAKE, MODULE_STEPS))
         places = ":".join(f"{inside(self.source)}/{path}" for path in system.backend_path)
         argv: list[str | Path] = [self.python, script, system.backend, self.build_dir.inside / out]
-        argv += [json.dumps({**self.settings(), **settings}), *mode]
+        argv += [json.dumps(self.settings()), *mode]
         asked = replace(self, variables={**self.variables, **variables, BACKEND_PATH: places})
         asked.step(argv, what=what)
         try:
@@ -148,12 +147,9 @@ class BuildSession:
 
     def build_wheel(self) -> str:
         """Build the wheel and return its path below the build directory, for `take_wheel`."""
-        settings, variables = dict[str, list[str]](), dict[str, str]()
-        if self.system().kind.installed_only and "compile-args" not in self.fork.config_settings:
-            variables["NINJA"] = str(self.script(INSTALLED_NINJA))
-            settings["compile-args"] = [*self.ninja_words, "installed"]
-        what = "the build failed"
-        name = self.ask(str, "wheel", what=what, variables=variables, settings=settings)
+        given = "compile-args" in self.fork.config_settings
+        words = ["installed"] if self.system().kind.installed_only and not given else []
+        name = self.ask(str, "wheel", *words, what="the build failed")
         if not name.endswith(".whl"):
             message = f"{self.fork.name}: the backend names {name!r} as the wheel that it built"
             raise kit.BuildError(message, expected="the file name of a wheel", log=self.log)
@@ -179,9 +175,11 @@ class BuildSession:
 
     def settings(self) -> dict[str, str | list[str]]:
         """Return the manifest's config settings, and where and how parallel it is to build."""
-        jobs, settings = str(self.held), dict[str, str | list[str]]()
-        for key, text in self.system().kind.settings.items():
+        jobs, kind, settings = str(self.held), self.system().kind, dict[str, str | list[str]]()
+        for key, text in kind.settings.items():
             settings[key] = text.format(inside=self.build_dir.inside)
+        if kind.installed_only:
+            settings["compile-args"] = self.ninja_words
         for key, value in self.fork.config_settings.items():
             if isinstance(value, str):
                 settings[key] = value.replace("{jobs}", jobs)

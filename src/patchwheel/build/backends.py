@@ -32,7 +32,7 @@ class BackendKind:
     own_flags: bool = False
     # Whether it compiles Rust, for which builds need the program cargo.
     rust: bool = False
-    # Whether our program in the place of ninja can make only what is installed.
+    # Whether it can be told to make only what is installed.
     installed_only: bool = False
 
 

@@ -1,13 +1,13 @@
 """Runs in a build environment: lists what a backend would put into a wheel, and what it reads.
 
 Its arguments are the backend, a folder for the answer, the config settings as JSON, and a word.
-`requires` and `wheel` call the hooks of PEP 517. Of `generate`, `list` and `configure`, only the
-first runs the project's generators, the second only names their scripts. After it comes how to ask:
-`meson` configures the project, for `setuptools` the extension modules stay empty: nothing is
-compiled. Otherwise the backend builds the wheel, which tells. With `build` and a JSON list of their
-paths in the wheel, setuptools builds these extension modules into the folder, and nothing else;
-with `record`, it is noted how it would. With `replay` and a JSON file of such steps, these make the
-modules. This is what module_steps.py does.
+`requires` and `wheel` call the hooks of PEP 517; `wheel installed` makes only what is installed. Of
+`generate`, `list` and `configure`, only the first runs the project's generators, the second only
+names their scripts. After it comes how to ask: `meson` configures the project, for `setuptools` the
+extension modules stay empty: nothing is compiled. Otherwise the backend builds the wheel, which
+tells. With `build` and a JSON list of their paths in the wheel, setuptools builds these extension
+modules into the folder, and nothing else; with `record`, it is noted how it would. With `replay`
+and a JSON file of such steps, these make the modules. This is what module_steps.py does.
 """
 
 # It watches paths as the strings that are opened, and backends show no more than this.
@@ -89,38 +89,41 @@ def list_cmake(backend: str, settings: dict[str, Any], out: str, mode: str) -> d
 
 def _generate(build: str, installed: Iterable[str], *, run: bool) -> tuple[set[str], list[str]]:
     """Run the generators, return the inputs of all of ninja's commands, and scripts left alone."""
-    ninja = [os.environ.get("NINJA", "ninja"), "-C", build]
-
-    def told(*words: str) -> list[str]:
-        return subprocess.check_output([*ninja, "-t", *words], text=True).splitlines()
-
-    commands = _commands(told("compdb"))
-    place = os.path.realpath(build)
-    ruled = {line.rpartition(": ")[0] for line in told("targets", "all")}
-    paths = ruled.intersection(os.path.relpath(os.path.realpath(p), place) for p in installed)
+    paths, rows = _ruled(build, installed), json.loads("".join(_told(build, "compdb")))
     # Any other command there may install, delete or publish: no build runs it unasked.
-    needed = {*told("commands", "all", *sorted(paths))}
-    generators = [row for row in _commands(told("compdb", *GENERATOR_RULES)) if row[1] in needed]
+    needed = {*_told(build, "commands", "all", *paths)}
     scripts = {
-        output: _inside(path)
-        for output, words in ((output, shlex.split(command)) for output, command in generators)
+        row["output"]: _inside(path)
+        for row in json.loads("".join(_told(build, "compdb", *GENERATOR_RULES)))
+        if row["command"] in needed
+        for words in (shlex.split(row["command"]),)
         # CMake has each run in a folder, by `cd FOLDER &&`.
         for word in (words[3:5] if words[0] == "cd" else words[:2])
         for path in (os.path.join(build, word),)
         if _inside(path) and os.path.isfile(path)
     }
     if run and scripts:
-        _run_generators(ninja, scripts)
-    read = {word for _, command in commands for word in shlex.split(command)}
-    return read | {*told("inputs", "all")}, [] if run else [*scripts.values()]
+        _run_generators(build, scripts)
+    read = {word for row in rows for word in shlex.split(row["command"])}
+    return read | {*_told(build, "inputs", "all")}, [] if run else [*scripts.values()]
 
 
-def _commands(rows: list[str]) -> list[tuple[str, str]]:
-    """Return the outputs, of several the first, and the commands in an answer of ninja's."""
-    return [(row["output"], row["command"]) for row in json.loads("\n".join(rows))]
+def _ruled(build: str, paths: Iterable[str]) -> list[str]:
+    """Return those of some paths that ninja has a rule for, from the build folder."""
+    ruled = {row.rpartition(": ")[0] for row in _told(build, "targets", "all")}
+    place = os.path.realpath(build)
+    return sorted(ruled.intersection(os.path.relpath(os.path.realpath(p), place) for p in paths))
 
 
-def _run_generators(ninja: list[str], outputs: Iterable[str]) -> None:
+def _ninja(build: str) -> list[str]:
+    return [os.environ.get("NINJA", "ninja"), "-C", build]
+
+
+def _told(build: str, *words: str) -> list[str]:
+    return subprocess.check_output([*_ninja(build), "-t", *words], text=True).splitlines()
+
+
+def _run_generators(build: str, outputs: Iterable[str]) -> None:
     """Run the commands that are scripts of the project, so that what they read is seen."""
     stubs = os.path.join(os.path.dirname(os.environ[LOG]), "stubs")
     os.makedirs(stubs)
@@ -131,7 +134,7 @@ def _run_generators(ninja: list[str], outputs: Iterable[str]) -> None:
         os.chmod(path, 0o700)
     env = {**os.environ, "PATH": f"{stubs}:{os.environ['PATH']}"}
     # One may want what only a real build makes and fail: what it had read by then was seen.
-    subprocess.run([*ninja, "-k", "0", *outputs], env=env, check=False)
+    subprocess.run([*_ninja(build), "-k", "0", *outputs], env=env, check=False)
 
 
 def list_other(backend: str, settings: dict[str, Any], out: str, listed_by: str) -> dict[str, Any]:
@@ -216,7 +219,7 @@ def main() -> None:
     settings: dict[str, Any] = json.loads(given)
     answer: object
     if mode in {"requires", "wheel"}:
-        answer = call(backend, settings, out, mode)
+        answer = call(backend, settings, out, mode, *more)
     elif mode in {"generate", "list", "configure"}:
         answer = listed(backend, settings, out, mode, *more)
     else:
@@ -228,7 +231,7 @@ def main() -> None:
         json.dump(answer, stream)
 
 
-def call(backend: str, settings: dict[str, Any], out: str, mode: str) -> object:
+def call(backend: str, settings: dict[str, Any], out: str, mode: str, *only: str) -> object:
     """Return what a hook of PEP 517 returns."""
     try:
         hooks = _hooks(backend)
@@ -236,10 +239,30 @@ def call(backend: str, settings: dict[str, Any], out: str, mode: str) -> object:
         traceback.print_exc()
         sys.exit(os.EX_UNAVAILABLE)
     if mode == "wheel":
+        if only:
+            only_installed(settings["build-dir"])
         return str(hooks.build_wheel(out, settings))
     # It need not have this one.
     hook: Any = getattr(hooks, "get_requires_for_build_wheel", None)
     return [*map(str, hook(settings))] if hook else []
+
+
+def only_installed(build: str) -> None:
+    """Let meson-python make what is installed: `all` is also what only tests and benchmarks use.
+
+    For SciPy that is a sixth of all steps.
+    """
+    mesonpy: Any = importlib.import_module("mesonpy")
+    real = mesonpy.Project.build
+
+    def build_installed(self: Any) -> None:
+        installed = json.loads(Path(build, "meson-info/intro-installed.json").read_text("utf-8"))
+        # One that configuring made has no rule. With none of them, ninja would make all.
+        if wanted := _ruled(build, installed):
+            self._meson_args["compile"].extend(wanted)
+            real(self)
+
+    mesonpy.Project.build = build_installed
 
 
 def listed(
