@@ -444,7 +444,7 @@ def killed(monkeypatch: pytest.MonkeyPatch, place: str, session: Session, *, cal
         *[("pathlib.Path.rename", n) for n in (1, 2)],
         *[("patchwheel.kit.files.fsync", n) for n in (1, 2, 4)],
         *[("shutil.rmtree", n) for n in (1, 2)],
-        ("patchwheel.series.export.record", 1),
+        ("patchwheel.series.worktree.record", 1),
     ],
 )
 def test_an_export_that_was_killed_loses_nothing(

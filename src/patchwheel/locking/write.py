@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, product
 
-from patchwheel import kit
+from patchwheel import kit, manifest
 from patchwheel.build import (
     BuildInputs,
     absence,
@@ -18,29 +18,8 @@ from patchwheel.build import (
     required_variables,
     without_missing_tools,
 )
-from patchwheel.locking.resolve import (
-    added_dependencies,
-    base_wheel,
-    is_current,
-    is_provided,
-    lock_environment,
-    lock_fork,
-)
+from patchwheel.locking import resolve
 from patchwheel.locking.steps import with_steps
-from patchwheel.manifest import (
-    EnvironmentLock,
-    Fork,
-    ForkBuild,
-    ForkLock,
-    InventoryFile,
-    Lock,
-    PinGraph,
-    SeriesTrace,
-    environment_inputs,
-    environment_key,
-    load_lock,
-    save_lock,
-)
 from patchwheel.plan import Planner, graph_of_pin, upstream_base
 from patchwheel.project import Project
 from patchwheel.series import patched_tree
@@ -54,53 +33,52 @@ def write_lock(
     *,
     force: bool = False,
     upgrade: Collection[str] | None = None,
-) -> Lock:
+) -> manifest.Lock:
     """Lock the named forks, all of them for none, and the environment; write and return forks.lock.
 
     With `force`, pins are configured and the environment is resolved again although unchanged.
     What was locked stays where it satisfies; `upgrade` names what need not, all if empty.
     """
-    manifest = project.manifest
-    chosen = {fork.name for fork in manifest.select(names)}
+    chosen = {fork.name for fork in project.manifest.select(names)}
     old = lock_before(project)
     before = _Before(old, upgrade)
     forks = _lock_forks(project, before, chosen, force=force)
-    environments: dict[str, EnvironmentLock] = {}
-    variants = (None, *manifest.other_variants)
-    for python, variant in product(manifest.environment.python, variants):
+    environments: dict[str, manifest.EnvironmentLock] = {}
+    variants = (None, *project.manifest.other_variants)
+    for python, variant in product(project.manifest.environment.python, variants):
         chosen_project = replace(project, variant=variant) if variant else project
         inside = chosen_project.manifest
         # A variant that was not locked here, or not for this Python, has no environment either.
         entries = [forks.get(fork.lock_key) for fork in inside.forks.values()]
         if all(entry and python in entry.builds for entry in entries):
-            key = environment_key(inside, python)
+            key = manifest.environment_key(inside, python)
             held = old.environments.get(key)
             again = (force and not names) or before.moves("")
             again = again or (held is not None and not _has_added(chosen_project, held, python))
-            if not held or held.inputs != environment_inputs(inside) or again:
-                held = lock_environment(chosen_project, python, forks, before.known)
+            if not held or held.inputs != manifest.environment_inputs(inside) or again:
+                held = resolve.lock_environment(chosen_project, python, forks, before.known)
             environments[key] = held
-    lock = Lock(path=manifest.lock_path, environments=environments, forks=forks)
+    lock = manifest.Lock(path=project.manifest.lock_path, environments=environments, forks=forks)
     graphs = _known_graphs(project, old, lock)
-    save_lock(lock, graphs)
+    manifest.save_lock(lock, graphs)
     known = {} if force else graphs
     if found := _follow(project, lock, chosen, known):
-        save_lock(lock, graphs | found)
+        manifest.save_lock(lock, graphs | found)
     if found := _trace(project, chosen, known | found):
-        save_lock(lock, graphs | found)
+        manifest.save_lock(lock, graphs | found)
     return lock
 
 
-def lock_before(project: Project) -> Lock:
+def lock_before(project: Project) -> manifest.Lock:
     """Return the lock as it is; of one that is missing, or damaged by a merge, what is left."""
     with contextlib.suppress(kit.ManifestError):
         return project.lock
     with contextlib.suppress(kit.ManifestError):
-        return load_lock(project.manifest.lock_path, mend=True)
-    return Lock(path=project.manifest.lock_path, environments={}, forks={})
+        return manifest.load_lock(project.manifest.lock_path, mend=True)
+    return manifest.Lock(path=project.manifest.lock_path, environments={}, forks={})
 
 
-def committed_lock(project: Project) -> Lock:
+def committed_lock(project: Project) -> manifest.Lock:
     """Return the lock of the last commit; raises ManifestError where there is none."""
     path, generated = project.manifest.lock_path, project.manifest.inventory_path
     with project.store.scratch() as folder:
@@ -109,7 +87,7 @@ def committed_lock(project: Project) -> Lock:
                 argv = ("git", "show", f"HEAD:./{name}")
                 data = kit.process.capture(argv, cwd=project.root, env=os.environ)
                 (folder / name).write_bytes(data)
-            return load_lock(folder / path.name)
+            return manifest.load_lock(folder / path.name)
         except (kit.process.CommandError, kit.ManifestError) as err:
             why = " ".join([err.message, *err.tail])
             hint = f"commit it together with {generated.name}; `git log` shows older ones"
@@ -117,13 +95,13 @@ def committed_lock(project: Project) -> Lock:
             raise kit.ManifestError(problem, where=path, hint=hint) from err
 
 
-def _has_added(project: Project, entry: EnvironmentLock, python: str) -> bool:
+def _has_added(project: Project, entry: manifest.EnvironmentLock, python: str) -> bool:
     """Say whether a locked environment has the dependencies that the series add."""
     names = {f.distribution for f in project.manifest.forks.values()}
     for fork in project.manifest.forks.values():
         source = fetch_pin(project.context, fork)
-        lines = [n for n in added_dependencies(project, source) if name_of(n) not in names]
-        if not is_provided(source, lines, entry.packages, f"{python}.0"):
+        lines = [n for n in resolve.added_dependencies(project, source) if name_of(n) not in names]
+        if not resolve.is_provided(source, lines, entry.packages, f"{python}.0"):
             return False
     return True
 
@@ -135,7 +113,7 @@ class _Before:
     Its entries are those of forks by lock key, and "" for the environment.
     """
 
-    lock: Lock
+    lock: manifest.Lock
     upgrade: Collection[str] | None
 
     def __post_init__(self) -> None:
@@ -171,12 +149,12 @@ class _Before:
 
 def _lock_forks(
     project: Project, before: _Before, chosen: Collection[str], *, force: bool
-) -> dict[str, ForkLock]:
-    entries: dict[str, ForkLock] = {}
+) -> dict[str, manifest.ForkLock]:
+    entries: dict[str, manifest.ForkLock] = {}
     pythons = {*project.manifest.environment.python}
     for fork in project.manifest.all_variants:
         entry = before.lock.forks.get(fork.lock_key)
-        complete = entry and is_current(entry, fork) and entry.builds.keys() >= pythons
+        complete = entry and resolve.is_current(entry, fork) and entry.builds.keys() >= pythons
         if fork.name in chosen or not complete:
             again = (force or before.moves(fork.lock_key)) and fork.name in chosen
             try:
@@ -184,7 +162,7 @@ def _lock_forks(
                 if fork.variant and complete and again and (gone := missing_tools(fork)):
                     # Without them, its entry could only become a worse one.
                     raise absence(["its entry is kept"], gone)
-                entry = lock_fork(project, fork, entry, before.known, again=again)
+                entry = resolve.lock_fork(project, fork, entry, before.known, again=again)
             except kit.MachineError as err:
                 # Another variant's toolchain is seldom on the same machine.
                 if not fork.variant:
@@ -195,9 +173,11 @@ def _lock_forks(
     return entries
 
 
-def _known_graphs(project: Project, old: Lock, lock: Lock) -> dict[tuple[str, str], PinGraph]:
+def _known_graphs(
+    project: Project, old: manifest.Lock, lock: manifest.Lock
+) -> dict[tuple[str, str], manifest.PinGraph]:
     """Return what forks.inventory has that is true of the pins and settings in the lock."""
-    file, graphs = InventoryFile.read(project.manifest.inventory_path), {}
+    file, graphs = manifest.InventoryFile.read(project.manifest.inventory_path), {}
     for lock_key, entry in lock.forks.items():
         with contextlib.suppress(kit.ManifestError):
             file.check(lock_key, old.forks[lock_key].inventory if lock_key in old.forks else "")
@@ -209,10 +189,13 @@ def _known_graphs(project: Project, old: Lock, lock: Lock) -> dict[tuple[str, st
 
 
 def _follow(
-    project: Project, lock: Lock, chosen: Collection[str], known: Collection[tuple[str, str]]
-) -> dict[tuple[str, str], PinGraph]:
+    project: Project,
+    lock: manifest.Lock,
+    chosen: Collection[str],
+    known: Collection[tuple[str, str]],
+) -> dict[tuple[str, str], manifest.PinGraph]:
     """Configure the pins of `chosen` forks, for what is not known."""
-    found: dict[tuple[str, str], PinGraph] = {}
+    found: dict[tuple[str, str], manifest.PinGraph] = {}
     for fork in project.manifest.all_variants:
         entry = lock.forks.get(fork.lock_key)
         for python, build in entry.builds.items() if entry and fork.name in chosen else ():
@@ -225,8 +208,8 @@ def _follow(
 
 
 def _trace(
-    project: Project, chosen: Collection[str], graphs: Mapping[tuple[str, str], PinGraph]
-) -> dict[tuple[str, str], PinGraph]:
+    project: Project, chosen: Collection[str], graphs: Mapping[tuple[str, str], manifest.PinGraph]
+) -> dict[tuple[str, str], manifest.PinGraph]:
     """Return all graphs, each with what it lacks of the series; nothing if no series changed."""
     found = dict(graphs)
     for fork in project.manifest.all_variants:
@@ -239,7 +222,9 @@ def _trace(
     return found if found != graphs else {}
 
 
-def _trace_series(project: Project, fork: Fork, graph: PinGraph) -> SeriesTrace | None:
+def _trace_series(
+    project: Project, fork: manifest.Fork, graph: manifest.PinGraph
+) -> manifest.SeriesTrace | None:
     """Return what the graph does not tell of the fork's series; None where it tells all."""
     try:
         tree = patched_tree(project, fork)
@@ -254,7 +239,9 @@ def _trace_series(project: Project, fork: Fork, graph: PinGraph) -> SeriesTrace 
     return planner.traced.noted(tree.tree) if planner.traced else None
 
 
-def _pin_graph(context: kit.Context, fork: Fork, build: ForkBuild) -> PinGraph | None:
+def _pin_graph(
+    context: kit.Context, fork: manifest.Fork, build: manifest.ForkBuild
+) -> manifest.PinGraph | None:
     source = fetch_pin(context, fork)
     # A project of another backend, or a pure one: every change of it is a compile, or copied.
     if not backend_kind(source).steps or build.inventory.pure or not build.inventory.built:
@@ -264,7 +251,7 @@ def _pin_graph(context: kit.Context, fork: Fork, build: ForkBuild) -> PinGraph |
     present: Collection[str] = ()
     wheel: WheelFile | None = None
     if build.base:
-        wheel = read_wheel(base_wheel(context, fork, build.base))
+        wheel = read_wheel(resolve.base_wheel(context, fork, build.base))
         present = output_names(wheel.entries, wheel.name)
     context.progress.say(f"{fork.lock_key}: following what its built files are made from")
     try:

@@ -23,21 +23,11 @@ from patchwheel.patch import (
     warnings,
 )
 from patchwheel.project import Project
-from patchwheel.series import files
+from patchwheel.series import files, worktree
 from patchwheel.series.apply import REPORT, apply_series, start_simulation
 from patchwheel.series.effect import without_effect
 from patchwheel.series.files import Series
 from patchwheel.series.light import light_source, light_tree
-from patchwheel.series.worktree import (
-    BASE,
-    EXPORTED,
-    WorkTree,
-    check_no_rebase,
-    git_in,
-    move_away,
-    open_work,
-    record,
-)
 from patchwheel.source import Source
 
 Essence: TypeAlias = tuple[Mail, list[object]]
@@ -72,11 +62,11 @@ def export_series(
     with contextlib.ExitStack() as stack:
         if folder.exists() or not check:
             stack.enter_context(project.exclusive(fork))
-            check_no_rebase(folder)
+            worktree.check_no_rebase(folder)
         else:
             # Without a work tree, it is the series itself that is checked.
             folder = stack.enter_context(store.scratch()) / fork.name
-            open_work(light_tree(project, fork), folder, store=store)
+            worktree.open_work(light_tree(project, fork), folder, store=store)
         locked = project.locked(fork)
         builds = [*locked.builds.values()] if locked else []
         return export_commits(
@@ -109,7 +99,7 @@ def export_commits(
     with store.lock(f"export-{source.fork.name}"), store.scratch() as scratch:
         place = scratch / source.fork.name if check else new_folder(target)
         series = files.load_series(target)
-        job = _Job(WorkTree(folder), source, series)
+        job = _Job(worktree.WorkTree(folder), source, series)
         patches = job.patches(scratch, exact=exact)
         if others is not None:
             check_requires({**others, source.fork.name: patches})
@@ -131,8 +121,8 @@ def export_commits(
             warnings=(*job.warnings, *idle),
         )
         if not check:
-            job.work.repo.git("update-ref", EXPORTED, job.tip)
-            record(folder, source, list(new.items()))
+            job.work.repo.git("update-ref", worktree.EXPORTED, job.tip)
+            worktree.record(folder, source, list(new.items()))
             if changed:
                 write_message(folder, source.fork, result)
         return result
@@ -152,13 +142,16 @@ def write_message(folder: Path, fork: Fork, result: ExportResult) -> None:
 class _Job:
     """The commits between the pin and HEAD, copied to where no setting of a user's counts."""
 
-    def __init__(self, work: WorkTree, source: Source, series: Series) -> None:
+    def __init__(self, work: worktree.WorkTree, source: Source, series: Series) -> None:
         self.work, self.source, self.series = work, source, series
         work.check_pin(source)
         if problem := work.unfinished() or work.edits():
             self.fail(problem, "status")
         self.repo = Repository(source.git_dir)
-        refs = {ref: f"{work.name}/{ref.rpartition('/')[2]}" for ref in (BASE, EXPORTED, "HEAD")}
+        refs = {
+            ref: f"{work.name}/{ref.rpartition('/')[2]}"
+            for ref in (worktree.BASE, worktree.EXPORTED, "HEAD")
+        }
         try:
             self.repo.fetch(work.repo.git_dir, *map(":".join, refs.items()))
         except GitError as err:
@@ -166,12 +159,12 @@ class _Job:
         self.base, self.exported, self.tip = self.repo.text("rev-parse", *refs.values()).split()
         self.tree = self.repo.tree_of(self.tip)
         self.commits = list(self.read_commits())
-        command = git_in(work.folder, f"rebase -i {BASE}")
+        command = worktree.git_in(work.folder, f"rebase -i {worktree.BASE}")
         work.check_markers(f"resolve them, and commit to the patch: {command}", self.commits)
         self.warnings: tuple[str, ...] = ()
 
     def fail(self, problem: str, command: str, expected: str | None = None) -> Never:
-        folder, hint = self.work.folder, git_in(self.work.folder, command)
+        folder, hint = self.work.folder, worktree.git_in(self.work.folder, command)
         raise PatchError(problem, where=folder, expected=expected, hint=hint)
 
     def read_commits(self) -> Iterator[str]:
@@ -181,11 +174,11 @@ class _Job:
         for row in self.repo.text(*argv, f"{self.base}..{self.tip}").splitlines():
             commit, tree, *parents = row.split()
             if len(parents) > 1:
-                self.fail(f"commit {commit[:12]} is a merge", f"rebase {BASE}")
+                self.fail(f"commit {commit[:12]} is a merge", f"rebase {worktree.BASE}")
             if parents != [above]:
-                self.fail("HEAD is not based on the pin", f"rebase --onto {BASE}")
+                self.fail("HEAD is not based on the pin", f"rebase --onto {worktree.BASE}")
             if tree == before:
-                self.fail(f"commit {commit[:12]} changes nothing", f"rebase -i {BASE}")
+                self.fail(f"commit {commit[:12]} changes nothing", f"rebase -i {worktree.BASE}")
             above, before = commit, tree
             yield commit
 
@@ -203,7 +196,7 @@ class _Job:
         if self.work.series != self.series.digests:
             folder, fork = self.work.folder, self.source.fork.name
             problem = "the series on disk is not the one that the work tree was opened with"
-            hint = f"put it back, or move the work tree away: {move_away(folder)}, "
+            hint = f"put it back, or move the work tree away: {worktree.move_away(folder)}, "
             hint += f"`patchwheel dev {fork}`, then cherry-pick"
             if self.tip == self.exported:
                 # As after an import that was cut off.
@@ -238,7 +231,7 @@ class _Job:
                 patch.fail(f"{patch.mail.subject!r} is not squashed")
         except PatchError as err:
             problem = f"{patch.name}: {err.message}"
-            self.fail(problem, f"rebase -i --autosquash {BASE}", err.expected)
+            self.fail(problem, f"rebase -i --autosquash {worktree.BASE}", err.expected)
 
     def check_mails(self, fresh: Sequence[Patch]) -> None:
         """Refuse a commit of which a mail would say something else, as `git am` reads it."""
@@ -247,7 +240,7 @@ class _Job:
             if f"{patch.mail.author} {patch.mail.message}".split() != said.split():
                 problem = f"{patch.name}: a mail of it would be read otherwise"
                 expected = "a message without a line `---`, and not with `From:` or `Date:` on top"
-                self.fail(problem, f"rebase -i {BASE}", expected)
+                self.fail(problem, f"rebase -i {worktree.BASE}", expected)
 
     def identify(self, fresh: Sequence[Patch]) -> list[Patch | None]:
         """Find for each commit the patch that it was: by all it says, its subject, or its diff."""
