@@ -226,7 +226,7 @@ def test_tests_and_documentation_are_counted_and_a_remade_file_is_named(
     bench: Bench, capsys: pytest.CaptureFixture[str]
 ) -> None:
     plan = bench.plan({A: "one = 2\n", "docs/a.rst": "a\n", "tests/test_a.py": "a\n"})
-    tables.plans([Outlook(plan=plan, state="to-make")])
+    tables.plan(Outlook(plan=plan, state="to-make"))
     out = capsys.readouterr().out
     made = "  a graft: about a second, 1 of 7 files remade\n  from upstream's wheel ("
     assert out.startswith(f"pw-demo {plan.version}: to be made\n{made}")

@@ -307,4 +307,7 @@ def _say_next(project: Project, wheels: Sequence[wheel.BuiltWheel]) -> None:
 def _show_plans(project: Project, forks: Sequence[Fork]) -> None:
     _say_python(project)
     plans = [planning.plan_fork(project, fork) for fork in forks]
-    options.emit([planning.look_ahead(project, plan) for plan in plans], tables.plans)
+    options.emit(
+        [planning.look_ahead(project, plan) for plan in plans],
+        lambda plans: [*map(tables.plan, plans)],
+    )

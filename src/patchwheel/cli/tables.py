@@ -123,12 +123,7 @@ def _origin(plan: Plan) -> str:
     return f"{made} ({plan.base.sha256[:12]})"
 
 
-def plans(found: Sequence[Outlook]) -> None:
-    for now in found:
-        _plan(now)
-
-
-def _plan(now: Outlook) -> None:
+def plan(now: Outlook) -> None:
     plan = now.plan
     past = f" in {now.seconds:.1f} s" if now.seconds is not None else ""
     would = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
 from typing import Any, Literal, NamedTuple
 
@@ -52,7 +53,7 @@ class Rules:
         self.unwatched = inventory.unwatched
         self.ships = frozenset(inventory.verbatim.values())
         self.shipping = {source.partition("/")[0] for source in self.ships}
-        self.running = {_folder(path) for path in self.reads if PYTHON.fullmatch(path)}
+        self.running = {posixpath.dirname(path) for path in self.reads if PYTHON.fullmatch(path)}
 
     def judge(self, change: Change) -> Verdict:
         path, code, python = change.path, CODE.fullmatch(change.path), PYTHON.fullmatch(change.path)
@@ -61,7 +62,7 @@ class Rules:
         if self.unwatched and not read:
             read, reading = True, f"{self.unwatched[0]} may read it: no sandbox, so it was not run"
         plain = {change.old.mode, change.new.mode} <= FILES
-        helper = python and _folder(path) in self.running
+        helper = python and posixpath.dirname(path) in self.running
         among = path.partition("/")[0] in self.shipping or path.endswith("__init__.py")
         rules: list[tuple[object, Effect, str]] = [
             (not plain, "compile", "it is a link or a submodule"),
@@ -126,7 +127,3 @@ def _judge_project(repo: Repository, change: Change, base: Base) -> Verdict:
 
 def _differing(old: dict[str, Any], new: dict[str, Any]) -> set[str]:
     return {key for key in old.keys() | new.keys() if old.get(key) != new.get(key)}
-
-
-def _folder(path: str) -> str:
-    return path.rpartition("/")[0]

@@ -58,7 +58,8 @@ class Follower:
         self.present = present
         self.repo = Repository(source.git_dir)
         self.inventory = inputs.build.inventory
-        self.pin = {p: b.oid for p, b in self.repo.files(source.tree).items() if _is_plain(b.mode)}
+        pin = self.repo.files(source.tree).items()
+        self.pin = {path: blob.oid for path, blob in pin if blob.mode.startswith("100")}
         self.packages = site_packages(inputs.environment)
         store = inputs.context.store
         self.headers = list_headers(inputs.environment, store)
@@ -70,7 +71,7 @@ class Follower:
     def follow(self, tree: str, configured: Configured) -> Side:
         """Follow a tree with its own configuration, or one that serves it as well."""
         files = self.repo.files(tree)
-        plain = {path: blob.oid for path, blob in files.items() if _is_plain(blob.mode)}
+        plain = {path: blob.oid for path, blob in files.items() if blob.mode.startswith("100")}
         observed, graph = configured.observed, self._graph(plain, configured)
         closure = functools.cache(graph.closure)
         outputs = {n: origin for n, origin in observed.outputs.items() if ".dist-info/" not in n}
@@ -188,10 +189,6 @@ def graph_of_pin(source: Source, inputs: BuildInputs, present: Collection[str]) 
         outputs=outputs,
         unfollowed=side.unfollowed,
     )
-
-
-def _is_plain(mode: str) -> bool:
-    return mode.startswith("100")
 
 
 def _unfollowed(

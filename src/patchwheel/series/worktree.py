@@ -270,7 +270,7 @@ def _find_markers(repo: kit.Repository, commits: Sequence[str] | None) -> list[s
         # One by one: a later commit may remove the markers, but each becomes a patch of its own.
         stdin = "".join(f"{commit}\n" for commit in commits).encode()
         changes = repo.changes("--stdin", "--no-commit-id", *OPTIONS, stdin=stdin)
-    added = [change for change in changes if _is_regular(change.new)]
+    added = [change for change in changes if change.new.mode.startswith("100")]
     if not added:
         return []
     paths, known = {change.path for change in added}, repo.files(EXPORTED)
@@ -279,7 +279,7 @@ def _find_markers(repo: kit.Repository, commits: Sequence[str] | None) -> list[s
         then = _marker_sizes(repo, paths, "--cached", env=env)
     blobs = [blob for change in changes for blob in (change.old, change.new)]
     blobs += [known[path] for path in paths if path in known]
-    data = repo.read([blob.oid for blob in blobs if _is_regular(blob)])
+    data = repo.read([blob.oid for blob in blobs if blob.mode.startswith("100")])
     # A file may have been moved from one that is gone.
     gone = [change.old.oid for change in changes if change.status == "D"]
     left = set()
@@ -292,10 +292,6 @@ def _find_markers(repo: kit.Repository, commits: Sequence[str] | None) -> list[s
         if _marker_lines(data[change.new.oid], size) - meant:
             left.add(change.path)
     return sorted(left)
-
-
-def _is_regular(blob: kit.Blob) -> bool:
-    return blob.mode.startswith("100")
 
 
 def _marker_lines(data: bytes, size: int) -> Counter[bytes]:

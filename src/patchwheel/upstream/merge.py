@@ -182,18 +182,16 @@ def _conflicts(
         why = REASONS["".join(sorted(sides))]
         if spans and BASE in sides:
             why = f"{len(spans)} conflict{'s' if len(spans) > 1 else ''}"
-            ends = [_line_end(repo.read([sides[s].oid])[sides[s].oid]) for s in (BASE, OURS)]
+            texts = [repo.read([sides[side].oid])[sides[side].oid] for side in (BASE, OURS)]
+            # By most lines.
+            crlf = [2 * text.count(b"\r\n") > text.count(b"\n") for text in texts]
+            ends = ["CRLF" if most else "LF" for most in crlf]
             if ends[0] != ends[1]:
                 # All of the file is in conflict, and nobody reads thousands of lines.
                 why, spans = f"upstream changed its line ends from {ends[0]} to {ends[1]}", ()
         text = named(text) if spans else ""
         conflicts.append(Conflict(path=named(path), why=why, text=text, spans=spans))
     return conflicts
-
-
-def _line_end(data: bytes) -> str:
-    """Return the line end of most lines."""
-    return "CRLF" if 2 * data.count(b"\r\n") > data.count(b"\n") else "LF"
 
 
 def _take_theirs(repo: Repository, tree: str, stages: Stages, conflicts: Sequence[Conflict]) -> str:
