@@ -421,6 +421,51 @@ def test_what_configuring_told_of_a_locked_series_is_not_asked_again(
     assert (plan["outputs"], plan["undecided"]) == ([], [])
 
 
+def added(upstream: Path, **more: str) -> bytes:
+    """Return a patch that adds a module, as meson.build says, and lines to other files."""
+    folder, why = "src/tinyext", "Carried.\n\nUpstream-Status: Inappropriate [a test]\n"
+    support.git(upstream, "checkout", "-q", f"v{VERSION}")
+    texts = {n: (upstream / folder / n).read_text() for n in ("meson.build", *more)}
+    texts["meson.build"] = texts["meson.build"].replace("'pure.py', ", "'pure.py', 'more.py', ")
+    texts |= {name: texts[name] + line for name, line in more.items()} | {"more.py": "x = 1\n"}
+    files = {f"{folder}/{name}": text for name, text in texts.items()}
+    return support.make_patch(upstream, files, subject="Add more", body=why)
+
+
+@pytest.mark.parametrize("builds", [False, pytest.param(True, marks=pytest.mark.heavy)])
+def test_a_source_that_changes_after_the_definition_is_followed_by_the_last_configuration(
+    grafting: Project, upstream: Path, tmp_path: Path, *, builds: bool
+) -> None:
+    other = replace(grafting.copied(tmp_path / "p"), store=tmp_path / "store")
+
+    def plan(patch: bytes, *words: str) -> Any:
+        support.make_series(other.patches, {PATCH: patch})
+        return json.loads(other.run("plan", *words, "--json"))[0]
+
+    patch = added(upstream)
+    assert plan(patch)["undecided"]
+    other.build()
+    configured = sorted((other.store / "configured").iterdir())
+    patch = added(upstream, **{"_fast.pyx": "# patched\n"})
+    found = plan(patch)
+    assert found["undecided"] == []
+    actions = {o["path"]: o["action"] for o in found["outputs"]}
+    assert actions == {"tinyext/more.py": "add", FAST: "build"}
+    if builds:
+        [wheel] = json.loads(other.run("build", "--json"))
+        assert sorted((other.store / "configured").iterdir()) == configured
+        elsewhere = replace(other, store=tmp_path / "another")
+        # Where everything is configured anew, the decision is the same, and so is the wheel.
+        truth = elsewhere.decided()
+        keys = ("outputs", "why", "taken", "node-key")
+        assert [truth[key] for key in keys] == [wheel["plan"][key] for key in keys]
+        [again] = json.loads(elsewhere.run("build", "--json"))
+        assert again["sha256"] == wheel["sha256"]
+    # Other definitions, and another file, may be built in any way.
+    more = {"_fast.pyx": "# patched\n", "meson.build": "\n# patched\n"}
+    assert plan(added(upstream, **more))["undecided"]
+
+
 def test_the_inventory_names_no_place_of_this_machine(grafting: Project) -> None:
     text = (grafting.root / "forks.inventory").read_text()
     assert f"_fast.{{abi}}{SUFFIX[SUFFIX.index('-x86') :]}" in text

@@ -316,6 +316,7 @@ class Subject:
         traced = trace_changes(
             pin.source, self.inputs, changes, (pin.tree, pin.tree), present=present
         )
+        assert traced is not None
         by = {e.path: set(e.by) for e in traced.effects if e.action == "build"}
         return by, {line.partition(":")[0] for line in traced.unknown}
 

@@ -104,13 +104,15 @@ class Bench:
             context=SimpleNamespace(store=self.store),
             environment=self.environment,
         )
-        return trace_changes(
+        found = trace_changes(
             cast("Any", source),
             cast("Any", inputs),
             self.repo.changes(self.pin, new),
             (self.pin, new),
             present=[*given.get("present", OUTPUTS), *also],
         )
+        assert found is not None
+        return found
 
 
 @pytest.fixture

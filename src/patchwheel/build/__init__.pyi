@@ -7,7 +7,9 @@ from .configure import Configured as Configured
 from .configure import ListedOutputs as ListedOutputs
 from .configure import backend_kind as backend_kind
 from .configure import configure_tree as configure_tree
+from .configure import find_configured as find_configured
 from .configure import list_outputs as list_outputs
+from .configure import same_build as same_build
 from .doctor import Finding as Finding
 from .doctor import diagnose as diagnose
 from .failed import open_shell as open_shell

@@ -6,7 +6,7 @@ The store keeps the build folder: the next change of a source file builds in a c
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import Final
@@ -25,7 +25,9 @@ from patchwheel.source import Source
 
 KIND: Final = "configured"
 # Raised whenever the same inputs would be configured in another way, or written down in one.
-LAYOUT = 6
+LAYOUT = 7
+# So many trees are looked at for one with the same files that decide what is built.
+KEPT = 3
 # What Meson writes for itself and for tools; no step of a build reads it.
 OWN = ("meson-info/", "meson-logs/", "meson-private/", "build.ninja", "compile_commands.json")
 
@@ -111,9 +113,10 @@ def backend_kind(source: Source) -> BackendKind:
 
 def configure_tree(tree: str, source: Source, inputs: BuildInputs) -> Configured:
     """Return a configured tree of a fork, from the store if it is there; BuildError if it fails."""
-    fork, context = inputs.fork, inputs.context
-    parts = [tree, inputs.environment.name, toolchain.key(inputs.compilers), build_settings(fork)]
-    key = kit.digest(LAYOUT, *parts, inputs.epoch, detect_sandbox(context.sandbox).level)
+    fork, context, store = inputs.fork, inputs.context, inputs.context.store
+    _ = inputs.environment
+    if found := find_configured(tree, source, inputs):
+        return found
 
     @context.progress.step(f"configuring {fork.name} to see what its changes reach")
     def make(folder: Path) -> None:
@@ -127,7 +130,49 @@ def configure_tree(tree: str, source: Source, inputs: BuildInputs) -> Configured
         text = json.dumps([inside, asdict(observed)], default=sorted)
         (folder / "configured.json").write_text(text)
 
-    return _load(context.store.get(KIND, key, make))
+    parts, older = _parts(inputs), _configured_before(inputs)
+    made = store.get(KIND, kit.digest(*parts, tree), make)
+    store.remember(KIND, kit.digest(*parts), {"trees": [tree, *older][:KEPT]})
+    return _load(made)
+
+
+def find_configured(tree: str, source: Source, inputs: BuildInputs) -> Configured | None:
+    """Return what the store has of a tree, or of one with the same files that decide the build."""
+    repo, store = kit.Repository(source.git_dir), inputs.context.store
+    try:
+        parts = _parts(inputs) if inputs.has_environment else []
+    except kit.MachineError:
+        parts = []
+    for known in dict.fromkeys([tree, *_configured_before(inputs)]) if parts else ():
+        if path := store.find(KIND, kit.digest(*parts, known), hashed=True):
+            if known == tree:
+                return _load(path)
+            changes = repo.changes(known, tree) if repo.has(known) else None
+            # To read one takes a while.
+            if changes is not None and same_build(changes, ()):
+                found = _load(path)
+                if same_build(changes, found.observed.reads):
+                    return found
+    return None
+
+
+def same_build(changes: Iterable[kit.Change], reads: Collection[str]) -> bool:
+    """Whether changes neither add nor remove files, nor touch what decides what is built."""
+    return all(change.status == "M" and change.path not in reads for change in changes)
+
+
+def _parts(inputs: BuildInputs) -> list[object]:
+    """Return all that a configuration depends on besides the tree."""
+    level = detect_sandbox(inputs.context.sandbox).level
+    tools, settings = toolchain.key(inputs.compilers), build_settings(inputs.fork)
+    return [LAYOUT, inputs.environment.name, tools, settings, inputs.epoch, level]
+
+
+def _configured_before(inputs: BuildInputs) -> list[str]:
+    """Return the trees that were configured last with the same inputs, the newest first."""
+    memo = inputs.context.store.memo(KIND, kit.digest(*_parts(inputs))) or {}
+    trees = memo.get("trees", [])
+    return [t for t in trees if isinstance(t, str)] if isinstance(trees, list) else []
 
 
 def _load(path: Path) -> Configured:

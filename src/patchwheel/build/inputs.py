@@ -11,9 +11,14 @@ from typing import TYPE_CHECKING
 
 from patchwheel import wheelfile
 from patchwheel.build import cuda, rocm, toolchain
-from patchwheel.build.requirements import build_environment, env_key, name_of
+from patchwheel.build.requirements import (
+    build_environment,
+    env_key,
+    environment_key,
+    name_of,
+)
 from patchwheel.build.sandbox import SandboxLevel, detect_sandbox
-from patchwheel.kit import Context, MachineError, Store, digest
+from patchwheel.kit import Context, Distribution, MachineError, Store, digest
 from patchwheel.manifest import Fork, ForkBuild, build_settings
 
 if TYPE_CHECKING:
@@ -78,11 +83,20 @@ class BuildInputs:
         """The build environment that the lock names; wheels of ours in it are those in `needs`."""
         # A cached_property of Python 3.11 would let the builds of all forks wait for one.
         if "_environment" not in (kept := vars(self)):
-            ours = self._own_versions()
-            locked = [d for d in self.build.build_requires if d.name not in ours]
-            needs = [need.path for need in self.needs]
-            kept["_environment"] = build_environment(self.context, locked, needs)
+            kept["_environment"] = build_environment(self.context, *self._held)
         return Path(kept["_environment"])
+
+    @property
+    def has_environment(self) -> bool:
+        """Whether the build environment is in the store."""
+        key = environment_key(self.context, *self._held)
+        return self.context.store.find("build-envs", key) is not None
+
+    @property
+    def _held(self) -> tuple[list[Distribution], list[Path]]:
+        ours = self._own_versions()
+        locked = [d for d in self.build.build_requires if d.name not in ours]
+        return locked, [need.path for need in self.needs]
 
     @property
     def versions(self) -> dict[str, str]:

@@ -133,15 +133,23 @@ def check_satisfied(
         raise kit.ManifestError(f"{fork.name}: {missing_parts}", expected=expected, hint=hint)
 
 
+def environment_key(
+    context: kit.Context, requirements: Sequence[kit.Distribution], wheels: Sequence[Path]
+) -> str:
+    """Return the key in the store of an environment that holds exactly these."""
+    lines = [d.requirement for d in sorted(requirements, key=lambda d: d.name)]
+    parts = [LAYOUT, lines, sorted(map(kit.file_sha256, wheels)), *map(kit.file_sha256, STARTING)]
+    return kit.digest(*parts, context.interpreter.version, str(context.interpreter.path))
+
+
 def build_environment(
     context: kit.Context, requirements: Sequence[kit.Distribution], wheels: Sequence[Path]
 ) -> Path:
     """Return the environment that holds exactly these distributions and wheel files."""
     interpreter, store = context.interpreter, context.store
+    key = environment_key(context, requirements, wheels)
     files = {path: kit.file_sha256(path) for path in wheels}
-    lines = [d.requirement for d in sorted(requirements, key=lambda d: d.name)]
-    parts = [LAYOUT, lines, sorted(files.values()), *map(kit.file_sha256, STARTING)]
-    key = kit.digest(*parts, interpreter.version, str(interpreter.path))
+    lines = [d.requirement for d in requirements]
 
     @context.progress.step(f"making a build environment of {len(lines) + len(files)} packages")
     def make(folder: Path) -> None:

@@ -52,7 +52,6 @@ def plan_fork(
     trees are configured where that decides, and nothing is left pending.
     """
     # The lock must fit before anything is downloaded.
-    _ = project.build(fork)
     wait_for_base = start_base(project, fork)
     planner = Planner(project, patched_tree(project, fork), made or {}, configure)
     wait_for_base()
@@ -248,24 +247,26 @@ class Planner:
         idle = {line.partition(":")[0] for line in decision.why}
         followed = [c for c in changes if c.status != "A" or c.path not in idle]
         traced, tools = self._trace_by_inventory(base, followed), ""
-        if traced is None and not self.configure:
-            graph, built = self._pin_graph, tuple(sorted(self.build.inventory.built))
-            outputs = candidates(graph, changes) if graph else built
-            name = self.project.manifest.inventory_path.name
-            missing = () if graph else (f"{name} lacks this pin: `patchwheel lock` writes it",)
-            why = (*decision.why, *missing)
-            return replace(decision, why=why, undecided=tuple(follow), candidates=outputs), ()
-        if traced is None:
+        if traced is None and (self.configure or None not in self.needs.values()):
             trees = (base.made_from(self.tree), self.tree.tree)
             inputs = self.inputs(graft=True)
             try:
-                traced = trace_changes(source, inputs, changes, trees, present=base.outputs)
+                traced = trace_changes(
+                    source, inputs, changes, trees, present=base.outputs, configure=self.configure
+                )
             except BuildError as err:
                 if backend_kind(source).listed_by != "cmake":
                     raise
                 # Not all that CMake can install can be listed before it is built.
                 return Decision(route="compile", why=(err.message, *follow)), ()
             self.traced, tools = traced, digest(self._build_parts(graft=True)[0])
+        if traced is None:
+            graph, built = self._pin_graph, tuple(sorted(self.build.inventory.built))
+            outputs = candidates(graph, changes) if graph else built
+            name = self.project.manifest.inventory_path.name
+            missing = () if graph else (f"{name} lacks this pin: `patchwheel lock` writes it",)
+            why = (*decision.why, *missing)
+            return replace(decision, why=why, undecided=tuple(follow), candidates=outputs), ()
         if traced.unknown:
             return Decision(route="compile", why=(*traced.unknown, *follow)), ()
         why = (*decision.why, *traced.idle)

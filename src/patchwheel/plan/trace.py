@@ -7,7 +7,13 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Literal, TypeAlias, cast
 
-from patchwheel.build import IN_BUILD_DIR, BuildInputs, configure_tree
+from patchwheel.build import (
+    IN_BUILD_DIR,
+    BuildInputs,
+    configure_tree,
+    find_configured,
+    same_build,
+)
 from patchwheel.kit import Change
 from patchwheel.manifest import BuildInventory, PinGraph, SeriesTrace
 from patchwheel.plan.classify import CODE
@@ -69,15 +75,24 @@ def trace_changes(
     trees: tuple[str, str],
     *,
     present: Collection[str],
-) -> TraceResult:
-    """Follow the changes between two trees to the outputs `present` in a base."""
+    configure: bool = True,
+) -> TraceResult | None:
+    """Follow the changes between two trees to the outputs `present` in a base.
+
+    Without `configure`, return None where the store lacks what configuring them told.
+    """
+    configured_tree = configure_tree if configure else find_configured
+    first = configured_tree(trees[0], source, inputs)
+    if first is None:
+        return None
     follower = Follower(source, inputs, present)
-    first = configure_tree(trees[0], source, inputs)
-    if _is_content_only(changes, first.observed.reads):
+    if same_build(changes, first.observed.reads):
         new = old = follower.follow(trees[1], first)
     else:
-        old = follower.follow(trees[0], first)
-        new = follower.follow(trees[1], configure_tree(trees[1], source, inputs))
+        second = configured_tree(trees[1], source, inputs)
+        if second is None:
+            return None
+        old, new = follower.follow(trees[0], first), follower.follow(trees[1], second)
     configured = trees[0] if new is old else trees[1]
     inventory = inputs.build.inventory
     return _trace(old, new, changes, present, inventory=inventory, configured=configured)
@@ -94,7 +109,7 @@ def trace_by_inventory(
 
     `added` are new files that ship as they are, with their places in the wheel.
     """
-    if not _is_content_only((c for c in changes if c.path not in added), graph.definition):
+    if not same_build((c for c in changes if c.path not in added), graph.definition):
         return None
     built = {name: output.source for name, output in graph.outputs.items() if output.source}
     side = Side(
@@ -115,11 +130,6 @@ def candidates(pin_graph: PinGraph, changes: Iterable[Change]) -> tuple[str, ...
     every = bool(changed & pin_graph.definition)
     outputs = pin_graph.outputs.items()
     return tuple(sorted(n for n, o in outputs if o.source and (every or o.reads & changed)))
-
-
-def _is_content_only(changes: Iterable[Change], reads: frozenset[str]) -> bool:
-    """Whether changes neither add nor remove files, nor touch what decides what is built."""
-    return all(change.status == "M" and change.path not in reads for change in changes)
 
 
 def _trace(
