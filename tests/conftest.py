@@ -6,7 +6,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import hypothesis
 import pytest
@@ -16,6 +16,9 @@ from patchwheel.kit.interpreter import Interpreter, find_interpreter
 from patchwheel.kit.store import Store, default_root
 from patchwheel.series.apply import PatchedTree
 from tests.fixtures import grafts, patches, support, web
+
+if TYPE_CHECKING:
+    from tests.fixtures.projects import Site
 
 REAL_HOME = Path.home()
 REAL_STORE = default_root()
@@ -165,6 +168,24 @@ def team_bench(tmp_path_factory: pytest.TempPathFactory) -> tuple[grafts.Bench, 
     from tests.fixtures.shared import make_bench
 
     return make_bench(tmp_path_factory.mktemp("team"))
+
+
+@pytest.fixture(scope="session")
+def packages_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One store for what builds tests/packages: what one test configured, the next one finds."""
+    root = tmp_path_factory.mktemp("packages") / "store"
+    Store(root).ensure()
+    return root
+
+
+@pytest.fixture(scope="session")
+def locked_site(tmp_path_factory: pytest.TempPathFactory) -> "Site":
+    """A project whose index is a folder, locked; a test takes a copy, `locked_site.apart(tmp)`."""
+    from tests.fixtures.projects import make_site
+
+    made = make_site(tmp_path_factory.mktemp("site"), {})
+    made.run("lock")
+    return made
 
 
 @pytest.fixture(scope="session")

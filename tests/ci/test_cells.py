@@ -14,9 +14,15 @@ import pytest
 from patchwheel import __version__
 from tests.conftest import Stack
 from tests.fixtures import support
-from tests.fixtures.projects import PYTHON, Project, make_project, publish, sdist_table
+from tests.fixtures.projects import (
+    PYTHON,
+    Project,
+    make_project,
+    package_files,
+    publish,
+    sdist_table,
+)
 
-PACKAGE = support.ROOT / "tests/packages/tinyext"
 TEST = "from tinyext import GREETING\n\n\ndef test_greets():\n    assert GREETING == 'hello'\n"
 
 pytestmark = pytest.mark.network
@@ -66,33 +72,26 @@ class Cells:
 
 
 @pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Cells:
+def tiny(tmp_path_factory: pytest.TempPathFactory, packages_store: Path) -> Cells:
     """A project of one small fork whose series brings a test, with an upstream wheel as base."""
     root = tmp_path_factory.mktemp("cells")
     upstream, shelf = root / "upstream", root / "shelf"
-    files: dict[str, str | bytes | None] = {
-        str(path.relative_to(PACKAGE)): path.read_bytes()
-        for path in PACKAGE.rglob("*")
-        if path.is_file()
-    }
+    files = package_files("tinyext")
     support.make_upstream(upstream, files)
-    sdist = support.make_sdist(
-        shelf, "tinyext", "1.2.0", {n: d for n, d in files.items() if d is not None}
-    )
-    init = (PACKAGE / "src/tinyext/__init__.py").read_text()
+    sdist = support.make_sdist(shelf, "tinyext", "1.2.0", files)
+    init = files["src/tinyext/__init__.py"].decode()
     greet = support.make_patch(
         upstream,
         {"src/tinyext/__init__.py": f'{init}\nGREETING = "hello"\n', "tests/test_greet.py": TEST},
         subject="Greet | all",
         body="Carried for the tests.\n\nUpstream-Status: Inappropriate [a test]\n",
     )
-    store = root / "store"
-    plain = make_project(root / "plain", sdist_table(sdist), {}, store, shelf)
+    plain = make_project(root / "plain", sdist_table(sdist), {}, packages_store, shelf)
     plain.run("lock")
     support.make_index(shelf / "simple", sdist, publish(plain.build(), shelf))
-    project: Project = make_project(
-        root / "project", sdist_table(sdist, extra=""), {"0010-greet.patch": greet}, store, shelf
-    )
+    patches = {"0010-greet.patch": greet}
+    table = sdist_table(sdist, extra="")
+    project: Project = make_project(root / "project", table, patches, packages_store, shelf)
     manifest = project.root / "forks.toml"
     text = manifest.read_text()
     manifest.write_text(text.replace("requires = []", 'requires = []\ntest-requires = ["pytest"]'))
@@ -104,7 +103,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Cells:
 
 
 @pytest.mark.compiled
-@pytest.mark.xdist_group("cells")
+@pytest.mark.xdist_group("packages")
 def test_a_pull_request_from_plan_to_a_composed_environment(tiny: Cells) -> None:
     matrix = tiny.matrix
     assert [row["cell"] for row in matrix["graft"]] == [f"graft-tinyext-{PYTHON}"]
@@ -130,7 +129,7 @@ def test_a_pull_request_from_plan_to_a_composed_environment(tiny: Cells) -> None
 
 
 @pytest.mark.compiled
-@pytest.mark.xdist_group("cells")
+@pytest.mark.xdist_group("packages")
 def test_the_workflows_of_another_manifest_stop_the_plan(tiny: Cells) -> None:
     path = tiny.root / ".github/workflows/check.yml"
     text = path.read_text()
@@ -143,7 +142,7 @@ def test_the_workflows_of_another_manifest_stop_the_plan(tiny: Cells) -> None:
 
 
 @pytest.mark.compiled
-@pytest.mark.xdist_group("cells")
+@pytest.mark.xdist_group("packages")
 def test_a_release_is_staged_validated_and_promoted(tiny: Cells) -> None:
     pytest.importorskip("patchwheel.release.check")
     for row in tiny.matrix["release"]:
@@ -172,7 +171,7 @@ def test_a_release_is_staged_validated_and_promoted(tiny: Cells) -> None:
 
 
 @pytest.mark.compiled
-@pytest.mark.xdist_group("cells")
+@pytest.mark.xdist_group("packages")
 def test_a_scheduled_rebuild(tiny: Cells) -> None:
     pytest.importorskip("patchwheel.release.recompile")
     for row in tiny.matrix["rebuild"]:

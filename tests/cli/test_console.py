@@ -15,7 +15,7 @@ import pytest
 
 from patchwheel.cli import console
 from patchwheel.cli.console import Console, _amount
-from tests.fixtures.projects import PYTHON, Site, make_site
+from tests.fixtures.projects import PYTHON, Site
 
 WORK = """
 import threading, time
@@ -185,9 +185,10 @@ def test_the_rest_is_told_once_a_few_steps_tell_it() -> None:
     assert _amount(5_000_000, None, 2) == "5.0 MB, 2.5 MB/s"
 
 
-def test_a_build_and_an_environment_end_with_what_to_do_next(tmp_path: Path) -> None:
-    site: Site = make_site(tmp_path, {})
-    site.run("lock")
+def test_a_build_and_an_environment_end_with_what_to_do_next(
+    locked_site: Site, tmp_path: Path
+) -> None:
+    site = locked_site.apart(tmp_path)
 
     def said(*words: str) -> list[str]:
         out, err = (process := site.start(*words)).communicate(timeout=300)

@@ -28,27 +28,28 @@ from patchwheel.manifest import load_lock, save_lock
 from patchwheel.plan.base import Base
 from patchwheel.wheel.build import build_wheel
 from tests.fixtures import support
-from tests.fixtures.projects import VERSION, Project, make_project, publish, sdist_table
+from tests.fixtures.projects import (
+    VERSION,
+    Project,
+    make_project,
+    package_files,
+    publish,
+    sdist_table,
+)
 
-PACKAGE = Path(__file__).parent.parent / "packages" / "tinyext"
 PATCH = "0010-greet.patch"
 SUFFIX = sysconfig.get_config_var("EXT_SUFFIX")
 
-pytestmark = [pytest.mark.network, pytest.mark.compiled, pytest.mark.xdist_group("project")]
+pytestmark = [pytest.mark.network, pytest.mark.compiled, pytest.mark.xdist_group("packages")]
 
 
 @pytest.fixture(scope="module")
 def upstream(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """tinyext as a repository whose data folder is a submodule, tagged."""
     folder = tmp_path_factory.mktemp("upstream")
-    data = PACKAGE / "src/tinyext/data/weights.txt"
-    support.make_upstream(folder / "data", {"weights.txt": data.read_bytes()})
-    files: dict[str, str | bytes | None] = {
-        str(path.relative_to(PACKAGE)): path.read_bytes()
-        for path in PACKAGE.rglob("*")
-        if path.is_file() and path != data
-    }
-    files["README.md"] = "# tinyext\n"
+    files: dict[str, str | bytes | None] = {**package_files("tinyext")}
+    data = files.pop("src/tinyext/data/weights.txt")
+    support.make_upstream(folder / "data", {"weights.txt": data})
     support.make_upstream(folder / "tinyext", files)
     support.git(
         folder / "tinyext",
@@ -67,11 +68,6 @@ def upstream(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("shelf")
-
-
-@pytest.fixture(scope="module")
-def stores(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("stores")
 
 
 @pytest.fixture(scope="module")
@@ -109,12 +105,12 @@ def project(
     tmp_path_factory: pytest.TempPathFactory,
     sdist: Path,
     greeting: bytes,
-    stores: Path,
+    packages_store: Path,
     shelf: Path,
 ) -> Project:
     """A project that compiles, locked."""
     root = tmp_path_factory.mktemp("project")
-    made = make_project(root, sdist_table(sdist), {PATCH: greeting}, stores / "one", shelf)
+    made = make_project(root, sdist_table(sdist), {PATCH: greeting}, packages_store, shelf)
     made.run("lock")
     return made
 
@@ -147,14 +143,19 @@ def record(wheel: Path) -> dict[str, object]:
 
 
 def test_a_pin_through_git_and_through_an_sdist_give_the_same_content(
-    upstream: Path, compiled: Path, greeting: bytes, stores: Path, shelf: Path, tmp_path: Path
+    upstream: Path,
+    compiled: Path,
+    greeting: bytes,
+    packages_store: Path,
+    shelf: Path,
+    tmp_path: Path,
 ) -> None:
     commit = support.git(upstream, "rev-parse", f"v{VERSION}")
     table = (
         f'version = "{VERSION}"\nupstream-wheel = false\n'
         f'git = "file://{upstream}"\ntag = "v{VERSION}"\ncommit = "{commit}"\n'
     )
-    through_git = make_project(tmp_path / "git", table, {PATCH: greeting}, stores / "one", shelf)
+    through_git = make_project(tmp_path / "git", table, {PATCH: greeting}, packages_store, shelf)
     through_git.run("lock")
     wheel = through_git.build()
     assert wheel.name != compiled.name
@@ -163,7 +164,12 @@ def test_a_pin_through_git_and_through_an_sdist_give_the_same_content(
 
 
 def test_a_series_is_followed_to_branches_and_to_releases(
-    upstream: Path, project: Project, greeting: bytes, stores: Path, shelf: Path, tmp_path: Path
+    upstream: Path,
+    project: Project,
+    greeting: bytes,
+    packages_store: Path,
+    shelf: Path,
+    tmp_path: Path,
 ) -> None:
     commit = support.git(upstream, "rev-parse", f"v{VERSION}")
     init = "src/tinyext/__init__.py"
@@ -172,7 +178,7 @@ def test_a_series_is_followed_to_branches_and_to_releases(
     table = f'version = "{VERSION}"\nupstream-wheel = false\n'
     table += f'git = "file://{upstream}"\ntag = "v{VERSION}"\ncommit = "{commit}"\n'
     root = tmp_path / "p"
-    other = make_project(root, table, {PATCH: greeting}, stores / "one", shelf)
+    other = make_project(root, table, {PATCH: greeting}, packages_store, shelf)
     words = ("status", "tinyext", "--against", "next", "--against", VERSION)
     page = tmp_path / "page.html"
     told = json.loads(other.run(*words, "--json", "--html", str(page)))["tinyext"]
@@ -194,10 +200,10 @@ def test_a_series_is_followed_to_branches_and_to_releases(
 
 
 def test_a_wheel_built_again_in_other_folders_is_bit_identical(
-    project: Project, compiled: Path, stores: Path, tmp_path: Path
+    project: Project, compiled: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(project.root, tmp_path / "elsewhere", ignore=shutil.ignore_patterns("dist"))
-    other = replace(project, root=tmp_path / "elsewhere", store=stores / "two")
+    other = replace(project, root=tmp_path / "elsewhere").with_store(tmp_path / "store")
     page = tmp_path / "report.html"
     wheel = other.build("--report", str(page))
     assert wheel.name == compiled.name
@@ -265,7 +271,7 @@ def grafting(
     tmp_path_factory: pytest.TempPathFactory,
     sdist: Path,
     greeting: bytes,
-    stores: Path,
+    packages_store: Path,
     shelf: Path,
     project: Project,
 ) -> Project:
@@ -282,7 +288,7 @@ def grafting(
     published = publish(plain.build(), shelf)
     support.make_index(shelf / "simple", sdist, published)
     root = tmp_path_factory.mktemp("grafting")
-    made = make_project(root, sdist_table(sdist, ""), {PATCH: greeting}, stores / "one", shelf)
+    made = make_project(root, sdist_table(sdist, ""), {PATCH: greeting}, packages_store, shelf)
     made.run("lock")
     return made
 
@@ -609,8 +615,7 @@ def test_a_configured_tree_that_was_damaged_is_made_again(
     grafting: Project, upstream: Path, tmp_path: Path
 ) -> None:
     patch = change(upstream, "src/tinyext/pairs.cpp", "\n", "\n// 3\n", "Touch")
-    other = another(grafting, tmp_path / "p", patch)
-    other = replace(other, store=tmp_path / "store")
+    other = another(grafting, tmp_path / "p", patch).with_store(tmp_path / "store")
     wheel = other.build().read_bytes()
     for file in (other.store / "configured").glob("*/meson/build.ninja"):
         file.write_text(file.read_text()[:-2000])
@@ -692,9 +697,7 @@ def test_a_machine_without_a_compiler_takes_what_another_built(
 
 
 @pytest.mark.heavy
-def test_a_compile_is_shared_by_its_whole_key(
-    project: Project, stores: Path, tmp_path: Path
-) -> None:
+def test_a_compile_is_shared_by_its_whole_key(project: Project, tmp_path: Path) -> None:
     (tmp_path / "shared").mkdir()
     here: dict[str, Any] = {"PATCHWHEEL_REMOTE": (tmp_path / "shared").as_uri()}
     build = ("build", "--from-source")
@@ -776,7 +779,7 @@ def test_a_series_is_rebased_onto_the_next_release(
 
 
 def test_killed_at_any_instant_the_next_run_makes_the_same_wheel(
-    grafting: Project, stores: Path, tmp_path: Path
+    grafting: Project, tmp_path: Path
 ) -> None:
     expected = grafting.build().read_bytes()
     other = replace(grafting.copied(tmp_path / "p"), store=tmp_path / "store")

@@ -24,7 +24,7 @@ pytestmark = [
     pytest.mark.network,
     pytest.mark.compiled,
     pytest.mark.heavy,
-    pytest.mark.xdist_group("project"),
+    pytest.mark.xdist_group("packages"),
 ]
 
 FILES = 8

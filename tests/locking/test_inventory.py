@@ -32,9 +32,9 @@ from patchwheel.source.fetch import Source
 from patchwheel.wheelfile.read import read_wheel
 from tests.fixtures import support
 from tests.fixtures.contexts import make_context
+from tests.fixtures.projects import package_files
 from tests.fixtures.support import Recorder
 
-TINYEXT = Path(__file__).parents[1] / "packages" / "tinyext"
 # What meson-python shows of itself, without meson: files that are copied, and one that ninja makes.
 MESONPY = """\
 import json, os, pathlib
@@ -580,12 +580,11 @@ def inspect_really(
 
 
 @pytest.mark.network
-def test_a_real_meson_project(tmp_path: Path, interpreter: Interpreter, store: Store) -> None:
-    files = {
-        str(path.relative_to(TINYEXT)): path.read_bytes()
-        for path in TINYEXT.rglob("*")
-        if path.is_file()
-    }
+@pytest.mark.xdist_group("packages")
+def test_a_real_meson_project(
+    tmp_path: Path, interpreter: Interpreter, packages_store: Path
+) -> None:
+    files, store = package_files("tinyext"), Store(packages_store)
     inventory = inspect_really(tmp_path, files, interpreter, store).inventory
     shipped = ("__init__.py", "pure.py", "scale.pxd", "data/weights.txt")
     assert inventory.verbatim == {f"tinyext/{n}": f"src/tinyext/{n}" for n in shipped}

@@ -8,16 +8,14 @@ from typing import Any
 import jsonschema
 import pytest
 
-from tests.fixtures.projects import Site, make_site
+from tests.fixtures.projects import Site
 
 SCHEMA = json.loads((files("patchwheel.plan") / "plan.schema.json").read_text())
 
 
 @pytest.fixture
-def site(tmp_path: Path) -> Site:
-    made = make_site(tmp_path, {})
-    made.run("lock")
-    return made
+def site(locked_site: Site, tmp_path: Path) -> Site:
+    return locked_site.apart(tmp_path)
 
 
 def plan(site: Site) -> dict[str, Any]:

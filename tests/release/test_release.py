@@ -34,10 +34,9 @@ from patchwheel.release.publish import make_index
 from patchwheel.wheelfile.archive import make_entry, write_archive
 from patchwheel.wheelfile.read import read_wheel, write_wheel
 from tests.fixtures import forked, support
-from tests.fixtures.projects import PYTHON, VERSION, Project, sdist_table
+from tests.fixtures.projects import PYTHON, VERSION, Project, package_files, sdist_table
 
 Json: TypeAlias = Any
-PACKAGES = Path(__file__).parent.parent / "packages"
 FORKS = ("tinyext", "tinyset")
 
 VARIANTS = {
@@ -54,22 +53,18 @@ programs = ["no-such-compiler"]
 """
 }
 
-pytestmark = [pytest.mark.network, pytest.mark.compiled, pytest.mark.xdist_group("release")]
+pytestmark = [pytest.mark.network, pytest.mark.compiled, pytest.mark.xdist_group("packages")]
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+def project(tmp_path_factory: pytest.TempPathFactory, packages_store: Path) -> Project:
     """Both forks, one with a patch, the other with variants, locked."""
     folder = tmp_path_factory.mktemp("release")
     shelf, root = folder / "shelf", folder / "project"
     shelf.mkdir()
     tables = {}
     for fork in FORKS:
-        files = {
-            str(path.relative_to(PACKAGES / fork)): path.read_bytes()
-            for path in sorted((PACKAGES / fork).rglob("*"))
-            if path.is_file()
-        }
+        files = package_files(fork)
         # METADATA spells the name as upstream does.
         spelled = files["pyproject.toml"].replace(b'"tinyset"', b'"TinySet"')
         files["pyproject.toml"] = spelled
@@ -87,7 +82,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     )
     support.make_series(root / "patches/tinyext", {"0010-greet.patch": patch})
     support.make_series(root / "patches/tinyset", {})
-    made = Project(root=root, store=folder / "store", shelf=shelf)
+    made = Project(root=root, store=packages_store, shelf=shelf)
     # Upstream has such a project, and no wheel of this release.
     support.make_wheel(shelf, "tinyset-fast", "0.1", {"x.py": ""})
     made.run("lock", TINY_TARGET="one")

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.fixtures.projects import make_site
-
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from tests.fixtures.projects import Site
 
 ROOT = Path(__file__).parent.parent.parent
 SCREENS = sorted((ROOT / "docs" / "screens").glob("*.svg"))
@@ -129,9 +129,8 @@ def test_a_screen_has_the_lines_that_its_command_prints(path: Path) -> None:
     assert not re.search(r"/tmp/(?!forks/)|/root\b|Traceback", "\n".join(lines))
 
 
-def test_the_commands_still_print_such_lines(tmp_path: Path) -> None:
-    site = make_site(tmp_path, {})
-    site.run("lock")
+def test_the_commands_still_print_such_lines(locked_site: Site, tmp_path: Path) -> None:
+    site = locked_site.apart(tmp_path)
     for words in (["plan"], ["status", "--offline"], ["build"]):
         process = site.start(*words)
         out, err = process.communicate(timeout=300)

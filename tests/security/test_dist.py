@@ -14,16 +14,15 @@ from patchwheel.kit.errors import BusyError, CheckError, InputError
 from patchwheel.kit.store import Store
 from patchwheel.release.publish import complete_release
 from patchwheel.wheelfile import make_entry, read_wheel, write_wheel
-from tests.fixtures import projects, support
+from tests.fixtures import support
 from tests.fixtures.projects import Site
 
 KEY = "0123456789abcdef" * 4
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
-    made = projects.make_site(tmp_path_factory.mktemp("dist"), {})
-    made.run("lock")
+def site(tmp_path_factory: pytest.TempPathFactory, locked_site: Site) -> Site:
+    made = locked_site.apart(tmp_path_factory.mktemp("dist"))
     made.run("build")
     return made
 

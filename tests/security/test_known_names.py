@@ -27,7 +27,7 @@ from patchwheel.series.worktree import BASE, EXPORTED
 from patchwheel.upstream.rebase import state as state_of
 from patchwheel.upstream.rebase import state_path
 from patchwheel.wheel.build import PUBLISHED
-from tests.fixtures import projects, support
+from tests.fixtures import support
 from tests.fixtures.projects import Site
 
 
@@ -285,9 +285,10 @@ def test_a_release_is_staged_over_no_folder_of_the_users(tmp_path: Path, kind: s
     assert content(tmp_path) == before
 
 
-def test_dist_that_leads_out_of_the_project_loses_no_wheel(tmp_path: Path) -> None:
-    site: Site = projects.make_site(tmp_path, {})
-    site.run("lock")
+def test_dist_that_leads_out_of_the_project_loses_no_wheel(
+    locked_site: Site, tmp_path: Path
+) -> None:
+    site = locked_site.apart(tmp_path)
     name = "demo-1.0+arrayapi.h00000000-py3-none-any.whl"
     support.write(tmp_path / "elsewhere", {name: "of another project"})
     (site.root / "dist").symlink_to(tmp_path / "elsewhere")

@@ -12,7 +12,7 @@ import pytest
 
 from patchwheel.series.files import load_series
 from tests.fixtures import support
-from tests.fixtures.projects import PYPROJECT, Site, lines, make_site, own_files
+from tests.fixtures.projects import PYPROJECT, Site, lines, own_files
 
 DEP3 = """Description: read the other file
  More of it.
@@ -24,16 +24,9 @@ Last-Update: 2023-05-06
 """
 
 
-@pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Site:
-    found = make_site(tmp_path_factory.mktemp("import"), {})
-    found.run("lock")
-    return found
-
-
 @pytest.fixture
-def site(template: Site, tmp_path: Path) -> Site:
-    return template.at(tmp_path / "project")
+def site(locked_site: Site, tmp_path: Path) -> Site:
+    return locked_site.at(tmp_path / "project")
 
 
 def unified(old: bytes, new: bytes, name: str, prefix: tuple[str, str] = ("a/", "b/")) -> str:

@@ -461,13 +461,14 @@ def test_a_path_of_the_machine_is_found_in_a_library(tmp_path: Path) -> None:
 
 @pytest.mark.compiled
 @pytest.mark.network
+@pytest.mark.xdist_group("packages")
 def test_a_real_package_has_the_same_bytes_at_any_place_and_level(
-    tmp_path: Path, interpreter: Interpreter
+    tmp_path: Path, interpreter: Interpreter, packages_store: Path
 ) -> None:
     tree = Path(__file__).parents[1] / "packages" / "tinyext"
     fork = Fork(name="tinyext", version="1.2.0", patches=Path("/nowhere"))
     index = load_index_config(tmp_path)
-    context = make_context(Store(tmp_path / "store"), interpreter=interpreter, index=index)
+    context = make_context(Store(packages_store), interpreter=interpreter, index=index)
     system = parse_build_system((tree / "pyproject.toml").read_bytes())
     lines = static_build_requirements(system, fork)
     requires = uv.resolve(context, lines, what=fork.name, log=tmp_path / "resolve.log")
@@ -486,7 +487,7 @@ def test_a_real_package_has_the_same_bytes_at_any_place_and_level(
             sandbox=level,
         )
         bench.index, bench.requires = index, requires
-        wheels.append(bench.compile(files, jobs=2))
+        wheels.append(bench.compile(files, jobs=2, compile_cache="off"))
         assert any(what == "compiling tinyext" for what, _, _ in bench.report.steps)
     assert wheels[0].tags == wheels[1].tags
     assert "manylinux_2_" in wheels[0].tags
