@@ -486,7 +486,8 @@ def test_the_statement_names_all_that_the_wheel_is_made_from(project: Project, d
     assert definition["internalParameters"]["sandbox"] in {"bwrap", "unshare", "none"}
 
 
-@pytest.mark.parametrize("fork", FORKS)
+# tests/ci/test_cells.py has the other one rebuilt by its cell.
+@pytest.mark.parametrize("fork", [pytest.param("tinyext", marks=pytest.mark.heavy), "tinyset"])
 def test_a_release_built_again_in_other_circumstances_is_the_same(
     project: Project, dist: Path, fork: str
 ) -> None:

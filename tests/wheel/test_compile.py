@@ -1,3 +1,4 @@
+import re
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
@@ -459,8 +460,39 @@ def test_a_path_of_the_machine_is_found_in_a_library(tmp_path: Path) -> None:
         check(f'char *x = "in {home}/.pyenv/lib: no";')
 
 
+# The places of the source, of the build and of what it includes, in debug information too.
+COMPILE = """\
+import hashlib, os, pathlib, shlex, subprocess
+flags = shlex.split(os.environ["CFLAGS"])
+command = [*shlex.split(os.environ["CC"]), *flags, "-g", "-shared", "-fPIC"]
+subprocess.run([*command, os.path.abspath("where.c"), "-o", "where.so"], check=True)
+data = pathlib.Path("where.so").read_bytes()
+os.environ["MADE"] = f"{len(data)} {hashlib.sha256(data).hexdigest()}"
+"""
+
+
+@pytest.mark.sandbox
+def test_what_is_compiled_has_the_same_bytes_at_any_place_and_level(contained: Bench) -> None:
+    files = {
+        "act.py": COMPILE,
+        "where.c": '#include "where.h"\nconst char *here(void) { return __FILE__; }\n',
+        "where.h": "static const char *there(void) { return __FILE__; }\n"
+        "const char *(*also)(void) = there;\n",
+    }
+    made = set()
+    for number, level in enumerate(("required", "none", "none")):
+        # Of another length.
+        store = Store(contained.folder / f"store{'x' * number}")
+        bench = replace(contained, sandbox=cast("SandboxMode", level), store=store)
+        [size, digest] = re.findall(r"'MADE', '(\d+) (\w+)'", made_in(bench.compile(files)))[0]
+        assert int(size) > 10_000
+        made.add(digest)
+    assert len(made) == 1
+
+
 @pytest.mark.compiled
 @pytest.mark.network
+@pytest.mark.heavy
 @pytest.mark.xdist_group("packages")
 def test_a_real_package_has_the_same_bytes_at_any_place_and_level(
     tmp_path: Path, interpreter: Interpreter, packages_store: Path
