@@ -234,6 +234,9 @@ def test_an_older_ninja_is_told_a_number_of_jobs(
         assert context.pool.free == (0 if words else 3)
     assert ("--jobserver-auth=fifo:" in flags) == (not words)
     assert context.pool.free == 3
+    # What runs one job at a time leaves the others to other forks.
+    with bench.inputs(context=context).session("ask", serial=True) as session:
+        assert (session.held, context.pool.free) == ((1, 2) if words else (0, 3))
 
 
 def test_a_build_without_a_sandbox_has_the_same_variables(bench: Bench) -> None:

@@ -197,10 +197,12 @@ def open_session(
     epoch: int,
     step: str,
     tools: Mapping[str, Tool] | None = None,
+    serial: bool = False,
 ) -> Iterator[BuildSession]:
     """Give an empty build directory with a build environment.
 
-    `tools` are the fork's compilers; by default those that there are, which may do to ask.
+    `tools` are the fork's compilers; by default those that there are, which may do to ask. With
+    `serial` it has no use for more than one job.
     """
     store, sandbox = context.store, detect_sandbox(context.sandbox)
     context.note(f"sandbox: {PROMISES[sandbox.level]}")
@@ -225,7 +227,7 @@ def open_session(
             cache=cache.shared.entries if cache else None,
             keep=context.keep_failed,
         ) as build_dir,
-        jobs.take(jobs.total) if counts else contextlib.nullcontext(0) as held,
+        jobs.take(1 if serial else jobs.total) if counts else contextlib.nullcontext(0) as held,
     ):
         variables, inside = _variables(build_dir, tools, epoch), build_dir.path_inside
         _add_settings(variables, fork, toolkit and inside(toolkit), held)

@@ -120,7 +120,7 @@ def configure_tree(tree: str, source: Source, inputs: BuildInputs) -> Configured
 
     @context.progress.step(f"configuring {fork.name} to see what its changes reach")
     def make(folder: Path) -> None:
-        with inputs.session("configure") as session:
+        with inputs.session("configure", serial=True) as session:
             session.checkout(source, tree)
             observed = list_outputs(session, generate=False)
             build = session.build_dir.work / "meson"

@@ -129,7 +129,9 @@ class BuildInputs:
             flags.append(rocm.target(fork))
         return digest(*flags)
 
-    def session(self, step: str) -> contextlib.AbstractContextManager[BuildSession]:
+    def session(
+        self, step: str, *, serial: bool = False
+    ) -> contextlib.AbstractContextManager[BuildSession]:
         """Open an empty build directory with the build environment; its log is named `step`."""
         # A plan needs no session: a no-op imports little.
         from patchwheel.build.backend import open_session
@@ -137,7 +139,13 @@ class BuildInputs:
         # First, as a missing compiler is found in an instant and an environment takes a while.
         tools = self.compilers
         return open_session(
-            self.context, self.fork, self.environment, epoch=self.epoch, step=step, tools=tools
+            self.context,
+            self.fork,
+            self.environment,
+            epoch=self.epoch,
+            step=step,
+            tools=tools,
+            serial=serial,
         )
 
     def _own_versions(self) -> dict[str, str]:

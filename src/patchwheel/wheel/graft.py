@@ -110,7 +110,7 @@ def remake(plan: Plan, base: Base) -> Remade:
     store = inputs.context.store
     source = plan.tree.source
     configured = None if plan.needs else configure_tree(plan.configured, source, inputs)
-    with inputs.session("remake") as session:
+    with inputs.session("remake", serial=bool(plan.needs)) as session:
         session.checkout(source, plan.tree.tree)
         raw = _build(session, plan, configured) if configured else _replay_modules(session, plan)
         if base.kind == "upstream" and inputs.build.base:
