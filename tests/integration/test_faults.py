@@ -146,7 +146,7 @@ OPERATIONS = {
 
 
 FEW = [pytest.param(name, 3) for name in ("export", "rebase", "continue", "abort", "bump")]
-MANY = [pytest.param(name, 20, marks=pytest.mark.heavy) for name in OPERATIONS]
+MANY = [pytest.param(name, 30, marks=pytest.mark.heavy) for name in OPERATIONS]
 
 
 @pytest.mark.parametrize(("name", "instants"), [*FEW, *MANY])
