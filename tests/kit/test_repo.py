@@ -223,15 +223,21 @@ def test_the_users_configuration_and_hooks_do_not_count(
     assert repo.git("config", "--get", "diff.noprefix", ok=(1,)) == b""
 
 
-@pytest.mark.parametrize("lock", ["refs/heads/x.lock", "config.lock"])
+GRAPH = "objects/info/commit-graphs/commit-graph-chain.lock"
+
+
+@pytest.mark.parametrize("lock", ["refs/heads/x.lock", "config.lock", GRAPH])
 def test_what_a_git_that_was_killed_locked_is_unlocked(repo: Repository, lock: str) -> None:
     tree = repo.import_files([("a", "100644", b"1")])
     commit = repo.commit(tree, "x")
     (repo.git_dir / lock).parent.mkdir(parents=True, exist_ok=True)
     (repo.git_dir / lock).touch()
-    words = ("update-ref", "refs/heads/x", commit)
+    words = ["update-ref", "refs/heads/x", commit]
     if lock == "config.lock":
-        words = ("config", "x.y", "z")
+        words = ["config", "x.y", "z"]
+    elif lock == GRAPH:
+        repo.git("update-ref", "refs/heads/y", commit)
+        words = ["commit-graph", "write", "--reachable", "--split"]
     # One that runs there may be the owner.
     with subprocess.Popen(
         ["git", "cat-file", "--batch"],

@@ -4,13 +4,15 @@ import shutil
 import subprocess
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from patchwheel.kit.errors import PatchError
+from patchwheel.kit.repo import Repository
 from patchwheel.series.apply import PatchedTree, apply_series
 from patchwheel.series.files import load_series
-from patchwheel.series.worktree import git_in, move_away, open_work, work_tree_source
+from patchwheel.series.worktree import WorkTree, git_in, move_away, open_work, work_tree_source
 from patchwheel.source.fetch import Source
 from tests.fixtures.patches import Files, Kit, Session, mail, numbered
 
@@ -170,6 +172,30 @@ def test_another_series_is_checked_out_when_nothing_is_lost(kit: Kit) -> None:
     assert git(kit, "rev-parse", "mine^{tree}") == tree.tree
     assert (kit.work / "built").read_text() == "kept"
     assert open_work(new, kit.work, store=kit.store)
+
+
+@pytest.mark.parametrize("step", ["fetch", "checkout", "update-ref"])
+def test_where_it_was_cut_off_another_series_is_opened(
+    kit: Kit, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    tree = opened(kit)
+    new = other_series(kit, tree.source)
+    git_of = Repository.git
+
+    def cut_off(self: Repository, *argv: str, **options: Any) -> bytes:
+        done = git_of(self, *argv, **options)
+        if self.work_tree and argv[0] == step:
+            raise KeyboardInterrupt
+        return done
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Repository, "git", cut_off)
+        with pytest.raises(KeyboardInterrupt):
+            open_work(new, kit.work, store=kit.store)
+    assert WorkTree(kit.work).unexported() is None
+    assert not open_work(new, kit.work, store=kit.store)
+    assert git(kit, "rev-parse", "HEAD^{tree}") == new.tree
+    assert git(kit, "for-each-ref", "refs/patchwheel/next") == ""
 
 
 def test_edits_new_files_and_commits_keep_it(kit: Kit) -> None:

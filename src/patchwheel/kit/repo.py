@@ -45,6 +45,7 @@ WHO = "patchwheel <patchwheel>"
 FOR_REMOTES = r"^(url|credential|https?|ssh|safe)\.|^core\.(sshcommand|gitproxy|askpass)$"
 SHM, ROOM = "/dev/shm", 256_000_000  # noqa: S108
 LOCKED = r"(\.lock'|lock config file .+): File exists"
+LOCKS = ("*.lock", "refs/**/*.lock", "objects/info/**/*.lock", "objects/pack/*.lock")
 
 
 class GitError(PatchwheelError):
@@ -130,7 +131,7 @@ class Repository:
 
     def unlock(self) -> bool:
         """Remove the locks of a killed git; False when there are none, or a git still runs."""
-        locks = [*self.git_dir.glob("*.lock"), *self.git_dir.glob("refs/**/*.lock")]
+        locks = [path for pattern in LOCKS for path in self.git_dir.glob(pattern)]
         if not locks or not Path("/proc/self").exists():
             return False
         here = (self.work_tree or self.git_dir).resolve()

@@ -198,7 +198,7 @@ class _Job:
             problem = "the series on disk is not the one that the work tree was opened with"
             hint = f"put it back, or move the work tree away: {worktree.move_away(folder)}, "
             hint += f"`patchwheel dev {fork}`, then cherry-pick"
-            if self.tip == self.exported:
+            if self.work.is_exported():
                 # As after an import that was cut off.
                 hint = f"`patchwheel dev {fork}` opens the new one: nothing here is lost by that"
             raise PatchError(problem, where=self.series.folder / files.SERIES, hint=hint)

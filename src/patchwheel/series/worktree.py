@@ -25,6 +25,8 @@ from patchwheel.source import Source, fetch_source
 BRANCH = "patchwheel"
 BASE = "refs/patchwheel/base"
 EXPORTED = "refs/patchwheel/exported"
+# Where a series comes in until it is checked out.
+NEXT = "refs/patchwheel/next"
 DEV = "refs/patchwheel/dev"
 STATE = "patchwheel-worktree.json"
 # Attributes of the project must not change a byte between the source tree and the files.
@@ -125,9 +127,14 @@ class WorkTree:
         """Say what would be lost if the work tree were put to another state."""
         if problem := self.unfinished() or self.edits():
             return problem
-        if self.repo.text("rev-parse", "HEAD") != self.repo.text("rev-parse", EXPORTED):
-            return "it has commits that were not exported"
-        return None
+        return None if self.is_exported() else "it has commits that were not exported"
+
+    def is_exported(self) -> bool:
+        """Say whether its last commit is a series that was exported, or one just opened."""
+        known = self.repo.text(
+            "for-each-ref", "--format=%(objectname)", EXPORTED, f"{NEXT}/exported"
+        )
+        return self.repo.text("rev-parse", "HEAD") in known.split()
 
 
 def open_work(tree: PatchedTree, folder: Path, *, store: kit.Store, detach: bool = False) -> bool:
@@ -221,23 +228,26 @@ def _reopen(tree: PatchedTree, folder: Path) -> bool:
     work = WorkTree(folder)
     if (work.tree, work.series) == (tree.source.tree, tree.series.digests):
         return True
+    tip = _import(tree, work.repo, NEXT)
     if problem := work.unexported():
         message = f"the work tree is of another pin or series, and {problem}"
         hint = f"`patchwheel export {folder.name}`, or move it away: {move_away(folder)}"
         raise kit.PatchError(message, where=folder, hint=hint)
-    tip = _import(tree, work.repo)
     try:
         argv = ("checkout", "-q", "--no-overwrite-ignore", "--no-track")
         work.repo.git(*argv, "-B", BRANCH, tip)
     except kit.GitError as err:
         problem = f"git cannot check out the series: {err.stderr.strip()}"
         raise kit.PatchError(problem, where=folder) from err
+    refs = ((BASE, f"{NEXT}/base"), (EXPORTED, f"{NEXT}/exported"))
+    moves = "".join(f"update {ref} {new}\ndelete {new}\n" for ref, new in refs)
+    work.repo.git("update-ref", "--stdin", stdin=moves.encode())
     record(folder, tree.source, tree.series.digests)
     return False
 
 
-def _import(tree: PatchedTree, repo: kit.Repository) -> str:
-    """Copy the pin and a commit for each patch into a work tree's repository."""
+def _import(tree: PatchedTree, repo: kit.Repository, place: str = "refs/patchwheel") -> str:
+    """Copy the pin and a commit for each patch into a work tree's repository, below `place`."""
     source, patches = tree.source, tree.series.patches
     store = kit.Repository(source.git_dir)
     message = f"{source.fork.name} {source.fork.version}\n"
@@ -251,7 +261,7 @@ def _import(tree: PatchedTree, repo: kit.Repository) -> str:
     refs = f"refs/patchwheel/open/{tip}"
     store.git("update-ref", f"{refs}/base", base)
     store.git("update-ref", f"{refs}/exported", tip)
-    repo.fetch(source.git_dir, f"{refs}/*:refs/patchwheel/*")
+    repo.fetch(source.git_dir, f"{refs}/*:{place}/*")
     return tip
 
 
