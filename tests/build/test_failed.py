@@ -57,7 +57,7 @@ SAID = {
 NAMES = {"cython": "pkg/a.pyx"}
 
 
-@pytest.mark.parametrize("how", ["/build/src/", "../src/", "../"])
+@pytest.mark.parametrize("how", ["/build/src/", "../src/", "../", ""])
 @pytest.mark.parametrize("tool", SAID)
 def test_the_headline_is_the_first_error_and_its_file_that_of_the_open_work_tree(
     tmp_path: Path, tool: str, how: str
@@ -81,7 +81,8 @@ def test_the_headline_is_the_first_error_and_its_file_that_of_the_open_work_tree
     support.write(work, {name: ""})
     opened = explained(err, "demo: the build failed", (source, INSIDE), work)
     assert str(opened).splitlines()[0] == f"{work / name}:7: demo: the build failed: {why}"
-    assert opened.tail == [*steps[2:], f"in {work / name}, of {how}absent"]
+    # Among other words, a bare name may be anything.
+    assert opened.tail == [*steps[2:], f"in {work / name if how else name}, of {how}absent"]
     assert "--dev" in str(opened.hint)
 
 

@@ -2,6 +2,8 @@ import json
 import shlex
 import shutil
 import subprocess
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -251,6 +253,25 @@ def test_an_untouched_work_tree_is_the_patched_tree(kit: Kit) -> None:
     assert found.tree == tree.tree
     assert found.dev
     assert [p.name for p in found.series.patches] == ["0010-p.patch"]
+
+
+def test_builds_at_once_send_their_edits_one_after_the_other(
+    kit: Kit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree, fetch, now, most = opened(kit), Repository.fetch, [0], [0]
+
+    def slow(repo: Repository, *words: Any) -> None:
+        now[0] += 1
+        time.sleep(0.2)
+        most[0] = max(most[0], now[0])
+        now[0] -= 1
+        fetch(repo, *words)
+
+    monkeypatch.setattr(Repository, "fetch", slow)
+    (kit.work / "a").write_bytes(b"edited\n")
+    with ThreadPoolExecutor(3) as pool:
+        found = {made.tree for made in pool.map(lambda _: dev(kit, tree), range(3))}
+    assert (found, most) == ({dev(kit, tree).tree}, [1])
 
 
 def test_edits_new_and_removed_files_count_and_ignored_ones_do_not(kit: Kit) -> None:

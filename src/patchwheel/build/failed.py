@@ -102,12 +102,17 @@ def explained(
         path = found["path"]
         if not (source / path).is_file():
             return found[0]
+        return edited(path)
+
+    def edited(path: str) -> str:
         return str(work / path) if work and (work / path).is_file() else path
 
     paths = re.compile(rf"(?<![\w./-])(?:{start}|(?:\.\./)+(?:src/)?)(?P<path>[\w.+/-]+)")
     file, line, why = _first_error(_said(err.log) or err.tail)
-    name = paths.sub(shown, file)
-    where = f"{name}:{line}" if name and name != file else None
+    # setuptools runs its steps among the sources.
+    own = (source / file).is_file() and not file.startswith(("/", "."))
+    name = edited(file) if own else paths.sub(shown, file)
+    where = f"{name}:{line}" if own or (name and name != file) else None
     hint = "correct what the log points to; `patchwheel doctor` checks the machine"
     if where and work and Path(name).is_relative_to(work):
         hint = f"correct it there, then `patchwheel build {work.name} --dev`"

@@ -205,8 +205,10 @@ def work_tree_source(folder: Path, source: Source, *, store: kit.Store) -> Patch
     if not repo.has(tree):
         # Its parent is known to the store: all that is sent is what differs from it.
         commit = work.repo.commit(tree, "dev", work.repo.text("rev-parse", EXPORTED))
-        work.repo.git("update-ref", DEV, commit)
-        repo.fetch(work.repo.git_dir, f"{DEV}:{work.name}/dev")
+        # Two builds that move a ref at once fail.
+        with store.lock(f"work-{work.name[-16:]}"):
+            work.repo.git("update-ref", DEV, commit)
+            repo.fetch(work.repo.git_dir, f"{DEV}:{work.name}/dev")
     for change in repo.changes(source.tree, tree):
         if change.new.mode == SUBMODULE:
             raise _inner_repository(folder / change.path)
