@@ -69,8 +69,8 @@ class Project:
         version = self.python_option or supported[0]
         if not version[0].isdigit():
             # A manifest of one Python asks for that one, and is told what was given instead.
-            found = explicit_interpreter(version) if len(supported) > 1 else None
-            version = found.python if found else supported[0]
+            several = len(supported) > 1
+            version = explicit_interpreter(version).python if several else supported[0]
         if version not in supported:
             raise ManifestError(
                 f"Python {version} is not in the manifest's list",

@@ -211,8 +211,10 @@ def test_what_cannot_be_read_is_one_error(tmp_path: Path) -> None:
     with pytest.raises(ManifestError, match="cannot be read"):
         load_manifest(tmp_path)
     (tmp_path / "forks.toml").write_bytes(b'a = "\xff"')
-    with pytest.raises(ManifestError, match="is not valid TOML: 'utf-8' codec"):
+    with pytest.raises(ManifestError, match="is not valid TOML: 'utf-8' codec") as caught:
         load_manifest(tmp_path / "forks.toml")
+    # `init` would refuse: there is a manifest.
+    assert caught.value.hint == "correct it there"
 
 
 def test_all_problems_are_told_at_once_in_the_order_of_the_file(tmp_path: Path) -> None:

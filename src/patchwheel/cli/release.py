@@ -93,11 +93,10 @@ def _refuse(*names: str, why: str) -> None:
 
 def _keys(trust: tuple[str, ...]) -> dict[str, str]:
     """Return the keys by name; `verify` tries each."""
-    keys = {name: key for name, _, key in (text.rpartition(":") for text in trust)}
-    if wrong := [n for n, key in keys.items() if not (n and re.fullmatch("[0-9a-f]{64}", key))]:
+    if wrong := [text for text in trust if not re.fullmatch("(?s:.+):[0-9a-f]{64}", text)]:
         expected = "NAME:KEY, as `patchwheel release sign` prints the key"
         raise click.UsageError(f"--trust {wrong[0]}: is no name with a key; expected {expected}")
-    return keys
+    return {name: key for name, _, key in (text.rpartition(":") for text in trust)}
 
 
 def _verify_path(path: Path, trusted: dict[str, str]) -> None:

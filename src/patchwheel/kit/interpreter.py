@@ -61,7 +61,7 @@ def find_interpreter(
     uv may `install` one where there is none.
     """
     if explicit and explicit not in {wanted, f"python{wanted}"}:
-        return _explicit(explicit, wanted)
+        return explicit_interpreter(explicit, wanted)
     # uv may prefer a free-threaded build otherwise.
     request = f"cpython{wanted}+gil"
     interpreter = _search(request)
@@ -98,10 +98,18 @@ def remembered_interpreter(
     )[0]
 
 
-def explicit_interpreter(named: str) -> Interpreter | None:
-    """Return the CPython that a path or a command stands for; None when it runs none."""
-    is_path = "/" in named
-    return probe(Path(named).expanduser().absolute()) if is_path else _search(named)
+def explicit_interpreter(named: str, wanted: str = "") -> Interpreter:
+    """Return the CPython that a path or a command stands for; raises MachineError."""
+    found = probe(Path(named).expanduser().absolute()) if "/" in named else _search(named)
+    if found and wanted in {"", found.python}:
+        return found
+    raise MachineError(
+        f"--python {named} "
+        + (f"is Python {found.version}" if found else "does not run as a CPython"),
+        expected=f"Python {wanted}, which the manifest asks for" if wanted else None,
+        hint="name the program itself: a version manager's shim may have no version selected; "
+        "or leave --python out to have one searched for",
+    )
 
 
 def probe(candidate: Path) -> Interpreter | None:
@@ -133,19 +141,6 @@ def uv_bin() -> Path:
 def uv_env() -> dict[str, str]:
     """Return the environment for uv: ours reduced to how uv reaches and keeps things."""
     return process.base_env(**{k: v for k, v in os.environ.items() if re.fullmatch(UV_NAMES, k)})
-
-
-def _explicit(explicit: str, wanted: str) -> Interpreter:
-    found = explicit_interpreter(explicit)
-    if found and found.python == wanted:
-        return found
-    raise MachineError(
-        f"--python {explicit} "
-        + (f"is Python {found.version}" if found else "does not run as a CPython"),
-        expected=f"Python {wanted}, which the manifest asks for",
-        hint="name the program itself: a version manager's shim may have no version selected; "
-        "or leave --python out to have one searched for",
-    )
 
 
 def _search(request: str) -> Interpreter | None:

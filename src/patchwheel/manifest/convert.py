@@ -96,6 +96,7 @@ def read_file(path: Path, kind: str, *, missing: str, hint: str) -> Any:
     except OSError as err:
         raise kit.ManifestError(f"cannot be read: {err.strerror}", where=path) from err
     except ValueError as err:
+        hint = "correct it there" if kind == "TOML" else hint
         raise kit.ManifestError(f"is not valid {kind}: {err}", where=path, hint=hint) from err
 
 
