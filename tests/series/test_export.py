@@ -284,6 +284,9 @@ def test_what_makes_no_series_is_refused(session: Session, script: str, message:
     error = session.refusal()
     assert message in error.message
     assert f"git -C {session.kit.work}" in str(error.hint)
+    # The last commit needs no rebase.
+    amend = any(words in script for words in ("No trailer", "-m 'diff", "ln -s"))
+    assert ("commit --amend" in str(error.hint)) is amend
 
 
 MARKED = b"<<<<<<< ours\n1\n=======\n2\n>>>>>>> theirs\n"

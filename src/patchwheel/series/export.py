@@ -231,7 +231,9 @@ class _Job:
                 patch.fail(f"{patch.mail.subject!r} is not squashed")
         except PatchError as err:
             problem = f"{patch.name}: {err.message}"
-            self.fail(problem, f"rebase -i --autosquash {worktree.BASE}", err.expected)
+            last = patch.name == f"commit {self.tip[:12]}" and "squashed" not in err.message
+            command = "commit --amend" if last else f"rebase -i --autosquash {worktree.BASE}"
+            self.fail(problem, command, err.expected)
 
     def check_mails(self, fresh: Sequence[Patch]) -> None:
         """Refuse a commit of which a mail would say something else, as `git am` reads it."""
