@@ -1,4 +1,4 @@
-# No `from __future__ import annotations`: cattrs reads the types at run time.
+# No `from __future__ import annotations`: the reader reads the types at run time.
 
 import subprocess
 import sys

@@ -1,6 +1,6 @@
 """What configuring a pin reveals of its build: the records, and paths written by folder."""
 
-# No `from __future__ import annotations`: cattrs reads the annotated types at run time.
+# No `from __future__ import annotations`: the reader reads the annotated types at run time.
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType

@@ -1,6 +1,6 @@
 """forks.lock: what is pinned beside forks.toml. `patchwheel lock` writes it, people commit it."""
 
-# No `from __future__ import annotations`: cattrs reads the types at run time.
+# No `from __future__ import annotations`: the reader reads the types at run time.
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field

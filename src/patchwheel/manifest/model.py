@@ -1,6 +1,6 @@
 """The records of forks.toml. Their types, rules and descriptions are the only list of its keys."""
 
-# No `from __future__ import annotations`: cattrs and scripts/forks_schema.py read the types.
+# No `from __future__ import annotations`: the reader and scripts/forks_schema.py read the types.
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace

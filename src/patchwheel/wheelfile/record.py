@@ -3,7 +3,7 @@
 It is in the dist-info folder of each wheel that patchwheel makes. It holds nothing of the machine.
 """
 
-# No `from __future__ import annotations`: cattrs reads the types of the fields at run time.
+# No `from __future__ import annotations`: the reader reads the types of the fields at run time.
 import functools
 import hashlib
 import json
