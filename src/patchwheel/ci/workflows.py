@@ -117,10 +117,7 @@ def matrix(manifest: Manifest, lock: Lock) -> dict[str, list[dict[str, object]]]
 
 
 def _image(fork: Fork) -> str:
-    """Return the image that a compile of the fork needs, or an empty string.
-
-    Raises ManifestError when no machine of CI can compile the fork.
-    """
+    """Return the image that a compile needs, or nothing; ManifestError where CI has no machine."""
     from packaging.requirements import Requirement
 
     requires = {Requirement(text).name for text in fork.build_requires}

@@ -268,10 +268,7 @@ def build_requirements(source: Source, patched: Source) -> list[str]:
 
 
 def dependencies(source: Source, patched: Source, base: Iterable[str] | None) -> list[str]:
-    """Return what a patched wheel requires: what `base` does, or else the project, and the series.
-
-    It raises ManifestError for a project table that is malformed.
-    """
+    """Return what a patched wheel requires: what `base` or the project does, and the series."""
     pin, ours = (_stated(s) for s in (source, patched))
     return _replaced(pin if base is None else base, pin, ours)
 

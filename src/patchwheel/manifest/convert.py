@@ -101,10 +101,7 @@ def read_file(path: Path, kind: str, *, missing: str, hint: str) -> Any:
 
 
 def save_json(path: Path, data: object) -> str:
-    """Write JSON with sorted keys and a line for each, a list of names or numbers on one line.
-
-    Returns the text.
-    """
+    """Write JSON with sorted keys, a list of names or numbers on one line, and return the text."""
     text = json.dumps(data, indent=1, sort_keys=True)
     text = re.sub(FLAT_LIST, lambda flat: "[" + re.sub(r"\n *", " ", flat[1]) + "]", text)
     # Commands may run at the same time; a reader sees the old file or the new one.

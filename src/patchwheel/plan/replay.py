@@ -23,10 +23,7 @@ FAILED = "not-replayed"
 
 
 def needs_of(graph: PinGraph | None, planned: Iterable[Output]) -> tuple[tuple[str, ...], str]:
-    """Return the distributions that built outputs need, and a digest of how they are made.
-
-    Nothing where the inventory cannot tell of all of them.
-    """
+    """Return what all built outputs need, and a digest of how they are made, if it is known."""
     outputs = [graph.outputs[o.path] for o in planned if o.action == "build"] if graph else []
     if not outputs or not all(output.needs for output in outputs):
         return (), ""

@@ -212,6 +212,7 @@ def _label_problems(wheel: wheelfile.WheelFile) -> Iterator[str]:
         yield f"its version {wheel.name.version} carries no label"
         return
     record, key = wheel.record, wheel.record.key
+    kind = record.base.kind if record.base else None
     named = wheelfile.metadata.field(wheel.metadata("METADATA"), "Name")[:1]
     name = wheelfile.metadata.normalize_name("".join(named))
     rows = [
@@ -219,11 +220,7 @@ def _label_problems(wheel: wheelfile.WheelFile) -> Iterator[str]:
         ("pin.version", record.pin.version, label["upstream"]),
         ("route", record.route, "graft" if label["graft"] else "compile"),
         ("digest of key", wheelfile.label_key(key)[:8], label["key"]),
-        (
-            "key.platform",
-            wheelfile.PLATFORM in key,
-            record.base is not None and record.base.kind == wheelfile.PLATFORM,
-        ),
+        ("key.platform", wheelfile.PLATFORM in key, kind == wheelfile.PLATFORM),
         ("key.tree", key.get("tree"), record.trees.patched),
         ("key.base", key.get("base"), record.base.sha256 if record.base else "none"),
         ("key.wheel", key.get("wheel"), digest([name, label["upstream"], label["label"]])),

@@ -134,10 +134,7 @@ def _resource(name: str, uri: str | None = None, **digests: str) -> dict[str, ob
 def simple_index(
     folder: Path, wheels: Sequence[WheelFile], *, grafts: bool = False
 ) -> dict[str, bytes]:
-    """Return the pages of a simple index and the wheels' metadata files, by path in the folder.
-
-    Those of an index of grafts say so.
-    """
+    """Return the pages of a simple index, which may be one of grafts, and the wheels' metadata."""
     names = sorted({wheel.project for wheel in wheels})
     links = [f'<a href="{name}/">{name}</a><br>' for name in names]
     title = f"{NOT_PUBLIC} " if grafts else ""

@@ -128,10 +128,7 @@ class History:
             self.remote.run(self.remote.url, *argv, stdin=lines)
 
     def tree(self, commit: str, paths: Collection[str]) -> str:
-        """Return a commit's tree, with the files of those submodules that have some of the paths.
-
-        Raises InputError where a submodule cannot be reached.
-        """
+        """Return a commit's tree, with the files of the submodules that have some of the paths."""
         return self.remote.spliced(commit, self.remote.url, at="", only=paths)
 
     def stated_version(self, commit: str) -> str:

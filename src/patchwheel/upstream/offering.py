@@ -130,10 +130,7 @@ def _exported(history: History, span: str, patches: Sequence[Patch]) -> list[Pat
 
 
 def _test(project: Project, fork: Fork, onto: str, patches: Sequence[Patch]) -> None:
-    """Build the fork there with these patches alone, and run upstream's tests of what they change.
-
-    Raises CheckError when one fails.
-    """
+    """Build there with these patches alone, and run upstream's tests of what they change."""
     target = find_target(project, fork, onto).fork
     with project.store.scratch() as folder:
         copy = series.project_with(project, fork, patches, folder)

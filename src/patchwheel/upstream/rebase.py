@@ -142,10 +142,7 @@ def start(
 
 
 def resume(folder: Path, how: str) -> None:
-    """Continue after a conflict was resolved (`continue`) or drop its patch (`skip`).
-
-    Raises PatchError at the next conflict.
-    """
+    """Continue after a conflict was resolved (`continue`) or drop its patch (`skip`)."""
     state(folder)
     work = series.WorkTree(folder)
     killed = _killed(folder / ".git" / "rebase-merge")
