@@ -9,21 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from patchwheel import patch as patches
 from patchwheel import series
 from patchwheel.kit import Blob, InputError, PatchError, Repository, did_you_mean, redacted
 from patchwheel.manifest import Fork
-from patchwheel.patch import (
-    NO_CONTEXT,
-    Content,
-    DoesNotApplyError,
-    Foreign,
-    Simulation,
-    check_patch,
-    paths_of,
-    split_mails,
-    to_git,
-    without_crlf,
-)
 from patchwheel.project import Project
 from patchwheel.source import get_body
 from patchwheel.upstream.history import History, known_history
@@ -103,12 +92,12 @@ def _told(fork: Fork, file: _File, read: Callable[[_File], T]) -> T:
 
 
 def _mail(file: _File) -> bytes:
-    return to_git(file.data.replace(b"\r\n", b"\n"), file.path.name, (), file.strip)
+    return patches.to_git(file.data.replace(b"\r\n", b"\n"), file.path.name, (), file.strip)
 
 
 def _paths_of(file: _File) -> set[str]:
     """Return the paths that a patch names, before the files that it meets are known."""
-    return paths_of([Foreign(path=file.path, data=_mail(file))])
+    return patches.paths_of([patches.Foreign(path=file.path, data=_mail(file))])
 
 
 def _commit(repo: Repository, file: _File) -> tuple[tuple[str, ...], bool]:
@@ -118,9 +107,9 @@ def _commit(repo: Repository, file: _File) -> tuple[tuple[str, ...], bool]:
     patch, changed, did = _fitting(repo, repo.files(tree), file)
     if not patch.trailer("Upstream-Status"):
         status = file.status or PENDING
-        patch = Foreign(path=patch.path, data=patch.data, fuzz=patch.fuzz, status=status)
+        patch = patches.Foreign(path=patch.path, data=patch.data, fuzz=patch.fuzz, status=status)
         did += [f"Upstream-Status: {status}"]
-    check_patch(patch)
+    patches.check_patch(patch)
     if any(diff.binary for diff in patch.diffs):
         [made] = series.patch_trees(repo, tree, [patch])
     else:
@@ -135,20 +124,20 @@ def _commit(repo: Repository, file: _File) -> tuple[tuple[str, ...], bool]:
 
 def _fitting(
     repo: Repository, files: Mapping[str, Blob], file: _File
-) -> tuple[Foreign, Mapping[str, Content | None], list[str]]:
+) -> tuple[patches.Foreign, Mapping[str, patches.Content | None], list[str]]:
     """Return the reading of a patch that applies, what it changes, and what was done to it.
 
     Each hunk goes to one place only: first with all of its context, then with less.
     """
-    failed: DoesNotApplyError | None = None
-    for fuzz in (*range(MAX_FUZZ + 1), NO_CONTEXT):
-        for data in without_crlf(file.data):
-            mail = to_git(data, file.path.name, files, file.strip)
-            patch = Foreign(path=file.path, data=mail, fuzz=fuzz)
-            simulation = Simulation(files, repo.read, paths_of([patch]))
+    failed: patches.DoesNotApplyError | None = None
+    for fuzz in (*range(MAX_FUZZ + 1), patches.NO_CONTEXT):
+        for data in patches.without_crlf(file.data):
+            mail = patches.to_git(data, file.path.name, files, file.strip)
+            patch = patches.Foreign(path=file.path, data=mail, fuzz=fuzz)
+            simulation = patches.Simulation(files, repo.read, patches.paths_of([patch]))
             try:
                 offsets = simulation.apply(patch)
-            except DoesNotApplyError as err:
+            except patches.DoesNotApplyError as err:
                 if err.ambiguous or err.landed:
                     raise
                 failed = failed or err
@@ -156,7 +145,7 @@ def _fitting(
             far = max(map(abs, offsets), default=0)
             did = [f"hunks moved by up to {far} lines"] if far else []
             did += [f"fuzz {fuzz}"] if fuzz > 0 else []
-            did += ["no context, placed by line numbers"] if fuzz == NO_CONTEXT else []
+            did += ["no context, placed by line numbers"] if fuzz == patches.NO_CONTEXT else []
             did += ["CRLF line ends removed"] if data != file.data else []
             did += ["names no author"] if "unknown" in patch.mail.author else []
             return patch, simulation.changed(), did
@@ -186,7 +175,7 @@ def _collect(project: Project, fork: Fork, place: str, strip: int | None) -> lis
 
 
 def _mails(path: Path, data: bytes, strip: int | None) -> list[_File]:
-    return [_File(path=path, data=mail, strip=strip) for mail in split_mails(data)]
+    return [_File(path=path, data=mail, strip=strip) for mail in patches.split_mails(data)]
 
 
 def _read_folder(path: Path, strip: int | None) -> Iterator[_File]:

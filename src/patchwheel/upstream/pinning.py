@@ -8,26 +8,16 @@ import re
 from dataclasses import replace
 from typing import Any, TypeAlias
 
+from patchwheel import source as sources
 from patchwheel.build import parse_build_system, read_table
 from patchwheel.kit import InputError, ManifestError, Repository, parsed
 from patchwheel.manifest import VERSION, Fork, UpstreamWheel
 from patchwheel.project import Project
-from patchwheel.source import (
-    REMOTE,
-    Remote,
-    Source,
-    fetch_pin,
-    find_file,
-    find_sdist,
-    get_body,
-    newest_release,
-    refuse,
-)
 from patchwheel.upstream.history import History
 from patchwheel.wheelfile import field
 
 # A pin, and what to say of the keys of its entry; the key "" stands for the fork itself.
-NewPin: TypeAlias = "tuple[Source, dict[str, str]]"
+NewPin: TypeAlias = "tuple[sources.Source, dict[str, str]]"
 
 RELEASE = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*?)(?:==([^=\s]+))?")
 FORGE = re.compile(
@@ -51,7 +41,7 @@ BUILT_IN = {"blas", "lapack", "numpy", "openmp", "pybind11", "python", "python3"
 def find_pin(project: Project, what: str) -> NewPin:
     """Return the pin for NAME, NAME==VERSION or URL@REF; raises InputError or ManifestError."""
     url, _, ref = what.removeprefix("git+").rpartition("@")
-    if REMOTE.match(url) and ref:
+    if sources.REMOTE.match(url) and ref:
         return _of_commit(project, url, ref)
     if match := RELEASE.fullmatch(what):
         return _of_release(project, match[1], match[2])
@@ -72,10 +62,10 @@ def _of_release(project: Project, name: str, version: str | None) -> NewPin:
 
     index = project.context.index
     notes: dict[str, str] = {}
-    version = version or newest_release(index, name, project.manifest.environment.python)
-    sdist = find_sdist(index, name, version)
+    version = version or sources.newest_release(index, name, project.manifest.environment.python)
+    sdist = sources.find_sdist(index, name, version)
     fork = replace(_new_fork(project, name, version), sdist=sdist)
-    source = fetch_pin(project.context, fork)
+    source = sources.fetch_pin(project.context, fork)
     metadata = _read(source, "PKG-INFO")
     # As upstream writes it: 1.0.0 is also found as 1.0.
     stated = [*field(metadata, "Version"), version][0]
@@ -98,13 +88,13 @@ def _repository(metadata: bytes) -> str | None:
     return next((match[0].removesuffix(".git") for match in found), None)
 
 
-def _tagged(project: Project, source: Source) -> tuple[Fork, str]:
+def _tagged(project: Project, source: sources.Source) -> tuple[Fork, str]:
     """Return the fork with its release's tag and commit, or without; and what to say of them."""
     fork, unknown = source.fork, "tag and commit are not known: the repository"
-    remote = Remote(project.context, fork, Repository(source.git_dir))
+    remote = sources.Remote(project.context, fork, Repository(source.git_dir))
     try:
         if project.offline:
-            refuse(fork, "nothing is asked offline")
+            sources.refuse(fork, "nothing is asked offline")
         out = remote.run(remote.url, "ls-remote", "--tags", "--", remote.url)
     except InputError as err:
         project.progress.say(f"{err.message}; tag and commit stay unknown")
@@ -125,17 +115,17 @@ def _of_commit(project: Project, url: str, ref: str) -> NewPin:
     history.update()
     commit = history.resolve(ref)
     if commit is None:
-        refuse(fork, f"{url} has no tag, branch or commit {ref}", hint=history.nearest(ref))
+        sources.refuse(fork, f"{url} has no tag, branch or commit {ref}", hint=history.nearest(ref))
     number = re.search(rf"(?:^|[^\d.])(\d+\.{VERSION.pattern})$", ref)
     version = number[1] if number else history.stated_version(commit)
     tag = ref if history.repo.text("for-each-ref", f"refs/tags/{ref}") else None
     pin: dict[str, Any] = {"version": version, "git": url, "tag": tag, "commit": commit}
-    source = fetch_pin(project.context, replace(fork, **pin), origin="git")
+    source = sources.fetch_pin(project.context, replace(fork, **pin), origin="git")
     stated = str(read_table(_read(source, "pyproject.toml"), "project", url).get("name", name))
     return _described(replace(source, fork=replace(_new_fork(project, stated, version), **pin)), {})
 
 
-def _described(source: Source, notes: dict[str, str]) -> NewPin:
+def _described(source: sources.Source, notes: dict[str, str]) -> NewPin:
     """Add what the source tells of its build."""
     system = parse_build_system(_read(source, "pyproject.toml"))
     notes[""] = f"built by {system.backend}"
@@ -148,7 +138,7 @@ def _described(source: Source, notes: dict[str, str]) -> NewPin:
     return replace(source, fork=replace(source.fork, programs=programs)), notes
 
 
-def _read(source: Source, path: str) -> bytes:
+def _read(source: sources.Source, path: str) -> bytes:
     repo = Repository(source.git_dir)
     oids = [blob.oid for name, blob in repo.files(source.tree, path).items() if name == path]
     return b"".join(repo.read(oids).values())
@@ -157,12 +147,12 @@ def _read(source: Source, path: str) -> bytes:
 def _attested(project: Project, fork: Fork) -> dict[str, Any]:
     """Return git, commit and tag by the sdist's attestation (PEP 740), which is not verified."""
     assert fork.sdist  # noqa: S101  (it was found on the index)
-    url = find_file(project.context.index, fork.name, fork.sdist.filename).provenance or ""
+    url = sources.find_file(project.context.index, fork.name, fork.sdist.filename).provenance or ""
     if project.offline or not url.startswith(("https://", "http://")):
         return {}
 
     try:
-        provenance = get_body("asking for the attestation", url)
+        provenance = sources.get_body("asking for the attestation", url)
         return read_attestation(provenance, fork.sdist.sha256)
     except (InputError, ValueError, LookupError, TypeError) as err:
         project.progress.say(f"{fork.name}: its attestation is not used: {err}")
