@@ -143,7 +143,9 @@ def cache_verify() -> None:
     for shared in compilecache.all_shared(store):
         broken |= {f"{shared.place}/{n}": "damaged; removed" for n in shared.check(hashed=True)}
     options.emit(broken, lambda broken: CONSOLE.lines(f"{e}: {why}" for e, why in broken.items()))
-    if broken:
+    if not broken:
+        CONSOLE.say(f"{store.root}: no entry is damaged")
+    else:
         raise CheckError(f"{len(broken)} entries of the store were damaged", where=store.root)
 
 

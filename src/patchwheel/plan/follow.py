@@ -204,7 +204,7 @@ def _unfollowed(
             yield f"{what}: {UNSAID}"
         elif not edge.outputs:
             yield f"{edge.inputs[0]}: it is a part of a static library"
-        yield from (f"{p}: it is made on the way" for p in edge.inputs if p not in files)
+        yield from (f"{p}: {UNSAID}" for p in edge.inputs if p not in files)
     for name, origin in outputs.items() if configured.scripted else ():
         if origin == IN_BUILD_DIR:
             yield f"{name}: {UNSAID}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+import shlex
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -46,7 +47,8 @@ def load_series(folder: Path) -> Series:
     except FileNotFoundError as err:
         problem = f"the fork {folder.name} has no series"
         expected = "a file with one patch name a line; an empty file means no patches"
-        hint = f"mkdir -p {folder} && touch {path}, then `patchwheel dev {folder.name}`"
+        make = f"mkdir -p {shlex.quote(str(folder))} && touch {shlex.quote(str(path))}"
+        hint = f"{make}, then `patchwheel dev {folder.name}`"
         raise PatchError(problem, where=path, expected=expected, hint=hint) from err
     except (OSError, UnicodeDecodeError) as err:
         raise PatchError(f"cannot be read: {err}", where=path) from err
@@ -59,7 +61,8 @@ def load_series(folder: Path) -> Series:
             patches[name] = _load_patch(folder, name, number, seen=patches)
     for path in sorted(folder.iterdir()):
         if path.suffix in {".patch", ".diff"} and path.name not in patches:
-            hint = f"add it at its place in {folder / SERIES}, or remove it: rm {path}"
+            hint = f"add it at its place in {folder / SERIES}, or remove it: rm "
+            hint += shlex.quote(str(path))
             raise PatchError(f"{path.name} is not listed in the series", where=path, hint=hint)
     return Series(folder=folder, patches=tuple(patches.values()), lines=lines)
 
