@@ -227,9 +227,6 @@ class Planner:
             effects = [*traced, *edits]
         taken = len(present) - sum(effect.path in present for effect in effects)
         outputs = tuple(output_of(effect, culprit) for effect in effects)
-        if not any(output.action == "build" for output in outputs):
-            # No toolchain has a part in it.
-            decision = replace(decision, configured="")
         by_inventory = decision.configured == self.tree.source.tree and not decision.tools
         needs, steps = needs_of(self._pin_graph if by_inventory else None, outputs)
         return replace(decision, outputs=outputs, taken=taken, needs=needs, steps=steps)
