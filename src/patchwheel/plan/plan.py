@@ -132,7 +132,7 @@ class Planner:
         if decision.needs and not replays(decision.steps, self.tree.tree, self.inputs(graft=True)):
             decision = replace(decision, needs=(), steps="")
         key_parts, pending = self._key_parts(decision, base if graft else None)
-        builds = not graft or decision.configured or decision.undecided
+        builds = not graft or decision.configured or decision.tools or decision.undecided
         inputs = self.inputs(graft=graft, needs=decision.needs)
         return Plan(
             **vars(decision),

@@ -101,7 +101,7 @@ class Plan(Decision):
             return None
         if self.route == "compile":
             return ("compile", self.node_key) if self.node_key else None
-        if not (self.configured or self.undecided):
+        if not (self.configured or self.tools or self.undecided):
             return None
         parts = {name: self.key_parts[name] for name in ("tree", "base", "wheel", "recipe")}
         interface = interface_part(inputs.needs, inputs.context.store)
