@@ -5,8 +5,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import json_page
-import jsonschema
 import pytest
 
 from patchwheel.kit.errors import CheckError, GraftNotPossible, ManifestError
@@ -28,6 +26,7 @@ from patchwheel.wheelfile.read import read_wheel
 from tests.fixtures import support
 from tests.fixtures.contexts import GivenProject, make_context
 from tests.fixtures.grafts import FILES, METADATA, SHIPPED, Bench
+from tests.fixtures.projects import check_json
 
 WINDOWS, MAC, MUSL = (
     "cp313-cp313-win_amd64",
@@ -106,9 +105,7 @@ class Shelf:
         tree = self.bench.patched(*patches)
         monkeypatch.setattr(platforms, "patched_tree", lambda *_: tree)
         found = platforms.build_platforms(self.project(tree), [self.bench.fork], [], [])
-        ref = {"$ref": "#/$defs/build-platform"}
-        rows = json.loads(json.dumps([row.to_json() for row in found]))
-        jsonschema.validate(rows, {**json_page.schema(), **ref})
+        check_json(["build", "--platform"], json.dumps([row.to_json() for row in found]))
         return {row.base.removeprefix("pw_demo-1.0-").removesuffix(".whl"): row for row in found}
 
 
