@@ -786,7 +786,7 @@ def test_killed_at_any_instant_the_next_run_makes_the_same_wheel(
         os.killpg(victim.pid, signal.SIGKILL if step % 2 else signal.SIGINT)
         victim.communicate()
     assert other.build().read_bytes() == expected
-    assert other.run("cache", "verify").endswith("no entry is damaged\n")
+    assert other.run("cache", "verify") == ""
 
 
 def test_two_runs_at_once_make_each_thing_once(grafting: Project, tmp_path: Path) -> None:
