@@ -1,4 +1,5 @@
 import subprocess
+import time
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
@@ -49,6 +50,25 @@ def versions(python: Path) -> str:
 def install(python: Path, requirements: list[str], **options: Any) -> None:
     context = make_context(Store(python.parent / "store"), **options)
     uv.install(context, python, requirements, log=python.parent / "log")
+
+
+def test_two_installations_do_not_download_the_same_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running, most = [0], [0]
+
+    def run(*_: object, **__: object) -> None:
+        running[0] += 1
+        most[0] = max(most[0], running[0])
+        time.sleep(0.1)
+        running[0] -= 1
+
+    monkeypatch.setattr(uv, "_uv", run)
+    (tmp_path / "bin").mkdir()
+    calls = [process.started(lambda: install(tmp_path / "bin" / "python", [])) for _ in range(2)]
+    for call in calls:
+        call(20)
+    assert most == [1]
 
 
 def resolve(

@@ -7,6 +7,7 @@ import os
 import re
 import sys
 import tempfile
+import threading
 import time
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -28,6 +29,7 @@ DOWNLOADING = r"Downloading (\S+) \(([\d.]+)(B|KiB|MiB|GiB)\)"
 # Configuration files count through the arguments for the index only.
 QUIET = ("--no-config", "--no-progress", "--color", "never")
 UNITS = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
+INSTALLING = threading.Lock()
 PYLOCK = 'lock-version = "1.0"\ncreated-by = "patchwheel"\n'
 PIP_SYSTEM = (Path("/etc/xdg/pip/pip.conf"), Path("/etc/pip.conf"))
 
@@ -102,7 +104,9 @@ def install(context: Context, python: Path, requirements: Sequence[str], *, log:
     with _file(requirements) as file:
         argv += [*_sources(context), "--requirements", str(file)]
         on_line = _downloads(context.progress)
-        _uv(*argv, failed="uv cannot install what is locked", log=log, on_line=on_line)
+        # At once, two would each download what both need.
+        with INSTALLING:
+            _uv(*argv, failed="uv cannot install what is locked", log=log, on_line=on_line)
 
 
 def resolve(
