@@ -25,7 +25,7 @@ from patchwheel.source import Source
 
 KIND: Final = "configured"
 # Raised whenever the same inputs would be configured in another way, or written down in one.
-LAYOUT = 7
+LAYOUT = 8
 # So many trees are looked at for one with the same files that decide what is built.
 KEPT = 3
 # What Meson writes for itself and for tools; no step of a build reads it.
@@ -93,6 +93,9 @@ def list_outputs(session: BuildSession, *, generate: bool) -> ListedOutputs:
         "PATCHWHEEL_INSPECT_ROOT": str(build_dir.path_inside(session.source)),
     }
     listed_by = session.system().kind.listed_by
+    if session.cache and listed_by == "cmake":
+        # It writes down where it found a compiler, and whoever builds there may have no cache.
+        variables["PATH"] = session.variables["PATH"].partition(":")[2]
     contained = build_dir.sandbox.level == "bwrap"
     mode = ("generate" if contained else "list") if generate else "configure"
     what = f"the project cannot be {'configured' if listed_by else 'built'}"
