@@ -76,7 +76,8 @@ def project(tmp_path_factory: pytest.TempPathFactory, packages_store: Path) -> P
     why = "Carried for the tests.\n\nUpstream-Status: Backport [0123abc]\n"
     patch = support.make_patch(
         folder / "tinyext",
-        {"src/tinyext/__init__.py": init.read_text() + '\nGREETING = "hello"\n'},
+        # Not what another test's patch makes: such a wheel would be in the store already.
+        {"src/tinyext/__init__.py": init.read_text() + '\nGREETING = "hello"\nRELEASED = 1\n'},
         subject="Greet",
         body=why,
     )

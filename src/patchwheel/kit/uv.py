@@ -101,12 +101,11 @@ def install(context: Context, python: Path, requirements: Sequence[str], *, log:
     # Not the hard links of uv: an edit in one environment would change its cache and all others.
     # The kernel shares the blocks of copies where the file system can.
     argv += ["--link-mode", "copy"]
-    with _file(requirements) as file:
+    # At once, two would each download what both need.
+    with INSTALLING, _file(requirements) as file:
         argv += [*_sources(context), "--requirements", str(file)]
         on_line = _downloads(context.progress)
-        # At once, two would each download what both need.
-        with INSTALLING:
-            _uv(*argv, failed="uv cannot install what is locked", log=log, on_line=on_line)
+        _uv(*argv, failed="uv cannot install what is locked", log=log, on_line=on_line)
 
 
 def resolve(
@@ -126,11 +125,10 @@ def resolve(
     for line in requirements:
         _check_requirement(line)
     count = f"{len(requirements)} requirement{'s' * (len(requirements) != 1)}"
-    doing = f"{what}: resolving {count} for Python {context.python}"
     # uv does not find each version that it is to prefer where several indexes count alike.
     pins = [f"{d.name}=={d.version}" for d in known]
     attempts = [(pins, ()), ((), known), ((), ())] if pins else [((), ())]
-    with context.progress.step(doing):
+    with context.progress.step(f"{what}: resolving {count} for Python {context.python}"):
         while True:
             limits, preferred = attempts.pop(0)
             with _file([*constraints, *limits]) as file:
