@@ -200,7 +200,7 @@ def test_processes_that_want_the_same_entry_make_it_once_and_say_that_they_wait(
     others = [child(store, kind) for _ in range(3)]
     for process in others:
         assert process.stdout
-        assert "waiting for another patchwheel" in process.stdout.readline()
+        assert "that another build is making" in process.stdout.readline()
     Path(f"{store.root}.go").touch()
     said = [process.communicate(timeout=30)[0] for process in (first, *others)]
     assert said == [""] * 4

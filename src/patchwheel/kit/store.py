@@ -154,7 +154,7 @@ class Store:
         except filelock.Timeout as err:
             if busy:
                 raise BusyError(busy, hint="try again when it has ended") from err
-            self.say(f"waiting for another patchwheel that is making {name.partition('-')[0]}")
+            self.say(f"waiting for the {name.partition('-')[0]} that another build is making")
             held = lock.acquire()
         with held:
             yield
