@@ -146,4 +146,4 @@ class Project:
 
     def copy_to(self, folder: Path) -> None:
         """Copy manifest, lock and patches: all that a build reads of the project."""
-        transaction.copy_files(self.manifest, folder)
+        transaction.copy_files(self.manifest, folder, links=False)

@@ -8,6 +8,7 @@ from forks_schema import manifest_schema
 from patchwheel.kit.errors import ManifestError
 from patchwheel.manifest.load import line_of, load_manifest
 from patchwheel.manifest.model import Manifest
+from patchwheel.manifest.transaction import copy_files
 from tests.fixtures.support import dedent, write
 
 ROOT = Path(__file__).parents[2]
@@ -249,3 +250,15 @@ def test_all_problems_are_told_at_once_in_the_order_of_the_file(tmp_path: Path) 
 def test_the_line_of_a_key_is_found(at: tuple[str, ...], line: int | None) -> None:
     text = "[a]\nb = 1\nc = { d = 2 }\n\n[x.'y'] # note\n\"k\" = 3\n"
     assert line_of(text, at) == line
+
+
+def test_a_copy_of_a_project_has_the_patches_of_a_folder_that_is_a_link(tmp_path: Path) -> None:
+    write(tmp_path / "project", {"forks.toml": FULL, "patches/other/series": ""})
+    write(tmp_path / "shared", {"series": "0010-a.patch\n"})
+    (tmp_path / "project/patches/tiny-ext").symlink_to("../../shared")
+    manifest = load_manifest(tmp_path / "project/forks.toml")
+    for links in (False, True):
+        (copy := tmp_path / "copies" / str(links)).mkdir(parents=True)
+        copy_files(manifest, copy, links=links)
+        assert (copy / "patches/tiny-ext").is_symlink() == links
+        assert (copy / "patches/tiny-ext/series").exists() != links

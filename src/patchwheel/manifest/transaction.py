@@ -35,7 +35,7 @@ def changed(manifest: Manifest, name: str) -> Iterator[Path]:
     folder = root / f".rebase-{name}"
     folder.mkdir()
     try:
-        copy_files(manifest, folder)
+        copy_files(manifest, folder, links=True)
         yield folder / manifest.path.name
     except BaseException:
         rmtree(folder)
@@ -44,12 +44,12 @@ def changed(manifest: Manifest, name: str) -> Iterator[Path]:
     commit(root, names, name, manifest=manifest.path.name)
 
 
-def copy_files(manifest: Manifest, folder: Path) -> None:
-    """Copy the project's own files and its patches into a folder."""
+def copy_files(manifest: Manifest, folder: Path, *, links: bool) -> None:
+    """Copy the project's own files and its patches into a folder, `links` as such or as folders."""
     for file in manifest.files:
         if file.exists():
             shutil.copy(file, folder)
-    shutil.copytree(manifest.root / "patches", folder / "patches", symlinks=True)
+    shutil.copytree(manifest.root / "patches", folder / "patches", symlinks=links)
 
 
 def unstage(root: Path, name: str) -> None:
