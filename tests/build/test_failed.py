@@ -93,6 +93,9 @@ def test_the_headline_is_the_first_error_and_its_file_that_of_the_open_work_tree
         ("error: one\nerror: command 'gcc' failed", ": command 'gcc' failed"),
         ("/usr/include/stdio.h:7:1: error: of the machine", ": of the machine"),
         ("nothing that is known", ""),
+        # No file can have such a name, and a build decides on it.
+        (f"{'x' * 300}:7:1: error: long", ": long"),
+        (f"/build/src/{'x' * 300}:7:1: error: long", ": long"),
     ],
 )
 def test_an_error_without_a_place_in_the_sources_is_told_without_one(

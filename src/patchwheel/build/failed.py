@@ -100,17 +100,17 @@ def explained(
     def shown(found: re.Match[str]) -> str:
         # Steps also name what they make, and the compiler's own files.
         path = found["path"]
-        if not (source / path).is_file():
+        if not _is_file(source / path):
             return found[0]
         return edited(path)
 
     def edited(path: str) -> str:
-        return str(work / path) if work and (work / path).is_file() else path
+        return str(work / path) if work and _is_file(work / path) else path
 
     paths = re.compile(rf"(?<![\w./-])(?:{start}|(?:\.\./)+(?:src/)?)(?P<path>[\w.+/-]+)")
     file, line, why = _first_error(_said(err.log) or err.tail)
     # setuptools runs its steps among the sources.
-    own = (source / file).is_file() and not file.startswith(("/", "."))
+    own = not file.startswith(("/", ".")) and _is_file(source / file)
     name = edited(file) if own else paths.sub(shown, file)
     where = f"{name}:{line}" if own or (name and name != file) else None
     hint = "correct what the log points to; `patchwheel doctor` checks the machine"
@@ -123,6 +123,13 @@ def explained(
     tail = [paths.sub(shown, row) for row in err.tail[failed:]]
     headline = f"{message}: {paths.sub(shown, why)}" if why else message
     return kit.BuildError(headline, where=where, tail=tail, log=err.log, hint=hint)
+
+
+def _is_file(path: Path) -> bool:
+    # What a log names may be too long for a name, or where we may not look.
+    with contextlib.suppress(OSError):
+        return path.is_file()
+    return False
 
 
 def _said(log: Path | None) -> list[str]:
