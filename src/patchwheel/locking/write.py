@@ -233,7 +233,13 @@ def _trace_series(
         planner = Planner(project, tree, configure=True)
         if base := upstream_base(project, fork):
             planner.decide(base, planner.repo.changes(tree.source.tree, tree.tree))
-    except (kit.BuildError, kit.MachineError, kit.ManifestError, kit.PatchError) as err:
+    except (
+        kit.BuildError,
+        kit.InputError,
+        kit.MachineError,
+        kit.ManifestError,
+        kit.PatchError,
+    ) as err:
         project.progress.say(f"{fork.lock_key}: its series is not followed here: {err.message}")
         return None
     return planner.traced.noted(tree.tree) if planner.traced else None
