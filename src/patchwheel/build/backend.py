@@ -104,10 +104,6 @@ class BuildSession:
             try:
                 steps.run(self.build_dir, argv, cwd=cwd or self.source, env=env, log=self.log)
             except kit.process.CommandError as err:
-                if err.status == os.EX_UNAVAILABLE:
-                    problem = f"the build environment has no backend {self.system().backend}"
-                    message = f"{self.fork.name}: {problem}"
-                    raise kit.ManifestError(message, tail=err.tail[-5:], hint=RELOCK) from err
                 places = self.source, self.build_dir.inside
                 raise explained(err, f"{self.fork.name}: {what}", places, self.work) from err
 
@@ -129,7 +125,14 @@ class BuildSession:
         argv: list[str | Path] = [self.python, script, system.backend, self.build_dir.inside / out]
         argv += [json.dumps(self.settings()), *mode]
         asked = replace(self, variables={**self.variables, **variables, BACKEND_PATH: places})
-        asked.step(argv, what=what)
+        try:
+            asked.step(argv, what=what)
+        except kit.BuildError as err:
+            cause = err.__cause__
+            if isinstance(cause, kit.process.CommandError) and cause.status == os.EX_UNAVAILABLE:
+                message = f"{self.fork.name}: the build environment has no backend {system.backend}"
+                raise kit.ManifestError(message, tail=cause.tail[-5:], hint=RELOCK) from cause
+            raise
         try:
             answer = kit.read_untrusted(self.build_dir.work, f"{out}/answer.json", limit=ANSWER)
             found: T = kit.PlainReader().structure(kit.parsed(answer), kind)

@@ -166,7 +166,6 @@ def _changed(wheel: zipfile.ZipFile, sources: dict[str, str]) -> list[str]:
 
 def _hooks(backend: str) -> Any:
     module, _, attribute = backend.partition(":")
-    sys.path[:0] = filter(None, os.environ.get(BACKEND_PATH, "").split(":"))
     hooks = importlib.import_module(module)
     return getattr(hooks, attribute) if attribute else hooks
 
@@ -217,6 +216,8 @@ def _describe(extension: Any) -> dict[str, Any]:
 def main() -> None:
     backend, out, given, mode, *more = sys.argv[1:]
     settings: dict[str, Any] = json.loads(given)
+    # Before all else: a project may bring a backend by the name of a well-known one.
+    sys.path[:0] = filter(None, os.environ.get(BACKEND_PATH, "").split(":"))
     answer: object
     if mode in {"requires", "wheel"}:
         answer = call(backend, settings, out, mode, *more)
