@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -103,12 +104,13 @@ def test_the_command_that_drops_what_landed_is_told(
     site: Site, names: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (site.patches / "series").write_text(names)
-    done = site.done("status", "demo", "--against", OTHER)
+    # From a folder below the project.
+    done = replace(site, root=site.patches).done("status", "demo", "--against", OTHER)
     said = done.stderr
     dev, git, export = said.partition("drop it: `")[2].partition("`")[0].split(" && ")
     monkeypatch.setenv("GIT_EDITOR", "true")
     site.run(*dev.split()[1:])
-    support.git(site.root, *git.split()[1:])
+    support.git(site.patches, *git.split()[1:])
     site.run(*export.split()[1:])
     assert not (site.patches / "0010-a.patch").exists()
     assert (site.patches / "series").read_text() == "0020-b.patch\n"

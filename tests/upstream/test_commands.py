@@ -10,16 +10,18 @@ import pytest
 from tests.fixtures import support
 from tests.fixtures.projects import PYPROJECT, Site, lines, make_site, own_files
 
-SHIFTED, MERGED = "1.5", "2.0"
+TAKEN, SHIFTED, MERGED = "0.5", "1.5", "2.0"
+TRACKED = ("forks.toml", "forks.lock", "forks.inventory", "patches")
 NEXT = ("--manifest", "forks-next.toml")
 
 
 @pytest.fixture(scope="module")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Site:
-    """Two patches on 1.0; they apply to 1.5 as they are, 2.0 merges with one of them."""
+    """Two patches on 1.0: they apply to 1.5, 2.0 merges with one of them, 0.5 conflicts with it."""
     releases = {
         SHIFTED: {"a": b"new\n" + lines(), "b": lines()},
         MERGED: {"a": lines(l28="theirs"), "b": lines()},
+        TAKEN: {"a": lines(l30="theirs"), "b": lines()},
     }
     found = make_site(tmp_path_factory.mktemp("upkeep"), releases)
     found.run("lock")
@@ -135,9 +137,7 @@ def test_the_message_of_a_rebase_is_there_when_all_patches_keep_their_bytes(
     monkeypatch.setenv("GIT_EDITOR", "true")
     before = {path.name: path.read_bytes() for path in site.patches.iterdir()}
     site.run("dev", "demo")
-    support.git(site.root, "init", "-q")
-    support.git(site.root, "add", "forks.toml", "forks.lock", "forks.inventory", "patches")
-    support.git(site.root, "commit", "-q", "-m", "1.0")
+    keep(site.root)
     # From the work tree, where the message is not git's to commit.
     inside = replace(site, root=site.work)
     status, said = inside.tried("rebase", "demo", "--onto", SHIFTED)
@@ -147,21 +147,55 @@ def test_the_message_of_a_rebase_is_there_when_all_patches_keep_their_bytes(
     assert "demo" not in support.git(site.work, "log", "-1", "--format=%s")
 
 
+def keep(root: Path) -> None:
+    support.git(root, "init", "-q")
+    support.git(root, "add", *TRACKED)
+    support.git(root, "commit", "-q", "-m", "1.0")
+
+
 def test_a_rebase_can_be_undone_after_its_end(site: Site) -> None:
     site.run("dev", "demo")
-    support.git(site.root, "init", "-q")
-    support.git(site.root, "add", "forks.toml", "forks.lock", "forks.inventory", "patches")
-    support.git(site.root, "commit", "-q", "-m", "1.0")
+    keep(site.root)
     before, head = site.state(), site.git("rev-parse", "HEAD^{tree}")
-    status, said = site.tried("rebase", "demo", "--onto", SHIFTED)
+    site.run("rebase", "demo", "--onto", TAKEN, status=3)
+    # Another patch in place of the one that conflicts: its file is new to the project.
+    support.write(site.work, {"a": lines(l30="theirs", l40="ours")})
+    site.git("commit", "-qam", "Other", "-m", "Upstream-Status: Pending")
+    inside = replace(site, root=site.work)
+    status, said = inside.tried("rebase", "demo", "--continue")
     assert status == 0, said
     assert site.git("rev-parse", "HEAD^{tree}") != head
-    undo = said.partition("undo: `")[2].partition("`")[0].split(" && ")
-    assert undo[1] == "patchwheel dev demo"
-    support.git(site.root, *undo[0].split()[1:])
-    site.run(*undo[1].split()[1:])
+    *gits, dev = said.partition("undo: `")[2].partition("`")[0].split(" && ")
+    assert dev == "patchwheel dev demo"
+    for command in gits:
+        support.git(site.work, *command.split()[1:])
+    site.run(*dev.split()[1:])
     assert site.state() == before
     assert site.git("rev-parse", "HEAD^{tree}") == head
+
+
+@pytest.mark.parametrize("place", ["nowhere", "no commit", "ignored", "edited"])
+def test_no_undo_is_offered_where_git_has_nothing_to_put_back(
+    site: Site, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if place == "ignored":
+        support.git(site.root.parent, "init", "-q")
+        support.write(site.root.parent, {".gitignore": "project\n"})
+    elif place == "no commit":
+        support.git(site.root, "init", "-q")
+    elif place == "edited":
+        keep(site.root)
+        with (site.root / "forks.toml").open("a") as manifest:
+            manifest.write("# mine\n")
+    status, said = site.tried("rebase", "demo", "--onto", SHIFTED)
+    assert status == 0, said
+    assert "undo: `" not in said
+    assert "git cannot undo it: pin, lock and series were not committed as they were" in said
+    # The next command works there, too.
+    monkeypatch.setenv("GIT_EDITOR", "true")
+    assert (" `git init && git add " in said) == (place in {"nowhere", "ignored"})
+    assert committed(site, said).startswith(f"demo {SHIFTED}:\n\n1:  ")
+    assert support.git(site.root, "rev-parse", "--show-toplevel") == str(site.root)
 
 
 @pytest.mark.parametrize(

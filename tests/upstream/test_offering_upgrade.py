@@ -1,6 +1,7 @@
 """An upgrade that a scheduled job prepares, and a person decides on."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -76,7 +77,10 @@ def test_what_became_of_each_patch_is_on_a_branch_with_its_description(site: Sit
     assert "* `0030-enh-new.patch`: clean" in kept
     assert "patchwheel import demo patches/demo/stopped/0020-b.patch" in made["text"]
     # The second time it is the same commit; the branch is a project that works.
-    assert json.loads(site.run("propose", "demo", "--onto", OTHER, "--json")) == made
+    support.git(site.root, "remote", "add", "mine", "https://example.org/mine")
+    done = replace(site, root=site.work).done("propose", "demo", "--onto", OTHER, "--json")
+    assert json.loads(done.stdout) == made
+    assert f"next: `git -C {site.root} push --force mine {branch}`" in done.stderr
     support.git(site.root, "checkout", "-q", branch)
     [told] = json.loads(site.run("status", "--offline", "--json"))
     assert (told["version"], told["ok"], len(told["patches"])) == (OTHER, True, 1)
@@ -84,7 +88,11 @@ def test_what_became_of_each_patch_is_on_a_branch_with_its_description(site: Sit
     support.git(site.root, "checkout", "-q", "main")
     # Somebody went on there.
     support.git(site.root, "branch", "-f", branch, "main")
-    assert "has a commit of C O Mitter's" in site.run("propose", "demo", status=2)
+    said = site.run("propose", "demo", status=2)
+    assert "has a commit of C O Mitter's" in said
+    rename = said.partition("rename it first: git ")[2].split()
+    support.git(site.root.parent.parent, *rename)
+    assert support.git(site.root, "branch", "--list", "OTHER") != ""
 
 
 def test_a_project_without_a_commit_has_no_branch(site: Site) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -13,7 +15,7 @@ from patchwheel import patch as patches
 from patchwheel import series, upstream
 from patchwheel.cli import options, tables
 from patchwheel.cli.console import CONSOLE
-from patchwheel.kit import CheckError, PatchError, PatchwheelError
+from patchwheel.kit import CheckError, PatchError, PatchwheelError, process
 
 if TYPE_CHECKING:
     from patchwheel.manifest import Fork
@@ -166,20 +168,23 @@ def rebase(
     if onto and dry_run:
         _show_merge(project, fork, onto)
         return
-    if onto:
-        result = upstream.start_rebase(project, fork, onto)
-    else:
-        done = upstream.proceed_rebase(project, fork, str(how))
-        if done is None:
-            CONSOLE.say(f"{fork.name}: the rebase is undone; pin and series never changed")
-            return
-        result = done
-    options.emit(result, lambda result: tables.export(fork.name, result, check=False))
     manifest = project.manifest
-    CONSOLE.say(f"pin, lock and series of {fork.name} are changed")
     changed = (manifest.path, manifest.lock_path, manifest.inventory_path, fork.patches)
-    back = f"{_git(project)} checkout HEAD -- {_paths(project, changed)}"
-    CONSOLE.say(f"undo: `{back} && patchwheel dev {fork.name}`")
+    # What HEAD does not have as it is now, it cannot give back.
+    words = ("status", "--porcelain", "-uall", "--ignored", "--", *_relative(project, changed))
+    committed = _asked(project, *words) == ""
+    if onto:
+        result: series.ExportResult | None = upstream.start_rebase(project, fork, onto)
+    else:
+        result = upstream.proceed_rebase(project, fork, str(how))
+    if result is None:
+        CONSOLE.say(f"{fork.name}: the rebase is undone; pin and series never changed")
+        return
+    options.emit(result, lambda result: tables.export(fork.name, result, check=False))
+    CONSOLE.say(f"pin, lock and series of {fork.name} are changed")
+    lost = "git cannot undo it: pin, lock and series were not committed as they were"
+    undo = f"undo: `{_undo(project, changed)} && patchwheel dev {fork.name}`"
+    CONSOLE.say(undo if committed else lost)
     _offer_commit(project, fork, *changed)
 
 
@@ -195,9 +200,10 @@ def propose(project: Project, fork: Fork, *, onto: str | None) -> None:
     if made is None:
         CONSOLE.say(f"{fork.name}: no newer release than {fork.version}")
         return
+    remote = min((_asked(project, "remote") or "URL").split(), key=lambda name: name != "origin")
     CONSOLE.say(
-        f"next: `git push --force origin {made.branch}`, then `gh pr create --fill --head "
-        f"{made.branch}`, or what your forge has: the commit's message is the description"
+        f"next: `{_git(project)} push --force {remote} {made.branch}`, then `gh pr create --fill "
+        f"--head {made.branch}`, or what your forge has: the commit's message is the description"
     )
 
 
@@ -246,9 +252,9 @@ def _show_forecasts(
 
         html.write_text(forecast_page(forks, found), encoding="utf-8")
     advice = {
-        verdict.name: _how_to_drop(name, verdict.name, len(at.patches) - number)
-        for name, each in found.items()
-        for at in each
+        verdict.name: _how_to_drop(project, fork, verdict.name, len(at.patches) - number)
+        for fork in forks
+        for at in found[fork.name]
         for number, verdict in enumerate(at.patches)
         if verdict.state in FAIL_ON["landed"]
     }
@@ -265,10 +271,11 @@ def _show_forecasts(
     return found
 
 
-def _how_to_drop(fork: str, name: str, depth: int) -> str:
+def _how_to_drop(project: Project, fork: Fork, name: str, depth: int) -> str:
     """Return the command that takes a patch out of a series; `depth` counts from its end."""
-    git = f"git -C work/{fork} rebase --onto HEAD~{depth} HEAD~{depth - 1}"
-    steps = f"patchwheel dev {fork} && {git} && patchwheel export {fork}"
+    folder = shlex.quote(os.path.relpath(project.work_folder(fork)))
+    git = f"git -C {folder} rebase --onto HEAD~{depth} HEAD~{depth - 1}"
+    steps = f"patchwheel dev {fork.name} && {git} && patchwheel export {fork.name}"
     return f"if upstream has all that {name} is for, drop it: `{steps}`"
 
 
@@ -309,9 +316,29 @@ def _offer_commit(project: Project, fork: Fork, *changed: Path, exported: bool =
     # An export leaves the range-diff as a commit message.
     message = series.message_of(project.work_folder(fork)).relative_to(project.root)
     edited = f"-e -F {message}" if exported else ""
-    git, paths = _git(project), _paths(project, changed)
+    git, paths = _git(project), shlex.join(_relative(project, changed))
     commit = f"{git} add {paths} && {git} commit {edited}".rstrip()
+    known = _asked(project, "status", "--porcelain", "--ignored", "--", project.manifest.path.name)
+    # No repository has the project, or one that ignores it.
+    if known is None or known.startswith("!!"):
+        commit = f"{git} init && {commit}"
     CONSOLE.say(f"next: `patchwheel test {fork.name}`, then `{commit}`")
+
+
+def _undo(project: Project, changed: Sequence[Path]) -> str:
+    """Return the command that puts back what HEAD has of paths that had nothing else."""
+    git, paths = _git(project), _relative(project, changed)
+    # A patch that the series of HEAD does not list would be an error.
+    new = (_asked(project, "ls-files", "-o", "--", f"{paths[-1]}/*.patch") or "").splitlines()
+    more = f" && {git} clean -fxq -- {shlex.join(new)}" if new else ""
+    return f"{git} checkout HEAD -- {shlex.join(paths)}{more}"
+
+
+def _asked(project: Project, *words: str) -> str | None:
+    """Return what the user's git says of the project; None where it has no repository."""
+    with contextlib.suppress(process.CommandError):
+        return os.fsdecode(process.capture(("git", *words), cwd=project.root, env=os.environ))
+    return None
 
 
 def _git(project: Project) -> str:
@@ -319,5 +346,5 @@ def _git(project: Project) -> str:
     return "git" if project.root == Path.cwd() else f"git -C {shlex.quote(str(project.root))}"
 
 
-def _paths(project: Project, changed: Sequence[Path]) -> str:
-    return shlex.join(str(path.relative_to(project.root)) for path in changed if path.exists())
+def _relative(project: Project, changed: Sequence[Path]) -> list[str]:
+    return [str(path.relative_to(project.root)) for path in changed if path.exists()]

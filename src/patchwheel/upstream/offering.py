@@ -232,7 +232,8 @@ class _Checkout:
         """Raise ManifestError where somebody else has committed to the branch."""
         out = self.repo.text("for-each-ref", "--format=%(committername)", f"refs/heads/{branch}")
         if out not in {"", WHO}:
-            hint = f"rename it first: git branch -m {branch} OTHER"
+            hint = f"rename it first: git --git-dir {shlex.quote(str(self.repo.git_dir))} branch "
+            hint += f"-m {branch} OTHER"
             raise ManifestError(f"the branch {branch} has a commit of {out}'s", hint=hint)
 
     def commit(self, folder: Path, fork: Fork, message: str) -> str:
