@@ -5,11 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from patchwheel.kit import InvalidDataError
-from patchwheel.manifest.convert import make_converter, make_reader
-from patchwheel.manifest.inventory import INVENTORY_HOOKS, BuildInventory, register_inventory
+from patchwheel.manifest.convert import make_reader, write_record
+from patchwheel.manifest.inventory import INVENTORY_HOOKS, INVENTORY_WRITERS, BuildInventory
 
-CONVERTER, READER = make_converter(), make_reader(INVENTORY_HOOKS)
-register_inventory(CONVERTER)
+READER = make_reader(INVENTORY_HOOKS)
 NAMES = st.text("ab_.-é ", min_size=1, max_size=4).filter(lambda n: n not in {".", ".."})
 PATHS = st.lists(NAMES, min_size=1, max_size=4).map("/".join)
 
@@ -23,7 +22,7 @@ def test_every_inventory_survives_folding(
     verbatim: dict[str, str], built: frozenset[str], reads: frozenset[str]
 ) -> None:
     inventory = BuildInventory(verbatim=verbatim, built=built, reads=reads)
-    data = json.loads(json.dumps(CONVERTER.unstructure(inventory)))
+    data = json.loads(json.dumps(write_record(inventory, INVENTORY_WRITERS)))
     assert READER.structure(data, BuildInventory) == inventory
 
 
@@ -50,7 +49,7 @@ def test_what_is_damaged_is_named(
     changes: dict[str, object], at: tuple[str, ...], message: str
 ) -> None:
     empty = BuildInventory(verbatim={}, built=frozenset(), reads=frozenset())
-    data = {**CONVERTER.unstructure(empty), **changes}
+    data = {**write_record(empty, INVENTORY_WRITERS), **changes}
     with pytest.raises(InvalidDataError) as caught:
         READER.structure(data, BuildInventory)
     [problem] = caught.value.problems

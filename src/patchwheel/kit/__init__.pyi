@@ -38,6 +38,7 @@ from .files import fsync as fsync
 from .files import new_folder as new_folder
 from .files import parsed as parsed
 from .files import parsed_toml as parsed_toml
+from .files import plain_data as plain_data
 from .files import refuse as refuse
 from .files import replace_folder as replace_folder
 from .files import rmtree as rmtree

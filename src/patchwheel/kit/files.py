@@ -302,6 +302,23 @@ def fields_by_key(record: Any, key: Callable[[str], str]) -> dict[str, tuple[str
     }
 
 
+def plain_data(
+    value: Any,
+    key: Callable[[str], str] = str,
+    hooks: Mapping[type, Callable[[Any], object]] = MappingProxyType({}),
+) -> Any:
+    """Return the data that a PlainReader takes for a value; `hooks` write types their own way."""
+    if hook := hooks.get(type(value)):
+        value = hook(value)
+    if is_dataclass(value):
+        value = {key(f.name): getattr(value, f.name) for f in fields(value)}
+    if isinstance(value, Mapping):
+        return {name: plain_data(item, key, hooks) for name, item in value.items()}
+    if isinstance(value, list | tuple | frozenset):
+        return [plain_data(item, key, hooks) for item in value]
+    return str(value) if isinstance(value, Path) else value
+
+
 def refuse(message: str, expected: str | None = None, at: tuple[str, ...] = ()) -> Never:
     """Raise InvalidDataError for one problem."""
     raise InvalidDataError(Problem(message, expected, at))

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import functools
 import os
 import re
 import shutil
@@ -18,7 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar, get_args
+from typing import TypeVar, get_args
 
 from patchwheel.kit import files
 from patchwheel.kit.entry import (
@@ -37,9 +36,6 @@ from patchwheel.kit.entry import (
 )
 from patchwheel.kit.errors import FULL, UNUSABLE, BusyError, InputError, MachineError
 from patchwheel.kit.files import fsync, rmtree, sync, write_atomically
-
-if TYPE_CHECKING:
-    from cattrs import Converter
 
 T = TypeVar("T")
 KEY = re.compile(r"[0-9a-f]{64}")
@@ -177,7 +173,7 @@ class Store:
                 if valid(known):
                     return known
         if valid(computed := compute()):
-            self.remember(kind, key, {"answer": _converter().unstructure(computed)})
+            self.remember(kind, key, {"answer": files.plain_data(computed)})
         return computed
 
     def memo(self, kind: str, key: str) -> dict[str, object] | None:
@@ -325,14 +321,6 @@ def default_root() -> Path:
     # As the XDG Base Directory Specification has it: a path that is not absolute is ignored.
     cache = Path(os.environ.get("XDG_CACHE_HOME", ""))
     return (cache if cache.is_absolute() else Path.home() / ".cache") / "patchwheel"
-
-
-@functools.cache
-def _converter() -> Converter:
-    # Only to write: to import cattrs takes 30 ms. Its hooks for JSON would take as long again.
-    from cattrs import Converter
-
-    return Converter(forbid_extra_keys=True)
 
 
 def _inside(folder: Path, pattern: str = "*") -> list[Path]:

@@ -1,6 +1,6 @@
 from . import transaction as transaction
-from .convert import make_converter as make_converter
 from .convert import make_reader as make_reader
+from .convert import write_record as write_record
 from .inventory import ANYTHING as ANYTHING
 from .inventory import BuildInventory as BuildInventory
 from .inventory import BuiltOutput as BuiltOutput

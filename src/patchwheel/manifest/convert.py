@@ -4,21 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-
-# cattrs, which takes about 50 ms to import, only writes.
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from patchwheel import kit
 
-if TYPE_CHECKING:
-    from cattrs import Converter
-
-    Hook = Callable[[Any, Any], Any]
-
+Hook = Callable[[Any, Any], Any]
 # As `json.dumps` indents it: a list of strings, with any characters in them, and of numbers.
 FLAT_LIST = r'\[\n *((?:(?:"(?:[^"\\]|\\.)*+"|[^\[\]{}",\s]++)(?:,\n *)?+)++)\n *\]'
 NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
@@ -49,21 +43,11 @@ def make_reader(
     return kit.PlainReader({kit.Distribution: _read_distribution, **hooks}, key_name, strict=strict)
 
 
-def make_converter() -> Converter:
-    """Return what turns records into the data that a reader takes."""
-    from cattrs import Converter
-    from cattrs.gen import make_dict_unstructure_fn, override
-
-    def write(record: type[Any]) -> Callable[[Any], dict[str, Any]]:
-        names: Any = {f.name: override(rename=key_name(f.name)) for f in fields(record)}
-        return make_dict_unstructure_fn(record, converter, **names)
-
-    converter = Converter()
-    converter.register_unstructure_hook_factory(is_dataclass, write)
-    converter.register_unstructure_hook_func(
-        lambda hint: hint == tuple[kit.Distribution, ...], _write_distributions
-    )
-    return converter
+def write_record(
+    record: object, hooks: Mapping[type, Callable[[Any], object]] = MappingProxyType({})
+) -> Any:
+    """Return the data that a reader takes for a record."""
+    return kit.plain_data(record, key_name, {kit.Distribution: _write_distribution, **hooks})
 
 
 def _read_distribution(row: object, _: object) -> kit.Distribution:
@@ -80,10 +64,9 @@ def _read_distribution(row: object, _: object) -> kit.Distribution:
     raise kit.InvalidDataError(problem)
 
 
-def _write_distributions(distributions: tuple[kit.Distribution, ...]) -> list[list[str]]:
-    # A row each, not a table: the lock has hundreds and is reviewed by people.
-    ordered = sorted(distributions, key=lambda d: d.name)
-    return [[d.name, d.version, *sorted(d.hashes)] for d in ordered]
+def _write_distribution(distribution: kit.Distribution) -> list[str]:
+    # A row, not a table: the lock has hundreds and is reviewed by people.
+    return [distribution.name, distribution.version, *sorted(distribution.hashes)]
 
 
 def read_file(path: Path, kind: str, *, missing: str, hint: str) -> Any:

@@ -1,18 +1,14 @@
 """What configuring a pin reveals of its build: the records, and paths written by folder."""
 
 # No `from __future__ import annotations`: the reader reads the annotated types at run time.
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from patchwheel.kit import refuse
+from patchwheel.manifest.convert import Hook
 from patchwheel.manifest.model import Fork
-
-if TYPE_CHECKING:
-    from cattrs import Converter
-
-    from patchwheel.manifest.convert import Hook
 
 # In `opened`, of a script that could not be watched.
 ANYTHING = "*"
@@ -103,27 +99,12 @@ class PinGraph:
     series: SeriesTrace | None = None
 
 
-# What a reader calls by type, with itself.
-INVENTORY_HOOKS: "dict[Any, Hook]" = {
-    Paths: lambda folders, _: frozenset(unfolded(folders)),
-    Copies: lambda table, reader: _from_table(reader.structure(table, CopiesTable)),
-}
-
-
-def register_inventory(converter: "Converter") -> None:
-    """Let a converter write the paths of a BuildInventory by folder."""
-    converter.register_unstructure_hook_func(lambda hint: hint == Paths, folded)
-    converter.register_unstructure_hook_func(
-        lambda hint: hint == Copies, lambda copies: converter.unstructure(_to_table(copies))
-    )
-
-
 def _from_table(table: CopiesTable) -> Mapping[str, str]:
     same = {path: table.source_root + path for path in table.same}
     return MappingProxyType({**same, **table.moved})
 
 
-def _to_table(copies: Mapping[str, str]) -> CopiesTable:
+def _to_table(copies: Mapping[str, str]) -> Any:
     # The prefix that most sources have before their wheel path, such as `src/`. Without it, each
     # path below it would be written twice.
     roots = sorted(s.removesuffix(w) for w, s in copies.items() if s.endswith(w))
@@ -156,3 +137,14 @@ def name_list(value: object, *at: str) -> list[str]:
     if not isinstance(value, list) or not {*map(type, value)} <= {str}:
         refuse(f"is {value!r}", "a list of names", at)
     return value
+
+
+# What a reader calls by type, with itself.
+INVENTORY_HOOKS: dict[Any, Hook] = {
+    Paths: lambda folders, _: frozenset(unfolded(folders)),
+    Copies: lambda table, reader: _from_table(reader.structure(table, CopiesTable)),
+}
+INVENTORY_WRITERS: dict[type, Callable[[Any], object]] = {
+    frozenset: folded,
+    BuildInventory: lambda found: replace(found, verbatim=_to_table(found.verbatim)),
+}

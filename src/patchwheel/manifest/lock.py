@@ -12,9 +12,9 @@ from patchwheel.kit import Distribution, InvalidDataError, ManifestError, digest
 from patchwheel.manifest import convert
 from patchwheel.manifest.inventory import (
     INVENTORY_HOOKS,
+    INVENTORY_WRITERS,
     BuildInventory,
     PinGraph,
-    register_inventory,
 )
 from patchwheel.manifest.model import Fork, Manifest, Sha256
 from patchwheel.manifest.surveys import InventoryFile, save_inventories
@@ -195,9 +195,7 @@ def save_lock(lock: Lock, graphs: Mapping[tuple[str, str], "PinGraph"] = NO_GRAP
 
     The same entries give the same bytes, whatever their order.
     """
-    converter = convert.make_converter()
-    register_inventory(converter)
-    data = converter.unstructure(lock)
+    data = convert.write_record(lock, INVENTORY_WRITERS)
     del data["path"]
     inventories = {
         (lock_key, python): build.pop("inventory")
@@ -239,7 +237,7 @@ def _shared(data: dict[str, Any]) -> list[list[str]]:
         # The files of a release may become more; who locked before that has a row in the list.
         table[key] = [
             f"{name} {version}" if own[name, version, python] == tuple(hashes) else row
-            for row in table[key]
+            for row in sorted(table[key])
             for name, version, *hashes in [row]
         ]
     own = {key: hashes for key, hashes in own.items() if general[key[:2]] != hashes}

@@ -4,21 +4,17 @@ It is in the dist-info folder of each wheel that patchwheel makes. It holds noth
 """
 
 # No `from __future__ import annotations`: the reader reads the types of the fields at run time.
-import functools
 import hashlib
 import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from patchwheel.kit import Distribution, InputError, InvalidDataError, parsed
-from patchwheel.manifest import Sdist, make_converter, make_reader
+from patchwheel.manifest import Sdist, make_reader, write_record
 from patchwheel.wheelfile.metadata import Output
-
-if TYPE_CHECKING:
-    from cattrs import Converter
 
 FILENAME = "patchwheel.json"
 # Raised when a field is added or gets another meaning: a record of another schema is refused.
@@ -122,7 +118,7 @@ class WheelRecord:
         return self.route == "compile"
 
     def to_json(self) -> dict[str, Any]:
-        answer: dict[str, Any] = _converter().unstructure(self)
+        answer: dict[str, Any] = write_record(self)
         # In the file an empty object stands for None.
         return answer | {"compiled": answer["compiled"] or {}}
 
@@ -166,8 +162,3 @@ def parse_record(data: bytes, *, where: Path | str) -> WheelRecord:
 def _malformed(problem: str, where: Path | str) -> InputError:
     message = f"its record {FILENAME} cannot be read: {problem}"
     return InputError(message, where=where, hint="build the wheel again")
-
-
-@functools.cache
-def _converter() -> "Converter":
-    return make_converter()
