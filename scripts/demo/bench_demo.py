@@ -22,7 +22,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 WARM_UP = 0.05
+STAND_IN = Path(__file__).parents[2] / "docs" / "figures" / "stand-in.json"
 MODULES = {"array-api-strict": "array_api_strict"}
+COUNTED = {"launches": "kernel launches", "syncs": "host synchronisations"}
 VERSIONS = ("numpy", "scipy", "scikit-learn", "scikit-image")
 # Read off the plots of 2022, to 0.3 s: spectral_clustering alone, at these numbers of pixels.
 PUBLISHED_PIXELS = (30 * 38, 61 * 77, 121 * 154, 182 * 230, 242 * 307, 303 * 384)
@@ -128,7 +130,11 @@ def plot(path: Path, figures: dict[str, Any]) -> None:
     mpl.use("agg")
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(figsize=(8, 5.5), layout="constrained")
+    counted = all(series["device"] == "cpu" for series in figures["series"])
+    size = (13 if counted else 8, 5.5)
+    figure, [[axes, *right]] = plt.subplots(
+        1, 1 + counted, figsize=size, layout="constrained", squeeze=False
+    )
     for at, series in enumerate(figures["series"]):
         rows = [row for row in series["rows"] if "median" in row]
         sizes = [math.prod(row["shape"]) for row in rows]
@@ -147,8 +153,23 @@ def plot(path: Path, figures: dict[str, Any]) -> None:
     )
     axes.grid(which="both", alpha=0.2)
     axes.legend(fontsize=8)
+    if counted:
+        plot_counts(right[0], figures["labels"])
     figure.savefig(path, dpi=120)
     plt.close(figure)
+
+
+def plot_counts(axes: Any, labels: str) -> None:
+    """Draw what the clustering asked of the stand-in for CuPy, where no GPU was measured."""
+    rows = [row for row in json.loads(STAND_IN.read_text()) if row["labels"] == labels]
+    sizes = [math.prod(row["shape"]) for row in rows]
+    for name, marker in (("launches", "o"), ("syncs", "s")):
+        counts = [row["stages"]["clustering"][name] for row in rows]
+        axes.plot(sizes, counts, marker=marker, label=COUNTED[name])
+    axes.set(xscale="log", yscale="log", xlabel="pixels", ylabel="count")
+    axes.set_title(f"A GPU: not measured. Counts on the stand-in for CuPy, {labels}", fontsize=10)
+    axes.grid(which="both", alpha=0.2)
+    axes.legend(fontsize=8)
 
 
 def choose(options: argparse.Namespace) -> list[Series]:
