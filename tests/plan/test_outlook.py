@@ -1,6 +1,7 @@
 """What `plan` says would happen now: nothing, a copy, or what changed since the last build."""
 
 import json
+import re
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,8 @@ from typing import Any
 import jsonschema
 import pytest
 
-from tests.fixtures.projects import Site
+from tests.fixtures import support
+from tests.fixtures.projects import Site, lines, release
 
 SCHEMA = json.loads((files("patchwheel.plan") / "plan.schema.json").read_text())
 
@@ -41,6 +43,7 @@ def test_a_plan_says_what_changed_since_the_last_build(site: Site) -> None:
     changed = plan(site)
     assert (changed["state"], changed["last"]["version"]) == ("to-make", first)
     assert changed["changed"] == {
+        "pin": None,
         "patches": ["0020-b.patch (removed)"],
         "files": ["b (changed)"],
         "parts": [],
@@ -70,5 +73,27 @@ def test_a_changed_part_of_the_key_is_named(site: Site) -> None:
     path = site.root / "forks.toml"
     path.write_text(f'{path.read_text()}env = {{ A = "1" }}\n')
     site.run("lock")
-    assert plan(site)["changed"] == {"patches": [], "files": [], "parts": ["flags (changed)"]}
-    assert "    key part flags (changed)\n" in site.run("plan")
+    # A message is no part of the key, and the patch is said to have no other.
+    patch = site.patches / "0010-a.patch"
+    patch.write_bytes(patch.read_bytes().replace(b"Pending", b"Denied [no]"))
+    changed = {"patches": ["0010-a.patch (message changed)"], "parts": ["flags (changed)"]}
+    assert plan(site)["changed"] == {"pin": None, "files": [], **changed}
+    said = site.run("plan")
+    assert "    patch 0010-a.patch (message changed)\n    key part flags (changed)\n" in said
+
+
+def test_the_pin_of_before_is_named(site: Site) -> None:
+    site.build()
+    files = [path for path in site.shelf.iterdir() if path.is_file()]
+    manifest = (site.root / "forks.toml").read_text()
+    sha256 = support.sha256(site.shelf / "demo-1.0.tar.gz")
+    # The other files of the same version, as of another commit, have another tree alone.
+    same = r"1\.0 \(tree \w{12}\) to 1\.0 \(tree \w{12}\)"
+    for version, expected in (("1.0", same), ("1.5", r"1\.0 to 1\.5")):
+        new = release(site.root.parent, version, {"a": lines(l5="theirs"), "b": lines()})
+        support.make_index(site.shelf / "simple", *files, new)
+        text = manifest.replace("1.0", version).replace(sha256, support.sha256(new))
+        (site.root / "forks.toml").write_text(text)
+        site.run("lock")
+        assert re.search(rf"(?m)^    pin {expected}$", site.run("plan"))
+        assert re.fullmatch(expected, plan(site)["changed"]["pin"])

@@ -135,8 +135,9 @@ def plan(now: Outlook) -> None:
     CONSOLE.lines([f"  {plan.description}", f"  from {_origin(plan)}"])
     CONSOLE.lines(f"  {line}" for line in _cost(now.cost))
     if now.state != "up-to-date" and now.last:
-        changed = [f"patch {row}" for row in now.patches] + [f"file {row}" for row in now.files]
-        rows = first([*changed, *(f"key part {row}" for row in now.parts)])
+        parts = {"pin": [now.pin] if now.pin else [], "patch": now.patches, "key part": now.parts}
+        parts["file"] = now.files
+        rows = first([f"{kind} {row}" for kind, found in parts.items() for row in found])
         CONSOLE.result(f"  since the last build ({now.last}, made{past}):")
         CONSOLE.lines(f"    {row}" for row in rows or ["how it is made"])
     by: dict[str, list[str]] = {}

@@ -55,6 +55,11 @@ class Patch:
     def _parsed(self) -> tuple[patching.Mail, tuple[patching.FileDiff, ...]]:
         return patching.read_patch(self)
 
+    @property
+    def changes_sha256(self) -> str:
+        """What stays as it is while the message alone changes."""
+        return hashlib.sha256(self.plain.partition(b"\ndiff --git ")[2]).hexdigest()
+
     def trailer(self, key: str) -> list[str]:
         """Return the values of all trailers with this key, in any case."""
         return [v for k, v in self.mail.trailers if k.lower() == key.lower()]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from patchwheel.build import IN_BUILD_DIR
 from patchwheel.kit import InputError, Repository, digest
@@ -30,6 +30,8 @@ class Outlook:
     state: Literal["up-to-date", "stored", "to-make"]
     last: str | None = None
     seconds: float | None = None
+    # What it was and what it is.
+    pin: str | None = None
     patches: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
     # Parts of the node key that differ besides.
@@ -37,7 +39,7 @@ class Outlook:
     cost: Estimate | None = None
 
     def to_json(self) -> dict[str, object]:
-        since = {n: list(getattr(self, n)) for n in ("patches", "files", "parts")}
+        since = {n: getattr(self, n) for n in ("pin", "patches", "files", "parts")}
         last = {"version": self.last, "seconds": self.seconds} if self.last else None
         cost = self.cost and asdict(self.cost)
         now = {"state": self.state, "last": last, "changed": since, "estimate": cost}
@@ -56,18 +58,23 @@ def look_ahead(project: Project, plan: Plan) -> Outlook:
         last = record.parse_record(read_wheel(found[-1]).metadata(FILENAME), where=found[-1])
     if not last:
         return Outlook(plan=plan, state=state, cost=_cost(project, plan, state))
-    made, seconds = project.store.path("wheels", digest(dict(last.key))), None
-    with contextlib.suppress(OSError, ValueError, KeyError):
-        seconds = float(json.loads((made / "made.json").read_text())["seconds"])
+    made: dict[str, Any] = {}
+    with contextlib.suppress(OSError, ValueError):
+        folder = project.store.path("wheels", digest(dict(last.key)))
+        made = json.loads((folder / "made.json").read_text())
+    seconds, diffs = made.get("seconds"), made.get("diffs", {})
     if stored and dict(last.key) == dict(plan.key_parts):
         return Outlook(plan=plan, state="up-to-date", last=last.version, seconds=seconds)
     patches = {patch.name: patch.sha256 for patch in last.patches}
+    series = plan.tree.series
+    said = {p.name for p in series.patches if diffs.get(patches.get(p.name)) == p.changes_sha256}
     return Outlook(
         plan=plan,
         state=state,
         last=last.version,
         seconds=seconds,
-        patches=_differing(patches, dict(plan.tree.series.digests)),
+        pin=_pin(plan, last),
+        patches=_differing(patches, dict(series.digests), messages=said),
         files=_files(plan, last),
         parts=() if plan.pending else _differing(last.key, plan.key_parts, without=TREES),
         cost=_cost(project, plan, state, last),
@@ -88,12 +95,23 @@ def _cost(
     return estimate(*where, fork, plan.route, of, configures=configures)
 
 
+def _pin(plan: Plan, last: WheelRecord) -> str | None:
+    old, new = (last.pin.version, last.trees.source), (plan.fork.version, plan.tree.source.tree)
+    # The same version may be pinned to other files.
+    ends = [v if old[0] != new[0] else f"{v} (tree {tree[:12]})" for v, tree in (old, new)]
+    return " to ".join(ends) if old != new else None
+
+
 def _differing(
-    old: Mapping[str, str], new: Mapping[str, str], without: frozenset[str] = frozenset()
+    old: Mapping[str, str],
+    new: Mapping[str, str],
+    without: frozenset[str] = frozenset(),
+    messages: Collection[str] = (),
 ) -> tuple[str, ...]:
     names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
     how = {name: "removed" if name not in new else "changed" for name in names}
     how |= {name: "new" for name in names if name not in old}
+    how |= {name: "message changed" for name in names if name in messages}
     return tuple(f"{name} ({how[name]})" for name in sorted(set(names) - without))
 
 

@@ -76,7 +76,8 @@ def make_wheel(plan: Plan, store: Store, progress: Progress = SILENT) -> BuiltWh
             path = finish(draft, plan, folder)
             check_wheel(path, plan, trusted=draft.made_from if plan.base else None)
         seconds = round(time.monotonic() - start, 2)
-        made = {"seconds": seconds, "compile_cache": dict(draft.counts)}
+        diffs = {patch.sha256: patch.changes_sha256 for patch in plan.tree.series.patches}
+        made = {"seconds": seconds, "compile_cache": dict(draft.counts), "diffs": diffs}
         (folder / MADE).write_text(json.dumps(made))
 
     cached = store.find(KIND, key) is not None
