@@ -15,16 +15,7 @@ from functools import cache
 from inspect import get_annotations
 from pathlib import Path
 from types import MappingProxyType, NoneType, UnionType
-from typing import (
-    Annotated,
-    Any,
-    Literal,
-    Never,
-    Union,
-    get_args,
-    get_origin,
-    get_type_hints,
-)
+from typing import Annotated, Any, Literal, Never, Union, get_args, get_origin, get_type_hints
 
 from patchwheel.kit import process
 from patchwheel.kit.errors import did_you_mean
