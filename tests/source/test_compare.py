@@ -1,6 +1,4 @@
-import json
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -101,7 +99,6 @@ def test_equal_files_and_metadata_pass(pin: Pin) -> None:
             "PKG-INFO": "metadata of the build backend",
             "src/thing.egg-info/SOURCES.txt": "metadata of the build backend",
         },
-        left_out={},
     )
     # With both in the store the remote is not needed.
     pin.upstream.rename(pin.folder / "gone")
@@ -211,7 +208,6 @@ def test_known_rewritings_are_explained(pin: Pin, path: str) -> None:
     pin.commit({**FILES, path: ours})
     found = pin.check({**FILES, path: theirs})
     assert why in found.explained[path]
-    assert path not in {folder for row in found.left_out.values() for folder in row}
 
 
 @pytest.mark.parametrize(
@@ -228,24 +224,6 @@ def test_other_rewritings_fail(pin: Pin, path: str, ours: str, theirs: str) -> N
     pin.commit({**FILES, path: ours})
     with pytest.raises(CheckError, match="differs"):
         pin.check({**FILES, path: theirs})
-
-
-def test_files_that_are_left_out_are_grouped(pin: Pin) -> None:
-    attributes = ".* export-ignore\nci export-ignore\n*.yml export-ignore\n"
-    extra = {
-        ".gitattributes": attributes,
-        ".github/workflows/x.txt": "",
-        "ci/deep/x": "",
-        "docs/a": "",
-        "docs/ä b": "",
-        "docs/c.yml": "",
-    }
-    pin.commit({**FILES, **extra})
-    # By way of JSON, as `verify --pin --json` prints it.
-    assert json.loads(json.dumps(asdict(pin.check(FILES))))["left_out"] == {
-        "export-ignore": {".gitattributes": 1, ".github": 1, "ci": 1, "docs": 1},
-        "not distributed": {"docs": 2},
-    }
 
 
 def test_submodules_and_links_are_resolved(pin: Pin) -> None:

@@ -252,10 +252,6 @@ def pin(report: PinReport) -> None:
         f"{report.equal} files are equal, and every difference is explained"
     )
     CONSOLE.lines(f"  {path}: {why}" for path, why in report.explained.items())
-    CONSOLE.table(
-        ("only in the repository", "files", "because"),
-        [(f, str(n), why) for why, row in report.left_out.items() for f, n in row.items()],
-    )
 
 
 def checked(found: ReleaseCheck) -> None:

@@ -10,10 +10,10 @@ import contextlib
 import os
 import posixpath
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from patchwheel import kit
 from patchwheel.manifest import Fork
@@ -49,7 +49,6 @@ TOP = ("PKG-INFO", "pyproject.toml", "setup.cfg", "setup.py", "meson.build")
 class PinReport:
     """`equal` counts files that are in both; `explained` maps the sdist's other files to a reason.
 
-    `left_out` counts files that only the repository has, by reason and top folder.
     A generated file is explained, not verified: the repository does not say what it must contain.
     Where the pin has no sdist, it is upstream's wheel.
     """
@@ -59,7 +58,6 @@ class PinReport:
     commit: str
     equal: int
     explained: Mapping[str, str]
-    left_out: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
 
 def check_pin(project: Project, fork: Fork) -> PinReport:
@@ -76,9 +74,7 @@ def check_pin(project: Project, fork: Fork) -> PinReport:
     published, raw = repo.files(sdist.tree), repo.files(upstream.tree)
     explained = _differences(repo, published, raw)
     hint = "look at these files in the sdist; if they are not upstream's, pin the git commit"
-    report = _report(upstream, fork.sdist.filename, len(published), explained, hint)
-    left_out = _left_out(repo, upstream.tree, raw.keys() - published.keys())
-    return replace(report, left_out=left_out)
+    return _report(upstream, fork.sdist.filename, len(published), explained, hint)
 
 
 def _check_wheel(project: Project, fork: Fork) -> PinReport:
@@ -152,27 +148,6 @@ def _scripted(repo: kit.Repository, raw: Mapping[str, kit.Blob]) -> set[str]:
                 # Relative to the root of the sdist, or to the folder of the meson.build.
                 paths |= {path, _joined(build, path)}
     return paths
-
-
-def _left_out(
-    repo: kit.Repository, tree: str, missing: Iterable[str]
-) -> Mapping[str, Mapping[str, int]]:
-    """Count the repository's files that the sdist lacks, by reason and top folder."""
-    # `git archive` leaves out all that is below a folder with the attribute, too.
-    lineage = {path: [path, *map(str, PurePosixPath(path).parents)][:-1] for path in missing}
-    asked = sorted({place for places in lineage.values() for place in places})
-    argv = ("check-attr", "--cached", "--stdin", "-z", "export-ignore")
-    stdin = b"".join(os.fsencode(place) + b"\0" for place in asked)
-    with repo.index(tree) as env:
-        fields = repo.git(*argv, stdin=stdin, env=env).split(b"\0")[:-1]
-    values = zip(fields[::3], fields[2::3], strict=True)
-    ignored = {os.fsdecode(place) for place, value in values if value == b"set"}
-    counts: dict[str, dict[str, int]] = {}
-    for path, places in sorted(lineage.items()):
-        why = "not distributed" if ignored.isdisjoint(places) else "export-ignore"
-        row, top = counts.setdefault(why, {}), path.partition("/")[0]
-        row[top] = row.get(top, 0) + 1
-    return counts
 
 
 def resolved(repo: kit.Repository, files: Mapping[str, kit.Blob]) -> dict[str, kit.Blob]:
