@@ -54,6 +54,8 @@ class Project:
 
     @functools.cached_property
     def lock(self) -> Lock:
+        # Without a fork there is nothing to lock.
+        self.manifest.select(())
         return load_lock(self.manifest.lock_path)
 
     def locked(self, fork: Fork) -> ForkLock | None:

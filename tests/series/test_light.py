@@ -43,7 +43,12 @@ def test_no_lock_and_no_interpreter_of_the_fork_is_needed(site: Site) -> None:
     site.run("export", "demo")
     assert "+more" in (site.patches / "0020-b.patch").read_text()
     # What is built is locked.
-    assert "there is no lock" in site.run("plan", status=2)
+    told = (
+        f"error: {site.root}/forks.lock: there is no lock\n  next: run `patchwheel lock`, review "
+    )
+    one = "test demo|rebase demo --onto 2.0|verify demo --from-source|verify demo --rebuild"
+    for line in f"plan|build|build --release|build -n|env|env --check|ci --matrix|{one}".split("|"):
+        assert told in site.run(*line.split(), status=2), line
 
 
 def test_a_lock_that_is_there_still_holds_the_pin(site: Site) -> None:

@@ -115,8 +115,9 @@ def test_without_an_sdist_the_commit_is_compared_with_the_wheel(pin: Pin) -> Non
         pin.check_wheel(published | {"thing/a.py": "a = 2\n"})
     stamped = pin.check_wheel(published | {"thing/b.py": "stamped\n"}, "thing/b.*")
     assert stamped.explained["thing/b.py"] == "named in upstream-wheel.only-in-base"
-    with pytest.raises(CheckError, match="neither an sdist nor a wheel of upstream's"):
+    with pytest.raises(CheckError, match="neither an sdist nor a wheel of upstream's") as caught:
         pin.check_wheel(published, wheel=False)
+    assert "add `sdist` to [forks.thing] in forks.toml and `patchwheel lock`" in str(caught.value)
 
 
 def test_one_changed_byte_fails_and_is_named(pin: Pin) -> None:

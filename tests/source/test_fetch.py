@@ -277,8 +277,9 @@ def test_a_tag_that_is_not_there_is_named(get: Get, upstream: Path) -> None:
     git(upstream, "tag", "v1.9")
     with pytest.raises(InputError, match=r"has no tag v9 \(did you mean 'v1.9'\?\)"):
         get(from_git(upstream, commit, tag="v9"))
-    with pytest.raises(InputError, match="neither tag nor commit"):
+    with pytest.raises(InputError, match="neither tag nor commit") as caught:
         get(from_git(upstream, None))
+    assert "next: add the release's `tag` or `commit` to [forks." in str(caught.value)
 
 
 def test_an_unreachable_remote_says_what_git_said(get: Get, tmp_path: Path) -> None:

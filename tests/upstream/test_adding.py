@@ -160,7 +160,15 @@ def test_nothing_is_changed_when_a_fork_cannot_be_added(site: Site, tmp_path: Pa
     ):
         assert says in made.run("add", *words, status=status)
         assert files(made.root) == before
-    assert "has no fork yet" in made.run("build", status=2)
+    told = (
+        f"error: {made.root}/forks.toml: has no fork yet\n  next: `patchwheel add NAME` pins the "
+    )
+    lines = "build|env|plan|status|lock|doctor|ci|build --release|build -n|env --check|lock --diff"
+    lines += "|lock --costs|ci --matrix|import x y|rebase x --onto 1|submit x y|verify x --pin"
+    one = ("test", "dev", "export", "propose", "remove", "shell", "build", "plan", "doctor")
+    for line in (*lines.split("|"), *(f"{command} x" for command in one)):
+        assert made.run(*line.split(), status=2) == f"{told}newest release of a project\n", line
+    assert files(made.root) == before
     assert "there is a manifest already" in made.run("init", status=2)
     (made.root / "forks.toml").unlink()
     for option, value in (("--python", "3.x"), ("--label", "A_B")):

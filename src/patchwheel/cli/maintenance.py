@@ -58,12 +58,12 @@ def lock(
     if (diff or costs) and (names or force or upgrade or (diff and costs)):
         raise click.UsageError("--diff and --costs are of the whole lock, and go with no other")
     if costs:
-        click.echo(report.write_costs(project.store, project.root, project.manifest.forks))
+        forks = [fork.name for fork in project.manifest.select(())]
+        click.echo(report.write_costs(project.store, project.root, forks))
         return
     if diff:
-        click.echo(
-            "\n".join(locking.changes(locking.committed_lock(project), project.lock) or [SAME])
-        )
+        new = project.lock
+        click.echo("\n".join(locking.changes(locking.committed_lock(project), new) or [SAME]))
         return
     moving = [name.lower() for name in upgrade if name] if upgrade else None
     old = locking.lock_before(project)

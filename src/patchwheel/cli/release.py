@@ -195,6 +195,7 @@ def ci(project: Project, *, check: bool, matrix: bool, cells: bool, cell: str | 
     manifest = project.manifest
     if check + matrix + cells + (cell is not None) > 1:
         raise click.UsageError("give one of --check, --matrix, --cells and --cell")
+    manifest.select(())
     if matrix:
         lines = [json.dumps(workflows.matrix(manifest, project.lock))]
     elif cells:

@@ -90,7 +90,7 @@ def committed_lock(project: Project) -> manifest.Lock:
             return manifest.load_lock(folder / path.name)
         except (kit.process.CommandError, kit.ManifestError) as err:
             why = " ".join([err.message, *err.tail])
-            hint = f"commit it together with {generated.name}; `git log` shows older ones"
+            hint = f"commit it together with {generated.name} first"
             problem = f"cannot be compared with that of the last commit: {why}"
             raise kit.ManifestError(problem, where=path, hint=hint) from err
 

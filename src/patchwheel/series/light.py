@@ -43,7 +43,9 @@ def patch_alone(project: Project, fork: Fork, name: str) -> PatchedTree:
     if patch is None:
         known = [p.path.stem for p in series.patches]
         problem = f"the series of {fork.name} has no patch {name!r}{did_you_mean(name, known)}"
-        raise PatchError(problem, where=series.folder, expected=f"one of {', '.join(known)}")
+        expected = f"one of {', '.join(known)}" if known else "a patch"
+        hint = None if known else f"`patchwheel dev {fork.name}`, commit, `export`; or `import`"
+        raise PatchError(problem, where=series.folder, expected=expected, hint=hint)
     needed = required_patches(forks, patch)
     try:
         chosen = replace(series, patches=tuple(needed))

@@ -82,7 +82,10 @@ def _check_wheel(project: Project, fork: Fork) -> PinReport:
     base = project.build(fork).base
     if base is None or fork.upstream_wheel is None:
         problem = f"{fork.name}: the pin has neither an sdist nor a wheel of upstream's"
-        raise kit.CheckError(problem, expected="one of them, to compare the commit with")
+        hint = f"of a release, add `sdist` to [forks.{fork.name}] in forks.toml and `patchwheel "
+        hint += "lock`; with none, the commit's id alone vouches for its files"
+        expected = "one of them, to compare the commit with"
+        raise kit.CheckError(problem, expected=expected, hint=hint)
     upstream = fetch_pin(project.context, fork)
     places: dict[str, list[tuple[str, str]]] = {}
     for path, blob in kit.Repository(upstream.git_dir).files(upstream.tree).items():

@@ -183,7 +183,8 @@ class Remote:
         if fork.commit and (self.context.offline or fork.tag is None):
             return fork.commit
         if fork.tag is None:
-            refuse(fork, "the pin names neither tag nor commit")
+            hint = f"add the release's `tag` or `commit` to [forks.{fork.name}] in forks.toml"
+            refuse(fork, "the pin names neither tag nor commit", hint=hint)
         if self.context.offline:
             refuse(fork, f"the commit of tag {fork.tag} is not known offline", hint=OFFLINE)
         name = f"refs/tags/{fork.tag}"

@@ -267,11 +267,13 @@ def _wheel_in(project: Project, folder: Path, fork: Fork) -> OwnWheel:
         if not metadata.has_variant_label(path.name)
     ]
     if len(paths) != 1:
+        count = f"are {len(paths)} wheels" if paths else "is no wheel"
+        names = f": {', '.join(path.name for path in paths)}" if paths else ""
         raise kit.InputError(
-            f"there are {len(paths)} wheels of {fork.distribution} for Python {project.python}: "
-            f"{', '.join(path.name for path in paths) or 'none'}",
+            f"there {count} of {fork.distribution} for Python {project.python}{names}",
             where=folder,
             expected="one, with the manifest's label",
+            hint="remove the others" if paths else f"`patchwheel build {fork.name}` fills dist/",
         )
     [path] = paths
     version = path.name.split("-")[1]
