@@ -163,7 +163,7 @@ def stage(project: Project, source: Path, staged: Path, *, earlier: Path | None)
 @release.command()
 @click.argument("staged", type=options.folder())
 def validate(staged: Path) -> None:
-    """Check the files in STAGED, and install them with pip and with uv from an index over HTTP."""
+    """Check the files in STAGED, and install them with pip and with uv from the index."""
     releases.validate_release(staged.absolute(), CONSOLE)
     CONSOLE.close()
 

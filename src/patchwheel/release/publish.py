@@ -6,15 +6,11 @@ A staged release holds what is published in `release`, the index of it and of th
 
 from __future__ import annotations
 
-import contextlib
-import functools
 import json
 import os
 import shutil
 import tempfile
-import threading
 from collections.abc import Iterator, Mapping, Sequence
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 from patchwheel import kit
@@ -190,9 +186,10 @@ def validate_release(staged: Path, progress: kit.Progress) -> None:
 
 
 def install_release(staged: Path, progress: kit.Progress) -> None:
-    """Install what was staged as a user would: with pip and uv, over HTTP, and import it."""
+    """Install what was staged as a user would: with pip and uv, from its index, and import it."""
     installed = json.loads((staged / INSTALLED).read_text())
-    with _serving(staged / "site") as index, tempfile.TemporaryDirectory() as name:
+    index = (staged / "site" / files.SIMPLE).absolute().as_uri()
+    with tempfile.TemporaryDirectory() as name:
         for version, forks in installed.items():
             # uv is given a path, since it stops at the shims of pyenv.
             base = kit.find_interpreter(version, progress=progress).path
@@ -211,27 +208,9 @@ def install_release(staged: Path, progress: kit.Progress) -> None:
 
 
 def _run(argv: Sequence[str | Path], cwd: Path) -> None:
-    # The user's own settings count: what the wheels require comes from the user's index.
-    env = {**os.environ, "no_proxy": "127.0.0.1", "NO_PROXY": "127.0.0.1"}
     try:
-        kit.process.capture(argv, cwd=cwd, env=env)
+        # The user's own settings count: what the wheels require comes from the user's index.
+        kit.process.capture(argv, cwd=cwd, env=os.environ)
     except kit.process.CommandError as err:
         problem = f"what was staged does not install: {err.message}"
         raise kit.CheckError(problem, where=cwd, tail=err.tail, hint=HINT) from err
-
-
-@contextlib.contextmanager
-def _serving(folder: Path) -> Iterator[str]:
-    """Serve a folder with a simple index on loopback, and give the index's URL."""
-    handler = functools.partial(_Handler, directory=str(folder))
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}/simple/"
-        finally:
-            server.shutdown()
-
-
-class _Handler(SimpleHTTPRequestHandler):
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-        """Say nothing of each request."""

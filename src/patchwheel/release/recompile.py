@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
@@ -23,7 +24,6 @@ from patchwheel.wheel import BuiltWheel, Made, build_needs, build_wheel, make_wh
 from patchwheel.wheelfile import output_names, read_wheel
 
 UMASK = 0o077
-DIFFOSCOPE = ".diffoscope.txt"
 # Of the store only what is named by its content, and what cost a download, is used again.
 SHARED = ("files", "git")
 ENVIRONMENT = {"TZ": "Pacific/Kiritimati", "LC_ALL": "POSIX", "PYTHONHASHSEED": "4711"}
@@ -132,10 +132,12 @@ class RebuildResult:
 
     fork: str
     wheel: str
+    # The first one.
+    path: str
     sha256: str
     varied_conditions: tuple[str, ...] = CONDITIONS
     differences: tuple[str, ...]
-    kept: Path | None
+    kept: str | None
 
     @property
     def summary(self) -> str:
@@ -146,12 +148,12 @@ class RebuildResult:
     def check(self) -> None:
         """Raise CheckError when anything differs."""
         if self.kept:
-            report = self.kept.with_suffix(DIFFOSCOPE)
+            pair = shlex.join((self.path, self.kept))
             raise CheckError(
                 f"{self.fork}: the same build made another wheel",
                 where=self.kept,
                 tail=first(self.differences),
-                hint=f"compare the two wheels; where diffoscope is installed, see {report}",
+                hint=f"where diffoscope is installed, `diffoscope {pair}` shows how they differ",
             )
 
 
@@ -167,13 +169,12 @@ def check_reproducible(project: Project, fork: Fork) -> RebuildResult:
         env = _other_conditions(folder, project.store, needs)
         again = _build_again(project, fork, folder / "project", env, log)
         if again.read_bytes() != wheel.path.read_bytes():
-            kept = log.with_name(again.name)
-            shutil.copyfile(again, kept)
-            differences = _differences(wheel.path, kept)
-            _diffoscope(wheel.path, kept)
+            kept = str(shutil.copyfile(again, log.with_name(again.name)))
+            differences = _differences(wheel.path, again)
     return RebuildResult(
         fork=wheel.fork,
         wheel=wheel.path.name,
+        path=str(wheel.path),
         sha256=wheel.sha256,
         differences=tuple(differences),
         kept=kept,
@@ -234,12 +235,3 @@ def _differences(one: Path, two: Path) -> list[str]:
             if getattr(old[name], field) != getattr(new[name], field):
                 rows.append(f"{name}: another {what}")
     return rows or ["the archive: another order or compression of the same files"]
-
-
-def _diffoscope(one: Path, two: Path) -> None:
-    report = two.with_suffix(DIFFOSCOPE)
-    # One of an earlier run would be of other wheels.
-    report.unlink(missing_ok=True)
-    if program := shutil.which("diffoscope"):
-        argv: list[str | Path] = [program, "--text", report, one, two]
-        process.capture(argv, cwd=two.parent, env=process.base_env(), ok=(0, 1))
