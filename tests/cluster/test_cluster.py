@@ -108,7 +108,7 @@ BROKEN = {
         7,
     ),
     "a lie": (
-        "import patchwheel.cluster.worker as w; w.file_sha256 = lambda path: '0' * 64",
+        "import patchwheel.cluster.worker as w; w.kit.file_sha256 = lambda path: '0' * 64",
         "tinyset-3.11: the shared store gives a wheel with the sha256 ",
         6,
     ),
@@ -121,7 +121,7 @@ BROKEN = {
         6,
     ),
     "an exception": (
-        "import patchwheel.cluster.worker as w; w.zlib = None",
+        "import patchwheel.cluster.worker as w; w.SETTINGS = None",
         "tinyset-3.11: the worker failed: AttributeError",
         7,
     ),

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import ipaddress
 import json
 import logging
 import secrets
 import time
-import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -140,7 +138,7 @@ class Cluster:
 
     def submit(self, task: Data) -> str:
         """Hand a task out, and return its key."""
-        key = f"{task['cell']}-{kit.digest(self.run, task)[:32]}"
+        key = f"{task['cell']}-{self.run}{'-again' * task['again']}"
         needs = resources(task["tools"], task["level"], kit.MEMORY_PER_JOB)
         self.futures[key] = self.client.submit(run_task, task, key=key, resources=needs, retries=0)
         return key
@@ -203,8 +201,8 @@ def make_task(project: Project, plan: Plan) -> Data:
         tools = {n: tool.identity for n, tool in plan.inputs.tools.items()} if plan.inputs else {}
     with project.store.scratch() as folder:
         project.copy_to(folder)
-        paths = [path for path in sorted(folder.rglob("*")) if path.is_file()]
-        files = {str(p.relative_to(folder)): p.read_bytes().decode("latin-1") for p in paths}
+        paths = [path for path in folder.rglob("*") if path.is_file()]
+        files = {str(path.relative_to(folder)): path.read_bytes() for path in paths}
     words = [fork.name, "--manifest", project.manifest.path.name, "--python", project.python]
     words += ["--sandbox", project.sandbox, *(["--variant", fork.variant] if fork.variant else [])]
     flags = {"--from-source": project.from_source, "--without-patches": project.without_patches}
@@ -213,7 +211,7 @@ def make_task(project: Project, plan: Plan) -> Data:
         "version": __version__,
         "words": [*words, *(flag for flag, given in flags.items() if given)],
         "variables": required_variables(fork),
-        "project": base64.b64encode(zlib.compress(json.dumps(files).encode())).decode(),
+        "project": files,
         "python": project.python,
         "tools": tools,
         "level": plan.sandbox or "bwrap",

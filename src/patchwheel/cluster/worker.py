@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import base64
-import json
 import os
 import re
 import signal
 import sys
 import time
-import zlib
 from typing import TYPE_CHECKING, Any
 
 from patchwheel import __version__, kit
@@ -82,9 +79,9 @@ def _build(task: Data, leash: Leash) -> Data:
     argv = [sys.executable, "-m", "patchwheel", "build", *task["words"], "--jobs", str(jobs)]
     env = {name: value for name, value in os.environ.items() if not SETTINGS.match(name)}
     with store.scratch() as folder:
-        for name, text in json.loads(zlib.decompress(base64.b64decode(task["project"]))).items():
+        for name, data in task["project"].items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            (folder / name).write_bytes(text.encode("latin-1"))
+            (folder / name).write_bytes(data)
         log = folder / "cell.log"
         try:
             kit.process.logged(argv, cwd=folder, env=env | task["variables"], log=log, watch=leash)
