@@ -273,20 +273,21 @@ def _unpacked(wheel: OwnWheel, store: kit.Store) -> Path:
 def unpack(wheel: Path, folder: Path, before: Path | None) -> None:
     """Unpack a wheel so that it can be imported; equal files of `before` are copied."""
     known = _hashes(before) if before else {}
+    if before:
+        # With dates, which bytecode names. A link would be one file in two environments.
+        metadata = shutil.ignore_patterns("*.dist-info")
+        shutil.copytree(before, folder, ignore=metadata, dirs_exist_ok=True)
     for entry in read_wheel(wheel).entries.values():
-        place = SCHEME.sub("", entry.name)
-        target = folder / place
-        target.parent.mkdir(parents=True, exist_ok=True)
-        same = entry.sha256 and known.get(entry.name) == entry.sha256
-        if not (before and same and _copied(before / place, target)):
+        target, held = folder / SCHEME.sub("", entry.name), known.pop(entry.name, "")
+        if not (held and held == entry.sha256 and target.exists()):
+            target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(entry.content())
             target.chmod(entry.mode)
-        elif target.suffix == ".py":
-            # The bytecode names date and size of its file, which the copy keeps.
-            for path in (before / place).parent.glob(f"__pycache__/{target.stem}.*.pyc"):
-                cache = target.parent / "__pycache__"
-                cache.mkdir(exist_ok=True)
-                _copied(path, cache / path.name)
+            # A file of the same size may be written in the same second.
+            for path in target.parent.glob(f"__pycache__/{target.stem}.*.pyc"):
+                path.unlink()
+    for name in known:
+        (folder / SCHEME.sub("", name)).unlink(missing_ok=True)
 
 
 def _hashes(folder: Path) -> dict[str, str]:
@@ -295,15 +296,6 @@ def _hashes(folder: Path) -> dict[str, str]:
         with path.open(newline="", encoding="utf-8") as stream:
             found |= {row[0]: row[1] for row in csv.reader(stream)}
     return found
-
-
-def _copied(source: Path, target: Path) -> bool:
-    try:
-        # With its date, which bytecode names. A link would be one file in two environments.
-        shutil.copy2(source, target)
-    except FileNotFoundError:
-        return False
-    return True
 
 
 def _pylock(context: kit.Context, lines: Sequence[str], *, log: Path) -> str:
