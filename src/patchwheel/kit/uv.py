@@ -125,20 +125,18 @@ def resolve(
     for line in requirements:
         _check_requirement(line)
     count = f"{len(requirements)} requirement{'s' * (len(requirements) != 1)}"
-    # uv does not find each version that it is to prefer where several indexes count alike.
-    pins = [f"{d.name}=={d.version}" for d in known]
-    attempts = [(pins, ()), ((), known), ((), ())] if pins else [((), ())]
+
+    def within(limits: Sequence[str]) -> tuple[Distribution, ...]:
+        with _file(limits) as file:
+            flags = ("--python-platform", PLATFORM, "--constraints", str(file))
+            return _distributions(pylock(context, requirements, *flags, known=known, log=log), log)
+
     with context.progress.step(f"{what}: resolving {count} for Python {context.python}"):
-        while True:
-            limits, preferred = attempts.pop(0)
-            with _file([*constraints, *limits]) as file:
-                flags = ["--python-platform", PLATFORM, "--constraints", str(file)]
-                try:
-                    text = pylock(context, requirements, *flags, known=preferred, log=log)
-                    return _distributions(text, log)
-                except InputError:
-                    if not attempts:
-                        raise
+        # uv does not find each version that it is to prefer where several indexes count alike.
+        if pins := [f"{d.name}=={d.version}" for d in known]:
+            with contextlib.suppress(InputError):
+                return within([*constraints, *pins])
+        return within(constraints)
 
 
 def pylock(
