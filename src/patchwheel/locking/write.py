@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, product
 
@@ -117,7 +117,7 @@ class _Before:
     upgrade: Collection[str] | None
 
     def __post_init__(self) -> None:
-        locked = {d.name for key in ("", *self.lock.forks) for d in self._found(key)}
+        locked = {found.name for *_, found in self._rows()}
         if unknown := [name for name in self.upgrade or () if name not in locked]:
             problem = f"nothing that is locked is called {unknown[0]}"
             hint = "take a name of forks.lock, or none to upgrade everything"
@@ -125,26 +125,24 @@ class _Before:
 
     def known(self, lock_key: str, python: str) -> list[kit.Distribution]:
         """Return what may not move; a new Python begins with what the others have."""
-        kept = {d.name: d for d in self._found(lock_key, python) if not self._moves(d)}
-        return [*kept.values()]
+        rows = [(p == python, d) for k, p, d in self._rows() if k == lock_key]
+        rows.sort(key=lambda row: row[0])
+        return [*{d.name: d for _, d in rows if not self._moves(d)}.values()]
 
     def moves(self, lock_key: str) -> bool:
-        return any(map(self._moves, self._found(lock_key)))
+        return any(self._moves(d) for key, _, d in self._rows() if key == lock_key)
 
     def _moves(self, found: kit.Distribution) -> bool:
         return self.upgrade is not None and (not self.upgrade or found.name in self.upgrade)
 
-    def _found(self, lock_key: str, python: str = "") -> list[kit.Distribution]:
-        """Return all of an entry, those for the Python at the end."""
-        rows: list[tuple[str, Iterable[kit.Distribution]]]
-        if lock_key:
-            entry = self.lock.forks.get(lock_key)
-            rows = [(p, b.build_requires) for p, b in entry.builds.items()] if entry else []
-        else:
-            environments = self.lock.environments.items()
-            rows = [(k, chain(e.packages, *e.groups.values())) for k, e in environments]
-        rows.sort(key=lambda row: row[0].partition(":")[0] == python)
-        return [d for _, found in rows for d in found]
+    def _rows(self) -> Iterator[tuple[str, str, kit.Distribution]]:
+        """Yield all that is locked, with its entry and its Python."""
+        for name, entry in self.lock.environments.items():
+            for found in chain(entry.packages, *entry.groups.values()):
+                yield "", name.partition(":")[0], found
+        for lock_key, fork in self.lock.forks.items():
+            for python, build in fork.builds.items():
+                yield from ((lock_key, python, found) for found in build.build_requires)
 
 
 def _lock_forks(
