@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from patchwheel.kit import ManifestError, parsed
+from patchwheel.kit import ManifestError, PlainReader, parsed
 from patchwheel.manifest.convert import save_json
 from patchwheel.manifest.inventory import (
     BuiltOutput,
@@ -233,13 +233,5 @@ def _graph(data: dict[str, Any], row: dict[str, Any]) -> PinGraph:
         definition=frozenset(unfolded(row["definition"])),
         outputs=outputs,
         unfollowed=tuple(name_list(row["unfollowed"])),
-        series=_series(row["series"]) if "series" in row else None,
-    )
-
-
-def _series(row: dict[str, Any]) -> SeriesTrace:
-    return SeriesTrace(
-        tree=row["tree"],
-        effects=tuple(tuple(name_list(effect)) for effect in row["effects"]),
-        idle=tuple(name_list(row["idle"])),
+        series=PlainReader().structure(row.get("series"), SeriesTrace | None),
     )
