@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +20,7 @@ from patchwheel.kit.errors import MachineError, ManifestError
 from patchwheel.kit.store import Store
 from patchwheel.project import Project
 from tests.fixtures import forked, support
+from tests.fixtures.projects import Site
 
 SDIST = 'version = "1.0"\nsdist = { filename = "demo-1.0.tar.gz", sha256 = "%s" }\n' % ("0" * 64)
 
@@ -30,6 +32,26 @@ def patchwheel(folder: Path, *words: str, **env: str) -> subprocess.CompletedPro
 def test_version_and_help_need_no_manifest(tmp_path: Path) -> None:
     assert re.fullmatch(r".*version \d+\.\d+\.\d+\n", patchwheel(tmp_path, "--version").stdout)
     assert "Exit codes" in patchwheel(tmp_path, "--help").stdout
+
+
+@pytest.mark.parametrize(
+    "line", ["--help", "plan", "plan --json", "status --offline", "build x", "nonsense"]
+)
+def test_a_reader_that_has_enough_ends_it_silently(locked_site: Site, line: str) -> None:
+    """As `patchwheel plan 2>&1 | head -1` does, or `true` for `head`."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    fails = line in {"build x", "nonsense"}
+    with os.fdopen(writer) as pipe:
+        done = subprocess.run(
+            [sys.executable, "-m", "patchwheel", *line.split()],
+            cwd=locked_site.root,
+            env=locked_site.environment({}),
+            stdout=pipe,
+            stderr=pipe if fails else subprocess.PIPE,
+            check=False,
+        )
+    assert (done.returncode, done.stderr) == (-signal.SIGPIPE, None if fails else b"")
 
 
 @pytest.mark.parametrize("width", [80, 120])
@@ -147,7 +169,7 @@ APART = "--release, --dev and --without-patches cannot be combined"
         (["build"], "next: run `patchwheel lock`"),
         (["lock", "--diff", "demo"], "--diff and --costs are of the whole lock"),
         (["lock", "--diff", "--costs"], "--diff and --costs are of the whole lock"),
-        (["lock", "--diff"], "cannot be compared with that of the last commit: "),
+        (["lock", "--diff"], "next: run `patchwheel lock`"),
         (["verify", "demo"], ONE),
         (["verify", "demo", "--pin", "--from-source"], ONE),
         (["verify", "forks.toml", "--dev"], "--dev does nothing here: wheels are checked"),

@@ -53,6 +53,9 @@ def test_no_lock_and_no_interpreter_of_the_fork_is_needed(site: Site) -> None:
 
 def test_a_lock_that_is_there_still_holds_the_pin(site: Site) -> None:
     site.run("lock")
+    said = site.run("lock", "--diff", status=2)
+    assert "cannot be compared with that of the last commit: " in said
+    assert said.endswith("  next: commit it together with forks.inventory first\n")
     path = site.root / "forks.lock"
     data = json.loads(path.read_text())
     [entry] = data["forks"].values()

@@ -149,7 +149,7 @@ class Console(Progress):
                 named = zip(headings[1:], row[1:], strict=True)
                 lines += [row[0], *(f"  {name}: {cell}" for name, cell in named if cell)]
         for line in lines:
-            print(line, file=sys.stderr if note else sys.stdout)
+            print(line, file=sys.stderr if note else sys.stdout, flush=True)
 
     def _bar(self, what: str, done: int, total: int | None, file: str = "") -> None:
         if self._bars is None:

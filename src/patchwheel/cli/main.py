@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import importlib
+import os
 import signal
 import sys
 from pathlib import Path
@@ -79,7 +80,20 @@ def _examples(name: str) -> str:
 
 
 def main() -> None:
-    """Run the command line; the one place that sets exit codes."""
+    """Run the command line, and end as other programs do where nobody reads it any longer."""
+    out = sys.stdout
+    try:
+        _run()
+    except (BrokenPipeError, SystemExit) as end:
+        # click makes a failure of it, and replaces the streams.
+        if isinstance(end, SystemExit) and sys.stdout is out:
+            raise
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGPIPE)
+
+
+def _run() -> None:
+    """Run a command; the one place that sets exit codes."""
     # What a command imports and reads is no garbage: to look for it takes a twentieth of a no-op.
     gc.set_threshold(20_000, 20, 20)
     # A CI job that is cancelled gets SIGTERM: it ends as with Ctrl-C, child processes included.
