@@ -43,7 +43,7 @@ class Project:
     from_source: bool = False
     dev: bool = False
     # What is done or said once in a run, other manifests and Pythons included.
-    done: set[str] = field(default_factory=set, repr=False)
+    done: dict[str, object] = field(default_factory=dict, repr=False)
 
     @functools.cached_property
     def manifest(self) -> Manifest:

@@ -104,7 +104,8 @@ class Context:
 
     `python` is the version that wheels are for, such as 3.12; `explicit` the interpreter that the
     user named for it. Index settings are read for the project at `root`, when they are needed. What
-    is `done` once in a run, such as to fetch an address, other contexts of the run see as well.
+    is `done` once in a run, such as to fetch an address, other contexts of the run see as well, and
+    the error with which it failed.
     """
 
     store: Store
@@ -118,12 +119,12 @@ class Context:
     sandbox: SandboxMode = "auto"
     keep_failed: bool = False
     compile_cache: CacheUse = "write"
-    done: set[str] = dataclasses.field(default_factory=set, repr=False)
+    done: dict[str, object] = dataclasses.field(default_factory=dict, repr=False)
 
     def note(self, line: str) -> None:
         """Say a fact that many stages meet, once in a run."""
         if line not in self.done:
-            self.done.add(line)
+            self.done[line] = True
             self.progress.say(line)
 
     @functools.cached_property

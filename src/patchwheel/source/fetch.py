@@ -30,6 +30,9 @@ REACH = "check the address, the network and the access rights"
 HOLES = "it is a partial clone that lacks these files: name the repository that it was cloned from"
 OFFLINE = "run once without --offline"
 INSTEAD = "name another address of it, or `false`, in `submodules` of the fork in forks.toml"
+UNREACHABLE = re.compile(
+    "unable to access|not read (from remote repository|Username)|transport '.+' not allowed"
+)
 INTERVAL = 1.0
 LOCAL = re.compile(r"file://|/|\./|\.\./")
 
@@ -209,7 +212,7 @@ class Remote:
         shown = kit.redacted(url)
         if self.context.offline:
             refuse(self.fork, f"{what} {commit} of {shown} is not in the store", hint=OFFLINE)
-        self.context.progress.say(f"{self.fork.name}: fetching {commit[:12]} from {shown}")
+        self.context.note(f"{self.fork.name}: fetching {commit[:12]} from {shown}")
         flags = ("fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--force")
         try:
             self.run(url, *flags, "--depth=1", "--", url, commit)
@@ -287,7 +290,14 @@ class Remote:
             refuse(self.fork, f"{kit.redacted(url)} reads objects of another repository", hint=hint)
 
     def run(self, url: str, *argv: str, stdin: bytes = b"") -> str:
-        """Run a git command that talks to a remote, by https, ssh or file only."""
+        """Run a git command that talks to a remote, by https, ssh or file only.
+
+        What failed before in this run fails at once, of an address out of reach whatever is asked.
+        """
+        done, asked = self.context.done, f"{url} {argv} {stdin!r}"
+        for known in (done.get(url), done.get(asked)):
+            if isinstance(known, kit.InputError):
+                raise known
         if not REMOTE.match(url):
             problem = f"{kit.redacted(url)}: patchwheel does not fetch from such an address"
             refuse(self.fork, problem, expected="https://, ssh:// or file://")
@@ -302,7 +312,9 @@ class Remote:
             problem = f"{self.fork.name}: git cannot fetch from {kit.redacted(url)}"
             hint = HOLES if "promisor remote" in err.stderr else REACH
             tail = kit.redacted(err.stderr).splitlines()[-10:]
-            raise kit.InputError(problem, tail=tail, hint=hint) from err
+            error = kit.InputError(problem, tail=tail, hint=hint)
+            done[url if UNREACHABLE.search(err.stderr) else asked] = error
+            raise error from err
 
     def shown(self, url: str, git: Callable[[float], bytes]) -> bytes:
         """Return what git writes, and show the size of the incoming pack until it does."""

@@ -54,13 +54,15 @@ class History:
             return
         url = self.remote.url
         # Several stages of a run ask, and what it compares must not change in between.
-        if url in self.context.done:
+        if known := self.context.done.get(url):
+            if isinstance(known, InputError):
+                raise known
             return
         self.use_alternates(url)
         self.repo.git("config", "remote.upstream.url", url)
         with self.context.progress.step(f"{self.fork.name}: fetching upstream's history"):
             self.remote.run(url, *GRAPH, *FETCH_COMMITS, "--prune", "upstream", *REFS)
-        self.context.done.add(url)
+        self.context.done[url] = True
 
     def use_alternates(self, url: str) -> None:
         """Use the objects of a repository on this machine in place, instead of copying them."""
