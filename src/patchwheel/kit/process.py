@@ -116,27 +116,19 @@ def started(call: Callable[[], T]) -> Callable[[float | None], T]:
 
     Nobody waits for the thread at the end of the run: Ctrl-C ends it at once.
     """
-    results: list[T] = []
-    errors: list[BaseException] = []
+    from concurrent.futures import Future
+
+    future = Future[T]()
 
     def run() -> None:
         try:
-            results.append(call())
+            future.set_result(call())
         except BaseException as err:  # noqa: BLE001  (raised by what waits)
-            errors.append(err)
-        ended.set()
+            future.set_exception(err)
 
-    def wait(limit: float | None) -> T:
-        # Not by join(): once interrupted, that takes the thread for ended (CPython 3.11 and 3.12).
-        if not ended.wait(limit):
-            raise TimeoutError
-        for err in errors:
-            raise err
-        return results[0]
-
-    ended = threading.Event()
+    # Not of a pool, whose threads Python waits for.
     threading.Thread(target=run, daemon=True).start()
-    return wait
+    return future.result
 
 
 @contextlib.contextmanager
