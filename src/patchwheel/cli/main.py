@@ -100,13 +100,9 @@ def _run() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         cli.main(standalone_mode=False)
-    except PatchwheelError as err:
-        CONSOLE.close()
-        click.echo(f"error: {err}", err=True)
-        sys.exit(err.exit_code)
-    except OSError as err:
+    except (PatchwheelError, OSError) as err:
         # What a full disk or a folder that cannot be written raises, wherever it is met.
-        if not (error := disk_error(err)):
+        if not (error := disk_error(err) if isinstance(err, OSError) else err):
             raise
         CONSOLE.close()
         click.echo(f"error: {error}", err=True)
