@@ -273,10 +273,16 @@ def dependencies(source: Source, patched: Source, base: Iterable[str] | None) ->
     return _replaced(pin if base is None else base, pin, ours)
 
 
-def added_dependencies(project: Project, source: Source) -> list[str]:
-    """Return the dependencies that the series adds or changes."""
-    pin = _stated(source)
-    return [line for line in _stated(patched_source(project, source)) if line not in pin]
+def has_added(project: Project, entry: EnvironmentLock, python: str) -> bool:
+    """Say whether a locked environment has the dependencies that the series add or change."""
+    names = {f.distribution for f in project.manifest.forks.values()}
+    for fork in project.manifest.forks.values():
+        source = fetch_pin(project.context, fork)
+        pin, ours = _stated(source), _stated(patched_source(project, source))
+        lines = [n for n in ours if n not in pin and build.name_of(n) not in names]
+        if not is_provided(source, lines, entry.packages, f"{python}.0"):
+            return False
+    return True
 
 
 def is_provided(

@@ -8,7 +8,7 @@ import posixpath
 import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -43,41 +43,34 @@ def with_steps(
         inputs.context.progress.say(f"{inputs.fork.lock_key}: {err}: a graft configures it")
         return graph
     known = {IN_BUILD_DIR + name: one for name, one in found.items()}
-    notes = _Notes(_Provider(inputs.environment), str(inputs.context.interpreter.path))
+    provider = _Provider(inputs)
     outputs = dict(graph.outputs)
     for name, output in graph.outputs.items():
         linked = base.entries[name].content() if base and name in base.entries else b""
         if one := known.get(output.source):
-            outputs[name] = notes.added(output, one, read_library(linked).needed if linked else ())
+            loaded = read_library(linked).needed if linked else ()
+            outputs[name] = _noted(output, one, loaded, provider)
     return replace(graph, outputs=outputs)
 
 
-@dataclass(frozen=True, slots=True)
-class _Notes:
-    """Notes steps as they are repeated elsewhere, by what provides the files of an environment."""
-
-    provider: _Provider
-    python: str
-
-    def added(
-        self, output: BuiltOutput, one: Mapping[str, list[Any]], loaded: Iterable[str]
-    ) -> BuiltOutput:
-        """Return the output with its steps; as it was where nobody says what its files are of."""
-        read: list[str] = one["read"]
-        inside = {INSIDE.sub("", path) for path in read if INSIDE.match(path)}
-        needs = {self.provider.of(path) for path in inside}
-        rows = [_marked(argv, self.provider) for argv in one["steps"]]
-        if "" in needs or not {argv[0] for argv in rows} <= STARTS:
-            return output
-        needs |= {argv[0] for argv in rows if argv[0] == "cython"}
-        # What upstream's own module loads is linked for a reason.
-        files = {path.rpartition("/")[2]: name for path, name in self.provider.items()}
-        needs |= {files[name] for name in loaded if name in files}
-        prefix = str(Path(self.python).parent.parent)
-        commands = tuple(shlex.join(argv).replace(prefix, "{python}") for argv in rows)
-        # One that needs none has a name all the same, to be told from an unknown one.
-        named = tuple(sorted(needs)) or ("auditwheel",)
-        return replace(output, commands=commands, needs=named, included=included(read))
+def _noted(
+    output: BuiltOutput, one: Mapping[str, list[Any]], loaded: Iterable[str], provider: _Provider
+) -> BuiltOutput:
+    """Return the output with its steps; as it was where nobody says what its files are of."""
+    read: list[str] = one["read"]
+    inside = {INSIDE.sub("", path) for path in read if INSIDE.match(path)}
+    needs = {provider.of(path) for path in inside}
+    rows = [_marked(argv, provider) for argv in one["steps"]]
+    if "" in needs or not {argv[0] for argv in rows} <= STARTS:
+        return output
+    needs |= {argv[0] for argv in rows if argv[0] == "cython"}
+    # What upstream's own module loads is linked for a reason.
+    files = {path.rpartition("/")[2]: name for path, name in provider.items()}
+    needs |= {files[name] for name in loaded if name in files}
+    commands = tuple(shlex.join(argv).replace(provider.python, "{python}") for argv in rows)
+    # One that needs none has a name all the same, to be told from an unknown one.
+    named = tuple(sorted(needs)) or ("auditwheel",)
+    return replace(output, commands=commands, needs=named, included=included(read))
 
 
 def _marked(argv: list[str], provider: _Provider) -> list[str]:
@@ -97,10 +90,14 @@ def _marked(argv: list[str], provider: _Provider) -> list[str]:
 
 
 class _Provider(dict[str, str]):
-    """The distribution of each file of an environment, by its path in there or one of a link."""
+    """The distribution of each file of an environment, by its path in there or one of a link.
 
-    def __init__(self, environment: Path) -> None:
-        self.environment = environment.resolve()
+    `python` is where that of the environment is from.
+    """
+
+    def __init__(self, inputs: BuildInputs) -> None:
+        self.environment = inputs.environment.resolve()
+        self.python = str(inputs.context.interpreter.path.parent.parent)
         super().__init__(_recorded(self.environment))
 
     def of(self, path: str) -> str:

@@ -14,7 +14,6 @@ from patchwheel.build import (
     absence,
     backend_kind,
     missing_tools,
-    name_of,
     required_variables,
     without_missing_tools,
 )
@@ -54,7 +53,9 @@ def write_lock(
             key = manifest.environment_key(inside, python)
             held = old.environments.get(key)
             again = (force and not names) or before.moves("")
-            again = again or (held is not None and not _has_added(chosen_project, held, python))
+            again = again or (
+                held is not None and not resolve.has_added(chosen_project, held, python)
+            )
             if not held or held.inputs != manifest.environment_inputs(inside) or again:
                 held = resolve.lock_environment(chosen_project, python, forks, before.known)
             environments[key] = held
@@ -93,17 +94,6 @@ def committed_lock(project: Project) -> manifest.Lock:
             hint = f"commit it together with {generated.name} first"
             problem = f"cannot be compared with that of the last commit: {why}"
             raise kit.ManifestError(problem, where=path, hint=hint) from err
-
-
-def _has_added(project: Project, entry: manifest.EnvironmentLock, python: str) -> bool:
-    """Say whether a locked environment has the dependencies that the series add."""
-    names = {f.distribution for f in project.manifest.forks.values()}
-    for fork in project.manifest.forks.values():
-        source = fetch_pin(project.context, fork)
-        lines = [n for n in resolve.added_dependencies(project, source) if name_of(n) not in names]
-        if not resolve.is_provided(source, lines, entry.packages, f"{python}.0"):
-            return False
-    return True
 
 
 @dataclass(frozen=True)

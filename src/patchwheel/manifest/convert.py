@@ -47,7 +47,9 @@ def write_record(
     record: object, hooks: Mapping[type, Callable[[Any], object]] = MappingProxyType({})
 ) -> Any:
     """Return the data that a reader takes for a record."""
-    return kit.plain_data(record, key_name, {kit.Distribution: _write_distribution, **hooks})
+    # A row, not a table: the lock has hundreds and is reviewed by people.
+    row: dict[type, Any] = {kit.Distribution: lambda d: [d.name, d.version, *sorted(d.hashes)]}
+    return kit.plain_data(record, key_name, {**row, **hooks})
 
 
 def _read_distribution(row: object, _: object) -> kit.Distribution:
@@ -62,11 +64,6 @@ def _read_distribution(row: object, _: object) -> kit.Distribution:
             return kit.Distribution(name=name, version=version, hashes=tuple(map(str, hashes)))
     problem = kit.Problem(f"is {row!r}", "a list of name, version and one sha256 or more")
     raise kit.InvalidDataError(problem)
-
-
-def _write_distribution(distribution: kit.Distribution) -> list[str]:
-    # A row, not a table: the lock has hundreds and is reviewed by people.
-    return [distribution.name, distribution.version, *sorted(distribution.hashes)]
 
 
 def read_file(path: Path, kind: str, *, missing: str, hint: str) -> Any:

@@ -158,7 +158,9 @@ def load_lock(path: Path, *, mend: bool = False) -> Lock:
     file = InventoryFile.read(path.with_suffix(".inventory"))
     for lock_key, entry in _tables(data.get("forks")):
         try:
-            _add_inventories(file, lock_key, entry)
+            file.check(lock_key, str(entry.get("inventory")))
+            for python, build in _tables(entry.get("builds")):
+                build["inventory"] = file.inventory(lock_key, python)
         except ManifestError:
             if not mend:
                 raise
@@ -176,12 +178,6 @@ def load_lock(path: Path, *, mend: bool = False) -> Lock:
         raise ManifestError(
             f"is damaged: {first}{more}", where=path, expected=first.expected, hint=RELOCK
         ) from err
-
-
-def _add_inventories(file: InventoryFile, lock_key: str, entry: dict[str, Any]) -> None:
-    file.check(lock_key, str(entry.get("inventory")))
-    for python, build in _tables(entry.get("builds")):
-        build["inventory"] = file.inventory(lock_key, python)
 
 
 def _tables(value: object) -> list[tuple[str, dict[str, Any]]]:
