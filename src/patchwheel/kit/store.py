@@ -198,18 +198,13 @@ class Store:
 
     def ensure(self) -> None:
         """Make the store's skeleton; MachineError for a place with other files or not writable."""
-        marked = self._marked()
-        if marked and (self.root / "locks").is_dir() and os.access(self.root / "tmp", os.W_OK):
-            return
         with self._usable(errno.errorcode):
             # First and whole: even if this is interrupted, no store has files and no marker.
-            if not marked:
+            if not self._marked():
                 self.root.mkdir(parents=True, exist_ok=True)
                 write_atomically(self.root / MARKER, CACHEDIR_TAG.encode())
             for name in ("tmp", "locks", "logs"):
                 (self.root / name).mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=self.root / "tmp"):
-                pass
 
     def log(self, *parts: str) -> Path:
         """Return the path of a log file for one step; the folder exists."""
