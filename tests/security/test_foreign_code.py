@@ -11,7 +11,7 @@ import pytest
 
 from patchwheel.build import backend
 from patchwheel.build.sandbox import detect_sandbox, open_build_dir
-from patchwheel.kit import Jobs, Repository, uv
+from patchwheel.kit import Context, Repository, uv
 from patchwheel.kit.errors import BuildError, InputError, ManifestError, PatchError
 from patchwheel.kit.interpreter import Interpreter
 from patchwheel.kit.store import Store
@@ -176,12 +176,11 @@ def test_patchelf_of_the_environment_runs_in_the_sandbox(
         "demo", sandbox=detect_sandbox(), store=store, env=environment
     ) as build_dir:
         session = backend.BuildSession(
+            context=Context(store, support.Recorder()),
             fork=cast("Fork", SimpleNamespace(name="demo")),
             build_dir=build_dir,
             variables={"PATH": os.defpath, "CC": "cc", "CXX": "c++"},
-            jobs=Jobs(1),
             log=tmp_path / "log",
-            report=support.Recorder(),
         )
         if expected:
             assert session.patchelf([], b"library\n") == expected

@@ -43,14 +43,11 @@ ANSWER = 64 << 20
 class BuildSession:
     """A build directory with an environment, and what its steps are started with."""
 
+    context: kit.Context
     fork: Fork
     build_dir: BuildDir
     variables: dict[str, str]
-    jobs: kit.Jobs
     log: Path
-    report: kit.Progress
-    # Where `patchwheel dev` opens the fork, if there is a project.
-    work: Path | None = None
     cache: CompileCache | None = None
     weights: Mapping[str, float] = field(default_factory=dict)
     # The job slots that it has from begin to end; with 0, each command takes what it can use.
@@ -94,18 +91,20 @@ class BuildSession:
     ) -> None:
         """Run one command, in the sources by default; raise BuildError, `what`, when it fails."""
         what = what or f"{Path(argv[0]).name} failed"
-        steps = StepCounter(self.log.stem, self.fork.name, self.report, self.weights)
+        steps = StepCounter(self.log.stem, self.fork.name, self.context.progress, self.weights)
         flags = {} if self.system().kind.own_flags else toolchain.plain_flags(self.variables)
         env, fifo = {**self.variables, **flags}, self.build_dir.scripts / "jobs"
         with contextlib.ExitStack() as slots:
             if not self.held:
-                served = self.jobs.serve(fifo, self.build_dir.path_inside(fifo))
+                served = self.context.pool.serve(fifo, self.build_dir.path_inside(fifo))
                 env = {**slots.enter_context(served), **env}
             try:
                 steps.run(self.build_dir, argv, cwd=cwd or self.source, env=env, log=self.log)
             except kit.process.CommandError as err:
-                places = self.source, self.build_dir.inside
-                raise explained(err, f"{self.fork.name}: {what}", places, self.work) from err
+                root, places = self.context.root, (self.source, self.build_dir.inside)
+                # Where `patchwheel dev` opens the fork, if there is a project.
+                work = root / "work" / self.fork.name if root else None
+                raise explained(err, f"{self.fork.name}: {what}", places, work) from err
 
     def ask(
         self,
@@ -238,13 +237,11 @@ def open_session(
         used = cache.used(build_dir.scripts, variables, inside) if cache else None
         with used or contextlib.nullcontext():
             yield BuildSession(
+                context=context,
                 fork=fork,
                 build_dir=build_dir,
                 variables=variables,
-                jobs=jobs,
                 log=store.log(fork.name, step),
-                report=context.progress,
-                work=context.root / "work" / fork.name if context.root else None,
                 cache=cache,
                 weights=step_weights(store, fork.name),
                 held=held,
