@@ -38,7 +38,7 @@ def test_a_python_change_is_a_graft_that_names_its_patch(bench: Bench) -> None:
     assert "docs/index.md" in note
     assert "0001.patch" in note
     assert "1 of 7 files" in plan.description
-    assert plan.version == f"1.0+arrayapi.h{plan.key[:8]}.graft"
+    assert plan.version == f"1.0+arrayapi.h{str(plan.node_key)[:8]}.graft"
 
 
 def test_an_empty_series_only_labels(bench: Bench) -> None:
@@ -54,7 +54,7 @@ def test_what_the_build_reads_makes_a_compile(bench: Bench) -> None:
     assert why == ("src/pw_demo/both.py: the build reads it, and it ships too (0002.patch)")
     assert plan.key_parts["toolchain"] == "gcc"
     assert plan.key_parts["base"] == "none"
-    assert plan.version == f"1.0+arrayapi.h{plan.key[:8]}"
+    assert plan.version == f"1.0+arrayapi.h{str(plan.node_key)[:8]}"
     assert "compile" in plan.description
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from patchwheel.build import BuildInputs, OwnWheel, SandboxLevel, interface_part
-from patchwheel.kit import BuildError, Change, MachineError, Repository, digest
+from patchwheel.kit import Change, MachineError, Repository, digest
 from patchwheel.manifest import BuildInventory, Fork, PinGraph
 from patchwheel.plan.base import Base, wheel_of
 from patchwheel.series import PatchedTree, without_effect
@@ -81,14 +81,6 @@ class Plan(Decision):
     def node_key(self) -> str | None:
         """The key of the wheel; None while a part of it is pending."""
         return None if self.pending or self.undecided else digest(dict(self.key_parts))
-
-    @property
-    def key(self) -> str:
-        """The key of a plan that can be carried out; raises BuildError for any other."""
-        if self.node_key is None:
-            reasons = "; ".join([*self.pending, *self.undecided])
-            raise BuildError(f"{self.fork.name}: the plan is not complete: {reasons}")
-        return self.node_key
 
     @property
     def shared_as(self) -> tuple[str, str] | None:

@@ -62,7 +62,8 @@ class BuiltWheel(OwnWheel):
 
 def make_wheel(plan: Plan, store: Store, progress: Progress = SILENT) -> BuiltWheel:
     """Return the wheel of a complete plan, made if it is not in the store; else it is not read."""
-    key = plan.key
+    key = plan.node_key
+    assert key  # noqa: S101  (a complete plan has it)
 
     def make(folder: Path) -> None:
         # A wheel that is there needs neither.
