@@ -14,7 +14,6 @@ from patchwheel.kit.uv import IndexConfig
 from patchwheel.manifest.lock import ForkLock, Lock, build_settings
 from patchwheel.manifest.model import UpstreamWheel
 from patchwheel.plan.base import published_base
-from patchwheel.plan.copies import named_by_build
 from patchwheel.plan.platforms import PlatformPlanner, _fits, platform_bases
 from patchwheel.release.check import check_release
 from patchwheel.release.publish import make_index
@@ -331,8 +330,7 @@ def test_what_is_made_is_compared_with_base_and_tree(shelf: Shelf) -> None:
     [(_, found)] = platform_bases(project, [fork], ["win_amd64"])
     [(name, sha256)] = found.items()
     base = published_base(project, fork, name, sha256, kind="platform")
-    planner = PlatformPlanner(project, tree, named=named_by_build(tree.source), base=base)
-    plan = planner.graft(base)
+    plan = PlatformPlanner(project, tree, base=base).graft(base)
     wheel = read_wheel(make.make_wheel(plan, project.store).path)
     lost = {n: e for n, e in wheel.entries.items() if n != "pw_demo/.libs/vcomp140.dll"}
     with pytest.raises(CheckError, match=r"it differs from its base in pw_demo/\.libs/vcomp140"):

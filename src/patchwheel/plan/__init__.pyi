@@ -7,7 +7,6 @@ from .base import upstream_base as upstream_base
 from .classify import METADATA as METADATA
 from .classify import read_projects as read_projects
 from .copies import find_copies as find_copies
-from .copies import named_by_build as named_by_build
 from .follow import graph_of_pin as graph_of_pin
 from .outlook import Outlook as Outlook
 from .outlook import look_ahead as look_ahead

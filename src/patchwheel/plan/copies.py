@@ -6,10 +6,12 @@ that the build's configuration or its code names counts as read: it may become s
 
 from __future__ import annotations
 
+import functools
 import posixpath
 import re
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 from patchwheel.kit import Blob, Repository, blob_id, parsed_toml
@@ -42,15 +44,14 @@ OTHERS = re.compile(
 
 
 def find_copies(
-    source: Source, wheel: WheelFile, *, named: Collection[str] | None = None
+    source: Source, wheel: WheelFile
 ) -> tuple[dict[str, str], frozenset[str], list[str]]:
     """Return the source of each file that is a copy, and the sources that a build reads.
 
     The last are the files of the wheel at the place of a source that has another content. A copy
-    may have the line endings of Windows. `named` is what `named_by_build` gives.
+    may have the line endings of Windows.
     """
-    repo = Repository(source.git_dir)
-    files = _files(repo, source)
+    files = _files(Repository(source.git_dir), source.tree)
     same: defaultdict[str, list[str]] = defaultdict(list)
     for path, blob in files.items():
         same[blob.oid].append(path)
@@ -74,7 +75,7 @@ def find_copies(
         if name not in copies or name in compiled:
             reads.update(near := _ending(files, place))
             changed += [name] if near and not equal else []
-    reads |= named_by_build(source) if named is None else {*named}
+    reads |= named_by_build(source.git_dir, source.tree)
     return copies, frozenset(reads), sorted(changed)
 
 
@@ -82,10 +83,12 @@ def _ending(paths: Iterable[str], end: str) -> list[str]:
     return [path for path in paths if f"/{path}".endswith(f"/{end}")]
 
 
-def named_by_build(source: Source) -> frozenset[str]:
+# Upstream may have fifty wheels of a pin.
+@functools.cache
+def named_by_build(git_dir: Path, tree: str) -> frozenset[str]:
     """Return the files that the build's configuration or its code names."""
-    repo = Repository(source.git_dir)
-    files = _files(repo, source)
+    repo = Repository(git_dir)
+    files = _files(repo, tree)
     texts = {path: b.oid for path, b in files.items() if CONFIGURATION.fullmatch(path)}
     texts |= {path: blob.oid for path, blob in files.items() if CODE.fullmatch(path)}
     contents = repo.read([*texts.values()])
@@ -116,8 +119,8 @@ def copied_lists(text: str) -> tuple[str, list[str]]:
     return text, lists
 
 
-def _files(repo: Repository, source: Source) -> dict[str, Blob]:
-    return {p: b for p, b in repo.files(source.tree).items() if b.mode.startswith("100")}
+def _files(repo: Repository, tree: str) -> dict[str, Blob]:
+    return {p: b for p, b in repo.files(tree).items() if b.mode.startswith("100")}
 
 
 def _ends(path: str) -> Iterator[str]:
@@ -134,12 +137,9 @@ def _build_tables(text: str) -> dict[str, Any]:
     return {**tables, "tool": kept}
 
 
-def _strings(value: object) -> Iterator[str]:
+def _strings(value: Any) -> Iterator[str]:
     if isinstance(value, str):
         yield value
-    elif isinstance(value, dict):
-        for part in value.values():
-            yield from _strings(part)
-    elif isinstance(value, list):
-        for part in value:
-            yield from _strings(part)
+    parts = value.values() if isinstance(value, dict) else value
+    for part in parts if isinstance(value, (dict, list)) else ():
+        yield from _strings(part)

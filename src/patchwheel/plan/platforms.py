@@ -18,7 +18,7 @@ from patchwheel.kit import Change, GraftNotPossible, ManifestError
 from patchwheel.manifest import BuildInventory, Fork, ForkBuild
 from patchwheel.plan.base import Base
 from patchwheel.plan.classify import PYPROJECT, Rules
-from patchwheel.plan.copies import copied_lists, find_copies
+from patchwheel.plan.copies import copied_lists, find_copies, named_by_build
 from patchwheel.plan.plan import Planner
 from patchwheel.plan.records import Decision, Plan, patches_by_path
 from patchwheel.plan.trace import Action, Effect
@@ -35,20 +35,19 @@ MESON = re.compile(r"(.*/)?meson\.build")
 
 @dataclass
 class PlatformPlanner(Planner):
-    """Plans one patched tree on one wheel; `named` are the sources that the build may read."""
+    """Plans one patched tree on one wheel."""
 
-    named: frozenset[str] = frozenset()
     base: Base | None = None
 
     @functools.cached_property
     def build(self) -> ForkBuild:
         """What is locked for the build here, with what the wheel holds; raises GraftNotPossible."""
         locked = self.project.build(self.fork)
-        known = locked.inventory
+        known, source = locked.inventory, self.tree.source
         if self.base is None:
-            return replace(locked, inventory=replace(known, reads=known.reads | self.named))
-        source, wheel = self.tree.source, self.base.wheel
-        copies, reads, differs = find_copies(source, wheel, named=self.named)
+            reads = known.reads | named_by_build(source.git_dir, source.tree)
+            return replace(locked, inventory=replace(known, reads=reads))
+        copies, reads, differs = find_copies(source, self.base.wheel)
         theirs = self.fork.upstream_wheel
         meant = theirs.only_in_base if theirs else ()
         differs = [name for name in differs if not any(fnmatchcase(name, g) for g in meant)]

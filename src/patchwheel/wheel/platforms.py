@@ -9,7 +9,7 @@ from pathlib import Path
 
 from patchwheel.kit import GraftNotPossible
 from patchwheel.manifest import Fork
-from patchwheel.plan import PlatformPlanner, machine, named_by_build, platform_bases, published_base
+from patchwheel.plan import PlatformPlanner, machine, platform_bases, published_base
 from patchwheel.project import Project
 from patchwheel.series import patched_tree
 from patchwheel.wheel.build import published, putting
@@ -54,21 +54,18 @@ def build_platforms(
 
 def _regraft(project: Project, fork: Fork, bases: dict[str, str]) -> Iterator[PlatformWheel]:
     tree = patched_tree(project, fork)
-    named = named_by_build(tree.source)
     # Of these no wheel need be downloaded.
-    hopeless = PlatformPlanner(project, tree, named=named).hopeless
-    warned: set[str] = set()
+    hopeless = PlatformPlanner(project, tree).hopeless
     for number, (filename, sha256) in enumerate(bases.items(), 1):
         start, wheel, skipped = time.monotonic(), None, "; ".join(hopeless)
         project.progress.progress(f"{fork.name}: {filename}", number, len(bases))
         try:
             if not hopeless:
                 base = published_base(project, fork, filename, sha256, kind="platform")
-                plan = PlatformPlanner(project, tree, named=named, base=base).graft(base)
+                plan = PlatformPlanner(project, tree, base=base).graft(base)
                 wheel = make_wheel(plan, project.store)
-                for line in {*plan.warnings} - warned:
-                    project.progress.say(f"warning: {fork.name}: {line}")
-                    warned.add(line)
+                for line in plan.warnings:
+                    project.context.note(f"warning: {fork.name}: {line}")
         except GraftNotPossible as err:
             skipped = err.message
         took = round(time.monotonic() - start, 2)
