@@ -86,14 +86,12 @@ def test_a_file_that_the_build_did_not_make_is_named(tmp_path: Path) -> None:
         graft_module._read(session, "meson", "//pw/x.so", ruled=False)
 
 
-def test_a_library_fits_only_a_wheel_for_linux(tmp_path: Path, store: Store) -> None:
+def test_a_library_fits_only_a_wheel_for_linux(tmp_path: Path) -> None:
     path = support.make_wheel(tmp_path, "pw-demo", "1.0", {"pw/a.py": ""})
     base, session = Base(kind="upstream", path=path, sha256=support.sha256(path)), cast("Any", None)
-    assert (
-        graft_module._fit_outputs({"pw/made.py": b"x"}, base, session, store)[1] == "py3-none-any"
-    )
+    assert graft_module._fit_outputs({"pw/made.py": b"x"}, base, session)[1] == "py3-none-any"
     with pytest.raises(GraftNotPossible, match="is for any, not for a Linux"):
-        graft_module._fit_outputs({"pw/x.so": MAGIC}, base, session, store)
+        graft_module._fit_outputs({"pw/x.so": MAGIC}, base, session)
 
 
 def test_a_refused_graft_stays_a_compile(tmp_path: Path, store: Store) -> None:

@@ -80,27 +80,21 @@ def _read(read: Callable[[bytes], T], content: bytes) -> T:
 
 def _read_library(content: bytes) -> Library:
     # auditwheel's own readers want paths of files; these libraries are still in a wheel.
-    from elftools.elf.dynamic import DynamicSection
     from elftools.elf.elffile import ELFFile
-    from elftools.elf.gnuversions import GNUVerNeedSection
 
-    found: dict[str, list[str]] = {"needed": [], "rpath": [""], "runpath": []}
-    versions: set[str] = set()
     file: Any = ELFFile(io.BytesIO(content))
-    for section in file.iter_sections():
-        if isinstance(section, DynamicSection):
-            for tag in section.iter_tags():
-                name = tag.entry.d_tag.removeprefix("DT_").lower()
-                if name in found:
-                    found[name].append(getattr(tag, name))
-        elif isinstance(section, GNUVerNeedSection):
-            for _, needed_versions in section.iter_versions():
-                versions.update(version.name for version in needed_versions)
+    dynamic, versions = map(file.get_section_by_name, (".dynamic", ".gnu.version_r"))
+    found: dict[str, list[str]] = {"needed": [], "rpath": [], "runpath": []}
+    for tag in dynamic.iter_tags() if dynamic else ():
+        name = tag.entry.d_tag.removeprefix("DT_").lower()
+        if name in found:
+            found[name].append(getattr(tag, name))
+    rows = versions.iter_versions() if versions else ()
     return Library(
         needed=tuple(found["needed"]),
-        run_path=(found["rpath"] + found["runpath"])[-1],
-        uses_rpath=not found["runpath"] and len(found["rpath"]) > 1,
-        versions=frozenset(versions),
+        run_path=["", *found["rpath"], *found["runpath"]][-1],
+        uses_rpath=bool(found["rpath"]) and not found["runpath"],
+        versions=frozenset(version.name for _, needed in rows for version in needed),
     )
 
 

@@ -9,7 +9,7 @@ import re
 import shlex
 import shutil
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -107,7 +107,6 @@ def remake(plan: Plan, base: Base) -> Remade:
     """
     inputs = plan.inputs
     assert inputs  # noqa: S101  (a complete plan that builds anything has them)
-    store = inputs.context.store
     source = plan.tree.source
     configured = None if plan.needs else configure_tree(plan.configured, source, inputs)
     with inputs.session("remake", serial=bool(plan.needs)) as session:
@@ -116,7 +115,7 @@ def remake(plan: Plan, base: Base) -> Remade:
         if base.kind == "upstream" and inputs.build.base:
             for path, data in raw.items():
                 fit.check_makers(path, data, inputs.build.base.made_with)
-        contents, tags = _fit_outputs(raw, base, session, store)
+        contents, tags = _fit_outputs(raw, base, session)
         record, counts = build_record(inputs, session), session.counts()
     # Digests before relinking: only these can be compared with another build's.
     digests = {path: record_hash(data) for path, data in raw.items()}
@@ -126,15 +125,20 @@ def remake(plan: Plan, base: Base) -> Remade:
 def _build(session: BuildSession, plan: Plan, configured: Configured) -> dict[str, bytes]:
     steps = {path for edge in configured.edges for path in edge.outputs}
     made = [o.source.removeprefix(IN_BUILD_DIR) for o in plan.built if o.source in steps]
-    run_steps = _run_setuptools if configured.scripted else _run_ninja
-    folder = run_steps(session, configured, made)
+    folder = "modules" if configured.scripted else "meson"
+    if configured.scripted:
+        what = "the extension modules cannot be built"
+        session.ask(list[str], "build", json.dumps(made), what=what, out=folder)
+    else:
+        _run_ninja(session, configured, made, session.build_dir.work / folder)
     return {o.path: _read(session, folder, o.source, ruled=o.source in steps) for o in plan.built}
 
 
-def _run_ninja(session: BuildSession, configured: Configured, made: Sequence[str]) -> str:
-    """Build in a copy of the configured folder; return its name in the build directory."""
+def _run_ninja(
+    session: BuildSession, configured: Configured, made: Sequence[str], folder: Path
+) -> None:
+    """Build in a copy of the configured folder."""
     # After the sources: older than them, ninja would configure it again.
-    folder = session.build_dir.work / "meson"
     shutil.copytree(configured.path / "meson", folder, copy_function=shutil.copy)
     if configured.observed.metadata:
         _settle(folder, configured.inside, str(session.build_dir.inside))
@@ -143,7 +147,6 @@ def _run_ninja(session: BuildSession, configured: Configured, made: Sequence[str
         session.step([ninja, "-C", inside, *session.ninja_words, *made])
         if configured.observed.stripped:
             session.step(["strip", *(inside / path for path in made)])
-    return folder.name
 
 
 def _settle(folder: Path, old: str, new: str) -> None:
@@ -154,13 +157,6 @@ def _settle(folder: Path, old: str, new: str) -> None:
             path.write_bytes(path.read_bytes().replace(os.fsencode(old), os.fsencode(new)))
         # In whatever order they were copied, none is newer: CMake would configure again.
         os.utime(path, (now, now))
-
-
-def _run_setuptools(session: BuildSession, _configured: Configured, made: Sequence[str]) -> str:
-    """Let the project's own code build the named extension modules; return their folder's name."""
-    what, out = "the extension modules cannot be built", "modules"
-    session.ask(list[str], "build", json.dumps(made), what=what, out=out)
-    return out
 
 
 def _read(session: BuildSession, folder: str, source: str, *, ruled: bool) -> bytes:
@@ -224,7 +220,7 @@ def _unresolved(library: bytes) -> str:
 
 
 def _fit_outputs(
-    raw: Mapping[str, bytes], base: Base, session: BuildSession, store: kit.Store
+    raw: Mapping[str, bytes], base: Base, session: BuildSession
 ) -> tuple[dict[str, bytes], str]:
     """Return built files as they fit the base, and the tags of a wheel with them."""
     contents = dict(raw)
@@ -238,7 +234,8 @@ def _fit_outputs(
         raise kit.GraftNotPossible(f"{base.path.name} is for {platforms[0]}, not for a Linux")
     policies = fit.load_policies(packages_of(session.build_dir.env), match[1])
     bundled = [n for n in base.outputs if n.partition("/")[0].endswith(".libs")]
-    inside = {n.rpartition("/")[2]: n for n in base.outputs if re.search(r"\.so(\.|$)", n)}
+    shared = {path: name for path, name in base.outputs.items() if re.search(r"\.so(\.|$)", path)}
+    inside = {path.rpartition("/")[2]: path for path in shared}
 
     @functools.cache
     def has(file: str) -> frozenset[fit.Symbol] | None:
@@ -260,20 +257,7 @@ def _fit_outputs(
         )
     needed = frozenset(v for path in libraries for v in fit.read_library(contents[path]).versions)
     if not all(policies.admits(tag, needed) for tag in platforms):
-        theirs = _symbol_versions(base, store, without=raw.keys())
+        others = [base.wheel.entries[name] for path, name in shared.items() if path not in raw]
+        theirs = frozenset(v for e in others for v in fit.read_library(e.content()).versions)
         platforms = fit.platform_tags(platforms, needed, theirs, policies)
     return contents, f"{tags}-{'.'.join(platforms)}"
-
-
-def _symbol_versions(base: Base, store: kit.Store, *, without: Collection[str]) -> frozenset[str]:
-    """Return the symbol versions that the base's other libraries need."""
-
-    def read() -> dict[str, list[str]]:
-        return {
-            path: sorted(fit.read_library(base.wheel.entries[name].content()).versions)
-            for path, name in base.outputs.items()
-            if re.search(r"\.so(\.|$)", path)
-        }
-
-    known = store.cached("symbols", dict[str, list[str]], [base.sha256], read)
-    return frozenset(v for path, found in known.items() if path not in without for v in found)
