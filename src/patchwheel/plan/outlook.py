@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from patchwheel.build import IN_BUILD_DIR
@@ -56,34 +56,29 @@ def look_ahead(project: Project, plan: Plan) -> Outlook:
     last: WheelRecord | None = None
     with contextlib.suppress(InputError, KeyError, IndexError):
         last = record.parse_record(read_wheel(found[-1]).metadata(FILENAME), where=found[-1])
+    now = Outlook(plan=plan, state=state, cost=_cost(project, plan, state, last))
     if not last:
-        return Outlook(plan=plan, state=state, cost=_cost(project, plan, state))
+        return now
     made: dict[str, Any] = {}
     with contextlib.suppress(OSError, ValueError):
         folder = project.store.path("wheels", digest(dict(last.key)))
         made = json.loads((folder / "made.json").read_text())
-    seconds, diffs = made.get("seconds"), made.get("diffs", {})
+    now = replace(now, last=last.version, seconds=made.get("seconds"))
     if stored and dict(last.key) == dict(plan.key_parts):
-        return Outlook(plan=plan, state="up-to-date", last=last.version, seconds=seconds)
+        return replace(now, state="up-to-date")
     patches = {patch.name: patch.sha256 for patch in last.patches}
-    series = plan.tree.series
+    series, diffs = plan.tree.series, made.get("diffs", {})
     said = {p.name for p in series.patches if diffs.get(patches.get(p.name)) == p.changes_sha256}
-    return Outlook(
-        plan=plan,
-        state=state,
-        last=last.version,
-        seconds=seconds,
+    return replace(
+        now,
         pin=_pin(plan, last),
         patches=_differing(patches, dict(series.digests), messages=said),
         files=_files(plan, last),
         parts=() if plan.pending else _differing(last.key, plan.key_parts, without=TREES),
-        cost=_cost(project, plan, state, last),
     )
 
 
-def _cost(
-    project: Project, plan: Plan, state: str, last: WheelRecord | None = None
-) -> Estimate | None:
+def _cost(project: Project, plan: Plan, state: str, last: WheelRecord | None) -> Estimate | None:
     # What only a configured tree can tell is most often what it was the last time.
     outputs = plan.built or (last.remade if last and plan.undecided else ())
     built = [o.source.removeprefix(IN_BUILD_DIR) for o in outputs if o.action == "build"]
