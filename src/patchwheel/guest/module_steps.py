@@ -20,9 +20,9 @@ import shlex
 import subprocess  # noqa: TID251
 import sys
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 NOTES = "notes"
 METADATA = "embedded_metadata"
@@ -132,7 +132,7 @@ def _watch_cython(notes: str) -> None:
         # Of the options, it sets some itself.
         options_given = {**vars(given["options"]), METADATA: None, "output_file": None}
         given |= {"options": options_given, "fingerprint": None, "cache": None, "progress": ""}
-        with Opened() as opened:
+        with opened() as files:
             real(*args, **options)
         try:
             text = json.dumps(given)
@@ -140,7 +140,7 @@ def _watch_cython(notes: str) -> None:
             return
         # Otherwise it would not be the same call again; the metadata are written as JSON only.
         if {**json.loads(text), METADATA: 0} == {**given, METADATA: 0}:
-            _note(notes, {"made": given["c_file"], "argv": ["cython", text], "read": opened.files})
+            _note(notes, {"made": given["c_file"], "argv": ["cython", text], "read": files})
 
     module.cythonize_one = cythonize_one
 
@@ -157,30 +157,30 @@ def _options_differ() -> bool:
     return any(getattr(options, name, None) != getattr(fresh, name) for name in plain)
 
 
-class Opened:
-    """The files of interest that this process opens meanwhile."""
+@contextlib.contextmanager
+def opened() -> Iterator[list[str]]:
+    """Give the files of interest that this process opens meanwhile."""
+    lists, files = _noting(), list[str]()
+    lists.append(files)
+    try:
+        yield files
+    finally:
+        lists.pop()
 
-    hooked: Opened | None = None
-    used = False
 
-    def __init__(self) -> None:
-        self.files: list[str] = []
+@functools.cache
+def _noting() -> list[list[str]]:
+    """Note such files in the last of the returned lists; Python never takes a hook back."""
+    lists: list[list[str]] = []
 
-    def __enter__(self) -> Self:
-        if not Opened.used:
-            sys.addaudithook(Opened.event)
-        Opened.used, Opened.hooked = True, self
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        Opened.hooked = None
-
-    @staticmethod
     def event(event: str, args: Any) -> None:
-        if event == "open" and Opened.hooked and isinstance(args[0], (str, bytes, os.PathLike)):
+        if event == "open" and lists and isinstance(args[0], (str, bytes, os.PathLike)):
             path = os.fsdecode(args[0])
             if path.endswith(READ) and "/Cython/Utility/" not in path:
-                Opened.hooked.files.append(os.path.abspath(path))
+                lists[-1].append(os.path.abspath(path))
+
+    sys.addaudithook(event)
+    return lists
 
 
 def _note(notes: str, row: dict[str, Any]) -> None:
@@ -250,9 +250,9 @@ def _cython(given: dict[str, Any]) -> list[str]:
     vars(options).clear()
     vars(options).update(given["options"])
     _say(f"Compiling {given['pyx_file']}")
-    with Opened() as opened:
+    with opened() as files:
         module.cythonize_one(**{**given, "options": options})
-    return opened.files
+    return files
 
 
 def _compiler(word: str) -> list[str]:
