@@ -35,13 +35,7 @@ def match_places(lines: list[bytes], hunk: Hunk, written: bytearray) -> list[int
         places = [p for p in places if p == 0]
     if hunk.rows[-1][:1] != b" " and not hunk.by_number:
         places = [p for p in places if p + size == len(lines)]
-    end, free = -1, []
-    for place in places:
-        # Looked for again only behind the last one that was found.
-        if end < place and (end := written.find(1, place)) < 0:
-            end = len(written)
-        free += [place] if place + size <= end else []
-    return free
+    return [p for p in places if written.find(1, p, p + size) < 0]
 
 
 def expected_place(hunk: Hunk) -> int:

@@ -7,7 +7,6 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Never
 
 from patchwheel import patch as patching  # loaded where a patch is read
 from patchwheel.kit import Change, GitError, PatchError, Repository, Store, digest
@@ -69,7 +68,12 @@ def _apply(source: Source, patches: Sequence[Patch], *, ref: str) -> str:
             _check_result(staged, patches)
             return staged.commit(ref=ref)
     except GitError as err:
-        _fail_with_reason(source, patches, err)
+        # This names the patch, the file and the hunk; where it finds nothing, git names the patch.
+        simulation = start_simulation(source, patches)
+        for patch in patches:
+            simulation.apply(patch)
+        patch_trees(repo, source.tree, patches)
+        raise PatchError(f"the series does not apply: {err.stderr}", hint=REPORT) from err
 
 
 def _check_result(staged: StagedTree, patches: Sequence[Patch]) -> None:
@@ -87,16 +91,6 @@ def _check_result(staged: StagedTree, patches: Sequence[Patch]) -> None:
     if wrong := changed.keys() ^ simulation.changed().keys():
         problem = f"{min(wrong)} did not become what the series says"
         raise PatchError(problem, where=staged.repo.git_dir, hint=REPORT)
-
-
-def _fail_with_reason(source: Source, patches: Sequence[Patch], err: GitError) -> Never:
-    """Raise the error that names the patch, the file and the hunk that git refuses."""
-    simulation = start_simulation(source, patches)
-    for patch in patches:
-        simulation.apply(patch)
-    # The simulation found nothing: let git say which patch it refuses.
-    patch_trees(Repository(source.git_dir), source.tree, patches)
-    raise PatchError(f"the series does not apply: {err.stderr}", hint=REPORT) from err
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

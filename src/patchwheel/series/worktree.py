@@ -44,9 +44,6 @@ DEFAULT_SIZE = 7
 MARKER = rb"(<+|>+|\|+|=+)(?: .*)?\r?"
 # The labels of git's rebase. Such a line is a leftover even where the rest of its conflict is gone.
 LABELLED = rb"(<+ HEAD|\|+ parent of [0-9a-f]{4,}.*|>+ [0-9a-f]{4,} \(.*\))\r?"
-ADDS_MARKER = "-G^(<+|>+|[|]+)([[:space:]]|$)"
-# --text: also in files whose attributes say that they are binary, since git merges them as text.
-OPTIONS = ("--no-textconv", "--text", ADDS_MARKER)
 
 
 def git_in(folder: Path, command: str) -> str:
@@ -277,11 +274,11 @@ def _find_markers(repo: kit.Repository, commits: Sequence[str] | None) -> list[s
     """Name the files to which the index or, if given, a commit adds what the series lacks."""
     before = "HEAD" if commits is None else BASE
     if commits is None:
-        changes = repo.changes("--cached", *OPTIONS, before, command="diff-index")
+        changes = repo.changes("--cached", before, command="diff-index")
     else:
         # One by one: a later commit may remove the markers, but each becomes a patch of its own.
         stdin = "".join(f"{commit}\n" for commit in commits).encode()
-        changes = repo.changes("--stdin", "--no-commit-id", *OPTIONS, stdin=stdin)
+        changes = repo.changes("--stdin", "--no-commit-id", stdin=stdin)
     added = [change for change in changes if change.new.mode.startswith("100")]
     if not added:
         return []
@@ -298,11 +295,11 @@ def _find_markers(repo: kit.Repository, commits: Sequence[str] | None) -> list[s
     for change in added:
         # A commit may change the attribute; git wrote the markers by its old value.
         size = min(now[change.path], then[change.path])
-        meant: Counter[bytes] = Counter()
-        for oid in (change.old.oid, known.get(change.path, change.old).oid, *gone):
-            meant |= _marker_lines(data.get(oid, b""), size)
-        if _marker_lines(data[change.new.oid], size) - meant:
-            left.add(change.path)
+        if lines := _marker_lines(data[change.new.oid], size):
+            meant: Counter[bytes] = Counter()
+            for oid in (change.old.oid, known.get(change.path, change.old).oid, *gone):
+                meant |= _marker_lines(data.get(oid, b""), size)
+            left |= {change.path} if lines - meant else set()
     return sorted(left)
 
 

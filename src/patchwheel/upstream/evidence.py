@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from patchwheel.kit import GitError, Repository
-from patchwheel.patch import SIGNIFICANT, Hunk, Patch, paths_of
+from patchwheel.patch import SIGNIFICANT, Hunk, Patch
 
 Lines = Counter[bytes]
 
@@ -101,31 +101,25 @@ def share(patch: Patch, theirs: tuple[Lines, Lines], files: Mapping[str, bytes])
 
 
 def has_lost(patch: Patch, diff: bytes) -> bool:
-    """Say whether a commit only removes what the patch changes, in all files that it changes."""
+    """Say whether a commit takes away all lines that the hunks of a patch find."""
     added, removed = changed_lines(diff)
-    gone = removed - added
-    heads = tuple(f"a/{path} ".encode(errors="surrogateescape") for path in paths_of([patch]))
-    parts = [part for part in PART.split(diff)[1:] if part.startswith(heads)]
-    there = [lines.total() for lines in changed_lines(b"".join(b"diff --git " + p for p in parts))]
-    # Other lines came in their place: it is rewritten, and the patch may still be needed.
-    if there[0]:
-        return False
-    for file in patch.diffs:
-        for hunk in file.hunks if file.old else ():
-            before = _lines(b"".join(hunk.before))
-            if (before & gone).total() < before.total() or not before:
-                return False
-    return any(file.old and file.hunks for file in patch.diffs)
+    found = [lines for _, lines in _found(patch)]
+    return bool(found) and all(lines and lines <= removed - added for lines in found)
 
 
 def keeps_place(patch: Patch, files: Mapping[str, bytes]) -> bool:
     """Say whether files have at least half of the lines that some hunk of the patch finds."""
-    for diff in patch.diffs:
-        there = _lines(files.get(diff.path, b""))
-        for before in [_lines(b"".join(hunk.before)) for hunk in diff.hunks if diff.old]:
-            if 2 * (before & there).total() > before.total():
-                return True
-    return False
+    there = {path: _lines(data) for path, data in files.items()}
+    return any(
+        2 * (lines & there.get(path, Counter())).total() > lines.total()
+        for path, lines in _found(patch)
+    )
+
+
+def _found(patch: Patch) -> list[tuple[str, Lines]]:
+    """Return the file of each hunk, and the lines that the hunk finds there."""
+    diffs = [diff for diff in patch.diffs if diff.old]
+    return [(diff.path, _lines(b"".join(hunk.before))) for diff in diffs for hunk in diff.hunks]
 
 
 def side_by_side(hunk: Hunk, diff: bytes) -> tuple[str, str]:

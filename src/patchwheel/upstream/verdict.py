@@ -219,8 +219,11 @@ class Judge:
         why: Reason = "files-are-gone"
         if gone:
             what = f"{', '.join(sorted(gone))} is gone"
-        elif not found_in.keeps_place(self.patch, self.contents(-1)) and found_in.has_lost(
-            self.patch, found_in.diff_of(self.repo, commit.oid, paths)
+        # Where other lines came in their place, it is rewritten, and the patch may still be needed.
+        elif (
+            not found_in.keeps_place(self.patch, self.contents(-1))
+            and not found_in.net_lines(self.contents(n), self.contents(n + 1))[0]
+            and found_in.has_lost(self.patch, found_in.diff_of(self.repo, commit.oid, paths))
         ):
             what, why = "the lines that it changes are gone", "lines-are-gone"
         else:
