@@ -48,9 +48,13 @@ def test_the_users_configuration_names_one(monkeypatch: pytest.MonkeyPatch, tmp_
     assert load_settings() is None
 
 
-def test_who_is_trusted_for_one_store_is_not_for_another(monkeypatch: pytest.MonkeyPatch) -> None:
+# A bucket may be called like this machine.
+@pytest.mark.parametrize("url", ["https://other.example.org", "s3://localhost", "gs://127.0.0.1"])
+def test_who_is_trusted_for_one_store_is_not_for_another(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     configure(CONFIG)
-    monkeypatch.setenv("PATCHWHEEL_REMOTE", "https://other.example.org")
+    monkeypatch.setenv("PATCHWHEEL_REMOTE", url)
     with pytest.raises(ManifestError, match="nobody is trusted to add to this store"):
         load_settings()
 

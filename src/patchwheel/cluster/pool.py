@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 import json
 import logging
 import secrets
@@ -17,6 +16,7 @@ from patchwheel import __version__, kit
 from patchwheel.build import required_variables
 from patchwheel.cluster.worker import LOST, Data, resources, run_task
 from patchwheel.plan import Plan, plan_fork
+from patchwheel.remote import is_loopback
 from patchwheel.wheel import KIND, BuiltWheel, Made, take_shared
 
 if TYPE_CHECKING:
@@ -53,12 +53,9 @@ def check_address(address: str) -> str:
         hint = "install patchwheel[cluster]"
         raise kit.MachineError(f"a cluster needs dask.distributed: {err}", hint=hint) from err
     parts, problem = urlsplit(address), "whoever reaches this address could run code there"
-    local = parts.hostname == "localhost"
-    with contextlib.suppress(ValueError):
-        local = local or ipaddress.ip_address(parts.hostname or "").is_loopback
     if parts.scheme == "tls" and not dask.config.get("distributed.comm.tls.ca-file"):
         problem = "no certificates are named for it"
-    elif parts.scheme == "tls" or (parts.scheme == "tcp" and local):
+    elif parts.scheme == "tls" or (parts.scheme == "tcp" and is_loopback(parts.hostname)):
         return address
     expected = "tls://, or tcp:// on the loopback of this machine"
     hint = "docs/how-to/cluster.md says how to make and name certificates"

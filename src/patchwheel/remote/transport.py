@@ -32,12 +32,16 @@ def open_transport(url: str) -> Web | Bucket | Folder:
 
 
 def is_local(url: str) -> bool:
-    """Say whether a URL names a folder or a server of this machine."""
+    """Say whether a URL names a folder or a server of this machine; a bucket may have any name."""
     parts = urlsplit(url)
+    return parts.scheme == "file" or (parts.scheme[:4] == "http" and is_loopback(parts.hostname))
+
+
+def is_loopback(host: str | None) -> bool:
+    """Say whether a host's name is of this machine alone."""
     with contextlib.suppress(ValueError):
-        if ipaddress.ip_address(parts.hostname or "").is_loopback:
-            return parts.scheme in {"http", "https"}
-    return parts.scheme == "file" or parts.hostname == "localhost"
+        return ipaddress.ip_address(host or "").is_loopback
+    return host == "localhost"
 
 
 def failures() -> tuple[type[Exception], ...]:
