@@ -26,7 +26,8 @@ from patchwheel.kit.interpreter import Interpreter
 from patchwheel.kit.repo import Repository
 from patchwheel.kit.store import Store
 from patchwheel.kit.uv import load_index_config
-from patchwheel.locking.inventory import PinInventory, built_with, inventory_of_pin
+from patchwheel.locking.inventory import built_with, inventory_of_pin
+from patchwheel.manifest.inventory import BuildInventory
 from patchwheel.manifest.model import Fork, Sdist, UpstreamWheel
 from patchwheel.source.fetch import Source
 from patchwheel.wheelfile.read import read_wheel
@@ -141,7 +142,7 @@ class Bench:
         files: Mapping[str, str],
         base: Mapping[str, str] | Path | None = None,
         context: Context | None = None,
-    ) -> PinInventory:
+    ) -> tuple[BuildInventory, str | None]:
         if base is not None and not isinstance(base, Path):
             base = support.make_wheel(self.folder / "base", "pw-demo", "1.0", base)
         source, wheel = source_of(self.folder, files, FORK), read_wheel(base) if base else None
@@ -163,12 +164,12 @@ def bench(tmp_path: Path, store: Store, interpreter: Interpreter) -> Bench:
 
 @pytest.mark.sandbox
 def test_an_inspection_finds_outputs_and_everything_that_is_read(bench: Bench) -> None:
-    found = bench.inspect(FILES, context=bench.contained)
-    assert found.mismatch is None
-    assert found.inventory.verbatim == {"pw_demo/a.py": "a.py", "pw_demo/both.py": "both.py"}
-    assert found.inventory.built == {"pw_demo/x.so"}
+    found, mismatch = bench.inspect(FILES, context=bench.contained)
+    assert mismatch is None
+    assert found.verbatim == {"pw_demo/a.py": "a.py", "pw_demo/both.py": "both.py"}
+    assert found.built == {"pw_demo/x.so"}
     # gen.py says none of helper.py and data/more.txt to ninja.
-    assert found.inventory.reads == {
+    assert found.reads == {
         "meson.build",
         "README.md",
         "both.py",
@@ -183,16 +184,16 @@ def test_without_a_sandbox_scripts_of_the_project_are_left_alone(bench: Bench) -
     ran = bench.folder / "ran"
     context, recorder = bench.context, support.Recorder()
     context.progress = recorder
-    found = bench.inspect(
+    found, _ = bench.inspect(
         {**FILES, "gen.py": FILES["gen.py"] + f"open({str(ran)!r}, 'w').close()\n"},
         context=context,
     )
     assert not ran.exists()
-    assert found.inventory.unwatched == ["gen.py"]
-    assert found.inventory.built == {"pw_demo/x.so"}
+    assert found.unwatched == ["gen.py"]
+    assert found.built == {"pw_demo/x.so"}
     # What the commands name is known all the same.
-    assert {"meson.build", "both.py", "fast.h", "gen.py"} <= found.inventory.reads
-    assert "data/more.txt" not in found.inventory.reads
+    assert {"meson.build", "both.py", "fast.h", "gen.py"} <= found.reads
+    assert "data/more.txt" not in found.reads
     [line] = [line for line in recorder.lines if "gen.py" in line]
     assert "not run without bubblewrap" in line
 
@@ -200,20 +201,22 @@ def test_without_a_sandbox_scripts_of_the_project_are_left_alone(bench: Bench) -
 @pytest.mark.sandbox
 def test_a_script_that_reads_pyproject_is_seen(bench: Bench) -> None:
     more = "open(sys.argv[1].replace('both.py', 'pyproject.toml')).close()\n"
-    found = bench.inspect({**FILES, "gen.py": FILES["gen.py"] + more}, context=bench.contained)
-    assert "pyproject.toml" in found.inventory.reads
+    found, _ = bench.inspect({**FILES, "gen.py": FILES["gen.py"] + more}, context=bench.contained)
+    assert "pyproject.toml" in found.reads
 
 
 def test_the_base_is_compared(bench: Bench) -> None:
     base = {"pw_demo/a.py": "a = 1\n", "pw_demo/both.py": "published otherwise\n"}
     base |= {"pw_demo/x.so": "_cython_3_2_9\0 (NumPy 1.25)", "pw_demo.libs/a.so": ""}
-    found = bench.inspect(FILES, base)
-    assert found.mismatch == "its pw_demo/both.py is not the pin's both.py"
-    assert found.inventory.verbatim == {"pw_demo/a.py": "a.py"}
+    found, mismatch = bench.inspect(FILES, base)
+    assert mismatch == "its pw_demo/both.py is not the pin's both.py"
+    assert found.verbatim == {"pw_demo/a.py": "a.py"}
     # The plan, which compares names, finds it too.
-    assert found.inventory.built == {"pw_demo/x.so"}
-    other = bench.inspect(FILES, {**base, "pw_demo/both.py": "table = 1\n", "pw_demo/extra.py": ""})
-    assert other.mismatch == "it has pw_demo/extra.py"
+    assert found.built == {"pw_demo/x.so"}
+    _, mismatch = bench.inspect(
+        FILES, {**base, "pw_demo/both.py": "table = 1\n", "pw_demo/extra.py": ""}
+    )
+    assert mismatch == "it has pw_demo/extra.py"
 
 
 def test_a_list_that_names_none_of_the_wheels_modules_is_not_its_own(
@@ -222,16 +225,18 @@ def test_a_list_that_names_none_of_the_wheels_modules_is_not_its_own(
     context = replace(bench.context, progress=report)
     base = {"pw_demo/a.py": "a = 1\n", "pw_demo/both.py": "table = 1\n"}
     said = "pw-demo names no module of its wheel: that says what it holds"
-    found = bench.inspect(FILES, {**base, "pw_demo/y.so": "", "pw_demo/z.so": ""}, context)
-    assert found.mismatch is None
-    assert found.inventory.verbatim == {"pw_demo/a.py": "a.py", "pw_demo/both.py": "both.py"}
-    assert found.inventory.built == {"pw_demo/y.so", "pw_demo/z.so"}
+    found, mismatch = bench.inspect(
+        FILES, {**base, "pw_demo/y.so": "", "pw_demo/z.so": ""}, context
+    )
+    assert mismatch is None
+    assert found.verbatim == {"pw_demo/a.py": "a.py", "pw_demo/both.py": "both.py"}
+    assert found.built == {"pw_demo/y.so", "pw_demo/z.so"}
     assert said in report.lines
     report.lines.clear()
     # One of them that is there says that the list is this wheel's.
-    other = bench.inspect(FILES, {**base, "pw_demo/x.so": "", "pw_demo/y.so": ""}, context)
-    assert other.mismatch == "it has pw_demo/y.so"
-    assert bench.inspect(FILES, base, context).mismatch == "it lacks pw_demo/x.so"
+    _, mismatch = bench.inspect(FILES, {**base, "pw_demo/x.so": "", "pw_demo/y.so": ""}, context)
+    assert mismatch == "it has pw_demo/y.so"
+    assert bench.inspect(FILES, base, context)[1] == "it lacks pw_demo/x.so"
     assert said not in report.lines
 
 
@@ -240,9 +245,9 @@ def test_a_file_that_upstream_changed_on_purpose_can_be_named(bench: Bench) -> N
     base = {"pw_demo/a.py": "a = 1\n", "pw_demo/both.py": "stamped\n", "pw_demo/x.so": ""}
     path = support.make_wheel(bench.folder / "base", "pw-demo", "1.0", base)
     source = source_of(bench.folder, FILES, replace(FORK, upstream_wheel=wheel))
-    found = inventory_of_pin(bench.context, source, bench.env, base=read_wheel(path))
-    assert found.mismatch is None
-    assert found.inventory.built == {"pw_demo/both.py", "pw_demo/x.so"}
+    found, mismatch = inventory_of_pin(bench.context, source, bench.env, base=read_wheel(path))
+    assert mismatch is None
+    assert found.built == {"pw_demo/both.py", "pw_demo/x.so"}
 
 
 def test_a_project_that_cannot_be_configured(bench: Bench) -> None:
@@ -281,23 +286,22 @@ def test_a_build_that_cannot_be_asked_is_known_by_its_wheel(bench: Bench, report
     )
     # From git the file that is another would be another commit's.
     from_git = replace(source, fork=FORK)
-    assert inventory_of_pin(context, from_git, bench.env, base=read_wheel(wheel)).mismatch == (
-        "its pw/made.py is not the pin's"
-    )
+    _, mismatch = inventory_of_pin(context, from_git, bench.env, base=read_wheel(wheel))
+    assert mismatch == "its pw/made.py is not the pin's"
     report.lines.clear()
-    found = inventory_of_pin(context, source, bench.env, base=read_wheel(wheel))
-    assert found.mismatch is None
+    found, mismatch = inventory_of_pin(context, source, bench.env, base=read_wheel(wheel))
+    assert mismatch is None
     # Equal files are told apart by their places.
-    assert found.inventory.verbatim == {
+    assert found.verbatim == {
         "pw/text.py": "src/pw/text.py",
         "pw/same.py": "src/pw/same.py",
         "pw/_version.py": "src/pw/_version.py",
         "helper.py": "helper.py",
     }
-    assert found.inventory.built == {"pw/made.py", "pw/fast.so"}
+    assert found.built == {"pw/made.py", "pw/fast.so"}
     # What setup.py opens or imports decides more than itself.
     read = {"src/pw/_version.py", "helper.py", "src/pw/made.py", "src/pw/same.py"}
-    assert found.inventory.reads == read
+    assert found.reads == read
     said = "pw-demo: the project cannot be built (geos-config is not there): "
     said += "its wheel says what it holds"
     assert said in report.lines
@@ -332,11 +336,11 @@ def test_another_backend_builds_and_its_wheel_tells_what_is_a_copy(bench: Bench)
     text = '[build-system]\nbuild-backend = "own"\nbackend-path = ["tools"]\nrequires = []\n'
     files = {"pyproject.toml": text, "tools/own.py": backend, "a.py": ""}
     source = source_of(bench.folder, {**files, "ready.whl": wheel.read_bytes()}, FORK)
-    found = inventory_of_pin(bench.context, source, bench.env, base=None)
-    assert found.inventory.verbatim == {"a.py": "a.py"}
-    assert found.inventory.built == set()
-    assert found.inventory.pure
-    assert found.inventory.reads == {"a.py", "ready.whl", "tools/own.py"}
+    found, _ = inventory_of_pin(bench.context, source, bench.env, base=None)
+    assert found.verbatim == {"a.py": "a.py"}
+    assert found.built == set()
+    assert found.pure
+    assert found.reads == {"a.py", "ready.whl", "tools/own.py"}
 
 
 def test_nothing_is_compiled_where_upstreams_wheel_tells(bench: Bench, report: Recorder) -> None:
@@ -350,11 +354,11 @@ def test_nothing_is_compiled_where_upstreams_wheel_tells(bench: Bench, report: R
     tag = "cp39-abi3-manylinux_2_17_x86_64"
     base = support.make_wheel(bench.folder / "w", "pw-demo", "1.0", outputs, tag=tag)
     # No maturin is in the environment: to ask it for anything would fail.
-    found = inventory_of_pin(context, source, bench.env, base=read_wheel(base))
-    assert found.mismatch is None
-    assert found.inventory.verbatim == {"pw/a.py": "python/pw/a.py"}
-    assert found.inventory.built == {"pw/_x.so"}
-    assert not found.inventory.pure
+    found, mismatch = inventory_of_pin(context, source, bench.env, base=read_wheel(base))
+    assert mismatch is None
+    assert found.verbatim == {"pw/a.py": "python/pw/a.py"}
+    assert found.built == {"pw/_x.so"}
+    assert not found.pure
     assert report.lines == []
     with pytest.raises(BuildError, match="pw-demo: the project cannot be built"):
         inventory_of_pin(context, source, bench.env, base=None)
@@ -374,9 +378,9 @@ def test_a_pure_build_of_what_upstream_compiles_is_said(bench: Bench, report: Re
     context = make_context(
         bench.store, interpreter=bench.interpreter, sandbox="none", progress=report
     )
-    found = inventory_of_pin(context, source, bench.env, base=read_wheel(base))
-    assert found.inventory.pure
-    assert found.mismatch is None
+    found, mismatch = inventory_of_pin(context, source, bench.env, base=read_wheel(base))
+    assert found.pure
+    assert mismatch is None
     assert "pw-demo: upstream's wheel has compiled code, a build has none" in report.lines
 
 
@@ -571,12 +575,12 @@ def real_environment(tree: Path, fork: Fork, interpreter: Interpreter, store: St
 
 def inspect_really(
     folder: Path, files: Mapping[str, str | bytes], interpreter: Interpreter, store: Store
-) -> PinInventory:
+) -> BuildInventory:
     support.write(folder / "tree", files)
     source = source_of(folder, files, FORK)
     environment = real_environment(folder / "tree", FORK, interpreter, store)
     context = make_context(store, interpreter=interpreter)
-    return inventory_of_pin(context, source, environment, base=None)
+    return inventory_of_pin(context, source, environment, base=None)[0]
 
 
 @pytest.mark.network
@@ -585,7 +589,7 @@ def test_a_real_meson_project(
     tmp_path: Path, interpreter: Interpreter, packages_store: Path
 ) -> None:
     files, store = package_files("tinyext"), Store(packages_store)
-    inventory = inspect_really(tmp_path, files, interpreter, store).inventory
+    inventory = inspect_really(tmp_path, files, interpreter, store)
     shipped = ("__init__.py", "pure.py", "scale.pxd", "data/weights.txt")
     assert inventory.verbatim == {f"tinyext/{n}": f"src/tinyext/{n}" for n in shipped}
     assert "tinyext/units.py" in inventory.built
@@ -667,9 +671,9 @@ def test_no_target_beside_the_build_is_run_for_a_project_that_brings_its_meson(
     environment = real_environment(tmp_path / "tree", FORK, interpreter, store)
     source, log = source_of(tmp_path, files, FORK), store.root / "logs" / FORK.name / "inspect.log"
 
-    def run_inspection(sandbox: SandboxMode) -> tuple[PinInventory, list[str]]:
+    def run_inspection(sandbox: SandboxMode) -> tuple[BuildInventory, list[str]]:
         context = make_context(store, interpreter=interpreter, sandbox=sandbox)
-        found = inventory_of_pin(context, source, environment, base=None)
+        found, _ = inventory_of_pin(context, source, environment, base=None)
         assert not sprung.exists()
         assert not prefix.exists()
         text = log.read_text()
@@ -679,17 +683,16 @@ def test_no_target_beside_the_build_is_run_for_a_project_that_brings_its_meson(
     # Without a sandbox, what is run can install files anywhere.
     unguarded, steps = run_inspection("none")
     assert steps == []
-    assert unguarded.inventory.unwatched == ["gen.py", "vendored/meson.py"]
+    assert unguarded.unwatched == ["gen.py", "vendored/meson.py"]
     found, steps = run_inspection("required")
     assert steps == ["Generating late", "Generating table", "Generating units"]
-    assert unguarded.inventory.built == found.inventory.built
-    inventory = found.inventory
-    assert inventory.verbatim == {"pw_demo/a.py": "a.py"}
-    assert inventory.built == {"pw_demo/late.py", "pw_demo/table.py"}
-    assert inventory.opened["gen.py"] == {"units.csv"}
+    assert unguarded.built == found.built
+    assert found.verbatim == {"pw_demo/a.py": "a.py"}
+    assert found.built == {"pw_demo/late.py", "pw_demo/table.py"}
+    assert found.opened["gen.py"] == {"units.csv"}
     # Meson itself starts what writes to its standard output.
-    assert "names.csv" in inventory.reads
-    assert inventory.opened.keys() == {"gen.py", "show.py", "vendored/meson.py"}
+    assert "names.csv" in found.reads
+    assert found.opened.keys() == {"gen.py", "show.py", "vendored/meson.py"}
 
 
 @pytest.mark.network
@@ -715,7 +718,7 @@ def test_a_real_setuptools_project(tmp_path: Path, interpreter: Interpreter, sto
         "pw/fast.c": "this does not compile",
         "tests/test_pw.py": "",
     }
-    inventory = inspect_really(tmp_path, files, interpreter, store).inventory
+    inventory = inspect_really(tmp_path, files, interpreter, store)
     # setuptools itself ships the sources of extension modules that lie in a package.
     shipped = ("pw/__init__.py", "pw/fast.c", "pw/x.json")
     assert inventory.verbatim == {n: n for n in shipped}

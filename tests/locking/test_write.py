@@ -12,7 +12,6 @@ from patchwheel.kit.interpreter import Interpreter
 from patchwheel.kit.store import Store
 from patchwheel.kit.uv import IndexConfig
 from patchwheel.locking import resolve
-from patchwheel.locking.inventory import PinInventory
 from patchwheel.locking.write import write_lock
 from patchwheel.manifest.inventory import BuildInventory
 from patchwheel.manifest.load import load_manifest
@@ -156,10 +155,10 @@ class Site:
 
     def inspect(
         self, _context: object, source: Source, environment: Path, *, base: object
-    ) -> PinInventory:
+    ) -> tuple[BuildInventory, str | None]:
         assert (environment / "bin" / "python").exists()
         self.inspected.append(source.fork.name)
-        return PinInventory(inventory=INVENTORY, mismatch=self.mismatch)
+        return INVENTORY, self.mismatch
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -27,18 +27,13 @@ PATTERNS = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PinInventory:
-    """With a `mismatch`, a difference of the base from the pin's own build, there is no graft."""
-
-    inventory: BuildInventory
-    mismatch: str | None
-
-
 def inventory_of_pin(
     context: Context, source: Source, environment: Path, *, base: WheelFile | None
-) -> PinInventory:
-    """Configure the pin in its build environment, and compare it with the checked base."""
+) -> tuple[BuildInventory, str | None]:
+    """Configure the pin in its build environment, and compare it with the checked base.
+
+    With a difference of the base from the pin's own build, which is returned, there is no graft.
+    """
     fork, kind = source.fork, build.backend_kind(source)
     pure = base is not None and base.name.tags.endswith(PURE)
     if base and not (kind.listed_by or kind.copies or pure):
@@ -67,9 +62,9 @@ def inventory_of_pin(
         what = "upstream's wheel has compiled code, a build has none"
         context.progress.say(f"{fork.name}: {what}")
     if inventory.pure or base is None:
-        return PinInventory(inventory=inventory, mismatch=None)
+        return inventory, None
     mismatch = base_mismatch(output_names(base.entries, base.name), inventory, fork)
-    return PinInventory(inventory=inventory, mismatch=next(iter(differs), mismatch))
+    return inventory, next(iter(differs), mismatch)
 
 
 def _compared(
@@ -144,7 +139,7 @@ def _listed(context: Context, source: Source, environment: Path) -> build.Listed
     return replace(found, outputs=outputs, reads=found.reads | reads)
 
 
-def _by_wheel(source: Source, wheel: WheelFile) -> PinInventory:
+def _by_wheel(source: Source, wheel: WheelFile) -> tuple[BuildInventory, str | None]:
     """Take the wheel's word: a file that the source has too, at the same place, is a copy of it."""
     verbatim, reads, changed = find_copies(source, wheel)
     # From git nobody has filled in anything: another file at its place is of another commit.
@@ -157,8 +152,7 @@ def _by_wheel(source: Source, wheel: WheelFile) -> PinInventory:
         built=frozenset(outputs.keys() - verbatim.keys() - {*differs}),
         reads=reads,
     )
-    mismatch = next((f"its {name} is not the pin's" for name in differs), None)
-    return PinInventory(inventory=inventory, mismatch=mismatch)
+    return inventory, next((f"its {name} is not the pin's" for name in differs), None)
 
 
 def built_with(wheel: WheelFile) -> dict[str, str]:

@@ -151,15 +151,15 @@ def _lock_build(project: Project, source: Source, python: str, known: Known) -> 
     requires, environment = _build_environment(
         project, context, source, base, known(fork.lock_key, python)
     )
-    found = inventory_of_pin(context, source, environment, base=wheel)
-    if found.mismatch:
-        context.progress.say(f"{fork.name}: no graft while this stands: {found.mismatch}")
+    inventory, mismatch = inventory_of_pin(context, source, environment, base=wheel)
+    if mismatch:
+        context.progress.say(f"{fork.name}: no graft while this stands: {mismatch}")
     names = {d.name for d in requires}
     others = [f for f in project.manifest.forks.values() if f.name != fork.name]
     return ForkBuild(
         build_requires=requires,
         base=base,
-        inventory=found.inventory,
+        inventory=inventory,
         needs=tuple(f.name for f in others if build.name_of(f.distribution) in names),
     )
 
