@@ -33,11 +33,9 @@ class Console(Progress):
     def __init__(self) -> None:
         self._bars: progress.Progress | None = None
         self._tasks: dict[str, progress.TaskID] = {}
-        self._shown: dict[str, float] = {}
-        # When a count began, and what is going on, with how far it is.
+        # When a count began or was last shown, and what is going on, with how far it is.
         self._since: dict[str, float] = {}
         self._going: dict[str, str] = {}
-        self._share: dict[str, float] = {}
         # Grafts of several forks report from threads of their own.
         self._lock = threading.Lock()
         self.terminal = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
@@ -65,8 +63,7 @@ class Console(Progress):
     ) -> None:
         show = self._bar if self.terminal else self._line
         with self._lock:
-            self._share[what] = share
-            show(what, done, total, plain(file))
+            show(what, done, total, plain(file), share)
 
     @contextlib.contextmanager
     def step(self, what: str, *, brief: bool = False) -> Iterator[None]:
@@ -151,7 +148,9 @@ class Console(Progress):
         for line in lines:
             print(line, file=sys.stderr if note else sys.stdout, flush=True)
 
-    def _bar(self, what: str, done: int, total: int | None, file: str = "") -> None:
+    def _bar(
+        self, what: str, done: int, total: int | None, file: str = "", share: float = 0
+    ) -> None:
         if self._bars is None:
             self._bars = _bars()
             self._bars.start()
@@ -160,7 +159,7 @@ class Console(Progress):
         if what not in self._tasks:
             self._tasks[what] = self._bars.add_task(what, total=None, amount="", file="")
             self._bars.tasks[-1].start_time = self._since[what]
-        amount = _amount(done, total, taken, self._share.get(what, 0))
+        amount = _amount(done, total, taken, share)
         self._bars.update(self._tasks[what], completed=done, total=total, amount=amount, file=file)
         # What is a step ends with it: a build counts to its end more than once.
         if total is not None and done >= total and what not in self._going:
@@ -171,21 +170,19 @@ class Console(Progress):
         if self._bars and what in self._tasks:
             self._bars.remove_task(self._tasks.pop(what))
 
-    def _line(self, what: str, done: int, total: int | None, file: str) -> None:
+    def _line(self, what: str, done: int, total: int | None, file: str, share: float) -> None:
         # A log of CI shows that something goes on, without a line for each percent.
         now = time.monotonic()
         if what in self._going:
-            share = self._share.get(what, 0)
             taken = now - self._since[what] if share else 0
             self._going[what] = f"{_amount(done, total, taken, share)} {file}".rstrip()
             return
         ended = total is not None and done >= total
-        first = self._shown.setdefault(what, now)
-        if ended or now - first >= PLAIN_INTERVAL:
-            self._shown[what] = now
+        if ended or now - self._since.setdefault(what, now) >= PLAIN_INTERVAL:
+            self._since[what] = now
             self.say(f"{what}: {_amount(done, total)}")
         if ended:
-            del self._shown[what]
+            del self._since[what]
 
 
 def _bars() -> progress.Progress:
