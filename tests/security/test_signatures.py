@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from patchwheel.kit import InputError, MachineError
-from patchwheel.release import check_release, sign_sums
+from patchwheel.release import check_release, sign_sums, stage_release
 from patchwheel.wheelfile import read_wheel
 from tests.fixtures import support
 from tests.fixtures.projects import Site
@@ -184,3 +184,50 @@ def test_a_fix_of_a_vulnerability_is_said(dist: Path) -> None:
         assert product["hashes"] == {"sha-256": wheel.sha256}
     (dist / "openvex.json").write_text("{}")
     assert any("openvex.json: line 1" in problem for problem in check_release(dist).problems)
+
+
+def test_what_a_message_says_now_is_said_beside_a_wheel_that_was_made_before(
+    site: Site, tmp_path: Path
+) -> None:
+    now = site.apart(tmp_path)
+    dist, patch = now.root / "dist/release", now.patches / "0010-hole.patch"
+    [path], before = dist.glob("*.whl"), patch.read_bytes()
+    bytes_before, files_before = path.read_bytes(), {f.name: f.read_bytes() for f in dist.iterdir()}
+    after = before.replace(b"Status: Pending", b"Status: Backport [0123abc]")
+    patch.write_bytes(after.replace(b"Fixes: CVE-2026-0001\n", b"Fixes: CVE-2026-7777\n"))
+    assert now.build("--release") == path
+    assert path.read_bytes() == bytes_before
+    beside = dist / f"{path.name}.cdx.json"
+    sbom = json.loads(beside.read_text())
+    [said] = sbom["metadata"]["component"]["pedigree"]["patches"]
+    assert said["type"] == "backport"
+    assert said["diff"]["url"].endswith(f"0010-hole.patch#sha256={support.sha256(patch)}")
+    fixes = ["CVE-2026-12345", "CVE-2026-7777"]
+    assert [row["id"] for row in said["resolves"]] == fixes
+    vex = json.loads((dist / "openvex.json").read_text())
+    assert [row["vulnerability"]["name"] for row in vex["statements"]] == fixes
+    assert beside.name in (dist / "SHA256SUMS").read_text()
+    for place in (dist, path):
+        assert json.loads(now.run("verify", str(place), "--json"))["problems"] == []
+    # It follows from the wheel in all but the patches, and goes where the wheel goes.
+    for lie in (beside.read_bytes().replace(b'"demo', b'"demo-x', 1), b"{}"):
+        honest = beside.read_bytes()
+        beside.write_bytes(lie)
+        for place in (dist, path):
+            assert f"{beside.name}: line" in now.run("verify", str(place), status=6)
+        beside.write_bytes(honest)
+    cell = {"cell": "release-demo", "wheels": [{"file": path.name, "sha256": support.sha256(path)}]}
+    support.write(dist, {"reports/release-demo.json": json.dumps(cell)})
+    staged, expected = tmp_path / "publish/staged", {"release-demo": ("demo", "3.12")}
+    support.write(tmp_path / "earlier", {path.name: bytes_before, beside.name: "of then"})
+    for earlier in (None, tmp_path / "earlier"):
+        stage_release(dist, staged, expected, earlier=earlier)
+        for folder in ("release", "site"):
+            assert (staged / folder / beside.name).read_bytes() == beside.read_bytes()
+            assert (staged / folder / "openvex.json").read_text().count("CVE-2026-7777") == 1
+    # What the wheel says itself is said once.
+    (dist / "reports/release-demo.json").unlink()
+    (dist / "reports").rmdir()
+    patch.write_bytes(before)
+    now.build("--release")
+    assert {f.name: f.read_bytes() for f in dist.iterdir()} == files_before

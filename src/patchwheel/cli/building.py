@@ -111,7 +111,7 @@ def build(
     if project.release and not failures:
         from patchwheel.release import complete_release
 
-        complete_release(project.dist, project.store)
+        complete_release(project.dist, project.store, wheels)
     # The copies in dist/; the store is no place to take wheels from.
     copies = [replace(wheel, path=project.dist / wheel.path.name) for wheel in wheels]
     options.emit(copies, lambda copies: CONSOLE.lines(str(wheel.path) for wheel in copies))

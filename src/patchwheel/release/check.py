@@ -21,6 +21,7 @@ LABELLED = re.compile(
     r"(?P<upstream>[^+]+)\+(?P<label>.+)\.h(?P<key>[0-9a-f]{8})(?P<graft>\.graft)?"
 )
 MANYLINUX = re.compile(r"manylinux(?:_\d+_\d+|\d+)_(\w+)")
+BESIDE = {wheelfile.STATEMENT: files.make_statement, wheelfile.sbom.BESIDE: files.make_sbom}
 MODULE = re.compile(r"\.cpython-(\d+)-")
 
 
@@ -125,7 +126,9 @@ def _folder_problems(
         # A file that nobody made a sum of is no part of the release, whatever it says.
         listed |= {place / name for _, name in _sums(place)}
     for file in sorted(
-        p for glob in ("*.whl", f"*{wheelfile.STATEMENT}", files.VEX) for p in folder.rglob(glob)
+        path
+        for glob in ("*.whl", *(f"*.whl{suffix}" for suffix in BESIDE), files.VEX)
+        for path in folder.rglob(glob)
     ):
         # Wheels of a plain build may lie beside a release: they are no part of one.
         loose = file.suffix == ".whl" and released.isdisjoint(file.parents)
@@ -144,11 +147,10 @@ def _problems_beside(*wheels: wheelfile.WheelFile) -> Iterator[str]:
     for wheel in wheels:
         # The other wheels that the sums name may not have been fetched.
         own = {wheel.path.name: wheel.sha256}
-        statement = wheel.path.with_name(f"{wheel.path.name}{wheelfile.STATEMENT}")
-        if wheel.record.is_release and statement.is_file():
-            own[statement.name] = file_sha256(statement)
-            stated = files.make_statement(wheel)
-            yield from _difference(statement.name, statement.read_bytes(), stated)
+        for suffix, make in BESIDE.items() if wheel.record.is_release else ():
+            if (file := files.beside(wheel.path, suffix)).is_file():
+                own[file.name] = file_sha256(file)
+                yield from _difference(file.name, file.read_bytes(), make(wheel))
         for sha256, name in _sums(wheel.path.parent):
             if own.get(name, sha256) != sha256:
                 yield f"{name}: has another sha256 than {files.SUMS} says"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from urllib.parse import quote
 
 from patchwheel.kit import InputError, digest, parsed, write_atomically
 from patchwheel.remote import is_signed, sign
-from patchwheel.wheelfile import FILENAME, STATEMENT, WheelFile, WheelRecord, metadata, purl
+from patchwheel.wheelfile import FILENAME, STATEMENT, WheelFile, WheelRecord, metadata, purl, sbom
 
 SUMS = "SHA256SUMS"
 SIGNATURE = f"{SUMS}.sig"
@@ -33,13 +35,34 @@ PAGE = """<!DOCTYPE html>
 def sidecars(folder: Path, wheels: Sequence[WheelFile]) -> dict[str, bytes]:
     """Return statements, lock and sums of the wheels in a folder, by path in the folder."""
     contents = {f"{_place(w, folder)}{STATEMENT}": make_statement(w) for w in wheels}
+    changed = [wheel for wheel in wheels if beside(wheel.path, sbom.BESIDE).exists()]
+    contents |= {f"{_place(w, folder)}{sbom.BESIDE}": make_sbom(w) for w in changed}
     contents[PYLOCK] = _pylock(folder, wheels)
-    if any(patch.fixes for wheel in wheels for patch in wheel.record.patches):
+    if any(patch.fixes for wheel in wheels for patch in _now(wheel).patches):
         contents[VEX] = _vex(wheels)
     sums = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
     sums |= {_place(wheel, folder): wheel.sha256 for wheel in wheels}
     contents[SUMS] = "".join(f"{sums[name]}  {name}\n" for name in sorted(sums)).encode()
     return contents
+
+
+def beside(wheel: Path, suffix: str) -> Path:
+    return wheel.with_name(f"{wheel.name}{suffix}")
+
+
+def make_sbom(wheel: WheelFile) -> bytes:
+    """Return the SBOM beside a wheel: of it, only what it says of patches counts."""
+    return sbom.make_sbom(_now(wheel), wheel.project)
+
+
+def _now(wheel: WheelFile) -> WheelRecord:
+    """Return a wheel's record, with the patches as an SBOM beside it has them."""
+    # What is no such SBOM differs from the one that is made then, and `verify` says so.
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+        stated = parsed(beside(wheel.path, sbom.BESIDE).read_bytes())
+        rows = stated["metadata"]["component"]["pedigree"]["patches"]
+        return replace(wheel.record, patches=tuple(map(sbom.stated_patch, rows)))
+    return wheel.record
 
 
 def make_statement(wheel: WheelFile) -> bytes:
@@ -86,7 +109,7 @@ def _vex(wheels: Sequence[WheelFile]) -> bytes:
             "@id": purl(wheel.project, wheel.name.version),
             "hashes": {"sha-256": wheel.sha256},
         }
-        for name in sorted({n for patch in wheel.record.patches for n in patch.fixes}):
+        for name in sorted({n for patch in _now(wheel).patches for n in patch.fixes}):
             fixed.setdefault(name, []).append(product)
     epochs = [int(c.source_date_epoch) for w in wheels if (c := w.record.compiled)]
     statements = [

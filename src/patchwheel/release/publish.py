@@ -11,13 +11,14 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from patchwheel import kit
 from patchwheel.release import files
 from patchwheel.release.check import ReleaseCheck, check_release
-from patchwheel.wheel import published_before
-from patchwheel.wheelfile import metadata, read_wheel
+from patchwheel.wheel import BuiltWheel, describe_patches, published_before
+from patchwheel.wheelfile import metadata, read_wheel, sbom
 
 INSTALLED = "installed.json"
 HINT = "nothing is published; correct it, and run the cell again"
@@ -32,9 +33,10 @@ for name in sys.argv[1:]:
 """
 
 
-def complete_release(folder: Path, store: kit.Store) -> None:
+def complete_release(folder: Path, store: kit.Store, made: Sequence[BuiltWheel] = ()) -> None:
     """Write what belongs beside the release wheels of a folder; grafts in it are left out.
 
+    Of the wheels `made`, it says what the series says now, not what it said when they were made.
     Raises CheckError for a wheel that is not the one that was built.
     """
     # The version of a graft goes on after the digits.
@@ -45,6 +47,13 @@ def complete_release(folder: Path, store: kit.Store) -> None:
             problem = f"{wheel.path.name} is not the wheel that was built"
             hint = "remove it, and build the release again"
             raise kit.CheckError(problem, where=folder, expected=f"sha256 {built}", hint=hint)
+    series = {wheel.path.name: describe_patches(wheel.plan) for wheel in made}
+    for wheel in [wheel for wheel in wheels if wheel.path.name in series]:
+        now, beside = series[wheel.path.name], files.beside(wheel.path, sbom.BESIDE)
+        beside.unlink(missing_ok=True)
+        if now != wheel.record.patches:
+            said = replace(wheel.record, patches=now)
+            kit.write_atomically(beside, sbom.make_sbom(said, wheel.project))
     _write(folder, files.sidecars(folder, [wheel for wheel in wheels if wheel.record.is_release]))
 
 
@@ -173,6 +182,10 @@ def _add(file: Path, folder: Path) -> None:
     if target.exists() and (old := kit.file_sha256(target)) != (new := kit.file_sha256(file)):
         raise _refused(file, f"two files are called {file.name}: {old}, and this one, {new}")
     shutil.copyfile(file, target)
+    beside, place = (files.beside(path, sbom.BESIDE) for path in (file, target))
+    place.unlink(missing_ok=True)
+    if beside.exists():
+        shutil.copyfile(beside, place)
 
 
 def _refused(where: Path, problem: str) -> kit.CheckError:

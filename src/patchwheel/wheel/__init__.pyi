@@ -12,6 +12,7 @@ from .fit import load_policies as load_policies
 from .fit import read_library as read_library
 from .make import KIND as KIND
 from .make import BuiltWheel as BuiltWheel
+from .make import describe_patches as describe_patches
 from .make import make_wheel as make_wheel
 from .make import names_itself as names_itself
 from .platforms import PlatformWheel as PlatformWheel

@@ -168,16 +168,7 @@ def describe(
             version=fork.version, git=fork.git, tag=fork.tag, commit=fork.commit, sdist=fork.sdist
         ),
         trees=record.TreesRecord(source=plan.tree.source.tree, patched=plan.tree.tree),
-        patches=tuple(
-            record.PatchRecord(
-                name=patch.name,
-                sha256=patch.sha256,
-                subject=patch.mail.subject,
-                upstream_status=", ".join(patch.trailer("Upstream-Status")),
-                fixes=patch.fixes,
-            )
-            for patch in plan.tree.series.patches
-        ),
+        patches=describe_patches(plan),
         base=record.BaseRecord(kind=base.kind, filename=base.path.name, sha256=base.sha256)
         if base
         else None,
@@ -189,6 +180,20 @@ def describe(
         members=members,
         runs=runs,
         key=plan.key_parts,
+    )
+
+
+def describe_patches(plan: Plan) -> tuple[wheelfile.record.PatchRecord, ...]:
+    """Return what the series says now: a wheel stays the same while messages alone change."""
+    return tuple(
+        wheelfile.record.PatchRecord(
+            name=patch.name,
+            sha256=patch.sha256,
+            subject=patch.mail.subject,
+            upstream_status=", ".join(patch.trailer("Upstream-Status")),
+            fixes=patch.fixes,
+        )
+        for patch in plan.tree.series.patches
     )
 
 

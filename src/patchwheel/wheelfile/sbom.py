@@ -10,7 +10,7 @@ import re
 import time
 import uuid
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from patchwheel.kit import digest, parsed
 from patchwheel.wheelfile.metadata import WheelName, normalize_name
@@ -19,6 +19,8 @@ from patchwheel.wheelfile.record import FILENAME, CompileRecord, PatchRecord, Pi
 # Raised whenever the same record would give another SBOM: it is part of a compile's key.
 LAYOUT = "4"
 PLACE = "sboms/patchwheel.cdx.json"
+# Of one beside a wheel, with what the messages of its patches say now.
+BESIDE = ".cdx.json"
 
 
 def make_sbom(record: WheelRecord, distribution: str) -> bytes:
@@ -126,6 +128,14 @@ def _patch(fork: str, patch: PatchRecord) -> dict[str, object]:
     kind = "backport" if backport else "unofficial"
     resolves = [{"type": "security", "id": name} for name in patch.fixes]
     return {"type": kind, "diff": {"url": url}, **({"resolves": resolves} if resolves else {})}
+
+
+def stated_patch(row: Any) -> PatchRecord:
+    """Return what an SBOM says of a patch."""
+    place, _, sha256 = row["diff"]["url"].partition("#sha256=")
+    fixes = tuple(str(resolved["id"]) for resolved in row.get("resolves", ()))
+    name, status = unquote(place.rpartition("/")[2]), str(row["type"])
+    return PatchRecord(name=name, sha256=sha256, subject="", upstream_status=status, fixes=fixes)
 
 
 def _component(kind: str, name: str, *hashes: str, **more: object) -> dict[str, object]:
