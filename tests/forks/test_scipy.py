@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -122,6 +124,15 @@ test_what_has_no_components = bad_input(
         own(SQUARE, "cupy") | {"device1": HOST, "cupyx": N_N, "scipy": N_N},
     ),
 )
+
+
+@parametrize("layout", ["torch.strided", "Layout(major_to_minor=(0, 1))", None])
+def test_layouts_of_dense_arrays(monkeypatch: pytest.MonkeyPatch, layout: str | None) -> None:
+    # JAX's arrays have one as well.
+    rows = KINDS["cpu"](TWO_COMPONENTS)
+    monkeypatch.setattr(type(rows), "layout", layout, raising=False)
+    assert connected_components(rows, return_labels=False) == 2
+    assert laplacian(rows).shape == (4, 4)
 
 
 # laplacian
@@ -267,6 +278,24 @@ def test_lobpcg(a: Column, n: int, operator: str, extra: str | None, *, largest:
     return values, a.xp.abs(vectors)
 
 
+# Vectors of float32 that are nearly right: where the residuals are float32, too, the precision of
+# these decides how the small problem is made.
+test_lobpcg_of_several_dtypes = calls(
+    "scipy.sparse.linalg.lobpcg",
+    "scipy/0040",
+    each(n=[30, 40], preconditioner=FLOATS, scale=[0, 1e-6]),
+    only=frozenset({"numpy"}),
+)(
+    lambda a, n, preconditioner, scale: lobpcg(
+        a(symmetric(n, "float64")),
+        a(np.linalg.eigh(symmetric(n, "float64"))[1][:, :3] + scale).astype("float32"),
+        M=lambda v: v.astype(preconditioner),
+        largest=False,
+        tol=1e-12,
+        maxiter=5,
+    )
+)
+
 N = 30
 RNG = np.random.default_rng(0)
 OPERATOR = np.diag(np.arange(1.0, N + 1)) + np.eye(N, k=1) + np.eye(N, k=-1)
@@ -320,6 +349,23 @@ def test_lobpcg_returns_its_histories_and_has_a_tolerance(of: str) -> None:
     np.testing.assert_array_equal(a.to_numpy(histories[0][-1]), a.to_numpy(values))
     # The default, which grows with the number of rows.
     assert np.max(a.to_numpy(histories[1][-1])) <= np.sqrt(np.finfo(float).eps) * N
+
+
+def test_lobpcg_refuses_sparse_constraints() -> None:
+    with pytest.raises(ValueError, match="Sparse arrays/matrices are not supported"):
+        solve(OPERATOR, VECTORS.copy(), Y=sp.csr_array(np.eye(N, 2)))
+
+
+@parametrize("module", ["cupy", "cupyx.scipy.sparse", "cupyx.scipy.sparse.linalg"])
+@parametrize("found", ["empty", "none"])
+def test_solvers_of_numpy_arrays_while_a_thread_imports_cupy(
+    monkeypatch: pytest.MonkeyPatch, module: str, found: str
+) -> None:
+    monkeypatch.setitem(sys.modules, module, ModuleType(module) if found == "empty" else None)
+    matrix = sp.csr_array(OPERATOR)
+    for sigma in (np.float32(0), 0, 0.5):
+        assert eigsh(matrix, 2, sigma=sigma, v0=VECTORS[:, 0].copy())[0].shape == (2,)
+    assert solve(matrix, VECTORS.copy(), B=sp.eye_array(N), M=sp.eye_array(N)).shape == (3,)
 
 
 @parametrize("of", ["cpu", "device1"])

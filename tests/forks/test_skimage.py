@@ -152,6 +152,20 @@ test_what_is_resized = bad_input(
     REFUSED,
 )
 
+
+@pytest.mark.parametrize("kind", ["cpu", "device1"])
+def test_resize_local_mean_to_a_shape_in_an_array(kind: str) -> None:
+    result = transform.resize_local_mean(IMAGE, KINDS[kind](np.array([3, 4])))
+    np.testing.assert_array_equal(result, transform.resize_local_mean(IMAGE, (3, 4)))
+
+
+def test_resize_local_mean_of_a_matrix_is_as_unpatched() -> None:
+    # A matrix has no third axis.
+    expected = transform.resize_local_mean(IMAGE, (3, 4))
+    result = transform.resize_local_mean(np.matrix(IMAGE), (3, 4, 2))
+    np.testing.assert_array_equal(result, expected, strict=True)
+
+
 PARAMETERS: list[tuple[str, Any]] = [
     ("scale", (transform.rescale, [0.5, 0.5])),
     ("output_shape", (transform.resize, [3, 4])),

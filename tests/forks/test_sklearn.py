@@ -9,6 +9,7 @@ import array_api_strict
 import cupyx.scipy.sparse
 import numpy as np
 import pytest
+import scipy.linalg
 import scipy.sparse as sp
 from sklearn import config_context
 from sklearn.cluster import (
@@ -132,6 +133,14 @@ def test_checks_of_sparse(a: Column, kind: str) -> Any:
     matrix = a.sparse(sparse(graph(20), kind))
     checked = check_array(matrix, accept_sparse=["csr", "coo"], dtype=np.float32)
     return checked, check_symmetric(matrix)
+
+
+@parametrize("layout", ["torch.strided", "Layout(major_to_minor=(0, 1))", None])
+def test_layouts_of_dense_arrays(monkeypatch: pytest.MonkeyPatch, layout: str | None) -> None:
+    # JAX's arrays have one as well.
+    rows = OWN["device1"](IMAGE)
+    monkeypatch.setattr(type(rows), "layout", layout, raising=False)
+    assert check_array(rows).shape == rows.shape
 
 
 SHAPES = {
@@ -575,9 +584,33 @@ BOOL, ZERO, WIDE = np.eye(6, 3) > 0, np.zeros((6, 2)), RNG.random((2, 5))
 
 test_discretize_of_degenerate_vectors = bad_input(
     lambda make, data: discretize(make(data), random_state=0),
-    table({"bool": BOOL, "zero": ZERO}, strict(CONVERGE)),
+    given("zero", ZERO, own(CONVERGE)),
     given("wide", WIDE, strict(SAME)),
+    # Rows of zeros, which are in none of the clusters, have one label.
+    given("bool", BOOL, strict(Gives(lambda labels: grouped(to_numpy(labels), 1, 1, 1, 3)))),
 )
+
+
+def grouped(labels: np.ndarray, *sizes: int) -> bool:
+    """Say whether the labels within each group of rows are equal."""
+    groups = np.split(labels, np.cumsum(sizes)[:-1])
+    return all((group == group[0]).all() for group in groups)
+
+
+def components(sizes: list[int]) -> np.ndarray:
+    return scipy.linalg.block_diag(*(np.ones((n, n)) for n in sizes))
+
+
+# More components than clusters, and nodes without an edge.
+@pytest.mark.filterwarnings("ignore:Graph is not fully connected")
+@parametrize("sizes", [[6, 6], [12, 12, 12], [15, 15, 1, 1], [9, 8, 7, 6, 5]])
+@parametrize("labels", ["kmeans", "discretize", "cluster_qr"])
+@parametrize("kind", OWN)
+def test_components_are_not_split(kind: str, labels: str, sizes: list[int]) -> None:
+    options = {"n_clusters": 2, "assign_labels": labels, "random_state": 0}
+    found = spectral_clustering(OWN[kind](components(sizes)), **options)
+    assert grouped(to_numpy(found), *sizes)
+    assert np.unique(to_numpy(found)).tolist() == [0, 1]
 
 
 def in_one_cluster(labels: Any) -> bool:
