@@ -16,7 +16,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from patchwheel.kit import BuildError, Jobs, Limits, MachineError, Watch, process, rmtree
 
@@ -113,7 +113,8 @@ class BuildDir:
     limits: Limits = field(default_factory=Limits)
     # What is balanced while a step runs.
     jobs: Jobs | None = None
-    read: tuple[Path, ...] = ()
+    # What steps see at its own path, and the entries of the compile cache.
+    read: Sequence[Path] = ()
     cache: Path | None = None
     keep: bool = False
 
@@ -221,18 +222,9 @@ def detect_sandbox(wanted: SandboxMode = "auto") -> Sandbox:
 
 @contextlib.contextmanager
 def open_build_dir(
-    name: str,
-    *,
-    sandbox: Sandbox,
-    store: Store,
-    limits: Limits | None = None,
-    jobs: Jobs | None = None,
-    env: Path | None = None,
-    read: Sequence[Path] = (),
-    cache: Path | None = None,
-    keep: bool = False,
+    name: str, *, sandbox: Sandbox, store: Store, keep: bool = False, **parts: Any
 ) -> Iterator[BuildDir]:
-    """Give an empty folder for one build of `name`; steps also read `cache` and what is in `read`.
+    """Give an empty folder for one build of `name`, with other `parts` of a BuildDir.
 
     With `keep`, the folder of a build that fails stays for `patchwheel shell`.
     """
@@ -241,18 +233,9 @@ def open_build_dir(
         for folder in ("src", "out", "modules", "home", "tmp", "env", "scripts"):
             (root / "work" / folder).mkdir(parents=True)
         (root / "scripts").mkdir()
+        parts = {"env": root / "work" / "env", **parts}
         try:
-            yield BuildDir(
-                name=name,
-                sandbox=sandbox,
-                root=root,
-                env=env or root / "work" / "env",
-                limits=limits or Limits(),
-                jobs=jobs,
-                read=tuple(read),
-                cache=cache,
-                keep=keep,
-            )
+            yield BuildDir(name=name, sandbox=sandbox, root=root, keep=keep, **parts)
             keep = False
         finally:
             if not keep:
@@ -302,7 +285,7 @@ def _mounted(mounts: Sequence[Mount]) -> list[str]:
     argv: list[str] = []
     seen = [Path("/usr")]
     for mount in mounts:
-        # A folder inside one that is already there at its own path needs no mount.
+        # A folder inside one that is already there needs no mount, and on a link there is none.
         if mount.host == mount.inside and not mount.write:
             if any(mount.host.is_relative_to(path) for path in seen):
                 continue
