@@ -53,9 +53,9 @@ def plan_fork(
     """
     # The lock must fit before anything is downloaded.
     wait_for_base = start_base(project, fork)
-    planner = Planner(project, patched_tree(project, fork), made or {}, configure)
+    planner = Planner(project, patched_tree(project, fork), made or {}, configure, refused)
     wait_for_base()
-    return planner.plan(refused=refused)
+    return planner.plan()
 
 
 @dataclass
@@ -66,6 +66,7 @@ class Planner:
     tree: PatchedTree
     made: Mapping[str, OwnWheel] = field(default_factory=dict)
     configure: bool = False
+    refused: str | None = None
     # What configured trees told, where the inventory could not.
     traced: TraceResult | None = None
 
@@ -101,15 +102,15 @@ class Planner:
         )
         return compiled, replace(compiled, fork=without_missing_tools(self.fork))
 
-    def plan(self, *, refused: str | None = None) -> Plan:
+    def plan(self) -> Plan:
         """Choose the cheapest plan; one that compiles nothing is taken at once."""
         if self.project.from_source or not self.build.inventory.compiles(self.fork):
-            return self.on(None, refused=refused)
+            return self.on(None)
         upstream = upstream_base(self.project, self.fork)
-        plan = self.on(upstream, refused=refused)
+        plan = self.on(upstream)
         cheap = plan.route == "graft" and not plan.built and not plan.undecided
         known = plan.node_key and self.project.store.find("wheels", plan.node_key)
-        if refused or cheap or known:
+        if self.refused or cheap or known:
             return plan
         parts, pending = self._build_parts(graft=True)
         others = [] if pending else [*map(self.on, built_bases(self.project, self.fork, parts))]
@@ -119,7 +120,7 @@ class Planner:
         plans = [p for p in plans if not (p.undecided and any(q.needs for q in plans))]
         return min(plans, key=lambda p: (p.route == "compile", len(p.built)))
 
-    def on(self, base: Base | None, *, refused: str | None = None) -> Plan:
+    def on(self, base: Base | None) -> Plan:
         """Return the plan on one base."""
 
         @functools.cache
@@ -127,7 +128,7 @@ class Planner:
             old = base.made_from(self.tree) if base else self.tree.source.tree
             return self.repo.changes(old, self.tree.tree)
 
-        decision = self._decision(base, changes, refused)
+        decision = self._decision(base, changes)
         graft = decision.route == "graft"
         if decision.needs and not replays(decision.steps, self.tree.tree, self.inputs(graft=True)):
             decision = replace(decision, needs=(), steps="")
@@ -149,10 +150,9 @@ class Planner:
             left_behind=functools.partial(left_behind, self.project, self.build) if graft else list,
         )
 
-    def _decision(
-        self, base: Base | None, changes: Callable[[], list[Change]], refused: str | None
-    ) -> Decision:
+    def _decision(self, base: Base | None, changes: Callable[[], list[Change]]) -> Decision:
         """Return the decision, remembered if it was made before."""
+        refused = self.refused
         if self.project.from_source or base is None:
             asked = self.project.from_source
             why = "requested with --from-source" if asked else "there is no base wheel"

@@ -81,7 +81,7 @@ class PlatformPlanner(Planner):
 
     def graft(self, base: Base) -> Plan:
         """Return the plan of a graft; raises GraftNotPossible with what makes it none."""
-        decision = self._decision(base, lambda: self.changed, None)
+        decision = self._decision(base, lambda: self.changed)
         if decision.route == "compile":
             raise GraftNotPossible("; ".join(decision.why))
         return self.on(base)
