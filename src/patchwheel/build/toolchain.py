@@ -6,6 +6,7 @@ identity is its version and the sha256 of every program and library that it brin
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shlex
@@ -84,27 +85,25 @@ def find(name: str) -> tuple[tuple[str, ...], Path] | None:
     if name.startswith(LIBRARY):
         place = find("pkg-config")
         argv = [*(place[0] if place else ()), "--exists", name.removeprefix(LIBRARY)]
-        try:
-            if place:
-                process.capture(argv, cwd=Path("/"), env=process.base_env())
-        except process.CommandError:
-            return None
-        return place
+        return place if place and _answer(argv) is not None else None
     if name == CARGO:
         # rustup's program of this name only starts that of a toolchain.
         env = {key: os.environ[key] for key in RUSTUP if key in os.environ}
-        try:
-            argv = ["rustc", "--print", "sysroot"]
-            out = process.capture(argv, cwd=Path("/"), env=process.base_env(**env))
-        except (process.CommandError, MachineError):
-            return None
-        cargo = Path(out.decode().strip(), "bin", name)
-        return ((str(cargo),), cargo) if cargo.exists() else None
+        sysroot = _answer(["rustc", "--print", "sysroot"], **env)
+        cargo = Path(sysroot or "", "bin", name)
+        return ((str(cargo),), cargo) if sysroot and cargo.exists() else None
     words = tuple(shlex.split(os.environ.get(VARIABLES.get(name, ""), "")) or [name])
     programs = [shutil.which(word) for word in words]
     found = [Path(program) for program in programs if program]
     # A launcher such as ccache comes first, and flags are no programs.
     return (words, found[-1]) if programs[0] else None
+
+
+def _answer(argv: Sequence[str], **env: str) -> str | None:
+    """Return what a program says, None where it fails or is not there."""
+    with contextlib.suppress(process.CommandError, MachineError):
+        return process.capture(argv, cwd=Path("/"), env=process.base_env(**env)).decode().strip()
+    return None
 
 
 def identify(names: Iterable[str], *, store: Store, fork: str = "") -> dict[str, Tool]:

@@ -234,17 +234,11 @@ class CompileCache:
 
     def counts(self, work: Path) -> dict[str, int]:
         """Return how many steps were replayed and how many ran, as the build itself counts."""
-        rows: list[str] = []
+        text = b""
         with contextlib.suppress(FileNotFoundError, kit.BuildError):
-            rows = (
-                kit.read_untrusted(work, COUNTS, limit=LONGEST)
-                .decode(errors="replace")
-                .splitlines()
-            )
-        return {
-            "hits": sum(map(HITS.__contains__, rows)),
-            "misses": sum(map(MISSES.__contains__, rows)),
-        }
+            text = kit.read_untrusted(work, COUNTS, limit=LONGEST)
+        rows = text.decode(errors="replace").splitlines()
+        return {"hits": sum(r in HITS for r in rows), "misses": sum(r in MISSES for r in rows)}
 
 
 def open_cache(

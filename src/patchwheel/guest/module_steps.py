@@ -85,7 +85,9 @@ def record(command: Any, out: str) -> None:
     current, notes = threading.local(), os.path.join(out, NOTES)
     build, build_all = command.build_extension, command.build_extensions
     # Other sources may have a program that does more than to compile.
-    command.extensions[:] = [e for e in command.extensions if _is_plain(e.sources)]
+    command.extensions[:] = [
+        e for e in command.extensions if all(os.fspath(p).endswith(SOURCES) for p in e.sources)
+    ]
 
     def build_extensions() -> None:
         # Now it has its compiler. Older releases of setuptools have `spawn` only.
@@ -115,10 +117,6 @@ def record(command: Any, out: str) -> None:
     command.build_extension, command.build_extensions = build_extension, build_extensions
     if importlib.util.find_spec("Cython"):
         _watch_cython(notes)
-
-
-def _is_plain(sources: Iterable[Any]) -> bool:
-    return all(os.fspath(path).endswith(SOURCES) for path in sources)
 
 
 def _watch_cython(notes: str) -> None:
