@@ -5,15 +5,16 @@ It also says why the platform tag of a wheel is not that of its base.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import posixpath
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from patchwheel.kit import GraftNotPossible, InputError
 from patchwheel.wheelfile import read_wheel
@@ -30,7 +31,6 @@ PYTHON = re.compile(r"_?Py")
 MACHINE = re.compile(r"manylinux(?:_\d+_\d+|\d+)_(\w+)")
 # With its version, or "".
 Symbol: TypeAlias = tuple[str, str]
-T = TypeVar("T")
 # A compiled module names the Cython that made it and the NumPy that it was compiled for.
 CYTHON = re.compile(rb"_cython_(\d+_\d+_\w+)\b")
 NUMPY = re.compile(rb"\(NumPy (\d[\d.]*)\)")
@@ -50,7 +50,20 @@ class Library:
 
 def read_library(content: bytes) -> Library:
     """Read what a library needs: libraries, run paths, symbol versions; InputError for no ELF."""
-    return _read(_read_library, content)
+    found: dict[str, list[str]] = {"needed": [], "rpath": [], "runpath": []}
+    with _sections(content) as section:
+        dynamic, versions = section(".dynamic"), section(".gnu.version_r")
+        for tag in dynamic.iter_tags() if dynamic else ():
+            name = tag.entry.d_tag.removeprefix("DT_").lower()
+            if name in found:
+                found[name].append(getattr(tag, name))
+        rows = versions.iter_versions() if versions else ()
+        return Library(
+            needed=tuple(found["needed"]),
+            run_path=["", *found["rpath"], *found["runpath"]][-1],
+            uses_rpath=bool(found["rpath"]) and not found["runpath"],
+            versions=frozenset(version.name for _, needed in rows for version in needed),
+        )
 
 
 def read_symbols(content: bytes) -> tuple[dict[Symbol, str], frozenset[Symbol]]:
@@ -58,70 +71,43 @@ def read_symbols(content: bytes) -> tuple[dict[Symbol, str], frozenset[Symbol]]:
 
     A needed one comes with the name of the library that has its version, or with "".
     """
-    return _read(_read_symbols, content)
-
-
-def _read(read: Callable[[bytes], T], content: bytes) -> T:
-    from elftools.common.exceptions import ELFError
-
-    try:
-        return read(content)
-    # pyelftools raises all of these for a file that is damaged.
-    except (
-        ELFError,
-        ArithmeticError,
-        AssertionError,
-        AttributeError,
-        LookupError,
-        ValueError,
-    ) as e:
-        raise InputError(f"holds a library that cannot be read: {e!r:.200}") from e
-
-
-def _read_library(content: bytes) -> Library:
-    # auditwheel's own readers want paths of files; these libraries are still in a wheel.
-    from elftools.elf.elffile import ELFFile
-
-    file: Any = ELFFile(io.BytesIO(content))
-    dynamic, versions = map(file.get_section_by_name, (".dynamic", ".gnu.version_r"))
-    found: dict[str, list[str]] = {"needed": [], "rpath": [], "runpath": []}
-    for tag in dynamic.iter_tags() if dynamic else ():
-        name = tag.entry.d_tag.removeprefix("DT_").lower()
-        if name in found:
-            found[name].append(getattr(tag, name))
-    rows = versions.iter_versions() if versions else ()
-    return Library(
-        needed=tuple(found["needed"]),
-        run_path=["", *found["rpath"], *found["runpath"]][-1],
-        uses_rpath=bool(found["rpath"]) and not found["runpath"],
-        versions=frozenset(version.name for _, needed in rows for version in needed),
-    )
-
-
-def _read_symbols(content: bytes) -> tuple[dict[Symbol, str], frozenset[Symbol]]:
-    from elftools.elf.elffile import ELFFile
-
-    file: Any = ELFFile(io.BytesIO(content))
-    named: dict[int, Symbol] = {}
-    if section := file.get_section_by_name(".gnu.version_r"):
-        named = {v["vna_other"]: (v.name, n.name) for n, vs in section.iter_versions() for v in vs}
-    if section := file.get_section_by_name(".gnu.version_d"):
-        rows = section.iter_versions()
-        # The first is the library's own name.
-        named |= {d["vd_ndx"]: (next(names).name, "") for d, names in rows if d["vd_ndx"] > 1}
-    section, table = map(file.get_section_by_name, (".gnu.version", ".dynsym"))
-    numbers = memoryview(section.data()).cast("H") if section else None
     needs: dict[Symbol, str] = {}
     has: set[Symbol] = set()
-    for index, symbol in enumerate(table.iter_symbols() if table else ()):
-        # The highest bit says that another version is the default.
-        number = numbers[index] & 0x7FFF if numbers else 0
-        version, origin = named.get(number, ("", ""))
-        if symbol["st_shndx"] != "SHN_UNDEF":
-            has.add((symbol.name, version))
-        elif symbol["st_info"]["bind"] == "STB_GLOBAL":
-            needs[symbol.name, version] = origin
+    with _sections(content) as section:
+        named: dict[int, Symbol] = {}
+        if found := section(".gnu.version_r"):
+            rows = found.iter_versions()
+            named = {v["vna_other"]: (v.name, name.name) for name, vs in rows for v in vs}
+        if found := section(".gnu.version_d"):
+            rows = found.iter_versions()
+            # The first is the library's own name.
+            named |= {d["vd_ndx"]: (next(names).name, "") for d, names in rows if d["vd_ndx"] > 1}
+        found, table = section(".gnu.version"), section(".dynsym")
+        numbers = memoryview(found.data()).cast("H") if found else None
+        for index, symbol in enumerate(table.iter_symbols() if table else ()):
+            # The highest bit says that another version is the default.
+            number = numbers[index] & 0x7FFF if numbers else 0
+            version, origin = named.get(number, ("", ""))
+            if symbol["st_shndx"] != "SHN_UNDEF":
+                has.add((symbol.name, version))
+            elif symbol["st_info"]["bind"] == "STB_GLOBAL":
+                needs[symbol.name, version] = origin
     return needs, frozenset(has)
+
+
+@contextlib.contextmanager
+def _sections(content: bytes) -> Iterator[Callable[[str], Any]]:
+    """Give what finds a section of a library by name; InputError for what cannot be read."""
+    # auditwheel's own readers want paths of files; these libraries are still in a wheel.
+    from elftools.common.exceptions import ELFError
+    from elftools.elf.elffile import ELFFile
+
+    # pyelftools raises all of these for a file that is damaged.
+    damaged = (ELFError, ArithmeticError, AssertionError, AttributeError, LookupError, ValueError)
+    try:
+        yield ELFFile(io.BytesIO(content)).get_section_by_name
+    except damaged as err:
+        raise InputError(f"holds a library that cannot be read: {err!r:.200}") from err
 
 
 def check_symbols(
