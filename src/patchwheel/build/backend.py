@@ -11,7 +11,6 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeVar
 
 from patchwheel import kit
@@ -106,14 +105,7 @@ class BuildSession:
                 work = root / "work" / self.fork.name if root else None
                 raise explained(err, f"{self.fork.name}: {what}", places, work) from err
 
-    def ask(
-        self,
-        kind: type[T],
-        *mode: str,
-        what: str,
-        out: str = "out",
-        variables: Mapping[str, str] = MappingProxyType({}),
-    ) -> T:
+    def ask(self, kind: type[T], *mode: str, what: str, out: str = "out") -> T:
         """Let our script in the environment ask the backend, and return its answer.
 
         What it makes comes into the folder `out`. Raises BuildError, `what`, when that fails.
@@ -123,7 +115,7 @@ class BuildSession:
         places = ":".join(f"{inside(self.source)}/{path}" for path in system.backend_path)
         argv: list[str | Path] = [self.python, script, system.backend, self.build_dir.inside / out]
         argv += [json.dumps(self.settings()), *mode]
-        asked = replace(self, variables={**self.variables, **variables, BACKEND_PATH: places})
+        asked = replace(self, variables={**self.variables, BACKEND_PATH: places})
         try:
             asked.step(argv, what=what)
         except kit.BuildError as err:

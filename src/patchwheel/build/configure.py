@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Final
 
@@ -99,7 +99,8 @@ def list_outputs(session: BuildSession, *, generate: bool) -> ListedOutputs:
     contained = build_dir.sandbox.level == "bwrap"
     mode = ("generate" if contained else "list") if generate else "configure"
     what = f"the project cannot be {'configured' if listed_by else 'built'}"
-    listed = session.ask(ListedOutputs, mode, listed_by, what=what, variables=variables)
+    watched = replace(session, variables={**session.variables, **variables})
+    listed = watched.ask(ListedOutputs, mode, listed_by, what=what)
     if not listed.outputs:
         problem = "its backend names no files for the wheel"
         raise kit.BuildError(f"{session.fork.name}: {problem}", log=session.log)
