@@ -490,6 +490,7 @@ def test_a_cell_whose_runner_died_stops_the_publication(project: Path) -> None:
     done = stage(project)
     assert done.returncode == 6
     assert "no wheel of release-cupy-3.13-rocm7; has the cell failed, or its runner?" in done.stderr
+    assert "`ci/run-cell release-cupy-3.13-rocm7` runs it here" in done.stderr
     assert "nothing is published" in done.stderr
 
 

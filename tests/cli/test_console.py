@@ -119,6 +119,15 @@ def test_nothing_of_a_table_is_cut() -> None:
     assert wide.count("x") == wide.count("z") == 120
 
 
+def test_far_too_narrow_each_cell_has_a_line_and_no_word_is_broken() -> None:
+    rows = [["gcc", "ok", "/usr/bin/gcc " * 6]]
+    table = f"from patchwheel.cli.console import CONSOLE\nCONSOLE.table(('for', '', 'is'), {rows})"
+    lines = [line.rstrip() for line in on_a_terminal(table, 40).splitlines()]
+    assert lines[:3] == ["gcc", "  ok", f"  is: {'/usr/bin/gcc ' * 6}".rstrip()]
+    told = on_a_terminal(STATUS, 60)
+    assert "scikit-learn\n  pin: 1.9.1 (1.9.1)\n" in re.sub(r"[ \r]+\n", "\n", told)
+
+
 @pytest.mark.parametrize("width", [80, 120])
 def test_on_a_terminal_each_fork_has_a_line_with_time_share_and_rate(width: int) -> None:
     text = on_a_terminal(WORK, width)

@@ -1,5 +1,6 @@
 """The command line itself: exit codes, where results go, options as environment variables."""
 
+import errno
 import json
 import os
 import re
@@ -64,6 +65,12 @@ def test_each_command_has_its_group_and_a_summary_that_is_not_cut(width: int) ->
         assert summary.endswith("."), f"{name}: {summary}"
         assert not summary.endswith(".."), f"{name}: {summary}"
     assert max(map(len, shown.splitlines())) <= width
+
+
+def test_in_a_narrow_terminal_a_summary_goes_on_below() -> None:
+    shown = CliRunner().invoke(cli, ["--help"], terminal_width=60).output
+    assert shown.count("...") == 1  # COMMAND [ARGS]...
+    assert max(map(len, shown.splitlines())) <= 60
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -186,6 +193,7 @@ APART = "--release, --dev and --without-patches cannot be combined"
         ),
         (["verify", ".", "--trust", "keyless"], "--trust keyless: is no name with a key"),
         (["plan", "--variant", "x"], "demo has no variant 'x'"),
+        (["env", "demo"], "demo is a fork: an environment has all of them"),
         (["build", "--release", "--dev"], APART),
         (["build", "--release", "--without-patches"], APART),
     ],
@@ -348,6 +356,14 @@ def test_every_stage_option_has_an_environment_variable() -> None:
 )
 def test_exit_codes_are_those_of_the_readme(kind: type[errors.PatchwheelError], code: int) -> None:
     assert kind.exit_code == code
+
+
+def test_a_link_that_cannot_be_made_is_named_and_not_where_it_leads() -> None:
+    found = errors.disk_error(OSError(errno.EROFS, "Read-only file system", "store", None, "link"))
+    assert (found and found.where, found and found.message) == (
+        "link",
+        "cannot be written: Read-only file system",
+    )
 
 
 def test_an_error_shows_what_where_expected_log_and_what_next(tmp_path: Path) -> None:

@@ -265,6 +265,7 @@ def test_packages_are_added_under_the_lock_and_the_plain_environment_stays(forks
     [
         ("pw-base>1", "next: what is locked stays; `patchwheel lock --upgrade NAME` moves it"),
         ("pw-fork>1.1", "next: what is locked stays"),
+        ("pw-nothing", "next: correct the name"),
         ("./pw-extra", "expected: a name with versions, extras and markers"),
     ],
 )

@@ -177,6 +177,12 @@ def test_each_kind_of_wheel_has_a_folder_of_its_own(site: Site) -> None:
     shutil.rmtree(dist)
     site.run("build", "--release")
     release = {path.name: path.read_bytes() for path in (dist / "release").iterdir()}
+    # Nor is it indexed before there is a release: later builds would not be what its sums say.
+    kept = (dist / "release").rename(site.root / "away")
+    said = site.run("index", "dist", status=6)
+    assert "next: `patchwheel build --release` fills dist/release" in said
+    assert not (dist / "SHA256SUMS").exists()
+    kept.rename(dist / "release")
     # Somebody put a wheel there that is named like ours.
     mine = dist / "demo-1.0+arrayapi.hffffffff-py3-none-any.whl"
     mine.write_bytes(b"mine")

@@ -76,8 +76,10 @@ def test_an_empty_series_works_with_every_command(site: Site) -> None:
     site.run("status", "--against", OTHER, "--html", str(page))
     assert "no patches" in page.read_text()
     assert json.loads(site.run("rebase", "demo", "--onto", OTHER, "--dry-run", "--json")) == []
-    site.run("dev", "demo")
-    site.run("export", "demo", "--check")
+    assert "no patches yet; edit and commit, then " in site.done("dev", "demo").stderr
+    said = site.run("export", "demo", "--check")
+    assert said == "demo: there is no commit to export, and no patch\n"
+    assert "`patchwheel dev demo`, commit, `export`" in site.run("submit", "demo", "x", status=3)
     (site.work / "b").write_bytes(lines(l10="ours"))
     site.git("commit", "-q", "-a", "-m", "B", "-m", "Upstream-Status: Pending")
     site.run("export", "demo")

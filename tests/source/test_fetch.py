@@ -21,6 +21,7 @@ from patchwheel.source.submodules import joined
 from tests.fixtures.contexts import make_context
 from tests.fixtures.support import (
     EPOCH,
+    FULL,
     Recorder,
     full_disk,
     git,
@@ -474,13 +475,23 @@ def test_two_at_once_fetch_once(get: Get, upstream: Path, store: Store, report: 
     assert out.count(get(fork).tree) == 3
 
 
-def test_a_full_disk_is_the_machines_fault(
-    get: Get, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    "said",
+    [
+        FULL,
+        "fatal: Unable to create temporary file 'x': Read-only file system",
+        "fatal: Unable to create 'x/index.lock': Permission denied",
+        "error: insufficient permission for adding an object to x",
+    ],
+)
+def test_a_disk_that_takes_nothing_is_the_machines_fault(
+    get: Get, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str
 ) -> None:
     fork = from_sdist(make_sdist(tmp_path, "thing", "1.0", FILES))
-    full_disk(tmp_path / "bin", monkeypatch, "fast-import")
-    with pytest.raises(MachineError, match="disk is full"):
+    full_disk(tmp_path / "bin", monkeypatch, "fast-import", said)
+    with pytest.raises(MachineError, match="disk is full or cannot be written") as caught:
         get(fork)
+    assert said in str(caught.value)
 
 
 def test_a_damaged_repository_says_how_to_get_a_new_one(

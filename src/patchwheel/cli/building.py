@@ -199,6 +199,10 @@ def env(
 ) -> None:
     """Compose one environment from all wheels. PATH becomes a link to it (.venv-forks)."""
     project = replace(project, variant=variant)
+    if str(path) in project.manifest.forks:
+        raise click.UsageError(
+            f"{path} is a fork: an environment has all of them, and PATH a place"
+        )
     link = (path or project.environment_link).absolute()
     # Before the wheels are built, which may take long.
     environment.check_link(link)

@@ -24,7 +24,7 @@ STEPS, FEW = 50_000, 4
 # Wider than any row.
 PIPE_WIDTH = 100_000
 # A table may be so many times as wide as the terminal before its cells get lines of their own.
-FOLDED = 2
+FOLDED = 1.65
 
 
 class Console(Progress):
@@ -144,7 +144,8 @@ class Console(Progress):
             lines = [title] if title else []
             for row in cells:
                 named = zip(headings[1:], row[1:], strict=True)
-                lines += [row[0], *(f"  {name}: {cell}" for name, cell in named if cell)]
+                told = (": ".join(filter(None, pair)) for pair in named if pair[1])
+                lines += [row[0], *(f"  {line}" for line in told)]
         for line in lines:
             print(line, file=sys.stderr if note else sys.stdout, flush=True)
 

@@ -51,8 +51,7 @@ class LazyGroup(click.Group):
         width = max(map(len, COMMANDS))
         for title, (_, *names) in GROUPS.items():
             commands = [(name, self.get_command(ctx, name)) for name in names]
-            limit = formatter.width - 6 - width
-            rows = [(n.ljust(width), c.get_short_help_str(limit)) for n, c in commands if c]
+            rows = [(n.ljust(width), c.get_short_help_str(200)) for n, c in commands if c]
             with formatter.section(title):
                 formatter.write_dl(rows)
 

@@ -15,6 +15,7 @@ from patchwheel import release as releases
 from patchwheel import source as sources
 from patchwheel.cli import options, tables
 from patchwheel.cli.console import CONSOLE
+from patchwheel.kit import CheckError
 
 if TYPE_CHECKING:
     from patchwheel.project import Project
@@ -125,6 +126,10 @@ def index(wheels: Path, *, grafts: bool) -> None:
     inside = "platforms" if grafts else "release"
     if (wheels / inside).is_dir() and not (wheels / "SHA256SUMS").exists():
         wheels /= inside
+    elif wheels.absolute().name == "dist" and (wheels.absolute().parent / "forks.toml").exists():
+        kind = "all-platforms" if grafts else "release"
+        hint = f"`patchwheel build --{kind}` fills {wheels / inside}, then index that"
+        raise CheckError("the wheels of plain builds are not indexed", where=wheels, hint=hint)
     names = releases.make_index(wheels, grafts=grafts)
     CONSOLE.say(f"an index of {', '.join(names)}")
     click.echo(wheels / "simple")

@@ -106,9 +106,9 @@ def dev(project: Project, fork: Fork, *, detach: bool) -> None:
     resumed = series.open_work(tree, folder, store=project.store, detach=detach)
     if not detach:
         count = len(tree.series.patches)
+        each = f"{count} patch{'es' * (count != 1)}, one commit each" if count else "no patches yet"
         CONSOLE.say(
-            f"{count} patch{'es' * (count != 1)}, one commit each"
-            f"{' (as it was left)' if resumed else ''}; edit and commit, "
+            f"{each}{' (as it was left)' if resumed else ''}; edit and commit, "
             f"then `patchwheel test {fork.name} --dev` and `patchwheel export {fork.name}`"
         )
     click.echo(folder)

@@ -213,7 +213,9 @@ def export(fork: str, result: ExportResult, *, check: bool) -> None:
     verb = "would be " if check else ""
     CONSOLE.lines(f"{verb}written: {name}" for name in result.written)
     CONSOLE.lines(f"{verb}removed: {name}" for name in result.removed)
-    CONSOLE.result(f"{fork}: {len(result.kept)} of the series' patches keep their bytes")
+    kept = f"{len(result.kept)} of the series' patches keep their bytes"
+    nothing = "there is no commit to export, and no patch"
+    CONSOLE.result(f"{fork}: {kept if result.kept or result.changed else nothing}")
     if result.range_diff:
         CONSOLE.result(result.range_diff)
     _warnings(result.warnings)

@@ -220,8 +220,9 @@ def _added(
         found = kit.uv.resolve(project.context, wanted, what=what, constraints=pins, log=log)
     except kit.InputError as err:
         # What is no requirement has been told what is one.
+        unknown = any("was not found in" in line for line in err.tail)
         stay = "what is locked stays; `patchwheel lock --upgrade NAME` moves it"
-        err.hint = err.hint or (stay if err.tail else None)
+        err.hint = err.hint or ("correct the name" if unknown else stay if err.tail else None)
         raise
     names = {d.name for d in held}
     return [d for d in found if d.name not in names]
@@ -248,7 +249,8 @@ def _venv(
         log = store.log(KIND, key)
         python = kit.uv.make_venv(folder, interpreter, log=log)
         if lines:
-            with context.progress.step(f"composing an environment of {len(lines)} distributions"):
+            count = f"{len(lines)} distribution{'s' * (len(lines) != 1)}"
+            with context.progress.step(f"composing an environment of {count}"):
                 kit.uv.install(context, python, lines, log=log)
         if paths:
             file = site_packages(folder) / "patchwheel.pth"

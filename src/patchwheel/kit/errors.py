@@ -132,7 +132,8 @@ class BusyError(MachineError):
 
 def disk_error(err: OSError) -> MachineError | None:
     """Return the error for a full disk or a place that cannot be written; None for another."""
-    where, number, why = err.filename, err.errno, err.strerror
+    # Of a link or a rename, the second is what is made.
+    where, number, why = err.filename2 or err.filename, err.errno, err.strerror
     if number is None and err.args and isinstance(err.args[0], list):
         # Of copying a folder: the first of its files.
         [_, where, why], number = err.args[0][0], None

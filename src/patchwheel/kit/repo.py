@@ -45,6 +45,7 @@ WHO = "patchwheel <patchwheel>"
 FOR_REMOTES = r"^(url|credential|https?|ssh|safe)\.|^core\.(sshcommand|gitproxy|askpass)$"
 SHM, ROOM = "/dev/shm", 256_000_000  # noqa: S108
 LOCKED = r"(\.lock'|lock config file .+): File exists"
+UNWRITABLE = r"Read-only file system|[Uu]nable to create .+: Permission denied|insufficient perm"
 LOCKS = ("*.lock", "refs/**/*.lock", "objects/info/**/*.lock", "objects/pack/*.lock")
 
 
@@ -125,8 +126,9 @@ class Repository:
         # Without this, a git that was killed would block all later ones.
         if re.search(LOCKED, said) and self.unlock():
             return self.git(*argv, stdin=stdin, env=env, ok=ok)
-        if disk_is_full(said):
-            raise MachineError("the disk is full", where=self.git_dir, tail=said.splitlines())
+        if disk_is_full(said) or re.search(UNWRITABLE, said):
+            message = "the disk is full or cannot be written"
+            raise MachineError(message, where=self.git_dir, tail=said.splitlines())
         raise GitError(argv, int(status or 0), said)
 
     def unlock(self) -> bool:
@@ -156,8 +158,7 @@ class Repository:
         return _text(self.git(*words, env=env)).strip()
 
     def has(self, oid: str) -> bool:
-        known = self.git("cat-file", "--batch-check", stdin=f"{oid}\n".encode())
-        return not known.endswith(b" missing\n")
+        return not self.git("cat-file", "--batch-check", stdin=oid.encode()).endswith(b" missing\n")
 
     def tree_of(self, revision: str) -> str:
         return self.text("rev-parse", "--verify", f"{revision}^{{tree}}")

@@ -170,7 +170,9 @@ def _reported_wheels(source: Path, expected: Mapping[str, object]) -> dict[str, 
         paths[cell] = path
     if missing := [cell for cell in expected if cell not in paths]:
         raise _refused(
-            source, f"no wheel of {', '.join(missing)}; has the cell failed, or its runner?"
+            source,
+            f"no wheel of {', '.join(missing)}; has the cell failed, or its runner? "
+            f"`ci/run-cell {missing[0]}` runs it here",
         )
     return paths
 

@@ -38,9 +38,6 @@ def add_fork(project: Project, what: str) -> Fork:
     """
     source, notes = find_pin(project, what)
     name, path = source.fork.name, project.manifest.path
-    if name in project.manifest.forks:
-        hint = f"`patchwheel rebase {name} --onto REF` moves its pin"
-        raise ManifestError(f"{name} is a fork already", where=path, hint=hint)
     with _changed(project, name) as other:
         before = path.read_text(encoding="utf-8")
         folder = other.manifest_path.parent / "patches" / name

@@ -53,6 +53,9 @@ def _new_fork(project: Project, name: str, version: str) -> Fork:
     from packaging.utils import canonicalize_name
 
     name = canonicalize_name(name)
+    if name in project.manifest.forks:
+        hint = f"`patchwheel rebase {name} --onto REF` moves its pin"
+        raise ManifestError(f"{name} is a fork already", where=project.manifest.path, hint=hint)
     wheel, patches = UpstreamWheel(distribution=name), project.root / "patches" / name
     return Fork(name=name, version=version, patches=patches, upstream_wheel=wheel)
 
