@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from patchwheel.kit import process
-from patchwheel.kit.errors import CheckError, MachineError
+from patchwheel.kit.errors import CheckError, InputError, MachineError
 from patchwheel.release.publish import install_release
 from tests.fixtures import support
 
@@ -71,3 +71,14 @@ def test_what_does_not_install_is_a_failed_check(
         install_release(staged(tmp_path), report)
     assert caught.value.tail == ("no matching distribution",)
     assert "nothing is published" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize("text", [None, "{"])
+def test_what_is_no_staged_release_is_not_installed(
+    tmp_path: Path, report: support.Recorder, text: str | None
+) -> None:
+    if text:
+        support.write(tmp_path, {"installed.json": text})
+    with pytest.raises(InputError, match="is no staged release") as caught:
+        install_release(tmp_path, report)
+    assert "next: `patchwheel release stage` makes such a folder" in str(caught.value)

@@ -71,7 +71,7 @@ def lock(
     CONSOLE.close()
     for line in locking.changes(old, new) or [SAME]:
         CONSOLE.say(line)
-    CONSOLE.say("next: `patchwheel plan` shows the consequences; `lock --diff` says this again")
+    CONSOLE.say("next: `patchwheel plan`; `lock --diff` compares with the last commit")
     click.echo(new.path)
 
 

@@ -161,7 +161,7 @@ def stage(project: Project, source: Path, staged: Path, *, earlier: Path | None)
         if cell.kind == "release"
     }
     count = releases.stage_release(source, staged, expected, earlier=earlier)
-    CONSOLE.say(f"{count} wheels are staged")
+    CONSOLE.say(f"staged: {count} wheel{'s' * (count != 1)}")
     click.echo(staged)
 
 

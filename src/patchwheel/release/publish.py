@@ -202,7 +202,11 @@ def validate_release(staged: Path, progress: kit.Progress) -> None:
 
 def install_release(staged: Path, progress: kit.Progress) -> None:
     """Install what was staged as a user would: with pip and uv, from its index, and import it."""
-    installed = json.loads((staged / INSTALLED).read_text())
+    try:
+        installed = kit.parsed((staged / INSTALLED).read_text())
+    except (OSError, ValueError) as err:
+        hint = "`patchwheel release stage` makes such a folder"
+        raise kit.InputError("is no staged release", where=staged, hint=hint) from err
     index = (staged / "site" / files.SIMPLE).absolute().as_uri()
     with tempfile.TemporaryDirectory() as name:
         for version, forks in installed.items():
