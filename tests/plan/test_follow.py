@@ -34,7 +34,7 @@ from patchwheel.manifest.model import Fork
 from patchwheel.plan.base import upstream_base
 from patchwheel.plan.plan import Planner
 from patchwheel.plan.records import Plan
-from patchwheel.plan.trace import trace_changes
+from patchwheel.plan.trace import Tracer
 from patchwheel.project import Project
 from patchwheel.series.apply import PatchedTree
 from patchwheel.series.worktree import patched_tree
@@ -312,10 +312,9 @@ class Subject:
         pin = self.pin
         blob = Blob(mode="100644", oid="")
         changes = [Change(path=p, status="M", old=blob, new=blob) for p in files]
-        present = self.configured().observed.outputs
-        traced = trace_changes(
-            pin.source, self.inputs, changes, (pin.tree, pin.tree), present=present
-        )
+        inputs, present = self.inputs, self.configured().observed.outputs
+        tracer = Tracer(changes=changes, present=present, inventory=inputs.build.inventory)
+        traced = tracer.by_trees(pin.source, inputs, (pin.tree, pin.tree))
         assert traced is not None
         by = {e.path: set(e.by) for e in traced.effects if e.action == "build"}
         return by, {line.partition(":")[0] for line in traced.unknown}

@@ -15,7 +15,7 @@ from patchwheel.kit.repo import Repository
 from patchwheel.kit.store import Store
 from patchwheel.manifest.inventory import ANYTHING, BuildInventory
 from patchwheel.plan import trace
-from patchwheel.plan.trace import TraceResult, trace_changes
+from patchwheel.plan.trace import Tracer, TraceResult
 
 SO, OTHER = "pw/fast.so", "pw/other.so"
 FILES = {
@@ -104,13 +104,11 @@ class Bench:
             context=SimpleNamespace(store=self.store),
             environment=self.environment,
         )
-        found = trace_changes(
-            cast("Any", source),
-            cast("Any", inputs),
-            self.repo.changes(self.pin, new),
-            (self.pin, new),
+        found = Tracer(
+            changes=self.repo.changes(self.pin, new),
             present=[*given.get("present", OUTPUTS), *also],
-        )
+            inventory=INVENTORY,
+        ).by_trees(cast("Any", source), cast("Any", inputs), (self.pin, new))
         assert found is not None
         return found
 

@@ -15,7 +15,7 @@ from patchwheel.manifest.inventory import (
 )
 from patchwheel.manifest.surveys import InventoryFile, save_inventories
 from patchwheel.plan.scan_references import same_references
-from patchwheel.plan.trace import Effect, TraceResult, candidates, trace_by_inventory
+from patchwheel.plan.trace import Effect, Tracer, TraceResult, candidates
 
 INVENTORY = BuildInventory(
     verbatim={"pw/a.py": "src/a.py", "pw/fast.h": "src/fast.h", "pw/odd.py": "src/odd.py"},
@@ -48,7 +48,7 @@ def changed(path: str, status: str = "M") -> Change:
 def trace(
     *changes: Change, reach: PinGraph = REACH, present: Collection[str] = PRESENT
 ) -> TraceResult:
-    found = trace_by_inventory(reach, INVENTORY, changes, present)
+    found = Tracer(changes=changes, present=present, inventory=INVENTORY).by_inventory(reach)
     assert found
     return found
 
@@ -83,7 +83,8 @@ def test_what_cannot_be_attributed_is_named(path: str, why: str) -> None:
     "change", [changed("meson.build"), changed("src/new.pyx", "A"), changed("src/slow.c", "D")]
 )
 def test_a_change_of_the_definition_needs_a_configured_tree(change: Change) -> None:
-    assert trace_by_inventory(REACH, INVENTORY, [change], PRESENT) is None
+    tracer = Tracer(changes=[change], present=PRESENT, inventory=INVENTORY)
+    assert tracer.by_inventory(REACH) is None
     everything = ("pw/fast.so", "pw/slow.so")
     expected = {"meson.build": everything, "src/slow.c": ("pw/slow.so",)}
     assert candidates(REACH, [change]) == expected.get(change.path, ())

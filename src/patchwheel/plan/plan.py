@@ -236,7 +236,7 @@ class Planner:
     ) -> tuple[Decision, tuple[Effect, ...]]:
         """Follow changes through the build."""
         from patchwheel.build import backend_kind
-        from patchwheel.plan.trace import candidates, trace_changes
+        from patchwheel.plan.trace import Tracer, candidates
 
         source = self.tree.source
         if not backend_kind(source).steps:
@@ -246,11 +246,10 @@ class Planner:
         traced, tools = self._trace_by_inventory(base, followed), ""
         if traced is None and (self.configure or None not in self.needs.values()):
             trees = (base.made_from(self.tree), self.tree.tree)
-            inputs = self.inputs(graft=True)
+            inputs, inventory = self.inputs(graft=True), self.build.inventory
+            tracer = Tracer(changes=changes, present=base.outputs, inventory=inventory)
             try:
-                traced = trace_changes(
-                    source, inputs, changes, trees, present=base.outputs, configure=self.configure
-                )
+                traced = tracer.by_trees(source, inputs, trees, configure=self.configure)
             except BuildError as err:
                 if backend_kind(source).listed_by != "cmake":
                     raise
@@ -273,7 +272,7 @@ class Planner:
     def _trace_by_inventory(self, base: Base, changes: list[Change]) -> TraceResult | None:
         """Follow changes of content by the committed inventory, if it is true of the base."""
         from patchwheel.plan.scan_references import same_references
-        from patchwheel.plan.trace import TraceResult, trace_by_inventory
+        from patchwheel.plan.trace import Tracer, TraceResult
 
         source, old = self.tree.source, base.made_from(self.tree)
         since_pin = self.repo.changes(source.tree, old) if old != source.tree else []
@@ -283,7 +282,8 @@ class Planner:
         if graph.series and (graph.series.tree, base.kind) == (self.tree.tree, "upstream"):
             return TraceResult.known(graph.series)
         places = added_modules(changes, source, inventory, graph)
-        return trace_by_inventory(graph, inventory, changes, base.outputs, places)
+        tracer = Tracer(changes=changes, present=base.outputs, inventory=inventory)
+        return tracer.by_inventory(graph, places)
 
     @functools.cached_property
     def _pin_graph(self) -> PinGraph | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
@@ -68,59 +69,112 @@ class TraceResult:
         return SeriesTrace(tree=tree, effects=rows, idle=self.idle)
 
 
-def trace_changes(
-    source: Source,
-    inputs: BuildInputs,
-    changes: Sequence[Change],
-    trees: tuple[str, str],
-    *,
-    present: Collection[str],
-    configure: bool = True,
-) -> TraceResult | None:
-    """Follow the changes between two trees to the outputs `present` in a base.
+@dataclass(frozen=True, kw_only=True)
+class Tracer:
+    """Follows changes to the outputs `present` in a base; the inventory is the pin's."""
 
-    Without `configure`, return None where the store lacks what configuring them told.
-    """
-    configured_tree = configure_tree if configure else find_configured
-    first = configured_tree(trees[0], source, inputs)
-    if first is None:
-        return None
-    follower = Follower(source, inputs, present)
-    if same_build(changes, first.observed.reads):
-        new = old = follower.follow(trees[1], first)
-    else:
+    changes: Sequence[Change]
+    present: Collection[str]
+    inventory: BuildInventory
+
+    @functools.cached_property
+    def changed(self) -> frozenset[str]:
+        return frozenset(change.path for change in self.changes)
+
+    def by_trees(
+        self, source: Source, inputs: BuildInputs, trees: tuple[str, str], *, configure: bool = True
+    ) -> TraceResult | None:
+        """Follow what changed between two trees.
+
+        Without `configure`, return None where the store lacks what configuring them told.
+        """
+        configured_tree = configure_tree if configure else find_configured
+        first = configured_tree(trees[0], source, inputs)
+        if first is None:
+            return None
+        follower = Follower(source, inputs, self.present)
+        if same_build(self.changes, first.observed.reads):
+            both = follower.follow(trees[1], first)
+            return self._between(both, both, trees[0])
         second = configured_tree(trees[1], source, inputs)
         if second is None:
             return None
         old, new = follower.follow(trees[0], first), follower.follow(trees[1], second)
-    configured = trees[0] if new is old else trees[1]
-    inventory = inputs.build.inventory
-    return _trace(old, new, changes, present, inventory=inventory, configured=configured)
+        return self._between(old, new, trees[1])
 
+    def by_inventory(
+        self, graph: PinGraph, added: Mapping[str, str] = MappingProxyType({})
+    ) -> TraceResult | None:
+        """Say what changes of content reach; None where only a configured tree can tell.
 
-def trace_by_inventory(
-    graph: PinGraph,
-    inventory: BuildInventory,
-    changes: Sequence[Change],
-    present: Collection[str],
-    added: Mapping[str, str] = MappingProxyType({}),
-) -> TraceResult | None:
-    """Say what changes of content reach; None where only a configured tree can tell.
+        `added` are new files that ship as they are, with their places in the wheel.
+        """
+        if not same_build((c for c in self.changes if c.path not in added), graph.definition):
+            return None
+        built = {name: output.source for name, output in graph.outputs.items() if output.source}
+        rows = graph.outputs.items()
+        old = Side(
+            outputs={**self.inventory.verbatim, **built},
+            closures={name: Closure(contents=o.reads, exists=o.exists) for name, o in rows},
+            reads=graph.definition,
+            unfollowed=graph.unfollowed,
+        )
+        places = {name: path for path, name in added.items()}
+        return self._between(old, replace(old, outputs={**old.outputs, **places}), graph.tree)
 
-    `added` are new files that ship as they are, with their places in the wheel.
-    """
-    if not same_build((c for c in changes if c.path not in added), graph.definition):
-        return None
-    built = {name: output.source for name, output in graph.outputs.items() if output.source}
-    side = Side(
-        outputs={**inventory.verbatim, **built},
-        closures={n: Closure(contents=o.reads, exists=o.exists) for n, o in graph.outputs.items()},
-        reads=graph.definition,
-        unfollowed=graph.unfollowed,
-    )
-    places = {name: path for path, name in added.items()}
-    new = replace(side, outputs={**side.outputs, **places})
-    return _trace(side, new, changes, present, inventory=inventory, configured=graph.tree)
+    def _between(self, old: Side, new: Side, configured: str) -> TraceResult:
+        paths = sorted({*old.outputs, *new.outputs})
+        effects = tuple(filter(None, (self._effect(path, old, new) for path in paths)))
+        unknown = self._unknown(old, new)
+        unknown |= {
+            f"{effect.source}: {effect.path} in the base is not the same"
+            for effect in effects
+            if effect.action == "remake" and effect.path in self.inventory.built
+        }
+        known = old.reads | new.reads | {line.partition(":")[0] for line in unknown}
+        for side in (old, new):
+            known |= {*side.outputs.values()}.union(*(r.contents for r in side.closures.values()))
+        read = self.inventory.reads.union(*self.inventory.opened.values())
+        left = self.changed - known
+        unknown |= {f"{path}: the build reads it, for an unknown purpose" for path in left & read}
+        idle = sorted(path for path in left - read if CODE.fullmatch(path))
+        return TraceResult(
+            effects=effects,
+            configured=configured,
+            unknown=tuple(sorted(unknown)),
+            idle=tuple(f"{path}: nothing that is built mentions it" for path in idle),
+        )
+
+    def _unknown(self, old: Side, new: Side) -> set[str]:
+        """Name what cannot be attributed to outputs that are built here."""
+        unknown = {*old.unfollowed, *new.unfollowed}
+        code = self.changed & (old.code | new.code)
+        unknown |= {f"{path}: the build's own code reads it" for path in code}
+        if old.project != new.project:
+            unknown.add("the project's version or licence changed")
+        outputs = old.outputs.keys() | new.outputs.keys()
+        for name in new.closures.keys() & set(self.present) - outputs:
+            if hit := sorted(new.closures[name].contents & self.changed):
+                unknown.add(f"{hit[0]}: it may reach {name}, which cannot be built here")
+        return unknown
+
+    def _effect(self, path: str, old: Side, new: Side) -> Effect | None:
+        before, after = old.outputs.get(path), new.outputs.get(path)
+        reads = old.reads | new.reads
+        if after is None:
+            why = tuple(sorted(self.changed & {before or "", *reads}))
+            gone = path in self.present
+            return Effect(path=path, action="remove", source="", by=why) if gone else None
+        if before is not None and path not in self.present:
+            return None  # the base leaves it out on purpose, see only-in-build
+        if after.startswith(IN_BUILD_DIR):
+            by = _touched(path, old, new, self.changed)
+            return Effect(path=path, action="build", source=after, by=by) if by else None
+        if before != after:
+            why = tuple(sorted(self.changed & {after, *reads}))
+            return Effect(path=path, action="add", source=after, by=why)
+        same = after not in self.changed
+        return None if same else Effect(path=path, action="remake", source=after, by=(after,))
 
 
 def candidates(pin_graph: PinGraph, changes: Iterable[Change]) -> tuple[str, ...]:
@@ -130,77 +184,6 @@ def candidates(pin_graph: PinGraph, changes: Iterable[Change]) -> tuple[str, ...
     every = bool(changed & pin_graph.definition)
     outputs = pin_graph.outputs.items()
     return tuple(sorted(n for n, o in outputs if o.source and (every or o.reads & changed)))
-
-
-def _trace(
-    old: Side,
-    new: Side,
-    changes: Iterable[Change],
-    present: Collection[str],
-    *,
-    inventory: BuildInventory,
-    configured: str,
-) -> TraceResult:
-    changed = frozenset(change.path for change in changes)
-    effects = [
-        effect
-        for path in sorted({*old.outputs, *new.outputs})
-        if (effect := _effect(path, old, new, changed, present))
-    ]
-    unknown = _unknown(old, new, changed, present)
-    unknown |= {
-        f"{effect.source}: {effect.path} in the base is not the same"
-        for effect in effects
-        if effect.action == "remake" and effect.path in inventory.built
-    }
-    known = old.reads | new.reads | {line.partition(":")[0] for line in unknown}
-    for side in (old, new):
-        known |= {*side.outputs.values()}.union(*(r.contents for r in side.closures.values()))
-    read = inventory.reads.union(*inventory.opened.values())
-    left = changed - known
-    unknown |= {f"{path}: the build reads it, for an unknown purpose" for path in left & read}
-    idle = sorted(path for path in left - read if CODE.fullmatch(path))
-    return TraceResult(
-        effects=tuple(effects),
-        configured=configured,
-        unknown=tuple(sorted(unknown)),
-        idle=tuple(f"{path}: nothing that is built mentions it" for path in idle),
-    )
-
-
-def _unknown(old: Side, new: Side, changed: frozenset[str], present: Collection[str]) -> set[str]:
-    """Name what cannot be attributed to outputs that are built here."""
-    unknown = {*old.unfollowed, *new.unfollowed}
-    code = changed & (old.code | new.code)
-    unknown |= {f"{path}: the build's own code reads it" for path in code}
-    if old.project != new.project:
-        unknown.add("the project's version or licence changed")
-    for name in new.closures.keys() & set(present) - old.outputs.keys() - new.outputs.keys():
-        if hit := sorted(new.closures[name].contents & changed):
-            unknown.add(f"{hit[0]}: it may reach {name}, which cannot be built here")
-    return unknown
-
-
-def _effect(
-    path: str, old: Side, new: Side, changed: frozenset[str], present: Collection[str]
-) -> Effect | None:
-    before, after = old.outputs.get(path), new.outputs.get(path)
-    reads = old.reads | new.reads
-    if after is None:
-        why = tuple(sorted(changed & {before or "", *reads}))
-        gone = path in present
-        return Effect(path=path, action="remove", source="", by=why) if gone else None
-    if before is not None and path not in present:
-        return None  # the base leaves it out on purpose, see only-in-build
-    if after.startswith(IN_BUILD_DIR):
-        by = _touched(path, old, new, changed)
-        return Effect(path=path, action="build", source=after, by=by) if by else None
-    if before != after:
-        why = tuple(sorted(changed & {after, *reads}))
-        return Effect(path=path, action="add", source=after, by=why)
-    return (
-        Effect(path=path, action="remake", source=after, by=(after,)) if after in changed else None
-    )
 
 
 def _touched(path: str, old: Side, new: Side, changed: frozenset[str]) -> tuple[str, ...]:
