@@ -13,9 +13,11 @@ import pytest
 
 from patchwheel.build import toolchain
 from patchwheel.build.doctor import diagnose
+from patchwheel.kit import Progress, Store
 from patchwheel.kit.errors import MachineError
-from patchwheel.manifest import build_settings, load_manifest
+from patchwheel.manifest import build_settings
 from patchwheel.manifest.model import Fork
+from patchwheel.project import Project
 from tests.fixtures import support
 from tests.fixtures.projects import Site, make_project, own_files
 
@@ -139,10 +141,10 @@ def test_a_project_is_built_with_crates_of_a_folder(
     assert wheel.exists()
     assert "41" in (site.store / "logs" / "demo" / "compile.log").read_text().split()
 
-    manifest = load_manifest(site.root / "forks.toml")
-    found = {f.what: f for f in diagnose(manifest, None, store=site.store)}
+    project = Project(site.root / "forks.toml", Store(site.store), Progress())
+    found = {f.what: f for f in diagnose(project, (), {})}
     assert found["cargo"].ok
     assert found["crates"].ok
     shutil.rmtree(site.root / "crates")
-    found = {f.what: f for f in diagnose(manifest, None, store=site.store)}
+    found = {f.what: f for f in diagnose(project, (), {})}
     assert "cargo vendor --locked" in found["crates"].fix

@@ -12,11 +12,13 @@ from patchwheel.build.sandbox import Sandbox
 from patchwheel.kit import limits, process
 from patchwheel.kit.errors import MachineError
 from patchwheel.kit.interpreter import Interpreter
+from patchwheel.kit.store import Store
 from patchwheel.kit.uv import Distribution
 from patchwheel.manifest.inventory import BuildInventory
 from patchwheel.manifest.load import load_manifest
 from patchwheel.manifest.lock import ForkBuild, ForkLock, Lock, build_settings
-from patchwheel.manifest.model import Manifest
+from patchwheel.manifest.model import Fork, Manifest
+from patchwheel.project import Project
 from tests.fixtures import support
 
 
@@ -51,13 +53,24 @@ def _machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, interpreter: Inter
     monkeypatch.setattr(cuda, "missing_parts", lambda _toolkit: [])
 
 
+def diagnosed(
+    manifest: Manifest, lock: Lock | None = None, python: str | None = None, **uses: Fork | None
+) -> list[Finding]:
+    """Return the findings for the forks in `uses`, or for all."""
+    store = Store(manifest.root / "not" / "yet")
+    project = Project(manifest.path, store, kit.Progress(), python_option=python)
+    vars(project).update(manifest=manifest, lock=lock)
+    if lock:
+        manifest.lock_path.touch()
+    return diagnose(project, [*uses], uses)
+
+
 def failed(manifest: Manifest, lock: Lock | None = None) -> list[Finding]:
-    found = diagnose(manifest, lock, store=manifest.root / "not" / "yet")
-    return [finding for finding in found if not finding.ok]
+    return [finding for finding in diagnosed(manifest, lock) if not finding.ok]
 
 
 def test_a_machine_with_everything_needs_nothing(manifest: Manifest) -> None:
-    found = diagnose(manifest, None, store=manifest.root / "store")
+    found = diagnosed(manifest)
     assert all(finding.ok and not finding.fix for finding in found)
     assert {finding.fork for finding in found} == {None, "plain", "heavy"}
 
@@ -79,8 +92,7 @@ def test_what_the_next_build_compiles_with_is_needed(manifest: Manifest, tmp_pat
         (heavy, ["gcc", "gfortran"]),
         (replace(heavy, programs=()), ["gcc"]),
     ):
-        found = diagnose(manifest, None, store=manifest.root, names=["heavy"], uses={"heavy": used})
-        lacking = [f for f in found if not f.ok]
+        lacking = [f for f in diagnosed(manifest, heavy=used) if not f.ok]
         assert {(f.fork, f.what) for f in lacking} == {("heavy", "gcc"), ("heavy", "gfortran")}
         assert [f.what for f in lacking if f.needed] == needed
         [gcc] = [f for f in lacking if f.what == "gcc"]
@@ -129,11 +141,9 @@ def test_of_several_pythons_that_of_this_run_is_needed_and_may_be_installed(
 
     monkeypatch.setattr(kit, "find_interpreter", find)
     spec = replace(manifest.environment, python=("3.12", "3.13"))
-    for chosen, python in (("3.12", ""), ("3.13", "3.13")):
+    for chosen, python in (("3.12", None), ("3.13", "3.13")):
         installed.clear()
-        found = diagnose(
-            replace(manifest, environment=spec), None, store=manifest.root, python=python
-        )
+        found = diagnosed(replace(manifest, environment=spec), python=python)
         needed = {f.what: f.needed for f in found if f.what.startswith("Python")}
         assert needed == {f"Python {p}": p == chosen for p in spec.python}
         assert installed == [(p, p == chosen) for p in spec.python]
@@ -198,7 +208,7 @@ def test_rocm_is_told_piece_by_piece_and_the_gpu_is_asked_for(
     support.write(root, {**pieces, "lib/libhipfft.so": ""})
     monkeypatch.setenv(rocm.HOME, str(root))
     monkeypatch.delenv(rocm.TARGET, raising=False)
-    found = {f.what: f for f in diagnose(manifest, None, store=tmp_path) if f.fork}
+    found = {f.what: f for f in diagnosed(manifest) if f.fork}
     assert found["hipcc"].fix == "sudo apt-get install hipcc"
     assert found["ROCm hipfft"].ok
     assert "librocblas.so" in found["ROCm rocblas"].detail
@@ -237,5 +247,5 @@ def test_findings_never_start_anything_but_git(
         return real(argv, **given)  # type: ignore[arg-type]
 
     monkeypatch.setattr(process, "capture", capture)
-    diagnose(manifest, None, store=manifest.root)
+    diagnosed(manifest)
     assert started == ["git"]

@@ -8,13 +8,13 @@ import shutil
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
-from types import MappingProxyType
 
 from patchwheel import kit
 from patchwheel.build import cuda, rocm, toolchain
 from patchwheel.build.sandbox import detect_sandbox
 from patchwheel.build.toolchain import CUDA, HIPCC, compilers
-from patchwheel.manifest import Fork, Lock, Manifest
+from patchwheel.manifest import Fork, Lock
+from patchwheel.project import Project
 
 # The first with `git merge-tree --write-tree`.
 OLDEST_GIT = (2, 38)
@@ -43,21 +43,16 @@ class Finding:
 
 
 def diagnose(
-    manifest: Manifest,
-    lock: Lock | None,
-    *,
-    store: Path,
-    names: Collection[str] = (),
-    uses: Mapping[str, Fork | None] = MappingProxyType({}),
-    python: str = "",
+    project: Project, names: Collection[str], uses: Mapping[str, Fork | None]
 ) -> list[Finding]:
     """Look at all that a build of the named forks may need; never raises for what is missing.
 
-    `uses` has each fork as its next build compiles it, None for one that compiles nothing; that is
-    for one `python` of the manifest, the first by default.
+    `uses` has each fork as its next build compiles it, None for one that compiles nothing.
     """
-    findings = [_git(), *_pythons(manifest, python), _sandbox(), _disk(store), _memory()]
-    for name, fork in manifest.forks.items():
+    findings = [_git(), *_pythons(project), _sandbox(), _disk(project.store.root), _memory()]
+    # Before the first lock, too, it tells what locking needs.
+    lock = project.lock if project.manifest.lock_path.exists() else None
+    for name, fork in project.manifest.forks.items():
         if name in names or not names:
             findings += _fork(fork, lock, uses)
     return findings
@@ -76,10 +71,9 @@ def _git() -> Finding:
     return Finding("git", f"{text}, and {oldest} is needed", fix, needed=True)
 
 
-def _pythons(manifest: Manifest, chosen: str) -> Iterator[Finding]:
-    pythons = manifest.environment.python
-    for wanted in pythons:
-        needed = wanted == (chosen or pythons[0])
+def _pythons(project: Project) -> Iterator[Finding]:
+    for wanted in project.manifest.environment.python:
+        needed = wanted == project.python
 
         def find(wanted: str = wanted, needed: bool = needed) -> str:  # noqa: FBT001
             python = kit.find_interpreter(wanted, progress=kit.Progress(), install=needed)

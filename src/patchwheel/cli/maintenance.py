@@ -85,20 +85,11 @@ def doctor(project: Project, names: Sequence[str], *, variant: str | None) -> No
     # Only for a named fork something may be downloaded.
     offline = project.offline or not names
     project = dataclasses.replace(project, variant=variant, offline=offline)
-    # Before the first lock the doctor still tells what locking needs.
-    lock = project.lock if project.manifest.lock_path.exists() else None
     uses = {}
     for fork in project.manifest.select(names):
         with contextlib.suppress(PatchwheelError):
             uses[fork.name] = _compiled_as(project, fork)
-    findings = build.diagnose(
-        project.manifest,
-        lock,
-        store=project.store.root,
-        names=names,
-        uses=uses,
-        python=project.python,
-    )
+    findings = build.diagnose(project, names, uses)
     rows = [{**dataclasses.asdict(finding), "ok": finding.ok} for finding in findings]
     options.emit(rows, lambda _: tables.findings(findings))
     if any(finding.needed and not finding.ok for finding in findings):
