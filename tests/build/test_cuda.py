@@ -13,7 +13,7 @@ SONAMES = ("cudart", "cublas", "cufft", "curand", "cusolver", "cusparse")
 def make_wheels_tree(packages: Path) -> Path:
     """Lay out what the CUDA wheels unpack to."""
     tree = packages / "nvidia" / "cu13"
-    files = {f"include/{name}": "" for name in cuda.HEADERS}
+    files = {f"include/{name}": "" for name in cuda.HEADERS if name != "cub"}
     files |= {f"lib/lib{name}.so.13": "" for name in SONAMES}
     support.write(tree, {**files, "include/cccl/cub/cub.cuh": "", "bin/nvcc": ""})
     return tree

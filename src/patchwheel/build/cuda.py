@@ -20,11 +20,14 @@ WHEELS = "add cuda-toolkit to build-requires in forks.toml and run `patchwheel l
 # Raised whenever `variables` or `assemble` would change the bytes of a build.
 LAYOUT = 2
 SYSTEM = ("/usr/local/cuda", "/opt/cuda")
+INCLUDE, LINK = ("include", "include/cccl"), ("lib64", "lib64/stubs")
 HEADERS = shlex.split("""
     cuda.h cuda_runtime.h cuda_profiler_api.h nvrtc.h
-    cublas_v2.h cufft.h curand.h cusolverDn.h cusparse.h
+    cublas_v2.h cufft.h curand.h cusolverDn.h cusparse.h cub
 """)
-LINKED = ("cuda", "cudart", "cublas", "cufft", "curand", "cusolver", "cusparse")
+LINKED = shlex.split("""
+    libcuda.so libcudart.so libcublas.so libcufft.so libcurand.so libcusolver.so libcusparse.so
+""")
 # Loaded from the user's CUDA, or ROCm, at run time, never bundled into a wheel.
 LIBRARIES = shlex.split("""
     libcu*.so* libnv*.so* libnccl.so*
@@ -72,14 +75,8 @@ def system_toolkit() -> Path | None:
 
 def missing_parts(toolkit: Path) -> list[str]:
     """Name what a toolkit lacks for compiling and linking; the empty list means complete."""
-    include = toolkit / "include"
-    lacks = [name for name in HEADERS if not (include / name).exists()]
-    if not any((include / place / "cub").is_dir() for place in ("cccl", ".")):
-        lacks.append("cub")
-    folders = [toolkit / "lib64", toolkit / "lib64" / "stubs"]
-    libraries = [f"lib{name}.so" for name in LINKED]
-    lacks += [n for n in libraries if not any((f / n).exists() for f in folders)]
-    return lacks
+    parts = [(name, INCLUDE) for name in HEADERS] + [(name, LINK) for name in LINKED]
+    return [n for n, places in parts if not any((toolkit / p / n).exists() for p in places)]
 
 
 def complete_toolkit(site_packages: Path | None = None) -> Path:

@@ -13,7 +13,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from patchwheel.build import site_packages
-from patchwheel.kit import Change, Repository, Store
+from patchwheel.kit import Blob, Change, Repository, Store
 
 # Raised whenever a text would be found to mention something else.
 LAYOUT = 5
@@ -93,12 +93,11 @@ def same_references(repo: Repository, changes: Collection[Change]) -> bool:
     """
     wanted = [change for change in changes if is_scannable(change.path)]
     contents = repo.read([blob.oid for change in wanted for blob in (change.old, change.new)])
-    for change in wanted:
-        old, new = (contents[b.oid].decode(errors="replace") for b in (change.old, change.new))
-        same = scan_references(change.path, old) == scan_references(change.path, new)
-        if change.status != "M" or not same:
-            return False
-    return True
+
+    def mentioned(change: Change, blob: Blob) -> set[str]:
+        return scan_references(change.path, contents[blob.oid].decode(errors="replace"))
+
+    return all(c.status == "M" and mentioned(c, c.old) == mentioned(c, c.new) for c in wanted)
 
 
 def list_headers(environment: Path, store: Store) -> frozenset[str]:
