@@ -32,14 +32,20 @@ from patchwheel.source.fetch import Source
 
 FORK = "scikit-image"
 APPLY = """
-import sys
+import sys, tempfile
 from pathlib import Path
 from patchwheel.kit.repo import Repository
-from patchwheel.series.apply import stage_patches
+from patchwheel.kit.store import Store
+from patchwheel.manifest.model import Fork
+from patchwheel.series.apply import apply_series
 from patchwheel.series.files import load_series
-repo, patches = Repository(Path(sys.argv[1])), load_series(Path(sys.argv[3])).patches
-with stage_patches(repo, repo.tree_of(sys.argv[2]), patches) as staged:
-    staged.commit()
+from patchwheel.source.fetch import Source
+git_dir, series = Path(sys.argv[1]), load_series(Path(sys.argv[3]))
+fork = Fork(name="bench", version="1.0", patches=series.folder)
+tree = Repository(git_dir).tree_of(sys.argv[2])
+with tempfile.TemporaryDirectory() as store:
+    source = Source(fork=fork, git_dir=git_dir, tree=tree, epoch=0)
+    apply_series(source, series, store=Store(Path(store)))
 """
 FILES, PATCHES = 3000, 50
 MAIL = b"""From: A U Thor <author@example.org>

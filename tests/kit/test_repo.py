@@ -156,8 +156,10 @@ def read_patch(path: Path) -> Patch:
 
 
 def apply_patches(repo: Repository, tree: str, patches: list[Path]) -> str:
-    with stage_patches(repo, tree, [read_patch(path) for path in patches]) as staged:
-        return staged.commit()
+    with stage_patches(repo, tree, [read_patch(path) for path in patches]) as (changes, env):
+        contents = repo.read([change.new.oid for change in changes], env=env)
+    rows = [(change.path, change.new.mode, contents[change.new.oid]) for change in changes]
+    return repo.import_files(rows, onto=tree)
 
 
 def test_patches_apply_in_order_or_not_at_all(
@@ -197,9 +199,8 @@ def test_a_kept_index_is_used_and_changes_nothing(
 def test_what_is_tried_and_not_kept_leaves_nothing(repo: Repository, patch: Path) -> None:
     tree = repo.import_files(FILES)
     before = sorted(repo.git_dir.rglob("*"))
-    with stage_patches(repo, tree, [read_patch(patch)]) as staged:
-        (change,) = staged.changes
-        assert repo.read([change.new.oid], env=staged.env) == {change.new.oid: b"one\n2\nthree\n"}
+    with stage_patches(repo, tree, [read_patch(patch)]) as ([change], env):
+        assert repo.read([change.new.oid], env=env) == {change.new.oid: b"one\n2\nthree\n"}
     assert not repo.has(change.new.oid)
     assert sorted(repo.git_dir.rglob("*")) == before
 

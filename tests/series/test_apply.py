@@ -11,7 +11,7 @@ from patchwheel.kit.errors import MachineError, PatchError
 from patchwheel.kit.repo import Repository
 from patchwheel.patch.simulate import DoesNotApplyError
 from patchwheel.series import apply
-from patchwheel.series.apply import StagedTree, apply_series, patch_trees, start_simulation
+from patchwheel.series.apply import apply_series, patch_trees, start_simulation
 from tests.fixtures.patches import ONE, Files, Kit, mail, numbered
 from tests.fixtures.support import full_disk
 
@@ -306,8 +306,8 @@ def test_a_result_that_is_not_what_the_series_says_is_refused(
 
     def made(files: Files) -> None:
         changes = kit.repo.changes(source.tree, kit.tree(files))
-        staged = StagedTree(repo=kit.repo, tree=source.tree, changes=changes, env={})
-        monkeypatch.setattr("patchwheel.series.apply.stage_patches", lambda *_: nullcontext(staged))
+        staged = nullcontext((changes, dict[str, str]()))
+        monkeypatch.setattr("patchwheel.series.apply.stage_patches", lambda *_: staged)
 
     made({"a": LINES})
     with pytest.raises(PatchError, match="a did not become what the series says"):

@@ -64,9 +64,13 @@ def _apply(source: Source, patches: Sequence[Patch], *, ref: str) -> str:
         patching.check_patch(patch)
     repo = Repository(source.git_dir)
     try:
-        with stage_patches(repo, source.tree, patches) as staged:
-            _check_result(staged, patches)
-            return staged.commit(ref=ref)
+        with stage_patches(repo, source.tree, patches) as (changes, env):
+            _check_result(source, patches, changes)
+            made = [change for change in changes if change.status != "D"]
+            gone = [change.path for change in changes if change.status == "D"]
+            contents = repo.read([change.new.oid for change in made], env=env)
+        rows = ((change.path, change.new.mode, contents[change.new.oid]) for change in made)
+        tree = repo.import_files(rows, onto=source.tree, removed=gone, ref=ref)
     except GitError as err:
         # This names the patch, the file and the hunk; where it finds nothing, git names the patch.
         simulation = start_simulation(source, patches)
@@ -74,53 +78,36 @@ def _apply(source: Source, patches: Sequence[Patch], *, ref: str) -> str:
             simulation.apply(patch)
         patch_trees(repo, source.tree, patches)
         raise PatchError(f"the series does not apply: {err.stderr}", hint=REPORT) from err
+    if sum(1 for _ in (repo.git_dir / "objects" / "pack").glob("*.pack")) > MANY_PACKS:
+        repo.git("repack", "-q", "-d", "--geometric=2")
+    return tree
 
 
-def _check_result(staged: StagedTree, patches: Sequence[Patch]) -> None:
+def _check_result(source: Source, patches: Sequence[Patch], changes: Sequence[Change]) -> None:
     """Refuse what git lets pass, such as a hunk that fits in several places."""
-    changed = {change.path: change for change in staged.changes}
-    files = {path: c.old for path, c in changed.items() if c.status != "A"}
+    repo, changed = Repository(source.git_dir), {change.path for change in changes}
+    files = {change.path: change.old for change in changes if change.status != "A"}
     # A later patch of the series may have restored a file.
     named = paths_of(patches)
-    if restored := named - changed.keys():
-        files |= staged.repo.files(staged.tree, *sorted(restored))
-    simulation = patching.Simulation(files, staged.repo.read, named)
+    if restored := named - changed:
+        files |= repo.files(source.tree, *sorted(restored))
+    simulation = patching.Simulation(files, repo.read, named)
     for patch in patches:
         simulation.apply(patch)
     # `git apply` inside another repository exits with 0 and changes nothing.
-    if wrong := changed.keys() ^ simulation.changed().keys():
+    if wrong := changed ^ simulation.changed().keys():
         problem = f"{min(wrong)} did not become what the series says"
-        raise PatchError(problem, where=staged.repo.git_dir, hint=REPORT)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StagedTree:
-    """What patches change in a tree, in temporary objects that `env` points git to."""
-
-    repo: Repository
-    tree: str
-    changes: Sequence[Change]
-    env: Mapping[str, str]
-
-    def commit(self, *, ref: str | None = None) -> str:
-        """Write the result to the repository, as a commit at `ref` if given; return its tree."""
-        changed = [change for change in self.changes if change.status != "D"]
-        contents = self.repo.read([change.new.oid for change in changed], env=self.env)
-        tree = self.repo.import_files(
-            ((c.path, c.new.mode, contents[c.new.oid]) for c in changed),
-            onto=self.tree,
-            removed=[change.path for change in self.changes if change.status == "D"],
-            ref=ref,
-        )
-        packs = self.repo.git_dir / "objects" / "pack"
-        if sum(1 for _ in packs.glob("*.pack")) > MANY_PACKS:
-            self.repo.git("repack", "-q", "-d", "--geometric=2")
-        return tree
+        raise PatchError(problem, where=repo.git_dir, hint=REPORT)
 
 
 @contextlib.contextmanager
-def stage_patches(repo: Repository, tree: str, patches: Sequence[Patch]) -> Iterator[StagedTree]:
-    """Apply patch files to a tree, all or nothing, within a context; raises GitError."""
+def stage_patches(
+    repo: Repository, tree: str, patches: Sequence[Patch]
+) -> Iterator[tuple[list[Change], Mapping[str, str]]]:
+    """Apply patch files to a tree, all or nothing, within a context; raises GitError.
+
+    Gives the changes, and the environment in which git reads their temporary objects.
+    """
     with repo.index(tree) as index:
         objects = Path(index["GIT_INDEX_FILE"]).with_name("objects")
         objects.mkdir()
@@ -137,8 +124,7 @@ def stage_patches(repo: Repository, tree: str, patches: Sequence[Patch]) -> Iter
                 names[number] = objects.with_name(str(number))
                 names[number].write_bytes(patch.plain)
         repo.git(*TEMPORARY, *APPLY, *map(str, names), env=env)
-        changes = repo.changes("--cached", tree, command="diff-index", env=env)
-        yield StagedTree(repo=repo, tree=tree, changes=changes, env=env)
+        yield repo.changes("--cached", tree, command="diff-index", env=env), env
 
 
 def patch_trees(repo: Repository, tree: str, patches: Iterable[Patch]) -> list[str]:
