@@ -92,15 +92,12 @@ def read_subject(value: str) -> str:
 
 def _decode_words(run: re.Match[str]) -> str:
     """Decode adjacent words; a character may be split between two of them."""
-    pieces = [(charset.lower(), _raw(how, text)) for charset, how, text in _words(run[0])]
+    words = re.findall(WORD, run[0])
+    pieces = [(charset.lower(), _raw(how, text)) for charset, how, text in words]
     return "".join(
         decode(b"".join(raw for _, raw in group), charset)
         for charset, group in itertools.groupby(pieces, key=itemgetter(0))
     )
-
-
-def _words(text: str) -> list[tuple[str, str, str]]:
-    return re.findall(WORD, text)
 
 
 def _raw(how: str, text: str) -> bytes:

@@ -11,17 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Never, TypeAlias
 
+from patchwheel import patch as patching
 from patchwheel.kit import GitError, PatchError, Repository, Store, new_folder, replace_folder
 from patchwheel.manifest import BuildInventory, Fork
-from patchwheel.patch import (
-    DoesNotApplyError,
-    Mail,
-    Patch,
-    Simulation,
-    check_patch,
-    check_requires,
-    warnings,
-)
+from patchwheel.patch import Patch
 from patchwheel.project import Project
 from patchwheel.series import files, worktree
 from patchwheel.series.apply import REPORT, apply_series, start_simulation
@@ -30,7 +23,7 @@ from patchwheel.series.files import Series
 from patchwheel.series.light import light_source, light_tree
 from patchwheel.source import Source
 
-Essence: TypeAlias = tuple[Mail, list[object]]
+Essence: TypeAlias = tuple[patching.Mail, list[object]]
 
 # Every setting that could change a byte of the output is given, or isolated away by `repo`.
 FORMAT = shlex.split(
@@ -102,7 +95,7 @@ def export_commits(
         job = _Job(worktree.WorkTree(folder), source, series)
         patches = job.patches(scratch, exact=exact)
         if others is not None:
-            check_requires({**others, source.fork.name: patches})
+            patching.check_requires({**others, source.fork.name: patches})
         old = {patch.name: patch.sha256 for patch in series.patches}
         new = {patch.name: patch.sha256 for patch in patches}
         changed = list(old.items()) != list(new.items())
@@ -220,13 +213,13 @@ class _Job:
         for patch, was, name in zip(fresh, old, files.name_patches(fresh, old), strict=True):
             renamed = Patch(path=self.series.folder / name, data=patch.data)
             found.append(_lazily(follow, renamed, None if exact else was))
-        self.warnings = tuple(warnings(found, follow.files))
+        self.warnings = tuple(patching.warnings(found, follow.files))
         return found
 
     def check(self, patch: Patch) -> None:
         """Lint a commit as the patch that it becomes."""
         try:
-            check_patch(patch)
+            patching.check_patch(patch)
             if re.match(r"(fixup|squash|amend)! ", patch.mail.subject):
                 patch.fail(f"{patch.mail.subject!r} is not squashed")
         except PatchError as err:
@@ -276,14 +269,14 @@ class _Job:
         return self.repo.git("range-diff", "--no-color", *ends).decode(errors="replace")
 
 
-def _lazily(follow: Simulation, fresh: Patch, old: Patch | None) -> Patch:
+def _lazily(follow: patching.Simulation, fresh: Patch, old: Patch | None) -> Patch:
     """Apply a patch to `follow`; return its old file where that does and says the same."""
     before = copy.copy(follow)
     before.state = dict(follow.state)
     follow.apply(fresh)
     if old is None or _essence(old) != _essence(fresh):
         return fresh
-    with contextlib.suppress(DoesNotApplyError):
+    with contextlib.suppress(patching.DoesNotApplyError):
         # It is refused where its old line numbers would leave two places to choose from.
         before.apply(old)
         if before.state == follow.state:
