@@ -63,15 +63,15 @@ def submit_patch(
     onto = base or history.main()
     commit = history.commit(onto)
     merged = _merged(history, tree, patch, (onto, commit))
-    kept = [(p, m.tree) for p, m in zip(tree.series.patches, merged, strict=True) if _left(m)]
-    repo, tip, ours = history.repo, commit, commit
+    pairs = zip(tree.series.patches, merged, strict=True)
+    kept = [(p, m.tree) for p, m in pairs if m.state != "landed"]
+    repo, tip = history.repo, commit
     for each, files in kept:
         mail, message = each.mail, _for_upstream(each)
         who = {"author": mail.author, "committer": mail.author, "when": mail.when}
         tip = repo.commit(files, message, tip, **who)
-        ours = series.commit_patch(repo, each, files, ours)
     if test:
-        _test(project, fork, onto, _exported(history, f"{commit}..{ours}", [p for p, _ in kept]))
+        _test(project, fork, onto, _exported(repo, commit, kept))
     ref = f"{REF}/{patch.path.stem}"
     repo.git("update-ref", ref, tip)
     address = OWNER.sub("YOU", history.remote.url)
@@ -81,15 +81,11 @@ def submit_patch(
         ref=ref,
         base=f"{onto} ({commit[:12]})",
         commits=tuple(p.mail.subject for p, _ in kept),
-        landed=tuple(m.name for m in merged if not _left(m)),
+        landed=tuple(m.name for m in merged if m.state == "landed"),
         tested=test,
         push=shlex.join(["git", "-C", str(repo.git_dir), "push", address, to]),
         text=_draft(patch, [p for p, _ in kept if p != patch], f"{onto} at {commit[:12]}", test),
     )
-
-
-def _left(merged: MergeResult) -> bool:
-    return merged.state != "landed"
 
 
 def _merged(
@@ -109,7 +105,7 @@ def _merged(
         problem = f"it conflicts with upstream {ref}: {', '.join(stuck)}"
         hint = f"`patchwheel rebase {fork.name} --onto {ref}` first, or another --base"
         raise PatchError(problem, where=patch.path, hint=hint)
-    if not any(_left(m) for m in merged if m.name == patch.name):
+    if any(m.name == patch.name and m.state == "landed" for m in merged):
         problem = f"nothing is left of {patch.name}: upstream {ref} has it"
         hint = f"`patchwheel status {fork.name} --against {ref}` names the commit"
         raise PatchError(problem, where=patch.path, hint=hint)
@@ -120,13 +116,14 @@ def _for_upstream(patch: Patch) -> str:
     return OWN_TRAILERS.sub("", patch.mail.message).rstrip() + "\n"
 
 
-def _exported(history: History, span: str, patches: Sequence[Patch]) -> list[Patch]:
+def _exported(repo: Repository, tip: str, kept: Sequence[tuple[Patch, str]]) -> list[Patch]:
     """Return the patches as they are on the branch, with the trailers of the series."""
-    commits = history.repo.text("rev-list", "--reverse", span).split()
-    return [
-        replace(patch, data=history.repo.git(*series.FORMAT, "--stdout", "-1", commit))
-        for patch, commit in zip(patches, commits, strict=True)
-    ]
+    made = []
+    for patch, files in kept:
+        tip = series.commit_patch(repo, patch, files, tip)
+        data = repo.git(*series.FORMAT, "--stdout", "-1", tip)
+        made.append(replace(patch, data=data))
+    return made
 
 
 def _test(project: Project, fork: Fork, onto: str, patches: Sequence[Patch]) -> None:
