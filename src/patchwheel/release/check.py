@@ -229,17 +229,14 @@ def _label_problems(wheel: wheelfile.WheelFile) -> Iterator[str]:
     ]
     if compiled := record.compiled:
         tools = {name: tool.identity for name, tool in compiled.toolchain.items()}
-        rows.append(("key.env", key.get("env"), _env_key(compiled)))
+        python = compiled.toolchain.get("python")
+        found = re.search(r"(\d+)\.(\d+)", python.version if python else "")
+        env = env_key(compiled.build_requirements, f"cp{found[1]}{found[2]}" if found else "")
+        rows.append(("key.env", key.get("env"), env))
         rows.append(("key.toolchain", key.get("toolchain"), digest(tools)))
     for name, actual, expected in rows:
         if actual != expected:
             yield f"its record's {name} is {actual}, the rest of the wheel gives {expected}"
-
-
-def _env_key(compiled: wheelfile.CompileRecord) -> str:
-    python = compiled.toolchain.get("python")
-    version = re.search(r"(\d+)\.(\d+)", python.version if python else "")
-    return env_key(compiled.build_requirements, f"cp{version[1]}{version[2]}" if version else "")
 
 
 def _sbom_problems(wheel: wheelfile.WheelFile) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -53,15 +54,6 @@ def changed_lines(diff: bytes) -> tuple[Lines, Lines]:
         )
         added += plus - minus
         removed += minus - plus
-    return added, removed
-
-
-def lines_of(repo: Repository, oids: Iterable[str], paths: Iterable[str]) -> tuple[Lines, Lines]:
-    """Count the `changed_lines` of commits together."""
-    added, removed = Counter[bytes](), Counter[bytes]()
-    for oid in oids:
-        more, less = changed_lines(diff_of(repo, oid, paths))
-        added, removed = added + more, removed + less
     return added, removed
 
 
@@ -145,21 +137,18 @@ def _shown(hunk: bytes) -> str:
 
 
 def first_release(repo: Repository, oid: str) -> str | None:
-    """Return the tag of the first release that contains a commit, by its version."""
-    tags = repo.text("tag", "--list", "--contains", oid).split()
-    found = [(version, tag) for tag in tags if (version := _version(tag))]
-    return min(found)[1] if found else None
+    """Return the tag of the first release that contains a commit, by its version.
 
-
-def _version(tag: str) -> tuple[bool, object] | None:
-    """Return what releases are ordered by; a pre-release comes after all others."""
+    A pre-release comes after all others.
+    """
     from packaging.version import InvalidVersion, Version
 
-    try:
-        version = Version(re.sub(r"^\D*", "", tag))
-    except InvalidVersion:
-        return None
-    return None if version.is_devrelease else (version.is_prerelease, version)
+    found = []
+    for tag in repo.text("tag", "--list", "--contains", oid).split():
+        with contextlib.suppress(InvalidVersion):
+            version = Version(re.sub(r"^\D*", "", tag))
+            found += [] if version.is_devrelease else [(version.is_prerelease, version, tag)]
+    return min(found)[-1] if found else None
 
 
 def merged_commits(repo: Repository, oid: str) -> list[Sequence[str]]:

@@ -205,8 +205,9 @@ class Judge:
         return best
 
     def share_of(self, oids: Sequence[str], files: Mapping[str, bytes]) -> float:
-        lines = found_in.lines_of(self.repo, oids, paths_of([self.patch]))
-        return found_in.share(self.patch, lines, files)
+        paths = paths_of([self.patch])
+        diff = b"".join(found_in.diff_of(self.repo, oid, paths) for oid in oids)
+        return found_in.share(self.patch, found_in.changed_lines(diff), files)
 
     def moot(self, n: int) -> Verdict | None:
         """Return that commit n removed the files that the patch changes, or all that it changes."""
