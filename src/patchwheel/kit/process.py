@@ -116,19 +116,27 @@ def started(call: Callable[[], T]) -> Callable[[float | None], T]:
 
     Nobody waits for the thread at the end of the run: Ctrl-C ends it at once.
     """
-    from concurrent.futures import Future
-
-    future = Future[T]()
+    results: list[T] = []
+    errors: list[BaseException] = []
 
     def run() -> None:
         try:
-            future.set_result(call())
+            results.append(call())
         except BaseException as err:  # noqa: BLE001  (raised by what waits)
-            future.set_exception(err)
+            errors.append(err)
+        ended.set()
 
-    # Not of a pool, whose threads Python waits for.
+    def wait(limit: float | None) -> T:
+        # Not by join(): once interrupted, that takes the thread for ended (CPython 3.11 and 3.12).
+        if not ended.wait(limit):
+            raise TimeoutError
+        for err in errors:
+            raise err
+        return results[0]
+
+    ended = threading.Event()
     threading.Thread(target=run, daemon=True).start()
-    return future.result
+    return wait
 
 
 @contextlib.contextmanager
