@@ -21,7 +21,7 @@ LABELLED = re.compile(
     r"(?P<upstream>[^+]+)\+(?P<label>.+)\.h(?P<key>[0-9a-f]{8})(?P<graft>\.graft)?"
 )
 MANYLINUX = re.compile(r"manylinux(?:_\d+_\d+|\d+)_(\w+)")
-BESIDE = {wheelfile.STATEMENT: files.make_statement, wheelfile.sbom.BESIDE: files.make_sbom}
+BESIDE = {wheelfile.STATEMENT: files.make_statement, wheelfile.metadata.BESIDE: files.make_sbom}
 MODULE = re.compile(r"\.cpython-(\d+)-")
 
 

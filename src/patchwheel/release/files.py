@@ -35,8 +35,8 @@ PAGE = """<!DOCTYPE html>
 def sidecars(folder: Path, wheels: Sequence[WheelFile]) -> dict[str, bytes]:
     """Return statements, lock and sums of the wheels in a folder, by path in the folder."""
     contents = {f"{_place(w, folder)}{STATEMENT}": make_statement(w) for w in wheels}
-    changed = [wheel for wheel in wheels if beside(wheel.path, sbom.BESIDE).exists()]
-    contents |= {f"{_place(w, folder)}{sbom.BESIDE}": make_sbom(w) for w in changed}
+    changed = [wheel for wheel in wheels if beside(wheel.path, metadata.BESIDE).exists()]
+    contents |= {f"{_place(w, folder)}{metadata.BESIDE}": make_sbom(w) for w in changed}
     contents[PYLOCK] = _pylock(folder, wheels)
     if any(patch.fixes for wheel in wheels for patch in _now(wheel).patches):
         contents[VEX] = _vex(wheels)
@@ -59,7 +59,7 @@ def _now(wheel: WheelFile) -> WheelRecord:
     """Return a wheel's record, with the patches as an SBOM beside it has them."""
     # What is no such SBOM differs from the one that is made then, and `verify` says so.
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
-        stated = parsed(beside(wheel.path, sbom.BESIDE).read_bytes())
+        stated = parsed(beside(wheel.path, metadata.BESIDE).read_bytes())
         rows = stated["metadata"]["component"]["pedigree"]["patches"]
         return replace(wheel.record, patches=tuple(map(sbom.stated_patch, rows)))
     return wheel.record

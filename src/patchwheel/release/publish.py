@@ -49,7 +49,7 @@ def complete_release(folder: Path, store: kit.Store, made: Sequence[BuiltWheel] 
             raise kit.CheckError(problem, where=folder, expected=f"sha256 {built}", hint=hint)
     series = {wheel.path.name: describe_patches(wheel.plan) for wheel in made}
     for wheel in [wheel for wheel in wheels if wheel.path.name in series]:
-        now, beside = series[wheel.path.name], files.beside(wheel.path, sbom.BESIDE)
+        now, beside = series[wheel.path.name], files.beside(wheel.path, metadata.BESIDE)
         beside.unlink(missing_ok=True)
         if now != wheel.record.patches:
             said = replace(wheel.record, patches=now)
@@ -184,7 +184,7 @@ def _add(file: Path, folder: Path) -> None:
     if target.exists() and (old := kit.file_sha256(target)) != (new := kit.file_sha256(file)):
         raise _refused(file, f"two files are called {file.name}: {old}, and this one, {new}")
     shutil.copyfile(file, target)
-    beside, place = (files.beside(path, sbom.BESIDE) for path in (file, target))
+    beside, place = (files.beside(path, metadata.BESIDE) for path in (file, target))
     place.unlink(missing_ok=True)
     if beside.exists():
         shutil.copyfile(beside, place)

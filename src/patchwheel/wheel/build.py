@@ -16,7 +16,7 @@ from patchwheel.plan import FAILED, Plan, plan_fork, remember_base
 from patchwheel.project import Project
 from patchwheel.wheel.make import KIND, BuiltWheel, make_wheel
 from patchwheel.wheel.shared import share, take_shared
-from patchwheel.wheelfile import STATEMENT, metadata, sbom
+from patchwheel.wheelfile import STATEMENT, metadata
 
 PUBLISHED = "published"
 # Seconds for builds to remove their folders, after another one failed.
@@ -212,7 +212,7 @@ def publish(project: Project, wheels: Sequence[BuiltWheel]) -> None:
                 known = published(project.store, old) and not stated
                 if old != target and known and _python_tag(old) == _python_tag(target):
                     old.unlink()
-                    for suffix in (STATEMENT, sbom.BESIDE):
+                    for suffix in (STATEMENT, metadata.BESIDE):
                         old.with_name(f"{old.name}{suffix}").unlink(missing_ok=True)
 
 

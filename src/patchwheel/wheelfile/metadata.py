@@ -13,6 +13,8 @@ from patchwheel.kit import InputError, digest
 
 # A release wheel's provenance statement is called as the wheel, with this ending.
 STATEMENT = ".intoto.json"
+# And an SBOM beside a wheel, with what the messages of its patches say now.
+BESIDE = ".cdx.json"
 # The part of the key of a graft for a platform.
 PLATFORM = "platform"
 # The fields of [project] that an edit of METADATA can follow.

@@ -19,8 +19,6 @@ from patchwheel.wheelfile.record import FILENAME, CompileRecord, PatchRecord, Pi
 # Raised whenever the same record would give another SBOM: it is part of a compile's key.
 LAYOUT = "4"
 PLACE = "sboms/patchwheel.cdx.json"
-# Of one beside a wheel, with what the messages of its patches say now.
-BESIDE = ".cdx.json"
 
 
 def make_sbom(record: WheelRecord, distribution: str) -> bytes:
