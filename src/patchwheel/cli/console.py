@@ -24,7 +24,9 @@ STEPS, FEW = 50_000, 4
 # Wider than any row.
 PIPE_WIDTH = 100_000
 # A table may be so many times as wide as the terminal before its cells get lines of their own.
-FOLDED = 1.65
+FOLDED = 2
+# In a narrower one folding breaks words.
+NARROW = 80
 
 
 class Console(Progress):
@@ -138,7 +140,8 @@ class Console(Progress):
         lines = [*filter(None, map(str.rstrip, capture.get().splitlines()))]
         if self.terminal if note else sys.stdout.isatty():
             screen = Rich(stderr=note, markup=False)
-            if max(map(len, lines), default=0) <= FOLDED * screen.width:
+            room = screen.width * (FOLDED if screen.width >= NARROW else 1)
+            if max(map(len, lines), default=0) <= room:
                 screen.print(drawn)
                 return
             lines = [title] if title else []
