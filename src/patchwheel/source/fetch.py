@@ -30,9 +30,7 @@ REACH = "check the address, the network and the access rights"
 HOLES = "it is a partial clone that lacks these files: name the repository that it was cloned from"
 OFFLINE = "run once without --offline"
 INSTEAD = "name another address of it, or `false`, in `submodules` of the fork in forks.toml"
-UNREACHABLE = re.compile(
-    "unable to access|not read (from remote repository|Username)|transport '.+' not allowed"
-)
+UNREACHABLE = re.compile("unable to access|not read (from remote|Username)|' not allowed")
 INTERVAL = 1.0
 LOCAL = re.compile(r"file://|/|\./|\.\./")
 
