@@ -6,6 +6,7 @@ import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from types import ModuleType
 from typing import Any
 
 import array_api_strict
@@ -30,6 +31,17 @@ FORKS = ("scipy", "scikit-learn", "scikit-image", "cupy-cuda13x")
 SERVED = {"strict", "strict-device1", "torch", "torch-cuda", "cupy"}
 # These compile operations into one, which rounds in another way.
 FUSING = {"jax", "cupy", "torch-cuda"}
+
+
+def half_imported(name: str) -> list[ModuleType | None]:
+    """Return what `sys.modules` may have for a library that others import, or import on use."""
+
+    def fail(attribute: str) -> Any:
+        raise ImportError(f"{name}.{attribute}")
+
+    on_use = ModuleType(name)
+    on_use.__getattr__ = fail  # type: ignore[method-assign]
+    return [ModuleType(name), on_use, None]
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,17 @@ from skimage import (
     util,
 )
 
-from tests.forks.columns import DATA, DTYPES, FLOATS, IMAGE, KINDS, OWN, Column, image
+from tests.forks.columns import (
+    DATA,
+    DTYPES,
+    FLOATS,
+    IMAGE,
+    KINDS,
+    OWN,
+    Column,
+    half_imported,
+    image,
+)
 from tests.forks.verdicts import (
     CUDA_ERROR,
     SAME,
@@ -337,6 +347,17 @@ test_a_matrix_of_the_image_library = bad_input(
     lambda make, data: transform.warp(make(data), make(AFFINE.params)),
     given("image", IMAGE, CLOSE),
 )
+
+
+@pytest.mark.parametrize("name", ["cupy", "torch"])
+def test_lists_while_another_library_is_imported(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    for module in half_imported(name):
+        monkeypatch.setitem(sys.modules, name, module)
+        np.testing.assert_array_equal(util.img_as_float(IMAGE.tolist()), IMAGE)
+        assert filters.gaussian(IMAGE, sigma=[1, 2]).shape == IMAGE.shape
+        assert transform.resize(IMAGE, [3, 4]).shape == (3, 4)
 
 
 def test_without_array_api_compat_all_is_numpys(monkeypatch: pytest.MonkeyPatch) -> None:

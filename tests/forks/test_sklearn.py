@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import scipy.linalg
 import scipy.sparse as sp
+from scipy.sparse import csgraph
 from sklearn import config_context
 from sklearn.cluster import (
     KMeans,
@@ -35,6 +37,7 @@ from tests.forks.columns import (
     TWO_COMPONENTS,
     Column,
     graph,
+    half_imported,
     image,
     pick,
     sparse,
@@ -133,6 +136,23 @@ def test_checks_of_sparse(a: Column, kind: str) -> Any:
     matrix = a.sparse(sparse(graph(20), kind))
     checked = check_array(matrix, accept_sparse=["csr", "coo"], dtype=np.float32)
     return checked, check_symmetric(matrix)
+
+
+def test_sparse_of_numpy_while_cupy_is_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    matrix = sp.csr_array(np.eye(4))
+    for module in half_imported("cupyx.scipy.sparse"):
+        monkeypatch.setitem(sys.modules, "cupyx.scipy.sparse", module)
+        assert check_array(matrix, accept_sparse=True).nnz == 4
+        assert img_to_graph(IMAGE).shape == (IMAGE.size, IMAGE.size)
+        # SciPy's own test is the other one that every graph passes.
+        assert csgraph.laplacian(matrix).nnz == 4
+
+
+@parametrize("mask", [{True}, {0: True}, "mask"], ids=["set", "dict", "text"])
+@parametrize("dispatch", [False, True])
+def test_masks_that_are_no_arrays(mask: Any, *, dispatch: bool) -> None:
+    with config_context(array_api_dispatch=dispatch), pytest.raises(TypeError):
+        grid_to_graph(2, 2, mask=mask)
 
 
 @parametrize("layout", ["torch.strided", "Layout(major_to_minor=(0, 1))", None])
