@@ -135,14 +135,12 @@ def check_requires(forks: Mapping[str, Sequence[Patch]]) -> None:
 def required_patches(forks: Mapping[str, Sequence[Patch]], patch: Patch) -> list[Patch]:
     """Return a patch and what it requires of its own series, through other forks too, in order."""
     check_requires(forks)
-    found, left = [patch], [patch]
-    while left:
-        for value in left.pop().trailer("Requires"):
+    found = [patch]
+    # What is found on the way is looked at in turn.
+    for each in found:
+        for value in each.trailer("Requires"):
             fork, _, name = value.partition("/")
-            known = (p for p in forks[fork] if name in {p.name, p.path.stem} and p not in found)
-            for needed in known:
-                found.append(needed)
-                left.append(needed)
+            found += [p for p in forks[fork] if name in {p.name, p.path.stem} and p not in found]
     return [p for p in forks[patch.fork] if p in found]
 
 

@@ -32,10 +32,9 @@ def files_of(repo: Repository, oid: str) -> set[str]:
 def diff_of(repo: Repository, oid: str, paths: Iterable[str]) -> bytes:
     """Return the diff of a commit, or of some paths where it changes very many files."""
     if len(files_of(repo, oid)) <= MANY_FILES:
-        try:
+        # Of a partial clone, offline, other files of the commit cannot be had.
+        with contextlib.suppress(GitError):
             return repo.git(*DIFF, f"{oid}^", oid)
-        except GitError:  # a partial clone, offline: other files of the commit cannot be had
-            pass
     return repo.git(*DIFF, f"{oid}^", oid, "--", *sorted(paths))
 
 
