@@ -138,15 +138,8 @@ class BuildInputs:
 
         # First, as a missing compiler is found in an instant and an environment takes a while.
         tools = self.compilers
-        return open_session(
-            self.context,
-            self.fork,
-            self.environment,
-            epoch=self.epoch,
-            step=step,
-            tools=tools,
-            serial=serial,
-        )
+        of = (self.context, self.fork, self.environment)
+        return open_session(*of, epoch=self.epoch, step=step, tools=tools, serial=serial)
 
     def _own_versions(self) -> dict[str, str]:
         return {name_of(need.path.name.partition("-")[0]): need.version for need in self.needs}

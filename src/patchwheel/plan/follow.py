@@ -112,14 +112,13 @@ class Follower:
         # What a script of the pin imports is known: the references in its modules are not followed.
         known = opened.keys() - {*self.inventory.unwatched}
         traced = known | {p for s in known for p in opened[s] if p.endswith(".py")}
+        same = frozenset(p for p in traced if p not in oids or oids[p] == self.pin.get(p))
         return Graph(
             configured.edges,
             [*oids, *configured.made],
             functools.partial(self._references, oids, configured),
             opened_by_script=opened,
-            fully_traced=frozenset(
-                p for p in traced if p not in oids or oids[p] == self.pin.get(p)
-            ),
+            fully_traced=same,
             headers=self.headers,
         )
 

@@ -244,17 +244,13 @@ def _fit_outputs(
         own = raw.get(inside[file])
         return fit.read_symbols(own or base.wheel.entries[base.outputs[inside[file]]].checked())[1]
 
+    fitted = functools.partial(
+        fit.fit_to_base, bundled=bundled, policies=policies, has=has, patchelf=session.patchelf
+    )
     for path in libraries:
         name = base.outputs.get(path)
-        contents[path] = fit.fit_to_base(
-            path,
-            raw[path],
-            base.wheel.entries[name].checked() if name else None,
-            bundled=bundled,
-            policies=policies,
-            has=has,
-            patchelf=session.patchelf,
-        )
+        old = base.wheel.entries[name].checked() if name else None
+        contents[path] = fitted(path, raw[path], old)
     needed = frozenset(v for path in libraries for v in fit.read_library(contents[path]).versions)
     if not all(policies.admits(tag, needed) for tag in platforms):
         others = [base.wheel.entries[name] for path, name in shared.items() if path not in raw]
