@@ -9,7 +9,7 @@ import pytest
 
 from patchwheel.kit.context import Event
 from patchwheel.report import weights
-from patchwheel.report.weights import Estimate, estimate, learn, write_costs
+from patchwheel.report.weights import Estimate, known_weights, learn, write_costs
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -44,13 +44,15 @@ COMPILE = [
 
 
 def told(store: Store, root: Path, *outputs: str, route: str = "graft") -> Estimate:
-    found = estimate(store, root, "demo", route, outputs if route == "graft" else None)
+    known = known_weights(store, root, "demo")
+    assert known
+    found = known.estimate(route, outputs if route == "graft" else None)
     assert found
     return found
 
 
 def test_a_compile_is_estimated_and_then_a_part_of_it(store: Store, tmp_path: Path) -> None:
-    assert estimate(store, tmp_path, "demo", "compile", None) is None
+    assert known_weights(store, tmp_path, "demo") is None
     learn(store, "demo", "compile", COMPILE, {})
     whole = told(store, tmp_path, route="compile")
     assert [whole.cpu, whole.wall] == pytest.approx([13.5, 8.5])
@@ -58,7 +60,9 @@ def test_a_compile_is_estimated_and_then_a_part_of_it(store: Store, tmp_path: Pa
     # Another Python's module has the same cost; what both need counts once.
     assert told(store, tmp_path, "a.cpython-313-x86_64-linux-gnu.so").cpu == pytest.approx(5.5)
     assert told(store, tmp_path, f"a{SO}", f"b{SO}").cpu == pytest.approx(10)
-    assert estimate(store, tmp_path, "demo", "graft", ["unknown.so"]) is None
+    known = known_weights(store, tmp_path, "demo")
+    assert known
+    assert known.estimate("graft", ["unknown.so"]) is None
 
 
 def test_what_was_replayed_makes_no_step_cheaper(store: Store, tmp_path: Path) -> None:
@@ -99,6 +103,6 @@ def test_costs_travel_beside_the_lock(store: Store, tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["", "[]", "{", '{"demo": 1}', '{"demo": {"date": 1, "x": 2}}'])
 def test_damaged_costs_give_no_estimate(store: Store, tmp_path: Path, text: str) -> None:
     (tmp_path / weights.COSTS).write_text(text)
-    assert estimate(store, tmp_path, "demo", "compile", None) is None
+    assert known_weights(store, tmp_path, "demo") is None
     learn(store, "demo", "compile", COMPILE, {})
     assert json.loads(write_costs(store, tmp_path, ["demo"]).read_text())["demo"]["steps"]

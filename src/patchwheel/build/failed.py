@@ -180,9 +180,9 @@ class StepCounter:
         if match := NINJA.match(line):
             self.first = self.first or (time.monotonic() if match[1] != "0" else 0)
             paths = [word for word in match[3].split() if "/" in word or "." in word]
-            file = ADDED.sub("", paths[-1].strip("'")) if paths else ""
-            done, total = int(match[1]), int(match[2])
-            self.spent += self.weights.get(plain_name(paths[-1].strip("'")), 0) if paths else 0
+            path = paths[-1].strip("'") if paths else ""
+            file, done, total = ADDED.sub("", path), int(match[1]), int(match[2])
+            self.spent += self.weights.get(plain_name(path), 0)
             # Of a part of the steps, nobody knows here which it is.
             whole = sum(self.weights.values()) if total > MOSTLY * len(self.weights) else 0
             share = min(self.spent / whole, 1) if whole else 0

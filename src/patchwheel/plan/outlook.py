@@ -12,7 +12,7 @@ from patchwheel.build import IN_BUILD_DIR
 from patchwheel.kit import InputError, Repository, digest
 from patchwheel.plan.records import Plan
 from patchwheel.project import Project
-from patchwheel.report import Estimate, estimate
+from patchwheel.report import Estimate, known_weights
 from patchwheel.wheelfile import FILENAME, WheelRecord, read_wheel, record
 
 # What patches and files tell better.
@@ -86,8 +86,8 @@ def _cost(project: Project, plan: Plan, state: str, last: WheelRecord | None) ->
     if state != "to-make" or not (whole or built):
         return None
     of, configures = None if whole else built, bool(plan.undecided)
-    where, fork = (project.store, project.root), plan.fork.name
-    return estimate(*where, fork, plan.route, of, configures=configures)
+    known = known_weights(project.store, project.root, plan.fork.name)
+    return known.estimate(plan.route, of, configures=configures) if known else None
 
 
 def _pin(plan: Plan, last: WheelRecord) -> str | None:

@@ -5,7 +5,7 @@ from .page import make_report as make_report
 from .page import style as style
 from .page import write_page as write_page
 from .weights import Estimate as Estimate
-from .weights import estimate as estimate
+from .weights import known_weights as known_weights
 from .weights import learn as learn
 from .weights import plain_name as plain_name
 from .weights import step_weights as step_weights

@@ -32,6 +32,42 @@ class Weights:
     besides: Mapping[str, float] = field(default_factory=dict)
     here: bool = True
 
+    def estimate(
+        self, route: str, outputs: Collection[str] | None = None, *, configures: bool = False
+    ) -> Estimate | None:
+        """Return what a build of these outputs, or of all, takes; None where nothing is known."""
+        steps = self.steps
+        wanted = set(steps) if outputs is None else self.needed(map(plain_name, outputs))
+        if not wanted or not wanted & steps.keys():
+            return None
+        chains: dict[str, float] = {}
+        # In the order in which they ended.
+        for name in (name for name in steps if name in wanted):
+            before = max((chains.get(need, 0) for need in self.needs.get(name, ())), default=0)
+            chains[name] = before + steps[name]
+        total, cores = sum(steps[name] for name in chains), len(os.sched_getaffinity(0))
+        alone = self.besides.get(route, 0)
+        # A graft elsewhere needs a configured tree, too.
+        if configures or not (self.here or outputs is None):
+            alone += self.besides.get(CONFIGURE, 0)
+        return Estimate(
+            cpu=total + alone,
+            wall=max(total / cores, *chains.values()) + alone,
+            cores=cores,
+            date=self.date,
+            here=self.here,
+            replayed=self.besides.get("replayed") if outputs is None else None,
+        )
+
+    def needed(self, outputs: Iterable[str]) -> set[str]:
+        """Return these outputs and the steps that they are made by, all by plain name."""
+        found, waiting = set[str](), list(outputs)
+        while waiting:
+            if (name := waiting.pop()) not in found:
+                found.add(name)
+                waiting += self.needs.get(name, ())
+        return found
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate:
@@ -77,42 +113,9 @@ def learn(
     store.remember(KIND, fork, asdict(made))
 
 
-def estimate(
-    store: Store,
-    root: Path,
-    fork: str,
-    route: str,
-    outputs: Collection[str] | None,
-    *,
-    configures: bool = False,
-) -> Estimate | None:
-    """Return what a build of these outputs, or of all, takes; None where nothing like it is known.
-
-    What was measured on this machine counts more than what a project's forks.costs says.
-    """
-    if not (known := _kept(store, fork) or _shipped(root, fork)):
-        return None
-    wanted = set(known.steps) if outputs is None else _needed(known, map(plain_name, outputs))
-    if not wanted or not wanted & known.steps.keys():
-        return None
-    chains: dict[str, float] = {}
-    # In the order in which they ended.
-    for name in (name for name in known.steps if name in wanted):
-        before = max((chains.get(need, 0) for need in known.needs.get(name, ())), default=0)
-        chains[name] = before + known.steps[name]
-    total, cores = sum(known.steps[name] for name in chains), len(os.sched_getaffinity(0))
-    alone = known.besides.get(route, 0)
-    # A graft elsewhere needs a configured tree, too.
-    if configures or not (known.here or outputs is None):
-        alone += known.besides.get(CONFIGURE, 0)
-    return Estimate(
-        cpu=total + alone,
-        wall=max(total / cores, *chains.values()) + alone,
-        cores=cores,
-        date=known.date,
-        here=known.here,
-        replayed=known.besides.get("replayed") if outputs is None else None,
-    )
+def known_weights(store: Store, root: Path, fork: str) -> Weights | None:
+    """Return what was measured on this machine, or else what a project's forks.costs says."""
+    return _kept(store, fork) or _shipped(root, fork)
 
 
 def write_costs(store: Store, root: Path, forks: Iterable[str]) -> Path:
@@ -126,7 +129,7 @@ def write_costs(store: Store, root: Path, forks: Iterable[str]) -> Path:
         used = {need for needs in known.needs.values() for need in needs}
         told, steps = set[str](), dict[str, float]()
         for name in sorted(known.steps.keys() - used):
-            own = _needed(known, [name]) - told
+            own = known.needed([name]) - told
             told |= own
             steps[name] = float(f"{sum(known.steps.get(n, 0) for n in own):.2g}")
         besides = {key: float(f"{took:.2g}") for key, took in known.besides.items()}
@@ -144,15 +147,6 @@ def step_weights(store: Store, fork: str) -> Mapping[str, float]:
     """Return the seconds of CPU that the steps of a fork took here, by plain name."""
     known = _kept(store, fork)
     return known.steps if known else {}
-
-
-def _needed(known: Weights, outputs: Iterable[str]) -> set[str]:
-    found, waiting = set[str](), list(outputs)
-    while waiting:
-        if (name := waiting.pop()) not in found:
-            found.add(name)
-            waiting += known.needs.get(name, ())
-    return found
 
 
 def _kept(store: Store, fork: str) -> Weights | None:
