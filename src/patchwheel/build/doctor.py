@@ -119,13 +119,11 @@ def _fork(fork: Fork, lock: Lock | None, uses: Mapping[str, Fork | None]) -> Ite
     used = uses.get(fork.name)
     wanted = compilers(used) if used else ()
     for name in compilers(fork):
-        if found := toolchain.find(name):
-            yield Finding(name, str(found[1]), fork=fork.name, needed=name in wanted)
-        else:
-            fix = toolchain.install_command([name])
-            why = "the next build" if name in wanted else "only a build that compiles"
-            detail = f"not found; {why} needs it"
-            yield Finding(name, detail, fix, fork=fork.name, needed=name in wanted)
+        found, needed = toolchain.find(name), name in wanted
+        why = "the next build" if needed else "only a build that compiles"
+        detail = str(found[1]) if found else f"not found; {why} needs it"
+        fix = "" if found else toolchain.install_command([name])
+        yield Finding(name, detail, fix, fork=fork.name, needed=needed)
     if CUDA in fork.programs:
         yield _cuda(fork, lock, needed=used is not None)
     if fork.crates:

@@ -99,10 +99,7 @@ def explained(
 
     def shown(found: re.Match[str]) -> str:
         # Steps also name what they make, and the compiler's own files.
-        path = found["path"]
-        if not _is_file(source / path):
-            return found[0]
-        return edited(path)
+        return edited(found["path"]) if _is_file(source / found["path"]) else found[0]
 
     def edited(path: str) -> str:
         return str(work / path) if work and _is_file(work / path) else path
