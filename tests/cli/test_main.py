@@ -55,6 +55,29 @@ def test_a_reader_that_has_enough_ends_it_silently(locked_site: Site, line: str)
     assert (done.returncode, done.stderr) == (-signal.SIGPIPE, None if fails else b"")
 
 
+@pytest.mark.parametrize("closed", ["01", "2", "012"])
+@pytest.mark.parametrize(
+    ("line", "code"), [("status --offline", 0), ("plan --json", 0), ("build x", 2)]
+)
+def test_a_closed_standard_stream_leads_nowhere(
+    locked_site: Site, line: str, code: int, closed: str
+) -> None:
+    """As `patchwheel status >&-` does."""
+    closing = " ".join(f"{number}>&-" for number in closed)
+    done = subprocess.run(
+        f"exec {sys.executable} -m patchwheel {line} {closing}",
+        shell=True,
+        cwd=locked_site.root,
+        env=locked_site.environment({}),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == code, done.stderr
+    assert bool(done.stdout) == ("1" not in closed and code == 0)
+    assert bool(done.stderr) == ("2" not in closed and code > 0)
+
+
 @pytest.mark.parametrize("width", [80, 120])
 def test_each_command_has_its_group_and_a_summary_that_is_not_cut(width: int) -> None:
     shown = CliRunner().invoke(cli, ["--help"], terminal_width=width).output

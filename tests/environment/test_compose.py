@@ -316,11 +316,22 @@ def test_a_link_that_points_nowhere_any_more_is_ours_to_replace(forks: Set) -> N
     assert (forks.link / "bin" / "python").exists()
 
 
-def test_a_link_that_cannot_be_written_is_an_error_of_the_machine(forks: Set) -> None:
+@pytest.mark.parametrize(
+    ("place", "above", "why"),
+    [
+        ("file/env", "file", "Not a directory"),
+        # It lets root write, and takes nothing new.
+        ("/proc/env", "/proc", "No such file or directory"),
+        ("/proc/a/b/env", "/proc", "No such file or directory"),
+    ],
+)
+def test_a_link_that_cannot_be_written_is_an_error_of_the_machine(
+    forks: Set, place: str, above: str, why: str
+) -> None:
     (forks.folder / "file").write_text("")
-    with pytest.raises(MachineError, match="link cannot be written there") as caught:
-        forks.compose(link=forks.folder / "file" / "env")
-    assert caught.value.where == forks.folder / "file"
+    with pytest.raises(MachineError, match=f"link cannot be written there: {why}") as caught:
+        forks.compose(link=forks.folder / place)
+    assert caught.value.where == forks.folder / above
     assert "name another place" in str(caught.value.hint)
     assert forks.asked == 0
 

@@ -249,4 +249,15 @@ def _amount(done: int, total: int | None, taken: float = 0, share: float = 0) ->
     return f"{text}, {rest // 60:.0f}:{rest % 60:02.0f} left" if rest else text
 
 
+def _open_streams() -> None:
+    """Let a standard stream that was closed at the start, as by `>&-`, lead nowhere."""
+    # Else the next file that is opened would have its number, and get what programs print.
+    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:  # noqa: PLR2004  (standard error)
+        os.set_inheritable(number, True)  # noqa: FBT003  (it takes no names)
+    os.close(number)
+    sys.stdout = sys.stdout or os.fdopen(1, "w")
+    sys.stderr = sys.stderr or os.fdopen(2, "w")
+
+
+_open_streams()
 CONSOLE = Console()

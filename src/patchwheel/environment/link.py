@@ -40,13 +40,18 @@ def check_link(link: Path) -> None:
             hint="move it away, or name another place for the environment",
         )
     above = next(path for path in link.parents if os.path.lexists(path))
-    if not (above.is_dir() and os.access(above, os.W_OK)):
+    trial = above / f".patchwheel.{secrets.token_hex(8)}"
+    try:
+        # A permission does not tell that the file system takes links, or anything new.
+        trial.symlink_to(link.name)
+        trial.unlink()
+    except OSError as err:
         raise MachineError(
-            "the environment's link cannot be written there",
+            f"the environment's link cannot be written there: {err.strerror}",
             where=above,
-            expected="a folder that can be written",
+            expected="a folder that can be written, and takes links",
             hint="name another place: `patchwheel env PATH`",
-        )
+        ) from err
 
 
 def flip_link(link: Path, target: Path) -> None:
