@@ -169,6 +169,13 @@ def test_resize_local_mean_to_a_shape_in_an_array(kind: str) -> None:
     np.testing.assert_array_equal(result, transform.resize_local_mean(IMAGE, (3, 4)))
 
 
+def test_complex_images_of_order_0_are_resized_as_numpys() -> None:
+    complex_image = IMAGE + 1j * IMAGE[::-1]
+    expected = transform.resize(complex_image, (3, 4), order=0)
+    result = transform.resize(KINDS["cpu"](complex_image), (3, 4), order=0)
+    np.testing.assert_array_equal(np.asarray(result), expected, strict=True)
+
+
 def test_resize_local_mean_of_a_matrix_is_as_unpatched() -> None:
     # A matrix has no third axis.
     expected = transform.resize_local_mean(IMAGE, (3, 4))

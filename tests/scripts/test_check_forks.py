@@ -49,7 +49,7 @@ BAD_INPUT = {
     "test_cupy": 11,
     "test_host": 85,
     "test_scipy": 730,
-    "test_skimage": 537,
+    "test_skimage": 538,
     "test_sklearn": 434,
     "test_torch": 15,
 }
