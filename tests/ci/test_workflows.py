@@ -454,6 +454,20 @@ def test_proposals_are_bundled_and_offered(project: Path, tmp_path: Path) -> Non
     assert run("ci/github-release", "nothing", cwd=other, **path).returncode == 2
 
 
+def test_of_earlier_releases_the_wheels_and_what_is_said_of_them_now_are_taken(
+    project: Path, tmp_path: Path
+) -> None:
+    gh = 'if [ "$2" = list ]; then printf "v2\\nv1\\n"; else echo "$*" >>calls; fi'
+    tool = support.program(tmp_path / "bin" / "gh", gh)
+    path = {"PATH": f"{tool.parent}{os.pathsep}{os.environ['PATH']}"}
+    done = run("ci/github-release", "earlier", "publish/earlier", cwd=project, **path)
+    assert done.returncode == 0, done.stderr
+    what = "--dir publish/earlier --pattern *.whl --pattern *.whl.cdx.json --skip-existing"
+    assert (project / "calls").read_text() == "".join(
+        f"release download {tag} {what}\n" for tag in ("v2", "v1")
+    )
+
+
 def cell_of(project: Path, cell: str, content: bytes, *, name: str = "", told: str = "") -> Path:
     """Leave a wheel and its report, as the job of a release cell does."""
     folder = project / "publish/cells" / f"{cell}-{len(content)}"

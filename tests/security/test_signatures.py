@@ -1,6 +1,7 @@
 """P18: a release that was signed is not changed in one byte, and a fix is said in SBOM and VEX."""
 
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -210,7 +211,9 @@ def test_what_a_message_says_now_is_said_beside_a_wheel_that_was_made_before(
     for place in (dist, path):
         assert json.loads(now.run("verify", str(place), "--json"))["problems"] == []
     # It follows from the wheel in all but the patches, and goes where the wheel goes.
-    for lie in (beside.read_bytes().replace(b'"demo', b'"demo-x', 1), b"{}"):
+    other = beside.read_bytes().replace(b'"demo', b'"demo-x', 1)
+    no_name = beside.read_bytes().replace(b"/0010-hole.patch#", rb"/\ud800#")
+    for lie in (other, no_name, b"{}"):
         honest = beside.read_bytes()
         beside.write_bytes(lie)
         for place in (dist, path):
@@ -228,6 +231,10 @@ def test_what_a_message_says_now_is_said_beside_a_wheel_that_was_made_before(
     # What the wheel says itself is said once.
     (dist / "reports/release-demo.json").unlink()
     (dist / "reports").rmdir()
+    patch.write_bytes(re.sub(rb"Fixes: .*\n", b"", before))
+    now.build("--release")
+    assert not (dist / "openvex.json").exists()
+    assert json.loads(now.run("verify", str(dist), "--json"))["problems"] == []
     patch.write_bytes(before)
     now.build("--release")
     assert {f.name: f.read_bytes() for f in dist.iterdir()} == files_before

@@ -54,6 +54,8 @@ def complete_release(folder: Path, store: kit.Store, made: Sequence[BuiltWheel] 
         if now != wheel.record.patches:
             said = replace(wheel.record, patches=now)
             kit.write_atomically(beside, sbom.make_sbom(said, wheel.project))
+    # Where no patch fixes anything now, what was said before is not true.
+    (folder / files.VEX).unlink(missing_ok=True)
     _write(folder, files.sidecars(folder, [wheel for wheel in wheels if wheel.record.is_release]))
 
 

@@ -129,10 +129,11 @@ def _patch(fork: str, patch: PatchRecord) -> dict[str, object]:
 
 
 def stated_patch(row: Any) -> PatchRecord:
-    """Return what an SBOM says of a patch."""
+    """Return what an SBOM says of a patch; raises ValueError for a name that no file has."""
     place, _, sha256 = row["diff"]["url"].partition("#sha256=")
     fixes = tuple(str(resolved["id"]) for resolved in row.get("resolves", ()))
     name, status = unquote(place.rpartition("/")[2]), str(row["type"])
+    name.encode()
     return PatchRecord(name=name, sha256=sha256, subject="", upstream_status=status, fixes=fixes)
 
 
