@@ -207,8 +207,9 @@ def _follow_setuptools(sources: dict[str, str], steps: list[dict[str, Any]], out
 def _describe(extension: Any) -> dict[str, Any]:
     """Return what an extension module is made from, the macros apart: not every file uses them."""
     known = {k: v for k, v in vars(extension).items() if not k.startswith("_")}
-    inputs = [*map(os.fspath, known.pop("sources")), *known.pop("depends", ())]
-    macros = [[name, value or ""] for name, value in known.pop("define_macros", ())]
+    inputs = [os.fspath(path) for k in ("sources", "depends") for path in known.pop(k, ())]
+    # Compilers take any value that a project gives, such as the number of a version.
+    macros = [[name, str(value or "")] for name, value in known.pop("define_macros", ())]
     command = json.dumps(known, sort_keys=True, default=str)
     return {"inputs": inputs, "macros": macros, "command": command}
 

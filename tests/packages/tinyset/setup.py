@@ -7,7 +7,8 @@ from setuptools import Extension, setup
 sys.path.append(os.path.join(os.path.dirname(os.path.abspath(__file__)), "install"))
 import builder
 
-macros = [("TINY_KEY", builder.key_of("tinyset/include"))]
+# Projects also give numbers.
+macros = [("TINY_KEY", builder.key_of("tinyset/include")), ("TINY_NUMBER", 1)]
 # A header of the machine is no file of the project.
 python = os.path.join(sysconfig.get_path("include"), "Python.h")
 settings = {"depends": [python], "define_macros": macros, "include_dirs": ["tinyset/include"]}
