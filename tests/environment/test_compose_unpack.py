@@ -3,6 +3,8 @@ import py_compile
 from collections.abc import Mapping
 from pathlib import Path
 
+import pytest
+
 from patchwheel.environment.compose import unpack
 from tests.fixtures.support import make_wheel
 
@@ -43,3 +45,16 @@ def test_what_is_gone_meanwhile_is_written(tmp_path: Path) -> None:
     (first / "pw/core.py").unlink()
     second = unpacked(tmp_path, FILES, first)
     assert (second / "pw/core.py").read_text() == "y = 1\n"
+
+
+@pytest.mark.parametrize("old", ["pw/part/x", "pw/part", "pw/part/__init__.py"])
+@pytest.mark.parametrize("new", ["pw/part/x/y", "pw/part", "pw/part.py", "other"])
+def test_nothing_stays_of_what_the_last_wheel_had_alone(tmp_path: Path, old: str, new: str) -> None:
+    first = unpacked(tmp_path, {**FILES, old: "old"})
+    # An empty folder could be imported, and a file of no wheel would stay for ever.
+    (first / "pw/stray.py").touch()
+    second = unpacked(tmp_path, {**FILES, new: "new"}, first)
+    fresh = unpacked(tmp_path, {**FILES, new: "new"})
+    found, wanted = ({path.relative_to(p) for path in p.rglob("*")} for p in (second, fresh))
+    assert found == wanted
+    assert (second / new).read_text() == "new"

@@ -275,21 +275,20 @@ def _unpacked(wheel: OwnWheel, store: kit.Store) -> Path:
 def unpack(wheel: Path, folder: Path, before: Path | None) -> None:
     """Unpack a wheel so that it can be imported; equal files of `before` are copied."""
     known = _hashes(before) if before else {}
-    if before:
-        # With dates, which bytecode names. A link would be one file in two environments.
-        metadata = shutil.ignore_patterns("*.dist-info")
-        shutil.copytree(before, folder, ignore=metadata, dirs_exist_ok=True)
     for entry in read_wheel(wheel).entries.values():
-        target, held = folder / SCHEME.sub("", entry.name), known.pop(entry.name, "")
-        if not (held and held == entry.sha256 and target.exists()):
-            target.parent.mkdir(parents=True, exist_ok=True)
+        place = SCHEME.sub("", entry.name)
+        target, last = folder / place, (before or folder) / place
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if not (entry.sha256 and known.get(entry.name) == entry.sha256 and last.exists()):
             target.write_bytes(entry.content())
             target.chmod(entry.mode)
-            # A file of the same size may be written in the same second.
-            for path in target.parent.glob(f"__pycache__/{target.stem}.*.pyc"):
-                path.unlink()
-    for name in known:
-        (folder / SCHEME.sub("", name)).unlink(missing_ok=True)
+            continue
+        # With its date, which bytecode names. A link would be one file in two environments.
+        shutil.copy2(last, target)
+        stem = last.name.removesuffix(".py")
+        for path in last.parent.glob(f"__pycache__/{stem}.*.pyc") if stem != last.name else ():
+            (cache := target.parent / "__pycache__").mkdir(exist_ok=True)
+            shutil.copy2(path, cache / path.name)
 
 
 def _hashes(folder: Path) -> dict[str, str]:
