@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from patchwheel.build.inputs import interface
-from patchwheel.kit.integrity import damage
+from patchwheel.kit.integrity import damage, keep_sound
+from patchwheel.kit.repo import Repository
 from patchwheel.kit.store import Store
 from patchwheel.plan.scan_references import list_headers
 from tests.fixtures import projects, support
@@ -232,3 +233,23 @@ def test_a_memo_of_another_form_is_made_again(store: Store, tmp_path: Path) -> N
         store.remember(kind, memo.stem, {"other": [] if kind == "headers" else ""})
     assert [ask() for ask in asked] == found
     assert found[0] == {"<pw/include/pw.h"}
+
+
+def test_what_a_ref_of_a_partial_clone_lacks_is_damage_and_no_reason_to_fetch(
+    store: Store, report: support.Recorder, tmp_path: Path
+) -> None:
+    store.ensure()
+    upstream, git_dir = tmp_path / "upstream", store.root / "git" / "demo.git"
+    support.make_upstream(upstream, {"a": "1"})
+    support.git(upstream, "config", "uploadpack.allowFilter", "true")
+    Repository.bare(git_dir)
+    support.git(git_dir, "config", "remote.upstream.url", f"file://{upstream}")
+    refs = ("refs/heads/*:refs/heads/*", "--filter=blob:none")
+    support.git(git_dir, "fetch", "-q", "upstream", *refs)
+    keep_sound(Store(store.root), git_dir)
+    lacking = support.make_upstream(upstream, {"a": "2"})
+    (git_dir / "refs" / "heads" / "later").write_text(f"{lacking}\n")
+    keep_sound(store, git_dir)
+    assert not git_dir.exists()
+    [said] = report.lines
+    assert "store: git/demo.git: git finds it damaged: error: refs/heads/later" in said
