@@ -55,6 +55,19 @@ def test_a_reader_that_has_enough_ends_it_silently(locked_site: Site, line: str)
     assert (done.returncode, done.stderr) == (-signal.SIGPIPE, None if fails else b"")
 
 
+@pytest.mark.parametrize("script", ["from patchwheel.cli.main import cli as _run", "_run = write"])
+def test_where_no_signal_ends_it_the_status_says_so(script: str) -> None:
+    """As in the first process of a container, with click's end or that of a print."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    code = "import os, signal, patchwheel.cli.main as main\ndef write(): os.write(1, b'x')\n"
+    code += f"os.kill = lambda *_: None\n{script}\nmain._run = _run\nmain.main()"
+    with os.fdopen(writer) as pipe:
+        argv = [sys.executable, "-c", code, "--help"]
+        done = subprocess.run(argv, stdout=pipe, stderr=subprocess.PIPE, check=False)
+    assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, b"")
+
+
 @pytest.mark.parametrize("closed", ["01", "2", "012"])
 @pytest.mark.parametrize(
     ("line", "code"), [("status --offline", 0), ("plan --json", 0), ("build x", 2)]

@@ -89,6 +89,8 @@ def main() -> None:
             raise
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGPIPE)
+        # The first process of a container gets no such signal.
+        os._exit(128 + signal.SIGPIPE)
 
 
 def _run() -> None:
