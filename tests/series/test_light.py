@@ -1,6 +1,7 @@
 """What the work on a series does not need, and what CI makes of it."""
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -131,6 +132,27 @@ def second_fork(site: Site) -> None:
     other = path.read_text().partition("[forks.demo]")[2]
     path.write_text(path.read_text() + "\n[forks.other]" + other)
     shutil.copytree(site.patches, site.root / "patches" / "other")
+
+
+def test_of_several_landed_patches_each_command_drops_its_own(site: Site) -> None:
+    """Of two forks, whose patches have the same names, from one repository."""
+    upstream = site.root.parent / "upstream"
+    support.make_upstream(upstream, {"a": lines(), "b": lines()}, tag="v1.0")
+    support.make_upstream(upstream, {"a": lines(l30="ours")}, tag="half")
+    support.make_upstream(upstream, {"b": lines(l10="ours")})
+    path = site.root / "forks.toml"
+    path.write_text(path.read_text() + f'git = "file://{upstream}"\ntag = "v1.0"\n')
+    second_fork(site)
+    (site.patches / "series").write_text("0020-b.patch\n0010-a.patch\n")
+    said = site.done("status", "--against", "half", "--against", "main").stderr
+    told = re.findall("is for, drop it: `(.+)`", said)
+    assert [line.split(" && ")[2].split()[2] for line in told] == ["demo", "demo", "other", "other"]
+    for line, left in zip(told, ("0010-a.patch\n", ""), strict=False):
+        dev, git, export = line.split(" && ")
+        site.run(*dev.split()[1:])
+        support.git(site.root, *git.split()[1:])
+        site.run(*export.split()[1:])
+        assert (site.patches / "series").read_text() == left
 
 
 @pytest.mark.parametrize("words", [(), ("--against", OTHER)])

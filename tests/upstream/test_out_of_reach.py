@@ -1,5 +1,6 @@
 """What cannot be reached is asked for once in a command, whatever steps need it."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,19 @@ def test_upstream_is_asked_once(site: Site, asked: Path, line: str, status: int)
     assert done.returncode == status, done.stderr
     assert asked.read_text().count("\n") == 1
     assert done.stderr.count("fetching upstream's history") == 1
+
+
+def test_of_two_forks_from_one_address_each_is_told(site: Site, asked: Path) -> None:
+    path = site.root / "forks.toml"
+    text = f'{path.read_text()}git = "{AWAY}"\ntag = "v1.0"\n'
+    path.write_text(text + "[forks.other]" + text.partition("[forks.demo]")[2])
+    shutil.copytree(site.patches, site.root / "patches/other")
+    (site.root / "forks.lock").unlink()
+    done = site.done("status", "--against", "main")
+    assert done.returncode == 4, done.stderr
+    for fork in ("demo", "other"):
+        assert f"\n{fork}: git cannot fetch from {AWAY}: " in done.stderr
+    assert asked.read_text().count("\n") == 1
 
 
 @pytest.mark.parametrize(

@@ -251,11 +251,13 @@ def _show_forecasts(
         from patchwheel.cli.page import forecast_page
 
         html.write_text(forecast_page(forks, found), encoding="utf-8")
+    # In the order of the series: what is dropped first leaves the depth of those after it.
     advice = {
-        verdict.name: _how_to_drop(project, fork, verdict.name, len(at.patches) - number)
+        (fork.name, verdict.name): _how_to_drop(project, fork, verdict.name, len(each) - number)
         for fork in forks
-        for at in found[fork.name]
-        for number, verdict in enumerate(at.patches)
+        for each in [[*zip(*(at.patches for at in found[fork.name]), strict=True)]]
+        for number, verdicts in enumerate(each)
+        for verdict in verdicts
         if verdict.state in FAIL_ON["landed"]
     }
     if changes:
@@ -264,9 +266,9 @@ def _show_forecasts(
             for name, rows in found.items()
         }
     options.emit(found, lambda found: tables.forecasts(found, only_changes=changes))
-    shown = {verdict.name for each in found.values() for at in each for verdict in at.patches}
-    for name in advice.keys() & shown:
-        CONSOLE.say(advice[name])
+    shown = {(name, p.name) for name, each in found.items() for at in each for p in at.patches}
+    for line in [line for key, line in advice.items() if key in shown]:
+        CONSOLE.say(line)
     options.raise_failed(failed, "not followed")
     return found
 

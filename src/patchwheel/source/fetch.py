@@ -9,7 +9,7 @@ import posixpath
 import re
 import shlex
 from collections.abc import Callable, Collection
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal, Never, TypeAlias
 from urllib.parse import unquote
@@ -293,9 +293,7 @@ class Remote:
         What failed before in this run fails at once, of an address out of reach whatever is asked.
         """
         done, asked = self.context.done, f"{url} {argv} {stdin!r}"
-        for known in (done.get(url), done.get(asked)):
-            if isinstance(known, kit.InputError):
-                raise known
+        self.fail_again(url, asked)
         if not REMOTE.match(url):
             problem = f"{kit.redacted(url)}: patchwheel does not fetch from such an address"
             refuse(self.fork, problem, expected="https://, ssh:// or file://")
@@ -313,6 +311,13 @@ class Remote:
             error = kit.InputError(problem, tail=tail, hint=hint)
             done[url if UNREACHABLE.search(err.stderr) else asked] = error
             raise error from err
+
+    def fail_again(self, *asked: str) -> None:
+        """Raise the error with which something failed before, perhaps for another fork."""
+        for known in map(self.context.done.get, asked):
+            if isinstance(known, kit.InputError):
+                why = known.message.partition(": ")[2]
+                raise replace(known, message=f"{self.fork.name}: {why}")
 
     def shown(self, url: str, git: Callable[[float], bytes]) -> bytes:
         """Return what git writes, and show the size of the incoming pack until it does."""

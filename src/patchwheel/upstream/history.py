@@ -52,17 +52,16 @@ class History:
                 problem = "upstream's history is not in the store"
                 refuse(self.fork, problem, hint="run once without --offline")
             return
-        url = self.remote.url
+        url, place = self.remote.url, str(self.repo.git_dir)
         # Several stages of a run ask, and what it compares must not change in between.
-        if known := self.context.done.get(url):
-            if isinstance(known, InputError):
-                raise known
+        if place in self.context.done:
             return
+        self.remote.fail_again(url)
         self.use_alternates(url)
         self.repo.git("config", "remote.upstream.url", url)
         with self.context.progress.step(f"{self.fork.name}: fetching upstream's history"):
             self.remote.run(url, *GRAPH, *FETCH_COMMITS, "--prune", "upstream", *REFS)
-        self.context.done[url] = True
+        self.context.done[place] = True
 
     def use_alternates(self, url: str) -> None:
         """Use the objects of a repository on this machine in place, instead of copying them."""
