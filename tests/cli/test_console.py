@@ -8,6 +8,7 @@ import struct
 import subprocess
 import sys
 import termios
+import threading
 import time
 from pathlib import Path
 
@@ -126,6 +127,21 @@ def test_far_too_narrow_each_cell_has_a_line_and_no_word_is_broken() -> None:
     assert lines[:3] == ["gcc", "  ok", f"  is: {'/usr/bin/gcc ' * 6}".rstrip()]
     told = on_a_terminal(STATUS, 60)
     assert "scikit-learn\n  pin: 1.9.1 (1.9.1)\n" in re.sub(r"[ \r]+\n", "\n", told)
+
+
+def test_a_step_may_end_before_its_thread_begins(monkeypatch: pytest.MonkeyPatch) -> None:
+    late: list[threading.Thread] = []
+
+    def start(thread: threading.Thread) -> None:
+        late.append(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    shown = Console()
+    with shown.step("short", brief=True):
+        pass
+    # What it raises would be printed.
+    late[0].run()
+    assert not shown._since
 
 
 @pytest.mark.parametrize("width", [80, 120])

@@ -229,6 +229,7 @@ APART = "--release, --dev and --without-patches cannot be combined"
         ),
         (["verify", ".", "--trust", "keyless"], "--trust keyless: is no name with a key"),
         (["plan", "--variant", "x"], "demo has no variant 'x'"),
+        (["status", "--against", "main", "--html", "no/x.html"], "--html: there is no folder no"),
         (["env", "demo"], "demo is a fork: an environment has all of them"),
         (["build", "--release", "--dev"], APART),
         (["build", "--release", "--without-patches"], APART),

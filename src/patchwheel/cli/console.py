@@ -84,7 +84,8 @@ class Console(Progress):
 
     def _beat(self, what: str, ended: threading.Event, brief: bool) -> None:  # noqa: FBT001
         """Show a step after a while; on a terminal it then moves by itself."""
-        start, wait = self._since[what], DELAY if self.terminal or brief else PLAIN_INTERVAL
+        # A short step may have ended before its thread comes to this.
+        start, wait = time.monotonic(), DELAY if self.terminal or brief else PLAIN_INTERVAL
         while not ended.wait(wait):
             with self._lock:
                 if what not in self._going:

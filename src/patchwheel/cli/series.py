@@ -75,6 +75,8 @@ def status(
     a REF; with 6 for another state of --fail-on.
     """
     forks = project.manifest.select(names)
+    if html and not html.absolute().parent.is_dir():
+        raise click.UsageError(f"--html: there is no folder {html.parent}")
     if against:
         shown = _show_forecasts(project, forks, against, changes=changes, html=html)
         _fail_on(shown, fail_on)
