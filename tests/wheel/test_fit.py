@@ -92,6 +92,17 @@ def test_a_run_path_that_the_other_had_not_is_removed(tmp_path: Path) -> None:
     assert fit(old, old) == old
 
 
+def test_a_file_of_debug_information_needs_and_has_nothing(needing: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "new.so.debug"
+    path.write_bytes(needing)
+    subprocess.run(["objcopy", "--only-keep-debug", path], check=True)
+    debug = path.read_bytes()
+    assert debug.startswith(b"\x7fELF")
+    found = read_library(debug)
+    assert (found.needed, found.run_path, found.versions) == ((), "", frozenset())
+    assert read_symbols(debug) == ({}, frozenset())
+
+
 def test_a_need_that_nobody_meets_does_not_fit(needing: bytes, tmp_path: Path) -> None:
     old = library(tmp_path, "old.so")
     with pytest.raises(GraftNotPossible, match=r"pw/x.so needs libpw.so.1"):

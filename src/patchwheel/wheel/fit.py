@@ -104,8 +104,15 @@ def _sections(content: bytes) -> Iterator[Callable[[str], Any]]:
 
     # pyelftools raises all of these for a file that is damaged.
     damaged = (ELFError, ArithmeticError, AssertionError, AttributeError, LookupError, ValueError)
+
+    def section(name: str) -> Any:
+        found = file.get_section_by_name(name)
+        # In a file of debug information it is named, and empty.
+        return found if found and found["sh_type"] != "SHT_NOBITS" else None
+
     try:
-        yield ELFFile(io.BytesIO(content)).get_section_by_name
+        file: Any = ELFFile(io.BytesIO(content))
+        yield section
     except damaged as err:
         raise InputError(f"holds a library that cannot be read: {err!r:.200}") from err
 
