@@ -175,10 +175,8 @@ def rebase(
     # What HEAD does not have as it is now, it cannot give back.
     words = ("status", "--porcelain", "-uall", "--ignored", "--", *_relative(project, changed))
     committed = _asked(project, *words) == ""
-    if onto:
-        result: series.ExportResult | None = upstream.start_rebase(project, fork, onto)
-    else:
-        result = upstream.proceed_rebase(project, fork, str(how))
+    move = upstream.start_rebase if onto else upstream.proceed_rebase
+    result = move(project, fork, onto or str(how))
     if result is None:
         CONSOLE.say(f"{fork.name}: the rebase is undone; pin and series never changed")
         return
@@ -263,14 +261,11 @@ def _show_forecasts(
         if verdict.state in FAIL_ON["landed"]
     }
     if changes:
-        found = {
-            name: [ref.without(known[name].get(ref.ref, ())) for ref in rows]
-            for name, rows in found.items()
-        }
+        found = {n: [r.without(known[n].get(r.ref, ())) for r in rows] for n, rows in found.items()}
     options.emit(found, lambda found: tables.forecasts(found, only_changes=changes))
     shown = {(name, p.name) for name, each in found.items() for at in each for p in at.patches}
-    for line in [line for key, line in advice.items() if key in shown]:
-        CONSOLE.say(line)
+    for key in [key for key in advice if key in shown]:
+        CONSOLE.say(advice[key])
     options.raise_failed(failed, "not followed")
     return found
 
