@@ -203,6 +203,10 @@ def test_what_a_message_says_now_is_said_beside_a_wheel_that_was_made_before(
     [said] = sbom["metadata"]["component"]["pedigree"]["patches"]
     assert said["type"] == "backport"
     assert said["diff"]["url"].endswith(f"0010-hole.patch#sha256={support.sha256(patch)}")
+    # Another document than the one in the wheel, of the same files.
+    inside = json.loads(read_wheel(path).metadata("sboms/patchwheel.cdx.json"))
+    assert sbom["formulation"] == inside["formulation"]
+    assert sbom["serialNumber"] != inside["serialNumber"]
     fixes = ["CVE-2026-12345", "CVE-2026-7777"]
     assert [row["id"] for row in said["resolves"]] == fixes
     vex = json.loads((dist / "openvex.json").read_text())

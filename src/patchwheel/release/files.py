@@ -8,7 +8,6 @@ import json
 import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,16 @@ from urllib.parse import quote
 
 from patchwheel.kit import InputError, digest, parsed, write_atomically
 from patchwheel.remote import is_signed, sign
-from patchwheel.wheelfile import FILENAME, STATEMENT, WheelFile, WheelRecord, metadata, purl, sbom
+from patchwheel.wheelfile import (
+    FILENAME,
+    STATEMENT,
+    PatchRecord,
+    WheelFile,
+    WheelRecord,
+    metadata,
+    purl,
+    sbom,
+)
 
 SUMS = "SHA256SUMS"
 SIGNATURE = f"{SUMS}.sig"
@@ -38,7 +46,7 @@ def sidecars(folder: Path, wheels: Sequence[WheelFile]) -> dict[str, bytes]:
     changed = [wheel for wheel in wheels if beside(wheel.path, metadata.BESIDE).exists()]
     contents |= {f"{_place(w, folder)}{metadata.BESIDE}": make_sbom(w) for w in changed}
     contents[PYLOCK] = _pylock(folder, wheels)
-    if any(patch.fixes for wheel in wheels for patch in _now(wheel).patches):
+    if any(patch.fixes for wheel in wheels for patch in _now(wheel)):
         contents[VEX] = _vex(wheels)
     sums = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
     sums |= {_place(wheel, folder): wheel.sha256 for wheel in wheels}
@@ -52,17 +60,17 @@ def beside(wheel: Path, suffix: str) -> Path:
 
 def make_sbom(wheel: WheelFile) -> bytes:
     """Return the SBOM beside a wheel: of it, only what it says of patches counts."""
-    return sbom.make_sbom(_now(wheel), wheel.project)
+    return sbom.make_sbom(wheel.record, wheel.project, _now(wheel))
 
 
-def _now(wheel: WheelFile) -> WheelRecord:
-    """Return a wheel's record, with the patches as an SBOM beside it has them."""
+def _now(wheel: WheelFile) -> tuple[PatchRecord, ...]:
+    """Return a wheel's patches as an SBOM beside it has them, or else as it has them itself."""
     # What is no such SBOM differs from the one that is made then, and `verify` says so.
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
         stated = parsed(beside(wheel.path, metadata.BESIDE).read_bytes())
         rows = stated["metadata"]["component"]["pedigree"]["patches"]
-        return replace(wheel.record, patches=tuple(map(sbom.stated_patch, rows)))
-    return wheel.record
+        return tuple(map(sbom.stated_patch, rows))
+    return wheel.record.patches
 
 
 def make_statement(wheel: WheelFile) -> bytes:
@@ -109,7 +117,7 @@ def _vex(wheels: Sequence[WheelFile]) -> bytes:
             "@id": purl(wheel.project, wheel.name.version),
             "hashes": {"sha-256": wheel.sha256},
         }
-        for name in sorted({n for patch in _now(wheel).patches for n in patch.fixes}):
+        for name in sorted({n for patch in _now(wheel) for n in patch.fixes}):
             fixed.setdefault(name, []).append(product)
     epochs = [int(c.source_date_epoch) for w in wheels if (c := w.record.compiled)]
     statements = [

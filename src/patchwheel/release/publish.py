@@ -11,7 +11,6 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from patchwheel import kit
@@ -52,8 +51,7 @@ def complete_release(folder: Path, store: kit.Store, made: Sequence[BuiltWheel] 
         now, beside = series[wheel.path.name], files.beside(wheel.path, metadata.BESIDE)
         beside.unlink(missing_ok=True)
         if now != wheel.record.patches:
-            said = replace(wheel.record, patches=now)
-            kit.write_atomically(beside, sbom.make_sbom(said, wheel.project))
+            kit.write_atomically(beside, sbom.make_sbom(wheel.record, wheel.project, now))
     # Where no patch fixes anything now, what was said before is not true.
     (folder / files.VEX).unlink(missing_ok=True)
     _write(folder, files.sidecars(folder, [wheel for wheel in wheels if wheel.record.is_release]))

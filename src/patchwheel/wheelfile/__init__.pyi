@@ -25,6 +25,7 @@ from .read import read_wheel as read_wheel
 from .read import write_wheel as write_wheel
 from .record import FILENAME as FILENAME
 from .record import CompileRecord as CompileRecord
+from .record import PatchRecord as PatchRecord
 from .record import ToolRecord as ToolRecord
 from .record import WheelRecord as WheelRecord
 from .sbom import purl as purl

@@ -9,6 +9,7 @@ import json
 import re
 import time
 import uuid
+from collections.abc import Sequence
 from typing import Any
 from urllib.parse import quote, unquote
 
@@ -21,10 +22,17 @@ LAYOUT = "4"
 PLACE = "sboms/patchwheel.cdx.json"
 
 
-def make_sbom(record: WheelRecord, distribution: str) -> bytes:
-    """Return a compiled wheel's SBOM: what it descends from, its patches, what it was made with."""
+def make_sbom(
+    record: WheelRecord, distribution: str, said: Sequence[PatchRecord] | None = None
+) -> bytes:
+    """Return a compiled wheel's SBOM: what it descends from, its patches, what it was made with.
+
+    What is `said` of the patches by now is for an SBOM beside the wheel, which is another document.
+    """
     assert record.compiled  # noqa: S101  (only compiled wheels have an SBOM of ours)
     key = digest(dict(record.key))
+    patches = [_patch(record.fork, patch) for patch in (record.patches if said is None else said)]
+    document_key = key if said is None else f"{key} {digest(patches)}"
     moment = time.gmtime(int(record.compiled.source_date_epoch))
     components = [*_build_components(record.compiled), _component("file", FILENAME, record.sha256)]
     reference = purl(distribution, record.version)
@@ -36,7 +44,7 @@ def make_sbom(record: WheelRecord, distribution: str) -> bytes:
         "purl": reference,
         "pedigree": {
             "ancestors": [_upstream(record.fork, record.pin)],
-            "patches": [_patch(record.fork, patch) for patch in record.patches],
+            "patches": patches,
         },
         "properties": _property("node-key", key),
     }
@@ -44,7 +52,7 @@ def make_sbom(record: WheelRecord, distribution: str) -> bytes:
         "$schema": "http://cyclonedx.org/schema/bom-1.6.schema.json",
         "bomFormat": "CycloneDX",
         "specVersion": "1.6",
-        "serialNumber": f"urn:uuid:{uuid.uuid5(uuid.NAMESPACE_OID, key)}",
+        "serialNumber": f"urn:uuid:{uuid.uuid5(uuid.NAMESPACE_OID, document_key)}",
         "version": 1,
         "metadata": {
             "timestamp": time.strftime("%Y-%m-%dT%H:%M:%SZ", moment),
