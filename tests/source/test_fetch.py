@@ -126,6 +126,9 @@ def test_the_second_time_nothing_is_opened_or_run(
 def test_the_second_time_gitpython_is_not_imported(get: Get, store: Store, tmp_path: Path) -> None:
     path = make_sdist(tmp_path, "thing", "1.0", FILES)
     get(from_sdist(path))
+    # As that of a series which the command before applied.
+    [ref] = git_folder(store, from_sdist(path)).glob("refs/patchwheel/source/*")
+    ref.with_name("new").write_bytes(ref.read_bytes())
     modules = "{'git', 'requests', 'tarfile', 'uuid', 'packaging'}"
     fetch = f"fetch_pin(context, fork); print({modules} & set(sys.modules) - before)"
     with child(store, from_sdist(path), fetch) as process:
