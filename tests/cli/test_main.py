@@ -70,18 +70,20 @@ def test_where_no_signal_ends_it_the_status_says_so(script: str) -> None:
 
 @pytest.mark.parametrize("closed", ["01", "2", "012"])
 @pytest.mark.parametrize(
-    ("line", "code"), [("status --offline", 0), ("plan --json", 0), ("build x", 2)]
+    ("line", "code"), [("status --offline", 0), ("plan --json", 0), ("build ä", 2)]
 )
 def test_a_closed_standard_stream_leads_nowhere(
     locked_site: Site, line: str, code: int, closed: str
 ) -> None:
     """As `patchwheel status >&-` does."""
+    # What is no ASCII is written there in any locale.
+    ascii_only = {"LC_ALL": "POSIX", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
     closing = " ".join(f"{number}>&-" for number in closed)
     done = subprocess.run(
         f"exec {sys.executable} -m patchwheel {line} {closing}",
         shell=True,
         cwd=locked_site.root,
-        env=locked_site.environment({}),
+        env=locked_site.environment(ascii_only if closed == "012" else {}),
         capture_output=True,
         text=True,
         check=False,

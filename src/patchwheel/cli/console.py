@@ -256,8 +256,8 @@ def _open_streams() -> None:
     while (number := os.open(os.devnull, os.O_RDWR)) <= 2:  # noqa: PLR2004  (standard error)
         os.set_inheritable(number, True)  # noqa: FBT003  (it takes no names)
     os.close(number)
-    sys.stdout = sys.stdout or os.fdopen(1, "w")
-    sys.stderr = sys.stderr or os.fdopen(2, "w")
+    sys.stdout = sys.stdout or os.fdopen(1, "w", encoding="utf-8", errors="replace")
+    sys.stderr = sys.stderr or os.fdopen(2, "w", encoding="utf-8", errors="replace")
 
 
 _open_streams()
