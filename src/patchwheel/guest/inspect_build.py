@@ -209,7 +209,8 @@ def _describe(extension: Any) -> dict[str, Any]:
     known = {k: v for k, v in vars(extension).items() if not k.startswith("_")}
     inputs = [os.fspath(path) for k in ("sources", "depends") for path in known.pop(k, ())]
     # Compilers take any value that a project gives, such as the number of a version.
-    macros = [[name, str(value or "")] for name, value in known.pop("define_macros", ())]
+    defined = known.pop("define_macros", ())
+    macros = [[name, "" if value is None else str(value)] for name, value in defined]
     command = json.dumps(known, sort_keys=True, default=str)
     return {"inputs": inputs, "macros": macros, "command": command}
 
