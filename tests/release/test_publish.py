@@ -8,7 +8,7 @@ import pytest
 
 from patchwheel.kit import process
 from patchwheel.kit.errors import CheckError, InputError, MachineError
-from patchwheel.release.publish import install_release
+from patchwheel.release.publish import install_release, validate_release
 from tests.fixtures import support
 
 VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -73,12 +73,14 @@ def test_what_does_not_install_is_a_failed_check(
     assert "nothing is published" in str(caught.value.hint)
 
 
-@pytest.mark.parametrize("text", [None, "{"])
+@pytest.mark.parametrize(
+    "text", [None, "{", "[]", '{"3.12": "demo"}', '{"3.12": {"a": 1, "b": ""}}']
+)
 def test_what_is_no_staged_release_is_not_installed(
     tmp_path: Path, report: support.Recorder, text: str | None
 ) -> None:
     if text:
         support.write(tmp_path, {"installed.json": text})
     with pytest.raises(InputError, match="is no staged release") as caught:
-        install_release(tmp_path, report)
+        validate_release(tmp_path, report)
     assert "next: `patchwheel release stage` makes such a folder" in str(caught.value)

@@ -196,23 +196,28 @@ def _refused(where: Path, problem: str) -> kit.CheckError:
 
 def validate_release(staged: Path, progress: kit.Progress) -> None:
     """Check a staged release and install it; raises CheckError when that shows a problem."""
+    _requirements(staged)
     check_release(staged / "release").check(staged / "release")
     install_release(staged, progress)
 
 
-def install_release(staged: Path, progress: kit.Progress) -> None:
-    """Install what was staged as a user would: with pip and uv, from its index, and import it."""
+def _requirements(staged: Path) -> dict[str, list[str]]:
+    """Return what is to be installed for each Python."""
     try:
         installed = kit.parsed((staged / INSTALLED).read_text())
-    except (OSError, ValueError) as err:
+        return {version: sorted(forks.values()) for version, forks in installed.items()}
+    except (OSError, ValueError, TypeError, AttributeError) as err:
         hint = "`patchwheel release stage` makes such a folder"
         raise kit.InputError("is no staged release", where=staged, hint=hint) from err
+
+
+def install_release(staged: Path, progress: kit.Progress) -> None:
+    """Install what was staged as a user would: with pip and uv, from its index, and import it."""
     index = (staged / "site" / files.SIMPLE).absolute().as_uri()
     with tempfile.TemporaryDirectory() as name:
-        for version, forks in installed.items():
+        for version, requirements in _requirements(staged).items():
             # uv is given a path, since it stops at the shims of pyenv.
             base = kit.find_interpreter(version, progress=progress).path
-            requirements = sorted(forks.values())
             names = [requirement.partition("==")[0] for requirement in requirements]
             for tool in ("pip", "uv"):
                 folder = Path(name, f"{tool}-{version}")
