@@ -134,6 +134,7 @@ def test_a_variant_is_a_wheel_of_its_own_name_and_target(
     assert checked(other.root / "dist/release")
 
 
+@pytest.mark.heavy
 def test_an_environment_is_composed_of_a_variant(project: Project, tmp_path: Path) -> None:
     other = project.copied(tmp_path / "other")
     variant = ("env", "made", "--variant", "fast")
@@ -497,6 +498,7 @@ def test_a_release_built_again_in_other_circumstances_is_the_same(
     assert told["sha256"] == support.sha256(only(dist, f"{fork}-*.whl"))
 
 
+@pytest.mark.heavy
 def test_a_fork_is_built_again_against_the_same_wheel_of_another(
     project: Project, dist: Path, tmp_path: Path
 ) -> None:
