@@ -27,6 +27,8 @@ VARIANTS = 16
 UNHEEDED = ("PATCHWHEEL_", "CCACHE_", "OBJC_", "MAKEFLAGS", "PWD", "OLDPWD", "SHLVL", "_=")
 STARTS = ("subprocess.Popen", "os.system", "os.exec", "os.fork", "os.posix_spawn", "socket.connect")
 MAKES = {"os.rename": 1, "os.link": 1, "os.symlink": 1, "os.mkdir": 0, "os.remove": 0}
+LISTS = ("os.listdir", "os.scandir")
+WATCHED = frozenset(["open", *MAKES, *LISTS, *STARTS])
 ABSENT, FOLDER, FILE = STATES = ("absent", "folder", "file")
 # What a source asks for with UNAME_SYSNAME and the like is no file.
 MACHINE = "the machine"
@@ -173,7 +175,13 @@ class Notes:
         # A Python that asks in another way cannot be watched so.
         os.path.exists("/nowhere")
         self.beyond = "/nowhere" not in self.seen
-        sys.addaudithook(self.event)
+
+        def hook(event: str, args: Any) -> None:
+            # Cython asks for the id of millions of objects, and each is an event.
+            if event in WATCHED:
+                self.event(event, args)
+
+        sys.addaudithook(hook)
 
     def tell(self, pipe: int) -> None:
         import json
@@ -227,10 +235,10 @@ class Notes:
                 self.beyond |= new and not args[2] & (os.O_TRUNC | os.O_EXCL)
         elif event in MAKES:
             self.write(args[MAKES[event]])
-        elif event in {"os.listdir", "os.scandir"}:
+        elif event in LISTS:
             # Python lists those of its path when it imports.
             self.beyond |= not os.path.abspath(args[0] or ".").startswith((sys.prefix, BASE))
-        elif event in STARTS:
+        else:
             # Cython asks for what is above.
             self.beyond |= not self.starts and args[0] != "uname"
 
