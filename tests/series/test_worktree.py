@@ -12,9 +12,17 @@ import pytest
 
 from patchwheel.kit.errors import PatchError
 from patchwheel.kit.repo import Repository
+from patchwheel.manifest import transaction
 from patchwheel.series.apply import PatchedTree, apply_series
 from patchwheel.series.files import load_series
-from patchwheel.series.worktree import WorkTree, git_in, move_away, open_work, work_tree_source
+from patchwheel.series.worktree import (
+    WorkTree,
+    git_in,
+    move_away,
+    open_work,
+    unexported_files,
+    work_tree_source,
+)
 from patchwheel.source.fetch import Source
 from tests.fixtures.patches import Files, Kit, Session, mail, numbered
 
@@ -213,6 +221,34 @@ def test_edits_new_files_and_commits_keep_it(kit: Kit) -> None:
     assert refusal(kit, new).message.endswith("it has commits that were not exported")
     (kit.work / ".git" / "rebase-merge").mkdir()
     assert refusal(kit, new).message.endswith("a rebase is not finished")
+
+
+def test_files_that_the_series_lacks_are_counted(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        # No git is asked where none is open.
+        patch.setattr(Repository, "git", None)
+        assert unexported_files(kit.work) == (0, False)
+        (kit.work / ".git").mkdir(parents=True)
+        assert unexported_files(kit.work) == (0, False)
+    shutil.rmtree(kit.work)
+    opened(kit)
+    assert unexported_files(kit.work) == (0, False)
+    (kit.work / "a").write_bytes(b"edited\n")
+    (kit.work / "new").mkdir()
+    for name in ("b", "c"):
+        (kit.work / "new" / name).write_bytes(b"new\n")
+    assert unexported_files(kit.work) == (3, True)
+    git(kit, "add", "new")
+    git(kit, "commit", "-qm", "x")
+    assert unexported_files(kit.work) == (3, True)
+    git(kit, "commit", "-qam", "y")
+    assert unexported_files(kit.work) == (3, False)
+    # Another pin's, and what git may not read: a build has no need of it.
+    (kit.work / transaction.STATE).touch()
+    assert unexported_files(kit.work) == (0, False)
+    (kit.work / transaction.STATE).unlink()
+    git(kit, "config", "filter.x.clean", "true")
+    assert unexported_files(kit.work) == (0, False)
 
 
 def test_a_file_in_the_way_of_a_new_series_is_kept(kit: Kit) -> None:

@@ -19,7 +19,7 @@ from patchwheel import environment, wheel
 from patchwheel import plan as planning
 from patchwheel.cli import options, tables
 from patchwheel.cli.console import CONSOLE
-from patchwheel.cli.making import build_on, build_reported, wheels_of_all
+from patchwheel.cli.making import build_on, build_reported, say_unexported, wheels_of_all
 from patchwheel.kit import BuildError, CheckError
 
 if TYPE_CHECKING:
@@ -311,6 +311,7 @@ def _say_next(project: Project, wheels: Sequence[wheel.BuiltWheel]) -> None:
 def _show_plans(project: Project, forks: Sequence[Fork]) -> None:
     _say_python(project)
     plans = [planning.plan_fork(project, fork) for fork in forks]
+    say_unexported(project, forks)
     options.emit(
         [planning.look_ahead(project, plan) for plan in plans],
         lambda plans: [*map(tables.plan, plans)],

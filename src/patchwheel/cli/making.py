@@ -40,7 +40,29 @@ def build_reported(
         tell((), {next(named, "the build"): err})
         raise
     tell(*found)
+    say_unexported(project, forks)
     return found
+
+
+def say_unexported(project: Project, forks: Sequence[Fork]) -> None:
+    """Say of each fork how many files were edited in its work tree, which wheels do not have."""
+    if project.dev or project.without_patches:
+        return
+    for fork in forks:
+        folder = project.work_folder(fork)
+        # A no-op imports little.
+        if not folder.exists():
+            continue
+        from patchwheel import series
+
+        count, edited = series.unexported_files(folder)
+        if count:
+            files = f"{count} edited file{'s are' if count > 1 else ' is'}"
+            first = "commit, then " if edited else ""
+            project.progress.say(
+                f"{fork.name}: {files} not in the series yet: {first}`patchwheel export "
+                f"{fork.name}`; or add `--dev`, which takes work trees as they are"
+            )
 
 
 def wheels_of_all(project: Project, folder: Path | None) -> Sequence[OwnWheel]:
@@ -78,6 +100,7 @@ def build_on(
         for v in every:
             if v not in forks:
                 project.progress.say(f"{v.lock_key} is left out: {v.required_env[0]} is not set")
+    say_unexported(project, forks)
     with open_cluster(place, projects[0]) as cluster:
         calls = [
             functools.partial(wheel.build_wheels, p, forks, elsewhere=cluster.build, **how)

@@ -31,3 +31,4 @@ from .worktree import move_away as move_away
 from .worktree import open_work as open_work
 from .worktree import patched_tree as patched_tree
 from .worktree import record as record
+from .worktree import unexported_files as unexported_files

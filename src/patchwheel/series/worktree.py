@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -102,13 +103,16 @@ class WorkTree:
                 return f"a {what} is not finished"
         return None
 
-    def edits(self) -> str | None:
-        """Say which files differ from the last commit, new ones included."""
+    def edited(self) -> list[str]:
+        """Name the files that differ from the last commit, new ones included."""
         # git would start another in a repository inside, by the settings there.
-        inner = "--ignore-submodules=dirty"
-        out = self.repo.git(*shown(), "status", "--porcelain", "-z", "--no-renames", inner)
-        paths = [row[3:] for row in out.decode(errors="replace").split("\0") if row]
-        listed = ", ".join(kit.first(paths, 5))
+        argv = ("-z", "-uall", "--no-renames", "--ignore-submodules=dirty")
+        out = self.repo.git(*shown(), "status", "--porcelain", *argv)
+        return [row[3:] for row in out.decode(errors="replace").split("\0") if row]
+
+    def edits(self) -> str | None:
+        """Say that files differ from the last commit, and which."""
+        listed = ", ".join(kit.first(self.edited(), 5))
         return f"there are changes without a commit: {listed}" if listed else None
 
     def check_markers(self, hint: str, commits: Sequence[str] | None = None) -> None:
@@ -132,6 +136,21 @@ class WorkTree:
             "for-each-ref", "--format=%(objectname)", EXPORTED, f"{NEXT}/exported"
         )
         return self.repo.text("rev-parse", "HEAD") in known.split()
+
+
+def unexported_files(folder: Path) -> tuple[int, bool]:
+    """Count the files of a work tree that the series lacks, and say whether some wait for a commit.
+
+    Whoever asks has no need of the work tree: one that cannot be read counts none, as during a
+    rebase, where it is of another pin.
+    """
+    if (folder / ".git" / STATE).exists() and not (folder / transaction.STATE).exists():
+        with contextlib.suppress(kit.PatchwheelError):
+            work = WorkTree(folder)
+            edited = work.edited()
+            committed = [] if work.is_exported() else work.repo.changes(EXPORTED, "HEAD")
+            return len({*edited, *(change.path for change in committed)}), bool(edited)
+    return 0, False
 
 
 def open_work(tree: PatchedTree, folder: Path, *, store: kit.Store, detach: bool = False) -> bool:
