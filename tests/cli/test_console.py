@@ -245,5 +245,5 @@ def test_a_build_and_an_environment_end_with_what_to_do_next(
     # Without them, `env` would make other wheels than these.
     for end in ("toml", "lock", "inventory"):
         shutil.copy(site.root / f"forks.{end}", site.root / f"next.{end}")
-    flag = "--from-source --dev --manifest next.toml"
+    flag = "--manifest next.toml --from-source --dev"
     assert said("build", *flag.split()) == [older.replace(" env", f" env {flag}")]

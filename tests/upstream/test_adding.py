@@ -174,6 +174,9 @@ def test_nothing_is_changed_when_a_fork_cannot_be_added(site: Site, tmp_path: Pa
     for option, value in (("--python", "3.x"), ("--label", "A_B")):
         assert f"{option}: {value!r}: expected" in made.run("init", option, value, status=2)
     assert not (made.root / "forks.toml").exists()
+    said = made.done("init", "--python", "3.99")
+    assert "warning: no Python 3.99 was found on this machine, and `patchwheel add`" in said.stderr
+    assert (said.returncode, said.stdout) == (0, "forks.toml\n")
 
 
 def test_a_fork_is_added_beside_another_and_removed(site: Site, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """A maintainer's day: a second set of pins, an unreleased branch, a patch that others need."""
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -77,6 +78,32 @@ def test_a_second_manifest_shares_the_patches_and_works_with_every_command(site:
     assert 'version = "1.0"' in (site.root / "forks.toml").read_text()
     site.run("export", "demo", "--check", *NEXT)
     assert "does not apply: demo" in site.run("status", "--offline", status=3)
+
+
+def test_commands_that_are_offered_are_of_the_same_manifest(site: Site) -> None:
+    (site.root / "forks.toml").rename(site.root / "other one.toml")
+    (site.root / "forks.lock").rename(site.root / "other one.lock")
+    (site.root / "forks.inventory").rename(site.root / "other one.inventory")
+    given = ("--manifest", "other one.toml")
+    said = [site.done(*words, *given) for words in (["dev", "demo"], ["build"], ["add", "demo"])]
+    site.git("commit", "-q", "--allow-empty", "--amend", "-m", "No trailer")
+    said += [site.done(*words, *given) for words in (["export", "demo"], ["lock"])]
+    support.write(site.work, {"a": lines(l30="ours", l50="ours")})
+    said += [site.done("status", "--against", TAKEN, *given), site.done("plan", *given)]
+    offered = [f"patchwheel{c}" for d in said for c in re.findall("patchwheel( [a-z]+)", d.stderr)]
+    assert {"patchwheel test", "patchwheel export", "patchwheel env"} < {*offered}
+    for done in said:
+        assert done.stderr.count(" --manifest 'other one.toml'") == len(
+            re.findall("patchwheel [a-z]+", done.stderr)
+        ), done.stderr
+    once = "demo: 1 edited file is not in the series yet: commit, then `patchwheel export"
+    assert [once in done.stderr for done in (said[-1], site.done("build", "--dev", *given))] == [
+        1,
+        0,
+    ]
+    # Where it is found without the option, nothing is to be repeated.
+    found = site.done("dev", "demo", PATCHWHEEL_MANIFEST="other one.toml")
+    assert "`patchwheel test demo --dev`" in found.stderr
 
 
 def upstream(folder: Path) -> str:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 # What `env` needs, too, to take the wheels that were just built.
 ENV_FLAGS = {"from_source": "--from-source", "dev": "--dev"}
-ENV_OPTIONS = {"manifest_path": "--manifest", "python_option": "--python", "variant": "--variant"}
+ENV_OPTIONS = {"python_option": "--python", "variant": "--variant"}
 
 
 @click.command()
@@ -118,8 +118,7 @@ def build(
     if not (project.release or project.without_patches):
         _say_next(project, wheels)
     if failures:
-        lines = "".join(f"error: {fork}: {error}\n" for fork, error in failures.items())
-        click.echo(lines, err=True, nl=False)
+        CONSOLE.say("\n".join(f"error: {name}: {err}" for name, err in failures.items()))
         raise BuildError(f"{len(failures)} of {len(wheels) + len(failures)} builds failed")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import re
 import sys
 import threading
 import time
@@ -27,6 +28,11 @@ PIPE_WIDTH = 100_000
 FOLDED = 2
 # In a narrower one folding breaks words.
 NARROW = 80
+# The commands that take --manifest, where a text names them to be run next.
+NAMED = (
+    r"\bpatchwheel (?:add|remove|plan|build|env|test|shell|dev|export|import|status|rebase|propose"
+    r"|submit|verify|ci|lock|doctor)\b"
+)
 
 
 class Console(Progress):
@@ -41,14 +47,21 @@ class Console(Progress):
         # Grafts of several forks report from threads of their own.
         self._lock = threading.Lock()
         self.terminal = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+        # What was given for --manifest.
+        self.manifest = ""
 
     def say(self, line: str) -> None:
-        line = plain(line)
+        line = self.with_manifest(plain(line))
         if self._bars:
             # Above the bars, which rich draws again below it.
             self._bars.console.print(line, markup=False, highlight=False, soft_wrap=True)
         else:
             print(line, file=sys.stderr, flush=True)
+
+    def with_manifest(self, text: str) -> str:
+        """Add the option to the commands that a text names: without it they are of another one."""
+        more = f" --manifest {self.manifest}" if self.manifest else ""
+        return re.sub(NAMED, lambda found: found[0] + more, text) if more else text
 
     def result(self, line: str) -> None:
         """Print a line of a command's result to standard output."""

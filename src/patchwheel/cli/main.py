@@ -106,7 +106,7 @@ def _run() -> None:
         if not (error := disk_error(err) if isinstance(err, OSError) else err):
             raise
         CONSOLE.close()
-        click.echo(f"error: {error}", err=True)
+        CONSOLE.say(f"error: {error}")
         sys.exit(error.exit_code)
     # Wrong usage, which click words itself.
     except click.ClickException as err:

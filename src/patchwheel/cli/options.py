@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import json
 import os
+import shlex
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -87,6 +88,8 @@ def project(function: Callable[..., Any]) -> Callable[..., Any]:
         source = click.get_current_context().get_parameter_source("manifest_path")
         if source is ParameterSource.DEFAULT:
             given["manifest_path"] = _nearest(given["manifest_path"])
+        elif source is ParameterSource.COMMANDLINE:
+            CONSOLE.manifest = shlex.quote(str(given["manifest_path"]))
         made = Project(store=store, progress=Recording(CONSOLE), **given)
         if "fork" in rest:
             [rest["fork"]] = made.manifest.select([rest["fork"]])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
@@ -11,6 +12,7 @@ import click
 from patchwheel import upstream
 from patchwheel.cli import options
 from patchwheel.cli.console import CONSOLE
+from patchwheel.kit import MachineError, find_interpreter
 
 if TYPE_CHECKING:
     from patchwheel.manifest import Fork
@@ -35,6 +37,11 @@ def init(*, label: str, python: str) -> None:
         if not rule.allows(value):
             raise click.BadParameter(f"{value!r}: expected {rule.expected}", param_hint=name)
     CONSOLE.lines(map(str, new_project(Path("forks.toml"), label=label, python=python)))
+    try:
+        find_interpreter(python, progress=CONSOLE, install=False)
+    except MachineError as err:
+        get = f"`uv python install {python}`, or name another in forks.toml"
+        CONSOLE.say(f"warning: {err.message}, and `patchwheel add` needs it: {get}")
     CONSOLE.say("next: `patchwheel add NAME` pins a project of the index, and locks it")
 
 
@@ -45,10 +52,10 @@ def add(project: Project, what: str) -> None:
     """Add a fork: find its pin, write it to the manifest, and lock it."""
     fork = upstream.add_fork(project, what)
     CONSOLE.result(fork.name)
+    name, work = fork.name, os.path.relpath(project.work_folder(fork))
     CONSOLE.say(
-        f"{fork.name} {fork.version} is in {project.manifest_path}; next: `patchwheel dev "
-        f"{fork.name}`, edit and commit in work/{fork.name}, `patchwheel export {fork.name}`, "
-        "then `patchwheel env`"
+        f"{name} {fork.version} is in {project.manifest_path}; next: `patchwheel dev {name}`, "
+        f"edit and commit in {work}, `patchwheel export {name}`, then `patchwheel env`"
     )
 
 

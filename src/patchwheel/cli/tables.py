@@ -229,9 +229,9 @@ def imported(result: upstream.ImportResult) -> None:
 
 
 def alone(tried: Sequence[Alone]) -> None:
+    told = [CONSOLE.with_manifest(str(row.error)) if row.error else "passes" for row in tried]
     rows = [
-        (row.name, ", ".join(row.required), str(row.error) if row.error else "passes")
-        for row in tried
+        (row.name, ", ".join(row.required), said) for row, said in zip(tried, told, strict=True)
     ]
     CONSOLE.table(("patch", "with", "alone"), rows)
 
