@@ -81,6 +81,9 @@ def test_runs_without_steps_or_time_are_learned_from(store: Store, tmp_path: Pat
     learn(store, "demo", "graft", events, {})
     # To configure again is needed elsewhere only.
     assert told(store, tmp_path, f"a{SO}").cpu == pytest.approx(4 * 0.5 + 3.5 + 3.5 + 0.5, abs=1)
+    known = known_weights(store, tmp_path, "demo")
+    assert known
+    assert known.estimate("compile") is None, "no compile was measured"
 
 
 def test_costs_travel_beside_the_lock(store: Store, tmp_path: Path) -> None:

@@ -38,7 +38,8 @@ class Weights:
         """Return what a build of these outputs, or of all, takes; None where nothing is known."""
         steps = self.steps
         wanted = set(steps) if outputs is None else self.needed(map(plain_name, outputs))
-        if not wanted or not wanted & steps.keys():
+        # Grafts tell little of what a whole compile would cost.
+        if not wanted & steps.keys() or (outputs is None and route not in self.besides):
             return None
         chains: dict[str, float] = {}
         # In the order in which they ended.
