@@ -1,6 +1,7 @@
 """Progress: bars that move on a terminal, a line every few seconds elsewhere."""
 
 import fcntl
+import functools
 import os
 import re
 import shutil
@@ -10,12 +11,14 @@ import sys
 import termios
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
 from patchwheel.cli import console
 from patchwheel.cli.console import Console, _amount
+from tests.fixtures import support
 from tests.fixtures.projects import PYTHON, Site
 
 WORK = """
@@ -42,15 +45,22 @@ CONSOLE.close()
 """
 
 
-def on_a_terminal(script: str, width: int) -> str:
+def on_a_terminal(
+    script: str,
+    width: int,
+    *,
+    cwd: Path | None = None,
+    env: Mapping[str, str] = os.environ,
+    status: int = 0,
+) -> str:
     """Run a script on a terminal of this width, and return what it wrote there."""
     ours, theirs = os.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 30, width, 0, 0))
-    env = {**os.environ, "TERM": "xterm", "NO_COLOR": "1"}
+    env = {**env, "TERM": "xterm", "NO_COLOR": "1"}
     for name in ("COLUMNS", "LINES"):
         env.pop(name, None)
     with subprocess.Popen(
-        [sys.executable, "-c", script], env=env, stdout=theirs, stderr=theirs
+        [sys.executable, "-c", script], cwd=cwd, env=env, stdout=theirs, stderr=theirs
     ) as process:
         os.close(theirs)
         shown = b""
@@ -60,12 +70,55 @@ def on_a_terminal(script: str, width: int) -> str:
         except OSError:
             # The other end was closed.
             os.close(ours)
-    assert process.returncode == 0
+    assert process.returncode == status
     return (
         re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode())
         .replace("\r\n", "\n")
         .replace("\r", "\n")
     )
+
+
+# A locale without UTF-8 that every machine has, and what Python does not make UTF-8 of it.
+ASCII = {"LC_ALL": "POSIX", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+RUN = """
+import sys
+sys.argv[1:] = {0!a}
+from patchwheel.cli.main import main
+main()
+"""
+
+
+def test_a_terminal_without_utf_8_shows_all_that_it_can(locked_site: Site, tmp_path: Path) -> None:
+    site = locked_site.at(tmp_path / "pr\xf6j \u0142")
+    ascii_only = functools.partial(site.done, **ASCII)
+    env = site.environment(ASCII)
+    shown = on_a_terminal(RUN.format(["status", "--offline"]), 100, cwd=site.root, env=env)
+    assert "\n----------------" in shown
+    assert "0010-a.patch" in shown
+    script = RUN.format(["build", "\xf6"])
+    shown = on_a_terminal(script, 100, cwd=site.root, env=env, status=2)
+    assert r"pr\xf6j \u0142/forks.toml: no fork is called '\xf6'" in shown
+    # Where nobody looks, a path is one that the next command takes, and no locale changes a name.
+    assert Path(ascii_only("dev", "demo").stdout.rstrip("\n")) == site.work
+    (site.work / "\u0142.txt").write_text("new\n")
+    assert "demo: 1 edited file is not in" in ascii_only("plan").stderr
+    support.git(site.work, "add", "--all")
+    trailer = "Upstream-Status: Pending"
+    support.git(site.work, "commit", "-qm", "Add \u0142", "-m", "Why.", "-m", trailer)
+    assert "Add \u0142" in ascii_only("export", "demo").stdout
+    step = f"CONSOLE.step('{'x' * 100}')"
+    script = f"from patchwheel.cli.console import CONSOLE, time\nwith {step}: time.sleep(0.7)"
+    assert re.search(r"(?m)^[-/|\\] x+~x+ +0:00:00$", on_a_terminal(script, 80, env=env))
+
+
+def test_a_name_that_is_no_utf_8_is_written_as_it_is(tmp_path: Path) -> None:
+    argv: list[str | bytes] = [sys.executable, "-m", "patchwheel", "plan", "--manifest"]
+    env = {**os.environ, "PYTHONIOENCODING": "utf-8:strict"}
+    done = subprocess.run(
+        [*argv, b"\xf6/\xc5\x82"], cwd=tmp_path, env=env, capture_output=True, check=False
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith(b"error: \xf6/\xc5\x82: there is no such manifest\n")
 
 
 SUBJECT = "ENH: spectral_embedding"

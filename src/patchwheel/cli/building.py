@@ -114,7 +114,7 @@ def build(
         complete_release(project.dist, project.store, wheels)
     # The copies in dist/; the store is no place to take wheels from.
     copies = [replace(wheel, path=project.dist / wheel.path.name) for wheel in wheels]
-    options.emit(copies, lambda copies: CONSOLE.lines(str(wheel.path) for wheel in copies))
+    options.emit(copies, lambda copies: CONSOLE.lines(wheel.path for wheel in copies))
     if not (project.release or project.without_patches):
         _say_next(project, wheels)
     if failures:
@@ -140,7 +140,7 @@ def _build_platforms(project: Project, forks: Sequence[Fork], platforms: Sequenc
     CONSOLE.close()
     tables.platforms(found)
     folder = wheel.platforms_folder(project)
-    made = [str(folder / row.wheel.path.name) for row in found if row.wheel]
+    made = [folder / row.wheel.path.name for row in found if row.wheel]
     options.emit(found, lambda _: CONSOLE.lines(made))
     if not made:
         hint = "run `patchwheel build` on such a machine; the table says what is in the way"
@@ -221,7 +221,7 @@ def env(
             "to add packages: `patchwheel env --with jupyter`; to stay, in `environment.requires` "
             "of forks.toml, and `patchwheel lock`"
         )
-    options.emit(made, lambda made: click.echo(made.link))
+    options.emit(made, lambda made: CONSOLE.result(made.link))
 
 
 @click.command(context_settings={"ignore_unknown_options": True})

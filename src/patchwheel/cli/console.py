@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
+import importlib
 import io
+import itertools
 import os
 import re
 import sys
@@ -28,6 +31,10 @@ PIPE_WIDTH = 100_000
 FOLDED = 2
 # In a narrower one folding breaks words.
 NARROW = 80
+# How `main` starts Python again in a locale whose encoding is another.
+UTF8 = ["-X", "utf8"]
+# What is drawn, and what stands for it where there is no such character.
+LINES = str.maketrans("─━…⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏", r"--~|/-\|/-\|/")
 # The commands that take --manifest, where a text names them to be run next.
 NAMED = (
     r"\bpatchwheel (?:add|remove|plan|build|env|test|shell|dev|export|import|status|rebase|propose"
@@ -63,13 +70,13 @@ class Console(Progress):
         more = f" --manifest {self.manifest}" if self.manifest else ""
         return re.sub(NAMED, lambda found: found[0] + more, text) if more else text
 
-    def result(self, line: str) -> None:
+    def result(self, line: object) -> None:
         """Print a line of a command's result to standard output."""
         # On a terminal a bar would be drawn over it.
         self.close()
-        print(plain(line), flush=True)
+        print(plain(str(line)), flush=True)
 
-    def lines(self, lines: Iterable[str]) -> None:
+    def lines(self, lines: Iterable[object]) -> None:
         for line in lines:
             self.result(line)
 
@@ -139,7 +146,9 @@ class Console(Progress):
 
         self.close()
         heading = f"\n{title}" if title else None
-        drawn = Table(title=heading, box=box.SIMPLE_HEAD, title_justify="left")
+        # The stream has something for each of its lines.
+        lined = box.Box(str(box.SIMPLE_HEAD), ascii=True)
+        drawn = Table(title=heading, box=lined, title_justify="left")
         # Each column that this saves is one of 80.
         drawn.pad_edge, drawn.collapse_padding, drawn.show_edge = False, True, False
         for heading in headings:
@@ -269,8 +278,25 @@ def _open_streams() -> None:
     while (number := os.open(os.devnull, os.O_RDWR)) <= 2:  # noqa: PLR2004  (standard error)
         os.set_inheritable(number, True)  # noqa: FBT003  (it takes no names)
     os.close(number)
-    sys.stdout = sys.stdout or os.fdopen(1, "w", encoding="utf-8", errors="replace")
-    sys.stderr = sys.stderr or os.fdopen(2, "w", encoding="utf-8", errors="replace")
+    sys.stdout = sys.stdout or os.fdopen(1, "w", encoding="utf-8")
+    sys.stderr = sys.stderr or os.fdopen(2, "w", encoding="utf-8")
+    codecs.register_error("patchwheel", _written)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A pipe gets the names of files as they are.
+            other = sys.orig_argv[1:3] == UTF8 and stream.isatty()
+            encoding = importlib.import_module("locale").getencoding() if other else None
+            stream.reconfigure(encoding=encoding, errors="patchwheel")
+
+
+def _written(err: UnicodeError) -> tuple[bytes, int]:
+    """Return what stands for characters that a stream's encoding lacks."""
+    if not isinstance(err, UnicodeEncodeError):
+        raise err
+    text = err.object[err.start : err.end].translate(LINES)
+    # A byte of a file's name is written as it is.
+    how = ("surrogateescape" if "\udc80" <= c <= "\udcff" else "backslashreplace" for c in text)
+    return b"".join(map(str.encode, text, itertools.repeat("ascii"), how)), err.end
 
 
 _open_streams()

@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 
 from patchwheel import __version__
-from patchwheel.cli.console import CONSOLE
+from patchwheel.cli.console import CONSOLE, UTF8
 from patchwheel.kit import PatchwheelError, disk_error
 
 # The module of this package that has the commands of a group, and their names.
@@ -81,6 +81,9 @@ def _examples(name: str) -> str:
 def main() -> None:
     """Run the command line, and end as other programs do where nobody reads it any longer."""
     out = sys.stdout
+    if sys.getfilesystemencoding() != "utf-8" and sys.orig_argv[1:3] != UTF8:
+        # Archives, git and our own records name files in UTF-8, whatever the locale says.
+        os.execv(sys.executable, [sys.executable, *UTF8, *sys.orig_argv[1:]])  # noqa: S606
     try:
         _run()
     except (BrokenPipeError, SystemExit) as end:
@@ -114,5 +117,5 @@ def _run() -> None:
         sys.exit(2)
     except (KeyboardInterrupt, click.Abort):
         CONSOLE.close()
-        click.echo("interrupted; rerun the command to continue", err=True)
+        CONSOLE.say("interrupted; rerun the command to continue")
         sys.exit(130)

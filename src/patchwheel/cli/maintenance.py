@@ -59,20 +59,19 @@ def lock(
         raise click.UsageError("--diff and --costs are of the whole lock, and go with no other")
     if costs:
         forks = [fork.name for fork in project.manifest.select(())]
-        click.echo(report.write_costs(project.store, project.root, forks))
+        CONSOLE.result(report.write_costs(project.store, project.root, forks))
         return
     if diff:
         new = project.lock
-        click.echo("\n".join(locking.changes(locking.committed_lock(project), new) or [SAME]))
+        CONSOLE.lines(locking.changes(locking.committed_lock(project), new) or [SAME])
         return
     moving = [name.lower() for name in upgrade if name] if upgrade else None
     old = locking.lock_before(project)
     new = locking.write_lock(project, names, force=force, upgrade=moving)
     CONSOLE.close()
-    for line in locking.changes(old, new) or [SAME]:
-        CONSOLE.say(line)
+    CONSOLE.say("\n".join(locking.changes(old, new) or [SAME]))
     CONSOLE.say("next: `patchwheel plan`; `lock --diff` compares with the last commit")
-    click.echo(new.path)
+    CONSOLE.result(new.path)
 
 
 @click.command()
@@ -122,7 +121,7 @@ def cache(ctx: click.Context) -> None:
 @cache.command("dir")
 def cache_dir() -> None:
     """Print the store's folder."""
-    click.echo(kit.default_root())
+    CONSOLE.result(kit.default_root())
 
 
 @cache.command("verify")
@@ -160,7 +159,7 @@ def cache_prune(older_than: float) -> None:
         shared.prune(older_than_days=older_than) for shared in compilecache.all_shared(store)
     ]
     count, freed = map(sum, zip(*pruned, strict=True))
-    click.echo(f"removed {count} entries, {freed / 1e6:,.0f} MB", err=True)
+    CONSOLE.say(f"removed {count} entries, {freed / 1e6:,.0f} MB")
 
 
 @click.group()

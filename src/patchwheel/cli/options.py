@@ -153,9 +153,8 @@ report = option(
 
 def emit(value: T, show: Callable[[T], object]) -> None:
     """Print a command's result: as JSON with --json, otherwise by `show`."""
-    CONSOLE.close()
     if click.get_current_context().meta["json"]:
-        click.echo(json.dumps(value, indent=1, default=_plain))
+        CONSOLE.result(json.dumps(value, indent=1, default=_plain))
     else:
         show(value)
 

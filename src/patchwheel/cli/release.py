@@ -79,7 +79,7 @@ def verify(
     proof: releases.EquivalenceCheck | releases.RebuildResult
     check = releases.check_reproducible if rebuild else releases.check_equivalence
     proof = check(project, fork)
-    options.emit(proof, lambda proof: click.echo(proof.summary))
+    options.emit(proof, lambda proof: CONSOLE.result(proof.summary))
     proof.check()
 
 
@@ -132,7 +132,7 @@ def index(wheels: Path, *, grafts: bool) -> None:
         raise CheckError("the wheels of plain builds are not indexed", where=wheels, hint=hint)
     names = releases.make_index(wheels, grafts=grafts)
     CONSOLE.say(f"an index of {', '.join(names)}")
-    click.echo(wheels / "simple")
+    CONSOLE.result(wheels / "simple")
 
 
 @click.group()
@@ -162,7 +162,7 @@ def stage(project: Project, source: Path, staged: Path, *, earlier: Path | None)
     }
     count = releases.stage_release(source, staged, expected, earlier=earlier)
     CONSOLE.say(f"staged: {count} wheel{'s' * (count != 1)}")
-    click.echo(staged)
+    CONSOLE.result(staged)
 
 
 @release.command()
@@ -184,7 +184,7 @@ def validate(staged: Path) -> None:
 )
 def sign(folder: Path, key: Path) -> None:
     """Sign SHA256SUMS in FOLDER, and print the public key that `verify --trust` takes."""
-    click.echo(releases.sign_sums(folder, key))
+    CONSOLE.result(releases.sign_sums(folder, key))
 
 
 @click.command()

@@ -113,7 +113,7 @@ def dev(project: Project, fork: Fork, *, detach: bool) -> None:
             f"{each}{' (as it was left)' if resumed else ''}; edit and commit, "
             f"then `patchwheel test {fork.name} --dev` and `patchwheel export {fork.name}`"
         )
-    click.echo(folder)
+    CONSOLE.result(folder)
 
 
 @click.command()

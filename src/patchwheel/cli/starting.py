@@ -36,7 +36,7 @@ def init(*, label: str, python: str) -> None:
         _, rule = get_args(kind)
         if not rule.allows(value):
             raise click.BadParameter(f"{value!r}: expected {rule.expected}", param_hint=name)
-    CONSOLE.lines(map(str, new_project(Path("forks.toml"), label=label, python=python)))
+    CONSOLE.lines(new_project(Path("forks.toml"), label=label, python=python))
     try:
         find_interpreter(python, progress=CONSOLE, install=False)
     except MachineError as err:

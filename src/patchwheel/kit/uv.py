@@ -218,7 +218,7 @@ def _ask_uv(root: Path, *, configured: bool) -> IndexConfig:
         out = process.capture([uv_bin(), *argv], cwd=root, env=process.base_env(**variables))
     except process.CommandError as err:
         tail = [redacted(line) for line in err.tail]
-        hint = "correct uv.toml or the UV_… variables"
+        hint = "correct uv.toml or the UV_* variables"
         raise InputError("uv cannot use its index settings", tail=tail, hint=hint) from err
     options = [line.partition(" ")[::2] for line in out.decode().splitlines()]
     return IndexConfig(
