@@ -89,8 +89,12 @@ class BuildInputs:
     @property
     def has_environment(self) -> bool:
         """Whether the build environment is in the store."""
-        key = environment_key(self.context, *self._held)
-        return self.context.store.find("build-envs", key) is not None
+        if "_environment" not in (kept := vars(self)):
+            key = environment_key(self.context, *self._held)
+            found = self.context.store.find("build-envs", key)
+            # Looking at it takes a stat of each of its files.
+            kept |= {"_environment": found} if found else {}
+        return "_environment" in kept
 
     @property
     def _held(self) -> tuple[list[Distribution], list[Path]]:

@@ -252,8 +252,9 @@ def _below(pid: int) -> dict[int, _Process]:
     for entry in os.scandir("/proc"):
         if entry.name.isdigit():
             with contextlib.suppress(OSError):
-                # The name before the bracket may hold anything.
-                row = Path(entry.path, "stat").read_bytes().rpartition(b")")[2].split()
+                with open(f"{entry.path}/stat", "rb") as stream:  # noqa: PTH123  (they are many)
+                    # The name before the bracket may hold anything.
+                    row = stream.read().rpartition(b")")[2].split()
                 ticks = sum(map(int, row[11:15]))
                 found = _Process(int(row[1]), int(row[17]), int(row[21]), ticks)
                 known[int(entry.name)] = found
