@@ -146,6 +146,10 @@ def test_status_is_a_table_in_80_columns_with_two_lines_for_a_patch(width: int) 
     assert sum("scikit-learn#22352" in line for line in lines) == 8
     assert [line.strip() for line in lines if "ENH" in line] == [SUBJECT] * 8
     assert len(lines) < 30
+    row = next(line for line in lines if line.startswith("scikit-learn "))
+    assert row.split()[1:4] == (
+        ["1.9.1", "e4e854eaa8f1", "8"] if width < 100 else ["1.9.1", "(1.9.1)", "e4e854eaa8f1"]
+    )
     done = subprocess.run(
         [sys.executable, "-c", STATUS], capture_output=True, text=True, check=True
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 ISSUE = r"https://github\.com/[\w.-]+/([\w.-]+)/(?:issues|pull)/(\d+)"
 # Rows of a plan; a person reads no more, and --json has them all.
 SHOWN = 30
+# Terminals in which the rows of `status` fit so.
+COMPACT = range(78, 118)
 # Lines of one conflict: a file that was rewritten may be one from its first to its last line.
 LONG = 80
 # Seconds from which on minutes are said.
@@ -55,8 +58,14 @@ def status(found: Sequence[ForkStatus]) -> None:
         verified = "" if fork.commit_verified else ", unverified"
         newest = f"{fork.newest}, newer" if fork.outdated else fork.newest or "not asked"
         count, tree, wheel = str(len(fork.patches)), (fork.tree or "-")[:12], fork.wheel
-        rows.append((fork.fork, pin, commit + verified, count, tree, wheel or "none yet", newest))
-    CONSOLE.table(("fork", "pin", "commit", "patches", "tree", "last wheel", "upstream"), rows)
+        rows.append([fork.fork, pin, commit + verified, count, tree, wheel or "none yet", newest])
+    columns = ["fork", "pin", "commit", "patches", "tree", "last wheel", "upstream"]
+    if sys.stdout.isatty() and shutil.get_terminal_size().columns in COMPACT:
+        # What has two parts has a line for each, and the tree has no room.
+        rows = [[re.sub(r" |(?=\.h)", "\n", cell) for cell in row] for row in rows]
+        for row in (columns, *rows):
+            del row[4]
+    CONSOLE.table(columns, rows)
     for fork in found:
         columns = ["patch", "applies", "upstream-status", "subject"]
         told = [[p.name, _applies(p), _upstream(p), p.subject] for p in fork.patches]
@@ -214,8 +223,9 @@ def export(fork: str, result: ExportResult, *, check: bool) -> None:
     CONSOLE.lines(f"{verb}written: {name}" for name in result.written)
     CONSOLE.lines(f"{verb}removed: {name}" for name in result.removed)
     kept = f"{len(result.kept)} of the series' patches keep their bytes"
-    nothing = "there is no commit to export, and no patch"
-    CONSOLE.result(f"{fork}: {kept if result.kept or result.changed else nothing}")
+    if result.kept or not result.changed:
+        nothing = "there is no commit to export, and no patch"
+        CONSOLE.result(f"{fork}: {kept if result.kept else nothing}")
     if result.range_diff:
         CONSOLE.result(result.range_diff)
     _warnings(result.warnings)
