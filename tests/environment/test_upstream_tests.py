@@ -86,8 +86,11 @@ def bench(tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> Benc
 
 def test_a_failure_that_the_base_has_too_is_not_of_the_series(bench: Bench) -> None:
     bench.run()
+    begun = f"pw: pytest runs {len(TESTS)} of upstream's test files"
     assert bench.report.lines == [
+        begun,
         "pw: 2 failures; the same tests without the series",
+        begun,
         "pw: all of them fail without the series too",
     ]
     with pytest.raises(CheckError, match="pw: upstream's tests fail"):

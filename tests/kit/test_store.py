@@ -165,7 +165,9 @@ def test_an_environment_whose_interpreter_is_gone_is_made_again(
 
 CHILD = """
 import os, pathlib, sys, time
+from patchwheel.kit import store
 from patchwheel.kit.store import Store
+store.PATIENCE = 0.1
 root, kind, key = sys.argv[1:]
 def make(folder):
     (folder / "file").write_text("content")
@@ -200,7 +202,7 @@ def test_processes_that_want_the_same_entry_make_it_once_and_say_that_they_wait(
     others = [child(store, kind) for _ in range(3)]
     for process in others:
         assert process.stdout
-        assert "that another build is making" in process.stdout.readline()
+        assert "waiting for another build, which is at work on" in process.stdout.readline()
     Path(f"{store.root}.go").touch()
     said = [process.communicate(timeout=30)[0] for process in (first, *others)]
     assert said == [""] * 4

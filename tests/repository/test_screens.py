@@ -58,7 +58,7 @@ LINES = {
         r"[\w-]+ +[\d.]+ \((v[\d.]+|no tag)\) +.+",
         r"[\w-]+",
         r"patch +applies +upstream-status( +subject)?",
-        r"\d{4}-[\w-]+\.patch +clean +(Pending|Inappropriate).*",
+        r"\d{4}-[\w-]+\.patch +(clean|[+-]\d+ lines) +(Pending|Inappropriate).*",
         r"  \w+: .+",
     ),
     "progress": (

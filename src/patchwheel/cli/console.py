@@ -148,8 +148,8 @@ class Console(Progress):
         heading = f"\n{title}" if title else None
         # The stream has something for each of its lines.
         lined = box.Box(str(box.SIMPLE_HEAD), ascii=True)
-        named = any(headings)
-        drawn = Table(title=heading, box=lined, title_justify="left", show_header=named)
+        shown = any(headings)
+        drawn = Table(title=heading, box=lined, title_justify="left", show_header=shown)
         # Each column that this saves is one of 80.
         drawn.pad_edge, drawn.collapse_padding, drawn.show_edge = False, True, False
         for heading in headings:

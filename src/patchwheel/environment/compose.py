@@ -118,7 +118,8 @@ def compose_for_tests(
     # All but changed files stay, bytecode included, when a wheel changes.
     context, packages = project.context, _packages(project, groups)
     below, _ = _venv(context, [d.requirement for d in packages])
-    places = {w.fork: _unpacked(w, context.store) for w in wheels}
+    with context.progress.step(f"unpacking {len(wheels)} wheels", brief=True):
+        places = {w.fork: _unpacked(w, context.store) for w in wheels}
     more = f"import site; site.addsitedir({str(site_packages(below))!r})"
     path, cached = _venv(context, (), (*map(str, places.values()), more))
     return Environment(

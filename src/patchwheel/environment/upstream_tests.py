@@ -138,6 +138,8 @@ def run_files(
         env = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
         env |= {"MPLBACKEND": "agg", "HOME": str(folder), **(variables or {})}
         env |= {"PYTHONPATH": str(plugins), "PATCHWHEEL_FAILURES": str(noted)}
+        # It may say nothing for a while, as with -q.
+        project.progress.say(f"{fork.name}: pytest runs {len(names)} of upstream's test files")
         status = process.interactive(command, cwd=folder, env=env, note=note)
         rows = [row.partition("::") for row in noted.read_text(encoding="utf-8").splitlines()]
         return status, {names.get(path, path) + colons + name for path, colons, name in rows}

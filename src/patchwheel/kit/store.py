@@ -39,6 +39,8 @@ from patchwheel.kit.files import fsync, rmtree, sync, write_atomically
 
 T = TypeVar("T")
 KEY = re.compile(r"[0-9a-f]{64}")
+# Seconds: what forks of one build wait for is most often done by then.
+PATIENCE = 5.0
 READER = files.PlainReader()
 
 
@@ -146,11 +148,11 @@ class Store:
         lock = filelock.FileLock(self.root / "locks" / f"{safe_name(name[:120])}.lock")
         try:
             with self._usable():
-                held = lock.acquire(timeout=0)
+                held = lock.acquire(timeout=0 if busy else PATIENCE)
         except filelock.Timeout as err:
             if busy:
                 raise BusyError(busy, hint="try again when it has ended") from err
-            self.say(f"waiting for the {name.partition('-')[0]} that another build is making")
+            self.say(f"waiting for another build, which is at work on {name.partition('-')[0]}")
             held = lock.acquire()
         with held:
             yield

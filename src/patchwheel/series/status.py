@@ -13,7 +13,7 @@ from patchwheel.project import Project
 from patchwheel.series.apply import apply_series, start_simulation
 from patchwheel.series.files import Series, load_series
 from patchwheel.series.light import light_source
-from patchwheel.source import Source, latest_version
+from patchwheel.source import Source, asking, latest_version
 
 State = Literal["clean", "offset", "fails", "landed", "malformed"]
 FINE = ("clean", "offset")
@@ -71,7 +71,7 @@ def status_of_fork(project: Project, fork: Fork) -> ForkStatus:
 def newest_version(context: Context, fork: Fork) -> str | None:
     """Return the newest release of a fork's upstream; None offline, or where nobody answers."""
     # Without a network the rest of the status is still true.
-    with contextlib.suppress(InputError):
+    with contextlib.suppress(InputError), asking(context, fork.name):
         return None if context.offline else latest_version(context.index, fork.name)
     return None
 

@@ -1,6 +1,7 @@
 from .compare import PinReport as PinReport
 from .compare import check_pin as check_pin
 from .compare import check_version as check_version
+from .download import asking as asking
 from .download import download_file as download_file
 from .download import fetch_wheel as fetch_wheel
 from .download import find_sdist as find_sdist

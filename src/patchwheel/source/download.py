@@ -33,6 +33,11 @@ LEGACY = {17: "manylinux2014", 12: "manylinux2010", 5: "manylinux1"}
 PLATFORMS = [n for g in GLIBC for n in (f"manylinux_2_{g}", LEGACY.get(g)) if n]
 
 
+def asking(context: kit.Context, project: str) -> contextlib.AbstractContextManager[None]:
+    """Show that an index is asked for the files of a project."""
+    return context.progress.step(f"asking the index for {project}", brief=True)
+
+
 def download_file(context: kit.Context, project: str, filename: str, sha256: str) -> Path:
     """Return the file in the store, downloaded if it is not there, its hash just checked."""
     store = context.store
@@ -42,7 +47,9 @@ def download_file(context: kit.Context, project: str, filename: str, sha256: str
             problem = f"{filename} is not in the store, and nothing is downloaded offline"
             where = store.path("files", sha256)
             raise kit.InputError(problem, where=where, hint="run once without --offline")
-        _download(context, find_file(context.index, project, filename), folder, sha256)
+        with asking(context, project):
+            file = find_file(context.index, project, filename)
+        _download(context, file, folder, sha256)
 
     path = store.get("files", sha256, make) / filename
     if not path.exists():
@@ -121,7 +128,8 @@ def fetch_wheel(context: kit.Context, fork: Fork) -> tuple[Path, str] | None:
     """Return upstream's wheel for this Python and its sha256, or None when there is none."""
     if fork.upstream_wheel is None:
         return None
-    files = project_files(context.index, fork.distribution)
+    with asking(context, fork.distribution):
+        files = project_files(context.index, fork.distribution)
     wheel = choose_wheel(files, fork.version, context.interpreter)
     if wheel is None:
         missing = f"upstream has no wheel of {fork.version} for {context.interpreter.tag}"
@@ -155,7 +163,8 @@ def published_wheels(context: kit.Context, fork: Fork) -> dict[str, str]:
     """Return name and sha256 of each wheel of the pin's version that the indexes list with one."""
     from packaging.version import Version
 
-    files = project_files(context.index, fork.distribution) if fork.upstream_wheel else ()
+    with asking(context, fork.distribution):
+        files = project_files(context.index, fork.distribution) if fork.upstream_wheel else ()
     return {
         file.filename: file.sha256
         for file, of, _, tags in _parsed(files)

@@ -14,7 +14,7 @@ from patchwheel.build import read_table
 from patchwheel.kit import Context, GitError, InputError, Repository, digest, keep_sound
 from patchwheel.manifest import VERSION, Fork
 from patchwheel.project import Project
-from patchwheel.source import Remote, Source, fetch_pin, find_sdist, refuse
+from patchwheel.source import Remote, Source, asking, fetch_pin, find_sdist, refuse
 
 # Without files, which `fetch_blobs` gets; a server that cannot filter sends them all the same.
 FETCH_COMMITS = ("fetch", "--quiet", "--no-write-fetch-head", "--filter=blob:none")
@@ -213,7 +213,8 @@ def release(project: Project, fork: Fork, ref: str, history: History | None = No
     if version == fork.version:
         return fetch_pin(project.context, fork)
     try:
-        sdist = find_sdist(project.context.index, fork.name, version)
+        with asking(project.context, fork.name):
+            sdist = find_sdist(project.context.index, fork.name, version)
     except InputError as err:
         if history is None:
             raise

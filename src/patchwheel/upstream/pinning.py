@@ -65,8 +65,10 @@ def _of_release(project: Project, name: str, version: str | None) -> NewPin:
 
     index = project.context.index
     notes: dict[str, str] = {}
-    version = version or sources.newest_release(index, name, project.manifest.environment.python)
-    sdist = sources.find_sdist(index, name, version)
+    with sources.asking(project.context, name):
+        pythons = project.manifest.environment.python
+        version = version or sources.newest_release(index, name, pythons)
+        sdist = sources.find_sdist(index, name, version)
     fork = replace(_new_fork(project, name, version), sdist=sdist)
     source = sources.fetch_pin(project.context, fork)
     metadata = _read(source, "PKG-INFO")
