@@ -25,6 +25,8 @@ OUTSIDE = {
     "SECURITY.md": "security.md",
     "docker/README.md": "docker.md",
 }
+# What a command prints is folded as on a terminal: nobody looks for a bar below it.
+STYLE = ".md-typeset pre > code { white-space: pre-wrap; overflow-wrap: anywhere; }\n"
 LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)#:\s]+)(#[^)\s]*)?\)")
 
 
@@ -33,6 +35,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for source, uri in OUTSIDE.items():
         text = (ROOT / source).read_text(encoding="utf-8")
         files.append(File.generated(config, uri, content=text))
+    files.append(File.generated(config, "style.css", content=STYLE))
     return files
 
 
