@@ -227,28 +227,29 @@ def test_files_that_the_series_lacks_are_counted(kit: Kit, monkeypatch: pytest.M
     with monkeypatch.context() as patch:
         # No git is asked where none is open.
         patch.setattr(Repository, "git", None)
-        assert unexported_files(kit.work) == (0, False)
+        assert unexported_files(kit.work) is None
         (kit.work / ".git").mkdir(parents=True)
-        assert unexported_files(kit.work) == (0, False)
+        assert unexported_files(kit.work) is None
     shutil.rmtree(kit.work)
     opened(kit)
-    assert unexported_files(kit.work) == (0, False)
+    assert unexported_files(kit.work) is None
     (kit.work / "a").write_bytes(b"edited\n")
     (kit.work / "new").mkdir()
     for name in ("b", "c"):
         (kit.work / "new" / name).write_bytes(b"new\n")
-    assert unexported_files(kit.work) == (3, True)
+    lacks, export = "3 edited files are not in the series yet", "`patchwheel export demo`"
+    assert unexported_files(kit.work) == f"{lacks}: commit, then {export}"
     git(kit, "add", "new")
     git(kit, "commit", "-qm", "x")
-    assert unexported_files(kit.work) == (3, True)
+    assert unexported_files(kit.work) == f"{lacks}: commit, then {export}"
     git(kit, "commit", "-qam", "y")
-    assert unexported_files(kit.work) == (3, False)
+    assert unexported_files(kit.work) == f"{lacks}: {export}"
     # Another pin's, and what git may not read: a build has no need of it.
     (kit.work / transaction.STATE).touch()
-    assert unexported_files(kit.work) == (0, False)
+    assert unexported_files(kit.work) is None
     (kit.work / transaction.STATE).unlink()
     git(kit, "config", "filter.x.clean", "true")
-    assert unexported_files(kit.work) == (0, False)
+    assert unexported_files(kit.work) is None
 
 
 def test_a_file_in_the_way_of_a_new_series_is_kept(kit: Kit) -> None:

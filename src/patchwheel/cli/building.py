@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 # What `env` needs, too, to take the wheels that were just built.
 ENV_FLAGS = {"from_source": "--from-source", "dev": "--dev"}
-ENV_OPTIONS = {"python_option": "--python", "variant": "--variant"}
 
 
 @click.command()
@@ -137,7 +136,6 @@ def _build_platforms(project: Project, forks: Sequence[Fork], platforms: Sequenc
     pythons = [python for python in re.split("[ ,]+", project.python_option or "") if python]
     project = replace(project, python_option=None)
     found = wheel.build_platforms(project, forks, platforms, pythons)
-    CONSOLE.close()
     tables.platforms(found)
     folder = wheel.platforms_folder(project)
     made = [folder / row.wheel.path.name for row in found if row.wheel]
@@ -299,10 +297,9 @@ def _say_next(project: Project, wheels: Sequence[wheel.BuiltWheel]) -> None:
         held = "" if made else "".join(wheel.sha256 for wheel in wheels)
     if older := [wheel.fork for wheel in wheels if wheel.sha256 not in held]:
         why = f"{link.name} has other wheels of {', '.join(older)}" if held else "to use the wheels"
-        given, source = (c := click.get_current_context()).params, c.get_parameter_source
+        given = click.get_current_context().params
         words = [flag for name, flag in ENV_FLAGS.items() if given[name]]
-        for name, option in ENV_OPTIONS.items():
-            words += [option, str(given[name])] * (source(name) is not ParameterSource.DEFAULT)
+        words += ["--variant", given["variant"]] if given["variant"] else []
         words += [w for word in shlex.split(environment.added_to(link)) for w in ("--with", word)]
         CONSOLE.say(f"next: `{shlex.join(['patchwheel', 'env', *words])}` ({why})")
 

@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from patchwheel.kit import Progress, plain
 
@@ -35,7 +35,7 @@ NARROW = 80
 UTF8 = ["-X", "utf8"]
 # What is drawn, and what stands for it where there is no such character.
 LINES = str.maketrans("─━…⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏", r"--~|/-\|/-\|/")
-# The commands that take --manifest, where a text names them to be run next.
+# The commands that take the options of a project, where a text offers them.
 NAMED = (
     r"\bpatchwheel (?:add|remove|plan|build|env|test|shell|dev|export|import|status|rebase|propose"
     r"|submit|verify|ci|lock|doctor)\b"
@@ -54,21 +54,20 @@ class Console(Progress):
         # Grafts of several forks report from threads of their own.
         self._lock = threading.Lock()
         self.terminal = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
-        # What was given for --manifest.
-        self.manifest = ""
+        # Options that were given, and that commands need which are offered.
+        self.given = ""
 
     def say(self, line: str) -> None:
-        line = self.with_manifest(plain(line))
+        line = self.again(plain(line))
         if self._bars:
             # Above the bars, which rich draws again below it.
             self._bars.console.print(line, markup=False, highlight=False, soft_wrap=True)
         else:
             print(line, file=sys.stderr, flush=True)
 
-    def with_manifest(self, text: str) -> str:
-        """Add the option to the commands that a text names: without it they are of another one."""
-        more = f" --manifest {self.manifest}" if self.manifest else ""
-        return re.sub(NAMED, lambda found: found[0] + more, text) if more else text
+    def again(self, text: str) -> str:
+        """Add options to the commands that a text names: else they are of another project."""
+        return re.sub(NAMED, lambda found: found[0] + self.given, text) if self.given else text
 
     def result(self, line: object) -> None:
         """Print a line of a command's result to standard output."""
@@ -290,10 +289,8 @@ def _open_streams() -> None:
             stream.reconfigure(encoding=encoding, errors="patchwheel")
 
 
-def _written(err: UnicodeError) -> tuple[bytes, int]:
+def _written(err: Any) -> tuple[bytes, int]:
     """Return what stands for characters that a stream's encoding lacks."""
-    if not isinstance(err, UnicodeEncodeError):
-        raise err
     text = err.object[err.start : err.end].translate(LINES)
     # A byte of a file's name is written as it is.
     how = ("surrogateescape" if "\udc80" <= c <= "\udcff" else "backslashreplace" for c in text)

@@ -68,7 +68,6 @@ def lock(
     moving = [name.lower() for name in upgrade if name] if upgrade else None
     old = locking.lock_before(project)
     new = locking.write_lock(project, names, force=force, upgrade=moving)
-    CONSOLE.close()
     CONSOLE.say("\n".join(locking.changes(old, new) or [SAME]))
     CONSOLE.say("next: `patchwheel plan`; `lock --diff` compares with the last commit")
     CONSOLE.result(new.path)

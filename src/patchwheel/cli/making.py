@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from patchwheel import wheel
+from patchwheel import series, wheel
 from patchwheel.kit import PatchwheelError, process
 
 if TYPE_CHECKING:
@@ -46,23 +46,11 @@ def build_reported(
 
 def say_unexported(project: Project, forks: Sequence[Fork]) -> None:
     """Say of each fork how many files were edited in its work tree, which wheels do not have."""
-    if project.dev or project.without_patches:
-        return
-    for fork in forks:
-        folder = project.work_folder(fork)
-        # A no-op imports little.
-        if not folder.exists():
-            continue
-        from patchwheel import series
-
-        count, edited = series.unexported_files(folder)
-        if count:
-            files = f"{count} edited file{'s are' if count > 1 else ' is'}"
-            first = "commit, then " if edited else ""
-            project.progress.say(
-                f"{fork.name}: {files} not in the series yet: {first}`patchwheel export "
-                f"{fork.name}`; or add `--dev`, which takes work trees as they are"
-            )
+    if not (project.dev or project.without_patches):
+        for fork in forks:
+            if lacks := series.unexported_files(project.work_folder(fork)):
+                more = "or add `--dev`, which takes work trees as they are"
+                project.progress.say(f"{fork.name}: {lacks}; {more}")
 
 
 def wheels_of_all(project: Project, folder: Path | None) -> Sequence[OwnWheel]:

@@ -85,11 +85,12 @@ def project(function: Callable[..., Any]) -> Callable[..., Any]:
         given = {n: rest.pop(n) for n in (*PROJECT_NAMES, *RUN_NAMES) if n in rest}
         use: CacheUse = "read" if rest.pop("untrusted") else "write"
         given["compile_cache"] = use if rest.pop("compile_cache") else "off"
-        source = click.get_current_context().get_parameter_source("manifest_path")
-        if source is ParameterSource.DEFAULT:
+        source = click.get_current_context().get_parameter_source
+        for name, flag in (("manifest_path", "--manifest"), ("python_option", "--python")):
+            if source(name) is ParameterSource.COMMANDLINE:
+                CONSOLE.given += f" {flag} {shlex.quote(str(given[name]))}"
+        if source("manifest_path") is ParameterSource.DEFAULT:
             given["manifest_path"] = _nearest(given["manifest_path"])
-        elif source is ParameterSource.COMMANDLINE:
-            CONSOLE.manifest = shlex.quote(str(given["manifest_path"]))
         made = Project(store=store, progress=Recording(CONSOLE), **given)
         if "fork" in rest:
             [rest["fork"]] = made.manifest.select([rest["fork"]])

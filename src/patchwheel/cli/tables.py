@@ -239,7 +239,7 @@ def imported(result: upstream.ImportResult) -> None:
 
 
 def alone(tried: Sequence[Alone]) -> None:
-    told = [CONSOLE.with_manifest(str(row.error)) if row.error else "passes" for row in tried]
+    told = [CONSOLE.again(str(row.error)) if row.error else "passes" for row in tried]
     rows = [
         (row.name, ", ".join(row.required), said) for row, said in zip(tried, told, strict=True)
     ]

@@ -138,19 +138,21 @@ class WorkTree:
         return self.repo.text("rev-parse", "HEAD") in known.split()
 
 
-def unexported_files(folder: Path) -> tuple[int, bool]:
-    """Count the files of a work tree that the series lacks, and say whether some wait for a commit.
+def unexported_files(folder: Path) -> str | None:
+    """Say how many files of a work tree the series lacks; None of one that is rebased, or not ours.
 
-    Whoever asks has no need of the work tree: one that cannot be read counts none, as during a
-    rebase, where it is of another pin.
+    Whoever asks has no need of the work tree, and so one that cannot be read is no error.
     """
     if (folder / ".git" / STATE).exists() and not (folder / transaction.STATE).exists():
         with contextlib.suppress(kit.PatchwheelError):
             work = WorkTree(folder)
             edited = work.edited()
             committed = [] if work.is_exported() else work.repo.changes(EXPORTED, "HEAD")
-            return len({*edited, *(change.path for change in committed)}), bool(edited)
-    return 0, False
+            count = len({*edited, *(change.path for change in committed)})
+            then = f"{'commit, then ' if edited else ''}`patchwheel export {folder.name}`"
+            lacks = f"{count} edited file{'s are' if count > 1 else ' is'} not in the series yet"
+            return f"{lacks}: {then}" if count else None
+    return None
 
 
 def open_work(tree: PatchedTree, folder: Path, *, store: kit.Store, detach: bool = False) -> bool:
