@@ -1,15 +1,19 @@
 """Libraries that are made to stand where others stood, by real gcc and patchelf."""
 
+import io
 import json
+import struct
 import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
+from elftools.elf.elffile import ELFFile
 
-from patchwheel.kit.errors import GraftNotPossible
+from patchwheel.kit.errors import GraftNotPossible, InputError
 from patchwheel.wheel.fit import (
     Policies,
     check_makers,
@@ -101,6 +105,31 @@ def test_a_file_of_debug_information_needs_and_has_nothing(needing: bytes, tmp_p
     found = read_library(debug)
     assert (found.needed, found.run_path, found.versions) == ((), "", frozenset())
     assert read_symbols(debug) == ({}, frozenset())
+
+
+@pytest.mark.parametrize("damage", ["a version is its own next", "one name for all symbols"])
+def test_tables_without_an_end_are_not_followed(tmp_path: Path, damage: str) -> None:
+    # The C library's have versions.
+    made = library(tmp_path, "x.so", "-Wl,--no-as-needed", "-lm", "-lc")
+    file, content = ELFFile(io.BytesIO(made)), bytearray(made)
+    row: Any = file.get_section_by_name(".gnu.version_r")
+    headers = {
+        section.name: file["e_shoff"] + 64 * n for n, section in enumerate(file.iter_sections())
+    }
+    if damage == "a version is its own next":
+        struct.pack_into("<I", content, row["sh_offset"] + 12, 0)
+        struct.pack_into("<I", content, headers[".gnu.version_r"] + 44, 0xFFFFFFFF)
+        with pytest.raises(InputError, match="its tables have no end"):
+            read_library(bytes(content))
+    else:
+        # A symbol of 24 bytes, again and again, with the file's end as names, and no versions.
+        at, symbol = len(content), struct.pack("<IBBHQQ", 1, 0x12, 0, 1, 0, 0)
+        content += symbol * 20_000 + bytes(1) + b"x" * 500_000
+        struct.pack_into("<I", content, headers[".gnu.version"] + 4, 8)
+        for name, start, size in ((".dynsym", at, 480_000), (".dynstr", at + 480_000, 500_001)):
+            struct.pack_into("<QQ", content, headers[name] + 24, start, size)
+    with pytest.raises(InputError, match="its tables have no end"):
+        read_symbols(bytes(content))
 
 
 def test_a_need_that_nobody_meets_does_not_fit(needing: bytes, tmp_path: Path) -> None:

@@ -29,6 +29,8 @@ BUNDLED = re.compile(r"(.+?)(?:-[0-9a-f]{8})+(\.so.*)")
 VERSIONED = re.compile(r"lib(c|m|dl|rt|util|pthread|gcc_s|stdc\+\+)\.so\.\d+|ld-linux.*")
 PYTHON = re.compile(r"_?Py")
 MACHINE = re.compile(r"manylinux(?:_\d+_\d+|\d+)_(\w+)")
+# How many bytes of a library may be read, and as how many a read counts at least.
+READS, READS_PER_BYTE, SMALL_READ = 1 << 18, 8, 16
 # With its version, or "".
 Symbol: TypeAlias = tuple[str, str]
 # A compiled module names the Cython that made it and the NumPy that it was compiled for.
@@ -95,6 +97,24 @@ def read_symbols(content: bytes) -> tuple[dict[Symbol, str], frozenset[Symbol]]:
     return needs, frozenset(has)
 
 
+class _Bounded(io.BytesIO):
+    """A file of which no more is read than it has many times; ValueError beyond.
+
+    A row of a damaged table may name itself as the next, and all may have one long name.
+    """
+
+    def __init__(self, content: bytes) -> None:
+        super().__init__(content)
+        self.left = READS + READS_PER_BYTE * len(content)
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        found = super().read(size)
+        self.left -= max(len(found), SMALL_READ)
+        if self.left < 0:
+            raise ValueError("its tables have no end")
+        return found
+
+
 @contextlib.contextmanager
 def _sections(content: bytes) -> Iterator[Callable[[str], Any]]:
     """Give what finds a section of a library by name; InputError for what cannot be read."""
@@ -111,7 +131,7 @@ def _sections(content: bytes) -> Iterator[Callable[[str], Any]]:
         return found if found and found["sh_type"] != "SHT_NOBITS" else None
 
     try:
-        file: Any = ELFFile(io.BytesIO(content))
+        file: Any = ELFFile(_Bounded(content))
         yield section
     except damaged as err:
         raise InputError(f"holds a library that cannot be read: {err!r:.200}") from err
