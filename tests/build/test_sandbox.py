@@ -47,8 +47,10 @@ attempt("passwords", lambda: pathlib.Path("/etc/shadow").read_text())
 for path in pathlib.Path("/proc").glob("[0-9]*/environ"):
     if b"TOKEN" in path.read_bytes():
         print("ESCAPED secret variable")
-if len([n for n in os.listdir("/proc") if n.isdigit()]) > 3:
-    print("ESCAPED processes")
+# Its first process, the shell that started this one, its guard, and this.
+names = [path.read_text().strip() for path in pathlib.Path("/proc").glob("[0-9]*/comm")]
+if sorted(names)[:3] != ["bwrap", "python3.%d" % sys.version_info.minor, "sh"] or len(names) > 4:
+    print("ESCAPED processes", names)
 pathlib.Path("made").write_text("by the step")
 pathlib.Path("/tmp/x").write_text("")
 print("done", os.getcwd(), os.environ["HOME"])
@@ -255,6 +257,25 @@ def test_kill_9_leaves_no_process(contained: Sandbox, tmp_path: Path) -> None:
         wait_for(lambda: len(running(mark)) >= 2)
         process.send_signal(signal.SIGKILL)
     wait_for(lambda: not running(mark))
+
+
+@pytest.mark.sandbox
+@pytest.mark.parametrize("level", ["bwrap", "unshare", "none"])
+def test_the_environment_of_a_step_is_the_one_handed_in(
+    level: sandbox.SandboxLevel, store: Store, tmp_path: Path
+) -> None:
+    program = None if level == "none" else Path(shutil.which(level) or "/nowhere")
+    made = Sandbox(level=level, program=program)
+    if program and not sandbox._works(made):
+        support.lacking(f"{level} does not work here")
+    env, log = {"PATH": os.defpath, "A": "b c"}, tmp_path / "log"
+    with open_build_dir("x", sandbox=made, store=store) as build_dir:
+        words = ["cat", "/proc/self/environ"]
+        build_dir.run(words, cwd=build_dir.work / "src", env=env, log=log)
+        env["PWD"] = str(build_dir.inside / "src")
+    said = log.read_bytes().splitlines()[-1].rstrip(b"\0").split(b"\0")
+    given = {f"{name}={value}".encode() for name, value in env.items()}
+    assert {*said} == given
 
 
 def running(mark: str) -> list[str]:

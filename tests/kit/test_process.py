@@ -142,6 +142,17 @@ process.logged(words, cwd=here, env=process.base_env(), log=here / "log")
     assert gone(int(pid.read_text()))
 
 
+def test_a_step_whose_parent_was_killed_before_it_began_does_not_begin(tmp_path: Path) -> None:
+    if not shutil.which("setpriv"):
+        lacking("setpriv is not installed")
+    words = ["touch", str(tmp_path / "began")]
+    env = process.base_env()
+    # It was started for a process that is not its parent any more.
+    argv = ["sh", "-c", '"$@"; echo $?', "sh", *process._leash(words, env), *words]
+    assert process.capture(argv, cwd=tmp_path, env=env) == b"1\n"
+    assert not (tmp_path / "began").exists()
+
+
 def test_interactive_returns_the_status(tmp_path: Path) -> None:
     assert process.interactive(["sh", "-c", "exit 5"], cwd=tmp_path, env={}) == 5
 

@@ -1,14 +1,26 @@
 """P10: the sandbox's level is said and recorded, and what a build started ends with it."""
 
+import contextlib
 import json
 import os
+import random
 import shutil
+import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
-from patchwheel.build.sandbox import PROMISES, Sandbox, SandboxLevel, _works, open_build_dir
+from patchwheel.build.sandbox import (
+    GUARD,
+    PROMISES,
+    Sandbox,
+    SandboxLevel,
+    _works,
+    open_build_dir,
+)
 from patchwheel.kit.store import Store
 from patchwheel.wheelfile import read_wheel, record
 from tests.fixtures import support
@@ -50,6 +62,67 @@ def test_a_daemon_ends_with_its_build(
     level: SandboxLevel, way: str, store: Store, tmp_path: Path
 ) -> None:
     assert not stays(level, way, store, tmp_path / "log")
+
+
+@pytest.mark.sandbox
+@pytest.mark.parametrize("level", ["bwrap", "unshare"])
+def test_what_begins_when_we_are_gone_ends(level: SandboxLevel, tmp_path: Path) -> None:
+    argv = ["/bin/sh", "-c", GUARD, "sh", "/bin/sleep", "60"]
+    wrapped, pipe = at_level(level).wrap(argv, cwd=Path("/")), subprocess.PIPE
+    with subprocess.Popen(wrapped, stdin=pipe) as process:
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(0.3)
+        # As the kernel does it for who is killed.
+        process.communicate(timeout=20)
+        assert process.returncode == 128 + signal.SIGKILL
+    gone = subprocess.run(wrapped, stdin=subprocess.DEVNULL, timeout=20, check=False)
+    assert gone.returncode != 0
+    done = ["/bin/sh", "-c", GUARD, "sh", "/bin/sh", "-c", "read -r x || exit 7"]
+    with subprocess.Popen(at_level(level).wrap(done, cwd=Path("/")), stdin=pipe) as process:
+        assert process.wait(20) == 7
+
+
+STEP = """
+import sys
+from pathlib import Path
+from patchwheel.build.sandbox import open_build_dir
+from patchwheel.kit.store import Store
+from tests.security.test_levels import at_level
+store, env = Store(Path(sys.argv[2])), {"PATH": "/usr/bin:/bin"}
+with open_build_dir("demo", sandbox=at_level(sys.argv[1]), store=store, env=store.root) as room:
+    print("ready", flush=True)
+    room.run(["sleep", sys.argv[3]], cwd=room.work, env=env, log=store.root / "log")
+"""
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("level", ["bwrap", "unshare", "none"])
+def test_killed_while_a_step_begins_nothing_of_it_stays(
+    level: SandboxLevel, tmp_path: Path
+) -> None:
+    at_level(level)
+    rng = random.Random(level)
+    for number in range(60):
+        # The length of the sleep is the mark by which its processes are found.
+        mark = f"{1000 + number}.{os.getpid()}"
+        words = [sys.executable, "-c", STEP, level, str(tmp_path / "store"), mark]
+        with subprocess.Popen(words, cwd=support.ROOT, stdout=subprocess.PIPE) as victim:
+            assert victim.stdout
+            victim.stdout.readline()
+            time.sleep(rng.random() * 0.04)
+            victim.kill()
+        until = time.monotonic() + 5
+        while left := running(mark):
+            assert time.monotonic() < until, (number, left)
+            time.sleep(0.02)
+
+
+def running(mark: str) -> list[bytes]:
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            found += [path.read_bytes()]
+    return [words for words in found if mark.encode() in words.split(b"\0")]
 
 
 def test_without_a_sandbox_a_daemon_stays(store: Store, tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 There are three levels, recorded in every wheel. `bwrap` holds all four promises, `unshare` cuts the
 network and ends what a build started, `none` promises nothing. The environment of a step is exactly
-the one handed in.
+the one handed in, with PWD.
 """
 
 from __future__ import annotations
@@ -32,6 +32,14 @@ PROMISES: dict[SandboxLevel, str] = {
     "none": "none (builds reach network and files, and may leave processes behind)",
 }
 INSIDE = Path("/build")
+# At the end of standard input, when we are gone, ends all processes of a sandbox, which sees no
+# others. While one is being made, nothing else would end it.
+GUARD = """
+exec 3<&0 </dev/null
+( (read -r _ <&3; for _ in 1 2 3 4 5; do kill -s KILL -- -1; sleep 0.1; done) >/dev/null 2>&1 & )
+"$@" 3<&-
+exit
+"""
 # What a build ran last, beside its folders.
 STEP = "step.json"
 SYSTEM_LINKS = ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
@@ -161,7 +169,9 @@ class BuildDir:
         """
         if self.keep:
             self._note(argv, cwd, env)
-        argv = self.wrapped(argv, cwd=cwd)
+        guard = ["/bin/sh", "-c", GUARD, "sh", *process.AS_GIVEN]
+        guard = guard if self.sandbox.level != "none" else []
+        argv = self.wrapped([*guard, *argv], cwd=cwd)
         watch = Watch(self.name, self.limits, self.work)
         watch.jobs = self.jobs
         if self.sandbox.level == "bwrap":
@@ -169,7 +179,9 @@ class BuildDir:
         elif cwd.is_symlink() or not cwd.is_dir():
             raise BuildError(f"{self.name}: its build removed the folder {cwd.name}", log=log)
         try:
-            process.logged(argv, cwd=cwd, env=env, log=log, on_line=on_line, watch=watch)
+            # If a leash killed bubblewrap while it begins, its other half would wait for ever.
+            how = {"guarded": bool(guard), "leash": self.sandbox.level != "bwrap"}
+            process.logged(argv, cwd=cwd, env=env, log=log, on_line=on_line, watch=watch, **how)
         finally:
             if on_end:
                 on_end(watch.cpu)

@@ -35,6 +35,8 @@ INHERITED = shlex.split("""
     XDG_CACHE_HOME XDG_CONFIG_HOME XDG_DATA_HOME
     COVERAGE_PROCESS_START COVERAGE_PROCESS_CONFIG
 """)
+# Runs a command without the variables that a shell adds, but for PWD, which bubblewrap adds too.
+AS_GIVEN = ("env", "-u", "OLDPWD", "-u", "SHLVL", "-u", "_")
 # What a user may set for git to reach a remote.
 GIT_TRANSPORT = re.compile(
     r"GIT_(SSL_.*|SSH|SSH_COMMAND|ASKPASS|PROXY_.*|ALLOW_PROTOCOL|CEILING_DIRECTORIES)"
@@ -86,17 +88,21 @@ def logged(
     on_line: Callable[[str], None] | None = None,
     watch: Watch | None = None,
     umask: int = 0o022,
+    leash: bool = True,
+    guarded: bool = False,
 ) -> None:
     """Run a long command; both its streams go to `log`, and each line to `on_line`.
 
     Where `watch` raises an error, the command is ended, and the error gets the log and its tail.
+    Killed, we take it with us: by a `leash`, or where it has a guard that waits for the end of its
+    standard input.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     tail: collections.deque[str] = collections.deque(maxlen=TAIL)
     args = [os.fspath(arg) for arg in argv]
     with log.open("ab") as sink:
         sink.write(f"$ {_shown(args)}\n".encode())
-        with _group(args, cwd, env, umask) as process:
+        with _group(args, cwd, env, umask, leash=leash, guarded=guarded) as process:
             try:
                 for raw in _lines(process, watch):
                     sink.write(raw + b"\n")
@@ -141,16 +147,16 @@ def started(call: Callable[[], T]) -> Callable[[float | None], T]:
 
 @contextlib.contextmanager
 def _group(
-    args: list[str], cwd: Path, env: Mapping[str, str], umask: int
+    args: list[str], cwd: Path, env: Mapping[str, str], umask: int, *, leash: bool, guarded: bool
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Start a process whose children are of its process group, which ends with it."""
     with _starting(args):
         process = subprocess.Popen(
-            [*_leash(args, env), *args],
+            [*(_leash(args, env) if leash else ()), *args],
             cwd=cwd,
             env=env,
             # A step that asks a question fails instead of waiting for an answer.
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE if guarded else subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             start_new_session=True,
@@ -194,8 +200,11 @@ def _leash(args: Sequence[str], env: Mapping[str, str]) -> list[str]:
     # With the prefix, a missing program would be an error of setpriv.
     if not shutil.which(args[0], path=env.get("PATH")):
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), args[0])
-    setpriv = shutil.which("setpriv")
-    return [setpriv, "--pdeathsig", "KILL", "--"] if setpriv else []
+    if not (setpriv := shutil.which("setpriv")):
+        return []
+    # We may have been killed before that was set.
+    ours = ["/bin/sh", "-c", '[ "$PPID" = "$0" ] && exec "$@"', str(os.getpid()), *AS_GIVEN]
+    return [setpriv, "--pdeathsig", "KILL", "--", *ours]
 
 
 def _lines(process: subprocess.Popen[bytes], watch: Watch | None) -> Iterator[bytes]:
