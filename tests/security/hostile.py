@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
+from patchwheel.build.sandbox import detect_sandbox
 from tests.fixtures import projects, support
 from tests.fixtures.projects import Site
 
@@ -39,6 +40,14 @@ def build_wheel(out, settings=None, metadata=None):
         {act}
     return result
 """
+
+# Where bubblewrap does not work, too.
+RELEASE = ("build", "--release", "--sandbox", "auto")
+
+
+def need_bubblewrap() -> None:
+    if detect_sandbox("auto").level != "bwrap":
+        support.lacking("bubblewrap does not work here")
 
 
 @dataclass(frozen=True, kw_only=True)

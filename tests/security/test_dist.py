@@ -16,6 +16,7 @@ from patchwheel.release.publish import complete_release
 from patchwheel.wheelfile import make_entry, read_wheel, write_wheel
 from tests.fixtures import support
 from tests.fixtures.projects import Site
+from tests.security.hostile import RELEASE
 
 KEY = "0123456789abcdef" * 4
 
@@ -175,7 +176,7 @@ def test_a_lock_is_shared_by_users_and_refused_to_who_removes(tmp_path: Path) ->
 def test_each_kind_of_wheel_has_a_folder_of_its_own(site: Site) -> None:
     dist = site.root / "dist"
     shutil.rmtree(dist)
-    site.run("build", "--release")
+    site.run(*RELEASE)
     release = {path.name: path.read_bytes() for path in (dist / "release").iterdir()}
     # Nor is it indexed before there is a release: later builds would not be what its sums say.
     kept = (dist / "release").rename(site.root / "away")

@@ -22,7 +22,7 @@ from patchwheel.upstream import rebase
 from tests.fixtures import projects, support
 from tests.fixtures.contexts import make_context
 from tests.fixtures.projects import Site
-from tests.security.hostile import make_attack
+from tests.security.hostile import make_attack, need_bubblewrap
 
 REQUIRED = ("--sandbox", "required")
 RUN = "import os; os.path.isdir('HOST') and open('HOST/ran', 'w')\n"
@@ -43,6 +43,7 @@ STARTED = {
 def test_what_a_build_requirement_starts_with_python_does_not_run_outside(
     tmp_path: Path, way: str
 ) -> None:
+    need_bubblewrap()
     attack = make_attack(tmp_path, installed={"plain.py": "", **STARTED[way]})
     status, said = attack.site.tried("lock", *REQUIRED)
     assert status == 0, said
@@ -166,6 +167,7 @@ PATCHELFS = {
 def test_patchelf_of_the_environment_runs_in_the_sandbox(
     tmp_path: Path, store: Store, way: str
 ) -> None:
+    need_bubblewrap()
     host = tmp_path / "host"
     support.write(host, {"secret": "S3CRET"})
     script, expected = PATCHELFS[way]

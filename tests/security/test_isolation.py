@@ -4,19 +4,17 @@ from pathlib import Path
 
 import pytest
 
-from patchwheel.build.sandbox import Sandbox, detect_sandbox, open_build_dir
+from patchwheel.build.sandbox import Sandbox, open_build_dir
 from patchwheel.kit import BuildError
 from patchwheel.kit.store import Store
-from tests.fixtures import support
-from tests.security.hostile import make_attack
+from tests.security.hostile import make_attack, need_bubblewrap
 
 REQUIRED = ("--sandbox", "required")
 
 
 @pytest.fixture(autouse=True)
 def _contained() -> None:
-    if detect_sandbox("auto").level != "bwrap":
-        support.lacking("bubblewrap does not work here")
+    need_bubblewrap()
 
 
 # Names that the host once wrote, or might write, below the folder of a build.

@@ -20,8 +20,7 @@ from patchwheel.kit.errors import (
 )
 from patchwheel.kit.limits import Limits, load_limits
 from patchwheel.kit.store import Store
-from tests.fixtures import support
-from tests.security.hostile import make_attack
+from tests.security.hostile import make_attack, need_bubblewrap
 
 MB = 10**6
 FORK = "import os, time\nfor _ in range(60):\n  if not os.fork(): time.sleep(60)\ntime.sleep(60)"
@@ -125,20 +124,16 @@ def test_a_step_that_goes_beyond_a_limit_is_ended(way: str, tmp_path: Path) -> N
 @pytest.mark.sandbox
 @pytest.mark.parametrize("way", IN_MEMORY)
 def test_files_in_memory_count_as_memory(way: str, tmp_path: Path) -> None:
-    sandbox = detect_sandbox("auto")
-    if sandbox.level != "bwrap":
-        support.lacking("bubblewrap does not work here")
-    refused(sandbox, IN_MEMORY[way], tmp_path)
+    need_bubblewrap()
+    refused(detect_sandbox("auto"), IN_MEMORY[way], tmp_path)
 
 
 @pytest.mark.sandbox
 def test_the_memory_of_a_sandbox_is_found_whatever_its_processes_are_numbered() -> None:
-    if detect_sandbox("auto").level != "bwrap":
-        support.lacking("bubblewrap does not work here")
-    code = "open('/tmp/x', 'wb').write(bytes(20_000_000)); print('ready', flush=True); input()"
-    # That of a virtual environment may lie in the host's /tmp.
-    python = str(Path(sys.executable).resolve())
-    inside = ["bwrap", "--bind", "/", "/", "--tmpfs", "/tmp", python, "-c", code]
+    need_bubblewrap()
+    # A Python may lie in the host's /tmp.
+    code = "yes | head -c 20000000 > /tmp/x; echo ready; read -r _"
+    inside = ["bwrap", "--bind", "/", "/", "--tmpfs", "/tmp", "/bin/sh", "-c", code]
     pipe = subprocess.PIPE
     with subprocess.Popen(inside, stdin=pipe, stdout=pipe) as filling:
         assert filling.stdout

@@ -19,7 +19,7 @@ from patchwheel.wheelfile import (
 )
 from tests.fixtures import support
 from tests.fixtures.projects import Site
-from tests.security.hostile import make_attack
+from tests.security.hostile import RELEASE, make_attack
 
 Entries = dict[str, "Entry"]
 
@@ -27,7 +27,7 @@ Entries = dict[str, "Entry"]
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
     made = make_attack(tmp_path_factory.mktemp("members")).site
-    for words in (("lock",), ("build", "--release")):
+    for words in (("lock",), RELEASE):
         status, said = made.tried(*words)
         assert status == 0, said
     return made
