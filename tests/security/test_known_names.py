@@ -19,6 +19,7 @@ from patchwheel.kit.errors import (
 from patchwheel.kit.files import digest, rmtree
 from patchwheel.kit.store import Store
 from patchwheel.manifest import transaction
+from patchwheel.manifest.convert import save_json
 from patchwheel.manifest.load import load_manifest
 from patchwheel.manifest.lock import load_lock
 from patchwheel.manifest.surveys import save_inventories
@@ -116,7 +117,6 @@ KINDS = {
     "a journal that is a FIFO": (transaction.JOURNAL, "FIFO"),
     "no folder of patches": ("patches", "nothing"),
     "an older one that is there": (".rebase-demo/old", "folder"),
-    "a leftover that is a folder": (".forks.toml.12345678.tmp", "folder"),
 }
 
 
@@ -147,8 +147,13 @@ def test_a_journal_that_leads_to_other_kinds_is_one_message(tmp_path: Path, way:
 def test_leftovers_of_others_stay(tmp_path: Path) -> None:
     kept = {".poetry.lock.12345678.tmp": "", ".forks.lock.tmp": "", "x.lock.12345678.tmp": ""}
     support.write(tmp_path, {**kept, ".forks.lock.12345678.tmp": ""})
-    transaction.recover(tmp_path, "forks.toml")
-    assert content(tmp_path) == kept
+    save_json(tmp_path / "forks.lock", {})
+    assert content(tmp_path) == {**kept, "forks.lock": "{}\n"}
+    support.write(tmp_path, {".forks.lock.12345678.tmp/mine": "mine"})
+    with pytest.raises(MachineError, match="cannot be written"):
+        save_json(tmp_path / "forks.lock", {"schema": 1})
+    assert (tmp_path / ".forks.lock.12345678.tmp/mine").read_text() == "mine"
+    assert (tmp_path / "forks.lock").read_text() == "{}\n"
 
 
 STATES: dict[str, dict[str, object]] = {

@@ -23,7 +23,7 @@ from patchwheel.release import check_release, sign_sums, stage_release
 from patchwheel.wheelfile import read_wheel
 from tests.fixtures import support
 from tests.fixtures.projects import Site
-from tests.security.hostile import make_attack
+from tests.security.hostile import RELEASE, make_attack
 
 BODY = "Upstream-Status: Pending\nFixes: CVE-2026-12345\nFixes: CVE-2026-0001\nFixes: #12\n"
 
@@ -41,7 +41,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
         body=BODY,
     )
     support.make_series(made.patches, {"0010-hole.patch": patch})
-    for words in (("lock",), ("build", "--release")):
+    for words in (("lock",), RELEASE):
         status, said = made.tried(*words)
         assert status == 0, said
     return made
@@ -125,6 +125,25 @@ def test_what_was_made_anew_is_not_signed(dist: Path, key: Path, tmp_path: Path)
     assert any("is in no SHA256SUMS" in p for p in check_release(renamed, trusted=trusted).problems)
 
 
+def test_the_signature_of_other_sums_goes(site: Site, tmp_path: Path) -> None:
+    one = site.apart(tmp_path)
+    dist, patch = one.root / "dist/release", one.patches / "0010-hole.patch"
+    public = sign_sums(dist, write_key(tmp_path / "key.pem", Ed25519PrivateKey.generate()))
+    signature = (dist / "SHA256SUMS.sig").read_bytes()
+    # A user's own, and what one left that was killed while it wrote.
+    support.write(dist, {".SHA256SUMS.abcdefgh.tmp": "half", ".SHA256SUMS.mine.tmp": "mine"})
+    for words in (RELEASE, ("index", str(dist))):
+        one.run(*words)
+        assert (dist / "SHA256SUMS.sig").read_bytes() == signature
+    assert [path.name for path in dist.glob(".*")] == [".SHA256SUMS.mine.tmp"]
+    (dist / ".SHA256SUMS.mine.tmp").unlink()
+    patch.write_bytes(patch.read_bytes().replace(b"CVE-2026-0001", b"CVE-2026-0002"))
+    one.run(*RELEASE)
+    assert not (dist / "SHA256SUMS.sig").exists()
+    said = one.run("verify", str(dist), "--trust", f"release:{public}", status=6)
+    assert "there is no file SHA256SUMS.sig, so it is not signed" in said
+
+
 def test_a_key_that_cannot_sign(dist: Path, tmp_path: Path, key: Path) -> None:
     private = Ed25519PrivateKey.generate()
     locked = write_key(tmp_path / "locked.pem", private, BestAvailableEncryption(b"x"))
@@ -196,7 +215,7 @@ def test_what_a_message_says_now_is_said_beside_a_wheel_that_was_made_before(
     bytes_before, files_before = path.read_bytes(), {f.name: f.read_bytes() for f in dist.iterdir()}
     after = before.replace(b"Status: Pending", b"Status: Backport [0123abc]")
     patch.write_bytes(after.replace(b"Fixes: CVE-2026-0001\n", b"Fixes: CVE-2026-7777\n"))
-    assert now.build("--release") == path
+    assert now.build(*RELEASE[1:]) == path
     assert path.read_bytes() == bytes_before
     beside = dist / f"{path.name}.cdx.json"
     sbom = json.loads(beside.read_text())
@@ -236,9 +255,9 @@ def test_what_a_message_says_now_is_said_beside_a_wheel_that_was_made_before(
     (dist / "reports/release-demo.json").unlink()
     (dist / "reports").rmdir()
     patch.write_bytes(re.sub(rb"Fixes: .*\n", b"", before))
-    now.build("--release")
+    now.build(*RELEASE[1:])
     assert not (dist / "openvex.json").exists()
     assert json.loads(now.run("verify", str(dist), "--json"))["problems"] == []
     patch.write_bytes(before)
-    now.build("--release")
+    now.build(*RELEASE[1:])
     assert {f.name: f.read_bytes() for f in dist.iterdir()} == files_before

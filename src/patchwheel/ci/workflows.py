@@ -192,7 +192,5 @@ def write_workflows(manifest: Manifest, *, check: bool) -> list[Path]:
         raise CheckError(problem, where=manifest.root / WORKFLOWS, hint=hint)
     for path in stale:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, texts[path].encode())
-        if not path.suffix:
-            path.chmod(0o755)
+        write_atomically(path, texts[path].encode(), mode=0o644 if path.suffix else 0o755)
     return list(texts)

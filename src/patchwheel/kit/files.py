@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import glob
 import hashlib
 import json
 import os
@@ -25,8 +26,11 @@ MAX_DOTS = 10_000
 NAMES = {str: "a string", int: "a number", float: "a number", bool: "true or false"}
 
 
-def write_atomically(path: Path, data: bytes) -> None:
+def write_atomically(path: Path, data: bytes, *, alone: bool = False, mode: int = 0o644) -> None:
     """Write `data` so that `path` always holds all of it or what it held before."""
+    # Who is `alone` in writing it just now removes what one that was killed left.
+    for left in path.parent.glob(f".{glob.escape(path.name)}.????????.tmp") if alone else ():
+        left.unlink()
     handle, name = tempfile.mkstemp(".tmp", f".{path.name}.", path.parent)
     temporary = Path(name)
     try:
@@ -35,7 +39,7 @@ def write_atomically(path: Path, data: bytes) -> None:
             stream.flush()
             os.fsync(stream.fileno())
         # mkstemp makes it private.
-        temporary.chmod(0o644)
+        temporary.chmod(mode)
         temporary.replace(path)
     except BaseException as err:
         temporary.unlink(missing_ok=True)
@@ -49,15 +53,16 @@ def write_atomically(path: Path, data: bytes) -> None:
 def new_folder(folder: Path) -> Path:
     """Return the path where a replacement of `folder` is to be made; remove older leftovers."""
     finish_replacement(folder)
-    rmtree(_old(folder))
-    rmtree(_new(folder))
-    return _new(folder)
+    new, old = _beside(folder)
+    rmtree(old)
+    rmtree(new)
+    return new
 
 
 def replace_folder(folder: Path) -> None:
     """Put the finished replacement in the folder's place and remove the old folder."""
     # A folder cannot be replaced in one step: who reads it calls `finish_replacement` first.
-    new, old = _new(folder), _old(folder)
+    new, old = _beside(folder)
     for path in [*new.rglob("*"), new]:
         if not path.is_symlink():
             fsync(path)
@@ -71,11 +76,12 @@ def replace_folder(folder: Path) -> None:
 
 def finish_replacement(folder: Path) -> None:
     """Finish a replacement that was interrupted between its two renames."""
-    if folder.exists() or not _old(folder).exists():
+    new, old = _beside(folder)
+    if folder.exists() or not old.exists():
         return
     # The replacement was complete before the first rename. Another reader may be quicker.
     with contextlib.suppress(FileNotFoundError):
-        (_new(folder) if _new(folder).exists() else _old(folder)).rename(folder)
+        (new if new.exists() else old).rename(folder)
 
 
 @contextlib.contextmanager
@@ -341,9 +347,6 @@ def blob_id(data: bytes) -> str:
     return hashlib.sha1(b"blob %d\0%s" % (len(data), data), usedforsecurity=False).hexdigest()
 
 
-def _new(folder: Path) -> Path:
-    return folder.with_name(f".{folder.name}.new")
-
-
-def _old(folder: Path) -> Path:
-    return folder.with_name(f".{folder.name}.old")
+def _beside(folder: Path) -> tuple[Path, Path]:
+    """Return where its replacement is made, and where the folder goes."""
+    return folder.with_name(f".{folder.name}.new"), folder.with_name(f".{folder.name}.old")

@@ -87,7 +87,7 @@ def save_json(path: Path, data: object) -> str:
     # Commands may run at the same time; a reader sees the old file or the new one.
     try:
         with kit.exclusive_lock(path.parent):
-            kit.write_atomically(path, f"{text}\n".encode())
+            kit.write_atomically(path, f"{text}\n".encode(), alone=True)
     except OSError as err:
         hint = "free some room, or see who may write it, then run the command again"
         problem = f"cannot be written: {err.strerror}"

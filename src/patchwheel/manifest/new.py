@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from string import Template
 
-from patchwheel.kit import ManifestError, write_atomically
+from patchwheel.kit import ManifestError, exclusive_lock, write_atomically
 
 TEMPLATES = Path(__file__).with_name("templates")
 IGNORED = ("/dist/", "/publish/", "/work/", "/.rebase-*", "/.venv-*")
@@ -32,6 +32,7 @@ def new_project(manifest: Path, *, label: str, python: str) -> list[Path]:
     # The manifest comes last: whoever finds it finds the rest.
     template = Template((TEMPLATES / "forks.toml").read_text("utf-8"))
     texts[manifest] = template.substitute(label=label, python=python)
-    for path, text in texts.items():
-        write_atomically(path, text.encode())
+    with exclusive_lock(root):
+        for path, text in texts.items():
+            write_atomically(path, text.encode(), alone=True)
     return [*texts]

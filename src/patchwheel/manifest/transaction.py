@@ -7,7 +7,6 @@ written; whoever finds it finishes the change. Without a journal the folder is a
 from __future__ import annotations
 
 import contextlib
-import glob
 import json
 import re
 import shutil
@@ -76,18 +75,11 @@ def commit(root: Path, names: Sequence[str], fork: str, *, manifest: str) -> Non
 
 def recover(root: Path, manifest: str) -> str | None:
     """Finish an interrupted change of pin, lock and series; return its fork, or None."""
-    # What `write_atomically` leaves when it is killed; it writes under the folder's lock.
-    stem = glob.escape(manifest.removesuffix(".toml"))
-    patterns = [f".{stem}{suffix}.????????.tmp" for suffix in SUFFIXES]
-    leftovers = [path for pattern in patterns for path in root.glob(pattern)]
-    if not leftovers and not (root / JOURNAL).exists():
+    if not (root / JOURNAL).exists():
         return None
     # Two processes that finish the same change could move its results away again.
     try:
         with exclusive_lock(root):
-            # One that was being written is in its place by now.
-            for path in leftovers:
-                path.unlink(missing_ok=True)
             return _recover(root, manifest)
     except (OSError, ValueError, KeyError, TypeError) as err:
         if isinstance(err, OSError) and disk_error(err):

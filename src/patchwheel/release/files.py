@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from patchwheel.kit import InputError, digest, parsed, write_atomically
+from patchwheel.kit import InputError, digest, exclusive_lock, parsed, write_atomically
 from patchwheel.remote import is_signed, sign
 from patchwheel.wheelfile import (
     FILENAME,
@@ -234,7 +234,9 @@ def sign_sums(folder: Path, key: Path) -> str:
     except FileNotFoundError as err:
         raise InputError("there is no such file", where=err.filename) from err
     public, signature = sign(data, key)
-    write_atomically(folder / SIGNATURE, _json({"keyid": public, "sig": signature}))
+    with exclusive_lock(folder):
+        text = _json({"keyid": public, "sig": signature})
+        write_atomically(folder / SIGNATURE, text, alone=True)
     return public
 
 

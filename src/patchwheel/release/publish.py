@@ -6,6 +6,7 @@ A staged release holds what is published in `release`, the index of it and of th
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -51,7 +52,8 @@ def complete_release(folder: Path, store: kit.Store, made: Sequence[BuiltWheel] 
         now, beside = series[wheel.path.name], files.beside(wheel.path, metadata.BESIDE)
         beside.unlink(missing_ok=True)
         if now != wheel.record.patches:
-            kit.write_atomically(beside, sbom.make_sbom(wheel.record, wheel.project, now))
+            document = sbom.make_sbom(wheel.record, wheel.project, now)
+            _write(folder, {beside.relative_to(folder).as_posix(): document})
     # Where no patch fixes anything now, what was said before is not true.
     (folder / files.VEX).unlink(missing_ok=True)
     _write(folder, files.sidecars(folder, [wheel for wheel in wheels if wheel.record.is_release]))
@@ -87,9 +89,14 @@ def make_index(folder: Path, *, grafts: bool = False) -> list[str]:
 
 
 def _write(folder: Path, contents: Mapping[str, bytes]) -> None:
-    for name, content in contents.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        kit.write_atomically(folder / name, content)
+    """Write files below a folder; the signature of other sums is removed."""
+    with kit.exclusive_lock(folder):
+        sums = folder / files.SUMS
+        if sums.exists() and sums.read_bytes() != contents.get(files.SUMS, sums.read_bytes()):
+            (folder / files.SIGNATURE).unlink(missing_ok=True)
+        for name, content in contents.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            kit.write_atomically(folder / name, content, alone=True)
 
 
 def _indexed(folder: Path) -> Iterator[tuple[str, str]]:
@@ -123,9 +130,11 @@ def stage_release(
     kit.rmtree(staged)
     wheels = _reported_wheels(source, expected)
     installed: dict[str, dict[str, str]] = {}
-    # Renamed at the end: a folder that is there is complete.
-    with tempfile.TemporaryDirectory(dir=staged.parent, prefix=".staging-") as name:
-        folder = Path(name, "staged")
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(kit.exclusive_lock(staged.parent))
+        # Its name is always the same: what one left that was killed is removed.
+        folder = kit.new_folder(staged)
+        stack.callback(kit.rmtree, folder)
         release, site = folder / "release", folder / "site"
         for cell, (fork, python) in expected.items():
             _add(wheels[cell], release)
@@ -138,6 +147,8 @@ def stage_release(
         make_index(release)
         make_index(site)
         (folder / INSTALLED).write_text(json.dumps(installed, indent=1))
+        kit.sync(folder)
+        # At the end: a folder that is there is complete.
         folder.rename(staged)
     return len(wheels)
 

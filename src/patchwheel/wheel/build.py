@@ -243,15 +243,12 @@ def published_before(store: kit.Store, wheel: Path) -> str | None:
 
 
 def _copy(wheel: BuiltWheel, target: Path, store: kit.Store) -> None:
-    # What a publisher that was killed left; nobody else publishes just now.
-    for left in target.parent.glob(".*.whl.????????.tmp"):
-        left.unlink()
     data = wheel.path.read_bytes()
     if (actual := hashlib.sha256(data).hexdigest()) != wheel.sha256:
         problem = f"the file was read with the sha256 {actual}"
         hint = "run the command again; if this repeats, check the disk and the memory"
         raise kit.CheckError(problem, where=wheel.path, expected=wheel.sha256, hint=hint)
-    kit.write_atomically(target, data)
+    kit.write_atomically(target, data, alone=True)
     row: dict[str, object] = {"sha256": wheel.sha256, "stamp": [*kit.stamp("", target.lstat())]}
     store.remember(PUBLISHED, kit.digest(str(target.absolute())), row)
 
