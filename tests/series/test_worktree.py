@@ -15,12 +15,12 @@ from patchwheel.kit.repo import Repository
 from patchwheel.manifest import transaction
 from patchwheel.series.apply import PatchedTree, apply_series
 from patchwheel.series.files import load_series
+from patchwheel.series.light import unexported_files
 from patchwheel.series.worktree import (
     WorkTree,
     git_in,
     move_away,
     open_work,
-    unexported_files,
     work_tree_source,
 )
 from patchwheel.source.fetch import Source

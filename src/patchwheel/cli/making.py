@@ -48,7 +48,8 @@ def say_unexported(project: Project, forks: Sequence[Fork]) -> None:
     """Say of each fork how many files were edited in its work tree, which wheels do not have."""
     if not (project.dev or project.without_patches):
         for fork in forks:
-            if lacks := series.unexported_files(project.work_folder(fork)):
+            folder = project.work_folder(fork)
+            if folder.exists() and (lacks := series.unexported_files(folder)):
                 more = "or add `--dev`, which takes work trees as they are"
                 project.progress.say(f"{fork.name}: {lacks}; {more}")
 

@@ -14,6 +14,7 @@ from .files import load_series as load_series
 from .light import light_tree as light_tree
 from .light import patch_alone as patch_alone
 from .light import project_with as project_with
+from .light import unexported_files as unexported_files
 from .status import FINE as FINE
 from .status import ForkStatus as ForkStatus
 from .status import PatchStatus as PatchStatus
@@ -31,4 +32,3 @@ from .worktree import move_away as move_away
 from .worktree import open_work as open_work
 from .worktree import patched_tree as patched_tree
 from .worktree import record as record
-from .worktree import unexported_files as unexported_files

@@ -1,21 +1,23 @@
 """The pin for work on a series, which needs less than a build: no lock, and not every submodule.
 
-Also a patch alone: the pin with just that patch and what it requires of its series.
+Also a patch alone: the pin with just that patch and what it requires of its series; and what a work
+tree has that a build does not take.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from patchwheel.kit import PatchError, did_you_mean, rmtree
-from patchwheel.manifest import Fork
+from patchwheel.kit import PatchError, PatchwheelError, did_you_mean, rmtree
+from patchwheel.manifest import Fork, transaction
 from patchwheel.patch import Patch, paths_of, required_patches
 from patchwheel.project import Project
 from patchwheel.series.apply import PatchedTree, apply_series
 from patchwheel.series.files import load_all_series, load_series, write_series
-from patchwheel.series.worktree import STATE, WorkTree
+from patchwheel.series.worktree import EXPORTED, STATE, WorkTree
 from patchwheel.source import Source, fetch_light, fetch_pin
 
 
@@ -34,6 +36,23 @@ def light_tree(project: Project, fork: Fork, more: Collection[str] = ()) -> Patc
     """Apply the fork's series to the pin for work on it; raises PatchError."""
     source = light_source(project, fork, more)
     return apply_series(source, load_series(fork.patches), store=project.store)
+
+
+def unexported_files(folder: Path) -> str | None:
+    """Say how many files of a work tree the series lacks; None of one that is rebased, or not ours.
+
+    Whoever asks has no need of the work tree, and so one that cannot be read is no error.
+    """
+    if (folder / ".git" / STATE).exists() and not (folder / transaction.STATE).exists():
+        with contextlib.suppress(PatchwheelError):
+            work = WorkTree(folder)
+            edited = work.edited()
+            committed = [] if work.is_exported() else work.repo.changes(EXPORTED, "HEAD")
+            count = len({*edited, *(change.path for change in committed)})
+            then = f"{'commit, then ' if edited else ''}`patchwheel export {folder.name}`"
+            lacks = f"{count} edited file{'s are' if count > 1 else ' is'} not in the series yet"
+            return f"{lacks}: {then}" if count else None
+    return None
 
 
 def patch_alone(project: Project, fork: Fork, name: str) -> PatchedTree:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import re
@@ -136,23 +135,6 @@ class WorkTree:
             "for-each-ref", "--format=%(objectname)", EXPORTED, f"{NEXT}/exported"
         )
         return self.repo.text("rev-parse", "HEAD") in known.split()
-
-
-def unexported_files(folder: Path) -> str | None:
-    """Say how many files of a work tree the series lacks; None of one that is rebased, or not ours.
-
-    Whoever asks has no need of the work tree, and so one that cannot be read is no error.
-    """
-    if (folder / ".git" / STATE).exists() and not (folder / transaction.STATE).exists():
-        with contextlib.suppress(kit.PatchwheelError):
-            work = WorkTree(folder)
-            edited = work.edited()
-            committed = [] if work.is_exported() else work.repo.changes(EXPORTED, "HEAD")
-            count = len({*edited, *(change.path for change in committed)})
-            then = f"{'commit, then ' if edited else ''}`patchwheel export {folder.name}`"
-            lacks = f"{count} edited file{'s are' if count > 1 else ' is'} not in the series yet"
-            return f"{lacks}: {then}" if count else None
-    return None
 
 
 def open_work(tree: PatchedTree, folder: Path, *, store: kit.Store, detach: bool = False) -> bool:
