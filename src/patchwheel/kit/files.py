@@ -335,11 +335,10 @@ def file_sha256(path: Path) -> str:
 
 def state(path: Path) -> tuple[int, ...]:
     """Return what changes with a file; () where there is none."""
-    try:
+    with contextlib.suppress(OSError):
         info = path.stat()
-    except OSError:
-        return ()
-    return (info.st_size, info.st_mtime_ns, info.st_ino)
+        return (info.st_size, info.st_mtime_ns, info.st_ino)
+    return ()
 
 
 def blob_id(data: bytes) -> str:
@@ -348,5 +347,4 @@ def blob_id(data: bytes) -> str:
 
 
 def _beside(folder: Path) -> tuple[Path, Path]:
-    """Return where its replacement is made, and where the folder goes."""
     return folder.with_name(f".{folder.name}.new"), folder.with_name(f".{folder.name}.old")
