@@ -23,9 +23,10 @@ HEAD = """\
 
 What `patchwheel COMMAND --help` says, in one page. `scripts/commands_page.py` writes it.
 
-Results go to standard output, the rest to standard error. An option with a variable, in brackets,
-can be set by it; there are [other variables](environment.md), too. The
-[exit codes](failures.md) say what kind of failure it was.
+Results go to standard output, the rest to standard error; what is no terminal gets UTF-8 in any
+locale. An option with a variable, in brackets, can be set by it; there are
+[other variables](environment.md), too. The [exit codes](failures.md) say what kind of failure it
+was.
 
 These options are of every command that works on a project:
 

@@ -137,6 +137,7 @@ def _build_platforms(project: Project, forks: Sequence[Fork], platforms: Sequenc
     project = replace(project, python_option=None)
     found = wheel.build_platforms(project, forks, platforms, pythons)
     tables.platforms(found)
+    say_unexported(project, forks)
     folder = wheel.platforms_folder(project)
     made = [folder / row.wheel.path.name for row in found if row.wheel]
     options.emit(found, lambda _: CONSOLE.lines(made))
