@@ -62,7 +62,7 @@ def status(found: Sequence[ForkStatus]) -> None:
     columns = ["fork", "pin", "commit", "patches", "tree", "last wheel", "upstream"]
     if sys.stdout.isatty() and shutil.get_terminal_size().columns in COMPACT:
         # What has two parts has a line for each, and the tree has no room.
-        rows = [[re.sub(r" |(?=\.h)", "\n", cell) for cell in row] for row in rows]
+        rows = [[re.sub(r"(?<=,) | (?=\()|(?=\.h)", "\n", cell) for cell in row] for row in rows]
         for row in (columns, *rows):
             del row[4]
     CONSOLE.table(columns, rows)
