@@ -20,13 +20,13 @@ from patchwheel.patch.foreign import split_mails, without_crlf
 from patchwheel.patch.lint import check_patch, warnings
 from patchwheel.patch.matching import nearest, occurrences
 from patchwheel.patch.simulate import Simulation
-from patchwheel.source import compare, index
+from patchwheel.source import compare, download, index
 from patchwheel.source.download import MAX_FILE, _download, download_file
 from patchwheel.source.index import IndexFile, from_html, from_json, project_files
 from patchwheel.wheelfile import metadata
 from tests.fixtures import web
 from tests.fixtures.contexts import make_context
-from tests.fixtures.support import sha256
+from tests.fixtures.support import make_wheel, sha256
 
 # A time that grows with the square is longer; the slowest reader takes a tenth of it.
 SIZE = 50_000
@@ -112,6 +112,49 @@ READERS: dict[str, tuple[list[bytes], Callable[[bytes], object]]] = {
     "forks.toml": (TEXT, lambda d: line_of(d.decode(), ("a", "b"))),
     "a message": (TEXT, lambda d: redacted(d.decode())),
 }
+
+
+def test_a_page_of_names_with_many_tags_is_read_in_its_length(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tags = ".".join(f"{chr(97 + n // 10)}{n % 10}" for n in range(26))
+    names = [f"a-{n}-{tags}-{tags}-{tags}.whl" for n in range(1000)]
+    good = "a-1-cp312.cp313-abi3.none-manylinux_2_17_x86_64.manylinux2014_x86_64.whl"
+    files = [IndexFile(filename=name, url="") for name in [*names, good]]
+    with bounded():
+        assert [len(tags) for *_, tags in download._parsed(files)] == [8]
+    monkeypatch.setattr(download, "MAX_TAGS", 10**6)
+    with pytest.raises(pytest.fail.Exception), bounded():
+        list(download._parsed(files))
+
+
+# More digits than Python reads.
+DIGITS = "1" * 5000
+
+
+def test_a_number_that_python_does_not_read_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not metadata.same_version(DIGITS, "1")
+    offers = [
+        IndexFile(filename=f"a-{version}.tar.gz", url="", requires_python=bounds)
+        for version, bounds in (("1.0", ">=3"), (DIGITS, ""), ("2.0", f">={DIGITS}"))
+    ]
+    monkeypatch.setattr(download, "project_files", lambda *_: offers)
+    config = IndexConfig()
+    assert download.newest_release(config, "a", ["3.12"]) == "2.0"
+    assert download.latest_version(config, "a") == "2.0"
+    with pytest.raises(InputError, match=r"there is no release 1+\b.*\n.*such as 1\.0, 2\.0"):
+        download.find_sdist(config, "a", DIGITS)
+
+
+@pytest.mark.parametrize("line", ["!", "a; python_version > ", f"a; {'(' * 9999}"])
+def test_a_requirement_of_a_wheel_that_cannot_be_read_is_one_message(
+    tmp_path: Path, line: str
+) -> None:
+    wheel = make_wheel(tmp_path, "demo", "1.0", {}, requires=[line])
+    with pytest.raises(InputError, match=r"demo-1.0-py3.*requires .*, which cannot be read: "):
+        download.requirements(wheel)
 
 
 @pytest.mark.parametrize("what", READERS)

@@ -241,7 +241,7 @@ def check_version(source: Source, manifest: Path) -> None:
 
     The wheel carries the manifest's, and a graft starts from upstream's wheel of that version.
     """
-    from packaging.version import InvalidVersion, Version
+    from packaging.version import Version
 
     fork = source.fork
     package = fork.name.replace("-", "_")
@@ -250,7 +250,7 @@ def check_version(source: Source, manifest: Path) -> None:
     blobs = {p: b.oid for p, b in repo.files(source.tree, *TOP, *names).items()}
     data = repo.read([*blobs.values()])
     for path, text in _stated({path: data[oid] for path, oid in blobs.items()}):
-        with contextlib.suppress(InvalidVersion):
+        with contextlib.suppress(ValueError):
             stated = Version(Version(text).public)
             # 0.0.0 is what those write who fill it in later.
             if stated == Version(Version(fork.version).public) or not any(stated.release):

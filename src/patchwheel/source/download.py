@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import shutil
 import time
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 # A connection that is cut loses at most one piece; what came before is kept.
 PIECE = 1 << 17
 MAX_FILE = 4 << 30
+# Those of a wheel are the product of the three sets in its name; a real one has 30.
+MAX_TAGS = 100
 RANGE_REFUSED = 416
 SDIST = ".tar.gz"
 # Wheels for the oldest glibc that we support are preferred to those that need a newer one.
@@ -147,7 +150,11 @@ def requirements(wheel: Path, extra: str | None = None) -> list[str]:
 
     required = []
     for line in field(read_wheel(wheel).metadata("METADATA"), "Requires-Dist"):
-        requirement = Requirement(line)
+        try:
+            requirement = Requirement(line)
+        except ValueError as err:
+            problem = f"requires {line!r}, which cannot be read: {err}"
+            raise kit.InputError(problem, where=wheel) from err
         conditional = "extra ==" in str(requirement.marker or "")
         if extra is None and not conditional:
             required.append(line)
@@ -195,11 +202,11 @@ def choose_wheel(
 
 def find_sdist(config: kit.IndexConfig, project: str, version: str) -> Sdist:
     """Return the sdist of a release; raises InputError when no index has one with a sha256."""
-    from packaging.version import InvalidVersion, Version
+    from packaging.version import Version
 
     rows = _parsed(project_files(config, project))
     sdists = [(file, of) for file, of, _, tags in rows if not tags]
-    with contextlib.suppress(InvalidVersion):
+    with contextlib.suppress(ValueError):
         found = [file for file, of in sdists if file.sha256 and of == Version(version)]
         for file in found:
             if file.sha256 and file.filename.endswith(SDIST):
@@ -215,7 +222,7 @@ def find_sdist(config: kit.IndexConfig, project: str, version: str) -> Sdist:
 
 def newest_release(config: kit.IndexConfig, project: str, pythons: Collection[str]) -> str:
     """Return the newest final version with an sdist for these Pythons; raises InputError."""
-    from packaging.specifiers import InvalidSpecifier, SpecifierSet
+    from packaging.specifiers import SpecifierSet
 
     files = list(_parsed(project_files(config, project)))
     fitting = []
@@ -223,7 +230,7 @@ def newest_release(config: kit.IndexConfig, project: str, pythons: Collection[st
         if file.yanked or of.is_prerelease or not file.filename.endswith(SDIST):
             continue
         # An installer ignores a field that it cannot read.
-        with contextlib.suppress(InvalidSpecifier):
+        with contextlib.suppress(ValueError):
             bounds = SpecifierSet(file.requires_python or "")
             if not all(bounds.contains(f"{python}.99") for python in pythons):
                 continue
@@ -250,8 +257,11 @@ def _parsed(
     from packaging import utils
 
     for file in files:
-        with contextlib.suppress(utils.InvalidSdistFilename, utils.InvalidWheelFilename):
+        with contextlib.suppress(ValueError):
             if file.filename.endswith(".whl"):
+                sets = file.filename.split("-")[-3:]
+                if math.prod(part.count(".") + 1 for part in sets) > MAX_TAGS:
+                    continue
                 _, version, build, tags = utils.parse_wheel_filename(file.filename)
                 yield file, version, build, tags
             else:

@@ -140,11 +140,11 @@ def first_release(repo: Repository, oid: str) -> str | None:
 
     A pre-release comes after all others.
     """
-    from packaging.version import InvalidVersion, Version
+    from packaging.version import Version
 
     found = []
     for tag in repo.text("tag", "--list", "--contains", oid).split():
-        with contextlib.suppress(InvalidVersion):
+        with contextlib.suppress(ValueError):
             version = Version(re.sub(r"^\D*", "", tag))
             found += [] if version.is_devrelease else [(version.is_prerelease, version, tag)]
     return min(found)[-1] if found else None

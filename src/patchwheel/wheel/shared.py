@@ -87,14 +87,14 @@ def _answer(place: tuple[str, str], wheel: WheelFile, level: str | None) -> Shar
 def _check_fit(plan: Plan, answer: SharedWheel) -> None:
     """Raise CheckError for a wheel that this run does not want, or this machine cannot install."""
     from packaging.tags import platform_tags
-    from packaging.utils import InvalidWheelFilename, parse_wheel_filename
+    from packaging.utils import parse_wheel_filename
 
     wanted = plan.sandbox or "bwrap"
     if answer.level not in LEVELS[LEVELS.index(wanted) :]:
         raise CheckError(f"it was built at level {answer.level}, and this run builds at {wanted}")
     try:
         platforms = {tag.platform for tag in parse_wheel_filename(answer.filename)[3]}
-    except InvalidWheelFilename as err:
+    except ValueError as err:
         raise CheckError(str(err)) from err
     if platforms.isdisjoint([*platform_tags(), "any"]):
         raise CheckError(f"it is for {min(platforms)}, which this machine is not")

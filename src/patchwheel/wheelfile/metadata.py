@@ -94,11 +94,12 @@ def normalize_name(name: str) -> str:
 
 def same_version(one: str, other: str) -> bool:
     """Say whether two versions are one: 1.0 is 1.0.0."""
-    from packaging.version import InvalidVersion, Version
+    from packaging.version import Version
 
     try:
         return one == other or Version(one) == Version(other)
-    except InvalidVersion:
+    except ValueError:
+        # It is no version, or has more digits than Python reads.
         return False
 
 
