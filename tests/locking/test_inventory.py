@@ -490,7 +490,15 @@ class Command:
             name="pw.x",
             sources=["src/x.pyx"],
             depends=[Path("src/x.h")],
-            define_macros=[("KEY", "1"), ("NUMBER", 2), ("NONE", 0), ("FLAG", None)],
+            define_macros=[
+                ("KEY", "1"),
+                ("NUMBER", 2),
+                ("NONE", 0),
+                ("PLACE", Path("a")),
+                ("FLAG", None),
+                ("EMPTY", ""),
+                ("NOT",),
+            ],
             libraries=["m"],
         )
         self.extensions = [extension] if name == "build_ext" else None
@@ -559,7 +567,15 @@ def test_setuptools_is_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     library, extension = answer["steps"]
     assert library == {"outputs": [], "inputs": ["src/low.c"]}
     assert extension["inputs"] == ["src/x.pyx", "src/x.h"]
-    assert extension["macros"] == [["KEY", "1"], ["NUMBER", "2"], ["NONE", "0"], ["FLAG", ""]]
+    assert extension["macros"] == [
+        ["KEY", '["1"]'],
+        ["NUMBER", "[2]"],
+        ["NONE", "[0]"],
+        ["PLACE", '["a"]'],
+        ["FLAG", "[null]"],
+        ["EMPTY", '[""]'],
+        ["NOT", "[]"],
+    ]
     assert json.loads(extension["command"]) == {"libraries": ["m"], "name": "pw.x"}
     assert seen[0] == ("build_py", True)
     assert not watcher.shipping

@@ -208,9 +208,9 @@ def _describe(extension: Any) -> dict[str, Any]:
     """Return what an extension module is made from, the macros apart: not every file uses them."""
     known = {k: v for k, v in vars(extension).items() if not k.startswith("_")}
     inputs = [os.fspath(path) for k in ("sources", "depends") for path in known.pop(k, ())]
-    # Compilers take any value that a project gives, such as the number of a version.
+    # None is another value than "", a name alone undefines it, and some give numbers or versions.
     defined = known.pop("define_macros", ())
-    macros = [[name, "" if value is None else str(value)] for name, value in defined]
+    macros = [[name, json.dumps(value, default=str)] for name, *value in defined]
     command = json.dumps(known, sort_keys=True, default=str)
     return {"inputs": inputs, "macros": macros, "command": command}
 
