@@ -284,7 +284,10 @@ def patch(folder: Path, name: str, edit: Edit) -> dict[str, Any]:
     text = path.read_text(encoding="utf-8")
     if edit.old not in text:
         raise NotSoError(f"{edit.file} has no {edit.old!r} any more")
-    text = text.replace(edit.old, edit.new, 1) if edit.old else text.rstrip("\n") + "\n" + edit.new
+    # Another name in each run: a wheel of an earlier one, in the store, would prove nothing.
+    mark = f"PATCHED{time.time_ns()}"
+    new, effect = edit.new.replace("PATCHED", mark), edit.shown.replace("PATCHED", mark)
+    text = text.replace(edit.old, new, 1) if edit.old else text.rstrip("\n") + "\n" + new
     path.write_text(text, encoding="utf-8")
     messages = [word for text in MESSAGE for word in ("-m", text)]
     run(folder, "git", "-C", tree, "commit", "-qa", *messages)
@@ -294,7 +297,7 @@ def patch(folder: Path, name: str, edit: Edit) -> dict[str, Any]:
     ours(folder, "env")
     code = (
         f"import importlib\nmodule = importlib.import_module({edit.module!r})\n"
-        f"print(bool({edit.shown}))"
+        f"print(bool({effect}))"
     )
     shown = run(folder, folder / ".venv-forks/bin/python", "-c", code).strip()
     if shown != "True":

@@ -126,7 +126,7 @@ class Bench:
         tree = repo.import_files(
             (name, "100644", text.encode()) for name, text in sorted(content.items())
         )
-        source = SimpleNamespace(fork=self.fork, git_dir=git_dir, epoch=support.EPOCH)
+        source = SimpleNamespace(fork=self.fork, git_dir=git_dir, tree=tree, epoch=support.EPOCH)
         patched = SimpleNamespace(tree=tree, source=source)
         return SimpleNamespace(tree=patched, fork=self.fork, inventory=self.build.inventory)
 
@@ -237,6 +237,18 @@ def test_an_older_ninja_is_told_a_number_of_jobs(
     # What runs one job at a time leaves the others to other forks.
     with bench.inputs(context=context).session("ask", serial=True) as session:
         assert (session.held, context.pool.free) == ((1, 2) if words else (0, 3))
+
+
+def test_only_what_the_series_changed_is_newer_than_what_was_made_of_it(bench: Bench) -> None:
+    pin = bench.plan({"z.c": "", "a.pyx": "", "b.pyx": "", "b.c": ""}).tree.source
+    tree = bench.plan({"z.c": "", "a.pyx": "cdef int a", "b.pyx": "", "b.c": ""}).tree.tree
+    with bench.session() as session:
+        session.checkout(pin, tree)
+        times = {path.name: path.stat().st_mtime_ns for path in session.source.glob("*.*")}
+    newest = times.pop("a.pyx")
+    assert times.keys() > {"z.c", "b.pyx", "b.c", "pyproject.toml"}
+    assert len(set(times.values())) == 1
+    assert newest > times["z.c"]
 
 
 def test_a_build_without_a_sandbox_has_the_same_variables(bench: Bench) -> None:
