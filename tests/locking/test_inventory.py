@@ -386,7 +386,8 @@ def test_a_pure_build_of_what_upstream_compiles_is_said(bench: Bench, report: Re
 
 def test_libraries_reveal_their_makers(tmp_path: Path) -> None:
     files = {
-        "x/a.so": "_cython_3_2_9\0_cython_3_2_9\0(NumPy 1.25)",
+        # As a module of the limited API says it.
+        "x/a.so": "_cython_3_2_9\0_cython_3_2_9limited12_vectorcallnofinalize\0(NumPy 1.25)",
         "x/b.so": "_cython_3_2_9\0release 13.2, V13.2.51\0",
         "x/c.so": "_cython_3_1_0a1\0",
         "x/d.py": "_cython_1_1_1\0",

@@ -28,12 +28,14 @@ from patchwheel.manifest.inventory import BuildInventory
 from patchwheel.manifest.lock import ForkBuild
 from patchwheel.manifest.model import Fork, UpstreamWheel
 from patchwheel.plan.records import Plan
-from patchwheel.wheel.compile import check_relocated, compile_wheel
+from patchwheel.wheel.compile import check_relocated, compile_wheel, without_run_paths
+from patchwheel.wheel.fit import read_library
 from patchwheel.wheel.graft import UnlabelledWheel
 from patchwheel.wheelfile.read import read_wheel
 from patchwheel.wheelfile.record import CompileRecord
 from tests.fixtures import support
 from tests.fixtures.contexts import make_context
+from tests.wheel.test_fit import patchelf
 
 # A whole backend that does in an instant what a test wants; `act.py` is run as the build.
 BACKEND = """\
@@ -237,6 +239,21 @@ def test_an_older_ninja_is_told_a_number_of_jobs(
     # What runs one job at a time leaves the others to other forks.
     with bench.inputs(context=context).session("ask", serial=True) as session:
         assert (session.held, context.pool.free) == ((1, 2) if words else (0, 3))
+
+
+@pytest.mark.compiled
+def test_a_compile_keeps_no_run_path_of_the_machine(tmp_path: Path) -> None:
+    paths = {"a.so": "/opt/lib:$ORIGIN/../x.libs", "b.so": "/opt/lib", "c.so": "$ORIGIN"}
+    files: dict[str, str | bytes] = {
+        name: support.make_library(tmp_path, name, f"-Wl,-rpath,{path}", source="int x;")
+        for name, path in paths.items()
+    }
+    wheel = read_wheel(support.make_wheel(tmp_path, "x", "1", {**files, "x.py": "/opt/lib"}))
+    draft = UnlabelledWheel(made_from=wheel, entries=wheel.entries, tags="")
+    session = cast("BuildSession", SimpleNamespace(patchelf=patchelf))
+    left = {entry.name: entry for entry in without_run_paths(draft, session)}
+    found = {name: read_library(entry.content()).run_path for name, entry in left.items()}
+    assert found == {"a.so": "$ORIGIN/../x.libs", "b.so": ""}
 
 
 def test_only_what_the_series_changed_is_newer_than_what_was_made_of_it(bench: Bench) -> None:

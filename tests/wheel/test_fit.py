@@ -282,6 +282,7 @@ def test_a_module_of_the_bases_makers_fits() -> None:
     content = b"_cython_3_2_9 (NumPy 1.25) and (NumPy 1.9)"
     check_makers("x.so", content, MADE_WITH)
     check_makers("x.so", b"_cython_3_1_0 (NumPy 2.0)", {})
+    check_makers("x.so", b"_cython_3_3_0a1limited_fastcall", {"cython": "3.3.0a1"})
 
 
 @pytest.mark.parametrize(

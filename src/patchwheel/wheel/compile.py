@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from patchwheel.kit import BuildError, CheckError
 from patchwheel.plan import Plan
 from patchwheel.wheel.fit import MAGIC, read_library
 from patchwheel.wheel.graft import UnlabelledWheel
-from patchwheel.wheelfile import CompileRecord, WheelFile, check_record
+from patchwheel.wheelfile import CompileRecord, Entry, WheelFile, check_record, make_entry
 
 
 def compile_wheel(plan: Plan) -> UnlabelledWheel:
@@ -34,6 +34,9 @@ def compile_wheel(plan: Plan) -> UnlabelledWheel:
             raise BuildError(message, expected="a wheel for any platform", hint=hint)
         wheel = session.take_wheel(relocate(name, session))
         record, counts = build.build_record(inputs, session), session.counts()
+        draft = checked_draft(wheel, record)
+        draft.entries.update({e.name: e for e in without_run_paths(draft, session)})
+    wheel = replace(wheel, entries=draft.entries)
     check_relocated(wheel, [inputs.context.store.root], home=Path.home())
     # Before relocation: only so can a library be compared with the same one of another build.
     built = {
@@ -41,7 +44,22 @@ def compile_wheel(plan: Plan) -> UnlabelledWheel:
         for name, entry in plain.entries.items()
         if name in inputs.build.inventory.built or entry.content().startswith(MAGIC)
     }
-    return replace(checked_draft(wheel, replace(record, built=built)), counts=counts)
+    return replace(draft, compiled=replace(record, built=built), counts=counts)
+
+
+def without_run_paths(draft: UnlabelledWheel, session: build.BuildSession) -> Iterator[Entry]:
+    """Give the libraries that auditwheel left with run paths of this machine, without these.
+
+    It bundles nothing for them, so that they need no such path.
+    """
+    for entry in draft.entries.values():
+        if (content := entry.content()).startswith(MAGIC):
+            paths = [*filter(None, read_library(content).run_path.split(":"))]
+            kept = [path for path in paths if path.startswith("$ORIGIN")]
+            if kept != paths:
+                words = ["--set-rpath", ":".join(kept)] if kept else ["--remove-rpath"]
+                data = session.patchelf(words, content)
+                yield make_entry(entry.name, data, mode=entry.mode, date=entry.date)
 
 
 def checked_draft(wheel: WheelFile, record: CompileRecord) -> UnlabelledWheel:

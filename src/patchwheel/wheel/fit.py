@@ -33,8 +33,8 @@ MACHINE = re.compile(r"manylinux(?:_\d+_\d+|\d+)_(\w+)")
 READS, READS_PER_BYTE, SMALL_READ = 1 << 18, 8, 16
 # With its version, or "".
 Symbol: TypeAlias = tuple[str, str]
-# A compiled module names the Cython that made it and the NumPy that it was compiled for.
-CYTHON = re.compile(rb"_cython_(\d+_\d+_\w+)\b")
+# A compiled module names the Cython that made it, before options such as `limited`, and its NumPy.
+CYTHON = re.compile(rb"_cython_(\d+(?:_\d+)+(?:(?:a|b|rc)\d+)?)")
 NUMPY = re.compile(rb"\(NumPy (\d[\d.]*)\)")
 
 
