@@ -538,6 +538,8 @@ def test_setuptools_is_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         with zipfile.ZipFile(f"{out}/pw.whl", "w") as archive:
             archive.writestr("pw/a.py", "")
             archive.write(lib / "pw" / "x.so", "pw/x.so")
+            archive.writestr("pw-1.data/headers/pw/x.h", "int x;")
+            archive.writestr("pw-1.data/scripts/tool", "#!python\ntwo\n")
         return "pw.whl"
 
     watcher: Any = ModuleType("sitecustomize")
@@ -556,14 +558,21 @@ def test_setuptools_is_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv(inspect_build.ROOT, str(tmp_path))
     monkeypatch.setenv(inspect_build.LOG, str(tmp_path / "log"))
     (tmp_path / "log").write_bytes(b"gen.py\nsrc/t.in\0\nsrc/low.c\0")
+    copies = {"include/x.h": "int x;", "bin/tool": "#!/usr/bin/python\ntwo\n", "src/x.h": ""}
+    support.write(tmp_path, {**copies, "build/scripts/tool": "#!python\ntwo\n"})
     out = tmp_path / "out"
     out.mkdir()
     words = ["x", "pw_backend:legacy", str(out), "{}", "generate", "setuptools"]
     monkeypatch.setattr(sys, "argv", words)
     inspect_build.main()
     answer = json.loads((out / "answer.json").read_text())
-    assert answer["outputs"] == {"pw/a.py": "src/a.py", "pw/x.so": "//pw/x.so"}
-    assert answer["reads"] == ["src/low.c", "src/x.h", "src/x.pyx"]
+    assert answer["outputs"] == {
+        "pw/a.py": "src/a.py",
+        "pw/x.so": "//pw/x.so",
+        "pw-1.data/headers/pw/x.h": "include/x.h",
+        "pw-1.data/scripts/tool": "//pw-1.data/scripts/tool",
+    }
+    assert answer["reads"] == ["bin/tool", "src/low.c", "src/x.h", "src/x.pyx"]
     assert answer["opened_by_script"] == {"gen.py": ["src/t.in"]}
     library, extension = answer["steps"]
     assert library == {"outputs": [], "inputs": ["src/low.c"]}

@@ -25,7 +25,7 @@ from patchwheel.source import Source
 
 KIND: Final = "configured"
 # Raised whenever the same inputs would be configured in another way, or written down in one.
-LAYOUT = 8
+LAYOUT = 9
 # So many trees are looked at for one with the same files that decide what is built.
 KEPT = 3
 # What Meson writes for itself and for tools; no step of a build reads it.

@@ -24,7 +24,7 @@ import subprocess  # noqa: TID251
 import sys
 import traceback
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -149,17 +149,36 @@ def list_other(backend: str, settings: dict[str, Any], out: str, listed_by: str)
         _follow_setuptools(sources, steps, out)
     file = _hooks(backend).build_wheel(out, settings)
     with zipfile.ZipFile(os.path.join(out, file)) as wheel:
+        if sources:
+            # What is read from here on is no part of the build.
+            importlib.import_module("sitecustomize").__dict__["comparing"] = True
+            read += _beside(wheel, sources, out)
+            # What it changes on the way is no copy: versioneer writes the version into a file.
+            for name in _changed(wheel, sources):
+                read.append(sources[name])
+                sources[name] = out
         found = {name: sources.get(name, out) for name in wheel.namelist()}
-        # What the build changes on the way is no copy: versioneer writes the version into a file.
-        for name in _changed(wheel, sources) if sources else ():
-            found[name] = out
-            read.append(sources[name])
     return {"outputs": found, "read": read, "steps": steps if listed_by else None, "wheel": file}
 
 
+def _beside(wheel: zipfile.ZipFile, sources: dict[str, str], out: str) -> Iterator[str]:
+    """Find the copies beside the packages, such as headers; give the sources of scripts.
+
+    A script has another first line in the wheel.
+    """
+    root = Path(os.environ[ROOT])
+    for name in (name for name in wheel.namelist() if ".data/" in name and name not in sources):
+        found = (path for path in root.rglob(os.path.basename(name)) if path.is_file())
+        named = [path for path in found if root / "build" not in path.parents]
+        content = wheel.read(name)
+        if len(same := [path for path in named if path.read_bytes() == content]) == 1:
+            sources[name] = str(same[0])
+        elif content.startswith(b"#!python\n") and len(named) == 1:
+            sources[name] = os.path.join(out, name)
+            yield str(named[0])
+
+
 def _changed(wheel: zipfile.ZipFile, sources: dict[str, str]) -> list[str]:
-    watcher: Any = importlib.import_module("sitecustomize")
-    watcher.comparing = True
     copied = [n for n in sources.keys() & wheel.namelist() if os.path.isfile(sources[n])]
     return [n for n in copied if Path(sources[n]).read_bytes() != wheel.read(n)]
 
