@@ -537,7 +537,8 @@ def test_a_plan_needs_no_compiler_and_makes_no_wheel(
         assert not (other.store / "configured").exists()
         save_lock(load_lock(other.root / "forks.lock"))
         [plan] = json.loads(other.run("plan", "--json", PATH=str(bare), PATCHWHEEL_PYTHON=python))
-        assert plan["why"] == ["forks.inventory lacks this pin: `patchwheel lock` writes it"]
+        advice = "`patchwheel lock` writes it where the project can be configured"
+        assert plan["why"] == [f"forks.inventory lacks this pin: {advice}"]
         assert PAIRS in plan["candidates"]
         (other.root / "forks.inventory").unlink()
         assert "lacks the entry tinyext" in other.run("plan", status=2)

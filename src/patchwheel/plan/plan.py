@@ -260,8 +260,8 @@ class Planner:
             graph, built = self._pin_graph, tuple(sorted(self.build.inventory.built))
             outputs = candidates(graph, changes) if graph else built
             name = self.project.manifest.inventory_path.name
-            missing = () if graph else (f"{name} lacks this pin: `patchwheel lock` writes it",)
-            why = (*decision.why, *missing)
+            advice = "`patchwheel lock` writes it where the project can be configured"
+            why = (*decision.why, *(() if graph else (f"{name} lacks this pin: {advice}",)))
             return replace(decision, why=why, undecided=tuple(follow), candidates=outputs), ()
         if traced.unknown:
             return Decision(route="compile", why=(*traced.unknown, *follow)), ()

@@ -45,7 +45,10 @@ def add_fork(project: Project, what: str) -> Fork:
         (folder / "series").touch()
         _append(other, before, _entry(source.fork, notes))
         write_lock(other, [name])
-        _append(other, before, _entry(source.fork, notes, *_learned(other, name)))
+        differences, facts = _learned(other, name)
+        if differences:
+            project.progress.say(f"{name}: its `upstream-wheel` in forks.toml names what differs")
+        _append(other, before, _entry(source.fork, notes, differences, facts))
     return source.fork
 
 
