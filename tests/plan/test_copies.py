@@ -22,6 +22,8 @@ SOURCES = {
     "Cargo.toml": '[package]\nname = "demo"\nbuild = "build.rs"\n',
     "src/lib.rs": '// see a.py\nconst T: &str = include_str!("../python/demo/table.py");\n',
     "docs/long.md": "long\n",
+    "docs/Makefile": "all: a.py\n",
+    "examples/cython/setup.py": "import demo\n",
     "README": "short\n",
     "python/demo/__init__.py": "",
     "python/demo/sub/__init__.py": "",
