@@ -202,17 +202,24 @@ def load_policies(site_packages: Path, machine: str) -> Policies:
     return Policies(tags=tags, libraries=frozenset(libraries))
 
 
-def check_makers(name: str, content: bytes, built_with: Mapping[str, str]) -> None:
-    """Raise GraftNotPossible for a module of another Cython or a newer NumPy than the base's."""
+def check_makers(name: str, content: bytes, old: bytes, built_with: Mapping[str, str]) -> None:
+    """Raise GraftNotPossible for a module of another Cython or a newer NumPy than the base's.
+
+    The `old` one may itself ask for more than most of the base.
+    """
     wanted = built_with.get("cython")
     cython = {v.decode().replace("_", ".") for v in CYTHON.findall(content)}
     if wanted and cython - {wanted}:
         found = ", ".join(sorted(cython))
         raise GraftNotPossible(f"{name} was made by Cython {found}, and its base by {wanted}")
-    target = built_with.get("numpy-target")
-    numpy = max((v.decode().strip(".") for v in NUMPY.findall(content)), key=_parts, default="")
+    numpy, before = map(_numpy, (content, old))
+    target = before or built_with.get("numpy-target")
     if target and _parts(numpy) > _parts(target):
         raise GraftNotPossible(f"{name} asks for NumPy {numpy}, and its base for {target}")
+
+
+def _numpy(content: bytes) -> str:
+    return max((v.decode().strip(".") for v in NUMPY.findall(content)), key=_parts, default="")
 
 
 def _parts(version: str) -> tuple[int, ...]:

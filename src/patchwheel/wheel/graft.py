@@ -114,7 +114,9 @@ def remake(plan: Plan, base: Base) -> Remade:
         raw = _build(session, plan, configured) if configured else _replay_modules(session, plan)
         if base.kind == "upstream" and inputs.build.base:
             for path, data in raw.items():
-                fit.check_makers(path, data, inputs.build.base.made_with)
+                name = base.outputs.get(path)
+                old = base.wheel.entries[name].content() if name else b""
+                fit.check_makers(path, data, old, inputs.build.base.made_with)
         contents, tags = _fit_outputs(raw, base, session)
         record, counts = build_record(inputs, session), session.counts()
     # Digests before relinking: only these can be compared with another build's.
