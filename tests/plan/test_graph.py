@@ -6,7 +6,13 @@ import pytest
 from patchwheel.build.ninja import Edge
 from patchwheel.kit.store import Store
 from patchwheel.plan.graph import READS_FILES, Graph
-from patchwheel.plan.scan_references import SYSTEM, list_headers, scan_header, scan_references
+from patchwheel.plan.scan_references import (
+    MODULES,
+    SYSTEM,
+    list_headers,
+    scan_header,
+    scan_references,
+)
 from tests.fixtures import support
 
 SO = "//pw/fast.so"
@@ -127,6 +133,10 @@ def test_steps_tell_commands_and_their_inputs_apart() -> None:
         ),
         ("a.pyx.tp", "include 'x_{{name}}.pxi'", {"x_*.pxi"}),
         ("a.f90", "      INCLUDE 'common.inc'\n", {"common.inc"}),
+        ("a.f90", "  USE, intrinsic :: iso_c_binding\n  use omp_lib\n  use = 1\n", set()),
+        ("a.F90", "  use, non_intrinsic :: limits, only: most\n", MODULES),
+        ("a.f", "      use limits\n", MODULES),
+        ("a.f90.src", "submodule (limits) more\n", MODULES),
         ("a.py", "import b\n", {"^b.py", "^b/__init__.py"}),
         ("a.py", "open('t/x.json')\n", {"t/x.json"}),
         ("a.txt", '#include "b.h"\nimport b\n', {"b.h"}),

@@ -168,7 +168,7 @@ def _beside(wheel: zipfile.ZipFile, sources: dict[str, str], out: str) -> Iterat
     """
     root = Path(os.environ[ROOT])
     for name in (name for name in wheel.namelist() if ".data/" in name and name not in sources):
-        found = (path for path in root.rglob(os.path.basename(name)) if path.is_file())
+        found = (path for path in root.rglob(Path(name).name) if path.is_file())
         named = [path for path in found if root / "build" not in path.parents]
         content = wheel.read(name)
         if len(same := [path for path in named if path.read_bytes() == content]) == 1:

@@ -16,7 +16,7 @@ from patchwheel.build import site_packages
 from patchwheel.kit import Blob, Change, Repository, Store
 
 # Raised whenever a text would be found to mention something else.
-LAYOUT = 5
+LAYOUT = 6
 # Before the path of a header in the site-packages of the build environment.
 SYSTEM = "<"
 C_FAMILY = re.compile(
@@ -33,6 +33,14 @@ BARE = re.compile(r"(.*/)?[^./]+")
 # Of these there are many, and few that a build reads.
 RARE = re.compile(rf"{PYTHON.pattern}|{DATA.pattern}|{BARE.pattern}", re.IGNORECASE)
 FORTRAN = re.compile(r".*\.(f|for|f77|f90|f95|f03|f08|pyf)(\.\w+)?", re.IGNORECASE)
+
+# A module of Fortran may be in a file of any name.
+MODULES = {f"*.{ending}" for ending in ("f", "for", "[fF]90*", "[fF]95*", "[fF]0[38]*", "F")}
+USE = re.compile(
+    r"^[ \t]*(?:use(?:[ \t]*,[ \t]*non_intrinsic)?[ \t:]+|submodule[ \t]*\()[ \t]*"
+    r"(?!iso_|ieee_|omp_|openacc|mpi)\w",
+    re.MULTILINE | re.IGNORECASE,
+)
 
 INCLUDE = re.compile(
     r'^[ \t]*#[ \t]*(?:include|include_next|embed|import)[ \t]*[<"]([^>"\n]+)[>"]', re.MULTILINE
@@ -75,7 +83,7 @@ def scan_references(path: str, text: str) -> set[str]:
         found.update(EXTERN.findall(text), PXI.findall(text))
         found |= _modules(text, FROM_C, IMPORT_C, (".pxd",))
     if FORTRAN.fullmatch(path):
-        found.update(PXI.findall(text))
+        found.update(PXI.findall(text), MODULES if USE.search(text) else ())
     if DATA.fullmatch(path):
         found.update(SOURCE.findall(text))
     if PYTHON.fullmatch(path):
