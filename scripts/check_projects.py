@@ -144,6 +144,63 @@ CASES = (
             ' || PyModule_AddIntConstant(m, "PATCHED", 1) < 0',
         ),
     ),
+    Case(
+        "markupsafe",
+        "setuptools",
+        Edit("src/markupsafe/__init__.py", "markupsafe"),
+        after(
+            "src/markupsafe/_speedups.c",
+            "markupsafe._speedups",
+            "static PyMethodDef module_methods[] = {\n",
+            '    {"PATCHED", (PyCFunction)escape_unicode, METH_O, NULL},\n',
+        ),
+    ),
+    Case(
+        "msgpack",
+        "setuptools",
+        Edit("msgpack/ext.py", "msgpack.ext"),
+        # What Cython made of the .pyx file ships, and the build takes that.
+        after(
+            "msgpack/_cmsgpack.c",
+            "msgpack._cmsgpack",
+            "if (PyDict_SetItem(__pyx_mstate_global->__pyx_d, __pyx_mstate_global->__pyx_n_u_test,"
+            " __pyx_t_3) < (0)",
+            ' || PyDict_SetItemString(__pyx_mstate_global->__pyx_d, "PATCHED", Py_True) < (0)',
+        ),
+    ),
+    Case(
+        "psutil",
+        "setuptools",
+        Edit("psutil/_common.py", "psutil._common"),
+        after(
+            "psutil/_psutil_linux.c",
+            "psutil._psutil_linux",
+            "PyObject *mod = PyModule_Create(&moduledef);\n",
+            '    if (mod != NULL) PyModule_AddIntConstant(mod, "PATCHED", 1);\n',
+        ),
+    ),
+    Case(
+        "numexpr",
+        "setuptools",
+        Edit("numexpr/utils.py", "numexpr.utils"),
+        after(
+            "numexpr/module.cpp",
+            "numexpr.interpreter",
+            'if (PyModule_AddObject(m, "opcodes", d) < 0',
+            ' || PyModule_AddIntConstant(m, "PATCHED", 1) < 0',
+        ),
+    ),
+    Case(
+        "greenlet",
+        "setuptools",
+        Edit("src/greenlet/tests/__init__.py", "greenlet.tests"),
+        after(
+            "src/greenlet/greenlet.cpp",
+            "greenlet._greenlet",
+            'm.PyAddObject("GREENLET_USE_GC", 1);',
+            ' m.PyAddObject("PATCHED", 1);',
+        ),
+    ),
     Case("requests", "setuptools", Edit("src/requests/__init__.py", "requests")),
     Case(
         "bcrypt",
@@ -193,6 +250,24 @@ CASES = (
             ' || PyDict_SetItemString(__pyx_mstate_global->__pyx_d, "PATCHED", Py_True) < (0)',
         ),
     ),
+    Case(
+        "boost-histogram",
+        "scikit-build-core",
+        Edit("src/boost_histogram/__init__.py", "boost_histogram"),
+        after(
+            "src/module.cpp",
+            "boost_histogram._core",
+            "PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {\n",
+            '    m.attr("PATCHED") = 1;\n',
+        ),
+    ),
+    Case(
+        "pyzmq",
+        "scikit-build-core",
+        Edit("zmq/__init__.py", "zmq"),
+        Edit("zmq/backend/cython/_zmq.py", "zmq.backend.cython._zmq"),
+    ),
+    Case("pybind11", "scikit-build-core", Edit("pybind11/__init__.py", "pybind11")),
     Case("idna", "flit-core", Edit("idna/__init__.py", "idna")),
     Case("attrs", "hatchling", Edit("src/attr/__init__.py", "attr")),
     Case("fastapi", "pdm-backend", Edit("fastapi/__init__.py", "fastapi")),
