@@ -154,7 +154,8 @@ def list_other(backend: str, settings: dict[str, Any], out: str, listed_by: str)
             importlib.import_module("sitecustomize").__dict__["comparing"] = True
             read += _beside(wheel, sources, out)
             # What it changes on the way is no copy: versioneer writes the version into a file.
-            for name in _changed(wheel, sources):
+            copied = [n for n in sources.keys() & wheel.namelist() if os.path.isfile(sources[n])]
+            for name in (n for n in copied if Path(sources[n]).read_bytes() != wheel.read(n)):
                 read.append(sources[name])
                 sources[name] = out
         found = {name: sources.get(name, out) for name in wheel.namelist()}
@@ -176,11 +177,6 @@ def _beside(wheel: zipfile.ZipFile, sources: dict[str, str], out: str) -> Iterat
         elif content.startswith(b"#!python\n") and len(named) == 1:
             sources[name] = os.path.join(out, name)
             yield str(named[0])
-
-
-def _changed(wheel: zipfile.ZipFile, sources: dict[str, str]) -> list[str]:
-    copied = [n for n in sources.keys() & wheel.namelist() if os.path.isfile(sources[n])]
-    return [n for n in copied if Path(sources[n]).read_bytes() != wheel.read(n)]
 
 
 def _hooks(backend: str) -> Any:

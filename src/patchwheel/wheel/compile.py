@@ -94,11 +94,10 @@ def relocate(name: str, session: build.BuildSession) -> str:
 def check_relocated(wheel: WheelFile, machine: Iterable[Path], *, home: Path) -> None:
     """Raise CheckError when a library of the wheel names a place of this machine.
 
-    Run paths must be relative to $ORIGIN, and no byte string may be one of the `machine`'s paths,
-    or the path of something that is in `home`.
+    No byte string may be one of the `machine`'s paths, or the path of something that is in `home`.
     """
     # /build, where every build takes place, is allowed in a message (an assertion's file name): it
-    # tells nothing of a machine. In a run path it is not.
+    # tells nothing of a machine.
     places = [str(path) for path in machine if len(path.parts) > 1]
     # Anybody's documentation may say /root or /home/user: only what is there betrays the machine.
     below = re.compile(rb"(?<![\w./-])" + re.escape(os.fsencode(home)) + rb"/+([\w.+@-]+)")
@@ -109,8 +108,6 @@ def check_relocated(wheel: WheelFile, machine: Iterable[Path], *, home: Path) ->
         found = [place for place in places if place.encode() in content]
         names = {os.fsdecode(name) for name in below.findall(content)} if home.parts[1:] else ()
         found += [f"{home / name}" for name in sorted(names) if (home / name).exists()]
-        run_paths = filter(None, read_library(content).run_path.split(":"))
-        found += [f"the run path {p}" for p in run_paths if not p.startswith("$ORIGIN")]
         if found:
             raise CheckError(
                 f"{entry.name} holds {found[0]}",
