@@ -1,9 +1,12 @@
 """P18: a release that was signed is not changed in one byte, and a fix is said in SBOM and VEX."""
 
+import contextlib
 import json
+import os
 import re
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,12 +21,13 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
 )
 
-from patchwheel.kit import InputError, MachineError
-from patchwheel.release import check_release, sign_sums, stage_release
+from patchwheel.kit import CheckError, InputError, MachineError
+from patchwheel.release import check_release, make_index, sign_sums, stage_release
 from patchwheel.wheelfile import read_wheel
 from tests.fixtures import support
 from tests.fixtures.projects import Site
 from tests.security.hostile import RELEASE, make_attack
+from tests.security.test_parsers import bounded
 
 BODY = "Upstream-Status: Pending\nFixes: CVE-2026-12345\nFixes: CVE-2026-0001\nFixes: #12\n"
 
@@ -142,6 +146,50 @@ def test_the_signature_of_other_sums_goes(site: Site, tmp_path: Path) -> None:
     assert not (dist / "SHA256SUMS.sig").exists()
     said = one.run("verify", str(dist), "--trust", f"release:{public}", status=6)
     assert "there is no file SHA256SUMS.sig, so it is not signed" in said
+
+
+def fifo(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def endless(path: Path) -> None:
+    path.symlink_to("/dev/zero")
+
+
+def huge(path: Path) -> None:
+    path.touch()
+    os.truncate(path, 1 << 40)
+
+
+@pytest.mark.parametrize("kind", [fifo, endless, huge])
+def test_what_is_no_file_beside_a_wheel_is_not_read(
+    dist: Path, key: Path, kind: Callable[[Path], None]
+) -> None:
+    """Who hands on a release may put anything in its folder."""
+    make_index(dist)
+    trusted = {"release": sign_sums(dist, key)}
+    names = [str(p.relative_to(dist)) for p in dist.rglob("*") if p.is_file()]
+    [wheel] = dist.glob("*.whl")
+    for name in [*names, f"{wheel.name}.cdx.json"]:
+        place, away = dist / name, dist.with_name("away")
+        if there := place.exists():
+            place.rename(away)
+        kind(place)
+        with bounded(5):
+            try:
+                checked = check_release(dist, trusted=trusted).problems
+            except InputError as err:
+                checked = (str(err),)
+            assert checked, name
+            with contextlib.suppress(InputError, CheckError):
+                make_index(dist)
+            if place.name == "SHA256SUMS":
+                with pytest.raises(InputError, match="there is no such file"):
+                    sign_sums(dist, key)
+        place.unlink()
+        if there:
+            away.rename(place)
+        assert check_release(dist, trusted=trusted).problems == (), name
 
 
 def test_a_key_that_cannot_sign(dist: Path, tmp_path: Path, key: Path) -> None:

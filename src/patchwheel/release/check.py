@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -119,8 +120,8 @@ def _folder_problems(
             expected |= files.simple_index(place, inside)
         for name, content in expected.items():
             file, shown = place / name, (place / name).relative_to(folder).as_posix()
-            if file.is_file():
-                yield from _difference(shown, file.read_bytes(), content)
+            if (found := files.content(file)) is not None:
+                yield from _difference(shown, found, content)
             else:
                 yield f"{shown}: is missing"
         # A file that nobody made a sum of is no part of the release, whatever it says.
@@ -148,9 +149,10 @@ def _problems_beside(*wheels: wheelfile.WheelFile) -> Iterator[str]:
         # The other wheels that the sums name may not have been fetched.
         own = {wheel.path.name: wheel.sha256}
         for suffix, make in BESIDE.items() if wheel.record.is_release else ():
-            if (file := files.beside(wheel.path, suffix)).is_file():
-                own[file.name] = file_sha256(file)
-                yield from _difference(file.name, file.read_bytes(), make(wheel))
+            file = files.beside(wheel.path, suffix)
+            if (found := files.content(file)) is not None:
+                own[file.name] = hashlib.sha256(found).hexdigest()
+                yield from _difference(file.name, found, make(wheel))
         for sha256, name in _sums(wheel.path.parent):
             if own.get(name, sha256) != sha256:
                 yield f"{name}: has another sha256 than {files.SUMS} says"
@@ -181,8 +183,7 @@ def _unchecked(path: Path, wheels: Sequence[wheelfile.WheelFile]) -> list[str]:
 
 
 def _sums(folder: Path) -> list[tuple[str, str]]:
-    file = folder / files.SUMS
-    lines = file.read_text("utf-8", "replace").splitlines() if file.is_file() else []
+    lines = (files.content(folder / files.SUMS) or b"").decode(errors="replace").splitlines()
     return [(sha256, name) for sha256, _, name in (line.partition("  ") for line in lines)]
 
 

@@ -31,6 +31,8 @@ SIGNATURE = f"{SUMS}.sig"
 PYLOCK = "pylock.toml"
 SIMPLE = "simple"
 VEX = "openvex.json"
+# Bytes of a file beside wheels: of hundreds of wheels, a page has a few.
+LARGEST = 64 << 20
 API = "1.1"
 NOT_PUBLIC = "Not public: grafts on upstream's wheels."
 PAGE = """<!DOCTYPE html>
@@ -54,6 +56,11 @@ def sidecars(folder: Path, wheels: Sequence[WheelFile]) -> dict[str, bytes]:
     return contents
 
 
+def content(path: Path) -> bytes | None:
+    """Return what is in a file beside wheels; None for what is no file, or too large for one."""
+    return path.read_bytes() if path.is_file() and path.stat().st_size <= LARGEST else None
+
+
 def beside(wheel: Path, suffix: str) -> Path:
     return wheel.with_name(f"{wheel.name}{suffix}")
 
@@ -67,7 +74,7 @@ def _now(wheel: WheelFile) -> tuple[PatchRecord, ...]:
     """Return a wheel's patches as an SBOM beside it has them, or else as it has them itself."""
     # What is no such SBOM differs from the one that is made then, and `verify` says so.
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
-        stated = parsed(beside(wheel.path, metadata.BESIDE).read_bytes())
+        stated = parsed(content(beside(wheel.path, metadata.BESIDE)) or b"")
         rows = stated["metadata"]["component"]["pedigree"]["patches"]
         return tuple(map(sbom.stated_patch, rows))
     return wheel.record.patches
@@ -229,10 +236,8 @@ def _link(row: Mapping[str, Any]) -> str:
 
 def sign_sums(folder: Path, key: Path) -> str:
     """Sign the folder's SHA256SUMS with a private key in PEM; return the public key, in hex."""
-    try:
-        data = (folder / SUMS).read_bytes()
-    except FileNotFoundError as err:
-        raise InputError("there is no such file", where=err.filename) from err
+    if (data := content(folder / SUMS)) is None:
+        raise InputError("there is no such file", where=folder / SUMS)
     public, signature = sign(data, key)
     with exclusive_lock(folder):
         text = _json({"keyid": public, "sig": signature})
@@ -242,11 +247,11 @@ def sign_sums(folder: Path, key: Path) -> str:
 
 def check_signature(folder: Path, trusted: Mapping[str, str]) -> str:
     """Return the name of the trusted key that signed SHA256SUMS; raises InputError for none."""
-    for name in (SIGNATURE, SUMS):
-        if not (folder / name).is_file():
-            raise InputError(f"there is no file {name}, so it is not signed", where=folder)
+    text, data = (content(folder / name) for name in (SIGNATURE, SUMS))
+    if text is None or data is None:
+        missing = SIGNATURE if text is None else SUMS
+        raise InputError(f"there is no file {missing}, so it is not signed", where=folder)
     try:
-        text, data = (folder / SIGNATURE).read_bytes(), (folder / SUMS).read_bytes()
         row = parsed(text)
         key, sig = str(row["keyid"]), str(row["sig"])
     except (ValueError, KeyError, TypeError) as err:

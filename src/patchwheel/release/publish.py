@@ -91,8 +91,8 @@ def make_index(folder: Path, *, grafts: bool = False) -> list[str]:
 def _write(folder: Path, contents: Mapping[str, bytes]) -> None:
     """Write files below a folder; the signature of other sums is removed."""
     with kit.exclusive_lock(folder):
-        sums = folder / files.SUMS
-        if sums.exists() and sums.read_bytes() != contents.get(files.SUMS, sums.read_bytes()):
+        old = files.content(folder / files.SUMS)
+        if old is not None and contents.get(files.SUMS, old) != old:
             (folder / files.SIGNATURE).unlink(missing_ok=True)
         for name, content in contents.items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -103,7 +103,7 @@ def _indexed(folder: Path) -> Iterator[tuple[str, str]]:
     """Yield name and sha256 of the files in the index that is in the folder."""
     for page in sorted((folder / files.SIMPLE).glob("*/index.json")):
         try:
-            rows = kit.parsed(page.read_text("utf-8"))["files"]
+            rows = kit.parsed(files.content(page) or b"")["files"]
             yield from ((row["filename"], row["hashes"]["sha256"]) for row in rows)
         except (ValueError, KeyError, TypeError) as err:
             hint = f"remove {files.SIMPLE}; it is made again"
