@@ -89,8 +89,10 @@ def content(site: Site) -> dict[str, str]:
             if path.is_symlink():
                 found[name] = str(path.readlink())
             elif path.is_file():
-                # uv notes there, and with its sum, when the wheel was last written.
-                rows = [row for row in path.read_bytes().splitlines() if UV_NOTE not in row]
+                # uv notes there, and with its sum, when the wheel was last written; the head of a
+                # compiled module has when its source was.
+                data = path.read_bytes()[16 if path.suffix == ".pyc" else 0 :]
+                rows = [row for row in data.splitlines() if UV_NOTE not in row]
                 found[name] = hashlib.sha256(b"\n".join(rows)).hexdigest()
     return {n: v for n, v in found.items() if UV_NOTE.decode() not in n and n != ENTRY}
 

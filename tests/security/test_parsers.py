@@ -13,20 +13,24 @@ import pytest
 from hypothesis import strategies as st
 
 from patchwheel.kit import IndexConfig, InputError, PatchwheelError, Store, redacted
-from patchwheel.manifest.load import line_of
+from patchwheel.manifest.load import line_of, load_manifest
+from patchwheel.manifest.lock import load_lock
+from patchwheel.manifest.surveys import InventoryFile
 from patchwheel.patch import foreign
 from patchwheel.patch.file import Patch
 from patchwheel.patch.foreign import split_mails, without_crlf
 from patchwheel.patch.lint import check_patch, warnings
 from patchwheel.patch.matching import nearest, occurrences
 from patchwheel.patch.simulate import Simulation
+from patchwheel.series.files import load_series
+from patchwheel.series.worktree import WorkTree
 from patchwheel.source import compare, download, index
 from patchwheel.source.download import MAX_FILE, _download, download_file
 from patchwheel.source.index import IndexFile, from_html, from_json, project_files
 from patchwheel.wheelfile import metadata
 from tests.fixtures import web
 from tests.fixtures.contexts import make_context
-from tests.fixtures.support import make_wheel, sha256
+from tests.fixtures.support import make_wheel, sha256, write
 
 # A time that grows with the square is longer; the slowest reader takes a tenth of it.
 SIZE = 50_000
@@ -37,19 +41,22 @@ DIFF = b"---\n a | 1 +\n\ndiff --git a/a b/a\n--- a/a\n+++ b/a\n@@ -1 +1 @@\n-a\
 
 
 @contextlib.contextmanager
-def bounded(seconds: float = SECONDS) -> Iterator[None]:
-    """Fail when this process computes for longer."""
+def bounded(seconds: float = SECONDS, *, waits: bool = False) -> Iterator[None]:
+    """Fail when this process computes for longer, or `waits`."""
+    number, timer = (
+        (signal.SIGALRM, signal.ITIMER_REAL) if waits else (signal.SIGVTALRM, signal.ITIMER_VIRTUAL)
+    )
 
     def fail(*_: object) -> None:
-        pytest.fail(f"it computes for more than {seconds} s")
+        pytest.fail(f"it takes more than {seconds} s")
 
-    before = signal.signal(signal.SIGVTALRM, fail)
-    signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
+    before = signal.signal(number, fail)
+    signal.setitimer(timer, seconds)
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
-        signal.signal(signal.SIGVTALRM, before)
+        signal.setitimer(timer, 0)
+        signal.signal(number, before)
 
 
 def read_patch(data: bytes) -> None:
@@ -126,6 +133,31 @@ def test_a_page_of_names_with_many_tags_is_read_in_its_length(
     monkeypatch.setattr(download, "MAX_TAGS", 10**6)
     with pytest.raises(pytest.fail.Exception), bounded():
         list(download._parsed(files))
+
+
+NO_FILES: dict[str, Callable[[Path], object]] = {
+    "a FIFO": os.mkfifo,
+    "a device without an end": lambda path: path.symlink_to("/dev/zero"),
+}
+READ: dict[str, Callable[[Path], object]] = {
+    "patches/demo/series": lambda path: load_series(path.parent),
+    "patches/demo/0010-a.patch": lambda path: load_series(path.parent),
+    "forks.lock": load_lock,
+    "forks.toml": load_manifest,
+    "forks.inventory": InventoryFile.read,
+    "work/demo/.git/patchwheel-worktree.json": lambda path: WorkTree(path.parents[1]),
+}
+
+
+@pytest.mark.parametrize("place", READ)
+@pytest.mark.parametrize("what", NO_FILES)
+def test_what_is_no_file_of_a_project_is_one_message(tmp_path: Path, place: str, what: str) -> None:
+    """A patch may bring a link, and who sends a project any kind."""
+    write(tmp_path, {"patches/demo/series": "0010-a.patch\n", place: ""})
+    (tmp_path / place).unlink()
+    NO_FILES[what](tmp_path / place)
+    with bounded(30, waits=True), pytest.raises(PatchwheelError):
+        READ[place](tmp_path / place)
 
 
 # More digits than Python reads.

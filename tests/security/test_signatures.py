@@ -175,7 +175,7 @@ def test_what_is_no_file_beside_a_wheel_is_not_read(
         if there := place.exists():
             place.rename(away)
         kind(place)
-        with bounded(5):
+        with bounded(60, waits=True):
             try:
                 checked = check_release(dist, trusted=trusted).problems
             except InputError as err:

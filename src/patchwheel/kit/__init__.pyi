@@ -70,6 +70,7 @@ from .store import Store as Store
 from .store import default_root as default_root
 from .untrusted import copy_untrusted as copy_untrusted
 from .untrusted import copy_untrusted_tree as copy_untrusted_tree
+from .untrusted import read_regular as read_regular
 from .untrusted import read_untrusted as read_untrusted
 from .uv import Distribution as Distribution
 from .uv import IndexConfig as IndexConfig

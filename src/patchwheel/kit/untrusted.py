@@ -7,6 +7,7 @@ from there name by name (`openat` with `O_NOFOLLOW`), so that nothing outside th
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import stat
@@ -55,6 +56,13 @@ def read_untrusted(root: Path, name: str, *, limit: int = LARGEST) -> bytes:
     """Return the content of a file that a build left; raises as `open_untrusted` does."""
     with open_untrusted(root, name, limit=limit) as stream:
         return stream.read(limit + 1)
+
+
+def read_regular(path: Path) -> bytes:
+    """Return a file's content; OSError for a FIFO, which would wait, or a device without an end."""
+    if not path.is_file() and not path.is_dir() and path.exists():
+        raise OSError(errno.EINVAL, "it is no regular file", str(path))
+    return path.read_bytes()
 
 
 def copy_untrusted(root: Path, name: str, target: Path, *, limit: int = LARGEST) -> Path:

@@ -69,7 +69,7 @@ def _read_distribution(row: object, _: object) -> kit.Distribution:
 def read_file(path: Path, kind: str, *, missing: str, hint: str) -> Any:
     """Return the data in a TOML or JSON file of the project; raises ManifestError."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = kit.read_regular(path).decode()
         return kit.parsed_toml(text) if kind == "TOML" else kit.parsed(text)
     except FileNotFoundError as err:
         raise kit.ManifestError(missing, where=path, hint=hint) from err

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from patchwheel.kit import ManifestError, PlainReader, parsed
+from patchwheel.kit import ManifestError, PlainReader, parsed, read_regular
 from patchwheel.manifest.convert import save_json
 from patchwheel.manifest.inventory import (
     BuiltOutput,
@@ -46,7 +46,7 @@ class InventoryFile:
     def read(cls, path: Path) -> InventoryFile:
         try:
             # Newlines as they are: they count for the digest.
-            text = path.read_bytes().decode()
+            text = read_regular(path).decode()
         except (FileNotFoundError, UnicodeDecodeError):
             text = ""
         except OSError as err:

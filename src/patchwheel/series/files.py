@@ -10,7 +10,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from patchwheel.kit import MachineError, PatchError, did_you_mean, finish_replacement
+from patchwheel.kit import (
+    MachineError,
+    PatchError,
+    did_you_mean,
+    finish_replacement,
+    read_regular,
+)
 from patchwheel.patch import Patch
 from patchwheel.project import Project
 
@@ -43,7 +49,7 @@ def load_series(folder: Path) -> Series:
     path = folder / SERIES
     try:
         # Editors on Windows begin a file with a byte order mark.
-        text = path.read_bytes().decode("utf-8-sig")
+        text = read_regular(path).decode("utf-8-sig")
     except FileNotFoundError as err:
         problem = f"the fork {folder.name} has no series"
         expected = "a file with one patch name a line; an empty file means no patches"
@@ -130,7 +136,7 @@ def _load_patch(folder: Path, name: str, number: int, *, seen: dict[str, Patch])
         hint = "copy the file to its place"
     else:
         try:
-            return Patch(path=path, data=path.read_bytes())
+            return Patch(path=path, data=read_regular(path))
         except OSError as err:
             problem = f"{name} cannot be read: {err.strerror}"
             if isinstance(err, FileNotFoundError):

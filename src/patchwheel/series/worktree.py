@@ -75,7 +75,7 @@ class WorkTree:
             hint = f"`patchwheel dev {folder.name}` opens one"
             raise kit.PatchError(f"there is no work tree of {folder.name}", where=folder, hint=hint)
         try:
-            state = kit.parsed((folder / ".git" / STATE).read_text())
+            state = kit.parsed(kit.read_regular(folder / ".git" / STATE))
             self.tree, self.series = str(state["tree"]), list(state["series"])
         except (OSError, ValueError, KeyError, TypeError) as err:
             problem = "this is not a work tree that `patchwheel dev` opened"
