@@ -269,7 +269,7 @@ def test_a_machine_gets_the_packages_of_its_kind(
     programs.mkdir()
     for name in ("dirname", "tr", "grep", "mkdir", "ln"):
         (programs / name).symlink_to(str(shutil.which(name)))
-    fakes = {manager: "", "sysctl": "", "id": "echo 0", "python3": "mkdir -p .venv-ci/bin; "}
+    fakes = {manager: "", "tee": "", "id": "echo 0", "python3": "mkdir -p .venv-ci/bin; "}
     fakes["python3"] += f'[ "$2" != venv ] || ln -s {programs}/python3 .venv-ci/bin/python'
     for name, body in fakes.items():
         text = f'#!/bin/sh\necho {name} "$@" >> {tmp_path}/ran\n{body}\n'
