@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,6 +30,8 @@ MESSAGE = (
     "Carried for a test.",
     "Upstream-Status: Inappropriate [test]",
 )
+# Above what a message shows of a log.
+LOGGED = "last lines of the log:"
 # A build that is silent for longer is stopped by patchwheel itself.
 PATIENCE = 3 * 3600
 
@@ -193,7 +196,7 @@ CASES = (
     Case(
         "greenlet",
         "setuptools",
-        Edit("src/greenlet/tests/__init__.py", "greenlet.tests"),
+        Edit("src/greenlet/__init__.py", "greenlet"),
         after(
             "src/greenlet/greenlet.cpp",
             "greenlet._greenlet",
@@ -328,6 +331,9 @@ def run(folder: Path, *words: str | Path) -> str:
     if done.returncode:
         said = [line.strip() for line in done.stderr.splitlines() if line.strip()]
         [told] = [line for line in said if line.startswith("error: ")][:1] or said[-1:] or [""]
+        if LOGGED in said:
+            lines = said[said.index(LOGGED) + 1 :]
+            told += f": {[*takewhile(lambda line: not line.startswith('log: '), lines)][-1]}"
         raise NotSoError(f"`{name}` exits with {done.returncode}: {told.removeprefix('error: ')}")
     return done.stdout
 

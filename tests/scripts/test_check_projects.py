@@ -50,6 +50,13 @@ def test_a_failed_command_is_a_reason(tmp_path: Path) -> None:
     assert "patchwheel build demo" in (tmp_path / "log").read_text()
 
 
+def test_a_reason_has_what_the_log_says_last(tmp_path: Path) -> None:
+    said = "error: x cannot be built\n  last lines of the log:\n    a\n    no y.h\n  log: x.log\n"
+    code = f"raise SystemExit({said + '  next: see the log'!r})"
+    with pytest.raises(check_projects.NotSoError, match=r"1: x cannot be built: no y\.h$"):
+        check_projects.run(tmp_path, sys.executable, "-c", code)
+
+
 def test_what_takes_too_long_is_a_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(check_projects, "PATIENCE", 0.2)
     with pytest.raises(check_projects.NotSoError, match=r"takes more than 0\.2 s"):

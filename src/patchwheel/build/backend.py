@@ -73,8 +73,8 @@ class BuildSession:
         changed = {change.path for change in repo.changes(source.tree, tree)}
         now = time.time()
         for path in (files := repo.files(tree)):
-            # What goes by times makes again what the source ships and the series outdates.
-            moment = now if path in changed else now - 60
+            # Whoever goes by times makes again what the series outdates; all else is made later.
+            moment = now - (1 if path in changed else 60)
             os.utime(self.source / path, (moment, moment), follow_symlinks=False)
         self.variables.update(header_names(files, self.build_dir.env.name))
 

@@ -253,12 +253,9 @@ def _cython(given: dict[str, Any]) -> list[str]:
     return files
 
 
-def _compiler(word: str) -> list[str]:
-    return shlex.split(os.environ[COMPILERS[word]]) if word in COMPILERS else [word]
-
-
 def _run(argv: list[str]) -> list[str]:
-    words = [part for w in argv for part in _compiler(w)]
+    compilers = {word: shlex.split(os.environ.get(name, "")) for word, name in COMPILERS.items()}
+    words = [part for word in argv for part in compilers.get(word, [word])]
     target = argv[argv.index("-o") + 1]
     os.makedirs(os.path.dirname(os.path.abspath(target)), exist_ok=True)
     if "-c" not in argv:

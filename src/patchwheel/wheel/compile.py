@@ -48,10 +48,8 @@ def compile_wheel(plan: Plan) -> UnlabelledWheel:
 
 
 def without_run_paths(draft: UnlabelledWheel, session: build.BuildSession) -> Iterator[Entry]:
-    """Give the libraries that auditwheel left with run paths of this machine, without these.
-
-    It bundles nothing for them, so that they need no such path.
-    """
+    """Give the libraries that auditwheel left with run paths of this machine, without these."""
+    # It bundles nothing for them: they need none.
     for entry in draft.entries.values():
         if (content := entry.content()).startswith(MAGIC):
             paths = [*filter(None, read_library(content).run_path.split(":"))]

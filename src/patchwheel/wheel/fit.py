@@ -212,14 +212,13 @@ def check_makers(name: str, content: bytes, old: bytes, built_with: Mapping[str,
     if wanted and cython - {wanted}:
         found = ", ".join(sorted(cython))
         raise GraftNotPossible(f"{name} was made by Cython {found}, and its base by {wanted}")
-    numpy, before = map(_numpy, (content, old))
+    numpy, before = (
+        max((v.decode().strip(".") for v in NUMPY.findall(text)), key=_parts, default="")
+        for text in (content, old)
+    )
     target = before or built_with.get("numpy-target")
     if target and _parts(numpy) > _parts(target):
         raise GraftNotPossible(f"{name} asks for NumPy {numpy}, and its base for {target}")
-
-
-def _numpy(content: bytes) -> str:
-    return max((v.decode().strip(".") for v in NUMPY.findall(content)), key=_parts, default="")
 
 
 def _parts(version: str) -> tuple[int, ...]:
