@@ -204,6 +204,12 @@ CASES = (
             ' m.PyAddObject("PATCHED", 1);',
         ),
     ),
+    Case(
+        "cftime",
+        "setuptools",
+        Edit("src/cftime/__init__.py", "cftime"),
+        Edit("src/cftime/_cftime.pyx", "cftime._cftime"),
+    ),
     Case("requests", "setuptools", Edit("src/requests/__init__.py", "requests")),
     Case(
         "bcrypt",

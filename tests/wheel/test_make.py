@@ -173,6 +173,13 @@ def test_a_compile_that_lacks_an_output(bench: Bench, monkeypatch: pytest.Monkey
     assert list(bench.store.root.glob("wheels/*")) == []
 
 
+def test_a_module_of_one_python_stands_for_that_of_the_limited_api(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled(bench, monkeypatch, {BUILT: None, BUILT.replace(".so", ".cpython-312-x86.so"): "made"})
+    assert make(bench).exists()
+
+
 def test_a_compile_that_did_not_copy_a_source(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -24,6 +25,8 @@ KIND: Final = "wheels"
 SILENT = Progress()
 # Beside the wheel in the store: how it was made, this time.
 MADE = "made.json"
+# The end of a module's file, which names what Python loads it.
+MODULE = re.compile(r"(\.abi3|\.cpython-[\w-]+)?\.so$")
 # A series that changes one of these may change the list of outputs.
 DECIDING = (
     *("meson.build", "meson.options", "meson_options.txt"),
@@ -261,6 +264,10 @@ def _check_present(wheel: WheelFile, plan: Plan, lost: Collection[str]) -> None:
     if base and base.kind == "built":
         # Its own series may have taken some away.
         lost = [name for name in lost if name in base.outputs]
+    if not base:
+        # Upstream may set a variable for the limited API, as cftime does, and we do not.
+        made = {MODULE.sub(".so", name) for name in wheel.entries}
+        lost = [name for name in lost if MODULE.sub(".so", name) not in made]
     if lost:
         more = f" and {len(lost) - 1} more" if len(lost) > 1 else ""
         raise CheckError(
