@@ -186,6 +186,17 @@ def test_far_too_narrow_each_cell_has_a_line_and_no_word_is_broken() -> None:
     assert "scikit-learn\n  pin: 1.9.1 (1.9.1)\n" in re.sub(r"[ \r]+\n", "\n", told)
 
 
+def test_an_interrupt_is_answered_before_what_was_begun_is_removed(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    shown, answer = Console(), "interrupted: what was begun is removed\n"
+    # The answer comes with the innermost step, and not again with those around it.
+    for name, said in (("inner", answer), ("outer", "")):
+        with pytest.raises(KeyboardInterrupt), shown.step(name, brief=True):
+            raise KeyboardInterrupt
+        assert capsys.readouterr().err == said
+
+
 def test_a_step_may_end_before_its_thread_begins(monkeypatch: pytest.MonkeyPatch) -> None:
     late: list[threading.Thread] = []
 

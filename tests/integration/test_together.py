@@ -177,7 +177,7 @@ def test_a_cancelled_build_leaves_no_process_and_no_fifo(fresh: Project, tmp_pat
     assert sum(row.endswith("/scripts/jobs") for row in left(fresh.store)) == 2
     os.kill(victim.pid, signal.SIGINT)
     assert victim.wait(30) == 130
-    victim.communicate()
+    assert "\nending the other builds\n" in victim.communicate()[1]
     assert left(fresh.store) == []
 
 

@@ -54,6 +54,8 @@ class Console(Progress):
         # Grafts of several forks report from threads of their own.
         self._lock = threading.Lock()
         self.terminal = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+        # What an interrupt is answered with, once.
+        self.ending = "interrupted: what was begun is removed"
         # Options that were given, and that commands need which are offered.
         self.given = ""
 
@@ -95,6 +97,12 @@ class Console(Progress):
         threading.Thread(target=self._beat, args=(what, ended, brief), daemon=True).start()
         try:
             yield
+        except KeyboardInterrupt:
+            # On a busy disk that takes seconds.
+            if self.ending:
+                self.say(self.ending)
+            self.ending = ""
+            raise
         finally:
             ended.set()
             with self._lock:

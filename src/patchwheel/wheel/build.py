@@ -163,6 +163,7 @@ def build_wheels(
                 call(None)
         except BaseException:
             pool.stopped = True
+            project.progress.say("ending the other builds")
             for call in calls:
                 with contextlib.suppress(kit.PatchwheelError, TimeoutError):
                     call(ENDING / len(calls))
