@@ -59,7 +59,9 @@ FULL = {
     "dist": "mkdir -p dist && mount -t tmpfs -o size={size}k none dist",
     "project": "mount -t tmpfs none /mnt && mkdir /mnt/p && "
     "mount -t tmpfs -o size=64m none /mnt/p && cp -a . /mnt/p && "
-    "used=$(du -sk /mnt/p | cut -f1) && mount -o remount,size=$((used + {size}))k /mnt/p && "
+    # Not mounted again with another size, which only root may do.
+    "used=$(du -sk /mnt/p | cut -f1) && umount /mnt/p && "
+    "mount -t tmpfs -o size=$((used + {size}))k none /mnt/p && cp -a . /mnt/p && "
     'mount --bind /mnt/p "$PWD"',
     "memory": "mount -t tmpfs -o size={size}k none /dev/shm",
     "temporary files": "mount -t tmpfs -o size={size}k none {temporary} && "

@@ -13,7 +13,6 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Never
 
 from patchwheel.kit import process
 from patchwheel.kit.errors import BuildError, MachineError, ManifestError
@@ -201,40 +200,37 @@ class Watch:
         """Count output."""
         self.heard = time.monotonic()
         self.logged += size
-        if self.logged > self.limits.log:
-            self._end("log", "its output has more than {:,} MB", self.limits.log // 10**6)
+        self._bound("log", self.logged, "its output has more than {:,} MB")
 
     def check(self, pid: int) -> None:
         """Look at the processes below `pid`, at most every EVERY seconds, and at the folder."""
-        now, limits = time.monotonic(), self.limits
+        now = time.monotonic()
         if self.jobs:
             self.jobs.balance()
         if now < self.next:
             return
         self.next = now + EVERY
-        if now - self.start > limits.time:
-            self._end("time", "it takes longer than {:,} s", limits.time)
-        if now - self.heard > limits.silence:
-            self._end("silence", "it has said nothing for {:,} s", limits.silence)
+        self._bound("time", now - self.start, "it takes longer than {:,} s")
+        self._bound("silence", now - self.heard, "it has said nothing for {:,} s")
         found = _below(pid)
         threads = sum(row.threads for row in found.values())
         # Of those that ended, too: the kernel adds theirs to their parents'.
         self.cpu = max(self.cpu, sum(row.ticks for row in found.values()) / TICKS)
-        if len(found) > limits.processes or threads > limits.processes * THREADS:
-            self._end("processes", "it has more than {:,} processes at once", limits.processes)
-        if _memory(found, limits.memory) > limits.memory:
-            self._end("memory", "it uses more than {:,} MB of memory", limits.memory // 10**6)
-        if now > self.next_disk and _disk(self.folder) > limits.disk:
-            self._end("disk", "it uses more than {:,} MB of disk", limits.disk // 10**6)
+        many = max(len(found), threads / THREADS)
+        self._bound("processes", many, "it has more than {:,} processes at once")
+        used = _memory(found, self.limits.memory)
+        self._bound("memory", used, "it uses more than {:,} MB of memory")
         if now > self.next_disk:
+            self._bound("disk", _disk(self.folder), "it uses more than {:,} MB of disk")
             took = time.monotonic() - now
             self.next_disk = now + max(DISK_EVERY, took / DISK_SHARE)
 
-    def _end(self, name: str, problem: str, limit: int) -> Never:
-        error = MachineError if name in {"memory", "disk"} else BuildError
-        message = f"{self.name}: the build was ended: {problem.format(limit)}"
-        hint = f"see the log; a build that needs more: set {VARIABLE}{name.upper()}"
-        raise error(message, hint=hint)
+    def _bound(self, name: str, value: float, problem: str) -> None:
+        if value > (limit := getattr(self.limits, name)):
+            error = MachineError if name in {"memory", "disk"} else BuildError
+            told = problem.format(limit // 10**6 if " MB" in problem else limit)
+            hint = f"see the log; a build that needs more: set {VARIABLE}{name.upper()}"
+            raise error(f"{self.name}: the build was ended: {told}", hint=hint)
 
 
 @dataclass(frozen=True, slots=True)
