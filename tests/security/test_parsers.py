@@ -22,6 +22,7 @@ from patchwheel.patch.foreign import split_mails, without_crlf
 from patchwheel.patch.lint import check_patch, warnings
 from patchwheel.patch.matching import nearest, occurrences
 from patchwheel.patch.simulate import Simulation
+from patchwheel.report.weights import known_weights
 from patchwheel.series.files import load_series
 from patchwheel.series.worktree import WorkTree
 from patchwheel.source import compare, download, index
@@ -158,6 +159,14 @@ def test_what_is_no_file_of_a_project_is_one_message(tmp_path: Path, place: str,
     NO_FILES[what](tmp_path / place)
     with bounded(30, waits=True), pytest.raises(PatchwheelError):
         READ[place](tmp_path / place)
+
+
+@pytest.mark.parametrize("what", NO_FILES)
+def test_costs_that_are_no_file_are_none(tmp_path: Path, store: Store, what: str) -> None:
+    """An estimate is worth no error."""
+    NO_FILES[what](tmp_path / "forks.costs")
+    with bounded(30, waits=True):
+        assert known_weights(store, tmp_path, "demo") is None
 
 
 # More digits than Python reads.

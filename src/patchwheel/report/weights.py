@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from patchwheel.kit import Event, PlainReader, Store, parsed, write_atomically
+from patchwheel.kit import Event, PlainReader, Store, parsed, read_regular, write_atomically
 
 KIND, COSTS, CONFIGURE = "weights", "forks.costs", "configure"
 STEPS = frozenset({"transpile", "compile", "link", "other"})
@@ -123,7 +123,7 @@ def write_costs(store: Store, root: Path, forks: Iterable[str]) -> Path:
     """Write what was measured here into forks.costs, by what nothing else is made of."""
     path, found = root / COSTS, dict[str, object]()
     with contextlib.suppress(OSError, ValueError, TypeError):
-        found |= parsed(path.read_bytes())
+        found |= parsed(read_regular(path))
     for fork in forks:
         if not (known := _kept(store, fork)):
             continue
@@ -156,7 +156,7 @@ def _kept(store: Store, fork: str) -> Weights | None:
 
 def _shipped(root: Path, fork: str) -> Weights | None:
     with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
-        return _structured({**parsed((root / COSTS).read_bytes())[fork], "here": False})
+        return _structured({**parsed(read_regular(root / COSTS))[fork], "here": False})
     return None
 
 
