@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+import patchwheel.plan.plan as planning
+from patchwheel.kit import Distribution
 from patchwheel.remote import Remote, parse_shared
 from patchwheel.wheelfile import check_record, make_entry, read_wheel
 from tests.fixtures.grafts import BUILT
@@ -14,6 +16,7 @@ from tests.fixtures.shared import ELF, Team, make_key
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from patchwheel.build import BuildInputs
     from patchwheel.kit import Interpreter
     from patchwheel.series.apply import PatchedTree
     from tests.fixtures.grafts import Bench
@@ -86,6 +89,30 @@ def test_a_graft_for_which_only_a_tree_was_configured_is_shared_too(team: Team) 
     assert taken
     assert taken.sha256 == made.sha256
     assert "made by somebody with no compiler, level" in team.said.lines[-1]
+
+
+def test_what_replayed_steps_built_is_taken_where_they_cannot_be(
+    team: Team, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A build of recorded steps needs fewer requirements; without bubblewrap there is none."""
+    cython = Distribution(name="cython", version="3.1", hashes=("1" * 64,))
+
+    def reduced(inputs: BuildInputs, _needs: tuple[str, ...]) -> BuildInputs:
+        return replace(inputs, build=replace(inputs.build, build_requires=(cython,)))
+
+    monkeypatch.setattr(planning, "reduced", reduced)
+    monkeypatch.setattr(planning, "needs_of", lambda *_: (("cython",), "5" * 64))
+    for there, here in ((True, False), (True, True), (False, False)):
+        name = f"{there}-{here}"
+        team.url = (team.folder / name).as_uri()
+        (team.folder / name).mkdir()
+        monkeypatch.setattr(planning, "replays", lambda *_, there=there: there)
+        made = team.add(f"ci-{name}")
+        assert ("steps" in made.plan.key_parts) == there
+        monkeypatch.setattr(planning, "replays", lambda *_, here=here: here)
+        taken = team.take(f"laptop-{name}")
+        assert taken
+        assert (taken.sha256, taken.node_key) == (made.sha256, made.node_key)
 
 
 def test_another_compiler_makes_another_wheel_and_both_are_offered(team: Team) -> None:

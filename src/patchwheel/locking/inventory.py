@@ -10,7 +10,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from patchwheel import build
-from patchwheel.kit import BuildError, Context, Repository, blob_id
+from patchwheel.kit import BuildError, Context, Repository, blob_id, first
 from patchwheel.manifest import ANYTHING, BuildInventory, Fork
 from patchwheel.plan import base_mismatch, find_copies
 from patchwheel.source import Source
@@ -55,8 +55,8 @@ def inventory_of_pin(
     inventory, differs = _compared(context, source, found, base)
     if scripts := inventory.unwatched:
         context.progress.say(
-            f"{fork.name}: not run without bubblewrap: {', '.join(scripts)}; as nobody knows what "
-            "these scripts read, any change counts as reaching what they make"
+            f"{fork.name}: not run without bubblewrap: {', '.join(first(scripts, 5))}; as nobody "
+            "knows what these scripts read, any change counts as reaching what they make"
         )
     if inventory.pure and base and not pure:
         what = "upstream's wheel has compiled code, a build has none"

@@ -120,8 +120,8 @@ class Planner:
         plans = [p for p in plans if not (p.undecided and any(q.needs for q in plans))]
         return min(plans, key=lambda p: (p.route == "compile", len(p.built)))
 
-    def on(self, base: Base | None) -> Plan:
-        """Return the plan on one base."""
+    def on(self, base: Base | None, *, replayed: bool = False) -> Plan:
+        """Return the plan on one base; also of where the inventory's steps can be `replayed`."""
 
         @functools.cache
         def changes() -> list[Change]:
@@ -130,7 +130,9 @@ class Planner:
 
         decision = self._decision(base, changes)
         graft = decision.route == "graft"
-        if decision.needs and not replays(decision.steps, self.tree.tree, self.inputs(graft=True)):
+        steps, inputs, elsewhere = decision.steps, self.inputs(graft=True), None
+        if decision.needs and not (replayed or replays(steps, self.tree.tree, inputs)):
+            elsewhere = self.on(base, replayed=True)
             decision = replace(decision, needs=(), steps="")
         key_parts, pending = self._key_parts(decision, base if graft else None)
         builds = not graft or decision.configured or decision.tools or decision.undecided
@@ -148,6 +150,7 @@ class Planner:
             changes=changes,
             graph=lambda: self._pin_graph,
             left_behind=functools.partial(left_behind, self.project, self.build) if graft else list,
+            elsewhere=elsewhere,
         )
 
     def _decision(self, base: Base | None, changes: Callable[[], list[Change]]) -> Decision:
@@ -265,9 +268,8 @@ class Planner:
             return replace(decision, why=why, undecided=tuple(follow), candidates=outputs), ()
         if traced.unknown:
             return Decision(route="compile", why=(*traced.unknown, *follow)), ()
-        why = (*decision.why, *traced.idle)
-        decision = replace(decision, why=why, configured=traced.configured, tools=tools)
-        return decision, traced.effects
+        why, configured = (*decision.why, *traced.idle), traced.configured
+        return replace(decision, why=why, configured=configured, tools=tools), traced.effects
 
     def _trace_by_inventory(self, base: Base, changes: list[Change]) -> TraceResult | None:
         """Follow changes of content by the committed inventory, if it is true of the base."""

@@ -76,6 +76,8 @@ class Plan(Decision):
     graph: Callable[[], PinGraph | None] = field(default=lambda: None, compare=False, repr=False)
     # Says which other forks' interfaces upstream's binaries in a graft were not compiled against.
     left_behind: Callable[[], list[str]] = field(default=list, compare=False, repr=False)
+    # What it is where the recorded steps can be replayed, if they cannot be here.
+    elsewhere: Plan | None = field(default=None, compare=False, repr=False)
 
     @property
     def node_key(self) -> str | None:
@@ -93,8 +95,6 @@ class Plan(Decision):
             return None
         if self.route == "compile":
             return ("compile", self.node_key) if self.node_key else None
-        if not (self.configured or self.tools or self.undecided):
-            return None
         parts = {name: self.key_parts[name] for name in ("tree", "base", "wheel", "recipe")}
         interface = interface_part(inputs.needs, inputs.context.store)
         try:
@@ -144,9 +144,8 @@ class Plan(Decision):
     @property
     def version(self) -> str:
         """The version of the wheel, with its label; of a pending one the label lacks its digest."""
-        graft = self.route == "graft"
         key = metadata.label_key(self.key_parts) if self.node_key else None
-        return metadata.labelled(self.fork.version, self.label, key, graft=graft)
+        return metadata.labelled(self.fork.version, self.label, key, graft=self.route == "graft")
 
     @property
     def description(self) -> str:

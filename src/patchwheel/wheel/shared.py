@@ -33,10 +33,11 @@ MACHINE = frozenset({"toolchain", "flags", "zlib"})
 def take_shared(project: Project, plan: Plan) -> BuiltWheel | None:
     """Return the plan's wheel as a shared store has it, checked; None to make it here."""
     remote, store = project.remote, project.store
-    if remote is None or (plan.node_key and store.find(KIND, plan.node_key)):
+    known = remote and plan.node_key and store.find(KIND, plan.node_key)
+    if remote is None or known or (place := plan.shared_as) is None:
         return None
-    if (place := plan.shared_as) is None:
-        return None
+    if plan.elsewhere and (wheel := take_shared(project, plan.elsewhere)):
+        return wheel
     if (entry := store.find(SHARED, digest(*place), hashed=True)) is not None:
         from patchwheel.remote import parse_shared
 
@@ -148,8 +149,8 @@ def _check(path: Path, plan: Plan, answer: SharedWheel) -> None:
     if answer.unsigned != _answer((answer.namespace, answer.key), wheel, answer.level):
         raise CheckError("its record is not what was signed")
     outputs, taken = (record.remade, record.taken) if graft else ((), 0)
-    made = replace(plan, outputs=outputs, taken=taken, key_parts=record.key)
-    made = replace(made, pending=(), undecided=())
+    made = replace(plan, outputs=outputs, taken=taken, pending=(), undecided=())
+    made = replace(made, key_parts=record.key)
     ours = {name: part for name, part in plan.key_parts.items() if not graft or name not in MACHINE}
     theirs = {name: part for name, part in record.key.items() if not graft or name in ours}
     follows = {"remade": digest([FITTING, *made.rows])} if graft else {}
