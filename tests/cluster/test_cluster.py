@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import shutil
 import signal
 import time
 from dataclasses import replace
+from random import Random
 from typing import TYPE_CHECKING
 
 import pytest
@@ -52,27 +56,36 @@ def client(project: Project, loopback: Loopback) -> Project:
     return replace(project.copied(loopback.folder / "p"), store=loopback.store("client"))
 
 
+def ours(client: Project, loopback: Loopback) -> dict[str, str]:
+    return loopback.environment(PATCHWHEEL_REMOTE_WRITE="", PATCHWHEEL_STORE=str(client.store))
+
+
 def build(client: Project, loopback: Loopback, *words: str) -> support.Done:
-    env = loopback.environment(PATCHWHEEL_REMOTE_WRITE="")
-    return client.done("build", "--cluster", str(loopback.file), *words, **env)
+    return client.done("build", "--cluster", str(loopback.file), *words, **ours(client, loopback))
 
 
 def begin(client: Project, loopback: Loopback, *words: str) -> subprocess.Popen[str]:
     """Start it, and return once a worker compiles."""
-    env = loopback.environment(PATCHWHEEL_REMOTE_WRITE="")
-    process = client.start("build", "--cluster", str(loopback.file), *words, **env)
+    process = client.start(
+        "build", "--cluster", str(loopback.file), *words, **ours(client, loopback)
+    )
     clusters.wait_for(lambda: compiling(loopback))
     return process
 
 
 def compiling(loopback: Loopback) -> bool:
-    lines = clusters.below(loopback.folder)
-    return any(" build " in line and "--cluster" not in line for line in lines)
+    return bool(cells(loopback))
+
+
+def cells(loopback: Loopback) -> list[int]:
+    """Return the processes of workers that build, however deep."""
+    lines = clusters.below(loopback.folder).items()
+    return [pid for pid, line in lines if " build " in line and "--cluster" not in line]
 
 
 def others(loopback: Loopback) -> list[str]:
     """Return what runs besides the scheduler and the workers."""
-    lines = clusters.below(loopback.folder)
+    lines = clusters.below(loopback.folder).values()
     return [
         line for line in lines if not (" cluster scheduler " in line or " cluster worker " in line)
     ]
@@ -264,3 +277,62 @@ def test_a_scheduler_that_is_gone_is_one_message_and_leaves_no_process(
     done = build(client, loopback, "tinyset")
     assert done.returncode == 7, done.stderr
     assert "no scheduler answers" in done.stderr
+
+
+# How many processes are killed, each at a random instant of a build.
+KILLS = int(os.environ.get("TEST_KILLS") or 5)
+VICTIMS = ("client", "one", "cell", "scheduler", "two")
+
+
+def test_whatever_is_killed_at_any_instant_nothing_is_lost(
+    project: Project, loopback: Loopback, client: Project
+) -> None:
+    random, names = Random(50), ("one", "two")
+    workers(project, loopback, *names)
+    running = dict(zip(("scheduler", *names), loopback.processes, strict=True))
+    assert build(client, loopback, "tinyset").returncode == 0
+    forget_wheels(client, loopback, *names)
+    start, kills = time.monotonic(), 0
+    assert build(client, loopback, "tinyset").returncode == 0
+    whole = time.monotonic() - start
+    while kills < KILLS:
+        forget_wheels(client, loopback, *names)
+        words = ("build", "tinyset", "--cluster", str(loopback.file))
+        process = client.start(*words, **ours(client, loopback))
+        time.sleep(random.uniform(0, whole))
+        victim, found = VICTIMS[kills % len(VICTIMS)], cells(loopback)
+        pids = {name: one.pid for name, one in running.items()}
+        pids |= {"client": process.pid, "cell": found[0] if found else 0}
+        if process.poll() is None and pids[victim]:
+            kills += 1
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pids[victim], signal.SIGKILL)
+        _, said = process.communicate(timeout=200)
+        # Only without its scheduler a build fails, and by -9 if it was killed itself.
+        assert process.returncode in {"scheduler": {0, 7}, "client": {0, -9}}.get(victim, {0}), said
+        assert "Traceback" not in said
+        if running["scheduler"].poll() is not None:
+            clusters.wait_for(lambda: all(p.poll() is not None for p in running.values()), 90)
+            loopback.file.unlink()
+            running["scheduler"] = loopback.scheduler()
+        clusters.wait_for(lambda: not others(loopback), 30)
+        for name in names:
+            if running[name].poll() is not None:
+                running[name] = loopback.worker(name, **project.index)
+        done = build(client, loopback, "tinyset")
+        assert done.returncode == 0, done.stderr
+        assert len(clusters.digests(client)) == 1
+        assert clusters.digests(client).items() <= clusters.digests(project).items()
+    for store in map(loopback.store, ("client", *names)):
+        done = client.done("cache", "verify", PATCHWHEEL_STORE=str(store))
+        assert "no entry is damaged" in done.stderr
+
+
+def forget_wheels(client: Project, loopback: Loopback, *names: str) -> None:
+    """Let the next build make all wheels again."""
+    kinds = ("wheels", "shared", "compiles")
+    made = [loopback.store(name) / kind for name in ("client", *names) for kind in kinds]
+    for folder in (client.root / "dist", loopback.folder / "shared", *made):
+        shutil.rmtree(folder, ignore_errors=True)
+    # The shared one has to be there.
+    loopback.environment()
