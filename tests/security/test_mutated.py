@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -28,7 +29,7 @@ from patchwheel.wheelfile import check_record, read_wheel
 from patchwheel.wheelfile.metadata import set_dependencies
 from patchwheel.wheelfile.record import parse_record
 from patchwheel.wheelfile.sbom import set_subject
-from tests.fixtures import support
+from tests.fixtures import projects, support
 from tests.fixtures.records import compiled_json, record_json
 from tests.security.mutations import Mutated, mutated_bytes, mutated_json
 
@@ -281,6 +282,27 @@ def test_the_times_of_an_sdist(tmp_path: Path, moment: str) -> None:
         archive.addfile(row, io.BytesIO())
     with pytest.raises(PatchwheelError):
         list(Sdist(path))
+
+
+@pytest.mark.parametrize("moment", ["1", str(2**64 - 1)])
+def test_the_time_of_a_commit(tmp_path: Path, moment: str) -> None:
+    site, upstream = projects.make_site(tmp_path, {}), tmp_path / "upstream"
+    first: dict[str, str | bytes | None] = {"a": projects.lines(), "b": projects.lines()}
+    support.make_upstream(upstream, {**first, **projects.own_files(upstream, "1.0")}, tag="v0")
+    raw = support.git(upstream, "cat-file", "commit", "HEAD")
+    raw = re.sub(r"(?m)^(committer .*>) \d+ ", rf"\1 {moment} ", raw)
+    words = ("hash-object", "-t", "commit", "-w", "--stdin", "--literally")
+    oid = support.git(upstream, *words, stdin=f"{raw}\n".encode()).strip()
+    support.git(upstream, "update-ref", "refs/tags/v1.0", oid)
+    path = site.root / "forks.toml"
+    pin = f'git = "file://{upstream}"\ntag = "v1.0"\ncommit = "{oid}"'
+    path.write_text(re.sub(r"(?m)^sdist = .*$", pin, path.read_text()))
+    site.run("lock")
+    compiled = read_wheel(site.build()).record.compiled
+    assert compiled
+    # What a zip holds.
+    assert compiled.source_date_epoch == ("315532800" if moment == "1" else "4354819198")
+    assert json.loads(site.run("verify", "dist", "--json"))["problems"] == []
 
 
 def test_toml_is_read_as_by_tomllib() -> None:

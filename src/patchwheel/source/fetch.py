@@ -20,8 +20,8 @@ from patchwheel.project import Project
 from patchwheel.source.submodules import addresses, joined
 
 Origin: TypeAlias = Literal["sdist", "git"]
-# A zip file, and so a wheel, cannot hold an earlier time.
-EARLIEST = 315_532_800
+# A zip file, and so a wheel, can hold no time before and none after.
+EARLIEST, LATEST = 315_532_800, 4_354_819_198
 REMOTE = re.compile(r"(https|ssh|file)://.|/|\./|\.\./|[\w.-]+@[\w.-]+:")
 # Small packs stay packed: unpacking one object by one, an interrupted fetch would leave a commit
 # without its files.
@@ -123,6 +123,10 @@ def fetch_pin(
     return Source(fork=fork, git_dir=git_dir, **asdict(cached(fetch)))
 
 
+def _moment(epoch: int) -> int:
+    return min(max(EARLIEST, epoch), LATEST)
+
+
 def git_folder(store: kit.Store, fork: Fork) -> Path:
     return store.root / "git" / f"{fork.name}.git"
 
@@ -139,7 +143,7 @@ def _import(
         if sdist:
             files = Sdist(sdist)
             tree = repo.import_files(files)
-            fetched = Fetched(tree=tree, epoch=max(EARLIEST, files.epoch))
+            fetched = Fetched(tree=tree, epoch=_moment(files.epoch))
         else:
             fetched = Remote(context, fork, repo).fetch(only)
         repo.keep_index(fetched.tree)
@@ -176,7 +180,7 @@ class Remote:
             problem = f"there is no submodule {odd[0]}{kit.did_you_mean(odd[0], known)}"
             expected = f"one of {', '.join(sorted(known))}" if known else None
             refuse(self.fork, problem, expected=expected, hint="correct `submodules` in forks.toml")
-        return Fetched(tree=tree, epoch=max(EARLIEST, epoch), commit=commit)
+        return Fetched(tree=tree, epoch=_moment(epoch), commit=commit)
 
     def commit(self) -> str:
         """Return the pinned commit, or that of the tag; unless offline, the two must agree."""
