@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from patchwheel.build.toolchain import Tool
 
 # Raised whenever the same inputs would make different bytes than before.
-RECIPE = 2
+RECIPE = 3
 INTERFACE = (".pxd", ".pxi", ".h", ".hh", ".hpp", ".hxx", ".a")
 
 
