@@ -394,7 +394,9 @@ def draw(files: Mapping[str, bytes], seed: str, count: int) -> list[str]:
 )
 def make_subject(request: pytest.FixtureRequest, stack: Stack) -> Subject:
     manifest = stack.project / "forks.toml"
-    project = Project(manifest, Store(stack.store), Progress(), sandbox="none")
+    # Compilers in front of ccache would be found again by it.
+    store = Store(stack.store)
+    project = Project(manifest, store, Progress(), sandbox="none", compile_cache="off")
     fork = project.manifest.forks[request.param]
     made = Made()
     build_needs(project, fork, made=made)
