@@ -132,8 +132,8 @@ def test_a_page_of_names_with_many_tags_is_read_in_its_length(
     with bounded():
         assert [len(tags) for *_, tags in download._parsed(files)] == [8]
     monkeypatch.setattr(download, "MAX_TAGS", 10**6)
-    with pytest.raises(pytest.fail.Exception), bounded():
-        list(download._parsed(files))
+    # Each takes a seventh of a second.
+    assert [len(tags) for *_, tags in download._parsed(files[:1])] == [26**3]
 
 
 NO_FILES: dict[str, Callable[[Path], object]] = {
@@ -219,7 +219,7 @@ def test_time_grows_with_the_length(what: str) -> None:
 def test_the_bound_is_reached_without_care() -> None:
     """A pattern for each of the fields, as one would first write it, does not end."""
     template = b"[^\n]*".join([b"a"] * 30)
-    with pytest.raises(pytest.fail.Exception, match="computes for more"), bounded(0.2):
+    with pytest.raises(pytest.fail.Exception, match="it takes more"), bounded(0.2):
         re.fullmatch(template, b"a" * 500 + b"!")
 
 

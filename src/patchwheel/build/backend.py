@@ -70,11 +70,10 @@ class BuildSession:
         """Put the files of a tree into `source`, before the first step; the project is renamed."""
         (repo := kit.Repository(source.git_dir)).checkout(tree, self.source)
         requirements.rename_project(self.source, self.fork)
-        changed = {change.path for change in repo.changes(source.tree, tree)}
-        now = time.time()
-        for path in (files := repo.files(tree)):
+        files, upstream, now = repo.files(tree), repo.files(source.tree), time.time()
+        for path, blob in files.items():
             # Whoever goes by times makes again what the series outdates; all else is made later.
-            moment = now - (1 if path in changed else 60)
+            moment = now - (60 if upstream.get(path) == blob else 1)
             os.utime(self.source / path, (moment, moment), follow_symlinks=False)
         self.variables.update(header_names(files, self.build_dir.env.name))
 
