@@ -142,6 +142,7 @@ def record(wheel: Path) -> dict[str, object]:
     return answer
 
 
+@pytest.mark.heavy
 def test_a_pin_through_git_and_through_an_sdist_give_the_same_content(
     upstream: Path,
     compiled: Path,
@@ -435,7 +436,8 @@ def added(upstream: Path, **more: str) -> bytes:
     return support.make_patch(upstream, files, subject="Add more", body=why)
 
 
-@pytest.mark.parametrize("builds", [False, pytest.param(True, marks=pytest.mark.heavy)])
+@pytest.mark.heavy
+@pytest.mark.parametrize("builds", [False, True])
 def test_a_source_that_changes_after_the_definition_is_followed_by_the_last_configuration(
     grafting: Project, upstream: Path, tmp_path: Path, *, builds: bool
 ) -> None:
