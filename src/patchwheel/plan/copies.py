@@ -21,7 +21,8 @@ from patchwheel.wheelfile import WheelFile, output_names
 PYPROJECT = "pyproject.toml"
 # Any word of these may be the name of a file that is read; documents and examples are not built.
 CONFIGURATION = re.compile(
-    r"(?!(?:docs?|examples?)/)(.*/)?(pyproject\.toml|setup\.(py|cfg)|MANIFEST\.in|meson\.build|CMakeLists\.txt|[^/]+\.cmake"
+    r"(?!(?:docs?|examples?)/)(.*/)?"
+    r"(pyproject\.toml|setup\.(py|cfg)|MANIFEST\.in|meson\.build|CMakeLists\.txt|[^/]+\.cmake"
     r"|(?i:Cargo)\.toml|build\.rs|Makefile|CMakePresets\.json)"
 )
 # Meson's function that only copies.
