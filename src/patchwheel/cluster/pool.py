@@ -148,13 +148,12 @@ class Cluster:
     def wait(self, key: str, task: Data, check: Callable[[], None]) -> Data:
         """Return what becomes of a task; MachineError if nothing can, or what `check` raises."""
         from distributed import CancelledError, KilledWorker
-        from distributed.comm import CommClosedError
 
         cell, future = task["cell"], self.futures[key]
         needs = resources(task["tools"], task["level"], kit.MEMORY_PER_JOB)
         where, fitted, error = "", time.monotonic(), None
-        # What is asked of a scheduler just as it goes is closed.
-        with contextlib.suppress(CancelledError, CommClosedError):
+        # What is asked of a scheduler just as it goes is closed, or gets no connection.
+        with contextlib.suppress(CancelledError, OSError):
             while self.client.status == "running" and not future.done():
                 with contextlib.suppress(TimeoutError):
                     error = future.exception(timeout=EVERY)
