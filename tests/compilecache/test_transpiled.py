@@ -56,6 +56,8 @@ if "APPEND" in text:
     open("log", "a").close()
 if "SHELL" in text:
     os.system("true")
+if "FORK" in text:
+    os.waitpid(os.fork() or os._exit(0), 0)
 with open(target, "w") as stream:
     stream.write("\\n".join(said))
 """
@@ -210,6 +212,7 @@ def test_what_a_tool_does_not_see_makes_no_difference(steps: Steps, tmp_path: Pa
         ("FAIL", 1),
         ("KILL", -signal.SIGKILL),
         ("SHELL", 0),
+        ("FORK", 0),
         ("UNAME_X", 0),
         ("REMOVE", 0),
         ("APPEND", 0),

@@ -240,7 +240,7 @@ class Notes:
             self.beyond |= not os.path.abspath(args[0] or ".").startswith((sys.prefix, BASE))
         else:
             # Cython asks for what is above.
-            self.beyond |= not self.starts and args[0] != "uname"
+            self.beyond |= not self.starts and args[:1] != ("uname",)
 
     def _wrapped(self, real: Callable[..., Any], note: Callable[..., None]) -> Callable[..., Any]:
         def asked(path: Any, *args: Any, **options: Any) -> Any:
