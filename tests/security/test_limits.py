@@ -1,5 +1,6 @@
 """P16: a build step ends at its limits, and what it says commands no terminal."""
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -151,6 +152,40 @@ def test_the_memory_of_a_sandbox_is_found_whatever_its_processes_are_numbered() 
 @pytest.mark.parametrize("way", ["forks", "grows", "talks"])
 def test_limits_hold_without_a_sandbox(way: str, tmp_path: Path) -> None:
     refused(Sandbox(level="none"), ENDLESS[way], tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("events", "kind", "message"),
+    [
+        ({"memory.events": "oom 2\noom_kill 1\n"}, MachineError, "demo: .* MB of memory"),
+        ({"pids.events": "max 7\n"}, BuildError, "demo: .* 30 processes at once"),
+        ({}, process.CommandError, "ended with status 3"),
+    ],
+)
+def test_a_bound_that_the_kernel_held_is_named(
+    events: dict[str, str],
+    kind: type[PatchwheelError],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Few machines delegate a control group: here it is a plain folder.
+    quiet = {"memory.events": "oom 0\noom_kill 0\n", "pids.events": "max 0\n"}
+    for name, text in (quiet | events).items():
+        (tmp_path / name).write_text(text)
+    group = contextlib.nullcontext(tmp_path)
+    monkeypatch.setattr(process, "control_group", lambda _: group)
+    watch = limits.Watch("demo", Limits(processes=30), tmp_path)
+
+    def step() -> None:
+        with watch.contain() as begin:
+            argv = [*begin, "/bin/sh", "-c", "echo the end; exit 3"]
+            process.logged(argv, cwd=tmp_path, env={"PATH": os.defpath}, log=tmp_path / "log")
+
+    with pytest.raises(kind, match=message) as caught:
+        step()
+    assert (caught.value.log, caught.value.tail) == (tmp_path / "log", ("the end",))
+    assert (tmp_path / "cgroup.procs").read_text() == "0\n"
 
 
 def test_a_step_within_its_limits_is_left_alone(tmp_path: Path) -> None:

@@ -181,7 +181,9 @@ class BuildDir:
         try:
             # If a leash killed bubblewrap while it begins, its other half would wait for ever.
             how = {"guarded": bool(guard), "leash": self.sandbox.level != "bwrap"}
-            process.logged(argv, cwd=cwd, env=env, log=log, on_line=on_line, watch=watch, **how)
+            with watch.contain() as group:
+                argv = [*group, *argv]
+                process.logged(argv, cwd=cwd, env=env, log=log, on_line=on_line, watch=watch, **how)
         finally:
             if on_end:
                 on_end(watch.cpu)

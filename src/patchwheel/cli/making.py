@@ -33,6 +33,8 @@ def build_reported(
 
             report_build(project, wheels, failures, report)
 
+    # Before anything else is started.
+    process.delegated_group()
     try:
         found = wheel.build_wheels(project, forks, elsewhere=None, **how)
     except PatchwheelError as err:

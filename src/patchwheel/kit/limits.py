@@ -10,20 +10,30 @@ import select
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from patchwheel.kit import process
-from patchwheel.kit.errors import BuildError, MachineError, ManifestError
+from patchwheel.kit.errors import BuildError, MachineError, ManifestError, PatchwheelError
 from patchwheel.kit.files import rmtree
 
+# In which file of a control group the kernel counts how often it held a bound.
+HELD = {"memory": ("memory.events", "oom_kill"), "processes": ("pids.events", "max")}
 # What sets each limit starts with it.
 VARIABLE = "PATCHWHEEL_LIMIT_"
 UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 PAGE, TICKS = os.sysconf("SC_PAGE_SIZE"), os.sysconf("SC_CLK_TCK")
 # Where a sandbox keeps files in memory.
 MEMORY_FOLDERS = ("tmp", "dev")
+PROBLEMS = {
+    "log": "its output has more than {:,} MB",
+    "time": "it takes longer than {:,} s",
+    "silence": "it has said nothing for {:,} s",
+    "processes": "it has more than {:,} processes at once",
+    "memory": "it uses more than {:,} MB of memory",
+    "disk": "it uses more than {:,} MB of disk",
+}
 # Seconds between two looks at the processes, and at least between two at the disk.
 EVERY, DISK_EVERY = 0.5, 2.0
 # A look at a large folder takes long: no more than this share of the time.
@@ -196,11 +206,28 @@ class Watch:
         self.next = self.next_disk = self.start + EVERY
         self.logged, self.cpu = 0, 0.0
 
+    @contextlib.contextmanager
+    def contain(self) -> Iterator[Sequence[str]]:
+        """Give what the command begins with where the kernel can hold its bounds as well."""
+        bounds = {"memory.max": self.limits.memory, "memory.swap.max": 0, "memory.oom.group": 1}
+        bounds["pids.max"] = self.limits.processes * THREADS
+        with process.control_group(bounds) as group:
+            try:
+                yield process.joining(group) if group else ()
+            except process.CommandError as err:
+                for name, (file, key) in HELD.items():
+                    counted = (group / file).read_text() if group else ""
+                    if re.search(rf"^{key} [1-9]", counted, re.MULTILINE):
+                        error = self._error(name)
+                        error.log, error.tail = err.log, err.tail
+                        raise error from err
+                raise
+
     def hear(self, size: int) -> None:
         """Count output."""
         self.heard = time.monotonic()
         self.logged += size
-        self._bound("log", self.logged, "its output has more than {:,} MB")
+        self._bound("log", self.logged)
 
     def check(self, pid: int) -> None:
         """Look at the processes below `pid`, at most every EVERY seconds, and at the folder."""
@@ -210,27 +237,31 @@ class Watch:
         if now < self.next:
             return
         self.next = now + EVERY
-        self._bound("time", now - self.start, "it takes longer than {:,} s")
-        self._bound("silence", now - self.heard, "it has said nothing for {:,} s")
+        self._bound("time", now - self.start)
+        self._bound("silence", now - self.heard)
         found = _below(pid)
         threads = sum(row.threads for row in found.values())
         # Of those that ended, too: the kernel adds theirs to their parents'.
         self.cpu = max(self.cpu, sum(row.ticks for row in found.values()) / TICKS)
         many = max(len(found), threads / THREADS)
-        self._bound("processes", many, "it has more than {:,} processes at once")
+        self._bound("processes", many)
         used = _memory(found, self.limits.memory)
-        self._bound("memory", used, "it uses more than {:,} MB of memory")
+        self._bound("memory", used)
         if now > self.next_disk:
-            self._bound("disk", _disk(self.folder), "it uses more than {:,} MB of disk")
+            self._bound("disk", _disk(self.folder))
             took = time.monotonic() - now
             self.next_disk = now + max(DISK_EVERY, took / DISK_SHARE)
 
-    def _bound(self, name: str, value: float, problem: str) -> None:
-        if value > (limit := getattr(self.limits, name)):
-            error = MachineError if name in {"memory", "disk"} else BuildError
-            told = problem.format(limit // 10**6 if " MB" in problem else limit)
-            hint = f"see the log; a build that needs more: set {VARIABLE}{name.upper()}"
-            raise error(f"{self.name}: the build was ended: {told}", hint=hint)
+    def _bound(self, name: str, value: float) -> None:
+        if value > getattr(self.limits, name):
+            raise self._error(name)
+
+    def _error(self, name: str) -> PatchwheelError:
+        kind = MachineError if name in {"memory", "disk"} else BuildError
+        limit, problem = getattr(self.limits, name), PROBLEMS[name]
+        told = problem.format(limit // 10**6 if " MB" in problem else limit)
+        hint = f"see the log; a build that needs more: set {VARIABLE}{name.upper()}"
+        return kind(f"{self.name}: the build was ended: {told}", hint=hint)
 
 
 @dataclass(frozen=True, slots=True)

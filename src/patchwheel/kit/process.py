@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import errno
+import itertools
 import os
 import re
 import selectors
@@ -14,6 +15,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -37,6 +39,9 @@ INHERITED = shlex.split("""
 """)
 # Runs a command without the variables that a shell adds, but for PWD, which bubblewrap adds too.
 AS_GIVEN = ("env", "-u", "OLDPWD", "-u", "SHLVL", "-u", "_")
+# Control groups, the one that is ours, and numbers for those below it.
+GROUPS, DELEGATED = Path("/sys/fs/cgroup"), list[Path]()
+NUMBERS = itertools.count()
 # What a user may set for git to reach a remote.
 GIT_TRANSPORT = re.compile(
     r"GIT_(SSL_.*|SSH|SSH_COMMAND|ASKPASS|PROXY_.*|ALLOW_PROTOCOL|CEILING_DIRECTORIES)"
@@ -170,6 +175,72 @@ def _group(
         finally:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(process.pid, signal.SIGKILL)
+
+
+@contextlib.contextmanager
+def control_group(bounds: Mapping[str, int]) -> Iterator[Path | None]:
+    """Give a new control group with these bounds, by file; None where none is delegated to us.
+
+    What is still in it at the end is killed.
+    """
+    if not (parent := delegated_group()):
+        yield None
+        return
+    group = parent / f"step-{os.getpid()}-{next(NUMBERS)}"
+    # A killed run may have left one.
+    group.mkdir(exist_ok=True)
+    try:
+        for name, value in bounds.items():
+            # A kernel without swap has no bound of it.
+            if (group / name).exists():
+                (group / name).write_text(str(value))
+        yield group
+    finally:
+        _remove_group(group)
+
+
+def joining(group: Path) -> list[str]:
+    """Return what a command begins with to run in a control group."""
+    return ["/bin/sh", "-c", 'echo 0 >"$0" && exec "$@"', str(group / "cgroup.procs"), *AS_GIVEN]
+
+
+def delegated_group() -> Path | None:
+    """Return the control group below which ours are made, of version 2; None where there is none.
+
+    The kernel hands bounds down only from a group without processes: we move to one below it, and
+    so must call this before we start others.
+    """
+    if DELEGATED:
+        return DELEGATED[0]
+    with contextlib.suppress(OSError):
+        found = re.search(r"^0::/(.*)$", Path("/proc/self/cgroup").read_text(), re.MULTILINE)
+        group = GROUPS / (found[1] if found else "")
+        # systemd's mark for Delegate=yes: elsewhere, groups are its own.
+        if os.getxattr(group, "user.delegate") == b"1":
+            (ours := group / "patchwheel").mkdir(exist_ok=True)
+            (ours / "cgroup.procs").write_text("0")
+            try:
+                (group / "cgroup.subtree_control").write_text("+memory +pids")
+            except OSError:
+                # Other processes are in it, or it has no such bounds.
+                (group / "cgroup.procs").write_text("0")
+                ours.rmdir()
+                raise
+            DELEGATED.append(group)
+            return group
+    return None
+
+
+def _remove_group(group: Path) -> None:
+    for _ in range(100):
+        with contextlib.suppress(OSError):
+            # There since Linux 5.14.
+            (group / "cgroup.kill").write_text("1")
+        with contextlib.suppress(OSError):
+            group.rmdir()
+            return
+        # What was killed is not gone yet.
+        time.sleep(0.02)
 
 
 def interactive(
