@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from patchwheel.kit import BuildError, Progress, Store
+from patchwheel.project import Project
+from patchwheel.upstream import offering
 from tests.fixtures import support
 from tests.fixtures.projects import Site, lines, make_site
 
@@ -100,6 +103,24 @@ def test_a_project_without_a_commit_has_no_branch(site: Site) -> None:
     assert "a branch needs a git repository with a commit" in said
     status, said = site.tried("propose", "demo", "--onto", "3.0")
     assert status in {2, 4}
+
+
+def test_a_pin_that_cannot_be_locked_is_told_by_the_projects_files(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(copy: Project, *_: object) -> None:
+        raise BuildError("it cannot be configured", where=copy.root / "forks.lock", hint="no")
+
+    site.run("dev", "demo")
+    committed(site)
+    monkeypatch.setattr(offering, "start_rebase", fail)
+    for name, value in site.index.items():
+        monkeypatch.setenv(name, value)
+    project = Project(site.root / "forks.toml", Store(site.store), Progress())
+    with pytest.raises(BuildError) as caught:
+        offering.propose_upgrade(project, project.manifest.forks["demo"], OTHER)
+    assert caught.value.where == str(site.root / "forks.lock")
+    assert "`patchwheel rebase demo --onto 2.0` ends in the same error" in str(caught.value.hint)
 
 
 def test_what_git_merges_is_written_anew(site: Site) -> None:

@@ -15,7 +15,14 @@ from pathlib import Path
 
 from patchwheel import series
 from patchwheel.environment import build_and_test
-from patchwheel.kit import ManifestError, PatchError, Repository, process
+from patchwheel.kit import (
+    BuildError,
+    ManifestError,
+    PatchError,
+    PatchwheelError,
+    Repository,
+    process,
+)
 from patchwheel.locking import write_lock
 from patchwheel.manifest import Fork
 from patchwheel.patch import Patch, required_patches
@@ -190,7 +197,16 @@ def _describe(project: Project, fork: Fork, onto: str, folder: Path) -> tuple[Pa
     waiting = _waiting(forks, fork, previews)
     patches = [p for p in forks[fork.name] if p.name not in waiting]
     copy = series.project_with(project, fork, patches, folder)
-    result, landed = _rebase(copy, copy.manifest.forks[fork.name], onto, patches)
+    try:
+        result, landed = _rebase(copy, copy.manifest.forks[fork.name], onto, patches)
+    except PatchwheelError as err:
+        # Of the copy, nothing is left to look at.
+        if err.where:
+            err.where = str(err.where).replace(str(copy.root), str(project.root))
+        if isinstance(err, BuildError):
+            err.hint = f"`patchwheel rebase {fork.name} --onto {onto}` ends in the same error: "
+            err.hint += "correct what forks.toml says of its build, then add `--continue`"
+        raise
     there = {*result.kept, *result.written, *landed}
     stopped = [patch for patch in forks[fork.name] if patch.name not in there]
     for patch in stopped:
