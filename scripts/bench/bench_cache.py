@@ -41,18 +41,23 @@ class Compiles:
         (self.folder / name).mkdir(parents=True)
         return measure.project_copy(self.folder / name)
 
+    def kept(self) -> list[Path]:
+        """Return the store's entries of the fork's wheels; those of others stay."""
+        return [p.parent for p in self.store.glob(f"wheels/*/{self.fork.replace('-', '_')}*.whl")]
+
     def run(self, what: str, project: Path, *words: str) -> None:
         """Compile, and print what it cost; with the same words before, the wheel must be equal."""
-        shutil.rmtree(self.store / "wheels", ignore_errors=True)
+        for entry in self.kept():
+            shutil.rmtree(entry)
         shutil.rmtree(project / "dist", ignore_errors=True)
         start = time.monotonic()
         command = ["patchwheel", "build", self.fork, "--from-source", *words]
         spent = measure.contained(command, cwd=project, env=self.env)
         [wheel] = (project / "dist").glob("*.whl")
-        [made] = self.store.glob("wheels/*/made.json")
+        [entry] = self.kept()
         row: dict[str, Any] = {"cpu": round(spent.cpu, 1), "peak_mb": round(spent.peak)}
         row["wall"] = round(time.monotonic() - start, 1)
-        row |= json.loads(made.read_text())["compile_cache"]
+        row |= json.loads((entry / "made.json").read_text())["compile_cache"]
         row["sha256"] = file_sha256(wheel)
         self.rows[what] = row
         print(f"{what:44} {json.dumps(row)}", flush=True)

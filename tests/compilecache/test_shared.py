@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -22,6 +22,8 @@ from tests.fixtures import support
 
 SOURCE = '#include "value.h"\nint answer(void) { return VALUE; }\n'
 NAME = "demo-bwrap"
+COMMAND = ("gcc", "-O2", "-Inew", "-Iold", "-c", "answer.c", "-o")
+CUDA = ("/bin/sh", "-c", '$NVCC -O2 -Iold -c answer.cu -o "$0"')
 
 
 @dataclass(kw_only=True)
@@ -57,6 +59,7 @@ class Build:
         status: int = 0,
         meanwhile: Callable[[Path], object] = lambda _work: None,
         late: Callable[[Path], object] = lambda _work: None,
+        argv: Sequence[str] = COMMAND,
     ) -> tuple[bytes, dict[str, int]]:
         """Compile in a new folder; return the object and the counts."""
         cache, self.count = cache or self.open(), self.count + 1
@@ -67,8 +70,7 @@ class Build:
         target = root / "work" / "answer.o"
         with cache.used(root / "scripts", variables, lambda path: path):
             meanwhile(root / "work")
-            argv = ["gcc", "-O2", "-Inew", "-Iold", "-c", "answer.c", "-o", str(target)]
-            done = subprocess.run(argv, cwd=self.root, env=variables, check=False)
+            done = subprocess.run([*argv, str(target)], cwd=self.root, env=variables, check=False)
             assert done.returncode == status
             counts = cache.counts(root / "work")
             late(root / "work")
@@ -106,6 +108,30 @@ def test_a_step_that_ran_is_replayed_with_the_same_bytes(build: Build) -> None:
     assert (read.hits, read.misses, len(read.rows)) == (1, 2, 4)
     (build.root / "answer.c").write_text(SOURCE.replace("VALUE", "VALUE + 1"))
     assert build.run() == (build.compiled(), MISS)
+
+
+def test_nvcc_is_replayed_until_any_file_that_it_may_include_changes(build: Build) -> None:
+    # There is no nvcc here; ccache takes a program for one by its name.
+    nvcc = build.root / "nvcc"
+    nvcc.write_text(f'#!/bin/sh\nexec {shutil.which("gcc")} -x c "$@"\n')
+    nvcc.chmod(0o755)
+    shutil.copy(build.root / "answer.c", build.root / "answer.cu")
+
+    def run(sources: str, cuda: str) -> tuple[bytes, dict[str, int]]:
+        build.extra = {"NVCC": str(nvcc), "PATCHWHEEL_SOURCES": sources}
+        return build.run(replace(build.open(), cuda=cuda), argv=CUDA)
+
+    made, counts = run("a", "13")
+    assert counts == MISS
+    assert run("a", "13") == (made, HIT)
+    assert run("b", "13") == (made, MISS)
+    assert run("a", "14") == (made, MISS)
+    assert run("a", "") == (made, {"hits": 0, "misses": 0})
+    files = {path: Blob(mode="100644", oid="1" * 40) for path in ("a.cuh", "b.def", "c.py")}
+    before = header_names(files, "env")["PATCHWHEEL_SOURCES"]
+    for path, counted in {"a.cuh": True, "b.def": True, "c.py": False}.items():
+        other = files | {path: Blob(mode="100644", oid="2" * 40)}
+        assert (header_names(other, "env")["PATCHWHEEL_SOURCES"] != before) == counted
 
 
 def test_a_header_that_comes_before_a_known_one_is_seen(build: Build) -> None:

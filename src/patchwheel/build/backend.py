@@ -210,6 +210,7 @@ def open_session(
     tools, cache = _compilers(context, fork, tools, sandbox.level)
     if toolchain.CUDA in fork.programs:
         toolkit = cuda.complete_toolkit(requirements.site_packages(environment))
+        cache = cache and replace(cache, cuda=_cuda_identity(toolkit, environment, store))
     read = [context.interpreter.path.parent.parent, *toolchain.places(tools), crates, toolkit]
     if toolchain.HIPCC in fork.programs:
         read.append(rocm.home(fork))
@@ -244,6 +245,14 @@ def open_session(
                 weights=step_weights(store, fork.name),
                 held=held,
             )
+
+
+def _cuda_identity(toolkit: Path, environment: Path, store: kit.Store) -> str:
+    # The name of an environment is a digest of what is in it, and nothing of that runs here.
+    if toolkit.is_relative_to(environment):
+        return environment.name
+    nvcc = toolkit / "bin" / "nvcc"
+    return toolchain.identify_program("nvcc", [str(nvcc)], nvcc, store=store).identity
 
 
 def _add_settings(variables: dict[str, str], fork: Fork, toolkit: Path | None, jobs: int) -> None:

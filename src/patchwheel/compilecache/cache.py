@@ -7,6 +7,7 @@ import importlib.metadata
 import itertools
 import os
 import re
+import shlex
 import shutil
 import stat
 import time
@@ -28,6 +29,12 @@ TRANSPILED = "PATCHWHEEL_TRANSPILED"
 # Read by compilers of Objective-C alone, and by ccache before it takes the headers that it knows
 # for those that a compile would find: a new one may come before an old one of its name.
 HEADERS = "OBJC_INCLUDE_PATH"
+# All files that code may include, and what stands for nvcc: of code for several kinds of GPU,
+# ccache sees what one of them includes.
+SOURCES, PYTHON = "PATCHWHEEL_SOURCES", (".py", ".pyi", ".pyx", ".pxd", ".pxi", ".rst", ".md")
+NVCC = """#!/bin/sh
+CCACHE_COMPILERCHECK="string:{identity} $PATCHWHEEL_SOURCES" exec {ccache} {words} "$@"
+"""
 # A change of these may give a build other headers of its own making.
 DECIDING = ("meson.build", "meson.options", "meson_options.txt", "setup.py", ".toml", ".cfg", ".in")
 SYSTEM_HEADERS = ("/usr/include", "/usr/local/include")
@@ -193,6 +200,8 @@ class CompileCache:
     identity: str
     # The commands that ccache takes the place of.
     commands: Sequence[str]
+    # Of the CUDA compiler; without it, that is left alone.
+    cuda: str = ""
 
     @contextlib.contextmanager
     def used(
@@ -208,6 +217,13 @@ class CompileCache:
         shutil.copy(self.program, scripts / PROGRAM)
         for command in dict.fromkeys(self.commands):
             (folder / command).symlink_to(Path("..", PROGRAM))
+        words = shlex.split(variables.get("NVCC", ""))
+        if self.cuda and words and words[0].startswith("/"):
+            ccache = shlex.quote(str(inside(scripts / PROGRAM)))
+            text = NVCC.format(identity=self.cuda, ccache=ccache, words=shlex.join(words))
+            (folder / "nvcc").write_text(text)
+            (folder / "nvcc").chmod(0o755)
+            variables["NVCC"] = shlex.quote(str(inside(folder / "nvcc")))
         places = [f"file:{quote(str(inside(self.shared.entries)))}|read-only"]
         if self.adds:
             (scripts.parent / NOTE).write_text(self.shared.name)
@@ -264,7 +280,7 @@ def open_cache(
 
 
 def header_names(files: Mapping[str, kit.Blob], environment: str) -> dict[str, str]:
-    """Return the setting that makes ccache look for headers anew when there may be other ones."""
+    """Return the settings that make ccache look for headers anew when there may be other ones."""
     rules = {path: blob.oid for path, blob in files.items() if path.endswith(DECIDING)}
     system: list[object] = []
     for place in map(Path, SYSTEM_HEADERS):
@@ -272,7 +288,9 @@ def header_names(files: Mapping[str, kit.Blob], environment: str) -> dict[str, s
             # A folder's time is that of the last name that came or went.
             rows = [place.stat(), *(e.stat() for e in os.scandir(place) if e.is_dir())]
             system.append(sorted(row.st_mtime_ns for row in rows))
-    return {HEADERS: f"/nowhere/{kit.digest(sorted(files), rules, environment, system)}"}
+    sources = {path: blob.oid for path, blob in files.items() if not path.endswith(PYTHON)}
+    names = kit.digest(sorted(files), rules, environment, system)
+    return {HEADERS: f"/nowhere/{names}", SOURCES: kit.digest(sources)}
 
 
 def _program() -> Path:
