@@ -24,6 +24,7 @@ from patchwheel.kit.errors import (
     PatchwheelError,
 )
 from patchwheel.wheel import Made
+from tests.fixtures import support
 from tests.fixtures.projects import make_site
 
 if TYPE_CHECKING:
@@ -109,9 +110,9 @@ def test_a_cluster_needs_a_shared_store_and_builds_nothing_that_stays_here(tmp_p
     )
 
 
-def cluster(workers: dict[str, dict[str, float]], said: list[str]) -> pool.Cluster:
+def cluster(workers: dict[str, dict[str, float]], report: support.Recorder) -> pool.Cluster:
     info = {"workers": {name: {"resources": has} for name, has in workers.items()}}
-    return pool.Cluster(cast("Any", SimpleNamespace(scheduler_info=lambda: info)), said.append)
+    return pool.Cluster(cast("Any", SimpleNamespace(scheduler_info=lambda: info)), report)
 
 
 @pytest.mark.parametrize(
@@ -130,7 +131,7 @@ def test_a_task_waits_for_a_worker_that_can_have_it(
     waits: float,
     message: str,
 ) -> None:
-    made = cluster(workers, [])
+    made = cluster(workers, support.Recorder())
     monkeypatch.setattr("time.monotonic", lambda: waits + 1.0)
     if not message:
         assert made._fits("a-3.12", NEEDS, 0) == 1
@@ -144,9 +145,8 @@ def away(
     monkeypatch: pytest.MonkeyPatch, results: list[dict[str, Any]], found: str | None
 ) -> tuple[Any, list[Any], list[str]]:
     """Let a worker answer so, and the store have a wheel of that sha256."""
-    said: list[str] = []
-    tasks: list[Any] = []
-    made = cluster({}, said)
+    report, tasks = support.Recorder(), list[Any]()
+    made = cluster({}, report)
 
     def answer(key: str, *_: object) -> dict[str, Any]:
         return {"worker": "tls://w:1", **results[int(key)]}
@@ -162,7 +162,7 @@ def away(
     monkeypatch.setattr(pool, "take_shared", lambda *_: wheel)
     plan = SimpleNamespace(node_key=None, shared_as=("graft", "k"), route="graft", fork=None)
     project = cast("Any", SimpleNamespace(store=None, context=SimpleNamespace(pool=Jobs(1))))
-    return lambda: made.build(project, cast("Any", plan), Made()), tasks, said
+    return lambda: made.build(project, cast("Any", plan), Made()), tasks, report.lines
 
 
 GOOD = {"status": 0, "sha256": "5" * 64, "route": "graft", "message": "one\ntwo"}

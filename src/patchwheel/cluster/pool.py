@@ -84,7 +84,7 @@ def open_cluster(place: str, project: Project) -> Iterator[Cluster]:
     with client:
         # One that listens to every network names an address of those.
         check_address(client.scheduler_info()["address"])
-        cluster = Cluster(client, project.progress.say)
+        cluster = Cluster(client, project.progress)
         try:
             yield cluster
         finally:
@@ -94,8 +94,8 @@ def open_cluster(place: str, project: Project) -> Iterator[Cluster]:
 class Cluster:
     """Tasks on a cluster, by three calls: `submit`, `wait`, `cancel`; `build` makes wheels so."""
 
-    def __init__(self, client: Client, say: Callable[[str], None]) -> None:
-        self.client, self.say, self.run = client, say, secrets.token_hex(8)
+    def __init__(self, client: Client, progress: kit.Progress) -> None:
+        self.client, self.progress, self.run = client, progress, secrets.token_hex(8)
         self.futures: dict[str, Future] = {}
 
     def build(self, project: Project, plan: Plan, made: Made) -> BuiltWheel | None:
@@ -107,7 +107,7 @@ class Cluster:
         cell, balance = task["cell"], project.context.pool.balance
         result = self.wait(self.submit(task), task, balance)
         if result["status"] < 0:
-            self.say(f"{cell}: its worker was lost; once more, with half the jobs")
+            self.progress.say(f"{cell}: its worker was lost; once more, with half the jobs")
             task["again"] = True
             result = self.wait(self.submit(task), task, balance)
         where, status = result["worker"], result["status"]
@@ -153,14 +153,16 @@ class Cluster:
         needs = resources(task["tools"], task["level"], kit.MEMORY_PER_JOB)
         where, fitted, error = "", time.monotonic(), None
         # What is asked of a scheduler just as it goes is closed, or gets no connection.
-        with contextlib.suppress(CancelledError, OSError):
+        with contextlib.suppress(CancelledError, OSError), contextlib.ExitStack() as waiting:
+            waiting.enter_context(self.progress.step(f"{cell}: waiting for a worker", brief=True))
             while self.client.status == "running" and not future.done():
                 with contextlib.suppress(TimeoutError):
                     error = future.exception(timeout=EVERY)
                 check()
                 fitted = self._fits(cell, needs, fitted)
                 if not where and (where := self.client.get_metadata([key], default="")):
-                    self.say(f"{cell}: on {where}")
+                    waiting.close()
+                    self.progress.say(f"{cell}: on {where}")
             error = error or (future.exception() if future.status == "error" else None)
         if not error and future.status != "finished":
             hint = "start it again, and run the command again: what was built is in the store"
