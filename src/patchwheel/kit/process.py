@@ -215,8 +215,9 @@ def delegated_group() -> Path | None:
     with contextlib.suppress(OSError):
         found = re.search(r"^0::/(.*)$", Path("/proc/self/cgroup").read_text(), re.MULTILINE)
         group = GROUPS / (found[1] if found else "")
-        # systemd's mark for Delegate=yes: elsewhere, groups are its own.
-        if os.getxattr(group, "user.delegate") == b"1":
+        # systemd marks those with Delegate=yes, or gives them to a user: others are its own.
+        given = group.stat().st_uid == os.getuid() != 0
+        if given or os.getxattr(group, "user.delegate") == b"1":
             (ours := group / "patchwheel").mkdir(exist_ok=True)
             (ours / "cgroup.procs").write_text("0")
             try:
