@@ -17,7 +17,9 @@ fail() {
 say() { printf '== %s\n' "$*"; }
 
 [ "$(id -u)" = 0 ] || fail 'needs root, for chroots' 7
-for tool in buildah debootstrap; do
+tools=(buildah debootstrap)
+[[ " ${images[*]} " != *' rocm '* ]] || tools+=(mmdebstrap)
+for tool in "${tools[@]}"; do
     command -v "$tool" >/dev/null || fail "$tool is not installed: apt-get install buildah debootstrap mmdebstrap" 7
 done
 
