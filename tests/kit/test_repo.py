@@ -119,6 +119,15 @@ def test_read_names_a_missing_object(repo: Repository) -> None:
     assert repo.read([]) == {}
 
 
+def test_a_side_of_a_change_that_is_missing_is_empty(repo: Repository) -> None:
+    old = repo.import_files([("a", "100644", b"1\n")])
+    new = repo.import_files([("b", "100644", b"2\n")])
+    gone, made = repo.changes(old, new)
+    data = repo.read([side.oid for change in (gone, made) for side in (change.old, change.new)])
+    assert [data[gone.old.oid], data[made.new.oid]] == [b"1\n", b"2\n"]
+    assert data[gone.new.oid] == data[made.old.oid] == b""
+
+
 def test_has_and_tree_of(repo: Repository) -> None:
     tree = repo.import_files(FILES)
     assert repo.has(tree)

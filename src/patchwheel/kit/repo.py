@@ -210,13 +210,13 @@ class Repository:
     def read(
         self, oids: Sequence[str], *, env: Mapping[str, str] | None = None
     ) -> dict[str, bytes]:
-        """Return the contents of blobs, read by one process."""
-        unique = list(dict.fromkeys(oids))
-        if not unique:
-            return {}
+        """Return the contents of blobs, read by one process; a side that is missing is empty."""
+        contents = {oid: b"" for oid in oids if not oid.strip("0")}
+        if not (unique := [oid for oid in dict.fromkeys(oids) if oid not in contents]):
+            return contents
         lines = "".join(f"{oid}\n" for oid in unique).encode()
         out = self.git("cat-file", "--batch", stdin=lines, env=env)
-        contents, at = {}, 0
+        at = 0
         for oid in unique:
             end = out.index(b"\n", at)
             header = out[at:end].split()
