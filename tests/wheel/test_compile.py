@@ -1,4 +1,7 @@
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
@@ -28,7 +31,12 @@ from patchwheel.manifest.inventory import BuildInventory
 from patchwheel.manifest.lock import ForkBuild
 from patchwheel.manifest.model import Fork, UpstreamWheel
 from patchwheel.plan.records import Plan
-from patchwheel.wheel.compile import check_relocated, compile_wheel, without_run_paths
+from patchwheel.wheel.compile import (
+    AUDITWHEEL,
+    check_relocated,
+    compile_wheel,
+    without_run_paths,
+)
 from patchwheel.wheel.fit import read_library
 from patchwheel.wheel.graft import UnlabelledWheel
 from patchwheel.wheelfile.read import read_wheel
@@ -564,3 +572,24 @@ def test_a_real_package_has_the_same_bytes_at_any_place_and_level(
 
 def log_of(bench: Bench) -> str:
     return (bench.store.root / "logs" / "pw-small" / "compile.log").read_text()
+
+
+@pytest.mark.compiled
+def test_a_module_that_calls_nothing_of_the_c_library_is_relocated(tmp_path: Path) -> None:
+    source, module = tmp_path / "small.c", tmp_path / "small.abi3.so"
+    source.write_text("void *PyInit_small(void) { return 0; }\n")
+    options = ["-shared", "-fPIC", "-Wl,--as-needed"]
+    subprocess.run(["gcc", *options, source, "-o", module], check=True)
+    tag = f"cp311-abi3-linux_{os.uname().machine}"
+    files = {"small.abi3.so": module.read_bytes()}
+    wheel = support.make_wheel(tmp_path, "small", "1.0", files, tag=tag)
+
+    def repair(*start: str) -> support.Done:
+        words = ["repair", "--wheel-dir", tmp_path / "out", wheel]
+        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+        return support.run(sys.executable, *start, *words, cwd=tmp_path, env={"PATH": path})
+
+    assert "couldn't detect libc" in repair("-m", "auditwheel").stderr
+    assert repair("-c", AUDITWHEEL).returncode == 0
+    [made] = (tmp_path / "out").iterdir()
+    assert made.name.startswith("small-1.0-cp311-abi3-manylinux")

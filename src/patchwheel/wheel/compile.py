@@ -15,6 +15,16 @@ from patchwheel.wheel.fit import MAGIC, read_library
 from patchwheel.wheel.graft import UnlabelledWheel
 from patchwheel.wheelfile import CompileRecord, Entry, WheelFile, check_record, make_entry
 
+# auditwheel asks a module for its C library, and gives up on one that calls nothing of it, such as
+# a small one of the limited API; a wheel that was compiled here is for this machine's.
+AUDITWHEEL = """
+import platform, sys
+from auditwheel import main, main_repair
+if platform.libc_ver()[0] == "glibc":
+    main_repair.get_wheel_libc = lambda _: main_repair.Libc.GLIBC
+sys.exit(main.main())
+"""
+
 
 def compile_wheel(plan: Plan) -> UnlabelledWheel:
     """Build the plan's tree, and check the relocated wheel."""
@@ -79,7 +89,7 @@ def relocate(name: str, session: build.BuildSession) -> str:
     if name.endswith("-any.whl"):
         return name
     inside, target = session.build_dir.inside, session.build_dir.work / "repaired"
-    words: list[str | Path] = [session.python, "-m", "auditwheel", "repair"]
+    words: list[str | Path] = [session.python, "-c", AUDITWHEEL, "repair"]
     # CUDA comes from wheels of its own, and its driver from the machine.
     words += [word for library in build.cuda.LIBRARIES for word in ("--exclude", library)]
     session.step([*words, "--wheel-dir", inside / target.name, inside / name])
