@@ -52,6 +52,8 @@ class BuildSession:
     weights: Mapping[str, float] = field(default_factory=dict)
     # The job slots that it has from begin to end; with 0, each command takes what it can use.
     held: int = 0
+    # What was checked out, and the time that each file got.
+    files: dict[str, tuple[kit.Blob, float]] = field(default_factory=dict)
 
     @property
     def python(self) -> Path:
@@ -75,7 +77,20 @@ class BuildSession:
             # Whoever goes by times makes again what the series outdates; all else is made later.
             moment = now - (60 if upstream.get(path) == blob else 1)
             os.utime(self.source / path, (moment, moment), follow_symlinks=False)
+            self.files[path] = blob, moment
         self.variables.update(header_names(files, self.build_dir.env.name))
+
+    def written_anew(self, path: str) -> bool:
+        """Whether a step has changed or removed a file that was checked out."""
+        blob, moment = self.files.get(path, (None, 0))
+        if not blob or not blob.mode.startswith("100"):
+            return False
+        try:
+            if abs((self.source / path).lstat().st_mtime - moment) < 1:
+                return False
+            return kit.blob_id(kit.read_untrusted(self.source, path)) != blob.oid
+        except (OSError, kit.BuildError):
+            return True
 
     def counts(self) -> dict[str, int]:
         """Return how many steps the compile cache replayed and how many ran; {} without it."""

@@ -34,6 +34,11 @@ COMPILERS = {"$CC": "CC", "$CXX": "CXX"}
 PATHS = ("CPATH", "C_INCLUDE_PATH", "CPLUS_INCLUDE_PATH")
 
 
+# Set where a project's own code fails on fewer modules than it declares: all stay in its lists.
+WHOLE = "PATCHWHEEL_ALL_MODULES"
+CONFUSED = (ValueError, LookupError, TypeError, AttributeError, AssertionError)
+
+
 class Done(BaseException):
     """No error: all that is wanted was built. The backend ignores SystemExit."""
 
@@ -63,16 +68,26 @@ def build_only(
             return
         command = self.get_command_obj("build_ext")
         command.ensure_finalized()
-        command.build_lib = os.path.join(out, "")
-        # A project may go over either list, to run Cython on it or to build it.
-        self.ext_modules[:] = command.extensions[:] = [
-            extension
-            for extension in command.extensions
-            if os.path.relpath(command.get_ext_fullpath(extension.name), out) in wanted
-        ]
+        # As build_ext itself has it while it runs, whatever setup.cfg says.
+        command.build_lib, command.inplace = os.path.join(out, ""), False
+
+        def is_wanted(extension: Any) -> bool:
+            return os.path.relpath(command.get_ext_fullpath(extension.name), out) in wanted
+
+        if not (whole := WHOLE in os.environ):
+            # A project may go over either list, to run Cython on it or to build it.
+            found = [extension for extension in command.extensions if is_wanted(extension)]
+            self.ext_modules[:] = command.extensions[:] = found
         if before:
             before(command, out)
-        real(self, "build_ext")
+        build = command.build_extension
+        command.build_extension = lambda extension: is_wanted(extension) and build(extension)
+        try:
+            real(self, "build_ext")
+        except CONFUSED:
+            if whole:
+                raise
+            os.execve(sys.executable, sys.orig_argv, {**os.environ, WHOLE: ""})  # noqa: S606
         raise Done
 
     distribution.run_command = run_command
