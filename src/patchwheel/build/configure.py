@@ -116,9 +116,11 @@ def _with_rewritten(listed: ListedOutputs, session: BuildSession) -> ListedOutpu
     outputs, steps = dict(listed.outputs), listed.steps
     anew = {name: path for name, path in outputs.items() if session.written_anew(path)}
     for name, path in anew.items():
-        outputs[name] = f"{IN_BUILD_DIR}{name}"
+        # Nobody knows what it is made from.
+        outputs[name] = IN_BUILD_DIR
         with contextlib.suppress(kit.BuildError, OSError):
             if steps is not None and VERSIONED.match(kit.read_untrusted(session.source, path)):
+                outputs[name] += name
                 steps = (*steps, Edge(outputs=(outputs[name],), inputs=(path,)))
     return replace(listed, outputs=outputs, reads=listed.reads | {*anew.values()}, steps=steps)
 

@@ -160,11 +160,9 @@ def list_other(backend: str, settings: dict[str, Any], out: str, listed_by: str)
             copied = [n for n in sources.keys() & wheel.namelist() if os.path.isfile(sources[n])]
             for name in (n for n in copied if Path(sources[n]).read_bytes() != wheel.read(n)):
                 read.append(sources[name])
-                if VERSIONED.match(wheel.read(name)):
+                if versions := VERSIONED.match(wheel.read(name)):
                     steps.append({"outputs": [f"//{name}"], "inputs": [sources[name]]})
-                sources[name] = (
-                    os.path.join(out, name) if VERSIONED.match(wheel.read(name)) else out
-                )
+                sources[name] = os.path.join(out, name) if versions else out
         found = {name: sources.get(name, out) for name in wheel.namelist()}
     return {"outputs": found, "read": read, "steps": steps if listed_by else None, "wheel": file}
 

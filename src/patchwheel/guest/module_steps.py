@@ -87,6 +87,7 @@ def build_only(
         except CONFUSED:
             if whole:
                 raise
+            sys.stdout.flush()
             os.execve(sys.executable, sys.orig_argv, {**os.environ, WHOLE: ""})  # noqa: S606
         raise Done
 
