@@ -33,7 +33,7 @@ HEADERS = "OBJC_INCLUDE_PATH"
 # ccache sees what one of them includes.
 SOURCES, PYTHON = "PATCHWHEEL_SOURCES", (".py", ".pyi", ".pyx", ".pxd", ".pxi", ".rst", ".md")
 NVCC = """#!/bin/sh
-CCACHE_COMPILERCHECK="string:{identity} $PATCHWHEEL_SOURCES" exec {ccache} {words} "$@"
+CCACHE_COMPILERCHECK="string:{identity} ${sources}" exec {ccache} {words} "$@"
 """
 # A change of these may give a build other headers of its own making.
 DECIDING = ("meson.build", "meson.options", "meson_options.txt", "setup.py", ".toml", ".cfg", ".in")
@@ -220,7 +220,8 @@ class CompileCache:
         words = shlex.split(variables.get("NVCC", ""))
         if self.cuda and words and words[0].startswith("/"):
             ccache = shlex.quote(str(inside(scripts / PROGRAM)))
-            text = NVCC.format(identity=self.cuda, ccache=ccache, words=shlex.join(words))
+            names = {"identity": self.cuda, "sources": SOURCES, "ccache": ccache}
+            text = NVCC.format(words=shlex.join(words), **names)
             (folder / "nvcc").write_text(text)
             (folder / "nvcc").chmod(0o755)
             variables["NVCC"] = shlex.quote(str(inside(folder / "nvcc")))
