@@ -202,10 +202,90 @@ def test_where_it_was_cut_off_another_series_is_opened(
         patch.setattr(Repository, "git", cut_off)
         with pytest.raises(KeyboardInterrupt):
             open_work(new, kit.work, store=kit.store)
-    assert WorkTree(kit.work).unexported() is None
+    begun = None if step == "fetch" else "a `patchwheel dev` is not finished"
+    assert WorkTree(kit.work).unexported() == begun
     assert not open_work(new, kit.work, store=kit.store)
     assert git(kit, "rev-parse", "HEAD^{tree}") == new.tree
     assert git(kit, "for-each-ref", "refs/patchwheel/next") == ""
+
+
+BEFORE: Files = {**STATES[0], "gone": b"1\n", "kind": b"file\n", "d/one": b"1\n", "d/two": b"2\n"}
+AFTER: Files = {
+    **{n: data for n, data in STATES[0].items() if n != "i"},
+    "a": numbered(1, 30, l20="new"),
+    ".gitignore": b"*.log\n",
+    "new/in.log": LINES,
+    "new/[a]*": LINES,
+    "kind/inner": b"1\n",
+    "d": LINES,
+}
+REMOVED = ("d/one", "d/two", "gone", "i", "kind")
+CHANGED = (*REMOVED, "d", "kind/inner", ".gitignore", "a", "new/in.log", "new/[a]*")
+
+
+def cut_checkout(
+    kit: Kit, monkeypatch: pytest.MonkeyPatch, number: int
+) -> tuple[PatchedTree, PatchedTree]:
+    """Open another series with a git that ends amid the file `number`; return both."""
+    tree = opened(kit, BEFORE)
+    new = apply_series(tree.source, kit.series(mail(kit.diff(BEFORE, AFTER))), store=kit.store)
+    git_of = Repository.git
+
+    def cut_off(self: Repository, *argv: str, **options: Any) -> bytes:
+        if not self.work_tree or argv[0] != "checkout":
+            return git_of(self, *argv, **options)
+        for at, name in enumerate(CHANGED):
+            file = self.work_tree / name
+            if name not in AFTER:
+                file.unlink()
+                if not any(file.parent.iterdir()):
+                    file.parent.rmdir()
+            elif at <= number:
+                file.unlink(missing_ok=True)
+                file.parent.mkdir(exist_ok=True)
+                data = AFTER[name]
+                assert isinstance(data, bytes)
+                file.write_bytes(data if at < number else data[:2])
+            if at == number:
+                break
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Repository, "git", cut_off)
+        with pytest.raises(KeyboardInterrupt):
+            open_work(new, kit.work, store=kit.store)
+    return tree, new
+
+
+@pytest.mark.parametrize("number", range(len(CHANGED)))
+@pytest.mark.parametrize("back", [False, True])
+def test_a_checkout_that_was_killed_is_begun_again(
+    kit: Kit, monkeypatch: pytest.MonkeyPatch, number: int, *, back: bool
+) -> None:
+    old, new = cut_checkout(kit, monkeypatch, number)
+    with pytest.raises(PatchError, match="a `patchwheel dev` is not finished"):
+        work_tree_source(kit.work, new.source, store=kit.store)
+    # The user may as well put the old series back.
+    wanted = old if back else new
+    assert open_work(wanted, kit.work, store=kit.store) == back
+    assert git(kit, "rev-parse", "HEAD^{tree}") == wanted.tree
+    assert git(kit, "status", "--porcelain", "--ignored") == ""
+    assert work_tree_source(kit.work, new.source, store=kit.store).tree == wanted.tree
+
+
+def test_edits_after_a_checkout_that_was_killed_are_kept(
+    kit: Kit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, new = cut_checkout(kit, monkeypatch, len(CHANGED) - 1)
+    other = tmp_path / "other"
+    (kit.work / "new").rename(other)
+    (kit.work / "new").symlink_to(other)
+    (kit.work / "a").write_bytes(b"edited\n")
+    error = refusal(kit, new)
+    assert error.message.endswith("there are changes without a commit: a, new")
+    assert sorted(path.name for path in other.iterdir()) == ["[a]*", "in.log"]
+    assert (kit.work / "a").read_bytes() == b"edited\n"
+    assert (kit.work / "gone").read_bytes() == b"1\n"
 
 
 def test_edits_new_files_and_commits_keep_it(kit: Kit) -> None:

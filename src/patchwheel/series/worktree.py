@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-import re
 import shlex
 import shutil
 import tempfile
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from patchwheel.patch import SUBMODULE, Patch
 from patchwheel.project import Project
 from patchwheel.series.apply import REPORT, PatchedTree, apply_series, patch_trees
 from patchwheel.series.files import load_series
+from patchwheel.series.markers import find_markers
 from patchwheel.series.settings import ask_for_trailers, check_harmless, shown
 from patchwheel.source import Source, fetch_source
 
@@ -28,6 +28,8 @@ EXPORTED = "refs/patchwheel/exported"
 # Where a series comes in until it is checked out.
 NEXT = "refs/patchwheel/next"
 DEV = "refs/patchwheel/dev"
+LISTED = ("--pathspec-from-file=-", "--pathspec-file-nul")
+LITERAL = {"GIT_LITERAL_PATHSPECS": "1"}
 STATE = "patchwheel-worktree.json"
 # Attributes of the project must not change a byte between the source tree and the files.
 ATTRIBUTES = "* -text -eol -ident -filter -working-tree-encoding\n"
@@ -39,11 +41,8 @@ UNFINISHED = {
     "REVERT_HEAD": "revert",
     "sequencer": "cherry-pick or revert",
     "BISECT_LOG": "bisect",
+    (CHECKOUT := "patchwheel-checkout.json"): "`patchwheel dev`",
 }
-DEFAULT_SIZE = 7
-MARKER = rb"(<+|>+|\|+|=+)(?: .*)?\r?"
-# The labels of git's rebase. Such a line is a leftover even where the rest of its conflict is gone.
-LABELLED = rb"(<+ HEAD|\|+ parent of [0-9a-f]{4,}.*|>+ [0-9a-f]{4,} \(.*\))\r?"
 
 
 def git_in(folder: Path, command: str) -> str:
@@ -85,6 +84,11 @@ class WorkTree:
         self.repo.unlock()
 
     @property
+    def checkout(self) -> Path:
+        """The file that says, while git checks out another series, from which commit to which."""
+        return self.folder / ".git" / CHECKOUT
+
+    @property
     def name(self) -> str:
         """What the work tree's refs are called in the store."""
         return f"refs/patchwheel/work/{kit.digest(str(self.folder.absolute()))[:16]}"
@@ -116,7 +120,7 @@ class WorkTree:
 
     def check_markers(self, hint: str, commits: Sequence[str] | None = None) -> None:
         """Raise PatchError for conflict markers in the index or, if given, in what commits add."""
-        if files := _find_markers(self.repo, commits):
+        if files := find_markers(self.repo, BASE, EXPORTED, commits):
             folder = shlex.quote(str(self.folder))
             hint += "; where such lines are meant, give the file longer markers: echo "
             hint += f"'{files[0]} conflict-marker-size=64' >> {folder}/.git/info/attributes"
@@ -186,6 +190,9 @@ def work_tree_source(folder: Path, source: Source, *, store: kit.Store) -> Patch
         return apply_series(source, series, store=store)
     work = WorkTree(folder)
     work.check_pin(source)
+    if work.checkout.exists():
+        hint = f"run `patchwheel dev {folder.name}` again"
+        raise kit.PatchError("a `patchwheel dev` is not finished", where=folder, hint=hint)
     if work.repo.git("ls-files", "--unmerged"):
         hint = git_in(folder, "status")
         raise kit.PatchError("there are conflicts to resolve", where=folder, hint=hint)
@@ -228,6 +235,7 @@ def record(folder: Path, source: Source, series: Sequence[Sequence[str]]) -> Non
 
 def _reopen(tree: PatchedTree, folder: Path) -> bool:
     work = WorkTree(folder)
+    _undo_checkout(work)
     if (work.tree, work.series) == (tree.source.tree, tree.series.digests):
         return True
     tip = _import(tree, work.repo, NEXT)
@@ -235,17 +243,68 @@ def _reopen(tree: PatchedTree, folder: Path) -> bool:
         message = f"the work tree is of another pin or series, and {problem}"
         hint = f"`patchwheel export {folder.name}`, or move it away: {move_away(folder)}"
         raise kit.PatchError(message, where=folder, hint=hint)
+    kit.write_atomically(work.checkout, f"{work.repo.text('rev-parse', 'HEAD')} {tip}".encode())
     try:
         argv = ("checkout", "-q", "--no-overwrite-ignore", "--no-track")
         work.repo.git(*argv, "-B", BRANCH, tip)
     except kit.GitError as err:
+        _undo_checkout(work)
         problem = f"git cannot check out the series: {err.stderr.strip()}"
         raise kit.PatchError(problem, where=folder) from err
     refs = ((BASE, f"{NEXT}/base"), (EXPORTED, f"{NEXT}/exported"))
     moves = "".join(f"update {ref} {new}\ndelete {new}\n" for ref, new in refs)
     work.repo.git("update-ref", "--stdin", stdin=moves.encode())
     record(folder, tree.source, tree.series.digests)
+    work.checkout.unlink()
     return False
+
+
+def _undo_checkout(work: WorkTree) -> None:
+    """Put back what a git that did not end has written of another series.
+
+    That is what is gone, and what begins as the other series' file does. Any other file was edited
+    since, and stays.
+    """
+    if not work.checkout.exists():
+        return
+    repo, ends = work.repo, work.checkout.read_text(errors="replace").split()
+    # Otherwise it ended, or the user has gone on from there.
+    if ends[:1] == [repo.text("rev-parse", "HEAD")] and all(map(repo.has, ends)):
+        changes = repo.changes(*ends)
+        data = repo.read([c.new.oid for c in changes if c.new.mode != SUBMODULE])
+        # New files first: in their place there may have been a folder, or in their folder's a file.
+        for command, kinds in (("reset", "A"), ("checkout", "MDT")):
+            paths = [
+                change.path
+                for change in changes
+                if change.status in kinds
+                and _is_written(work.folder, change.path, data.get(change.new.oid, b""))
+            ]
+            if paths:
+                stdin = b"\0".join(map(os.fsencode, paths))
+                repo.git(command, "-q", *LISTED, ends[0], stdin=stdin, env=LITERAL)
+            for path in paths if command == "reset" else ():
+                _remove(work.folder, path)
+    work.checkout.unlink()
+
+
+def _is_written(folder: Path, path: str, data: bytes) -> bool:
+    """Say whether a file is gone, or holds `data` as far as git may have come with it."""
+    file = folder / path
+    if os.path.realpath(file.parent) != str(folder.resolve() / Path(path).parent):
+        return False
+    if file.is_symlink():
+        return os.fsencode(file.readlink()) == data
+    return not file.exists() or (file.is_file() and data.startswith(kit.read_regular(file)))
+
+
+def _remove(folder: Path, path: str) -> None:
+    """Remove a file, and the folders that are empty without it."""
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        (folder / path).unlink()
+    with contextlib.suppress(OSError):
+        for parent in list(Path(path).parents)[:-1]:
+            (folder / parent).rmdir()
 
 
 def _import(tree: PatchedTree, repo: kit.Repository, place: str = "refs/patchwheel") -> str:
@@ -271,74 +330,3 @@ def commit_patch(repo: kit.Repository, patch: Patch, tree: str, parent: str) -> 
     """Write the commit of a patch, whose id depends on nothing else, and return it."""
     mail = patch.mail
     return repo.commit(tree, mail.message, parent, author=mail.author, when=mail.when)
-
-
-def _find_markers(repo: kit.Repository, commits: Sequence[str] | None) -> list[str]:
-    """Name the files to which the index or, if given, a commit adds what the series lacks."""
-    before = "HEAD" if commits is None else BASE
-    if commits is None:
-        changes = repo.changes("--cached", before, command="diff-index")
-    else:
-        # One by one: a later commit may remove the markers, but each becomes a patch of its own.
-        stdin = "".join(f"{commit}\n" for commit in commits).encode()
-        changes = repo.changes("--stdin", "--no-commit-id", stdin=stdin)
-    added = [change for change in changes if change.new.mode.startswith("100")]
-    if not added:
-        return []
-    paths, known = {change.path for change in added}, repo.files(EXPORTED)
-    now = _marker_sizes(repo, paths)
-    with repo.index(before) as env:
-        then = _marker_sizes(repo, paths, "--cached", env=env)
-    blobs = [blob for change in changes for blob in (change.old, change.new)]
-    blobs += [known[path] for path in paths if path in known]
-    data = repo.read([blob.oid for blob in blobs if blob.mode.startswith("100")])
-    # A file may have been moved from one that is gone.
-    gone = [change.old.oid for change in changes if change.status == "D"]
-    left = set()
-    for change in added:
-        # A commit may change the attribute; git wrote the markers by its old value.
-        size = min(now[change.path], then[change.path])
-        if lines := _marker_lines(data[change.new.oid], size):
-            meant: Counter[bytes] = Counter()
-            for oid in (change.old.oid, known.get(change.path, change.old).oid, *gone):
-                meant |= _marker_lines(data.get(oid, b""), size)
-            left |= {change.path} if lines - meant else set()
-    return sorted(left)
-
-
-def _marker_lines(data: bytes, size: int) -> Counter[bytes]:
-    """Count the lines that open and close conflicts, of `size` characters or more."""
-    lines: Counter[bytes] = Counter()
-    # The three lines of a conflict have one length, which is more than `size` where two files were
-    # renamed to one. By that length: the opening line, and whether the sides were separated since.
-    opened: dict[int, tuple[bytes, bool]] = {}
-    for line in data.split(b"\n"):
-        match = re.fullmatch(MARKER, line)
-        if not match or len(match[1]) < size:
-            continue
-        length = len(match[1])
-        if re.fullmatch(LABELLED, line):
-            lines[line] += 1
-        if match[1][:1] == b"<":
-            opened[length] = (line, False)
-        elif length in opened and line.rstrip(b"\r") == b"=" * length:
-            opened[length] = (opened[length][0], True)
-        elif length in opened and match[1][:1] == b">":
-            opening, separated = opened.pop(length)
-            lines.update((opening, line) if separated else ())
-    return lines
-
-
-def _marker_sizes(
-    repo: kit.Repository, paths: set[str], *options: str, env: Mapping[str, str] | None = None
-) -> dict[str, int]:
-    """Return the length of git's markers in each file, by the attributes of work tree or index."""
-    stdin = b"".join(os.fsencode(path) + b"\0" for path in paths)
-    argv = ("check-attr", "-z", "--stdin", *options, "conflict-marker-size")
-    parts = repo.git(*argv, stdin=stdin, env=env).split(b"\0")[:-1]
-    sizes = {}
-    for path, value in zip(parts[::3], parts[2::3], strict=True):
-        # As git reads it: anything but a number above 0 means the default.
-        number = re.match(rb"\+?[0-9]+", value)
-        sizes[os.fsdecode(path)] = (int(number[0]) if number else 0) or DEFAULT_SIZE
-    return sizes
