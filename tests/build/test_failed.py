@@ -107,6 +107,22 @@ def test_an_error_without_a_place_in_the_sources_is_told_without_one(
     assert "doctor" in str(told.hint)
 
 
+@pytest.mark.parametrize("probe", ["/build/tmp/tmpx/a.cpp", "_configtest.c"])
+def test_what_a_build_only_tried_is_not_why_it_failed(tmp_path: Path, probe: str) -> None:
+    """As CuPy looks for NCCL, and tells that there is none."""
+    support.write(tmp_path, {"pkg/a.c": ""})
+    tried, log = f"{probe}:1:10: fatal error: nccl.h: No such file", tmp_path / "log"
+    for after, headline in {
+        "pkg/a.c:7:1: error: x undeclared": "pkg/a.c:7: demo: the build failed: x undeclared",
+        "error: command 'nvcc' failed": "demo: the build failed: command 'nvcc' failed",
+        "ended": "demo: the build failed: nccl.h: No such file",
+    }.items():
+        log.write_text(f"$ build\n{tried}\n{after}\n")
+        err = CommandError(["build"], 1, [], log)
+        told = explained(err, "demo: the build failed", (tmp_path, INSIDE), None)
+        assert str(told).splitlines()[0] == headline
+
+
 # As Meson, CMake, Cython, setuptools and cargo write a step.
 STEPS = {
     "[4/7] Compiling C object scipy/ndimage/_ni_label.cpython-312-x86_64-linux-gnu.so.p/"

@@ -50,6 +50,8 @@ REASON = re.compile(
     r"(?:Fatal )?(?:\w*[Ee]rror(?:\[\w+\])?): (.+)|"
     r".*((?:undefined reference to|multiple definition of) .+)"
 )
+# What setuptools compiles to find out something, among the sources.
+PROBE = "_configtest"
 # As far back as a log is read.
 READ = 4 << 20
 # Bytes of what ninja reads and writes, and steps that are told: SciPy has 1.3 million, and 979.
@@ -105,7 +107,7 @@ def explained(
         return str(work / path) if work and _is_file(work / path) else path
 
     paths = re.compile(rf"(?<![\w./-])(?:{start}|(?:\.\./)+(?:src/)?)(?P<path>[\w.+/-]+)")
-    file, line, why = _first_error(_said(err.log) or err.tail)
+    file, line, why = _first_error(_said(err.log) or err.tail, f"{inside / 'tmp'}/")
     # setuptools runs its steps among the sources.
     own = not file.startswith(("/", ".")) and _is_file(source / file)
     name = edited(file) if own else paths.sub(shown, file)
@@ -138,20 +140,26 @@ def _said(log: Path | None) -> list[str]:
         return stream.read().decode(errors="replace").rpartition("\n$ ")[2].splitlines()[1:]
 
 
-def _first_error(lines: Iterable[str]) -> tuple[str, str, str]:
-    """Return file, line and message of the first error that names a place, or else of the last."""
-    place, reason = ("", ""), ""
+def _first_error(lines: Iterable[str], probes: str) -> tuple[str, str, str]:
+    """Return file, line and message of the first error that names a place, or else of the last.
+
+    What the build only tries, in files of its own below `probes`, may fail without harm.
+    """
+    place, reason, tried = ("", ""), "", ("", "", "")
     for line in map(kit.plain, map(str.strip, lines)):
         if found := ERROR.fullmatch(line):
             file, at = found["file"] or found["pyx"], found["line"] or found["row"] or found["at"]
-            return file, at, found["why"] or found["what"]
+            error = (file, at, found["why"] or found["what"])
+            if not file.startswith(probes) and not Path(file).name.startswith(PROBE):
+                return error
+            tried = tried if any(tried) else error
         if found := PLACE.fullmatch(line):
             place = (found[1] or found[3], found[2] or found[4])
         elif found := REASON.match(line):
             reason = found[1] or found[2]
         if reason and all(place):
             return *place, reason
-    return "", "", reason
+    return ("", "", reason) if reason else tried
 
 
 class StepCounter:
