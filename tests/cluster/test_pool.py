@@ -5,6 +5,8 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -111,8 +113,9 @@ def test_a_cluster_needs_a_shared_store_and_builds_nothing_that_stays_here(tmp_p
 
 
 def cluster(workers: dict[str, dict[str, float]], report: support.Recorder) -> pool.Cluster:
-    info = {"workers": {name: {"resources": has} for name, has in workers.items()}}
-    return pool.Cluster(cast("Any", SimpleNamespace(scheduler_info=lambda: info)), report)
+    info = {name: {"resources": has, "nthreads": 1} for name, has in workers.items()}
+    client = SimpleNamespace(scheduler_info=lambda n_workers: {"workers": info})
+    return pool.Cluster(cast("Any", client), report)
 
 
 @pytest.mark.parametrize(
@@ -141,6 +144,28 @@ def test_a_task_waits_for_a_worker_that_can_have_it(
         made._fits("a-3.12", NEEDS, 0.5)
 
 
+TASK: dict[str, Any] = {"cell": "a-3.12", "again": False, "tools": {}, "level": "none"}
+
+
+@pytest.mark.parametrize(("workers", "most"), [({}, 1), ({"one": NEEDS, "two": NEEDS}, 2)])
+def test_no_more_tasks_are_out_than_workers_can_have(
+    monkeypatch: pytest.MonkeyPatch, workers: dict[str, dict[str, float]], most: int
+) -> None:
+    made, out, seen = cluster({**workers, "unfit": {}}, support.Recorder()), [0], list[int]()
+    monkeypatch.setattr(pool, "_needs", lambda _: NEEDS)
+
+    def built(_: int) -> None:
+        with made._turn(TASK, lambda: None):
+            out[0] += 1
+            seen.append(out[0])
+            time.sleep(0.05)
+            out[0] -= 1
+
+    with ThreadPoolExecutor(5) as threads:
+        list(threads.map(built, range(5)))
+    assert (max(seen), len(seen)) == (most, 5)
+
+
 def away(
     monkeypatch: pytest.MonkeyPatch, results: list[dict[str, Any]], found: str | None
 ) -> tuple[Any, list[Any], list[str]]:
@@ -157,7 +182,7 @@ def away(
 
     monkeypatch.setattr(made, "submit", submit)
     monkeypatch.setattr(made, "wait", answer)
-    monkeypatch.setattr(pool, "make_task", lambda *_: {"cell": "a-3.12", "again": False})
+    monkeypatch.setattr(pool, "make_task", lambda *_: dict(TASK))
     wheel = SimpleNamespace(sha256=found) if found else None
     monkeypatch.setattr(pool, "take_shared", lambda *_: wheel)
     plan = SimpleNamespace(node_key=None, shared_as=("graft", "k"), route="graft", fork=None)

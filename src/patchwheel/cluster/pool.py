@@ -6,6 +6,7 @@ import contextlib
 import json
 import logging
 import secrets
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 # Seconds to connect, between two looks, and until there has to be a worker, and one that fits.
 CONNECT, EVERY, NONE, UNFIT = 10, 0.5, 30, 3
+WAITING = "{}: waiting for a worker"
 
 
 def scheduler_address(place: str) -> str:
@@ -97,6 +99,7 @@ class Cluster:
     def __init__(self, client: Client, progress: kit.Progress) -> None:
         self.client, self.progress, self.run = client, progress, secrets.token_hex(8)
         self.futures: dict[str, Future] = {}
+        self.out, self.freed = 0, threading.Condition()
 
     def build(self, project: Project, plan: Plan, made: Made) -> BuiltWheel | None:
         """Return a plan's wheel as a worker made it; None where it is here, or a second's work."""
@@ -105,11 +108,12 @@ class Cluster:
             return None
         task = make_task(project, plan)
         cell, balance = task["cell"], project.context.pool.balance
-        result = self.wait(self.submit(task), task, balance)
-        if result["status"] < 0:
-            self.progress.say(f"{cell}: its worker was lost; once more, with half the jobs")
-            task["again"] = True
+        with self._turn(task, balance):
             result = self.wait(self.submit(task), task, balance)
+            if result["status"] < 0:
+                self.progress.say(f"{cell}: its worker was lost; once more, with half the jobs")
+                task["again"] = True
+                result = self.wait(self.submit(task), task, balance)
         where, status = result["worker"], result["status"]
         if status < 0:
             hint = "look at the memory of the workers; `--jobs` of a worker sets its compilers"
@@ -135,8 +139,7 @@ class Cluster:
 
     def submit(self, task: Data) -> str:
         """Hand a task out, and return its key."""
-        key = f"{task['cell']}-{self.run}{'-again' * task['again']}"
-        needs = resources(task["tools"], task["level"], kit.MEMORY_PER_JOB)
+        key, needs = f"{task['cell']}-{self.run}{'-again' * task['again']}", _needs(task)
         self.futures[key] = self.client.submit(run_task, task, key=key, resources=needs, retries=0)
         return key
 
@@ -149,12 +152,11 @@ class Cluster:
         """Return what becomes of a task; MachineError if nothing can, or what `check` raises."""
         from distributed import CancelledError, KilledWorker
 
-        cell, future = task["cell"], self.futures[key]
-        needs = resources(task["tools"], task["level"], kit.MEMORY_PER_JOB)
+        cell, future, needs = task["cell"], self.futures[key], _needs(task)
         where, fitted, error = "", time.monotonic(), None
         # What is asked of a scheduler just as it goes is closed, or gets no connection.
         with contextlib.suppress(CancelledError, OSError), contextlib.ExitStack() as waiting:
-            waiting.enter_context(self.progress.step(f"{cell}: waiting for a worker", brief=True))
+            waiting.enter_context(self.progress.step(WAITING.format(cell), brief=True))
             while self.client.status == "running" and not future.done():
                 with contextlib.suppress(TimeoutError):
                     error = future.exception(timeout=EVERY)
@@ -175,12 +177,38 @@ class Cluster:
         result: Data = future.result()
         return result
 
+    @contextlib.contextmanager
+    def _turn(self, task: Data, check: Callable[[], None]) -> Iterator[None]:
+        """Wait until fewer tasks of ours are out than fitting workers can have at once.
+
+        dask gives a task to a worker as it is submitted, and does not know how long each will take.
+        """
+        needs = _needs(task)
+        with self.freed, self.progress.step(WAITING.format(task["cell"]), brief=True):
+            while self.out >= max(
+                1, sum(free for _, lacks, free in self._workers(needs) if not lacks)
+            ):
+                self.freed.wait(EVERY)
+                check()
+            self.out += 1
+        try:
+            yield
+        finally:
+            with self.freed:
+                self.out -= 1
+                self.freed.notify()
+
+    def _workers(self, needs: dict[str, float]) -> list[tuple[str, list[str], int]]:
+        """Return the address of each worker, what it lacks, and its number of threads."""
+        return [
+            (where, [n for n, least in needs.items() if has["resources"].get(n, 0) < least], number)
+            for where, has in self.client.scheduler_info(n_workers=-1)["workers"].items()
+            for number in [has["nthreads"]]
+        ]
+
     def _fits(self, cell: str, needs: dict[str, float], last: float) -> float:
         """Return when a worker could last have a task; MachineError where that is too long ago."""
-        lacks = {
-            where: [n for n, least in needs.items() if worker["resources"].get(n, 0) < least]
-            for where, worker in self.client.scheduler_info()["workers"].items()
-        }
+        lacks = {where: names for where, names, _ in self._workers(needs)}
         if not all(lacks.values()):
             return time.monotonic()
         if time.monotonic() - last > (UNFIT if lacks else NONE):
@@ -189,6 +217,10 @@ class Cluster:
             problem = f"{cell}: no worker can build it: {rows or 'there is none'}"
             raise kit.MachineError(problem, hint=hint)
         return last
+
+
+def _needs(task: Data) -> dict[str, float]:
+    return resources(task["tools"], task["level"], kit.MEMORY_PER_JOB)
 
 
 def make_task(project: Project, plan: Plan) -> Data:
