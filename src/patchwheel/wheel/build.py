@@ -12,7 +12,7 @@ from pathlib import Path
 from patchwheel import kit
 from patchwheel.build import OwnWheel, check_machine
 from patchwheel.manifest import Fork
-from patchwheel.plan import FAILED, Plan, plan_fork, remember_base
+from patchwheel.plan import FAILED, Plan, plan_fork, remember_base, start_environment
 from patchwheel.project import Project
 from patchwheel.wheel.make import KIND, BuiltWheel, make_wheel
 from patchwheel.wheel.shared import share, take_shared
@@ -66,6 +66,8 @@ def build_wheel(project: Project, fork: Fork, *, made: Made | None = None) -> Bu
 def _build(project: Project, fork: Fork, made: Made) -> BuiltWheel:
     if project.from_source:
         check_machine(fork, store=project.store)
+    if not made.elsewhere:
+        start_environment(project, fork)
     plan = plan_fork(project, fork, made=made)
     if plan.node_key is None and project.remote:
         # What is looked up in a shared store names what it was compiled against.
