@@ -55,7 +55,9 @@ def test_what_the_build_reads_makes_a_compile(bench: Bench) -> None:
     assert plan.key_parts["toolchain"] == "gcc"
     assert plan.key_parts["base"] == "none"
     assert plan.version == f"1.0+arrayapi.h{str(plan.node_key)[:8]}"
-    assert "compile" in plan.description
+    assert plan.description == "a compile: 1 extension module"
+    unknown = replace(plan.inventory, built=frozenset({"pw_demo/made.py"}))
+    assert replace(plan, inventory=unknown).description == "a compile"
 
 
 def test_from_source_and_without_a_base(bench: Bench) -> None:

@@ -154,7 +154,9 @@ class Plan(Decision):
             return "built by its backend: about a second"
         if self.route == "compile":
             modules = sum(name.endswith(".so") for name in self.inventory.built)
-            return f"a compile: {modules} extension module{'s' * (modules != 1)}"
+            # A build that looks for a library, as PyYAML's does, may show none beforehand.
+            number = f": {modules} extension module{'s' * (modules != 1)}" if modules else ""
+            return f"a compile{number}"
         if self.undecided:
             return f"a graft: up to {len(self.candidates)} compiled, once it is configured"
         total = len(self.outputs) + self.taken
