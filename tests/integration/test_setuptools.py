@@ -186,6 +186,18 @@ def test_a_graft_installs_what_the_remade_modules_need(
     assert (proof["differences"], proof["unnecessary"]) == ([], [])
 
 
+@pytest.mark.parametrize("words", [(), ("--from-source",)])
+def test_a_change_that_the_build_undoes_is_told(
+    project: Project, upstream: Path, tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    changes = {"tinyset/version.py": ("1.2", "1.3"), "tinyset/sum.c": ("one + two", "one - two")}
+    done = edited(project, upstream, tmp_path / "p", changes).done("build", *words)
+    assert done.returncode == 0, done.stderr
+    problem = "its build writes tinyset/version.py anew, without the change of the series"
+    assert f"warning: tinyset: {problem}" in done.stderr
+    assert done.stderr.count("anew") == 1
+
+
 @pytest.mark.parametrize(
     ("path", "how", "needed"),
     [

@@ -56,6 +56,22 @@ def test_a_change_behind_a_generated_file_is_named(
     assert found(tmp_path / "own", {**files, made: "int main;"}, path) == []
 
 
+def test_a_change_of_a_generated_file_is_named(tmp_path: Path) -> None:
+    """As of cytoolz, whose build runs Cython on sources beside which it ships what that makes."""
+    files = {"a/x.pyx": "", "a/x.c": CYTHON, "other.c": ""}
+    [line] = found(tmp_path / "sure", files, "a/x.c", "other.c", reads=("a/x.pyx", "a/x.c"))
+    assert line == (
+        "a/x.c: a change may have no effect, since the build may make it from a/x.pyx; "
+        "change that file in the series instead"
+    )
+    # The series changes both, nothing reads the source, or the file was written by hand.
+    assert found(tmp_path / "both", files, "a/x.c", "a/x.pyx", reads=("a/x.pyx", "a/x.c")) == []
+    assert found(tmp_path / "taken", files, "a/x.c", reads=("a/x.c",)) == []
+    assert (
+        found(tmp_path / "own", {**files, "a/x.c": "int main;"}, "a/x.c", reads=("a/x.pyx",)) == []
+    )
+
+
 def test_the_setting_that_makes_the_file_again_is_named(tmp_path: Path) -> None:
     setup = "if '--with-cython' in sys.argv or os.environ.get('WITH_CYTHON'): pass"
     files = {"a.pyx": "", "a.c": CYTHON, "setup.py": setup}

@@ -39,7 +39,7 @@ SETTING = (
 def without_effect(
     source: Source, tree: str, inventory: BuildInventory, changes: Iterable[Change]
 ) -> list[str]:
-    """Say which changes since the pin the build does not read, and which file it takes."""
+    """Say which changes since the pin the build does not read or undoes, and by which file."""
     repo = Repository(source.git_dir)
     reads = inventory.reads.union(*inventory.opened.values())
     changed = {change.path for change in changes}
@@ -50,8 +50,20 @@ def without_effect(
         for made in _products(path)
         if made in files and made not in changed and path in files
     ]
-    texts = repo.read([files[made].oid for _, made in pairs])
-    found = []
+    # The other way round: what the build reads, and may write anew before.
+    written = [
+        (path, made)
+        for path in sorted(files.keys() & reads - changed)
+        for made in _products(path)
+        if made in files and made in changed
+    ]
+    texts = repo.read([files[made].oid for _, made in (*pairs, *written)])
+    found = [
+        f"{made}: a change may have no effect, since the build may make it from {path}; "
+        "change that file in the series instead"
+        for path, made in written
+        if re.search(MARK, texts[files[made].oid][:BEGINNING])
+    ]
     for path, made in pairs:
         if made in reads:
             sure = f"has no effect, since the build takes {made}"

@@ -12,7 +12,7 @@ from patchwheel import build
 from patchwheel.kit import BuildError, CheckError
 from patchwheel.plan import Plan
 from patchwheel.wheel.fit import MAGIC, read_library
-from patchwheel.wheel.graft import UnlabelledWheel
+from patchwheel.wheel.graft import UnlabelledWheel, tell_undone
 from patchwheel.wheelfile import CompileRecord, Entry, WheelFile, check_record, make_entry
 
 # auditwheel asks a module for its C library, and gives up on one that calls nothing of it, such as
@@ -37,6 +37,7 @@ def compile_wheel(plan: Plan) -> UnlabelledWheel:
         for requirements in (*required, session.requirements()):
             build.check_satisfied(session.fork, requirements, inputs.versions, python=python)
         name = session.build_wheel()
+        tell_undone(plan, session)
         plain = session.take_wheel(name)
         if not plan.inventory.compiles(plan.fork) and not name.endswith("-any.whl"):
             message = f"{plan.fork.name}: its wheel was pure Python, and the series compiles code"

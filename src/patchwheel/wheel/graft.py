@@ -117,11 +117,20 @@ def remake(plan: Plan, base: Base) -> Remade:
                 name = base.outputs.get(path)
                 old = base.wheel.entries[name].content() if name else b""
                 fit.check_makers(path, data, old, inputs.build.base.made_with)
+        tell_undone(plan, session)
         contents, tags = _fit_outputs(raw, base, session)
         record, counts = build_record(inputs, session), session.counts()
     # Digests before relinking: only these can be compared with another build's.
     digests = {path: record_hash(data) for path, data in raw.items()}
     return contents, tags, replace(record, built=digests), counts
+
+
+def tell_undone(plan: Plan, session: BuildSession) -> None:
+    """Say which changed files the build has written anew, so that the changes are not in it."""
+    for change in plan.changes_since_pin():
+        if change.status != "D" and session.written_anew(change.path):
+            problem = f"its build writes {change.path} anew, without the change of the series"
+            session.context.note(f"warning: {session.fork.name}: {problem}")
 
 
 def _build(session: BuildSession, plan: Plan, configured: Configured) -> dict[str, bytes]:
