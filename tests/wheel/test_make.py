@@ -145,7 +145,7 @@ def compiled(
         files = {w: FILES[s] for w, s in INVENTORY.verbatim.items()} | {BUILT: "made"}
         files = {n: t for n, t in {**files, **changes}.items() if t is not None}
         path = support.make_wheel(bench.folder / "compiled", "pw-demo", "1.0", files, tag=TAG)
-        return checked_draft(read_wheel(path), MADE)
+        return replace(checked_draft(read_wheel(path), MADE), log=bench.folder / "compile.log")
 
     monkeypatch.setattr(compile_module, "compile_wheel", compile_wheel)
 
@@ -168,8 +168,10 @@ def test_a_compile_is_finished_the_same_way(bench: Bench, monkeypatch: pytest.Mo
 
 def test_a_compile_that_lacks_an_output(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     compiled(bench, monkeypatch, {BUILT: None, "pw_demo/a.py": None})
-    with pytest.raises(CheckError, match=r"lacks pw_demo/_fast\.so and 1 more"):
+    with pytest.raises(CheckError, match=r"lacks pw_demo/_fast\.so and 1 more") as caught:
         make(bench)
+    assert caught.value.log == bench.folder / "compile.log"
+    assert "did not find" in str(caught.value.hint)
     assert list(bench.store.root.glob("wheels/*")) == []
 
 

@@ -55,7 +55,8 @@ def compile_wheel(plan: Plan) -> UnlabelledWheel:
         for name, entry in plain.entries.items()
         if name in inputs.build.inventory.built or entry.content().startswith(MAGIC)
     }
-    return replace(draft, compiled=replace(record, built=built), counts=counts)
+    record = replace(record, built=built)
+    return replace(draft, compiled=record, counts=counts, log=session.log)
 
 
 def without_run_paths(draft: UnlabelledWheel, session: build.BuildSession) -> Iterator[Entry]:

@@ -32,7 +32,7 @@ PLATFORM = re.compile(r"[a-z]*linux(?:\d+|(?:_\d+){2})?_(.+)")
 class UnlabelledWheel:
     """The content of a wheel before it is labelled; `compiled` is None if nothing was built.
 
-    `counts` are the compile cache's, which are no part of the wheel.
+    `counts` are the compile cache's, and `log` is what the compile said; neither is in the wheel.
     """
 
     made_from: WheelFile
@@ -40,6 +40,7 @@ class UnlabelledWheel:
     tags: str
     compiled: CompileRecord | None = None
     counts: Mapping[str, int] = field(default_factory=dict)
+    log: Path | None = None
 
 
 def graft(plan: Plan, base: Base, given: Remade | None = None) -> UnlabelledWheel:

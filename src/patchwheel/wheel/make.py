@@ -78,7 +78,11 @@ def make_wheel(plan: Plan, store: Store, progress: Progress = SILENT) -> BuiltWh
         with progress.step(f"{plan.fork.name}: packing", brief=True):
             # The base has the sha256 that was pinned, so its files are not hashed again.
             path = finish(draft, plan, folder)
-            check_wheel(path, plan, trusted=draft.made_from if plan.base else None)
+            try:
+                check_wheel(path, plan, trusted=draft.made_from if plan.base else None)
+            except CheckError as err:
+                err.log = draft.log
+                raise
         seconds = round(time.monotonic() - start, 2)
         diffs = {patch.sha256: patch.changes_sha256 for patch in plan.tree.series.patches}
         made = {"seconds": seconds, "compile_cache": dict(draft.counts), "diffs": diffs}
@@ -274,7 +278,7 @@ def _check_present(wheel: WheelFile, plan: Plan, lost: Collection[str]) -> None:
             f"the wheel lacks {lost[0]}{more}",
             where=wheel.path.name,
             expected="every output that was recorded in forks.lock",
-            hint="`patchwheel doctor` says what a compile lacks",
+            hint="install what the build looked for and did not find, such as a library's headers",
         )
 
 
