@@ -202,9 +202,10 @@ def test_where_it_was_cut_off_another_series_is_opened(
         patch.setattr(Repository, "git", cut_off)
         with pytest.raises(KeyboardInterrupt):
             open_work(new, kit.work, store=kit.store)
-    begun = None if step == "fetch" else "a `patchwheel dev` is not finished"
+    begun = None if step == "fetch" else "`patchwheel dev demo` was not finished; run it again"
     assert WorkTree(kit.work).unexported() == begun
-    assert not open_work(new, kit.work, store=kit.store)
+    # Where git had ended, the rest is written down first.
+    assert open_work(new, kit.work, store=kit.store) == (step != "fetch")
     assert git(kit, "rev-parse", "HEAD^{tree}") == new.tree
     assert git(kit, "for-each-ref", "refs/patchwheel/next") == ""
 
@@ -214,7 +215,7 @@ AFTER: Files = {
     **{n: data for n, data in STATES[0].items() if n != "i"},
     "a": numbered(1, 30, l20="new"),
     ".gitignore": b"*.log\n",
-    "new/in.log": LINES,
+    "new/in.log": numbered(1, 2000),
     "new/[a]*": LINES,
     "kind/inner": b"1\n",
     "d": LINES,
@@ -245,7 +246,8 @@ def cut_checkout(
                 file.parent.mkdir(exist_ok=True)
                 data = AFTER[name]
                 assert isinstance(data, bytes)
-                file.write_bytes(data if at < number else data[:2])
+                # A write that is killed ends with a page.
+                file.write_bytes(data if at < number else data[: len(data) // 4096 * 4096])
             if at == number:
                 break
         raise KeyboardInterrupt
@@ -263,7 +265,7 @@ def test_a_checkout_that_was_killed_is_begun_again(
     kit: Kit, monkeypatch: pytest.MonkeyPatch, number: int, *, back: bool
 ) -> None:
     old, new = cut_checkout(kit, monkeypatch, number)
-    with pytest.raises(PatchError, match="a `patchwheel dev` is not finished"):
+    with pytest.raises(PatchError, match="`patchwheel dev demo` was not finished; run it again"):
         work_tree_source(kit.work, new.source, store=kit.store)
     # The user may as well put the old series back.
     wanted = old if back else new
@@ -286,6 +288,153 @@ def test_edits_after_a_checkout_that_was_killed_are_kept(
     assert sorted(path.name for path in other.iterdir()) == ["[a]*", "in.log"]
     assert (kit.work / "a").read_bytes() == b"edited\n"
     assert (kit.work / "gone").read_bytes() == b"1\n"
+
+
+NOTE = ".git/patchwheel-checkout.json"
+
+
+def another(kit: Kit, tree: PatchedTree, before: Files, after: Files) -> PatchedTree:
+    return apply_series(tree.source, kit.series(mail(kit.diff(before, after))), store=kit.store)
+
+
+def cut_before(
+    kit: Kit, monkeypatch: pytest.MonkeyPatch, before: Files, after: Files, command: str
+) -> tuple[PatchedTree, PatchedTree]:
+    """Open another series, and end just before a command of git's; return both."""
+    old = opened(kit, before)
+    new, git_of = another(kit, old, before, after), Repository.git
+
+    def cut_off(self: Repository, *argv: str, **options: Any) -> bytes:
+        if self.work_tree and argv[0] == command:
+            raise KeyboardInterrupt
+        return git_of(self, *argv, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Repository, "git", cut_off)
+        with pytest.raises(KeyboardInterrupt):
+            open_work(new, kit.work, store=kit.store)
+    return old, new
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "name", "content"),
+    [
+        # In place of a folder that git removed, of one that is ignored, and of a new file.
+        ({"d/one": b"1\n"}, {}, "d", b"mine\n"),
+        ({"p/d/one": b"1\n", ".gitignore": b"d\n"}, {".gitignore": b"d\n"}, "p/d", b"mine\n"),
+        ({}, {"n": b"new\n"}, "n", b"mine\n"),
+        # It ends where git could have, but for the page.
+        ({"b": LINES}, {"b": numbered(1, 30, l20="new")}, "b", numbered(1, 10)),
+    ],
+)
+@pytest.mark.parametrize("staged", [False, True])
+def test_what_was_edited_after_the_kill_is_kept(
+    kit: Kit,
+    monkeypatch: pytest.MonkeyPatch,
+    old: Files,
+    new: Files,
+    name: str,
+    content: bytes,
+    *,
+    staged: bool,
+) -> None:
+    before: Files = {"a": LINES, **old}
+    after: Files = {"a": b"other\n", **new}
+    _, wanted = cut_before(kit, monkeypatch, before, after, "checkout")
+    file = kit.work / name
+    if file.is_dir():
+        shutil.rmtree(file)
+    file.write_bytes(content)
+    if staged:
+        git(kit, "add", "--force", name)
+    assert "changes without a commit" in refusal(kit, wanted).message
+    assert file.read_bytes() == content
+    assert not staged or git(kit, "show", f":{name}") == content.decode().rstrip("\n")
+
+
+def test_a_staged_file_that_is_gone_is_kept(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
+    after: Files = {"a": b"other\n", "n": b"new\n"}
+    _, new = cut_before(kit, monkeypatch, {"a": LINES}, after, "checkout")
+    (kit.work / "n").write_bytes(b"mine\n")
+    git(kit, "add", "n")
+    (kit.work / "n").unlink()
+    assert "changes without a commit: n" in refusal(kit, new).message
+    assert git(kit, "show", ":n") == "mine"
+
+
+def test_an_ignored_file_in_the_way_is_kept_whatever_is_in_it(kit: Kit) -> None:
+    before: Files = {"a": LINES, ".gitignore": b"*.log\n"}
+    tree = opened(kit, before)
+    new = another(kit, tree, before, {**before, "x.log": LINES, "out/put": LINES})
+    (kit.work / "out").mkdir()
+    for content in (b"", LINES, numbered(1, 2), b"mine\n"):
+        (kit.work / "x.log").write_bytes(content)
+        assert "x.log is in the way of a new file" in refusal(kit, new).message
+        assert (kit.work / "x.log").read_bytes() == content
+    (kit.work / "x.log").unlink()
+    (kit.work / "x.log").symlink_to(kit.work / "a")
+    assert "x.log is in the way of a new file" in refusal(kit, new).message
+    assert (kit.work / "x.log").is_symlink()
+    assert (kit.work / "out").is_dir()
+    assert not (kit.work / NOTE).exists()
+
+
+@pytest.mark.parametrize("wanted", ["old", "new", "third"])
+def test_a_checkout_that_had_ended_is_written_down(
+    kit: Kit, monkeypatch: pytest.MonkeyPatch, wanted: str
+) -> None:
+    before: Files = {"a": LINES}
+    old, new = cut_before(kit, monkeypatch, before, {"a": b"other\n"}, "update-ref")
+    third = another(kit, old, before, {"a": b"third\n"}) if wanted == "third" else old
+    tree = new if wanted == "new" else third
+    open_work(tree, kit.work, store=kit.store)
+    assert git(kit, "rev-parse", "HEAD^{tree}") == tree.tree
+    assert WorkTree(kit.work).unexported() is None
+    assert WorkTree(kit.work).series == tree.series.digests
+    assert not (kit.work / NOTE).exists()
+
+
+@pytest.mark.parametrize(
+    "note",
+    [
+        b"",
+        b"\0\xff",
+        b"[]",
+        b'{"from": "HEAD", "to": "--upload-pack=x", "then": {}}',
+        b'{"from": "' + b"1" * 40 + b'", "to": "' + b"2" * 40 + b'", "then": {}}',
+    ],
+)
+def test_a_damaged_note_is_dropped(kit: Kit, note: bytes) -> None:
+    before: Files = {"a": LINES}
+    tree = opened(kit, before)
+    (kit.work / NOTE).write_bytes(note)
+    (kit.work / "a").write_bytes(b"mine\n")
+    assert open_work(tree, kit.work, store=kit.store)
+    assert (kit.work / "a").read_bytes() == b"mine\n"
+    assert not (kit.work / NOTE).exists()
+
+
+def test_a_checkout_that_fails_and_cannot_be_undone_is_one_message(
+    kit: Kit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before: Files = {"a": LINES}
+    tree = opened(kit, before)
+    new, git_of = another(kit, tree, before, {"a": b"other\n", "n": b"new\n"}), Repository.git
+
+    def locked(self: Repository, *argv: str, **options: Any) -> bytes:
+        if self.work_tree and argv[0] == "checkout":
+            (kit.work / ".git" / "index.lock").touch()
+        return git_of(self, *argv, **options)
+
+    argv = ["git", "cat-file", "--batch"]
+    # While a git runs there, its locks are not taken for those of a killed one.
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, cwd=kit.work) as process:
+        with monkeypatch.context() as patch:
+            patch.setattr(Repository, "git", locked)
+            assert "git cannot check out the series" in refusal(kit, new).message
+        process.communicate()
+    assert not open_work(new, kit.work, store=kit.store)
+    assert git(kit, "status", "--porcelain") == ""
 
 
 def test_edits_new_files_and_commits_keep_it(kit: Kit) -> None:

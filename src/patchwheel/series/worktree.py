@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import shlex
@@ -17,6 +16,7 @@ from patchwheel.manifest import Fork, transaction
 from patchwheel.patch import SUBMODULE, Patch
 from patchwheel.project import Project
 from patchwheel.series.apply import REPORT, PatchedTree, apply_series, patch_trees
+from patchwheel.series.checkout import NOTE, check_out, undo_checkout
 from patchwheel.series.files import load_series
 from patchwheel.series.markers import find_markers
 from patchwheel.series.settings import ask_for_trailers, check_harmless, shown
@@ -28,8 +28,6 @@ EXPORTED = "refs/patchwheel/exported"
 # Where a series comes in until it is checked out.
 NEXT = "refs/patchwheel/next"
 DEV = "refs/patchwheel/dev"
-LISTED = ("--pathspec-from-file=-", "--pathspec-file-nul")
-LITERAL = {"GIT_LITERAL_PATHSPECS": "1"}
 STATE = "patchwheel-worktree.json"
 # Attributes of the project must not change a byte between the source tree and the files.
 ATTRIBUTES = "* -text -eol -ident -filter -working-tree-encoding\n"
@@ -41,7 +39,6 @@ UNFINISHED = {
     "REVERT_HEAD": "revert",
     "sequencer": "cherry-pick or revert",
     "BISECT_LOG": "bisect",
-    (CHECKOUT := "patchwheel-checkout.json"): "`patchwheel dev`",
 }
 
 
@@ -84,11 +81,6 @@ class WorkTree:
         self.repo.unlock()
 
     @property
-    def checkout(self) -> Path:
-        """The file that says, while git checks out another series, from which commit to which."""
-        return self.folder / ".git" / CHECKOUT
-
-    @property
     def name(self) -> str:
         """What the work tree's refs are called in the store."""
         return f"refs/patchwheel/work/{kit.digest(str(self.folder.absolute()))[:16]}"
@@ -101,6 +93,8 @@ class WorkTree:
 
     def unfinished(self) -> str | None:
         """Say what git was told to do here and has not ended."""
+        if (self.folder / ".git" / NOTE).exists():
+            return f"`patchwheel dev {self.folder.name}` was not finished; run it again"
         for name, what in UNFINISHED.items():
             if (self.folder / ".git" / name).exists():
                 return f"a {what} is not finished"
@@ -190,9 +184,8 @@ def work_tree_source(folder: Path, source: Source, *, store: kit.Store) -> Patch
         return apply_series(source, series, store=store)
     work = WorkTree(folder)
     work.check_pin(source)
-    if work.checkout.exists():
-        hint = f"run `patchwheel dev {folder.name}` again"
-        raise kit.PatchError("a `patchwheel dev` is not finished", where=folder, hint=hint)
+    if (folder / ".git" / NOTE).exists():
+        raise kit.PatchError(str(work.unfinished()), where=folder)
     if work.repo.git("ls-files", "--unmerged"):
         hint = git_in(folder, "status")
         raise kit.PatchError("there are conflicts to resolve", where=folder, hint=hint)
@@ -229,13 +222,18 @@ def _inner_repository(path: Path) -> kit.PatchError:
 
 def record(folder: Path, source: Source, series: Sequence[Sequence[str]]) -> None:
     """Write down the pin and the patches that the work tree's refs stand for."""
-    state = {"tree": source.tree, "series": series}
+    _write_state(folder, {"tree": source.tree, "series": series})
+
+
+def _write_state(folder: Path, state: object) -> None:
     kit.write_atomically(folder / ".git" / STATE, json.dumps(state, indent=1).encode())
 
 
 def _reopen(tree: PatchedTree, folder: Path) -> bool:
     work = WorkTree(folder)
-    _undo_checkout(work)
+    if then := undo_checkout(work.repo, folder):
+        _settle(work.repo, folder, then)
+        work = WorkTree(folder)
     if (work.tree, work.series) == (tree.source.tree, tree.series.digests):
         return True
     tip = _import(tree, work.repo, NEXT)
@@ -243,68 +241,20 @@ def _reopen(tree: PatchedTree, folder: Path) -> bool:
         message = f"the work tree is of another pin or series, and {problem}"
         hint = f"`patchwheel export {folder.name}`, or move it away: {move_away(folder)}"
         raise kit.PatchError(message, where=folder, hint=hint)
-    kit.write_atomically(work.checkout, f"{work.repo.text('rev-parse', 'HEAD')} {tip}".encode())
-    try:
-        argv = ("checkout", "-q", "--no-overwrite-ignore", "--no-track")
-        work.repo.git(*argv, "-B", BRANCH, tip)
-    except kit.GitError as err:
-        _undo_checkout(work)
-        problem = f"git cannot check out the series: {err.stderr.strip()}"
-        raise kit.PatchError(problem, where=folder) from err
-    refs = ((BASE, f"{NEXT}/base"), (EXPORTED, f"{NEXT}/exported"))
-    moves = "".join(f"update {ref} {new}\ndelete {new}\n" for ref, new in refs)
-    work.repo.git("update-ref", "--stdin", stdin=moves.encode())
-    record(folder, tree.source, tree.series.digests)
-    work.checkout.unlink()
+    then = {"tree": tree.source.tree, "series": tree.series.digests}
+    check_out(work.repo, folder, BRANCH, tip, then)
+    _settle(work.repo, folder, then)
     return False
 
 
-def _undo_checkout(work: WorkTree) -> None:
-    """Put back what a git that did not end has written of another series.
-
-    That is what is gone, and what begins as the other series' file does. Any other file was edited
-    since, and stays.
-    """
-    if not work.checkout.exists():
-        return
-    repo, ends = work.repo, work.checkout.read_text(errors="replace").split()
-    # Otherwise it ended, or the user has gone on from there.
-    if ends[:1] == [repo.text("rev-parse", "HEAD")] and all(map(repo.has, ends)):
-        changes = repo.changes(*ends)
-        data = repo.read([c.new.oid for c in changes if c.new.mode != SUBMODULE])
-        # New files first: in their place there may have been a folder, or in their folder's a file.
-        for command, kinds in (("reset", "A"), ("checkout", "MDT")):
-            paths = [
-                change.path
-                for change in changes
-                if change.status in kinds
-                and _is_written(work.folder, change.path, data.get(change.new.oid, b""))
-            ]
-            if paths:
-                stdin = b"\0".join(map(os.fsencode, paths))
-                repo.git(command, "-q", *LISTED, ends[0], stdin=stdin, env=LITERAL)
-            for path in paths if command == "reset" else ():
-                _remove(work.folder, path)
-    work.checkout.unlink()
-
-
-def _is_written(folder: Path, path: str, data: bytes) -> bool:
-    """Say whether a file is gone, or holds `data` as far as git may have come with it."""
-    file = folder / path
-    if os.path.realpath(file.parent) != str(folder.resolve() / Path(path).parent):
-        return False
-    if file.is_symlink():
-        return os.fsencode(file.readlink()) == data
-    return not file.exists() or (file.is_file() and data.startswith(kit.read_regular(file)))
-
-
-def _remove(folder: Path, path: str) -> None:
-    """Remove a file, and the folders that are empty without it."""
-    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-        (folder / path).unlink()
-    with contextlib.suppress(OSError):
-        for parent in list(Path(path).parents)[:-1]:
-            (folder / parent).rmdir()
+def _settle(repo: kit.Repository, folder: Path, then: object) -> None:
+    """Let all that is written down say what was checked out; some of it may do so already."""
+    if repo.text("for-each-ref", NEXT):
+        refs = ((BASE, f"{NEXT}/base"), (EXPORTED, f"{NEXT}/exported"))
+        moves = "".join(f"update {ref} {new}\ndelete {new}\n" for ref, new in refs)
+        repo.git("update-ref", "--stdin", stdin=moves.encode())
+    _write_state(folder, then)
+    (folder / ".git" / NOTE).unlink()
 
 
 def _import(tree: PatchedTree, repo: kit.Repository, place: str = "refs/patchwheel") -> str:
