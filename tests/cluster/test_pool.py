@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import subprocess
 import sys
-import time
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
@@ -147,23 +148,58 @@ def test_a_task_waits_for_a_worker_that_can_have_it(
 TASK: dict[str, Any] = {"cell": "a-3.12", "again": False, "tools": {}, "level": "none"}
 
 
-@pytest.mark.parametrize(("workers", "most"), [({}, 1), ({"one": NEEDS, "two": NEEDS}, 2)])
+HERE, THERE, NOWHERE = {"gcc-1": 1.0}, {"gcc-2": 1.0}, {"gcc-3": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("needs", "most"),
+    [
+        # Of two workers each can have one; what another worker is for does not wait for these.
+        ([{}] * 5, 2),
+        ([HERE] * 3, 1),
+        ([HERE, HERE, THERE, THERE], 2),
+        # Nobody waits to be told that no worker can have it.
+        ([NOWHERE] * 4, 4),
+    ],
+)
 def test_no_more_tasks_are_out_than_workers_can_have(
-    monkeypatch: pytest.MonkeyPatch, workers: dict[str, dict[str, float]], most: int
+    monkeypatch: pytest.MonkeyPatch, needs: list[dict[str, float]], most: int
 ) -> None:
-    made, out, seen = cluster({**workers, "unfit": {}}, support.Recorder()), [0], list[int]()
-    monkeypatch.setattr(pool, "_needs", lambda _: NEEDS)
+    made, seen = cluster({"one": HERE, "two": THERE}, support.Recorder()), list[int]()
+    monkeypatch.setattr(pool, "_needs", lambda task: task["needs"])
+    monkeypatch.setattr(pool, "EVERY", 0.05)
+    lock, out, enough = threading.Lock(), [0], threading.Barrier(most)
 
-    def built(_: int) -> None:
-        with made._turn(TASK, lambda: None):
-            out[0] += 1
-            seen.append(out[0])
-            time.sleep(0.05)
-            out[0] -= 1
+    def built(need: dict[str, float]) -> None:
+        with made._turn(TASK | {"needs": need}, lambda: None):
+            with lock:
+                out[0] += 1
+                seen.append(out[0])
+            # The first ones meet, so they were out at once.
+            with contextlib.suppress(threading.BrokenBarrierError):
+                enough.wait(5 if len(seen) <= most else 0)
+            with lock:
+                out[0] -= 1
 
-    with ThreadPoolExecutor(5) as threads:
-        list(threads.map(built, range(5)))
-    assert (max(seen), len(seen)) == (most, 5)
+    with ThreadPoolExecutor(len(needs)) as threads:
+        list(threads.map(built, needs))
+    assert (max(seen), len(seen)) == (most, len(needs))
+    assert made.out == []
+
+
+def test_a_scheduler_that_goes_while_a_task_waits_lets_it_through() -> None:
+    made, gone = cluster({"one": {}}, support.Recorder()), list[int]()
+    answer = made.client.scheduler_info
+
+    def scheduler_info(n_workers: int) -> Any:
+        if gone:
+            raise KeyError("workers")
+        return answer(n_workers)
+
+    made.client.scheduler_info = scheduler_info
+    made.out.append({"one": 1})
+    with made._turn(TASK, lambda: gone.append(1)):
+        assert made.out == [{"one": 1}, {}]
 
 
 def away(

@@ -99,7 +99,8 @@ class Cluster:
     def __init__(self, client: Client, progress: kit.Progress) -> None:
         self.client, self.progress, self.run = client, progress, secrets.token_hex(8)
         self.futures: dict[str, Future] = {}
-        self.out, self.freed = 0, threading.Condition()
+        # The workers that each task of ours may be on.
+        self.out, self.freed = list[dict[str, int]](), threading.Condition()
 
     def build(self, project: Project, plan: Plan, made: Made) -> BuiltWheel | None:
         """Return a plan's wheel as a worker made it; None where it is here, or a second's work."""
@@ -179,30 +180,38 @@ class Cluster:
 
     @contextlib.contextmanager
     def _turn(self, task: Data, check: Callable[[], None]) -> Iterator[None]:
-        """Wait until fewer tasks of ours are out than fitting workers can have at once.
+        """Wait until fewer tasks of ours are out than the workers for this one can have at once.
 
         dask gives a task to a worker as it is submitted, and does not know how long each will take.
         """
-        needs = _needs(task)
-        with self.freed, self.progress.step(WAITING.format(task["cell"]), brief=True):
-            while self.out >= max(
-                1, sum(free for _, lacks, free in self._workers(needs) if not lacks)
-            ):
-                self.freed.wait(EVERY)
+        with self.progress.step(WAITING.format(task["cell"]), brief=True):
+            while True:
+                fit = {w: n for w, lacks, n in self._workers(_needs(task)) if not lacks}
+                with self.freed:
+                    # Without one that fits, it is for `wait` to say so.
+                    if not fit or sum(not fit.keys().isdisjoint(o) for o in self.out) < sum(
+                        fit.values()
+                    ):
+                        self.out.append(fit)
+                        break
+                    self.freed.wait(EVERY)
                 check()
-            self.out += 1
         try:
             yield
         finally:
             with self.freed:
-                self.out -= 1
-                self.freed.notify()
+                self.out.remove(fit)
+                self.freed.notify_all()
 
     def _workers(self, needs: dict[str, float]) -> list[tuple[str, list[str], int]]:
         """Return the address of each worker, what it lacks, and its number of threads."""
+        workers: dict[str, Data] = {}
+        # A scheduler that is gone has none.
+        with contextlib.suppress(OSError, KeyError):
+            workers = self.client.scheduler_info(n_workers=-1)["workers"]
         return [
             (where, [n for n, least in needs.items() if has["resources"].get(n, 0) < least], number)
-            for where, has in self.client.scheduler_info(n_workers=-1)["workers"].items()
+            for where, has in workers.items()
             for number in [has["nthreads"]]
         ]
 
