@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from patchwheel.build.failed import StepCounter, explained
+from patchwheel.build.failed import StepCounter, _first_error, explained
 from patchwheel.kit.context import Event, Progress, Recording
 from patchwheel.kit.errors import BuildError
 from patchwheel.kit.process import CommandError
@@ -121,6 +121,20 @@ def test_what_a_build_only_tried_is_not_why_it_failed(tmp_path: Path, probe: str
         err = CommandError(["build"], 1, [], log)
         told = explained(err, "demo: the build failed", (tmp_path, INSIDE), None)
         assert str(told).splitlines()[0] == headline
+
+
+def test_a_place_is_not_given_to_what_another_step_said() -> None:
+    python = ['File "/build/src/setup.py", line 5, in <module>', "ValueError: the real reason"]
+    linked = "/usr/bin/ld: a.o: in function `main': undefined reference to `ncclInit'"
+    assert _first_error([linked, *python], "/build/tmp/") == (
+        *("/build/src/setup.py", "5"),
+        "the real reason",
+    )
+    # What stopped is no error that Python tells in one word.
+    stopped = 'File "/build/env/lib/ccompiler.py", line 5, in compile'
+    assert _first_error([linked, stopped], "/build/tmp/")[2] == "undefined reference to `ncclInit'"
+    probe = ["_configtest.f90:3:10:", "Error: bad", "error: command 'gfortran' failed"]
+    assert _first_error(probe, "/build/tmp/") == ("", "", "command 'gfortran' failed")
 
 
 # As Meson, CMake, Cython, setuptools and cargo write a step.

@@ -145,21 +145,31 @@ def _first_error(lines: Iterable[str], probes: str) -> tuple[str, str, str]:
 
     What the build only tries, in files of its own below `probes`, may fail without harm.
     """
-    place, reason, tried = ("", ""), "", ("", "", "")
+    place, reason, before, tried = ("", ""), "", "", ("", "", "")
+
+    def only_tried(file: str) -> bool:
+        return file.startswith(probes) or Path(file).name.startswith(PROBE)
+
     for line in map(kit.plain, map(str.strip, lines)):
         if found := ERROR.fullmatch(line):
             file, at = found["file"] or found["pyx"], found["line"] or found["row"] or found["at"]
             error = (file, at, found["why"] or found["what"])
-            if not file.startswith(probes) and not Path(file).name.startswith(PROBE):
+            if not only_tried(file):
                 return error
             tried = tried if any(tried) else error
-        if found := PLACE.fullmatch(line):
+        elif found := PLACE.fullmatch(line):
             place = (found[1] or found[3], found[2] or found[4])
+            # Only rustc names the place after the error.
+            if not line.startswith("-->"):
+                before, reason = reason or before, ""
         elif found := REASON.match(line):
+            if only_tried(place[0]):
+                place = ("", "")
+                continue
             reason = found[1] or found[2]
         if reason and all(place):
             return *place, reason
-    return ("", "", reason) if reason else tried
+    return ("", "", reason or before) if reason or before else tried
 
 
 class StepCounter:
