@@ -3,16 +3,19 @@
 import json
 import subprocess
 import sysconfig
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 import patchwheel.project
 from patchwheel.build import inputs
-from patchwheel.kit import Distribution, Store, process
+from patchwheel.kit import Context, Distribution, Store, process
 from patchwheel.plan import start_environment
 from patchwheel.source import git_folder
+from patchwheel.wheel.graft import tell_undone
 from patchwheel.wheelfile import read_wheel
 from tests.fixtures import support
 from tests.fixtures.projects import VERSION, Project, built_pin, edited
@@ -186,16 +189,37 @@ def test_a_graft_installs_what_the_remade_modules_need(
     assert (proof["differences"], proof["unnecessary"]) == ([], [])
 
 
-@pytest.mark.parametrize("words", [(), ("--from-source",)])
 def test_a_change_that_the_build_undoes_is_told(
-    project: Project, upstream: Path, tmp_path: Path, words: tuple[str, ...]
+    project: Project, upstream: Path, tmp_path: Path
 ) -> None:
     changes = {"tinyset/version.py": ("1.2", "1.3"), "tinyset/sum.c": ("one + two", "one - two")}
-    done = edited(project, upstream, tmp_path / "p", changes).done("build", *words)
+    done = edited(project, upstream, tmp_path / "p", changes).done("build")
     assert done.returncode == 0, done.stderr
-    problem = "its build writes tinyset/version.py anew, without the change of the series"
+    problem = "its build writes tinyset/version.py anew: to change it alone has no effect"
     assert f"warning: tinyset: {problem}" in done.stderr
     assert done.stderr.count("anew") == 1
+    # The wheel of it is looked at as a base: what its series changed is not in this one.
+    changes = {"setup.py": ("\n", "\n\n"), "tinyset/sum.c": ("one + two", "two - one")}
+    done = edited(project, upstream, tmp_path / "q", changes).done("build")
+    assert done.returncode == 0, done.stderr
+    assert "anew" not in done.stderr
+
+
+def test_only_what_a_build_wrote_itself_is_told(tmp_path: Path) -> None:
+    recorder, names = support.Recorder(), ("kept", "anew", "gone", "removed")
+    support.write(tmp_path, {"kept": "", "anew": ""})
+    session = SimpleNamespace(
+        source=tmp_path,
+        written_anew=lambda path: path != "kept",
+        context=Context(Store(tmp_path / "store"), recorder),
+        fork=SimpleNamespace(name="demo"),
+    )
+    changes = [SimpleNamespace(path=n, status="D" if n == "removed" else "M") for n in names]
+    plan = SimpleNamespace(changes_since_pin=lambda: changes)
+    tell_undone(cast("Any", plan), cast("Any", session))
+    assert recorder.lines == [
+        "warning: demo: its build writes anew anew: to change it alone has no effect"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -207,6 +231,8 @@ def test_a_change_that_the_build_undoes_is_told(
         ("tinyset/sum.c", {"from_source": True}, ALL),
         ("tinyset/sum.c", {"without_patches": True}, None),
         ("tinyset/__init__.py", {}, None),
+        # Without upstream's wheel everything is compiled.
+        ("tinyset/__init__.py", {"base": None}, ALL),
     ],
 )
 def test_a_first_build_begins_with_the_environment_that_it_needs(
@@ -219,9 +245,11 @@ def test_a_first_build_begins_with_the_environment_that_it_needs(
     needed: set[str] | None,
 ) -> None:
     other = edited(project, upstream, tmp_path / "p", {path: ("\n", "\n\n")})
-    store, asked = Store(tmp_path / "store"), list[set[str]]()
+    store, asked, base = Store(tmp_path / "store"), list[set[str]](), how.get("base", "a wheel")
+    how = {name: value for name, value in how.items() if name != "base"}
     found = patchwheel.project.Project(other.root / "forks.toml", store, support.Recorder(), **how)
     fork = found.manifest.forks["tinyset"]
+    build = replace(found.build(fork), base=base)
 
     def environment(_context: object, requirements: list[Distribution], _wheels: object) -> Path:
         asked.append(ALL & {d.name for d in requirements})
@@ -229,6 +257,7 @@ def test_a_first_build_begins_with_the_environment_that_it_needs(
 
     monkeypatch.setattr(inputs, "build_environment", environment)
     monkeypatch.setattr(process, "started", lambda call: call())
+    monkeypatch.setattr(patchwheel.project.Project, "build", lambda *_: build)
     start_environment(found, fork)
     assert asked == ([needed] if needed else [])
     # Later, most builds need none, or have one.

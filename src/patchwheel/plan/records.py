@@ -117,8 +117,8 @@ class Plan(Decision):
         return OwnWheel(fork=self.fork.name, path=path, sha256=sha256, version=self.version)
 
     def changes_since_pin(self) -> list[Change]:
-        """List what the series changes; `changes` begins with the series of a base built here."""
-        if not (self.base and self.base.kind == "built"):
+        """List what the series changes; `changes` may begin with that of a wheel built here."""
+        if self.base and self.base.kind != "built":
             return self.changes()
         source = self.tree.source
         return Repository(source.git_dir).changes(source.tree, self.tree.tree)

@@ -61,16 +61,21 @@ def start_environment(project: Project, fork: Fork) -> None:
         from patchwheel.plan.trace import candidates
 
         inputs = BuildInputs(context=project.context, fork=fork, build=build, epoch=0)
-        if not project.from_source and build.inventory.compiles(fork):
+        if build.base and not project.from_source and build.inventory.compiles(fork):
             file = InventoryFile.read(project.manifest.inventory_path)
             graph = file.graph(fork.lock_key, project.python)
-            patches = () if project.without_patches else load_series(fork.patches).patches
-            built = candidates(graph, chain(*(p.diffs for p in patches))) if graph else ()
+            if graph is None or project.without_patches:
+                return
+            if graph.series:
+                built = [path for path, action, *_ in graph.series.effects if action == "build"]
+            else:
+                diffs = chain(*(patch.diffs for patch in load_series(fork.patches).patches))
+                built = list(candidates(graph, diffs))
             if not built:
                 return
             needs, _ = needs_of(graph, built)
             inputs = reduced(inputs, needs) if needs and inputs.sandbox == LEVEL else inputs
-        # As always: a machine that lacks one is told so at once.
+        # Nothing is fetched for a machine that lacks one.
         _ = inputs.compilers
         _ = inputs.environment
 

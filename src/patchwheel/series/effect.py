@@ -40,7 +40,7 @@ def without_effect(
     source: Source, tree: str, inventory: BuildInventory, changes: Iterable[Change]
 ) -> list[str]:
     """Say which changes since the pin the build does not read or undoes, and by which file."""
-    repo = Repository(source.git_dir)
+    repo, changes = Repository(source.git_dir), list(changes)
     reads = inventory.reads.union(*inventory.opened.values())
     changed = {change.path for change in changes}
     files = repo.files(source.tree)
@@ -51,11 +51,14 @@ def without_effect(
         if made in files and made not in changed and path in files
     ]
     # The other way round: what the build reads, and may write anew before.
+    kept = {change.path for change in changes if change.status != "D"}
     written = [
         (path, made)
         for path in sorted(files.keys() & reads - changed)
+        # Most of these are read for something else.
+        if not path.endswith((".py", *TEMPLATES))
         for made in _products(path)
-        if made in files and made in changed
+        if made in files and made in kept
     ]
     texts = repo.read([files[made].oid for _, made in (*pairs, *written)])
     found = [

@@ -127,10 +127,11 @@ def remake(plan: Plan, base: Base) -> Remade:
 
 
 def tell_undone(plan: Plan, session: BuildSession) -> None:
-    """Say which changed files the build has written anew, so that the changes are not in it."""
+    """Say which files of the series the build has written anew."""
     for change in plan.changes_since_pin():
-        if change.status != "D" and session.written_anew(change.path):
-            problem = f"its build writes {change.path} anew, without the change of the series"
+        there = os.path.lexists(session.source / change.path)
+        if change.status != "D" and there and session.written_anew(change.path):
+            problem = f"its build writes {change.path} anew: to change it alone has no effect"
             session.context.note(f"warning: {session.fork.name}: {problem}")
 
 
