@@ -187,6 +187,11 @@ def test_a_graft_that_compiles_nothing_is_not_asked_for(team: Team) -> None:
     assert plan.route == "graft"
     assert plan.node_key
     assert plan.shared_as is None
+    # By the inventory or by a configured tree, which not everybody has.
+    inputs = team.plan(project, "gcc 12").inputs
+    assert inputs
+    assert replace(plan, inputs=inputs, configured=plan.tree.tree).shared_as is None
+    assert replace(plan, inputs=inputs, configured=plan.tree.tree, tools="1").shared_as
 
 
 def test_what_was_taken_is_left_when_its_maker_is_no_longer_trusted(team: Team) -> None:

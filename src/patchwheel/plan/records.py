@@ -95,6 +95,9 @@ class Plan(Decision):
             return None
         if self.route == "compile":
             return ("compile", self.node_key) if self.node_key else None
+        # Of one that only copies, it may have taken a configured tree to know that.
+        if not (self.built or self.undecided or self.tools):
+            return None
         parts = {name: self.key_parts[name] for name in ("tree", "base", "wheel", "recipe")}
         interface = interface_part(inputs.needs, inputs.context.store)
         try:
