@@ -138,7 +138,8 @@ class Bench:
         )
         source = SimpleNamespace(fork=self.fork, git_dir=git_dir, tree=tree, epoch=support.EPOCH)
         patched = SimpleNamespace(tree=tree, source=source)
-        return SimpleNamespace(tree=patched, fork=self.fork, inventory=self.build.inventory)
+        given = {"inventory": self.build.inventory, "changes_since_pin": list}
+        return SimpleNamespace(tree=patched, fork=self.fork, **given)
 
     def compile(self, files: Mapping[str, str], **options: object) -> UnlabelledWheel:
         plan = self.plan(files)

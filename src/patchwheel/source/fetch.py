@@ -128,6 +128,7 @@ def _moment(epoch: int) -> int:
 
 
 def git_folder(store: kit.Store, fork: Fork) -> Path:
+    """Return the place of a fork's repository in the store, which its first fetch makes."""
     return store.root / "git" / f"{fork.name}.git"
 
 
