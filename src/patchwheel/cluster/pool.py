@@ -188,10 +188,9 @@ class Cluster:
             while True:
                 fit = {w: n for w, lacks, n in self._workers(_needs(task)) if not lacks}
                 with self.freed:
+                    ahead = sum(not fit.keys().isdisjoint(other) for other in self.out)
                     # Without one that fits, it is for `wait` to say so.
-                    if not fit or sum(not fit.keys().isdisjoint(o) for o in self.out) < sum(
-                        fit.values()
-                    ):
+                    if not fit or ahead < sum(fit.values()):
                         self.out.append(fit)
                         break
                     self.freed.wait(EVERY)
@@ -209,11 +208,11 @@ class Cluster:
         # A scheduler that is gone has none.
         with contextlib.suppress(OSError, KeyError):
             workers = self.client.scheduler_info(n_workers=-1)["workers"]
-        return [
-            (where, [n for n, least in needs.items() if has["resources"].get(n, 0) < least], number)
-            for where, has in workers.items()
-            for number in [has["nthreads"]]
-        ]
+        rows = []
+        for where, has in workers.items():
+            lacks = [n for n, least in needs.items() if has["resources"].get(n, 0) < least]
+            rows.append((where, lacks, has["nthreads"]))
+        return rows
 
     def _fits(self, cell: str, needs: dict[str, float], last: float) -> float:
         """Return when a worker could last have a task; MachineError where that is too long ago."""

@@ -73,7 +73,8 @@ def start_environment(project: Project, fork: Fork) -> None:
                 built = list(candidates(graph, diffs))
             if not built:
                 return
-            needs, _ = needs_of(graph, built)
+            # The pin has no steps for a module that the series adds.
+            needs, _ = needs_of(graph, built) if graph.outputs.keys() >= {*built} else ((), "")
             inputs = reduced(inputs, needs) if needs and inputs.sandbox == LEVEL else inputs
         # Nothing is fetched for a machine that lacks one.
         _ = inputs.compilers

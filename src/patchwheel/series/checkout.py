@@ -29,7 +29,7 @@ def check_out(repo: kit.Repository, folder: Path, branch: str, tip: str, then: o
     for change in repo.changes(head, tip):
         path = folder / change.path
         # Of a folder, git itself says what would be lost.
-        if change.status == "A" and os.path.lexists(path) and (path.is_symlink() or path.is_file()):
+        if change.status == "A" and (path.is_symlink() or path.is_file()):
             problem = f"{change.path} is in the way of a new file of the series"
             raise kit.PatchError(problem, where=folder, hint="move it away, and try again")
     note = {"from": head, "to": tip, "then": then}
@@ -78,20 +78,20 @@ def _undo(repo: kit.Repository, folder: Path, old: str, new: str) -> None:
     for change in added:
         if _is_written(folder, change, data.get(change.new.oid, b"")):
             _remove(folder, change.path)
-    _list(repo, "reset", old, [c.path for c in added])
+    _on_paths(repo, "reset", old, [c.path for c in added])
     others = [c for c in changes if c.status != "A"]
     gone = [c for c in others if _is_written(folder, c, data.get(c.new.oid, b""), gone=True)]
-    _list(repo, "checkout", old, [c.path for c in gone])
+    _on_paths(repo, "checkout", old, [c.path for c in gone])
 
 
-def _list(repo: kit.Repository, command: str, commit: str, paths: list[str]) -> None:
+def _on_paths(repo: kit.Repository, command: str, commit: str, paths: list[str]) -> None:
     if paths:
         stdin = b"\0".join(map(os.fsencode, paths))
         repo.git(command, "-q", *LISTED, commit, stdin=stdin, env=LITERAL)
 
 
 def _is_written(folder: Path, change: kit.Change, data: bytes, *, gone: bool = False) -> bool:
-    """Say whether git left a file so: as it is to be, written in part, or `gone`."""
+    """Say whether a file is as git may have left it: whole, written in part, or `gone`."""
     file = folder / change.path
     for parent in list(file.parents)[: len(Path(change.path).parts) - 1]:
         if os.path.lexists(parent) and (parent.is_symlink() or not parent.is_dir()):
