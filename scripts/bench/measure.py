@@ -59,23 +59,31 @@ def contained(argv: list[str], *, cwd: Path, env: dict[str, str]) -> Spent:
     """Run a command with what bubblewrap starts, which is not counted for who waits for it."""
     for root, name in ((CGROUP / "cpuacct", "cpuacct.usage"), (CGROUP, "cpu.stat")):
         group = root / f"bench-{os.getpid()}"
-        with contextlib.suppress(OSError):
-            group.mkdir()
-            done, found = threading.Event(), [0.0]
-            watch = threading.Thread(target=_watch, args=(group, done, found))
-            watch.start()
-            try:
-                join = ["sh", "-c", f'echo $$ > {group}/cgroup.procs && exec "$@"', "sh"]
-                cpu([*join, *argv], cwd=cwd, env=env)
-                words = (group / name).read_text().split()
-                # Nanoseconds in the first version of control groups, then microseconds.
-                spent = int(words[0]) / 1e9 if len(words) == 1 else int(words[1]) / 1e6
-            finally:
-                done.set()
-                watch.join()
+        try:
+            group.mkdir(exist_ok=True)
+        except OSError:
+            continue
+        done, found = threading.Event(), [0.0]
+        watch = threading.Thread(target=_watch, args=(group, done, found))
+        watch.start()
+        try:
+            before, join = _used(group / name), f'echo $$ > {group}/cgroup.procs && exec "$@"'
+            cpu(["sh", "-c", join, "sh", *argv], cwd=cwd, env=env)
+            spent = _used(group / name) - before
+        finally:
+            done.set()
+            watch.join()
+            # What a command left may still be ending; the next run takes the group as it is.
+            with contextlib.suppress(OSError):
                 group.rmdir()
-            return Spent(spent, found[0])
+        return Spent(spent, found[0])
     raise SystemExit("no control group can be made here, which would count the CPU seconds")
+
+
+def _used(file: Path) -> float:
+    words = file.read_text().split()
+    # Nanoseconds in the first version of control groups, then microseconds.
+    return int(words[0]) / 1e9 if len(words) == 1 else int(words[1]) / 1e6
 
 
 def _watch(group: Path, done: threading.Event, found: list[float]) -> None:

@@ -115,6 +115,7 @@ def test_what_a_build_only_tried_is_not_why_it_failed(tmp_path: Path, probe: str
     for after, headline in {
         "pkg/a.c:7:1: error: x undeclared": "pkg/a.c:7: demo: the build failed: x undeclared",
         "error: command 'nvcc' failed": "demo: the build failed: command 'nvcc' failed",
+        "Exception: no libcufilt.a": "demo: the build failed: no libcufilt.a",
         "ended": "demo: the build failed: nccl.h: No such file",
     }.items():
         log.write_text(f"$ build\n{tried}\n{after}\n")

@@ -366,6 +366,16 @@ def test_a_wheel_that_was_not_made_is_an_error(bench: Bench) -> None:
         bench.compile({"act.py": "answer = 'other.whl'"})
 
 
+def test_a_wheel_for_one_platform_without_a_library_is_an_error(bench: Bench) -> None:
+    """As rtree's where its build finds no libspatialindex to take along; auditwheel refuses it."""
+    backend = BACKEND.replace("py3-none-any.whl", "py3-none-linux_x86_64.whl")
+    with pytest.raises(BuildError, match="for one platform without a library") as no:
+        bench.compile({"tools/small.py": backend})
+    assert no.value.message.startswith("pw-small: ")
+    assert no.value.log
+    assert no.value.hint
+
+
 def test_the_systems_cuda_is_seen_and_counted(
     bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

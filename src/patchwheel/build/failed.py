@@ -47,7 +47,7 @@ ERROR = re.compile(
 # gfortran and Python write the place in a line before the error, rustc in one after it.
 PLACE = re.compile(r"(?:--> )?([^\s:]+):(\d+):\d+:?|File \"([^\"]+)\", line (\d+).*")
 REASON = re.compile(
-    r"(?:Fatal )?(?:\w*[Ee]rror(?:\[\w+\])?): (.+)|"
+    r"(?:Fatal )?(?:\w*(?:[Ee]rror|Exception)(?:\[\w+\])?): (.+)|"
     r".*((?:undefined reference to|multiple definition of) .+)"
 )
 # What setuptools compiles to find out something, among the sources.

@@ -43,6 +43,12 @@ def compile_wheel(plan: Plan) -> UnlabelledWheel:
             message = f"{plan.fork.name}: its wheel was pure Python, and the series compiles code"
             hint = 'add `programs = ["gcc"]` to its table in forks.toml: it then has a compiler'
             raise BuildError(message, expected="a wheel for any platform", hint=hint)
+        if not name.endswith("-any.whl") and not any(
+            entry.content().startswith(MAGIC) for entry in plain.entries.values()
+        ):
+            message = f"{plan.fork.name}: its build made a wheel for one platform without a library"
+            hint = "the log may say what it looked for and did not find"
+            raise BuildError(message, log=session.log, hint=hint)
         wheel = session.take_wheel(relocate(name, session))
         record, counts = build.build_record(inputs, session), session.counts()
         draft = checked_draft(wheel, record)
