@@ -47,7 +47,7 @@ def compile_wheel(plan: Plan) -> UnlabelledWheel:
             entry.content().startswith(MAGIC) for entry in plain.entries.values()
         ):
             message = f"{plan.fork.name}: its build made a wheel for one platform without a library"
-            hint = "the log may say what it looked for and did not find"
+            hint = "install what the build looked for and did not find, such as a library"
             raise BuildError(message, log=session.log, hint=hint)
         wheel = session.take_wheel(relocate(name, session))
         record, counts = build.build_record(inputs, session), session.counts()
